@@ -127,9 +127,9 @@ def test_unwritable_preview_is_reported_once_and_stops_nothing(
         tap.written_at = float("-inf")
         assert not tap.is_new
     tap.on_end()
-    assert [record.message for record in caplog.records if "The video is made without previews" in record.message] == [
-        caplog.records[0].message
-    ]
+    assert [
+        record.message for record in caplog.records if "Generation continues without previews" in record.message
+    ] == [caplog.records[0].message]
     assert str(path) in caplog.records[0].message
     assert not partial_path(path).exists()
 

@@ -90,7 +90,7 @@ def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) ->
     folder = copy()
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)] + [(f"▁{i}{i}", -2.0) for i in range(131)]
     T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
-    refused(folder, "the tokenizer does not tell red, blue, left, right apart: its vocabulary was not loaded")
+    refused(folder, "the tokenizer maps red, blue, left, right to the same tokens: its vocabulary was not loaded")
 
 
 @pytest.mark.parametrize(("words", "knows"), [(5000, "5,103"), (-2, "101")])
@@ -572,8 +572,16 @@ def configure(path: Path, **values: object) -> None:
     [
         ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
         ("tokenizer/tokenizer_config.json", {"eos_token": "▁a"}, r"its tokenizer has eos_token_id \d+ and its text"),
-        ("vae/config.json", {"scale_factor_spatial": 16}, r"the VAE makes 5x64x64 .* promises 5x128x128: correct"),
-        ("vae/config.json", {"scale_factor_temporal": 8}, r"the VAE makes 5x64x64 .* promises 9x64x64: correct"),
+        (
+            "vae/config.json",
+            {"scale_factor_spatial": 16},
+            r"the VAE decodes latents to 5x64x64 .* promises 5x128x128: correct",
+        ),
+        (
+            "vae/config.json",
+            {"scale_factor_temporal": 8},
+            r"the VAE decodes latents to 5x64x64 .* promises 9x64x64: correct",
+        ),
         ("vae/config.json", {"latents_mean": None}, r"its VAE has latents_mean \[None\]"),
         (
             "transformer/config.json",

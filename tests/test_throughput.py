@@ -165,10 +165,10 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
 def test_blocks_of_each_width_and_size_are_measured(speed: SpeedName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
-    monkeypatch.setattr(bench, "DECODED", (64, 64))
-    monkeypatch.setattr(bench, "SECONDS", 0.05)
+    monkeypatch.setattr(bench, "DECODED_SIZE", (64, 64))
+    monkeypatch.setattr(bench, "MIN_SECONDS", 0.05)
     told: list[str] = []
-    monkeypatch.setattr(attention_probe, "PLACES", 64)
+    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
     found = bench.measure(torch.device("cpu"), speed, told.append)
     assert len([line for line in told if not line.startswith("attention by")]) == 5
     assert found.attention_operation + found.product_operation + found.value > 0
@@ -230,7 +230,7 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
     monkeypatch.setattr(bench, "stream_blocks", slowly)
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
-    block, byte = bench._streaming(torch.device("cpu"), "fused")
+    block, byte = bench._measure_streaming(torch.device("cpu"), "fused")
     assert block > 0.02
     assert byte >= 0
 
@@ -246,7 +246,7 @@ def test_a_gpu_that_is_full_is_not_measured_and_that_is_said(wantui: Wantui, mon
     monkeypatch.setattr(bench, "_measure", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB")))
     result = wantui("bench")
     assert result.code == 2
-    assert "cuda has too little memory free to be measured" in result.err
+    assert "cannot measure cuda: not enough free memory" in result.err
 
 
 def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
@@ -289,17 +289,17 @@ def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Pat
 def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_own(
     monkeypatch: pytest.MonkeyPatch, seconds: float, best: str
 ) -> None:
-    monkeypatch.setattr(attention_probe, "PLACES", 64)
+    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math", "_flash_3"))
     times = iter((1.0, seconds))
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: next(times))
     told: list[str] = []
-    assert attention_probe.quickest_attention(torch.device("cpu"), told.append) == best
+    assert attention_probe.fastest_attention(torch.device("cpu"), told.append) == best
     assert "attention by _flash_3: not available" in told[2]
 
 
 def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_probe, "PLACES", 64)
+    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math"))
     monkeypatch.setattr(
         attention_probe,
@@ -308,7 +308,7 @@ def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch:
     )
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: 1.0)
     told: list[str] = []
-    assert attention_probe.quickest_attention(torch.device("cpu"), told.append) == "native"
+    assert attention_probe.fastest_attention(torch.device("cpu"), told.append) == "native"
     assert "not used, it is 1.0e-01 of its norm away" in told[1]
 
 

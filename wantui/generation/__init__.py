@@ -1,7 +1,7 @@
-"""The only package that loads torch and diffusers: pipelines, the denoising loop, decoding, one video from a recipe."""
+"""Generation of one video from a recipe with torch and diffusers: pipelines, the denoising loop, decoding."""
 
 import logging
 
 for _name in ("torchao", "torch.utils._pytree", "diffusers.quantizers"):
-    # Where torchao is installed, diffusers imports it, and it tells at length of what is not used here.
+    # diffusers imports torchao if it is installed, which logs many warnings about unused features.
     logging.getLogger(_name).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Take tensors from the device as arrays."""
+"""Convert tensors on the device to numpy arrays."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Choice of the quickest attention kernel on this machine whose results equal torch's own up to rounding."""
+"""Choose the fastest attention kernel on this machine whose results equal torch's up to rounding."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,13 @@ from wantui.generation.timing import median_seconds
 from wantui.planning.throughput import NATIVE_ATTENTION
 
 KERNELS = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", "flash", "_flash_3")
-"""Kernels by their names in diffusers; the last two are flash-attn 2 and 3, where they are installed."""
-PLACES, HEADS, DIM = 32_760, 12, 128
-"""Shape of the self-attention of Wan 2.1 1.3B at 832x480x81."""
-ROUNDING = 1e-2
-"""Largest relative difference from torch's own."""
-GAIN = 1.02
-"""Speed-up over torch's own kernel from which another one is chosen."""
+"""Names of the kernels in diffusers; the last two are flash-attn 2 and 3, which may not be installed."""
+POSITIONS, HEADS, DIM = 32_760, 12, 128
+"""Shape of the self-attention in Wan 2.1 1.3B at 832x480x81."""
+MAX_RELATIVE_ERROR = 1e-2
+"""Largest relative difference from the result of torch's kernel."""
+MIN_SPEEDUP = 1.02
+"""Smallest speed-up over torch's kernel at which another kernel is chosen."""
 
 
 def check_kernel(name: str) -> None:
@@ -28,14 +28,14 @@ def check_kernel(name: str) -> None:
 
 
 @torch.no_grad()
-def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str:
-    """Try each kernel for a moment.
+def fastest_attention(device: torch.device, show: Callable[[str], None]) -> str:
+    """Time each kernel, and return the name of the fastest one.
 
     Args:
         show: receives a line for each kernel, with the reason if it cannot be used.
     """
     generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(1, PLACES, HEADS, DIM, generator=generator).to(device, torch.bfloat16) for _ in range(3)]
+    parts = [torch.randn(1, POSITIONS, HEADS, DIM, generator=generator).to(device, torch.bfloat16) for _ in range(3)]
     seconds: dict[str, float] = {}
     reference = torch.empty(0)
     for name in KERNELS:
@@ -45,12 +45,12 @@ def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str
             attended = dispatch_attention_fn(*parts, backend=backend).float()
             if name == NATIVE_ATTENTION:
                 reference = attended
-            away = float((attended - reference).norm() / reference.norm())
-            if not away <= ROUNDING:
-                show(f"attention by {name}: not used, it is {away:.1e} of its norm away from torch's own")
+            relative_error = float((attended - reference).norm() / reference.norm())
+            if not relative_error <= MAX_RELATIVE_ERROR:
+                show(f"attention by {name}: not used (relative error {relative_error:.1e} against torch's kernel)")
                 continue
             seconds[name] = median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
-        except Exception as error:  # kernels that are not here, or not for this GPU, say so in many ways
+        except Exception as error:  # unavailable kernels raise many types
             if name == NATIVE_ATTENTION:
                 raise
             reason = str(error).strip().splitlines()
@@ -58,4 +58,4 @@ def quickest_attention(device: torch.device, show: Callable[[str], None]) -> str
             continue
         show(f"attention by {name}: {1000 * seconds[name]:.2f} ms")
     best = min(seconds, key=lambda name: seconds[name])
-    return best if seconds[NATIVE_ATTENTION] > GAIN * seconds[best] else NATIVE_ATTENTION
+    return best if seconds[NATIVE_ATTENTION] > MIN_SPEEDUP * seconds[best] else NATIVE_ATTENTION

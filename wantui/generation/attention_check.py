@@ -1,7 +1,7 @@
 """Results of comparing recomputed attention with the model's kernel and with float64, block by block.
 
-Each block is checked at its first evaluation. A process that resumes a video takes over what was found before it, so
-that a resumed capture has the same record as one of a single process.
+Each block is checked at its first evaluation. A process that resumes a video takes over the earlier results, so that a
+resumed capture has the same record as an uninterrupted one.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 BLOCKS = "blocks"
-"""Key of the record of single blocks in the attribute of a capture."""
+"""Key of the results by block in a capture's attribute."""
 
 
 class BlockCheck(BaseModel):
@@ -20,13 +20,13 @@ class BlockCheck(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     output_error: float
-    """|recomputed - kernel's| / |kernel's| of the attention output."""
+    """Relative error of the recomputed attention output against the kernel's output."""
     weighted_error: float
-    """The same error of the output with the weights of words, against float64; 0 where none are applied."""
+    """Relative error of the output with word weights against float64; 0 without weights."""
     map_error: float
-    """Largest relative error of a column against the softmax over all positions."""
+    """Largest relative error of a column against the softmax over all text positions."""
     padding_merged: bool = Field(validation_alias=AliasChoices("padding_merged", "pads_taken_together"))
-    """True if one column served for all padding; earlier versions stored it as `pads_taken_together`."""
+    """True if one column represents all padding; earlier versions stored it as `pads_taken_together`."""
 
 
 @dataclass
@@ -34,22 +34,22 @@ class SelfCheck:
     """Results of the checks of all blocks that have been evaluated."""
 
     blocks: dict[str, BlockCheck] = field(default_factory=dict)
-    """Errors by transformer, pass and number of the block, such as "transformer cond 0"."""
+    """Results by transformer, pass and block number, such as "transformer cond 0"."""
     earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
-    """Results of the processes that started the video."""
+    """Results of the processes that generated earlier steps of the video."""
 
     def add(self, key: str, check: BlockCheck) -> None:
-        """Record what was found at a block; what an earlier process found at its first evaluation stays."""
+        """Record the result for a block, unless an earlier process recorded one."""
         self.blocks[key] = self.earlier.get(key, check)
 
     def resume(self, attribute: Any) -> None:
-        """Take over the record of an earlier process from the attribute of a capture; other versions have none."""
+        """Take over the record of an earlier process from a capture's attribute; ignore an unknown format."""
         stored = attribute.get(BLOCKS) if isinstance(attribute, dict) else None
         if not isinstance(stored, dict):
             return
         try:
             self.earlier = {str(key): BlockCheck.model_validate(check) for key, check in stored.items()}
-        except ValidationError:  # an attribute that was damaged is no record; every block is checked again
+        except ValidationError:  # a damaged attribute: check every block again
             return
         self.blocks.update(self.earlier)
 
@@ -74,7 +74,7 @@ class SelfCheck:
         return all(check.padding_merged for check in self.blocks.values())
 
     def to_attribute(self) -> dict[str, Any]:
-        """Return the record as JSON has it: the largest errors, and those of each block."""
+        """Return the record as JSON values: the largest errors, and the results by block."""
         return {
             "output_error": self.output_error,
             "weighted_error": self.weighted_error,

@@ -1,8 +1,8 @@
-"""Self- and cross-attention of Wan's blocks with observers between the kernel and the output projection.
+"""Observers of self- and cross-attention in Wan's blocks, between the kernel and the output projection.
 
-Reference blocks get the processors of this module while a hook needs them; fused blocks call `observe` by themselves.
-Observers see the inputs and the output of the kernel, which runs as it always does: an observer that returns the output
-unchanged changes no bit of the video.
+Reference blocks get the processors of this module while a hook needs them; fused blocks call `observe` themselves.
+Observers receive the inputs and the output of the unmodified kernel: an observer that returns the output unchanged
+changes no bit of the video.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,35 +16,35 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get
 from torch import Tensor
 
 Site = Literal["self", "cross"]
-"""Attention of a block: among the positions of the video, or from them to the text."""
+"""Attention of a block: self among the video positions, cross from the video to the text positions."""
 
 
 class AttentionObserver(Protocol):
-    """See what a block attends with, and possibly replace the output of its kernel."""
+    """Observe a block's attention, and optionally replace the output of its kernel."""
 
     def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the output to use, [1, positions, heads x dim].
 
         Args:
-            query: [1, positions, heads, dim], after norm and rotary embedding, as the kernel gets it.
-            key, value: [1, positions or 512, heads, dim].
-            output: of the kernel, [1, positions, heads x dim].
+            query: [1, positions, heads, dim], input of the kernel, after norm and rotary embedding.
+            key, value: [1, positions or 512, heads, dim], inputs of the kernel.
+            output: [1, positions, heads x dim], output of the kernel.
         """
         ...
 
 
 class DenoisingHook(Protocol):
-    """Take part in the denoising of one video: observe its attention, and give what was observed of each step."""
+    """Observe the attention during the denoising of one video, and return a record for each step."""
 
     sites: Collection[Site]
     """Attention sites that the hook observes."""
 
     def evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
-        """Surround one pass through a transformer.
+        """Return a context manager that encloses one pass through a transformer.
 
         Args:
             context: cond or uncond, the name of diffusers' cache context.
-            index: of the model evaluation, from 0.
+            index: index of the model evaluation, from 0.
         """
         ...
 
@@ -57,12 +57,12 @@ _observers: ContextVar[Mapping[Site, tuple[AttentionObserver, ...]]] = ContextVa
 
 
 def is_observed(site: Site) -> bool:
-    """Return whether the current pass has an observer of this attention."""
+    """Return whether the current pass has an observer at this site."""
     return site in _observers.get()
 
 
 def observe(site: Site, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-    """Show one attention to its observers, each of which gets the output of the one before; return the last output."""
+    """Pass one attention through its observers in order, each receiving the previous output; return the last output."""
     for observer in _observers.get().get(site, ()):
         output = observer.attend(block, query, key, value, output)
     return output
@@ -70,7 +70,7 @@ def observe(site: Site, block: int, query: Tensor, key: Tensor, value: Tensor, o
 
 @contextmanager
 def observed_by(observer: AttentionObserver, site: Site) -> Iterator[None]:
-    """Add an observer of one attention during a pass through a transformer."""
+    """Add an observer of one site for the passes inside the block."""
     before = _observers.get()
     token = _observers.set({**before, site: (*before.get(site, ()), observer)})
     try:
@@ -81,7 +81,7 @@ def observed_by(observer: AttentionObserver, site: Site) -> Iterator[None]:
 
 @contextmanager
 def attached(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
-    """Put observing processors into the reference blocks of a pipeline; restore the former ones at the end."""
+    """Install observing processors in the reference blocks of a pipeline; restore the original ones at the end."""
     before: list[tuple[Any, Any]] = []
     try:
         for transformer in (pipeline.transformer, pipeline.transformer_2):
@@ -98,11 +98,11 @@ def attached(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
 
 
 class ObservedProcessor(WanAttnProcessor):
-    """Compute Wan's attention as diffusers 0.42 does, and show it to the observers.
+    """Compute Wan's attention like diffusers 0.42, and pass it to the observers.
 
     Args:
         block: number of the block in the transformer.
-        instead_of: the processor whose attention backend is kept.
+        instead_of: replaced processor, whose attention backend is used.
     """
 
     observes = True

@@ -1,4 +1,4 @@
-"""Measures how fast a device is: blocks of published widths with random weights, and the VAE, in half a minute."""
+"""Measure the throughput of a device with random weights: blocks of published widths, and the VAE."""
 
 import gc
 import math
@@ -10,7 +10,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
 
 from wantui.config.speeds import SpeedName
-from wantui.generation.attention_backends import quickest_attention
+from wantui.generation.attention_backends import fastest_attention
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import check_kernels
@@ -20,16 +20,16 @@ from wantui.generation.timing import median_and_launch, median_seconds
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 WIDTHS = ((12, 8960, 12), (40, 13824, 3))
-"""Heads of 128 and feed-forward widths of Wan 2.1 1.3B and 14B, and of how many blocks: the more there are, the less
-of what is around them is taken for theirs."""
+"""Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. More blocks reduce
+the share of the time outside of blocks."""
 GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""
-DECODED = (480, 832)
-"""Height and width of what the VAE decodes, in pixels."""
-SECONDS = 1.0
-"""Blocks of a kind work for so long at least: under load a GPU lowers its clock, and for a moment by too much."""
-STREAMED = (6, 3)
-"""Blocks of each width that are streamed from the machine's memory."""
+DECODED_SIZE = (480, 832)
+"""Height and width of the decoded frames, in pixels."""
+MIN_SECONDS = 1.0
+"""Shortest duration of each measurement: under load a GPU lowers its clock, at first by too much."""
+STREAMED_BLOCKS = (6, 3)
+"""Number of blocks of each width that are streamed from CPU memory."""
 VAE_OF_2_2_5B = {
     "base_dim": 160,
     "decoder_base_dim": 256,
@@ -42,16 +42,16 @@ VAE_OF_2_2_5B = {
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
-"""Published settings of Wan 2.2 5B's VAE, except the mean and spread of its latents; all other models use diffusers'
-default."""
-WORDS = 40
-"""Tokens of a text."""
+"""Published config of Wan 2.2 5B's VAE, except the latent statistics; other models use the default of diffusers."""
+TEXT_TOKENS = 40
+"""Number of tokens of the test prompt."""
 
 
 def random_transformer(
     heads: int, feed_forward: int, blocks: int, device: torch.device, dtype: torch.dtype, channels: int = 16
 ) -> WanTransformer3DModel:
-    """Return a Wan transformer with heads of 128 and random weights, with diffusers' float32 layers in float32."""
+    """Return a Wan transformer with heads of 128 and random weights; layers that diffusers keeps in float32 are
+    float32."""
     sizes = {"num_attention_heads": heads, "attention_head_dim": 128, "in_channels": channels, "out_channels": channels}
     with torch.device("meta"):
         transformer = WanTransformer3DModel(**sizes, ffn_dim=feed_forward, num_layers=blocks, cross_attn_norm=True)
@@ -70,13 +70,13 @@ def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
 
 
 def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
-    """Measure the throughput of a GPU, or of its substitute in a test.
+    """Measure the throughput of a GPU, or of a CPU in tests.
 
     Args:
-        show: receives a line for each attention kernel and block as it is measured.
+        show: receives a line for each measurement.
 
     Raises:
-        LoadError: fused blocks need what is not here, or there is too little memory.
+        LoadError: a requirement of fused blocks is missing, or there is not enough memory.
     """
     if device.type == "cuda" and speed != "reference":
         check_kernels(speed)
@@ -86,72 +86,75 @@ def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None])
         if not is_out_of_memory(error):
             raise
         raise LoadError(
-            f"{device} has too little memory free to be measured: end what else holds memory there (`wantui gpu` names "
-            "it), or wait until the workers have nothing to do and have ended"
+            f"cannot measure {device}: not enough free memory. End other processes on it (`wantui gpu` lists them), or "
+            "wait until idle workers have ended"
         ) from error
 
 
 @torch.no_grad()
 def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
     set_device(device)
-    attention = quickest_attention(device, show)
+    attention = fastest_attention(device, show)
     blocks = []
     for heads, feed_forward, count in WIDTHS:
         transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "reference":
             fuse_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
-        text[:, :WORDS] = torch.randn(1, WORDS, 4096, device=device)
+        text[:, :TEXT_TOKENS] = torch.randn(1, TEXT_TOKENS, 4096, device=device)
         passes, timestep = PassCache(), torch.tensor([500.0], device=device)
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            run = partial(_pass, passes, transformer, latents, timestep, text)
-            seconds, launch = (taken / count for taken in median_and_launch(run, device, seconds=SECONDS))
+            run = partial(_run_pass, passes, transformer, latents, timestep, text)
+            seconds, launch = (taken / count for taken in median_and_launch(run, device, seconds=MIN_SECONDS))
             if device.type != "cuda":
-                launch = 0.0  # it is done when the call returns
+                launch = 0.0  # on a CPU the call returns when the work is done
             tokens = frames * (height // 2) * (width // 2)
             blocks.append(MeasuredBlock(128 * heads, feed_forward, tokens, seconds, launch))
-            show(f"block of width {128 * heads}, {tokens:,} places: {1000 * seconds:.2f} ms")
+            show(f"block of width {128 * heads}, {tokens:,} positions: {1000 * seconds:.2f} ms")
         del transformer, run
         gc.collect()
         free_memory()
-    height, width = DECODED
+    height, width = DECODED_SIZE
     vae = random_vae(False, device)
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
     decoded = median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
-    show(f"decoding: {1e9 * decoded:.1f} ns for each pixel of a frame")
+    show(f"decoding: {1e9 * decoded:.1f} ns per pixel of a frame")
     del vae
     free_memory()
     streamed = 0.0, 0.0
     if device.type == "cuda":
         show(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
-        streamed = _streaming(device, speed)
+        streamed = _measure_streaming(device, speed)
         show(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit_throughput(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
 
 
-def _pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
-    """Run one pass, as a step without guidance does."""
+def _run_pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
+    """Run one pass, as in a step without guidance."""
     passes.next_step(has_two=False)
     with passes.one(transformer, "cond"):
         transformer(*inputs)
 
 
 @torch.no_grad()
-def _streaming(device: torch.device, speed: SpeedName) -> tuple[float, float]:
-    """Return the seconds that a block streamed from the machine's memory adds to its work, and those of one byte.
+def _measure_streaming(device: torch.device, speed: SpeedName) -> tuple[float, float]:
+    """Return the additional seconds per streamed block, and the transfer seconds per byte.
 
-    The first from blocks that work for longer than they take to come, the second from blocks that hardly work.
+    The first is measured with blocks that compute longer than their transfer takes, the second with blocks that barely
+    compute.
     """
     (narrow, narrow_feed_forward, _), (wide, wide_feed_forward, _) = WIDTHS
-    there, coming, _ = _streamed(narrow, narrow_feed_forward, STREAMED[0], max(GRIDS, key=math.prod), device, speed)
-    beside = max(0.0, coming - there)
-    _, coming, size = _streamed(wide, wide_feed_forward, STREAMED[1], (1, 16, 16), device, speed)
-    return beside, max(coming - beside, 0.0) / size
+    resident_seconds, streamed_seconds, _ = _time_blocks(
+        narrow, narrow_feed_forward, STREAMED_BLOCKS[0], max(GRIDS, key=math.prod), device, speed
+    )
+    extra_seconds = max(0.0, streamed_seconds - resident_seconds)
+    _, streamed_seconds, size = _time_blocks(wide, wide_feed_forward, STREAMED_BLOCKS[1], (1, 16, 16), device, speed)
+    return extra_seconds, max(streamed_seconds - extra_seconds, 0.0) / size
 
 
-def _streamed(
+def _time_blocks(
     heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: SpeedName
 ) -> tuple[float, float, int]:
     """Return the seconds of a resident block, the seconds of a streamed block, and its bytes."""
@@ -162,10 +165,10 @@ def _streamed(
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
     run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
-    there = median_seconds(run, device) / blocks
+    resident_seconds = median_seconds(run, device) / blocks
     stream_blocks(transformer.to("cpu"), device)
-    run()  # diffusers learns the order in which blocks come
-    coming = median_seconds(run, device) / blocks
+    run()  # in the first run diffusers records the order of the blocks
+    streamed_seconds = median_seconds(run, device) / blocks
     del transformer, run
     free_memory()
-    return there, coming, size
+    return resident_seconds, streamed_seconds, size

@@ -1,7 +1,7 @@
-"""Checkpoint of a denoising loop after a step: a file from which another process continues with equal bits.
+"""Checkpoint file of the denoising loop, from which another process continues bit for bit.
 
-A sampler's state is whatever in it differs from a sampler that was just set up: UniPC's and DPM++'s earlier model
-outputs, UniPC's last sample, Heun's derivative, the counters of each (`samplers.SAMPLERS`).
+The stored sampler state is every attribute that differs from a fresh sampler: earlier model outputs (UniPC, DPM++),
+the last sample (UniPC), the derivative (Heun), and counters (`samplers.SAMPLERS`).
 """
 
 import hashlib
@@ -28,17 +28,17 @@ from wantui.planning import Recipe
 from wantui.schedule import model_evaluations
 
 FORMAT = 3
-"""Format of the file; a file of another format is refused by name."""
+"""Format of the file; other formats are refused."""
 CHECKPOINT_TIME_BUDGET = 0.01
-"""Checkpoints may take this share of the time."""
+"""Largest share of the time that writing checkpoints may take."""
 
 
 class CheckpointRefusedError(Exception):
-    """Raised for a checkpoint that does not match; the text gives the difference."""
+    """Raised for a checkpoint that does not match the video; the message names the difference."""
 
 
 class CheckpointTap:
-    """Writes a checkpoint after every step, or less often where that would take more than 1 % of the time."""
+    """Write a checkpoint after every step, or less often to stay within 1 % of the time."""
 
     def __init__(
         self, pipeline: WanPipeline, recipe: Recipe, path: Path, captured: Mapping[str, Callable[[], tuple[int, ...]]]
@@ -49,25 +49,25 @@ class CheckpointTap:
         self.fresh = vars(new_scheduler(recipe, device_of(pipeline)))
         self.scheduler: Any = None
         self.latest: Step | None = None
-        """The last step, where it is not written yet."""
-        self.earliest = 0.0
+        """Latest step if it is not written yet."""
+        self.next_write_at = 0.0
 
     def on_start(self, start: Start, steps_done: int) -> None:
         self.scheduler = start.scheduler
 
     def on_step(self, step: Step) -> None:
         self.latest = step
-        if time.monotonic() >= self.earliest or step.index + 1 == step.count:
+        if time.monotonic() >= self.next_write_at or step.index + 1 == step.count:
             self.write_latest()
 
     def write_latest(self) -> None:
-        """Write the state of the denoising, unless the latest one is already written."""
+        """Write the latest state, unless it is already written."""
         step, self.latest = self.latest, None
         if step is None:
             return
-        # Waiting for captures is no part of what a checkpoint takes: they are written in any case.
+        # Not timed: captures are written in any case, and this waits for them.
         captured = {name: checksums() for name, checksums in self.captured.items()}
-        began = time.monotonic()
+        started_at = time.monotonic()
         write_checkpoint(
             self.path,
             Checkpoint(
@@ -79,13 +79,13 @@ class CheckpointTap:
             self.identity,
         )
         ended = time.monotonic()
-        self.earliest = ended + (ended - began) / CHECKPOINT_TIME_BUDGET
+        self.next_write_at = ended + (ended - started_at) / CHECKPOINT_TIME_BUDGET
 
     def _state(self) -> dict[str, Any]:
-        """Attributes of the sampler that its steps have changed.
+        """Return the sampler's attributes that its steps have changed.
 
         Raises:
-            RuntimeError: one that this version does not know; diffusers has changed.
+            RuntimeError: an unknown attribute has changed: diffusers has changed.
         """
         changed = {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))}
         if unknown := sorted(changed.keys() - self.state):
@@ -93,13 +93,13 @@ class CheckpointTap:
         return changed
 
     def on_end(self) -> None:
-        """Keep the checkpoint until the video is recorded."""
+        """Do nothing: the checkpoint stays until the video is recorded."""
 
 
 def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return the data that must be equal for equal bits: recipe (with the model's digest), software and device.
+    """Return the data that must match to continue bit for bit: recipe (with the model's digest), software and device.
 
-    The version of wantui is not part of it, nor that of Python: `ARITHMETIC` and `FORMAT` change when they matter.
+    The versions of wantui and Python are left out: a relevant change raises `ARITHMETIC` or `FORMAT`.
     """
     made = {name: value for name, value in made_with(pipeline, recipe).items() if name not in ("wantui", "python")}
     on_gpu = device_of(pipeline).type == "cuda"
@@ -108,9 +108,9 @@ def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]) -> None:
-    """Replace the checkpoint at `path` as a whole.
+    """Replace the checkpoint at `path` atomically.
 
-    It is not synced: it has to outlive the process, and a digest tells when it did not outlive the machine.
+    The file is not synced: it must survive the process, and its digest detects damage from a crash of the machine.
     """
     tensors = {"latents": checkpoint.latents.detach().cpu().contiguous()}
     scheduler = {name: _pack(value, f"scheduler.{name}", tensors) for name, value in checkpoint.scheduler.items()}
@@ -125,7 +125,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
     path.parent.mkdir(exist_ok=True)
     partial = partial_path(path)
     try:
-        # Not by save_file, whose errors do not tell a full disk from anything else.
+        # save_file is not used: its errors do not identify a full disk.
         created = create_new(partial)
         partial.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
         replace_created(partial, path, created)
@@ -135,10 +135,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
 
 
 def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkpoint | None:
-    """Read the checkpoint at `path`, if there is one.
+    """Read the checkpoint at `path`; return None if there is no file.
 
     Raises:
-        CheckpointRefusedError: it is damaged, or was made from another recipe or by other software.
+        CheckpointRefusedError: the file is damaged, or from another recipe or other software.
     """
     if not os.path.lexists(path):
         return None
@@ -150,32 +150,34 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         found_format, digest = header.get("format"), header.pop("sha256", None)
         is_whole = digest == _digest(header, tensors)
-    except Exception as error:  # of damaged bytes anything can come; the video can always start again
+    except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if found_format != FORMAT:
         raise CheckpointRefusedError(f"its format is {found_format!r}, and this version reads {FORMAT}")
     if not is_whole:
         raise CheckpointRefusedError("its bytes are not those that were written")
     try:
-        return _checked(header, tensors, pipeline, recipe)
+        return _parse_checkpoint(header, tensors, pipeline, recipe)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointRefusedError(
-            f"it does not hold what a checkpoint holds ({type(error).__name__}: {error})"
+            f"its content is not that of a checkpoint ({type(error).__name__}: {error})"
         ) from None
 
 
-def _checked(header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe) -> Checkpoint:
-    """Return a checkpoint whose bytes are those that were written.
+def _parse_checkpoint(
+    header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe
+) -> Checkpoint:
+    """Return the checkpoint from the content of an undamaged file.
 
     Raises:
-        CheckpointRefusedError: it was made from another recipe or by other software, or is not of its sampler.
-        Exception: it is of another form, or does not fit on the device.
+        CheckpointRefusedError: it is from another recipe, other software or another sampler.
+        Exception: its content has another form, or does not fit on the device.
     """
-    here, then = identity(pipeline, recipe), dict(header["made_by"])
-    then["blocks"] = current_speed_name(then["blocks"])
-    for name in {**here, **then}:
-        if then.get(name) != here.get(name):
-            raise CheckpointRefusedError(f"{name} was {then.get(name)} and is {here.get(name)}")
+    current_identity, stored_identity = identity(pipeline, recipe), dict(header["made_by"])
+    stored_identity["blocks"] = current_speed_name(stored_identity["blocks"])
+    for name in {**current_identity, **stored_identity}:
+        if stored_identity.get(name) != current_identity.get(name):
+            raise CheckpointRefusedError(f"{name} was {stored_identity.get(name)} and is {current_identity.get(name)}")
     count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     scheduler = header["scheduler"]
     if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):
@@ -207,7 +209,7 @@ def _differs(value: Any, fresh: Any) -> bool:
 def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     """Return `value` as JSON; tensors in it are added to `tensors`."""
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().cpu().contiguous().clone()  # no two may share memory
+        tensors[key] = value.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
         return {"tensor": key, "on": value.device.type}
     if isinstance(value, list):
         return [_pack(item, f"{key}.{i}", tensors) for i, item in enumerate(value)]
@@ -225,7 +227,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor], device: torch.device) -> Any
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over the header, without its digest, and over name, kind, shape and bytes of each tensor."""
+    """Return the SHA-256 of the header without its digest, and of each tensor's name, dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(f"{name}\0{tensors[name].dtype}\0{tuple(tensors[name].shape)}\0".encode())

@@ -1,14 +1,14 @@
-"""Cross-attention to marked words: their exact maps, and their weights.
+"""Cross-attention to marked words: exact maps, and weights.
 
-A Wan block attends from every place of the video to 512 text positions: the n real tokens, and pads that all have the
-same key. The map of a word is the sum of its tokens' columns of the softmax over all 512. Its numerators need one
-column for each real token and one for all pads together, with the logit of a pad plus ln(512 - n): exact while the keys
-of the pads are equal to the bit, which is looked at; where they are not, all 512 columns are computed. Products of
-bfloat16 are exact in float32, and are summed there.
+A Wan block attends from every video position to 512 text positions: n real tokens, and padding with identical keys.
+The map of a word is the sum of its tokens' columns of the softmax over all 512 positions. One column is computed for
+each real token, and one column for all padding, with the logit of a pad plus ln(512 - n). This is exact if all padding
+keys are equal bit for bit, which is checked; otherwise all 512 columns are computed. Products of bfloat16 numbers are
+exact in float32, and are summed in float32.
 
 Weights by `attention` multiply the odds of a word (`word_weights`).
 
-The model's own kernel runs as ever, on the same inputs: what is observed beside it changes no bit.
+The model's kernel runs unchanged on the same inputs: observing changes no bit.
 """
 
 import math
@@ -33,7 +33,7 @@ from wantui.generation.token_spans import TokenizedPrompt, tokenize
 from wantui.planning.flops import TEXT_LENGTH
 
 CHECKED_ROWS = 256
-"""Places of the video, evenly spaced, at which each block is checked once for a video."""
+"""Number of evenly spaced video positions at which each block is checked, once per video."""
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 MAP_TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ MAP_TOLERANCE = 1e-4
 
 
 class CaptureMismatchError(RuntimeError):
-    """The attention that was recomputed is not the one that the model used; nothing is stored that may be wrong."""
+    """Raised if the recomputed attention differs from the model's attention; no map is stored."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +49,32 @@ class StepMaps:
     """The maps of one step."""
 
     maps: dict[str, dict[str, Tensor]]
-    """Maps by context (cond, uncond) and name: [blocks | 1, heads | 1, frames, height, width] float32, on the device.
-    NaN where no block computed attention."""
+    """Maps by context (cond, uncond) and name: [blocks | 1, heads | 1, frames, height, width] float32, on the device;
+    NaN if no block computed attention."""
     blocks: dict[str, tuple[bool, ...]]
-    """Blocks by context: which computed their attention; a cache may have skipped some."""
+    """Whether each block computed its attention, by context; a step cache may skip blocks."""
 
 
 @dataclass
 class _Evaluation:
-    """One pass through the transformer that is being observed."""
+    """One observed pass through a transformer."""
 
     context: str
     prompt: TokenizedPrompt
     stored: bool
-    """True if maps are stored; otherwise only weights are applied."""
+    """True to store maps; False to apply weights only."""
     blocks: list[bool]
     total: Tensor | None = None
-    """[heads | 1, places, columns], summed over blocks."""
+    """[heads | 1, positions, columns], summed over blocks."""
     each: list[Tensor | None] = field(default_factory=list)
-    """[heads | 1, names, places] of every block."""
+    """[heads | 1, names, positions] of every block."""
 
 
 class CrossAttention:
-    """Observer of the cross-attention of one video that also applies weights.
+    """Observer of one video's cross-attention, which collects maps and applies weights.
 
-    Args:
-        capture: what is stored; nothing where only weights are applied.
+    Attributes:
+        capture: request for maps; None to apply weights only.
     """
 
     sites: tuple[Site, ...] = ("cross",)
@@ -97,18 +97,18 @@ class CrossAttention:
         )
         self.check = SelfCheck()
         self.modes: dict[tuple[str, str, int], int] = {}
-        """Columns for each block of each transformer and context, settled at its first evaluation."""
+        """Number of text columns by transformer, context and block, decided at the block's first evaluation."""
         self.now: _Evaluation | None = None
         self.transformer = ""
         self.done: dict[str, _Evaluation] = {}
 
     @contextmanager
     def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
-        """Observe one pass through a transformer inside the block.
+        """Observe one pass through a transformer inside the context.
 
         Args:
-            context: cond or uncond, as diffusers' cache context is called.
-            index: of the evaluation, from 0.
+            context: cond or uncond, the name of diffusers' cache context.
+            index: index of the model evaluation, from 0.
         """
         stored = index in self.steps and context in self.prompts
         if not stored and not (self.weights and context == "cond"):
@@ -126,7 +126,7 @@ class CrossAttention:
             self.done[context] = finished
 
     def take(self) -> StepMaps | None:
-        """Return the maps of the latest step if it is one of the chosen steps."""
+        """Return the maps of the latest step, once; None if its maps are not stored."""
         if not self.done:
             return None
         done, self.done = self.done, {}
@@ -134,7 +134,7 @@ class CrossAttention:
         return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
 
     def names(self, context: str = "cond") -> tuple[str, ...]:
-        """Return the names of the maps: words, their tokens if asked for, and the masses."""
+        """Return the names of the maps: words, tokens if requested, and masses."""
         return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
 
     @property
@@ -151,10 +151,8 @@ class CrossAttention:
             -(-width // factor),
         )
 
-    # What a block hands over.
-
     def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """Observe or weigh, whichever this video asks for; returns the output with weights, or as it is."""
+        """Return the output with weights applied, or unchanged without weights; collect the maps."""
         if self.weights:
             return self.weigh(block, query, key, value, output)
         self.observe(block, query, key, value, output)
@@ -164,8 +162,9 @@ class CrossAttention:
         """Add one block's attention to the maps of this evaluation.
 
         Args:
-            query: [1, places, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
-            output: the kernel's, [1, places, heads x dim].
+            query: [1, positions, heads, dim], input of the kernel.
+            key, value: [1, 512, heads, dim], inputs of the kernel.
+            output: [1, positions, heads x dim], output of the kernel.
         """
         now = self.now
         if now is None or not now.stored:
@@ -174,7 +173,7 @@ class CrossAttention:
         self._add(now, block, self._attended(query, key, columns))
 
     def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """Return the attention output with the weights of the words, a new tensor; the maps have them too."""
+        """Return the attention output with word weights as a new tensor; add the weighted attention to the maps."""
         now = self.now
         if now is None or now.context != "cond":
             if now is not None:
@@ -211,7 +210,7 @@ class CrossAttention:
             now.total = p
         elif now.total.shape[2] == p.shape[2]:
             now.total += p
-        else:  # the pads of one block could be taken together and those of another could not
+        else:  # padding was merged in some blocks only
             width = now.prompt.length
             pads = [each[:, :, width:].sum(2, keepdim=True) for each in (now.total, p)]
             now.total = torch.cat([now.total[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
@@ -242,12 +241,10 @@ class CrossAttention:
         assert maps.shape[0] == blocks
         return {name: maps[:, :, index] for index, name in enumerate(names)}
 
-    # Whether it is right.
-
     def _columns_for(
         self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
-        """Return the number of columns that a block needs; check it against the kernel at its first evaluation."""
+        """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
         key_of_block = self.transformer, now.context, block
         if key_of_block not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
@@ -275,14 +272,14 @@ class CrossAttention:
             )
         if not error <= tolerance:
             raise CaptureMismatchError(
-                f"the attention that was recomputed differs from what the model's kernel gave by {error:.2g} of its "
-                f"norm, more than the {tolerance:g} that {output.dtype} explains: no maps are stored, nor weights "
-                "applied. Another attention backend may be in use; take the default one"
+                f"the recomputed attention differs from the output of the model's kernel by {error:.2g} of its norm, "
+                f"more than the rounding of {output.dtype} explains ({tolerance:g}): no maps are stored and no weights "
+                "are applied. Another attention backend may be in use: use the default one"
             )
         weighted_error = 0.0
         if self.weights and now.context == "cond":
             weighted_error = self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
-        # What is stored of these places, by the way that it goes.
+        # Compare the maps at these positions, computed like the stored ones.
         ours = self._attended(few, key, columns).double()
         exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
         gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
@@ -310,7 +307,7 @@ class CrossAttention:
         """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
 
         Args:
-            logits: of these places, [heads, places, 512] float64.
+            logits: of these positions, [heads, positions, 512] float64.
         """
         exact = (logits + self.weights.logits(logits.shape[2], logits.device, logits.dtype)).softmax(2)
         expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
@@ -318,8 +315,8 @@ class CrossAttention:
         error = _relative(weighted.to(output.dtype).double(), expected)
         if not error <= TOLERANCE[output.dtype]:
             raise CaptureMismatchError(
-                f"the attention with the weights of words is off by {error:.2g} of its norm, more than the "
-                f"{TOLERANCE[output.dtype]:g} that {output.dtype} explains: no weights are applied"
+                f"the attention with the weights of words is off by {error:.2g} of its norm, more than the rounding of "
+                f"{output.dtype} explains ({TOLERANCE[output.dtype]:g}): no weights are applied"
             )
         return error
 
@@ -329,12 +326,12 @@ def _relative(computed: Tensor, expected: Tensor) -> float:
 
 
 def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
-    """Return name and text positions of each map; the last positions are the pads, however many columns they take."""
+    """Return the name and the text positions of each map; the last map is the padding, in one or more columns."""
     assert capture is not None
     named: list[tuple[str, slice | list[int]]] = []
     for word in prompt.words:
         first, last = word.tokens[0], word.tokens[-1]
-        # A special token, as of a literal </s>, may be between the tokens of a word, and is none of them.
+        # A special token, such as a literal </s>, may split a word; it does not belong to the word.
         is_unbroken = last - first + 1 == len(word.tokens)
         named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
         if capture.per_token and len(word.tokens) > 1:

@@ -1,7 +1,7 @@
 """The softmax of a block's attention over the text, in float32, with the padding merged into one column.
 
-The last of the columns stands for all pads after it too: its logit has ln(how many) added. Products of bfloat16 numbers
-are exact in float32, and are summed there.
+The last column also represents all later pads: the logarithm of their number is added to its logit. Products of
+bfloat16 numbers are exact in float32, and are summed in float32.
 """
 
 import math
@@ -14,7 +14,7 @@ from wantui.generation import kernels
 from wantui.planning.flops import TEXT_LENGTH
 
 CHUNK_BYTES = 1 << 25
-"""Bytes of float32 logits at a time."""
+"""Bytes of float32 logits that are computed at a time."""
 FUSED_COLUMNS = 128
 """Columns that fit into the registers of one program on a GPU."""
 
@@ -26,8 +26,8 @@ def softmax_rows(
 
     Args:
         query: [1, positions, heads, dim]. key: [1, 512, heads, dim].
-        columns: the first text positions; the last of them stands for all after it too.
-        added: to the logits, [columns] float32.
+        columns: number of text columns; the last column also represents all later positions.
+        added: [columns] float32, added to the logits.
     """
     keys = key[0, :columns].permute(1, 2, 0)
     heads, dim = query.shape[2:]
@@ -46,7 +46,7 @@ def softmax_rows(
 def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
     """Return the [1, positions, columns] mean over heads of the softmax; arguments as in `softmax_rows`.
 
-    On a GPU, what is narrower than float32 goes through one kernel that reads the query once and writes the mean alone.
+    On a GPU, 16-bit inputs use one kernel that reads the query once and writes only the mean.
     """
     if columns <= FUSED_COLUMNS and kernels.serve(query):
         from wantui.generation.kernels.softmax import fused_mean_over_heads
@@ -56,7 +56,7 @@ def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    """Batched matrix product in float32 of what may be narrower."""
+    """Return the batched matrix product, summed in float32."""
     if left.dtype == torch.float32:
         return torch.bmm(left, right)
     if left.is_cuda and _bmm_widens():

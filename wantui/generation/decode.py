@@ -21,19 +21,19 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[n
     latent frame there too, but returns them together.
 
     Args:
-        latents: normalised latents [1, channels, frames, height, width], as `denoise` gives them.
+        latents: normalised latents [1, channels, frames, height, width], as `denoise` returns them.
 
     Raises:
-        NotFiniteError: the VAE gives NaN or infinity, of which clamping and rounding would make black or white frames.
+        NotFiniteError: the VAE returns NaN or infinity, which clamping and rounding would turn into black or white.
     """
-    handle = pipeline.vae.decoder.register_forward_hook(_refuse_what_is_not_finite)
+    handle = pipeline.vae.decoder.register_forward_hook(_check_decoder_output)
     try:
         yield from _decode(pipeline, latents)
     finally:
         handle.remove()
 
 
-def _refuse_what_is_not_finite(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _check_decoder_output(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
     check_finite(output, "decoding gave")
 
 
@@ -53,7 +53,7 @@ def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
     vae = pipeline.vae
     latents = latents.to(device_of(pipeline), dtype=vae.dtype)
     mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
-    # As in the pipeline: divided by the reciprocal, which is not the same to the bit as multiplied.
+    # As in the pipeline: dividing by the reciprocal differs in rounding from multiplying.
     reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(
         latents.device, latents.dtype
     )
@@ -66,8 +66,8 @@ def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     vae = pipeline.vae
     hidden = vae.post_quant_conv(_denormalised(pipeline, latents))
     vae.clear_cache()
-    # This list, and not whatever the VAE holds at each frame: a decoding that was given up clears that when it is
-    # collected as garbage, which may be in the middle of another one.
+    # Keep this list instead of reading the VAE's at each frame: an abandoned decoding clears the VAE's list when it is
+    # garbage-collected, perhaps during another decoding.
     features = vae._feat_map
     try:
         for index in range(hidden.shape[2]):

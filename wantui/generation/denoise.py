@@ -1,7 +1,7 @@
-"""The denoising loop, as a generator that knows nothing of who listens.
+"""The denoising loop, as a generator of steps.
 
-It computes exactly what `WanPipeline.__call__` of diffusers computes, in the same order: the latents are equal to the
-bit. Tests hold it against the stock pipeline for every sampler.
+It computes the same operations as `WanPipeline.__call__` of diffusers in the same order: the latents are equal bit for
+bit. Tests compare it with the stock pipeline for every sampler.
 """
 
 import time
@@ -23,7 +23,7 @@ from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import device_of, ensure_on_device
 from wantui.generation.preparation import Preparation
 from wantui.generation.samplers import build_scheduler
-from wantui.generation.step_cache import caching, forget
+from wantui.generation.step_cache import free_step_cache, step_caching
 from wantui.generation.token_spans import check_length
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_LENGTH
@@ -34,25 +34,25 @@ from wantui.planning.sizes import SizeError
 class Step:
     """One model evaluation and the sampler step after it.
 
-    Latents are [1, channels, frames, height, width], float32; of a bfloat16 transformer, euler and heun make bfloat16.
+    Latents are [1, channels, frames, height, width], float32; bfloat16 with a bfloat16 transformer and euler or heun.
     """
 
     index: int
     """Index from 0."""
     count: int
-    """Number of evaluations in total; Heun evaluates the model 2 N - 1 times for N steps."""
+    """Total number of evaluations; Heun evaluates the model 2 N - 1 times for N steps."""
     sigma: float
-    """Noise level of the latents that the model saw; 1 is pure noise."""
+    """Noise level of the model's input; 1 is pure noise."""
     sigma_next: float
     """Noise level of `latents`."""
     timestep: float
     latents_before: Tensor
     velocity: Tensor
-    """The model's output, guided: an estimate of noise minus data."""
+    """Model output after guidance: an estimate of noise minus data."""
     latents: Tensor
     seconds: float
     captured: Mapping[str, Any] = field(default_factory=dict)
-    """Values that hooks recorded of this step, by the name of their capture."""
+    """Values that hooks recorded in this step, by capture name."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -62,18 +62,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Start:
-    """Inputs that are prepared before the first step."""
+    """Inputs of the denoising loop, prepared before the first step."""
 
     noise: Tensor
     """Initial latents, [1, channels, frames, height, width], float32."""
     sigmas: tuple[float, ...]
-    """Noise levels of the latents, from `noise` to the last: one more than there are steps."""
+    """Noise levels of the latents, from the initial noise to the final latents: N + 1 for N evaluations."""
     timesteps: tuple[float, ...]
     scheduler: Any
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None
     hooks: Mapping[str, DenoisingHook]
-    """Hooks that observe the attention of the blocks, by the name of their capture."""
+    """Hooks that observe the blocks' attention, by capture name."""
     passes: PassCache = field(default_factory=PassCache)
 
 
@@ -83,30 +83,30 @@ class Checkpoint:
 
     steps_done: int
     latents: Tensor
-    """[1, channels, frames, height, width], in the dtype that the sampler gave."""
+    """[1, channels, frames, height, width], in the sampler's output dtype."""
     scheduler: dict[str, Any]
-    """Attributes of the sampler that differ from those of a fresh one."""
+    """Attributes of the sampler that differ from a fresh sampler."""
     captured: dict[str, tuple[int, ...]]
-    """CRC-32 of each stored part, by file of captures."""
+    """CRC-32 of each stored part, by capture name."""
 
     def restore(self, start: Start) -> None:
-        """Put the sampler of `start`, which must be fresh, into the state it was in."""
+        """Restore the stored sampler state in `start`, whose sampler must be fresh."""
         for name, value in self.scheduler.items():
             setattr(start.scheduler, name, value)
 
 
 @torch.no_grad()
 def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], Tensor] | None = None) -> Start:
-    """Encode the prompts, set up the sampler and draw the noise from a CPU generator of the recipe's seed.
+    """Encode the prompts, set up the sampler and draw the noise from a CPU generator with the recipe's seed.
 
     Args:
-        embeddings: of prompts that were encoded before, [1, 512, dim]; in the place of the text encoder.
+        embeddings: function that returns the embedding [1, 512, dim] of a prompt, instead of the text encoder.
 
     Raises:
-        PromptTooLongError: the model would not see the end of a prompt.
-        MarkOutOfRangeError: a mark is on nothing that the model reads.
-        NotFiniteError: an embedding holds NaN or infinity.
-        SizeError: the model cannot make the recipe's size.
+        PromptTooLongError: a prompt has more tokens than the model reads.
+        MarkOutOfRangeError: the model does not read the text of a mark.
+        NotFiniteError: an embedding contains NaN or infinity.
+        SizeError: the model does not support the recipe's size.
     """
     check_shape(pipeline, recipe)
     device = device_of(pipeline)
@@ -151,10 +151,10 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
 
 
 def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
-    """Reject a size the pipeline would silently crop; recipes from other machines were never planned here.
+    """Reject a size that the pipeline would silently crop; a recipe from a clip was not checked at planning.
 
     Raises:
-        SizeError: names the value.
+        SizeError: the message names the size.
     """
     _, patch_height, patch_width = pipeline.transformer.config.patch_size
     spatial, temporal = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
@@ -182,12 +182,12 @@ def denoise(
     """Yield every step of denoising the latents of one video, or the steps after a checkpoint.
 
     Args:
-        start: what `prepare` returned for this recipe; made here when not given. It serves one run only.
-        resume_from: a checkpoint of the same recipe on the same software; the steps it holds are not yielded again.
+        start: result of `prepare` for this recipe, for one run only; None to prepare here.
+        resume_from: checkpoint of the same recipe with the same software; completed steps are not yielded again.
 
     Raises:
-        NotFiniteError: the latents hold NaN or infinity after a step.
-        CaptureMismatchError: attention that was to be stored or weighted is not the one that the model computes.
+        NotFiniteError: the latents contain NaN or infinity after a step.
+        CaptureMismatchError: the recomputed attention, for maps or weights, differs from the model's attention.
     """
     start = start or prepare(pipeline, recipe)
     latents, steps_done = start.noise, 0
@@ -196,11 +196,11 @@ def denoise(
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
     sites = {site for hook in start.hooks.values() for site in hook.sites}
-    with attached(pipeline, sites), caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
+    with attached(pipeline, sites), step_caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:
                 continue
-            began = time.perf_counter()
+            started_at = time.perf_counter()
             velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
             at = f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
             check_finite(after, "the latents hold", f"after step {index + 1} of {count} {at}")
@@ -213,7 +213,7 @@ def denoise(
                 latents,
                 velocity,
                 after,
-                time.perf_counter() - began,
+                time.perf_counter() - started_at,
                 {name: taken for name, hook in start.hooks.items() if (taken := hook.take()) is not None},
             )
             latents = after
@@ -227,14 +227,14 @@ def _advance(
     transformer, guidance_scale = pipeline.transformer, recipe.guidance_scale
     boundary = pipeline.config.boundary_ratio
     if boundary is not None and timestep < boundary * start.scheduler.config.num_train_timesteps:
-        # Wan 2.2 A14B: a second transformer, with a guidance scale of its own, for the low noise levels.
-        forget(transformer)
+        # Wan 2.2 A14B: a second transformer with its own guidance scale for the low noise levels.
+        free_step_cache(transformer)
         transformer = pipeline.transformer_2
         guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
     ensure_on_device(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps and not is_fused(transformer):
-        # Wan 2.2 5B: a timestep for each token; without a first frame that is given they are all the same.
+        # Wan 2.2 5B: a timestep for each token; all are equal in text-to-video.
         every_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
         per_token = (every_token * timestep).flatten()
         timesteps = per_token.unsqueeze(0).expand(latents.shape[0], -1)

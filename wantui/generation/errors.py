@@ -4,18 +4,18 @@ from wantui.errors import UserError
 
 
 class NotLoadedError(UserError):
-    """Raised when there is no pipeline, and no video was rendered."""
+    """Raised if no pipeline could be loaded."""
 
 
 class LoadError(NotLoadedError):
-    """Raised for weights that cannot be loaded or do not work; the text gives the remedy."""
+    """Raised for weights that cannot be loaded or do not work."""
 
 
 class OverwrittenWeightsError(LoadError):
-    """Raised when a file was overwritten while its weights were in use; results since then are of other weights."""
+    """Raised if a weight file was overwritten while in use; later results come from changed weights."""
 
 
 class NoSuchDeviceError(NotLoadedError):
-    """A device that is not in this machine."""
+    """Raised for a device that this machine does not have."""
 
     exit_code = 3

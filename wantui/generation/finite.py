@@ -11,11 +11,11 @@ def check_finite(values: Tensor, what: str, when: str = "") -> None:
     """Refuse NaN and infinity.
 
     Args:
-        what: subject and verb of the message.
-        when: its end.
+        what: subject and verb of the error message, such as "the latents hold".
+        when: end of the error message.
 
     Raises:
-        NotFiniteError: says what holds them.
+        NotFiniteError: a value is NaN or infinity.
     """
     if not bool(values.isfinite().all()):
         raise NotFiniteError(f"{what} NaN or infinity{when and ' '}{when}")

@@ -1,14 +1,14 @@
-"""Speeds of a transformer: as diffusers has it, fused to the same result up to rounding, or with a cache.
+"""Speeds of a transformer: reference (unchanged diffusers), fused (equal up to rounding), or cached.
 
-reference  what diffusers computes, to the bit.
-fused      the same numbers up to the rounding of bfloat16: projections of one input in one product, bias and GELU
-           inside the products, norms with the sums before them and with the rotary embedding in one pass, padding of
-           the text merged, and what passes have in common computed once. It is the reference on a CPU, with a narrow
-           model such as nano, and where weights come layer by layer, in 8 bits or from a GGUF file.
-cached     fused, and blocks are skipped where little changes (`step_cache`). The videos are other ones.
+reference  equal to diffusers bit for bit.
+fused      equal up to bfloat16 rounding: projections of one input in one product; bias and GELU inside the products;
+           norms in one pass with the preceding sums and with the rotary embedding; text padding merged; values that
+           both passes share computed once. Falls back to reference on a CPU, with a narrow model such as nano, with
+           sequential offload, and with 8-bit or GGUF weights.
+cached     fused, and blocks are skipped where little changes (`step_cache`). The videos differ.
 
-Blocks are fused by hand and not by torch.compile: what is left for it is not worth its seconds for each size of video,
-and where it chooses how to sum by what is quick at the moment, a video has other bits in another process.
+Blocks are fused by hand instead of torch.compile: its remaining gain is not worth the compilation for each video size,
+and its autotuning may choose another order of summation, and so other bits, in each process.
 """
 
 from types import MethodType
@@ -24,7 +24,7 @@ from wantui.planning.throughput import NATIVE_ATTENTION
 
 
 def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
-    """Fuse the blocks of a pipeline that was just loaded; arguments as of `fuse_blocks`."""
+    """Fuse the blocks of a newly loaded pipeline; see `fuse_blocks` for the arguments."""
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         if transformer is not None:
             fuse_blocks(transformer, attention)
@@ -34,15 +34,15 @@ def fuse_blocks(transformer: Any, attention: str = NATIVE_ATTENTION) -> None:
     """Replace parts of a transformer's blocks by fused ones.
 
     Args:
-        attention: the kernel of self-attention, as diffusers calls it; native is torch's own.
+        attention: self-attention kernel, by its name in diffusers; native is torch's.
     """
     for index, block in enumerate(transformer.blocks):
         for part, fused in ((block.attn1, ("to_q", "to_k", "to_v")), (block.attn2, ("to_k", "to_v"))):
             part.fuse_projections()
-            for name in fused:  # whose weights would be held twice
+            for name in fused:  # free the separate weights
                 setattr(part, name, None)
         fuse(block)
-        if isinstance(block.norm2, nn.LayerNorm):  # all published ones have it
+        if isinstance(block.norm2, nn.LayerNorm):  # true for all published models
             block.forward = MethodType(fused_block.forward, block)
         block.attn1.set_processor(FusedSelfAttention(index, attention))
         block.attn2.set_processor(FusedTextAttention(index))

@@ -1,4 +1,4 @@
-"""Wan's two attentions in fewer kernels, and with what passes have in common computed once."""
+"""Self- and cross-attention of Wan in fewer kernels, with values that the passes share computed once."""
 
 import math
 from typing import Any
@@ -12,15 +12,15 @@ from torch import Tensor
 from wantui.generation import kernels
 from wantui.generation.attention_hooks import is_observed, observe
 from wantui.generation.fused_norm import rms_norm
-from wantui.generation.pass_cache import CrossAttentionKV, merge_padding, running
+from wantui.generation.pass_cache import CrossAttentionKV, current_pass, merge_padding
 
 
 class FusedSelfAttention(WanAttnProcessor):
     """Self-attention of a block with fused projections.
 
     Args:
-        block: its number in the transformer.
-        kernel: of the attention, as diffusers calls it; native is torch's own.
+        block: number of the block in the transformer.
+        kernel: attention kernel, by its name in diffusers; native is torch's.
     """
 
     observes = True
@@ -40,10 +40,10 @@ class FusedSelfAttention(WanAttnProcessor):
         """Map hidden states [1, positions, width] to the same shape.
 
         Args:
-            rotary_emb: cos and sin, [1, places, 1, dim] float32: each angle twice.
+            rotary_emb: cos and sin, [1, positions, 1, dim] float32: each angle twice.
         """
-        now = running()
-        # An observer sees every pass, so that it takes nothing from the pass before.
+        now = current_pass()
+        # An observer must see every pass: compute it instead of reusing the previous pass.
         shares = now is not None and now.step.has_two and self.block == 0 and not is_observed("self")
         step = now.step if now is not None and shares else None
         if step is not None and step.attended is not None:
@@ -57,15 +57,15 @@ class FusedSelfAttention(WanAttnProcessor):
         attended = attended.flatten(2, 3).type_as(hidden_states)
         attended = attn.to_out[0](observe("self", self.block, query, key, value, attended))
         if step is not None:
-            step.attended = attended.clone()  # whoever is given the other one may write over it
+            step.attended = attended.clone()  # the caller may overwrite its tensor
         return attended
 
 
 class FusedTextAttention(WanAttnProcessor):
-    """Cross-attention of the same blocks; an observer of the pass sees its values.
+    """Cross-attention of a block with fused projections and merged text padding.
 
     Args:
-        block: its number in the transformer.
+        block: number of the block in the transformer.
     """
 
     observes = True
@@ -85,7 +85,7 @@ class FusedTextAttention(WanAttnProcessor):
         """Map hidden states [1, positions, width] and a text [1, 512, width] to the shape of the first."""
         query = rms_norm(attn.to_q(hidden_states), attn.norm_q.weight, attn.norm_q.eps)
         query = query.unflatten(2, (attn.heads, -1))
-        now, watched = running(), is_observed("cross")
+        now, watched = current_pass(), is_observed("cross")
         texts: dict[int, CrossAttentionKV | None] = {} if now is None else now.texts
         if texts.get(self.block) is None or watched:
             key, value = attn.to_kv(encoder_hidden_states).chunk(2, 2)
@@ -103,12 +103,12 @@ class FusedTextAttention(WanAttnProcessor):
 def norm_rotary(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
-    """Take query and key through RMSNorm and rotary embedding, in place.
+    """Apply RMSNorm and rotary embedding to query and key in place.
 
     Args:
-        projected: [1, places, 3 x width]: query, key and value side by side.
+        projected: [1, positions, 3 x width]: query, key and value side by side.
         query_weight, key_weight: [width], of the RMSNorms over all heads.
-        cos, sin: [1, places, 1, dim] float32, of the rotary embedding: each angle twice.
+        cos, sin: [1, positions, 1, dim] float32, of the rotary embedding: each angle twice.
     """
     if kernels.serve(projected):
         from wantui.generation.kernels.rotary import fused_norm_rotary

@@ -11,7 +11,7 @@ def forward(block: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, te
     """Compute a block in place of diffusers' `WanTransformerBlock.forward`, with its arguments.
 
     Args:
-        temb: [1, 6, width]: all places have the same timestep.
+        temb: [1, 6, width]: all positions have the same timestep.
     """
     assert temb.ndim == 3
     modulation = (block.scale_shift_table + temb.float())[0].unbind(0)

@@ -1,7 +1,7 @@
-"""Products with a weight, with bias and GELU inside the product's kernel.
+"""Linear layers with bias and GELU inside the matrix product's kernel.
 
-cuBLASLt adds a bias, and applies GELU, to the float32 sums before they are rounded; as steps of their own, both would
-read and write all of the result again.
+cuBLASLt adds the bias and applies GELU to the float32 sums before rounding; as separate steps, both would read and
+write the whole result again.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def linear_gelu(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the same through GELU in its tanh form."""
+    """Return the result of `linear` after GELU in its tanh form."""
     product: Tensor = torch._addmm_activation(bias, hidden.flatten(0, -2), weight.t(), use_gelu=True)
     return product.unflatten(0, hidden.shape[:-1])
 
 
 class FusedLinear(nn.Linear):
-    """A linear layer whose bias is added inside the product; takes the place of one that is given."""
+    """A linear layer that adds the bias inside the product; it shares the weights of the layer it replaces."""
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -45,7 +45,7 @@ class FusedGelu(nn.Module):
 
 
 def fuse(module: nn.Module) -> None:
-    """Put these layers in the place of all linear layers with a bias inside a module."""
+    """Replace all linear layers with bias in a module by fused layers."""
     for name, child in list(module.named_children()):
         if type(child) is nn.Linear and child.bias is not None:
             setattr(module, name, FusedLinear(child))

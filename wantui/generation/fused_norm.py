@@ -32,7 +32,7 @@ def add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
 def add_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return what `add_to` makes, and what `layer_norm` makes of that."""
+    """Return the result of `add_to`, and its `layer_norm`."""
     if kernels.serve(hidden):
         from wantui.generation.kernels.norm import fused_add_layer_norm
 

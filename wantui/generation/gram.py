@@ -14,35 +14,35 @@ from torch import Tensor
 from wantui.captures.trajectory import MAX_PROJECTED
 
 SHARE_OF_FREE_MEMORY = 1 / 16
-"""Largest share of free GPU memory for states that stay on the GPU; larger ones go to pinned memory."""
+"""Largest share of free GPU memory for the states; beyond it they are in pinned CPU memory."""
 WIDENED_BYTES = 1 << 27
-"""Bytes of earlier states in float64 at a time."""
+"""Bytes of earlier states that are converted to float64 at a time."""
 SEED = 0
 
 
 class GramMatrix:
-    """Grows by a row with each state.
+    """Gram matrix of the trajectory's states, which grows by a row with each state.
 
     Args:
-        count: states that there will be.
+        count: final number of states.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
         self.values = np.zeros((count, count))
         self.device = device
         self.states: Tensor | None = None
-        """[count - 1, dimension] float32: the last one meets itself only."""
+        """[count - 1, dimension] float32, the earlier states; the last state is not stored."""
         self.size = 0
 
     def add(self, state: Tensor) -> None:
         """Add the next state, of any shape."""
         flat = state.detach().reshape(-1).float()
         if self.states is None:
-            self.states = self._room(flat.numel())
+            self.states = self._allocate_states(flat.numel())
         wide = flat.to(self.device).double()
         several, rows = max(1, WIDENED_BYTES // (8 * len(wide))), self.size
         if self.device.type == "cuda":
-            # A tensor of a new size may cost a GPU more than the sums of rows that are not there yet.
+            # Allocating tensors of new sizes costs a GPU more than summing rows that are still zero.
             rows = min(len(self.states), -(-rows // several) * several)
         products = [
             torch.mv(some.to(self.device, non_blocking=True).double(), wide)
@@ -58,7 +58,7 @@ class GramMatrix:
         if self.size == len(self.values):
             self.states = None
 
-    def _room(self, dimension: int) -> Tensor:
+    def _allocate_states(self, dimension: int) -> Tensor:
         shape = (len(self.values) - 1, dimension)
         if self.device.type != "cuda":
             return torch.zeros(shape)
@@ -94,11 +94,11 @@ class GramMatrix:
 
 
 class Projection:
-    """Projection of states to few dimensions, equal for every state of a size: inner products are unbiased.
+    """Projection of states to few dimensions, the same for all states of a size; inner products are unbiased.
 
     A balanced count sketch (Charikar, Chen and Farach-Colton 2002): each value gets a random sign and is added to one
-    of `k` sums, to each of which equally many values go. Squared distances have a relative standard error of about
-    sqrt(2 / k), 2.2 % for 4096. States of no more than `k` values are kept as they are.
+    of `k` sums, all with equally many values. Squared distances have a relative standard error of about sqrt(2 / k),
+    2.2 % for 4096. States of at most `k` values are not projected.
     """
 
     def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTED) -> None:
@@ -110,7 +110,7 @@ class Projection:
             self.order, self.signs = torch.from_numpy(order).to(device), torch.from_numpy(signs).to(device)
 
     def __call__(self, state: Tensor) -> NDArray[np.float32]:
-        """Return [k] of a state of any shape."""
+        """Return the projection [k] of a state of any shape."""
         flat = state.detach().reshape(-1).float()
         if self.is_identity:
             return flat.cpu().numpy()
@@ -122,7 +122,7 @@ class Projection:
 
 @lru_cache(maxsize=2)
 def _order_and_signs(dimension: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-    # RandomState: the one generator of numpy whose stream is promised never to change.
+    # RandomState is the only numpy generator with a guaranteed stable stream.
     random = np.random.RandomState(SEED)
     order = random.permutation(dimension).astype(np.int32)
     return order, (2 * random.randint(0, 2, dimension) - 1).astype(np.int8)

@@ -37,13 +37,13 @@ def resolve_device(device: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        LoadError: no device has such a name.
-        NoSuchDeviceError: a GPU was asked for and there is none of that number.
+        LoadError: the name is not valid.
+        NoSuchDeviceError: the requested GPU does not exist.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not DEVICE.fullmatch(device):
-        raise LoadError(f"device {device!r} is none of auto, cpu, cuda, cuda:N")
+        raise LoadError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise NoSuchDeviceError(
@@ -61,18 +61,18 @@ def load_parts(
     replaced: Collection[str] = (),
     may_fetch: bool = True,
 ) -> WanPipeline:
-    """Load a pipeline, or some of its parts, into the machine's memory.
+    """Load a pipeline, or some of its parts, into CPU memory.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
-        dtype: "float32" or "bfloat16", of transformer and text encoder. diffusers keeps norm layers in float32.
-        given: parts in the place of those that are stored; None leaves one out.
-        replaced: parts whose weights are loaded from elsewhere, and are not fetched.
-        may_fetch: whether files of a hub model that are missing are fetched.
+        dtype: "float32" or "bfloat16", for transformer and text encoder. diffusers keeps norm layers in float32.
+        given: parts to use instead of the stored ones; None leaves a part out.
+        replaced: parts whose weights come from elsewhere, and are not downloaded.
+        may_fetch: whether to download missing files of a hub model.
 
     Raises:
-        LoadError: weights missing and not to be fetched (no network, no room), or files that are broken or do not
-            hold exactly what the model is made of.
+        LoadError: weights are missing and cannot be downloaded, or files are broken or do not contain exactly the
+            model's tensors.
     """
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
@@ -83,12 +83,12 @@ def load_parts(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             folder = ensure_model_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
-            pipeline = _from_folder(folder, dtype, given)
+            pipeline = _load_from_folder(folder, dtype, given)
     except NotFetchedError as error:
         raise LoadError(
             f"the weights of {model.location} are not all on this machine (looked in {_hub_cache()}). {error}. "
-            "Or copy a diffusers directory here and give its path as model_settings.model_id, or use the model that "
-            "comes with wantui: model_id: nano"
+            "Or copy a diffusers directory to this machine and set model_settings.model_id to its path, or use the "
+            "built-in model: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         message = str(error).strip().rstrip(".")
@@ -100,14 +100,14 @@ def load_parts(
 
 
 def _hub_cache() -> str:
-    """Return the folder of the hub cache of this process: that of an engine may be another than a client's."""
+    """Return this process's hub cache folder; engine and client may use different folders."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return str(HF_HUB_CACHE)
 
 
-def _from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
-    """Load a pipeline from a folder whose parts hold exactly the tensors that their classes define."""
+def _load_from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
+    """Load a pipeline from a folder, after checking that its files contain exactly the tensors of each part's class."""
     for part in WEIGHTED_PARTS:
         if part in read_components(folder) and part not in given:
             check_part(folder, part)
@@ -134,20 +134,19 @@ def load_pipeline(
     attention: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
 ) -> WanPipeline:
-    """Load a pipeline, put it where a memory plan has it, and check that it works; arguments as of `load_parts`.
+    """Load a pipeline, place its parts by a memory plan, and check that it works; see `load_parts` for the arguments.
 
     Args:
-        weights: float8 or int8 holds those of the transformers' products in 8 bits.
-        transformer_file: a GGUF file in the place of the model's transformer; weights are gguf then.
-        attention: the kernel of the self-attention of fused blocks in bfloat16, as diffusers calls it; native is
-            torch's own.
-        may_fetch: whether files of a hub model that are missing are fetched.
+        weights: float8 and int8 store the weights of the transformers' matrix products in 8 bits.
+        transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
+        attention: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
+        may_fetch: whether to download missing files of a hub model.
 
     Raises:
-        LoadError: as `load_parts`; also too little memory, or a failed self-check.
+        LoadError: see `load_parts`; also not enough memory, or a failed self-check.
     """
     fuses = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
-    if dtype != "bfloat16":  # for which kernels are measured, and wantui's own are
+    if dtype != "bfloat16":  # attention kernels are measured in bfloat16 only
         attention = NATIVE_ATTENTION
     elif fuses:
         check_kernels(speed, attention)
@@ -185,10 +184,10 @@ def _load_error(
     fused_speed: SpeedName | None,
     weights: Weights,
 ) -> LoadError:
-    """Return the error for a model that was loaded and does not work, with what would make it work.
+    """Return the error for a model that was loaded but does not work, with a remedy.
 
     Args:
-        fused_speed: the speed that was asked for where blocks are fused; None where they are not.
+        fused_speed: requested speed if blocks are fused, otherwise None.
     """
     does_not_work = f"{model.location} was loaded and does not work on {device}: {error}"
     if isinstance(error, RuntimeError):
@@ -196,8 +195,8 @@ def _load_error(
             parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
             size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
             return LoadError(
-                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and {_free(device)}. "
-                "Choose a smaller model, or end what else holds memory there"
+                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and "
+                f"{_describe_memory(device)}. Choose a smaller model, or end other processes on {device}"
             )
         return LoadError(does_not_work + (". Try model_settings.speed: reference" if fused_speed else ""))
     if weights != "full" and isinstance(error, ImportError):
@@ -212,7 +211,7 @@ def _load_error(
 
 
 def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
-    """Check that fused blocks can be used, before anything is loaded.
+    """Check before loading that this machine supports fused blocks.
 
     Raises:
         LoadError: a requirement of fused blocks is missing.
@@ -227,7 +226,7 @@ def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
     except RuntimeError as error:
         reason = str(error).strip().rstrip(".")
         raise LoadError(
-            f"`wantui bench` found attention by {attention} the quickest here, but {reason}. Run `wantui bench` again, "
+            f"`wantui bench` chose the attention kernel {attention}, but {reason}. Run `wantui bench` again, "
             "or choose model_settings.speed: reference"
         ) from None
 
@@ -235,10 +234,10 @@ def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
 def read_gguf(
     model: WanModel, revision: str | None, dtype: str, path: Path, *, may_fetch: bool = True
 ) -> WanTransformer3DModel:
-    """Read the transformer of a model from a GGUF file in the names of Wan's own code or of diffusers.
+    """Read a model's transformer from a GGUF file, with the tensor names of Wan's code or of diffusers.
 
     Raises:
-        LoadError: the file is broken, or of another model.
+        LoadError: the file is broken, or belongs to another model.
     """
     precision = getattr(torch, dtype)
     try:
@@ -258,7 +257,7 @@ def read_gguf(
     return transformer.eval()
 
 
-def _free(device: torch.device) -> str:
+def _describe_memory(device: torch.device) -> str:
     if device.type != "cuda":
         return f"{device} has too little memory"
     free, total = torch.cuda.mem_get_info(device)

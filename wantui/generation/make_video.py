@@ -1,4 +1,4 @@
-"""Render one video from its recipe: denoise, capture, decode and encode, with no incomplete file under a final name.
+"""Generate one video from its recipe: denoise, capture, decode and encode. Files get their final names once complete.
 
 With a checkpoint path, an interrupted video leaves the files needed to resume: the checkpoint and the captures so far,
 under temporary names.
@@ -52,18 +52,19 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Restarted:
-    """There is a checkpoint, and it does not serve."""
+    """Event: the video starts from the first step because its checkpoint cannot be used."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A frame was decoded, and is being encoded."""
+    """Event: a frame was decoded."""
 
     frames: int
-    """Frames so far."""
+    """Number of decoded frames."""
     count: int
+    """Number of frames of the video."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,14 @@ class FinishedVideo:
     denoise_seconds: float
     decode_seconds: float
     peak_memory: int | None
-    """Bytes that torch held on the GPU at most; nothing on a CPU."""
+    """Most bytes that torch allocated on the GPU; None on a CPU."""
 
 
 @dataclass(frozen=True)
 class ReadyToFinalize:
-    """Event: the device's work is complete. `finish` ends the clip and the captures, on any thread; call it once.
+    """Event: denoising and decoding are complete. Call `finish` once, on any thread, to complete clip and captures.
 
-    What it raises has removed what was begun, but for the checkpoint.
+    If `finish` raises, it has removed the unfinished files except the checkpoint.
     """
 
     finish: Callable[[], FinishedVideo]
@@ -93,7 +94,7 @@ class StepFinished:
 
     step: Step
     figures: dict[str, float]
-    """norm, velocity, turning and straightness of the trajectory so far; lengths are divided by sqrt(D)."""
+    """Live metrics of the trajectory so far (`GramMatrix.figures`); empty without a trajectory capture."""
 
 
 def make_video(
@@ -115,14 +116,14 @@ def begin_video(
     listeners: Sequence[Tap] = (),
     embeddings: Callable[[str], Tensor] | None = None,
 ) -> Generator[Resumed | Restarted | StepFinished | Decoded | ReadyToFinalize, None, None]:
-    """Render one video; yield each denoising step and each decoded frame, and finally the remaining work without GPU.
+    """Generate one video; yield each denoising step and decoded frame, and finally the remaining work without GPU.
 
     Args:
         listeners: receive every step before it is yielded.
-        embeddings: of prompts that were encoded before, for a pipeline without a text encoder.
+        embeddings: function that returns the embedding of a prompt, for a pipeline without a text encoder.
 
-    Whatever ends it early (an error, Ctrl-C, the consumer closing the generator) removes what was begun, but for the
-    checkpoint and the captures that belong to it: `storage.video_files.discard` removes those.
+    If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
+    except the checkpoint and its captures: `storage.video_files.discard` removes those.
     """
     device = device_of(pipeline)
     if device.type == "cuda":
@@ -130,31 +131,31 @@ def begin_video(
     taps: list[Tap] = []
     published: list[Path] = []
     background = BackgroundWriter()
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     with ExitStack() as stack:
         stack.callback(background.close)
-        stack.push(partial(_ended, files, taps, published))
+        stack.push(partial(_remove_unfinished_files, files, taps, published))
         start = prepare(pipeline, recipe, embeddings)
         checkpoint = None
         try:
             if files.checkpoint is not None:
                 checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
-            taps += _begin(pipeline, recipe, files, start, checkpoint, background, listeners)
+            taps += _start_taps(pipeline, recipe, files, start, checkpoint, background, listeners)
         except (CheckpointRefusedError, IncompleteCaptureError) as refused:
             yield Restarted(str(refused))
             checkpoint = None
-            taps[:] = _begin(pipeline, recipe, files, start, None, background, listeners)
+            taps[:] = _start_taps(pipeline, recipe, files, start, None, background, listeners)
         if checkpoint is not None:
             yield Resumed(checkpoint.steps_done)
         latents = start.noise if checkpoint is None else checkpoint.latents
-        # Closed with this generator, and not whenever what its error refers to is collected: hooks come off then.
+        # Close the loop with this generator, not at garbage collection: closing removes the hooks.
         for step in stack.enter_context(closing(denoise(pipeline, recipe, start, checkpoint))):
             for tap in taps:
                 tap.on_step(step)
             latents = step.latents
             yield StepFinished(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
         ensure_on_device(pipeline, pipeline.vae)
-        denoised = time.perf_counter()
+        denoised_at = time.perf_counter()
         digest = latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
         refuse_linked_folders(files)
@@ -165,19 +166,19 @@ def begin_video(
         for count, frame in enumerate(sheet.watch(pixels), start=1):
             clip.write(frame)
             yield Decoded(count, recipe.frames)
-        made = FinishedVideo(
+        finished_video = FinishedVideo(
             digest,
-            denoised - began,
-            time.perf_counter() - denoised,
+            denoised_at - started_at,
+            time.perf_counter() - denoised_at,
             torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
-        rest = stack.pop_all()
-    yield ReadyToFinalize(partial(_finish, rest, made, files, clip, sheet, taps, published))
+        resources = stack.pop_all()
+    yield ReadyToFinalize(partial(_finish, resources, finished_video, files, clip, sheet, taps, published))
 
 
 def _finish(
-    rest: ExitStack,
-    made: FinishedVideo,
+    resources: ExitStack,
+    finished_video: FinishedVideo,
     files: VideoFiles,
     clip: ClipWriter,
     sheet: ContactSheet,
@@ -185,18 +186,18 @@ def _finish(
     published: list[Path],
 ) -> FinishedVideo:
     """Complete the files of a video, and close everything that rendering opened."""
-    with rest:
+    with resources:
         clip.finish()
         published.append(files.clip)
         sheet.write(files.sheet)
         published.append(files.sheet)
         for tap in taps:
             tap.on_end()
-    return made
+    return finished_video
 
 
 def _clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, str]:
-    """Return the metadata of a clip: what people read, and the recipe and provenance that `rerun` needs."""
+    """Return the metadata of a clip: title and comment, and the recipe and provenance for `rerun`."""
     return {
         "title": recipe.prompt,
         "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
@@ -205,7 +206,7 @@ def _clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, 
     }
 
 
-def _ended(
+def _remove_unfinished_files(
     files: VideoFiles,
     taps: Sequence[Tap],
     published: Sequence[Path],
@@ -226,7 +227,7 @@ def _ended(
                 tap.write_latest()
 
 
-def _begin(
+def _start_taps(
     pipeline: WanPipeline,
     recipe: Recipe,
     files: VideoFiles,
@@ -235,7 +236,7 @@ def _begin(
     background: BackgroundWriter,
     listeners: Sequence[Tap],
 ) -> list[Tap]:
-    """Return the taps, after they receive the start step; captures precede the checkpoint that relies on them."""
+    """Return the started taps; captures come before the checkpoint, which refers to their files."""
     earlier = {} if checkpoint is None else checkpoint.captured
     captures = make_recorders(files.captures, recipe, background, earlier, resumable=files.checkpoint is not None)
     taps: list[Tap] = [*listeners, *captures.values()]
@@ -248,5 +249,5 @@ def _begin(
 
 
 def latents_digest(latents: Tensor) -> str:
-    """Return the SHA-256 of the final latents' float32 bytes; equal digests are equal videos."""
+    """Return the SHA-256 of the final latents in float32; equal digests mean equal videos."""
     return hashlib.sha256(latents_array(latents).tobytes()).hexdigest()

@@ -1,7 +1,7 @@
 """Cache of the values that the passes through a pipeline's transformers share within one video.
 
-With guidance, both passes of a step see the same latents and timestep: until the text comes in, in the first block,
-they compute the same. And the text of a pass is the same at every step: so are its keys and values in each block.
+With guidance, both passes of a step have the same latents and timestep: their results are equal up to the first
+cross-attention. The text of a pass is the same at every step, and so are its keys and values in each block.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from torch import Tensor
 COLUMNS = 8
 """Keys are stored in multiples of this number of columns."""
 MAX_COLUMNS = 64
-"""Most columns of a text with merged padding; on an H100, all 512 positions of a longer text are quicker."""
+"""Largest number of text columns with merged padding; beyond it, all 512 positions are faster on an H100."""
 
 
 class CrossAttentionKV(NamedTuple):
-    """Keys and values of a text in one block: the padding at its end, with one key and value, is merged."""
+    """Keys and values of a text in one block, with the padding merged into the last column."""
 
     keys: Tensor
     """[columns, heads, dim]"""
@@ -31,23 +31,23 @@ class _Step:
     """Passes with the same latents and timestep.
 
     Args:
-        has_two: passes; of one alone nothing is kept.
+        has_two: whether the step has two passes; a single pass stores nothing.
     """
 
     def __init__(self, has_two: bool = False) -> None:
         self.has_two = has_two
         self.attended: Tensor | None = None
-        """Output of the first block's self-attention, from one pass for the next."""
+        """Output of the first block's self-attention in the first pass, for the second pass."""
 
 
 class _Pass(NamedTuple):
     step: _Step
     texts: dict[int, CrossAttentionKV | None]
-    """Texts of each block; None for one that is too long."""
+    """Keys and values by block; None for a text that is too long."""
 
 
-_now: _Pass | None = None
-"""The pass that runs. diffusers hands nothing of a caller's on to the attention of its blocks."""
+_current_pass: _Pass | None = None
+"""The current pass: global, because diffusers passes no caller's arguments to the attention processors."""
 
 
 class PassCache:
@@ -58,7 +58,7 @@ class PassCache:
         self._step = _Step()
 
     def next_step(self, has_two: bool) -> None:
-        """Start a pass, or two passes, with other latents or another timestep than before."""
+        """Start a step of one or two passes, with new latents or a new timestep."""
         self._step = _Step(has_two)
 
     def close(self) -> None:
@@ -71,19 +71,19 @@ class PassCache:
         """Run one pass inside the block.
 
         Args:
-            context: names the text, which must be the same one in every step.
+            context: name of the text, which must be the same text at every step.
         """
-        global _now
-        _now, before = _Pass(self._step, self._texts.setdefault((id(transformer), context), {})), _now
+        global _current_pass
+        _current_pass, before = _Pass(self._step, self._texts.setdefault((id(transformer), context), {})), _current_pass
         try:
             yield
         finally:
-            _now = before
+            _current_pass = before
 
 
-def running() -> _Pass | None:
-    """Return the current pass, if it was announced."""
-    return _now
+def current_pass() -> _Pass | None:
+    """Return the current pass; None outside of `PassCache.one`."""
+    return _current_pass
 
 
 def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:

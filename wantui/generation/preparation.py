@@ -1,4 +1,4 @@
-"""Preparation before the first step of a video, which controls may change."""
+"""Inputs of the denoising loop before the first step, which controls may change."""
 
 from dataclasses import dataclass, field
 
@@ -10,15 +10,15 @@ from wantui.planning import Recipe
 
 @dataclass
 class Preparation:
-    """The inputs of the denoising loop while controls are applied, one after another."""
+    """The inputs of the denoising loop while controls are applied in turn."""
 
     pipeline: WanPipeline
     recipe: Recipe
     evaluations: int
     """Model evaluations of the complete denoising."""
     prompt_embeds: Tensor
-    """[1, 512, dim], as the text encoder gave it."""
+    """[1, 512, dim], output of the text encoder."""
     negative_prompt_embeds: Tensor | None
     """[1, 512, dim]; None without guidance."""
     token_weights: dict[int, float] = field(default_factory=dict)
-    """Factors of the odds of text positions in every cross-attention of the pass with the prompt."""
+    """Factors of the attention odds by text position, for every cross-attention in the pass with the prompt."""

@@ -1,7 +1,7 @@
 """Preview of a video from its predicted clean latents, without the VAE: a linear fit from latents to RGB.
 
-The fit belongs to the VAE. It is made when a pipeline is loaded, from fields of colour that the VAE encodes: least
-squares in float64 from normalised latents (and a constant) to the mean colour of the pixels under each cell.
+The fit depends on the VAE, and is computed when a pipeline is loaded: the VAE encodes colour fields, and least squares
+in float64 map normalised latents (and a constant) to the mean colour of the pixels in each latent cell.
 """
 
 import logging
@@ -22,7 +22,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.placement import device_of, ensure_on_device
 
 FIELD = 128
-"""Width and height of a field of colour, in pixels."""
+"""Width and height of a colour field, in pixels."""
 FIELDS, PATCHES = 4, 8
 MAX_FRAMES = 5
 SECONDS_BETWEEN_PREVIEWS = 2.0
@@ -33,7 +33,7 @@ class LatentToRgb:
 
     Attributes:
         weights: float32 [channels + 1, rgb]; the last row is the constant.
-        r2: share of the colours' variance that the map explains on the fields it was made from.
+        r2: explained share of the colour variance on the fitted colour fields.
     """
 
     def __init__(self, weights: Tensor, r2: float) -> None:
@@ -52,7 +52,7 @@ class LatentToRgb:
 
 @torch.no_grad()
 def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
-    """Make the map of a pipeline's VAE, by encoding four small pictures.
+    """Fit the map of a pipeline's VAE by encoding four small images.
 
     Raises:
         LoadError: the VAE gives NaN or infinity.
@@ -62,7 +62,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
     ensure_on_device(pipeline, pipeline.vae)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
-    # Two of flat patches, two that change smoothly.
+    # Two fields with uniform patches, two with smooth gradients.
     fields = torch.cat(
         [
             F.interpolate(coarse[: FIELDS // 2], size=(FIELD, FIELD), mode="nearest"),
@@ -88,10 +88,10 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
 
 
 class PreviewTap:
-    """Periodic writer of a strip of pictures of the predicted clean video.
+    """Periodic writer of a strip of images of the predicted clean video.
 
     Args:
-        path: a PNG, one picture for each cell of the latents; it is removed when the video is finished or cancelled.
+        path: PNG file with one pixel per latent cell; removed when the video is finished.
         log: gets one warning if the file cannot be written; the video is then made without previews.
     """
 
@@ -129,10 +129,10 @@ class PreviewTap:
     def on_end(self) -> None:
         try:
             self.path.unlink(missing_ok=True)
-        except OSError as error:  # in a sticky folder, say, it may belong to another user
+        except OSError as error:  # for example another user's file in a sticky folder
             self._report(error)
 
     def _report(self, error: OSError) -> None:
         if not self.has_failed:
             self.has_failed = True
-            self.log.warning("cannot write the preview %s: %s. The video is made without previews", self.path, error)
+            self.log.warning("cannot write the preview %s: %s. Generation continues without previews", self.path, error)

@@ -1,4 +1,4 @@
-"""All prompts of a batch through the text encoder before the rest is loaded, so that it need not stay in memory."""
+"""Encode all prompts of a batch before the other parts are loaded, so that the text encoder can be unloaded."""
 
 import platform
 import random
@@ -24,12 +24,12 @@ from wantui.storage.embeddings import EmbeddingStore
 
 
 class Embeddings:
-    """Embeddings of previously encoded prompts.
+    """Text embeddings, encoded once and stored on disk.
 
     Args:
-        device: that the encoder ran on, or would run on; its arithmetic is part of what is kept.
-        replaced: parts of the model whose weights come from elsewhere, and are not fetched.
-        may_fetch: whether files of a hub model that are missing are fetched.
+        device: device of the encoder; stored embeddings are specific to it.
+        replaced: parts of the model whose weights come from elsewhere, and are not downloaded.
+        may_fetch: whether to download missing files of a hub model.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Embeddings:
 
     @property
     def store(self) -> EmbeddingStore:
-        """Return the store for these weights; the commit of a branch is known once they are on this machine."""
+        """Return the store for these weights; the commit of a branch is known only after the download."""
         commit = None if self.model.is_local else find_commit(self.model.location, self.revision)
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:
-        """Return [1, 512, dim] on the device, zero-padded as in the pipeline; encode now if not yet encoded."""
+        """Return the embedding [1, 512, dim] on the device, zero-padded as in the pipeline; encode it if necessary."""
         kept = self.store.read(prompt)
         if kept is None:
             self.encode([prompt])
@@ -75,11 +75,10 @@ class Embeddings:
         return padded.to(self.device)
 
     def encode(self, prompts: Sequence[str]) -> int:
-        """Encode prompts that are not stored yet; the encoder is loaded for them alone, then freed. Return their
-        number.
+        """Load the encoder, encode the prompts that are not stored yet, and free it. Return their number.
 
         Raises:
-            LoadError: the encoder cannot be loaded or does not work, or what it gives cannot be kept.
+            LoadError: the encoder cannot be loaded or does not work, or the embeddings cannot be stored.
         """
         missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read(prompt) is None]
         if not missing:
@@ -94,8 +93,8 @@ class Embeddings:
                 self._encode(pipeline, missing)
         except OSError as error:
             raise LoadError(
-                f"text embeddings cannot be kept in {self.store.directory} ({error.strerror or error}): make room "
-                f"there, set XDG_CACHE_HOME to another place, or choose memory_settings.plan: {RESIDENT.slug}"
+                f"cannot store text embeddings in {self.store.directory}: {error.strerror or error}. Free disk space, "
+                f"set XDG_CACHE_HOME to another folder, or choose memory_settings.plan: {RESIDENT.slug}"
             ) from error
         finally:
             del pipeline
@@ -104,7 +103,7 @@ class Embeddings:
         return len(missing)
 
     def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
-        """Encode with the complete encoder on the device; return whether there was memory for it."""
+        """Encode with the whole encoder on the device; return False if it does not fit into memory."""
         try:
             pipeline.text_encoder.to(self.device)
             self._encode(pipeline, prompts)
@@ -130,7 +129,7 @@ class Embeddings:
     @torch.no_grad()
     def _encode(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
         check_text_encoder(pipeline, self.device)
-        # In any order: workers of several GPUs that begin together each find what others have encoded meanwhile.
+        # In random order: workers of several GPUs that start together share the work.
         for prompt in random.sample(prompts, len(prompts)):
             if self.store.read(prompt) is not None:
                 continue
@@ -138,22 +137,22 @@ class Embeddings:
                 prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
             )
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
-            self.store.write(prompt, _bits(_real(embedding[0])))
+            self.store.write(prompt, _to_array(_without_padding(embedding[0])))
 
 
-def _real(embedding: Tensor) -> Tensor:
-    """Return the embeddings without the zeros at the end."""
+def _without_padding(embedding: Tensor) -> Tensor:
+    """Return the embedding without trailing rows of zeros."""
     rows = embedding.any(1).nonzero()
     return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
 
 
-def _bits(embedding: Tensor) -> Any:
+def _to_array(embedding: Tensor) -> Any:
     embedding = embedding.cpu().contiguous()
     return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
 
 
 def prompts_of(recipes: Sequence[Recipe]) -> list[str]:
-    """Return the texts that must be encoded to make the videos of these recipes."""
+    """Return the distinct prompts and negative prompts of recipes."""
     prompts = [recipe.prompt for recipe in recipes]
     prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]
     return list(dict.fromkeys(prompts))

@@ -1,4 +1,4 @@
-"""Provenance of a video: everything besides the recipe that can change the bits of its latents, or of its clip."""
+"""Provenance of a video: everything besides the recipe that can change the bits of its latents or clip."""
 
 import platform
 from importlib.metadata import version
@@ -18,15 +18,15 @@ from wantui.models.fingerprint import find_commit
 from wantui.planning import Recipe
 
 ARITHMETIC = 1
-"""Number of wantui's own arithmetic. Whatever gives latents other bits raises it: a video that was begun before then
-starts again, and is not made half by one and half by the other."""
+"""Version of wantui's own arithmetic, raised by every change that gives latents other bits: checkpoints of an earlier
+version are refused, and the video restarts."""
 LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
-"""Libraries that widen weights."""
+"""Libraries that convert stored weights during computation, by kind of weights."""
 
 
 def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return versions, device and number of threads, the commit of a hub model, which a recipe may only name by branch,
-    and whether its blocks are those of diffusers, or fused: what decides the latents."""
+    """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
+    hub model (a recipe may name only a branch), and whether blocks are fused."""
     model = find_model(recipe.model)
     device = device_of(pipeline)
     on_gpu = device.type == "cuda"
@@ -49,7 +49,7 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
 
 
 def clip_made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return `made_with` and the side of the tiles in which the latents are decoded; None without tiles."""
+    """Return `made_with`, and the side of the decoded tiles in pixels (None without tiles)."""
     vae = pipeline.vae
     tile = vae.tile_sample_min_height if vae.use_tiling else None
     if tile is not None and max(recipe.width, recipe.height) <= tile:

@@ -1,4 +1,4 @@
-"""A transformer's weights in 8 bits, which are widened layer by layer as they are used."""
+"""Store a transformer's weights in 8 bits; each layer converts its weights before use."""
 
 from typing import Any, assert_never
 
@@ -9,10 +9,10 @@ from wantui.planning.model_source import Weights
 
 
 def quantize(transformer: Any, weights: Weights) -> None:
-    """Store the weights of the products in a transformer's blocks in 8 bits.
+    """Store the weights of the matrix products in a transformer's blocks in 8 bits.
 
-    float8  e4m3: 3 bits behind the point, which is an error of up to 6 % of each weight; biases too. By diffusers.
-    int8    steps of 1/127 of the largest weight in its row, the scale of which is kept in float32. By torchao.
+    float8  e4m3 with 3 bits of mantissa, an error of up to 6 % of each weight; also biases. Uses diffusers.
+    int8    multiples of 1/127 of the largest weight in the row, with a float32 scale per row. Uses torchao.
     """
     match weights:
         case "float8":

@@ -1,7 +1,7 @@
-"""The samplers that are offered, each with every argument spelled out.
+"""The supported samplers, with all arguments of their diffusers schedulers.
 
-`Scheduler.from_config` of another scheduler's config silently changes the prediction type or drops the shift, so
-schedulers are always built from here. The reasons for refusing others are in `wantui.schedule.REFUSED_SAMPLERS`.
+Always build schedulers here: `from_config` with another scheduler's config silently changes the prediction type or
+drops the shift. `wantui.schedule.REFUSED_SAMPLERS` has the reasons against the other samplers.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ _DPM = frozenset({"_step_index", "model_outputs", "lower_order_nums"})
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler of diffusers."""
+    """A sampler, implemented by a diffusers scheduler."""
 
     build: Callable[[float], Any]
-    """Makes its scheduler for a flow shift."""
+    """Function that returns a new scheduler for a flow shift."""
     state: frozenset[str]
-    """Attributes of the scheduler that its steps change: a checkpoint holds these, and no others."""
+    """Attributes that the scheduler's steps change, which a checkpoint stores."""
 
 
 SAMPLERS: dict[SamplerName, Sampler] = {
@@ -46,5 +46,5 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 
 
 def build_scheduler(sampler: SamplerName, flow_shift: float) -> Any:
-    """Return a fresh scheduler of diffusers."""
+    """Return a new diffusers scheduler for a sampler."""
     return SAMPLERS[sampler].build(flow_shift)

@@ -1,4 +1,4 @@
-"""Find parts of a loaded pipeline that do not fit each other or do not work, before hours are spent on them."""
+"""Check that the parts of a loaded pipeline match and work, before hours of generation."""
 
 import math
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from wantui.models.parts import read_components
 from wantui.models.tokenizer import find_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_LENGTH
 
-CHECKED = 8
-"""Height and width of the test inputs: in patches for the transformers, in latent cells for the VAE."""
+CHECK_SIZE = 8
+"""Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""
 WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
-"""Words of which two must be equally many tokens, and not the same ones."""
+"""Test words, of which two must have equal token counts but different tokens."""
 
 
 def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
     """Refuse parts that come from different models.
 
     Args:
-        folder: that the pipeline was loaded from; its text encoder may be left out of the pipeline.
+        folder: folder of the pipeline's files, which contain a text encoder even if the pipeline has none.
 
     Raises:
-        LoadError: names what does not fit what.
+        LoadError: the message names the parts that do not match.
     """
     transformer, vae = pipeline.transformer, pipeline.vae
     encoder = _encoder_config(folder)
@@ -58,10 +58,10 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
-    """Refuse a tokenizer whose settings change what the encoder reads.
+    """Refuse a tokenizer whose settings change the input of the encoder.
 
-    The pipeline takes as many embeddings from the start as a prompt has tokens: padding on the left would give it
-    those of the padding alone.
+    For a prompt with n tokens, the pipeline uses the first n embeddings: with padding on the left, these would be the
+    embeddings of the padding.
     """
     if tokenizer.padding_side != "right":
         raise LoadError(f"its tokenizer pads on the {tokenizer.padding_side}, and a Wan model reads from the left")
@@ -85,7 +85,7 @@ def _check_latent_statistics(config: Any) -> None:
 
 
 def _encoder_config(folder: Path) -> Any:
-    """Return the config of a text encoder, also of one that is not loaded."""
+    """Return the config of a folder's text encoder, which need not be loaded."""
     kind = getattr(transformers, read_components(folder)["text_encoder"][1])
     return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 
@@ -94,10 +94,10 @@ def _encoder_config(folder: Path) -> Any:
 def self_check(pipeline: WanPipeline) -> None:
     """Pass a small input through each loaded part: tokenizer, text encoder, transformers and VAE.
 
-    It finds weights that give NaN, and kernels that do not work here.
+    This detects weights that result in NaN, and kernels that do not work on this machine.
 
     Raises:
-        LoadError: names what is wrong.
+        LoadError: the message names the part and its defect.
     """
     device = device_of(pipeline)
     two_prompts(pipeline.tokenizer)
@@ -108,15 +108,15 @@ def self_check(pipeline: WanPipeline) -> None:
         if transformer is None:
             continue
         _, patch_height, patch_width = transformer.config.patch_size
-        # Several places: no kernel of attention has to be made for one alone.
-        shape = (1, transformer.config.in_channels, 1, CHECKED * patch_height, CHECKED * patch_width)
+        # Several positions: attention kernels need not support a single one.
+        shape = (1, transformer.config.in_channels, 1, CHECK_SIZE * patch_height, CHECK_SIZE * patch_width)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
         text = torch.zeros(1, TEXT_LENGTH, transformer.config.text_dim)
         text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
         text = text.to(device, transformer.dtype)
         per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
-        timestep = torch.full((1, CHECKED**2) if per_place else (1,), 500.0, device=device)
+        timestep = torch.full((1, CHECK_SIZE**2) if per_place else (1,), 500.0, device=device)
         ensure_on_device(pipeline, transformer)
         output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
@@ -126,20 +126,20 @@ def self_check(pipeline: WanPipeline) -> None:
 
 
 def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
-    """Decode two latent frames of two noises: later frames go through other layers than the first."""
+    """Decode two latent frames of two noise samples: later frames pass through other layers than the first."""
     vae = pipeline.vae
-    shape = (2, vae.config.z_dim, 2, CHECKED, CHECKED)
+    shape = (2, vae.config.z_dim, 2, CHECK_SIZE, CHECK_SIZE)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)
     ensure_on_device(pipeline, vae)
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
         raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
     spatial, temporal = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
-    expected = (1 + temporal, CHECKED * spatial, CHECKED * spatial)
+    expected = (1 + temporal, CHECK_SIZE * spatial, CHECK_SIZE * spatial)
     if tuple(frames.shape[2:]) != expected:
         raise LoadError(
-            f"the VAE makes {_size(frames.shape[2:])} (frames, height, width) of latents of which its config promises "
-            f"{_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the config of the VAE"
+            f"the VAE decodes latents to {_size(frames.shape[2:])} (frames, height, width), but its config promises "
+            f"{_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the VAE's config"
         )
     if torch.equal(frames[0], frames[1]):
         raise LoadError("the VAE gives the same frames for different latents: its weights are broken or not loaded")
@@ -151,12 +151,12 @@ def _size(sides: Sequence[int]) -> str:
 
 @torch.no_grad()
 def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
-    """Find text embeddings that are all zero, as transformers once loaded them (issue 41580 there).
+    """Check that different prompts get different embeddings; transformers issue 41580 left the embeddings zero.
 
-    The prompts have equally many tokens: those of others differ by their padding alone.
+    The test prompts have equal token counts, because different padding would also make embeddings differ.
 
     Raises:
-        LoadError: names what is wrong.
+        LoadError: the embeddings are equal, or not finite.
     """
     prompts = list(two_prompts(pipeline.tokenizer))
     embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_LENGTH, device=device)
@@ -171,7 +171,7 @@ def two_prompts(tokenizer: Any) -> tuple[str, str]:
     """Return two prompts with equal token counts but different tokens.
 
     Raises:
-        LoadError: it tells none apart, as one without a vocabulary.
+        LoadError: the tokenizer maps all words to the same tokens, for example without a vocabulary.
     """
     seen: dict[int, tuple[str, list[int]]] = {}
     for word in WORDS:
@@ -180,6 +180,6 @@ def two_prompts(tokenizer: Any) -> tuple[str, str]:
         if ids != its_ids:
             return first, word
     raise LoadError(
-        f"the tokenizer does not tell {', '.join(WORDS[:4])} apart: its vocabulary was not loaded. Check the files in "
-        "the folder tokenizer of the model"
+        f"the tokenizer maps {', '.join(WORDS[:4])} to the same tokens: its vocabulary was not loaded. Check the files "
+        "in the model's folder tokenizer"
     )

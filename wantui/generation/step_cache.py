@@ -1,8 +1,8 @@
-"""Skip blocks for `speed: cached` with diffusers' caches, which reuse the sum that blocks added at an earlier step.
+"""Skip blocks for `speed: cached` with diffusers' caches, which reuse the sum of the blocks from an earlier step.
 
-Where a model's magnitudes are known, whole passes are left out while the error that they predict stays small
-(MagCache). Otherwise the first block is computed at every step, and the others are left out where little changes in it
-(first-block cache).
+With the model's magnitudes, whole passes are skipped while the predicted error stays small (MagCache). Otherwise the
+first block is computed at every step, and the other blocks are skipped if its output has changed little (first-block
+cache).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,11 @@ from wantui.planning import Recipe
 from wantui.planning.step_skipping import MAX_CONSECUTIVE_SKIPS, MAX_MAGNITUDE_ERROR, UNCACHED_SHARE, magnitude_ratios
 
 FIRST_BLOCK_CHANGE = 0.07
-"""Largest relative change of what the first block adds at which the others are left out."""
+"""Largest relative change of the first block's sum at which the other blocks are skipped."""
 
 
 @contextmanager
-def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
+def step_caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
     """Enable the cache for the denoising of one video inside the block.
 
     Args:
@@ -31,23 +31,23 @@ def caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> I
         return
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     for transformer in transformers:
-        transformer.enable_cache(config_for(recipe, sigmas))
+        transformer.enable_cache(cache_config(recipe, sigmas))
     try:
         yield
     finally:
         for transformer in transformers:
-            forget(transformer)  # what it holds lies in a cycle, and would be freed much later
+            free_step_cache(transformer)  # it is in a reference cycle, and would be freed much later
             transformer.disable_cache()
 
 
-def forget(transformer: Any) -> None:
-    """Free what the cache of a transformer holds that has done its part of a video."""
+def free_step_cache(transformer: Any) -> None:
+    """Free the cached tensors of a transformer that a video no longer needs."""
     if transformer.is_cache_enabled:
         transformer._reset_stateful_cache()
 
 
-def config_for(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
-    """Return the config of the diffusers cache that a recipe asks for."""
+def cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
+    """Return the diffusers cache config for a recipe."""
     if not recipe.magnitudes:
         return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
     return MagCacheConfig(

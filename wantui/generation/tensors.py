@@ -1,7 +1,7 @@
-"""Compare the tensors that a model needs with those in its files, before anything is loaded.
+"""Compare the tensors that a model needs with the tensors in its files, before loading.
 
-diffusers and transformers leave out tensors that they do not know, and draw missing ones at random or leave them
-unset; both only log it. A scale of 8-bit weights that is left out, say, changes every video without a word.
+diffusers and transformers ignore unknown tensors, and initialise missing tensors at random or leave them unset; both
+only log it. An ignored scale of 8-bit weights, for example, would silently change every video.
 """
 
 import re
@@ -23,7 +23,7 @@ from transformers.convert_slow_tokenizer import SentencePieceExtractor
 from wantui.models.parts import PartError, check_config, find_weight_files, part_label, read_components, read_json
 
 FLOATS = ("BF16", "F16", "F32", "F64")
-"""Types from which weights are loaded. Values in 8 bits are cut at 448 and rounded to 3 bits, scaled or not."""
+"""Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
 TORCH_NAMES = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -31,18 +31,18 @@ TORCH_NAMES = {
     torch.float64: "F64",
     torch.bool: "BOOL",
 }
-"""Names of torch's types in safetensors files; other types keep the name that torch has for them."""
+"""Names of torch types in safetensors files; other types have torch's own names."""
 COMPARED_ROWS = 64
-"""Rows, evenly spaced, by which two tensors that must be one are compared."""
+"""Number of evenly spaced rows at which two tied tensors are compared."""
 IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
-"""Tensors of a complete encoder-decoder, by the class that loads the encoder alone; the encoder does not use them."""
+"""Name patterns of tensors that a model class does not use, as an encoder the decoder."""
 STATE_OF_KERNELS = re.compile(r"(^|\.)_extra_state$")
-"""Entries of NVIDIA's Transformer Engine. They hold scales for 8-bit weights and are empty otherwise."""
+"""Entries of NVIDIA's Transformer Engine; they contain scales of 8-bit weights, and are otherwise empty."""
 HINTS = (
     (
         re.compile(r"scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant|weight_scale_inv"),
-        "these are scales of 8-bit weights, as ComfyUI stores them. Use files in bfloat16; model_settings.weights: "
-        "float8 makes 8 bits of them",
+        "these are scales of 8-bit weights in ComfyUI's format. Use files in bfloat16; model_settings.weights: "
+        "float8 converts them to 8 bits",
     ),
     (re.compile(r"lora_|\.alpha$|\.diff_b?$|_lora\."), "these are of a LoRA. Merge it into the weights first"),
     (re.compile(r"absmax|quant_map|quant_state|\.SCB$|qweight|qzeros"), "these are of quantised weights"),
@@ -55,7 +55,7 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: str
-    """Name of the type as safetensors files have it, such as BF16 or F8_E4M3."""
+    """Type name in safetensors files, such as BF16 or F8_E4M3."""
 
     @property
     def is_float(self) -> bool:
@@ -64,13 +64,13 @@ class TensorInfo:
 
 
 def check_part(folder: Path, part: str) -> None:
-    """Refuse a part of a model folder whose files do not hold exactly the tensors that its class defines.
+    """Refuse a part of a model folder whose files do not contain exactly the tensors that its class defines.
 
     Args:
         part: text_encoder, transformer, transformer_2 or vae.
 
     Raises:
-        PartError: names a tensor that is missing, unknown, twice there, or of another shape or kind.
+        PartError: a tensor is missing, unknown, duplicated, or has another shape or type; the message names it.
     """
     library, kind = read_components(folder)[part]
     check_config(folder, part)
@@ -93,12 +93,12 @@ def check_part(folder: Path, part: str) -> None:
 
 
 def check_sentencepiece(folder: Path) -> None:
-    """Refuse a tokenizer that is read from a spiece.model which is broken.
+    """Refuse a broken spiece.model if the tokenizer is loaded from it.
 
-    transformers takes a file that it cannot read for one of tiktoken, and advises to install that.
+    transformers mistakes an unreadable file for a tiktoken file, and advises to install tiktoken.
 
     Raises:
-        PartError: names the file.
+        PartError: the file is broken.
     """
     path = folder / "tokenizer" / "spiece.model"
     if path.with_name("tokenizer.json").is_file() or not path.is_file():
@@ -112,15 +112,15 @@ def check_sentencepiece(folder: Path) -> None:
 
 
 def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
-    """Refuse tensors that are not exactly those of a model.
+    """Refuse stored tensors that are not exactly the tensors of a model.
 
     Args:
-        model: on the meta device.
-        stored: tensors by name.
-        ignored: patterns of names that may be there beside the model's own.
+        model: model on the meta device.
+        stored: stored tensors by name.
+        ignored: name patterns of additional tensors to accept.
 
     Raises:
-        PartError: as `check_part`.
+        PartError: see `check_part`.
     """
     expected = {name: _info(tensor) for name, tensor in model.state_dict().items()}
     tied = tied_names(model)
@@ -144,8 +144,8 @@ def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo],
             )
         if wanted.is_float and not info.is_float:
             raise PartError(
-                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use "
-                "files in bfloat16; model_settings.weights: float8 or int8 makes 8 bits of them"
+                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use files "
+                "in bfloat16; model_settings.weights: float8 or int8 converts them to 8 bits"
             )
 
 
@@ -153,7 +153,7 @@ def check_is_loaded(part: str, model: nn.Module) -> None:
     """Reject a loaded part with uninitialised tensors.
 
     Raises:
-        PartError: names the tensors.
+        PartError: the message names the tensors.
     """
     tensors = [*model.named_parameters(), *model.named_buffers()]
     if unset := sorted(name for name, tensor in tensors if tensor.is_meta):
@@ -161,13 +161,13 @@ def check_is_loaded(part: str, model: nn.Module) -> None:
 
 
 def check_gguf(folder: Path, path: Path) -> None:
-    """Refuse a GGUF file that does not hold exactly the tensors of a model's transformer.
+    """Refuse a GGUF file that does not contain exactly the tensors of a model's transformer.
 
     Args:
-        folder: of the model, whose transformer's config says what is needed.
+        folder: model folder with the transformer's config.
 
     Raises:
-        PartError: as `check_part`.
+        PartError: see `check_part`.
     """
     from gguf import GGUFReader
 
@@ -176,14 +176,14 @@ def check_gguf(folder: Path, path: Path) -> None:
         tensor.name: torch.empty([int(side) for side in reversed(tensor.shape)], device="meta")
         for tensor in GGUFReader(path).tensors
     }
-    # As diffusers does it: other names than its own are taken for those of Wan's own code.
+    # Like diffusers: tensor names that are not its own are assumed to be from Wan's code.
     if _should_convert_state_dict_to_diffusers(model.state_dict(), stored):
         stored = convert_wan_transformer_to_diffusers(stored)
     check_tensors("transformer", model, {name: _info(tensor) for name, tensor in stored.items()})
 
 
 def empty_model(folder: Path, part: str) -> nn.Module:
-    """Return a part of a model as its config describes it, on the meta device."""
+    """Build a part of a model from its config, on the meta device."""
     library, name = read_components(folder)[part]
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     kind = getattr(module, name, None)
@@ -199,7 +199,7 @@ def empty_model(folder: Path, part: str) -> nn.Module:
 
 
 def _build(kind: Any, folder: Path, library: str) -> nn.Module:
-    """Return a model of a class as a config describes it, on the meta device."""
+    """Build a model of class `kind` from the config in a folder, on the meta device."""
     with torch.device("meta"):
         if library == "transformers":
             model: nn.Module = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
@@ -209,7 +209,7 @@ def _build(kind: Any, folder: Path, library: str) -> nn.Module:
 
 
 def read_tensors(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
-    """Return what tensors some weight files hold, from their headers, and in which file each one is.
+    """Return the tensors in weight files by name, each with its file; read only headers of safetensors files.
 
     Raises:
         PartError: a file cannot be read, or a tensor is in two files.
@@ -242,15 +242,15 @@ def _read_pickle(path: Path) -> dict[str, TensorInfo]:
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
-    """Return the tensors of a model that are another one of its tensors, by name."""
+    """Return the tied tensors of a model: the name of each alias, and the name of its source."""
     tied = getattr(model, "_tied_weights_keys", None)
     return dict(tied) if isinstance(tied, dict) else {}
 
 
 def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool:
-    """Return whether two tensors of one shape have the same values, judged by some of their rows."""
+    """Return whether two tensors of the same shape are equal at COMPARED_ROWS rows."""
     if path.suffix != ".safetensors" or other_path.suffix != ".safetensors":
-        return True  # torch's own files hold a shared tensor once
+        return True  # torch's own format stores a shared tensor once
     with safe_open(path, "pt") as file, safe_open(other_path, "pt") as other_file:
         tensor, other = file.get_slice(name), other_file.get_slice(other_name)
         count = tensor.get_shape()[0]

@@ -1,4 +1,4 @@
-"""Time measurements of operations on a device."""
+"""Measure the duration of operations on a device."""
 
 import statistics
 import time
@@ -8,14 +8,14 @@ import torch
 
 
 def median_seconds(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
-    """Return the median seconds of some rounds, after one that does not count."""
+    """Return the median seconds of several rounds, after an untimed first round."""
     return median_and_launch(run, device, rounds)[0]
 
 
 def median_and_launch(
     run: Callable[[], object], device: torch.device, rounds: int = 3, seconds: float = 0.0
 ) -> tuple[float, float]:
-    """Return `median_seconds`, and the median seconds to submit all of it to the device.
+    """Return the median seconds of a round, and the median seconds to submit its operations to the device.
 
     Args:
         rounds: minimum number of rounds.
@@ -31,9 +31,9 @@ def median_and_launch(
     whole: list[float] = []
     launched: list[float] = []
     while len(whole) < rounds or sum(whole) < seconds:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         run()
-        launched.append(time.perf_counter() - began)
+        launched.append(time.perf_counter() - started_at)
         wait()
-        whole.append(time.perf_counter() - began)
+        whole.append(time.perf_counter() - started_at)
     return statistics.median(whole), statistics.median(launched)

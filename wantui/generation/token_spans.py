@@ -11,49 +11,50 @@ from wantui.planning.map_names import assign_map_names
 
 
 class MarkOutOfRangeError(UserError):
-    """A marked word that the model does not see."""
+    """Raised for a marked word that the model does not read."""
 
 
 class PromptTooLongError(UserError):
-    """A prompt the end of which the model would not see."""
+    """Raised for a prompt with more tokens than the model reads."""
 
 
 @dataclass(frozen=True)
 class MarkedWord:
-    """One occurrence of a marked stretch of the prompt."""
+    """One marked word or phrase of the prompt."""
 
     name: str
     """Name of its array (`planning.map_names`)."""
     text: str
+    """Marked text, from character `start` to `end` of the prompt."""
     start: int
     end: int
     weight: float
     tokens: tuple[int, ...]
-    """Text positions, of 512."""
+    """Text positions of the tokens, below 512."""
     token_texts: tuple[str, ...]
-    """Texts of its tokens."""
+    """Texts of the tokens."""
 
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """A prompt as the transformer sees it."""
+    """A prompt's tokens in the input of the transformer."""
 
     words: tuple[MarkedWord, ...]
     length: int
-    """Real tokens with the end token; the other positions of 512 are pads."""
+    """Number of tokens including the end token; the other positions of 512 are padding."""
 
 
 def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
-    """Find the tokens of the marks of a prompt.
+    """Find the tokens of a prompt's marks.
 
-    A word takes every token that shares a character with it; one at least must be of the tokenizer's vocabulary.
+    A word has every token that shares a character with it; at least one token must be in the tokenizer's vocabulary.
 
     Args:
-        prompt: as the pipeline tokenises it, cleaned.
+        prompt: prompt after the pipeline's cleaning.
 
     Raises:
-        MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or on text that its tokenizer
-            does not know.
+        MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or its text is unknown to the
+            tokenizer.
     """
     encoded = tokenizer(
         prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
@@ -83,14 +84,14 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
 
 
 def check_length(tokenizer: Any, prompt: str, which: str) -> None:
-    """Refuse what the pipeline would cut without a word: prompts that differ only after the cut are the same to it.
+    """Refuse a prompt that the pipeline would silently truncate.
 
     Raises:
-        PromptTooLongError: it has more tokens than the model reads.
+        PromptTooLongError: the prompt has more tokens than the model reads.
     """
     length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
     if length > TEXT_LENGTH:
         raise PromptTooLongError(
-            f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as its end would change "
-            "nothing"
+            f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as the model would "
+            "ignore its end"
         )

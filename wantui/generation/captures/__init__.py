@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """Record one capture of one video. It never changes what it is shown.
+    """Recorder of one capture of one video; it never changes its inputs.
 
     Args:
-        path: zarr group that appears once it is complete.
-        background: thread that writes.
+        path: zarr group, which appears once complete.
+        background: writer thread.
         earlier: CRC-32 of each part that an earlier process stored.
-        resumable: whether another process may have to resume from here.
+        resumable: whether another process may resume this video.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Recorder(Protocol):
         """Start, or resume after some steps.
 
         Raises:
-            IncompleteCaptureError: what an earlier process stored is not there.
+            IncompleteCaptureError: parts that an earlier process stored are missing.
         """
         ...
 
@@ -46,11 +46,11 @@ class Recorder(Protocol):
         ...
 
     def on_end(self) -> None:
-        """Publish what was recorded."""
+        """Publish the recorded values."""
         ...
 
     def checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each part that is on the disk."""
+        """Return the CRC-32 of each stored part."""
         ...
 
 

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 NAME = ATTENTION.name
 SELF_CHECK = "self_check"
-"""Attribute of the group that stores the comparison of the attention with the model's kernel."""
+"""Group attribute with the results of the attention self-check."""
 
 
 def hook(preparation: Preparation) -> CrossAttention | None:
-    """Return what observes cross-attention: for the maps, and for weights that are applied there."""
+    """Return the cross-attention observer if the recipe requests maps or attention weights; otherwise None."""
     if preparation.recipe.capture.attention is None and not preparation.token_weights:
         return None
     return CrossAttention(preparation)
 
 
 class Recorder:
-    """Record the attention maps of the marked words; arguments as of `captures.Recorder`."""
+    """Record the attention maps of the marked words; see `captures.Recorder` for the arguments."""
 
     def __init__(
         self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
@@ -70,11 +70,11 @@ class Recorder:
         )
         if self.earlier and not self.writer.is_finished:
             self.attention.check.resume(self.writer.attribute(SELF_CHECK))
-        self.noted: int = len(self.attention.check.blocks)
-        """Blocks whose check is stored."""
+        self.stored_checks: int = len(self.attention.check.blocks)
+        """Number of blocks whose check is stored."""
 
     def on_step(self, step: "Step") -> None:
-        self._note_checks()
+        self._store_new_checks()
         recorded: StepMaps | None = step.captured.get(NAME)
         if recorded is None:
             return
@@ -88,14 +88,14 @@ class Recorder:
         self.background.flush()
         self.writer.finish({SELF_CHECK: self.attention.check.to_attribute()})
 
-    def _note_checks(self) -> None:
-        """Store what was found at blocks that were evaluated for the first time: whoever resumes finds it there."""
+    def _store_new_checks(self) -> None:
+        """Store the checks of newly evaluated blocks now, for a process that resumes the video."""
         check = self.attention.check
-        if len(check.blocks) > self.noted:
-            self.noted = len(check.blocks)
+        if len(check.blocks) > self.stored_checks:
+            self.stored_checks = len(check.blocks)
             self.background.submit(partial(self.writer.update, {SELF_CHECK: check.to_attribute()}))
 
     def checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each step whose maps are on the disk."""
+        """Return the CRC-32 of each step with stored maps."""
         self.background.flush()
         return tuple(self.writer.checksums)

@@ -1,4 +1,4 @@
-"""Record the trajectory: inner products and projections of its states, and the states themselves on request."""
+"""Record the trajectory: inner products and projections of its states, and the states on request."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Record a trajectory; arguments as of `captures.Recorder`."""
+    """Record a trajectory; see `captures.Recorder` for the arguments."""
 
     def __init__(
         self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
@@ -45,27 +45,27 @@ class Recorder:
         self.projected: list[NDArray[np.float32]] = []
         self.power: list[NDArray[np.float64]] = []
         if steps_done == 0:
-            self._take(start.noise)
+            self._add_to_geometry(start.noise)
             self._write(0, start.noise)
         for state in self.writer.earlier:
-            self._take(torch.from_numpy(state)[None].to(device))
+            self._add_to_geometry(torch.from_numpy(state)[None].to(device))
         self.writer.earlier.clear()
 
     def on_step(self, step: "Step") -> None:
         if self.writer.is_finished:
             return
-        self._take(step.latents)
+        self._add_to_geometry(step.latents)
         self._write(step.index + 1, step.latents, step.predicted_clean if self.writer.predicted is not None else None)
         self.figures = self.gram.figures(self.sigmas, self.dimension)
 
-    def _take(self, state: Tensor) -> None:
+    def _add_to_geometry(self, state: Tensor) -> None:
         self.gram.add(state)
         self.projected.append(self.projection(state))
         self.power.append(state[0].double().square().mean((1, 2, 3)).cpu().numpy())
 
     def _write(self, step: int, state: Tensor, predicted: Tensor | None = None) -> None:
         if self.writer.latents is None and self.writer.exact is None:
-            self.writer.checksums.append(0)  # nothing of it goes to the disk
+            self.writer.checksums.append(0)  # the recipe does not store states
             return
         clean = None if predicted is None else latents_array(predicted)
         self.background.submit(partial(self.writer.write, step, latents_array(state), clean))
@@ -82,6 +82,6 @@ class Recorder:
         self.writer.finish(derived, {"projection": self.projection.name})
 
     def checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each state that is on the disk."""
+        """Return the CRC-32 of each stored state."""
         self.background.flush()
         return tuple(self.writer.checksums)

@@ -1,9 +1,9 @@
-"""Weights of marked words in cross-attention: each multiplies the odds of a word, logits + ln w.
+"""Weights of marked words in cross-attention: a weight w multiplies the odds of a word, logits + ln w.
 
-The model's own kernel gives the output without weights, rounded to its dtype. Where all weights are 1 or more, what
-they add is added to that: out' = (out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j). A weight below 1 takes
-away what was rounded already, and the divisor may be small: (word:0) in bfloat16 would be off by 12 % of the output.
-In that case the sum is recomputed in float32, over the columns of the softmax.
+The model's kernel returns the output without weights, rounded to its dtype. If all weights are 1 or more, this output
+is corrected: out' = (out + sum_j (w_j - 1) p_j v_j) / (1 + sum_j (w_j - 1) p_j). A weight below 1 would subtract from
+a rounded value and divide by a small number: (word:0) in bfloat16 would have an error of 12 % of the output. In that
+case the output is recomputed in float32, over the columns of the softmax.
 """
 
 import math
@@ -22,7 +22,7 @@ def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
     """Weight the marked words of a prompt: their embeddings, or their odds in cross-attention.
 
     Raises:
-        MarkOutOfRangeError: a mark is on nothing that the model reads.
+        MarkOutOfRangeError: the model does not read the text of a mark.
     """
     recipe = preparation.recipe
     prompt = tokenize(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)
@@ -35,7 +35,7 @@ def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
 
 
 def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
-    """Apply weights to the text encoder's output [1, 512, channels], with the older system's methods.
+    """Apply weights to the text encoder's output [1, 512, channels], with the methods of the older system.
 
     multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
     """
@@ -52,7 +52,7 @@ def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: 
 
 
 class WordWeights:
-    """Weights by text position, without those that are 1."""
+    """Weights by text position, except weights of 1."""
 
     def __init__(self, by_token: Mapping[int, float]) -> None:
         self.by_token = {token: weight for token, weight in by_token.items() if weight != 1.0}
@@ -67,24 +67,25 @@ class WordWeights:
 
         Args:
             query: [1, positions, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
-            output: the kernel's, [1, positions, heads x dim].
-            columns: the first text positions; the last of them stands for all after it too.
+            output: [1, positions, heads x dim], output of the kernel.
+            columns: number of text columns; the last column also represents all later positions.
 
         Yields:
-            slice of the places, output [places, heads x dim] float32, softmax [heads, places, columns] float32.
+            slice of the positions; output [positions, heads x dim] float32; softmax [heads, positions, columns] float32
         """
-        way = self._anew if min(self.by_token.values()) < 1 else self._corrected
-        for rows, out, p in way(query, key, value, output, columns):
+        method = self._recompute if min(self.by_token.values()) < 1 else self._correct
+        for rows, out, p in method(query, key, value, output, columns):
             yield rows, out.movedim(0, 1).flatten(1), p
 
     def logits(self, positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return what the weights add to the logits, [positions]; minus infinity for a weight of 0."""
+        """Return the logarithms of the weights, [positions], to be added to the logits; minus infinity for a weight
+        of 0."""
         added = torch.zeros(positions, device=device, dtype=dtype)
         for token, weight in self.by_token.items():
             added[token] = math.log(weight) if weight > 0 else -math.inf
         return added
 
-    def _anew(
+    def _recompute(
         self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, columns: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Recompute the outputs, [heads, positions, dim]."""
@@ -92,15 +93,15 @@ class WordWeights:
         for rows, p in softmax_rows(query, key, columns, self.logits(columns, query.device, torch.float32)):
             yield rows, torch.bmm(p, values), p
 
-    def _corrected(
+    def _correct(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Correct the outputs, [heads, positions, dim]."""
         tokens = torch.tensor(list(self.by_token), device=query.device)
-        less_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
+        weights_minus_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
         values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
         for rows, p in softmax_rows(query, key, columns):
-            added = p.index_select(2, tokens) * less_one  # [heads, places, weighted]
+            added = p.index_select(2, tokens) * weights_minus_one  # [heads, positions, weighted]
             divisor = 1 + added.sum(2, keepdim=True)
             out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
             out = (out + torch.bmm(added, values)) / divisor

@@ -1,4 +1,4 @@
-"""Triton kernels, in modules that are imported only where they serve."""
+"""Triton kernels; their modules are imported only if `serve` returns True."""
 
 import importlib.util
 
@@ -16,6 +16,6 @@ def triton_version() -> str | None:
 
 
 def serve(values: Tensor) -> bool:
-    """Return whether these kernels support values: of 16 bits, on a GPU, with Triton installed."""
+    """Return whether these kernels support a tensor: 16-bit floats on a GPU, with Triton installed."""
     narrow = values.dtype in (torch.bfloat16, torch.float16)
     return values.is_cuda and narrow and importlib.util.find_spec("triton") is not None

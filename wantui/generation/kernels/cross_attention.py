@@ -12,19 +12,19 @@ ROWS = 64
 
 
 def fused_attend_to(query: Tensor, keys: Tensor, values: Tensor, last: int) -> Tensor:
-    """Return [1, positions, heads x dim] of query [1, positions, heads, dim] in 16 bits; other arguments as in
-    `Text`."""
-    _, places, heads, dim = query.shape
+    """Return [1, positions, heads x dim] for a 16-bit query [1, positions, heads, dim]; see `CrossAttentionKV` for the
+    other arguments."""
+    _, positions, heads, dim = query.shape
     columns = len(keys)
     if query.stride(3) != 1:
         query = query.contiguous()
-    attended = torch.empty(1, places, heads * dim, device=query.device, dtype=query.dtype)
-    _kernel[(heads, triton.cdiv(places, ROWS))](
+    attended = torch.empty(1, positions, heads * dim, device=query.device, dtype=query.dtype)
+    _kernel[(heads, triton.cdiv(positions, ROWS))](
         query,
         keys,
         values,
         attended,
-        places,
+        positions,
         columns,
         dim,
         heads * dim,
@@ -45,12 +45,12 @@ def _kernel(
     keys,
     values,
     attended,
-    places,
+    positions,
     columns,
     dim,
     width,
-    query_of_place,
-    query_of_head,
+    query_position_stride,
+    query_head_stride,
     scale,
     last,
     ROWS_: tl.constexpr,  # noqa: N803
@@ -61,8 +61,8 @@ def _kernel(
     rows = (tl.program_id(1) * ROWS_ + tl.arange(0, ROWS_))[:, None].to(tl.int64)
     cols, down = tl.arange(0, COLUMNS), tl.arange(0, DIM)
     along = down[None, :]
-    inside = (rows < places) & (along < dim)
-    q = tl.load(query + rows * query_of_place + head * query_of_head + along, mask=inside, other=0.0)
+    inside = (rows < positions) & (along < dim)
+    q = tl.load(query + rows * query_position_stride + head * query_head_stride + along, mask=inside, other=0.0)
     k = tl.load(
         keys + cols[None, :] * width + head * dim + down[:, None],
         mask=(cols[None, :] < columns) & (down[:, None] < dim),

@@ -1,7 +1,7 @@
 """Norms over the width of each position as one kernel, with preceding additions and following multiplications.
 
-Which sum is taken first is set here, and not by a compiler that tries what is quickest on the day: on one GPU and one
-version of everything, a video has the same bits in every process.
+The order of summation is fixed here instead of by a compiler's autotuning: with the same GPU and software, a video has
+the same bits in every process.
 """
 
 import torch
@@ -51,10 +51,10 @@ def _launch(
     normed: Tensor | None,
     eps: float,
 ) -> None:
-    _, places, width = values.shape
+    _, positions, width = values.shape
     block = triton.next_power_of_2(width)
-    # What is None has an address too, which is not used.
-    _kernel[(places,)](
+    # Pass an unused address in place of None.
+    _kernel[(positions,)](
         *(values if part is None else part for part in (values, added, gate, weight, bias, normed)),
         width,
         eps,
@@ -83,17 +83,17 @@ def _kernel(
     CENTRES: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    place = tl.program_id(0).to(tl.int64)
+    position = tl.program_id(0).to(tl.int64)
     along = tl.arange(0, BLOCK)
     inside = along < width
-    at = place * width + along
+    at = position * width + along
     x = tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
     if ADDS:
-        more = tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
+        addend = tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
         if GATES:
-            more = more * tl.load(gate + along, mask=inside, other=0.0)
-        # Rounded as diffusers rounds it, before its norm.
-        rounded = (x + more).to(added.dtype.element_ty)
+            addend = addend * tl.load(gate + along, mask=inside, other=0.0)
+        # Round the sum before the norm, like diffusers.
+        rounded = (x + addend).to(added.dtype.element_ty)
         tl.store(added + at, rounded, mask=inside)
         x = rounded.to(tl.float32)
     if NORMS:

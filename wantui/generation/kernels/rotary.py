@@ -10,11 +10,11 @@ def fused_norm_rotary(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
     """Apply `norm_rotary` in place to a contiguous `projected` of 16 bits, like the weights."""
-    places, dim = projected.shape[1], cos.shape[3]
+    positions, dim = projected.shape[1], cos.shape[3]
     heads = query_weight.shape[0] // dim
-    # A word holds both numbers that are turned together.
+    # An int32 word contains the two 16-bit numbers that are rotated together.
     words, *weights = (part.view(torch.int32) for part in (projected, query_weight, key_weight))
-    _kernel[(places,)](
+    _kernel[(positions,)](
         words,
         *weights,
         cos,
@@ -60,19 +60,19 @@ def _kernel(
     HEADS: tl.constexpr,  # noqa: N803
     PAIRS: tl.constexpr,  # noqa: N803
 ):
-    place = tl.program_id(0).to(tl.int64)
+    position = tl.program_id(0).to(tl.int64)
     head, pair = tl.arange(0, HEADS)[:, None], tl.arange(0, PAIRS)[None, :]
     inside = (head < heads) & (pair < pairs)
     along = head * pairs + pair
-    c = tl.load(cos + (place * pairs + pair) * 2, mask=pair < pairs, other=0.0)
-    s = tl.load(sin + (place * pairs + pair) * 2, mask=pair < pairs, other=0.0)
+    c = tl.load(cos + (position * pairs + pair) * 2, mask=pair < pairs, other=0.0)
+    s = tl.load(sin + (position * pairs + pair) * 2, mask=pair < pairs, other=0.0)
     for which in tl.static_range(2):
-        at = projected + place * row + which * heads * pairs + along
+        at = projected + position * row + which * heads * pairs + along
         words = tl.load(at, mask=inside, other=0)
         weights = tl.load((key_weight if which else query_weight) + along, mask=inside, other=0)
         first, second = _first(words, BFLOAT), _second(words, BFLOAT)
         scale = tl.rsqrt(tl.sum(tl.sum(first * first + second * second, 1), 0) / (2 * heads * pairs) + eps)
-        # Rounded as between diffusers' two steps.
+        # Round between norm and rotation, like diffusers.
         first = _narrow(first * scale * _first(weights, BFLOAT), BFLOAT).to(tl.float32)
         second = _narrow(second * scale * _second(weights, BFLOAT), BFLOAT).to(tl.float32)
         low = _narrow(first * c - second * s, BFLOAT).to(tl.uint16, bitcast=True).to(tl.int32)

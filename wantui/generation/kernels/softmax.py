@@ -1,4 +1,4 @@
-"""`mean_over_heads` as one kernel, which keeps a block's map at under one per cent of the block's time."""
+"""`mean_over_heads` as one kernel, so that a map costs less than one per cent of the block's time."""
 
 import math
 
@@ -16,15 +16,15 @@ ROWS = 64
 def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
     """Return [1, positions, columns] float32, of query [1, positions, heads, dim] and key [1, 512, heads, dim] in 16
     bits."""
-    _, places, heads, dim = query.shape
+    _, positions, heads, dim = query.shape
     if query.stride(3) != 1 or key.stride(3) != 1:
         query, key = query.contiguous(), key.contiguous()
-    means = torch.empty(1, places, columns, device=query.device, dtype=torch.float32)
-    _kernel[(triton.cdiv(places, ROWS),)](
+    means = torch.empty(1, positions, columns, device=query.device, dtype=torch.float32)
+    _kernel[(triton.cdiv(positions, ROWS),)](
         query,
         key,
         means,
-        places,
+        positions,
         heads,
         columns,
         dim,
@@ -46,15 +46,15 @@ def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
 def _kernel(
     query,
     key,
-    found,
-    places,
+    means,
+    positions,
     heads: tl.constexpr,
     columns,
     dim,
-    query_of_place,
-    query_of_head,
-    key_of_column,
-    key_of_head,
+    query_position_stride,
+    query_head_stride,
+    key_column_stride,
+    key_head_stride,
     scale,
     rest,
     ROWS_: tl.constexpr,  # noqa: N803
@@ -67,16 +67,18 @@ def _kernel(
     summed = tl.zeros((ROWS_, COLUMNS), dtype=tl.float32)
     for head in range(heads):
         left = tl.load(
-            query + rows * query_of_place + head * query_of_head + along,
-            mask=(rows < places) & (along < dim),
+            query + rows * query_position_stride + head * query_head_stride + along,
+            mask=(rows < positions) & (along < dim),
             other=0.0,
         )
         right = tl.load(
-            key + cols * key_of_column + head * key_of_head + down, mask=(cols < columns) & (down < dim), other=0.0
+            key + cols * key_column_stride + head * key_head_stride + down,
+            mask=(cols < columns) & (down < dim),
+            other=0.0,
         )
         logits = tl.dot(left, right) * scale
         logits = tl.where(cols == columns - 1, logits + rest, logits)
         logits = tl.where(cols < columns, logits, float("-inf"))
         p = tl.exp(logits - tl.max(logits, 1)[:, None])
         summed += p / tl.sum(p, 1)[:, None]
-    tl.store(found + rows * columns + cols, summed / heads, mask=(rows < places) & (cols < columns))
+    tl.store(means + rows * columns + cols, summed / heads, mask=(rows < positions) & (cols < columns))
