@@ -540,7 +540,7 @@ def test_wrongly_applied_weights_are_refused(
 
 
 # S4
-@pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_corrected"), ((2.0, 0.5), "_anew")])
+@pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_correct"), ((2.0, 0.5), "_recompute")])
 def test_output_is_recomputed_only_for_weights_below_one(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
@@ -559,7 +559,7 @@ def test_output_is_recomputed_only_for_weights_below_one(
 
         monkeypatch.setattr(WordWeights, name, recorded)
 
-    for name in ("_corrected", "_anew"):
+    for name in ("_correct", "_recompute"):
         record_calls(name)
     asked = marks(PROMPT, ("red", weights[0]), ("star", weights[1]))
     next(denoise(tiny, marked(tiny_models["wan2.1"], marks=asked, weighting="attention")))

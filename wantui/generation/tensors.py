@@ -144,8 +144,8 @@ def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo],
             )
         if wanted.is_float and not info.is_float:
             raise PartError(
-                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use files "
-                "in bfloat16; model_settings.weights: float8 or int8 converts them to 8 bits"
+                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use "
+                "files in bfloat16; model_settings.weights: float8 or int8 converts them to 8 bits"
             )
 
 
