@@ -320,7 +320,7 @@ def test_attention_that_differs_from_the_kernel_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: dispatch_attention_fn(*a, **k) * 1.01)
-    with pytest.raises(CaptureMismatchError, match=r"differs from what the model's kernel gave by 0\.0099"):
+    with pytest.raises(CaptureMismatchError, match=r"differs from the output of the model's kernel by 0\.0099"):
         next(denoise(tiny, marked(tiny_models["wan2.1"])))
 
 

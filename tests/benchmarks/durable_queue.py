@@ -133,10 +133,10 @@ def checkpoint_figures(folder: Path, rounds: int) -> None:
         began = time.perf_counter()
         for step in denoise(pipeline, recipe, start):
             if with_checkpoints:
-                before, earliest = time.perf_counter(), tap.earliest
+                before, earliest = time.perf_counter(), tap.next_write_at
                 tap.on_step(step)
                 spent.append(time.perf_counter() - before)
-                count += tap.earliest != earliest
+                count += tap.next_write_at != earliest
         return time.perf_counter() - began
 
     run(True)
