@@ -26,7 +26,7 @@ from wantui.analysis.attention_overlay import draw_overlay, latent_frame, shared
 from wantui.analysis.attention_summary import attention_overlap, compute_word_curves, mean_over_steps
 from wantui.analysis.comparability import select_comparable
 from wantui.analysis.compare import compare_groups
-from wantui.analysis.dispersion import PermutationTest, permanova, permdisp, squared_distances
+from wantui.analysis.dispersion import PermutationTest, distances_to_median, permanova, permdisp, squared_distances
 from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
 from wantui.analysis.groups import CannotCompareError, find_groupings, group_videos, pool_groups, summarise_group
 from wantui.analysis.loading import control_settings, read_batch
@@ -1147,3 +1147,26 @@ def test_former_name_of_a_metric_is_taken_from_the_command_line(wantui: Wantui, 
     assert {difference["metric"] for difference in comparison["differences"]} >= {"first_pc_variance", "length"}
     table = wantui("analyze", with_maps.root, "--metrics", "line_share,first_pc_variance").out.splitlines()[0].split()
     assert table.count("first_pc_variance") == 1
+
+
+def replace_path(video: Video, states: NDArray[np.float64]) -> Video:
+    return replace(video, trajectory=build_trajectory(states @ states.T, SIGMAS, DIMENSION))
+
+
+def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp_path: Path) -> None:
+    videos = made_up(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
+    (group,) = group_videos([replace_path(videos[0], np.ones((STATES, DIMENSION))), *videos[1:]], "1")
+    (others,) = group_videos(videos[1:], "1")
+    for metric in ("straightness", "curvature"):
+        found, expected = summarise_group(group, metric), summarise_group(others, metric)
+        assert (found.n, found.mean, found.random_walk) == (3, expected.mean, expected.random_walk)
+
+
+def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
+    found = compare_groups(made_up(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), by="1")
+    for group, members in zip(found.groups, np.split(np.arange(24), 2), strict=True):
+        assert len(members) == len(group.videos) == 12
+        ends = np.stack([video.projection()[-1] for video in group.videos]).astype(np.float64) / math.sqrt(DIMENSION)
+        spread = distances_to_median(squared_distances(ends))
+        summary = found.summaries["spread"][group.name]
+        assert (summary.n, summary.mean, summary.deviation) == pytest.approx((12, spread.mean(), spread.std(ddof=1)))

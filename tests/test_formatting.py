@@ -1,11 +1,14 @@
 """Numbers and foreign text as people see them."""
 
+import math
+
 import pytest
 
 from wantui.formatting import (
     escape_unprintable,
     format_count,
     format_long_duration,
+    format_mean,
     format_percent,
     format_percent_change,
 )
@@ -62,6 +65,14 @@ def test_printable_escapes_terminal_control_characters(text: str, expected: str)
 
 def test_printable_can_keep_the_lines_of_a_text() -> None:
     assert escape_unprintable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "expected"),
+    [(1.23456, 0.0567, "1.235 ± 0.057"), (1.23456, math.nan, "1.235"), (math.nan, math.nan, "-"), (2, 0, "2 ± 0")],
+)
+def test_format_mean_shows_no_value_that_is_missing(mean: float, deviation: float, expected: str) -> None:
+    assert format_mean(mean, deviation, 4) == expected
 
 
 @pytest.mark.parametrize(

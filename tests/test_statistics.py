@@ -287,6 +287,14 @@ def test_distances_and_dispersion_are_those_of_the_states() -> None:
     assert total_variance(distances) == pytest.approx((centred**2).sum() / 8)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_states_that_are_equal_have_no_distance(scale: float) -> None:
+    x = scale * states(3, 2, 192).repeat(6, axis=0)
+    distances = squared_distances(x)
+    assert (distances == 0).tolist() == np.kron(np.eye(2), np.ones((6, 6))).astype(bool).tolist()
+    assert distances_to_median(distances[:6, :6]).tolist() == [0] * 6
+
+
 def median(x: np.ndarray) -> np.ndarray:
     return np.asarray(median_weights(squared_distances(x)) @ x)
 

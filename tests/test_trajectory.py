@@ -536,6 +536,35 @@ def test_a_path_that_never_moves_has_no_shape() -> None:
     assert metric_value(found, "length") == 0
 
 
+def test_path_that_returns_to_its_start_despite_rounding_has_no_chord() -> None:
+    states = np.random.default_rng(1).normal(size=(6, 60))
+    states[-1] = states[0]
+    gram = states @ states.T
+    gram[0, -1] = gram[-1, 0] = gram[0, 0] * (1 - 2e-16)
+    found = build_trajectory(gram, np.linspace(1, 0, 6), 60)
+    assert metric_value(found, "chord") == 0
+    assert math.isnan(metric_value(found, "largest_deviation"))
+
+
+def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
+    states = np.random.default_rng(2).normal(size=(9, 60))
+    states[3:6] = states[3]
+    gram = states @ states.T + 1e-15 * np.random.default_rng(3).normal(size=(9, 9))
+    found = build_trajectory((gram + gram.T) / 2, np.linspace(1, 0, 9), 60)
+    assert found.velocity[3:5].tolist() == [0, 0]
+    assert (found.acceleration[3], found.curvature[3]) == (0, 0)
+    still = build_trajectory(np.full((6, 6), 60.0) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
+    assert metric_value(still, "flow_straightness") == 0
+
+
+def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> None:
+    smooth = of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
+    still = of(np.ones((41, 2)))
+    assert find_unsettled([smooth, still], ["curvature"]) == []
+    alone, both = (measure_strides(paths, "curvature") for paths in ([smooth], [smooth, still]))
+    assert both == alone
+
+
 def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_rounding() -> None:
     noise, data = np.random.default_rng(2).normal(size=(2, 3000))
     for steps in (5, 20, 51):

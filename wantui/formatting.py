@@ -1,5 +1,6 @@
 """Format numbers and text for people, in the same way on the command line and on the screens."""
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -68,6 +69,13 @@ def format_percent_change(share: float) -> str:
 def format_percent(fraction: float) -> str:
     """Return a fraction in percent, without trailing zeros: "10%", "0.4%"."""
     return f"{100 * fraction:.6g}%"
+
+
+def format_mean(mean: float, deviation: float, digits: int) -> str:
+    """Return a mean and its standard deviation: "1.234 ± 0.056", "1.234" of a single value, "-" without any."""
+    if not math.isfinite(mean):
+        return "-"
+    return f"{mean:.{digits}g} ± {deviation:.2g}" if math.isfinite(deviation) else f"{mean:.{digits}g}"
 
 
 def format_count(number: int, noun: str, plural: str | None = None) -> str:

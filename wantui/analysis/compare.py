@@ -318,8 +318,8 @@ def _summarise_groups(
 
 
 def _summarise_spread(values: Floats) -> GroupSummary:
-    by_seed, nan = values.mean(1), float("nan")
-    return GroupSummary(len(by_seed), float(by_seed.mean()), float(by_seed.std(ddof=1)), nan, nan)
+    nan = float("nan")
+    return GroupSummary(values.size, float(values.mean()), float(values.std(ddof=1)), nan, nan)
 
 
 def _exchange_band(

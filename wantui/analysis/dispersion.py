@@ -23,16 +23,19 @@ ROUNDING = 1e-20
 """Share of a sum of squares up to which it is only rounding, which would order permutations by chance."""
 CANCELLATION = 1e-12
 """Share of a sum of squared distances up to which a difference of two such sums is only rounding."""
+STATE_ROUNDING = 1e-13
+"""Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
 PERMUTATIONS_AT_ONCE = 1024
 """Number of permutations whose statistic is computed together."""
 
 
 def squared_distances(states: NDArray[np.floating]) -> Floats:
-    """Return [n, n] squared distances between n states [n, k]."""
+    """Return [n, n] squared distances between n states [n, k]; 0 between states that are equal up to rounding."""
     states = np.asarray(states, dtype=np.float64)
     gram = states @ states.T
     squares = np.diagonal(gram)
-    distances: Floats = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
+    sums = squares[:, None] + squares[None, :]
+    distances: Floats = np.where(sums - 2 * gram > STATE_ROUNDING * sums, sums - 2 * gram, 0)
     np.fill_diagonal(distances, 0)
     return distances
 

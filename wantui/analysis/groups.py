@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wantui.analysis.comparability import VideoNames, find_differing_settings, select_comparable, shortest_batch_names
 from wantui.analysis.null_models import GaussianNull, random_walk_null
-from wantui.analysis.trajectory import Floats, metric_value
+from wantui.analysis.trajectory import Floats, finite_values, metric_value
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -48,8 +48,7 @@ class Group:
         return len(self._values(metric))
 
     def _values(self, metric: str) -> Floats:
-        values = np.array([video.value(metric) for video in self.videos])
-        return values[np.isfinite(values)]
+        return finite_values([video.value(metric) for video in self.videos])
 
     @property
     def stride(self) -> int:
@@ -206,16 +205,14 @@ def summarise_group(group: Group, metric: str, null: GaussianNull | None = None)
     usable = [video for video in group.videos if video.trajectory is not None]
     if not usable:
         return GroupSummary(0, *[float("nan")] * 4)
-    walks = [
-        metric_value(random_walk_null(video.trajectory), metric) for video in usable if video.trajectory is not None
-    ]
-    flows = np.array([metric_value(path, metric) for path in null.paths] if null is not None else [])
-    flows = flows[np.isfinite(flows)]
+    paths = [video.trajectory for video in usable if video.trajectory is not None]
+    walks = finite_values([metric_value(random_walk_null(path), metric) for path in paths])
+    flows = finite_values([metric_value(path, metric) for path in null.paths] if null is not None else [])
     return GroupSummary(
         group.count(metric),
         group.mean(metric),
         group.deviation(metric),
-        float(np.mean(walks)),
+        float(walks.mean()) if len(walks) else float("nan"),
         float(flows.mean()) if len(flows) else float("nan"),
         float(flows.std(ddof=1)) if len(flows) > 1 else float("nan"),
     )

@@ -27,7 +27,7 @@ from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_mean
 from wantui.storage.attention_maps import open_attention_maps
 
 COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
@@ -276,7 +276,7 @@ def _metrics_table(comparison: Comparison) -> str:
                 if metric == SPREAD
                 else f" <span class=note>({_format_number(d.random_walk)}; {_format_number(d.gaussian_flow)})</span>"
             )
-            cells.append(f"<td>{d.mean:.4g} ± {d.deviation:.2g}{nulls}</td>")
+            cells.append(f"<td>{format_mean(d.mean, d.deviation, 4)}{nulls}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wantui.analysis.comparability import VideoNames
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, metric_value
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, finite_values, metric_value
 from wantui.analysis.video import Video
 
 MULTIPLES = (1, 2, 4)
@@ -142,7 +142,9 @@ def _change_factor(metric: str, fine: float, coarse: float) -> float:
 
 
 def _mean_at_stride(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
-    return float(np.mean([metric_value(take_strided_path(path, multiple), metric) for path in paths]))
+    """Return the mean over the paths that have the metric; NaN if none has it."""
+    values = finite_values([metric_value(take_strided_path(path, multiple), metric) for path in paths])
+    return float(values.mean()) if len(values) else math.nan
 
 
 def find_unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[StrideCheck]:

@@ -5,7 +5,7 @@ States are x_0 (the initial noise) to x_N, at noise levels sigma_i, with differe
 number of values of a state, so that videos of different sizes can be compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,15 +46,16 @@ class Trajectory:
 
     @cached_property
     def steps(self) -> Floats:
-        """Return [N, N], inner products of the differences."""
-        gram = self.gram
-        return gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
+        """Return [N, N], inner products of the differences; 0 between states that are equal up to rounding."""
+        gram, squares = self.gram, np.diagonal(self.gram)
+        steps = gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
+        moves = _zero_rounding(np.diagonal(steps), squares[:-1] + squares[1:]) > 0
+        return np.where(np.logical_and.outer(moves, moves), steps, 0.0)
 
     @cached_property
     def lengths(self) -> Floats:
         """Return [N], |d_i| / sqrt(D); 0 between states that are equal up to rounding."""
-        squares = np.diagonal(self.gram)
-        return np.sqrt(_zero_rounding(np.diagonal(self.steps), squares[:-1] + squares[1:]))
+        return np.sqrt(np.diagonal(self.steps))
 
     @cached_property
     def velocity(self) -> Floats:
@@ -104,8 +105,8 @@ class Trajectory:
     @cached_property
     def chord(self) -> float:
         """Return |x_N - x_0| / sqrt(D)."""
-        gram = self.gram
-        return float(np.sqrt(max(gram[0, 0] + gram[-1, -1] - 2 * gram[0, -1], 0.0)))
+        ends = self.gram[0, 0] + self.gram[-1, -1]
+        return float(np.sqrt(_zero_rounding(ends - 2 * self.gram[0, -1], ends)))
 
     @property
     def straightness(self) -> float:
@@ -269,7 +270,7 @@ CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
 """Functions that return the noise levels and values of each curve, by name."""
 
 
-def _zero_rounding(squares: Floats, terms: Floats | float) -> Floats:
+def _zero_rounding(squares: Floats | float, terms: Floats | float) -> Floats:
     """Set squares to 0 that are only rounding relative to the terms of their sums."""
     return np.where(squares > ROUNDING * terms, squares, 0.0)
 
@@ -284,6 +285,12 @@ def _angles(steps: Floats, lengths: Floats) -> Floats:
 
 def _midpoints(sigmas: Floats) -> Floats:
     return (sigmas[1:] + sigmas[:-1]) / 2
+
+
+def finite_values(values: Sequence[float]) -> Floats:
+    """Return the values that are finite: those of paths that have a metric."""
+    array = np.array(values, dtype=np.float64)
+    return array[np.isfinite(array)]
 
 
 def metric_value(path: Trajectory, metric: str) -> float:

@@ -1,12 +1,13 @@
 """Group modes of `wantui analyze`: means beside null models, and comparisons."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_table
 from wantui.cli.output import echo, print_columns, print_json, print_line
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_percent, format_percent_change
+from wantui.formatting import format_count, format_mean, format_percent, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -31,13 +32,11 @@ def print_groups(videos: "list[Video]", by: str, chosen_metrics: list[str] | Non
     for group, null in zip(groups, nulls, strict=True):
         for name in metrics:
             summary = summarise_group(group, name, null)
-            flow = (
-                f"{summary.gaussian_flow:.5g} ± {summary.gaussian_flow_deviation:.2g}"
-                if summary.gaussian_flow == summary.gaussian_flow
-                else ""
-            )
-            mean = f"{summary.mean:.5g} ± {summary.deviation:.2g}"
-            rows.append((group.name, str(summary.n), name, mean, f"{summary.random_walk:.5g}", flow))
+            has_flow = math.isfinite(summary.gaussian_flow)
+            flow = format_mean(summary.gaussian_flow, summary.gaussian_flow_deviation, 5) if has_flow else ""
+            walk = "-" if math.isnan(summary.random_walk) else f"{summary.random_walk:.5g}"
+            mean = format_mean(summary.mean, summary.deviation, 5)
+            rows.append((group.name, str(summary.n), name, mean, walk, flow))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *rows)
     for text in dict.fromkeys(null.description for null in nulls):
         echo(f"note: {text}", err=True)

@@ -19,7 +19,7 @@ from wantui.analysis.groups import Group, find_groupings, pool_groups
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_mean
 from wantui.tui.actions import bindings
 from wantui.tui.analysis_data import (
     AttentionLoaded,
@@ -63,8 +63,9 @@ def _format_name(row: Video | Group) -> str:
 def _format_metric(metric: str, row: Video | Group) -> str:
     """Return the metric of a video, or mean and standard deviation of a group."""
     if isinstance(row, Group):
-        return f"{row.mean(metric):.4g} ± {row.deviation(metric):.2g}"
-    return f"{row.value(metric):.5g}"
+        return format_mean(row.mean(metric), row.deviation(metric), 4)
+    value = row.value(metric)
+    return "-" if math.isnan(value) else f"{value:.5g}"
 
 
 class AnalysisScreen(BaseScreen):
