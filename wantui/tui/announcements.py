@@ -17,8 +17,8 @@ def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, n
     """Notify of new events.
 
     Args:
-        before: the news before.
-        new_events: events of the news that happened since the application was started.
+        before: previous snapshot.
+        new_events: events of the snapshot since the application started.
     """
     if snapshot.fault is not None and snapshot.fault != before.fault:  # the header has room for its beginning only
         app.notify(snapshot.fault, severity="error", title="queue", timeout=20)
