@@ -85,6 +85,7 @@ def made_up(
     return videos
 
 
+@pytest.mark.slow
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
     found = compare_groups(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
     (verdict,) = found.verdicts
@@ -386,6 +387,7 @@ def test_controls_count_among_the_settings_that_must_be_equal() -> None:
     assert control_settings(recipe, kinds) == {"bend": None}
 
 
+@pytest.mark.slow
 def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     # C12
     videos = made_up(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)

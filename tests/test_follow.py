@@ -187,5 +187,5 @@ def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, caps
         with pytest.raises(SystemExit):
             follow_module.report_end(queue, queue.find_batch("1"), False)
     said = capsys.readouterr().err
-    assert "is not a batch folder: it has neither batch.json" in said
+    assert "is not a batch folder: it has no batch.json" in said
     assert "--resume" not in said
