@@ -18,8 +18,10 @@ KILLS = {"client": 3, "worker": 3, "engine": 3}
 """Kills in each round."""
 VIDEOS = 6
 """Videos in each round."""
-OPTIONS = ("-t", "a red [circle|star] moving up", "--videos-per-variation", VIDEOS // 2, "--store-latents")
-OPTIONS += ("--set", "use_timestamp=false")
+OPTIONS = (
+    *("-t", "a red [circle|star] moving up", "--videos-per-variation", VIDEOS // 2, "--store-latents"),
+    *("--set", "use_timestamp=false"),
+)
 
 
 @pytest.fixture
