@@ -515,6 +515,55 @@ def test_merged_mappings_count_as_if_they_were_written_out() -> None:
     assert (settings.video_settings.fps, settings.video_settings.width) == (8, 32)
 
 
+def test_a_merged_mapping_does_not_move_the_line_of_an_error() -> None:
+    text = "model_settings:\n  steps: many\n  <<: {steps: 3, seed: 1}\n"
+    assert the_error(text).startswith("my.yaml:2: model_settings.steps: ")
+
+
+def test_the_first_of_several_merged_mappings_has_precedence() -> None:
+    text = "video_settings:\n  <<: [{fps: 8, width: 64}, {fps: 9, height: 32}]\n"
+    video = parse_config(text, "my.yaml").settings.video_settings
+    assert (video.fps, video.width, video.height) == (8, 64, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("model_settings: !override\n  steps: 5\n", "my.yaml:1: not valid YAML for a config: the tag !override"),
+        ("model_settings: !!python/object:os.x {steps: 5}\n", "the tag tag:yaml.org,2002:python/object:os.x is not"),
+        ("batch_name: x\nmodel_settings: {steps: !seq [5]}\n", "my.yaml:2: not valid YAML for a config: the tag !seq"),
+        ("!key batch_name: x\n", "the tag !key is not supported. Remove it"),
+        (
+            "video_settings:\n  <<: {fps: 8}\n  <<: {fps: 9}\n",
+            "my.yaml:3: not valid YAML for a config: << occurs twice",
+        ),
+        ("a: &a [*a]\n", "an alias contains itself"),
+        ("seed: 1\n---\nseed: 2\n", "my.yaml:2: not valid YAML: expected a single document in the stream, but found"),
+    ],
+)
+def test_yaml_structure_that_would_have_no_effect_is_refused(text: str, reason: str) -> None:
+    assert reason in the_error(text)
+
+
+def test_a_null_that_is_tagged_as_text_is_text() -> None:
+    assert parse_config("batch_name: !!str null\n", "my.yaml").settings.batch_name == "null"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "model_settings: [1]\n",
+            "my.yaml:1: model_settings: should be a section: keys and values below it, got ['1']",
+        ),
+        ("model_settings:\n  steps:\n", "my.yaml:2: model_settings.steps: has no value. Give one, or remove the key"),
+        ("prompt_settings: {negative_prompt: ~}\n", "prompt_settings.negative_prompt: has no value. Give one"),
+    ],
+)
+def test_errors_about_the_kind_of_a_value_say_what_to_write(text: str, message: str) -> None:
+    assert message in the_error(text)
+
+
 def test_an_unknown_key_names_this_version() -> None:
     assert f"; valid keys of wantui {__version__} here: model_id, " in the_error(
         "model_settings:\n  xylophone: 1\n"

@@ -4,7 +4,6 @@ YAML 1.1 guesses the type of an unquoted scalar: `042` is 34, `1:30` is 90, `no`
 and `wantui.config.values` converts the text to the declared type of the setting.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,9 @@ CORE_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )
 """Tags that YAML gives to scalars by itself; they are ignored in favour of the declared type of the setting."""
+TEXT_TAG, MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+COLLECTION_TAGS = frozenset(("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
+"""Tags that YAML gives to mappings and lists by itself."""
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 Key = tuple[str, ...]
@@ -91,6 +93,8 @@ def read_document(text: str, source: Path | str) -> Document:
     except PARSE_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
+        if reason.startswith("but ") and (context := getattr(error, "context", None)):
+            reason = f"{context}, {reason}"  # PyYAML splits this sentence
         raise _config_error(source, mark.line + 1 if mark else None, f"not valid YAML: {reason}") from None
 
 
@@ -138,7 +142,8 @@ def _check_bounds(text: str, source: Path | str) -> None:
 
 def _too_large_error(source: Path | str, line: int | None, is_too_deep: bool) -> ConfigError:
     if is_too_deep:
-        return _config_error(source, line, f"not valid YAML for a config: nested more than {MAX_DEPTH} levels deep")
+        reason = f"nested more than {MAX_DEPTH} levels deep, or an alias contains itself"
+        return _config_error(source, line, f"not valid YAML for a config: {reason}")
     return _config_error(source, line, f"too large for a config: more than {MAX_NODES:,} values, with aliases expanded")
 
 
@@ -164,23 +169,24 @@ class _NodeConverter:
         if isinstance(node, yaml.MappingNode):
             return self._convert_mapping(node, key, depth)
         if isinstance(node, yaml.SequenceNode):
+            self._check_tag(node, COLLECTION_TAGS)
             return [self._convert_node(item, key, depth + 1) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
         return self._convert_scalar(node)
 
     def _convert_mapping(self, node: yaml.MappingNode, parent: Key, depth: int = 0) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        values: dict[str, Any] = {}
+        self._check_tag(node, COLLECTION_TAGS)
+        # First, so that a key of the mapping itself keeps its own line.
+        values = self._convert_merged(node, parent, depth)
         seen_names: set[str] = set()
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _config_error(self.source, line, "not valid YAML for a config: a key that is not text")
-            self._count_node(key_node, depth)
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                for mapping in self._iterate_merged(value_node, parent, depth):
-                    merged = mapping | merged  # the first one wins
+            if key_node.tag == MERGE_TAG:
                 continue
+            self._count_node(key_node, depth)
+            self._check_tag(key_node, CORE_TAGS)
             name = str(key_node.value)
             key = (*parent, name)
             if name in seen_names:
@@ -188,23 +194,34 @@ class _NodeConverter:
             seen_names.add(name)
             self.lines[key] = line
             values[name] = self._convert_node(value_node, key, depth + 1)
-        return merged | values
+        return values
 
-    def _iterate_merged(self, node: yaml.Node, parent: Key, depth: int) -> Iterator[dict[str, Any]]:
-        """Yield the mapping after `<<:`, or each mapping of the list after it."""
-        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if not isinstance(item, yaml.MappingNode):
-                raise _config_error(
-                    self.source, item.start_mark.line + 1, "not valid YAML: << is not followed by a mapping"
-                )
-            self._count_node(item, depth)
-            yield self._convert_mapping(item, parent, depth + 1)
+    def _convert_merged(self, node: yaml.MappingNode, parent: Key, depth: int) -> dict[str, Any]:
+        """Return the values after `<<:`, a mapping or a list of mappings, of which the first has precedence."""
+        pairs = [pair for pair in node.value if pair[0].tag == MERGE_TAG]
+        if len(pairs) > 1:
+            reason = "<< occurs twice in a mapping; write <<: [*first, *second]"
+            raise _config_error(self.source, pairs[1][0].start_mark.line + 1, f"not valid YAML for a config: {reason}")
+        values: dict[str, Any] = {}
+        for _, merged in pairs:
+            for item in reversed(merged.value if isinstance(merged, yaml.SequenceNode) else [merged]):
+                if not isinstance(item, yaml.MappingNode):
+                    line = item.start_mark.line + 1
+                    raise _config_error(self.source, line, "not valid YAML: << is not followed by a mapping")
+                self._count_node(item, depth)
+                values |= self._convert_mapping(item, parent, depth + 1)
+        return values
 
     def _convert_scalar(self, node: yaml.ScalarNode) -> Scalar:
-        if node.tag not in CORE_TAGS:
-            reason = f"not valid YAML for a config: the tag {node.tag} is not supported"
+        self._check_tag(node, CORE_TAGS)
+        text = str(node.value)
+        # An explicit tag of text, as in `!!str null`, is the only way in which a plain null gets it.
+        return Scalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULLS))
+
+    def _check_tag(self, node: yaml.Node, supported: frozenset[str]) -> None:
+        if node.tag not in supported:
+            reason = f"not valid YAML for a config: the tag {node.tag} is not supported. Remove it"
             raise _config_error(self.source, node.start_mark.line + 1, reason)
-        return Scalar(str(node.value), node.style is not None and node.style != "")
 
     def _count_node(self, node: yaml.Node, depth: int) -> None:
         self.nodes += 1

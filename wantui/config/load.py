@@ -248,6 +248,12 @@ class _ConfigReader:
             return self.make_problem(key, f"unknown key{_suggest_key(key)}")
         if details["type"] == "value_error":
             return self.make_problem(key, shorten_text(str(details["ctx"]["error"])))
+        if details["type"] == "model_type":
+            words = "should be a section: keys and values below it"
+            return self.make_problem(key, f"{words}, got {_REPR.repr(details['input'])}")
+        if details["input"] is None:
+            words = "has no value. Give one, or remove the key to use the default"
+            return self.make_problem(key, words)
         words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
         if details["type"] == "string_pattern_mismatch":
             words = PATTERNS.get(details["ctx"]["pattern"], words)
