@@ -488,6 +488,23 @@ def test_configs_with_other_values_than_numbers_are_refused_by_name(
         read_directory(folder)
 
 
+@pytest.mark.parametrize("part", ["vae", "transformer"])
+def test_a_part_without_a_class_is_refused_by_name(copy: Callable[..., Path], part: str) -> None:
+    folder = copy()
+    configure(folder / "model_index.json", **{part: []})
+    with pytest.raises(UnknownModelError, match=f"its {part} is a part without a class, but that of a Wan model is a"):
+        read_directory(folder)
+
+
+def test_names_in_an_index_that_no_file_can_have_are_missing_files(copy: Callable[..., Path]) -> None:
+    folder, name = copy(), "x" * 300
+    index = {"metadata": {}, "weight_map": {"a": name}}
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    configure(folder / "model_index.json", **{name: ["diffusers", "X"]})
+    assert Path("vae/config.json") in parts.list_part_files(folder)
+    refused(folder, f"its transformer lacks {name}, which diffusion_pytorch_model.safetensors.index.json names")
+
+
 def test_special_files_in_a_model_do_not_block(copy: Callable[..., Path]) -> None:
     folder = copy()
     os.mkfifo(folder / "vae" / "more.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wantui.errors import UserError
+from wantui.formatting import shorten_text
 from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
 from wantui.models.parts import PartError, check_tokenizer
@@ -205,14 +206,15 @@ def read_directory(directory: Path) -> WanModel:
     index = _read_json(directory / "model_index.json")
     if index.get("_class_name") != "WanPipeline":
         raise UnknownModelError(
-            f"cannot use {directory}: it contains a {index.get('_class_name', 'model of another kind')}, "
-            "not a WanPipeline"
+            f"cannot use {directory}: it contains a "
+            f"{shorten_text(str(index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
         )
     for part, part_class in PART_CLASSES.items():
         component = index.get(part)
         if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
+            found = shorten_text(str(component[-1])) if component else "part without a class"
             raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {component[-1]}, but that of a Wan model is a {part_class}"
+                f"cannot use {directory}: its {part} is a {found}, but that of a Wan model is a {part_class}"
             )
     _check_transformers(directory, index)
     try:

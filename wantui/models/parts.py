@@ -1,5 +1,6 @@
 """Find and check the files of a model's parts. Never imports torch."""
 
+import os
 import reprlib
 from collections.abc import Collection
 from contextlib import suppress
@@ -90,7 +91,7 @@ def list_part_files(folder: Path) -> list[Path]:
         libraries = {}
     for name in {*PART_NAMES, *libraries}:
         if (
-            Path(name).name != name or not (folder / name).is_dir()
+            Path(name).name != name or not os.path.isdir(folder / name)  # noqa: PTH112 -- as in find_weight_files
         ):  # the index must not name a path outside of the folder
             continue
         part = (folder / name).resolve()
@@ -128,7 +129,8 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise PartError(f"{path} names {outside[0]}, which is outside of the folder")
     files = [path.parent / name for name in names]
-    if missing := [file.name for file in files if not file.is_file()]:
+    # Not Path.is_file, which raises for a name that is too long.
+    if missing := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
         raise PartError(f"its {part_label(part)} lacks {', '.join(missing)}, which {path.name} names")
     if is_loaded and not isinstance(index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which {library} requires. Copy it again")
