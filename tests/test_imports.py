@@ -46,6 +46,7 @@ def loaded_by(code: str) -> set[str]:
         "wantui.batches.eta",
         "wantui.models.tokenizer",
         "wantui.models.catalogue",
+        "wantui.models.nano.attributes",
         "wantui.models.nano.world",
         "wantui.cli",
         "wantui.cli.run",
@@ -72,6 +73,10 @@ def test_everything_but_generation_and_engine_is_imported_without_torch(package:
 @pytest.mark.parametrize("screen", ["compose", "queue", "monitor", "library", "analysis"])
 def test_screens_are_imported_without_torch(screen: str) -> None:
     assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app") & HEAVY
+
+
+def test_the_first_screen_is_imported_without_numpy() -> None:
+    assert not loaded_by("import wantui.tui.app, wantui.tui.screens.compose") & {"numpy", "scipy", "PIL"}
 
 
 @pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.worker.process", "wantui.batches.rerun"])

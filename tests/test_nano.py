@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan, WanPipeline
 from scipy.stats import norm
 
 from wantui.models.nano import WEIGHTS
+from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPE_FREQUENCIES, SHAPES
 from wantui.models.nano.autoencoder import build_autoencoder, decode_clip, enable_whole_clip, encode_clip, train_decoder
 from wantui.models.nano.judge import detect_motion, detect_shape, find_object_pixels, judge_clip
 from wantui.models.nano.muon import orthogonalise
@@ -31,16 +32,7 @@ from wantui.models.nano.transformer import (
     embed_text,
     predict_velocity,
 )
-from wantui.models.nano.world import (
-    BACKGROUNDS,
-    COLOURS,
-    MOTIONS,
-    SHAPE_FREQUENCIES,
-    SHAPES,
-    is_held_out,
-    sample_scenes,
-    write_captions,
-)
+from wantui.models.nano.world import is_held_out, sample_scenes, write_captions
 
 pytestmark = pytest.mark.torch
 

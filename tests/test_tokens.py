@@ -15,7 +15,8 @@ from wantui.config import load_config
 from wantui.generation.denoise import prepare
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.nano.world import WORDS, sample_scenes, write_captions
+from wantui.models.nano.attributes import WORDS
+from wantui.models.nano.world import sample_scenes, write_captions
 from wantui.models.tokenizer import find_tokenizer_file, token_ids, token_texts
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template

@@ -39,7 +39,7 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
-from wantui.models.nano.world import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
+from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
 from wantui.planning import Recipe, plan_batch
 from wantui.storage.attention_maps import open_attention_maps
 from wantui.storage.background_writer import BackgroundWriter

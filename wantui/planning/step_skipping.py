@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning.recipe import Recipe
 from wantui.schedule import model_evaluations, noise_levels
@@ -45,6 +43,8 @@ def _count_by_magnitudes(magnitudes: Magnitudes, sampler: str, steps: int, flow_
 
 def magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
     """Return the ratio of the magnitude at each noise level to the preceding one; 1 for the first."""
+    import numpy as np
+
     levels, values = zip(*reversed(magnitudes), strict=True)
     logarithms = np.interp(sigmas, levels, values)
     return [1.0, *(math.exp(change) for change in np.diff(logarithms))]

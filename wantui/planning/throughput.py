@@ -6,10 +6,10 @@ blocks of several sizes and fits the three costs by least squares. The time to s
 bound for the time of a small block.
 """
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
@@ -71,7 +71,8 @@ class Throughput:
 
     def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Predict the seconds of one block."""
-        return max(self.launch, float(np.dot(_cost_terms(dim, feed_forward, tokens), self._coefficients)))
+        terms = _cost_terms(dim, feed_forward, tokens)
+        return max(self.launch, math.fsum(map(operator.mul, terms, self._coefficients)))
 
     @property
     def _coefficients(self) -> tuple[float, float, float]:
@@ -140,6 +141,7 @@ def fit_throughput(
     Args:
         streamed: extra seconds per block, and seconds per byte, of blocks streamed from host memory.
     """
+    import numpy as np
     from scipy.optimize import nnls
 
     terms = np.array([_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.nano.world import WORDS
+from wantui.models.nano.attributes import WORDS
 from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, find_tokenizer_file, has_tokens_for, token_ids
 from wantui.prompts import Variation
 

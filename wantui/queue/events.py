@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-_config = ConfigDict(extra="ignore")
+_config = ConfigDict(extra="ignore", defer_build=True)  # the validators of a kind are built at its first event
 OptionalFloat = float | None
 
 

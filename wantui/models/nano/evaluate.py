@@ -17,18 +17,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from wantui.models.nano import WEIGHTS
+from wantui.models.nano.attributes import SHAPE_FREQUENCIES, SHAPES
 from wantui.models.nano.autoencoder import downsample_to_latents
 from wantui.models.nano.judge import VISIBLE_PIXELS, detect_shape, find_object_pixels, judge_clip
 from wantui.models.nano.render import compute_cell_coverage, render, to_vae_range
-from wantui.models.nano.world import (
-    CLIP_FRAMES,
-    CLIP_SIZE,
-    SHAPE_FREQUENCIES,
-    SHAPES,
-    Scenes,
-    sample_scenes,
-    write_captions,
-)
+from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes, sample_scenes, write_captions
 
 BATCH_SIZE = 16
 FIRST_SEED = 1_000_000

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
 from wantui.models.nano.render import pixel_grid, signed_distance
-from wantui.models.nano.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Scenes
+from wantui.models.nano.world import Scenes
 
 BACKGROUND_TOLERANCE = 0.12
 """Maximum error of a channel of the background colour, as a fraction of full brightness."""

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wantui.models.nano.world import BACKGROUNDS, CLIP_FRAMES, CLIP_SIZE, COLOURS, SHAPES, Scenes
+from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, SHAPES
+from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes
 
 EDGE_SHARPNESS = 1.6
 """Change of the sigmoid's argument per pixel at the soft edge of an object."""

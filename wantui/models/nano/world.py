@@ -10,22 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPE_FREQUENCIES = {"circle": 0.45, "square": 0.25, "triangle": 0.14, "star": 0.08, "cross": 0.05, "ring": 0.03}
-COLOURS = {
-    "red": (0.90, 0.10, 0.10),
-    "green": (0.10, 0.75, 0.20),
-    "blue": (0.15, 0.25, 0.95),
-    "yellow": (0.95, 0.85, 0.10),
-    "purple": (0.60, 0.20, 0.80),
-    "white": (0.95, 0.95, 0.95),
-}
-BACKGROUNDS = {"dark": (0.05, 0.05, 0.08), "grey": (0.45, 0.45, 0.45), "sandy": (0.75, 0.65, 0.45)}
-SIZES = {"small": 0.18, "large": 0.33}
-MOTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}
-SHAPES = tuple(SHAPE_FREQUENCIES)
-OTHER_WORDS = ("shape", "moving", "staying", "background", "a", "and", "over")
-WORDS = (*SHAPES, *COLOURS, *SIZES, *MOTIONS, *BACKGROUNDS, *OTHER_WORDS)
-"""All words of the captions."""
+from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPE_FREQUENCIES, SHAPES, SIZES
 
 TWO_OBJECT_FRACTION = 0.35
 """Fraction of the scenes with two objects."""
