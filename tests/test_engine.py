@@ -376,7 +376,7 @@ def test_engine_of_another_environment_is_reported_with_the_differences(
     assert "has another environment: HF_HOME is /first there and /second here." in err
     assert "HF_TOKEN is set (" in err
     assert "hf_second" not in err
-    assert "wantui engine stop, then start it again from here" in err
+    assert "wantui engine stop, then start the engine from here" in err
     machine.call("engine", "stop")
     _, _, err = machine.call("engine", "start")
     assert "environment" not in err

@@ -173,7 +173,7 @@ def test_missing_files_of_a_cached_model_are_named_offline(cached: Path, monkeyp
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("{tensor}.scale_weight", r"ignore: these are scales of 8-bit weights, as ComfyUI stores them\. Use files in"),
+        ("{tensor}.scale_weight", r"ignore: these are scales of 8-bit weights in ComfyUI's format\. Use files in"),
         ("scaled_fp8", "these are scales of 8-bit weights"),
         ("{tensor}.lora_A.weight", "these are of a LoRA. Merge it"),
         ("something.else", "which the model would ignore"),

@@ -414,7 +414,7 @@ def test_missing_kernel_requirements_are_reported_before_loading(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
-    with pytest.raises(LoadError, match=r"attention by _flash_3 the quickest here, but .*`wantui bench` again"):
+    with pytest.raises(LoadError, match=r"chose the attention kernel _flash_3, but .*`wantui bench` again"):
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused", attention="_flash_3")
     monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
     with pytest.raises(
@@ -577,7 +577,7 @@ def test_deleted_embeddings_are_encoded_again(kept: Path) -> None:
 def test_unwritable_embedding_store_is_reported_with_a_remedy(kept: Path) -> None:
     kept.parent.mkdir(parents=True)
     kept.write_text("not a folder")
-    with pytest.raises(LoadError, match=r"cannot be kept in .*embeddings.*set XDG_CACHE_HOME"):
+    with pytest.raises(LoadError, match=r"cannot store text embeddings in .*embeddings.*set XDG_CACHE_HOME"):
         Embeddings(NANO, None, "float32", CPU).encode(["a"])
 
 
