@@ -28,7 +28,13 @@ class Picture:
             yield Segment.line()
 
 
-class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, ModalScreen[object] if TYPE_CHECKING else object):  # type: ignore[misc]
+if TYPE_CHECKING:
+    _Base = ModalScreen[object]
+else:
+    _Base = object
+
+
+class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, _Base):
     """A modal screen over a picture of the screen below.
 
     Textual draws the screens below a translucent one on every update of either, the whole terminal each time: up to

@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING, Any
 from textual.await_complete import AwaitComplete
 from textual.screen import Screen
 
+if TYPE_CHECKING:
+    _Base = Screen[Any]
+else:
+    _Base = object
 
-class DismissOnceMixin(Screen[Any] if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class DismissOnceMixin(_Base):
     """A dialog that takes the first answer only; a plain class.
 
     Keys that come quickly can answer twice before the dialog is gone: enter on a button and then n, say. Textual fails

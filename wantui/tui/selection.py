@@ -6,8 +6,13 @@ from textual.geometry import Offset
 from textual.screen import Screen
 from textual.widget import Widget
 
+if TYPE_CHECKING:
+    _Base = Screen[object]
+else:
+    _Base = object
 
-class SafeSelectionMixin(Screen[object] if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class SafeSelectionMixin(_Base):
     """A screen on which a click never begins a selection in a widget without a parent; a plain class.
 
     A toast that has just been removed is under the mouse until the screen is drawn again. Textual asks the parent of

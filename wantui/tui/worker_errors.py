@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 from textual.dom import DOMNode
 from textual.worker import Worker, WorkerState
 
+if TYPE_CHECKING:
+    _Base = DOMNode
+else:
+    _Base = object
 
-class ReportsWorkerErrors(DOMNode if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class ReportsWorkerErrors(_Base):
     """Everything that starts workers with `exit_on_error=False`; a plain class, see `LineInputMixin`."""
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:

@@ -14,7 +14,13 @@ def join_lines(text: str) -> str:
     return " ".join(line for line in text.splitlines() if line.strip())
 
 
-class LineInputMixin(PrintableLinesMixin, Input if TYPE_CHECKING else object):  # type: ignore[misc]
+if TYPE_CHECKING:
+    _Base = Input
+else:
+    _Base = object
+
+
+class LineInputMixin(PrintableLinesMixin, _Base):
     """Behaviour common to all inputs of the application; a plain class, since Textual looks up styles by the first base
     only."""
 

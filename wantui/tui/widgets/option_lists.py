@@ -5,8 +5,13 @@ from typing import TYPE_CHECKING
 from textual.command import CommandList
 from textual.widgets import OptionList, SelectionList
 
+if TYPE_CHECKING:
+    _Base = OptionList
+else:
+    _Base = object
 
-class PagingMixin(OptionList if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class PagingMixin(_Base):
     """An option list that does not page where no line of it is shown, as in a very low terminal; a plain class.
 
     Textual looks for the line of the highlighted option, and has none as long as the list has no room.
@@ -15,12 +20,12 @@ class PagingMixin(OptionList if TYPE_CHECKING else object):  # type: ignore[misc
     def action_page_up(self) -> None:
         """Move one page up."""
         if self.scrollable_content_region:
-            super().action_page_up()
+            super().action_page_up()  # type: ignore[no-untyped-call]
 
     def action_page_down(self) -> None:
         """Move one page down."""
         if self.scrollable_content_region:
-            super().action_page_down()
+            super().action_page_down()  # type: ignore[no-untyped-call]
 
 
 class PagedOptionList(PagingMixin, OptionList):

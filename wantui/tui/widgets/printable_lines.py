@@ -8,8 +8,13 @@ from textual.widget import Widget
 
 from wantui.formatting import UNPRINTABLE
 
+if TYPE_CHECKING:
+    _Base = Widget
+else:
+    _Base = object
 
-class PrintableLinesMixin(Widget if TYPE_CHECKING else object):  # type: ignore[misc]
+
+class PrintableLinesMixin(_Base):
     """Leaves out of what is drawn, not of what is edited, each character that a terminal would obey.
 
     Such characters have no width, so that everything else stays where it is. A plain class: see `LineInputMixin`.
