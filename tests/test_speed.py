@@ -46,17 +46,17 @@ def recipe_of(speed: str, **changes: object) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def test_exact_is_the_stock_pipeline_to_the_bit_on_a_cpu() -> None:
+def test_fused_speed_equals_the_diffusers_pipeline_bit_for_bit_on_a_cpu() -> None:
     recipe = recipe_of("fused", steps=4)
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed=recipe.speed)
     assert torch.equal(latents_of(pipeline, recipe), stock(pipeline, recipe, "latent"))
 
 
-def test_exact_is_the_speed_where_none_is_chosen() -> None:
+def test_default_speed_is_fused() -> None:
     assert preview_batch(load_config("nano"), "a circle").first.speed == "fused"
 
 
-def test_blocks_are_fused_on_a_gpu_where_they_are_there_as_a_whole() -> None:
+def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> None:
     model = find_model("wan2.1-1.3b")
     fused = [plan.slug for plan in PLANS if can_fuse_blocks(model, plan, "fused", "full")]
     assert fused == [plan.slug for plan in PLANS if plan.transformer != "sequential"]
@@ -73,7 +73,7 @@ def exact_latents() -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
-def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after_another(
+def test_cached_video_approximates_the_fused_video_and_is_reproducible(
     exact_latents: torch.Tensor, calibrated: bool, share: float, most: float
 ) -> None:
     cached = recipe_of("cached", steps=30)
@@ -96,7 +96,7 @@ def test_a_video_that_leaves_blocks_out_is_near_the_exact_one_and_the_same_after
 
 @pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun"])
 @pytest.mark.parametrize("steps", [3, 12, 30])
-def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, steps: int) -> None:
+def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps: int) -> None:
     recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
     levels = noise_levels(sampler, steps, recipe.flow_shift)
@@ -111,7 +111,7 @@ def test_how_much_a_calibrated_video_computes_is_known_before(sampler: str, step
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
+def test_cache_memory_is_freed_after_each_video(calibrated: bool) -> None:
     pipeline, recipe = load_pipeline(NANO, None, "float32", CPU), recipe_of("cached")
     recipe = recipe.model_copy(update={"magnitudes": recipe.magnitudes if calibrated else ()})
     gc.disable()  # Python looks for cycles when there are many objects, however much they hold
@@ -125,7 +125,7 @@ def test_what_a_cache_holds_is_freed_with_its_video(calibrated: bool) -> None:
         gc.enable()
 
 
-def test_the_first_of_two_transformers_leaves_no_cache_to_the_second(tiny_models: dict[str, WanModel]) -> None:
+def test_cache_of_the_first_transformer_is_freed_before_the_second_runs(tiny_models: dict[str, WanModel]) -> None:
     model = tiny_models["a14b"]
     pipeline = load_pipeline(model, None, "float32", CPU)
     recipe = recipe_for(model, steps=6, speed="cached")
@@ -147,7 +147,7 @@ def _held_by_cache(transformer: Any) -> int:
     return found
 
 
-def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
+def test_cached_speed_with_captures_is_refused_unless_forced() -> None:
     asked = ["model_settings.speed=cached", "latent_analysis_settings.store_latents=true"]
     outline = preview_batch(load_config("nano", asked), "a circle")
     assert any("cached skips blocks" in refusal for refusal in outline.refusals)
@@ -156,7 +156,7 @@ def test_fast_is_refused_with_captures_unless_that_is_forced() -> None:
     assert forced.first.capture.geometry
 
 
-def test_a_fast_video_says_so_and_has_no_trajectory(wantui: Wantui, small: list[str]) -> None:
+def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, "--set", "model_settings.speed=cached")
     assert result.code == 0, result.err
     folder = batch(result)
@@ -170,7 +170,7 @@ def test_a_fast_video_says_so_and_has_no_trajectory(wantui: Wantui, small: list[
 # What is left out.
 
 
-def test_the_ratios_of_any_schedule_follow_from_the_magnitudes() -> None:
+def test_magnitude_ratios_follow_from_magnitudes_for_any_schedule() -> None:
     magnitudes = tuple((level, math.log(0.2 + level)) for level in np.linspace(1, 0, 400))
     sigmas = (1.0, 0.9, 0.9, 0.4, 0.05)
     found = magnitude_ratios(magnitudes, sigmas)
@@ -178,7 +178,7 @@ def test_the_ratios_of_any_schedule_follow_from_the_magnitudes() -> None:
     assert found[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
 
 
-def test_magnitudes_are_the_ratios_of_what_the_blocks_add(tiny_models: dict[str, WanModel]) -> None:
+def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str, WanModel]) -> None:
     model = tiny_models["wan2.1"]
     pipeline, recipe = load_pipeline(model, None, "float32", CPU), recipe_for(model, steps=3)
     inputs: list[torch.Tensor] = []
@@ -197,13 +197,13 @@ def test_magnitudes_are_the_ratios_of_what_the_blocks_add(tiny_models: dict[str,
     assert levels[-1] == 0
 
 
-def test_what_comes_with_wantui_was_measured_of_the_nano_that_comes_with_it() -> None:
+def test_bundled_magnitudes_match_the_bundled_nano() -> None:
     assert json.loads(NANO_MAGNITUDES.read_text())["revision"] == fingerprint(Path(NANO.location))
     assert recipe_of("cached").magnitudes
     assert not recipe_of("fused").magnitudes
 
 
-def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
+def test_cached_videos_use_the_stored_calibration_of_their_model(
     wantui: Wantui, tiny_models: dict[str, WanModel], small: list[str]
 ) -> None:
     asked = [*small, "--set", "model_settings.speed=cached", "--set", "model_settings.sampler=heun", "-t", "a star"]
@@ -219,7 +219,7 @@ def test_a_model_is_calibrated_once_and_its_fast_videos_go_by_it(
     assert after["warnings"] == []
 
 
-def test_magnitudes_that_cannot_be_kept_are_said_so(wantui: Wantui, tmp_path: Path, small: list[str]) -> None:
+def test_unwritable_calibration_file_is_reported(wantui: Wantui, tmp_path: Path, small: list[str]) -> None:
     (tmp_path / "file").write_text("")
     result = wantui("models", "calibrate", "-t", "a star", *small, "--output", tmp_path / "file" / "m.json")
     assert result.code == 2
@@ -228,7 +228,7 @@ def test_magnitudes_that_cannot_be_kept_are_said_so(wantui: Wantui, tmp_path: Pa
     assert f"cannot write {tmp_path}: it is a folder" in folder.err  # before 50 steps are made
 
 
-def test_a_model_with_two_transformers_is_not_calibrated(
+def test_calibrating_a_model_with_two_transformers_is_refused(
     wantui: Wantui, tiny_models: dict[str, WanModel], small: list[str]
 ) -> None:
     two = ["--set", f"model_settings.model_id={tiny_models['a14b'].location}"]
@@ -238,9 +238,7 @@ def test_a_model_with_two_transformers_is_not_calibrated(
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
-def test_a_cache_lays_itself_around_blocks_that_are_fused(
-    tiny_models: dict[str, WanModel], magnitudes: Magnitudes
-) -> None:
+def test_step_cache_works_with_fused_blocks(tiny_models: dict[str, WanModel], magnitudes: Magnitudes) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = recipe_for(tiny_models["wan2.1"], steps=4, speed="cached", magnitudes=magnitudes)
     wanted = latents_of(pipeline, recipe)
@@ -269,7 +267,7 @@ def fused(unfused: WanTransformer3DModel) -> WanTransformer3DModel:
     return transformer
 
 
-def test_a_fused_product_is_the_linear_layer() -> None:
+def test_fused_linear_functions_equal_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(*s, generator=generator).double() for s in ((2, 5, 8), (7, 8), (7,)))
     expected = F.linear(hidden, weight, bias)
@@ -278,7 +276,7 @@ def test_a_fused_product_is_the_linear_layer() -> None:
     assert torch.allclose(linear_gelu(hidden, weight, bias), F.gelu(expected, approximate="tanh"), atol=5e-4)
 
 
-def test_a_transformer_with_fused_products_gives_the_same_and_holds_no_weight_twice(
+def test_fused_transformer_matches_the_unfused_one_without_extra_parameters(
     unfused: WanTransformer3DModel, fused: WanTransformer3DModel
 ) -> None:
     inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 512, 16))
@@ -291,9 +289,7 @@ def test_a_transformer_with_fused_products_gives_the_same_and_holds_no_weight_tw
     assert [is_fused(each) for each in (unfused, fused)] == [False, True]
 
 
-def test_norms_that_are_fused_are_those_of_the_block(
-    fused: WanTransformer3DModel, unfused: WanTransformer3DModel
-) -> None:
+def test_fused_norms_match_the_norms_of_the_block(fused: WanTransformer3DModel, unfused: WanTransformer3DModel) -> None:
     inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), text(7))
     with torch.no_grad():
         wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
@@ -301,7 +297,7 @@ def test_norms_that_are_fused_are_those_of_the_block(
     assert fused.blocks[0].forward.__func__ is fused_block.forward
 
 
-def test_blocks_without_a_norm_before_the_text_are_fused_but_for_their_norms() -> None:
+def test_blocks_without_cross_attention_norm_are_fused_except_for_their_norms() -> None:
     torch.manual_seed(0)
     sizes = {"num_attention_heads": 2, "attention_head_dim": 24, "num_layers": 2, "ffn_dim": 64, "text_dim": 16}
     transformer = WanTransformer3DModel(**sizes, cross_attn_norm=False).eval()
@@ -313,7 +309,7 @@ def test_blocks_without_a_norm_before_the_text_are_fused_but_for_their_norms() -
     assert transformer.blocks[0].forward.__func__ is not fused_block.forward
 
 
-def test_of_a_timestep_that_all_places_share_one_is_embedded_where_blocks_are_fused(
+def test_fused_blocks_embed_a_timestep_shared_by_all_tokens_once(
     tiny_models: dict[str, WanModel],
 ) -> None:
     model = tiny_models["5b"]
@@ -340,9 +336,7 @@ def text(words: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("words", [7, 300, 512])
-def test_passes_that_have_something_in_common_give_what_each_gives_alone(
-    fused: WanTransformer3DModel, words: int
-) -> None:
+def test_passes_sharing_a_cache_equal_separate_passes(fused: WanTransformer3DModel, words: int) -> None:
     latents, texts = torch.randn(2, 1, 16, 3, 8, 8), {"cond": text(words), "uncond": text(1)}
     passes = PassCache()
     with torch.no_grad():
@@ -355,7 +349,7 @@ def test_passes_that_have_something_in_common_give_what_each_gives_alone(
                     assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
 
 
-def test_of_a_text_only_what_is_attended_to_is_kept() -> None:
+def test_merged_padding_stores_each_distinct_key_once() -> None:
     both = torch.randn(1, 512, 3, 16)
     both[:, 7:] = both[:, 7:8]
     kept = merge_padding(both[..., :8].contiguous(), both[..., 8:])
@@ -367,7 +361,7 @@ def test_of_a_text_only_what_is_attended_to_is_kept() -> None:
     assert merge_padding(torch.randn(1, 512, 3, 8), torch.randn(1, 512, 3, 8)) is None
 
 
-def test_nothing_is_kept_after_a_video() -> None:
+def test_pass_cache_is_empty_after_a_video() -> None:
     pipeline = load_pipeline(NANO, None, "float32", CPU)
     fuse_blocks(pipeline.transformer)
     start = prepare(pipeline, recipe_of("fused", steps=2))
@@ -376,7 +370,7 @@ def test_nothing_is_kept_after_a_video() -> None:
     assert start.passes._step.attended is None
 
 
-def test_the_first_self_attention_is_computed_once_a_step_and_a_texts_keys_once_a_video(
+def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = dict.fromkeys(("norm_rotary", "merge_padding"), 0)

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from harness_engine import WANTUI, Machine, assert_equal_to_the_bit, kill
 
-pytestmark = pytest.mark.processes
-
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 CUTS = 10
 
-pytestmark = pytest.mark.skipif(SSHD is None, reason="no OpenSSH server is installed")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(SSHD is None, reason="no OpenSSH server is installed"),
+]
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def local_port(process: int) -> int:
     return 0
 
 
-def test_a_batch_over_ssh_survives_ten_cuts_of_the_connection(connect: list[str], tmp_path: Path) -> None:
+def test_batch_over_ssh_survives_ten_dropped_connections(connect: list[str], tmp_path: Path) -> None:
     machine = Machine(tmp_path / "work")
     here = f"cd {machine.root} && export XDG_STATE_HOME={os.environ['XDG_STATE_HOME']} OMP_NUM_THREADS=1 && "
     options = ["-t", "a red [circle|star] moving up", "--videos-per-variation", "6", "--store-latents"]

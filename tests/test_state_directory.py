@@ -43,7 +43,7 @@ def mounts(*lines: bytes) -> bytes:
         (b"/plain", "/plain/x"),
     ],
 )
-def test_network_mounts_are_known_whatever_their_names(
+def test_network_mounts_are_detected_whatever_their_names(
     mounted: bytes, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # A12
     table = tmp_path / "mountinfo"
@@ -53,13 +53,13 @@ def test_network_mounts_are_known_whatever_their_names(
     assert file_system_type(Path("/home")) == "ext4"
 
 
-def test_without_a_mount_table_the_file_system_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_type_is_unknown_without_a_mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "MOUNT_TABLE", tmp_path / "none")
     assert file_system_type(tmp_path) == "unknown"
 
 
 @pytest.mark.parametrize("planted", ["link", "file"])
-def test_what_is_planted_in_the_place_of_the_fallback_is_refused_and_left_as_it_is(
+def test_planted_fallback_directory_is_refused_and_left_unchanged(
     planted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # R10
     local, victim = tmp_path / "local", tmp_path / "victim"
@@ -79,7 +79,7 @@ def test_what_is_planted_in_the_place_of_the_fallback_is_refused_and_left_as_it_
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
-def test_a_fallback_that_belongs_to_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fallback_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / f"wantui-{os.getuid()}"
     own.mkdir(mode=0o777)
     os.chown(own, 65534, 65534)
@@ -89,7 +89,7 @@ def test_a_fallback_that_belongs_to_another_user_is_refused(tmp_path: Path, monk
         find_state_directory()
 
 
-def test_a_link_to_another_disk_that_a_user_has_made_is_followed(tmp_path: Path) -> None:
+def test_user_link_to_another_disk_is_followed(tmp_path: Path) -> None:
     target = tmp_path / "disk"
     target.mkdir()
     directory = find_state_directory().directory
@@ -140,7 +140,7 @@ wantui.cli.main(sys.argv[3:])
         ("unset", ["doctor"]),
     ],
 )
-def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(
+def test_user_without_name_or_home_gets_a_local_fallback_directory(
     home: str, command: list[str], tmp_path: Path
 ) -> None:  # B7
     import shutil
@@ -166,7 +166,7 @@ def test_a_user_without_a_name_and_a_home_gets_a_folder_in_var_tmp(
         shutil.rmtree(local)
 
 
-def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty(tmp_path: Path) -> None:  # C15
+def test_empty_queue_reports_unfinished_queue_of_another_host_name(tmp_path: Path) -> None:  # C15
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     (tmp_path / "damaged").mkdir()
@@ -184,7 +184,7 @@ def test_the_queue_of_another_host_name_is_pointed_to_while_the_own_one_is_empty
     assert open_queue(StateDirectory(tmp_path / "new"))[1] == []  # nothing is left to make there
 
 
-def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_before(tmp_path: Path) -> None:  # R8
+def test_republished_engine_info_replaces_longer_earlier_info(tmp_path: Path) -> None:  # R8
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
     assert engine_process(tmp_path) == os.getpid()  # before it is ready
@@ -202,7 +202,7 @@ def test_an_engine_that_publishes_itself_again_is_found_whatever_it_published_be
 @pytest.mark.torch
 @pytest.mark.parametrize("call", ["flock", "lockf"])
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
-def test_a_state_directory_without_locks_is_a_sentence(
+def test_state_directory_without_file_locks_is_an_error_message(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str, number: int
 ) -> None:
     def refuse(*_: object) -> None:
@@ -219,7 +219,7 @@ def test_a_state_directory_without_locks_is_a_sentence(
     )
 
 
-def test_an_engine_of_another_container_is_sent_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
     signals: list[int] = []

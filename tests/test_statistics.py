@@ -32,7 +32,7 @@ from wantui.analysis.statistics import (
 )
 
 
-def test_a_sign_flip_test_of_few_pairs_is_exact() -> None:
+def test_sign_flip_test_of_few_pairs_is_exact() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4])
     means = [abs(np.dot(flips, differences)) for flips in itertools.product((1, -1), repeat=6)]
     assert sign_flip_test(differences) == np.mean(np.array(means) >= abs(differences.sum()) - 1e-12)
@@ -41,17 +41,17 @@ def test_a_sign_flip_test_of_few_pairs_is_exact() -> None:
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5, 0.0625), (6, 0.03125), (7, 0.015625), (8, 0.0078125)])
-def test_the_smallest_p_of_so_many_pairs_is_known_beforehand(n: int, expected: float) -> None:
+def test_min_attainable_p_equals_the_smallest_sign_flip_p(n: int, expected: float) -> None:
     assert min_attainable_p(n) == expected
     assert sign_flip_test(np.arange(1.0, n + 1)) == expected
 
 
-def test_a_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
+def test_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
     differences = np.random.default_rng(0).normal(0.3, 1, 40)
     assert sign_flip_test(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
-def test_an_effect_of_few_pairs_has_students_interval_and_hedges_correction() -> None:
+def test_paired_effect_has_a_t_interval_and_hedges_correction() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4, 0.2, 0.6])
     found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high))
@@ -60,7 +60,7 @@ def test_an_effect_of_few_pairs_has_students_interval_and_hedges_correction() ->
 
 
 @pytest.mark.parametrize("n", [8, 20, 24, 50])
-def test_the_interval_of_an_effect_is_students_however_many_pairs_there_are(n: int) -> None:
+def test_effect_interval_is_a_t_interval_for_any_number_of_pairs(n: int) -> None:
     # S7: BCa intervals, taken from 20 pairs on, covered .924 there.
     differences = np.random.default_rng(1).lognormal(size=n)
     found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
@@ -71,9 +71,7 @@ def test_the_interval_of_an_effect_is_students_however_many_pairs_there_are(n: i
 # S7: with the mean of the reference taken as known these were .91, .87 and .99.
 @pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "variation", "correlation"), [(2.0, 0.3, 0.5), (2.5, 0.5, 0.2), (0.5, 0.3, 0.5)])
-def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(
-    ratio: float, variation: float, correlation: float
-) -> None:
+def test_ratio_interval_has_nominal_coverage(ratio: float, variation: float, correlation: float) -> None:
     rng, covered = np.random.default_rng(0), 0
     covariance = variation**2 * np.array([[ratio**2, correlation * ratio], [correlation * ratio, 1]])
     for _ in range(3000):
@@ -83,7 +81,7 @@ def test_the_interval_of_a_ratio_covers_it_as_often_as_it_says(
     assert covered / 3000 == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / 3000))
 
 
-def test_the_interval_of_a_ratio_holds_one_where_that_of_the_difference_holds_zero() -> None:
+def test_ratio_interval_contains_one_when_difference_interval_contains_zero() -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):
         one, other = rng.normal(1.3, 0.4, 12), rng.normal(1, 0.4, 12)
@@ -93,12 +91,12 @@ def test_the_interval_of_a_ratio_holds_one_where_that_of_the_difference_holds_ze
         assert negative == pytest.approx((low, high))
 
 
-def test_a_ratio_to_what_may_be_zero_has_no_interval() -> None:
+def test_ratio_with_possibly_zero_denominator_has_no_interval() -> None:
     assert all(map(math.isnan, ratio_interval(np.arange(1.0, 9), np.array([-1.0, 1.0] * 4))))
 
 
 @pytest.mark.parametrize("correlation", [0.5, 0.999])
-def test_means_whose_ratio_is_the_margin_are_called_alike_in_one_case_of_twenty(correlation: float) -> None:
+def test_ratio_equivalence_has_at_most_5_percent_false_positives_at_the_margin(correlation: float) -> None:
     # S7: with the margin a share of the sample's mean this was .12 to .14 where values are nearly the same.
     rng, alike = np.random.default_rng(2), 0
     for _ in range(3000):
@@ -113,7 +111,7 @@ def test_means_whose_ratio_is_the_margin_are_called_alike_in_one_case_of_twenty(
     assert not is_ratio_equivalent(1.06 * exact, exact, 0.05)
 
 
-def test_an_effect_of_one_pair_or_with_nan_is_refused() -> None:
+def test_effect_of_one_pair_or_with_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two finite differences, but has 1"):
         paired_effect(np.array([1.0]))
     with pytest.raises(ValueError, match="has 2"):
@@ -123,7 +121,7 @@ def test_an_effect_of_one_pair_or_with_nan_is_refused() -> None:
     assert (same.low, same.high, same.size, same.p) == (0.5, 0.5, math.inf, 0.03125)
 
 
-def test_max_t_controls_the_family_and_one_metric_alone_keeps_its_p() -> None:
+def test_max_t_controls_the_family_and_leaves_a_single_metric_unchanged() -> None:
     rng = np.random.default_rng(2)
     alone = rng.normal(0.8, 1, (10, 1))
     t = np.abs([np.mean(flip) / np.std(flip, ddof=1) for flip in all_flips(alone[:, 0])])
@@ -139,7 +137,7 @@ def test_max_t_controls_the_family_and_one_metric_alone_keeps_its_p() -> None:
     assert max_t_test(np.full((6, 1), 0.5))[0] == 2 / 2**6
 
 
-def test_a_corrected_p_is_never_below_the_raw_one() -> None:
+def test_corrected_p_is_never_below_the_raw_p() -> None:
     # C12: with three groups 0.0015 was printed beside a raw 0.0078.
     rng = np.random.default_rng(11)
     pairs = [(0, 1), (0, 2), (1, 2)]
@@ -150,7 +148,7 @@ def test_a_corrected_p_is_never_below_the_raw_one() -> None:
     assert compute_family_p(values, pairs, raw)[1:].max() < 0.01
 
 
-def test_differences_of_the_size_of_rounding_are_none() -> None:
+def test_rounding_differences_are_equalised() -> None:
     base = np.random.default_rng(12).normal(size=(8, 1, 1, 1)) + 5
     cells = np.concatenate([base, base * (1 + 1e-15), base * (1 + 2e-15)], axis=2)
     assert np.ptp(equalise_within_rounding(cells), axis=2).max() == 0
@@ -163,19 +161,19 @@ def all_flips(values: np.ndarray) -> list[np.ndarray]:
     return [values * flips for flips in itertools.product((1, -1), repeat=len(values))]
 
 
-def test_the_false_discovery_rate_is_scipys_and_nan_stays_nan() -> None:
+def test_false_discovery_adjustment_equals_scipy_and_preserves_nan() -> None:
     found = adjust_false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
     assert found[[0, 2, 3]] == pytest.approx(stats.false_discovery_control([0.01, 0.04, 0.03]))
     assert math.isnan(found[1])
 
 
 @pytest.mark.parametrize(("size", "pairs"), [(0.3, 90), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 7)])
-def test_the_pairs_that_are_needed_are_those_of_the_table(size: float, pairs: int) -> None:
+def test_pairs_needed_match_the_published_table(size: float, pairs: int) -> None:
     assert count_pairs_needed(size) == pairs
     assert count_pairs_needed(-size) == pairs
 
 
-def test_more_pairs_are_needed_where_more_is_tested_and_never_fewer_than_a_test_can_use() -> None:
+def test_pairs_needed_grow_with_the_number_of_tests_and_have_a_minimum() -> None:
     # S8: with 15 pairs of groups d_z 1 needs about 19 and .5 about 62; a t test would do with 3 pairs of d_z 5.
     assert count_pairs_needed(1.0, alpha=0.05 / 15) == pytest.approx(19, abs=1)
     assert count_pairs_needed(0.5, alpha=0.05 / 15) == pytest.approx(62, abs=1)
@@ -186,7 +184,7 @@ def test_more_pairs_are_needed_where_more_is_tested_and_never_fewer_than_a_test_
 
 
 @pytest.mark.parametrize(("size", "tests"), [(2.35, 54), (2.77, 18), (3.82, 108), (0.163, 500), (0.073, 500)])
-def test_the_pairs_that_are_needed_have_their_power_at_small_levels(size: float, tests: int) -> None:
+def test_pairs_needed_reach_80_percent_power_at_small_levels(size: float, tests: int) -> None:
     # scipy's nct.cdf gives NaN far below the noncentrality: NaN was taken for enough power, and 7 pairs for 9.
     found = count_pairs_needed(size, alpha=0.05 / tests)
     assert found is not None
@@ -201,23 +199,23 @@ def test_the_pairs_that_are_needed_have_their_power_at_small_levels(size: float,
 
 
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e300, math.inf])
-def test_few_pairs_find_an_effect_of_any_size(size: float) -> None:
+def test_very_large_effects_need_the_minimum_number_of_pairs(size: float) -> None:
     assert count_pairs_needed(size, alpha=0.05 / 5000) == 6
 
 
-def test_no_number_of_pairs_finds_no_effect() -> None:
+def test_zero_or_nan_effect_has_no_number_of_pairs() -> None:
     assert count_pairs_needed(0.0) is None
     assert count_pairs_needed(float("nan")) is None
 
 
-def test_a_difference_is_called_none_only_when_it_is_shown_to_be_small() -> None:
+def test_equivalence_requires_evidence_of_a_small_difference() -> None:
     differences = np.random.default_rng(3).normal(0, 1, 30)
     assert is_equivalent(differences, 1.0)
     assert not is_equivalent(differences, 0.1)
     assert not is_equivalent(differences[:3], 1.0)
 
 
-def test_an_omnibus_test_finds_the_group_that_differs() -> None:
+def test_omnibus_test_detects_a_differing_group() -> None:
     values = np.random.default_rng(4).normal(size=(10, 4))
     assert omnibus_test(values) > 0.05
     values[:, 2] += 2
@@ -227,7 +225,7 @@ def test_an_omnibus_test_finds_the_group_that_differs() -> None:
 @pytest.mark.parametrize(
     ("seeds", "groups"), [(4, 2), (5, 2), (7, 2), (8, 2), (10, 2), (11, 2), (2, 3), (3, 4), (2, 6)]
 )
-def test_no_p_falls_below_the_least_that_permutations_can_give(seeds: int, groups: int) -> None:
+def test_permutation_p_is_never_below_its_minimum(seeds: int, groups: int) -> None:
     # S7: drawn permutations gave .004 with 8 seeds, where .0078 is the least.
     least = math.factorial(groups) / math.factorial(groups) ** seeds
     rng = np.random.default_rng(13)
@@ -239,7 +237,7 @@ def test_no_p_falls_below_the_least_that_permutations_can_give(seeds: int, group
     assert spread >= least * (1 - 1e-9) or (math.isnan(spread) and seeds < 3)
 
 
-def test_few_permutations_are_all_tried() -> None:
+def test_few_permutations_are_enumerated_exhaustively() -> None:
     rng = np.random.default_rng(14)
     values = rng.normal(size=(4, 3)) + np.array([0, 0.3, 1.2])
     orders = [np.array(list(each)) for each in itertools.product(itertools.permutations(range(3)), repeat=4)]
@@ -279,7 +277,7 @@ def cells(blocks: int, groups: int, phrasings: int = 1) -> np.ndarray:
     return np.arange(blocks * groups * phrasings).reshape(groups, blocks, phrasings).transpose(1, 0, 2)
 
 
-def test_distances_and_dispersion_are_those_of_the_states() -> None:
+def test_squared_distances_and_total_variance_match_their_definitions() -> None:
     x = states(0, 9, 30)
     distances = squared_distances(x)
     assert distances == pytest.approx(((x[:, None] - x[None]) ** 2).sum(2))
@@ -299,7 +297,7 @@ def median(x: np.ndarray) -> np.ndarray:
     return np.asarray(median_weights(squared_distances(x)) @ x)
 
 
-def test_the_spatial_median_of_collinear_points_is_their_median() -> None:
+def test_spatial_median_of_collinear_points_is_their_median() -> None:
     # S3
     direction = np.array([3.0, 4, 0])
     for places in ([0.0, 1, 5], [-3.0, -1, 0, 1, 10], [-4.0, 0, 1, 1, 2]):
@@ -308,7 +306,7 @@ def test_the_spatial_median_of_collinear_points_is_their_median() -> None:
     assert 1 - 1e-3 <= between[0] / 3 <= 2 + 1e-3
 
 
-def test_the_spatial_median_of_points_around_a_centre_is_the_centre() -> None:
+def test_spatial_median_of_symmetric_points_is_their_centre() -> None:
     cross = np.array([[1.0, 0], [-1, 0], [0, 3], [0, -3]])
     assert median(cross + 7) == pytest.approx([7, 7])
     assert median(np.concatenate([cross, [[0, 0]]])) == pytest.approx([0, 0])
@@ -316,7 +314,7 @@ def test_the_spatial_median_of_points_around_a_centre_is_the_centre() -> None:
     assert median(np.stack([np.cos(angles), np.sin(angles)], 1)) == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_the_spatial_median_of_a_triangle_is_its_fermat_point_or_its_obtuse_corner() -> None:
+def test_spatial_median_of_a_triangle_is_its_fermat_point_or_obtuse_corner() -> None:
     # All three sides of the Fermat point's triangle are seen under 120 degrees.
     corners = np.array([[0.0, 0], [4, 0], [1, 3]])
     to_corners = corners - median(corners)
@@ -325,7 +323,7 @@ def test_the_spatial_median_of_a_triangle_is_its_fermat_point_or_its_obtuse_corn
     assert median(np.array([[0.0, 0], [10, 0.5], [-10, 0.5]])) == pytest.approx([0, 0], abs=1e-9)
 
 
-def test_the_spatial_median_is_where_the_sum_of_distances_is_least() -> None:
+def test_spatial_median_minimizes_the_sum_of_distances() -> None:
     rng = np.random.default_rng(0)
     for turn in range(60):
         x = rng.normal(size=(rng.integers(3, 9), rng.integers(1, 4)))
@@ -344,7 +342,7 @@ def test_the_spatial_median_is_where_the_sum_of_distances_is_least() -> None:
 
 
 @pytest.mark.parametrize("n", [6, 10])
-def test_one_odd_video_in_twenty_makes_no_difference_in_spread(n: int) -> None:
+def test_spread_test_is_robust_to_5_percent_outliers(n: int) -> None:
     # S3: with distances to the centroid 43 and 46 of 100 were called different, 5 times the typical distance out.
     rng, called, by_centroid, turns = np.random.default_rng(17), 0, 0, 300
     for _ in range(turns):
@@ -360,24 +358,24 @@ def test_one_odd_video_in_twenty_makes_no_difference_in_spread(n: int) -> None:
     assert by_centroid / turns > 0.3  # or these data would show nothing
 
 
-def test_two_videos_have_no_spread_that_could_be_compared() -> None:
+def test_two_videos_have_no_distances_to_a_median() -> None:
     assert np.isnan(distances_to_median(squared_distances(states(0, 2, 30)))).all()
     assert np.isfinite(distances_to_median(squared_distances(states(0, 3, 30)))).all()
 
 
-def test_distances_to_the_own_median_do_not_grow_with_the_group() -> None:
+def test_mean_distance_to_the_median_is_independent_of_group_size() -> None:
     few = np.mean([distances_to_median(squared_distances(states(i, 4, 500))).mean() for i in range(50)])
     many = np.mean([distances_to_median(squared_distances(states(i, 40, 500))).mean() for i in range(10)])
     assert few == pytest.approx(many, rel=0.01)
 
 
-def test_permanova_is_the_anova_of_one_dimension() -> None:
+def test_permanova_in_one_dimension_equals_anova() -> None:
     x = np.concatenate([states(1, 8, 1), states(2, 8, 1, shift=1.5), states(3, 8, 1)])
     found = permanova(squared_distances(x), cells(8, 3))
     assert found.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
 
 
-def test_permdisp_is_the_anova_of_the_distances_to_the_median() -> None:
+def test_permdisp_equals_anova_of_distances_to_the_median() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
     z = [distances_to_median(squared_distances(part)) for part in (x[:8], x[8:])]
     found = permdisp(squared_distances(x), cells(8, 2))
@@ -385,7 +383,7 @@ def test_permdisp_is_the_anova_of_the_distances_to_the_median() -> None:
     assert found.p < 0.02
 
 
-def test_a_shift_is_one_of_location_and_not_of_spread_and_the_other_way_round() -> None:
+def test_permanova_detects_location_and_permdisp_detects_only_spread() -> None:
     rng, called_spread = np.random.default_rng(0), 0
     for _ in range(200):
         x = np.concatenate([rng.normal(size=(10, 50)), rng.normal(size=(10, 50)) + 0.6])
@@ -396,14 +394,14 @@ def test_a_shift_is_one_of_location_and_not_of_spread_and_the_other_way_round() 
     assert permdisp(wider, cells(10, 2)).p < 0.01
 
 
-def test_wordings_of_one_seed_are_exchanged_together_and_are_no_replicates() -> None:
+def test_phrasings_of_one_seed_are_permuted_together() -> None:
     # Two seeds, eight phrasings that only repeat them: there are two exchanges, and p cannot fall below a half.
     base = np.concatenate([states(1, 2, 30), states(2, 2, 30, shift=5)])
     x = np.repeat(base, 8, axis=0)
     assert permanova(squared_distances(x), cells(2, 2, 8)).p > 0.4
 
 
-def test_the_divergence_of_groups_that_are_alike_is_zero_on_average_and_can_be_negative() -> None:
+def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:
     rng = np.random.default_rng(6)
     found = [
         unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400 for _ in range(200)

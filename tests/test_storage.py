@@ -40,7 +40,7 @@ def everything_here() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
-def test_a_file_that_fails_half_way_leaves_what_was_there() -> None:
+def test_failed_atomic_write_preserves_the_existing_file() -> None:
     write_text(Path("a.txt"), "before")
 
     def write_half() -> None:
@@ -54,7 +54,7 @@ def test_a_file_that_fails_half_way_leaves_what_was_there() -> None:
     assert Path("a.txt").read_text() == "before"
 
 
-def test_a_folder_appears_under_its_name_once_it_is_complete() -> None:
+def test_folder_appears_under_its_name_only_once_complete() -> None:
     Path("kept").mkdir()
     write_text(Path("kept/old"), "before")
 
@@ -74,7 +74,7 @@ def test_a_folder_appears_under_its_name_once_it_is_complete() -> None:
     assert everything_here() == ["kept/below/new"]
 
 
-def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:
+def test_clip_contains_its_frames_frame_rate_and_recipe() -> None:
     recipe = recipe_for(NANO, prompt='a "red" star; 圆 = \\ #', frames=9)
     tags = {"title": recipe.prompt, "wantui": recipe.to_json(), "wantui_made_with": json.dumps({"torch": "1"})}
     write_mp4(Path("clip.mp4"), iter(moving_bar(9)), 12, 9, tags)
@@ -91,7 +91,7 @@ def test_a_clip_has_its_frames_its_rate_and_its_recipe() -> None:
     assert raw.index(b"moov") < raw.index(b"mdat")
 
 
-def test_frames_are_encoded_while_the_next_come_and_few_of_them_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_encoded_in_the_background_with_a_bounded_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     gate, encode = threading.Event(), ClipWriter._encode
 
     def slowly(self: ClipWriter, frame: np.ndarray) -> None:
@@ -117,7 +117,7 @@ def test_frames_are_encoded_while_the_next_come_and_few_of_them_wait(monkeypatch
     assert everything_here() == ["clip.mp4"]
 
 
-def test_an_encoder_that_fails_is_heard_of_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoder_failure_is_raised_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: ClipWriter, frame: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -128,13 +128,13 @@ def test_an_encoder_that_fails_is_heard_of_and_leaves_nothing(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("given", [0, 8, 10])
-def test_a_clip_of_another_number_of_frames_never_gets_its_name(given: int) -> None:
+def test_clip_with_a_wrong_number_of_frames_is_not_published(given: int) -> None:
     with pytest.raises(RuntimeError, match=f"{given} frames encoded"):
         write_mp4(Path("clip.mp4"), iter(moving_bar(given)), 8, 9, {})
     assert everything_here() == []
 
 
-def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
+def test_failing_frame_source_leaves_no_file() -> None:
     def failing() -> Iterator[np.ndarray]:
         yield from moving_bar(3)
         raise RuntimeError("the decoder failed")
@@ -148,13 +148,13 @@ def test_a_clip_whose_frames_fail_leaves_nothing() -> None:
     ("content", "said"),
     [(b"", "cannot? be read|not a readable clip"), (b"no clip at all" * 100, "not a readable clip")],
 )
-def test_a_file_that_is_no_clip_is_refused(content: bytes, said: str) -> None:
+def test_file_that_is_not_a_clip_is_refused(content: bytes, said: str) -> None:
     Path("clip.mp4").write_bytes(content)
     with pytest.raises(ClipError, match=said):
         read_clip_tags(Path("clip.mp4"))
 
 
-def test_a_clip_without_a_recipe_or_with_a_broken_one_is_refused() -> None:
+def test_clip_with_missing_or_damaged_recipe_is_refused() -> None:
     write_mp4(Path("foreign.mp4"), iter(moving_bar(5)), 8, 5, {"title": "holiday"})
     with pytest.raises(ClipError, match="contains no recipe"):
         read_clip_tags(Path("foreign.mp4"))
@@ -163,7 +163,7 @@ def test_a_clip_without_a_recipe_or_with_a_broken_one_is_refused() -> None:
         read_clip_tags(Path("broken.mp4"))
 
 
-def test_a_contact_sheet_shows_five_frames_from_first_to_last() -> None:
+def test_contact_sheet_shows_five_frames_from_first_to_last() -> None:
     from PIL import Image
 
     sheet = ContactSheet(17)
@@ -194,7 +194,7 @@ def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("interval", [1, 2])
-def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool) -> None:
+def test_stored_latents_equal_the_states_bit_for_bit(interval: int, compress: bool) -> None:
     writer = latent_writer(Captures(latents=True, interval=interval, compress=compress))
     written = states(6)
     for step, state in enumerate(written):
@@ -214,7 +214,7 @@ def test_stored_latents_are_the_states_to_the_bit(interval: int, compress: bool)
     assert not Path("vid.zarr.partial").exists()
 
 
-def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it() -> None:
+def test_turning_added_by_float16_is_recorded() -> None:
     start, end = states(2, (16, 5, 16, 16))
     sigmas = np.linspace(1, 0, 21).tolist()
     straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
@@ -231,7 +231,7 @@ def test_what_float16_adds_to_the_turning_of_a_straight_path_is_told_beside_it()
     assert 0.1 < group.attrs["float16_turning_added"] == pytest.approx(turning, abs=1e-3)
 
 
-def test_a_write_that_fails_in_the_background_is_heard_of_and_little_waits() -> None:
+def test_background_writer_bounds_its_queue_and_raises_failures() -> None:
     background, written = BackgroundWriter(waiting=2), []
     gate = threading.Event()
     background.submit(gate.wait)  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ def test_a_write_that_fails_in_the_background_is_heard_of_and_little_waits() -> 
     background.close()
 
 
-def test_latents_that_are_not_complete_never_get_their_name() -> None:
+def test_incomplete_latents_are_not_published() -> None:
     writer = latent_writer(Captures(latents=True))
     for step, state in enumerate(states(4)):
         writer.write(step, state)
@@ -265,7 +265,7 @@ def test_latents_that_are_not_complete_never_get_their_name() -> None:
 
 
 @pytest.mark.parametrize("missing", ["sigmas/c/0", "latents/c/1/0/0/0/0"])
-def test_latents_of_which_a_file_was_removed_meanwhile_never_get_their_name(missing: str) -> None:
+def test_latents_with_a_removed_chunk_are_not_published(missing: str) -> None:
     writer, written = latent_writer(Captures(latents=True)), states(6)
     for step, state in enumerate(written):
         writer.write(step, state)
@@ -278,7 +278,7 @@ def test_latents_of_which_a_file_was_removed_meanwhile_never_get_their_name(miss
     assert not writer.path.exists()
 
 
-def test_chunk_that_a_killed_process_had_half_written_is_in_no_published_capture() -> None:
+def test_half_written_chunk_of_a_killed_process_is_not_published() -> None:
     written = states(6)
     writer = latent_writer(Captures(latents=True))
     for step, state in enumerate(written[:3]):
@@ -294,13 +294,13 @@ def test_chunk_that_a_killed_process_had_half_written_is_in_no_published_capture
     assert zarr.open_group(writer.path, mode="r")["latents"].shape[0] == 6
 
 
-def test_float16_that_would_overflow_is_refused() -> None:
+def test_float16_overflow_is_refused() -> None:
     writer = latent_writer(Captures(latents=True, dtype="float16"))
     with pytest.raises(ValueError, match="too large for float16"):
         writer.write(0, np.full((4, 3, 2, 2), 1e6, np.float32))
 
 
-def test_a_manifest_is_read_as_it_was_written() -> None:
+def test_manifest_round_trips() -> None:
     batch = plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
     folder = BatchFolder(Path("batch"))
     manifest = write_batch_files(folder, batch)
@@ -330,14 +330,14 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
         ('{"format": 1, "name": "x"}', "is damaged"),
     ],
 )
-def test_a_folder_that_is_no_batch_is_refused(content: str | None, said: str) -> None:
+def test_folder_that_is_not_a_batch_is_refused(content: str | None, said: str) -> None:
     if content is not None:
         Path("batch.json").write_text(content)
     with pytest.raises(ManifestError, match=said):
         read_manifest(BatchFolder(Path()))
 
 
-def test_the_same_frames_give_the_same_file() -> None:
+def test_equal_frames_give_identical_files() -> None:
     # Small, pale and in the company of other memory: where x264 was once seen to differ from run to run.
     rng = np.random.default_rng(0)
     frames = list(rng.normal(128, 12, (9, 32, 32, 3)).astype(np.uint8))
@@ -353,7 +353,7 @@ def test_the_same_frames_give_the_same_file() -> None:
     ("dtype", "compressed", "from_files"),
     [("float32", False, True), ("float32", True, False), ("float16", False, False)],
 )
-def test_states_are_read_from_their_files_where_these_are_plain(
+def test_uncompressed_float32_states_are_read_directly_from_files(
     tmp_path: Path, dtype: str, compressed: bool, from_files: bool
 ) -> None:
     wanted = np.random.default_rng(0).standard_normal((5, 2, 3, 4, 4)).astype(dtype)
@@ -372,7 +372,7 @@ def test_states_are_read_from_their_files_where_these_are_plain(
     assert np.isnan(found[0]).all()
 
 
-def test_a_state_whose_file_was_cut_short_is_an_error(tmp_path: Path) -> None:
+def test_truncated_state_file_is_an_error(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "v.zarr", mode="w")
     array = group.create_array("latents", shape=(2, 1, 1, 4, 4), chunks=(1, 1, 1, 4, 4), dtype="f4", compressors=None)
     array[:] = 1

@@ -58,7 +58,7 @@ def add(queue: Queue, device: str, videos: int = 1) -> int:
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("device", "tries"), [("cuda:1", [0, 3]), ("cuda:0", [3, 0])])
-def test_a_broken_gpu_holds_the_queue_though_the_other_one_has_nothing_to_do(
+def test_failing_gpu_holds_the_queue_while_the_other_gpu_is_idle(
     tmp_path: Path, two_gpus: list[FailingSlot], device: str, tries: list[int]
 ) -> None:
     queue = Queue(tmp_path)
@@ -71,9 +71,7 @@ def test_a_broken_gpu_holds_the_queue_though_the_other_one_has_nothing_to_do(
     assert [slot.starts for slot in two_gpus] == tries
 
 
-def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_output_that_cannot_be_written_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -88,9 +86,7 @@ def test_a_worker_whose_output_finds_no_room_is_reported_with_that_reason(
 
 
 @pytest.mark.processes
-def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_queue(
-    tmp_path: Path, two_gpus: list[FailingSlot]
-) -> None:
+def test_worker_failure_does_not_hold_a_finished_queue(tmp_path: Path, two_gpus: list[FailingSlot]) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
     engine = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=True)
@@ -106,9 +102,7 @@ def test_a_worker_that_dies_after_another_took_the_last_video_does_not_hold_the_
 
 
 @pytest.mark.processes
-def test_next_tick_after_a_worker_died_interrupts_its_video_and_a_tick_comes_within_a_second(
-    tmp_path: Path, two_gpus: list[FailingSlot]
-) -> None:
+def test_next_tick_interrupts_the_video_of_a_dead_worker(tmp_path: Path, two_gpus: list[FailingSlot]) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
     engine, slot = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=False), two_gpus[0]
@@ -122,7 +116,7 @@ def test_next_tick_after_a_worker_died_interrupts_its_video_and_a_tick_comes_wit
     assert TICK_SECONDS < 1.0
 
 
-def test_a_dead_worker_and_its_video_are_taken_back_in_one_transaction(tmp_path: Path) -> None:
+def test_dead_worker_and_its_video_are_reclaimed_in_one_transaction(tmp_path: Path) -> None:
     queue, other = Queue(tmp_path), Queue(tmp_path)
     add(queue, "auto")
     queue.add_worker("worker-0:7", "cpu")
@@ -159,7 +153,7 @@ def _handlers() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("moment", ["noticed", "in between"])
-def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
+def test_stop_request_is_kept_while_a_deleted_database_is_reopened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     place, opened = StateDirectory(tmp_path), []
@@ -185,7 +179,7 @@ def test_a_stop_while_a_deleted_database_is_handled_is_not_lost(
 
 @pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("then", ["nobody takes its place", "another engine starts", "its directory is deleted"])
-def test_an_engine_whose_lock_file_is_deleted_takes_it_again_or_ends(
+def test_engine_reacquires_a_deleted_lock_file_or_exits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     place, opened = StateDirectory(tmp_path / "state"), [0]
@@ -220,7 +214,7 @@ def test_an_engine_whose_lock_file_is_deleted_takes_it_again_or_ends(
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_a_database_that_stays_locked_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(_: Queue) -> int:
         error = sqlite3.OperationalError("database is locked")
         error.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -241,7 +235,7 @@ GPUS = GpuReport((Gpu(0, "GPU-a", "H100", 80, 0),), "580", None)
 
 @pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("workers", [None, 2])
-def test_work_for_the_cpu_is_made_whatever_visible_devices_says(
+def test_cpu_videos_run_despite_invalid_visible_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
     published: list[Sequence[str]] = []

@@ -137,7 +137,7 @@ def expected_marks(letters: Letters) -> list[tuple[str, float, int]]:
 
 @quick
 @given(nodes(2, may_mark=True).filter(lambda tree: number_of_forms(tree) <= 200))
-def test_variations_choices_and_marks_are_those_of_an_independent_expander(tree: Nodes) -> None:
+def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
     expected = forms(numbered(tree, itertools.count(1), itertools.count(1)))
     source = written(tree)
     if not all(spaced(letters) for letters, _ in expected):
@@ -158,7 +158,7 @@ def test_variations_choices_and_marks_are_those_of_an_independent_expander(tree:
 
 @quick
 @given(st.text("ab [|]():\\2.é（\u202e\0", max_size=40))
-def test_any_text_is_read_or_refused_at_a_place_in_it(source: str) -> None:
+def test_any_text_expands_or_is_refused_at_a_valid_position(source: str) -> None:
     refused, found = None, []
     try:
         found = expand_template(parse_template(source))

@@ -40,12 +40,12 @@ def character_at_caret(error: TemplateError) -> tuple[str, int]:
     return line[column : column + 1], column - 2
 
 
-def test_a_template_without_brackets_is_one_prompt() -> None:
+def test_template_without_brackets_is_one_prompt() -> None:
     assert prompts("a red circle") == ["a red circle"]
     assert variations("a red circle")[0].id == "single"
 
 
-def test_brackets_turn_like_an_odometer_with_the_last_one_fastest() -> None:
+def test_last_bracket_varies_fastest() -> None:
     expected = [f"{a} {b} {c}" for a, b, c in itertools.product("ab", "xyz", "12")]
     assert prompts("[a|b] [x|y|z] [1|2]") == expected
 
@@ -55,11 +55,11 @@ def test_brackets_nest_to_any_depth() -> None:
     assert prompts("[" * 60 + "x" + "]" * 60) == ["x"]
 
 
-def test_an_empty_option_leaves_no_double_space() -> None:
+def test_empty_option_leaves_no_double_space() -> None:
     assert prompts("a [|red|] circle") == ["a circle", "a red circle", "a circle"]
 
 
-def test_prompts_are_cleaned_exactly_as_the_pipeline_cleans_them() -> None:
+def test_prompts_are_cleaned_exactly_as_in_the_pipeline() -> None:
     for text in (
         "two   spaces\tand\na newline",
         "  ends  ",
@@ -70,13 +70,13 @@ def test_prompts_are_cleaned_exactly_as_the_pipeline_cleans_them() -> None:
         assert prompts(text) == [prompt_clean(text)]
 
 
-def test_the_number_of_variations_is_known_without_making_them() -> None:
+def test_variations_are_counted_without_expansion() -> None:
     template = "[a|b|[c|d]] and ([x|y]) [|z]"
     assert count_variations(parse_template(template)) == len(prompts(template)) == 4 * 2 * 2
     assert count_variations(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 20)) == 10**20
 
 
-def test_more_variations_than_allowed_are_refused_with_their_number() -> None:
+def test_too_many_variations_are_refused_with_their_number() -> None:
     with pytest.raises(TooManyVariationsError, match="it has 1,000 variations, more than the limit of 999"):
         expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
     assert len(expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
@@ -91,7 +91,7 @@ def test_choices_name_bracket_and_option() -> None:
     ]
 
 
-def test_ids_are_made_of_the_choices_and_do_not_depend_on_the_rest() -> None:
+def test_ids_consist_of_choices_and_ignore_fixed_text() -> None:
     assert [v.id for v in variations("a [red|dark blue] [circle|]")] == [
         "red_circle",
         "red_none",
@@ -101,7 +101,7 @@ def test_ids_are_made_of_the_choices_and_do_not_depend_on_the_rest() -> None:
     assert variations("the [red|dark blue] and [circle|]")[0].id == "red_circle"
 
 
-def test_ids_are_always_different_and_never_long() -> None:
+def test_ids_are_unique_and_at_most_60_characters() -> None:
     assert [v.id for v in variations("[red|red|red 2]")] == ["red", "red.2", "red-2"]
     long = "word " * 30
     ids = [v.id for v in variations(f"[{long}a|{long}b|x!|x?|x_|y|y]")]
@@ -109,19 +109,19 @@ def test_ids_are_always_different_and_never_long() -> None:
     assert max(map(len, ids)) <= 60
 
 
-def test_a_mark_points_at_its_text_in_every_variation() -> None:
+def test_mark_spans_match_their_text_in_every_variation() -> None:
     for variation in variations("[|a  very] nice  ( kiss ) between (two [men|women|] people:2.5), \\(really\\)"):
         assert [variation.prompt[m.start : m.end] for m in variation.marks] == [m.text for m in variation.marks]
         assert variation.marks[0].text == "kiss"
         assert [m.weight for m in variation.marks] == [1.0, 2.5]
 
 
-def test_brackets_inside_a_mark_and_marks_inside_brackets() -> None:
+def test_brackets_and_marks_can_contain_each_other() -> None:
     marked = [[m.text for m in v.marks] for v in variations("a ([red|blue]) [(ring)|star]")]
     assert marked == [["red", "ring"], ["red"], ["blue", "ring"], ["blue"]]
 
 
-def test_a_backslash_makes_special_characters_plain() -> None:
+def test_backslash_escapes_special_characters() -> None:
     assert prompts(r"\[a\|b\] \(c\) d\:e \\ f") == [r"[a|b] (c) d:e \ f"]
     assert prompts(r"c:\temp \n") == [r"c:\temp \n"]
 
@@ -155,19 +155,19 @@ def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str
         ("a () b", "(", 2, "this mark has no text"),
     ],
 )
-def test_a_fault_is_shown_with_a_caret_under_it(template: str, character: str, column: int, said: str) -> None:
+def test_template_error_has_a_caret_under_the_fault(template: str, character: str, column: int, said: str) -> None:
     error = the_error(template)
     assert character_at_caret(error) == (character, column)
     assert said in str(error)
 
 
-def test_a_fault_in_a_later_line_is_shown_in_that_line() -> None:
+def test_template_error_shows_the_line_of_the_fault() -> None:
     error = the_error("a red circle\nover [a dark\nbackground")
     assert "line 2, column 6" in str(error)
     assert character_at_caret(error) == ("[", 5)
 
 
-def test_fault_in_a_long_line_is_shown_with_what_is_around_it() -> None:
+def test_template_error_in_a_long_line_shows_an_excerpt() -> None:
     error = the_error("word " * 100_000 + "(circle" + " word" * 100_000)
     assert len(str(error)) < 400
     assert "column 500001" in str(error)
@@ -175,11 +175,11 @@ def test_fault_in_a_long_line_is_shown_with_what_is_around_it() -> None:
 
 
 @pytest.mark.parametrize("weight", ["x" * 50_000, "1" * 50_000 + "x"])
-def test_long_weight_that_is_no_number_is_cut_in_the_message(weight: str) -> None:
+def test_long_invalid_weight_is_shortened_in_the_message(weight: str) -> None:
     assert len(str(the_error(f"a (circle:{weight})"))) < 500
 
 
-def test_thousands_of_brackets_and_marks_are_joined_with_spans_that_fit() -> None:
+def test_spans_are_correct_with_thousands_of_brackets_and_marks() -> None:
     (variation,) = expand_template(parse_template("[one ] (two) [] " * 5000))
     assert variation.prompt == " ".join(["one two"] * 5000)
     assert len(variation.choices) == 10_000
@@ -195,17 +195,17 @@ def test_thousands_of_brackets_and_marks_are_joined_with_spans_that_fit() -> Non
         "[a|b]" * 12 + "[" * 90 + "word " * 100 + "]" * 90,  # choices that repeat their text
     ],
 )
-def test_expansion_that_would_fill_the_memory_is_refused(template: str) -> None:
+def test_expansion_that_would_exhaust_memory_is_refused(template: str) -> None:
     with pytest.raises(UserError, match="Use shorter text or fewer options"):
         expand_template(parse_template(template))
 
 
 @pytest.mark.parametrize("template", ["", "   ", "\n\t"])
-def test_an_empty_template_is_refused(template: str) -> None:
+def test_empty_template_is_refused(template: str) -> None:
     assert "the template is empty" in str(the_error(template))
 
 
-def test_a_variation_without_text_is_refused() -> None:
+def test_variation_without_text_is_refused() -> None:
     assert "no text" in str(the_error("[a|]"))
 
 
@@ -265,7 +265,7 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
         ("a (red)^1.5 cat", ")^1.5", "after the mark"),
     ],
 )
-def test_syntax_of_other_programs_is_warned_of_by_name(template: str, shown: str, meaning: str) -> None:
+def test_syntax_of_other_programs_causes_a_specific_warning(template: str, shown: str, meaning: str) -> None:
     warnings = parse_template(template).warnings
     assert [one for one in warnings if one.startswith(f"'{shown}'") and meaning in one]  # A7
 
@@ -283,11 +283,11 @@ def test_syntax_of_other_programs_is_warned_of_by_name(template: str, shown: str
         "a < b > c, I <3 you",
     ],
 )
-def test_plain_text_is_not_taken_for_syntax_of_other_programs(template: str) -> None:
+def test_plain_text_causes_no_syntax_warning(template: str) -> None:
     assert parse_template(template).warnings == ()  # A7
 
 
-def test_a_full_width_mark_reaches_the_model_as_text() -> None:
+def test_full_width_parentheses_are_plain_text() -> None:
     (variation,) = variations("a （circle：1.5） x")
     assert variation.marks == ()
     assert "1.5" in variation.prompt
@@ -301,6 +301,6 @@ def test_warnings_of_a_long_template_are_few_and_short(start: str) -> None:
         assert len("".join(parse_template(f"x {start * 30_000}").warnings)) < 2_000
 
 
-def test_the_advice_for_braces_and_for_marks_in_marks_names_the_grammar() -> None:
+def test_errors_for_braces_and_nested_marks_show_the_correct_syntax() -> None:
     assert "options are written [a|b], not {a|b}" in str(the_error("a {red|blue} circle"))
     assert "write one weight, as in (word:1.2)" in str(the_error("a ((red)) circle"))

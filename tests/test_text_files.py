@@ -32,7 +32,7 @@ def in_bash(command: str) -> subprocess.CompletedProcess[str]:
         "echo 'videos_per_variation: 7' | $W preview -t 'a blue circle' -c /dev/stdin",
     ],
 )
-def test_templates_and_configs_may_come_from_a_pipe(command: str) -> None:
+def test_templates_and_configs_can_come_from_a_pipe(command: str) -> None:
     ended = in_bash(command)
     assert ended.returncode == 0, ended.stderr
     assert "a blue circle" in ended.stdout
@@ -61,7 +61,7 @@ def latin_file_at(path: Path) -> None:
     ],
     ids=["folder", "device", "large", "latin"],
 )
-def test_what_is_no_text_is_refused_as_a_template_and_as_a_config(
+def test_unreadable_or_large_file_is_refused_as_template_and_config(
     wantui: Wantui, make: Callable[[Path], None], said: str
 ) -> None:
     make(Path("text"))
@@ -74,7 +74,7 @@ def test_what_is_no_text_is_refused_as_a_template_and_as_a_config(
     assert "text: " in config.err
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(wantui: Wantui) -> None:
+def test_byte_order_mark_is_ignored(wantui: Wantui) -> None:
     Path("template.txt").write_text("\ufeffa blue circle\r\n", encoding="utf-8")
     Path("mine.yaml").write_text("\ufeffvideos_per_variation: 7\r\n", encoding="utf-8")
     result = wantui("preview", "--template-file", "template.txt", "-c", "mine.yaml", "--json")
@@ -83,7 +83,9 @@ def test_a_byte_order_mark_is_no_part_of_a_text(wantui: Wantui) -> None:
     assert '"videos": 7' in result.out
 
 
-def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_settings_file_that_is_a_pipe_is_refused_without_blocking(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(settings.SETTINGS_VARIABLE, str(tmp_path / "tui.yaml"))
     os.mkfifo(tmp_path / "tui.yaml")
     with pytest.raises(UserError, match=r"tui\.yaml: cannot be read: it is a pipe, not a file"):
@@ -98,9 +100,7 @@ def test_settings_of_the_application_never_wait_for_a_pipe(monkeypatch: pytest.M
         ("a" * 300, "longer than 255 bytes"),
     ],
 )
-def test_a_settings_file_that_the_environment_names_must_exist(
-    monkeypatch: pytest.MonkeyPatch, named: str, said: str
-) -> None:
+def test_settings_file_from_the_environment_must_exist(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
     monkeypatch.setenv(settings.SETTINGS_VARIABLE, named)
     with pytest.raises(UserError, match=f"{settings.SETTINGS_VARIABLE}: .*{said}"):
         settings.load_settings()

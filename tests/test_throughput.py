@@ -51,7 +51,7 @@ def fitted() -> Throughput:
     return fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11")
 
 
-def test_a_fit_finds_what_made_the_times() -> None:
+def test_fit_recovers_the_parameters_behind_the_times() -> None:
     found = fitted()
     assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
@@ -59,7 +59,7 @@ def test_a_fit_finds_what_made_the_times() -> None:
     assert found.error < 1e-6
 
 
-def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_the_device() -> None:
+def test_launch_bound_block_does_not_affect_the_fit() -> None:
     launched = [MeasuredBlock(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
     assert sum(b.seconds == 0.002 for b in launched) == 1
     found = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
@@ -68,7 +68,7 @@ def test_a_small_block_takes_what_it_takes_to_launch_it_and_says_nothing_about_t
     assert found.error < 1e-6
 
 
-def test_a_block_that_was_launched_slowly_once_does_not_make_the_device_slower() -> None:
+def test_one_slow_launch_does_not_affect_the_fit() -> None:
     first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
     slow = replace(first, seconds=0.0031, launch=0.003)
     assert slow.seconds > 1.2 * first.seconds
@@ -80,7 +80,7 @@ def test_a_block_that_was_launched_slowly_once_does_not_make_the_device_slower()
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 3), (0.25, 3), (0.9, 4)])
-def test_what_is_measured_lasts_for_rounds_and_seconds(
+def test_timing_runs_for_minimum_rounds_and_seconds(
     seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -93,7 +93,7 @@ def test_what_is_measured_lasts_for_rounds_and_seconds(
     assert now[0] == 100 + 0.25 * rounds
 
 
-def test_no_part_takes_less_than_nothing() -> None:
+def test_fitted_costs_are_never_negative() -> None:
     blocks = [
         MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
         for b in BLOCKS
@@ -102,13 +102,13 @@ def test_no_part_takes_less_than_nothing() -> None:
     assert min(found.attention_operation, found.product_operation, found.value) >= 0
 
 
-def test_the_operations_of_blocks_are_those_of_a_whole_pass() -> None:
+def test_block_operations_add_up_to_the_forward_flops() -> None:
     model = find_model("wan2.1-14b")
     attention, products, _ = _cost_terms(model.dim, model.feed_forward, 32_760)
     assert model.blocks * (attention + products) == pytest.approx(count_forward_flops(model, 832, 480, 81), rel=1e-3)
 
 
-def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> None:
+def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     model = find_model("wan2.1-14b")
     recipe = recipe_for(NANO, steps=30).model_copy(
         update={"model": model.name, "width": 1280, "height": 720, "frames": 81, "dtype": "bfloat16"}
@@ -120,7 +120,7 @@ def test_a_video_of_a_size_that_was_not_measured_takes_what_its_parts_take() -> 
     assert estimate_seconds(recipe, "cpu", [], fitted()).value is None
 
 
-def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> None:
+def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:
     recipe = recipe_for(find_model("wan2.1-1.3b"))
     assert load_throughput(tmp_path, CARD, recipe) is None
     save_throughput(tmp_path, fitted())
@@ -140,7 +140,7 @@ def test_what_was_measured_is_kept_for_each_device_and_speed(tmp_path: Path) -> 
     assert load_throughput(tmp_path, CARD, recipe) is None
 
 
-def test_measurements_of_earlier_versions_are_read_under_the_names_of_their_speeds(tmp_path: Path) -> None:
+def test_throughput_of_earlier_versions_is_read_with_current_speed_names(tmp_path: Path) -> None:
     stored = [asdict(fitted()) | {"speed": "plain"}, asdict(fitted()) | {"speed": "exact", "launch": 0.5}]
     (tmp_path / "throughput.json").write_text(json.dumps(stored))
     recipe = recipe_for(find_model("wan2.1-1.3b"))
@@ -155,7 +155,7 @@ def test_measurements_of_earlier_versions_are_read_under_the_names_of_their_spee
     ]
 
 
-def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
+def test_random_transformer_has_the_dtypes_of_a_loaded_one() -> None:
     transformer = random_transformer(1, 256, 1, torch.device("cpu"), torch.bfloat16)
     dtypes = {name: parameter.dtype for name, parameter in transformer.named_parameters()}
     assert dtypes["blocks.0.attn1.to_q.weight"] == torch.bfloat16
@@ -163,7 +163,7 @@ def test_a_random_transformer_has_the_precisions_of_a_loaded_one() -> None:
 
 
 @pytest.mark.parametrize("speed", ["reference", "fused"])
-def test_blocks_of_each_width_and_size_are_measured(speed: SpeedName, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_measures_blocks_of_each_width_and_size(speed: SpeedName, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED_SIZE", (16, 16))  # of a VAE in its full width
@@ -176,7 +176,7 @@ def test_blocks_of_each_width_and_size_are_measured(speed: SpeedName, monkeypatc
     assert found.decoded_value > 0
 
 
-def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
+def test_streamed_block_takes_at_least_its_transfer_time() -> None:
     model, plan = find_model("wan2.1-14b"), find_plan("stream")
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
@@ -188,7 +188,7 @@ def test_blocks_that_come_take_their_own_time_or_that_of_coming() -> None:
     assert found.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
 
 
-def test_products_in_int8_take_what_it_takes_to_scale_their_outputs() -> None:
+def test_int8_adds_the_time_to_scale_outputs() -> None:
     model = find_model("wan2.1-14b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     steps = [
@@ -200,7 +200,7 @@ def test_products_in_int8_take_what_it_takes_to_scale_their_outputs() -> None:
     assert steps[2] - steps[0] == pytest.approx(2 * 40 * 0.038 * VALUE * outputs)
 
 
-def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own() -> None:
+def test_only_reference_blocks_of_5b_modulate_each_token() -> None:
     model = find_model("wan2.2-5b")
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 1280, "height": 704, "frames": 49})
     reference, fused = (
@@ -212,7 +212,7 @@ def test_only_plain_blocks_of_2_2_5b_are_modulated_at_every_place_on_their_own()
     assert reference - fused == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.dim)
 
 
-def test_tiles_are_decoded_with_what_they_share() -> None:
+def test_tiled_decoding_time_includes_overlaps() -> None:
     assert count_decoded_side(832, None) == count_decoded_side(832, 832) == 832
     assert count_decoded_side(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
     model, tiled = find_model("wan2.1-1.3b"), find_plan("tiled")
@@ -223,7 +223,7 @@ def test_tiles_are_decoded_with_what_they_share() -> None:
     assert fitted().decode_seconds(model, small, tiled) == fitted().decode_seconds(model, small)
 
 
-def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streaming_overhead_is_measured_against_resident_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = 0.0  # a clock that only streaming advances, so that the load of this machine does not count
 
     def wait(*_: object) -> None:
@@ -248,12 +248,12 @@ def test_what_streaming_adds_is_told_from_the_work_of_the_same_blocks(monkeypatc
     assert byte == pytest.approx(0)
 
 
-def test_a_machine_without_a_gpu_is_not_measured(wantui: Wantui) -> None:
+def test_bench_on_the_cpu_is_refused(wantui: Wantui) -> None:
     result = wantui("bench", "--device", "cpu")
     assert (result.code, "bench needs a CUDA GPU" in result.err) == (3, True)
 
 
-def test_a_gpu_that_is_full_is_not_measured_and_that_is_said(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_on_a_full_gpu_is_an_error_message(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(bench, "check_kernels", lambda _: None)
     monkeypatch.setattr(bench, "_measure", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB")))
@@ -262,9 +262,7 @@ def test_a_gpu_that_is_full_is_not_measured_and_that_is_said(wantui: Wantui, mon
     assert "cannot measure cuda: not enough free memory" in result.err
 
 
-def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
-    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bench_reports_known_and_unknown_throughput(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [
         MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001)
         for b in BLOCKS
@@ -283,7 +281,7 @@ def test_a_bench_says_what_it_found_and_what_cannot_be_told_from_it(
     )
 
 
-def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Path) -> None:
+def test_cached_video_uses_the_throughput_of_fused_videos(tmp_path: Path) -> None:
     model = find_model("wan2.1-1.3b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     for speed in ("reference", "fused"):
@@ -299,7 +297,7 @@ def test_a_fast_video_is_judged_by_what_was_measured_of_exact_ones(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("seconds", "best"), [(0.5, "_native_math"), (0.99, "native"), (2.0, "native")])
-def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_own(
+def test_attention_kernel_is_selected_only_if_clearly_faster_than_torch(
     monkeypatch: pytest.MonkeyPatch, seconds: float, best: str
 ) -> None:
     monkeypatch.setattr(attention_probe, "POSITIONS", 64)
@@ -311,7 +309,7 @@ def test_an_attention_kernel_is_taken_where_it_is_clearly_quicker_than_torchs_ow
     assert "attention by _flash_3: not available" in told[2]
 
 
-def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_probe, "POSITIONS", 64)
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math"))
     monkeypatch.setattr(
@@ -325,7 +323,7 @@ def test_an_attention_kernel_that_gives_something_else_is_not_taken(monkeypatch:
     assert "not used (relative error 1.0e-01 against torch" in told[1]
 
 
-def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so(
+def test_fused_blocks_use_and_record_the_selected_attention_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
@@ -338,7 +336,7 @@ def test_fused_blocks_attend_by_the_kernel_that_was_measured_and_a_video_says_so
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
 
 
-def test_a_pipeline_is_loaded_with_what_bench_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     save_throughput(
         find_state_directory().directory, fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math")
     )

@@ -27,13 +27,13 @@ def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
     return parse_timed_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
 
 
-def test_time_is_that_of_the_steps_of_like_videos_and_their_decoding() -> None:
+def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
     found = estimate_seconds(RECIPE, "cpu", past({}, {}, {}))
     assert found.value == pytest.approx(20 * 0.1 + 0.5)
     assert "3 like videos on this machine" in found.basis
 
 
-def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
+def test_decoding_time_is_converted_between_whole_and_tiled() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
     known, tiled = past({}, recipe=large), find_plan("tiled")
     found = estimate_seconds(large, "cpu", known, plan=tiled)
@@ -42,12 +42,12 @@ def test_what_was_decoded_as_a_whole_foretells_what_tiles_take() -> None:
     assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
 
 
-def test_more_steps_take_longer_and_heun_evaluates_nearly_twice() -> None:
+def test_predicted_time_scales_with_model_evaluations() -> None:
     more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
     assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
 
 
-def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
+def test_calibrated_cached_video_time_counts_computed_steps() -> None:
     rising = tuple((1 - i / 10, -0.4 * i) for i in range(11))
     cached = RECIPE.model_copy(update={"speed": "cached", "magnitudes": rising})
     few, many = cached, cached.model_copy(update={"steps": 60})
@@ -70,14 +70,14 @@ def test_of_a_calibrated_fast_video_the_steps_count_that_are_computed() -> None:
 
 
 @pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])
-def test_nothing_is_foretold_from_videos_of_another_model(change: dict[str, Any]) -> None:
+def test_videos_of_another_model_dtype_or_device_predict_nothing(change: dict[str, Any]) -> None:
     found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
     assert found.value is None
     assert "unknown" in found.basis
     assert estimate_seconds(RECIPE, "cuda", past({})).value is None
 
 
-def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_so() -> None:
+def test_predicted_time_of_another_size_is_scaled_by_flops() -> None:
     unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", past({}))
     assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
     larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
@@ -88,7 +88,7 @@ def test_another_size_of_the_same_model_is_scaled_by_what_it_computes_and_says_s
     assert "from 1 video of 32x32, 9 frames" in found.basis
 
 
-def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
+def test_prediction_scales_from_the_size_nearest_in_flops() -> None:
     near, far = RECIPE.model_copy(update={"width": 128, "height": 112}), RECIPE
     known = past({}, recipe=far) + past({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
     found = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
@@ -97,13 +97,13 @@ def test_the_size_that_is_nearest_in_work_is_scaled_from() -> None:
     assert found.value > 20
 
 
-def test_memory_is_that_of_the_latest_video_like_it_by_the_same_plan() -> None:
+def test_measured_peak_comes_from_the_latest_similar_video_with_the_same_plan() -> None:
     known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
     assert find_measured_peak(RECIPE, "resident", known).value == 5_000
     assert find_measured_peak(RECIPE, "stream", known).value is None
 
 
-def test_what_an_older_version_told_without_times_is_left_out() -> None:
+def test_video_records_without_required_fields_are_ignored() -> None:
     assert parse_timed_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
 
 
@@ -115,7 +115,7 @@ def card(total: int, used: int) -> GpuState:
     return GpuState(0, "GPU-0", "H100", memory_total=total, memory_used=used)
 
 
-def test_a_model_that_is_larger_than_the_gpu_is_told_with_the_plan_that_fits() -> None:
+def test_memory_cost_names_the_plan_that_fits_the_gpu() -> None:
     outline = preview_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
     memory = {c.name: c for c in estimate_costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
@@ -140,14 +140,14 @@ def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -
     assert memory(template) == memory("(cat) (dog) (bird) sits") != memory("a (cat) sits")
 
 
-def test_a_plan_that_is_asked_for_and_does_not_fit_is_told_so() -> None:
+def test_requested_plan_that_does_not_fit_is_reported() -> None:
     outline = preview_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
     memory = estimate_costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
     assert "requested; it needs" in memory.basis
 
 
-def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
@@ -158,7 +158,7 @@ def test_a_batch_that_would_fill_the_disk_says_what_would_fit(monkeypatch: pytes
     assert "no stored latents" in disk.basis
 
 
-def test_where_the_plan_is_not_known_yet_videos_of_all_plans_count() -> None:
+def test_unknown_plan_accepts_timings_of_all_plans() -> None:
     streamed, parked = past({"memory_plan": "stream"}), past({"memory_plan": "offload"})
     assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
     assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None

@@ -40,7 +40,7 @@ NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them by <un
 
 
 # A5
-def test_variations_that_are_the_same_tokens_are_warned_of() -> None:
+def test_variations_with_equal_tokens_cause_a_warning() -> None:
     warnings = outlined("一只[红色|蓝色]的圆").warnings
     assert warnings == (ALIKE.format("红色 and 蓝色"), NO_TOKENS.format("一只红色的圆, 一只蓝色的圆"))
     assert outlined("a [red|blue] circle").warnings == ()
@@ -49,19 +49,19 @@ def test_variations_that_are_the_same_tokens_are_warned_of() -> None:
 
 
 # A5
-def test_weights_tell_equal_tokens_apart() -> None:
+def test_different_weights_distinguish_equal_tokens() -> None:
     weights = outlined("a circle [(红:2) x|(蓝:3) x]")
     assert not any("cannot distinguish" in warning for warning in weights.warnings)
     assert any("cannot distinguish" in warning for warning in outlined("a circle [(红:2) x|(蓝:2) x]").warnings)
 
 
 # A5
-def test_prompts_that_are_the_same_text_are_warned_of_once() -> None:
+def test_equal_prompts_cause_one_warning() -> None:
     assert outlined("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
 
 
 # A5
-def test_words_that_nano_was_not_trained_on_are_named() -> None:
+def test_words_unknown_to_nano_are_named() -> None:
     warnings = outlined("A Red elephant, (kissing) a [star|ring].").warnings
     (warning,) = [text for text in warnings if "not trained on" in text]
     assert warning.startswith("nano was not trained on elephant, kissing; it knows circle, square, ")
@@ -70,13 +70,13 @@ def test_words_that_nano_was_not_trained_on_are_named() -> None:
     assert "not trained on blurry;" in warning
 
 
-def test_the_words_of_nano_are_those_of_its_captions() -> None:
+def test_nano_vocabulary_equals_the_words_of_its_captions() -> None:
     captions = write_captions(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
     assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(WORDS)
 
 
 # A5
-def test_other_models_are_checked_by_their_own_tokenizers(tiny_models: dict[str, WanModel]) -> None:
+def test_other_models_are_checked_with_their_own_tokenizers(tiny_models: dict[str, WanModel]) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
     letters = [(letter, -10.0) for letter in ("▁", *"abcdefghijklmnopqrstuvwxyz")]
     T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0), *letters], extra_ids=0).save_pretrained(
@@ -116,7 +116,7 @@ EDITS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_tokens_are_those_of_the_pipeline_whatever_stages_the_file_has(
+def test_tokens_equal_the_pipeline_for_any_tokenizer_stages(
     tiny_models: dict[str, WanModel], edit: dict[str, object]
 ) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
@@ -153,7 +153,7 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
     ],
     ids=["object", "list", "null", "mark", "kind", "vocabulary"],
 )
-def test_a_tokenizer_that_cannot_be_loaded_is_refused_before_anything_is_queued(
+def test_unloadable_tokenizer_is_refused_before_queueing(
     wantui: Wantui, tiny_models: dict[str, WanModel], damage: object, said: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
@@ -176,7 +176,7 @@ def test_a_tokenizer_that_cannot_be_loaded_is_refused_before_anything_is_queued(
 
 # A5
 @pytest.mark.parametrize("command", ["preview", "run"])
-def test_preview_and_run_warn_of_variations_that_are_the_same_tokens(wantui: Wantui, command: str) -> None:
+def test_preview_and_run_warn_about_variations_with_equal_tokens(wantui: Wantui, command: str) -> None:
     options = ["--set", "model_settings.steps=1", "--set", "video_settings.frames=1", "--videos-per-variation", "1"]
     result = wantui(command, "-t", "一只[红色|蓝色]的圆", *options)
     assert result.code == 0
@@ -187,7 +187,7 @@ def test_preview_and_run_warn_of_variations_that_are_the_same_tokens(wantui: Wan
 
 
 # A5
-def test_marked_words_without_tokens_are_refused_when_they_matter(wantui: Wantui) -> None:
+def test_marked_words_without_tokens_are_refused_if_weighted_or_captured(wantui: Wantui) -> None:
     said = "the model's tokenizer has no tokens for the marked 圆, 红: mark other words"
     assert outlined("a [(圆)|(红)] circle").refusals == ()
     assert outlined("a [(圆:2)|(红)] circle").refusals == (said,)
@@ -197,7 +197,7 @@ def test_marked_words_without_tokens_are_refused_when_they_matter(wantui: Wantui
 
 
 # A5
-def test_a_marked_word_without_tokens_is_not_said_to_be_too_far_on(nano: WanPipeline) -> None:
+def test_marked_word_without_tokens_is_not_reported_as_out_of_range(nano: WanPipeline) -> None:
     for prompt, word in (("a 红色 circle", "红色"), ("红色 circle", "红色"), ("一只红色的圆", "红色")):
         with pytest.raises(
             MarkOutOfRangeError, match=rf"does not read the marked '{word}' .*no tokens for it \(<unk>\)"
@@ -218,7 +218,7 @@ def ids(template: str) -> list[str]:
 
 
 # A5
-def test_ids_of_options_without_letters_are_their_names() -> None:
+def test_ids_of_options_without_letters_are_unicode_names() -> None:
     assert ids("a [🔴|🔵] ball") == ["large-red-circle", "large-blue-circle"]
     assert ids("[红色|蓝色] [—|…]") == [
         "红色_em-dash",
@@ -234,11 +234,11 @@ def test_ids_of_options_without_letters_are_their_names() -> None:
     ]
 
 
-def test_the_tokenizer_of_nano_needs_no_network() -> None:
+def test_nano_tokenizer_is_bundled() -> None:
     assert find_tokenizer_file(NANO, None) == Path(NANO.location) / "tokenizer" / "tokenizer.json"
 
 
-def test_ids_of_options_in_ascii_are_those_of_earlier_versions() -> None:
+def test_ids_of_ascii_options_are_stable_across_versions() -> None:
     assert ids("[a -b|A__b|x!|y  z.|] ball") == ["a-b", "a--b", "x", "y-z", "none"]
     assert ids("[!|?]x") == ["none-bb7208bc", "none-8a8de823"]
 
@@ -249,5 +249,5 @@ def test_long_words_are_shortened_in_warnings() -> None:
     assert len(warning) < 1000
 
 
-def test_an_unknown_word_that_cannot_be_seen_is_named_by_its_escapes() -> None:
+def test_invisible_unknown_word_is_shown_escaped() -> None:
     assert any(r"no tokens for '\u200b': it replaces" in text for text in outlined("a \u200b circle").warnings)

@@ -58,7 +58,7 @@ def flow(sigmas: Floats, variances: Floats) -> Trajectory:
     return Trajectory(sigmas, scale @ scale.T / len(variances))
 
 
-def test_a_straight_line_of_even_steps_is_straight_and_of_even_velocity() -> None:
+def test_even_steps_on_a_line_are_straight_with_constant_velocity() -> None:
     start, direction = np.array([3.0, 0, 4]), np.array([0.0, 2, 0])
     found = of(np.stack([start + i / 4 * direction for i in range(5)]))
     assert (found.length, found.chord) == pytest.approx((2 / math.sqrt(3), 2 / math.sqrt(3)))
@@ -72,7 +72,7 @@ def test_a_straight_line_of_even_steps_is_straight_and_of_even_velocity() -> Non
     assert found.log_volume == float("-inf")
 
 
-def test_a_path_around_a_square_turns_by_a_right_angle_at_each_corner() -> None:
+def test_square_path_turns_by_a_right_angle_at_each_corner() -> None:
     found = of(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=float))
     assert found.turning == pytest.approx([math.pi / 2] * 3)
     assert found.length == pytest.approx(4 / math.sqrt(2))
@@ -81,7 +81,7 @@ def test_a_path_around_a_square_turns_by_a_right_angle_at_each_corner() -> None:
     assert math.isnan(found.largest_deviation)
 
 
-def test_an_arc_has_the_turning_and_the_curvature_of_its_circle() -> None:
+def test_arc_has_the_turning_and_curvature_of_its_circle() -> None:
     angles = np.linspace(0, 2, 101)
     radius = 3.0
     found = of(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
@@ -93,7 +93,7 @@ def test_an_arc_has_the_turning_and_the_curvature_of_its_circle() -> None:
     assert found.largest_deviation == pytest.approx((1 - math.cos(1)) / (2 * math.sin(1)), rel=1e-3)
 
 
-def test_a_scaled_trajectory_is_longer_and_as_straight() -> None:
+def test_scaled_trajectory_is_longer_with_equal_turning() -> None:
     states = np.random.default_rng(2).normal(size=(8, 300))
     one, twice = of(states), of(2 * states)
     assert twice.length == pytest.approx(2 * one.length)
@@ -102,7 +102,7 @@ def test_a_scaled_trajectory_is_longer_and_as_straight() -> None:
     assert twice.curvature == pytest.approx(one.curvature / 2)
 
 
-def test_every_metric_is_that_of_the_states_themselves() -> None:
+def test_metrics_from_the_gram_matrix_equal_metrics_from_states() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=(9, 400)).cumsum(0)
     sigmas = grid(8, 3)
@@ -134,7 +134,7 @@ def test_every_metric_is_that_of_the_states_themselves() -> None:
     assert sigmas[settled[0]] <= found.commitment < sigmas[settled[0] - 1]
 
 
-def test_c1_the_initial_noise_of_two_seeds_has_the_norm_and_distance_of_gaussian_noise() -> None:
+def test_c1_initial_noise_has_gaussian_norm_and_distance() -> None:
     shape = (1, 16, 21, 60, 104)
     noise = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).double() for seed in (0, 1)]
     assert float(noise[0].norm()) == pytest.approx(1447.98, abs=4 * 0.71)
@@ -143,7 +143,7 @@ def test_c1_the_initial_noise_of_two_seeds_has_the_norm_and_distance_of_gaussian
     assert abs(cosine) < 4 * 0.00069
 
 
-def test_c2_the_same_seed_has_the_same_noise_under_every_prompt(
+def test_c2_initial_noise_depends_on_the_seed_not_the_prompt(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     one, other = (prepare(tiny, recipe_for(tiny_models["wan2.1"], prompt=prompt)) for prompt in ("a star", "two rings"))
@@ -154,13 +154,11 @@ def test_c2_the_same_seed_has_the_same_noise_under_every_prompt(
     ("variance", "steps", "expected"),
     [(1, 10, 0.83302), (1, 20, 0.91332), (1, 50, 0.96445), (1, 200, 0.99100), (0.25, 50, 0.47159), (2, 50, 1.37191)],
 )
-def test_c3_eulers_method_on_the_gaussian_flow_ends_where_it_is_known_to(
-    variance: float, steps: int, expected: float
-) -> None:
+def test_c3_euler_on_the_gaussian_flow_has_known_end_values(variance: float, steps: int, expected: float) -> None:
     assert euler(variance, steps, 3) == pytest.approx(expected, abs=1e-5)
 
 
-def test_c4_the_flow_of_unit_variance_is_a_line_that_comes_back() -> None:
+def test_c4_unit_variance_flow_is_a_line_that_returns_to_its_start() -> None:
     found = flow(grid(50, 3), np.array([1.0]))
     assert found.first_pc_variance == pytest.approx(1)
     assert found.straightness == pytest.approx(0, abs=1e-12)
@@ -169,7 +167,7 @@ def test_c4_the_flow_of_unit_variance_is_a_line_that_comes_back() -> None:
     assert symmetric.least_norm == pytest.approx(math.sqrt(0.5))
 
 
-def test_c5_the_flow_of_a_quarter_of_the_variance() -> None:
+def test_c5_flow_of_variance_one_quarter_has_known_metrics() -> None:
     found = flow(grid(50, 3), np.array([0.25]))
     assert found.length == pytest.approx(0.60544, abs=1e-5)
     assert (found.chord, found.straightness) == pytest.approx((0.5, 0.825846), abs=1e-6)
@@ -184,7 +182,7 @@ def test_c5_the_flow_of_a_quarter_of_the_variance() -> None:
         (20, (0.787090, 0.488439, 0.267586, 0.620563, 2.548557, 0.744659, 1.613641)),
     ],
 )
-def test_c6_the_flow_of_two_variances(steps: int, expected: tuple[float, ...]) -> None:
+def test_c6_flow_of_two_variances_has_known_metrics(steps: int, expected: tuple[float, ...]) -> None:
     found = flow(grid(steps, 3), np.array([2.0, 0.2]))
     said = (
         found.length,
@@ -208,7 +206,7 @@ def test_c6_the_flow_of_two_variances(steps: int, expected: tuple[float, ...]) -
         (np.float16, 8, 2.49, 0.04),
     ],
 )
-def test_c7_what_rounding_adds_to_the_turning_of_a_straight_line(
+def test_c7_rounding_adds_a_known_turning_to_a_straight_line(
     dtype: type, shift: float, turning: float, within: float
 ) -> None:
     rng = np.random.default_rng(0)
@@ -220,7 +218,7 @@ def test_c7_what_rounding_adds_to_the_turning_of_a_straight_line(
     assert found.straightness == pytest.approx(1, abs=1e-3)
 
 
-def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> None:
+def test_c8_random_walk_has_known_spectrum_straightness_and_turning() -> None:
     found = random_walk_null(of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
     even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
     shares = even.spectrum[:3] / even.spectrum.sum()
@@ -234,7 +232,7 @@ def test_c8_a_random_walk_has_its_known_spectrum_straightness_and_turning() -> N
         assert metric_value(random_walk_null(drawn), metric) == pytest.approx(metric_value(drawn, metric), rel=0.02)
 
 
-def test_c10_a_path_that_its_spectrum_alone_has_made_is_no_different_from_its_null() -> None:
+def test_c10_path_drawn_from_a_spectrum_matches_its_null() -> None:
     variances = np.random.default_rng(8).lognormal(size=16)
     axes = np.repeat(variances, 2000)
     noise = np.random.default_rng(9).standard_normal(axes.size)
@@ -275,7 +273,7 @@ def null_of(x0: Floats, states: Floats, sigmas: Floats, factors: Floats) -> Traj
     return path_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
 
 
-def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
+def test_gaussian_flow_equals_an_ode_solution() -> None:
     states, sigmas = few_states(), np.append(grid(12, 3)[:-1], 0.01)  # at 0 the covariance has no inverse
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
     x0 = np.random.default_rng(21).normal(size=9)
@@ -287,7 +285,7 @@ def test_the_gaussian_flow_is_that_of_an_ode_solver_in_coordinates() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 15, 20])
 @pytest.mark.parametrize("sampler", SCHEDULES)
-def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: SamplerName, steps: int) -> None:
+def test_sampler_response_on_gaussian_data_equals_diffusers(sampler: SamplerName, steps: int) -> None:
     states = few_states()
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
     scheduler = build_scheduler(sampler, 5.0)
@@ -305,7 +303,7 @@ def test_a_sampler_makes_of_gaussian_data_what_diffusers_makes_of_it(sampler: Sa
     assert null.gram * 9 == pytest.approx(np.stack(path) @ np.stack(path).T, rel=1e-4, abs=1e-4)
 
 
-def test_every_sampler_of_planning_has_a_response_and_no_other() -> None:
+def test_sampler_responses_cover_exactly_the_known_samplers() -> None:
     assert list(SOLVERS) == list(SCHEDULES)
     with pytest.raises(UnknownSamplerError, match=r"unknown sampler 'ddim'; known are unipc, unipc-3, dpm\+\+2m, "):
         compute_sampler_response("ddim", grid(8, 3), np.ones(1))
@@ -313,7 +311,7 @@ def test_every_sampler_of_planning_has_a_response_and_no_other() -> None:
 
 @pytest.mark.parametrize("dimension", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("sampler", SCHEDULES)
-def test_inner_products_of_drawn_paths_are_those_of_vectors(sampler: str, dimension: int) -> None:
+def test_gram_matrices_of_drawn_paths_are_valid_for_their_dimension(sampler: str, dimension: int) -> None:
     # The noise off the axes and its component along the mean share a direction.
     states = np.random.default_rng(26).normal(size=(3, dimension)) + 3
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-3)
@@ -324,7 +322,7 @@ def test_inner_products_of_drawn_paths_are_those_of_vectors(sampler: str, dimens
 
 
 @pytest.mark.parametrize("sampler", SCHEDULES)
-def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str) -> None:
+def test_flow_to_data_without_covariance_is_a_straight_line(sampler: str) -> None:
     states = np.tile(np.random.default_rng(22).normal(size=300), (5, 1))
     data = GaussianData.estimate(states, 300)
     assert len(data.variances) == 0
@@ -335,7 +333,7 @@ def test_the_flow_to_data_without_any_covariance_is_a_straight_line(sampler: str
         assert path.final_norm == pytest.approx(math.sqrt((states[0] ** 2).mean()))
 
 
-def test_the_flow_to_data_without_a_mean_is_that_of_its_spectrum() -> None:
+def test_flow_to_zero_mean_data_depends_only_on_its_spectrum() -> None:
     variances = np.array([4.0, 1.0, 0.25, 0.01])
     data = GaussianData(10_000, 8000, 0.0, np.repeat(variances, 2000), np.zeros(8000))
     null = flow(grid(20, 3), variances)
@@ -344,7 +342,7 @@ def test_the_flow_to_data_without_a_mean_is_that_of_its_spectrum() -> None:
             assert metric_value(path, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
 
 
-def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null() -> None:
+def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
     # The null of before said straightness 0.48 of such data, and the path was "straighter than the null".
     rng = np.random.default_rng(23)
     axes = np.linalg.qr(rng.normal(size=(3000, 6)))[0].T
@@ -373,7 +371,7 @@ def test_a_path_to_data_with_a_mean_and_a_few_axes_is_no_different_from_its_null
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
 @pytest.mark.parametrize("variance", [0.25, 1.0, 4.0])
-def test_commitment_converges_with_the_steps(variance: float, shift: float) -> None:
+def test_commitment_converges_as_steps_increase(variance: float, shift: float) -> None:
     # Of N(0, v) the clean latents are half way where (1 - s) sqrt(3 v) = s.
     limit = math.sqrt(3 * variance) / (1 + math.sqrt(3 * variance))
     errors = [abs(flow(grid(steps, shift), np.array([variance])).commitment - limit) for steps in (50, 200, 800)]
@@ -384,7 +382,7 @@ def test_commitment_converges_with_the_steps(variance: float, shift: float) -> N
 # S1: bends that are the sampler's or the rounding's.
 
 
-def test_a_smooth_path_bends_as_much_at_every_stride() -> None:
+def test_smooth_path_has_stable_metrics_at_every_stride() -> None:
     angles = np.linspace(0, 2, 41)
     found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     for metric in ("turning", "curvature", "acceleration"):
@@ -394,7 +392,7 @@ def test_a_smooth_path_bends_as_much_at_every_stride() -> None:
     assert find_unsettled([found], list(METRICS)) == []
 
 
-def test_rounding_bends_less_at_every_larger_stride_and_is_told_from_a_bend() -> None:
+def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> None:
     rng = np.random.default_rng(0)
     noise, data = rng.standard_normal((2, 50_000))
     sigmas = grid(50, 3)[:, None]
@@ -407,7 +405,7 @@ def test_rounding_bends_less_at_every_larger_stride_and_is_told_from_a_bend() ->
     assert measure_strides([exact], "turning").is_settled  # a straight line has no bend to be doubted
 
 
-def test_a_path_that_swings_at_every_step_settles_at_the_next_stride() -> None:
+def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
     angles = np.linspace(0, 1.5, 41)
     swing = 0.004 * np.where(np.arange(41) % 2, 1, -1)
     found = of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
@@ -420,14 +418,14 @@ def test_a_path_that_swings_at_every_step_settles_at_the_next_stride() -> None:
 @pytest.mark.parametrize(
     ("steps", "stride", "kept"), [(8, 2, [0, 2, 4, 6, 8]), (7, 2, [0, 3, 5, 7]), (10, 4, [0, 6, 10])]
 )
-def test_a_stride_counts_from_the_end_and_no_step_is_shorter_than_it(steps: int, stride: int, kept: list[int]) -> None:
+def test_stride_counts_from_the_last_state(steps: int, stride: int, kept: list[int]) -> None:
     found = of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
     strided = take_strided_path(found, stride)
     assert strided.sigmas == pytest.approx(found.sigmas[kept])
     assert strided.gram == pytest.approx(found.gram[np.ix_(kept, kept)])
 
 
-def test_a_stride_is_of_corrected_states_and_not_of_predictors() -> None:
+def test_strides_ignore_predictor_states() -> None:
     angles = np.linspace(0, 2, 21)
     path = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     sigmas = np.linspace(1, 0, 21)
@@ -439,7 +437,7 @@ def test_a_stride_is_of_corrected_states_and_not_of_predictors() -> None:
     assert said.is_settled
 
 
-def test_a_bend_is_settled_only_where_all_larger_strides_agree() -> None:
+def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
     # The first pair agrees and the second does not: a quarter of the path's turning is of swings over four states.
     swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
     found = of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
@@ -448,7 +446,7 @@ def test_a_bend_is_settled_only_where_all_larger_strides_agree() -> None:
     assert (said.is_settled, said.settled) == (False, None)
 
 
-def test_a_value_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metric_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     found = of(np.random.default_rng(24).normal(size=(41, 30)))
     monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 40.0 / len(path.sigmas))
     assert measure_strides([found], "curvature").settled is None
@@ -457,27 +455,27 @@ def test_a_value_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("steps", range(6, 21))
-def test_a_smooth_path_is_settled_however_few_its_steps_are(steps: int) -> None:
+def test_smooth_path_is_settled_with_few_steps(steps: int) -> None:
     angles = np.linspace(0, 1.5, steps + 1)
     found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     assert measure_strides([found], "turning").is_settled
 
 
 @pytest.mark.parametrize("stride", [21, 40, 100])
-def test_a_stride_that_leaves_two_states_is_refused(stride: int) -> None:
+def test_stride_that_leaves_two_states_is_refused(stride: int) -> None:
     found = of(np.random.default_rng(24).normal(size=(41, 30)))
     with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, but an angle needs three"):
         take_strided_path(found, stride)
     assert len(take_strided_path(found, 20).sigmas) == 3
 
 
-def test_of_few_steps_nothing_is_said_of_strides() -> None:
+def test_few_steps_give_no_verdict_on_strides() -> None:
     said = measure_strides([of(np.random.default_rng(25).normal(size=(5, 30)))], "turning")
     assert not said.is_settled
     assert "too few steps to tell" in said.description
 
 
-def test_commitment_within_the_first_steps_is_said_to_be_unresolved() -> None:
+def test_commitment_within_the_first_steps_is_not_settled() -> None:
     # It heads for its end from the second state on, whatever the steps are.
     start, end, elsewhere = np.eye(3) * 10
     sigmas = np.linspace(1, 0, 41)[:, None]
@@ -487,13 +485,13 @@ def test_commitment_within_the_first_steps_is_said_to_be_unresolved() -> None:
     assert measure_strides([flow(grid(40, 1), np.array([1.0]))], "commitment").is_settled
 
 
-def test_a_null_walk_keeps_the_lengths_of_the_steps() -> None:
+def test_random_walk_null_preserves_step_lengths() -> None:
     found = of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
     assert random_walk_null(found).lengths == pytest.approx(found.lengths)
     assert random_walk_null(found).norm[0] == pytest.approx(found.norm[0])
 
 
-def test_of_heuns_two_states_at_a_noise_level_the_second_counts() -> None:
+def test_second_heun_state_at_a_noise_level_is_used() -> None:
     states = np.random.default_rng(5).normal(size=(4, 50))
     with_predictors = np.concatenate([states[:1], 9 + states[1:2], states[1:2], 9 + states[2:3], states[2:]])
     sigmas = np.array([1, 0.6, 0.6, 0.3, 0.3, 0.0])
@@ -509,13 +507,13 @@ REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_has_no_geometry_is_refused_by_name(fault: str) -> None:
+def test_invalid_trajectory_is_refused_with_a_reason(fault: str) -> None:
     make, why = REFUSED[fault]
     with pytest.raises(NoGeometryError, match=why):
         build_trajectory(*make(), 10)
 
 
-def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
+def test_repeated_state_does_not_change_turning_or_direction() -> None:
     corner = np.zeros((4, 50))
     corner[1:] += 1.3 * np.eye(50)[0]
     corner[3] += np.eye(50)[1]
@@ -528,7 +526,7 @@ def test_a_state_that_comes_twice_hides_no_bend_and_has_no_direction() -> None:
     assert metric_value(found, "turning") == pytest.approx(math.pi / 2)
 
 
-def test_a_path_that_never_moves_has_no_shape() -> None:
+def test_motionless_path_has_no_shape_metrics() -> None:
     state = np.random.default_rng(1).normal(size=60)
     found = build_trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
     for metric in ("first_pc_variance", "effective_dimension", "straightness", "chord_alignment"):
@@ -565,7 +563,7 @@ def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> 
     assert both == alone
 
 
-def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_rounding() -> None:
+def test_straight_path_of_constant_velocity_is_committed_from_the_start() -> None:
     noise, data = np.random.default_rng(2).normal(size=(2, 3000))
     for steps in (5, 20, 51):
         sigmas = 5 * np.linspace(1, 0, steps) / (1 + 4 * np.linspace(1, 0, steps))
@@ -573,7 +571,7 @@ def test_a_straight_path_of_even_velocity_is_committed_from_the_start_despite_ro
         assert metric_value(build_trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
 
 
-def test_a_metric_that_needs_more_states_than_there_are_has_no_value() -> None:
+def test_log_volume_of_four_states_is_undefined() -> None:
     found = of(np.random.default_rng(6).normal(size=(4, 30)))
     assert math.isnan(metric_value(found, "log_volume"))
     assert all(math.isfinite(metric_value(found, metric)) for metric in METRICS if metric != "log_volume")

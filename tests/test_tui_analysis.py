@@ -37,7 +37,7 @@ def in_two_batches(folder: Path) -> list[Video]:
     return [*videos, *later]
 
 
-def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_path: Path) -> None:
+def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path) -> None:
     videos = in_two_batches(tmp_path)
     pooled, left_out = pool_groups(videos, "variation")
     assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
@@ -55,7 +55,7 @@ def test_means_of_groups_leave_out_videos_of_other_settings_and_name_them(tmp_pa
     on("analysis", test)
 
 
-def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path) -> None:
+def test_search_does_not_change_the_settings_of_group_means(tmp_path: Path) -> None:
     videos = in_two_batches(tmp_path)
     few = [videos[0], *videos[4:]]  # alone, the name "one_0" would have as many videos of each setting
 
@@ -71,7 +71,7 @@ def test_a_search_does_not_change_which_settings_the_means_are_of(tmp_path: Path
     on("analysis", test)
 
 
-def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None:
+def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
 
@@ -83,7 +83,7 @@ def test_more_left_out_videos_than_are_named_are_counted(tmp_path: Path) -> None
     on("analysis", test)
 
 
-def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) -> None:
+def test_groups_without_trajectories_explain_why_they_are_empty(tmp_path: Path) -> None:
     videos = [
         replace(video, trajectory=None, reason="it has no stored trajectory")
         for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
@@ -98,7 +98,7 @@ def test_groups_without_any_trajectory_say_why_they_are_empty(tmp_path: Path) ->
     on("analysis", test)
 
 
-def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
+def test_unreadable_chosen_batch_is_reported_while_others_are_shown(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
@@ -109,7 +109,7 @@ def test_a_chosen_batch_that_cannot_be_read_is_named_beside_the_others(tmp_path:
 
 
 @pytest.mark.parametrize("is_of_these_videos", [False, True])
-def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Path, is_of_these_videos: bool) -> None:
+def test_outdated_comparison_is_discarded(tmp_path: Path, is_of_these_videos: bool) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
@@ -123,7 +123,7 @@ def test_a_comparison_of_videos_that_are_no_longer_shown_is_dropped(tmp_path: Pa
     on("analysis", test)
 
 
-def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path) -> None:
+def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
@@ -142,7 +142,7 @@ def test_videos_that_were_made_again_in_place_are_compared_again(tmp_path: Path)
     on("analysis", test)
 
 
-def test_pane_without_a_video_has_the_title_of_what_it_would_show() -> None:
+def test_empty_details_pane_is_titled_by_its_mode() -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: "no batch here has stored trajectories" in it.text())

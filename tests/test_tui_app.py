@@ -25,7 +25,7 @@ pytestmark = pytest.mark.terminal
 LOOKS = Path(__file__).parent / "data" / "screens"
 
 
-def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
+def test_every_action_has_a_unique_id_and_a_method() -> None:
     names = [action.id for action in all_actions()]
     assert len(names) == len(set(names))
 
@@ -42,7 +42,7 @@ def test_every_action_has_a_name_of_its_own_and_a_method_that_does_it() -> None:
     run(test)
 
 
-def test_keys_of_one_screen_do_not_take_each_others_place() -> None:
+def test_keys_of_a_screen_do_not_conflict() -> None:
     for where in SCREENS:
         keys = [
             key for action in (*ACTIONS_BY_SCREEN[where], *ACTIONS_BY_SCREEN["app"]) for key in action.keys.split(",")
@@ -50,7 +50,7 @@ def test_keys_of_one_screen_do_not_take_each_others_place() -> None:
         assert len(keys) == len(set(keys)), where
 
 
-def test_number_keys_switch_and_a_screen_keeps_its_state() -> None:
+def test_number_keys_switch_screens_and_preserve_their_state() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -65,7 +65,7 @@ def test_number_keys_switch_and_a_screen_keeps_its_state() -> None:
     run(test)
 
 
-def test_help_shows_the_keys_of_the_screen_as_the_user_has_set_them() -> None:
+def test_help_shows_keys_customized_by_the_user() -> None:
     async def test() -> None:
         async with application(size=(120, 60), keys={"queue.cancel": "z"}) as it:
             await it.press("2", "question_mark")
@@ -76,7 +76,7 @@ def test_help_shows_the_keys_of_the_screen_as_the_user_has_set_them() -> None:
     run(test)
 
 
-def test_a_key_of_the_users_own_does_what_it_is_set_to() -> None:
+def test_customized_key_runs_its_action() -> None:
     async def test() -> None:
         async with application(keys={"app.pause": "z"}) as it:
             await it.press("2", "z")
@@ -85,7 +85,7 @@ def test_a_key_of_the_users_own_does_what_it_is_set_to() -> None:
     run(test)
 
 
-def test_the_palette_finds_actions_of_the_screen() -> None:
+def test_palette_finds_actions_of_the_screen() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("2", "ctrl+p")
@@ -104,7 +104,7 @@ def test_the_palette_finds_actions_of_the_screen() -> None:
 
 
 @pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light", "textual-light", "nord"])
-def test_every_screen_is_drawn_in_every_kind_of_theme_and_the_choice_is_kept(theme: str) -> None:
+def test_every_screen_is_drawn_in_each_theme_and_the_theme_is_saved(theme: str) -> None:
     async def test() -> None:
         async with application() as it:
             it.app._use_theme(theme)
@@ -115,7 +115,7 @@ def test_every_screen_is_drawn_in_every_kind_of_theme_and_the_choice_is_kept(the
     run(test)
 
 
-def test_without_colours_words_and_glyphs_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_have_words_and_glyphs_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
@@ -130,7 +130,7 @@ def test_without_colours_words_and_glyphs_say_the_same(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("size", [(59, 24), (80, 19)])
-def test_a_terminal_that_is_too_small_is_told_what_is_needed(size: tuple[int, int]) -> None:
+def test_too_small_terminal_shows_the_required_size(size: tuple[int, int]) -> None:
     async def test() -> None:
         async with application(size=size) as it:
             await it.until(lambda: "60 columns and 20 lines" in it.text())
@@ -143,7 +143,7 @@ def test_a_terminal_that_is_too_small_is_told_what_is_needed(size: tuple[int, in
     run(test)
 
 
-def test_a_resize_during_work_draws_everything_anew() -> None:
+def test_resize_redraws_every_screen_at_full_height() -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:
             for number in "12345":
@@ -156,7 +156,7 @@ def test_a_resize_during_work_draws_everything_anew() -> None:
     run(test)
 
 
-def test_an_engine_of_another_version_is_no_hindrance() -> None:
+def test_engine_of_another_version_is_reported_and_usable() -> None:
     from wantui.engine import control
     from wantui.engine.control import acquire_engine_lock, publish_engine_info
 
@@ -185,7 +185,7 @@ def test_an_engine_of_another_version_is_no_hindrance() -> None:
         ("output_dirs: ['~nobody-here/x']", "~nobody-here/x"),
     ],
 )
-def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
+def test_invalid_settings_error_names_file_and_problem(
     text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tui.yaml"
@@ -197,7 +197,9 @@ def test_settings_that_cannot_be_used_name_file_key_and_the_nearest(
     assert said in str(error.value)
 
 
-def test_without_a_file_there_are_defaults_and_no_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_settings_file_gives_defaults_and_is_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert load_settings().gpu_panel == "line"
@@ -224,7 +226,7 @@ def _something_of_everything() -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 @pytest.mark.parametrize("screen", list(SCREENS))
-def test_each_screen_looks_as_it_did(screen: str, size: tuple[int, int]) -> None:
+def test_screen_looks_match_stored_screens(screen: str, size: tuple[int, int]) -> None:
     """WANTUI_NEW_LOOKS=1 writes the looks anew, to be looked at before they are kept."""
     _something_of_everything()
     kept = LOOKS / f"{screen}_{size[0]}x{size[1]}.txt"
@@ -265,7 +267,7 @@ def _steady(line: str) -> str:
     return re.sub(r" of +[\d.]+ [kMGT]B free.*", " of the disk", line).rstrip()
 
 
-def test_the_footer_shows_the_keys_of_the_screen() -> None:
+def test_footer_shows_the_keys_of_the_screen() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("2")
@@ -275,7 +277,7 @@ def test_the_footer_shows_the_keys_of_the_screen() -> None:
     run(test)
 
 
-def test_the_application_is_a_client_and_leaves_the_queue_as_it_is() -> None:
+def test_quitting_the_application_leaves_the_queue_unchanged() -> None:
     queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
 

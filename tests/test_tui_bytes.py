@@ -23,7 +23,7 @@ FEW = 32
 """Bytes of the terminal's title, which may change once."""
 
 
-def test_every_dialog_is_measured() -> None:  # T1
+def test_byte_counts_cover_every_dialog() -> None:  # T1
     assert set(DIALOGS) == dialog_types()
 
 
@@ -71,7 +71,7 @@ def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen
     queue.close()
 
 
-def test_screen_is_drawn_anew_when_a_dialog_is_left() -> None:  # T1
+def test_screen_is_redrawn_when_a_dialog_closes() -> None:  # T1
     async def test() -> None:
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")

@@ -36,7 +36,7 @@ def _no_engine() -> Iterator[None]:
         yield
 
 
-def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost() -> None:
+def test_template_is_expanded_while_typed_with_tokens_and_cost() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -53,7 +53,7 @@ def test_a_template_is_expanded_while_it_is_typed_with_its_marks_pieces_and_cost
     run(test)
 
 
-def test_a_fault_is_named_and_marked_where_it_is() -> None:
+def test_template_error_is_described_and_highlighted() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -81,7 +81,7 @@ def test_equal_variations_are_flagged() -> None:
     run(test)
 
 
-def test_one_key_puts_the_batch_on_the_queue() -> None:
+def test_one_key_queues_the_batch() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -102,7 +102,7 @@ def test_one_key_puts_the_batch_on_the_queue() -> None:
     run(test)
 
 
-def test_a_batch_that_this_version_cannot_make_says_why_and_leaves_nothing() -> None:
+def test_batch_that_cannot_be_generated_is_refused_and_leaves_nothing() -> None:
     async def test() -> None:
         async with application() as it:
             await go_to(it, "attention_analysis_settings.store_attention")
@@ -127,7 +127,7 @@ async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
     await it.pilot.pause()
 
 
-def test_a_setting_is_checked_while_it_is_typed_and_taken_only_when_valid() -> None:
+def test_setting_is_validated_while_typed_and_applied_only_if_valid() -> None:
     async def test() -> None:
         async with application() as it:
             await go_to(it, "model_settings.steps")
@@ -150,7 +150,7 @@ def test_a_setting_is_checked_while_it_is_typed_and_taken_only_when_valid() -> N
     run(test)
 
 
-def test_flags_and_choices_change_with_the_space_bar_and_text_may_look_like_anything() -> None:
+def test_space_bar_changes_flags_and_choices_and_text_is_literal() -> None:
     async def test() -> None:
         async with application() as it:
             await go_to(it, "latent_analysis_settings.store_latents")
@@ -171,7 +171,7 @@ def test_flags_and_choices_change_with_the_space_bar_and_text_may_look_like_anyt
     run(test)
 
 
-def test_a_value_that_is_typed_is_for_the_setting_that_it_was_begun_for() -> None:
+def test_moving_the_cursor_discards_a_half_typed_value() -> None:
     async def test() -> None:
         async with application() as it:
             await go_to(it, "model_settings.seed")
@@ -186,7 +186,7 @@ def test_a_value_that_is_typed_is_for_the_setting_that_it_was_begun_for() -> Non
     run(test)
 
 
-def test_a_key_that_repeats_queues_once_and_the_template_of_before_is_not_lost() -> None:
+def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -207,7 +207,7 @@ def test_a_key_that_repeats_queues_once_and_the_template_of_before_is_not_lost()
     run(test)
 
 
-def test_the_editor_of_yaml_says_so_when_the_file_is_gone() -> None:
+def test_yaml_editor_reports_a_deleted_config_file() -> None:
     async def test() -> None:
         Path("configs").mkdir()
         mine = Path("configs/mine.yaml")
@@ -224,7 +224,7 @@ def test_the_editor_of_yaml_says_so_when_the_file_is_gone() -> None:
     run(test)
 
 
-def test_what_was_typed_is_there_at_the_next_start() -> None:
+def test_draft_is_restored_at_the_next_start() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -245,7 +245,7 @@ def test_what_was_typed_is_there_at_the_next_start() -> None:
     run(test)
 
 
-def test_drafts_that_cannot_be_read_are_put_aside(tmp_path: Path) -> None:
+def test_unreadable_drafts_are_moved_aside(tmp_path: Path) -> None:
     save_drafts(tmp_path, Drafts(template="a star"))
     assert load_drafts(tmp_path).template == "a star"
     (tmp_path / DRAFTS_FILE).write_text("{ half a fi")
@@ -253,7 +253,7 @@ def test_drafts_that_cannot_be_read_are_put_aside(tmp_path: Path) -> None:
     assert (tmp_path / "tui.damaged.json").read_text() == "{ half a fi"
 
 
-def test_a_config_is_saved_under_a_name_and_not_over_another_unasked() -> None:
+def test_saving_a_config_asks_before_overwriting() -> None:
     async def test() -> None:
         Path("configs").mkdir()
         async with application() as it:
@@ -280,7 +280,7 @@ def test_a_config_is_saved_under_a_name_and_not_over_another_unasked() -> None:
     run(test)
 
 
-def test_a_config_that_was_edited_on_disk_is_read_again() -> None:
+def test_config_edited_on_disk_is_reloaded() -> None:
     async def test() -> None:
         Path("configs").mkdir()
         mine = Path("configs/mine.yaml")
@@ -303,7 +303,7 @@ def test_a_config_that_was_edited_on_disk_is_read_again() -> None:
     run(test)
 
 
-def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -> None:
+def test_missing_or_invalid_config_is_reported() -> None:
     async def test() -> None:
         save_drafts(find_state_directory().directory, Drafts(welcomed=True, config="configs/gone.yaml"))
         Path("configs").mkdir()
@@ -323,7 +323,7 @@ def test_a_config_that_is_gone_or_broken_is_said_and_the_application_goes_on() -
     run(test)
 
 
-def test_the_config_can_be_edited_as_text_and_is_taken_only_when_valid() -> None:
+def test_config_edited_as_yaml_is_applied_only_if_valid() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -344,7 +344,7 @@ def test_the_config_can_be_edited_as_text_and_is_taken_only_when_valid() -> None
     run(test)
 
 
-def test_a_large_paste_is_taken_and_more_variations_than_allowed_are_refused() -> None:
+def test_large_paste_is_accepted_and_too_many_variations_are_refused() -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("t")
@@ -359,7 +359,7 @@ def test_a_large_paste_is_taken_and_more_variations_than_allowed_are_refused() -
     run(test)
 
 
-def test_ten_thousand_variations_are_listed_and_only_those_in_sight_are_drawn() -> None:
+def test_ten_thousand_variations_can_be_scrolled_to_the_end() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -376,7 +376,7 @@ def test_ten_thousand_variations_are_listed_and_only_those_in_sight_are_drawn() 
     run(test)
 
 
-def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
+def test_first_start_offers_a_demo_batch() -> None:
     async def test() -> None:
         async with application(welcomed=False) as it:
             await it.until(lambda: isinstance(it.app.screen, Welcome))
@@ -399,7 +399,7 @@ def test_the_first_start_offers_a_demo_that_one_key_runs() -> None:
         ("1:2", []),
     ],
 )
-def test_the_editor_knows_brackets_marks_weights_and_escapes(template: str, tokens: list[str]) -> None:
+def test_editor_highlights_brackets_marks_weights_and_escapes(template: str, tokens: list[str]) -> None:
     assert [f"{template[a:b]}:{kind}" for a, b, kind in highlight_template(template)] == tokens
 
 
@@ -407,7 +407,7 @@ ODD = "__color__ <lora:x:0.8> BREAK (16:9) (at 3:00) circle"
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_every_warning_can_be_read(size: tuple[int, int]) -> None:
+def test_all_warnings_are_shown_in_a_dialog(size: tuple[int, int]) -> None:
     async def test() -> None:
         async with application(size=size) as it:
             screen = it.screen(ComposeScreen)
@@ -427,7 +427,7 @@ def test_every_warning_can_be_read(size: tuple[int, int]) -> None:
     run(test)
 
 
-def test_draft_without_warnings_says_that_there_is_none() -> None:
+def test_warnings_key_without_warnings_is_explained() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -438,7 +438,7 @@ def test_draft_without_warnings_says_that_there_is_none() -> None:
     run(test)
 
 
-def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None:
+def test_invalid_config_clears_the_previous_cost() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -461,7 +461,7 @@ def test_config_that_becomes_unusable_leaves_no_cost_of_the_one_before() -> None
     run(test)
 
 
-def test_template_of_a_megabyte_is_refused_by_name() -> None:
+def test_template_of_a_megabyte_is_refused_with_its_length() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -475,7 +475,7 @@ def test_template_of_a_megabyte_is_refused_by_name() -> None:
     run(test)
 
 
-def test_keys_of_engine_and_pause_select_no_text_in_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_and_pause_keys_do_not_edit_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
     pressed: list[str] = []
     monkeypatch.setattr(WantuiApp, "action_start_engine", lambda _: pressed.append("engine"))
     monkeypatch.setattr(WantuiApp, "action_pause_queue", lambda _: pressed.append("pause"))
@@ -491,7 +491,7 @@ def test_keys_of_engine_and_pause_select_no_text_in_the_template(monkeypatch: py
     run(test)
 
 
-def test_queueing_into_a_queue_that_another_program_holds_is_said_while_and_after_it_waits(
+def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reached, freed = threading.Event(), threading.Event()

@@ -14,7 +14,7 @@ from wantui.tui.screens.history import History
 pytestmark = pytest.mark.terminal
 
 
-def test_second_answer_changes_nothing() -> None:
+def test_second_answer_to_a_dialog_is_ignored() -> None:
     answers: list[bool | None] = []
 
     async def test() -> None:
@@ -32,7 +32,7 @@ def test_second_answer_changes_nothing() -> None:
     run(test)
 
 
-def test_dialog_that_is_answered_below_another_one_takes_both_away() -> None:
+def test_dismissing_a_covered_dialog_closes_both_dialogs() -> None:
     async def test() -> None:
         async with application() as it:
             below = it.app.screen
@@ -46,7 +46,7 @@ def test_dialog_that_is_answered_below_another_one_takes_both_away() -> None:
 
 
 @pytest.mark.parametrize("kind", ["palette", "history", "batches"])
-def test_list_without_room_can_be_paged_through(kind: str) -> None:
+def test_paging_a_list_without_visible_rows_does_not_crash(kind: str) -> None:
     async def opened(it: AppUnderTest) -> None:
         if kind == "palette":
             await it.press("ctrl+p")

@@ -50,7 +50,7 @@ def break_reads(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(QueueReader, name, fail)
 
 
-def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
+def test_unreadable_queue_is_reported_and_screens_stay_usable(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B2
     add(queue, "many", 1000)
@@ -74,7 +74,7 @@ def test_queue_that_cannot_be_read_is_said_and_every_screen_can_be_used(
     on("queue", test)
 
 
-def test_nothing_is_asked_of_the_database_while_a_list_is_drawn(queue: Queue) -> None:  # B2, T3
+def test_drawing_a_list_sends_no_database_queries(queue: Queue) -> None:  # B2, T3
     add(queue, "many", 1000)
 
     async def test(it: AppUnderTest) -> None:
@@ -91,7 +91,7 @@ def test_nothing_is_asked_of_the_database_while_a_list_is_drawn(queue: Queue) ->
     on("queue", test)
 
 
-def test_queue_file_that_was_deleted_is_opened_again(queue: Queue) -> None:
+def test_recreated_queue_file_is_reopened(queue: Queue) -> None:
     add(queue, "old")
 
     async def test(it: AppUnderTest) -> None:
@@ -119,7 +119,7 @@ def test_pasted_lines_are_joined(pasted: str, taken: str) -> None:  # A10
 
 
 @pytest.mark.parametrize("where", ["search", "value", "ask", "palette"])
-def test_every_input_takes_all_lines_of_a_paste(where: str) -> None:  # A10
+def test_every_input_accepts_all_lines_of_a_paste(where: str) -> None:  # A10
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -152,7 +152,7 @@ def test_every_input_takes_all_lines_of_a_paste(where: str) -> None:  # A10
 
 
 @pytest.mark.parametrize("keys", [("t",), ("y",), ("ctrl+s",), ("4", "slash")])
-def test_paste_that_would_hold_up_every_key_is_refused(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTE", 1000)
 
     async def test() -> None:
@@ -183,11 +183,11 @@ def test_paste_that_would_hold_up_every_key_is_refused(keys: tuple[str, ...], mo
         ({"running": 1, "failed": 1}, "running"),
     ],
 )
-def test_state_of_a_batch_follows_from_its_videos(counts: dict[str, int], state: str) -> None:  # C9
+def test_batch_state_follows_from_video_counts(counts: dict[str, int], state: str) -> None:  # C9
     assert state_from_counts(counts) == state
 
 
-def test_cancelled_batch_is_no_success(queue: Queue) -> None:  # C9
+def test_cancelled_batch_has_no_success_mark(queue: Queue) -> None:  # C9
     number = add(queue, "kiss")
     queue.cancel(number)
 
@@ -198,7 +198,7 @@ def test_cancelled_batch_is_no_success(queue: Queue) -> None:  # C9
     on("queue", test)
 
 
-def test_ctrl_c_says_how_to_leave_without_markup() -> None:  # C9
+def test_ctrl_c_names_the_quit_key_without_markup() -> None:  # C9
     async def test() -> None:
         async with application(keys={"app.quit": "ctrl+y"}) as it:
             await it.press("ctrl+c")
@@ -208,7 +208,7 @@ def test_ctrl_c_says_how_to_leave_without_markup() -> None:  # C9
     run(test)
 
 
-def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
+def test_header_batch_and_last_video_show_the_same_eta(queue: Queue) -> None:  # C9
     add(queue, "one", 3)
     queue.done(
         claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
@@ -221,7 +221,7 @@ def test_header_batch_and_last_video_show_one_eta(queue: Queue) -> None:  # C9
     on("queue", test)
 
 
-def test_escape_leaves_a_value_for_its_list_where_digits_still_change_screens(queue: Queue) -> None:  # C10
+def test_escape_returns_focus_from_value_to_settings_to_configs(queue: Queue) -> None:  # C10
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -237,7 +237,7 @@ def test_escape_leaves_a_value_for_its_list_where_digits_still_change_screens(qu
     run(test)
 
 
-def test_setting_that_is_set_back_is_not_changed() -> None:  # C10
+def test_setting_restored_to_its_value_is_not_marked_changed() -> None:  # C10
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -261,7 +261,7 @@ def test_setting_that_is_set_back_is_not_changed() -> None:  # C10
     run(test)
 
 
-def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
+def test_edit_copy_asks_before_replacing_a_draft(queue: Queue) -> None:  # C10
     folder = Path("kiss")
     add(queue, "kiss")
     (folder / "configs").mkdir()
@@ -290,7 +290,7 @@ def test_edit_copy_asks_before_it_replaces_a_draft(queue: Queue) -> None:  # C10
     on("queue", test)
 
 
-def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  # C11
+def test_worker_that_is_loading_torch_is_shown_as_starting(queue: Queue) -> None:  # C11
     add(queue, "one")
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
@@ -311,7 +311,7 @@ def test_worker_that_imports_torch_is_shown_as_starting(queue: Queue) -> None:  
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
 @pytest.mark.parametrize("shape", [(480, 832), (832, 480), (64, 64)])
-def test_clip_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], shape: tuple[int, int]) -> None:  # C14
+def test_clip_fills_the_available_area_and_is_centred(size: tuple[int, int], shape: tuple[int, int]) -> None:  # C14
     width, height = size
     picture = np.full((*shape, 3), 200, np.uint8)
     lines = [line.plain for line in centred(picture, width, height)]
@@ -325,7 +325,7 @@ def test_clip_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], shape
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_player_gives_the_screen_to_the_clip(size: tuple[int, int]) -> None:  # C14
+def test_player_uses_all_but_two_rows_for_the_clip(size: tuple[int, int]) -> None:  # C14
     from dialogs import PausedPlayer
 
     async def test() -> None:
@@ -340,7 +340,7 @@ def test_player_gives_the_screen_to_the_clip(size: tuple[int, int]) -> None:  # 
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_yaml_editor_has_one_frame_in_the_middle(size: tuple[int, int]) -> None:  # C14
+def test_yaml_editor_is_centred_with_one_frame(size: tuple[int, int]) -> None:  # C14
     from dialogs import DIALOGS
 
     from wantui.tui.screens.yaml_editor import YamlEditor
@@ -362,7 +362,7 @@ def test_yaml_editor_has_one_frame_in_the_middle(size: tuple[int, int]) -> None:
     run(test)
 
 
-def test_search_without_a_hit_says_so() -> None:  # C8
+def test_search_without_matches_is_explained() -> None:  # C8
     folder = Path("outputs/one")
     folder.mkdir(parents=True)
     (folder / "batch.json").write_text("{")
@@ -378,7 +378,7 @@ def test_search_without_a_hit_says_so() -> None:  # C8
     on("library", test)
 
 
-def test_search_without_a_hit_leaves_no_batch_for_keys_to_act_on(wantui: Wantui, small: list[str]) -> None:
+def test_keys_do_nothing_after_a_search_without_matches(wantui: Wantui, small: list[str]) -> None:
     made = batch(wantui("run", "-t", "a [red|blue] circle", "--videos-per-variation", 1, *small))
 
     async def test(it: AppUnderTest) -> None:
@@ -401,7 +401,7 @@ def test_search_without_a_hit_leaves_no_batch_for_keys_to_act_on(wantui: Wantui,
 
 
 @pytest.mark.parametrize("start", [(40, 10), (80, 24)])
-def test_dialog_leaves_nothing_of_the_screen_below_after_a_resize(start: tuple[int, int]) -> None:
+def test_small_dialogs_hide_the_screen_below_after_a_resize(start: tuple[int, int]) -> None:
     from dialogs import DIALOGS
 
     async def test() -> None:
@@ -425,7 +425,7 @@ def test_dialog_leaves_nothing_of_the_screen_below_after_a_resize(start: tuple[i
     run(test)
 
 
-def test_dialog_in_a_low_terminal_shows_what_has_the_focus() -> None:
+def test_dialog_in_a_low_terminal_shows_its_focused_widget() -> None:
     from dialogs import DIALOGS
 
     async def test() -> None:
@@ -443,7 +443,7 @@ def test_dialog_in_a_low_terminal_shows_what_has_the_focus() -> None:
     run(test)
 
 
-def test_thread_that_ends_over_something_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_in_a_screen_thread_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from wantui.tui.screens import library
 
     def fail(_: object) -> Any:
@@ -458,7 +458,7 @@ def test_thread_that_ends_over_something_says_so(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 5), (2, 40), (200, 2), (59, 19), (400, 120)])
-def test_every_screen_and_dialog_stands_every_size(size: tuple[int, int], queue: Queue) -> None:
+def test_every_screen_and_dialog_survives_every_size(size: tuple[int, int], queue: Queue) -> None:
     from dialogs import DIALOGS
 
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
@@ -484,7 +484,7 @@ def test_every_screen_and_dialog_stands_every_size(size: tuple[int, int], queue:
         run(test)
 
 
-def test_storm_of_sizes_leaves_the_last_one_drawn(queue: Queue) -> None:
+def test_rapid_resizes_end_with_the_last_size_drawn(queue: Queue) -> None:
     add(queue, "one", 50)
 
     async def test(it: AppUnderTest) -> None:
@@ -497,7 +497,7 @@ def test_storm_of_sizes_leaves_the_last_one_drawn(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_drafts_that_cannot_be_written_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_drafts_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from wantui.tui import app
 
     def full(*_: object) -> None:
@@ -522,7 +522,9 @@ def test_drafts_that_cannot_be_written_are_said_once(monkeypatch: pytest.MonkeyP
     [UnicodeDecodeError("utf-8", b"x", 0, 1, ""), ValueError("odd"), MemoryError(), IndexError(), TypeError("x")],
     ids=lambda error: type(error).__name__,
 )
-def test_clip_whose_decoder_raises_is_said(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:  # R12
+def test_decoder_exception_is_reported_and_closes_the_player(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:  # R12
     from wantui.storage import mp4
 
     def damaged(_: Path) -> Any:
@@ -553,7 +555,7 @@ NASTY_YAML = (
 
 
 @pytest.mark.parametrize("text", NASTY_YAML, ids=range(len(NASTY_YAML)))
-def test_yaml_editor_names_any_fault(text: str) -> None:  # R6
+def test_yaml_editor_shows_an_error_for_any_invalid_yaml(text: str) -> None:  # R6
     from dialogs import DIALOGS
     from textual.widgets import Static, TextArea
 
@@ -571,7 +573,7 @@ def test_yaml_editor_names_any_fault(text: str) -> None:  # R6
     run(test)
 
 
-def test_one_bad_config_hides_no_other() -> None:  # R6
+def test_invalid_config_does_not_hide_other_configs() -> None:  # R6
     Path("configs").mkdir()
     Path("configs/bad.yaml").write_text("model_settings:\n  steps: !!int ''\n")
     Path("configs/good.yaml").write_text("model_settings:\n  model_id: nano\n")
@@ -584,7 +586,7 @@ def test_one_bad_config_hides_no_other() -> None:  # R6
     run(test)
 
 
-def test_warnings_are_shown_whole() -> None:  # C13
+def test_warnings_are_not_truncated() -> None:  # C13
     async def test() -> None:
         async with application(size=(80, 40)) as it:
             await it.press("t")
@@ -603,7 +605,7 @@ def test_warnings_are_shown_whole() -> None:  # C13
     run(test)
 
 
-def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch: pytest.MonkeyPatch) -> None:  # C13
+def test_slow_cpu_batch_is_queued_only_after_confirmation(monkeypatch: pytest.MonkeyPatch) -> None:  # C13
     from wantui.tui.screens import compose
 
     asked = "without a GPU 2 videos will take at least 12 days"
@@ -628,7 +630,7 @@ def test_batch_of_days_without_a_gpu_is_queued_only_after_a_question(monkeypatch
         run(test)
 
 
-def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
+def test_video_of_a_killed_engine_is_shown_as_interrupted(queue: Queue) -> None:
     add(queue, "one")
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
@@ -647,7 +649,7 @@ def test_video_whose_engine_was_killed_is_not_said_to_run(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("size", [(60, 20), (80, 24)])
-def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[int, int]) -> None:
+def test_long_video_error_is_shown_completely(queue: Queue, size: tuple[int, int]) -> None:
     add(queue, "one")
     queue.failed(claim(queue), f"the output folder {'/very/long' * 12} is gone. Queue it again: r")
 
@@ -659,7 +661,7 @@ def test_long_error_of_a_video_can_be_read_to_its_end(queue: Queue, size: tuple[
     on("queue", test, size=size)
 
 
-def test_sentence_in_place_of_rows_is_shown_to_its_end() -> None:
+def test_empty_list_message_is_shown_completely() -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "no batches yet; press 1 to" in it.text() and "compose one" in it.text())
 

@@ -41,7 +41,7 @@ def config_file() -> Path:
     return path
 
 
-def test_log_is_read_again_after_a_read_that_failed(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_is_read_again_after_a_failed_read(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     add(queue, "one")
     Path("one/logs").mkdir()
     Path("one/logs/batch.log").write_text("the first line\n")
@@ -72,9 +72,7 @@ def test_log_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
     assert read_log_tail(tmp_path, None) is None
 
 
-def test_setting_is_changed_without_reading_the_config_again(
-    config_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changing_a_setting_does_not_reread_the_config(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -100,7 +98,7 @@ def test_setting_is_changed_without_reading_the_config_again(
     run(test)
 
 
-def test_config_that_was_changed_on_disk_is_edited_as_it_is_now(config_file: Path) -> None:
+def test_yaml_editor_shows_the_config_as_changed_on_disk(config_file: Path) -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -115,7 +113,7 @@ def test_config_that_was_changed_on_disk_is_edited_as_it_is_now(config_file: Pat
     run(test)
 
 
-def test_config_that_becomes_unreadable_is_said_and_taken_again_once_it_can_be_read(config_file: Path) -> None:
+def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: Path) -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)

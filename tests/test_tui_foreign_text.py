@@ -132,7 +132,7 @@ async def visit_compose(it: AppUnderTest) -> None:
 
 
 @pytest.mark.parametrize("visit", [visit_library, visit_queue, visit_monitor, visit_analysis, visit_compose])
-def test_terminal_obeys_nothing_in_a_hostile_batch(hostile: BatchFolder, visit: object) -> None:  # R1, R2
+def test_hostile_batch_sends_no_terminal_commands(hostile: BatchFolder, visit: object) -> None:  # R1, R2
     async def test() -> None:
         async with application(toasts=True, nvml=FakeNvml(), bell=False) as it:
             with counted_bytes(it.app) as written:
@@ -147,7 +147,7 @@ def test_terminal_obeys_nothing_in_a_hostile_batch(hostile: BatchFolder, visit: 
         run(test)
 
 
-def test_typed_and_pasted_commands_are_kept_but_not_sent() -> None:  # R1
+def test_pasted_control_sequences_are_stored_but_not_sent() -> None:  # R1
     async def test() -> None:
         async with application() as it:
             with counted_bytes(it.app) as written:

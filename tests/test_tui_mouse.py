@@ -63,7 +63,7 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_second_click_opens_a_video_in_a_library_that_was_never_shown(queue: Queue) -> None:
+def test_second_click_opens_a_video_in_an_unvisited_library(queue: Queue) -> None:
     add(queue, "first")
 
     async def test(it: AppUnderTest) -> None:
@@ -77,7 +77,7 @@ def test_second_click_opens_a_video_in_a_library_that_was_never_shown(queue: Que
 
 
 @pytest.mark.parametrize("keys", [("o",), ("enter", "enter")])
-def test_queue_opens_a_library_that_was_never_shown(queue: Queue, keys: tuple[str, ...]) -> None:
+def test_queue_opens_a_batch_in_an_unvisited_library(queue: Queue, keys: tuple[str, ...]) -> None:
     folder = Path("outputs/broken")
     folder.mkdir(parents=True)
     (folder / "batch.json").write_text("{")
@@ -93,7 +93,7 @@ def test_queue_opens_a_library_that_was_never_shown(queue: Queue, keys: tuple[st
     on("queue", test)
 
 
-def test_click_on_a_cell_moves_there_and_a_second_one_chooses_it() -> None:
+def test_first_click_on_a_cell_moves_the_cursor_and_second_chooses_it() -> None:
     chosen: list[tuple[int, int]] = []
 
     async def test(it: AppUnderTest) -> None:
@@ -119,7 +119,7 @@ def test_click_on_a_cell_moves_there_and_a_second_one_chooses_it() -> None:
     on("library", test)
 
 
-def test_click_on_a_key_does_what_the_key_does_also_where_text_is_typed() -> None:
+def test_click_on_a_footer_key_runs_its_action() -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:
             screen = it.screen(ComposeScreen)
@@ -141,7 +141,7 @@ def test_click_on_a_key_does_what_the_key_does_also_where_text_is_typed() -> Non
         run(test)
 
 
-def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_screen_handles_each_snapshot_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
     async def test(it: AppUnderTest) -> None:
@@ -161,7 +161,7 @@ def test_screen_handles_each_news_once(queue: Queue, monkeypatch: pytest.MonkeyP
     on("queue", test)
 
 
-def test_click_outside_of_all_rows_chooses_nothing(queue: Queue) -> None:
+def test_click_below_the_last_row_chooses_nothing(queue: Queue) -> None:
     add(queue, "first", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -176,7 +176,7 @@ def test_click_outside_of_all_rows_chooses_nothing(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("where", ["screen", "dialog", "player"])
-def test_click_on_a_widget_that_is_being_removed_is_survived(where: str) -> None:
+def test_click_on_a_widget_being_removed_does_not_crash(where: str) -> None:
     async def test() -> None:
         async with application() as it:
             if where != "screen":

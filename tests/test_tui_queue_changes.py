@@ -33,7 +33,7 @@ def replace_database(made: Path) -> None:
     made.replace(find_state_directory().directory / DATABASE_FILE)
 
 
-def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
+def test_deleted_state_directory_is_reported_and_keys_do_not_crash(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wantui.tui.app.save_drafts", lambda *_: None)  # would make the folder again meanwhile
@@ -52,7 +52,7 @@ def test_state_directory_that_is_deleted_is_said_and_no_key_ends_the_screens(
     on("queue", test)
 
 
-def test_database_of_a_newer_version_that_replaces_the_queue_is_refused_by_name(queue: Queue, tmp_path: Path) -> None:
+def test_replacement_database_of_a_newer_version_is_refused(queue: Queue, tmp_path: Path) -> None:
     add(queue, "kiss")
     made = tmp_path / "newer.db"
     with closing(sqlite3.connect(made)) as other:
@@ -68,9 +68,7 @@ def test_database_of_a_newer_version_that_replaces_the_queue_is_refused_by_name(
     on("queue", test)
 
 
-def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_free(
-    queue: Queue, tmp_path: Path
-) -> None:
+def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Queue, tmp_path: Path) -> None:
     add(queue, "kiss")
     made = tmp_path / "locked.db"
     holder = sqlite3.connect(made, isolation_level=None)
@@ -91,7 +89,7 @@ def test_locked_database_that_replaces_the_queue_is_said_and_taken_once_it_is_fr
     on("queue", test)
 
 
-def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(queue: Queue) -> None:
+def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
     published: list[PagesRead] = []
     feed = QueueWatcher(find_state_directory(), lambda snapshot: None, published.append, 60.0, 0)
@@ -107,7 +105,7 @@ def test_videos_of_a_batch_are_published_again_to_a_screen_that_came_back_to_it(
         assert len(published) == 2, "nothing that is known already is published"
 
 
-def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
+def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
     number = add(queue, "many", PAGE_SIZE)
 
     async def test(it: AppUnderTest) -> None:
@@ -125,7 +123,7 @@ def test_videos_in_sight_stay_drawn_when_their_batch_grows(queue: Queue) -> None
     on("queue", test)
 
 
-def test_queue_that_a_newer_version_migrates_in_place_is_neither_written_nor_read_on(
+def test_queue_migrated_by_a_newer_version_is_not_changed(
     queue: Queue,
 ) -> None:
     batch = add(queue, "kiss")
@@ -148,9 +146,7 @@ def test_queue_that_a_newer_version_migrates_in_place_is_neither_written_nor_rea
     assert queue.held() is None
 
 
-def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = ["disk I/O error"]
 
     def fail(*_: object) -> None:
@@ -166,9 +162,7 @@ def test_fault_of_the_queue_that_becomes_another_one_is_said_anew(
     on("queue", test)
 
 
-def test_queue_that_cannot_be_written_is_not_said_to_be_unreadable(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_queue_is_not_reported_as_unreadable(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:

@@ -73,7 +73,7 @@ def on(screen: str, test: Any, **options: Any) -> None:
 # The queue
 
 
-def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(queue: Queue) -> None:
+def test_queue_shows_states_of_batches_and_videos_as_they_change(queue: Queue) -> None:
     add(queue, "kiss")
     add(queue, "flowers", 1)
 
@@ -94,7 +94,7 @@ def test_batches_and_videos_are_shown_with_state_words_and_follow_what_happens(q
         on("queue", test)
 
 
-def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(queue: Queue) -> None:
+def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: Queue) -> None:
     number = add(queue, "kiss", 1)
     claim(queue)
 
@@ -120,7 +120,7 @@ def test_video_is_interrupted_where_no_engine_runs_and_running_where_one_does(qu
     on("queue", test)
 
 
-def test_a_batch_is_moved_paused_and_let_go_on(queue: Queue) -> None:
+def test_batch_can_be_moved_paused_and_resumed(queue: Queue) -> None:
     first, second = add(queue, "one"), add(queue, "two")
 
     async def test(it: AppUnderTest) -> None:
@@ -141,7 +141,7 @@ def test_a_batch_is_moved_paused_and_let_go_on(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_giving_up_asks_first_and_acts_on_the_video_under_the_cursor(queue: Queue) -> None:
+def test_cancelling_asks_first_and_acts_on_the_selected_video(queue: Queue) -> None:
     number = add(queue, "one")
 
     async def test(it: AppUnderTest) -> None:
@@ -163,7 +163,7 @@ def test_giving_up_asks_first_and_acts_on_the_video_under_the_cursor(queue: Queu
         on("queue", test)
 
 
-def test_a_batch_is_forgotten_only_after_a_question_and_its_folder_stays(queue: Queue) -> None:
+def test_removing_a_batch_asks_first_and_leaves_its_folder(queue: Queue) -> None:
     add(queue, "one")
 
     async def test(it: AppUnderTest) -> None:
@@ -179,7 +179,7 @@ def test_a_batch_is_forgotten_only_after_a_question_and_its_folder_stays(queue: 
     on("queue", test)
 
 
-def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
+def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:
     add(queue, "many", 10_000)
 
     async def test(it: AppUnderTest) -> None:
@@ -204,7 +204,7 @@ def test_ten_thousand_videos_are_read_by_pages(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue: Queue) -> None:
+def test_locked_queue_is_reported_and_unchanged(queue: Queue) -> None:
     number = add(queue, "one")
 
     async def test(it: AppUnderTest) -> None:
@@ -221,7 +221,7 @@ def test_a_queue_that_another_program_holds_is_said_and_nothing_is_changed(queue
     on("queue", test)
 
 
-def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue) -> None:
+def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
     add(queue, "one")
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
@@ -243,7 +243,7 @@ def test_the_header_tells_engine_position_and_time_left_and_a_hold(queue: Queue)
     on("queue", test)
 
 
-def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queue) -> None:
+def test_end_of_a_batch_rings_the_bell_on_any_screen(queue: Queue) -> None:
     add(queue, "kiss [x]", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -259,7 +259,7 @@ def test_the_end_of_a_batch_is_announced_with_a_bell_wherever_one_is(queue: Queu
     on("monitor", test, toasts=True)
 
 
-def test_a_batch_that_is_given_up_is_announced_once_however_many_videos_it_has(queue: Queue) -> None:
+def test_cancelled_batch_is_announced_once(queue: Queue) -> None:
     number = add(queue, "many", 300)
 
     async def test(it: AppUnderTest) -> None:
@@ -275,7 +275,7 @@ def test_a_batch_that_is_given_up_is_announced_once_however_many_videos_it_has(q
     on("monitor", test)
 
 
-def test_an_error_of_several_lines_is_drawn_on_one(queue: Queue) -> None:
+def test_multiline_error_is_drawn_on_one_line(queue: Queue) -> None:
     add(queue, "one", 1)
     queue.failed(claim(queue), "CUDA error\nkernels\tmight\x1b[31m be late")
 
@@ -285,7 +285,7 @@ def test_an_error_of_several_lines_is_drawn_on_one(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue: Queue) -> None:
+def test_changes_behind_another_screen_are_shown_on_return(queue: Queue) -> None:
     add(queue, "one")
 
     async def test(it: AppUnderTest) -> None:
@@ -303,7 +303,7 @@ def test_what_happened_while_another_screen_was_in_front_is_seen_on_return(queue
     on("queue", test)
 
 
-def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchFolder) -> None:
+def test_opening_a_video_in_the_library_clears_an_old_search(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
@@ -321,7 +321,7 @@ def test_opening_a_batch_in_the_library_does_not_heed_an_old_search(made: BatchF
     on("library", test)
 
 
-def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue) -> None:
+def test_eta_of_a_queued_video_includes_all_videos_before_it(queue: Queue) -> None:
     add(queue, "one")
     add(queue, "two")
     queue.done(
@@ -337,7 +337,7 @@ def test_a_video_that_waits_is_foretold_after_all_that_is_before_it(queue: Queue
     on("queue", test)
 
 
-def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
+def test_edit_copy_loads_template_and_settings(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--seed", 5, *small))
 
     async def test(it: AppUnderTest) -> None:
@@ -355,7 +355,7 @@ def test_a_batch_is_edited_as_a_copy(wantui: Wantui, small: list[str]) -> None:
 # The monitor
 
 
-def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue: Queue, tmp_path: Path) -> None:
+def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one")
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
@@ -387,7 +387,7 @@ def test_running_videos_are_shown_with_step_noise_pace_curves_and_preview(queue:
     on("monitor", test)
 
 
-def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queue) -> None:
+def test_monitor_shows_one_row_per_worker_and_cancels_a_video(queue: Queue) -> None:
     add(queue, "one")
     claim(queue, "worker-0:1")
     claim(queue, "worker-1:2")
@@ -403,7 +403,9 @@ def test_several_workers_have_a_row_each_and_a_video_can_be_given_up(queue: Queu
 
 
 @pytest.mark.parametrize("then", ["queued again", "done"])
-def test_video_that_no_longer_runs_when_the_question_is_answered(made: BatchFolder, queue: Queue, then: str) -> None:
+def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
+    made: BatchFolder, queue: Queue, then: str
+) -> None:
     entry = read_manifest(made).videos[0]
     number = queue.add(made.root.absolute(), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
     taken = claim(queue)
@@ -429,7 +431,7 @@ def test_video_that_no_longer_runs_when_the_question_is_answered(made: BatchFold
         assert video.state == "done"
 
 
-def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
+def test_monitor_shows_the_batch_log(queue: Queue) -> None:
     add(queue, "one")
     log = BatchFolder(Path("one").absolute()).log
     log.parent.mkdir(parents=True)
@@ -442,7 +444,7 @@ def test_the_log_of_the_batch_is_shown(queue: Queue) -> None:
     on("monitor", test)
 
 
-def test_the_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
+def test_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
     add(queue, "kiss", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -469,7 +471,7 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
     return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--store-latents", *small))
 
 
-def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(made: BatchFolder) -> None:
+def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
@@ -489,7 +491,7 @@ def test_a_batch_is_a_matrix_of_variations_by_seeds_and_a_cell_tells_its_video(m
     on("library", test)
 
 
-def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> None:
+def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: "▀" in it.cells("#sheet"))
@@ -509,7 +511,7 @@ def test_cell_follows_a_video_that_is_made_again_in_place(made: BatchFolder) -> 
     on("library", test)
 
 
-def test_clips_are_played_and_two_are_compared_in_step(made: BatchFolder) -> None:
+def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
@@ -531,7 +533,7 @@ def test_clips_are_played_and_two_are_compared_in_step(made: BatchFolder) -> Non
     on("library", test)
 
 
-def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
+def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
     made.clip(0, 1).write_bytes(b"not a clip")
     made.clip(0, 2).unlink()
 
@@ -547,7 +549,7 @@ def test_a_clip_that_is_gone_or_damaged_is_said(made: BatchFolder) -> None:
     on("library", test)
 
 
-def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder, wantui: Wantui) -> None:
+def test_library_searches_filters_and_names_damaged_batches(made: BatchFolder, wantui: Wantui) -> None:
     broken = made.root.parent / "broken"
     broken.mkdir()
     (broken / "batch.json").write_text("{")
@@ -567,7 +569,7 @@ def test_batches_are_searched_filtered_and_damaged_ones_named(made: BatchFolder,
     on("library", test)
 
 
-def test_the_path_is_copied_for_the_terminal_that_shows_us(made: BatchFolder) -> None:
+def test_clip_path_is_copied_to_the_clipboard(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
@@ -577,7 +579,7 @@ def test_the_path_is_copied_for_the_terminal_that_shows_us(made: BatchFolder) ->
     on("library", test)
 
 
-def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     import send2trash
 
     gone: list[str] = []
@@ -600,7 +602,7 @@ def test_a_batch_goes_to_the_trash_after_a_question(made: BatchFolder, monkeypat
     on("library", test)
 
 
-def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Queue) -> None:
+def test_missing_videos_of_a_batch_are_queued_again(made: BatchFolder, queue: Queue) -> None:
     made.clip(1, 1).unlink()
 
     async def test(it: AppUnderTest) -> None:
@@ -617,7 +619,7 @@ def test_what_is_missing_of_a_batch_is_queued_again(made: BatchFolder, queue: Qu
 # The analysis
 
 
-def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: BatchFolder) -> None:
+def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder) -> None:
     videos = list(read_batch(made.root))
 
     async def test(it: AppUnderTest) -> None:
@@ -640,7 +642,7 @@ def test_trajectories_are_a_table_that_is_sorted_filtered_and_grouped(made: Batc
     on("analysis", test)
 
 
-def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: list[str]) -> None:
+def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(wantui: Wantui, small: list[str]) -> None:
     made = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 3, *small))
 
     async def test(it: AppUnderTest) -> None:
@@ -663,7 +665,7 @@ def test_groups_have_a_verdict_and_open_to_their_videos(wantui: Wantui, small: l
     on("analysis", test)
 
 
-def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
+def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
     async def missing(it: AppUnderTest) -> None:
         await it.until(lambda: len(it.screen(AnalysisScreen).visible_rows) == 4)
         await it.press("a")
@@ -689,7 +691,7 @@ def test_attention_is_shown_or_said_to_be_missing(made: BatchFolder, wantui: Wan
     on("analysis", there)
 
 
-def test_without_stored_trajectories_it_says_how_to_get_some() -> None:
+def test_analysis_without_trajectories_is_explained() -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "no batch here has stored trajectories" in it.text())
 
@@ -709,14 +711,14 @@ def test_without_stored_trajectories_it_says_how_to_get_some() -> None:
         (FakeNvml(nvmlDeviceGetUtilizationRates=3), "N/A %"),
     ],
 )
-def test_the_panel_tells_each_state_of_the_gpus(nvml: FakeNvml, shown: str) -> None:
+def test_gpu_panel_shows_each_gpu_state(nvml: FakeNvml, shown: str) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: shown in it.cells("GpuPanel"))
 
     on("queue", test, nvml=nvml)
 
 
-def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) -> None:
+def test_gpu_panel_shows_our_memory_and_its_peak(queue: Queue) -> None:
     add(queue, "one")
     taken = claim(queue, "worker-0:4711")
 
@@ -735,7 +737,7 @@ def test_the_panel_tells_who_holds_memory_and_what_was_foretold(queue: Queue) ->
     on("queue", test, nvml=FakeNvml())
 
 
-def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
+def test_failed_video_is_shown_when_its_folder_is_missing(queue: Queue) -> None:
     """A batch whose folder is gone is listed, and opening it says so."""
     add(queue, "gone", 1)
     Path("gone").rmdir()
@@ -749,7 +751,7 @@ def test_a_manifest_is_not_needed_to_see_what_failed(queue: Queue) -> None:
     on("queue", test)
 
 
-def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
+def test_library_states_equal_manifest_states(made: BatchFolder) -> None:
     manifest = read_manifest(made)
 
     async def test(it: AppUnderTest) -> None:
@@ -761,7 +763,7 @@ def test_manifest_and_screen_agree_on_what_is_done(made: BatchFolder) -> None:
     on("library", test)
 
 
-def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFolder, tmp_path: Path) -> None:
+def test_export_into_a_linked_reports_folder_is_refused(made: BatchFolder, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (made.root / "reports").symlink_to(elsewhere)
@@ -778,7 +780,7 @@ def test_export_into_a_linked_reports_folder_is_refused_and_said(made: BatchFold
     on("analysis", test)
 
 
-def test_export_without_videos_says_so() -> None:
+def test_export_without_videos_is_explained() -> None:
     async def test(it: AppUnderTest) -> None:
         await it.press("x")
         await it.until(lambda: "cannot export: there are no videos" in it.said())

@@ -103,9 +103,7 @@ def _own_terminal() -> None:
 
 
 @pytest.mark.parametrize("signals", [True, False])
-def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typed(
-    machine: Machine, signals: bool
-) -> None:
+def test_losing_the_terminal_ends_the_application_and_preserves_the_draft(machine: Machine, signals: bool) -> None:
     terminal = Terminal(machine, signals=signals)
     terminal.until_it_takes_keys()
     terminal.press(b"t", "$EDITOR")
@@ -116,7 +114,7 @@ def test_losing_the_terminal_ends_the_application_at_once_and_keeps_what_was_typ
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_signal_to_leave_is_obeyed_and_the_terminal_is_given_back(machine: Machine, number: int) -> None:
+def test_termination_signal_ends_the_application_and_restores_the_screen(machine: Machine, number: int) -> None:
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     terminal.process.send_signal(number)
@@ -126,7 +124,7 @@ def test_a_signal_to_leave_is_obeyed_and_the_terminal_is_given_back(machine: Mac
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 @pytest.mark.parametrize("program", ["editor", "player"])
-def test_a_signal_to_leave_while_the_terminal_is_lent_gives_it_back_as_it_was(
+def test_termination_signal_during_an_external_program_restores_the_terminal(
     wantui: Wantui, small: list[str], tmp_path: Path, number: int, program: str
 ) -> None:  # B1
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
@@ -157,7 +155,7 @@ def test_a_signal_to_leave_while_the_terminal_is_lent_gives_it_back_as_it_was(
         machine.shut_down()
 
 
-def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
+def test_idle_application_writes_nothing(machine: Machine) -> None:
     terminal = Terminal(machine, "--low-bandwidth")
     terminal.until(lambda: b"Compose" in terminal.read())
     os.write(terminal.master, b"\x1b[19~")  # F8: what the machine's memory does is a change
@@ -169,7 +167,7 @@ def test_nothing_is_written_while_nothing_changes(machine: Machine) -> None:
     terminal.process.wait()
 
 
-def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui, small: list[str]) -> None:
+def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Wantui, small: list[str]) -> None:
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
     machine = Machine(Path.cwd())
     save_drafts(machine.state_dir.directory, Drafts(welcomed=True))
@@ -190,7 +188,7 @@ def test_a_clip_is_played_in_pixels_where_the_terminal_shows_them(wantui: Wantui
         machine.shut_down()
 
 
-def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) -> None:
+def test_invalid_utf8_and_unknown_sequences_do_not_break_input(machine: Machine) -> None:
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     terminal.press(b"t", "$EDITOR")
@@ -207,7 +205,7 @@ def test_bytes_that_are_no_text_are_taken_for_what_they_are(machine: Machine) ->
 
 
 @pytest.mark.parametrize("term", ["dumb", "linux", "", "xterm-256color"])
-def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine, term: str) -> None:
+def test_application_runs_and_quits_on_every_kind_of_terminal(machine: Machine, term: str) -> None:
     terminal = Terminal(machine, TERM=term, NO_COLOR="1" if term == "dumb" else "")
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"q")
@@ -218,7 +216,7 @@ def test_every_kind_of_terminal_is_drawn_on_left_and_given_back(machine: Machine
 
 
 @pytest.mark.parametrize("keys", [b"q?", b"q4", b"q5", b"4q", b"?qq?"])
-def test_keys_after_the_one_that_leaves_change_nothing(machine: Machine, keys: bytes) -> None:
+def test_keys_around_the_quit_key_do_not_crash(machine: Machine, keys: bytes) -> None:
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     os.write(terminal.master, keys)
@@ -227,14 +225,14 @@ def test_keys_after_the_one_that_leaves_change_nothing(machine: Machine, keys: b
     assert b"Traceback" not in terminal.read()
 
 
-def test_size_is_the_terminals_and_not_what_a_shell_has_exported(machine: Machine) -> None:
+def test_terminal_size_overrides_exported_columns_and_lines(machine: Machine) -> None:
     terminal = Terminal(machine, COLUMNS="20", LINES="5")
     terminal.until_it_takes_keys()
     assert b"wantui needs 60 columns" not in terminal.read()
     terminal.close()
 
 
-def test_colour_system_that_is_none_is_refused_with_a_sentence(machine: Machine) -> None:
+def test_unknown_colour_system_is_an_error_message(machine: Machine) -> None:
     terminal = Terminal(machine, TEXTUAL_COLOR_SYSTEM="bogus")
     terminal.until(lambda: terminal.process.poll() is not None)
     assert terminal.process.returncode == 2
@@ -245,7 +243,7 @@ def test_colour_system_that_is_none_is_refused_with_a_sentence(machine: Machine)
 @pytest.mark.parametrize(
     "driver", ["bogus", "", "textual.driver:", "textual.nothing:Driver", "wantui.errors:UserError"]
 )
-def test_driver_that_is_none_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+def test_invalid_driver_is_an_error_message(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
     monkeypatch.setenv("TEXTUAL_DRIVER", driver)
     with pytest.raises(UserError, match=r"cannot draw with TEXTUAL_DRIVER=.*Unset TEXTUAL_DRIVER"):
         tui.run_application(low_bandwidth=False, mouse=True)
@@ -278,7 +276,7 @@ EDITORS = {
 
 
 @pytest.mark.parametrize("editor", EDITORS.values(), ids=EDITORS)
-def test_terminal_is_taken_back_from_an_editor_that_fails(machine: Machine, editor: str) -> None:  # B1
+def test_terminal_is_restored_after_a_failing_editor(machine: Machine, editor: str) -> None:  # B1
     terminal = Terminal(machine, EDITOR=editor, VISUAL="")
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"\x05")  # ctrl+e
@@ -287,7 +285,7 @@ def test_terminal_is_taken_back_from_an_editor_that_fails(machine: Machine, edit
     terminal.close()
 
 
-def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_path: Path) -> None:  # B1
+def test_template_is_read_back_from_the_external_editor(machine: Machine, tmp_path: Path) -> None:  # B1
     editor = tmp_path / "editor"
     editor.write_text("#!/bin/sh\nsleep 0.2\necho 'a blue (square)' > \"$1\"\n")
     editor.chmod(0o755)
@@ -300,7 +298,7 @@ def test_template_is_taken_from_an_editor_that_changes_it(machine: Machine, tmp_
 
 
 @pytest.mark.parametrize(("term", "tmux"), [("xterm-256color", ""), ("screen", "/tmp/tmux,1,0")])
-def test_terminal_without_pixel_graphics_is_never_left_for_them(
+def test_pixel_player_is_refused_without_terminal_graphics(
     wantui: Wantui, small: list[str], term: str, tmux: str
 ) -> None:  # B1
     batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, *small))
@@ -322,14 +320,14 @@ def test_terminal_without_pixel_graphics_is_never_left_for_them(
         machine.shut_down()
 
 
-def test_it_refuses_what_is_no_terminal_with_a_sentence(machine: Machine) -> None:
+def test_application_without_a_terminal_is_an_error_message(machine: Machine) -> None:
     code, out, err = machine.call()
     assert code == 2
     assert "this is not a terminal" in err
     assert not out
 
 
-def test_it_never_loads_torch(machine: Machine) -> None:
+def test_application_never_loads_torch(machine: Machine) -> None:
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     for number, name in enumerate(("Queue", "Monitor", "Library", "Analysis"), start=2):
@@ -362,7 +360,7 @@ class Tmux:
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
-def test_in_tmux_a_batch_is_composed_queued_left_by_a_killed_terminal_and_found_made(machine: Machine) -> None:
+def test_batch_queued_in_tmux_completes_after_the_terminal_is_killed(machine: Machine) -> None:
     tmux = Tmux(machine)
     try:
         tmux.start()

@@ -70,7 +70,7 @@ def first_visit(server: WebServer) -> dict[str, Any]:
     return {"method": "POST", "path": f"{path_of(server)}open", "data": {"token": token}}
 
 
-def test_address_opens_once_and_the_cookie_after_that() -> None:
+def test_address_opens_once_and_the_cookie_afterwards() -> None:
     server = WebServer(8000)
     path, post = path_of(server), first_visit(server)
     replies = ask(server, {"path": path}, post, {"path": path, "forget": True}, {"path": path}, post)
@@ -78,7 +78,7 @@ def test_address_opens_once_and_the_cookie_after_that() -> None:
     assert "has been used" in replies[4].text
 
 
-def test_looking_at_the_address_does_not_spend_it() -> None:
+def test_get_and_head_do_not_use_up_the_address() -> None:
     server = WebServer(8000)
     address = server.address
     query = f"{path_of(server)}?{urlsplit(address).query}"
@@ -87,7 +87,7 @@ def test_looking_at_the_address_does_not_spend_it() -> None:
     assert server.address != address, "the next browser gets an address of its own"
 
 
-def test_cookie_belongs_to_a_secret_path_and_is_named_after_the_port() -> None:
+def test_cookie_has_a_secret_path_and_the_port_in_its_name() -> None:
     server = WebServer(8123)
     cookie = ask(server, first_visit(server))[0].headers["Set-Cookie"]  # R3: cookies know no port
     assert cookie.startswith("wantui_8123=")
@@ -98,7 +98,7 @@ def test_cookie_belongs_to_a_secret_path_and_is_named_after_the_port() -> None:
     assert WebServer(8123).address != server.address
 
 
-def test_address_is_the_one_that_is_bound() -> None:
+def test_address_is_the_bound_loopback_address() -> None:
     assert WebServer(8000).address.startswith("http://127.0.0.1:8000/")  # R3: localhost may be ::1, somebody else's
 
 
@@ -115,18 +115,18 @@ def test_address_is_the_one_that_is_bound() -> None:
         {"Origin": "null"},
     ],
 )
-def test_requests_of_other_hosts_and_origins_are_refused_even_with_the_token(headers: dict[str, str]) -> None:
+def test_requests_from_other_hosts_or_origins_are_refused_despite_the_token(headers: dict[str, str]) -> None:
     server = WebServer(8000)
     assert ask(server, {**first_visit(server), "headers": headers})[0].status == 403
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "%00", "..%2f..%2fetc/passwd"])
-def test_static_names_that_no_file_has_are_not_found(name: str) -> None:
+def test_unknown_static_files_are_not_found(name: str) -> None:
     server = WebServer(8000)
     assert ask(server, first_visit(server), {"path": f"{path_of(server)}static/{name}"})[1].status == 404
 
 
-def test_answers_forbid_framing_and_load_nothing_from_elsewhere() -> None:
+def test_pages_forbid_framing_and_load_nothing_external() -> None:
     server = WebServer(8000)
     page = ask(server, first_visit(server), {"path": path_of(server)})[1]
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
@@ -135,7 +135,7 @@ def test_answers_forbid_framing_and_load_nothing_from_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("text", ["é", "日本", "%ff", "x" * 2000])
-def test_tokens_and_cookies_beyond_ascii_are_refused_without_an_error(text: str) -> None:
+def test_invalid_tokens_and_cookies_are_refused_without_a_server_error(text: str) -> None:
     server = WebServer(8000)
     requests = (
         {"path": f"{path_of(server)}?token={text}"},
@@ -145,7 +145,7 @@ def test_tokens_and_cookies_beyond_ascii_are_refused_without_an_error(text: str)
     assert [reply.status for reply in ask(server, *requests)] == [403, 403, 403]  # R3: was 500
 
 
-def test_forms_that_cannot_be_decoded_are_refused_without_an_error() -> None:
+def test_undecodable_forms_are_refused_without_a_server_error() -> None:
     server = WebServer(8000)
     for kind in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded; charset=nope"):
         form = {"method": "POST", "path": f"{path_of(server)}open", "data": b"\xff%ff=\xe9&token=\xff"}
@@ -243,7 +243,7 @@ async def connected(session: ClientSession, address: str) -> ClientWebSocketResp
                 await asyncio.sleep(0.1)
 
 
-def test_idle_connections_of_a_stranger_do_not_lock_the_owner_out(served: Served) -> None:
+def test_idle_connections_of_strangers_do_not_block_the_owner(served: Served) -> None:
     strangers = []
     for _ in range(400):  # R3: more than the descriptors of the process
         stranger = socket.create_connection((LOOPBACK, served.port))
@@ -313,7 +313,7 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
         time.sleep(0.05)
 
 
-def test_application_that_takes_no_keys_ends_with_its_tab() -> None:
+def test_application_that_reads_no_input_ends_with_its_tab() -> None:
     server = WebServer(0)
     server.command = (sys.executable, "-c", "import time; print('__GANGLION__', flush=True); time.sleep(600)")
     others = set(psutil.Process().children())  # of this process, by other tests: a resource tracker, say

@@ -49,7 +49,7 @@ def flip_last_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [2, 4], ids=["of the first video", "of the second video"])
-def test_weights_overwritten_while_a_video_is_made_give_no_video(
+def test_weights_overwritten_during_generation_yield_no_video(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     at_step(monkeypatch, step, lambda: flip_last_byte(TRANSFORMER))
@@ -62,7 +62,7 @@ def test_weights_overwritten_while_a_video_is_made_give_no_video(
     assert not list(Path().rglob("*.checkpoint"))
 
 
-def test_weights_replaced_under_their_name_do_not_change_a_batch_that_runs(
+def test_replaced_weight_file_does_not_change_a_running_batch(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = batch(wantui("run", "-t", "a star", *own_model))
@@ -79,7 +79,7 @@ def test_weights_replaced_under_their_name_do_not_change_a_batch_that_runs(
     assert None not in digests[0]
 
 
-def test_weights_replaced_while_they_are_loaded_are_refused(
+def test_weights_changed_while_loading_are_refused(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
