@@ -1175,3 +1175,15 @@ def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> 
         spread = distances_to_median(squared_distances(ends))
         summary = found.summaries["spread"][group.name]
         assert (summary.n, summary.mean, summary.deviation) == pytest.approx((12, spread.mean(), spread.std(ddof=1)))
+
+
+def test_report_on_identical_final_states_has_shares_of_variance(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    video, *_ = made_up(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
+    videos = [replace(video, seed=seed, choices={3: name}) for name in ("one", "two") for seed in range(4)]
+    report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
+    page = (tmp_path / "page.html").read_text()
+    assert "first axis, 0 % of the variance" in page
+    assert not re.search(r"\bnan\b", page)
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]

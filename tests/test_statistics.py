@@ -91,6 +91,13 @@ def test_ratio_interval_contains_one_when_difference_interval_contains_zero() ->
         assert negative == pytest.approx((low, high))
 
 
+@pytest.mark.parametrize("ratio", [0.77, 1.0, 1.1, 1.3, 2.7, 1 / 3])
+def test_interval_of_proportional_values_is_their_ratio(ratio: float) -> None:
+    for seed in range(20):
+        reference = np.random.default_rng(seed).normal(1.4, 0.1, 6)
+        assert ratio_interval(ratio * reference, reference) == pytest.approx((ratio, ratio), rel=1e-6)
+
+
 def test_ratio_with_possibly_zero_denominator_has_no_interval() -> None:
     assert all(map(math.isnan, ratio_interval(np.arange(1.0, 9), np.array([-1.0, 1.0] * 4))))
 

@@ -243,7 +243,8 @@ def _draw_paths(comparison: Comparison) -> Figure:
     states = [[video.projected_path()[1] for video in group.videos] for group in comparison.groups]
     pooled = np.stack([one[-1] for group in states for one in group]).astype(np.float64)
     # Axes of the final states: axes of all states would mostly show the seeds' initial noise.
-    pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
+    with np.errstate(invalid="ignore"):  # identical final states have no variance, and shares of it are NaN
+        pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for colour, group, paths in zip(_group_colours(comparison), comparison.groups, states, strict=True):
@@ -251,7 +252,7 @@ def _draw_paths(comparison: Comparison) -> Figure:
             path = pca.transform(one)
             axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=_figure_label(group.name) if index == 0 else None)
             axes.plot(*path[-1], "o", color=colour, ms=3)
-    shares = 100 * pca.explained_variance_ratio_
+    shares = 100 * np.nan_to_num(pca.explained_variance_ratio_)
     axes.set_xlabel(f"first axis, {shares[0]:.0f} % of the variance", fontsize=8)
     axes.set_ylabel(f"second axis, {shares[1]:.0f} %", fontsize=8)
     axes.legend(fontsize=8, frameon=False)

@@ -76,10 +76,10 @@ def ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tu
     (vaa, vab), (_, vbb) = np.cov(values, reference) * t2
     # The roots of (a - r b)^2 = t^2 var(values - r reference) / n.
     square, linear, constant = b * b - vbb, a * b - vab, a * a - vaa
-    inside = linear * linear - square * constant
-    if square <= 0 or inside < 0:
+    if square <= 0:
         return math.nan, math.nan
-    root = math.sqrt(inside)
+    # At r = a / b the two sides differ by -t^2 var / n: what is below 0 here is rounding, as of proportional values.
+    root = math.sqrt(max(linear * linear - square * constant, 0.0))
     return (linear - root) / square, (linear + root) / square
 
 
