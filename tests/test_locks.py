@@ -52,7 +52,7 @@ def descriptors(root: Path) -> int:
 
 
 @pytest.mark.processes
-def test_a_video_is_locked_against_other_processes_until_it_is_unlocked(tmp_path: Path) -> None:
+def test_video_lock_excludes_other_processes_until_unlocked(tmp_path: Path) -> None:
     assert try_lock_video(tmp_path, 0)
     assert try_lock_video(tmp_path, 1)
     assert not other_process_locks(tmp_path, 0)
@@ -64,7 +64,7 @@ def test_a_video_is_locked_against_other_processes_until_it_is_unlocked(tmp_path
 
 
 @pytest.mark.processes
-def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: Path) -> None:
+def test_video_lock_survives_checks_and_access_by_another_path(tmp_path: Path) -> None:
     folder, other = tmp_path / "batch", tmp_path / "link"
     folder.mkdir()
     other.symlink_to(folder)
@@ -78,7 +78,7 @@ def test_a_lock_outlives_a_check_of_its_folder_and_another_path_to_it(tmp_path: 
     unlock_video(folder, 0)
 
 
-def test_folder_without_locks_has_no_open_descriptor(tmp_path: Path) -> None:  # B4
+def test_unlocked_folder_has_no_open_descriptor(tmp_path: Path) -> None:  # B4
     before = descriptors(tmp_path)
     for number in range(50):
         folder = tmp_path / str(number)
@@ -138,7 +138,7 @@ def test_stale_lock_file_does_not_affect_other_batches(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", [MANIFEST_LOCK, VIDEO_LOCKS])
-def test_a_planted_link_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
+def test_planted_link_at_a_lock_path_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
     folder, victim = tmp_path / "batch", tmp_path / "victim"
     folder.mkdir()
     (folder / name).symlink_to(victim)
@@ -197,7 +197,7 @@ os.umask(0o002)
 folder = Path(sys.argv[1])
 try:
     refuse_unwritable(BatchFolder(folder))
-    with locked_manifest(folder):
+    with lock_manifest(folder):
         print(try_lock_video(folder, 0), try_lock_video(folder, 1))
 except UserError as error:
     print(error)
@@ -241,7 +241,7 @@ def test_inaccessible_lock_file_is_reported_before_anything_is_generated(group_f
 
 @pytest.mark.processes
 @SECOND_USER
-def test_lock_files_of_earlier_versions_are_opened_to_the_group_by_their_owner(group_folder: Path) -> None:  # R4
+def test_lock_files_of_earlier_versions_become_group_writable(group_folder: Path) -> None:  # R4
     for name in (MANIFEST_LOCK, VIDEO_LOCKS):
         (group_folder / name).touch(0o600)
     check_writable(BatchFolder(group_folder))
