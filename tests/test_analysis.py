@@ -102,7 +102,7 @@ def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_false_positive_rate_equals_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: dict[Path, NDArray[np.float64]] = {}  # in memory: 1,200 stores on a disk take half a minute
     sigmas = np.array([1, 0.5, 0.0])
     monkeypatch.setattr(Video, "projection", lambda video: states[video.path].astype(np.float32))
@@ -127,7 +127,7 @@ def test_false_positive_rate_equals_the_level(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_permutation_null_recomputes_the_spread(tmp_path: Path) -> None:
+def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
     found = compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
     assert found.describe_chance().startswith(
@@ -141,7 +141,7 @@ def test_permutation_null_recomputes_the_spread(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_calibration_detects_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S6: with distances to the centroid and one odd video the same figure fails, as it should.
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0)))
@@ -189,7 +189,7 @@ def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_several_groups_are_compared_in_pairs_under_one_family(tmp_path: Path) -> None:
+def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
     found = compare_groups(videos, by="variation", metrics=["length", "turning"])
     assert [(v.first, v.second, v.kind) for v in found.verdicts] == [
@@ -329,7 +329,7 @@ def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -
 
 
 @pytest.mark.parametrize("by", ["1", "variation", "prompt"])
-def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: str) -> None:
+def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: str) -> None:
     # S5: seeds 0 to 3 without and 4 to 7 with a weight were one group of 8.
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     mixed = weighted(videos, "") + weighted(videos, "6", seeds=4)
@@ -343,7 +343,7 @@ def test_words_with_another_weight_are_groups_of_their_own(tmp_path: Path, by: s
     ]
 
 
-def test_weights_of_other_words_are_other_phrasings(tmp_path: Path) -> None:
+def test_weights_of_ungrouped_words_count_as_phrasings(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     plain, heavy = ([replace(video, template=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
     found = compare_groups(plain + heavy, by="1", primary="length")
@@ -375,8 +375,7 @@ def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     assert within == (("one_0 seed 0", "the group has another video with seed 0 and this phrasing"),)
 
 
-@pytest.mark.slow
-def test_controls_count_among_the_settings_that_must_be_equal() -> None:
+def test_control_settings_contain_controls_with_a_section() -> None:
     class Request(BaseModel):
         scale: float
 
@@ -424,7 +423,7 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     ]
 
 
-def test_batches_of_one_name_in_two_folders_are_two_groups(tmp_path: Path) -> None:
+def test_batches_with_equal_names_in_two_folders_are_two_groups(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
     both = [replace(video, folder=tmp_path / where / "kiss") for where in ("x", "y") for video in videos]
     assert [group.name for group in group_videos(both, "batch")] == ["x/kiss", "y/kiss"]
@@ -533,7 +532,7 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
     assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
 
 
-def test_mean_reports_its_number_of_values(tmp_path: Path) -> None:
+def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
     videos = made_up(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
     described = summarise_group(group_videos(videos, "1")[0], "straightness")
@@ -548,7 +547,7 @@ def test_missing_bracket_is_refused(tmp_path: Path, by: str) -> None:
         group_videos(videos, by)
 
 
-def test_more_groups_than_can_be_compared_in_pairs_are_refused(tmp_path: Path) -> None:
+def test_more_than_50_groups_are_refused(tmp_path: Path) -> None:
     videos = [
         Video(tmp_path, i, str(i), f"v{i}", f"prompt {i}", {1: str(i)}, 1, SETTINGS, dimension=DIMENSION,
               trajectory=build_trajectory(np.eye(STATES), SIGMAS, DIMENSION))
@@ -575,7 +574,7 @@ def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
         compare_groups(videos, by=by)
 
 
-def test_groups_of_the_same_trajectories_are_named(tmp_path: Path) -> None:
+def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
     one, other = (
@@ -621,7 +620,7 @@ def test_spread_of_two_videos_is_not_compared(tmp_path: Path) -> None:
     assert any("spread is not compared" in warning for warning in found.warnings)
 
 
-def test_prompts_of_different_length_are_warned_of(tmp_path: Path) -> None:
+def test_prompts_of_different_length_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
     videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
@@ -669,7 +668,7 @@ def test_blockwise_gram_matrix_equals_the_whole_one(monkeypatch: pytest.MonkeyPa
             assert len(held.free) == len(held.values)
 
 
-def test_unreadable_state_does_not_hold_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_read_releases_buffer_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     states = list(np.random.default_rng(0).normal(size=(5, 20)).astype(np.float32))
     monkeypatch.setattr(products, "BUFFER_BYTES", 4 * 20 * 6)
     held = StateBuffer()
@@ -781,7 +780,7 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     assert len(Path("d.csv").read_text().splitlines()) == 1 + len(found["differences"])
 
 
-def test_analyze_names_the_batch_of_each_video_where_there_are_several(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_analyze_names_batches_if_there_are_several(with_maps: BatchFolder, wantui: Wantui) -> None:
     # C12
     clone = with_maps.root.with_name("a_clone")
     shutil.copytree(with_maps.root, clone)
@@ -796,7 +795,7 @@ def test_analyze_names_the_batch_of_each_video_where_there_are_several(with_maps
     assert "the same video is used from batch" in both.err
 
 
-def test_analyze_warns_of_step_dependence_and_accepts_a_stride(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_analyze_reports_step_dependence_and_refuses_a_too_large_stride(with_maps: BatchFolder, wantui: Wantui) -> None:
     # S1
     assert "turning" in wantui("analyze", with_maps.root).err
     assert "too few steps to tell whether it reflects the path" in wantui("analyze", with_maps.root, "--groups").err
@@ -842,9 +841,7 @@ def given(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
     monkeypatch.setattr(read, "read_batches", lambda folders, from_latents: (videos, []))
 
 
-def test_a_stride_is_in_the_labels_and_the_advice(
-    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, swinging(tmp_path))
     whole = wantui("analyze", tmp_path, "--metrics", "turning").err
     assert " at stride 1, " in whole
@@ -876,7 +873,7 @@ def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, mo
             assert {row["stride"] for row in rows} == {str(stride)}
 
 
-def test_a_stride_that_leaves_too_few_states_is_refused_by_name(
+def test_stride_that_leaves_too_few_states_is_refused(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = swinging(tmp_path)
@@ -937,7 +934,7 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
     assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
 
 
-def test_analyze_shows_attention_and_draws_it_over_the_clip(with_maps: BatchFolder, wantui: Wantui) -> None:
+def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, wantui: Wantui) -> None:
     shown = wantui("analyze", with_maps.root, "--attention")
     assert shown.code == 0
     assert "circle" in shown.out.splitlines()[1]
@@ -1038,7 +1035,7 @@ def test_overlay_without_a_clip_is_an_error_message(with_maps: BatchFolder, want
     assert "its clip is not listed in batch.json" in result.err
 
 
-def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: BatchFolder) -> None:
+def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> None:
     document = json.loads(with_maps.manifest.read_text())
     for video in document["videos"]:
         del video["files"]["clip"]
@@ -1055,7 +1052,7 @@ def test_the_report_and_the_screen_say_that_a_clip_is_not_listed(with_maps: Batc
 @pytest.mark.parametrize(
     "name", ["$\\frac{1$", "$5 and $6", "_under", "x" * 5000, "a\nb", "a\tb", "\x07", "日本語", "أحمر", "<b>&"]
 )
-def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
+def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     videos = [
         replace(video, choices={3: name if video.choices[3] == "one" else "other"})
         for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
@@ -1068,7 +1065,7 @@ def test_a_report_draws_groups_of_any_name(tmp_path: Path, name: str, recwarn: p
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
 
 
-def test_empty_maps_are_named_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_empty_maps_are_refused_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
     with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
         shared_scale(maps, ["star"])
@@ -1076,9 +1073,7 @@ def test_empty_maps_are_named_without_a_numpy_warning(tmp_path: Path, recwarn: p
     assert not list(recwarn)
 
 
-def test_attention_names_the_batch_of_each_video_where_there_are_several(
-    with_maps: BatchFolder, wantui: Wantui
-) -> None:
+def test_attention_table_names_batches_if_there_are_several(with_maps: BatchFolder, wantui: Wantui) -> None:
     clone = with_maps.root.with_name("a_clone")
     shutil.copytree(with_maps.root, clone)
     lines = wantui("analyze", with_maps.root, clone, "--attention").out.splitlines()
@@ -1143,7 +1138,7 @@ def test_analysis_skips_damaged_videos_of_a_batch(with_maps: BatchFolder, wantui
     assert len(both.out.splitlines()) == 1 + len(videos)
 
 
-def test_former_name_of_a_metric_is_taken_from_the_command_line(wantui: Wantui, with_maps: BatchFolder) -> None:
+def test_former_metric_name_is_accepted_on_the_command_line(wantui: Wantui, with_maps: BatchFolder) -> None:
     result = wantui(
         "analyze", with_maps.root, "--compare", "--primary", "line_share", "--metrics", "line_share,length", "--json"
     )

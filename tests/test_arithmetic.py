@@ -42,6 +42,6 @@ def test_flop_counts_of_published_sizes_match_known_values() -> None:
     assert count_forward_flops(find_model("wan2.1-14b"), 832, 480, 81) == pytest.approx(1676e12, rel=0.005)
 
 
-def test_sizes_of_a_directory_are_those_of_its_transformer(tiny_models: dict[str, WanModel]) -> None:
+def test_model_directory_has_the_sizes_of_its_transformer(tiny_models: dict[str, WanModel]) -> None:
     model = tiny_models["wan2.1"]
     assert (model.dim, model.feed_forward, model.text_dim, model.blocks, model.heads) == (24, 32, 32, 2, 2)

@@ -145,7 +145,7 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
     assert torch.equal(latents, stock(pipeline, recipe, "latent"))
 
 
-def test_a_word_with_a_special_token_inside_has_the_attention_of_its_pieces_alone(
+def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     prompt = "a red </s> star moving left"
@@ -204,7 +204,9 @@ def test_disk_use_of_maps_is_predicted(
     assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
 
 
-def test_blocks_heads_and_squares_average_to_the_plain_map(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_per_block_per_head_and_downsampled_maps_match_the_plain_map(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
     def first(**options: object) -> torch.Tensor:
         capture = AttentionRequest.model_validate(options)
         step = next(denoise(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
@@ -244,7 +246,9 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
 
 
 @pytest.mark.parametrize("way", ["fused projections", "layerwise casting", "group offload", "tiled decode"])
-def test_maps_are_exact_under_every_memory_plan(tiny_models: dict[str, WanModel], way: str) -> None:
+def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
+    tiny_models: dict[str, WanModel], way: str
+) -> None:
     model = tiny_models["wan2.1"]
     pipeline = load_pipeline(model, None, "float32", CPU)
     if way == "fused projections":
@@ -271,7 +275,7 @@ def test_maps_are_exact_under_every_memory_plan(tiny_models: dict[str, WanModel]
     assert (found / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
 
 
-def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
+def test_skipped_block_is_recorded_and_has_no_map(
     tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
@@ -285,7 +289,7 @@ def test_a_block_that_a_cache_skips_is_recorded_and_leaves_no_map(
 
 
 @pytest.mark.parametrize("per_block", [True, False])
-def test_a_pass_that_a_cache_leaves_out_is_recorded_and_leaves_no_map(
+def test_skipped_pass_is_recorded_and_has_no_map(
     tiny_models: dict[str, WanModel], tmp_path: Path, per_block: bool
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
@@ -338,7 +342,7 @@ def test_maps_with_nan_are_refused(
 FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "padding_merged": False}
 
 
-def test_the_record_of_a_self_check_survives_another_process() -> None:
+def test_resumed_self_check_equals_the_original() -> None:
     first, second = SelfCheck(), SelfCheck()
     first.add("transformer cond 0", BlockCheck(**FOUND))
     second.resume(json.loads(json.dumps(first.to_attribute())))
@@ -390,7 +394,9 @@ def test_prompt_of_512_tokens_has_exact_maps(tiny: WanPipeline, tiny_models: dic
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_by_attention_multiply_the_odds_of_a_word_exactly(tiny_models: dict[str, WanModel], dtype: str) -> None:
+def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
+    tiny_models: dict[str, WanModel], dtype: str
+) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, CPU)
     weighted = marks(PROMPT, ("red", 2.5), ("star", 1.0), ("star", 0.5))
     recipe = marked(tiny_models["wan2.1"], marks=weighted, weighting="attention", dtype=dtype, steps=1)
@@ -414,7 +420,7 @@ def test_weights_by_attention_multiply_the_odds_of_a_word_exactly(tiny_models: d
     assert (step.captured["attention"].maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
 
 
-def test_the_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=Captures())
     start = prepare(tiny, recipe)
     outputs: list[torch.Tensor] = []
@@ -442,7 +448,7 @@ def test_only_weight_one_leaves_the_video_unchanged(
     assert not torch.equal(latents(2.0, weighting), latents(1.0, None))
 
 
-def test_weights_on_embeddings_change_the_words_tokens_only(
+def test_embedding_weights_change_only_the_tokens_of_the_word(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=Captures())
@@ -460,7 +466,7 @@ def test_weights_on_embeddings_change_the_words_tokens_only(
     assert torch.allclose(between[tokens], end + 2.5 * (plain[tokens] - end))
 
 
-def test_the_mass_on_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
+def test_attention_mass_of_a_word_grows_with_its_weight(nano: WanPipeline) -> None:
     prompt = "a large red circle moving left over a dark background"
     masses = []
     for weight in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
@@ -491,7 +497,7 @@ def test_missing_maps_are_reported(tmp_path: Path) -> None:
 # S4
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 3.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-3)])
-def test_weights_below_one_are_as_exact_as_those_above(weight: float, dtype: str, tolerance: float) -> None:
+def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float, dtype: str, tolerance: float) -> None:
     prompt = "a large red circle moving left over a dark background"
     pipeline = load_pipeline(NANO, None, dtype, CPU)
     recipe = marked(
@@ -581,7 +587,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("words", NAMES)
-def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
+def test_map_names_are_unique_among_words_and_arrays(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, words: str
 ) -> None:
     asked = marks(words, *((word, 1.0) for word in words.split()))
@@ -596,9 +602,7 @@ def test_maps_of_words_never_share_a_name_with_each_other_or_other_arrays(
 
 
 # B5
-def test_maps_of_very_long_marks_have_short_names(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
-) -> None:
+def test_map_names_of_long_marks_are_short(tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path) -> None:
     one = "red star " * 30 + "ring"
     prompt = f"{one} and {one}s {'ö' * 150}"
     asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
@@ -610,7 +614,7 @@ def test_maps_of_very_long_marks_have_short_names(
     assert all(len(name.encode()) <= 200 for name in assign_map_names([one, f"{one}s", "ö" * 150]))
 
 
-def test_the_self_check_of_an_earlier_version_is_taken_over_by_a_resumed_video() -> None:
+def test_self_check_record_of_an_earlier_version_can_be_resumed() -> None:
     stored = {"output_error": 0.01, "weighted_error": 0.0, "map_error": 0.02, "pads_taken_together": False}
     check = SelfCheck()
     check.resume({"blocks": {"transformer cond 0": stored}})
@@ -620,6 +624,6 @@ def test_the_self_check_of_an_earlier_version_is_taken_over_by_a_resumed_video()
     assert again.blocks == check.blocks
 
 
-def test_words_of_maps_of_an_earlier_version_get_the_texts_of_their_tokens() -> None:
+def test_word_record_of_an_earlier_version_provides_token_texts() -> None:
     stored = {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}
     assert attention_maps._check_word(stored)["token_texts"] == ["star"]

@@ -55,7 +55,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("is_fused", [False, True], ids=["reference", "fused"])
 @pytest.mark.parametrize("site", ["self", "cross"])
 @pytest.mark.parametrize("form", FORMS)
-def test_observing_attention_changes_no_bit(
+def test_observing_attention_leaves_latents_bit_identical(
     tiny_models: dict[str, WanModel], form: str, site: Site, is_fused: bool, device: str
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device(device))

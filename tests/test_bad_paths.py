@@ -72,7 +72,7 @@ def _parameters(command: click.Command, name: str) -> Iterator[tuple[str, click.
             yield from _parameters(inner, f"{name} {inner_name}")
 
 
-def test_every_option_that_takes_a_path_has_the_one_type() -> None:
+def test_path_options_have_the_shared_path_types() -> None:
     assert isinstance(cli, LazyGroup)
     context = click.Context(cli)
     found = [one for name in COMMANDS for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_every_option_that_takes_a_path_has_the_one_type() -> None:
     assert sum(isinstance(parameter.type, UserPath) for _, parameter in found) >= 18
 
 
-def test_home_and_variables_are_resolved_in_every_way_to_give_a_folder(
+def test_home_and_variables_are_resolved_in_every_output_folder_option(
     wantui: Wantui, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -148,7 +148,7 @@ def test_deleted_working_folder_is_reported(wantui: Wantui, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "failure", [OSError(5, "Input/output error"), UnicodeEncodeError("utf-8", "\udce9", 0, 1, "x")]
 )
-def test_a_batch_folder_that_cannot_be_finished_leaves_nothing(
+def test_unfinished_batch_folder_is_removed(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     def fail(*_: object) -> None:
@@ -166,7 +166,7 @@ def wantui_manifest() -> object:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("content", [b"\xff a circle", b"\xe9", b"x" * 2_000_000])
-def test_binary_template_is_refused_before_anything_is_written(wantui: Wantui, content: bytes) -> None:
+def test_binary_or_large_template_is_refused_before_anything_is_written(wantui: Wantui, content: bytes) -> None:
     Path("t.txt").write_bytes(content)
     result = wantui("run", "--template-file", "t.txt")
     assert result.code == 2
@@ -192,7 +192,7 @@ def test_export_lists_valid_ids_for_a_wrong_one(wantui: Wantui, small: list[str]
     assert f"no video 'wrong'. Its ids are {video.id}." in result.err  # C8
 
 
-def test_days_on_a_cpu_cause_a_warning_before_queueing(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     with only_queued():
         result = wantui("run", "-c", "default", "-t", "a cat", "--detach")

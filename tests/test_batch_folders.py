@@ -98,7 +98,7 @@ def test_run_picks_another_name_if_its_new_folder_was_claimed(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("stamped", ["true", "false"])
-def test_a_refused_run_leaves_the_folder_that_a_user_had_made(
+def test_run_that_cannot_load_a_model_keeps_the_users_empty_folder(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, stamped: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:

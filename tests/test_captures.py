@@ -144,7 +144,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_each_damaged_file_of_a_trajectory_is_found(trajectory: Path, damage: str) -> None:  # R5
+def test_damage_to_any_trajectory_file_is_detected(trajectory: Path, damage: str) -> None:  # R5
     for file in sorted(file for file in trajectory.rglob("*") if file.is_file()):
         before = file.read_bytes()
         file.write_bytes(DAMAGE[damage](before))
@@ -157,7 +157,7 @@ def test_each_damaged_file_of_a_trajectory_is_found(trajectory: Path, damage: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_each_damaged_file_of_attention_maps_is_found(maps: Path, damage: str) -> None:  # R5
+def test_damage_to_any_attention_map_file_is_detected(maps: Path, damage: str) -> None:  # R5
     for file in sorted(file for file in maps.rglob("*") if file.is_file()):
         before = file.read_bytes()
         file.write_bytes(DAMAGE[damage](before))
@@ -178,7 +178,7 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
 
 
 @pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer"])
-def test_damage_that_a_codec_refuses_is_one_error_without_checksums(maps: Path, damage: str) -> None:  # F7
+def test_damage_detected_by_a_codec_raises_one_error_without_checksums(maps: Path, damage: str) -> None:  # F7
     without_checksums(maps)
     chunk = next(file for file in chunks(maps) if "star" in file.parts)
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
@@ -187,7 +187,7 @@ def test_damage_that_a_codec_refuses_is_one_error_without_checksums(maps: Path, 
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(tmp_path: Path, damage: str) -> None:
+def test_uncompressed_states_are_verified_when_read_directly_from_files(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "vid_001.zarr"  # R5
     states = write_trajectory(path, PLAIN)
     whole = StoredStates(open_capture(path)["latents"])
@@ -202,14 +202,14 @@ def test_uncompressed_states_are_verified_where_they_are_read_from_their_files(t
         compute_gram(damaged.read, len(damaged), damaged.dimension, StateBuffer())
 
 
-def test_an_exchanged_chunk_is_found(trajectory: Path) -> None:  # R5: each is well by itself
+def test_swapped_chunk_is_detected(trajectory: Path) -> None:  # R5: each is well by itself
     one, other = chunks(trajectory / "latents")[:2]
     shutil.copy(one, other)
     with pytest.raises(CaptureError, match="its CRC-32 does not match"):
         open_capture(trajectory)["latents"][:]
 
 
-def test_captures_of_earlier_versions_are_read_as_unverified(trajectory: Path) -> None:  # R5
+def test_captures_without_checksums_are_read_as_unverified(trajectory: Path) -> None:  # R5
     without_checksums(trajectory)
     group = open_capture(trajectory)
     assert group["gram"].shape == (STEPS + 1, STEPS + 1)
@@ -218,7 +218,7 @@ def test_captures_of_earlier_versions_are_read_as_unverified(trajectory: Path) -
 
 @pytest.mark.parametrize("verified", [True, False])
 @pytest.mark.parametrize("stray", [".DS_Store", "c/.DS_Store", "c/0/.nfs0001", "c/99", "Thumbs.db"])
-def test_a_stray_file_hides_no_missing_chunk(trajectory: Path, stray: str, verified: bool) -> None:  # A11
+def test_stray_file_does_not_hide_a_missing_chunk(trajectory: Path, stray: str, verified: bool) -> None:  # A11
     if not verified:
         without_checksums(trajectory)
     latents = trajectory / "latents"
@@ -231,7 +231,7 @@ def test_a_stray_file_hides_no_missing_chunk(trajectory: Path, stray: str, verif
         open_capture(trajectory)
 
 
-def test_a_stray_file_beside_all_chunks_does_no_harm(trajectory: Path) -> None:  # A11
+def test_stray_files_in_a_complete_capture_are_ignored(trajectory: Path) -> None:  # A11
     (trajectory / "latents" / "c" / ".DS_Store").write_bytes(b"x")
     (trajectory / ".DS_Store").write_bytes(b"x")
     assert verify_capture(trajectory)
@@ -247,7 +247,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_chunks_are_found_by_their_key_in_every_layout(tmp_path: Path, layout: str) -> None:  # A11
+def test_missing_chunk_is_detected_in_every_layout(tmp_path: Path, layout: str) -> None:  # A11
     group = zarr.open_group(tmp_path / "g.zarr", mode="w")
     array = group.create_array("a", shape=(3, 7), dtype="float32", **LAYOUTS[layout])
     array[:] = np.arange(21).reshape(3, 7) + 1
@@ -289,7 +289,7 @@ def test_metadata_with_too_many_chunks_is_refused(trajectory: Path) -> None:  # 
         open_capture(trajectory)
 
 
-def test_a_removed_array_is_missed(trajectory: Path) -> None:  # R5: as if it had never been stored
+def test_removed_array_is_detected(trajectory: Path) -> None:  # R5: as if it had never been stored
     shutil.rmtree(trajectory / "channel_power")
     with pytest.raises(CaptureError, match=r"channel_power.* is missing"):
         open_capture(trajectory)
@@ -307,7 +307,7 @@ def test_fifo_in_a_capture_does_not_block(trajectory: Path) -> None:  # R10
         open_capture(trajectory)
 
 
-def test_the_captures_of_heun_are_the_second_evaluations_of_a_step(tmp_path: Path) -> None:  # S9
+def test_heun_captures_contain_only_corrected_states(tmp_path: Path) -> None:  # S9
     assert captured_steps("heun", 7, 3) == [0, 6, 12, 13]
     assert captured_steps("heun", 3, 1) == [0, 2, 4, 5]
     assert captured_steps("heun", 1, 1) == [0, 1]
@@ -320,7 +320,7 @@ def test_the_captures_of_heun_are_the_second_evaluations_of_a_step(tmp_path: Pat
     assert all(step == len(sigmas) - 1 or sigmas[step + 1] != sigmas[step] for step in (0, 4, 7))
 
 
-def test_predictors_in_captures_of_earlier_versions_are_left_out_with_a_warning() -> None:  # S9
+def test_heun_predictors_in_earlier_captures_are_excluded_with_a_warning() -> None:  # S9
     sigmas = np.array([1.0, 0.9, 0.9, 0.7, 0.7, 0.5, 0.5, 0.2, 0.2, 0.0])
     chosen, warnings = select_corrected_states([0, 3, 6, 9], sigmas)
     assert chosen == [0, 2, 3]
@@ -330,7 +330,7 @@ def test_predictors_in_captures_of_earlier_versions_are_left_out_with_a_warning(
 
 
 @pytest.mark.parametrize("planted", ["folder", "file inside", "pipe inside"])
-def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path, planted: str) -> None:  # R10
+def test_planted_links_in_a_partial_capture_are_not_followed(tmp_path: Path, planted: str) -> None:  # R10
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "victim").write_text("before")
@@ -354,7 +354,7 @@ def test_planted_links_in_a_begun_capture_are_not_written_through(tmp_path: Path
     assert (outside / "victim").read_text() == "before"
 
 
-def test_a_chunk_that_is_removed_after_opening_is_not_read_as_zeros(trajectory: Path) -> None:
+def test_chunk_removed_after_opening_is_not_read_as_zeros(trajectory: Path) -> None:
     array = open_capture(trajectory)["gram"]
     chunk = chunks(trajectory / "gram")[0]
     chunk.unlink()
@@ -380,7 +380,7 @@ def test_special_file_in_a_partial_capture_neither_blocks_nor_is_published(tmp_p
         sync(planted)
 
 
-def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_path: Path) -> None:
+def test_file_replaced_while_being_written_is_not_published(tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_text("before")
     with pytest.raises(OSError, match="was replaced by another file"), atomic_write(path) as partial:  # noqa: PT012
@@ -392,7 +392,7 @@ def test_a_file_that_is_exchanged_while_it_is_written_does_not_get_its_name(tmp_
 
 
 @pytest.mark.torch
-def test_every_declared_capture_has_a_recorder_and_names_of_its_own() -> None:
+def test_every_capture_kind_has_a_recorder_and_unique_names() -> None:
     for name in ("name", "folder", "file_key", "section"):
         assert len({getattr(kind, name) for kind in CAPTURES}) == len(CAPTURES)
     for kind in CAPTURES:
@@ -406,7 +406,7 @@ def test_every_declared_capture_has_a_recorder_and_names_of_its_own() -> None:
     "shape",
     [[], [4, -3, 4, 4], [4, 0, 4, 4], [4, 3, 4, -0.5], ["4", 3, 4, 4], 192, "4344", [True, 3, 4, 4], [4, 3, 4, 5]],
 )
-def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
+def test_invalid_shape_in_an_unverified_trajectory_is_an_error(
     trajectory: Path, shape: Any, recwarn: pytest.WarningsRecorder
 ) -> None:
     without_checksums(trajectory)
@@ -417,7 +417,7 @@ def test_an_odd_shape_of_states_in_an_unverified_capture_is_damage(
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, "1", None, True, [], math.nan, math.inf, 1e39])
-def test_an_odd_scale_of_unverified_maps_is_damage(maps: Path, scale: Any, recwarn: pytest.WarningsRecorder) -> None:
+def test_invalid_scale_in_unverified_maps_is_an_error(maps: Path, scale: Any, recwarn: pytest.WarningsRecorder) -> None:
     without_checksums(maps)
     zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
     with pytest.raises(AttentionMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
@@ -458,13 +458,13 @@ def test_summary_of_downsampled_map_counts_every_position_once(tmp_path: Path, f
     assert found.entropy == pytest.approx(-(q * np.log(q)).sum((1, 2, 3)) / np.log(60))
 
 
-def test_map_that_does_not_fit_its_recipe_is_refused_by_name(tmp_path: Path) -> None:
+def test_map_that_does_not_fit_its_recipe_is_refused(tmp_path: Path) -> None:
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(downsample=3), np.ones((2, 1, 1, 3, 4, 5)))
     with pytest.raises(AttentionMapsError, match="maps of 5x4 do not fit 80x64 pixels averaged over 3 x 3 positions"):
         open_attention_maps(tmp_path / "maps.zarr")
 
 
-def test_mean_map_leaves_out_blocks_that_a_cache_skipped(tmp_path: Path) -> None:
+def test_mean_map_excludes_skipped_blocks(tmp_path: Path) -> None:
     maps = np.random.default_rng(3).random((3, 2, 1, 3, 4, 5))
     maps[1, 1], maps[2] = np.nan, np.nan
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(per_block=True), maps)

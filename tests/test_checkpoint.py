@@ -207,7 +207,7 @@ def test_video_stopped_between_checkpoints_resumes_from_its_last_step(
     assert said == [Resumed(4)]
 
 
-def test_a_checkpoint_of_other_software_or_another_recipe_is_refused_by_name(
+def test_checkpoint_of_another_torch_or_recipe_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_other_software_or_another_recipe_is_refused_by_name(
     assert result.latents_sha256 == reference.latents_sha256
 
 
-def test_a_checkpoint_that_was_damaged_is_refused(
+def test_damaged_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
@@ -304,7 +304,7 @@ NOT_SEEN_WHEN_SIGNED = {"another order", "another order now", "no last sample", 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["", "signed"])
 @pytest.mark.parametrize("edit", EDITS)
-def test_a_checkpoint_that_was_edited_starts_the_video_again(
+def test_edited_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, edit: str, signed: bool
 ) -> None:
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
@@ -320,7 +320,7 @@ def test_a_checkpoint_that_was_edited_starts_the_video_again(
     assert result.latents_sha256 == reference.latents_sha256
 
 
-def test_a_checkpoint_of_an_earlier_version_continues_under_the_new_name_of_its_blocks(
+def test_checkpoint_with_a_former_block_name_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
@@ -368,7 +368,7 @@ def test_any_invalid_checkpoint_restarts_the_video(
     assert [type(event) for event in said] == [Restarted]
 
 
-def test_the_reason_says_which_format_a_checkpoint_has(
+def test_restart_reason_names_the_checkpoint_format(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
@@ -379,7 +379,7 @@ def test_the_reason_says_which_format_a_checkpoint_has(
     assert said == [Restarted("its format is 2, and this version reads 3")]
 
 
-def test_a_checkpoint_serves_another_release_with_the_same_arithmetic(
+def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
@@ -398,7 +398,7 @@ def test_a_checkpoint_serves_another_release_with_the_same_arithmetic(
         (torch, "get_num_threads", lambda: 99, "threads was 99 and is 1"),
     ],
 )
-def test_a_checkpoint_of_other_arithmetic_is_refused_by_name(
+def test_checkpoint_with_other_arithmetic_restarts_the_video(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
     tmp_path: Path,
@@ -463,7 +463,7 @@ PARTS_OF_CAPTURES = [
 
 
 @pytest.mark.parametrize("part", PARTS_OF_CAPTURES)
-def test_captures_that_were_changed_beside_a_checkpoint_start_the_video_again(
+def test_modified_partial_captures_restart_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, part: str
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
@@ -479,7 +479,7 @@ def test_captures_that_were_changed_beside_a_checkpoint_start_the_video_again(
 
 
 @pytest.mark.parametrize("name", ["v.zarr", "a.zarr"])
-def test_attributes_of_captures_are_written_again_when_a_video_goes_on(
+def test_capture_attributes_are_rewritten_when_a_video_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, name: str
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])

@@ -27,14 +27,14 @@ def write_clip(path: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["http:x.mp4", "a:b.mp4", "concat:a|b.mp4", "pipe:0.mp4", "%03d.mp4", "圆 #?.mp4"])
-def test_any_file_name_is_a_file_and_no_url(name: str) -> None:  # C6
+def test_clip_names_are_never_interpreted_as_urls(name: str) -> None:  # C6
     write_clip(Path(name))
     assert [path.name for path in Path().iterdir()] == [name]
     assert len(list(read_frames(Path(name)))) == 5
     assert read_clip_tags(Path(name)) == (RECIPE, {})
 
 
-def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
+def test_tags_in_other_encodings_do_not_prevent_reading_frames() -> None:  # R12, F18
     write_mp4(Path("a.mp4"), bars(), 8, 5, {"title": "MARK-cafe"})
     content = Path("a.mp4").read_bytes()
     assert b"MARK-cafe" in content
@@ -44,7 +44,7 @@ def test_tags_in_other_encodings_stop_nothing() -> None:  # R12, F18
         read_clip_tags(Path("a.mp4"))
 
 
-def test_a_recipe_whose_bytes_are_damaged_is_refused() -> None:  # R12: no character may take the place of another
+def test_damaged_recipe_bytes_are_refused() -> None:  # R12: no character may take the place of another
     write_clip(Path("a.mp4"))
     content = Path("a.mp4").read_bytes()
     Path("a.mp4").write_bytes(content.replace(b"moving left", b"moving l\xe9ft"))
@@ -52,7 +52,7 @@ def test_a_recipe_whose_bytes_are_damaged_is_refused() -> None:  # R12: no chara
         read_clip_tags(Path("a.mp4"))
 
 
-def test_damaged_clips_raise_one_error() -> None:  # R12, F18
+def test_damaged_clips_raise_only_clip_errors() -> None:  # R12, F18
     write_clip(Path("a.mp4"))
     content, random = Path("a.mp4").read_bytes(), np.random.default_rng(0)
     refused: list[str] = []
@@ -86,7 +86,7 @@ def test_damaged_clips_raise_one_error() -> None:  # R12, F18
         ({"prompt": None}, "prompt: "),
     ],
 )
-def test_a_recipe_of_no_video_is_refused_by_field(change: dict[str, Any], said: str) -> None:  # B7, F18
+def test_invalid_recipe_is_refused_naming_the_field(change: dict[str, Any], said: str) -> None:  # B7, F18
     write_clip(Path("a.mp4"), **change)
     with pytest.raises(ClipError) as raised:
         read_clip_tags(Path("a.mp4"))
@@ -94,13 +94,13 @@ def test_a_recipe_of_no_video_is_refused_by_field(change: dict[str, Any], said: 
 
 
 @pytest.mark.parametrize("made_with", ["[]", "3", "{", "[" * 1000, '"text"'])
-def test_odd_tags_of_what_it_was_made_with_are_refused(made_with: str) -> None:
+def test_invalid_made_with_tags_are_refused(made_with: str) -> None:
     write_mp4(Path("a.mp4"), bars(), 8, 5, {"wantui": RECIPE.to_json(), "wantui_made_with": made_with})
     with pytest.raises(ClipError, match="damaged"):
         read_clip_tags(Path("a.mp4"))
 
 
-def test_playlist_named_as_a_clip_reads_no_other_file() -> None:
+def test_playlist_named_like_a_clip_is_refused() -> None:
     write_clip(Path("secret.mp4"))
     Path("list.mp4").write_text(f"ffconcat version 1.0\nfile '{Path('secret.mp4').absolute()}'\n")
     Path("hls.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{Path('secret.mp4').absolute()}\n#EXT-X-ENDLIST\n")
@@ -118,7 +118,7 @@ def test_special_file_as_a_clip_does_not_block() -> None:  # R10
                 read(Path(name))
 
 
-def test_a_clip_without_pictures_is_refused() -> None:
+def test_clip_without_video_is_refused() -> None:
     with av.open("sound.mp4", "w") as container:
         stream = container.add_stream("aac", rate=44100)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -129,7 +129,7 @@ def test_a_clip_without_pictures_is_refused() -> None:
         list(read_frames(Path("sound.mp4")))
 
 
-def test_a_planted_link_beside_a_clip_is_not_written_through() -> None:  # R10
+def test_planted_link_beside_a_clip_is_not_followed() -> None:  # R10
     Path("victim").write_text("before")
     Path("a.mp4.partial").symlink_to("victim")
     write_clip(Path("a.mp4"))

@@ -11,7 +11,7 @@ COLUMNS = [
 ]
 
 
-def test_rows_and_header_have_the_same_columns_where_they_all_fit() -> None:
+def test_header_and_rows_are_aligned() -> None:
     assert draw_header(COLUMNS, 40).plain == "  # state  name"
     assert draw_row(COLUMNS, (7, "kiss"), 40).plain == "  7 ok     kiss"
 
@@ -21,16 +21,16 @@ def test_narrow_list_drops_columns_that_do_not_fit() -> None:
     assert draw_row(COLUMNS, (7, "kiss"), 19).plain == "  7 kiss"
 
 
-def test_cell_that_is_too_long_ends_in_an_ellipsis_and_moves_no_other() -> None:
+def test_long_cell_is_truncated_with_an_ellipsis() -> None:
     assert draw_row(COLUMNS, (12345, "kiss"), 40).plain == "12… ok     kiss"
 
 
-def test_wide_characters_count_as_the_two_cells_that_they_take() -> None:
+def test_wide_characters_count_as_two_cells() -> None:
     columns = [Column[str]("word", 6, lambda row: row), Column[str]("end", None, lambda row: "|")]
     assert draw_row(columns, "日本", 40).plain == "日本   |"
     assert draw_row(columns, "日本語日本", 40).plain == "日本 … |"
 
 
-def test_style_of_a_cell_stays_on_its_own_characters() -> None:
+def test_cell_style_covers_only_its_own_text() -> None:
     line = draw_row(COLUMNS, (7, "kiss"), 40)
     assert [(span.start, span.end, span.style) for span in line.spans] == [(11, 15, "bold")]

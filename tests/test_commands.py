@@ -28,11 +28,11 @@ from wantui.storage.mp4 import read_clip_tags, read_frames, write_mp4
 pytestmark = pytest.mark.torch
 
 
-def test_preview_shows_brackets_and_colons_as_they_are(wantui: Wantui) -> None:
+def test_preview_prints_brackets_and_colons_literally(wantui: Wantui) -> None:
     assert r"a [bold] cat :cat: [/b]" in wantui("preview", "-t", r"a \[bold\] cat :cat: \[/b\]").out
 
 
-def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> None:
+def test_preview_prints_variations_and_cost_and_writes_no_files(wantui: Wantui) -> None:
     result = wantui("preview", "-t", "a [red|blue|] (circle:1.5)", "--store-latents")
     assert result.code == 0
     assert [line.split() for line in result.out.splitlines()[1:4]] == [
@@ -49,7 +49,7 @@ def test_preview_shows_variations_and_cost_and_makes_nothing(wantui: Wantui) -> 
     assert report["variations"][0]["marks"] == [{"text": "circle", "start": 6, "end": 12, "weight": 1.5}]
 
 
-def test_a_template_can_come_from_a_file(wantui: Wantui) -> None:
+def test_template_can_be_read_from_a_file(wantui: Wantui) -> None:
     Path("t.txt").write_text("a [red|blue] circle\n")
     assert "a blue circle" in wantui("preview", "--template-file", "t.txt").out
     assert wantui("preview", "--template-file", "none.txt").code == 2
@@ -81,7 +81,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_bad_input_gets_a_sentence_and_exit_code_2_and_nothing_is_made(wantui: Wantui, mistake: str) -> None:
+def test_invalid_input_exits_with_code_2_and_writes_nothing(wantui: Wantui, mistake: str) -> None:
     Path("broken.yaml").write_text("model_settings:\n  steps: [\n")
     arguments, said = MISTAKES[mistake]
     template = [] if "-t" in arguments else ["-t", "a circle"]
@@ -93,7 +93,7 @@ def test_bad_input_gets_a_sentence_and_exit_code_2_and_nothing_is_made(wantui: W
     assert [path.name for path in Path().iterdir()] == ["broken.yaml"]
 
 
-def test_rerun_makes_the_same_clip_again(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_reproduces_a_clip_bit_identically(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     clip = folder.clip(0, 1)
     before = clip.read_bytes()
@@ -155,7 +155,7 @@ def test_rerun_refuses_a_file_that_is_not_a_clip(wantui: Wantui, content: bytes 
     assert "clip.mp4" in result.err
 
 
-def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_refuses_a_truncated_clip(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     result = wantui("rerun", clip, "--device", "cpu")
@@ -163,7 +163,7 @@ def test_rerun_refuses_a_clip_that_was_cut_short(wantui: Wantui, small: list[str
     assert "not a readable clip" in result.err
 
 
-def test_rerun_refuses_a_clip_of_another_size_before_it_loads_anything(small: list[str], wantui: Wantui) -> None:
+def test_rerun_refuses_a_clip_whose_size_differs_from_its_recipe(small: list[str], wantui: Wantui) -> None:
     clip = next(batch(wantui("run", "-t", "a star", *small)).root.rglob("*.mp4"))
     recipe, _ = read_clip_tags(clip)
     edited = recipe.model_copy(update={"width": 16_000})
@@ -182,7 +182,7 @@ def test_rerun_refuses_a_name_too_long_for_the_partial_file(small: list[str], wa
     assert "its name is too long. Choose a name of at most 247 bytes" in result.err
 
 
-def test_rerun_calls_versions_the_same_only_where_a_clip_names_them(
+def test_rerun_claims_equal_versions_only_if_the_clip_records_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for then, said in (
@@ -193,7 +193,7 @@ def test_rerun_calls_versions_the_same_only_where_a_clip_names_them(
         assert said in capsys.readouterr().out
 
 
-def test_rerun_writes_over_nothing(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_overwrites_no_files(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     Path("again.jpg").write_text("a picture")
     for output, said in (
@@ -207,7 +207,7 @@ def test_rerun_writes_over_nothing(wantui: Wantui, small: list[str]) -> None:
     assert wantui("rerun", clip, "--device", "gpu").code == 2
 
 
-def test_config_validate_judges_every_file(wantui: Wantui) -> None:
+def test_config_validate_checks_every_file(wantui: Wantui) -> None:
     Path("good.yaml").write_text("model_settings:\n  model_id: nano\nvideo_settings:\n  width: 128\n  height: 128\n")
     Path("bad.yaml").write_text("model_settings:\n  stps: 3\nvideo_settings:\n  fps: 0\n")
     result = wantui("config", "validate", "good.yaml", "bad.yaml", "nano")
@@ -221,26 +221,26 @@ def test_config_validate_judges_every_file(wantui: Wantui) -> None:
     ]
 
 
-def test_config_show_prints_what_is_in_effect_and_loads_again(wantui: Wantui) -> None:
+def test_config_show_output_can_be_loaded_again(wantui: Wantui) -> None:
     Path("shown.yaml").write_text(wantui("config", "show", "nano", "--set", "model_settings.steps=9").out)
     assert wantui("config", "show", "shown.yaml").out == Path("shown.yaml").read_text()
     assert "steps: 9" in Path("shown.yaml").read_text()
     assert "romantic_scenes" in wantui("config", "show").out
 
 
-def test_the_schema_describes_every_setting(wantui: Wantui) -> None:
+def test_config_schema_contains_limits_and_descriptions(wantui: Wantui) -> None:
     schema = json.loads(wantui("config", "schema").out)
     assert schema["$defs"]["ModelSettings"]["properties"]["steps"]["maximum"] == 1000
     assert schema["$defs"]["VideoSettings"]["properties"]["fps"]["description"] == "Frames per second."
 
 
-def test_models_ls_says_which_weights_are_here(wantui: Wantui) -> None:
+def test_models_ls_shows_available_weights(wantui: Wantui) -> None:
     rows = {row["name"]: row["weights"] for row in json.loads(wantui("models", "ls", "--json").out)}
     assert rows["nano"] == "bundled"
     assert rows["wan2.1-14b"] == "missing"
 
 
-def test_doctor_names_an_unsupported_library_version() -> None:
+def test_doctor_reports_unsupported_and_missing_libraries() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
     found = {finding.check: finding for finding in _check_libraries(wanted)}
     assert set(found) == {"numpy", "no-such-library"}
@@ -261,9 +261,7 @@ def test_doctor_runs_from_a_source_tree_that_is_not_installed(wantui: Wantui, mo
 
 
 @pytest.mark.usefixtures("torch_not_imported")
-def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
-    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_reports_network_file_systems_and_missing_locks(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
@@ -282,7 +280,7 @@ def test_doctor_knows_a_file_system_of_the_network_and_one_without_locks(
         ("import os; os._exit(7)", "the import ended with exit code 7"),
     ],
 )
-def test_doctor_names_a_torch_that_cannot_be_imported(
+def test_doctor_reports_a_torch_import_failure(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, said: str
 ) -> None:
     (tmp_path / "broken").mkdir()
@@ -293,7 +291,7 @@ def test_doctor_names_a_torch_that_cannot_be_imported(
     assert f"torch cannot be imported: {said}" in " ".join(result.out.split())
 
 
-def test_doctor_names_a_python_that_cannot_be_started(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_python_that_cannot_be_started(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     result = wantui("doctor")
     assert result.code == 1
@@ -319,7 +317,7 @@ def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
         ({"HUGGINGFACE_HUB_CACHE": "/older"}, "/older"),
     ],
 )
-def test_doctor_looks_for_the_hub_cache_where_huggingface_hub_does(environment: dict[str, str], expected: str) -> None:
+def test_doctor_uses_the_hub_cache_of_huggingface_hub(environment: dict[str, str], expected: str) -> None:
     # C7
     assert hub_cache(environment) == Path(expected).expanduser()
     names = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
@@ -345,7 +343,7 @@ def test_doctor_names_a_requested_gpu_that_is_missing(wantui: Wantui, monkeypatc
     assert "problem gpu CUDA_VISIBLE_DEVICES=MIG-7: MIG-7 matches no GPU" in " ".join(wantui("doctor").out.split())
 
 
-def test_missing_gpu_is_refused_before_anything_is_queued(
+def test_duplicate_visible_device_is_refused_before_queueing(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # C15
     gpus = (Gpu(0, "GPU-a", "H100", 80_000_000_000, 0),)
@@ -356,9 +354,7 @@ def test_missing_gpu_is_refused_before_anything_is_queued(
     assert not Path("outputs").exists()
 
 
-def test_rerun_says_what_it_does_and_how_far_it_is(
-    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rerun_prints_its_progress(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     monkeypatch.setattr("wantui.cli.rerun.SECONDS_BETWEEN_LINES", 0.0)
     lines = wantui("rerun", clip, "--device", "cpu").err.splitlines()
@@ -390,14 +386,14 @@ def test_rerun_downloads_a_named_model_only_on_request(
         wantui("rerun", "foreign.mp4", "--device", "cpu", "--fetch")
 
 
-def test_rerun_writes_no_clip_over_its_own_contact_sheet(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_refuses_an_output_equal_to_its_contact_sheet(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     result = wantui("rerun", clip, "-o", "again.jpg", "--device", "cpu")
     assert result.code == 2
     assert "contact sheet" in result.err
 
 
-def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Path) -> None:
+def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
         # A batch that was continued: only what was missing is on the queue.
         queue.add(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
@@ -420,7 +416,7 @@ def test_queue_commands_say_why_nothing_was_changed(wantui: Wantui, tmp_path: Pa
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 
-def test_a_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, small: list[str]) -> None:
+def test_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         run = ("run", "--detach", "-t", "a star", "--videos-per-variation", 3, *small)
         assert Path(wantui(*run).out.strip()).is_dir()
@@ -429,14 +425,14 @@ def test_a_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, sma
     assert said == {"event": "detached", "batch": 2, "videos": 3}
 
 
-def test_doctor_prints_a_systemd_unit_or_json(wantui: Wantui) -> None:
+def test_doctor_refuses_systemd_unit_with_json(wantui: Wantui) -> None:
     result = wantui("doctor", "--systemd-unit", "--json")
     assert (result.code, result.out) == (2, "")
     assert "cannot combine --systemd-unit and --json" in result.err
 
 
 @pytest.mark.parametrize(("lines", "shown"), [("0", []), ("1", ["c"]), ("2", ["b", "c"]), ("9", ["a", "b", "c"])])
-def test_logs_print_as_many_last_lines_as_asked_for(wantui: Wantui, lines: str, shown: list[str]) -> None:
+def test_logs_print_the_requested_number_of_last_lines(wantui: Wantui, lines: str, shown: list[str]) -> None:
     Path("logs").mkdir()
     Path("logs/engine.log").write_text("a\nb\nc\n")
     assert wantui("logs", "--logs", "logs", "-n", lines).out.splitlines() == shown
@@ -451,7 +447,7 @@ def test_logs_refuse_an_invalid_number_of_lines(wantui: Wantui, lines: str) -> N
     assert "--lines" in result.err
 
 
-def test_a_cancel_is_reported_before_the_manifest_is_written(
+def test_cancel_is_reported_before_the_manifest_is_written(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with only_queued():
@@ -464,7 +460,7 @@ def test_a_cancel_is_reported_before_the_manifest_is_written(
     assert "3 videos cancelled\n" in wantui("queue", "cancel", 1).err
 
 
-def test_cancelling_queued_videos_looks_for_no_files(
+def test_cancelling_queued_videos_searches_for_no_files(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
@@ -477,9 +473,7 @@ def test_cancelling_queued_videos_looks_for_no_files(
     assert looked == []
 
 
-def test_queue_commands_say_that_an_ended_batch_cannot_be_paused_resumed_or_moved(
-    wantui: Wantui, tmp_path: Path
-) -> None:
+def test_queue_commands_refuse_to_pause_resume_or_move_an_ended_batch(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
         for name in "abc":
             queue.add(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
@@ -539,19 +533,19 @@ def test_integer_options_accept_decimal_notation_only(wantui: Wantui, command: t
 
 
 @pytest.mark.parametrize("number", ["1_0", "٠.٥", "nan", "inf"])
-def test_float_options_accept_the_same_notation_as_set(wantui: Wantui, number: str) -> None:
+def test_float_options_accept_decimal_notation_only(wantui: Wantui, number: str) -> None:
     result = wantui("analyze", ".", "--compare", "--margin", number)
     assert result.code == 2
     assert "should be a number in decimal digits" in result.err
 
 
 @pytest.mark.parametrize("share", ["٢/٨", "1_0/8", "0/8", "9/8", "2/", "/8", f"1/{'9' * 5000}"])
-def test_shares_that_are_no_decimal_numbers_are_refused(share: str) -> None:
+def test_invalid_shares_are_refused(share: str) -> None:
     with pytest.raises(UserError, match="cannot read the share"):
         Shard.read(share)
 
 
-def test_a_page_beyond_all_videos_is_refused(wantui: Wantui) -> None:
+def test_page_number_above_the_limit_is_refused(wantui: Wantui) -> None:
     result = wantui("queue", "show", "1", "--page", "9" * 20)
     assert result.code == 2
     assert "is not in the range 1<=x<=1000000000" in result.err
@@ -564,7 +558,7 @@ def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypa
     assert wantui("models", "calibrate", "-t", "a red star").err == ""
 
 
-def test_help_shows_no_range_of_a_number_without_bounds(wantui: Wantui) -> None:
+def test_help_shows_no_range_for_unbounded_numbers(wantui: Wantui) -> None:
     help_text = wantui("run", "--help").out
     assert "--seed INTEGER" in help_text
     assert "None" not in help_text

@@ -68,17 +68,17 @@ def the_error(text: str, *overrides: str) -> str:
     return str(caught.value)
 
 
-def test_an_unknown_key_is_named_with_line_and_the_nearest_valid_key() -> None:
+def test_unknown_key_error_names_line_and_nearest_key() -> None:
     error = the_error("model_settings:\n  seed: 1\n  step: 20\n")
     assert error == "my.yaml:3: model_settings.step: unknown key; did you mean model_settings.steps?"
 
 
-def test_a_key_in_the_wrong_section_is_sent_to_the_right_one() -> None:
+def test_key_in_the_wrong_section_suggests_the_right_section() -> None:
     assert "video_settings.fps" in the_error("model_settings:\n  fps: 16\n")
     assert the_error("steps: 20\n") == "my.yaml:1: steps: unknown key; did you mean model_settings.steps?"
 
 
-def test_an_unknown_section_is_named_with_the_nearest_valid_one() -> None:
+def test_unknown_section_error_names_the_nearest_section() -> None:
     assert "did you mean video_settings?" in the_error("vido_settings:\n  fps: 16\n")
 
 
@@ -97,7 +97,7 @@ def test_an_unknown_section_is_named_with_the_nearest_valid_one() -> None:
         ("latent_analysis_settings:\n  storage_dtype: float8\n", 2, "latent_analysis_settings.storage_dtype"),
     ],
 )
-def test_a_wrong_value_is_named_with_line_and_key(text: str, line: int, key: str) -> None:
+def test_invalid_value_error_names_line_and_key(text: str, line: int, key: str) -> None:
     assert the_error(text).startswith(f"my.yaml:{line}: {key}: ")
     assert "got " in the_error(text)
 
@@ -130,11 +130,11 @@ def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: st
         "[" * 5000,
     ],
 )
-def test_yaml_that_does_not_parse_is_an_error_and_not_a_traceback(text: str) -> None:
+def test_unparsable_yaml_is_a_config_error(text: str) -> None:
     assert "not valid YAML" in the_error(text)
 
 
-def test_a_yaml_fault_names_its_line() -> None:
+def test_yaml_error_names_its_line() -> None:
     assert the_error("model_settings:\n  seed: 1\n  steps: [2\nvideo_settings: {}\n").startswith("my.yaml:4: ")
 
 
@@ -142,25 +142,25 @@ def test_config_that_is_not_a_mapping_is_refused() -> None:
     assert "not a mapping of keys to values" in the_error("- a\n- b\n")
 
 
-def test_an_empty_file_and_empty_sections_mean_the_defaults() -> None:
+def test_empty_file_and_empty_sections_give_defaults() -> None:
     assert parse_config("", "my.yaml").settings == Settings()
     assert parse_config("model_settings:\nvideo_settings:\n", "my.yaml").settings == Settings()
 
 
-def test_a_key_written_twice_is_warned_of_and_the_last_one_counts() -> None:
+def test_duplicate_key_causes_a_warning_and_the_last_value_wins() -> None:
     config = parse_config("model_settings:\n  seed: 1\n  seed: 2\n", "my.yaml")
     assert config.settings.model_settings.seed == 2
     assert "duplicate key" in str(config.warnings[0])
 
 
-def test_a_missing_file_is_an_error_that_lists_the_presets_and_makes_nothing() -> None:
+def test_missing_file_error_suggests_presets() -> None:
     with pytest.raises(ConfigError, match=r"no such file.*Did you mean fast_test\?.*nano"):
         load_config("fast_tst.yaml")
     assert list(Path.cwd().iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["nowhere/default.yaml", "/nowhere/configs/default.yaml", "nano.yaml", "x" * 5000])
-def test_a_missing_file_is_never_replaced_by_a_preset(name: str) -> None:
+def test_missing_file_is_never_replaced_by_a_preset(name: str) -> None:
     with pytest.raises(UserError, match=r"no such file|longer than 255 bytes"):
         load_config(name)
 
@@ -177,13 +177,13 @@ def test_users_file_wins_over_a_preset_of_the_same_name() -> None:
     assert load_config("nano").settings.model_settings.seed == 42
 
 
-def test_a_binary_file_is_refused() -> None:
+def test_binary_file_is_refused() -> None:
     Path("clip.yaml").write_bytes(bytes(range(256)))
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config("clip.yaml")
 
 
-def test_set_changes_one_key_and_keeps_the_rest() -> None:
+def test_set_changes_only_the_given_keys() -> None:
     config = load_config("nano", ["model_settings.steps=7", "video_settings.fps=12", "use_timestamp=false"])
     assert config.settings.model_settings.steps == 7
     assert config.settings.model_settings.cfg_scale == 4.0
@@ -191,7 +191,7 @@ def test_set_changes_one_key_and_keeps_the_rest() -> None:
     assert config.settings.use_timestamp is False
 
 
-def test_an_error_in_set_names_set_and_not_a_line_of_the_file() -> None:
+def test_error_in_set_names_set_instead_of_a_file_line() -> None:
     text = "model_settings:\n  steps: 20\n"
     assert the_error(text, "model_settings.steps=0").startswith("--set: model_settings.steps: ")
     assert "did you mean model_settings.steps?" in the_error(text, "model_settings.stps=1")
@@ -200,7 +200,7 @@ def test_an_error_in_set_names_set_and_not_a_line_of_the_file() -> None:
 
 
 @pytest.mark.parametrize(("former", "slug"), FORMER_SPEEDS.items())
-def test_the_former_name_of_a_speed_is_read_as_its_slug_without_a_warning(former: str, slug: str) -> None:
+def test_former_speed_name_is_read_as_its_slug_without_a_warning(former: str, slug: str) -> None:
     for config in (
         parse_config(f"model_settings:\n  speed: {former}\n", "former.yaml"),
         parse_config("", "empty.yaml", [f"model_settings.speed={former}"]),
@@ -264,7 +264,7 @@ def test_legacy_method_without_effect_is_reported_and_replaced() -> None:
     assert older.warnings == ()
 
 
-def test_a_dumped_config_loads_to_the_same_settings() -> None:
+def test_dumped_config_loads_to_equal_settings() -> None:
     config = load_config("romantic_scenes", ["batch_name='schön: x'"])
     again = parse_config(dump(config.settings), "dumped.yaml")
     assert again.settings == config.settings
@@ -291,12 +291,12 @@ def test_every_preset_can_be_planned() -> None:
         assert config.refusals == ()
 
 
-def test_every_preset_says_in_its_first_line_what_it_is_for() -> None:
+def test_every_preset_starts_with_a_comment() -> None:
     for path in preset_directory().glob("*.yaml"):
         assert path.read_text().startswith("# ")
 
 
-def test_every_setting_is_described() -> None:
+def test_every_setting_has_a_description() -> None:
     def fields(model: type[Section]) -> None:
         for name, field in model.model_fields.items():
             if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
@@ -307,7 +307,7 @@ def test_every_setting_is_described() -> None:
     fields(Settings)
 
 
-def test_a_config_is_named_after_its_file() -> None:
+def test_config_is_named_after_its_file() -> None:
     Path("mine.yml").write_text(yaml.safe_dump({"videos_per_variation": 1}))
     config: Config = load_config("mine.yml")
     assert config.name == "mine"
@@ -338,13 +338,13 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_settings_take_text_as_it_is_written_by_set(text: str) -> None:
+def test_set_takes_text_literally(text: str) -> None:
     config = load_config("nano", [f"prompt_settings.negative_prompt={text}"])
     assert config.settings.prompt_settings.negative_prompt == text  # A8
 
 
 @pytest.mark.parametrize("text", ["no", "2024", "042", "1e3", "1:30", "2026-02-30", "0x10", "1_000", "Yes", "=", "1.0"])
-def test_text_settings_take_unquoted_text_as_it_is_written_in_a_file(text: str) -> None:
+def test_config_file_takes_unquoted_text_literally(text: str) -> None:
     config = parse_config(f"prompt_settings:\n  negative_prompt: {text}\nbatch_name: {text}\n", "my.yaml")
     assert config.settings.prompt_settings.negative_prompt == text  # A9
     assert config.settings.batch_name == text
@@ -353,7 +353,7 @@ def test_text_settings_take_unquoted_text_as_it_is_written_in_a_file(text: str) 
 @pytest.mark.parametrize(
     ("written", "value"), [("042", 42), ("42", 42), ('"42"', 42), ("+7", 7), ("1e3", 1000), ("25.0", 25), ("0", 0)]
 )
-def test_whole_numbers_are_decimal_in_files_and_by_set(written: str, value: int) -> None:
+def test_decimal_integers_are_accepted_in_files_and_set(written: str, value: int) -> None:
     text = f"model_settings:\n  seed: {written}\n"
     assert parse_config(text, "my.yaml").settings.model_settings.seed == value  # A9
     if '"' not in written:
@@ -364,7 +364,7 @@ def test_whole_numbers_are_decimal_in_files_and_by_set(written: str, value: int)
     "written",
     ["0o17", "0x10", "0b11", "1_000", "1:30", "1,000", "2.5", ".inf", "many", "１２", "yes", "true", "--3", "9" * 5000],
 )
-def test_numbers_that_are_not_decimal_are_refused_with_their_line(written: str) -> None:
+def test_non_decimal_integers_are_refused_with_their_line(written: str) -> None:
     error = the_error(f"model_settings:\n  seed: 1\n  steps: {written}\n")
     assert error.startswith("my.yaml:3: model_settings.steps: should be a whole number")  # A9
     assert "got " in error
@@ -375,12 +375,12 @@ def test_numbers_that_are_not_decimal_are_refused_with_their_line(written: str) 
 
 
 @pytest.mark.parametrize("written", [".nan", ".inf", "1e999", "1_0.5", "1:30.5", "0x1p3", "1e99999999", ""])
-def test_numbers_with_a_fraction_are_decimal_too(written: str) -> None:
+def test_non_decimal_floats_are_refused(written: str) -> None:
     assert "--set: model_settings.cfg_scale: should be a number" in the_error("", f"model_settings.cfg_scale={written}")
     assert load_config("nano", ["model_settings.cfg_scale=6.50"]).settings.model_settings.cfg_scale == 6.5  # A9
 
 
-def test_a_negative_zero_is_zero() -> None:
+def test_negative_zero_is_normalised_to_zero() -> None:
     found = load_config("nano", ["model_settings.cfg_scale=-0.0"]).settings.model_settings.cfg_scale
     assert str(found) == "0.0"  # -0.0 had another recipe
 
@@ -392,7 +392,7 @@ def test_capture_interval_has_the_range_of_recipes(section: str) -> None:
     assert load_config("nano", [f"{key}=1000000"]).settings
 
 
-def test_flags_take_yes_and_no_and_refuse_other_words() -> None:
+def test_flags_accept_yes_and_no_and_refuse_other_words() -> None:
     for word, value in (("yes", True), ("off", False), ("True", True), ("0", False)):
         assert parse_config(f"use_timestamp: {word}\n", "my.yaml").settings.use_timestamp is value
         assert load_config("nano", [f"use_timestamp={word}"]).settings.use_timestamp is value
@@ -453,7 +453,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_hostile_config_is_refused_in_short_and_at_once(name: str) -> None:
+def test_hostile_config_is_refused_with_a_short_message(name: str) -> None:
     error = the_error(BOMBS[name])
     assert "my.yaml" in error  # R6
     assert len(error) < 60_000
@@ -461,7 +461,7 @@ def test_a_hostile_config_is_refused_in_short_and_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["!!int ''", "1:1:1", "0x" + "f" * 20_000, "&a [*a]", "[" * 10_000, "\x00", "\udce9"])
-def test_hostile_values_by_set_are_refused_in_a_sentence(text: str) -> None:
+def test_hostile_value_in_set_is_refused_with_a_short_message(text: str) -> None:
     for key in ("model_settings.steps", "model_settings.cfg_scale", "use_timestamp", "model_settings.sampler", text):
         error = the_error("", f"{key}={text}")
         assert error.startswith("--set: ")
@@ -509,18 +509,18 @@ def test_set_of_an_unsupported_setting_is_refused() -> None:
     ]
 
 
-def test_merged_mappings_count_as_if_they_were_written_out() -> None:
+def test_merged_mapping_equals_its_written_out_form() -> None:
     text = "model_settings: &base\n  seed: 7\n  steps: 3\nvideo_settings:\n  <<: {fps: 8, width: 64}\n  width: 32\n"
     settings = parse_config(text, "my.yaml").settings
     assert (settings.video_settings.fps, settings.video_settings.width) == (8, 32)
 
 
-def test_a_merged_mapping_does_not_move_the_line_of_an_error() -> None:
+def test_merged_mapping_does_not_change_error_lines() -> None:
     text = "model_settings:\n  steps: many\n  <<: {steps: 3, seed: 1}\n"
     assert the_error(text).startswith("my.yaml:2: model_settings.steps: ")
 
 
-def test_the_first_of_several_merged_mappings_has_precedence() -> None:
+def test_first_of_several_merged_mappings_has_precedence() -> None:
     text = "video_settings:\n  <<: [{fps: 8, width: 64}, {fps: 9, height: 32}]\n"
     video = parse_config(text, "my.yaml").settings.video_settings
     assert (video.fps, video.width, video.height) == (8, 64, 32)
@@ -545,7 +545,7 @@ def test_yaml_structure_that_would_have_no_effect_is_refused(text: str, reason: 
     assert reason in the_error(text)
 
 
-def test_a_null_that_is_tagged_as_text_is_text() -> None:
+def test_null_tagged_as_text_is_text() -> None:
     assert parse_config("batch_name: !!str null\n", "my.yaml").settings.batch_name == "null"
 
 
@@ -560,17 +560,17 @@ def test_a_null_that_is_tagged_as_text_is_text() -> None:
         ("prompt_settings: {negative_prompt: ~}\n", "prompt_settings.negative_prompt: has no value. Give one"),
     ],
 )
-def test_errors_about_the_kind_of_a_value_say_what_to_write(text: str, message: str) -> None:
+def test_value_type_errors_say_what_to_write(text: str, message: str) -> None:
     assert message in the_error(text)
 
 
-def test_an_unknown_key_names_this_version() -> None:
+def test_unknown_key_error_names_this_version() -> None:
     assert f"; valid keys of wantui {__version__} here: model_id, " in the_error(
         "model_settings:\n  xylophone: 1\n"
     )  # C3
 
 
-def test_a_renamed_key_is_refused_with_its_name_here() -> None:
+def test_renamed_key_is_refused_with_its_current_name() -> None:
     for text in ("model_revision: x\n", "model_settings:\n  model_revision: x\n"):
         assert "unknown key; it is now model_settings.revision" in the_error(text)  # C16
 

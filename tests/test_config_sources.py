@@ -18,7 +18,7 @@ from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_VARIABLE, load_settings
 
 
-def test_a_bad_config_is_listed_with_its_fault_and_hides_no_other() -> None:
+def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> None:
     Path("configs").mkdir()
     for number, text in enumerate(BOMBS.values()):
         Path(f"configs/bad{number:02d}.yaml").write_bytes(text.encode(errors="surrogateescape"))
@@ -40,7 +40,7 @@ def test_a_bad_config_is_listed_with_its_fault_and_hides_no_other() -> None:
 
 @pytest.mark.terminal
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "lone surrogate", "a long key"])
-def test_hostile_text_in_the_yaml_editor_is_a_fault_below_it(name: str) -> None:
+def test_yaml_editor_reports_hostile_text_as_an_error(name: str) -> None:
     async def test() -> None:
         async with application() as it:
             await it.press("y")
@@ -53,7 +53,7 @@ def test_hostile_text_in_the_yaml_editor_is_a_fault_below_it(name: str) -> None:
     run(test)
 
 
-def test_changes_of_a_first_draft_are_read_as_the_yaml_that_they_were() -> None:
+def test_draft_changes_of_an_earlier_version_are_read_as_yaml() -> None:
     changes = {
         "prompt_settings.negative_prompt": '"no \\"quotes\\" # here"',
         "model_settings.revision": "null",
@@ -84,9 +84,7 @@ def test_damaged_drafts_are_quarantined(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])
-def test_a_hostile_settings_file_of_the_application_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_hostile_application_settings_are_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(BOMBS[name])
     monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
@@ -94,7 +92,7 @@ def test_a_hostile_settings_file_of_the_application_is_refused(
         load_settings()  # R6
 
 
-def test_the_settings_of_the_application_keep_their_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_application_settings_have_the_expected_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text("preview_seconds: 0.5\nbell: no\nkeys: {queue.cancel: 5}\ntheme: nord\noutput_dirs: [a, ~/b]\n")
     monkeypatch.setenv(SETTINGS_VARIABLE, str(path))

@@ -48,7 +48,7 @@ def model_and_pipeline(
     ],
     ids=["unguided", "guided", "negative"],
 )
-def test_latents_and_frames_equal_the_stock_pipelines_to_the_bit(
+def test_latents_and_frames_equal_the_diffusers_pipeline_bit_for_bit(
     model_and_pipeline: tuple[WanModel, WanPipeline, str], sampler: str, guidance: dict[str, Any]
 ) -> None:
     model, pipeline, dtype = model_and_pipeline
@@ -59,7 +59,7 @@ def test_latents_and_frames_equal_the_stock_pipelines_to_the_bit(
     assert np.array_equal(frames, stock(pipeline, recipe, "np")[0])
 
 
-def test_the_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:
+def test_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:
     pipeline = load_pipeline(tiny_models["a14b"], None, "float32", torch.device("cpu"))
     recipe = recipe_for(tiny_models["a14b"], guidance_scale_2=2.0, flow_shift=12.0, steps=8)
     latents = latents_of(pipeline, recipe)
@@ -67,9 +67,7 @@ def test_the_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str
     assert not torch.equal(latents, latents_of(pipeline, recipe.model_copy(update={"guidance_scale_2": None})))
 
 
-def test_prompt_negative_prompt_seed_and_shift_all_change_the_video(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel]
-) -> None:
+def test_prompts_seed_and_shift_change_the_latents(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     before = latents_of(tiny, recipe)
     assert torch.equal(before, latents_of(tiny, recipe))
@@ -77,7 +75,7 @@ def test_prompt_negative_prompt_seed_and_shift_all_change_the_video(
         assert not torch.equal(before, latents_of(tiny, recipe.model_copy(update=change)))
 
 
-def test_a_longer_prompt_than_the_encoders_default_length_is_not_cut_short(
+def test_prompt_beyond_the_default_encoder_length_is_not_truncated(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], prompt="a red star and " * 40, steps=2)
@@ -85,7 +83,7 @@ def test_a_longer_prompt_than_the_encoders_default_length_is_not_cut_short(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_steps_are_numbered_and_their_noise_levels_join_up(
+def test_consecutive_steps_share_noise_levels_and_latents(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], sampler: str
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=5)
@@ -129,7 +127,7 @@ def test_samplers_solve_the_gaussian_flow(sampler: SamplerName, tolerance: float
     assert (x - (0.7 + 0.5 * noise)).abs().max() < tolerance
 
 
-def test_predicted_clean_latents_are_exact_for_an_exact_model(tiny: WanPipeline) -> None:
+def test_predicted_clean_latents_are_exact_for_an_exact_velocity(tiny: WanPipeline) -> None:
     field, data, noise = Gaussian(0.0, 0.0), torch.zeros(1, 1, 1, 2, 2), torch.randn(1, 1, 1, 2, 2)
     sigma = 0.6
     noisy = (1 - sigma) * data + sigma * noise
@@ -138,7 +136,7 @@ def test_predicted_clean_latents_are_exact_for_an_exact_model(tiny: WanPipeline)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_step_that_gives_nan_or_infinity_stops_the_video_by_name(
+def test_step_with_nan_or_infinity_is_an_error_naming_the_step(
     tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))

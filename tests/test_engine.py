@@ -88,7 +88,7 @@ def gate_at(path: Path) -> str:
     return GATE.replace("sys.path[0]", repr(str(path)))
 
 
-def test_a_batch_outlives_its_client_and_can_be_watched_from_elsewhere(start: Start, tiny_batch: list[str]) -> None:
+def test_batch_outlives_its_client_and_can_be_watched_later(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 4))
     machine.until(lambda: machine.queue.running())
@@ -113,7 +113,7 @@ def test_ctrl_c_detaches_and_says_how_to_watch_again(start: Start, tiny_batch: l
     assert machine.queue.batches()[0].counts == {"done": 6}
 
 
-def test_a_dead_worker_is_noticed_and_its_video_resumes_from_its_step(start: Start, tiny_batch: list[str]) -> None:
+def test_video_of_a_killed_worker_resumes_from_its_checkpoint(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     begin(machine, batch(tiny_batch, 2), step=20)
     (worker,) = machine.workers()
@@ -127,9 +127,7 @@ def test_a_dead_worker_is_noticed_and_its_video_resumes_from_its_step(start: Sta
     assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
 
 
-def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
-    start: Start, tiny_batch: list[str]
-) -> None:
+def test_killing_the_engine_ends_workers_and_holds_the_queue(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     begin(machine, batch(tiny_batch, 2))
     kill(machine.engine() or 0)
@@ -148,7 +146,7 @@ def test_workers_die_with_the_engine_and_the_queue_is_held_until_it_is_resumed(
     assert machine.queue.batches()[0].counts == {"done": 2}
 
 
-def test_stopping_drains_at_the_next_step_and_loses_nothing(start: Start, tiny_batch: list[str]) -> None:
+def test_engine_stop_ends_at_the_next_step_and_loses_nothing(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     begin(machine, batch(tiny_batch, 1))
     code, _, err = machine.call("engine", "stop")
@@ -211,7 +209,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_a_video_that_kills_its_worker_twice_fails_and_the_others_are_made(start: Start, tiny_batch: list[str]) -> None:
+def test_video_that_kills_two_workers_fails_and_others_are_generated(start: Start, tiny_batch: list[str]) -> None:
     machine = start(POISON)
     code, _, err = machine.call(*batch(tiny_batch, 3))
     assert code == 1
@@ -299,7 +297,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_workers_that_die_before_each_claim_hold_the_queue_too(start: Start, tiny_batch: list[str]) -> None:  # B6
+def test_workers_that_die_before_claiming_hold_the_queue(start: Start, tiny_batch: list[str]) -> None:  # B6
     machine = start(LATE)
     machine.call(*batch(tiny_batch, 1), "--detach")
     code, _, err = machine.call("watch")
@@ -407,9 +405,7 @@ def test_run_works_in_a_read_only_working_folder(start: Start, tiny_batch: list[
 
 
 @pytest.mark.parametrize("what", ["database", "folder"])
-def test_a_queue_that_is_deleted_under_an_idle_engine_is_noticed(
-    start: Start, tiny_batch: list[str], what: str
-) -> None:  # R8
+def test_deleted_queue_under_an_idle_engine_is_recovered(start: Start, tiny_batch: list[str], what: str) -> None:  # R8
     machine = start()
     machine.call("engine", "start")
     old = machine.engine()
@@ -433,7 +429,7 @@ def test_a_queue_that_is_deleted_under_an_idle_engine_is_noticed(
         assert machine.engine() is not None
 
 
-def test_an_engine_that_waits_for_a_locked_queue_obeys_sigterm(start: Start) -> None:  # R8
+def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> None:  # R8
     machine = start()
     machine.queue.db.execute("BEGIN IMMEDIATE")
     try:
@@ -445,9 +441,7 @@ def test_an_engine_that_waits_for_a_locked_queue_obeys_sigterm(start: Start) -> 
     assert engine.wait(timeout=60) != 0
 
 
-def test_a_worker_that_starts_is_shown_by_run_and_status(
-    start: Start, tiny_batch: list[str], tmp_path: Path
-) -> None:  # C11
+def test_run_and_status_show_a_starting_worker(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:  # C11
     machine = start(SLOW_IMPORT.replace("sys.path[0]", repr(str(tmp_path))))
     client = machine.client(*batch(tiny_batch, 1))
     machine.until(lambda: any(worker.state == "starting" for worker in machine.queue.workers()))
@@ -546,7 +540,7 @@ time.time = lambda: real() + random.choice([-86400.0, -60.0, 0.0, 60.0, 86400.0]
 """
 
 
-def test_a_clock_that_jumps_changes_nothing(start: Start, tiny_batch: list[str]) -> None:
+def test_jumping_clock_does_not_affect_generation(start: Start, tiny_batch: list[str]) -> None:
     machine = start(JUMPING_CLOCK)
     begin(machine, batch(tiny_batch, 2), step=20)
     kill(machine.workers()[0])

@@ -111,7 +111,7 @@ def test_eta_does_not_wait_for_an_engine_that_starts(tmp_path: Path) -> None:
             assert estimate_queue_etas(queue).batches == {batch.id: None}
 
 
-def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
+def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     single, pinned = add(queue, "/outputs/a", 1), add(queue, "/outputs/b", 4, "cuda:1")
     many = add(queue, "/outputs/c", 16)
@@ -124,7 +124,7 @@ def test_workers_share_a_batch_but_no_single_video(tmp_path: Path) -> None:
     )
 
 
-def test_queue_ls_knows_the_pace_of_a_first_video(wantui: Wantui) -> None:
+def test_queue_ls_predicts_from_the_pace_of_the_first_video(wantui: Wantui) -> None:
     with Queue(find_state_directory().directory) as queue:
         add(queue, "/outputs/one", 3)
         claim = queue.claim("w:1", ("auto",))

@@ -30,7 +30,7 @@ def latents(folder: BatchFolder, variation: int = 0) -> np.ndarray:
     return np.asarray(group["latents"][:])
 
 
-def test_npy_safetensors_and_pt_hold_the_stored_bits(made: BatchFolder, wantui: Wantui) -> None:
+def test_npy_safetensors_and_pt_exports_equal_the_stored_latents(made: BatchFolder, wantui: Wantui) -> None:
     for kind in ("npy", "safetensors", "pt"):
         result = wantui("export", made.root, "--format", kind, "-o", kind)
         assert result.code == 0, result.err
@@ -48,7 +48,7 @@ def test_npy_safetensors_and_pt_hold_the_stored_bits(made: BatchFolder, wantui: 
     assert not list(Path("pt").rglob("*.safetensors"))
 
 
-def test_an_export_in_the_older_layout_is_analysed_where_it_is_written(made: BatchFolder, wantui: Wantui) -> None:
+def test_legacy_export_can_be_analysed_at_its_output_folder(made: BatchFolder, wantui: Wantui) -> None:
     for options, root in (([], made.root / "exports" / "older"), (["-o", "old"], Path("old"))):
         result = wantui("export", made.root, "--format", "older", *options)
         assert f"wantui analyze {root}" in result.err
@@ -56,7 +56,7 @@ def test_an_export_in_the_older_layout_is_analysed_where_it_is_written(made: Bat
         assert wantui("analyze", root).code == 0
 
 
-def test_the_older_systems_folder_is_written_as_it_was_and_can_be_analysed(made: BatchFolder, wantui: Wantui) -> None:
+def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(made: BatchFolder, wantui: Wantui) -> None:
     assert wantui("export", made.root, "--format", "older", "-o", "old/latents").code == 0
     directory = Path("old/latents/prompt_000/vid_001")
     assert sorted(path.name for path in directory.glob("*.gz")) == [f"step_00{i}.npy.gz" for i in range(3)]
@@ -88,7 +88,7 @@ def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, 
 
 
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "older"])
-def test_a_video_that_cannot_be_read_is_named_and_the_others_are_written(
+def test_export_names_unreadable_videos_and_writes_the_others(
     made: BatchFolder, wantui: Wantui, kind: str
 ) -> None:  # B8
     chunk = made.latents(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
@@ -108,7 +108,7 @@ def test_unknown_video_id_is_named(made: BatchFolder, wantui: Wantui) -> None:  
     assert "has no video 'nothing'" in result.err
 
 
-def test_planted_links_in_an_export_are_not_written_through(made: BatchFolder, wantui: Wantui) -> None:  # R10
+def test_planted_links_in_an_export_are_not_followed(made: BatchFolder, wantui: Wantui) -> None:  # R10
     Path("victim").mkdir()
     Path("victim/kept").write_text("before")
     Path("out/prompt_000").mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_export_to_an_unwritable_folder_is_refused(made: BatchFolder, wantui: Wa
 
 
 @pytest.mark.parametrize("target", ["file", "file/below", "dangling"])
-def test_an_export_checks_its_target_before_it_reads_a_video(made: BatchFolder, wantui: Wantui, target: str) -> None:
+def test_export_checks_its_target_before_reading_videos(made: BatchFolder, wantui: Wantui, target: str) -> None:
     Path("file").touch()
     Path("dangling").symlink_to("nowhere")
     (made.latents(0, 1) / "zarr.json").write_text("{")  # would be named as left out

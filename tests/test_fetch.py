@@ -49,7 +49,7 @@ def test_missing_files_are_downloaded_at_the_requested_revision(wantui: Wantui, 
     assert options == {"revision": "v1", "allow_patterns": FETCH_PATTERNS}
 
 
-def test_a_dry_run_says_what_is_missing_and_fetches_nothing(wantui: Wantui, hub: Hub) -> None:
+def test_dry_run_reports_missing_files_and_fetches_nothing(wantui: Wantui, hub: Hub) -> None:
     assert wantui("models", "fetch", "wan2.1-14b", "--dry-run").out == "2 files, 3.0 GB\n"
     assert all(options["dry_run"] for _, options in hub.asked)
 

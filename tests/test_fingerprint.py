@@ -38,7 +38,7 @@ def other_weights(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_fingerprint_is_the_same_as_in_earlier_versions() -> None:
+def test_fingerprint_is_stable_across_versions() -> None:
     assert fingerprint(Path(NANO.location)) == "7f1949dbbec7fe008e9dabd70af8f069900f927987b961f5913d93e33261e2b0"
     digest = hashlib.sha256()
     Path("m/vae/nested").mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_circular_and_dangling_links_do_not_break_the_fingerprint(model: Path) -
 
 
 # A3
-def test_shards_in_a_linked_folder_count(model: Path) -> None:
+def test_shards_in_a_linked_folder_affect_the_fingerprint(model: Path) -> None:
     weights = Path("first/diffusion_pytorch_model.safetensors")
     Path("elsewhere").mkdir()
     weights.rename("elsewhere/shard.safetensors")
@@ -133,7 +133,7 @@ def test_shards_in_a_linked_folder_count(model: Path) -> None:
 
 
 # A3
-def test_a_batch_is_not_resumed_with_other_weights_behind_a_link(model: Path) -> None:
+def test_changed_weights_behind_a_link_are_refused(model: Path) -> None:
     config = load_config("nano", [f"model_settings.model_id={model}"])
     recipe = preview_batch(config, "a star").first
     check_weights(recipe)
@@ -143,7 +143,7 @@ def test_a_batch_is_not_resumed_with_other_weights_behind_a_link(model: Path) ->
 
 
 # C7
-def test_videos_made_below_a_model_do_not_change_its_fingerprint(
+def test_outputs_inside_a_model_folder_do_not_change_its_fingerprint(
     wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shutil.copytree(tiny_models["wan2.1"].location, "model"))

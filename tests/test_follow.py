@@ -58,7 +58,7 @@ def test_bars_show_running_videos_and_lines_show_outcomes() -> None:
     assert "done: [red] seed 42, 2.5 s, v.mp4" in said
 
 
-def test_plain_lines_tell_starts_ends_and_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.CaptureFixture[str]) -> None:
     lines = PlainReporter(lambda: None)
     for happened in LIFE:
         lines.show_event(happened)
@@ -76,7 +76,7 @@ def test_uninteresting_events_are_not_printed(kind: str) -> None:
     assert event_line(event(kind)) is None
 
 
-def test_json_lines_count_videos_from_1_and_show_no_id_of_the_database(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_number_videos_from_1_without_database_ids(capsys: pytest.CaptureFixture[str]) -> None:
     # A13
     lines = JsonLinesReporter()
     lines.show_event(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
@@ -142,7 +142,7 @@ def test_follow_shows_an_earlier_start_once(
             assert capsys.readouterr().err.count("started: red seed 1") == starts
 
 
-def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
+def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
@@ -160,7 +160,7 @@ def test_follow_says_when_nothing_can_be_recorded_and_when_it_can_again(
     ]
 
 
-def test_follow_waits_while_the_state_directory_may_not_be_entered(
+def test_follow_waits_while_the_state_directory_is_inaccessible(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = iter([True, True, False])

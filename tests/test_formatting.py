@@ -39,12 +39,12 @@ def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | No
         (float("nan"), "+nan%"),
     ],
 )
-def test_format_change_writes_huge_shares_in_powers_of_ten(share: float, expected: str) -> None:
+def test_format_percent_change_uses_scientific_notation_for_huge_values(share: float, expected: str) -> None:
     assert format_percent_change(share) == expected
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.1, "10%"), (0.004, "0.4%"), (0.07, "7%"), (0.999, "99.9%")])
-def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, expected: str) -> None:
+def test_format_percent_preserves_the_digits_of_small_fractions(fraction: float, expected: str) -> None:
     assert format_percent(fraction) == expected
 
 
@@ -59,11 +59,11 @@ def test_format_fraction_keeps_the_digits_of_a_small_margin(fraction: float, exp
         ("日本語 é 👩‍👩‍👧", "日本語 é 👩‍👩‍👧"),
     ],
 )
-def test_printable_escapes_terminal_control_characters(text: str, expected: str) -> None:
+def test_escape_unprintable_escapes_control_characters(text: str, expected: str) -> None:
     assert escape_unprintable(text) == expected  # R1
 
 
-def test_printable_can_keep_the_lines_of_a_text() -> None:
+def test_escape_unprintable_can_keep_line_breaks() -> None:
     assert escape_unprintable("a\n\tb\x1b[0m\r\n", keep_lines=True) == "a\n\tb\\x1b[0m\\r\n"
 
 
@@ -71,7 +71,7 @@ def test_printable_can_keep_the_lines_of_a_text() -> None:
     ("mean", "deviation", "expected"),
     [(1.23456, 0.0567, "1.235 ± 0.057"), (1.23456, math.nan, "1.235"), (math.nan, math.nan, "-"), (2, 0, "2 ± 0")],
 )
-def test_format_mean_shows_no_value_that_is_missing(mean: float, deviation: float, expected: str) -> None:
+def test_format_mean_omits_missing_values(mean: float, deviation: float, expected: str) -> None:
     assert format_mean(mean, deviation, 4) == expected
 
 
@@ -86,5 +86,5 @@ def test_format_mean_shows_no_value_that_is_missing(mean: float, deviation: floa
         (800 * 86400, "2 years"),
     ],
 )
-def test_format_long_takes_the_largest_unit(seconds: float, expected: str) -> None:
+def test_format_long_duration_uses_the_largest_unit(seconds: float, expected: str) -> None:
     assert format_long_duration(seconds) == expected

@@ -81,7 +81,7 @@ def recipe_from(path: Path, *settings: str) -> Recipe:
     return preview_batch(load_config("nano", asked), "a large red circle moving left").first
 
 
-def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano: Path) -> None:
+def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path) -> None:
     recipe = recipe_from(small_nano, "model_settings.steps=8")
     assert recipe.weights == "gguf"
     own = load_pipeline(NANO, None, "bfloat16", CPU)
@@ -92,7 +92,7 @@ def test_a_transformer_from_a_file_makes_a_video_near_the_models_own(small_nano:
     assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
 
 
-def test_gguf_file_counts_its_own_size_and_is_not_fused(small_nano: Path) -> None:
+def test_gguf_weights_reduce_the_predicted_peak_and_are_not_fused(small_nano: Path) -> None:
     recipe = recipe_from(small_nano)
     model = find_model("wan2.1-14b")
     full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
@@ -113,7 +113,7 @@ def test_batch_with_a_gguf_file_records_it(wantui: Wantui, small_nano: Path) -> 
     assert recipe.transformer_file.path == str(small_nano)
 
 
-def test_recipe_unusual_names_non_default_weights_and_speed(small_nano: Path) -> None:
+def test_computation_note_names_non_default_weights_and_speed(small_nano: Path) -> None:
     assert recipe_from(small_nano).computation_note == "transformer from nano-Q8_0.gguf"
     cached = recipe_from(small_nano, "model_settings.speed=cached")
     assert (
@@ -181,7 +181,7 @@ def test_gguf_is_refused_with_8_bit_weights_or_without_the_library(
     assert any("transformer_file needs gguf: pip install gguf" in refusal for refusal in refusals)
 
 
-def test_trajectories_of_other_weights_are_not_compared(wantui: Wantui, tmp_path: Path, small_nano: Path) -> None:
+def test_trajectories_of_different_weights_are_not_compared(wantui: Wantui, tmp_path: Path, small_nano: Path) -> None:
     other = write_gguf(tmp_path / "other.gguf", NANO, Kind.Q5_0)
     folders = []
     for path in (small_nano, small_nano, other):

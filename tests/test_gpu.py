@@ -59,14 +59,14 @@ def test_unknown_or_repeated_gpu_name_is_refused(setting: str, said: str) -> Non
     assert refused.value.exit_code == 3
 
 
-def test_instances_of_a_divided_gpu_get_workers_of_their_own() -> None:  # C15
+def test_mig_instances_get_separate_workers() -> None:  # C15
     first, second = create_slots(visible_gpus(DIVIDED, "MIG-e2,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
     assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
 
 
 @pytest.mark.parametrize(("setting", "remarks"), [("0", 1), ("MIG-e1", 1), (None, 0), ("", 0), ("-1", 0)])
-def test_requested_gpus_on_a_machine_without_any_are_reported(setting: str | None, remarks: int) -> None:
+def test_requested_gpus_on_a_machine_without_gpus_cause_a_remark(setting: str | None, remarks: int) -> None:
     # C15
     report = GpuReport((), None, "no NVIDIA driver")
     assert visible_gpus((), setting) == []
@@ -83,7 +83,7 @@ def test_each_gpu_gets_a_worker_that_sees_only_that_gpu() -> None:
     assert (first.device, second.device) == ("cuda", "cuda")
 
 
-def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() -> None:
+def test_cpu_machine_has_one_worker_unless_more_are_requested() -> None:
     assert [slot.devices for slot in create_slots((), None)] == [("auto", "cpu")]
     assert [slot.device for slot in create_slots(GPUS, 3)] == ["cpu"] * 3
 
@@ -99,14 +99,16 @@ def test_without_a_gpu_there_is_one_worker_on_the_cpu_and_more_when_asked_for() 
         ("2.13.0", "580.1", "ok", "torch 2.13.0"),
     ],
 )
-def test_a_torch_that_cannot_use_the_gpus_is_a_problem(torch_version: str, driver: str, state: str, said: str) -> None:
+def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
+    torch_version: str, driver: str, state: str, said: str
+) -> None:
     found = check_torch_driver(torch_version, driver)
     assert found.state == state
     assert said in found.result
     assert bool(found.advice) == (state == "problem")
 
 
-def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml()
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
@@ -115,7 +117,7 @@ def test_doctor_names_who_holds_a_gpus_memory(monkeypatch: pytest.MonkeyPatch) -
     assert any("process 4194309" in one.result for one in found)
 
 
-def test_gpu_with_shared_memory_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
@@ -124,7 +126,7 @@ def test_gpu_with_shared_memory_is_found_and_named(monkeypatch: pytest.MonkeyPat
     assert next(doctor._check_gpus()).result.startswith("NVIDIA H100, memory not reported by the driver, driver 580.1")
 
 
-def test_reports_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_query_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).sample().reason

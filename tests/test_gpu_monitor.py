@@ -57,14 +57,14 @@ def sampler(nvml: FakeNvml, times: list[float] | None = None) -> GpuMonitor:
     return GpuMonitor(lambda _: None, nvml=nvml, clock=(lambda: next(clock)) if clock else lambda: 0.0)
 
 
-def test_a_gpu_is_read_with_its_memory_load_power_and_temperature() -> None:
+def test_gpu_sample_contains_memory_load_power_and_temperature() -> None:
     gpu = sampler(FakeNvml()).sample().gpus[0]
     assert (gpu.name, gpu.memory_used, gpu.memory_total) == ("NVIDIA H100", 20_000_000_000, 80_000_000_000)
     assert (gpu.utilisation, gpu.power, gpu.power_limit, gpu.temperature) == (97, 412.0, 700.0, 61)
     assert not gpu.is_mig_enabled
 
 
-def test_missing_driver_is_reported_and_queried_again_later() -> None:
+def test_missing_driver_is_reported() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     sample = sampler(nvml).sample()
     assert sample.gpus == ()
@@ -91,7 +91,7 @@ def test_unsupported_gpu_fields_are_empty_and_others_reported() -> None:
     assert gpu.state == "ok"
 
 
-def test_a_lost_gpu_keeps_its_row_and_the_others_go_on() -> None:
+def test_lost_gpus_stay_listed_as_lost() -> None:
     nvml = FakeNvml(gpus=2, nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_GPU_IS_LOST)
     assert [gpu.state for gpu in sampler(nvml).sample().gpus] == ["lost", "lost"]
     nvml = FakeNvml(gpus=2, nvmlDeviceGetHandleByIndex=FakeNvml.NVML_ERROR_GPU_IS_LOST)
@@ -104,7 +104,7 @@ def test_gpu_with_mig_enabled_is_marked() -> None:
     assert sampler(nvml).sample().gpus[0].is_mig_enabled
 
 
-def test_gpu_processes_are_queried_only_when_wanted() -> None:
+def test_gpu_processes_are_queried_only_on_request() -> None:
     nvml = FakeNvml()
     looks = sampler(nvml)
     looks.sample()
@@ -115,7 +115,7 @@ def test_gpu_processes_are_queried_only_when_wanted() -> None:
     assert process.memory is None
 
 
-def test_slow_fields_are_asked_for_less_often_than_memory() -> None:
+def test_slow_gpu_fields_are_queried_less_often_than_memory() -> None:
     nvml, now = FakeNvml(), [0.0]
     looks = GpuMonitor(lambda _: None, nvml=nvml, clock=lambda: now[0])
     for _ in range(20):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.torch
 CPU = torch.device("cpu")
 
 
-def test_gram_matrix_equals_exact_arithmetic() -> None:
+def test_gram_matrix_equals_exact_sums() -> None:
     generator = torch.Generator().manual_seed(0)
     states = [1e3 + torch.randn(1, 16, 5, 60, 60, generator=generator) for _ in range(4)]
     gram = GramMatrix(4, CPU)
@@ -48,7 +48,7 @@ def test_projected_distances_are_within_the_stated_error() -> None:
     assert np.std(ratios) == pytest.approx(math.sqrt(2 / k), rel=0.25)
 
 
-def test_a_projection_is_linear_and_the_same_in_every_process() -> None:
+def test_projection_is_linear_and_reproducible() -> None:
     one, other = Projection(10_000, CPU), Projection(10_000, CPU)
     a, b = torch.arange(10_000.0), torch.ones(10_000)
     assert np.array_equal(one(a), other(a))

@@ -52,7 +52,7 @@ def read_sixel(data: bytes) -> Picture:
     return shown[:height]
 
 
-def test_sixel_is_read_back_as_the_picture_it_was() -> None:
+def test_sixel_round_trips() -> None:
     assert (read_sixel(encode_sixel(picture())) == picture()).all()
 
 
@@ -78,11 +78,11 @@ def test_kitty_commands_contain_the_picture_and_its_position() -> None:
         ({"TERM": "foot", "TMUX": "/tmp/tmux"}, None),
     ],
 )
-def test_a_terminal_is_known_by_its_environment(environ: dict[str, str], protocol: str | None) -> None:
+def test_graphics_protocol_is_detected_from_the_environment(environ: dict[str, str], protocol: str | None) -> None:
     assert detect_protocol(environ) == protocol
 
 
-def test_a_picture_keeps_its_proportions() -> None:
+def test_fitted_picture_keeps_its_proportions() -> None:
     columns, rows = fit_to_cells((832, 480), 80, 23)
     assert columns == 80
     assert 80 * 8 / (rows * 16) == pytest.approx(832 / 480, rel=0.03)
@@ -90,7 +90,7 @@ def test_a_picture_keeps_its_proportions() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["kitty", "sixel"])
-def test_frames_are_played_in_order_and_over_again_until_a_key(protocol: str) -> None:
+def test_frames_are_played_in_a_loop_until_a_key(protocol: str) -> None:
     written: list[bytes] = []
     ends = iter([False] * 4 + [True])
     play_frames(
@@ -119,23 +119,23 @@ def test_non_finite_values_do_not_break_a_curve(values: list[float | None]) -> N
     assert braille(values, 3, 1, 0, 1) == ["   "]
 
 
-def test_a_sparkline_goes_from_the_least_to_the_greatest() -> None:
+def test_sparkline_spans_minimum_to_maximum() -> None:
     assert sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
     assert sparkline([3.0, 3.0], 4) == "▁▁  "
 
 
-def test_a_sparkline_with_room_to_spare_shows_every_value_once() -> None:
+def test_wide_sparkline_shows_every_value_once() -> None:
     assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 12) == "▁▂▃▄▅▆▇█    "
 
 
 @pytest.mark.parametrize(
     ("share", "drawn"), [(0, "────"), (0.5, "██──"), (1, "████"), (2, "████"), (float("nan"), "────")]
 )
-def test_a_bar_is_full_at_one(share: float, drawn: str) -> None:
+def test_bar_is_full_at_one(share: float, drawn: str) -> None:
     assert bar(share, 4) == drawn
 
 
-def test_half_blocks_hold_two_pixels_each() -> None:
+def test_half_blocks_show_two_pixels_each() -> None:
     shown = half_blocks(picture(4, 6), 6, 2)
     assert len(shown) == 2
     assert [len(line.plain) for line in shown] == [6, 6]

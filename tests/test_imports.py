@@ -66,7 +66,7 @@ def loaded_by(code: str) -> set[str]:
         "wantui.cli.tui",
     ],
 )
-def test_everything_but_generation_and_engine_is_imported_without_torch(package: str) -> None:
+def test_packages_other_than_generation_import_without_torch(package: str) -> None:
     assert not loaded_by(f"import {package}") & {*HEAVY, "textual"}
 
 
@@ -75,12 +75,12 @@ def test_screens_are_imported_without_torch(screen: str) -> None:
     assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app") & HEAVY
 
 
-def test_the_first_screen_is_imported_without_numpy() -> None:
+def test_first_screen_is_imported_without_numpy() -> None:
     assert not loaded_by("import wantui.tui.app, wantui.tui.screens.compose") & {"numpy", "scipy", "PIL"}
 
 
 @pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.worker.process", "wantui.batches.rerun"])
-def test_generation_knows_no_screens_and_no_database(package: str) -> None:
+def test_generation_imports_neither_screens_nor_database(package: str) -> None:
     loaded = loaded_by(f"import {package}")
     assert "torch" in loaded
     assert "textual" not in loaded
@@ -111,7 +111,7 @@ def test_commands_that_generate_nothing_run_without_torch(arguments: list[str]) 
     assert not loaded_by(code) & HEAVY
 
 
-def test_the_modules_of_the_fast_tests_import_no_torch() -> None:
+def test_fast_test_modules_import_no_torch() -> None:
     options = ["--fast", "--collect-only", "-n0", "-p", "no:cacheprovider"]
     code = f"import os, pytest; os.chdir({str(ROOT)!r}); assert pytest.main({options}) == 0"
     assert not loaded_by(code) & HEAVY

@@ -76,7 +76,7 @@ def test_finished_video_appends_a_journal_line_without_rewriting_the_manifest(fo
     assert read_manifest(folder).videos[4].seconds == {"denoise": 1.5}
 
 
-def test_the_journal_is_folded_in_when_the_batch_ends(folder: BatchFolder) -> None:  # R16
+def test_journal_is_folded_when_the_batch_ends(folder: BatchFolder) -> None:  # R16
     finish(folder, range(VIDEOS))
     assert not folder.journal.exists()
     assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS)
@@ -91,7 +91,7 @@ def test_manifest_of_a_rerun_batch_is_not_rewritten_for_each_video(folder: Batch
     assert read_manifest(folder).videos[4].bytes == 99
 
 
-def test_a_change_that_changes_nothing_writes_nothing(folder: BatchFolder) -> None:
+def test_change_without_effect_writes_nothing(folder: BatchFolder) -> None:
     before = folder.manifest.read_bytes()
     ManifestStore(folder).change(0, lambda entry: None)
     assert not folder.journal.exists()
@@ -118,7 +118,7 @@ def test_bytes_written_grow_linearly_with_the_videos(
     assert sum(written) < 3 * size  # rewriting it for each video would be 24 times its size
 
 
-def test_a_journal_never_outgrows_its_manifest(folder: BatchFolder) -> None:
+def test_journal_never_exceeds_the_manifest_size(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     for turn in range(200):
         record.change(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
@@ -139,7 +139,7 @@ def test_torn_last_line_is_ignored_and_removed_by_the_fold(folder: BatchFolder, 
 
 
 @pytest.mark.parametrize("damage", ["bit", "zeros", "no JSON", "of another video", "no video", "odd state", "outside"])
-def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
+def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
     finish(folder, range(4))
     lines = folder.journal.read_bytes().splitlines(keepends=True)
     found = json.loads(lines[1])
@@ -169,7 +169,7 @@ def test_a_damaged_line_is_named_and_the_others_are_read(folder: BatchFolder, da
     assert read_manifest(folder).faults == ()
 
 
-def test_the_library_counts_no_line_of_another_video(folder: BatchFolder) -> None:
+def test_library_ignores_journal_lines_with_a_wrong_id(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].outcome(), "state": "done"})
     folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
@@ -189,7 +189,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("field", [*INVALID, "no object"])
-def test_the_library_counts_no_line_whose_fields_are_invalid(folder: BatchFolder, field: str) -> None:
+def test_library_ignores_journal_lines_with_invalid_fields(folder: BatchFolder, field: str) -> None:
     manifest = read_manifest(folder)
     entry = {**manifest.videos[1].outcome(), "state": "done"}
     entry |= {field: INVALID.get(field)}
@@ -244,7 +244,7 @@ def flip_a_byte(folder: BatchFolder) -> bytes:
     return bytes(damaged)
 
 
-def test_a_damaged_journal_is_set_aside_once_and_two_folds_follow(folder: BatchFolder) -> None:
+def test_damaged_journal_is_preserved_once(folder: BatchFolder) -> None:
     finish(folder, range(1))
     damaged = flip_a_byte(folder)
     record = ManifestStore(folder)
@@ -256,7 +256,7 @@ def test_a_damaged_journal_is_set_aside_once_and_two_folds_follow(folder: BatchF
     assert states(folder) == expected(VIDEOS)
 
 
-def test_a_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
+def test_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
     damaged = []
     for number in (0, 1):
         ManifestStore(folder).change(number, done)
@@ -268,7 +268,7 @@ def test_a_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder
     }
 
 
-def test_a_damaged_journal_that_was_taken_away_does_not_fail_the_fold(folder: BatchFolder) -> None:
+def test_missing_damaged_journal_does_not_fail_the_fold(folder: BatchFolder) -> None:
     finish(folder, range(2))
     flip_a_byte(folder)
     writer = ManifestFile(folder)
@@ -296,7 +296,7 @@ def test_journal_path_that_is_not_a_regular_file_neither_blocks_nor_is_followed(
     assert victim.read_text() == "before"
 
 
-def test_a_full_disk_leaves_the_journal_as_it_was(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_journal_unchanged(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     record = finish(folder, range(2))
     before = folder.journal.read_bytes()
     write = os.write
@@ -399,7 +399,7 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", ["append", "fold"])
-def test_a_process_killed_at_any_point_loses_nothing_that_it_reported(folder: BatchFolder, kind: str) -> None:  # R16
+def test_process_killed_at_any_system_call_loses_no_reported_change(folder: BatchFolder, kind: str) -> None:  # R16
     already = 4 if kind == "append" else VIDEOS - 1  # the last video ends the batch
     finish(folder, range(already))
     for point in range(1, 200):
@@ -434,7 +434,7 @@ def test_journal_left_by_a_crash_after_folding_is_recognised_as_old(folder: Batc
     assert read_manifest(folder).faults == ()
 
 
-def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -> None:  # R16
+def test_reopened_batch_has_its_journal_folded(folder: BatchFolder) -> None:  # R16
     finish(folder, range(VIDEOS - 2))
     assert folder.journal.exists()
     ManifestStore(folder).fold_when_reopened()
@@ -443,7 +443,7 @@ def test_a_batch_that_is_opened_to_be_continued_is_folded(folder: BatchFolder) -
 
 
 @pytest.mark.parametrize("video", ["Infinity", "1e999", "null", '"0"', "1.5", "[]"])
-def test_a_line_without_the_number_of_a_video_is_damaged(tmp_path: Path, video: str) -> None:  # R12
+def test_journal_line_without_a_valid_video_number_is_damaged(tmp_path: Path, video: str) -> None:  # R12
     content = {"journal": "a", "video": 0, "id": "b", "entry": {}}
     line = encode_journal_line("a", JournalLine(0, "b", {})).replace(b'"video":0', f'"video":{video}'.encode())
     assert content.keys() <= json.loads(line).keys()
@@ -454,7 +454,7 @@ def test_a_line_without_the_number_of_a_video_is_damaged(tmp_path: Path, video: 
     assert "number of a video" in tail.faults[0]
 
 
-def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
+def test_damaged_lines_beyond_the_limit_are_counted(tmp_path: Path) -> None:  # R16
     path = tmp_path / "batch.journal.jsonl"
     path.write_bytes(b"\n" * 5000)
     faults = read_journal_tail(path, "a").faults
@@ -462,7 +462,7 @@ def test_damaged_lines_beyond_a_few_are_counted(tmp_path: Path) -> None:  # R16
     assert "holds 4,990 more damaged lines" in faults[-1]
 
 
-def test_an_error_that_names_a_path_that_is_not_utf8_is_stored_and_read_back(folder: BatchFolder) -> None:
+def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> None:
     error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
     record = ManifestStore(folder)
     record.fail([0], error)

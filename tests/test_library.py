@@ -19,7 +19,7 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
     return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
 
 
-def test_library_lists_batches_with_progress_and_finds_them_by_words(wantui: Wantui, made: BatchFolder) -> None:
+def test_library_lists_and_searches_batches(wantui: Wantui, made: BatchFolder) -> None:
     listed = wantui("library", "ls")
     assert listed.code == 0
     assert "2/2" in listed.out
@@ -29,13 +29,13 @@ def test_library_lists_batches_with_progress_and_finds_them_by_words(wantui: Wan
     assert found["counts"] == {"done": 2}
 
 
-def test_a_batch_is_shown_with_its_videos(wantui: Wantui, made: BatchFolder) -> None:
+def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFolder) -> None:
     lines = wantui("library", "show", made.root).out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["red", "42", "done"], ["blue", "42", "done"]]
     assert wantui("library", "show", "nowhere").code == 2
 
 
-def test_newest_batches_come_first_and_a_folder_may_be_a_batch_itself(made: BatchFolder, tmp_path: Path) -> None:
+def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFolder, tmp_path: Path) -> None:
     older = tmp_path / "older"
     older.mkdir()
     manifest = json.loads(made.manifest.read_text())
@@ -44,7 +44,7 @@ def test_newest_batches_come_first_and_a_folder_may_be_a_batch_itself(made: Batc
     assert [one.folder for one in found] == [made.root.resolve(), older]
 
 
-def test_a_manifest_that_is_rewritten_is_read_again(made: BatchFolder) -> None:
+def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
     assert find_batches([made.root])[0].count("done") == 2
     manifest = json.loads(made.manifest.read_text())
     manifest["videos"][0]["state"] = "failed"
@@ -86,7 +86,7 @@ def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: Ba
     assert "scaled by FLOPs" in other.out
 
 
-def test_a_long_template_is_shortened_in_a_list_and_whole_in_json(wantui: Wantui) -> None:
+def test_long_template_is_shortened_in_lists_and_complete_in_json(wantui: Wantui) -> None:
     template = "a [red|blue] circle " + "over a dark background " * 5000
     create_batch(plan_batch(load_config("nano"), template[:900]))
     folder = next(Path("outputs").iterdir())

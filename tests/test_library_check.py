@@ -79,7 +79,7 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
 }
 
 
-def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None:  # R5
+def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Wantui) -> None:  # R5
     whole = wantui("library", "check", made.root)
     assert (whole.code, whole.out) == (0, "")
     assert "12 items checked, 0 damaged\n" in whole.err
@@ -97,7 +97,7 @@ def test_each_damaged_item_is_named(made: BatchFolder, wantui: Wantui) -> None: 
         shutil.rmtree(clone.root)
 
 
-def test_batches_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
+def test_items_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
     for path in (made.latents(0, 1), made.attention(0, 1)):
         del zarr.open_group(path, mode="r+").attrs["checksums"]
     document = json.loads(made.manifest.read_text())
@@ -111,7 +111,7 @@ def test_batches_of_earlier_versions_are_counted_as_unverified(made: BatchFolder
     assert wantui("library", "check", "nowhere").code == 1
 
 
-def test_edited_manifest_is_read_and_kept_when_replaced(made: BatchFolder, wantui: Wantui) -> None:
+def test_edited_manifest_is_read_and_preserved(made: BatchFolder, wantui: Wantui) -> None:
     made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
     edited = made.manifest.read_bytes()
     assert wantui("library", "show", made.root).code == 0
@@ -131,7 +131,7 @@ def test_edited_manifest_is_read_and_kept_when_replaced(made: BatchFolder, wantu
     assert wantui("library", "check", made.root).code == 0
 
 
-def test_continuing_a_batch_whose_manifest_was_edited_says_so(made: BatchFolder, wantui: Wantui) -> None:
+def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(made: BatchFolder, wantui: Wantui) -> None:
     assert "was changed after" not in wantui("run", "--resume", made.root).err
     made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
     result = wantui("run", "--resume", made.root)
@@ -139,7 +139,7 @@ def test_continuing_a_batch_whose_manifest_was_edited_says_so(made: BatchFolder,
     assert result.code == 0
 
 
-def test_a_journal_that_was_set_aside_is_named_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
+def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
     made.journal.write_text("{}\n")
     result = wantui("run", "--resume", made.root)
     assert f"warning: line 1 of {made.journal} is damaged" in result.err
@@ -177,9 +177,7 @@ def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
     assert [video.is_damaged for video in videos] == [denied != "videos", False]
 
 
-def test_a_folder_that_cannot_be_listed_is_named_by_the_library(
-    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_library_reports_unlistable_folders(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "closed").mkdir()
     deny(monkeypatch, tmp_path / "closed")
     result = wantui("library", "ls", tmp_path / "closed")

@@ -32,7 +32,7 @@ def queued(wantui: Wantui, small: list[str]) -> BatchFolder:
 
 
 @pytest.mark.parametrize("link", ["videos", "latents", "videos/prompt_000", "latents/prompt_001"])
-def test_a_video_whose_folder_is_a_link_fails_and_names_it(
+def test_video_in_a_linked_folder_fails_naming_the_link(
     queued: BatchFolder, outside: Path, wantui: Wantui, link: str
 ) -> None:  # R10
     (queued.root / link).parent.mkdir(exist_ok=True)
@@ -50,7 +50,7 @@ def test_a_video_whose_folder_is_a_link_fails_and_names_it(
     assert f"{link} is a symbolic link" in found.out
 
 
-def test_cancelled_video_behind_a_link_is_not_removed(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
+def test_cancelling_removes_no_files_behind_a_link(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
     (queued.root / "videos").mkdir(exist_ok=True)
     (queued.root / "videos/prompt_000").symlink_to(outside)
     (queued.root / "latents").symlink_to(outside.parent)
@@ -59,9 +59,7 @@ def test_cancelled_video_behind_a_link_is_not_removed(queued: BatchFolder, outsi
     assert untouched(outside)
 
 
-def test_a_batch_folder_that_is_itself_reached_by_a_link_is_written(
-    tmp_path: Path, wantui: Wantui, small: list[str]
-) -> None:
+def test_output_folder_that_is_a_link_is_accepted(tmp_path: Path, wantui: Wantui, small: list[str]) -> None:
     (tmp_path / "scratch").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "scratch")
     output = ["--set", f"output_dir={tmp_path / 'link'}"]
@@ -70,14 +68,14 @@ def test_a_batch_folder_that_is_itself_reached_by_a_link_is_written(
     assert wantui("library", "check", made.root).code == 0
 
 
-def test_a_log_folder_that_is_a_link_gets_no_log(queued: BatchFolder, outside: Path) -> None:  # R10
+def test_no_log_is_written_into_a_linked_log_folder(queued: BatchFolder, outside: Path) -> None:  # R10
     (queued.root / "logs").symlink_to(outside)
     work(find_state_directory())
     assert untouched(outside)
     assert {video.state for video in read_manifest(queued).videos} == {"done"}
 
 
-def test_overlays_and_exports_are_not_written_through_links(outside: Path, wantui: Wantui, small: list[str]) -> None:
+def test_overlays_and_exports_into_linked_folders_are_refused(outside: Path, wantui: Wantui, small: list[str]) -> None:
     options = ["--videos-per-variation", 1, "--store-latents", "--store-attention"]
     made = batch(wantui("run", "-t", "a (circle)", *options, *small))
     (made.root / "analysis").symlink_to(outside)

@@ -52,7 +52,7 @@ def test_live_metrics_equal_those_of_the_full_trajectory(
     assert told[-1]["straightness"] == pytest.approx(whole.straightness)
 
 
-def test_listeners_do_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_preview_does_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
     listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
@@ -63,7 +63,7 @@ def test_listeners_do_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny
     assert (tmp_path / "a" / "v.mp4").read_bytes() == (tmp_path / "b" / "v.mp4").read_bytes()
 
 
-def test_a_preview_of_the_last_step_looks_like_the_video(tmp_path: Path, nano: WanPipeline) -> None:
+def test_preview_of_the_last_step_resembles_the_video(tmp_path: Path, nano: WanPipeline) -> None:
     changes = {"width": 128, "height": 128, "frames": 17, "steps": 8, "dtype": "float32"}
     recipe = recipe_for(NANO, prompt="a large red circle moving left over a grey background", **changes)
     fit = fit_latents_to_rgb(nano)
@@ -109,7 +109,7 @@ def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> It
 
 
 @pytest.mark.parametrize("obstacle", ["a file above it", "a folder in its place"])
-def test_unwritable_preview_is_reported_once_and_stops_nothing(
+def test_unwritable_preview_is_reported_once_and_generation_continues(
     tmp_path: Path,
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],

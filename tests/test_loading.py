@@ -76,7 +76,7 @@ def refused(folder: Path, said: str, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("plan", ["everything resident", "text encoder first"])
-def test_a_model_without_a_tokenizer_is_refused_by_name(copy: Callable[..., Path], plan: str) -> None:
+def test_model_without_a_tokenizer_is_refused(copy: Callable[..., Path], plan: str) -> None:
     folder = copy()
     (folder / "tokenizer" / "tokenizer.json").write_text("")
     refused(folder, "its tokenizer is missing: .* contains no tokenizer.json or spiece.model", plan=find_plan(plan))
@@ -94,7 +94,7 @@ def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) ->
 
 
 @pytest.mark.parametrize(("words", "knows"), [(5000, "5,103"), (-2, "101")])
-def test_a_tokenizer_of_another_model_is_refused(
+def test_tokenizer_of_another_model_is_refused(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: int, knows: str
 ) -> None:
     monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
@@ -132,7 +132,7 @@ def cached(tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     "missing", ["tokenizer/tokenizer.json", "text_encoder/model.safetensors", "vae/config.json", "tokenizer"]
 )
-def test_files_that_a_cached_model_lacks_are_fetched(
+def test_missing_files_of_a_cached_model_are_fetched(
     cached: Path, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     asked = []
@@ -179,7 +179,7 @@ def test_missing_files_of_a_cached_model_are_named_offline(cached: Path, monkeyp
         ("something.else", "which the model would ignore"),
     ],
 )
-def test_unknown_tensors_are_refused_by_name(copy: Callable[..., Path], part: str, name: str, hint: str) -> None:
+def test_unknown_tensors_are_refused_with_a_hint(copy: Callable[..., Path], part: str, name: str, hint: str) -> None:
     folder = copy("a14b")
     written = name.format(tensor=sorted(load_file(folder / part / WEIGHTS[part]))[0].removesuffix(".weight"))
     change(folder, part, lambda tensors: tensors.update({written: torch.ones(1)}))
@@ -202,7 +202,7 @@ def cast(tensors: dict[str, torch.Tensor], name: str, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "transformer_2", "vae"])
-def test_tensors_of_another_shape_or_kind_are_refused_by_name(copy: Callable[..., Path], part: str) -> None:
+def test_tensors_of_wrong_shape_or_dtype_are_refused(copy: Callable[..., Path], part: str) -> None:
     folder = copy("a14b")
     name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
     for dtype, called in UNSCALED.items():
@@ -240,7 +240,7 @@ def sharded(folder: Path, part: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
-def test_shards_are_read_together_and_checked_one_by_one(
+def test_sharded_weights_are_read_and_every_shard_is_checked(
     copy: Callable[..., Path], tiny: WanPipeline, part: str
 ) -> None:
     folder = copy()
@@ -265,7 +265,7 @@ def test_shards_are_read_together_and_checked_one_by_one(
     refused(folder, f"lacks {first.name}, which .*index.json names")
 
 
-def test_published_forms_of_the_text_encoders_weights_are_all_read(
+def test_all_published_forms_of_text_encoder_weights_are_read(
     copy: Callable[..., Path], tiny_models: dict[str, WanModel], tiny: WanPipeline
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], steps=2)
@@ -310,7 +310,7 @@ def test_contradicting_duplicate_embeddings_are_refused(copy: Callable[..., Path
     )
 
 
-def test_a_part_that_is_stored_quantised_is_refused(copy: Callable[..., Path]) -> None:
+def test_quantised_part_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     path = folder / "transformer" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "fp8"}}))
@@ -361,13 +361,13 @@ def spoil(folder: Path, name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), 0.0])
-def test_a_vae_that_gives_nan_or_one_colour_is_refused(copy: Callable[..., Path], value: float) -> None:
+def test_vae_that_decodes_nan_or_one_colour_is_refused(copy: Callable[..., Path], value: float) -> None:
     folder = copy()
     spoil(folder, "decoder.conv_out.weight", value)
     refused(folder, "the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
 
 
-def test_a_vae_that_encodes_pictures_as_nan_is_refused(copy: Callable[..., Path]) -> None:
+def test_vae_that_encodes_nan_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     spoil(folder, "encoder.conv_out.weight", float("nan"))
     with pytest.raises(LoadError, match="the VAE encodes pictures as NaN or infinity"):
@@ -376,7 +376,7 @@ def test_a_vae_that_encodes_pictures_as_nan_is_refused(copy: Callable[..., Path]
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("tiled", [False, True])
-def test_frames_that_are_not_finite_fail_the_video(tiny_models: dict[str, WanModel], bad: float, tiled: bool) -> None:
+def test_non_finite_frames_are_an_error(tiny_models: dict[str, WanModel], bad: float, tiled: bool) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     latents = latents_of(pipeline, recipe_for(tiny_models["wan2.1"], steps=2))
     calls = 0
@@ -399,9 +399,7 @@ def test_frames_that_are_not_finite_fail_the_video(tiny_models: dict[str, WanMod
 
 
 @pytest.mark.parametrize("which", ["prompt", "negative prompt"])
-def test_embeddings_that_are_not_finite_fail_the_video(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], which: str
-) -> None:
+def test_non_finite_embeddings_are_an_error(tiny: WanPipeline, tiny_models: dict[str, WanModel], which: str) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], negative_prompt="a blue ring")
 
     def embeddings(prompt: str) -> torch.Tensor:
@@ -412,7 +410,7 @@ def test_embeddings_that_are_not_finite_fail_the_video(
         prepare(tiny, recipe, embeddings)
 
 
-def test_embeddings_that_are_not_finite_are_not_kept(
+def test_non_finite_embeddings_are_not_stored(
     tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embeddings = Embeddings(tiny_models["wan2.1"], None, "float32", CPU)
@@ -429,9 +427,7 @@ def test_embeddings_that_are_not_finite_are_not_kept(
     assert embeddings("a red star").isfinite().all()
 
 
-def test_a_cached_model_without_all_of_its_files_is_listed_as_incomplete(
-    wantui: Wantui, cached: Path, tmp_path: Path
-) -> None:
+def test_cached_model_with_missing_files_is_listed_as_incomplete(wantui: Wantui, cached: Path, tmp_path: Path) -> None:
     name = "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
     (tmp_path / "hub" / "models--someone--tiny").rename(tmp_path / "hub" / name)
     folder = tmp_path / "hub" / name / "snapshots" / ("a" * 40)
@@ -459,7 +455,7 @@ def edit_config(folder: Path, part: str, **changes: object) -> None:
         ({"latents_std": [0.0] * 16}, "has a latents_std of 0 or less"),
     ],
 )
-def test_latents_that_cannot_be_normalised_are_refused(
+def test_invalid_latent_statistics_are_refused(
     copy: Callable[..., Path], changes: dict[str, object], said: str
 ) -> None:
     folder = copy()
@@ -479,7 +475,7 @@ def test_latents_that_cannot_be_normalised_are_refused(
         ("vae", "scale_factor_spatial", True),
     ],
 )
-def test_configs_with_other_values_than_numbers_are_refused_by_name(
+def test_config_value_of_a_wrong_type_is_refused_naming_the_key(
     copy: Callable[..., Path], part: str, name: str, value: object
 ) -> None:
     folder = copy()
@@ -489,14 +485,14 @@ def test_configs_with_other_values_than_numbers_are_refused_by_name(
 
 
 @pytest.mark.parametrize("part", ["vae", "transformer"])
-def test_a_part_without_a_class_is_refused_by_name(copy: Callable[..., Path], part: str) -> None:
+def test_part_without_a_class_is_refused(copy: Callable[..., Path], part: str) -> None:
     folder = copy()
     configure(folder / "model_index.json", **{part: []})
     with pytest.raises(UnknownModelError, match=f"its {part} is a part without a class, but that of a Wan model is a"):
         read_directory(folder)
 
 
-def test_names_in_an_index_that_no_file_can_have_are_missing_files(copy: Callable[..., Path]) -> None:
+def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., Path]) -> None:
     folder, name = copy(), "x" * 300
     index = {"metadata": {}, "weight_map": {"a": name}}
     (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
@@ -546,7 +542,7 @@ def replace_by_page(path: Path) -> None:
     ],
     ids=["gone", "cut", "longer", "pointer", "page"],
 )
-def test_weights_that_are_not_complete_are_refused_when_a_batch_is_planned(
+def test_incomplete_weights_are_refused_when_planning(
     copy: Callable[..., Path], part: str, damage: Callable[[Path], object], said: str
 ) -> None:
     folder = copy()
@@ -559,14 +555,14 @@ def test_weights_that_are_not_complete_are_refused_when_a_batch_is_planned(
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer"])
-def test_a_config_with_a_million_layers_is_refused_before_they_are_built(copy: Callable[..., Path], part: str) -> None:
+def test_config_with_a_million_layers_is_refused_before_building(copy: Callable[..., Path], part: str) -> None:
     folder = copy()
     config = json.loads((folder / part / "config.json").read_text())
     (folder / part / "config.json").write_text(json.dumps(config | {"num_layers": 1_000_000}))
     refused(folder, "has num_layers 1,000,000; the maximum is 1,000")
 
 
-def test_an_index_of_weights_without_metadata_is_refused_by_name(copy: Callable[..., Path]) -> None:
+def test_weight_index_without_metadata_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     weights = folder / "vae" / WEIGHTS["vae"]
     index = {"weight_map": dict.fromkeys(load_file(weights), weights.name)}
@@ -574,7 +570,7 @@ def test_an_index_of_weights_without_metadata_is_refused_by_name(copy: Callable[
     refused(folder, r"diffusion_pytorch_model\.safetensors\.index\.json has no metadata")
 
 
-def test_a_vae_that_ignores_its_latents_is_refused(copy: Callable[..., Path]) -> None:
+def test_vae_that_ignores_its_latents_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "vae", lambda tensors: tensors["post_quant_conv.weight"].zero_())
     refused(folder, "the VAE gives the same frames for different latents")
@@ -625,7 +621,7 @@ def configure(path: Path, **values: object) -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_config_that_would_change_videos_is_refused(
+def test_config_that_would_change_videos_is_refused(
     copy: Callable[..., Path], file: str, values: dict[str, object], said: str
 ) -> None:
     folder = copy()
@@ -633,7 +629,7 @@ def test_a_config_that_would_change_videos_is_refused(
     refused(folder, said)
 
 
-def test_a_missing_tokenizer_config_is_named_where_it_changes_the_vocabulary(
+def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
@@ -645,7 +641,7 @@ def test_a_missing_tokenizer_config_is_named_where_it_changes_the_vocabulary(
         check_tokenizer_fits(folder / "tokenizer" / "tokenizer.json")
 
 
-def test_a_tokenizer_of_sentencepiece_alone_is_refused_with_what_it_needs(
+def test_sentencepiece_tokenizer_without_its_packages_is_refused(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy()
@@ -665,7 +661,7 @@ def test_a_tokenizer_of_sentencepiece_alone_is_refused_with_what_it_needs(
     refused(folder, r"spiece\.model cannot be read as a SentencePiece vocabulary: Error parsing message\. Copy it")
 
 
-def test_a_tokenizer_config_that_is_no_object_is_refused_when_a_batch_is_planned(copy: Callable[..., Path]) -> None:
+def test_tokenizer_config_that_is_not_an_object_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").write_text("[]")
     with pytest.raises(UnknownModelError, match=r"tokenizer_config\.json cannot be read"):

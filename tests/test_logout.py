@@ -48,12 +48,12 @@ def test_logout_ends_the_engine_only_if_logind_kills_processes_without_linger(
     assert read_logind(machine(tmp_path, settings, lingers)).engine_survives == survives
 
 
-def test_without_systemd_nothing_is_killed(tmp_path: Path) -> None:
+def test_engine_survives_logout_without_systemd(tmp_path: Path) -> None:
     assert read_logind(tmp_path).engine_survives
 
 
 @pytest.mark.usefixtures("torch_not_imported")
-def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Wantui) -> None:
+def test_doctor_prints_a_systemd_unit_and_checks_queue_engine_and_logout(wantui: Wantui) -> None:
     unit = wantui("doctor", "--systemd-unit")
     assert "ExecStart=" in unit.out
     assert f"WorkingDirectory={Path.cwd()}" in unit.out
@@ -61,7 +61,7 @@ def test_doctor_prints_a_unit_and_speaks_of_queue_engine_and_logout(wantui: Want
     assert all(f" {about} " in report for about in ("queue", "engine", "logout"))
 
 
-def test_the_unit_escapes_what_systemd_would_replace(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_unit_escapes_special_characters(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path.cwd() / """a %h b"q'$HOME\\x"""
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -43,7 +43,7 @@ def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
     folder.manifest.write_text(json.dumps(document))
 
 
-def test_format_1_manifest_is_read_and_migrated(folder: BatchFolder) -> None:
+def test_format_1_manifest_is_read_and_migrated_on_write(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
@@ -57,9 +57,7 @@ def test_format_1_manifest_is_read_and_migrated(folder: BatchFolder) -> None:
 
 
 @pytest.mark.parametrize(("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached")])
-def test_recipes_of_stored_manifests_keep_the_digests_that_their_videos_are_named_by(
-    folder: BatchFolder, stored: str, speed: str
-) -> None:
+def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, stored: str, speed: str) -> None:
     shutil.copy(STORED.parent / stored, folder.manifest)
     manifest = read_manifest(folder)
     assert {video.recipe.speed for video in manifest.videos} == {speed}
@@ -70,7 +68,7 @@ def test_recipes_of_stored_manifests_keep_the_digests_that_their_videos_are_name
     assert [video.recipe.digest[:12] for video in again.videos] == [video.id for video in manifest.videos]
 
 
-def test_lines_of_a_journal_continue_a_manifest_of_format_2(folder: BatchFolder) -> None:
+def test_journal_lines_extend_a_format_2_manifest(folder: BatchFolder) -> None:
     shutil.copy(STORED.parent / "batch-2.json", folder.manifest)
     before = folder.manifest.read_bytes()
     ManifestStore(folder).fail([0], "no room")
@@ -79,7 +77,7 @@ def test_lines_of_a_journal_continue_a_manifest_of_format_2(folder: BatchFolder)
     assert (manifest.counts(), manifest.faults) == ({"failed": 1, "queued": 1}, ())
 
 
-def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder: BatchFolder) -> None:  # C3
+def test_manifest_of_a_later_format_is_refused_naming_its_version(folder: BatchFolder) -> None:  # C3
     edit(folder, lambda document: document.update(format=4, wantui="9.1", journal="x"))
     with pytest.raises(ManifestError) as raised:
         read_manifest(folder)
@@ -87,13 +85,13 @@ def test_a_manifest_of_a_later_version_is_refused_with_field_and_version(folder:
     assert f"wantui {__version__} reads 1, 2, 3. Update wantui" in str(raised.value)
 
 
-def test_text_as_a_format_number_is_reported(folder: BatchFolder) -> None:  # C3
+def test_manifest_format_that_is_text_is_refused(folder: BatchFolder) -> None:  # C3
     edit(folder, lambda document: document.update(format="1"))
     with pytest.raises(ManifestError, match="its format is '1'; it must be a number"):
         read_manifest(folder)
 
 
-def test_a_field_of_a_later_minor_version_is_named_with_that_version(folder: BatchFolder) -> None:  # C3
+def test_unknown_manifest_field_error_names_the_writing_version(folder: BatchFolder) -> None:  # C3
     def add(document: Document) -> None:
         document.update(format=2, wantui="9.1")
         document["videos"][1]["rating"] = 5
@@ -153,7 +151,7 @@ EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_a_manifest_edited_by_hand_is_refused_by_the_field(folder: BatchFolder, wantui: Wantui, name: str) -> None:
+def test_invalid_manifest_is_refused_naming_the_field(folder: BatchFolder, wantui: Wantui, name: str) -> None:
     change, said = EDITS[name]  # F19, B7
     edit(folder, change)
     with pytest.raises(ManifestError) as raised:
@@ -238,12 +236,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_batch_folder_keeps_letters_of_any_script(tmp_path: Path, name: str) -> None:  # C7
+def test_batch_folder_names_keep_letters_of_any_script(tmp_path: Path, name: str) -> None:  # C7
     assert new_batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["x" * 500, "圆" * 300, "e\u0301\u0302" * 200])
-def test_a_long_name_is_cut_between_characters(tmp_path: Path, name: str) -> None:  # C7
+def test_long_batch_name_is_truncated_between_characters(tmp_path: Path, name: str) -> None:  # C7
     folder = new_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
     assert 150 < len(folder.name.encode()) <= 255
     folder.mkdir()
@@ -251,7 +249,7 @@ def test_a_long_name_is_cut_between_characters(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("permissions", ["umask", "private"])
-def test_a_private_batch_folder_is_closed_to_others(tmp_path: Path, permissions: str) -> None:  # R15
+def test_private_batch_folder_is_inaccessible_to_others(tmp_path: Path, permissions: str) -> None:  # R15
     before = os.umask(0o022)
     try:
         settings = [f"output_dir={tmp_path}", f"output_permissions={permissions}", "use_timestamp=false"]
@@ -264,7 +262,7 @@ def test_a_private_batch_folder_is_closed_to_others(tmp_path: Path, permissions:
         assert one.root.stat().st_mode & 0o777 == (0o755 if permissions == "umask" else 0o700)
 
 
-def test_planted_link_at_a_log_path_is_not_written_through(tmp_path: Path) -> None:  # R10
+def test_planted_link_at_a_log_path_is_not_followed(tmp_path: Path) -> None:  # R10
     victim = tmp_path / "victim"
     victim.write_text("before")
     (tmp_path / "batch.log").symlink_to(victim)
@@ -280,7 +278,7 @@ def test_planted_link_at_a_log_path_is_not_written_through(tmp_path: Path) -> No
     assert (tmp_path / "note.txt").read_text() == "new"
 
 
-def test_a_damaged_journal_line_is_named_by_the_listing_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
+def test_listing_reports_a_damaged_journal_line_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
     record.fail([2], "first")  # writes the manifest in format 2
     record.change(0, lambda entry: setattr(entry, "bytes", 9))
@@ -314,7 +312,7 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
     assert starts == sizes[:-1]
 
 
-def test_a_batch_that_is_resumed_has_its_journal_folded_in(folder: BatchFolder, wantui: Wantui) -> None:
+def test_resuming_a_batch_folds_its_journal(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
     record.fail([2], "first")  # writes the manifest in format 2
     record.change(2, lambda entry: setattr(entry, "error", "torn"))

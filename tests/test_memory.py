@@ -83,7 +83,7 @@ def test_settings_offer_every_memory_plan() -> None:
     assert get_args(PlanName) == ("auto", *PLAN_SLUGS)
 
 
-def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
+def test_former_plan_names_are_read_as_slugs() -> None:
     assert set(FORMER_PLANS.values()) <= set(PLAN_SLUGS)
     assert len(set(FORMER_PLANS.values())) == len(FORMER_PLANS) == 9, "every plan that had another name before slugs"
     for name, slug in FORMER_PLANS.items():
@@ -93,7 +93,7 @@ def test_every_older_name_of_a_plan_is_read_as_its_slug() -> None:
 
 
 @pytest.mark.parametrize("model", CATALOGUE[1:], ids=lambda model: model.name)
-def test_parameters_are_those_of_the_published_architecture(model: WanModel) -> None:
+def test_parameter_counts_match_the_published_architecture(model: WanModel) -> None:
     with torch.device("meta"):
         built = WanTransformer3DModel(
             num_attention_heads=model.heads,
@@ -128,7 +128,7 @@ def test_weights_in_8_bits_have_predicted_size_and_a_similar_video(weights: Weig
 
 
 @needs_torchao
-def test_weights_in_int8_can_be_moved_block_by_block() -> None:
+def test_int8_weights_can_be_offloaded_by_block() -> None:
     recipe = recipe_for(NANO, frames=5, steps=2, dtype="bfloat16", width=64, height=64)
     there = latents_of(load_pipeline(NANO, None, "bfloat16", CPU, weights="int8"), recipe)
     pipeline = load_pipeline(NANO, None, "bfloat16", CPU, weights="int8")
@@ -138,7 +138,7 @@ def test_weights_in_int8_can_be_moved_block_by_block() -> None:
     assert torch.equal(latents_of(pipeline, recipe), there)
 
 
-def test_int8_without_torchao_is_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_without_torchao_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     outline = preview_batch(load_config("nano", ["model_settings.weights=int8"]), "a circle")
     assert any("int8 needs torchao: pip install torchao" in refusal for refusal in outline.refusals)
@@ -393,7 +393,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("model", ["wan2.1", "5b", "a14b"])
-def test_a_pipeline_is_checked_as_it_will_work(
+def test_fused_pipeline_is_checked_after_fusing(
     model: str, tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
@@ -483,7 +483,7 @@ class Part(torch.nn.Module):
         return self
 
 
-def test_one_part_at_a_time_is_on_the_gpu() -> None:
+def test_offload_plan_keeps_one_part_on_the_gpu() -> None:
     log: list[str] = []
     parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
     placement = Placement(Mock(text_encoder=None, **parts), GPU, find_plan("offload"))
@@ -539,7 +539,7 @@ def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype:
     assert torch.equal(ours.negative_prompt_embeds, stock.negative_prompt_embeds)
 
 
-def test_without_guidance_the_negative_prompt_is_not_encoded() -> None:
+def test_negative_prompt_is_not_encoded_without_guidance() -> None:
     assert prompts_of([recipe_of(NANO, guidance_scale=1.0, negative_prompt="blurred")] * 2) == [recipe_of(NANO).prompt]
 
 
@@ -595,7 +595,7 @@ def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatc
     assert [store.path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
 
 
-def test_two_workers_may_keep_the_same_prompt_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_can_store_the_same_embedding_concurrently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 
     store, values, save = EmbeddingStore({}, tmp_path / "kept"), np.arange(4.0), np.save
@@ -632,12 +632,12 @@ def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest
     assert encoded == ["b"]
 
 
-def test_other_weights_or_another_device_have_other_embeddings(kept: Path) -> None:
+def test_other_model_revision_has_other_embeddings(kept: Path) -> None:
     one = EmbeddingStore({"model": "a", "revision": "1"}).path("a circle")
     assert one != EmbeddingStore({"model": "a", "revision": "2"}).path("a circle")
 
 
-def test_a_plan_for_gpus_is_refused_on_a_cpu(kept: Path) -> None:
+def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
         choose_plan_for(recipe, "cpu", asked="stream")
@@ -683,7 +683,7 @@ def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
 
 @pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize("unconditional", [False, True])
-def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:
+def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:
     alone = recipe_for(NANO, steps=2, width=128, height=128, frames=17)
     marks = (PromptMark(text="circle", start=12, end=18),)
     capture = Captures(attention=AttentionRequest(per_block=True, per_head=per_head, unconditional=unconditional))
@@ -701,7 +701,7 @@ def test_maps_of_every_block_are_counted(nano: WanPipeline, per_head: bool, unco
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
-def test_step_cache_memory_is_counted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
+def test_step_cache_memory_is_predicted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
     fused = recipe_for(NANO, steps=4, speed="fused", width=128, height=128, frames=17)
     cached = fused.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     found = []

@@ -33,7 +33,7 @@ def test_other_weights_have_another_identity_and_are_not_comparable(values: dict
     assert changed(**values).source.settings != changed().source.settings
 
 
-def test_two_files_of_one_name_have_two_identities() -> None:
+def test_files_with_equal_names_and_different_contents_have_different_identities() -> None:
     one, other = (changed(weights="gguf", transformer_file=file).source for file in (FILE, OTHER))
     assert one.identity != other.identity
     assert one.weights_id == "main+12345678abcd"

@@ -42,7 +42,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_shapes_occur_as_often_as_published_and_colours_equally(rng: np.random.Generator) -> None:
+def test_shape_and_colour_frequencies_match_their_distribution(rng: np.random.Generator) -> None:
     scenes = sample_scenes(40_000, rng)
     n = len(scenes)
     for index, share in enumerate(SHAPE_FREQUENCIES.values()):
@@ -59,7 +59,7 @@ def test_held_out_scenes_never_occur_in_training(rng: np.random.Generator) -> No
     assert is_held_out(sample_scenes(500, rng, evaluation=True)).all()
 
 
-def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Generator) -> None:
+def test_captions_describe_their_scenes_and_can_omit_details(rng: np.random.Generator) -> None:
     scenes = sample_scenes(300, rng)
     for i, caption in enumerate(write_captions(scenes)):
         for k in range(scenes.count[i]):
@@ -82,7 +82,7 @@ def test_captions_name_everything_or_leave_out_what_they_may(rng: np.random.Gene
 
 
 @pytest.mark.parametrize("text", ["", "a red circle", "Schöne Grüße, 圆形 🎈\n\t", "x" * 3000, "</s><pad>", "▁"])
-def test_the_tokenizer_takes_any_text(text: str) -> None:
+def test_nano_tokenizer_accepts_any_text(text: str) -> None:
     ids = build_tokenizer()(text, truncation=True, max_length=512)["input_ids"]
     assert ids[-1] == 1
     assert 1 <= len(ids) <= 512
@@ -125,19 +125,19 @@ def test_objects_move_as_their_scene_says(rng: np.random.Generator) -> None:
     assert [detect_motion(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
 
 
-def test_the_front_object_hides_the_other_and_no_pixel_counts_twice(rng: np.random.Generator) -> None:
+def test_visible_masks_of_objects_do_not_overlap(rng: np.random.Generator) -> None:
     _, visible = render(sample_scenes(30, rng, two_objects=1.0))
     assert float(visible.sum(1).max()) <= 1 + 1e-5
 
 
-def test_coverage_of_cells_sums_to_the_area(rng: np.random.Generator) -> None:
+def test_cell_coverage_sums_to_the_mask_area(rng: np.random.Generator) -> None:
     _, masks = render(sample_scenes(4, rng))
     coverage = compute_cell_coverage(masks)
     coverage = coverage.reshape(*coverage.shape[:-1], 5, 8, 8)
     assert torch.allclose(coverage.mean((-2, -1)), pool_to_latent_frames(masks).mean((-2, -1)), atol=1e-5)
 
 
-def test_the_judge_is_right_about_drawn_clips_and_not_about_others(rng: np.random.Generator) -> None:
+def test_judge_accepts_matching_clips_and_rejects_most_others(rng: np.random.Generator) -> None:
     scenes = sample_scenes(48, rng, evaluation=True)
     clips = render(scenes)[0].float() / 255
     assert all(all(vars(judge_clip(clip, scenes, i)).values()) for i, clip in enumerate(clips))
@@ -153,7 +153,7 @@ def test_judge_recognises_every_shape_at_every_size(rng: np.random.Generator) ->
     assert [detect_shape(find_object_pixels(clip)[8]) for clip in clips] == [SHAPES[s] for s in scenes.shape[:, 0]]
 
 
-def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.random.Generator) -> None:
+def test_whole_clip_autoencoder_equals_the_diffusers_autoencoder(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     vae = build_autoencoder().eval()
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_the_whole_clip_form_of_the_autoencoder_equals_the_stock_one(rng: np.ran
         assert torch.allclose(decoded, stock_video, atol=1e-4)
 
 
-def test_training_the_decoder_alone_leaves_the_latents_as_they_are() -> None:
+def test_decoder_training_does_not_change_the_encoder() -> None:
     torch.manual_seed(0)
     vae = build_autoencoder()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
@@ -179,7 +179,7 @@ def test_training_the_decoder_alone_leaves_the_latents_as_they_are() -> None:
     assert changed == {"decoder", "post_quant_conv"}
 
 
-def test_training_sees_512_text_positions_as_the_stock_transformer_does() -> None:
+def test_training_forward_equals_the_transformer_with_512_text_positions() -> None:
     torch.manual_seed(0)
     tokenizer, text_encoder, transformer = build_tokenizer(), build_text_encoder(141).eval(), build_transformer().eval()
     with torch.no_grad():
@@ -222,7 +222,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
 
 
-def test_the_weights_are_complete_small_and_of_the_world_that_is_described(nano: WanPipeline) -> None:
+def test_bundled_nano_is_complete_small_and_matches_its_definition(nano: WanPipeline) -> None:
     size = sum(path.stat().st_size for path in Path(WEIGHTS).rglob("*") if path.is_file())
     assert size <= 16 * 1024 * 1024
     assert isinstance(nano.vae, AutoencoderKLWan)

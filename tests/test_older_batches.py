@@ -73,7 +73,7 @@ def only(folder: Path) -> Video:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 12.0])
 @pytest.mark.parametrize("interval", [1, 2, 5])
-def test_a_straight_path_is_straight_at_any_storage_interval(tmp_path: Path, interval: int, shift: float) -> None:
+def test_straight_legacy_path_is_straight_at_any_storage_interval(tmp_path: Path, interval: int, shift: float) -> None:
     sigmas = unipc_levels(STEPS, shift)  # A6
     stored = range(0, STEPS, interval)
     write_straight_video(tmp_path, stored, sigmas)
@@ -89,7 +89,7 @@ def test_linear_levels_at_interval_5_give_a_straight_path(tmp_path: Path) -> Non
     assert only(tmp_path).value("flow_straightness") == pytest.approx(0, abs=1e-10)
 
 
-def test_levels_follow_from_whole_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
+def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
     sigmas = unipc_levels(STEPS, 3.0)
     write_straight_video(
         tmp_path,
@@ -123,7 +123,7 @@ def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     assert only(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
 
 
-def test_our_own_export_states_the_levels_after_its_steps() -> None:
+def test_levels_after_steps_are_read_from_our_export() -> None:
     levels = find_levels_after([1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}})
     assert levels.sigmas.tolist() == [0.7, 0.1]
 
@@ -160,7 +160,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_metadata_that_cannot_be_read_refuse_the_video_by_name(tmp_path: Path, odd: str, wantui: Wantui) -> None:
+def test_unreadable_metadata_is_named_and_excludes_the_video(tmp_path: Path, odd: str, wantui: Wantui) -> None:
     sigmas = unipc_levels(STEPS, 3.0)  # A6: they gave equal steps in silence
     for number in (1, 2):
         write_straight_video(tmp_path, range(STEPS), sigmas, f"prompt_000/vid_{number:03d}")
@@ -175,7 +175,7 @@ def test_metadata_that_cannot_be_read_refuse_the_video_by_name(tmp_path: Path, o
 
 
 @pytest.mark.parametrize("odd", ["0.5", True, -1, None, [1]])
-def test_odd_levels_and_seeds_are_named(tmp_path: Path, odd: Any) -> None:
+def test_invalid_noise_level_is_reported_and_missing_level_is_derived(tmp_path: Path, odd: Any) -> None:
     write_straight_video(
         tmp_path,
         range(STEPS),
@@ -189,7 +189,7 @@ def test_odd_levels_and_seeds_are_named(tmp_path: Path, odd: Any) -> None:
         assert "sigma of step 3 is " in video.reason
 
 
-def test_a_batch_without_any_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
+def test_legacy_batch_without_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda *_: None)
     video = only(tmp_path)
     assert video.trajectory is not None
@@ -250,20 +250,20 @@ def test_unreadable_legacy_video_is_named_and_others_are_read(
 
 
 @pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
-def test_states_without_values_are_refused_by_name(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_states_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_states(tmp_path, [np.zeros(shape)] * STEPS)
     assert only(tmp_path).reason == "its states have no values"
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
-def test_states_of_non_real_dtype_are_refused_by_name(tmp_path: Path, dtype: Any) -> None:
+def test_states_of_non_real_dtype_are_refused(tmp_path: Path, dtype: Any) -> None:
     write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
     video = only(tmp_path)
     assert video.is_damaged
     assert "must be real numbers" in video.reason
 
 
-def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Path) -> None:
+def test_enormous_state_is_refused_without_reading_it(tmp_path: Path) -> None:
     write_states(tmp_path, [np.zeros(8, np.float32)] * STEPS)
     for step in range(STEPS):
         with gzip.open(tmp_path / f"latents/prompt_000/vid_001/step_{step:03d}.npy.gz", "wb") as file:
@@ -279,7 +279,7 @@ def test_a_state_of_an_enormous_shape_is_refused_without_reading_it(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_legacy_states_are_read_with_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = np.random.default_rng(1).normal(size=(STEPS, 1 << 18)).astype(np.float32)
     write_states(tmp_path, list(states))
     monkeypatch.setattr(products, "BUFFER_BYTES", 6 * states[0].nbytes)
@@ -294,7 +294,7 @@ def test_the_states_of_a_video_are_read_one_after_the_other(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("suffix", [b"\0", b"\x93NUMPY"])
-def test_trailing_bytes_in_a_state_are_damage(tmp_path: Path, suffix: bytes) -> None:
+def test_trailing_bytes_in_a_state_are_reported(tmp_path: Path, suffix: bytes) -> None:
     write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
     file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
@@ -303,7 +303,7 @@ def test_trailing_bytes_in_a_state_are_damage(tmp_path: Path, suffix: bytes) -> 
     assert "step_004.npy.gz cannot be read: it has more bytes than its header declares" in video.reason
 
 
-def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: Path) -> None:
+def test_changed_value_in_a_gzipped_state_is_detected_by_its_checksum(tmp_path: Path) -> None:
     write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
     file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
     stored = bytearray(gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=0))
@@ -314,7 +314,7 @@ def test_a_changed_value_in_a_gzipped_state_is_found_by_its_checksum(tmp_path: P
     assert "step_004.npy.gz cannot be read: CRC check failed" in video.reason
 
 
-def test_states_of_one_value_take_little_memory(tmp_path: Path) -> None:
+def test_single_value_states_use_little_memory(tmp_path: Path) -> None:
     write_states(tmp_path, [np.float32(step) for step in range(STEPS)])
     tracemalloc.start()
     video = only(tmp_path)
@@ -326,7 +326,7 @@ def test_states_of_one_value_take_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["step_000.npy.tmp", "step_abc.npy"])
-def test_a_folder_without_a_step_holds_no_video(tmp_path: Path, name: str) -> None:
+def test_folder_without_steps_is_not_a_video(tmp_path: Path, name: str) -> None:
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3.0))
     other = tmp_path / "latents" / "prompt_000" / "vid_002"
     other.mkdir()
@@ -334,7 +334,7 @@ def test_a_folder_without_a_step_holds_no_video(tmp_path: Path, name: str) -> No
     assert only(tmp_path).reason == ""
 
 
-def test_values_beyond_float32_are_refused_without_a_warning_of_numpy(
+def test_values_beyond_float32_are_refused_without_a_numpy_warning(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)

@@ -91,12 +91,12 @@ def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number:
         assert found == Fail(f"cannot write {path}: {said} the video again: wantui queue retry")
 
 
-def test_a_linked_folder_fails_the_video_with_its_own_sentence(tmp_path: Path) -> None:
+def test_linked_folder_error_fails_the_video_with_its_message(tmp_path: Path) -> None:
     error = LinkedFolderError(tmp_path / "videos")
     assert decide_outcome(error, situation(tmp_path)) == Fail(str(error))
 
 
-def test_an_interrupt_of_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
+def test_interrupting_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
     assert decide_outcome(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
 
 
@@ -111,7 +111,7 @@ def test_deleted_folder_is_named_for_any_exception(error: Exception, tmp_path: P
     assert decide_outcome(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
 
 
-def test_a_folder_that_cannot_be_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "find_unwritable_folder", lambda root, error: (root, "read-only"))
     error = OSError(errno.EROFS, os.strerror(errno.EROFS))
     assert decide_outcome(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
@@ -124,7 +124,7 @@ def test_transient_error_is_retried_a_few_times(tmp_path: Path) -> None:
     assert isinstance(decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS)), Fail)
 
 
-def test_a_file_of_another_user_in_a_sticky_folder_fails_the_video_and_names_the_owner(
+def test_foreign_file_in_a_sticky_folder_fails_the_video_naming_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / "video_001.mp4.partial"

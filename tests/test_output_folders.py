@@ -60,7 +60,7 @@ def look_at_hold(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "videos/prompt_000"])
-def test_an_unwritable_folder_holds_the_queue_until_it_can_be_written_again(
+def test_unwritable_folder_holds_the_queue_until_writable(
     wantui: Wantui, small: list[str], freeze: Freeze, below: str
 ) -> None:  # R9
     with only_queued():
@@ -226,7 +226,7 @@ def test_full_disk_does_not_count_as_an_unwritable_folder(tmp_path: Path, monkey
     assert probe_write_error(tmp_path) is None
 
 
-def test_resume_of_a_folder_that_cannot_be_written_is_refused_before_anything_is_queued(
+def test_resume_of_an_unwritable_folder_is_refused_before_queueing(
     wantui: Wantui, small: list[str], freeze: Freeze
 ) -> None:  # R4
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
@@ -242,7 +242,7 @@ def test_resume_of_a_folder_that_cannot_be_written_is_refused_before_anything_is
 
 @pytest.mark.parametrize("stamped", ["true", "false"])
 @pytest.mark.parametrize("below", ["", "deeper/down"])
-def test_an_output_folder_below_a_dangling_link_is_refused(
+def test_output_folder_below_a_dangling_link_is_refused(
     wantui: Wantui, small: list[str], below: str, stamped: str
 ) -> None:  # B3
     Path("link").symlink_to("nowhere")
@@ -254,14 +254,14 @@ def test_an_output_folder_below_a_dangling_link_is_refused(
     assert wantui("preview", "-t", "a star", *small, "--output-dir", where).code == 0
 
 
-def test_a_batch_name_that_is_a_dangling_link_is_refused(wantui: Wantui, small: list[str]) -> None:  # B3
+def test_batch_name_of_a_dangling_link_is_refused(wantui: Wantui, small: list[str]) -> None:  # B3
     Path("outputs").mkdir()
     Path("outputs/mine").symlink_to("nowhere")
     result = wantui("run", "-t", "a star", *small, "--batch-name", "mine", "--set", "use_timestamp=false")
     assert (result.code, "mine exists already" in result.err) == (2, True)
 
 
-def test_run_gives_up_with_a_message_if_every_name_is_claimed(
+def test_run_reports_an_error_if_100_folder_names_are_claimed(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B3
     Path("outputs/taken").mkdir(parents=True)
@@ -313,7 +313,7 @@ def test_checksums_are_computed_without_the_manifest_lock(
     assert len(hashed) == 2
 
 
-def test_a_working_folder_whose_name_is_not_utf8_is_refused_before_anything_is_made(
+def test_working_folder_with_a_non_utf8_name_is_refused(
     wantui: Wantui, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff"))
@@ -342,7 +342,7 @@ def test_run_names_a_deleted_manifest_and_the_state_of_its_videos(
     assert "is not a batch folder: it has neither batch.json" in result.err.splitlines()[-1]
 
 
-def test_a_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
+def test_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
     log = open_log("full disk", Path("/dev/full"))
     (handler,) = log.handlers
     assert isinstance(handler, RotatingFileHandler)
@@ -367,7 +367,7 @@ def test_run_leaves_no_batch_folder_when_queue_disk_is_full(
     assert list(Path("outputs").iterdir()) == []
 
 
-def test_a_log_line_that_names_a_path_that_is_not_utf8_is_written() -> None:
+def test_log_line_with_a_non_utf8_path_is_written_escaped() -> None:
     log = open_log("odd path", Path("odd.log"))
     log.warning("cannot write %s", Path("/data/\udcff"))
     close_log(log)

@@ -42,7 +42,7 @@ def test_user_path_refuses_an_impossible_path(text: str, reason: str) -> None:
         expand_user_path(text)  # B7, C7, R11
 
 
-def test_user_path_refuses_a_circle_of_links(tmp_path: Path) -> None:
+def test_user_path_refuses_circular_links(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UserError, match="loop"):

@@ -35,7 +35,7 @@ def test_video_k_of_every_variation_has_the_same_seed() -> None:
     assert [(v.variation, v.number) for v in batch.videos] == [(i, k) for i in range(3) for k in range(1, 5)]
 
 
-def test_a_recipe_survives_json_and_names_itself_by_its_content() -> None:
+def test_recipe_round_trips_and_its_digest_depends_on_its_fields() -> None:
     recipe = planned('ein "schöner" (Kreis) 圆').videos[0].recipe
     again = Recipe.model_validate_json(recipe.to_json())
     assert again == recipe
@@ -44,7 +44,7 @@ def test_a_recipe_survives_json_and_names_itself_by_its_content() -> None:
         assert recipe.model_copy(update={field: value}).digest != recipe.digest
 
 
-def test_a_recipe_cannot_be_changed_or_extended() -> None:
+def test_recipe_is_immutable_and_refuses_unknown_fields() -> None:
     recipe = planned().videos[0].recipe
     with pytest.raises(ValidationError):
         recipe.seed = 1
@@ -52,7 +52,7 @@ def test_a_recipe_cannot_be_changed_or_extended() -> None:
         Recipe.model_validate({**recipe.model_dump(), "colour": "red"})
 
 
-def test_marks_in_recipes_point_at_their_words() -> None:
+def test_mark_spans_in_recipes_match_their_words() -> None:
     for video in planned("a [tall|] (man) and a (woman)").videos:
         recipe = video.recipe
         assert [recipe.prompt[m.start : m.end] for m in recipe.marks] == ["man", "woman"]
@@ -71,7 +71,7 @@ def test_frame_count_is_rounded_as_in_the_pipeline(asked: int, tiny: WanPipeline
         assert f"will generate {frames}" in batch.warnings[0]
 
 
-def test_duration_and_fps_give_frames_and_frames_win() -> None:
+def test_duration_and_fps_give_frames_unless_frames_is_set() -> None:
     by_duration = ("video_settings.frames=null", "video_settings.fps=16")
     assert planned("a circle", *by_duration, "video_settings.duration=5.0625").videos[0].recipe.frames == 81
     batch = planned("a circle", *by_duration, "video_settings.duration=5")
@@ -88,7 +88,7 @@ def test_duration_and_fps_give_frames_and_frames_win() -> None:
         ("video_settings.width=17", "width: 17 is not a multiple of 16; nearest are 16 or 32"),
     ],
 )
-def test_a_size_that_the_model_would_cut_is_refused_with_the_nearest_valid_ones(setting: str, said: str) -> None:
+def test_invalid_size_is_refused_with_the_nearest_valid_sizes(setting: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         planned("a circle", setting)
 
@@ -114,7 +114,7 @@ def test_video_beyond_the_maximum_length_is_refused() -> None:
         ("nano", 128, 128, 3.0),
     ],
 )
-def test_the_flow_shift_follows_model_and_size_unless_given(model: str, width: int, height: int, shift: float) -> None:
+def test_flow_shift_depends_on_model_and_size_unless_given(model: str, width: int, height: int, shift: float) -> None:
     size = (f"model_settings.model_id={model}", f"video_settings.width={width}", f"video_settings.height={height}")
     assert planned("a", *size).videos[0].recipe.flow_shift == shift
     assert planned("a", *size, "model_settings.flow_shift=7").videos[0].recipe.flow_shift == 7.0
@@ -149,9 +149,7 @@ def test_prompt_over_512_tokens_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fps", "duration", "whole", "frames"), [(25, 4.64, 116, 117), (30, 16.4, 492, 493), (25, 1.16, 29, 29)]
 )
-def test_a_duration_counts_as_the_decimal_number_that_was_written(
-    fps: int, duration: float, whole: int, frames: int
-) -> None:
+def test_duration_is_computed_in_decimal_arithmetic(fps: int, duration: float, whole: int, frames: int) -> None:
     # As floats 25 x 4.64 is 115.99999999999999, of which 113 frames were made.
     by_duration = ("video_settings.frames=null", f"video_settings.fps={fps}", f"video_settings.duration={duration}")
     batch = planned("a circle", *by_duration)
@@ -168,11 +166,11 @@ def test_duration_beside_frames_is_reported_as_ignored() -> None:
     assert planned("a circle", "video_settings.duration=9", "video_settings.frames=null").warnings != (warning,)
 
 
-def test_equal_prompts_are_warned_of() -> None:
+def test_equal_prompts_cause_a_warning() -> None:
     assert planned("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
 
 
-def test_a_seed_that_would_run_out_of_bits_is_refused() -> None:
+def test_seed_beyond_63_bits_is_refused() -> None:
     with pytest.raises(UserError, match="63 bits"):
         planned("a", f"model_settings.seed={2**63 - 1}", "videos_per_variation=2")
 
@@ -200,7 +198,7 @@ def test_unknown_model_is_refused_with_the_known_names(name: str, said: str) -> 
         find_model(name)
 
 
-def test_a_directory_of_another_kind_is_refused() -> None:
+def test_model_directory_of_another_pipeline_is_refused() -> None:
     Path("other").mkdir()
     Path("other/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(UnknownModelError, match="StableDiffusionPipeline, not a WanPipeline"):
@@ -211,9 +209,7 @@ def test_a_directory_of_another_kind_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("part", "other"), [("transformer", "FluxTransformer2DModel"), ("vae", "AutoencoderKL")])
-def test_a_wan_pipeline_with_a_part_of_another_kind_is_refused_by_its_name(
-    part: str, other: str, tiny_models: dict[str, WanModel]
-) -> None:
+def test_wan_pipeline_with_a_foreign_part_is_refused(part: str, other: str, tiny_models: dict[str, WanModel]) -> None:
     shutil.copytree(tiny_models["wan2.1"].location, "other")
     index = json.loads(Path("other/model_index.json").read_text())
     index[part][1] = other
@@ -247,7 +243,7 @@ def test_missing_weights_are_named_for_any_revision() -> None:
         assert any("the weights of wan2.1-1.3b are not on this machine" in text for text in warnings)
 
 
-def test_a_revision_of_a_local_model_is_said_to_have_no_effect() -> None:
+def test_revision_of_a_local_model_causes_a_warning() -> None:
     (warning,) = planned("a circle", "model_settings.revision=stable").warnings
     assert "model_settings.revision: stable has no effect" in warning
     assert planned("a circle").warnings == ()
@@ -262,14 +258,14 @@ def test_setting_without_a_valid_path_is_named(setting: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["revision", "transformer_file"])
-def test_blank_text_is_no_revision_and_no_file(key: str) -> None:
+def test_blank_revision_or_transformer_file_is_refused(key: str) -> None:
     Path("c.yaml").write_text(f'model_settings:\n  model_id: nano\n  {key}: " "\n')
     with pytest.raises(UserError, match=f"c.yaml:3: model_settings.{key}: should not be empty"):
         load_config("c.yaml")
 
 
 @pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a] sits"])
-def test_the_estimate_counts_the_marks_of_each_variation(template: str) -> None:
+def test_disk_estimate_counts_the_marks_of_each_variation(template: str) -> None:
     # All videos had the marks of the first one.
     settings = ("attention_analysis_settings.store_attention=true", "videos_per_variation=2")
     batch = planned(template, *settings)
@@ -284,11 +280,11 @@ def test_the_estimate_counts_the_marks_of_each_variation(template: str) -> None:
 
 
 @pytest.mark.parametrize(("interval", "stored"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (9, [0, 5])])
-def test_the_first_and_the_last_state_are_always_stored(interval: int, stored: list[int]) -> None:
+def test_first_and_last_state_are_always_captured(interval: int, stored: list[int]) -> None:
     assert captured_steps("unipc", 5, interval) == stored
 
 
-def test_the_estimate_of_latents_is_their_exact_size() -> None:
+def test_disk_estimate_of_latents_is_exact() -> None:
     settings: tuple[Any, ...] = ("latent_analysis_settings.store_latents=true", "videos_per_variation=3")
     batch = planned("a [red|blue] circle", *settings)
     states = 20 + 1
@@ -318,7 +314,7 @@ def test_latent_shapes_match_the_pipeline(tiny_models: dict[str, WanModel], tiny
         ("a|b", "|"),
     ],
 )
-def test_syntax_in_a_negative_prompt_is_warned_of(negative: str, shown: str) -> None:
+def test_syntax_in_a_negative_prompt_causes_a_warning(negative: str, shown: str) -> None:
     batch = plan_batch(load_config("nano", [f"prompt_settings.negative_prompt={negative}"]), "a circle")
     assert [one for one in batch.warnings if one.startswith(f"prompt_settings.negative_prompt: '{shown}'")]  # A7
 
@@ -339,8 +335,6 @@ def test_mark_without_effect_causes_a_warning() -> None:
         (["prompt_settings.max_variations=1" + "0" * 30], "[0|1|2|3|4|5|6|7|8|9]" * 20, r"about 10\^20"),
     ],
 )
-def test_more_videos_than_a_batch_can_have_are_refused_before_they_are_planned(
-    overrides: list[str], template: str, number: str
-) -> None:
+def test_too_many_videos_are_refused_before_planning(overrides: list[str], template: str, number: str) -> None:
     with pytest.raises(UserError, match=f"cannot plan {number} videos: a batch has at most 100,000"):
         plan_batch(load_config("nano", overrides), template)  # B7

@@ -179,7 +179,7 @@ JSON_VALUES = {
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "--json" in command], ids=" ".join)
-def test_json_keeps_the_text_that_it_escapes(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
+def test_json_output_preserves_escaped_text(wantui: Wantui, hostile: BatchFolder, command: list[str]) -> None:
     with closing(sqlite3.connect(find_state_directory().directory / "queue.db")) as database:
         database.execute("update video set state = 'running' where id = 2")
         database.commit()
@@ -197,7 +197,7 @@ def test_to_json_escapes_control_characters_and_reads_back() -> None:
     assert "日本語" in to_json(value)
 
 
-def test_a_config_with_control_characters_prints_as_yaml_that_loads_back(wantui: Wantui, hostile: BatchFolder) -> None:
+def test_config_with_control_characters_prints_loadable_yaml(wantui: Wantui, hostile: BatchFolder) -> None:
     Path("again.yaml").write_text(wantui("config", "show", "fine.yaml").out)
     again = load_config("again.yaml").settings.prompt_settings.negative_prompt
     assert again == load_config("fine.yaml").settings.prompt_settings.negative_prompt  # R1
@@ -229,7 +229,7 @@ def test_commands_print_through_one_module() -> None:
             assert name not in ("print", "click.echo", "click.secho", "sys.stdout.write"), f"{path.name}: {name}"  # R1
 
 
-def test_a_caret_stays_below_its_fault_when_the_text_is_escaped(wantui: Wantui) -> None:
+def test_caret_stays_below_its_error_in_escaped_text(wantui: Wantui) -> None:
     result = wantui("preview", "-t", "\x1b\x1b [red|blue")
     line, caret = result.err.splitlines()[-2:]
     assert line[caret.index("^")] == "["  # R1
@@ -263,13 +263,13 @@ def test_closed_stream_ends_a_command_silently(arguments: str, shell: str, code:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("arguments", ["config show", "config schema"])
-def test_output_to_a_full_disk_is_an_error_in_a_sentence(arguments: str) -> None:
+def test_output_to_a_full_disk_is_an_error_message(arguments: str) -> None:
     ended = program(arguments, shell="$W >/dev/full")
     assert (ended.returncode, ended.stderr) == (2, "wantui: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.processes
-def test_a_locale_without_unicode_gets_escapes(tmp_path: Path) -> None:
+def test_ascii_locale_gets_escaped_json(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("batch_name: é日\n")
     ended = program("config show", str(tmp_path / "b.yaml"), "--json", shell="PYTHONIOENCODING=ascii $W")
     assert ended.returncode == 0, ended.stderr
@@ -277,14 +277,14 @@ def test_a_locale_without_unicode_gets_escapes(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_the_queue_database_is_never_a_closed_stream(tmp_path: Path) -> None:
+def test_closed_streams_do_not_corrupt_the_queue_database(tmp_path: Path) -> None:
     program("queue ls", shell="$W <&- >&- 2>&-")
     place = next(Path.cwd().rglob("queue.db"))
     assert Queue(place.parent).batches(-1) == []  # B7
 
 
 @pytest.mark.parametrize("width", [20, 40, 50, 200])
-def test_rows_wider_than_a_terminal_are_broken_between_cells(
+def test_wide_rows_wrap_between_cells(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -341,7 +341,7 @@ LONG = "x" * 5000
     ],
     ids=lambda value: " ".join(word[:20] for word in value),
 )
-def test_errors_shorten_the_arguments_that_they_repeat(wantui: Wantui, arguments: tuple[str, ...]) -> None:
+def test_errors_shorten_long_arguments(wantui: Wantui, arguments: tuple[str, ...]) -> None:
     result = wantui(*arguments)
     assert result.code == 2
     assert 0 < len(result.err) < 2500
@@ -350,7 +350,7 @@ def test_errors_shorten_the_arguments_that_they_repeat(wantui: Wantui, arguments
 @pytest.mark.parametrize(
     "mode", [(), ("--compare", "--by", "1"), ("--groups", "--by", "1"), ("--attention",), ("--csv", "-")]
 )
-def test_analyze_names_a_batch_without_finished_videos(wantui: Wantui, mode: tuple[str, ...]) -> None:
+def test_analyze_refuses_a_batch_without_finished_videos(wantui: Wantui, mode: tuple[str, ...]) -> None:
     folder, _ = create_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
     result = wantui("analyze", folder.root, *mode)
     assert result.code == 2

@@ -65,7 +65,7 @@ def claimed_order(queue: Queue) -> list[str]:
     return names
 
 
-def test_videos_are_claimed_in_the_order_of_batches_and_then_of_numbers(queue: Queue) -> None:
+def test_videos_are_claimed_by_batch_order_then_number(queue: Queue) -> None:
     add(queue, "a", 2)
     add(queue, "b", 1)
     assert claimed_order(queue) == ["a0", "a1", "b0"]
@@ -103,7 +103,7 @@ def test_move_passes_one_unfinished_batch_and_any_ended_ones(queue: Queue, batch
     assert [row.name for row in queue.batches() if row.unfinished] == ["d", "a"]
 
 
-def test_many_workers_at_once_claim_every_video_exactly_once(tmp_path: Path) -> None:
+def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> None:
     add(Queue(tmp_path), "a", 200)
     claimed: list[int] = []
 
@@ -121,7 +121,7 @@ def test_many_workers_at_once_claim_every_video_exactly_once(tmp_path: Path) -> 
     assert sorted(claimed) == list(range(200))
 
 
-def test_a_worker_claims_only_what_its_device_serves(queue: Queue) -> None:
+def test_worker_claims_only_videos_for_its_devices(queue: Queue) -> None:
     add(queue, "a", device="cuda:1")
     add(queue, "b", device="auto")
     assert claim(queue, devices=("auto", "cuda", "cuda:0")).folder.name == "b"
@@ -156,7 +156,7 @@ def test_running_video_receives_requests_at_its_next_step(queue: Queue) -> None:
     assert {video.state for video in queue.videos(batch)} == {"cancelled"}
 
 
-def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
+def test_repeated_cancel_and_retry_have_no_effect(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     queue.done(claim(queue))
     assert queue.cancel(batch) == ([1], 0)
@@ -166,7 +166,7 @@ def test_commands_given_twice_do_no_harm(queue: Queue) -> None:
     assert [video.state for video in queue.videos(batch)] == ["done", "queued"]
 
 
-def test_updates_of_a_lost_claim_are_ignored(queue: Queue) -> None:
+def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
     queue.reclaim("w1", "signal SIGKILL", blame=True)
@@ -184,7 +184,7 @@ def test_updates_of_a_lost_claim_are_ignored(queue: Queue) -> None:
     assert queue.video(new.video).state == "done"
 
 
-def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue) -> None:
+def test_video_that_killed_two_workers_fails_and_the_next_is_claimed(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     for expected in ("interrupted", "failed"):
         assert claim(queue).number == 0
@@ -194,7 +194,7 @@ def test_a_video_that_killed_two_workers_fails_and_the_next_is_made(queue: Queue
     assert claim(queue).number == 1
 
 
-def test_of_two_videos_of_a_dead_worker_only_the_one_begun_last_is_blamed(queue: Queue) -> None:
+def test_only_the_last_started_video_of_a_dead_worker_is_blamed(queue: Queue) -> None:
     add(queue, "kiss", 3)
     for expected in ("interrupted", "failed"):
         ending, made = claim(queue), claim(queue)
@@ -202,9 +202,7 @@ def test_of_two_videos_of_a_dead_worker_only_the_one_begun_last_is_blamed(queue:
         assert taken == {ending.video: "interrupted", made.video: expected}
 
 
-def test_the_video_begun_last_is_blamed_though_the_clock_was_set_back(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_started_video_is_blamed_despite_a_clock_change(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     add(queue, "kiss", 2)
     ending = claim(queue)
     monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -221,7 +219,7 @@ def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queu
     assert (queue.videos(batch)[0].state, queue.videos(batch)[0].worker_crashes) == ("interrupted", 0)
 
 
-def test_after_a_crash_the_queue_is_held_until_a_user_resumes_it(queue: Queue) -> None:
+def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     claim(queue)
     assert queue.recover() == 1
@@ -234,7 +232,7 @@ def test_after_a_crash_the_queue_is_held_until_a_user_resumes_it(queue: Queue) -
     assert [video.state for video in queue.videos(batch)] == ["running", "queued"]
 
 
-def test_followers_get_every_event_once_and_in_order_from_where_they_left_off(tmp_path: Path) -> None:
+def test_followers_read_every_event_once_in_order(tmp_path: Path) -> None:
     queue, follower = Queue(tmp_path), Queue(tmp_path)
     batch, _ = add(queue, "a"), add(queue, "b")
     before = follower.version()
@@ -250,7 +248,7 @@ def test_followers_get_every_event_once_and_in_order_from_where_they_left_off(tm
     assert follower.events(rest[-1].seq, batch) == []
 
 
-def test_a_batch_whose_video_runs_cannot_be_removed(queue: Queue) -> None:
+def test_batch_with_a_running_video_cannot_be_removed(queue: Queue) -> None:
     batch = add(queue, "a")
     running = claim(queue)
     with pytest.raises(Exception, match="Cancel it: wantui queue cancel"):
@@ -260,7 +258,7 @@ def test_a_batch_whose_video_runs_cannot_be_removed(queue: Queue) -> None:
     assert queue.batches() == []
 
 
-def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue: Queue, tmp_path: Path) -> None:
+def test_batch_is_found_by_number_name_or_path_and_similar_names_are_suggested(queue: Queue, tmp_path: Path) -> None:
     with pytest.raises(UnknownBatchError, match="the queue is empty"):
         queue.find_batch("1")
     batch = queue.add(tmp_path / "kiss_20261124", "auto", videos(1))
@@ -271,7 +269,7 @@ def test_a_batch_is_found_by_number_name_and_path_and_the_nearest_is_named(queue
             queue.find_batch(word)
 
 
-def test_every_older_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
+def test_every_earlier_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
     for version in range(1, len(load_migrations())):
         path = tmp_path / str(version) / DATABASE_FILE
         path.parent.mkdir()
@@ -287,7 +285,7 @@ def test_every_older_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
         assert claim(queue).number == 2
 
 
-def test_events_of_schema_4_become_typed_under_slugs(tmp_path: Path) -> None:
+def test_schema_4_events_are_migrated_to_typed_payloads(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-4.sql").read_text())
     queue = Queue(tmp_path)
@@ -315,7 +313,7 @@ def test_straightness_in_schema_5_events_is_renamed(tmp_path: Path) -> None:
     assert (recipe.format, recipe.speed) == (2, "cached")
 
 
-def test_an_event_of_a_later_version_is_kept_as_it_is(queue: Queue) -> None:
+def test_unknown_event_of_a_later_version_is_preserved(queue: Queue) -> None:
     add(queue, "a")
     queue.db.execute("INSERT INTO event (time, kind, data) VALUES (1.0, 'warped', '{\"factor\": 9}')")
     last = queue.events(0)[-1]
@@ -323,7 +321,7 @@ def test_an_event_of_a_later_version_is_kept_as_it_is(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("kind", PAYLOAD_TYPES)
-def test_every_event_is_read_back_as_it_was_emitted_and_is_documented(queue: Queue, kind: str) -> None:
+def test_every_event_round_trips_and_is_documented(queue: Queue, kind: str) -> None:
     payload = PAYLOAD_TYPES[kind]()
     queue.emit(payload)
     assert queue.events(0)[-1].payload == payload
@@ -334,7 +332,7 @@ def test_every_event_is_read_back_as_it_was_emitted_and_is_documented(queue: Que
         assert f"`{name}`" in section, f"{kind}.{name} is not in docs/events.md"
 
 
-def test_plans_that_were_stored_as_an_index_become_slugs(tmp_path: Path) -> None:
+def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
     queue = Queue(tmp_path)
@@ -355,7 +353,7 @@ def test_queued_videos_skip_a_failed_plan_and_never_return_to_an_earlier_one(que
     assert claim(queue).plan == "offload"
 
 
-def test_numbers_of_videos_count_from_1_in_json_and_events(queue: Queue) -> None:  # A13
+def test_video_numbers_count_from_1_in_json_and_events(queue: Queue) -> None:  # A13
     batch = add(queue, "a", 2)
     assert [video.as_json()["number"] for video in queue.videos(batch)] == [1, 2]
     first = claim(queue)
@@ -438,7 +436,7 @@ def test_durations_ignore_clock_changes(queue: Queue, monkeypatch: pytest.Monkey
     assert queue.videos(batch)[1].seconds is None
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_database_of_a_newer_version_is_refused_and_unchanged(tmp_path: Path) -> None:
     Queue(tmp_path).close()
     with sqlite3.connect(tmp_path / DATABASE_FILE) as newer:
         newer.execute("PRAGMA user_version = 99")
@@ -459,7 +457,7 @@ def test_damaged_database_is_quarantined_and_reported(tmp_path: Path) -> None:
     assert aside[0].read_bytes().startswith(b"this was a queue once")
 
 
-def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
+def test_internal_database_damage_is_detected_on_engine_start(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     add(queue, "a", 2000)
     queue.close()
@@ -474,7 +472,7 @@ def test_damage_inside_is_found_when_an_engine_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_many_processes_may_open_a_new_queue_at_once(tmp_path: Path) -> None:
+def test_many_processes_can_open_a_new_queue_concurrently(tmp_path: Path) -> None:
     code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).last_seq()"
     openers = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(8)]
     errors = [opener.communicate()[1].decode() for opener in openers]
@@ -497,7 +495,7 @@ def test_requeued_batch_uses_the_new_recipes(queue: Queue) -> None:
     assert (found.recipe, found.title) == ("new", "blue")
 
 
-def test_the_state_directory_is_the_users_alone_and_named_after_the_machine(tmp_path: Path) -> None:
+def test_state_directory_is_private_to_the_user(tmp_path: Path) -> None:
     found = find_state_directory()
     assert found.directory.parent == tmp_path / "state" / "wantui"
     assert found.directory.stat().st_mode & 0o777 == 0o700
@@ -506,7 +504,7 @@ def test_the_state_directory_is_the_users_alone_and_named_after_the_machine(tmp_
     assert (found.directory / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_on_a_network_file_system_the_queue_goes_to_a_local_disk_and_says_so(
+def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
@@ -518,7 +516,7 @@ def test_on_a_network_file_system_the_queue_goes_to_a_local_disk_and_says_so(
     assert "network file system (nfs4)" in found.note
 
 
-def test_the_file_system_of_a_path_is_that_of_its_nearest_mount() -> None:
+def test_file_system_type_is_that_of_the_nearest_mount() -> None:
     assert file_system_type(Path("/proc/self/fd/not-there")) == "proc"
 
 
@@ -545,7 +543,7 @@ def test_state_path_that_is_not_a_directory_is_an_error_message(tmp_path: Path) 
     assert "Traceback" not in ended.stderr
 
 
-def test_errors_that_name_a_path_that_is_not_utf8_are_stored(queue: Queue) -> None:
+def test_errors_with_non_utf8_paths_are_stored_escaped(queue: Queue) -> None:
     error, stored = "cannot read a\udcff", "cannot read a\\udcff"
     add(queue, "a", 2)
     add(queue, "b", 1)
@@ -609,7 +607,7 @@ def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatc
     assert len(opened) >= len(commands) - 3
 
 
-def test_database_of_a_newer_schema_is_not_written_by_a_connection_from_before(queue: Queue) -> None:
+def test_open_connection_does_not_write_a_database_of_a_newer_schema(queue: Queue) -> None:
     batch = add(queue, "kiss", 2)
     with closing(sqlite3.connect(queue.path)) as newer:
         newer.execute("PRAGMA user_version = 999")

@@ -142,7 +142,7 @@ def test_inaccessible_state_directory_is_not_treated_as_deleted(
         os.close(lock)
 
 
-def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside(tmp_path: Path) -> None:  # R8
+def test_queue_overwritten_with_garbage_is_detected_and_quarantined(tmp_path: Path) -> None:  # R8
     queue, other = Queue(tmp_path), Queue(tmp_path)
     for number in range(300):
         queue.add(Path(f"/outputs/{number}"), "auto", [NewVideo(0, "red" * 100, "{}", 20)])
@@ -162,7 +162,7 @@ def test_a_queue_overwritten_with_garbage_without_its_log_is_known_and_put_aside
 
 
 @pytest.mark.parametrize("word", ["99", "9" * 5000, "\u0663", "a\0b", "x" * 300, "~nobody/x", "", " ", "cat", "1:2"])
-def test_missing_batch_is_an_error_without_a_guess(wantui: Wantui, word: str) -> None:  # C8
+def test_unknown_batch_error_suggests_no_dissimilar_name(wantui: Wantui, word: str) -> None:  # C8
     queue = Queue(find_state_directory().directory)
     for name in "abde":
         queue.add(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
@@ -174,7 +174,7 @@ def test_missing_batch_is_an_error_without_a_guess(wantui: Wantui, word: str) ->
         assert "It has 1 to 2, 4: wantui queue ls --all" in result.err
 
 
-def test_held_paused_or_finished_batch_waits_for_nothing(tmp_path: Path) -> None:  # C11
+def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) -> None:  # C11
     queue = Queue(tmp_path)
     first, second = (
         queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"
@@ -196,9 +196,7 @@ def test_held_paused_or_finished_batch_waits_for_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("torch_not_imported")
-def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
-    wantui: Wantui, small: list[str]
-) -> None:  # C7
+def test_doctor_and_detached_run_report_a_held_queue(wantui: Wantui, small: list[str]) -> None:  # C7
     queue = Queue(find_state_directory().directory)
     queue.hold("paused", "it was paused")
     result = wantui("run", "--detach", "-t", "a star", *small)
@@ -218,9 +216,7 @@ def test_a_queue_on_hold_is_named_by_doctor_and_by_a_client_that_detaches(
         "UPDATE batch SET folder = x'ff00'",
     ],
 )
-def test_values_of_a_wrong_type_are_a_sentence_and_put_aside_by_the_engine(
-    wantui: Wantui, statement: str
-) -> None:  # R8
+def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: Wantui, statement: str) -> None:  # R8
     place = find_state_directory()
     with Queue(place.directory) as queue:
         queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])

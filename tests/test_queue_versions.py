@@ -66,7 +66,7 @@ def schema(directory: Path) -> int:
 
 
 @pytest.mark.processes
-def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
+def test_commands_do_not_migrate_the_queue_of_a_running_earlier_engine(
     directory: Path, start_engine: StartEngine, wantui: Wantui
 ) -> None:
     engine = start_engine(ANNOUNCED)
@@ -82,7 +82,7 @@ def test_no_command_changes_the_queue_under_an_engine_of_an_earlier_version(
 
 
 @pytest.mark.processes
-def test_an_engine_that_starts_is_waited_for_and_may_migrate_the_queue_itself(
+def test_starting_engine_is_waited_for_and_can_migrate_the_queue(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_engine("{}")
@@ -112,7 +112,7 @@ def test_engine_without_a_version_is_waited_for_with_a_timeout(
         Queue(directory)
 
 
-def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
+def test_engine_migrates_the_queue(directory: Path) -> None:
     lock = acquire_engine_lock(directory)
     assert lock is not None
     Queue(directory).close()
@@ -122,7 +122,7 @@ def test_the_engine_itself_migrates_the_queue(directory: Path) -> None:
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("torch_not_imported")
-def test_doctor_checks_a_queue_of_an_earlier_version_and_leaves_it_so(
+def test_doctor_checks_a_queue_of_an_earlier_version_without_changing_it(
     directory: Path, start_engine: StartEngine, wantui: Wantui
 ) -> None:
     before = (directory / DATABASE_FILE).read_bytes()

@@ -80,7 +80,7 @@ def changed(**changes: object) -> dict[str, Any]:
     return document | changes
 
 
-def test_a_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
+def test_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
     recipe = parse_recipe(OLD)
     written = changed(format=2, speed="fused")
     written["capture"]["attention"]["per_token"] = written["capture"]["attention"].pop("pieces")
@@ -116,7 +116,7 @@ def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
         ({"format": 3}, "it has format 3; this version reads formats 1 and 2"),
     ],
 )
-def test_a_recipe_in_the_spelling_of_another_format_is_refused(changes: dict[str, Any], reason: str) -> None:
+def test_recipe_with_names_of_another_format_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
         parse_recipe(changed(**changes))
 
@@ -156,7 +156,7 @@ def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object
         ({"frames": 10}, r"cannot make a video of 10 frames: the model makes 4k \+ 1"),
     ],
 )
-def test_a_size_that_the_model_would_cut_is_refused(
+def test_size_that_the_model_would_round_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], changes: dict[str, object], said: str
 ) -> None:
     with pytest.raises(SizeError, match=said):
@@ -165,7 +165,7 @@ def test_a_size_that_the_model_would_cut_is_refused(
 
 # R12
 @pytest.mark.parametrize("plan", ["resident", "encode-first"])
-def test_rerun_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: str) -> None:
+def test_rerun_without_fetch_downloads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: str) -> None:
     def fetched(*_: object) -> Path:
         raise AssertionError("the hub was asked")
 
@@ -196,7 +196,7 @@ def test_pipe_as_a_transformer_file_does_not_block(wantui: Wantui, tmp_path: Pat
         load_pipeline_for(recipe, "cpu", RESIDENT)
 
 
-def test_every_sampler_has_a_schedule_and_a_scheduler_that_agree() -> None:
+def test_schedules_of_all_samplers_match_their_schedulers() -> None:
     assert set(SCHEDULES) == set(SAMPLERS) == set(get_args(SamplerName))
     for sampler in get_args(SamplerName):
         scheduler = build_scheduler(sampler, 5.0)
@@ -219,12 +219,12 @@ def test_unknown_weights_are_refused(tiny: WanPipeline) -> None:
         narrow.quantize(tiny.transformer, "int4")  # type: ignore[arg-type]
 
 
-def test_a_recipe_without_other_captures_has_the_json_of_format_1() -> None:
+def test_recipe_json_contains_no_unused_captures() -> None:
     capture = json.loads(recipe_for(NANO).to_json())["capture"]
     assert set(capture) == {"geometry", "latents", "interval", "dtype", "compress", "predicted_clean", "attention"}
 
 
-def test_a_capture_that_this_version_does_not_have_is_refused_by_name() -> None:
+def test_unknown_capture_is_refused_by_name() -> None:
     value = recipe_for(NANO).model_dump(mode="json")
     value["capture"]["more"] = {"heat": {}}
     with pytest.raises(ValueError, match="no capture 'heat'"):

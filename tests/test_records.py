@@ -34,5 +34,5 @@ def test_csv_escapes_formulas_and_keeps_numbers(cell: str, expected: str, tmp_pa
         assert list(csv.reader(file)) == [[expected, "next"]]  # R13
 
 
-def test_csv_ends_its_lines_as_asked() -> None:
+def test_csv_lines_end_with_a_newline() -> None:
     assert format_csv([["a", "b"], ["1", "x,y"]]) == 'a,b\n1,"x,y"\n'

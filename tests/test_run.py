@@ -37,7 +37,7 @@ from wantui.worker.pipelines import load_pipeline_for
 pytestmark = pytest.mark.torch
 
 
-def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list[str]) -> None:
+def test_run_generates_every_video_and_prints_the_folder(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--batch-name", "my batch", *small)
     assert result.code == 0
     folder = batch(result)
@@ -70,7 +70,7 @@ def test_run_makes_every_video_and_prints_the_folder(wantui: Wantui, small: list
     assert "4 of 4 videos done" in result.err
 
 
-def test_the_same_command_makes_the_same_latents(wantui: Wantui, small: list[str]) -> None:
+def test_repeated_run_generates_equal_latents(wantui: Wantui, small: list[str]) -> None:
     first, second = (
         read_manifest(batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))) for _ in range(2)
     )
@@ -78,7 +78,7 @@ def test_the_same_command_makes_the_same_latents(wantui: Wantui, small: list[str
     assert len({v.latents_sha256 for v in first.videos}) == 2
 
 
-def test_store_latents_writes_every_state_and_changes_nothing(wantui: Wantui, small: list[str]) -> None:
+def test_store_latents_writes_every_state_without_changing_the_video(wantui: Wantui, small: list[str]) -> None:
     plain = read_manifest(batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)))
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small))
     video = read_manifest(folder).videos[0]
@@ -91,7 +91,7 @@ def test_store_latents_writes_every_state_and_changes_nothing(wantui: Wantui, sm
     assert np.allclose(group["gram"][:], flat @ flat.T, rtol=1e-12)
 
 
-def test_resume_makes_only_what_is_missing(wantui: Wantui, small: list[str]) -> None:
+def test_resume_generates_only_missing_videos(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, *small))
     before = {video.id: video.latents_sha256 for video in read_manifest(folder).videos}
     kept = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*.mp4")}
@@ -127,7 +127,7 @@ def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, s
     assert row.counts == {"done": 3}
 
 
-def test_ctrl_c_before_a_new_batch_is_queued_names_its_folder_and_how_to_queue_it(
+def test_ctrl_c_before_queueing_says_how_to_queue_the_folder(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def locked(*_: object) -> int:
@@ -142,7 +142,7 @@ def test_ctrl_c_before_a_new_batch_is_queued_names_its_folder_and_how_to_queue_i
     assert wantui("run", "--resume", root).code == 0
 
 
-def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: Wantui, small: list[str]) -> None:
+def test_resume_accepts_equal_options_and_refuses_others(wantui: Wantui, small: list[str]) -> None:
     options = ["--videos-per-variation", 1, *small]
     folder = batch(wantui("run", "-t", TEMPLATE, *options))
     before = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()}
@@ -156,7 +156,7 @@ def test_resume_takes_the_same_template_and_options_and_refuses_others(wantui: W
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
 
 
-def test_resume_with_options_says_that_the_stored_settings_are_missing(wantui: Wantui, small: list[str]) -> None:
+def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
     folder.config.unlink()
     assert wantui("run", "--resume", folder.root).code == 0
@@ -190,7 +190,7 @@ def test_resume_refuses_weights_that_have_changed(
     ],
     ids=repr,
 )
-def test_a_failed_video_does_not_stop_the_batch(
+def test_failed_video_does_not_stop_the_batch(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class Failing(ClipWriter):
@@ -214,7 +214,7 @@ def test_a_failed_video_does_not_stop_the_batch(
     assert wantui("run", "--resume", folder.root).code == 0
 
 
-def test_nan_in_the_latents_fails_the_video_by_step(
+def test_nan_in_latents_fails_the_video_naming_the_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = load_pipeline_for
@@ -294,7 +294,7 @@ def test_interrupted_decoding_leaves_no_partial_files_and_is_repeated(
     assert not list(Path("outputs").rglob("*.checkpoint"))
 
 
-def test_a_folder_of_another_batch_is_not_written_into(wantui: Wantui, small: list[str]) -> None:
+def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]) -> None:
     options = ["--videos-per-variation", 1, "--set", "use_timestamp=false", *small]
     other = batch(wantui("run", "-t", "a ring", "--batch-name", "other", *options))
     with only_queued():
@@ -328,13 +328,13 @@ def test_batch_log_covers_every_video_to_its_end(wantui: Wantui, small: list[str
     assert [sum(f"seed {seed} done in" in line for line in lines) for seed in (42, 43, 44)] == [1, 1, 1]
 
 
-def test_without_a_template_run_says_what_to_give(wantui: Wantui) -> None:
+def test_run_without_a_template_is_an_error_message(wantui: Wantui) -> None:
     result = wantui("run")
     assert result.code == 2
     assert "--template is missing" in result.err
 
 
-def test_missing_weights_without_a_network_say_what_to_do(wantui: Wantui) -> None:
+def test_missing_weights_offline_are_an_error_message(wantui: Wantui) -> None:
     result = wantui("run", "-c", "default", "-t", "a cat", "--videos-per-variation", 1)
     assert result.code == 2
     assert "Wan-AI/Wan2.1-T2V-1.3B-Diffusers are not all on this machine" in result.err
@@ -425,7 +425,7 @@ def test_video_that_does_not_fit_uses_the_next_plan(
     assert video.latents_sha256 == plain.videos[0].latents_sha256
 
 
-def test_a_video_that_no_plan_fits_fails_with_the_numbers(
+def test_video_that_fits_no_plan_fails_with_the_memory_error(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(*arguments: Any) -> Any:
@@ -438,7 +438,7 @@ def test_a_video_that_no_plan_fits_fails_with_the_numbers(
     assert not list(batch(result).root.rglob("*.checkpoint"))
 
 
-def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(wantui: Wantui, small: list[str]) -> None:
+def test_config_changed_after_queueing_has_no_effect(wantui: Wantui, small: list[str]) -> None:
     Path("mine.yaml").write_text("model_settings: {steps: 2}\nvideos_per_variation: 1\n")
 
     options = [word for word in small if word != "model_settings.steps=3"]
@@ -452,7 +452,7 @@ def test_a_config_that_is_changed_while_its_batch_is_queued_changes_nothing(want
     assert recipe.steps == 2
 
 
-def test_a_batch_whose_model_cannot_be_loaded_is_failed_in_its_folder_too(
+def test_model_loading_failure_is_recorded_in_the_manifest(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -469,9 +469,7 @@ def test_a_batch_whose_model_cannot_be_loaded_is_failed_in_its_folder_too(
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("done", None)}
 
 
-def test_an_output_folder_that_vanished_fails_its_videos_and_the_queue_goes_on(
-    wantui: Wantui, small: list[str]
-) -> None:
+def test_deleted_output_folder_fails_its_videos_and_the_queue_continues(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         lost = batch(wantui("run", "-t", "a star", "--batch-name", "lost", "--detach", *small))
     shutil.rmtree(lost.root)
@@ -491,7 +489,7 @@ def test_resume_uses_the_newly_given_device(wantui: Wantui, small: list[str]) ->
     assert folder.clip(0, 1).exists()
 
 
-def test_missing_gpu_gives_exit_code_3(wantui: Wantui, small: list[str]) -> None:
+def test_missing_gpu_exits_with_code_3(wantui: Wantui, small: list[str]) -> None:
     result = wantui("run", "-t", "a star", *small, "--set", "model_settings.device=cuda:7")
     assert result.code == 3
     assert "cuda:7: this machine has no such device" in result.err
@@ -535,7 +533,7 @@ def test_preview_run_and_worker_require_the_same_disk_space(
     assert wantui("run", "--resume", folder.root).code == 0
 
 
-def test_ctrl_c_while_the_engine_starts_leaves_the_batch_on_the_queue_and_says_how_to_come_back(
+def test_ctrl_c_during_engine_start_leaves_the_batch_queued_and_names_watch(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:

@@ -72,7 +72,7 @@ def test_share_that_is_not_k_of_n_is_refused(text: str) -> None:
         Shard.read(text)
 
 
-def test_an_engine_makes_a_share_of_a_batch_and_leaves_the_others(folder: BatchFolder, tmp_path: Path) -> None:
+def test_engine_with_a_share_generates_only_its_videos(folder: BatchFolder, tmp_path: Path) -> None:
     code, _, err = Machine(tmp_path).call("engine", "run", "--drain", "--batch", folder.root, "--share", "2/6")
     assert code == 0, err
     assert f"queued 1 missing video of {folder.root}, share 2/6" in err
@@ -135,13 +135,15 @@ def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wan
     ("arguments", "said"),
     [(["--time", "soon"], "not a time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
 )
-def test_wrong_options_are_named(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
+def test_invalid_slurm_options_are_reported(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
     found = wantui("slurm", "-t", "a circle", *arguments)
     assert found.code == 2
     assert said in found.err
 
 
-def test_without_slurm_nothing_is_written(wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_command_without_slurm_writes_nothing(
+    wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     said = wantui("slurm", "-t", "a circle", "--output-dir", str(tmp_path / "o"))
     assert said.code == 3
@@ -163,7 +165,7 @@ def test_job_generates_its_share_and_reports_failures(folder: BatchFolder, monke
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "CANCELLED", "PENDING", ""])
-def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
+def test_preempted_job_is_requeued_only_if_slurm_still_runs_it(
     cluster: Path, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     (cluster / "squeue.txt").write_text(state)
@@ -187,7 +189,7 @@ def test_a_preempted_job_is_put_back_unless_it_was_cancelled_or_is_back_already(
     assert bool(put_back) == (state == "RUNNING")
 
 
-def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
     monkeypatch.setattr("wantui.batches.slurm.file_system_type", lambda path: kinds.get(str(path), "nfs4"))
     assert str(_find_local_folder()) == "/var/tmp"
@@ -196,7 +198,7 @@ def test_a_job_has_its_queue_on_a_local_disk(monkeypatch: pytest.MonkeyPatch) ->
         _find_local_folder()
 
 
-def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
+def test_slurm_job_near_its_limit_stops_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
     job = DrainShare(folder.root, Shard(1, 6))
     job.engine = job._start(tmp_path)
     checkpoint = folder.checkpoint(0, 1)
@@ -216,7 +218,7 @@ def test_a_job_near_its_limit_closes_its_video_at_a_checkpoint(folder: BatchFold
     ("text", "minutes"),
     [("90", 90), ("2:30:00", 150), ("1-12:00:00", 2160), ("5:30", 6), ("0:00:01", 1), ("2-0", 2880)],
 )
-def test_time_limits_are_read_as_sbatch_reads_them(text: str, minutes: int) -> None:
+def test_time_limits_are_parsed_as_in_sbatch(text: str, minutes: int) -> None:
     assert parse_time_limit(text) == minutes
 
 
@@ -247,7 +249,7 @@ def test_missing_videos_are_split_over_at_most_the_given_jobs(
     assert [0 < len(one) <= largest for one in dealt] == [True] * len(shares)
 
 
-def test_a_folder_whose_file_system_has_no_locks_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_lock_support_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert can_lock_files(tmp_path)
 
     def refuse(*_: object) -> None:
@@ -261,7 +263,7 @@ HOSTILE = ["evil\ntouch pwned\n#", "a\rb", "a\x1b[2Jb", "50%j", "x%%y", "back\\s
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_path_that_would_change_the_script_is_refused_before_anything_is_written(
+def test_path_that_would_change_the_sbatch_script_is_refused(
     cluster: Path, wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     here = tmp_path / name
@@ -276,7 +278,7 @@ def test_a_path_that_would_change_the_script_is_refused_before_anything_is_writt
     assert not (cluster / "submitted.sh").exists()
 
 
-def test_a_batch_in_a_path_that_would_change_the_script_is_not_submitted(
+def test_batch_in_a_path_that_would_change_the_sbatch_script_is_refused(
     cluster: Path, folder: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in HOSTILE:
@@ -303,7 +305,7 @@ def test_a_batch_in_a_path_that_would_change_the_script_is_not_submitted(
         ("--sbatch", "=x"),
     ],
 )
-def test_an_option_that_would_add_a_line_to_the_script_is_refused(
+def test_option_that_would_change_the_sbatch_script_is_refused(
     cluster: Path, wantui: Wantui, option: str, value: str
 ) -> None:
     result = wantui("slurm", "-t", "a circle", option, value)
@@ -312,7 +314,7 @@ def test_an_option_that_would_add_a_line_to_the_script_is_refused(
     assert list(Path().iterdir()) == []
 
 
-def test_a_path_with_spaces_and_quotes_is_one_word_of_the_script(
+def test_path_with_spaces_and_quotes_is_quoted_in_the_sbatch_script(
     cluster: Path, folder: BatchFolder, tmp_path: Path
 ) -> None:
     other = tmp_path / """it's "a" $HOME `x`"""
