@@ -306,9 +306,14 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
         raise _write_error(folder, error) from None
     for _ in range(MAX_NAME_ATTEMPTS):
         folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        is_missing = not os.path.lexists(folder.root)
         try:
             folder.root.mkdir(mode=mode)
             is_new = True
+        except KeyboardInterrupt:  # it may come after the folder is created
+            if is_missing:
+                _remove_empty_folders([folder.root])
+            raise
         except FileExistsError:
             if now is not None:  # another run took the name in the same second
                 continue
@@ -321,9 +326,13 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
         except FileExistsError:
             if now is None:
                 raise _taken_folder_error(folder) from None
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             if is_new:
+                with suppress(OSError):
+                    remove(folder.root / MANIFEST_LOCK)
                 _remove_empty_folders([folder.root])
+            if isinstance(error, KeyboardInterrupt):
+                raise
             raise _write_error(folder, error) from None
     raise UserError(
         f"cannot create a batch folder in {output_dir}: {MAX_NAME_ATTEMPTS} names in a row were taken by other runs"

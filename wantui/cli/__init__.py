@@ -15,6 +15,7 @@ import click
 
 from wantui import __version__
 from wantui.cli.output import echo
+from wantui.cli.signals import TerminatedError, raise_on_termination
 from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output_may_close, prepare_streams
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_for_torch()
     sys.excepthook = _print_traceback
     code: int | None = None
-    with discard_on_closed_pipe():
+    with raise_on_termination(), discard_on_closed_pipe():
         code = _run_command(arguments)
     if code is not None:
         sys.exit(code)
@@ -114,8 +115,10 @@ def _run_command(arguments: list[str] | None) -> int | None:
         return _report_error(f"wantui: {error}", error.exit_code, argv)
     except click.ClickException as error:
         return _report_error(_usage_lines(error) + f"Error: {error.format_message()}", error.exit_code, argv)
-    except (click.Abort, KeyboardInterrupt):
-        return _report_error("wantui: interrupted", 130, argv)
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
+        ended = f"ended by {cause}" if isinstance(cause, TerminatedError) else "interrupted"
+        return _report_error(f"wantui: {ended}", 130, argv)
     except click.exceptions.Exit as end:
         return end.exit_code
     except UnicodeEncodeError as error:

@@ -63,20 +63,40 @@ def command(
     queue = open_queue_for_command(state_dir)
     if find_engine(state_dir.directory) is None:
         logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
-    if resume is not None:
-        folder, manifest, device = open_batch(resume, text, config, options)
-        refuse_unwritable(folder)
-        check_device(state_dir, device)
-    else:
-        assert text is not None
-        batch = plan_from_options(config, text, **options)
-        device = batch.config.settings.model_settings.device
-        check_device(state_dir, device)
-        show_warnings(batch.warnings)
-        folder, manifest = create_batch(batch)
-        if config is None:
-            echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
-    _queue_and_follow(queue, folder, manifest, device, logs, detach, as_json, new=resume is None)
+    folder: BatchFolder | None = None
+    try:  # another process may lock the queue for a while: Ctrl-C must work here too
+        if resume is not None:
+            folder, manifest, device = open_batch(resume, text, config, options)
+            refuse_unwritable(folder)
+            check_device(state_dir, device)
+        else:
+            assert text is not None
+            batch = plan_from_options(config, text, **options)
+            device = batch.config.settings.model_settings.device
+            check_device(state_dir, device)
+            show_warnings(batch.warnings)
+            if config is None:
+                echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
+            folder, manifest = create_batch(batch)
+        seq = queue.last_seq()
+        id_, missing = _enqueue(queue, folder, manifest, device, new=resume is None)
+        _follow_queued(queue, folder, manifest, id_, missing, seq, logs, detach, as_json, new=resume is None)
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        _report_interrupted(queue, folder.root.resolve())
+
+
+def _report_interrupted(queue: "Queue", root: Path) -> NoReturn:
+    """Report whether the batch in a folder is on the queue, and how to continue; exit with code 130."""
+    from wantui.cli.follow import report_detached, shown_path
+
+    queued = next((row for row in queue.batches(-1) if row.folder == root and row.unfinished), None)
+    if queued is not None:  # the interrupt came just after the batch was queued
+        report_detached(queue, queued.id)
+    shown = shown_path(root)
+    echo(f"interrupted: {shown} is not on the queue. Queue it: wantui run --resume {shown}", err=True)
+    sys.exit(130)
 
 
 def open_batch(
@@ -142,40 +162,42 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
                 )
 
 
-def _queue_and_follow(
+def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, new: bool) -> tuple[int, int]:
+    """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos."""
+    from wantui.batches.batch_cost import warn_if_slow_on_cpu
+    from wantui.batches.enqueue import enqueue_batch, find_missing_videos, may_use_gpu
+    from wantui.queue.state_dir import StateDirectory
+
+    missing = [video for _, video in find_missing_videos(folder, manifest)]
+    if missing and not may_use_gpu(StateDirectory(queue.path.parent), device):
+        show_warnings(tuple(filter(None, [warn_if_slow_on_cpu(missing[0].recipe, len(missing))])))
+    return enqueue_batch(queue, folder, manifest, device, new)
+
+
+def _follow_queued(
     queue: "Queue",
     folder: "BatchFolder",
     manifest: "Manifest",
-    device: str,
+    id_: int,
+    missing: int,
+    seq: int,
     logs: Path | None,
     detach: bool,
     as_json: bool,
     new: bool,
 ) -> NoReturn:
-    from wantui.batches.batch_cost import warn_if_slow_on_cpu
-    from wantui.batches.enqueue import enqueue_batch, find_missing_videos, may_use_gpu, remove_claimed_files
+    from wantui.batches.enqueue import remove_claimed_files
     from wantui.cli.follow import follow, report_detached, report_end, shown_path
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
     root = folder.root.resolve()
-    try:  # another process may lock the queue for a while: Ctrl-C must work here too
-        seq = queue.last_seq()
-        missing_entries = [video for _, video in find_missing_videos(folder, manifest)]
-        if missing_entries and not may_use_gpu(StateDirectory(queue.path.parent), device):
-            show_warnings(tuple(filter(None, [warn_if_slow_on_cpu(missing_entries[0].recipe, len(missing_entries))])))
-        id_, missing = enqueue_batch(queue, folder, manifest, device, new)
+    try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
         batch = queue.batch(id_)
         assert batch is not None
         echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
-    except KeyboardInterrupt:
-        shown = shown_path(root)
-        echo(f"interrupted: {shown} is not on the queue. Queue it: wantui run --resume {shown}", err=True)
-        sys.exit(130)
-    try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
-        row = queue.batch(id_)
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
-        if missing or (row is not None and row.unfinished):
+        if missing or batch.unfinished:
             engine, started = ensure_engine(StateDirectory(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:

@@ -1,0 +1,73 @@
+"""Signals that end a command: its unfinished files are removed, and its exit status shows the signal."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wantui.cli.signals import raise_on_termination
+
+pytestmark = pytest.mark.processes
+
+SEND_SIGNAL = """
+import os, sys
+from pathlib import Path
+
+number, event, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+sent = False
+
+def hook(kind, arguments):
+    global sent
+    if not sent and kind == event and name in str(arguments[0]):
+        sent = True
+        os.kill(os.getpid(), number)
+
+from wantui.cli import main
+sys.addaudithook(hook)
+main(sys.argv[4:])
+"""
+"""Program that runs a command, and sends a signal to itself at an audit event whose first argument contains a name."""
+
+RUN = ["run", "--detach", "-c", "nano", "-t", "a circle", "--set", "use_timestamp=false", "--set", "batch_name=new"]
+
+
+def run_until(number: int, event: str, name: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", SEND_SIGNAL, str(number), event, name, *RUN]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ("os.mkdir", "outputs/new"),
+        ("open", "outputs/new/.lock"),
+        ("open", "prompt_template.txt.partial"),
+        ("os.rename", "batch.json.partial"),
+    ],
+)
+def test_run_ended_by_a_signal_while_it_creates_a_batch_leaves_no_folder(number: int, event: str, name: str) -> None:
+    result = run_until(number, event, name)
+    assert result.returncode == -number
+    assert f"wantui: ended by {signal.Signals(number).name}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not os.path.lexists("outputs")
+
+
+def test_run_ended_by_sigterm_before_the_batch_is_queued_names_its_folder() -> None:
+    result = run_until(signal.SIGTERM, "import", "wantui.batches.batch_cost")
+    assert result.returncode == -signal.SIGTERM
+    assert (Path("outputs") / "new" / "batch.json").exists()
+    assert "interrupted: outputs/new is not on the queue. Queue it: wantui run --resume outputs/new" in result.stderr
+
+
+def test_sighup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with raise_on_termination():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

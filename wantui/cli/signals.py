@@ -1,0 +1,41 @@
+"""End a command on SIGTERM or SIGHUP as on Ctrl-C, so that it removes its unfinished files and reports what remains."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class TerminatedError(KeyboardInterrupt):
+    """Raised in the main thread on the first SIGTERM or SIGHUP; the text is the name of the signal."""
+
+
+@contextmanager
+def raise_on_termination() -> Iterator[None]:
+    """Raise TerminatedError inside the block on SIGTERM or SIGHUP; after the block, end this process by that signal.
+
+    An ignored signal (nohup) stays ignored. Commands may install their own handlers inside the block.
+    """
+    received: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if not received:  # a closing terminal sends SIGHUP twice: the second must not interrupt the removal of files
+            received.append(number)
+            raise TerminatedError(signal.Signals(number).name)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in TERMINATION_SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in TERMINATION_SIGNALS:
+            if signal.getsignal(number) is handle:
+                signal.signal(number, signal.SIG_DFL)
+        if received:  # the parent process must see that a signal ended this one
+            os.kill(os.getpid(), received[0])
