@@ -43,7 +43,7 @@ def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tupl
     """Compare lognormal with normal values of the same mean and `scatter` times the standard deviation.
 
     Returns:
-        Whether they are called different, and whether the interval of the ratio of their means holds 1.
+        Whether they are called different, and whether the interval of the ratio of their means contains 1.
     """
     lognormal = random.lognormal(0, 1, seeds)
     mean, deviation = np.exp(0.5), scatter * np.sqrt((np.e - 1) * np.e)
@@ -97,7 +97,7 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
         called, covered = shares(partial(other_shape, scatter=scatter), seeds, runs)
         case = f"lognormal against normal, same mean, {scatter:g} times its deviation"
         yield case, seeds, "different", called
-        yield case, seeds, "interval of the ratio holds 1", covered
+        yield case, seeds, "interval of the ratio contains 1", covered
     for groups, seeds in ((3, 8), (3, 20), (6, 8)):
         (called,) = shares(partial(other_variance, groups=groups), seeds, runs)
         yield f"{groups} groups, one with 10 times the variance", seeds, "at least one pair called different", called
