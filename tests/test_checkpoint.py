@@ -376,7 +376,7 @@ def test_restart_reason_names_the_checkpoint_format(
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, lambda h, t: h.update(format=2), signed=False)
     _, said = made(make_video(tiny, recipe, files))
-    assert said == [Restarted("its format is 2, and this version reads 3")]
+    assert said == [Restarted("its format is 2, but this version reads format 3")]
 
 
 def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(

@@ -108,7 +108,7 @@ def test_tokenizer_of_another_model_is_refused(
 def test_text_encoder_that_ignores_the_words_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))
-    refused(folder, "the text encoder gives the same .* embedding for different prompts")
+    refused(folder, "the text encoder returns the same embedding, .* for different prompts")
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_sharded_weights_are_read_and_every_shard_is_checked(
     index = first.with_name(f"{WEIGHTS[part]}.index.json")
     for outside in ("../../x.safetensors", "/x.safetensors"):
         index.write_text(json.dumps({"weight_map": {name: outside}}))
-        refused(folder, f"index.json names {outside}, which is outside of the folder")
+        refused(folder, f"index.json refers to {outside}, which is outside the model folder")
     index.write_text(json.dumps({"weight_map": {name: first.name, "y": second.name}}))
     first.unlink()
     refused(folder, f"lacks {first.name}, which .*index.json names")
@@ -326,7 +326,7 @@ def edit_index(folder: Path, **changes: object) -> None:
 def test_second_transformer_requires_a_boundary_noise_level(copy: Callable[..., Path]) -> None:
     folder = copy("a14b")
     edit_index(folder, boundary_ratio=None)
-    refused(folder, "has boundary_ratio None and a transformer_2: a model has both or neither")
+    refused(folder, "has boundary_ratio None and a transformer_2: a model must have both or neither")
     with pytest.raises(UnknownModelError, match="has a transformer_2, but no boundary_ratio"):
         read_directory(folder)
     for boundary in (1.5, True, "0.9"):
@@ -334,7 +334,7 @@ def test_second_transformer_requires_a_boundary_noise_level(copy: Callable[..., 
         with pytest.raises(UnknownModelError, match="but must be between 0 and 1"):
             read_directory(folder)
     edit_index(folder, boundary_ratio=0.9, transformer_2=[None, None])
-    refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model has both or neither")
+    refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model must have both or neither")
     with pytest.raises(UnknownModelError, match=r"has a boundary_ratio in model_index\.json, but no transformer_2"):
         read_directory(folder)
     edit_index(folder, transformer_2=["diffusers", "WanTransformer3DModel"])
@@ -347,10 +347,10 @@ def test_parts_of_different_models_are_refused(copy: Callable[..., Path]) -> Non
     folder = copy()
     shutil.rmtree(folder / "transformer")
     tiny_transformer(48, 1).save_pretrained(folder / "transformer")
-    refused(folder, "its VAE has 16 latent channels, and its transformer takes 48 and gives 48")
+    refused(folder, "its VAE has 16 latent channels, but its transformer has 48 input and 48 output channels")
     shutil.rmtree(folder / "transformer")
     shutil.copytree(Path(NANO.location) / "transformer", folder / "transformer")
-    refused(folder, "its text encoder gives 32 numbers for a token and its transformer takes 128")
+    refused(folder, "its text encoder returns 32 values per token, but its transformer expects 128")
 
 
 # A4
@@ -364,13 +364,13 @@ def spoil(folder: Path, name: str, value: float) -> None:
 def test_vae_that_decodes_nan_or_one_colour_is_refused(copy: Callable[..., Path], value: float) -> None:
     folder = copy()
     spoil(folder, "decoder.conv_out.weight", value)
-    refused(folder, "the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+    refused(folder, "the VAE returns NaN, infinity or one colour: its weights are damaged or not loaded")
 
 
 def test_vae_that_encodes_nan_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     spoil(folder, "encoder.conv_out.weight", float("nan"))
-    with pytest.raises(LoadError, match="the VAE encodes pictures as NaN or infinity"):
+    with pytest.raises(LoadError, match="the VAE encodes images as NaN or infinity"):
         fit_latents_to_rgb(load_pipeline(local(folder), None, "float32", CPU))
 
 
@@ -450,8 +450,8 @@ def edit_config(folder: Path, part: str, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"latents_mean": [0.0]}, r"has latents_mean \[0\.0\]\.\.\., which must be 16 numbers"),
-        ({"latents_std": [float("nan")] * 16}, r"has latents_std \[nan, nan, nan\]\.\.\., which must be 16 numbers"),
+        ({"latents_mean": [0.0]}, r"has latents_mean \[0\.0\]\.\.\., but it must be 16 numbers"),
+        ({"latents_std": [float("nan")] * 16}, r"has latents_std \[nan, nan, nan\]\.\.\., but it must be 16 numbers"),
         ({"latents_std": [0.0] * 16}, "has a latents_std of 0 or less"),
     ],
 )
@@ -573,7 +573,7 @@ def test_weight_index_without_metadata_is_refused(copy: Callable[..., Path]) -> 
 def test_vae_that_ignores_its_latents_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "vae", lambda tensors: tensors["post_quant_conv.weight"].zero_())
-    refused(folder, "the VAE gives the same frames for different latents")
+    refused(folder, "the VAE returns the same frames for different latents")
 
 
 def configure(path: Path, **values: object) -> None:
@@ -584,7 +584,7 @@ def configure(path: Path, **values: object) -> None:
     ("file", "values", "said"),
     [
         ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
-        ("tokenizer/tokenizer_config.json", {"eos_token": "▁a"}, r"its tokenizer has eos_token_id \d+ and its text"),
+        ("tokenizer/tokenizer_config.json", {"eos_token": "▁a"}, r"its tokenizer has eos_token_id \d+ but its text"),
         (
             "vae/config.json",
             {"scale_factor_spatial": 16},

@@ -214,7 +214,7 @@ def test_state_directory_without_file_locks_is_an_error_message(
     assert result.err.endswith(
         f"its file system has no locks ({os.strerror(number)}). Set XDG_STATE_HOME to a folder on a local disk.\n"
     )
-    assert f"problem queue cannot keep the queue in the state directory {tmp_path / 'state'}" in (
+    assert f"problem queue cannot store the queue in the state directory {tmp_path / 'state'}" in (
         " ".join(wantui("doctor").out.split())
     )
 

@@ -190,7 +190,7 @@ def _load_final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStat
     except NoGeometryError as error:
         if primary == SPREAD:
             raise CannotCompareError(
-                f"cannot compare {SPREAD}: {error}. Or declare another metric, such as --primary straightness"
+                f"cannot compare {SPREAD}: {error}. To use another metric, add for example --primary straightness"
             ) from None
         return None, [f"{SPREAD} is not compared: {error}"]
 
@@ -209,7 +209,9 @@ def _cell_values(
     cells = np.stack([np.stack(_cells_by_group(matched, final, name), axis=2) for name in names], axis=3)
     is_known = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
     if not is_known[0]:
-        raise CannotCompareError(f"cannot compare {names[0]}: some videos have no value of it. Declare another metric")
+        raise CannotCompareError(
+            f"cannot compare {names[0]}: some videos have no value of this metric. Declare another metric"
+        )
     warnings = []
     if missing := [name for name, known in zip(names, is_known, strict=True) if not known]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(missing)}")

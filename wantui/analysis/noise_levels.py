@@ -47,7 +47,7 @@ def find_levels_after(steps: Sequence[int], metadata: Mapping[int, Mapping[str, 
     count = _read_step_count(metadata)
     last = steps[-1]
     if count is not None and last >= count:
-        raise NoGeometryError(f"step {last} is stored, but its metadata declare {count} steps")
+        raise NoGeometryError(f"step {last} is stored, but the metadata of the video declare {count} steps")
     if not before and not stated:
         return NoiseLevels(
             np.array([1 - (step + 1) / (count or last + 1) for step in steps]),

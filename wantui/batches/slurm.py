@@ -221,17 +221,17 @@ def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
     manifest = read_manifest(BatchFolder(folder))
     missing = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
     if not missing:
-        raise UserError(f"nothing is missing of {folder}")
+        raise UserError(f"cannot submit {folder}: no video is missing")
     if alive := _find_active_arrays(folder / "slurm"):
         raise NoSlurmError(
-            f"an array over {folder} has not ended: {', '.join(alive)}; its videos would be made twice. "
-            f"Wait for it, or first: scancel {' '.join(alive)}"
+            f"cannot submit {folder}: an earlier array has not ended ({', '.join(alive)}), and would generate the same "
+            f"videos. Wait until it ends, or cancel it: scancel {' '.join(alive)}"
         )
     refuse_unwritable(BatchFolder(folder))
     if not can_lock_files(folder):
         raise UserError(
-            f"{folder} is on a file system without locks, where jobs would overwrite each other's entries in "
-            "batch.json; choose another --output-dir, or have it mounted with locks (Lustre: -o flock)"
+            f"cannot submit {folder}: its file system has no locks, so jobs would overwrite each other's entries in "
+            "batch.json. Choose another --output-dir, or ask for a mount with locks (Lustre: -o flock)"
         )
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError

@@ -78,7 +78,9 @@ def _check_output(output: Path | None) -> None:
         return
     sheet = output.with_suffix(".jpg")
     if output == sheet:
-        raise UserError(f"cannot write {output}: the contact sheet gets this name. Choose a name that ends in .mp4.")
+        raise UserError(
+            f"cannot write {output}: the contact sheet would have the same name. Choose a name that ends in .mp4."
+        )
     for path in (output, sheet):
         if len(os.fsencode(partial_path(path).name)) > MAX_NAME_BYTES:
             max_bytes = MAX_NAME_BYTES - len(partial_path(Path("x")).name) + 1

@@ -143,7 +143,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
     if not os.path.lexists(path):
         return None
     if not path.is_file():  # reading a pipe would wait for ever
-        raise CheckpointRefusedError(f"{path.name} is no regular file")
+        raise CheckpointRefusedError(f"{path.name} is not a regular file")
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
@@ -153,15 +153,13 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if found_format != FORMAT:
-        raise CheckpointRefusedError(f"its format is {found_format!r}, and this version reads {FORMAT}")
+        raise CheckpointRefusedError(f"its format is {found_format!r}, but this version reads format {FORMAT}")
     if not is_whole:
-        raise CheckpointRefusedError("its bytes are not those that were written")
+        raise CheckpointRefusedError("its checksum does not match")
     try:
         return _parse_checkpoint(header, tensors, pipeline, recipe)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointRefusedError(
-            f"its content is not that of a checkpoint ({type(error).__name__}: {error})"
-        ) from None
+        raise CheckpointRefusedError(f"it does not contain a checkpoint ({type(error).__name__}: {error})") from None
 
 
 def _parse_checkpoint(
@@ -181,16 +179,16 @@ def _parse_checkpoint(
     count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     scheduler = header["scheduler"]
     if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):
-        raise CheckpointRefusedError(f"{', '.join(unknown)} is no state of the sampler {recipe.sampler}")
+        raise CheckpointRefusedError(f"{', '.join(unknown)} is not part of the state of the sampler {recipe.sampler}")
     at = scheduler.get("_step_index")
     if type(steps_done) is not int or not 1 <= steps_done <= count or at != steps_done:
-        raise CheckpointRefusedError(f"it is of step {steps_done} of {count}, and its sampler of step {at}")
+        raise CheckpointRefusedError(f"it is at step {steps_done} of {count}, but its sampler is at step {at}")
     captured = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
     frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
     sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
     latents, shape = tensors["latents"], (1, pipeline.transformer.config.in_channels, frames, *sides)
     if tuple(latents.shape) != shape or not latents.is_floating_point():
-        raise CheckpointRefusedError(f"its latents are {tuple(latents.shape)} of {latents.dtype}, and must be {shape}")
+        raise CheckpointRefusedError(f"its latents are {tuple(latents.shape)} of {latents.dtype}, but must be {shape}")
     device = device_of(pipeline)
     state = {name: _unpack(value, tensors, device) for name, value in scheduler.items()}
     return Checkpoint(steps_done, latents.to(device), state, captured)

@@ -249,7 +249,7 @@ class CrossAttention:
         if key_of_block not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
                 raise CaptureMismatchError(
-                    f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not known here"
+                    f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
                 )
             self.modes[key_of_block] = self._checked(now, block, query, key, value, output)
         return self.modes[key_of_block]
@@ -268,7 +268,7 @@ class CrossAttention:
         error = _relative(recomputed, kernels)
         if (tolerance := TOLERANCE.get(output.dtype)) is None:
             raise CaptureMismatchError(
-                f"attention in {output.dtype} is not known here: no maps are stored, nor weights applied"
+                f"attention in {output.dtype} is not supported: no maps are stored and no weights are applied"
             )
         if not error <= tolerance:
             raise CaptureMismatchError(
@@ -315,7 +315,7 @@ class CrossAttention:
         error = _relative(weighted.to(output.dtype).double(), expected)
         if not error <= TOLERANCE[output.dtype]:
             raise CaptureMismatchError(
-                f"the attention with the weights of words is off by {error:.2g} of its norm, more than the rounding of "
+                f"attention with word weights differs by {error:.2g} of its norm, more than the rounding of "
                 f"{output.dtype} explains ({TOLERANCE[output.dtype]:g}): no weights are applied"
             )
         return error

@@ -163,9 +163,11 @@ def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
         ("width", recipe.width, spatial * patch_width),
     ):
         if value % multiple:
-            raise SizeError(f"cannot make a video with {name} {value}: the model makes multiples of {multiple}")
+            raise SizeError(f"cannot generate a video with {name} {value}: the model generates multiples of {multiple}")
     if (recipe.frames - 1) % temporal:
-        raise SizeError(f"cannot make a video of {recipe.frames} frames: the model makes {temporal}k + 1")
+        raise SizeError(
+            f"cannot generate a video of {recipe.frames} frames: the model generates {temporal}k + 1 frames"
+        )
 
 
 def new_scheduler(recipe: Recipe, device: torch.device) -> Any:

@@ -87,8 +87,8 @@ def load_parts(
     except NotFetchedError as error:
         raise LoadError(
             f"the weights of {model.location} are not all on this machine (looked in {_hub_cache()}). {error}. "
-            "Or copy a diffusers directory to this machine and set model_settings.model_id to its path, or use the "
-            "built-in model: model_id: nano"
+            "Alternatively, copy a diffusers directory to this machine and set model_settings.model_id to its path, "
+            "or use the built-in model: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         message = str(error).strip().rstrip(".")
@@ -160,7 +160,7 @@ def load_pipeline(
     pipeline = load_parts(model, revision, dtype, given, replaced=replaced, may_fetch=may_fetch)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
-            raise LoadError(f"{transformer_file}: {model.name} has two transformers, and takes none from a file")
+            raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
                 quantize(transformer, weights)
@@ -218,7 +218,7 @@ def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
     """
     if missing := explain_missing_compiler():
         raise LoadError(
-            f"model_settings.speed: {speed} needs kernels that are built here, and {missing}. Install it, or choose "
+            f"model_settings.speed: {speed} compiles kernels on this machine, but {missing}. Install it, or choose "
             "model_settings.speed: reference"
         )
     try:

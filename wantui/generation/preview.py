@@ -55,7 +55,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
     """Fit the map of a pipeline's VAE by encoding four small images.
 
     Raises:
-        LoadError: the VAE gives NaN or infinity.
+        LoadError: the VAE returns NaN or infinity.
     """
     vae = pipeline.vae
     device = device_of(pipeline)
@@ -74,7 +74,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
         for field in fields
     ]
     if not all(latents.isfinite().all() for latents in moments):
-        raise LoadError("the VAE encodes pictures as NaN or infinity: its weights are broken or not loaded")
+        raise LoadError("the VAE encodes images as NaN or infinity: its weights are damaged or not loaded")
     mean = torch.tensor(vae.config.latents_mean).double().view(-1, 1, 1)
     std = torch.tensor(vae.config.latents_std).double().view(-1, 1, 1)
     cells = torch.stack([(latents - mean) / std for latents in moments])

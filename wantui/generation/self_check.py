@@ -38,20 +38,22 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
             continue
         if encoder.d_model != part.config.text_dim:
             raise LoadError(
-                f"its text encoder gives {encoder.d_model} numbers for a token and its {name} takes "
-                f"{part.config.text_dim}: they are of different models"
+                f"its text encoder returns {encoder.d_model} values per token, but its {name} "
+                f"expects {part.config.text_dim}: they belong to different models"
             )
         if vae is not None and not vae.config.z_dim == part.config.in_channels == part.config.out_channels:
             raise LoadError(
-                f"its VAE has {vae.config.z_dim} latent channels, and its {name} takes {part.config.in_channels} and "
-                f"gives {part.config.out_channels}: they are not of one text-to-video model"
+                f"its VAE has {vae.config.z_dim} latent channels, but its {name} has {part.config.in_channels} input "
+                f"and {part.config.out_channels} output channels: they do not belong to the same text-to-video model"
             )
     if vae is not None:
         _check_latent_statistics(vae.config)
     boundary, second = pipeline.config.boundary_ratio, pipeline.transformer_2
     if transformer is not None and (boundary is None) != (second is None):
         there = "no transformer_2" if second is None else "a transformer_2"
-        raise LoadError(f"its model_index.json has boundary_ratio {boundary} and {there}: a model has both or neither")
+        raise LoadError(
+            f"its model_index.json has boundary_ratio {boundary} and {there}: a model must have both or neither"
+        )
     _check_tokenizer(pipeline.tokenizer, encoder)
     if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
         raise LoadError(find_config_fault(folder) or fault)
@@ -64,12 +66,14 @@ def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
     embeddings of the padding.
     """
     if tokenizer.padding_side != "right":
-        raise LoadError(f"its tokenizer pads on the {tokenizer.padding_side}, and a Wan model reads from the left")
+        raise LoadError(
+            f"its tokenizer pads on the {tokenizer.padding_side}, but a Wan model needs padding on the right"
+        )
     for name in ("eos_token_id", "pad_token_id"):
         actual, wanted = getattr(tokenizer, name, None), getattr(encoder, name, None)
         if isinstance(wanted, int) and actual != wanted:
             raise LoadError(
-                f"its tokenizer has {name} {actual} and its text encoder {wanted}: correct tokenizer_config.json"
+                f"its tokenizer has {name} {actual} but its text encoder has {wanted}: correct tokenizer_config.json"
             )
 
 
@@ -79,7 +83,7 @@ def _check_latent_statistics(config: Any) -> None:
         listed = list(values) if isinstance(values, list | tuple) else [values]
         numbers = [value for value in listed if isinstance(value, int | float)]
         if len(numbers) != config.z_dim or not all(map(math.isfinite, numbers)):
-            raise LoadError(f"its VAE has {name} {listed[:3]}..., which must be {config.z_dim} numbers")
+            raise LoadError(f"its VAE has {name} {listed[:3]}..., but it must be {config.z_dim} numbers")
     if min(config.latents_std) <= 0:
         raise LoadError("its VAE has a latents_std of 0 or less")
 
@@ -120,7 +124,7 @@ def self_check(pipeline: WanPipeline) -> None:
         ensure_on_device(pipeline, transformer)
         output = transformer(noise, timestep, text, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
-            raise LoadError(f"{name} gives NaN, infinity or only zeros: its weights are broken or not loaded")
+            raise LoadError(f"{name} returns NaN, infinity or only zeros: its weights are damaged or not loaded")
     if pipeline.vae is not None:
         _check_vae(pipeline, device)
 
@@ -133,7 +137,7 @@ def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
     ensure_on_device(pipeline, vae)
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
-        raise LoadError("the VAE gives NaN, infinity or one colour: its weights are broken or not loaded")
+        raise LoadError("the VAE returns NaN, infinity or one colour: its weights are damaged or not loaded")
     spatial, temporal = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
     expected = (1 + temporal, CHECK_SIZE * spatial, CHECK_SIZE * spatial)
     if tuple(frames.shape[2:]) != expected:
@@ -142,7 +146,7 @@ def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
             f"{_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the VAE's config"
         )
     if torch.equal(frames[0], frames[1]):
-        raise LoadError("the VAE gives the same frames for different latents: its weights are broken or not loaded")
+        raise LoadError("the VAE returns the same frames for different latents: its weights are damaged or not loaded")
 
 
 def _size(sides: Sequence[int]) -> str:
@@ -162,8 +166,8 @@ def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
     embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_LENGTH, device=device)
     if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
         raise LoadError(
-            "the text encoder gives the same (or no finite) embedding for different prompts: its token embeddings "
-            "were not loaded. Update transformers, or check the files of the text encoder"
+            "the text encoder returns the same embedding, or no finite embedding, for different prompts: its token "
+            "embeddings were not loaded. Update transformers, or check the files of the text encoder"
         )
 
 

@@ -188,7 +188,7 @@ def empty_model(folder: Path, part: str) -> nn.Module:
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     kind = getattr(module, name, None)
     if kind is None:
-        raise PartError(f"its {part_label(part)} is a {library}.{name}, which is not known here")
+        raise PartError(f"its {part_label(part)} is a {library}.{name}, which is not supported")
     try:
         return _build(kind, folder / part, library)
     except Exception as error:  # constructors raise errors of many kinds for wrong values

@@ -92,6 +92,5 @@ def check_length(tokenizer: Any, prompt: str, which: str) -> None:
     length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
     if length > TEXT_LENGTH:
         raise PromptTooLongError(
-            f"the {which} has {length} tokens, and the model reads {TEXT_LENGTH}: shorten it, as the model would "
-            "ignore its end"
+            f"the {which} has {length} tokens, but the model reads {TEXT_LENGTH} and would ignore the rest. Shorten it"
         )

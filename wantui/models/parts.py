@@ -127,7 +127,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
         raise PartError(f"{path} names no weight files")
     names = sorted(set(shards.values()))
     if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
-        raise PartError(f"{path} names {outside[0]}, which is outside of the folder")
+        raise PartError(f"{path} refers to {outside[0]}, which is outside the model folder")
     files = [path.parent / name for name in names]
     # Not Path.is_file, which raises for a name that is too long.
     if missing := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113

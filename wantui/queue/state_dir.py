@@ -128,7 +128,7 @@ def _create_private_directory(directory: Path) -> Path:
         raise UserError(f"the state directory {directory} cannot be written. {STATE_DIR_ADVICE}")
     if (reason := _find_lock_error(directory)) is not None:
         raise UserError(
-            f"cannot keep the queue in the state directory {directory}: its file system has no locks ({reason}). "
+            f"cannot store the queue in the state directory {directory}: its file system has no locks ({reason}). "
             "Set XDG_STATE_HOME to a folder on a local disk."
         )
     return directory

@@ -192,7 +192,7 @@ def _averaged(positions: int, factor: int) -> Sequence[int]:
 def _check_scale(attribute: Any) -> np.float32:
     is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
     if not is_number or not 0 < attribute < FLOAT32_LIMIT:
-        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}; it must be a number above 0")
+        raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, but it must be a number above 0")
     return np.float32(attribute)
 
 
