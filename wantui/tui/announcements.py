@@ -32,8 +32,8 @@ def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, n
 def _announce_version(app: "WantuiApp", engine: Engine) -> None:
     if engine.version != __version__:
         app.notify(
-            f"the engine runs wantui {engine.version}, but this is wantui {__version__}. To restart the engine with this "
-            "version, run wantui engine stop, then press F6",
+            f"the engine runs wantui {engine.version}, but this is wantui {__version__}. To restart the engine with "
+            "this version, run wantui engine stop, then press F6",
             title="another version",
             severity="warning",
             timeout=15,
