@@ -575,3 +575,23 @@ def test_log_volume_of_four_states_is_undefined() -> None:
     found = of(np.random.default_rng(6).normal(size=(4, 30)))
     assert math.isnan(metric_value(found, "log_volume"))
     assert all(math.isfinite(metric_value(found, metric)) for metric in METRICS if metric != "log_volume")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_straight_path_in_float32_has_no_detour(seed: int) -> None:
+    ends = np.random.default_rng(seed).normal(size=(2, 200))
+    levels = grid(20, 3.0)
+    states = (levels[:, None] * ends[0] + (1 - levels[:, None]) * ends[1]).astype(np.float32).astype(np.float64)
+    assert metric_value(of(states, levels), "detour") == 0
+    bent = states + 1e-4 * np.sin(np.pi * levels)[:, None] * np.random.default_rng(9).normal(size=200)
+    assert metric_value(of(bent, levels), "detour") > 0
+
+
+@pytest.mark.parametrize("damage", [{(2, 2): -1.0}, {(1, 3): 1e9}, {(0, 0): 0.0}])
+def test_inner_products_of_no_states_are_refused_by_name(damage: dict[tuple[int, int], float]) -> None:
+    states = np.random.default_rng(1).normal(size=(6, 60))
+    gram = states @ states.T
+    for place, number in damage.items():
+        gram[place] = number
+    with pytest.raises(NoGeometryError, match="are not those of any states: they are damaged"):
+        build_trajectory(gram, np.linspace(1, 0, 6), 60)

@@ -19,6 +19,10 @@ VOLUME_DIMENSIONS = 3
 """Number of dimensions of the log-volume; fixed, because otherwise the volume would depend on the number of steps."""
 ROUNDING = 1e-14
 """Squared distance, relative to the terms of its sum, up to which it counts as rounding and is set to 0."""
+DETOUR_ROUNDING = 1e-12
+"""Detour up to which a path is straight: the rounding of float32 states alone gives about 1e-13."""
+INCONSISTENCY = 1e-6
+"""Share by which an inner product may exceed the product of the two norms; more is damage, not rounding."""
 
 
 class NoGeometryError(UserError):
@@ -116,7 +120,8 @@ class Trajectory:
     @property
     def detour(self) -> float:
         """Return 1 - straightness; near 0 for flow models, so compare it on a logarithmic scale."""
-        return 1 - self.straightness
+        detour = 1 - self.straightness
+        return 0.0 if abs(detour) < DETOUR_ROUNDING else detour
 
     @property
     def largest_deviation(self) -> float:
@@ -317,6 +322,11 @@ def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory
         raise NoGeometryError(f"inner products of shape {gram.shape} do not match {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
         raise NoGeometryError("the stored inner products contain NaN or infinity")
+    norms = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INCONSISTENCY)
+    with np.errstate(over="ignore"):
+        is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norms, norms)).all()
+    if not is_possible:
+        raise NoGeometryError("the stored inner products are not those of any states: they are damaged")
     kept = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(kept) < 3:
         raise NoGeometryError(f"{len(kept)} states are stored, but an angle needs three: store more steps")
