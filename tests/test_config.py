@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from wantui import __version__
-from wantui.config import Config, ConfigError, dump, load_config, parse_config, preset_directory, preset_names
+from wantui.config import Config, ConfigError, Option, dump, load_config, parse_config, preset_directory, preset_names
 from wantui.config.settings import Settings
 from wantui.config.speeds import FORMER_SPEEDS
 from wantui.errors import UserError
@@ -562,6 +562,16 @@ def test_null_tagged_as_text_is_text() -> None:
 )
 def test_value_type_errors_say_what_to_write(text: str, message: str) -> None:
     assert message in the_error(text)
+
+
+def test_setting_given_twice_on_the_command_line_causes_a_warning() -> None:
+    options = {"model_settings.seed": Option("--seed", 1)}
+    config = parse_config("", "my.yaml", ["model_settings.seed=2", "output_dir=a", "output_dir=b"], options)
+    assert (config.settings.model_settings.seed, config.settings.output_dir) == (2, "b")
+    assert [str(problem) for problem in config.warnings] == [
+        "command line: model_settings.seed: set twice, by --seed and --set; the last value of --set is used",
+        "command line: output_dir: set twice, by --set; the last value of --set is used",
+    ]
 
 
 def test_unknown_key_error_names_this_version() -> None:

@@ -629,6 +629,13 @@ def test_config_that_would_change_videos_is_refused(
     refused(folder, said)
 
 
+@pytest.mark.parametrize("extra", [10**9, -1, "3", True])
+def test_invalid_number_of_extra_tokens_is_refused(copy: Callable[..., Path], extra: object) -> None:
+    folder = copy()
+    configure(folder / "tokenizer" / "tokenizer_config.json", extra_ids=extra)
+    refused(folder, r"tokenizer_config\.json has extra_ids .*, but must have a whole number from 0 to 10,000\. Copy")
+
+
 def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,8 @@ def check_new_folder(folder: Path, makes_folders: bool = True, target: Path | No
 
 
 def _read_variable(name: str, text: str) -> str:
+    if not name:
+        raise _path_error(text, "${} names no environment variable")
     value = os.environ.get(name)
     if not value:
         raise _path_error(text, f"the environment variable {name} is not set")

@@ -41,7 +41,8 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
     roots = folders or (Path("outputs"),)
     for root in roots:
         if folders and not root.is_dir():
-            raise UserError(f"cannot list {root}: no such folder")
+            reason = "it is not a folder" if root.exists() else "no such folder"
+            raise UserError(f"cannot list {root}: {reason}")
     batches = find_batches(roots)
     matching = [batch for batch in batches if batch.holds(search)]
     if batches and not matching:

@@ -95,6 +95,7 @@ def parse_config(
         reader.set_value(values, tuple(key.split(".")), option.value, option.name)
     for override in overrides:
         reader.apply_override(values, override)
+    reader.warn_of_repeated_options()
     reader.drop_ignored_keys(values)
     values = reader.convert_types(values)
     problems, hidden = list(reader.problems), 0
@@ -119,6 +120,8 @@ class _ConfigReader:
         self.lines: dict[Key, int] = {}
         self.origins: dict[Key, str] = {}
         """Key -> command-line option that set it."""
+        self.repeated: dict[Key, list[str]] = {}
+        """Key -> all command-line options that set it, in the order in which they were applied."""
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.refusals: list[Problem] = []
@@ -167,8 +170,19 @@ class _ConfigReader:
                 )
             values = inner
         values[last] = value
+        self.repeated.setdefault(key, []).append(origin)
         new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
         self.origins.update(dict.fromkeys(new_keys, origin))
+
+    def warn_of_repeated_options(self) -> None:
+        """Warn of settings that the command line sets several times."""
+        for key, origins in self.repeated.items():
+            if len(origins) > 1:
+                options = " and ".join(dict.fromkeys(origins))
+                times = "twice" if len(origins) == 2 else f"{len(origins)} times"
+                message = f"set {times}, by {options}; the last value of {origins[-1]} is used"
+                dotted = ".".join(shorten_text(part, MAX_KEY) for part in key)
+                self.warnings.append(Problem("command line", None, dotted, message))
 
     def convert_types(self, values: dict[str, Any]) -> dict[str, Any]:
         """Convert values to the declared types of the settings; record a problem for each invalid text."""

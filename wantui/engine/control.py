@@ -157,9 +157,8 @@ def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
-            f"cannot write the log folder {folder}: {error.strerror or error}. Choose another with --logs"
-        ) from None
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
+        raise UserError(f"cannot write the log folder {folder}: {reason}. Choose another with --logs") from None
     return folder
 
 

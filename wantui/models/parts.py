@@ -45,6 +45,8 @@ FIXED_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATIONS | RELA
 EPSILON_KEYS = ("eps", "layer_norm_epsilon")
 MAX_EPSILON = 1e-3
 """Largest accepted epsilon of a norm; Wan models have 1e-6."""
+MAX_EXTRA_IDS = 10_000
+"""Maximum number of extra tokens (UMT5 has 300): transformers creates them all before their number is checked."""
 SPIECE_PACKAGES = ("sentencepiece", "google.protobuf")
 """Modules that transformers needs to read a spiece.model."""
 MAX_HEADER_BYTES = 100_000_000
@@ -243,7 +245,12 @@ def check_tokenizer(folder: Path) -> None:
     if not paths[0].is_file():
         _check_spiece_packages(paths[1])
     if (config := folder / "tokenizer" / "tokenizer_config.json").exists():
-        read_json(config)
+        extra = read_json(config).get("extra_ids", 0)
+        if extra is not None and (type(extra) is not int or not 0 <= extra <= MAX_EXTRA_IDS):
+            raise PartError(
+                f"{config} has extra_ids {reprlib.repr(extra)}, but must have a whole number from 0 to "
+                f"{MAX_EXTRA_IDS:,}. Copy it from the model again"
+            )
 
 
 def _check_spiece_packages(path: Path) -> None:

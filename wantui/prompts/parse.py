@@ -238,6 +238,7 @@ class _Parser:
             )
         value = float(written)
         if not MIN_WEIGHT <= value <= MAX_WEIGHT:
-            raise self.error_at(f"the weight {value:g} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
+            shown = format_excerpt(written)  # a rounded number could be one of the two limits
+            raise self.error_at(f"the weight {shown} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
         self.position = end
         return value
