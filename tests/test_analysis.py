@@ -1182,3 +1182,13 @@ def test_report_on_identical_final_states_has_shares_of_variance(
     assert "first axis, 0 % of the variance" in page
     assert not re.search(r"\bnan\b", page)
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+@pytest.mark.parametrize("damaged", [np.ones(9), np.ones((9, 0)), np.ones((9, 6, 1)), np.ones((0, 6)), np.eye(9) * 1j])
+def test_projection_of_an_odd_form_is_refused_by_name(tmp_path: Path, damaged: NDArray[Any]) -> None:
+    videos = made_up(tmp_path, {"one": 1.0, "two": 1.0}, seeds=4, phrasings=1)
+    assert videos[2].path is not None
+    zarr.open_group(videos[2].path, mode="r+").create_array("projection", data=damaged, overwrite=True)
+    with pytest.raises(CannotCompareError, match=r"one_0 seed 2: the projection is \w+ of shape \(.*\) instead of"):
+        compare_groups(videos, by="1")
+    assert "the projection is" in gaussian_null(videos).reason

@@ -76,15 +76,19 @@ class Video:
         """Load the projections [S + 1, k] of the states.
 
         Raises:
-            NoGeometryError: they are not stored.
+            NoGeometryError: they are not stored, or of another form.
         """
-        return np.asarray(self._stored("projection", "projection of its states"))
+        states = np.asarray(self._stored("projection", "projection of its states"))
+        if states.ndim != 2 or not states.size or states.dtype.kind != "f":
+            stored = f"{states.dtype} of shape {states.shape}"
+            raise NoGeometryError(f"{self.name}: the projection is {stored} instead of a row of floats for each state")
+        return states
 
     def noise_levels(self) -> Floats:
         """Load the noise levels [S + 1] of all states of the sampler, whether their latents are stored or not.
 
         Raises:
-            NoGeometryError: they are not stored.
+            NoGeometryError: they are not stored, or of another form.
         """
         return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
 
