@@ -15,6 +15,7 @@ from wantui import __version__
 from wantui.atomic_files import write_text
 from wantui.batches.enqueue import create_batch, find_missing_videos
 from wantui.config import load_config
+from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import plan_batch
 from wantui.storage import batch_index as library
 from wantui.storage.batch_index import find_batches
@@ -323,3 +324,16 @@ def test_resuming_a_batch_folds_its_journal(folder: BatchFolder, wantui: Wantui)
     assert result.code == 0, result.err
     assert not folder.journal.exists()
     assert read_manifest(folder).videos[2].error == "torn"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_manifest_saved_by_an_editor_with_a_byte_order_mark_is_read_or_refused_by_name(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "batch.json"
+    path.write_text('{"name": "rote Kreise ●"}', encoding=encoding)
+    if encoding == "utf-8-sig":
+        assert read_json_object(path) == {"name": "rote Kreise ●"}
+    else:
+        with pytest.raises(UnreadableFileError, match=r"cannot be read: it is UTF-16\. Save it as UTF-8"):
+            read_json_object(path)

@@ -234,3 +234,24 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
         stop_engine(tmp_path, now=True, wait_seconds=0.0)
     assert len(signals) == 3
     os.close(lock)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "device"])
+def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "engine.lock"
+    match kind:
+        case "fifo":
+            os.mkfifo(lock)  # opening it would block forever
+        case "folder":
+            lock.mkdir()
+        case "loop":
+            lock.symlink_to(lock.name)
+        case _:
+            lock.symlink_to("/dev/null")
+    reason = f"cannot use the engine lock {lock}: it is not a regular file. Remove it, and try again"
+    with pytest.raises(UserError) as refused:
+        control.find_engine(tmp_path)
+    assert str(refused.value) == reason
+    with pytest.raises(UserError) as refused:
+        control.acquire_engine_lock(tmp_path)
+    assert str(refused.value) == reason

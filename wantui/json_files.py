@@ -3,6 +3,7 @@
 Reading never blocks: anything but a regular file, such as a FIFO or a device, is refused before it is opened.
 """
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -80,6 +81,9 @@ def parse_json(text: bytes | str) -> Any:
         content = text.encode() if isinstance(text, str) else text
     except UnicodeEncodeError:
         raise ValueError("it is not UTF-8") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as some editors save text
+        raise ValueError("it is UTF-16. Save it as UTF-8")
+    content = content.removeprefix(codecs.BOM_UTF8)
     # Python's parser limits the depth only by the interpreter's stack.
     return from_json(content)
 

@@ -20,7 +20,7 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
-from wantui.queue.engine_lock import ENGINE_LOCK, read_engine_info
+from wantui.queue.engine_lock import ENGINE_LOCK, open_engine_lock, read_engine_info
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 
@@ -79,7 +79,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
     Return the locked file descriptor. The kernel releases the lock however the process ends. `find_engine` returns
     the engine only after `publish_engine_info`.
     """
-    descriptor = os.open(directory / ENGINE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_engine_lock(directory, os.O_RDWR | os.O_CREAT)
     # A client that checks for an engine holds the lock for an instant: retry.
     for _ in range(20):
         try:
