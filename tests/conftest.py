@@ -200,7 +200,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 
-def work(place: StateDirectory) -> None:
+def generate_queued_videos(place: StateDirectory) -> None:
     """Make in this process all that is on the queue, as a worker does in its own."""
     import torch
 
@@ -251,7 +251,7 @@ def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def engine_of_this_process(
         place: StateDirectory, logs: Path, workers: int | None = None
     ) -> tuple[control.Engine, bool]:
-        work(place)
+        generate_queued_videos(place)
         return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
 
     monkeypatch.setattr(control, "ensure_engine", engine_of_this_process)

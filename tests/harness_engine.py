@@ -87,12 +87,12 @@ class Machine:
 
     def engine(self) -> int | None:
         """The engine's process, if one runs."""
-        found = find_engine(self.state_dir.directory)
-        return found.process if found is not None else None
+        result = find_engine(self.state_dir.directory)
+        return result.process if result is not None else None
 
     def workers(self) -> list[int]:
         """The processes of workers, whoever started them."""
-        found = []
+        result = []
         for process in Path("/proc").iterdir():
             if not process.name.isdigit():
                 continue
@@ -102,14 +102,14 @@ class Machine:
             except OSError:
                 continue
             if b"wantui.worker.process" in words and os.fsencode(self.state_dir.directory) in words and state != "Z":
-                found.append(int(process.name))
-        return found
+                result.append(int(process.name))
+        return result
 
     def until(self, what: Callable[[], Any]) -> Any:
         """Wait for something to become true, and return it."""
         for _ in self._patiently():
-            if found := what():
-                return found
+            if result := what():
+                return result
             time.sleep(0.02)
         raise AssertionError(f"nothing happened for {TIMEOUT_SECONDS:.0f} s: {self.describe()}")
 

@@ -77,13 +77,13 @@ class AppUnderTest:
         """Wait for something to become true, and return it."""
         for _ in range(int(TIMEOUT_SECONDS / 0.02)):
             try:
-                if found := what():
-                    return found
+                if result := what():
+                    return result
             except LookupError:
                 pass
             await asyncio.sleep(0.02)
             await self.pilot.pause()
-        raise AssertionError(f"waited in vain; the screen:\n{self.text()}\n{self.said()}")
+        raise AssertionError(f"waited in vain; the screen:\n{self.text()}\n{self.notifications()}")
 
     def screen(self, kind: type[Kind]) -> Kind:
         screen = self.app.screen
@@ -98,6 +98,6 @@ class AppUnderTest:
         lines = (screen or self.app.screen)._compositor.render_strips()
         return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
 
-    def said(self) -> str:
+    def notifications(self) -> str:
         """All notifications that are shown."""
         return "\n".join(f"{note.title} {note.message}" for note in self.app._notifications)

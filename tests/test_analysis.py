@@ -47,7 +47,7 @@ SIGMAS = np.linspace(1, 0, STATES)
 SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
 
 
-def made_up(
+def synthetic_videos(
     folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
 ) -> list[Video]:
     """Videos that go straight from a seed's noise to data of a group's spread; the rest of the phrasing moves it."""
@@ -87,18 +87,18 @@ def made_up(
 
 @pytest.mark.slow
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
-    found = compare_groups(made_up(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
-    (verdict,) = found.verdicts
+    result = compare_groups(synthetic_videos(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
+    (verdict,) = result.verdicts
     assert (verdict.kind, verdict.first, verdict.second) == ("differs", "wide", "narrow")
     assert verdict.p < 0.01
-    spread = found.differences[0]
+    spread = result.differences[0]
     assert (spread.metric, spread.effect.n) == ("spread", 12)
     assert spread.low < spread.share < spread.high
-    assert found.spread is not None
-    assert found.spread.p < 0.01
+    assert result.spread is not None
+    assert result.spread.p < 0.01
     assert "more spread" in verdict.text
-    assert set(found.centroid_distance) == {("wide", "narrow")}
-    assert found.centroid_distance["wide", "narrow"] < 0.5  # both lie around the same place
+    assert set(result.centroid_distance) == {("wide", "narrow")}
+    assert result.centroid_distance["wide", "narrow"] < 0.5  # both lie around the same place
 
 
 @pytest.mark.slow
@@ -118,9 +118,9 @@ def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypat
                 place = tmp_path / f"{turn}_{g}_{seed}.zarr"
                 path = np.stack([np.zeros(DIMENSION), values[g, seed] / 2, values[g, seed]])
                 states[place] = path
-                found = build_trajectory(path @ path.T, sigmas, DIMENSION)
+                result = build_trajectory(path @ path.T, sigmas, DIMENSION)
                 videos.append(
-                    Video(tmp_path, 0, "", name, name, {}, seed, SETTINGS, found, dimension=DIMENSION, path=place)
+                    Video(tmp_path, 0, "", name, name, {}, seed, SETTINGS, result, dimension=DIMENSION, path=place)
                 )
         called += compare_groups(videos, metrics=["length"]).verdicts[0].kind == "differs"
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
@@ -129,13 +129,13 @@ def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypat
 @pytest.mark.slow
 def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
-    found = compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
-    assert found.describe_chance().startswith(
+    result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
+    assert result.describe_chance().startswith(
         "with groups exchanged at random within seeds, 95 % of the differences in spread are between -"
     )
-    assert found.null_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    assert "with spread recomputed, the test calls" in found.describe_chance()
-    few = compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
+    assert result.null_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
+    assert "with spread recomputed, the test calls" in result.describe_chance()
+    few = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
     assert math.isnan(few.null_rate)
     assert "% of them" not in few.describe_chance()
 
@@ -146,7 +146,7 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0)))
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     odd = videos[3]
     assert odd.path is not None
     states = odd.projection()
@@ -159,28 +159,28 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
 
 def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-    found = compare_groups(videos, primary="length", metrics=[])
-    values = np.array([[video.value("length") for video in group.videos] for group in found.groups])
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
+    result = compare_groups(videos, primary="length", metrics=[])
+    values = np.array([[video.value("length") for video in group.videos] for group in result.groups])
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
-    assert math.isnan(found.null_rate)
-    assert found.null_band == pytest.approx((-half, half), rel=0.25)
+    assert math.isnan(result.null_rate)
+    assert result.null_band == pytest.approx((-half, half), rel=0.25)
 
 
 @pytest.mark.slow
 def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
-    found = compare_groups(videos, by="1")
-    assert found.seeds == (0, 1, 2, 3)
-    assert len(found.groups[0].videos) == 20
-    assert found.differences[0].effect.n == 4
-    assert found.verdicts[0].kind == "cannot tell"
-    assert "4 seeds cannot give p below 0.125; generate at least 6" in found.verdicts[0].text
+    videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
+    result = compare_groups(videos, by="1")
+    assert result.seeds == (0, 1, 2, 3)
+    assert len(result.groups[0].videos) == 20
+    assert result.differences[0].effect.n == 4
+    assert result.verdicts[0].kind == "cannot tell"
+    assert "4 seeds cannot give p below 0.125; generate at least 6" in result.verdicts[0].text
 
 
 @pytest.mark.slow
 def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
+    videos = synthetic_videos(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
     alike = compare_groups(videos, by="1", primary="length")
     assert alike.verdicts[0].kind == "alike"
     assert "alike in length, within 5%" in alike.verdicts[0].text
@@ -190,39 +190,39 @@ def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
-    found = compare_groups(videos, by="variation", metrics=["length", "turning"])
-    assert [(v.first, v.second, v.kind) for v in found.verdicts] == [
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
+    result = compare_groups(videos, by="variation", metrics=["length", "turning"])
+    assert [(v.first, v.second, v.kind) for v in result.verdicts] == [
         ("a_0", "b_0", "cannot tell"),
         ("a_0", "c_0", "differs"),
         ("b_0", "c_0", "differs"),
     ]
-    assert found.omnibus_p < 0.01
-    assert len(found.differences) == 3 * 3
-    assert all(d.family_p >= d.effect.p for d in found.differences)  # C12
-    assert all(d.discovery_p >= d.effect.p for d in found.differences)
-    assert any("only one phrasing" in warning for warning in found.warnings)
+    assert result.omnibus_p < 0.01
+    assert len(result.differences) == 3 * 3
+    assert all(d.family_p >= d.effect.p for d in result.differences)  # C12
+    assert all(d.discovery_p >= d.effect.p for d in result.differences)
+    assert any("only one phrasing" in warning for warning in result.warnings)
 
 
-def with_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
+def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
     """Let `length` be what a function says."""
     monkeypatch.setattr(Video, "value", lambda video, metric: values(video))
 
 
 def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path) -> None:
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
     for video in videos[9:]:
         assert video.path is not None
         zarr.open_group(video.path, mode="a")["projection"][:] = video.projection() + 3 * (1 - SIGMAS[:, None])
-    found = compare_groups(videos, metrics=[])
-    assert found.verdicts[0].text.startswith("in spread, one_0 against other_0: cannot tell: ")
-    assert found.verdicts[0].metric == "spread"
+    result = compare_groups(videos, metrics=[])
+    assert result.verdicts[0].text.startswith("in spread, one_0 against other_0: cannot tell: ")
+    assert result.verdicts[0].metric == "spread"
     assert re.fullmatch(
-        r"location of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", found.describe_location()
+        r"location of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", result.describe_location()
     )
-    assert found.location is not None
-    assert found.location.p == pytest.approx(2 / 2**9)
+    assert result.location is not None
+    assert result.location.p == pytest.approx(2 / 2**9)
 
 
 @pytest.mark.slow
@@ -235,49 +235,49 @@ def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeyp
         noise = np.random.default_rng([video.seed, phrasing, len(video.choices[3])]).normal(0, 0.05)
         return float(10 + (video.choices[3] == "one") * interaction[phrasing] + noise)
 
-    with_values(monkeypatch, value_of)
-    many = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=8)
-    found = compare_groups(many, by="1", primary="length", metrics=[])
-    assert found.differences[0].effect.p < 0.01  # by seeds alone
-    assert found.verdicts[0].kind != "differs"
-    assert "by 8 phrasings" in found.verdicts[0].text
-    assert found.verdicts[0].p == found.differences[0].phrasing_p > 0.3
+    set_values(monkeypatch, value_of)
+    many = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=8)
+    result = compare_groups(many, by="1", primary="length", metrics=[])
+    assert result.differences[0].effect.p < 0.01  # by seeds alone
+    assert result.verdicts[0].kind != "differs"
+    assert "by 8 phrasings" in result.verdicts[0].text
+    assert result.verdicts[0].p == result.differences[0].phrasing_p > 0.3
     few = [video for video in many if int(video.choices[7].split()[-1]) in (0, 2, 4, 5)]
-    said = compare_groups(few, by="1", primary="length", metrics=[])
-    assert said.verdicts[0].kind == "differs"
-    assert "more length, of these 4 phrasings" in said.verdicts[0].text
-    assert any("the result applies to these sentences" in warning for warning in said.warnings)
+    comparison = compare_groups(few, by="1", primary="length", metrics=[])
+    assert comparison.verdicts[0].kind == "differs"
+    assert "more length, of these 4 phrasings" in comparison.verdicts[0].text
+    assert any("the result applies to these sentences" in warning for warning in comparison.warnings)
 
 
 def test_disagreeing_test_and_interval_give_cannot_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # S7: all signs are alike, and one difference is nearly all of the mean
     excess = dict(zip(range(1, 7), [0.1, 0.1, 0.1, 0.1, 0.1, 9.0], strict=True))
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
     first = min(video.seed for video in videos)
 
     def value_of(video: Video) -> float:
         return 10 + (video.choices[3] == "one") * excess[video.seed - first + 1]
 
-    with_values(monkeypatch, value_of)
-    found = compare_groups(videos, by="1", primary="length", metrics=[])
-    assert found.differences[0].effect.p == pytest.approx(2 / 2**6)
-    assert found.verdicts[0].kind == "cannot tell"
-    assert "the interval contains 0" in found.verdicts[0].text
+    set_values(monkeypatch, value_of)
+    result = compare_groups(videos, by="1", primary="length", metrics=[])
+    assert result.differences[0].effect.p == pytest.approx(2 / 2**6)
+    assert result.verdicts[0].kind == "cannot tell"
+    assert "the interval contains 0" in result.verdicts[0].text
 
 
 @pytest.mark.slow
 def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_values(
+    set_values(
         monkeypatch,
         lambda video: float(10 + (video.choices[3] == "one") + 0.1 * np.random.default_rng([video.number]).normal()),
     )
-    found = compare_groups(
-        made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length"
+    result = compare_groups(
+        synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length"
     )
-    assert found.verdicts[0].kind == "differs"
-    assert found.verdicts[0].p == 2 / 2**6
-    assert "of these" not in found.verdicts[0].text
+    assert result.verdicts[0].kind == "differs"
+    assert result.verdicts[0].p == 2 / 2**6
+    assert "of these" not in result.verdicts[0].text
 
 
 @pytest.mark.slow
@@ -289,24 +289,24 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
     noise = rng.normal(size=12)
     noise = (noise - noise.mean()) / noise.std(ddof=1)
     for seen in (0.0, 0.1, 0.3):
-        with_values(
+        set_values(
             monkeypatch,
             lambda video, seen=seen: (  # type: ignore[misc]
                 1.0 + (video.choices[3] == "one") * (0.1 * noise[video.seed] + 0.1 * seen)
             ),
         )
-        videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-        found = compare_groups(videos, by="1", primary="length", metrics=[], margin=0.05)
-        assert found.differences[0].needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
-        assert "to find a difference of 5%, about 34 seeds are needed" in found.verdicts[0].text
+        videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
+        result = compare_groups(videos, by="1", primary="length", metrics=[], margin=0.05)
+        assert result.differences[0].needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
+        assert "to find a difference of 5%, about 34 seeds are needed" in result.verdicts[0].text
 
 
 def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
-    found = compare_groups(videos, by="1", primary="length", metrics=[])
-    assert found.verdicts[0].kind == "alike"
-    assert (found.verdicts[0].p, found.omnibus_p) == (1, 1)
+    set_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
+    result = compare_groups(videos, by="1", primary="length", metrics=[])
+    assert result.verdicts[0].kind == "alike"
+    assert (result.verdicts[0].p, result.omnibus_p) == (1, 1)
 
 
 # Which videos make a group.
@@ -314,7 +314,7 @@ def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest
 
 def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -> list[Video]:
     """The same videos as a batch of another folder, with weights of the words in their first option."""
-    found = []
+    result = []
     for video in videos:
         option = f"({video.choices[3]}:{weights})" if weights and video.choices[3] == "one" else video.choices[3]
         own: dict[str, Any] = {
@@ -324,14 +324,14 @@ def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -
             "folder": video.folder / f"batch{weights}",
             "seed": video.seed + seeds,
         }
-        found.append(replace(video, **(own | change)))
-    return found
+        result.append(replace(video, **(own | change)))
+    return result
 
 
 @pytest.mark.parametrize("by", ["1", "variation", "prompt"])
 def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: str) -> None:
     # S5: seeds 0 to 3 without and 4 to 7 with a weight were one group of 8.
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     mixed = weighted(videos, "") + weighted(videos, "6", seeds=4)
     names = [group.name for group in group_videos(mixed, by)]
     assert len(names) == 3
@@ -344,16 +344,16 @@ def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: s
 
 
 def test_weights_of_ungrouped_words_count_as_phrasings(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     plain, heavy = ([replace(video, template=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
-    found = compare_groups(plain + heavy, by="1", primary="length")
-    assert len(found.groups[0].videos) == 6
-    assert len(found.seeds) == 3
+    result = compare_groups(plain + heavy, by="1", primary="length")
+    assert len(result.groups[0].videos) == 6
+    assert len(result.seeds) == 3
 
 
 def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> None:
     # S5
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
     by_embedding = weighted(videos[:3], "6", weighting="multiply")
     kept, left = select_comparable(by_attention + by_embedding)
@@ -363,14 +363,14 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
 
 def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     # S5: it was "not in every group with this seed".
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
-    found = compare_groups([*videos, *again, *other], by="1", primary="length")
-    assert len(found.left_out) == 7
+    result = compare_groups([*videos, *again, *other], by="1", primary="length")
+    assert len(result.left_out) == 7
     first = f"is used from batch {tmp_path.name}"
-    assert found.left_out[0] == ("one_0 seed 0 of later", f"the same video {first}")
-    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in found.left_out
+    assert result.left_out[0] == ("one_0 seed 0 of later", f"the same video {first}")
+    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in result.left_out
     within = compare_groups([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
     assert within == (("one_0 seed 0", "the group has another video with seed 0 and this phrasing"),)
 
@@ -389,25 +389,25 @@ def test_control_settings_contain_controls_with_a_section() -> None:
 @pytest.mark.slow
 def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     # C12
-    videos = made_up(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
     batches = [
         replace(video, folder=tmp_path / name, settings=SETTINGS | {"guidance_scale": scale})
         for name, scale in (("a", 1.0), ("b", 4.0))
         for video in videos
     ]
-    found = compare_groups(batches, by="batch", primary="length")
-    assert [group.name for group in found.groups] == ["guidance_scale 1.0", "guidance_scale 4.0"]
-    assert len(found.seeds) == 6
-    assert found.left_out == ()
-    assert "the batches differ in guidance_scale only" in found.warnings
+    result = compare_groups(batches, by="batch", primary="length")
+    assert [group.name for group in result.groups] == ["guidance_scale 1.0", "guidance_scale 4.0"]
+    assert len(result.seeds) == 6
+    assert result.left_out == ()
+    assert "the batches differ in guidance_scale only" in result.warnings
     both = [
         replace(video, settings={**video.settings, "steps": 20}) if video.folder.name == "b" else video
         for video in batches
     ]
-    found = compare_groups(both, by="batch", primary="length")
-    assert [group.name for group in found.groups] == ["a", "b"]
+    result = compare_groups(both, by="batch", primary="length")
+    assert [group.name for group in result.groups] == ["a", "b"]
     assert any(
-        "differ in steps, guidance_scale: any of these may cause a difference" in text for text in found.warnings
+        "differ in steps, guidance_scale: any of these may cause a difference" in text for text in result.warnings
     )
     wide = [
         replace(video, settings={**video.settings, "width": 128}) if video.folder.name == "b" else video
@@ -415,8 +415,8 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     ]
     with pytest.raises(CannotCompareError, match="width is 128, but 64 in most videos"):
         compare_groups(wide, by="batch", primary="length")
-    heavy = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "6")
-    light = weighted(made_up(tmp_path, {"one": 1.0}, seeds=4), "")
+    heavy = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "6")
+    light = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "")
     assert [group.name for group in compare_groups(light + heavy, by="batch", primary="length").groups] == [
         "no weights of words",
         "weights of words one:6",
@@ -424,25 +424,25 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
 
 
 def test_batches_with_equal_names_in_two_folders_are_two_groups(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
     both = [replace(video, folder=tmp_path / where / "kiss") for where in ("x", "y") for video in videos]
     assert [group.name for group in group_videos(both, "batch")] == ["x/kiss", "y/kiss"]
 
 
 @pytest.mark.slow
 def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a phrasing of "other"
-    found = compare_groups(videos, by="1")
-    assert found.seeds == (0, 1, 2, 3)
-    assert len(found.left_out) == 3
-    assert all(why == "not in every group with this seed" for _, why in found.left_out)
+    result = compare_groups(videos, by="1")
+    assert result.seeds == (0, 1, 2, 3)
+    assert len(result.left_out) == 3
+    assert all(why == "not in every group with this seed" for _, why in result.left_out)
 
 
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
     kept, left = select_comparable(videos)
     assert (len(kept), len(left)) == (9, 1)
@@ -451,7 +451,7 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"by": "9"}, "the template has brackets 1 to 2"),
         ({"by": "colour"}, "cannot group by 'colour'"),
@@ -460,13 +460,13 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
         ({"metrics": ["x"]}, "unknown metric 'x'"),
     ],
 )
-def test_compare_names_what_it_cannot_compare(tmp_path: Path, change: dict[str, object], said: str) -> None:
-    with pytest.raises(CannotCompareError, match=said):
-        compare_groups(made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
+def test_compare_names_what_it_cannot_compare(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(CannotCompareError, match=message):
+        compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3), **change)  # type: ignore[arg-type]
 
 
 def test_compare_without_comparable_videos_gives_the_reason(tmp_path: Path) -> None:
-    one, *others = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
+    one, *others = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
     broken = [replace(video, trajectory=None, reason="its file is gone") for video in others]
     with pytest.raises(
         CannotCompareError, match=r"there is only one.*15 of 16 videos are excluded, for example .*: its file is gone"
@@ -482,7 +482,7 @@ def with_states(video: Video, stored: list[int]) -> Video:
 
 
 def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
     left = select_comparable(mixed)[1]
     assert {video.seed for video in left} == {4, 5}
@@ -493,21 +493,21 @@ def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -
 
 
 def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
+    one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
         replace(with_states(video, [0, 4, 8]), settings={**SETTINGS, "storage_interval": 4})
-        for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1)
+        for video in synthetic_videos(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1)
     ]
     one = [replace(video, settings={**SETTINGS, "storage_interval": 1}) for video in one]
-    found = compare_groups([*one, *other], by="batch", primary="turning")
-    assert [group.name for group in found.groups] == ["storage_interval 1", "storage_interval 4"]
-    assert "the batches differ in storage_interval only" in found.warnings
+    result = compare_groups([*one, *other], by="batch", primary="turning")
+    assert [group.name for group in result.groups] == ["storage_interval 1", "storage_interval 4"]
+    assert "the batches differ in storage_interval only" in result.warnings
     unsaid = [replace(video, settings=SETTINGS) for video in (*one, *other)]
     assert "the batches differ in noise_levels only" in compare_groups(unsaid, by="batch").warnings
 
 
 def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
+    one = synthetic_videos(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
     groups, left = pool_groups([*one, *again, *other], "1")
@@ -520,20 +520,20 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
 def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, power: int, has_band: bool) -> None:
-    one = made_up(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
+    one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = []
-    for video in made_up(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
+    for video in synthetic_videos(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
         assert video.trajectory is not None
         path = replace(video.trajectory, sigmas=SIGMAS**power)
         other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
-    found = compare_groups([*one, *other], by="batch", primary="turning")
-    legend = report._draw_curves(found).axes[0].get_legend()
+    result = compare_groups([*one, *other], by="batch", primary="turning")
+    legend = report._draw_curves(result).axes[0].get_legend()
     assert legend is not None
     assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
 
 
 def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
     described = summarise_group(group_videos(videos, "1")[0], "straightness")
     assert described.n == 3
@@ -542,7 +542,7 @@ def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["0", "0,1", "-1", "1,-2", "3", "", "1,"])
 def test_missing_bracket_is_refused(tmp_path: Path, by: str) -> None:
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0}, seeds=3)
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=3)
     with pytest.raises(CannotCompareError, match="the template has brackets 1 to 2"):
         group_videos(videos, by)
 
@@ -561,7 +561,7 @@ def test_more_than_50_groups_are_refused(tmp_path: Path) -> None:
 def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     videos = [replace(video, seed=video.seed + 100) if video.variation == "other_0" else video for video in videos]
     with pytest.raises(CannotCompareError, match="share 0 seeds"):
         compare_groups(videos, by="1")
@@ -569,7 +569,7 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", ["1,1", "1, 01"])
 def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
     with pytest.raises(CannotCompareError, match="a bracket occurs twice"):
         compare_groups(videos, by=by)
 
@@ -580,14 +580,14 @@ def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> N
     one, other = (
         [
             video
-            for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+            for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
             if video.variation == name
         ]
         for name in ("one_0", "other_0")
     )
     same = [replace(video, trajectory=first.trajectory) for video, first in zip(other, one, strict=True)]
-    said = "3 of 3 videos of one and other have identical trajectories"
-    assert any(said in warning for warning in compare_groups([*one, *same], by="1", primary="length").warnings)
+    expected = "3 of 3 videos of one and other have identical trajectories"
+    assert any(expected in warning for warning in compare_groups([*one, *same], by="1", primary="length").warnings)
     assert not any(
         "identical" in warning for warning in compare_groups([*one, *other], by="1", primary="length").warnings
     )
@@ -606,41 +606,41 @@ def test_groups_of_equal_states_differ_neither_in_location_nor_in_spread() -> No
 
 
 def test_spread_of_two_videos_is_not_compared(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     with pytest.raises(
         CannotCompareError, match=r"spread needs 3 videos in each group, but there are 2\. Generate more seeds"
     ):
         compare_groups(videos, by="1")
     with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):
         compare_groups(videos, by="1")
-    found = compare_groups(videos, by="1", primary="length")
-    assert "nan" not in found.verdicts[0].text
-    assert found.verdicts[0].kind == "cannot tell"
-    assert "spread" not in {difference.metric for difference in found.differences}
-    assert any("spread is not compared" in warning for warning in found.warnings)
+    result = compare_groups(videos, by="1", primary="length")
+    assert "nan" not in result.verdicts[0].text
+    assert result.verdicts[0].kind == "cannot tell"
+    assert "spread" not in {difference.metric for difference in result.differences}
+    assert any("spread is not compared" in warning for warning in result.warnings)
 
 
 def test_prompts_of_different_length_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
     videos = [replace(video, words=9) if video.choices[3] == "one" else video for video in videos]
     assert any("differ in their number of words" in warning for warning in compare_groups(videos, by="1").warnings)
 
 
 def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
     assert [group.name for group in group_videos(videos, "2")] == ["phrasing 0", "phrasing 1"]
     assert [group.name for group in group_videos(videos, "1,2")][1] == "one, phrasing 1"
     assert find_groupings(videos) == ["variation", "1", "2"]
     group = group_videos(videos, "1")[0]
     lengths = [video.value("length") for video in group.videos]
-    said = summarise_group(group, "length")
-    assert said.n == 4
-    assert said.mean == pytest.approx(np.mean(lengths))
-    assert said.deviation == pytest.approx(np.std(lengths, ddof=1))
-    assert said.random_walk == pytest.approx(said.mean)  # a walk keeps the step lengths
-    assert math.isnan(said.gaussian_flow)
+    summary = summarise_group(group, "length")
+    assert summary.n == 4
+    assert summary.mean == pytest.approx(np.mean(lengths))
+    assert summary.deviation == pytest.approx(np.std(lengths, ddof=1))
+    assert summary.random_walk == pytest.approx(summary.mean)  # a walk keeps the step lengths
+    assert math.isnan(summary.gaussian_flow)
 
 
 def in_memory(states: Any) -> ReadStates:
@@ -663,8 +663,8 @@ def test_blockwise_gram_matrix_equals_the_whole_one(monkeypatch: pytest.MonkeyPa
             monkeypatch.setattr(products, "BUFFER_BYTES", 4 * 200 * rows)
             held = StateBuffer()
             with ThreadPoolExecutor(3) as threads:
-                found = threads.map(lambda _, held=held: compute_gram(in_memory(states), 7, 200, held), range(6))
-                assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in found)
+                result = threads.map(lambda _, held=held: compute_gram(in_memory(states), 7, 200, held), range(6))
+                assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in result)
             assert len(held.free) == len(held.values)
 
 
@@ -699,18 +699,18 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
     two = np.zeros((2, 3, 4, 8))
     two[:, :, 2, 1] = two[:, :, 2, 5] = 0.25
     maps = maps_of({"even": even, "point": point, "two": two}, tmp_path)
-    found = compute_word_curves(maps, "even")
-    assert found.mass == pytest.approx([0.01, 0.01])
-    assert found.entropy == pytest.approx([1, 1])
-    assert found.centre[0, 0] == pytest.approx([0.5, 0.5])
-    found = compute_word_curves(maps, "point")
-    assert found.mass == pytest.approx([0.5 / 32] * 2)
-    assert found.entropy == pytest.approx([math.log(3) / math.log(96)] * 2)
-    assert found.centre[1, 2] == pytest.approx([6.5 / 8, 1.5 / 4])
-    assert found.spread[0] == pytest.approx([0, 0, 0], abs=1e-6)
-    found = compute_word_curves(maps, "two")
-    assert found.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
-    assert found.spread[0] == pytest.approx([2 / 8] * 3)
+    result = compute_word_curves(maps, "even")
+    assert result.mass == pytest.approx([0.01, 0.01])
+    assert result.entropy == pytest.approx([1, 1])
+    assert result.centre[0, 0] == pytest.approx([0.5, 0.5])
+    result = compute_word_curves(maps, "point")
+    assert result.mass == pytest.approx([0.5 / 32] * 2)
+    assert result.entropy == pytest.approx([math.log(3) / math.log(96)] * 2)
+    assert result.centre[1, 2] == pytest.approx([6.5 / 8, 1.5 / 4])
+    assert result.spread[0] == pytest.approx([0, 0, 0], abs=1e-6)
+    result = compute_word_curves(maps, "two")
+    assert result.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
+    assert result.spread[0] == pytest.approx([2 / 8] * 3)
     assert attention_overlap(maps, "point", "point") == pytest.approx([1, 1])
     assert attention_overlap(maps, "point", "two") == pytest.approx([0, 0])
     assert attention_overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
@@ -723,10 +723,10 @@ def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
     values[1] = np.nan
     maps = maps_of({"cat": values}, tmp_path)
     assert np.isfinite(mean_over_steps(maps, "cat")).all()
-    found = compute_word_curves(maps, "cat")
-    assert np.isnan(found.mass[1])
-    assert np.isnan(found.entropy[1])
-    assert found.entropy[[0, 2]] == pytest.approx([1, 1])
+    result = compute_word_curves(maps, "cat")
+    assert np.isnan(result.mass[1])
+    assert np.isnan(result.entropy[1])
+    assert result.entropy[[0, 2]] == pytest.approx([1, 1])
 
 
 def test_frames_map_to_latent_frames_as_in_the_vae() -> None:
@@ -775,9 +775,9 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     assert page.count("<svg") == 4
     assert "data:image/png;base64" in page
     assert not re.search(r"""(src|href)=["']?https?:""", page)  # nothing is loaded from elsewhere
-    found = json.loads(wantui("analyze", root, "--compare", "--json").out)
-    assert found["verdicts"][0]["kind"] == "cannot tell"
-    assert len(Path("d.csv").read_text().splitlines()) == 1 + len(found["differences"])
+    result = json.loads(wantui("analyze", root, "--compare", "--json").out)
+    assert result["verdicts"][0]["kind"] == "cannot tell"
+    assert len(Path("d.csv").read_text().splitlines()) == 1 + len(result["differences"])
 
 
 def test_analyze_names_batches_if_there_are_several(with_maps: BatchFolder, wantui: Wantui) -> None:
@@ -811,7 +811,9 @@ def test_analyze_reports_step_dependence_and_refuses_a_too_large_stride(with_map
     assert "stride 2 leaves 2 of 4 states, but an angle needs three. Choose a smaller stride" in refused.err
 
 
-def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False) -> list[Video]:
+def oscillating_videos(
+    folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False
+) -> list[Video]:
     """Videos of 41 states that swing over four states; with predictors between their states if asked for."""
     videos: list[Video] = []
     for g, name in enumerate(groups):
@@ -829,20 +831,20 @@ def swinging(folder: Path, groups: tuple[str, ...] = ("one", "other"), predictor
             group.create_array("projection", data=path.astype(np.float32))
             group.create_array("sigmas", data=sigmas)
             about = {"dimension": DIMENSION, "path": place}
-            found = build_trajectory(path @ path.T, sigmas, DIMENSION)
+            result = build_trajectory(path @ path.T, sigmas, DIMENSION)
             videos.append(
-                Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, found, **about)  # type: ignore[arg-type]
+                Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, result, **about)  # type: ignore[arg-type]
             )
     return videos
 
 
-def given(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
+def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
     """Let the command read these videos, whatever batch it is given."""
     monkeypatch.setattr(read, "read_batches", lambda folders, from_latents: (videos, []))
 
 
 def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, swinging(tmp_path))
+    use_videos(monkeypatch, oscillating_videos(tmp_path))
     whole = wantui("analyze", tmp_path, "--metrics", "turning").err
     assert " at stride 1, " in whole
     strided = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 2)
@@ -854,7 +856,7 @@ def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypa
 
 @pytest.mark.slow
 def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, swinging(tmp_path))
+    use_videos(monkeypatch, oscillating_videos(tmp_path))
     for stride in (1, 2):
         options = ("analyze", tmp_path, "--stride", stride)
         (video, *_) = json.loads(wantui(*options, "--json").out)
@@ -876,14 +878,14 @@ def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, mo
 def test_stride_that_leaves_too_few_states_is_refused(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    videos = swinging(tmp_path)
-    given(monkeypatch, videos)
+    videos = oscillating_videos(tmp_path)
+    use_videos(monkeypatch, videos)
     for more in ((), ("--json",), ("--groups",), ("--compare",), ("--csv", "-")):
         result = wantui("analyze", tmp_path, "--stride", 21, *more)
         assert (result.code, result.out) == (2, "")
         assert "cannot measure at stride 21: one seed 0: stride 21 leaves 2 of 41 states" in result.err
     few = build_trajectory(np.eye(5), np.linspace(1, 0, 5), DIMENSION)
-    given(monkeypatch, [replace(videos[0], trajectory=few), *videos[1:]])
+    use_videos(monkeypatch, [replace(videos[0], trajectory=few), *videos[1:]])
     result = wantui("analyze", tmp_path, "--stride", 20)
     assert "stride 20 leaves 2 of 5 states" in result.out.splitlines()[1]
     assert re.search(r"\bnan\b", result.out) is None
@@ -898,23 +900,25 @@ def test_stride_that_leaves_too_few_states_is_refused(
 @pytest.mark.parametrize("predictors", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
-    videos = swinging(tmp_path, ("sigma", "other"), predictors)
-    found = compare_groups(apply_stride(videos, stride), metrics=["turning"])
+    videos = oscillating_videos(tmp_path, ("sigma", "other"), predictors)
+    result = compare_groups(apply_stride(videos, stride), metrics=["turning"])
     for name in ("sigma", "other"):
-        record = build_comparison_record(found)["dispersion"][name]
+        record = build_comparison_record(result)["dispersion"][name]
         assert record["sigma"] == pytest.approx(np.linspace(1, 0, 41))
         assert len(record["value"]) == 41
     ends = np.stack([video.projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
     expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
-    assert found.dispersion["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
-    assert np.abs(np.diff(found.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
-    (line, *_) = report.draw_dispersion(found).axes[0].lines
+    assert result.dispersion["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
+    assert np.abs(np.diff(result.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
+    (line, *_) = report.draw_dispersion(result).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", ""])
 def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> None:
-    videos = [replace(video, settings={"sampler": sampler}) for video in made_up(tmp_path, {"one": 1.0}, seeds=3)]
+    videos = [
+        replace(video, settings={"sampler": sampler}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=3)
+    ]
     null = gaussian_null(videos)
     assert (null.paths, null.sampler) == ((), "")
     assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
@@ -929,7 +933,7 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
         return paired_effect(differences)
 
     monkeypatch.setattr(differences, "paired_effect", counted)
-    videos = made_up(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
     compare_groups(videos, by="1", metrics=["length", "turning"])
     assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
 
@@ -1055,7 +1059,7 @@ def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> N
 def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     videos = [
         replace(video, choices={3: name if video.choices[3] == "one" else "other"})
-        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
+        for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     ]
     report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
@@ -1094,10 +1098,10 @@ def test_unwritable_overlay_is_an_error_message(with_maps: BatchFolder, wantui: 
 
 @pytest.mark.parametrize("mistake", WRONG)
 def test_invalid_analysis_is_an_error_message(with_maps: BatchFolder, wantui: Wantui, mistake: str) -> None:
-    arguments, said = WRONG[mistake]
+    arguments, message = WRONG[mistake]
     result = wantui("analyze", *(with_maps.root if word == "BATCH" else word for word in arguments))
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
 
 
@@ -1154,28 +1158,28 @@ def replace_path(video: Video, states: NDArray[np.float64]) -> Video:
 
 
 def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
     (group,) = group_videos([replace_path(videos[0], np.ones((STATES, DIMENSION))), *videos[1:]], "1")
     (others,) = group_videos(videos[1:], "1")
     for metric in ("straightness", "curvature"):
-        found, expected = summarise_group(group, metric), summarise_group(others, metric)
-        assert (found.n, found.mean, found.random_walk) == (3, expected.mean, expected.random_walk)
+        result, expected = summarise_group(group, metric), summarise_group(others, metric)
+        assert (result.n, result.mean, result.random_walk) == (3, expected.mean, expected.random_walk)
 
 
 def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
-    found = compare_groups(made_up(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), by="1")
-    for group, members in zip(found.groups, np.split(np.arange(24), 2), strict=True):
+    result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), by="1")
+    for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
         assert len(members) == len(group.videos) == 12
         ends = np.stack([video.projection()[-1] for video in group.videos]).astype(np.float64) / math.sqrt(DIMENSION)
         spread = distances_to_median(squared_distances(ends))
-        summary = found.summaries["spread"][group.name]
+        summary = result.summaries["spread"][group.name]
         assert (summary.n, summary.mean, summary.deviation) == pytest.approx((12, spread.mean(), spread.std(ddof=1)))
 
 
 def test_report_on_identical_final_states_has_shares_of_variance(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    video, *_ = made_up(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
+    video, *_ = synthetic_videos(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
     videos = [replace(video, seed=seed, choices={3: name}) for name in ("one", "two") for seed in range(4)]
     report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
@@ -1185,8 +1189,8 @@ def test_report_on_identical_final_states_has_shares_of_variance(
 
 
 @pytest.mark.parametrize("damaged", [np.ones(9), np.ones((9, 0)), np.ones((9, 6, 1)), np.ones((0, 6)), np.eye(9) * 1j])
-def test_projection_of_an_odd_form_is_refused_by_name(tmp_path: Path, damaged: NDArray[Any]) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "two": 1.0}, seeds=4, phrasings=1)
+def test_invalid_projection_is_refused(tmp_path: Path, damaged: NDArray[Any]) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=4, phrasings=1)
     assert videos[2].path is not None
     zarr.open_group(videos[2].path, mode="r+").create_array("projection", data=damaged, overwrite=True)
     with pytest.raises(CannotCompareError, match=r"one_0 seed 2: the projection is \w+ of shape \(.*\) instead of"):

@@ -15,7 +15,7 @@ from conftest import recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from tiny import FORMS, stock
+from tiny import FORMS, diffusers_output
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks
@@ -43,12 +43,12 @@ PROMPT = "a red star and a blue star moving left"
 
 
 def marks(prompt: str, *words: tuple[str, float]) -> tuple[PromptMark, ...]:
-    found, start = [], 0
+    result, start = [], 0
     for word, weight in words:
         start = prompt.index(word, start)
-        found.append(PromptMark(text=word, start=start, end=start + len(word), weight=weight))
+        result.append(PromptMark(text=word, start=start, end=start + len(word), weight=weight))
         start += len(word)
-    return tuple(found)
+    return tuple(result)
 
 
 def marked(model: WanModel, attention: AttentionRequest | None = None, **changes: object) -> Recipe:
@@ -92,7 +92,7 @@ def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tens
             handle.remove()
 
 
-def exact(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = None) -> torch.Tensor:
+def exact_attention(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = None) -> torch.Tensor:
     """[heads, places, 512] in float64, of logits + ln w."""
     logits = torch.einsum("nhd,thd->hnt", q, k) / math.sqrt(q.shape[2])
     for token, weight in (weights or {}).items():
@@ -120,7 +120,7 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
             blocks, calls = len(pipeline.transformer.blocks), list(seen)
             seen.clear()
             assert "attention" in step.captured
-            p = torch.stack([exact(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
+            p = torch.stack([exact_attention(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
             expected = {name: p[:, list(tokens)].sum(1) for name, tokens in words.items()}
             expected |= {
                 "prompt_mass": p[:, : length - 1].sum(1),
@@ -128,12 +128,12 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
                 "pad_mass": p[:, length:].sum(1),
             }
             for name, values in expected.items():
-                found = step.captured["attention"].maps["cond"][name]
-                assert found.shape == (1, 1, *grid)
-                assert (found.flatten().double() / values - 1).abs().max() < 1e-4
+                result = step.captured["attention"].maps["cond"][name]
+                assert result.shape == (1, 1, *grid)
+                assert (result.flatten().double() / values - 1).abs().max() < 1e-4
             uncond = step.captured["attention"].maps["uncond"]
             assert set(uncond) == {"prompt_mass", "end_mass", "pad_mass"}
-            q = torch.stack([exact(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
+            q = torch.stack([exact_attention(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
             assert (uncond["pad_mass"].flatten().double() / q[:, 1:].sum(1) - 1).abs().max() < 1e-4
             pieces = [
                 values for name, values in step.captured["attention"].maps["cond"].items() if name.startswith("red.")
@@ -142,7 +142,7 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
                 assert torch.allclose(sum(pieces), step.captured["attention"].maps["cond"]["red"])
     assert attention.check.map_error < 1e-4
     assert attention.check.output_error < (1e-5 if dtype == "float32" else 1e-2)
-    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+    assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent"))
 
 
 def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
@@ -159,7 +159,7 @@ def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
     assert torch.allclose(maps[word.name], sum(pieces), rtol=1e-5)
 
 
-def stored(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
+def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
     files = VideoFiles(
         folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr", "attention": folder / "a.zarr"}
     )
@@ -173,7 +173,7 @@ def test_stored_maps_equal_the_maps_of_each_step(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, dtype: str, tolerance: float
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
-    files = stored(tiny, recipe, tmp_path)
+    files = store_video(tiny, recipe, tmp_path)
     steps = [step for step in denoise(tiny, recipe) if "attention" in step.captured]
     maps = open_attention_maps(files.captures["attention"])
     assert maps.steps.tolist() == [step.index for step in steps] == [0, 2, 4, 5]
@@ -198,7 +198,7 @@ def test_disk_use_of_maps_is_predicted(
 ) -> None:
     capture = AttentionRequest(per_token=per_token, unconditional=True, per_block=True, compress=False)
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
-    group = zarr.open_group(stored(tiny, recipe, tmp_path).captures["attention"], mode="r")
+    group = zarr.open_group(store_video(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
     predicted = estimate_recipe_disk(recipe, tiny_models["wan2.1"]).bytes_of("attention")
     assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
@@ -220,8 +220,8 @@ def test_per_block_per_head_and_downsampled_maps_match_the_plain_map(
     assert blocks.shape == (2, 1, 3, 4, 5)
     assert heads.shape == (1, 2, 3, 4, 5)
     assert both.shape == (2, 2, 3, 4, 5)
-    for found in (blocks.mean(0), heads.mean(1)[0], both.mean((0, 1))[None]):
-        assert torch.allclose(found, plain[0], rtol=1e-5)
+    for result in (blocks.mean(0), heads.mean(1)[0], both.mean((0, 1))[None]):
+        assert torch.allclose(result, plain[0], rtol=1e-5)
     assert not torch.allclose(blocks[0], blocks[1], rtol=1e-2)
     small = first(downsample=2)
     assert small.shape == (1, 1, 3, 2, 3)
@@ -269,10 +269,10 @@ def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe))
     assert "attention" in step.captured
-    p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
     tokens = tokenize(pipeline.tokenizer, PROMPT, recipe.marks).words[0].tokens
-    found = step.captured["attention"].maps["cond"]["red"].flatten().double()
-    assert (found / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
+    result = step.captured["attention"].maps["cond"]["red"].flatten().double()
+    assert (result / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
 
 
 def test_skipped_block_is_recorded_and_has_no_map(
@@ -281,7 +281,7 @@ def test_skipped_block_is_recorded_and_has_no_map(
     monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="cached")
-    maps = open_attention_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
@@ -295,7 +295,7 @@ def test_skipped_pass_is_recorded_and_has_no_map(
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     asked = AttentionRequest(per_block=per_block)
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
-    maps = open_attention_maps(stored(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
     assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
     assert np.isnan(maps.map("red")[1]).all()
@@ -314,10 +314,10 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
     assert not attention_hook(start).check.collapsed
-    p = torch.stack([exact(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
     length = attention_hook(start).prompts["cond"].length
-    found = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
-    assert (found / p[:, length:].sum(1) - 1).abs().max() < 1e-4
+    result = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
+    assert (result / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
 
 def test_attention_that_differs_from_the_kernel_is_refused(
@@ -411,7 +411,7 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
     by_token = {t: w.weight for w in attention_hook(start).prompts["cond"].words for t in w.tokens}
     maps = []
     for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
-        p = exact(q, k, by_token)
+        p = exact_attention(q, k, by_token)
         maps.append(p)
         expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
         assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
@@ -515,7 +515,9 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float,
         for _ in denoise(pipeline, recipe, start):
             pass
     for (_, q, k), output, value in zip(seen, outputs, values, strict=True):
-        expected = torch.einsum("hnt,thd->nhd", exact(q, k, by_token), value[0].unflatten(1, (q.shape[1], -1)))
+        expected = torch.einsum(
+            "hnt,thd->nhd", exact_attention(q, k, by_token), value[0].unflatten(1, (q.shape[1], -1))
+        )
         expected = expected.flatten(1)
         assert (output[0] - expected).norm() / expected.norm() < tolerance
         worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
@@ -593,7 +595,7 @@ def test_map_names_are_unique_among_words_and_arrays(
     asked = marks(words, *((word, 1.0) for word in words.split()))
     capture = AttentionRequest(per_token=True, unconditional=True)
     recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
-    maps = open_attention_maps(stored(tiny, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).captures["attention"])
     assert list(maps.words) == NAMES[words]
     assert [maps.words[name]["text"] for name in maps.words] == words.split()
     assert maps.steps.tolist() == [0]
@@ -607,9 +609,9 @@ def test_map_names_of_long_marks_are_short(tiny: WanPipeline, tiny_models: dict[
     prompt = f"{one} and {one}s {'ö' * 150}"
     asked = marks(prompt, (one, 1.0), (f"{one}s", 1.0), ("ö" * 150, 1.0))
     with pytest.raises(MarkOutOfRangeError):  # nano's tokenizer has no ö
-        stored(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
+        store_video(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), prompt=prompt, marks=asked[:2], steps=1)
-    maps = open_attention_maps(stored(tiny, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).captures["attention"])
     assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in assign_map_names([one, f"{one}s", "ö" * 150]))
 

@@ -75,13 +75,13 @@ def _parameters(command: click.Command, name: str) -> Iterator[tuple[str, click.
 def test_path_options_have_the_shared_path_types() -> None:
     assert isinstance(cli, LazyGroup)
     context = click.Context(cli)
-    found = [one for name in COMMANDS for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
-    for name, parameter in found:
+    result = [one for name in COMMANDS for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
+    for name, parameter in result:
         assert not isinstance(parameter.type, click.Path | click.File), name
         words = {"batch", "batches", "folder", "folders", "output", "output_dir", "logs", "resume", "clip", "csv_path"}
         if parameter.name in words | {"html_path", "template_file", "other"}:
             assert isinstance(parameter.type, UserPath | BatchName), name
-    assert sum(isinstance(parameter.type, UserPath) for _, parameter in found) >= 18
+    assert sum(isinstance(parameter.type, UserPath) for _, parameter in result) >= 18
 
 
 def test_home_and_variables_are_resolved_in_every_output_folder_option(

@@ -446,16 +446,16 @@ def test_summary_of_downsampled_map_counts_every_position_once(tmp_path: Path, f
     cells = [[full[..., y : y + factor, x : x + factor] for x in columns] for y in rows]
     pooled = np.stack([np.stack([cell.mean((-2, -1)) for cell in row], axis=-1) for row in cells], axis=-2)
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(downsample=factor), pooled)
-    found = compute_word_curves(open_attention_maps(tmp_path / "maps.zarr"), "star")
-    assert found.mass == pytest.approx(full.mean((1, 2, 3, 4, 5)))
+    result = compute_word_curves(open_attention_maps(tmp_path / "maps.zarr"), "star")
+    assert result.mass == pytest.approx(full.mean((1, 2, 3, 4, 5)))
     spread_out = [
         np.concatenate([np.broadcast_to(c.mean((-2, -1), keepdims=True), c.shape) for c in r], -1) for r in cells
     ]
     a = np.concatenate(spread_out, -2)[:, 0, 0]
     x, share = (np.arange(5) + 0.5) / 5, a / a.sum((2, 3), keepdims=True)
-    assert found.centre[..., 0] == pytest.approx((share * x).sum((2, 3)))
+    assert result.centre[..., 0] == pytest.approx((share * x).sum((2, 3)))
     q = a / a.sum((1, 2, 3), keepdims=True)
-    assert found.entropy == pytest.approx(-(q * np.log(q)).sum((1, 2, 3)) / np.log(60))
+    assert result.entropy == pytest.approx(-(q * np.log(q)).sum((1, 2, 3)) / np.log(60))
 
 
 def test_map_that_does_not_fit_its_recipe_is_refused(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_denoising_resumes_after_any_step_bit_identically(
         shutil.copy(tmp_path / "last", tmp_path / str(step.index + 1))
         whole.append(step.latents)
     for done in range(1, len(whole)):
-        found = read_checkpoint(tmp_path / str(done), pipeline, recipe)
-        assert found is not None
-        assert found.steps_done == done
-        rest = [step.latents for step in denoise(pipeline, recipe, resume_from=found)]
+        result = read_checkpoint(tmp_path / str(done), pipeline, recipe)
+        assert result is not None
+        assert result.steps_done == done
+        rest = [step.latents for step in denoise(pipeline, recipe, resume_from=result)]
         assert len(rest) == len(whole) - done
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[done:], strict=True))
 
@@ -96,10 +96,10 @@ def stop_after(events: Iterator[object], steps: int) -> None:
             return
 
 
-def made(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
-    found = list(events)
-    assert isinstance(found[-1], FinishedVideo)
-    return found[-1], [event for event in found if isinstance(event, Resumed | Restarted)]
+def finish(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
+    result = list(events)
+    assert isinstance(result[-1], FinishedVideo)
+    return result[-1], [event for event in result if isinstance(event, Resumed | Restarted)]
 
 
 MARK = PromptMark(text="star", start=6, end=10)
@@ -125,13 +125,13 @@ def test_stopped_video_resumes_with_identical_latents_and_captures(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
     undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
-    reference, _ = made(make_video(tiny, recipe, undisturbed))
+    reference, _ = finish(make_video(tiny, recipe, undisturbed))
     for steps in stops:
         stop_after(make_video(tiny, recipe, stopped), steps)
         assert not stopped.clip.exists()
         assert not stopped.captures["trajectory"].exists()
-    result, said = made(make_video(tiny, recipe, stopped))
-    assert said == [Resumed(stops[-1])]
+    result, restarts = finish(make_video(tiny, recipe, stopped))
+    assert restarts == [Resumed(stops[-1])]
     assert result.latents_sha256 == reference.latents_sha256
     assert stopped.clip.read_bytes() == undisturbed.clip.read_bytes()
     for kind in ("trajectory", "attention"):
@@ -157,10 +157,10 @@ def test_generated_but_unrecorded_video_is_only_decoded_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
-    reference, _ = made(make_video(tiny, recipe, files))
+    reference, _ = finish(make_video(tiny, recipe, files))
     before = {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")}
-    again, said = made(make_video(tiny, recipe, files))
-    assert said == [Resumed(5)]
+    again, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Resumed(5)]
     assert again.latents_sha256 == reference.latents_sha256
     assert {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")} == before
 
@@ -169,7 +169,7 @@ def test_garbage_collection_of_a_failed_decoding_does_not_disturb_the_next(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path / "a")
-    made(make_video(tiny, recipe, files))
+    finish(make_video(tiny, recipe, files))
     failing = begin_video(tiny, recipe, video_files(tmp_path / "b"))
     kept: list[BaseException] = []  # with its traceback, as an error in a reference cycle is until it is collected
     try:
@@ -203,28 +203,28 @@ def test_video_stopped_between_checkpoints_resumes_from_its_last_step(
     monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", 1e-9)
     recipe, files = recipe_for(tiny_models["wan2.1"], steps=5), video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 4)
-    _, said = made(make_video(tiny, recipe, files))
-    assert said == [Resumed(4)]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Resumed(4)]
 
 
 def test_checkpoint_of_another_torch_or_recipe_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "1.0")
         stop_after(make_video(tiny, recipe, files), 2)
-    result, said = made(make_video(tiny, recipe, files))
-    assert said == [Restarted(f"torch was 1.0 and is {torch.__version__}")]
+    result, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Restarted(f"torch was 1.0 and is {torch.__version__}")]
     assert result.latents_sha256 == reference.latents_sha256
 
     stop_after(make_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
-    result, said = made(make_video(tiny, recipe, files))
-    assert len(said) == 1
-    assert str(said[0]).startswith("Restarted(reason='recipe was ")
+    result, restarts = finish(make_video(tiny, recipe, files))
+    assert len(restarts) == 1
+    assert str(restarts[0]).startswith("Restarted(reason='recipe was ")
     assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -232,14 +232,14 @@ def test_damaged_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
     for spoil in (lambda data: data[:-8] + bytes(8), lambda data: data[: len(data) // 2], lambda data: b""):
         stop_after(make_video(tiny, recipe, files), 2)
         files.checkpoint.write_bytes(spoil(files.checkpoint.read_bytes()))
-        result, said = made(make_video(tiny, recipe, files))
-        assert [type(event) for event in said] == [Restarted]
+        result, restarts = finish(make_video(tiny, recipe, files))
+        assert [type(event) for event in restarts] == [Restarted]
         assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -250,8 +250,8 @@ def test_incomplete_captures_restart_the_video(
     files = video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
-    _, said = made(make_video(tiny, recipe, files))
-    assert said == [Restarted("the state after step 1 differs from its checksum")]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Restarted("the state after step 1 differs from its checksum")]
 
 
 # R12
@@ -310,13 +310,13 @@ def test_edited_checkpoint_restarts_the_video(
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
         return
     recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
-    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, EDITS[edit], signed)
-    result, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [Restarted]
+    result, restarts = finish(make_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [Restarted]
     assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -324,12 +324,12 @@ def test_checkpoint_with_a_former_block_name_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
-    reference, _ = made(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, lambda h, t: h["made_by"].update(blocks="plain"), signed=True)
-    result, events = made(make_video(tiny, recipe, files))
+    result, events = finish(make_video(tiny, recipe, files))
     assert [type(event) for event in events] == [Resumed]
     assert result.latents_sha256 == reference.latents_sha256
 
@@ -364,8 +364,8 @@ def test_any_invalid_checkpoint_restarts_the_video(
     assert files.checkpoint is not None
     stop_after(make_video(tiny, recipe, files), 2)
     CORRUPTIONS[spoil](files.checkpoint)
-    _, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [Restarted]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [Restarted]
 
 
 def test_restart_reason_names_the_checkpoint_format(
@@ -375,8 +375,8 @@ def test_restart_reason_names_the_checkpoint_format(
     assert files.checkpoint is not None
     stop_after(make_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint, lambda h, t: h.update(format=2), signed=False)
-    _, said = made(make_video(tiny, recipe, files))
-    assert said == [Restarted("its format is 2, but this version reads format 3")]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Restarted("its format is 2, but this version reads format 3")]
 
 
 def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
@@ -386,8 +386,8 @@ def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
     stop_after(make_video(tiny, recipe, files), 2)
     monkeypatch.setattr(versions, "__version__", "99.0.1")
     monkeypatch.setattr(platform, "python_version", lambda: "3.99")
-    _, said = made(make_video(tiny, recipe, files))
-    assert said == [Resumed(2)]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Resumed(2)]
 
 
 @pytest.mark.parametrize(
@@ -412,8 +412,8 @@ def test_checkpoint_with_other_arithmetic_restarts_the_video(
     with monkeypatch.context() as patch:
         patch.setattr(target, name, value)
         stop_after(make_video(tiny, recipe, files), 2)
-    _, said = made(make_video(tiny, recipe, files))
-    assert [str(event).partition("'")[2].startswith(reason) for event in said] == [True]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert [str(event).partition("'")[2].startswith(reason) for event in restarts] == [True]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -474,8 +474,8 @@ def test_modified_partial_captures_restart_the_video(
         blocks[0, 0] = False
     else:
         flip(tmp_path / part)
-    _, said = made(make_video(tiny, recipe, files))
-    assert [type(event) for event in said] == [Restarted]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [Restarted]
 
 
 @pytest.mark.parametrize("name", ["v.zarr", "a.zarr"])
@@ -487,8 +487,8 @@ def test_capture_attributes_are_rewritten_when_a_video_resumes(
     stop_after(make_video(tiny, recipe, files), 3)
     path = tmp_path / f"{name}.partial" / "zarr.json"
     path.write_text(path.read_text().replace("a red star", "a red ring").replace('"star"', '"ring"'))
-    _, said = made(make_video(tiny, recipe, files))
-    assert said == [Resumed(3)]
+    _, restarts = finish(make_video(tiny, recipe, files))
+    assert restarts == [Resumed(3)]
     attributes = dict(zarr.open_group(tmp_path / name, mode="r").attrs)
     assert attributes["recipe"] == recipe.model_dump(mode="json")
     assert attributes.get("words", {"star": 0}).keys() == {"star"}

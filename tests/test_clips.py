@@ -71,7 +71,7 @@ def test_damaged_clips_raise_only_clip_errors() -> None:  # R12, F18
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"seed": 2**70}, "seed: Input should be less than or equal"),
         ({"seed": -1}, "seed: Input should be greater"),
@@ -86,11 +86,11 @@ def test_damaged_clips_raise_only_clip_errors() -> None:  # R12, F18
         ({"prompt": None}, "prompt: "),
     ],
 )
-def test_invalid_recipe_is_refused_naming_the_field(change: dict[str, Any], said: str) -> None:  # B7, F18
+def test_invalid_recipe_is_refused_naming_the_field(change: dict[str, Any], message: str) -> None:  # B7, F18
     write_clip(Path("a.mp4"), **change)
     with pytest.raises(ClipError) as raised:
         read_clip_tags(Path("a.mp4"))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("made_with", ["[]", "3", "{", "[" * 1000, '"text"'])

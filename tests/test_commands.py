@@ -88,11 +88,11 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_invalid_input_exits_with_code_2_and_writes_nothing(wantui: Wantui, mistake: str) -> None:
     Path("broken.yaml").write_text("model_settings:\n  steps: [\n")
-    arguments, said = MISTAKES[mistake]
+    arguments, message = MISTAKES[mistake]
     template = [] if "-t" in arguments else ["-t", "a circle"]
     result = wantui("run", *template, *arguments)
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
     assert files() == ["broken.yaml"]
     assert [path.name for path in Path().iterdir()] == ["broken.yaml"]
@@ -190,24 +190,24 @@ def test_rerun_refuses_a_name_too_long_for_the_partial_file(small: list[str], wa
 def test_rerun_claims_equal_versions_only_if_the_clip_records_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for then, said in (
+    for then, message in (
         ({}, "the clip does not record its versions"),
         ({"torch": "2"}, "versions, device and weights are"),
     ):
         _print_comparison(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
-        assert said in capsys.readouterr().out
+        assert message in capsys.readouterr().out
 
 
 def test_rerun_overwrites_no_files(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
     Path("again.jpg").write_text("a picture")
-    for output, said in (
+    for output, message in (
         ("again.mp4", "cannot write again.jpg: it already exists"),
         ("nowhere/again.mp4", "cannot write nowhere/again.mp4: "),
     ):
         result = wantui("rerun", clip, "-o", output, "--device", "cpu")
         assert result.code == 2
-        assert said in result.err
+        assert message in result.err
     assert Path("again.jpg").read_text() == "a picture"
     assert wantui("rerun", clip, "--device", "gpu").code == 2
 
@@ -247,11 +247,11 @@ def test_models_ls_shows_available_weights(wantui: Wantui) -> None:
 
 def test_doctor_reports_unsupported_and_missing_libraries() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
-    found = {finding.check: finding for finding in _check_libraries(wanted)}
-    assert set(found) == {"numpy", "no-such-library"}
-    assert found["numpy"].state == found["no-such-library"].state == "problem"
-    assert " installed, >=99 required" in found["numpy"].result
-    assert found["numpy"].advice == "pip install 'numpy>=99'"
+    result = {finding.check: finding for finding in _check_libraries(wanted)}
+    assert set(result) == {"numpy", "no-such-library"}
+    assert result["numpy"].state == result["no-such-library"].state == "problem"
+    assert " installed, >=99 required" in result["numpy"].result
+    assert result["numpy"].advice == "pip install 'numpy>=99'"
 
 
 @pytest.mark.usefixtures("torch_not_imported")
@@ -273,27 +273,27 @@ def test_doctor_reports_network_file_systems_and_missing_locks(wantui: Wantui, m
     assert "file system" not in wantui("doctor").out
     monkeypatch.setattr("wantui.queue.state_dir.file_system_type", lambda path: "lustre")
     monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
-    said = " ".join(wantui("doctor").out.split())
-    assert "is on a network file system (lustre)" in said
-    assert "without locks (lustre)" in said
+    output = " ".join(wantui("doctor").out.split())
+    assert "is on a network file system (lustre)" in output
+    assert "without locks (lustre)" in output
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("raise OSError('libcudart.so: cannot open shared object file')", "OSError: libcudart.so: cannot open shared"),
         ("import os; os._exit(7)", "the import ended with exit code 7"),
     ],
 )
 def test_doctor_reports_a_torch_import_failure(
-    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, said: str
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, message: str
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "torch.py").write_text(content)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     result = wantui("doctor")
     assert result.code == 1
-    assert f"torch cannot be imported: {said}" in " ".join(result.out.split())
+    assert f"torch cannot be imported: {message}" in " ".join(result.out.split())
 
 
 def test_doctor_reports_a_python_that_cannot_be_started(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,8 +328,8 @@ def test_doctor_uses_the_hub_cache_of_huggingface_hub(environment: dict[str, str
     names = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
     other = {name: value for name, value in os.environ.items() if name not in names} | environment
     code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
-    said = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
-    assert Path(said.stdout.strip()) == hub_cache(environment)
+    output = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
+    assert Path(output.stdout.strip()) == hub_cache(environment)
 
 
 def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  # C15
@@ -425,9 +425,9 @@ def test_detached_run_prints_its_folder_or_one_json_object(wantui: Wantui, small
     with only_queued():
         run = ("run", "--detach", "-t", "a star", "--videos-per-variation", 3, *small)
         assert Path(wantui(*run).out.strip()).is_dir()
-        said = json.loads(wantui(*run, "--json").out)
-    assert said.pop("folder").startswith("outputs/")
-    assert said == {"event": "detached", "batch": 2, "videos": 3}
+        output = json.loads(wantui(*run, "--json").out)
+    assert output.pop("folder").startswith("outputs/")
+    assert output == {"event": "detached", "batch": 2, "videos": 3}
 
 
 def test_doctor_refuses_systemd_unit_with_json(wantui: Wantui) -> None:
@@ -507,10 +507,10 @@ def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_pat
             claim = queue.claim("w", ("cpu",))
             assert claim is not None
             queue.fail_batch(claim, "no weights", 2)
-    said = wantui("queue", "ls").err
-    assert "the queue has no unfinished batches" in said
-    assert "failed: 1 video of batch 5 (b4). Show errors: wantui queue show 5; retry: wantui queue retry 5" in said
-    assert "videos of 2 earlier batches failed too: wantui queue ls --all" in said
+    output = wantui("queue", "ls").err
+    assert "the queue has no unfinished batches" in output
+    assert "failed: 1 video of batch 5 (b4). Show errors: wantui queue show 5; retry: wantui queue retry 5" in output
+    assert "videos of 2 earlier batches failed too: wantui queue ls --all" in output
     assert "no weights" in wantui("queue", "show", 5).out
     assert "failed: " not in wantui("queue", "ls", "--all").err
 

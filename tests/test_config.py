@@ -62,24 +62,24 @@ use_timestamp: true
 """
 
 
-def the_error(text: str, *overrides: str) -> str:
+def config_error(text: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
         parse_config(text, "my.yaml", overrides)
     return str(caught.value)
 
 
 def test_unknown_key_error_names_line_and_nearest_key() -> None:
-    error = the_error("model_settings:\n  seed: 1\n  step: 20\n")
+    error = config_error("model_settings:\n  seed: 1\n  step: 20\n")
     assert error == "my.yaml:3: model_settings.step: unknown key; did you mean model_settings.steps?"
 
 
 def test_key_in_the_wrong_section_suggests_the_right_section() -> None:
-    assert "video_settings.fps" in the_error("model_settings:\n  fps: 16\n")
-    assert the_error("steps: 20\n") == "my.yaml:1: steps: unknown key; did you mean model_settings.steps?"
+    assert "video_settings.fps" in config_error("model_settings:\n  fps: 16\n")
+    assert config_error("steps: 20\n") == "my.yaml:1: steps: unknown key; did you mean model_settings.steps?"
 
 
 def test_unknown_section_error_names_the_nearest_section() -> None:
-    assert "did you mean video_settings?" in the_error("vido_settings:\n  fps: 16\n")
+    assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n")
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_unknown_section_error_names_the_nearest_section() -> None:
     ],
 )
 def test_invalid_value_error_names_line_and_key(text: str, line: int, key: str) -> None:
-    assert the_error(text).startswith(f"my.yaml:{line}: {key}: ")
-    assert "got " in the_error(text)
+    assert config_error(text).startswith(f"my.yaml:{line}: {key}: ")
+    assert "got " in config_error(text)
 
 
 def test_all_errors_are_reported_at_once() -> None:
-    error = the_error("model_settings:\n  step: 20\n  seed: x\n  sampler: karras\nvideo_settings:\n  hight: 480\n")
+    error = config_error("model_settings:\n  step: 20\n  seed: x\n  sampler: karras\nvideo_settings:\n  hight: 480\n")
     assert sorted(": ".join(line.split(": ")[:2]) for line in error.splitlines()) == [
         "my.yaml:2: model_settings.step",
         "my.yaml:3: model_settings.seed",
@@ -114,7 +114,7 @@ def test_all_errors_are_reported_at_once() -> None:
 
 @pytest.mark.parametrize("sampler", REFUSED_SAMPLERS)
 def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: str) -> None:
-    error = the_error(f"model_settings:\n  seed: 1\n  sampler: {sampler}\n")
+    error = config_error(f"model_settings:\n  seed: 1\n  sampler: {sampler}\n")
     assert error == f"my.yaml:3: model_settings.sampler: {sampler} is not supported: {REFUSED_SAMPLERS[sampler]}"
 
 
@@ -131,15 +131,15 @@ def test_samplers_that_give_wrong_videos_are_refused_with_the_reason(sampler: st
     ],
 )
 def test_unparsable_yaml_is_a_config_error(text: str) -> None:
-    assert "not valid YAML" in the_error(text)
+    assert "not valid YAML" in config_error(text)
 
 
 def test_yaml_error_names_its_line() -> None:
-    assert the_error("model_settings:\n  seed: 1\n  steps: [2\nvideo_settings: {}\n").startswith("my.yaml:4: ")
+    assert config_error("model_settings:\n  seed: 1\n  steps: [2\nvideo_settings: {}\n").startswith("my.yaml:4: ")
 
 
 def test_config_that_is_not_a_mapping_is_refused() -> None:
-    assert "not a mapping of keys to values" in the_error("- a\n- b\n")
+    assert "not a mapping of keys to values" in config_error("- a\n- b\n")
 
 
 def test_empty_file_and_empty_sections_give_defaults() -> None:
@@ -193,10 +193,10 @@ def test_set_changes_only_the_given_keys() -> None:
 
 def test_error_in_set_names_set_instead_of_a_file_line() -> None:
     text = "model_settings:\n  steps: 20\n"
-    assert the_error(text, "model_settings.steps=0").startswith("--set: model_settings.steps: ")
-    assert "did you mean model_settings.steps?" in the_error(text, "model_settings.stps=1")
-    assert "write it as section.key=value" in the_error(text, "model_settings.steps")
-    assert "use_timestamp is not a section" in the_error("use_timestamp: true\n", "use_timestamp.x=1")
+    assert config_error(text, "model_settings.steps=0").startswith("--set: model_settings.steps: ")
+    assert "did you mean model_settings.steps?" in config_error(text, "model_settings.stps=1")
+    assert "write it as section.key=value" in config_error(text, "model_settings.steps")
+    assert "use_timestamp is not a section" in config_error("use_timestamp: true\n", "use_timestamp.x=1")
 
 
 @pytest.mark.parametrize(("former", "slug"), FORMER_SPEEDS.items())
@@ -217,7 +217,7 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
     assert (settings.model_settings.steps, settings.model_settings.cfg_scale) == (40, 6.5)
     assert (settings.video_settings.frames, settings.videos_per_variation) == (49, 5)
     assert settings.latent_analysis_settings.storage_interval == 2
-    told = {problem.key: problem.line for problem in config.warnings}
+    warned_lines = {problem.key: problem.line for problem in config.warnings}
     dead = [
         "model_settings.eta",
         "model_settings.clip_skip",
@@ -230,8 +230,8 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
         "latent_analysis_settings.latent_storage_format",
         "output_settings",
     ]
-    assert sorted(told) == sorted(dead)
-    for key, line in told.items():
+    assert sorted(warned_lines) == sorted(dead)
+    for key, line in warned_lines.items():
         assert line is not None
         assert OLDER_FILE.splitlines()[line - 1].strip().startswith(key.split(".")[-1] + ":")
     assert config.refusals == ()
@@ -365,30 +365,34 @@ def test_decimal_integers_are_accepted_in_files_and_set(written: str, value: int
     ["0o17", "0x10", "0b11", "1_000", "1:30", "1,000", "2.5", ".inf", "many", "１２", "yes", "true", "--3", "9" * 5000],
 )
 def test_non_decimal_integers_are_refused_with_their_line(written: str) -> None:
-    error = the_error(f"model_settings:\n  seed: 1\n  steps: {written}\n")
+    error = config_error(f"model_settings:\n  seed: 1\n  steps: {written}\n")
     assert error.startswith("my.yaml:3: model_settings.steps: should be a whole number")  # A9
     assert "got " in error
     assert len(error) < 600
-    by_set = the_error("", f"model_settings.steps={written}")
+    by_set = config_error("", f"model_settings.steps={written}")
     assert by_set.startswith("--set: model_settings.steps: should be a whole number")
-    assert the_error(f'model_settings:\n  steps: "{written}"\n').startswith("my.yaml:2: model_settings.steps: should")
+    assert config_error(f'model_settings:\n  steps: "{written}"\n').startswith(
+        "my.yaml:2: model_settings.steps: should"
+    )
 
 
 @pytest.mark.parametrize("written", [".nan", ".inf", "1e999", "1_0.5", "1:30.5", "0x1p3", "1e99999999", ""])
 def test_non_decimal_floats_are_refused(written: str) -> None:
-    assert "--set: model_settings.cfg_scale: should be a number" in the_error("", f"model_settings.cfg_scale={written}")
+    assert "--set: model_settings.cfg_scale: should be a number" in config_error(
+        "", f"model_settings.cfg_scale={written}"
+    )
     assert load_config("nano", ["model_settings.cfg_scale=6.50"]).settings.model_settings.cfg_scale == 6.5  # A9
 
 
 def test_negative_zero_is_normalised_to_zero() -> None:
-    found = load_config("nano", ["model_settings.cfg_scale=-0.0"]).settings.model_settings.cfg_scale
-    assert str(found) == "0.0"  # -0.0 had another recipe
+    result = load_config("nano", ["model_settings.cfg_scale=-0.0"]).settings.model_settings.cfg_scale
+    assert str(result) == "0.0"  # -0.0 had another recipe
 
 
 @pytest.mark.parametrize("section", ["latent_analysis_settings", "attention_analysis_settings"])
 def test_capture_interval_has_the_range_of_recipes(section: str) -> None:
     key = f"{section}.storage_interval"
-    assert the_error("", f"{key}=1000001").startswith(f"--set: {key}: input should be less than or equal to 1000000")
+    assert config_error("", f"{key}=1000001").startswith(f"--set: {key}: input should be less than or equal to 1000000")
     assert load_config("nano", [f"{key}=1000000"]).settings
 
 
@@ -396,7 +400,7 @@ def test_flags_accept_yes_and_no_and_refuse_other_words() -> None:
     for word, value in (("yes", True), ("off", False), ("True", True), ("0", False)):
         assert parse_config(f"use_timestamp: {word}\n", "my.yaml").settings.use_timestamp is value
         assert load_config("nano", [f"use_timestamp={word}"]).settings.use_timestamp is value
-    assert the_error("use_timestamp: maybe\n") == "my.yaml:1: use_timestamp: should be yes or no, got 'maybe'"
+    assert config_error("use_timestamp: maybe\n") == "my.yaml:1: use_timestamp: should be yes or no, got 'maybe'"
 
 
 def test_empty_value_clears_an_optional_setting() -> None:
@@ -409,7 +413,9 @@ def test_empty_value_clears_an_optional_setting() -> None:
 
 
 def test_set_refuses_a_section_as_a_whole() -> None:
-    assert "model_settings: is a section; write model_settings.key=value" in the_error("", "model_settings={seed: 1}")
+    assert "model_settings: is a section; write model_settings.key=value" in config_error(
+        "", "model_settings={seed: 1}"
+    )
 
 
 BOMBS = {
@@ -454,7 +460,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_hostile_config_is_refused_with_a_short_message(name: str) -> None:
-    error = the_error(BOMBS[name])
+    error = config_error(BOMBS[name])
     assert "my.yaml" in error  # R6
     assert len(error) < 60_000
     assert max(map(len, error.splitlines())) < 1_000
@@ -463,7 +469,7 @@ def test_hostile_config_is_refused_with_a_short_message(name: str) -> None:
 @pytest.mark.parametrize("text", ["!!int ''", "1:1:1", "0x" + "f" * 20_000, "&a [*a]", "[" * 10_000, "\x00", "\udce9"])
 def test_hostile_value_in_set_is_refused_with_a_short_message(text: str) -> None:
     for key in ("model_settings.steps", "model_settings.cfg_scale", "use_timestamp", "model_settings.sampler", text):
-        error = the_error("", f"{key}={text}")
+        error = config_error("", f"{key}={text}")
         assert error.startswith("--set: ")
         assert len(error) < 1_000  # R6
 
@@ -517,7 +523,7 @@ def test_merged_mapping_equals_its_written_out_form() -> None:
 
 def test_merged_mapping_does_not_change_error_lines() -> None:
     text = "model_settings:\n  steps: many\n  <<: {steps: 3, seed: 1}\n"
-    assert the_error(text).startswith("my.yaml:2: model_settings.steps: ")
+    assert config_error(text).startswith("my.yaml:2: model_settings.steps: ")
 
 
 def test_first_of_several_merged_mappings_has_precedence() -> None:
@@ -542,7 +548,7 @@ def test_first_of_several_merged_mappings_has_precedence() -> None:
     ],
 )
 def test_yaml_structure_that_would_have_no_effect_is_refused(text: str, reason: str) -> None:
-    assert reason in the_error(text)
+    assert reason in config_error(text)
 
 
 def test_null_tagged_as_text_is_text() -> None:
@@ -561,7 +567,7 @@ def test_null_tagged_as_text_is_text() -> None:
     ],
 )
 def test_value_type_errors_say_what_to_write(text: str, message: str) -> None:
-    assert message in the_error(text)
+    assert message in config_error(text)
 
 
 def test_setting_given_twice_on_the_command_line_causes_a_warning() -> None:
@@ -575,18 +581,18 @@ def test_setting_given_twice_on_the_command_line_causes_a_warning() -> None:
 
 
 def test_unknown_key_error_names_this_version() -> None:
-    assert f"; valid keys of wantui {__version__} here: model_id, " in the_error(
+    assert f"; valid keys of wantui {__version__} here: model_id, " in config_error(
         "model_settings:\n  xylophone: 1\n"
     )  # C3
 
 
 def test_renamed_key_is_refused_with_its_current_name() -> None:
     for text in ("model_revision: x\n", "model_settings:\n  model_revision: x\n"):
-        assert "unknown key; it is now model_settings.revision" in the_error(text)  # C16
+        assert "unknown key; it is now model_settings.revision" in config_error(text)  # C16
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
         ("model_settings.device=mps", "--set: model_settings.device: should be auto, cpu, cuda or cuda:N, got 'mps'"),
         (
@@ -597,7 +603,7 @@ def test_renamed_key_is_refused_with_its_current_name() -> None:
         ("output_dir=\t ", r"--set: output_dir: should not be empty, got '\\t '"),
     ],
 )
-def test_pattern_errors_are_explained_in_words(written: str, said: str) -> None:
+def test_pattern_errors_are_explained_in_words(written: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load_config("nano", [written])
-    assert said.replace("\\\\", "\\") in str(raised.value)
+    assert message.replace("\\\\", "\\") in str(raised.value)

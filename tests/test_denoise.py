@@ -11,7 +11,7 @@ import torch
 from conftest import recipe_for
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
-from tiny import FORMS, latents_of, stock
+from tiny import FORMS, diffusers_output, latents_of
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Start, Step, denoise, prepare
@@ -54,16 +54,16 @@ def test_latents_and_frames_equal_the_diffusers_pipeline_bit_for_bit(
     model, pipeline, dtype = model_and_pipeline
     recipe = recipe_for(model, sampler=sampler, dtype=dtype, **guidance)
     latents = latents_of(pipeline, recipe)
-    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+    assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent"))
     frames = np.stack(list(decode_frames(pipeline, latents)))
-    assert np.array_equal(frames, stock(pipeline, recipe, "np")[0])
+    assert np.array_equal(frames, diffusers_output(pipeline, recipe, "np")[0])
 
 
 def test_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:
     pipeline = load_pipeline(tiny_models["a14b"], None, "float32", torch.device("cpu"))
     recipe = recipe_for(tiny_models["a14b"], guidance_scale_2=2.0, flow_shift=12.0, steps=8)
     latents = latents_of(pipeline, recipe)
-    assert torch.equal(latents, stock(pipeline, recipe, "latent"))
+    assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent"))
     assert not torch.equal(latents, latents_of(pipeline, recipe.model_copy(update={"guidance_scale_2": None})))
 
 
@@ -79,7 +79,7 @@ def test_prompt_beyond_the_default_encoder_length_is_not_truncated(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], prompt="a red star and " * 40, steps=2)
-    assert torch.equal(latents_of(tiny, recipe), stock(tiny, recipe, "latent"))
+    assert torch.equal(latents_of(tiny, recipe), diffusers_output(tiny, recipe, "latent"))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -191,14 +191,14 @@ def test_prompt_beyond_the_token_limit_is_refused(tiny: WanPipeline, tiny_models
 
 
 @pytest.mark.parametrize(
-    ("missing", "said"),
+    ("missing", "message"),
     [
         ("shared.weight", "encoder.embed_tokens.weight and 1 more"),  # which is the same one
         ("encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"),
     ],
 )
 def test_missing_text_encoder_tensors_are_not_randomly_initialised(
-    tiny_models: dict[str, WanModel], tmp_path: Path, missing: str, said: str
+    tiny_models: dict[str, WanModel], tmp_path: Path, missing: str, message: str
 ) -> None:
     source = Path(tiny_models["wan2.1"].location)
     shutil.copytree(source, tmp_path / "model")
@@ -206,5 +206,5 @@ def test_missing_text_encoder_tensors_are_not_randomly_initialised(
     tensors = load_file(file)
     del tensors[missing]
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(LoadError, match=rf"its text encoder has no {said} in its files.*copy them again"):
+    with pytest.raises(LoadError, match=rf"its text encoder has no {message} in its files.*copy them again"):
         load_pipeline(read_directory(tmp_path / "model"), None, "float32", torch.device("cpu"))

@@ -165,9 +165,9 @@ def test_engine_stop_ends_at_the_next_step_and_loses_nothing(start: Start, tiny_
 def test_only_one_of_many_simultaneous_engines_survives(start: Start) -> None:
     machine = start()
     clients = [machine.client("engine", "start") for _ in range(4)]
-    said = [machine.end_of(client)[1] for client in clients]
-    assert [client.returncode for client in clients] == [0] * 4, said
-    processes = {line.split("process ")[1].split(",")[0] for line in said}
+    output = [machine.end_of(client)[1] for client in clients]
+    assert [client.returncode for client in clients] == [0] * 4, output
+    processes = {line.split("process ")[1].split(",")[0] for line in output}
     assert processes == {str(machine.engine())}
     code, _, err = machine.call("engine", "run")
     assert (code, "an engine is already running" in err) == (3, True)
@@ -273,12 +273,12 @@ def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_
     assert code == 3
     crashes = [event for event in machine.queue.events(0) if event.kind == "worker_died"]
     assert len(crashes) == 3
-    said = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
-    assert said in err
+    message = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
+    assert message in err
     assert "\x1b[31m" not in err
     held = machine.queue.held()
     assert held is not None
-    assert held.reason.startswith(said)
+    assert held.reason.startswith(message)
     assert machine.call("watch", "1")[0] == 3  # at once, as nothing has changed
     assert machine.call("queue", "resume")[0] == 0
     machine.until(machine.queue.held)  # it is tried again
@@ -342,23 +342,23 @@ def test_worker_threads_do_not_spin_by_default(
     machine.env |= own
     machine.call(*batch(tiny_batch, 1), "--detach")
     (worker,) = machine.until(machine.workers)
-    found = environment_of(worker)
+    result = environment_of(worker)
     expected = own or {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
-    assert {name: found[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in found} == expected
-    assert found["CUDA_VISIBLE_DEVICES"] == ""
+    assert {name: result[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in result} == expected
+    assert result["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_commands_that_load_torch_disable_spinning_threads(tmp_path: Path) -> None:  # R17
     env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "wantui", "doctor", "--full"],
         env=env | {"OMP_DISPLAY_ENV": "VERBOSE"},  # OpenMP then prints what it has read when torch loads it
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "GOMP_SPINCOUNT = '0'" in said.stderr
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in said.stderr
+    assert "GOMP_SPINCOUNT = '0'" in output.stderr
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in output.stderr
 
 
 def test_engine_of_another_environment_is_reported_with_the_differences(
@@ -484,8 +484,8 @@ def test_run_behind_another_batch_says_what_it_waits_for(
     machine.call(*batch(tiny_batch, 1, "first"), "--detach")
     machine.until(machine.queue.running)
     client = machine.client(*batch(tiny_batch, 1, "second"))
-    said = machine.lines_of(client, "stderr")
-    machine.until(lambda: any("waits for 1 video of batch 1 (first)" in line for line in said))
+    output = machine.lines_of(client, "stderr")
+    machine.until(lambda: any("waits for 1 video of batch 1 (first)" in line for line in output))
     (tmp_path / "go").touch()
     machine.until(machine.ended)
     assert client.wait() == 0

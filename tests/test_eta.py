@@ -116,8 +116,8 @@ def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> No
     single, pinned = add(queue, "/outputs/a", 1), add(queue, "/outputs/b", 4, "cuda:1")
     many = add(queue, "/outputs/c", 16)
     model = EtaModel(queue)
-    told = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cuda", "memory_plan": "resident"}
-    model.past = parse_timed_videos([(RECIPE.to_json(), told)])
+    finished = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cuda", "memory_plan": "resident"}
+    model.past = parse_timed_videos([(RECIPE.to_json(), finished)])
     devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
     assert [model.remaining(batch, [], devices, {}).seconds for batch in (single, pinned, many)] == pytest.approx(
         [2.5, 4 * 2.5, 16 * 2.5 / 8]

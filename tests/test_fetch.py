@@ -36,9 +36,9 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    found = Hub(None, 3_000_000_000, -5_000_000_000, 200)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", found)
-    return found
+    result = Hub(None, 3_000_000_000, -5_000_000_000, 200)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", result)
+    return result
 
 
 def test_missing_files_are_downloaded_at_the_requested_revision(wantui: Wantui, hub: Hub) -> None:
@@ -83,11 +83,11 @@ REFUSALS = {
 def test_failed_download_is_reported_with_its_reason(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, refusal: str
 ) -> None:
-    error, said = REFUSALS[refusal]
+    error, message = REFUSALS[refusal]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(error))
     result = wantui("models", "fetch", "Wan-AI/Some-Model", "--revision", "v9")
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert "Traceback" not in result.err
 
 

@@ -53,9 +53,9 @@ def test_bars_show_running_videos_and_lines_show_outcomes() -> None:
         for happened in LIFE[4:]:
             bars.show_event(happened)
         assert [task.description for task in bars.progress.tasks] == ["blue seed 42"]
-    said = screen.getvalue()
-    assert "interrupted: [red] seed 42: signal SIGKILL" in said
-    assert "done: [red] seed 42, 2.5 s, v.mp4" in said
+    output = screen.getvalue()
+    assert "interrupted: [red] seed 42: signal SIGKILL" in output
+    assert "done: [red] seed 42, 2.5 s, v.mp4" in output
 
 
 def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +186,6 @@ def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, caps
         queue.failed(claim, "it has no batch.json")
         with pytest.raises(SystemExit):
             follow_module.report_end(queue, queue.find_batch("1"), False)
-    said = capsys.readouterr().err
-    assert "is not a batch folder: it has no batch.json" in said
-    assert "--resume" not in said
+    output = capsys.readouterr().err
+    assert "is not a batch folder: it has no batch.json" in output
+    assert "--resume" not in output

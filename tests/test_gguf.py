@@ -86,8 +86,8 @@ def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path
     assert recipe.weights == "gguf"
     own = load_pipeline(NANO, None, "bfloat16", CPU)
     near = load_pipeline_for(recipe, "cpu", choose_plan_for(recipe, "cpu").plan).pipeline
-    exact, found = latents_of(own, recipe), latents_of(near, recipe)
-    assert 0 < float((found - exact).norm() / exact.norm()) < 0.1
+    exact, result = latents_of(own, recipe), latents_of(near, recipe)
+    assert 0 < float((result - exact).norm() / exact.norm()) < 0.1
     held = sum(p.nbytes for p in near.transformer.parameters())
     assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
 

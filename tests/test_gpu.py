@@ -37,7 +37,7 @@ def test_visible_gpus_match_cuda(setting: str | None, chosen: list[int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("7", "7 matches no GPU; this machine has 0 (GPU-a0000), 1 "),
         ("0,7,1", "7 matches no GPU"),
@@ -52,10 +52,10 @@ def test_visible_gpus_match_cuda(setting: str | None, chosen: list[int]) -> None
         ("MIG-e1,MIG-e1", "names MIG-e1 twice"),
     ],
 )
-def test_unknown_or_repeated_gpu_name_is_refused(setting: str, said: str) -> None:  # C15
+def test_unknown_or_repeated_gpu_name_is_refused(setting: str, message: str) -> None:  # C15
     with pytest.raises(NoSuchGpuError) as refused:
         visible_gpus(DIVIDED, setting)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert refused.value.exit_code == 3
 
 
@@ -89,7 +89,7 @@ def test_cpu_machine_has_one_worker_unless_more_are_requested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("torch_version", "driver", "state", "said"),
+    ("torch_version", "driver", "state", "message"),
     [
         ("2.13.0+cpu", "580.1", "problem", "is a CPU build"),
         ("2.11.0+cu130", "550.54", "problem", "needs driver 580 or newer, but 550.54 is installed"),
@@ -100,21 +100,21 @@ def test_cpu_machine_has_one_worker_unless_more_are_requested() -> None:
     ],
 )
 def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
-    torch_version: str, driver: str, state: str, said: str
+    torch_version: str, driver: str, state: str, message: str
 ) -> None:
-    found = check_torch_driver(torch_version, driver)
-    assert found.state == state
-    assert said in found.result
-    assert bool(found.advice) == (state == "problem")
+    result = check_torch_driver(torch_version, driver)
+    assert result.state == state
+    assert message in result.result
+    assert bool(result.advice) == (state == "problem")
 
 
 def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml()
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    found = list(doctor._check_gpus())
-    assert found[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
-    assert any("process 4194309" in one.result for one in found)
+    result = list(doctor._check_gpus())
+    assert result[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
+    assert any("process 4194309" in one.result for one in result)
 
 
 def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

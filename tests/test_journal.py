@@ -40,11 +40,11 @@ VIDEOS = 24
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
-    found = BatchFolder(tmp_path / "b")
-    found.root.mkdir()
+    result = BatchFolder(tmp_path / "b")
+    result.root.mkdir()
     settings = ["use_timestamp=false", f"videos_per_variation={VIDEOS}", "model_settings.steps=3"]
-    write_batch_files(found, plan_batch(load_config("nano", settings), "a star"))
-    return found
+    write_batch_files(result, plan_batch(load_config("nano", settings), "a star"))
+    return result
 
 
 def done(entry: VideoEntry) -> None:
@@ -142,7 +142,7 @@ def test_torn_last_line_is_ignored_and_removed_by_the_fold(folder: BatchFolder, 
 def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
     finish(folder, range(4))
     lines = folder.journal.read_bytes().splitlines(keepends=True)
-    found = json.loads(lines[1])
+    result = json.loads(lines[1])
     if damage == "bit":
         lines[1] = lines[1].replace(b'"done"', b'"dnne"')
     elif damage == "zeros":
@@ -152,12 +152,12 @@ def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolde
     else:
         from wantui.storage.journal import JournalLine, encode_journal_line
 
-        entry = found["entry"] | {"odd state": {"state": "ready"}, "outside": {"files": {"clip": "../x"}}}.get(
+        entry = result["entry"] | {"odd state": {"state": "ready"}, "outside": {"files": {"clip": "../x"}}}.get(
             damage, {}
         )
         video = 99 if damage == "no video" else 1
-        name = "0" * 12 if damage == "of another video" else found["id"]
-        lines[1] = encode_journal_line(found["journal"], JournalLine(video, name, entry))
+        name = "0" * 12 if damage == "of another video" else result["id"]
+        lines[1] = encode_journal_line(result["journal"], JournalLine(video, name, entry))
     folder.journal.write_bytes(b"".join(lines))
     manifest = read_manifest(folder)
     assert [video.state for video in manifest.videos[:4]] == ["done", "queued", "done", "done"]
@@ -174,9 +174,9 @@ def test_library_ignores_journal_lines_with_a_wrong_id(folder: BatchFolder) -> N
     line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].outcome(), "state": "done"})
     folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
-    (found,) = find_batches([folder.root])
-    assert dict(found.counts) == {"queued": len(manifest.videos)}
-    assert "line 1 of " in found.fault
+    (result,) = find_batches([folder.root])
+    assert dict(result.counts) == {"queued": len(manifest.videos)}
+    assert "line 1 of " in result.fault
 
 
 INVALID = {
@@ -196,9 +196,9 @@ def test_library_ignores_journal_lines_with_invalid_fields(folder: BatchFolder, 
     line = JournalLine(1, manifest.videos[1].id, [entry] if field == "no object" else entry)  # type: ignore[arg-type]
     folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
-    (found,) = find_batches([folder.root])
-    assert dict(found.counts) == {"queued": VIDEOS}
-    assert "line 1 of " in found.fault
+    (result,) = find_batches([folder.root])
+    assert dict(result.counts) == {"queued": VIDEOS}
+    assert "line 1 of " in result.fault
     assert any(f"line 1 of {folder.journal} is damaged" in item.damage for item in check_batch(folder.root))
 
 
@@ -407,8 +407,8 @@ def test_process_killed_at_any_system_call_loses_no_reported_change(folder: Batc
         shutil.copytree(folder.root, clone.root)
         numbers = list(range(already, min(already + 2, VIDEOS)))
         status, reported = finish_and_be_killed(clone, numbers, point)
-        found, known = states(clone), already + reported
-        assert found in (expected(known), expected(min(known + 1, VIDEOS))), f"killed before call {point}"
+        result, known = states(clone), already + reported
+        assert result in (expected(known), expected(min(known + 1, VIDEOS))), f"killed before call {point}"
         if status == 0:
             break
         assert os.WTERMSIG(status) == signal.SIGKILL

@@ -40,8 +40,8 @@ def text(heads: int, dim: int, length: int) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-def away(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+def relative_error(result: Tensor, wanted: Tensor) -> float:
+    return float((result.double() - wanted.double()).norm() / wanted.double().norm())
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -53,7 +53,7 @@ def test_attention_with_merged_padding_equals_attention_to_512_tokens(
     assert together is not None
     q, k, v = (part.double().transpose(1, 2) for part in (query, keys, values))
     full = F.scaled_dot_product_attention(q, k, v)
-    assert away(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
+    assert relative_error(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -62,7 +62,7 @@ def test_mean_map_equals_a_softmax_over_512_tokens(places: int, heads: int, dim:
     columns = length + 3
     p = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5).softmax(2).mean(0)
     wanted = torch.cat([p[:, : columns - 1], p[:, columns - 1 :].sum(1, keepdim=True)], 1)
-    assert away(fused_mean_over_heads(query, keys, columns)[0], wanted) < 1e-5
+    assert relative_error(fused_mean_over_heads(query, keys, columns)[0], wanted) < 1e-5
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -75,8 +75,8 @@ def test_fused_norm_rotary_equals_norm_and_rotary(places: int, heads: int, dim: 
     wanted = projected.double()
     norm_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
     fused_norm_rotary(projected, weight, key_weight, cos, sin, 1e-6)
-    for found, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
-        assert away(found, right) < ROUNDING
+    for result, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
+        assert relative_error(result, right) < ROUNDING
 
 
 @pytest.mark.parametrize("width", [72, 192, 1536])
@@ -88,8 +88,8 @@ def test_fused_add_norm_equals_add_and_norm(width: int) -> None:
         total, normed = fused_add_layer_norm(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
         wanted = add_to(x, y.clone(), g if gated else None)
         assert torch.equal(fused_add_to(hidden, added.clone(), gate if gated else None), total)
-        assert away(total, wanted) < ROUNDING
-        assert away(normed, layer_norm(total.double(), w, b, 1e-6)) < ROUNDING
-    assert away(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(x, w, b, 1e-6)) < ROUNDING
+        assert relative_error(total, wanted) < ROUNDING
+        assert relative_error(normed, layer_norm(total.double(), w, b, 1e-6)) < ROUNDING
+    assert relative_error(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(x, w, b, 1e-6)) < ROUNDING
     scale = random(width)
-    assert away(fused_rms_norm(hidden, scale, 1e-6), rms_norm(x, scale.double(), 1e-6)) < ROUNDING
+    assert relative_error(fused_rms_norm(hidden, scale, 1e-6), rms_norm(x, scale.double(), 1e-6)) < ROUNDING

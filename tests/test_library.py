@@ -25,8 +25,8 @@ def test_library_lists_and_searches_batches(wantui: Wantui, made: BatchFolder) -
     assert "2/2" in listed.out
     assert TEMPLATE in listed.out
     assert made.root.name not in wantui("library", "ls", "--search", "square").out
-    (found,) = json.loads(wantui("library", "ls", "--search", "CIRCLE red", "--json").out)
-    assert found["counts"] == {"done": 2}
+    (result,) = json.loads(wantui("library", "ls", "--search", "CIRCLE red", "--json").out)
+    assert result["counts"] == {"done": 2}
 
 
 def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFolder) -> None:
@@ -40,8 +40,8 @@ def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFo
     older.mkdir()
     manifest = json.loads(made.manifest.read_text())
     (older / "batch.json").write_text(json.dumps(manifest | {"created": "2020-01-01T00:00:00+00:00"}))
-    found = find_batches([older, made.root.parent, tmp_path / "not there"])
-    assert [one.folder for one in found] == [made.root.resolve(), older]
+    result = find_batches([older, made.root.parent, tmp_path / "not there"])
+    assert [one.folder for one in result] == [made.root.resolve(), older]
 
 
 def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
@@ -73,9 +73,9 @@ def test_unfinished_batch_is_not_moved_to_the_trash(wantui: Wantui, small: list[
 
 
 def test_gpu_command_lists_gpus_or_the_reason_for_none(wantui: Wantui) -> None:
-    told = json.loads(wantui("gpu", "--json").out)
-    assert told["memory_total"] > 0
-    assert told["gpus"] or told["reason"]
+    report = json.loads(wantui("gpu", "--json").out)
+    assert report["memory_total"] > 0
+    assert report["gpus"] or report["reason"]
 
 
 def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: BatchFolder, small: list[str]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
+from conftest import TEMPLATE, Wantui, batch, files, generate_queued_videos, only_queued
 
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
@@ -37,7 +37,7 @@ def test_video_in_a_linked_folder_fails_naming_the_link(
 ) -> None:  # R10
     (queued.root / link).parent.mkdir(exist_ok=True)
     (queued.root / link).symlink_to(outside)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert untouched(outside)
     videos = read_manifest(queued).videos
     for video in videos:
@@ -45,9 +45,9 @@ def test_video_in_a_linked_folder_fails_naming_the_link(
         assert video.state == ("failed" if hit else "done")
         assert not hit or f"{link} is a symbolic link" in str(video.error)
         assert not hit or "output_dir" in str(video.error), "it says how to mend it"
-    found = wantui("library", "check", queued.root)
-    assert found.code == 1
-    assert f"{link} is a symbolic link" in found.out
+    result = wantui("library", "check", queued.root)
+    assert result.code == 1
+    assert f"{link} is a symbolic link" in result.out
 
 
 def test_cancelling_removes_no_files_behind_a_link(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
@@ -70,7 +70,7 @@ def test_output_folder_that_is_a_link_is_accepted(tmp_path: Path, wantui: Wantui
 
 def test_no_log_is_written_into_a_linked_log_folder(queued: BatchFolder, outside: Path) -> None:  # R10
     (queued.root / "logs").symlink_to(outside)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert untouched(outside)
     assert {video.state for video in read_manifest(queued).videos} == {"done"}
 

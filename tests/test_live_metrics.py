@@ -38,18 +38,18 @@ def test_live_metrics_equal_those_of_the_full_trajectory(
     start = prepare(tiny, recipe)
     tap = Recorder(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
     tap.on_start(start, 0)
-    states, told = [start.noise.double().flatten()], []
+    states, figures_by_step = [start.noise.double().flatten()], []
     for step in denoise(tiny, recipe, start):
         tap.on_step(step)
-        told.append(tap.figures)
+        figures_by_step.append(tap.figures)
         states.append(step.latents.double().flatten())
     stacked = torch.stack(states).numpy()
     whole = build_trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
-    assert [figures["norm"] for figures in told] == pytest.approx(whole.norm[1:])
-    assert [figures["velocity"] for figures in told] == pytest.approx(whole.velocity)
-    assert [figures["turning"] for figures in told[1:]] == pytest.approx(whole.turning, abs=1e-6)
-    assert "turning" not in told[0]
-    assert told[-1]["straightness"] == pytest.approx(whole.straightness)
+    assert [figures["norm"] for figures in figures_by_step] == pytest.approx(whole.norm[1:])
+    assert [figures["velocity"] for figures in figures_by_step] == pytest.approx(whole.velocity)
+    assert [figures["turning"] for figures in figures_by_step[1:]] == pytest.approx(whole.turning, abs=1e-6)
+    assert "turning" not in figures_by_step[0]
+    assert figures_by_step[-1]["straightness"] == pytest.approx(whole.straightness)
 
 
 def test_preview_does_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:

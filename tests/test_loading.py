@@ -67,8 +67,8 @@ def change(folder: Path, part: str, edit: Callable[[dict[str, torch.Tensor]], An
     save_file(tensors, path, {"format": "pt"})
 
 
-def refused(folder: Path, said: str, **options: Any) -> None:
-    with pytest.raises(LoadError, match=said):
+def refused(folder: Path, message: str, **options: Any) -> None:
+    with pytest.raises(LoadError, match=message):
         load_pipeline(local(folder), None, "float32", CPU, **options)
 
 
@@ -448,7 +448,7 @@ def edit_config(folder: Path, part: str, **changes: object) -> None:
 
 # A4
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"latents_mean": [0.0]}, r"has latents_mean \[0\.0\]\.\.\., but it must be 16 numbers"),
         ({"latents_std": [float("nan")] * 16}, r"has latents_std \[nan, nan, nan\]\.\.\., but it must be 16 numbers"),
@@ -456,11 +456,11 @@ def edit_config(folder: Path, part: str, **changes: object) -> None:
     ],
 )
 def test_invalid_latent_statistics_are_refused(
-    copy: Callable[..., Path], changes: dict[str, object], said: str
+    copy: Callable[..., Path], changes: dict[str, object], message: str
 ) -> None:
     folder = copy()
     edit_config(folder, "vae", **changes)
-    refused(folder, said)
+    refused(folder, message)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ def replace_by_page(path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (Path.unlink, "has no weights"),
         (cut, "is incomplete: it has"),
@@ -543,7 +543,7 @@ def replace_by_page(path: Path) -> None:
     ids=["gone", "cut", "longer", "pointer", "page"],
 )
 def test_incomplete_weights_are_refused_when_planning(
-    copy: Callable[..., Path], part: str, damage: Callable[[Path], object], said: str
+    copy: Callable[..., Path], part: str, damage: Callable[[Path], object], message: str
 ) -> None:
     folder = copy()
     plan = [f"model_settings.model_id={folder}"]
@@ -551,7 +551,7 @@ def test_incomplete_weights_are_refused_when_planning(
     damage(folder / part / WEIGHTS[part])
     (refusal,) = preview_batch(load_config("nano", plan), "a star").refusals
     assert f"the model in {folder.resolve()} is incomplete: " in refusal
-    assert said in refusal
+    assert message in refusal
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer"])
@@ -581,7 +581,7 @@ def configure(path: Path, **values: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "values", "said"),
+    ("file", "values", "message"),
     [
         ("tokenizer/tokenizer_config.json", {"padding_side": "left"}, "its tokenizer pads on the left"),
         ("tokenizer/tokenizer_config.json", {"eos_token": "▁a"}, r"its tokenizer has eos_token_id \d+ but its text"),
@@ -622,11 +622,11 @@ def configure(path: Path, **values: object) -> None:
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_config_that_would_change_videos_is_refused(
-    copy: Callable[..., Path], file: str, values: dict[str, object], said: str
+    copy: Callable[..., Path], file: str, values: dict[str, object], message: str
 ) -> None:
     folder = copy()
     configure(folder / file, **values)
-    refused(folder, said)
+    refused(folder, message)
 
 
 @pytest.mark.parametrize("extra", [10**9, -1, "3", True])
@@ -642,9 +642,9 @@ def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
     monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").unlink()
-    said = r"tokenizer_config\.json is missing: without it, transformers adds 100 tokens to the vocabulary\. Copy"
-    refused(folder, said)
-    with pytest.raises(TokenizerError, match=said):
+    message = r"tokenizer_config\.json is missing: without it, transformers adds 100 tokens to the vocabulary\. Copy"
+    refused(folder, message)
+    with pytest.raises(TokenizerError, match=message):
         check_tokenizer_fits(folder / "tokenizer" / "tokenizer.json")
 
 
@@ -655,10 +655,10 @@ def test_sentencepiece_tokenizer_without_its_packages_is_refused(
     (folder / "tokenizer" / "tokenizer.json").unlink()
     (folder / "tokenizer" / "spiece.model").write_bytes(b"broken")
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ("sentencepiece", "no_such_package.protobuf"))
-    said = r"no tokenizer\.json, and .*spiece\.model needs .*no_such_package\.protobuf, which .* not installed"
-    with pytest.raises(UnknownModelError, match=said):
+    message = r"no tokenizer\.json, and .*spiece\.model needs .*no_such_package\.protobuf, which .* not installed"
+    with pytest.raises(UnknownModelError, match=message):
         read_directory(folder)
-    refused(folder, said)
+    refused(folder, message)
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ())
 
     def parse(_: str) -> None:

@@ -38,17 +38,19 @@ print(try_lock_video(Path(sys.argv[1]), int(sys.argv[2])))
 
 def other_process_locks(folder: Path, number: int) -> bool:
     """Whether another process gets the lock of a video."""
-    said = subprocess.run([sys.executable, "-c", TRY, folder, str(number)], capture_output=True, text=True, check=True)
-    return said.stdout == "True\n"
+    output = subprocess.run(
+        [sys.executable, "-c", TRY, folder, str(number)], capture_output=True, text=True, check=True
+    )
+    return output.stdout == "True\n"
 
 
 def descriptors(root: Path) -> int:
     """Return the number of this process's descriptors of files in a folder, those that were deleted too."""
-    found = 0
+    result = 0
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # it was that of the listing
-            found += str(link.readlink()).startswith(str(root))
-    return found
+            result += str(link.readlink()).startswith(str(root))
+    return result
 
 
 @pytest.mark.processes
@@ -126,10 +128,10 @@ def test_stale_lock_file_does_not_affect_other_batches(tmp_path: Path, monkeypat
     real = os.fstat
 
     def fstat(descriptor: int) -> os.stat_result:
-        found = real(descriptor)
-        if found.st_ino == unreachable:
+        result = real(descriptor)
+        if result.st_ino == unreachable:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return found
+        return result
 
     monkeypatch.setattr(os, "fstat", fstat)
     assert try_lock_video(other, 0)
@@ -206,8 +208,8 @@ except UserError as error:
 
 def as_second_user(folder: Path) -> str:
     """Return the error that another user of the group gets, or which of the first two videos it locks."""
-    found = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, check=False)
-    return found.stdout + found.stderr
+    result = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, check=False)
+    return result.stdout + result.stderr
 
 
 SECOND_USER = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -232,11 +234,11 @@ def test_second_user_of_a_group_folder_can_lock_other_videos(group_folder: Path)
 @SECOND_USER
 def test_inaccessible_lock_file_is_reported_before_anything_is_generated(group_folder: Path) -> None:  # R4
     (group_folder / VIDEO_LOCKS).touch(0o600)
-    said = as_second_user(group_folder)
-    assert said.startswith(
+    output = as_second_user(group_folder)
+    assert output.startswith(
         f"cannot write the batch folder {group_folder}: {group_folder / VIDEO_LOCKS}: Permission denied"
     )
-    assert "chmod -R g+rwX" in said
+    assert "chmod -R g+rwX" in output
 
 
 @pytest.mark.processes

@@ -153,15 +153,15 @@ EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_invalid_manifest_is_refused_naming_the_field(folder: BatchFolder, wantui: Wantui, name: str) -> None:
-    change, said = EDITS[name]  # F19, B7
+    change, message = EDITS[name]  # F19, B7
     edit(folder, change)
     with pytest.raises(ManifestError) as raised:
         read_manifest(folder)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     for arguments in (("library", "show"), ("analyze",), ("export",), ("run", "--detach", "--resume"), ("slurm",)):
         result = wantui(*arguments, folder.root)
         assert result.code == 2, (arguments, result)
-        assert said in result.err or arguments == ("slurm",)
+        assert message in result.err or arguments == ("slurm",)
     listed = wantui("library", "ls", folder.root.parent, "--json")
     assert json.loads(listed.out)[0]["folder"] == str(folder.root)
 
@@ -189,11 +189,11 @@ def test_invalid_manifest_does_not_hide_other_batches(folder: BatchFolder, wantu
     CONTENTS[content](folder.manifest)
     with pytest.raises(ManifestError):
         read_manifest(folder)
-    found = {batch.folder.name: batch for batch in find_batches([folder.root.parent])}
-    assert found["other"].total == 4
-    assert not found["other"].fault
+    result = {batch.folder.name: batch for batch in find_batches([folder.root.parent])}
+    assert result["other"].total == 4
+    assert not result["other"].fault
     if content != "a loop":  # which no look finds
-        assert found["b"].fault
+        assert result["b"].fault
     listed = wantui("library", "ls", folder.root.parent)
     assert "other" in listed.out
     assert listed.code == (0 if content == "a loop" else 1)  # B8
@@ -206,19 +206,19 @@ def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
     record.change(0, lambda entry: setattr(entry, "error", "looked at"))
     record.change(1, lambda entry: setattr(entry, "state", "queued"))
     assert folder.journal.exists()
-    (found,) = find_batches([folder.root])
-    assert dict(found.counts) == read_manifest(folder).counts() == {"done": 1, "queued": 2, "failed": 1}
+    (result,) = find_batches([folder.root])
+    assert dict(result.counts) == read_manifest(folder).counts() == {"done": 1, "queued": 2, "failed": 1}
 
 
 def test_manifest_that_cannot_be_read_back_is_not_written(folder: BatchFolder) -> None:
     from wantui.storage import manifest
 
-    found: Manifest = read_manifest(folder)
+    result: Manifest = read_manifest(folder)
     before = folder.manifest.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "MAX_MANIFEST_BYTES", 100)
         with pytest.raises(ManifestError, match="Queue smaller batches"):
-            manifest.write_manifest(folder, found)
+            manifest.write_manifest(folder, result)
     assert folder.manifest.read_bytes() == before
 
 
@@ -285,9 +285,9 @@ def test_listing_reports_a_damaged_journal_line_beside_the_counts(folder: BatchF
     record.change(0, lambda entry: setattr(entry, "bytes", 9))
     with folder.journal.open("ab") as file:
         file.write(b"{}\n")
-    (found,) = find_batches([folder.root])
-    assert found.total == 4
-    assert "line 2 of " in found.fault
+    (result,) = find_batches([folder.root])
+    assert result.total == 4
+    assert "line 2 of " in result.fault
     listed = wantui("library", "ls", folder.root)
     assert listed.code == 1
     assert "1/4" in listed.out
@@ -307,8 +307,8 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
     sizes = [0]
     for number in (0, 1):
         record.change(number, lambda entry: setattr(entry, "state", "cancelled"))
-        (found,) = find_batches([folder.root])
-        assert dict(found.counts) == read_manifest(folder).counts()
+        (result,) = find_batches([folder.root])
+        assert dict(result.counts) == read_manifest(folder).counts()
         sizes.append(folder.journal.stat().st_size)
     assert starts == sizes[:-1]
 

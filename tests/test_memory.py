@@ -170,15 +170,15 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(found):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
             if storage is not None and storage._cdata not in self.seen:
                 self.seen.add(storage._cdata)
                 self.live += storage.nbytes()
                 self.most = max(self.most, self.live)
                 weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
-        return found
+        return result
 
     def _freed(self, storage: int, size: int) -> None:
         self.seen.discard(storage)
@@ -202,8 +202,11 @@ def test_vae_memory_scales_with_its_tensors() -> None:
 
 
 def test_catalogue_entry_of_nano_matches_its_files() -> None:
-    found = find_model(str(Path(NANO.location)))
-    assert (found.text_encoder_parameters, found.vae_parameters) == (NANO.text_encoder_parameters, NANO.vae_parameters)
+    result = find_model(str(Path(NANO.location)))
+    assert (result.text_encoder_parameters, result.vae_parameters) == (
+        NANO.text_encoder_parameters,
+        NANO.vae_parameters,
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,8 +275,8 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
 ) -> None:
     recipe = recipe_of(NANO)
     loaded: list[MemoryPlan] = []
-    found = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
-    asked = iter(found)
+    result = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
+    asked = iter(result)
     monkeypatch.setattr(warm, "choose_plan_for", lambda *_: next(asked))
 
     def load(recipe: Recipe, device: str, plan: MemoryPlan, *_: object) -> Mock:
@@ -285,16 +288,16 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
     pipeline, claim, manifest = PipelineCache(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
     for _ in range(5):
         pipeline.get(claim, recipe, manifest, Mock(), Mock())
-    assert loaded == [found[0].plan, found[2].plan]
+    assert loaded == [result[0].plan, result[2].plan]
 
 
 def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     recipe = None if model is None else recipe_of(model)
-    found, plan = [], next_plan(RESIDENT, on_gpu, model, recipe)
+    result, plan = [], next_plan(RESIDENT, on_gpu, model, recipe)
     while plan is not None:
-        found.append(plan.slug)
+        result.append(plan.slug)
         plan = next_plan(plan, on_gpu, model, recipe)
-    return found
+    return result
 
 
 def test_each_next_plan_needs_less_memory() -> None:
@@ -688,14 +691,14 @@ def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool
     marks = (PromptMark(text="circle", start=12, end=18),)
     capture = Captures(attention=AttentionRequest(per_block=True, per_head=per_head, unconditional=unconditional))
     shown = alone.model_copy(update={"prompt": "a large red circle", "marks": marks, "capture": capture})
-    found = []
+    result = []
     for recipe in (alone, shown):
         steps = denoise(nano, recipe)
         next(steps)  # which checks the maps of some places, in float64
         with LiveBytes() as live:
             next(steps)
-        found.append(live.most)
-    assert found[1] - found[0] == pytest.approx(estimate_extra_gpu_bytes(shown, NANO), rel=0.01)
+        result.append(live.most)
+    assert result[1] - result[0] == pytest.approx(estimate_extra_gpu_bytes(shown, NANO), rel=0.01)
     needed = [peak_working_bytes(find_plan("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
     assert needed[1] - needed[0] == estimate_extra_gpu_bytes(shown, LARGE)
 
@@ -704,12 +707,12 @@ def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool
 def test_step_cache_memory_is_predicted(nano: WanPipeline, magnitudes: Magnitudes) -> None:
     fused = recipe_for(NANO, steps=4, speed="fused", width=128, height=128, frames=17)
     cached = fused.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
-    found = []
+    result = []
     for recipe in (fused, cached):
         start = prepare(nano, recipe)
         with LiveBytes() as live:
             for _ in denoise(nano, recipe, start):
                 pass
-        found.append(live.most)
+        result.append(live.most)
     counted = activation_bytes(NANO, cached) - activation_bytes(NANO, fused)
-    assert found[1] - found[0] == pytest.approx(counted, rel=0.01)
+    assert result[1] - result[0] == pytest.approx(counted, rel=0.01)

@@ -66,7 +66,7 @@ def write_states(folder: Path, states: Sequence[Any]) -> None:
             np.save(file, state)
 
 
-def only(folder: Path) -> Video:
+def read_single_video(folder: Path) -> Video:
     (video,) = read_batch(folder)
     return video
 
@@ -77,7 +77,7 @@ def test_straight_legacy_path_is_straight_at_any_storage_interval(tmp_path: Path
     sigmas = unipc_levels(STEPS, shift)  # A6
     stored = range(0, STEPS, interval)
     write_straight_video(tmp_path, stored, sigmas)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
     assert video.value("flow_straightness") == pytest.approx(0, abs=1e-8)
@@ -86,7 +86,7 @@ def test_straight_legacy_path_is_straight_at_any_storage_interval(tmp_path: Path
 
 def test_linear_levels_at_interval_5_give_a_straight_path(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(0, STEPS, 5), np.linspace(1, 0, STEPS + 1))
-    assert only(tmp_path).value("flow_straightness") == pytest.approx(0, abs=1e-10)
+    assert read_single_video(tmp_path).value("flow_straightness") == pytest.approx(0, abs=1e-10)
 
 
 def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
@@ -97,7 +97,7 @@ def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None
         sigmas,
         change=lambda step, about: {name: value for name, value in about.items() if name != "sigma"},
     )
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(sigmas[[1, 6, 11, 16]], abs=2e-3)
     assert video.value("flow_straightness") < 1e-4
@@ -108,7 +108,7 @@ def test_missing_step_does_not_shift_other_noise_levels(tmp_path: Path, missing:
     sigmas = unipc_levels(STEPS, 5.0)
     stored = [step for step in range(STEPS) if step != missing]
     write_straight_video(tmp_path, stored, sigmas)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
 
@@ -116,11 +116,11 @@ def test_missing_step_does_not_shift_other_noise_levels(tmp_path: Path, missing:
 def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     odd = np.concatenate([np.linspace(1, 0, STEPS + 1) ** 3])
     write_straight_video(tmp_path, range(0, STEPS, 5), odd)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.trajectory is None
     assert "the noise level after step 0 is not stored, and cannot be derived" in video.reason
     write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
-    assert only(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
+    assert read_single_video(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
 
 
 def test_levels_after_steps_are_read_from_our_export() -> None:
@@ -130,7 +130,7 @@ def test_levels_after_steps_are_read_from_our_export() -> None:
 
 def test_seed_0_is_accepted(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda _, about: about | {"seed": 0})
-    assert only(tmp_path).seed == 0
+    assert read_single_video(tmp_path).seed == 0
 
 
 def test_videos_of_the_newest_layout_are_grouped_by_prompt_and_bending(tmp_path: Path) -> None:  # A6
@@ -182,7 +182,7 @@ def test_invalid_noise_level_is_reported_and_missing_level_is_derived(tmp_path: 
         unipc_levels(STEPS, 3),
         change=lambda step, about: about | ({"sigma": odd, "timestep": None, "seed": odd} if step == 3 else {}),
     )
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     if odd is None:  # not stored, and follows from the others
         assert video.trajectory is not None
     else:
@@ -191,7 +191,7 @@ def test_invalid_noise_level_is_reported_and_missing_level_is_derived(tmp_path: 
 
 def test_legacy_batch_without_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), change=lambda *_: None)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(np.linspace(0.95, 0, STEPS))
     assert "equal steps are assumed" in video.warnings[0]
@@ -206,16 +206,16 @@ def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
         return {name: value for name, value in about.items() if name != "total_steps"}
 
     write_straight_video(tmp_path / "a", range(0, STEPS, 5), unipc_levels(STEPS, 3), change=without_total)
-    assert "nor the number of steps is stored" in only(tmp_path / "a").reason
+    assert "nor the number of steps is stored" in read_single_video(tmp_path / "a").reason
     write_straight_video(tmp_path / "b", range(STEPS), unipc_levels(STEPS, 3), change=without_total)
-    assert "step 19 is assumed to be the last" in only(tmp_path / "b").warnings[0]
+    assert "step 19 is assumed to be the last" in read_single_video(tmp_path / "b").warnings[0]
     write_straight_video(
         tmp_path / "c",
         range(STEPS),
         unipc_levels(STEPS, 3),
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
-    assert "its metadata disagree on the number of steps: 20, 21" in only(tmp_path / "c").reason
+    assert "its metadata disagree on the number of steps: 20, 21" in read_single_video(tmp_path / "c").reason
     with pytest.raises(NoGeometryError, match="step 25 is stored, but its metadata declare 20 steps"):
         find_levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
@@ -226,14 +226,14 @@ def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
     whole = file.read_bytes()
     for damaged in (whole[:50], b"", whole[:30] + bytes(40) + whole[70:], b"\x1f\x8b\x08", gzip.compress(b"text")):
         file.write_bytes(damaged)
-        video = only(tmp_path)
+        video = read_single_video(tmp_path)
         assert video.is_damaged
         assert "step_004.npy.gz cannot be read" in video.reason
 
 
 def test_folder_with_an_unusual_name_is_read(tmp_path: Path) -> None:
     write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), "prompt_000/vid_x", lambda *_: None)
-    assert only(tmp_path).seed == 0
+    assert read_single_video(tmp_path).seed == 0
 
 
 @pytest.mark.parametrize("denied", ["latents/prompt_000", "latents/prompt_000/vid_001"])
@@ -252,13 +252,13 @@ def test_unreadable_legacy_video_is_named_and_others_are_read(
 @pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
 def test_states_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_states(tmp_path, [np.zeros(shape)] * STEPS)
-    assert only(tmp_path).reason == "its states have no values"
+    assert read_single_video(tmp_path).reason == "its states have no values"
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
 def test_states_of_non_real_dtype_are_refused(tmp_path: Path, dtype: Any) -> None:
     write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.is_damaged
     assert "must be real numbers" in video.reason
 
@@ -271,7 +271,7 @@ def test_enormous_state_is_refused_without_reading_it(tmp_path: Path) -> None:
                 file, {"descr": "<f4", "fortran_order": False, "shape": (1, 16, 1 << 12, 1 << 10, 1 << 10)}
             )
     tracemalloc.start()
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert video.reason == f"its states have {1 << 36:,} values each, more than the maximum of 67,108,864"
@@ -284,7 +284,7 @@ def test_legacy_states_are_read_with_bounded_memory(tmp_path: Path, monkeypatch:
     write_states(tmp_path, list(states))
     monkeypatch.setattr(products, "BUFFER_BYTES", 6 * states[0].nbytes)
     tracemalloc.start()
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert video.trajectory is not None
@@ -298,7 +298,7 @@ def test_trailing_bytes_in_a_state_are_reported(tmp_path: Path, suffix: bytes) -
     write_states(tmp_path, [np.full(8, step, np.float32) for step in range(STEPS)])
     file = tmp_path / "latents/prompt_000/vid_001/step_004.npy.gz"
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.is_damaged
     assert "step_004.npy.gz cannot be read: it has more bytes than its header declares" in video.reason
 
@@ -309,7 +309,7 @@ def test_changed_value_in_a_gzipped_state_is_detected_by_its_checksum(tmp_path: 
     stored = bytearray(gzip.compress(gzip.decompress(file.read_bytes()), compresslevel=0))
     stored[-10] ^= 0x40  # of the last value; its CRC-32 and length follow
     file.write_bytes(stored)
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     assert video.is_damaged
     assert "step_004.npy.gz cannot be read: CRC check failed" in video.reason
 
@@ -317,7 +317,7 @@ def test_changed_value_in_a_gzipped_state_is_detected_by_its_checksum(tmp_path: 
 def test_single_value_states_use_little_memory(tmp_path: Path) -> None:
     write_states(tmp_path, [np.float32(step) for step in range(STEPS)])
     tracemalloc.start()
-    video = only(tmp_path)
+    video = read_single_video(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert video.trajectory is not None
@@ -331,14 +331,14 @@ def test_folder_without_steps_is_not_a_video(tmp_path: Path, name: str) -> None:
     other = tmp_path / "latents" / "prompt_000" / "vid_002"
     other.mkdir()
     (other / name).write_text("")
-    assert only(tmp_path).reason == ""
+    assert read_single_video(tmp_path).reason == ""
 
 
 def test_values_beyond_float32_are_refused_without_a_numpy_warning(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)
-    assert only(tmp_path).reason == "the stored inner products contain NaN or infinity"
+    assert read_single_video(tmp_path).reason == "the stored inner products contain NaN or infinity"
     assert not list(recwarn)
 
 

@@ -68,27 +68,27 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
 @pytest.mark.parametrize("row", TABLE)
 def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
     error, expected = TABLE[row]
-    found = decide_outcome(error, situation(tmp_path))
-    if isinstance(expected, Fail) and isinstance(found, Fail):
-        assert found.error.startswith(expected.error)
-        assert found.is_unexpected == expected.is_unexpected
+    result = decide_outcome(error, situation(tmp_path))
+    if isinstance(expected, Fail) and isinstance(result, Fail):
+        assert result.error.startswith(expected.error)
+        assert result.is_unexpected == expected.is_unexpected
     else:
-        assert found == expected
+        assert result == expected
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOENT, "No such file or directory. A folder was removed while the video was generated. Generate"),
         (errno.ENOTDIR, "Not a directory. A file is in the place of a folder. Remove it, then generate"),
         (errno.EISDIR, "Is a directory. A folder is in the place of a file. Remove it, then generate"),
     ],
 )
-def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number: int, said: str) -> None:
+def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number: int, message: str) -> None:
     path = tmp_path / "videos" / "v.mp4"
     for names in ((str(path),), (f"{path}.partial", None, str(path))):
-        found = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
-        assert found == Fail(f"cannot write {path}: {said} the video again: wantui queue retry")
+        result = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
+        assert result == Fail(f"cannot write {path}: {message} the video again: wantui queue retry")
 
 
 def test_linked_folder_error_fails_the_video_with_its_message(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_foreign_file_in_a_sticky_folder_fails_the_video_naming_the_owner(
     owner = pwd.getpwuid(os.geteuid()).pw_name
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     error = PermissionError(errno.EPERM, "Operation not permitted", str(theirs))
-    found = decide_outcome(error, situation(tmp_path))
-    assert isinstance(found, Fail)
-    assert f"{theirs}: it belongs to {owner}" in found.error
+    result = decide_outcome(error, situation(tmp_path))
+    assert isinstance(result, Fail)
+    assert f"{theirs}: it belongs to {owner}" in result.error
     tmp_path.chmod(0o777)
     assert isinstance(decide_outcome(error, situation(tmp_path)), Release), (
         "without the sticky bit anybody may replace it"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Wantui, batch, only_queued, work
+from conftest import Wantui, batch, generate_queued_videos, only_queued
 
 from wantui.batches import enqueue
 from wantui.engine.supervisor import Supervisor
@@ -68,7 +68,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     clips = folder.clip(0, 1).parent
     clips.mkdir(parents=True)
     freeze(folder.root / below)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     queue = Queue(find_state_directory().directory)
     held = queue.held()
     assert held is not None
@@ -80,7 +80,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     subprocess.run(["chattr", "-i", folder.root / below], check=True)
     look_at_hold(queue)
     assert queue.held() is None
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
 
 
@@ -118,7 +118,7 @@ def test_briefly_inaccessible_folder_neither_ends_the_worker_nor_fails_the_video
         return real(path, **how)
 
     monkeypatch.setattr(Path, "stat", stale)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     queue = Queue(find_state_directory().directory)
     assert [event.kind for event in queue.events(0) if event.kind in ("failed", "done")] == ["done"]
     assert not refused
@@ -142,8 +142,8 @@ def test_worker_caches_the_manifest_of_one_batch_only(
         for name in "abcd":
             wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
     monkeypatch.setattr(record, "ManifestStore", Counted)
-    work(find_state_directory())
-    assert not any(found.unfinished for found in Queue(find_state_directory().directory).batches())
+    generate_queued_videos(find_state_directory())
+    assert not any(result.unfinished for result in Queue(find_state_directory().directory).batches())
     assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
@@ -165,7 +165,7 @@ def test_paused_claims_do_not_count_as_transient_errors(
         return real(*arguments)
 
     monkeypatch.setattr(ClipWriter, "_encode", encode)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert [video.state for video in queue.videos(1)] == ["done"]
 
 
@@ -287,7 +287,7 @@ def test_closing_many_videos_reads_the_manifest_once(
         raise ValueError("no frames\udcff")
 
     monkeypatch.setattr(ClipWriter, "_encode", fail)
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     count = len(parsed)
     assert read_manifest(folder).counts() == {"failed": 8}
     assert all("no frames\\udcff" in str(video.error) for video in read_manifest(folder).videos)
@@ -308,7 +308,7 @@ def test_checksums_are_computed_without_the_manifest_lock(
     monkeypatch.setattr(ending, "file_sha256", look_at_lock)
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert read_manifest(folder).counts() == {"done": 1}
     assert len(hashed) == 2
 

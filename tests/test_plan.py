@@ -81,15 +81,15 @@ def test_duration_and_fps_give_frames_unless_frames_is_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("video_settings.width=130", "width: 130 is not a multiple of 16; nearest are 128 or 144"),
         ("video_settings.height=1000", "height: 1000 is not a multiple of 16; nearest are 992 or 1008"),
         ("video_settings.width=17", "width: 17 is not a multiple of 16; nearest are 16 or 32"),
     ],
 )
-def test_invalid_size_is_refused_with_the_nearest_valid_sizes(setting: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_size_is_refused_with_the_nearest_valid_sizes(setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         planned("a circle", setting)
 
 
@@ -180,12 +180,12 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
     for model in CATALOGUE:
         assert find_model(model.name) is find_model(model.location) is model
     for form, expected in (("wan2.1", (16, 16, None)), ("a14b", (16, 16, 0.875)), ("5b", (48, 32, None))):
-        found = find_model(tiny_models[form].location)
-        assert (found.latent_channels, found.size_multiple, found.boundary_ratio) == expected
+        result = find_model(tiny_models[form].location)
+        assert (result.latent_channels, result.size_multiple, result.boundary_ratio) == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("wan3", "Choose from nano, wan2.1-1.3b"),
         ("./nowhere", "is not a directory"),
@@ -193,8 +193,8 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
         ("a/b/c", "unknown model"),
     ],
 )
-def test_unknown_model_is_refused_with_the_known_names(name: str, said: str) -> None:
-    with pytest.raises(UnknownModelError, match=said):
+def test_unknown_model_is_refused_with_the_known_names(name: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
         find_model(name)
 
 

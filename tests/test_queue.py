@@ -52,16 +52,16 @@ def add(queue: Queue, name: str, n: int = 1, device: str = "auto") -> int:
 
 
 def claim(queue: Queue, worker: str = "w", devices: tuple[str, ...] = CPU) -> Claim:
-    found = queue.claim(worker, devices)
-    assert found is not None
-    return found
+    result = queue.claim(worker, devices)
+    assert result is not None
+    return result
 
 
 def claimed_order(queue: Queue) -> list[str]:
     names = []
-    while (found := queue.claim("w", CPU)) is not None:
-        names.append(f"{found.folder.name}{found.number}")
-        queue.done(found)
+    while (result := queue.claim("w", CPU)) is not None:
+        names.append(f"{result.folder.name}{result.number}")
+        queue.done(result)
     return names
 
 
@@ -109,9 +109,9 @@ def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> No
 
     def work(name: str) -> None:
         mine = Queue(tmp_path)
-        while (found := mine.claim(name, CPU)) is not None:
-            claimed.append(found.number)
-            mine.done(found)
+        while (result := mine.claim(name, CPU)) is not None:
+            claimed.append(result.number)
+            mine.done(result)
 
     workers = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(8)]
     for worker in workers:
@@ -172,12 +172,12 @@ def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     queue.reclaim("w1", "signal SIGKILL", blame=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
-    told = (
+    updates = (
         lambda c: queue.failed(c, "no"),
         lambda c: queue.step(c, step_done(0, 1, 0.1, 0.5)),
         lambda c: queue.decoded(c, 1, 9),
     )
-    for say in (queue.done, queue.cancelled, *told):
+    for say in (queue.done, queue.cancelled, *updates):
         with pytest.raises(LostClaimError):
             say(old)
     queue.done(new)
@@ -336,9 +336,9 @@ def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
     queue = Queue(tmp_path)
-    done, *_ = found = queue.videos(1)
+    done, *_ = result = queue.videos(1)
     plans = [None, "encode-first", "offload", "stream", "tiled", "offload-tiled", "stream-tiled", "sequential"]
-    assert [video.plan for video in found[3:]] == [*plans, "small-tiles"]
+    assert [video.plan for video in result[3:]] == [*plans, "small-tiles"]
     assert (done.plan, done.seconds) == ("tiled", 62.5)
     held = queue.held()
     assert held is not None
@@ -491,17 +491,17 @@ def test_pause_replaces_a_full_disk_hold_and_outlasts_it(queue: Queue) -> None:
 def test_requeued_batch_uses_the_new_recipes(queue: Queue) -> None:
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "old", 20)])
     queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "blue", "new", 30)], new=False)
-    found = claim(queue)
-    assert (found.recipe, found.title) == ("new", "blue")
+    result = claim(queue)
+    assert (result.recipe, result.title) == ("new", "blue")
 
 
 def test_state_directory_is_private_to_the_user(tmp_path: Path) -> None:
-    found = find_state_directory()
-    assert found.directory.parent == tmp_path / "state" / "wantui"
-    assert found.directory.stat().st_mode & 0o777 == 0o700
-    assert found.note is None
-    Queue(found.directory).close()
-    assert (found.directory / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
+    result = find_state_directory()
+    assert result.directory.parent == tmp_path / "state" / "wantui"
+    assert result.directory.stat().st_mode & 0o777 == 0o700
+    assert result.note is None
+    Queue(result.directory).close()
+    assert (result.directory / DATABASE_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
@@ -510,10 +510,10 @@ def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
     monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
     (tmp_path / "local").mkdir()
     monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", tmp_path / "local")
-    found = find_state_directory()
-    assert found.directory.is_relative_to(tmp_path / "local" / f"wantui-{os.getuid()}")
-    assert found.note is not None
-    assert "network file system (nfs4)" in found.note
+    result = find_state_directory()
+    assert result.directory.is_relative_to(tmp_path / "local" / f"wantui-{os.getuid()}")
+    assert result.note is not None
+    assert "network file system (nfs4)" in result.note
 
 
 def test_file_system_type_is_that_of_the_nearest_mount() -> None:
@@ -556,8 +556,8 @@ def test_errors_with_non_utf8_paths_are_stored_escaped(queue: Queue) -> None:
     held = queue.held()
     assert held is not None
     assert held.reason == stored
-    said = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.events(0)]
-    assert [text for text in said if text is not None] == [stored] * 5
+    texts = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.events(0)]
+    assert [text for text in texts if text is not None] == [stored] * 5
 
 
 def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def damaged(request: pytest.FixtureRequest) -> Path:
 def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command(
     damaged: Path, wantui: Wantui
 ) -> None:  # R8, C7
-    found = " ".join(wantui("doctor").out.split())
-    assert f"problem queue cannot open {damaged / DATABASE_FILE}: " in found
-    assert "wantui engine start renames it" in found
+    actual = " ".join(wantui("doctor").out.split())
+    assert f"problem queue cannot open {damaged / DATABASE_FILE}: " in actual
+    assert "wantui engine start renames it" in actual
     assert not list(damaged.glob("*.damaged-*"))  # a check changes nothing
     result = wantui("queue", "ls")
     assert result.code == 0, result.err

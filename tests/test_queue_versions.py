@@ -32,12 +32,12 @@ StartEngine = Callable[[str], subprocess.Popen[str]]
 @pytest.fixture
 def directory() -> Path:
     """A state directory with the queue of an earlier version."""
-    found = find_state_directory().directory
-    with sqlite3.connect(found / DATABASE_FILE) as old:
+    result = find_state_directory().directory
+    with sqlite3.connect(result / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
         old.execute("PRAGMA journal_mode = WAL")
     old.close()
-    return found
+    return result
 
 
 @pytest.fixture

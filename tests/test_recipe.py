@@ -142,14 +142,14 @@ def test_recipe_with_names_of_another_format_is_refused(changes: dict[str, Any],
     ],
 )  # fmt: skip
 def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object) -> None:
-    said = field.removesuffix("s") if field == "marks" else field
-    with pytest.raises(ValueError, match=said):
+    message = field.removesuffix("s") if field == "marks" else field
+    with pytest.raises(ValueError, match=message):
         parse_recipe(changed(**{field: value}))
 
 
 # R12
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"width": 40}, "cannot make a video with width 40: the model makes multiples of 16"),
         ({"height": 8}, "cannot make a video with height 8: the model makes multiples of 16"),
@@ -157,9 +157,9 @@ def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object
     ],
 )
 def test_size_that_the_model_would_round_is_refused(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], changes: dict[str, object], said: str
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(SizeError, match=said):
+    with pytest.raises(SizeError, match=message):
         prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
 

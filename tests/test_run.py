@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import TEMPLATE, Wantui, batch, files, only_queued, work
+from conftest import TEMPLATE, Wantui, batch, files, generate_queued_videos, only_queued
 
 from wantui.engine import control
 from wantui.generation import make_video
@@ -115,7 +115,7 @@ def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, s
     document = json.loads(folder.manifest.read_text())
     del document["videos"][1]  # the third and fourth have other numbers then
     folder.manifest.write_text(json.dumps(document))
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     (row,) = Queue(find_state_directory().directory).batches(10)
     assert row.counts == {"done": 1, "failed": 3}
     (last,) = Queue(find_state_directory().directory).videos(row.id, limit=1, offset=3)
@@ -302,7 +302,7 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
     shutil.rmtree(queued.root)
     shutil.copytree(other.root, queued.root)
     before = queued.clip(0, 1).read_bytes()
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
     assert queued.clip(0, 1).read_bytes() == before
 
@@ -318,8 +318,8 @@ def test_json_lines_contain_every_event(wantui: Wantui, small: list[str]) -> Non
     for kinds in (first, second):  # decoding is reported twice a second, so that a slow machine reports it more often
         assert [kind for kind, _ in itertools.groupby(kinds)] == ["started", "step", "decoded", "done"]
         assert kinds.count("step") == 3
-    told = [(event["event"], event.get("video")) for event in events]
-    assert told.index(("started", 2)) < told.index(("done", 1))  # its files are ended while the next one is made
+    report = [(event["event"], event.get("video")) for event in events]
+    assert report.index(("started", 2)) < report.index(("done", 1))  # its files are ended while the next one is made
 
 
 def test_batch_log_covers_every_video_to_its_end(wantui: Wantui, small: list[str]) -> None:
@@ -383,8 +383,8 @@ def test_decoding_is_reported_and_can_be_cancelled(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_worker, "DECODE_REPORT_SECONDS", 0.0)
-    told = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
-    events = [json.loads(line) for line in told.out.splitlines()]
+    report = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
+    events = [json.loads(line) for line in report.out.splitlines()]
     assert [(e["frames"], e["count"]) for e in events if e["event"] == "decoded"] == [(i, 9) for i in range(1, 10)]
     real = decode_frames
 
@@ -447,7 +447,7 @@ def test_config_changed_after_queueing_has_no_effect(wantui: Wantui, small: list
         folder = batch(wantui("run", "-c", "mine.yaml", "-t", "a star", "--detach", *options))
     Path("mine.yaml").write_text("model_settings: {steps: 9}\n")
     folder.config.write_text("model_settings: {steps: 9}\n")
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     recipe, _ = read_clip_tags(folder.clip(0, 1))
     assert recipe.steps == 2
 
@@ -462,10 +462,10 @@ def test_model_loading_failure_is_recorded_in_the_manifest(
         folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--detach", *small))
     with monkeypatch.context() as patched:
         patched.setattr(warm, "load_pipeline_for", refuse)
-        work(find_state_directory())
+        generate_queued_videos(find_state_directory())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("failed", "its weights are cut")}
     assert wantui("queue", "retry", 1).code == 0
-    work(find_state_directory())
+    generate_queued_videos(find_state_directory())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("done", None)}
 
 

@@ -123,31 +123,31 @@ def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: Batch
 
 def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
     (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n")
-    said = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
-    assert (said.code, said.out) == (3, "")
-    assert "invalid partition specified: no" in said.err
-    (found,) = (tmp_path / "o").glob("b_*")
-    assert "Submit it later with --resume" in said.err
-    assert read_manifest(BatchFolder(found)).counts() == {"queued": 2}
+    outcome = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "invalid partition specified: no" in outcome.err
+    (result,) = (tmp_path / "o").glob("b_*")
+    assert "Submit it later with --resume" in outcome.err
+    assert read_manifest(BatchFolder(result)).counts() == {"queued": 2}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [(["--time", "soon"], "not a time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],
 )
-def test_invalid_slurm_options_are_reported(cluster: Path, wantui: Wantui, arguments: list[str], said: str) -> None:
-    found = wantui("slurm", "-t", "a circle", *arguments)
-    assert found.code == 2
-    assert said in found.err
+def test_invalid_slurm_options_are_reported(cluster: Path, wantui: Wantui, arguments: list[str], message: str) -> None:
+    result = wantui("slurm", "-t", "a circle", *arguments)
+    assert result.code == 2
+    assert message in result.err
 
 
 def test_slurm_command_without_slurm_writes_nothing(
     wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
-    said = wantui("slurm", "-t", "a circle", "--output-dir", str(tmp_path / "o"))
-    assert said.code == 3
-    assert "login node" in said.err
+    result = wantui("slurm", "-t", "a circle", "--output-dir", str(tmp_path / "o"))
+    assert result.code == 3
+    assert "login node" in result.err
     assert not (tmp_path / "o").exists()
 
 

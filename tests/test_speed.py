@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Wantui, batch, recipe_for
 from diffusers import WanTransformer3DModel
-from tiny import latents_of, stock
+from tiny import diffusers_output, latents_of
 from torch import nn
 
 from wantui.config import load_config
@@ -49,7 +49,7 @@ def recipe_of(speed: str, **changes: object) -> Recipe:
 def test_fused_speed_equals_the_diffusers_pipeline_bit_for_bit_on_a_cpu() -> None:
     recipe = recipe_of("fused", steps=4)
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed=recipe.speed)
-    assert torch.equal(latents_of(pipeline, recipe), stock(pipeline, recipe, "latent"))
+    assert torch.equal(latents_of(pipeline, recipe), diffusers_output(pipeline, recipe, "latent"))
 
 
 def test_default_speed_is_fused() -> None:
@@ -137,14 +137,14 @@ def test_cache_of_the_first_transformer_is_freed_before_the_second_runs(tiny_mod
 
 
 def _held_by_cache(transformer: Any) -> int:
-    found = 0
+    result = 0
     for module in transformer.modules():
         registry = getattr(module, "_diffusers_hook", None)
         for hook in registry.hooks.values() if registry else ():
             manager = getattr(hook, "state_manager", None)
             for state in manager._state_cache.values() if manager else ():
-                found += sum(value.nbytes for value in vars(state).values() if isinstance(value, torch.Tensor))
-    return found
+                result += sum(value.nbytes for value in vars(state).values() if isinstance(value, torch.Tensor))
+    return result
 
 
 def test_cached_speed_with_captures_is_refused_unless_forced() -> None:
@@ -173,9 +173,9 @@ def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui,
 def test_magnitude_ratios_follow_from_magnitudes_for_any_schedule() -> None:
     magnitudes = tuple((level, math.log(0.2 + level)) for level in np.linspace(1, 0, 400))
     sigmas = (1.0, 0.9, 0.9, 0.4, 0.05)
-    found = magnitude_ratios(magnitudes, sigmas)
-    assert found[0] == 1
-    assert found[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
+    result = magnitude_ratios(magnitudes, sigmas)
+    assert result[0] == 1
+    assert result[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
 
 
 def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str, WanModel]) -> None:
@@ -186,12 +186,12 @@ def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str
     blocks = pipeline.transformer.blocks
     blocks[0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     blocks[-1].register_forward_hook(lambda *given: added.append(given[2] - inputs[-1]))
-    told: list[tuple[int, int]] = []
-    found = measure_magnitudes(pipeline, recipe, prepare(pipeline, recipe), lambda *step: told.append(step))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    progress: list[tuple[int, int]] = []
+    result = measure_magnitudes(pipeline, recipe, prepare(pipeline, recipe), lambda *step: progress.append(step))
+    assert progress == [(1, 3), (2, 3), (3, 3)]
     norms = [each.norm(dim=2) for each in added]  # cond, uncond, cond, ...
     steps = [float((norms[i] / norms[i - 2]).mean() + (norms[i + 1] / norms[i - 1]).mean()) / 2 for i in (2, 4)]
-    levels, values = zip(*found, strict=True)
+    levels, values = zip(*result, strict=True)
     assert values[:3] == pytest.approx((0, math.log(steps[0]), math.log(steps[0]) + math.log(steps[1])), abs=1e-4)
     assert levels[0] == 1
     assert levels[-1] == 0
@@ -281,8 +281,8 @@ def test_fused_transformer_matches_the_unfused_one_without_extra_parameters(
 ) -> None:
     inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), torch.randn(1, 512, 16))
     with torch.no_grad():
-        wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
-    assert np.allclose(found, wanted, atol=2e-4)
+        wanted, result = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
+    assert np.allclose(result, wanted, atol=2e-4)
     sizes = [sum(p.numel() for p in each.parameters()) for each in (unfused, fused)]
     assert sizes[0] == sizes[1]
     assert not any(type(layer) is nn.Linear for layer in fused.blocks[0].attn1.modules())
@@ -292,8 +292,8 @@ def test_fused_transformer_matches_the_unfused_one_without_extra_parameters(
 def test_fused_norms_match_the_norms_of_the_block(fused: WanTransformer3DModel, unfused: WanTransformer3DModel) -> None:
     inputs = (torch.randn(1, 16, 3, 8, 8), torch.tensor([500.0]), text(7))
     with torch.no_grad():
-        wanted, found = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
-    assert torch.allclose(found, wanted, atol=2e-4)
+        wanted, result = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
+    assert torch.allclose(result, wanted, atol=2e-4)
     assert fused.blocks[0].forward.__func__ is fused_block.forward
 
 
@@ -342,8 +342,8 @@ def test_passes_sharing_a_cache_equal_separate_passes(fused: WanTransformer3DMod
     with torch.no_grad():
         for now in latents:
             passes.next_step(has_two=True)
-            for context, said in texts.items():
-                inputs = now, torch.tensor([500.0]), said
+            for context, message in texts.items():
+                inputs = now, torch.tensor([500.0]), message
                 alone = fused(*inputs, return_dict=False)[0]
                 with passes.one(fused, context):
                     assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
@@ -386,6 +386,6 @@ def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     fuse_blocks(pipeline.transformer)
     recipe = recipe_of("fused", steps=3)
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
-    found = latents_of(pipeline, recipe)
-    assert float((found - wanted).norm() / wanted.norm()) < 1e-3
+    result = latents_of(pipeline, recipe)
+    assert float((result - wanted).norm() / wanted.norm()) < 1e-3
     assert counts == {"norm_rotary": 3 * (2 * NANO.blocks - 1), "merge_padding": 2 * NANO.blocks}

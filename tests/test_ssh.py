@@ -55,7 +55,7 @@ def connect(tmp_path: Path) -> Iterator[list[str]]:
 def session_processes(ssh: subprocess.Popen[bytes]) -> list[int]:
     """The server's processes for a connection: those that ended with it would be its network."""
     mine = f"127.0.0.1 {local_port(ssh.pid)} "
-    found = []
+    result = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
@@ -63,8 +63,8 @@ def session_processes(ssh: subprocess.Popen[bytes]) -> list[int]:
             except OSError:
                 continue
             if f"SSH_CLIENT={mine}".encode() in environment:
-                found.append(int(process.name))
-    return found
+                result.append(int(process.name))
+    return result
 
 
 def local_port(process: int) -> int:

@@ -158,8 +158,8 @@ def test_user_without_name_or_home_gets_a_local_fallback_directory(
         )
         assert "Traceback" not in ended.stderr, ended.stderr
         assert ended.returncode in (0, 1, 3)
-        said = " ".join((ended.stdout + ended.stderr).split())
-        assert f"there is no home folder: {local}/wantui-54321 is used instead" in said
+        output = " ".join((ended.stdout + ended.stderr).split())
+        assert f"there is no home folder: {local}/wantui-54321 is used instead" in output
         assert list((local / "wantui-54321").rglob("wantui"))
         assert not Path("/~").exists()
     finally:
@@ -190,11 +190,11 @@ def test_republished_engine_info_replaces_longer_earlier_info(tmp_path: Path) ->
     assert engine_process(tmp_path) == os.getpid()  # before it is ready
     publish_engine_info(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
     publish_engine_info(lock, tmp_path, ["auto"])
-    found = find_engine(tmp_path)
-    assert found is not None
-    assert (found.devices, found.notes, found.warnings()) == (("auto",), (), [])
-    assert found.uptime is not None
-    assert 0 <= found.uptime < 60
+    result = find_engine(tmp_path)
+    assert result is not None
+    assert (result.devices, result.notes, result.warnings()) == (("auto",), (), [])
+    assert result.uptime is not None
+    assert 0 <= result.uptime < 60
     os.close(lock)
     assert find_engine(tmp_path) is None
 

@@ -53,19 +53,19 @@ def test_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
 
 def test_paired_effect_has_a_t_interval_and_hedges_correction() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4, 0.2, 0.6])
-    found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
-    assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high))
-    assert found.method == "t"
-    assert found.size == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
+    result, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert result.method == "t"
+    assert result.size == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
 
 
 @pytest.mark.parametrize("n", [8, 20, 24, 50])
 def test_effect_interval_is_a_t_interval_for_any_number_of_pairs(n: int) -> None:
     # S7: BCa intervals, taken from 20 pairs on, covered .924 there.
     differences = np.random.default_rng(1).lognormal(size=n)
-    found, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
-    assert (found.low, found.high) == pytest.approx((by_scipy.low, by_scipy.high))
-    assert found.method == "t"
+    result, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert result.method == "t"
 
 
 # S7: with the mean of the reference taken as known these were .91, .87 and .99.
@@ -169,9 +169,9 @@ def all_flips(values: np.ndarray) -> list[np.ndarray]:
 
 
 def test_false_discovery_adjustment_equals_scipy_and_preserves_nan() -> None:
-    found = adjust_false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
-    assert found[[0, 2, 3]] == pytest.approx(stats.false_discovery_control([0.01, 0.04, 0.03]))
-    assert math.isnan(found[1])
+    result = adjust_false_discovery(np.array([0.01, np.nan, 0.04, 0.03]))
+    assert result[[0, 2, 3]] == pytest.approx(stats.false_discovery_control([0.01, 0.04, 0.03]))
+    assert math.isnan(result[1])
 
 
 @pytest.mark.parametrize(("size", "pairs"), [(0.3, 90), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 7)])
@@ -193,8 +193,8 @@ def test_pairs_needed_grow_with_the_number_of_tests_and_have_a_minimum() -> None
 @pytest.mark.parametrize(("size", "tests"), [(2.35, 54), (2.77, 18), (3.82, 108), (0.163, 500), (0.073, 500)])
 def test_pairs_needed_reach_80_percent_power_at_small_levels(size: float, tests: int) -> None:
     # scipy's nct.cdf gives NaN far below the noncentrality: NaN was taken for enough power, and 7 pairs for 9.
-    found = count_pairs_needed(size, alpha=0.05 / tests)
-    assert found is not None
+    result = count_pairs_needed(size, alpha=0.05 / tests)
+    assert result is not None
 
     def power(n: int) -> float:
         critical, shift = stats.t.ppf(1 - 0.025 / tests, n - 1), size * math.sqrt(n)
@@ -202,7 +202,7 @@ def test_pairs_needed_reach_80_percent_power_at_small_levels(size: float, tests:
         s = np.linspace(scaled_chi.ppf(1e-9), scaled_chi.ppf(1 - 1e-9), 20_001)
         return float(np.trapezoid(stats.norm.sf(critical * s - shift) * scaled_chi.pdf(s), s))
 
-    assert power(found - 1) < 0.8 <= power(found)
+    assert power(result - 1) < 0.8 <= power(result)
 
 
 @pytest.mark.parametrize("size", [1e3, 1e6, 1e300, math.inf])
@@ -260,8 +260,8 @@ def test_few_permutations_are_enumerated_exhaustively() -> None:
         return float((distances.sum() / 16 - within) / within)
 
     swaps = itertools.product((False, True), repeat=4)
-    found = [f(np.array([*swap, *(not s for s in swap)])) for swap in swaps]
-    assert permanova(distances, cells(4, 2)).p == pytest.approx(np.mean(np.array(found) >= found[0] * (1 - 1e-12)))
+    result = [f(np.array([*swap, *(not s for s in swap)])) for swap in swaps]
+    assert permanova(distances, cells(4, 2)).p == pytest.approx(np.mean(np.array(result) >= result[0] * (1 - 1e-12)))
 
 
 def test_rounding_differences_are_never_significant() -> None:
@@ -378,16 +378,16 @@ def test_mean_distance_to_the_median_is_independent_of_group_size() -> None:
 
 def test_permanova_in_one_dimension_equals_anova() -> None:
     x = np.concatenate([states(1, 8, 1), states(2, 8, 1, shift=1.5), states(3, 8, 1)])
-    found = permanova(squared_distances(x), cells(8, 3))
-    assert found.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
+    result = permanova(squared_distances(x), cells(8, 3))
+    assert result.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
 
 
 def test_permdisp_equals_anova_of_distances_to_the_median() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
     z = [distances_to_median(squared_distances(part)) for part in (x[:8], x[8:])]
-    found = permdisp(squared_distances(x), cells(8, 2))
-    assert found.f == pytest.approx(stats.f_oneway(*z).statistic)
-    assert found.p < 0.02
+    result = permdisp(squared_distances(x), cells(8, 2))
+    assert result.f == pytest.approx(stats.f_oneway(*z).statistic)
+    assert result.p < 0.02
 
 
 def test_permanova_detects_location_and_permdisp_detects_only_spread() -> None:
@@ -410,10 +410,10 @@ def test_phrasings_of_one_seed_are_permuted_together() -> None:
 
 def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:
     rng = np.random.default_rng(6)
-    found = [
+    result = [
         unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400 for _ in range(200)
     ]
     naive = np.mean([((0.3 * rng.normal(size=(8, 400)) * math.sqrt(2)).mean(0) ** 2).mean() for _ in range(50)])
-    assert abs(np.mean(found)) < 0.001 < naive
-    assert min(found) < 0
+    assert abs(np.mean(result)) < 0.001 < naive
+    assert min(result) < 0
     assert unbiased_squared_mean(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(1, abs=0.1)

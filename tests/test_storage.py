@@ -145,12 +145,12 @@ def test_failing_frame_source_leaves_no_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [(b"", "cannot? be read|not a readable clip"), (b"no clip at all" * 100, "not a readable clip")],
 )
-def test_file_that_is_not_a_clip_is_refused(content: bytes, said: str) -> None:
+def test_file_that_is_not_a_clip_is_refused(content: bytes, message: str) -> None:
     Path("clip.mp4").write_bytes(content)
-    with pytest.raises(ClipError, match=said):
+    with pytest.raises(ClipError, match=message):
         read_clip_tags(Path("clip.mp4"))
 
 
@@ -321,7 +321,7 @@ def test_manifest_round_trips() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "has no batch.json"),
         ("", "cannot be read"),
@@ -330,10 +330,10 @@ def test_manifest_round_trips() -> None:
         ('{"format": 1, "name": "x"}', "is damaged"),
     ],
 )
-def test_folder_that_is_not_a_batch_is_refused(content: str | None, said: str) -> None:
+def test_folder_that_is_not_a_batch_is_refused(content: str | None, message: str) -> None:
     if content is not None:
         Path("batch.json").write_text(content)
-    with pytest.raises(ManifestError, match=said):
+    with pytest.raises(ManifestError, match=message):
         read_manifest(BatchFolder(Path()))
 
 
@@ -366,10 +366,10 @@ def test_uncompressed_float32_states_are_read_directly_from_files(
     wanted[4] = 0
     states = StoredStates(zarr.open_group(tmp_path / "v.zarr", mode="r")["latents"])
     assert (states.folder is not None) == from_files
-    found = np.full((5, states.dimension), np.nan, dtype=np.float32)
-    states.read(range(1, 5), list(found[1:]))
-    assert np.array_equal(found[1:], wanted[1:].reshape(4, -1).astype(np.float32))
-    assert np.isnan(found[0]).all()
+    result = np.full((5, states.dimension), np.nan, dtype=np.float32)
+    states.read(range(1, 5), list(result[1:]))
+    assert np.array_equal(result[1:], wanted[1:].reshape(4, -1).astype(np.float32))
+    assert np.isnan(result[0]).all()
 
 
 def test_truncated_state_file_is_an_error(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def nodes(depth: int, may_mark: bool) -> st.SearchStrategy[Nodes]:
     kinds: list[st.SearchStrategy[str | Bracket | Marked]] = [text]
     if depth:
         options = st.lists(nodes(depth - 1, may_mark), min_size=1, max_size=3)
-        kinds.append(options.map(lambda found: Bracket(tuple(found))))
+        kinds.append(options.map(lambda result: Bracket(tuple(result))))
     if depth and may_mark:
         inside = st.tuples(text.map(lambda word: f"{word}c"), nodes(depth - 1, False))
         kinds.append(st.builds(lambda pair, weight: Marked((pair[0], *pair[1]), weight), inside, weights))
@@ -75,17 +75,17 @@ def number_of_forms(tree: Nodes) -> int:
 
 def numbered(tree: Nodes, brackets: Iterator[int], marks: Iterator[int]) -> list[object]:
     """Number brackets and marks in the order of their opening."""
-    found: list[object] = []
+    result: list[object] = []
     for node in tree:
         match node:
             case str():
-                found.append(node)
+                result.append(node)
             case Bracket(options):
-                found.append((next(brackets), [numbered(option, brackets, marks) for option in options]))
+                result.append((next(brackets), [numbered(option, brackets, marks) for option in options]))
             case Marked(content, weight):
                 mark = (next(marks), weight)
-                found.append({mark: numbered(content, brackets, marks)})
-    return found
+                result.append({mark: numbered(content, brackets, marks)})
+    return result
 
 
 def forms(tree: list[object]) -> list[tuple[Letters, Choices]]:
@@ -126,13 +126,13 @@ def expected_marks(letters: Letters) -> list[tuple[str, float, int]]:
             kept.append((letter, mark))
         elif kept and kept[-1][0] != " ":
             kept.append((" ", mark))
-    found = []
+    result = []
     for mark in dict.fromkeys(mark for _, mark in kept if mark is not None):
         places = [place for place, (letter, own) in enumerate(kept) if own == mark and letter != " "]
         if places:
             start, end = places[0], places[-1] + 1
-            found.append(("".join(letter for letter, _ in kept[start:end]), mark[1], start))
-    return found
+            result.append(("".join(letter for letter, _ in kept[start:end]), mark[1], start))
+    return result
 
 
 @quick
@@ -144,27 +144,27 @@ def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
         with pytest.raises(TemplateError, match=r"no text|template is empty"):
             expand_template(parse_template(source))
         return
-    found = expand_template(parse_template(source))
+    result = expand_template(parse_template(source))
     assert count_variations(parse_template(source)) == len(expected)
-    assert [variation.prompt for variation in found] == [spaced(letters) for letters, _ in expected]
-    assert [tuple((c.bracket, c.option, c.text) for c in variation.choices) for variation in found] == [
+    assert [variation.prompt for variation in result] == [spaced(letters) for letters, _ in expected]
+    assert [tuple((c.bracket, c.option, c.text) for c in variation.choices) for variation in result] == [
         chosen for _, chosen in expected
     ]
-    assert [[(m.text, m.weight, m.start) for m in variation.marks] for variation in found] == [
+    assert [[(m.text, m.weight, m.start) for m in variation.marks] for variation in result] == [
         expected_marks(letters) for letters, _ in expected
     ]
-    assert len({variation.id for variation in found}) == len(found)
+    assert len({variation.id for variation in result}) == len(result)
 
 
 @quick
 @given(st.text("ab [|]():\\2.é（\u202e\0", max_size=40))
 def test_any_text_expands_or_is_refused_at_a_valid_position(source: str) -> None:
-    refused, found = None, []
+    refused, result = None, []
     try:
-        found = expand_template(parse_template(source))
+        result = expand_template(parse_template(source))
     except TemplateError as error:
         refused = error.position
     assert refused is None or 0 <= refused <= len(source)
-    for variation in found:
+    for variation in result:
         assert variation.prompt == variation.prompt.strip() != ""
         assert all(variation.prompt[mark.start : mark.end] == mark.text for mark in variation.marks)

@@ -27,7 +27,7 @@ def prompts(template: str) -> list[str]:
     return [variation.prompt for variation in variations(template)]
 
 
-def the_error(template: str) -> TemplateError:
+def template_error(template: str) -> TemplateError:
     with pytest.raises(TemplateError) as caught:
         variations(template)
     return caught.value
@@ -136,7 +136,7 @@ def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str
 
 
 @pytest.mark.parametrize(
-    ("template", "character", "column", "said"),
+    ("template", "character", "column", "message"),
     [
         ("a [red|blue circle", "[", 2, "never closed"),
         ("a [red|[blue] circle", "[", 2, "never closed"),
@@ -155,20 +155,20 @@ def test_times_and_ratios_in_parentheses_are_plain_text_with_a_warning(text: str
         ("a () b", "(", 2, "this mark has no text"),
     ],
 )
-def test_template_error_has_a_caret_under_the_fault(template: str, character: str, column: int, said: str) -> None:
-    error = the_error(template)
+def test_template_error_has_a_caret_under_the_fault(template: str, character: str, column: int, message: str) -> None:
+    error = template_error(template)
     assert character_at_caret(error) == (character, column)
-    assert said in str(error)
+    assert message in str(error)
 
 
 def test_template_error_shows_the_line_of_the_fault() -> None:
-    error = the_error("a red circle\nover [a dark\nbackground")
+    error = template_error("a red circle\nover [a dark\nbackground")
     assert "line 2, column 6" in str(error)
     assert character_at_caret(error) == ("[", 5)
 
 
 def test_template_error_in_a_long_line_shows_an_excerpt() -> None:
-    error = the_error("word " * 100_000 + "(circle" + " word" * 100_000)
+    error = template_error("word " * 100_000 + "(circle" + " word" * 100_000)
     assert len(str(error)) < 400
     assert "column 500001" in str(error)
     assert character_at_caret(error)[0] == "("
@@ -176,7 +176,7 @@ def test_template_error_in_a_long_line_shows_an_excerpt() -> None:
 
 @pytest.mark.parametrize("weight", ["x" * 50_000, "1" * 50_000 + "x"])
 def test_long_invalid_weight_is_shortened_in_the_message(weight: str) -> None:
-    assert len(str(the_error(f"a (circle:{weight})"))) < 500
+    assert len(str(template_error(f"a (circle:{weight})"))) < 500
 
 
 def test_spans_are_correct_with_thousands_of_brackets_and_marks() -> None:
@@ -202,15 +202,15 @@ def test_expansion_that_would_exhaust_memory_is_refused(template: str) -> None:
 
 @pytest.mark.parametrize("template", ["", "   ", "\n\t"])
 def test_empty_template_is_refused(template: str) -> None:
-    assert "the template is empty" in str(the_error(template))
+    assert "the template is empty" in str(template_error(template))
 
 
 def test_variation_without_text_is_refused() -> None:
-    assert "no text" in str(the_error("[a|]"))
+    assert "no text" in str(template_error("[a|]"))
 
 
 def test_brackets_deeper_than_a_hundred_are_refused_without_exhausting_the_stack() -> None:
-    assert "more than 100 deep" in str(the_error("[" * 5000))
+    assert "more than 100 deep" in str(template_error("[" * 5000))
 
 
 def test_any_text_gives_prompts_or_a_template_error() -> None:
@@ -302,5 +302,5 @@ def test_warnings_of_a_long_template_are_few_and_short(start: str) -> None:
 
 
 def test_errors_for_braces_and_nested_marks_show_the_correct_syntax() -> None:
-    assert "options are written [a|b], not {a|b}" in str(the_error("a {red|blue} circle"))
-    assert "write one weight, as in (word:1.2)" in str(the_error("a ((red)) circle"))
+    assert "options are written [a|b], not {a|b}" in str(template_error("a {red|blue} circle"))
+    assert "write one weight, as in (word:1.2)" in str(template_error("a ((red)) circle"))

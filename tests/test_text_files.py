@@ -52,7 +52,7 @@ def latin_file_at(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (folder_at, "a folder, not a file"),
         (lambda path: path.symlink_to("/dev/null"), "a device or a socket, not a file"),
@@ -62,12 +62,12 @@ def latin_file_at(path: Path) -> None:
     ids=["folder", "device", "large", "latin"],
 )
 def test_unreadable_or_large_file_is_refused_as_template_and_config(
-    wantui: Wantui, make: Callable[[Path], None], said: str
+    wantui: Wantui, make: Callable[[Path], None], message: str
 ) -> None:
     make(Path("text"))
     template = wantui("preview", "--template-file", "text")
-    assert (template.code, said in template.err) == (2, True), template.err
-    with pytest.raises(ConfigError, match=said):
+    assert (template.code, message in template.err) == (2, True), template.err
+    with pytest.raises(ConfigError, match=message):
         read_text(Path("text"))
     config = wantui("preview", "-t", "a circle", "-c", "text")
     assert config.code == 2
@@ -93,14 +93,16 @@ def test_settings_file_that_is_a_pipe_is_refused_without_blocking(
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("nowhere.yaml", "no such file"),
         ("~nobody_here/tui.yaml", "the user does not exist"),
         ("a" * 300, "longer than 255 bytes"),
     ],
 )
-def test_settings_file_from_the_environment_must_exist(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
+def test_settings_file_from_the_environment_must_exist(
+    monkeypatch: pytest.MonkeyPatch, named: str, message: str
+) -> None:
     monkeypatch.setenv(settings.SETTINGS_VARIABLE, named)
-    with pytest.raises(UserError, match=f"{settings.SETTINGS_VARIABLE}: .*{said}"):
+    with pytest.raises(UserError, match=f"{settings.SETTINGS_VARIABLE}: .*{message}"):
         settings.load_settings()

@@ -52,31 +52,31 @@ def fitted() -> Throughput:
 
 
 def test_fit_recovers_the_parameters_behind_the_times() -> None:
-    found = fitted()
-    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
-    assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
-    assert found.value == pytest.approx(VALUE, rel=1e-6)
-    assert found.error < 1e-6
+    result = fitted()
+    assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert result.product_operation == pytest.approx(PRODUCT, rel=1e-6)
+    assert result.value == pytest.approx(VALUE, rel=1e-6)
+    assert result.error < 1e-6
 
 
 def test_launch_bound_block_does_not_affect_the_fit() -> None:
     launched = [MeasuredBlock(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
     assert sum(b.seconds == 0.002 for b in launched) == 1
-    found = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
-    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
-    assert found.block_seconds(1536, 8960, 100) == 0.002
-    assert found.error < 1e-6
+    result = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
+    assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert result.block_seconds(1536, 8960, 100) == 0.002
+    assert result.error < 1e-6
 
 
 def test_one_slow_launch_does_not_affect_the_fit() -> None:
     first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
     slow = replace(first, seconds=0.0031, launch=0.003)
     assert slow.seconds > 1.2 * first.seconds
-    found = fit_throughput([slow, *others], 1e-7, CARD, "reference", "2.11")
-    assert found.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
-    assert found.product_operation == pytest.approx(PRODUCT, rel=1e-6)
-    assert found.launch == 0.0005
-    assert found.error < 0.05
+    result = fit_throughput([slow, *others], 1e-7, CARD, "reference", "2.11")
+    assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
+    assert result.product_operation == pytest.approx(PRODUCT, rel=1e-6)
+    assert result.launch == 0.0005
+    assert result.error < 0.05
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, 3), (0.25, 3), (0.9, 4)])
@@ -98,8 +98,8 @@ def test_fitted_costs_are_never_negative() -> None:
         MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
         for b in BLOCKS
     ]
-    found = fit_throughput(blocks, 1e-7, CARD, "reference", "2.11")
-    assert min(found.attention_operation, found.product_operation, found.value) >= 0
+    result = fit_throughput(blocks, 1e-7, CARD, "reference", "2.11")
+    assert min(result.attention_operation, result.product_operation, result.value) >= 0
 
 
 def test_block_operations_add_up_to_the_forward_flops() -> None:
@@ -113,10 +113,10 @@ def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     recipe = recipe_for(NANO, steps=30).model_copy(
         update={"model": model.name, "width": 1280, "height": 720, "frames": 81, "dtype": "bfloat16"}
     )
-    found = estimate_seconds(recipe, "cuda", [], fitted())
+    result = estimate_seconds(recipe, "cuda", [], fitted())
     step = 2 * model.blocks * block(model.dim, model.feed_forward, 75_600).seconds
-    assert found.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
-    assert "wantui bench" in found.basis
+    assert result.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
+    assert "wantui bench" in result.basis
     assert estimate_seconds(recipe, "cpu", [], fitted()).value is None
 
 
@@ -145,9 +145,9 @@ def test_throughput_of_earlier_versions_is_read_with_current_speed_names(tmp_pat
     (tmp_path / "throughput.json").write_text(json.dumps(stored))
     recipe = recipe_for(find_model("wan2.1-1.3b"))
     for speed, launch in (("reference", fitted().launch), ("fused", 0.5), ("cached", 0.5)):
-        found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": speed}))
-        assert found is not None
-        assert found.launch == launch
+        result = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": speed}))
+        assert result is not None
+        assert result.launch == launch
     save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "fused", "2.11"))
     assert [entry["speed"] for entry in json.loads((tmp_path / "throughput.json").read_text())] == [
         "reference",
@@ -168,12 +168,12 @@ def test_bench_measures_blocks_of_each_width_and_size(speed: SpeedName, monkeypa
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     monkeypatch.setattr(bench, "DECODED_SIZE", (16, 16))  # of a VAE in its full width
     monkeypatch.setattr(bench, "MIN_SECONDS", 0.05)
-    told: list[str] = []
+    lines: list[str] = []
     monkeypatch.setattr(attention_probe, "POSITIONS", 64)
-    found = bench.measure(torch.device("cpu"), speed, told.append)
-    assert len([line for line in told if not line.startswith("attention by")]) == 5
-    assert found.attention_operation + found.product_operation + found.value > 0
-    assert found.decoded_value > 0
+    result = bench.measure(torch.device("cpu"), speed, lines.append)
+    assert len([line for line in lines if not line.startswith("attention by")]) == 5
+    assert result.attention_operation + result.product_operation + result.value > 0
+    assert result.decoded_value > 0
 
 
 def test_streamed_block_takes_at_least_its_transfer_time() -> None:
@@ -181,11 +181,11 @@ def test_streamed_block_takes_at_least_its_transfer_time() -> None:
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
-    found = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
-    more = found.step_seconds(model, large, plan) - found.step_seconds(model, large, RESIDENT)
+    result = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
+    more = result.step_seconds(model, large, plan) - result.step_seconds(model, large, RESIDENT)
     assert more == pytest.approx(2 * 40 * 0.004)
     coming = 0.004 + 2e-11 * block_bytes(model, small)
-    assert found.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
+    assert result.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
 
 
 def test_int8_adds_the_time_to_scale_outputs() -> None:
@@ -286,11 +286,11 @@ def test_cached_video_uses_the_throughput_of_fused_videos(tmp_path: Path) -> Non
     recipe = recipe_for(model, width=832, height=480, frames=81)
     for speed in ("reference", "fused"):
         save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, speed, "2.11"))
-    found = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "cached"}))
-    assert found is not None
-    assert found.speed == "fused"
-    cached = found.step_seconds(model, recipe.model_copy(update={"speed": "cached"}))
-    assert cached < found.step_seconds(model, recipe)
+    result = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "cached"}))
+    assert result is not None
+    assert result.speed == "fused"
+    cached = result.step_seconds(model, recipe.model_copy(update={"speed": "cached"}))
+    assert cached < result.step_seconds(model, recipe)
 
 
 # Attention kernels.
@@ -304,9 +304,9 @@ def test_attention_kernel_is_selected_only_if_clearly_faster_than_torch(
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math", "_flash_3"))
     times = iter((1.0, seconds))
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: next(times))
-    told: list[str] = []
-    assert attention_probe.fastest_attention(torch.device("cpu"), told.append) == best
-    assert "attention by _flash_3: not available" in told[2]
+    lines: list[str] = []
+    assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == best
+    assert "attention by _flash_3: not available" in lines[2]
 
 
 def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,9 +318,9 @@ def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.
         lambda *a, backend: dispatch_attention_fn(*a, backend=backend) * (1.1 if backend == "_native_math" else 1),
     )
     monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: 1.0)
-    told: list[str] = []
-    assert attention_probe.fastest_attention(torch.device("cpu"), told.append) == "native"
-    assert "not used (relative error 1.0e-01 against torch" in told[1]
+    lines: list[str] = []
+    assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == "native"
+    assert "not used (relative error 1.0e-01 against torch" in lines[1]
 
 
 def test_fused_blocks_use_and_record_the_selected_attention_kernel(
@@ -331,8 +331,8 @@ def test_fused_blocks_use_and_record_the_selected_attention_kernel(
     assert made_with(pipeline, recipe)["blocks"] == "reference"
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer, "_native_math")
-    said = made_with(pipeline, recipe)
-    assert (said["blocks"], said["attention"]) == ("fused", "_native_math")
+    provenance = made_with(pipeline, recipe)
+    assert (provenance["blocks"], provenance["attention"]) == ("fused", "_native_math")
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
 
 

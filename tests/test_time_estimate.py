@@ -20,31 +20,35 @@ from wantui.worker.job import typical_step_seconds
 pytestmark = pytest.mark.torch
 
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"})
-TOLD = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cpu", "memory_plan": "everything resident"}
+DONE_EVENT = {
+    "seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1},
+    "device": "cpu",
+    "memory_plan": "everything resident",
+}
 
 
-def past(*told: dict[str, Any], recipe: Any = RECIPE) -> Any:
-    return parse_timed_videos([(recipe.to_json(), {**TOLD, **one}) for one in told])
+def timed_videos(*changes: dict[str, Any], recipe: Any = RECIPE) -> Any:
+    return parse_timed_videos([(recipe.to_json(), {**DONE_EVENT, **change}) for change in changes])
 
 
 def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
-    found = estimate_seconds(RECIPE, "cpu", past({}, {}, {}))
-    assert found.value == pytest.approx(20 * 0.1 + 0.5)
-    assert "3 like videos on this machine" in found.basis
+    result = estimate_seconds(RECIPE, "cpu", timed_videos({}, {}, {}))
+    assert result.value == pytest.approx(20 * 0.1 + 0.5)
+    assert "3 like videos on this machine" in result.basis
 
 
 def test_decoding_time_is_converted_between_whole_and_tiled() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
-    known, tiled = past({}, recipe=large), find_plan("tiled")
-    found = estimate_seconds(large, "cpu", known, plan=tiled)
-    assert found.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
-    back = estimate_seconds(large, "cpu", past({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
+    known, tiled = timed_videos({}, recipe=large), find_plan("tiled")
+    result = estimate_seconds(large, "cpu", known, plan=tiled)
+    assert result.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
+    back = estimate_seconds(large, "cpu", timed_videos({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
     assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
 
 
 def test_predicted_time_scales_with_model_evaluations() -> None:
     more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
-    assert estimate_seconds(more, "cpu", past({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
+    assert estimate_seconds(more, "cpu", timed_videos({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
 
 
 def test_calibrated_cached_video_time_counts_computed_steps() -> None:
@@ -55,56 +59,60 @@ def test_calibrated_cached_video_time_counts_computed_steps() -> None:
     assert computed[1] / 60 < computed[0] / 20 < 1
     # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
     usual = typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
-    fast_ones = past({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
-    found = estimate_seconds(many, "cpu", fast_ones)
-    assert found.value == pytest.approx(computed[1] + 0.5)
-    assert f"({computed[1]} of 60 are computed)" in found.basis
-    exact_ones = past({"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "fused"}))
+    fast_ones = timed_videos({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
+    result = estimate_seconds(many, "cpu", fast_ones)
+    assert result.value == pytest.approx(computed[1] + 0.5)
+    assert f"({computed[1]} of 60 are computed)" in result.basis
+    exact_ones = timed_videos(
+        {"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "fused"})
+    )
     assert estimate_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
-    assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == found
+    assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == result
     # Of two steps the second one is left out, and tells nothing of those that are not.
     flat = cached.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
     assert count_computed_steps(flat) == 1
-    assert estimate_seconds(flat, "cpu", past({}, recipe=flat)).value is None
-    assert estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", past({}, recipe=few)).value is None
+    assert estimate_seconds(flat, "cpu", timed_videos({}, recipe=flat)).value is None
+    assert (
+        estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", timed_videos({}, recipe=few)).value is None
+    )
 
 
 @pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])
 def test_videos_of_another_model_dtype_or_device_predict_nothing(change: dict[str, Any]) -> None:
-    found = estimate_seconds(RECIPE.model_copy(update=change), "cpu", past({}))
-    assert found.value is None
-    assert "unknown" in found.basis
-    assert estimate_seconds(RECIPE, "cuda", past({})).value is None
+    result = estimate_seconds(RECIPE.model_copy(update=change), "cpu", timed_videos({}))
+    assert result.value is None
+    assert "unknown" in result.basis
+    assert estimate_seconds(RECIPE, "cuda", timed_videos({})).value is None
 
 
 def test_predicted_time_of_another_size_is_scaled_by_flops() -> None:
-    unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", past({}))
+    unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", timed_videos({}))
     assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
     larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
     work = count_forward_flops(NANO, 128, 128, 17) / count_forward_flops(NANO, 32, 32, 9)
-    found = estimate_seconds(larger, "cpu", past({}))
-    assert found.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
-    assert "scaled by FLOPs" in found.basis
-    assert "from 1 video of 32x32, 9 frames" in found.basis
+    result = estimate_seconds(larger, "cpu", timed_videos({}))
+    assert result.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
+    assert "scaled by FLOPs" in result.basis
+    assert "from 1 video of 32x32, 9 frames" in result.basis
 
 
 def test_prediction_scales_from_the_size_nearest_in_flops() -> None:
     near, far = RECIPE.model_copy(update={"width": 128, "height": 112}), RECIPE
-    known = past({}, recipe=far) + past({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
-    found = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
-    assert "of 128x112" in found.basis
-    assert found.value is not None
-    assert found.value > 20
+    known = timed_videos({}, recipe=far) + timed_videos({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
+    result = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
+    assert "of 128x112" in result.basis
+    assert result.value is not None
+    assert result.value > 20
 
 
 def test_measured_peak_comes_from_the_latest_similar_video_with_the_same_plan() -> None:
-    known = past({"peak_memory": 5_000}, {"peak_memory": 9_000})
+    known = timed_videos({"peak_memory": 5_000}, {"peak_memory": 9_000})
     assert find_measured_peak(RECIPE, "resident", known).value == 5_000
     assert find_measured_peak(RECIPE, "stream", known).value is None
 
 
 def test_video_records_without_required_fields_are_ignored() -> None:
-    assert parse_timed_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", TOLD)]) == []
+    assert parse_timed_videos([(RECIPE.to_json(), {"seconds": {"denoise": 1.0}}), ("not a recipe", DONE_EVENT)]) == []
 
 
 def sample(*gpus: GpuState) -> GpuSample:
@@ -159,7 +167,7 @@ def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytes
 
 
 def test_unknown_plan_accepts_timings_of_all_plans() -> None:
-    streamed, parked = past({"memory_plan": "stream"}), past({"memory_plan": "offload"})
+    streamed, parked = timed_videos({"memory_plan": "stream"}), timed_videos({"memory_plan": "offload"})
     assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
     assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
     assert estimate_seconds(RECIPE, "cpu", streamed, plan=find_plan("stream")).value is not None

@@ -26,7 +26,7 @@ from wantui.queue.state_dir import find_state_directory
 pytestmark = pytest.mark.torch
 
 
-def outlined(template: str, *settings: str) -> BatchPreview:
+def preview_nano(template: str, *settings: str) -> BatchPreview:
     return preview_batch(load_config("nano", settings), template)
 
 
@@ -41,32 +41,32 @@ NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them by <un
 
 # A5
 def test_variations_with_equal_tokens_cause_a_warning() -> None:
-    warnings = outlined("一只[红色|蓝色]的圆").warnings
+    warnings = preview_nano("一只[红色|蓝色]的圆").warnings
     assert warnings == (ALIKE.format("红色 and 蓝色"), NO_TOKENS.format("一只红色的圆, 一只蓝色的圆"))
-    assert outlined("a [red|blue] circle").warnings == ()
-    many = outlined("a circle [红|蓝|绿|黄|白|黑|紫]").warnings
+    assert preview_nano("a [red|blue] circle").warnings == ()
+    many = preview_nano("a circle [红|蓝|绿|黄|白|黑|紫]").warnings
     assert many[0] == ALIKE.format("红, 蓝, 绿, 黄, 白 and 2 more")
 
 
 # A5
 def test_different_weights_distinguish_equal_tokens() -> None:
-    weights = outlined("a circle [(红:2) x|(蓝:3) x]")
+    weights = preview_nano("a circle [(红:2) x|(蓝:3) x]")
     assert not any("cannot distinguish" in warning for warning in weights.warnings)
-    assert any("cannot distinguish" in warning for warning in outlined("a circle [(红:2) x|(蓝:2) x]").warnings)
+    assert any("cannot distinguish" in warning for warning in preview_nano("a circle [(红:2) x|(蓝:2) x]").warnings)
 
 
 # A5
 def test_equal_prompts_cause_one_warning() -> None:
-    assert outlined("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
+    assert preview_nano("a [red|red] circle").warnings == ("variations red and red.2 have the same prompt",)
 
 
 # A5
 def test_words_unknown_to_nano_are_named() -> None:
-    warnings = outlined("A Red elephant, (kissing) a [star|ring].").warnings
+    warnings = preview_nano("A Red elephant, (kissing) a [star|ring].").warnings
     (warning,) = [text for text in warnings if "not trained on" in text]
     assert warning.startswith("nano was not trained on elephant, kissing; it knows circle, square, ")
-    assert outlined("A large Red circle moving left.").warnings == ()
-    (warning,) = outlined("a star", "prompt_settings.negative_prompt=blurry").warnings
+    assert preview_nano("A large Red circle moving left.").warnings == ()
+    (warning,) = preview_nano("a star", "prompt_settings.negative_prompt=blurry").warnings
     assert "not trained on blurry;" in warning
 
 
@@ -83,10 +83,10 @@ def test_other_models_are_checked_with_their_own_tokenizers(tiny_models: dict[st
         folder / "tokenizer"
     )
     asked = f"model_settings.model_id={folder}"
-    warnings = outlined("[RED|blue|GREEN] elephant", asked).warnings
+    warnings = preview_nano("[RED|blue|GREEN] elephant", asked).warnings
     assert "RED, GREEN: it replaces them by <unk>" in warnings[-1]
     assert warnings[-2] == ALIKE.format("red and green")
-    assert ALIKE.format("一 and 二") in outlined("[一|二] elephant", asked).warnings
+    assert ALIKE.format("一 and 二") in preview_nano("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
     assert token_texts((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
 
@@ -142,7 +142,7 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
 
 # A1
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ("{}", "cannot be read as a tokenizer: Model missing"),
         ("[]", "cannot be read as a tokenizer: invalid type: sequence"),
@@ -154,7 +154,7 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
     ids=["object", "list", "null", "mark", "kind", "vocabulary"],
 )
 def test_unloadable_tokenizer_is_refused_before_queueing(
-    wantui: Wantui, tiny_models: dict[str, WanModel], damage: object, said: str
+    wantui: Wantui, tiny_models: dict[str, WanModel], damage: object, message: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
     path = folder / "tokenizer" / "tokenizer.json"
@@ -168,7 +168,7 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
     path.write_text(damage)
     result = wantui("run", "-t", "a [red|blue] star", "--set", f"model_settings.model_id={folder}")
     assert result.code == 2
-    assert said in result.err
+    assert message in result.err
     assert not Path("outputs").exists()
     with closing(Queue(find_state_directory().directory)) as queue:
         assert queue.batches(-1) == []
@@ -182,18 +182,18 @@ def test_preview_and_run_warn_about_variations_with_equal_tokens(wantui: Wantui,
     assert result.code == 0
     assert f"warning: {ALIKE.format('红色 and 蓝色')}" in result.err
     if command == "preview":
-        found = json.loads(wantui(command, "-t", "一只[红色|蓝色]的圆", "--json").out)
-        assert ALIKE.format("红色 and 蓝色") in found["warnings"]
+        actual = json.loads(wantui(command, "-t", "一只[红色|蓝色]的圆", "--json").out)
+        assert ALIKE.format("红色 and 蓝色") in actual["warnings"]
 
 
 # A5
 def test_marked_words_without_tokens_are_refused_if_weighted_or_captured(wantui: Wantui) -> None:
-    said = "the model's tokenizer has no tokens for the marked 圆, 红: mark other words"
-    assert outlined("a [(圆)|(红)] circle").refusals == ()
-    assert outlined("a [(圆:2)|(红)] circle").refusals == (said,)
+    message = "the model's tokenizer has no tokens for the marked 圆, 红: mark other words"
+    assert preview_nano("a [(圆)|(红)] circle").refusals == ()
+    assert preview_nano("a [(圆:2)|(红)] circle").refusals == (message,)
     store = "attention_analysis_settings.store_attention=true"
-    assert outlined("a [(圆)|(红)] circle", store).refusals == (said,)
-    assert outlined("a (红 circle)", store).refusals == ()
+    assert preview_nano("a [(圆)|(红)] circle", store).refusals == (message,)
+    assert preview_nano("a (红 circle)", store).refusals == ()
 
 
 # A5
@@ -244,10 +244,10 @@ def test_ids_of_ascii_options_are_stable_across_versions() -> None:
 
 
 def test_long_words_are_shortened_in_warnings() -> None:
-    (warning,) = [text for text in outlined("a " + "b" * 50_000).warnings if "not trained on" in text]
+    (warning,) = [text for text in preview_nano("a " + "b" * 50_000).warnings if "not trained on" in text]
     assert "bbb ... bbb" in warning
     assert len(warning) < 1000
 
 
 def test_invisible_unknown_word_is_shown_escaped() -> None:
-    assert any(r"no tokens for '\u200b': it replaces" in text for text in outlined("a \u200b circle").warnings)
+    assert any(r"no tokens for '\u200b': it replaces" in text for text in preview_nano("a \u200b circle").warnings)

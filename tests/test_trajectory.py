@@ -26,7 +26,7 @@ pytestmark = pytest.mark.torch
 Floats = NDArray[np.float64]
 
 
-def of(states: Floats, sigmas: Floats | None = None) -> Trajectory:
+def trajectory_of(states: Floats, sigmas: Floats | None = None) -> Trajectory:
     return build_trajectory(
         states @ states.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, states.shape[1]
     )
@@ -60,42 +60,42 @@ def flow(sigmas: Floats, variances: Floats) -> Trajectory:
 
 def test_even_steps_on_a_line_are_straight_with_constant_velocity() -> None:
     start, direction = np.array([3.0, 0, 4]), np.array([0.0, 2, 0])
-    found = of(np.stack([start + i / 4 * direction for i in range(5)]))
-    assert (found.length, found.chord) == pytest.approx((2 / math.sqrt(3), 2 / math.sqrt(3)))
-    assert (found.straightness, found.first_pc_variance, found.effective_dimension) == pytest.approx((1, 1, 1))
-    assert found.turning == pytest.approx([0, 0, 0], abs=1e-6)
-    assert found.velocity == pytest.approx([2 / math.sqrt(3)] * 4)
-    assert found.norm[0] == pytest.approx(5 / math.sqrt(3))
-    assert (found.largest_deviation, found.flow_straightness) == pytest.approx((0, 0), abs=1e-7)
-    assert found.acceleration == pytest.approx([0, 0, 0], abs=1e-6)
-    assert found.chord_alignment == pytest.approx(1)
-    assert found.log_volume == float("-inf")
+    result = trajectory_of(np.stack([start + i / 4 * direction for i in range(5)]))
+    assert (result.length, result.chord) == pytest.approx((2 / math.sqrt(3), 2 / math.sqrt(3)))
+    assert (result.straightness, result.first_pc_variance, result.effective_dimension) == pytest.approx((1, 1, 1))
+    assert result.turning == pytest.approx([0, 0, 0], abs=1e-6)
+    assert result.velocity == pytest.approx([2 / math.sqrt(3)] * 4)
+    assert result.norm[0] == pytest.approx(5 / math.sqrt(3))
+    assert (result.largest_deviation, result.flow_straightness) == pytest.approx((0, 0), abs=1e-7)
+    assert result.acceleration == pytest.approx([0, 0, 0], abs=1e-6)
+    assert result.chord_alignment == pytest.approx(1)
+    assert result.log_volume == float("-inf")
 
 
 def test_square_path_turns_by_a_right_angle_at_each_corner() -> None:
-    found = of(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=float))
-    assert found.turning == pytest.approx([math.pi / 2] * 3)
-    assert found.length == pytest.approx(4 / math.sqrt(2))
-    assert found.chord == 0
-    assert found.straightness == 0
-    assert math.isnan(found.largest_deviation)
+    result = trajectory_of(np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=float))
+    assert result.turning == pytest.approx([math.pi / 2] * 3)
+    assert result.length == pytest.approx(4 / math.sqrt(2))
+    assert result.chord == 0
+    assert result.straightness == 0
+    assert math.isnan(result.largest_deviation)
 
 
 def test_arc_has_the_turning_and_curvature_of_its_circle() -> None:
     angles = np.linspace(0, 2, 101)
     radius = 3.0
-    found = of(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    assert found.total_turning == pytest.approx(99 * 0.02)
-    assert found.chord == pytest.approx(2 * radius * math.sin(1) / math.sqrt(2))
+    result = trajectory_of(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert result.total_turning == pytest.approx(99 * 0.02)
+    assert result.chord == pytest.approx(2 * radius * math.sin(1) / math.sqrt(2))
     # Lengths are divided by sqrt(2), hence curvature 1 / r times sqrt(2).
-    assert found.curvature == pytest.approx(np.full(99, math.sqrt(2) / radius), rel=1e-3)
-    assert found.acceleration == pytest.approx(np.full(99, radius * 2**2 / math.sqrt(2)), rel=1e-3)
-    assert found.largest_deviation == pytest.approx((1 - math.cos(1)) / (2 * math.sin(1)), rel=1e-3)
+    assert result.curvature == pytest.approx(np.full(99, math.sqrt(2) / radius), rel=1e-3)
+    assert result.acceleration == pytest.approx(np.full(99, radius * 2**2 / math.sqrt(2)), rel=1e-3)
+    assert result.largest_deviation == pytest.approx((1 - math.cos(1)) / (2 * math.sin(1)), rel=1e-3)
 
 
 def test_scaled_trajectory_is_longer_with_equal_turning() -> None:
     states = np.random.default_rng(2).normal(size=(8, 300))
-    one, twice = of(states), of(2 * states)
+    one, twice = trajectory_of(states), trajectory_of(2 * states)
     assert twice.length == pytest.approx(2 * one.length)
     assert twice.turning == pytest.approx(one.turning)
     assert twice.log_volume == pytest.approx(one.log_volume + 3 * math.log(2))
@@ -106,7 +106,7 @@ def test_metrics_from_the_gram_matrix_equal_metrics_from_states() -> None:
     rng = np.random.default_rng(3)
     x = rng.normal(size=(9, 400)).cumsum(0)
     sigmas = grid(8, 3)
-    found, d = of(x, sigmas), np.diff(x, axis=0)
+    result, d = trajectory_of(x, sigmas), np.diff(x, axis=0)
     spans, chord, scale = np.diff(sigmas)[:, None], x[-1] - x[0], math.sqrt(400)
     v = d / spans
     a = np.diff(v, axis=0) / ((sigmas[2:] - sigmas[:-2])[:, None] / 2)
@@ -114,24 +114,24 @@ def test_metrics_from_the_gram_matrix_equal_metrics_from_states() -> None:
     along = (middle * a).sum(1)
     speed = np.linalg.norm(middle, axis=1)
     bend = np.sqrt(speed**2 * (a**2).sum(1) - along**2) / speed**3 * scale
-    assert found.acceleration == pytest.approx(np.linalg.norm(a, axis=1) / scale)
-    assert found.curvature == pytest.approx(bend)
+    assert result.acceleration == pytest.approx(np.linalg.norm(a, axis=1) / scale)
+    assert result.curvature == pytest.approx(bend)
     unit = chord / np.linalg.norm(chord)
     off = (x - x[0]) - np.outer((x - x[0]) @ unit, unit)
-    assert found.largest_deviation == pytest.approx(np.linalg.norm(off, axis=1).max() / np.linalg.norm(chord))
+    assert result.largest_deviation == pytest.approx(np.linalg.norm(off, axis=1).max() / np.linalg.norm(chord))
     weights = np.abs(np.diff(sigmas)) / np.abs(np.diff(sigmas)).sum()
     straight = (weights * ((chord / (sigmas[-1] - sigmas[0]) - v) ** 2).sum(1)).sum() / 400
-    assert found.flow_straightness == pytest.approx(straight)
-    assert found.chord_alignment == pytest.approx(np.mean(d @ unit / np.linalg.norm(d, axis=1)))
+    assert result.flow_straightness == pytest.approx(straight)
+    assert result.chord_alignment == pytest.approx(np.mean(d @ unit / np.linalg.norm(d, axis=1)))
     variances = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2 / 9 / 400
-    assert found.spectrum[:8] == pytest.approx(variances[:8])
-    assert found.effective_dimension == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
-    assert found.log_volume == pytest.approx(0.5 * np.log(variances[:3]).sum())
+    assert result.spectrum[:8] == pytest.approx(variances[:8])
+    assert result.effective_dimension == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
+    assert result.log_volume == pytest.approx(0.5 * np.log(variances[:3]).sum())
     clean = x[:-1] - sigmas[:-1, None] * v
     distance = np.linalg.norm(clean - x[-1], axis=1) / scale
-    assert found.clean_distance == pytest.approx(distance, abs=1e-9)
+    assert result.clean_distance == pytest.approx(distance, abs=1e-9)
     settled = [i for i in range(8) if (distance[i:] <= distance[0] / 2).all()]
-    assert sigmas[settled[0]] <= found.commitment < sigmas[settled[0] - 1]
+    assert sigmas[settled[0]] <= result.commitment < sigmas[settled[0] - 1]
 
 
 def test_c1_initial_noise_has_gaussian_norm_and_distance() -> None:
@@ -159,20 +159,20 @@ def test_c3_euler_on_the_gaussian_flow_has_known_end_values(variance: float, ste
 
 
 def test_c4_unit_variance_flow_is_a_line_that_returns_to_its_start() -> None:
-    found = flow(grid(50, 3), np.array([1.0]))
-    assert found.first_pc_variance == pytest.approx(1)
-    assert found.straightness == pytest.approx(0, abs=1e-12)
-    assert found.total_turning == pytest.approx(math.pi, abs=1e-4)
+    result = flow(grid(50, 3), np.array([1.0]))
+    assert result.first_pc_variance == pytest.approx(1)
+    assert result.straightness == pytest.approx(0, abs=1e-12)
+    assert result.total_turning == pytest.approx(math.pi, abs=1e-4)
     symmetric = flow(np.linspace(1, 0, 51), np.array([1.0]))
     assert symmetric.least_norm == pytest.approx(math.sqrt(0.5))
 
 
 def test_c5_flow_of_variance_one_quarter_has_known_metrics() -> None:
-    found = flow(grid(50, 3), np.array([0.25]))
-    assert found.length == pytest.approx(0.60544, abs=1e-5)
-    assert (found.chord, found.straightness) == pytest.approx((0.5, 0.825846), abs=1e-6)
-    assert found.least_norm == pytest.approx(0.447, abs=5e-4)
-    assert found.total_turning == pytest.approx(math.pi, abs=1e-4)
+    result = flow(grid(50, 3), np.array([0.25]))
+    assert result.length == pytest.approx(0.60544, abs=1e-5)
+    assert (result.chord, result.straightness) == pytest.approx((0.5, 0.825846), abs=1e-6)
+    assert result.least_norm == pytest.approx(0.447, abs=5e-4)
+    assert result.total_turning == pytest.approx(math.pi, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -183,17 +183,17 @@ def test_c5_flow_of_variance_one_quarter_has_known_metrics() -> None:
     ],
 )
 def test_c6_flow_of_two_variances_has_known_metrics(steps: int, expected: tuple[float, ...]) -> None:
-    found = flow(grid(steps, 3), np.array([2.0, 0.2]))
-    said = (
-        found.length,
-        found.chord,
-        found.largest_deviation * found.chord,
-        found.straightness,
-        found.total_turning,
-        found.first_pc_variance,
-        found.effective_dimension,
+    result = flow(grid(steps, 3), np.array([2.0, 0.2]))
+    metrics = (
+        result.length,
+        result.chord,
+        result.largest_deviation * result.chord,
+        result.straightness,
+        result.total_turning,
+        result.first_pc_variance,
+        result.effective_dimension,
     )
-    assert said == pytest.approx(expected, abs=1e-6)
+    assert metrics == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -213,21 +213,21 @@ def test_c7_rounding_adds_a_known_turning_to_a_straight_line(
     noise, data = rng.standard_normal((2, 200_000))
     sigmas = grid(50, shift)[:, None]
     states = (sigmas * noise + (1 - sigmas) * data).astype(dtype).astype(np.float64)
-    found = of(states, sigmas[:, 0])
-    assert found.total_turning == pytest.approx(turning, abs=within)
-    assert found.straightness == pytest.approx(1, abs=1e-3)
+    result = trajectory_of(states, sigmas[:, 0])
+    assert result.total_turning == pytest.approx(turning, abs=within)
+    assert result.straightness == pytest.approx(1, abs=1e-3)
 
 
 def test_c8_random_walk_has_known_spectrum_straightness_and_turning() -> None:
-    found = random_walk_null(of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
+    result = random_walk_null(trajectory_of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
     even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
     shares = even.spectrum[:3] / even.spectrum.sum()
     assert shares == pytest.approx([0.608, 0.152, 0.068], abs=1e-3)
     walk = random_walk_null(Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0))))
     assert walk.straightness == pytest.approx(1 / math.sqrt(50))
     assert walk.total_turning == pytest.approx(49 * math.pi / 2)
-    assert found.total_turning == pytest.approx(49 * math.pi / 2)
-    drawn = of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
+    assert result.total_turning == pytest.approx(49 * math.pi / 2)
+    drawn = trajectory_of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
     for metric in ("straightness", "turning", "first_pc_variance", "effective_dimension", "length"):
         assert metric_value(random_walk_null(drawn), metric) == pytest.approx(metric_value(drawn, metric), rel=0.02)
 
@@ -237,10 +237,10 @@ def test_c10_path_drawn_from_a_spectrum_matches_its_null() -> None:
     axes = np.repeat(variances, 2000)
     noise = np.random.default_rng(9).standard_normal(axes.size)
     sigmas = grid(20, 3)[:, None]
-    found = of(np.sqrt((1 - sigmas) ** 2 * axes + sigmas**2) * noise, sigmas[:, 0])
+    result = trajectory_of(np.sqrt((1 - sigmas) ** 2 * axes + sigmas**2) * noise, sigmas[:, 0])
     null = flow(sigmas[:, 0], variances)
     for metric in METRICS:
-        assert metric_value(found, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
+        assert metric_value(result, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
 
 
 # S2: the null took the spectrum of channels only, with mean 0.
@@ -351,18 +351,20 @@ def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
     fitted = GaussianData.estimate(data, 3000)
     assert fitted.variances[-6:] == pytest.approx([10, 20, 50, 100, 400, 900], rel=0.2)
     sigmas = grid(20, 3)
-    found = []
+    result = []
     for _ in range(40):
         z = rng.normal(size=3000)
         along = axes @ z
         covariance = (exact_response(sigmas, np.array([900.0, 400, 100, 50, 20, 10])) * along) @ axes
-        found.append(of((1 - sigmas)[:, None] * mean + covariance + sigmas[:, None] * (z - along @ axes), sigmas))
+        result.append(
+            trajectory_of((1 - sigmas)[:, None] * mean + covariance + sigmas[:, None] * (z - along @ axes), sigmas)
+        )
     null = draw_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
     for metric in ("straightness", "turning", "curvature", "effective_dimension", "log_volume"):
-        truth = np.array([metric_value(path, metric) for path in found])
-        said = np.array([metric_value(path, metric) for path in null])
-        error = math.hypot(truth.std() / math.sqrt(40), said.std() / math.sqrt(32))
-        assert said.mean() == pytest.approx(truth.mean(), abs=3 * error + 0.02 * abs(truth.mean())), metric
+        truth = np.array([metric_value(path, metric) for path in result])
+        null_values = np.array([metric_value(path, metric) for path in null])
+        error = math.hypot(truth.std() / math.sqrt(40), null_values.std() / math.sqrt(32))
+        assert null_values.mean() == pytest.approx(truth.mean(), abs=3 * error + 0.02 * abs(truth.mean())), metric
     assert np.mean([metric_value(path, "straightness") for path in null]) > 0.9
 
 
@@ -384,12 +386,12 @@ def test_commitment_converges_as_steps_increase(variance: float, shift: float) -
 
 def test_smooth_path_has_stable_metrics_at_every_stride() -> None:
     angles = np.linspace(0, 2, 41)
-    found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    result = trajectory_of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     for metric in ("turning", "curvature", "acceleration"):
-        said = measure_strides([found], metric)
-        assert said.is_settled
-        assert said.values[2] == pytest.approx(said.values[0], rel=0.2)
-    assert find_unsettled([found], list(METRICS)) == []
+        check = measure_strides([result], metric)
+        assert check.is_settled
+        assert check.values[2] == pytest.approx(check.values[0], rel=0.2)
+    assert find_unsettled([result], list(METRICS)) == []
 
 
 def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> None:
@@ -397,32 +399,32 @@ def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> Non
     noise, data = rng.standard_normal((2, 50_000))
     sigmas = grid(50, 3)[:, None]
     states = (sigmas * noise + (1 - sigmas) * data).astype(np.float16).astype(np.float64)
-    said = measure_strides([of(states, sigmas[:, 0])], "turning")
-    assert said.values[0] > 1.6 * said.values[1] > 1.6 * 1.6 * said.values[2]
-    assert said.settled is None
-    assert "mostly reflects the sampler's steps or rounding" in said.description
-    exact = of(sigmas * noise + (1 - sigmas) * data, sigmas[:, 0])
+    check = measure_strides([trajectory_of(states, sigmas[:, 0])], "turning")
+    assert check.values[0] > 1.6 * check.values[1] > 1.6 * 1.6 * check.values[2]
+    assert check.settled is None
+    assert "mostly reflects the sampler's steps or rounding" in check.description
+    exact = trajectory_of(sigmas * noise + (1 - sigmas) * data, sigmas[:, 0])
     assert measure_strides([exact], "turning").is_settled  # a straight line has no bend to be doubted
 
 
 def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
     angles = np.linspace(0, 1.5, 41)
     swing = 0.004 * np.where(np.arange(41) % 2, 1, -1)
-    found = of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
-    said = measure_strides([found], "turning")
-    assert (said.is_settled, said.settled) == (False, 2)
-    assert said.values[1] == pytest.approx(1.5, rel=0.1)
-    assert "--stride 2 is closer" in said.description
+    result = trajectory_of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
+    check = measure_strides([result], "turning")
+    assert (check.is_settled, check.settled) == (False, 2)
+    assert check.values[1] == pytest.approx(1.5, rel=0.1)
+    assert "--stride 2 is closer" in check.description
 
 
 @pytest.mark.parametrize(
     ("steps", "stride", "kept"), [(8, 2, [0, 2, 4, 6, 8]), (7, 2, [0, 3, 5, 7]), (10, 4, [0, 6, 10])]
 )
 def test_stride_counts_from_the_last_state(steps: int, stride: int, kept: list[int]) -> None:
-    found = of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
-    strided = take_strided_path(found, stride)
-    assert strided.sigmas == pytest.approx(found.sigmas[kept])
-    assert strided.gram == pytest.approx(found.gram[np.ix_(kept, kept)])
+    result = trajectory_of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
+    strided = take_strided_path(result, stride)
+    assert strided.sigmas == pytest.approx(result.sigmas[kept])
+    assert strided.gram == pytest.approx(result.gram[np.ix_(kept, kept)])
 
 
 def test_strides_ignore_predictor_states() -> None:
@@ -432,47 +434,49 @@ def test_strides_ignore_predictor_states() -> None:
     with_predictors = np.repeat(path, [1, *[2] * 19, 1], axis=0)
     with_predictors[1:-1:2] += 9
     repeated = np.repeat(sigmas, [1, *[2] * 19, 1])
-    said, alone = (measure_strides([of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas)))
-    assert said.values == pytest.approx(alone.values)
-    assert said.is_settled
+    check, alone = (
+        measure_strides([trajectory_of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas))
+    )
+    assert check.values == pytest.approx(alone.values)
+    assert check.is_settled
 
 
 def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
     # The first pair agrees and the second does not: a quarter of the path's turning is of swings over four states.
     swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
-    found = of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
-    said = measure_strides([found], "turning")
-    assert said.values[0] / said.values[1] < 1.6 < said.values[1] / said.values[2]
-    assert (said.is_settled, said.settled) == (False, None)
+    result = trajectory_of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
+    check = measure_strides([result], "turning")
+    assert check.values[0] / check.values[1] < 1.6 < check.values[1] / check.values[2]
+    assert (check.is_settled, check.settled) == (False, None)
 
 
 def test_metric_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = of(np.random.default_rng(24).normal(size=(41, 30)))
+    result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
     monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 40.0 / len(path.sigmas))
-    assert measure_strides([found], "curvature").settled is None
+    assert measure_strides([result], "curvature").settled is None
     monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
-    assert measure_strides([found], "curvature").settled == 2
+    assert measure_strides([result], "curvature").settled == 2
 
 
 @pytest.mark.parametrize("steps", range(6, 21))
 def test_smooth_path_is_settled_with_few_steps(steps: int) -> None:
     angles = np.linspace(0, 1.5, steps + 1)
-    found = of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    assert measure_strides([found], "turning").is_settled
+    result = trajectory_of(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    assert measure_strides([result], "turning").is_settled
 
 
 @pytest.mark.parametrize("stride", [21, 40, 100])
 def test_stride_that_leaves_two_states_is_refused(stride: int) -> None:
-    found = of(np.random.default_rng(24).normal(size=(41, 30)))
+    result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
     with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, but an angle needs three"):
-        take_strided_path(found, stride)
-    assert len(take_strided_path(found, 20).sigmas) == 3
+        take_strided_path(result, stride)
+    assert len(take_strided_path(result, 20).sigmas) == 3
 
 
 def test_few_steps_give_no_verdict_on_strides() -> None:
-    said = measure_strides([of(np.random.default_rng(25).normal(size=(5, 30)))], "turning")
-    assert not said.is_settled
-    assert "too few steps to tell" in said.description
+    check = measure_strides([trajectory_of(np.random.default_rng(25).normal(size=(5, 30)))], "turning")
+    assert not check.is_settled
+    assert "too few steps to tell" in check.description
 
 
 def test_commitment_within_the_first_steps_is_not_settled() -> None:
@@ -481,21 +485,23 @@ def test_commitment_within_the_first_steps_is_not_settled() -> None:
     sigmas = np.linspace(1, 0, 41)[:, None]
     states = sigmas * start + (1 - sigmas) * end
     states[1:] += 0.02 * sigmas[1:] * elsewhere
-    assert not measure_strides([of(states, sigmas[:, 0])], "commitment").is_settled
+    assert not measure_strides([trajectory_of(states, sigmas[:, 0])], "commitment").is_settled
     assert measure_strides([flow(grid(40, 1), np.array([1.0]))], "commitment").is_settled
 
 
 def test_random_walk_null_preserves_step_lengths() -> None:
-    found = of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
-    assert random_walk_null(found).lengths == pytest.approx(found.lengths)
-    assert random_walk_null(found).norm[0] == pytest.approx(found.norm[0])
+    result = trajectory_of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
+    assert random_walk_null(result).lengths == pytest.approx(result.lengths)
+    assert random_walk_null(result).norm[0] == pytest.approx(result.norm[0])
 
 
 def test_second_heun_state_at_a_noise_level_is_used() -> None:
     states = np.random.default_rng(5).normal(size=(4, 50))
     with_predictors = np.concatenate([states[:1], 9 + states[1:2], states[1:2], 9 + states[2:3], states[2:]])
     sigmas = np.array([1, 0.6, 0.6, 0.3, 0.3, 0.0])
-    assert of(with_predictors, sigmas).gram == pytest.approx(of(states, np.array([1, 0.6, 0.3, 0.0])).gram)
+    assert trajectory_of(with_predictors, sigmas).gram == pytest.approx(
+        trajectory_of(states, np.array([1, 0.6, 0.3, 0.0])).gram
+    )
 
 
 REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
@@ -519,19 +525,19 @@ def test_repeated_state_does_not_change_turning_or_direction() -> None:
     corner[3] += np.eye(50)[1]
     offset = np.random.default_rng(0).normal(size=50)  # so that equal states differ by rounding of their products
     sigmas = np.array([1, 0.6, 0.4, 0.0])
-    found = build_trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
+    result = build_trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
     once = build_trajectory(np.delete(corner, 2, 0) @ np.delete(corner, 2, 0).T, np.delete(sigmas, 2), 50)
     for metric in ("turning", "chord_alignment", "length", "largest_deviation"):
-        assert metric_value(found, metric) == pytest.approx(metric_value(once, metric)), metric
-    assert metric_value(found, "turning") == pytest.approx(math.pi / 2)
+        assert metric_value(result, metric) == pytest.approx(metric_value(once, metric)), metric
+    assert metric_value(result, "turning") == pytest.approx(math.pi / 2)
 
 
 def test_motionless_path_has_no_shape_metrics() -> None:
     state = np.random.default_rng(1).normal(size=60)
-    found = build_trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
+    result = build_trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
     for metric in ("first_pc_variance", "effective_dimension", "straightness", "chord_alignment"):
-        assert math.isnan(metric_value(found, metric)), metric
-    assert metric_value(found, "length") == 0
+        assert math.isnan(metric_value(result, metric)), metric
+    assert metric_value(result, "length") == 0
 
 
 def test_path_that_returns_to_its_start_despite_rounding_has_no_chord() -> None:
@@ -539,25 +545,25 @@ def test_path_that_returns_to_its_start_despite_rounding_has_no_chord() -> None:
     states[-1] = states[0]
     gram = states @ states.T
     gram[0, -1] = gram[-1, 0] = gram[0, 0] * (1 - 2e-16)
-    found = build_trajectory(gram, np.linspace(1, 0, 6), 60)
-    assert metric_value(found, "chord") == 0
-    assert math.isnan(metric_value(found, "largest_deviation"))
+    result = build_trajectory(gram, np.linspace(1, 0, 6), 60)
+    assert metric_value(result, "chord") == 0
+    assert math.isnan(metric_value(result, "largest_deviation"))
 
 
 def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
     states = np.random.default_rng(2).normal(size=(9, 60))
     states[3:6] = states[3]
     gram = states @ states.T + 1e-15 * np.random.default_rng(3).normal(size=(9, 9))
-    found = build_trajectory((gram + gram.T) / 2, np.linspace(1, 0, 9), 60)
-    assert found.velocity[3:5].tolist() == [0, 0]
-    assert (found.acceleration[3], found.curvature[3]) == (0, 0)
+    result = build_trajectory((gram + gram.T) / 2, np.linspace(1, 0, 9), 60)
+    assert result.velocity[3:5].tolist() == [0, 0]
+    assert (result.acceleration[3], result.curvature[3]) == (0, 0)
     still = build_trajectory(np.full((6, 6), 60.0) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
     assert metric_value(still, "flow_straightness") == 0
 
 
 def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> None:
-    smooth = of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
-    still = of(np.ones((41, 2)))
+    smooth = trajectory_of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
+    still = trajectory_of(np.ones((41, 2)))
     assert find_unsettled([smooth, still], ["curvature"]) == []
     alone, both = (measure_strides(paths, "curvature") for paths in ([smooth], [smooth, still]))
     assert both == alone
@@ -572,9 +578,9 @@ def test_straight_path_of_constant_velocity_is_committed_from_the_start() -> Non
 
 
 def test_log_volume_of_four_states_is_undefined() -> None:
-    found = of(np.random.default_rng(6).normal(size=(4, 30)))
-    assert math.isnan(metric_value(found, "log_volume"))
-    assert all(math.isfinite(metric_value(found, metric)) for metric in METRICS if metric != "log_volume")
+    result = trajectory_of(np.random.default_rng(6).normal(size=(4, 30)))
+    assert math.isnan(metric_value(result, "log_volume"))
+    assert all(math.isfinite(metric_value(result, metric)) for metric in METRICS if metric != "log_volume")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -582,9 +588,9 @@ def test_straight_path_in_float32_has_no_detour(seed: int) -> None:
     ends = np.random.default_rng(seed).normal(size=(2, 200))
     levels = grid(20, 3.0)
     states = (levels[:, None] * ends[0] + (1 - levels[:, None]) * ends[1]).astype(np.float32).astype(np.float64)
-    assert metric_value(of(states, levels), "detour") == 0
+    assert metric_value(trajectory_of(states, levels), "detour") == 0
     bent = states + 1e-4 * np.sin(np.pi * levels)[:, None] * np.random.default_rng(9).normal(size=200)
-    assert metric_value(of(bent, levels), "detour") > 0
+    assert metric_value(trajectory_of(bent, levels), "detour") > 0
 
 
 @pytest.mark.parametrize("damage", [{(2, 2): -1.0}, {(1, 3): 1e9}, {(0, 0): 0.0}])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from harness_tui import AppUnderTest
-from test_analysis import SETTINGS, made_up
+from test_analysis import SETTINGS, synthetic_videos
 from test_tui_screens import on
 
 from wantui.analysis.groups import Group, pool_groups
@@ -28,7 +28,7 @@ async def show(it: AppUnderTest, videos: list[Video], fault: str = "") -> Analys
 
 def in_two_batches(folder: Path) -> list[Video]:
     """Return 8 videos of one batch, and two of them again with another number of steps."""
-    videos = made_up(folder, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
+    videos = synthetic_videos(folder, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     later = [
         replace(video, folder=folder / "later", settings=SETTINGS | {"steps": 20})
         for video in videos
@@ -72,7 +72,7 @@ def test_search_does_not_change_the_settings_of_group_means(tmp_path: Path) -> N
 
 
 def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
 
     async def test(it: AppUnderTest) -> None:
@@ -86,7 +86,7 @@ def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
 def test_groups_without_trajectories_explain_why_they_are_empty(tmp_path: Path) -> None:
     videos = [
         replace(video, trajectory=None, reason="it has no stored trajectory")
-        for video in made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+        for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     ]
 
     async def test(it: AppUnderTest) -> None:
@@ -99,18 +99,18 @@ def test_groups_without_trajectories_explain_why_they_are_empty(tmp_path: Path) 
 
 
 def test_unreadable_chosen_batch_is_reported_while_others_are_shown(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos, "b/batch.json cannot be read: it is not JSON")
-        assert "left out: b/batch.json cannot be read" in it.said()
+        assert "left out: b/batch.json cannot be read" in it.notifications()
 
     on("analysis", test)
 
 
 @pytest.mark.parametrize("is_of_these_videos", [False, True])
 def test_outdated_comparison_is_discarded(tmp_path: Path, is_of_these_videos: bool) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
@@ -124,7 +124,7 @@ def test_outdated_comparison_is_discarded(tmp_path: Path, is_of_these_videos: bo
 
 
 def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
-    videos = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
@@ -133,7 +133,7 @@ def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
         screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], list(videos), ""))
         await it.pilot.pause()
         assert screen.comparison is first
-        again = made_up(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
+        again = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
         screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], again, ""))
         await it.until(lambda: screen.comparison is not None and screen.comparison is not first)
         assert screen.comparison is not None

@@ -168,14 +168,14 @@ def test_engine_of_another_version_is_reported_and_usable() -> None:
 
     async def test() -> None:
         async with application() as it:
-            await it.until(lambda: "another version" in it.said() or "0.0.1-old" in it.said())
+            await it.until(lambda: "another version" in it.notifications() or "0.0.1-old" in it.notifications())
             assert "● idle" in it.text()
 
     run(test)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("theem: nord", "did you mean theme"),
         ("keys: {queue.cancle: x}", "did you mean queue.cancel"),
@@ -186,7 +186,7 @@ def test_engine_of_another_version_is_reported_and_usable() -> None:
     ],
 )
 def test_invalid_settings_error_names_file_and_problem(
-    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(text)
@@ -194,7 +194,7 @@ def test_invalid_settings_error_names_file_and_problem(
     with pytest.raises(UserError) as error:
         load_settings()
     assert str(path) in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_missing_settings_file_gives_defaults_and_is_not_created(

@@ -62,7 +62,7 @@ def test_template_error_is_described_and_highlighted() -> None:
             await it.until(lambda: screen.editor.fault == 2)
             assert "'[' is never closed" in it.text()
             await it.press("f5")
-            assert "this cannot be queued: '[' is never closed" in it.said()
+            assert "this cannot be queued: '[' is never closed" in it.notifications()
             assert not Path("outputs").exists()
             await it.paste("]")
             await it.until(lambda: screen.outline is not None)
@@ -89,7 +89,7 @@ def test_one_key_queues_the_batch() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.outline)
             await it.press("f5")
-            await it.until(lambda: "4 videos in outputs/nano_" in it.said())
+            await it.until(lambda: "4 videos in outputs/nano_" in it.notifications())
             queue = Queue(find_state_directory().directory)
             (batch,) = queue.batches()
             assert batch.total == 4
@@ -110,7 +110,7 @@ def test_batch_that_cannot_be_generated_is_refused_and_leaves_nothing() -> None:
             await it.paste("a circle")
             await it.until(lambda: "marks no word" in it.cells("#cost DiffText"))
             await it.press("f5")
-            await it.until(lambda: "cannot generate this batch" in it.said())
+            await it.until(lambda: "cannot generate this batch" in it.notifications())
             assert not Queue(find_state_directory().directory).batches()
             assert not list(Path("outputs").glob("*"))
 
@@ -194,7 +194,7 @@ def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.outline)
             await it.press("f5", "f5", "f5")
-            await it.until(lambda: "2 videos in outputs" in it.said())
+            await it.until(lambda: "2 videos in outputs" in it.notifications())
             await it.pilot.pause(0.3)
             assert len(Queue(find_state_directory().directory).batches()) == 1
             screen.editor.text = "a template that was not queued"
@@ -219,7 +219,7 @@ def test_yaml_editor_reports_a_deleted_config_file() -> None:
             mine.unlink()
             await it.press("y")
             await it.until(lambda: isinstance(it.app.screen, YamlEditor))
-            assert "is gone" in it.said()
+            assert "is gone" in it.notifications()
 
     run(test)
 
@@ -293,10 +293,10 @@ def test_config_edited_on_disk_is_reloaded() -> None:
             mine.write_text("model_settings:\n  model_id: nano\n  steps: 6\n")
             await it.press("escape", "2", "1")
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 6)
-            assert "changed on disk" in it.said()
+            assert "changed on disk" in it.notifications()
             mine.unlink()
             await it.press("escape", "2", "1")
-            await it.until(lambda: "is gone" in it.said())
+            await it.until(lambda: "is gone" in it.notifications())
             assert it.app.drafts.text is not None
             assert "steps: 6" in it.app.drafts.text
 
@@ -309,7 +309,7 @@ def test_missing_or_invalid_config_is_reported() -> None:
         Path("configs").mkdir()
         Path("configs/broken.yaml").write_text("model_settings:\n  stepps: 5\n")
         async with application() as it:
-            await it.until(lambda: "is not there any more" in it.said())
+            await it.until(lambda: "is not there any more" in it.notifications())
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.pane.sources)
             place = [source.name for source in screen.pane.sources].index("configs/broken.yaml")
@@ -318,7 +318,7 @@ def test_missing_or_invalid_config_is_reported() -> None:
             it.app.screen.query_one("#configs", VirtualList).cursor = place
             await it.pilot.pause()
             await it.press("enter")
-            await it.until(lambda: "did you mean model_settings.steps" in it.said())
+            await it.until(lambda: "did you mean model_settings.steps" in it.notifications())
 
     run(test)
 
@@ -433,7 +433,7 @@ def test_warnings_key_without_warnings_is_explained() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
             await it.press("w")
-            assert "there is no warning" in it.said()
+            assert "there is no warning" in it.notifications()
 
     run(test)
 
@@ -452,7 +452,7 @@ def test_invalid_config_clears_the_previous_cost() -> None:
             assert screen.outline is None
             assert not it.cells("#cost DiffText").strip()
             await it.press("f5")
-            assert "steps" in it.said()
+            assert "steps" in it.notifications()
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             assert "steps" in reader.text
@@ -470,7 +470,7 @@ def test_template_of_a_megabyte_is_refused_with_its_length() -> None:
             await it.paste("word " * 200_000)
             await it.until(lambda: "it has 1,000,000 characters" in screen.fault)
             await it.press("f5")
-            assert "cannot expand the template" in it.said()
+            assert "cannot expand the template" in it.notifications()
 
     run(test)
 
@@ -513,8 +513,8 @@ def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
             await it.until(reached.is_set)
             assert "queueing ..." in it.text()
             freed.set()
-            await it.until(lambda: "another program holds it (database is locked)" in it.said())
-            assert "Nothing was changed; try again." in it.said()
+            await it.until(lambda: "another program holds it (database is locked)" in it.notifications())
+            assert "Nothing was changed; try again." in it.notifications()
             assert "queueing ..." not in it.text()
 
     run(test)

@@ -163,7 +163,7 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
             assert isinstance(field, Input | TextArea)
             before = field.value if isinstance(field, Input) else field.text
             await it.paste("x" * 1001)
-            assert "cannot paste 1,001 characters: at most 1,000 are taken" in it.said()
+            assert "cannot paste 1,001 characters: at most 1,000 are taken" in it.notifications()
             assert (field.value if isinstance(field, Input) else field.text) == before
             await it.paste("y" * 1000)
             assert "y" * 1000 in (field.value if isinstance(field, Input) else field.text)
@@ -202,8 +202,8 @@ def test_ctrl_c_names_the_quit_key_without_markup() -> None:  # C9
     async def test() -> None:
         async with application(keys={"app.quit": "ctrl+y"}) as it:
             await it.press("ctrl+c")
-            await it.until(lambda: "ctrl+y leaves wantui" in it.said())
-            assert "[b]" not in it.said()
+            await it.until(lambda: "ctrl+y leaves wantui" in it.notifications())
+            assert "[b]" not in it.notifications()
 
     run(test)
 
@@ -452,7 +452,7 @@ def test_exception_in_a_screen_thread_is_reported(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(library, "find_batches", fail)
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "a thread ended" in it.said())
+        await it.until(lambda: "a thread ended" in it.notifications())
 
     on("library", test)
 
@@ -511,8 +511,8 @@ def test_unwritable_drafts_are_reported_once(monkeypatch: pytest.MonkeyPatch) ->
             for word in ("one ", "two ", "three "):
                 await it.paste(word)
                 await it.pilot.pause(0.5)
-            await it.until(lambda: "drafts cannot be kept" in it.said())
-            assert it.said().count("drafts cannot be kept") == 1
+            await it.until(lambda: "drafts cannot be kept" in it.notifications())
+            assert it.notifications().count("drafts cannot be kept") == 1
 
     run(test)
 
@@ -536,7 +536,7 @@ def test_decoder_exception_is_reported_and_closes_the_player(
     async def test() -> None:
         async with application() as it:
             it.app.push_screen(Player([(Path("clip.mp4"), "red")], 8.0))
-            await it.until(lambda: f"cannot play clip.mp4: {type(error).__name__}" in it.said())
+            await it.until(lambda: f"cannot play clip.mp4: {type(error).__name__}" in it.notifications())
             await it.until(lambda: not isinstance(it.app.screen, Player))
 
     run(test)

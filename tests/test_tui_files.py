@@ -58,7 +58,7 @@ def test_log_is_read_again_after_a_failed_read(queue: Queue, monkeypatch: pytest
         claimed = claim(queue)
         queue.step(claimed, step_done(0, 20, 0.25, 1.0))
         await it.until(lambda: failures)
-        await it.until(lambda: "cannot read files: MemoryError" in it.said())
+        await it.until(lambda: "cannot read files: MemoryError" in it.notifications())
         monkeypatch.undo()
         await it.until(lambda: "the first line" in it.text())
 
@@ -108,7 +108,7 @@ def test_yaml_editor_shows_the_config_as_changed_on_disk(config_file: Path) -> N
             await it.press("y")
             editor = await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen)
             assert "steps: 6" in editor.query_one(TextArea).text
-            assert "changed on disk" in it.said()
+            assert "changed on disk" in it.notifications()
 
     run(test)
 
@@ -122,9 +122,9 @@ def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: P
             os.utime(config_file, (0, 1))
             screen.pane.look_at_file()
             await it.until(lambda: screen.config is None)
-            assert "it is not UTF-8" in it.said()
+            assert "it is not UTF-8" in it.notifications()
             await it.press("y")
-            await it.until(lambda: f"{config_file} cannot be read" in it.said())
+            await it.until(lambda: f"{config_file} cannot be read" in it.notifications())
             config_file.write_text(NANO_FILE)
             screen.pane.look_at_file()
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)

@@ -73,7 +73,7 @@ async def visit_library(it: AppUnderTest) -> None:
     screen = it.screen(LibraryScreen)
     await it.until(lambda: screen.manifest)
     await it.press("enter", "right", "m", "y", "down", "c")
-    await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and "this video has no clip" in it.said())
+    await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and "this video has no clip" in it.notifications())
     await it.press("left", "c")
     await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen.frames)
     await it.press("space", "escape", "i")

@@ -45,8 +45,8 @@ def test_deleted_state_directory_is_reported_and_keys_do_not_crash(
         for key in ("p", "J", "r", "f7"):
             it.app.clear_notifications()
             await it.press(key)
-            assert "cannot change the queue" in it.said(), key
-            assert "paused" not in it.said()
+            assert "cannot change the queue" in it.notifications(), key
+            assert "paused" not in it.notifications()
         assert it.app.is_running
 
     on("queue", test)
@@ -62,8 +62,8 @@ def test_replacement_database_of_a_newer_version_is_refused(queue: Queue, tmp_pa
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("p")
-        assert "a newer wantui wrote it" in it.said()
-        assert "is paused" not in it.said()
+        assert "a newer wantui wrote it" in it.notifications()
+        assert "is paused" not in it.notifications()
 
     on("queue", test)
 
@@ -80,7 +80,7 @@ def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Q
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("f7")
-        assert "cannot change the queue: another program holds it" in it.said()
+        assert "cannot change the queue: another program holds it" in it.notifications()
         holder.execute("ROLLBACK")
         holder.close()
         await it.press("f7")
@@ -132,11 +132,11 @@ def test_queue_migrated_by_a_newer_version_is_not_changed(
         await it.until(lambda: "kiss" in it.text())
         with closing(sqlite3.connect(queue.path)) as newer:
             newer.execute("PRAGMA user_version = 999")
-        await it.until(lambda: "cannot read the queue" in it.said() and "a newer wantui" in it.said())
+        await it.until(lambda: "cannot read the queue" in it.notifications() and "a newer wantui" in it.notifications())
         for keys in (("p",), ("f7",), ("T",), ("c", "y"), ("x", "y")):
             it.app.clear_notifications()
             await it.press(*keys)
-            await it.until(lambda: "a newer wantui wrote it (schema 999" in it.said())
+            await it.until(lambda: "a newer wantui wrote it (schema 999" in it.notifications())
 
     on("queue", test)
     row = queue.batch(batch)
@@ -155,9 +155,9 @@ def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest
     async def test(it: AppUnderTest) -> None:
         monkeypatch.setattr(QueueReader, "batches", fail)
         add(queue, "kiss")
-        await it.until(lambda: "disk I/O error" in it.said())
+        await it.until(lambda: "disk I/O error" in it.notifications())
         faults.append("database or disk is full")
-        await it.until(lambda: "database or disk is full" in it.said())
+        await it.until(lambda: "database or disk is full" in it.notifications())
 
     on("queue", test)
 
@@ -166,7 +166,11 @@ def test_unwritable_queue_is_not_reported_as_unreadable(queue: Queue, monkeypatc
     monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "cannot write the queue in" in it.said() and "No space left on device" in it.said())
-        assert "cannot read the queue" not in it.said()
+        await it.until(
+            lambda: (
+                "cannot write the queue in" in it.notifications() and "No space left on device" in it.notifications()
+            )
+        )
+        assert "cannot read the queue" not in it.notifications()
 
     on("queue", test)

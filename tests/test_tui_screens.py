@@ -40,9 +40,9 @@ RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json
 
 @pytest.fixture
 def queue() -> Iterator[Queue]:
-    found = Queue(find_state_directory().directory)
-    yield found
-    found.close()
+    result = Queue(find_state_directory().directory)
+    yield result
+    result.close()
 
 
 def add(queue: Queue, name: str, videos: int = 3) -> int:
@@ -52,9 +52,9 @@ def add(queue: Queue, name: str, videos: int = 3) -> int:
 
 
 def claim(queue: Queue, worker: str = "worker-0:1") -> Claim:
-    found = queue.claim(worker, ("auto", "cpu"))
-    assert found is not None
-    return found
+    result = queue.claim(worker, ("auto", "cpu"))
+    assert result is not None
+    return result
 
 
 def on(screen: str, test: Any, **options: Any) -> None:
@@ -86,7 +86,7 @@ def test_queue_shows_states_of_batches_and_videos_as_they_change(queue: Queue) -
         await it.until(lambda: "10/20" in it.text())
         queue.failed(taken, "RuntimeError: it broke")
         await it.until(lambda: "✗ failed" in it.text())
-        assert "RuntimeError: it broke" in it.said()
+        assert "RuntimeError: it broke" in it.notifications()
         queue.done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "✓ done" in it.text())
 
@@ -109,13 +109,13 @@ def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: 
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: "1 will stop once an engine starts" in it.said())
+        await it.until(lambda: "1 will stop once an engine starts" in it.notifications())
         await it.until(lambda: it.app.screen is screen)
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: f"cannot remove batch {number}" in it.said())
-        assert "wantui engine start" in it.said()
+        await it.until(lambda: f"cannot remove batch {number}" in it.notifications())
+        assert "wantui engine start" in it.notifications()
 
     on("queue", test)
 
@@ -212,7 +212,7 @@ def test_locked_queue_is_reported_and_unchanged(queue: Queue) -> None:
         other = sqlite3.connect(find_state_directory().directory / "queue.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await it.press("p")
-        assert "another program holds it" in it.said()
+        assert "another program holds it" in it.notifications()
         other.execute("ROLLBACK")
         row = queue.batch(number)
         assert row is not None
@@ -252,8 +252,8 @@ def test_end_of_a_batch_rings_the_bell_on_any_screen(queue: Queue) -> None:
         await it.until(lambda: it.app.snapshot.batches)
         queue.failed(claim(queue), "ValueError: bad [/markup] in it")
         await it.until(lambda: rung)
-        assert "kiss [x]: 0 of 1 done" in it.said()
-        assert "ValueError: bad [/markup] in it" in it.said()
+        assert "kiss [x]: 0 of 1 done" in it.notifications()
+        assert "ValueError: bad [/markup] in it" in it.notifications()
         await it.until(lambda: "[/markup]" in it.text())
 
     on("monitor", test, toasts=True)
@@ -270,7 +270,7 @@ def test_cancelled_batch_is_announced_once(queue: Queue) -> None:
         await it.until(lambda: rung)
         await it.pilot.pause(0.5)
         assert len(rung) == 1
-        assert it.said().count("batch ended") == 1
+        assert it.notifications().count("batch ended") == 1
 
     on("monitor", test)
 
@@ -420,8 +420,8 @@ def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
         else:
             queue.release(taken, "paused")
         await it.press("y")
-        await it.until(lambda: "nothing to cancel" in it.said() or "1 video cancelled" in it.said())
-        assert "will stop" not in it.said()
+        await it.until(lambda: "nothing to cancel" in it.notifications() or "1 video cancelled" in it.notifications())
+        assert "will stop" not in it.notifications()
 
     on("monitor", test)
     (video,) = queue.videos(number)
@@ -523,7 +523,7 @@ def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
         assert player.frame == 2
         await it.press("left", "escape")
         await it.press("c")
-        assert "mark a video first" in it.said()
+        assert "mark a video first" in it.notifications()
         await it.press("m", "down", "c")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
         await it.until(lambda: len(player.frames) == 2)
@@ -541,10 +541,10 @@ def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("enter", "p")
-        await it.until(lambda: "is not a readable clip" in it.said())
+        await it.until(lambda: "is not a readable clip" in it.notifications())
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
         await it.press("right", "p")
-        assert "this video has no clip" in it.said()
+        assert "this video has no clip" in it.notifications()
 
     on("library", test)
 
@@ -558,13 +558,13 @@ def test_library_searches_filters_and_names_damaged_batches(made: BatchFolder, w
         screen = it.screen(LibraryScreen)
         await it.until(lambda: len(screen.visible_rows) == 2)
         assert "✗ unreadable broken  batch.json" in it.text()
-        await it.press("home", *["down"] * [found.folder.name for found in screen.visible_rows].index("broken"))
+        await it.press("home", *["down"] * [result.folder.name for result in screen.visible_rows].index("broken"))
         await it.until(lambda: "cannot be read: EOF while parsing" in " ".join(it.cells("#cell #about").split()))
         await it.press("slash")
         await it.paste("circle red")
-        await it.until(lambda: [found.folder for found in screen.visible_rows] == [made.root.resolve()])
+        await it.until(lambda: [result.folder for result in screen.visible_rows] == [made.root.resolve()])
         await it.press("escape", "f")
-        await it.until(lambda: [found.folder.name for found in screen.visible_rows] == ["broken"])
+        await it.until(lambda: [result.folder.name for result in screen.visible_rows] == ["broken"])
 
     on("library", test)
 
@@ -596,7 +596,7 @@ def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monke
         await it.press("delete")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: "to the trash" in it.said())
+        await it.until(lambda: "to the trash" in it.notifications())
         assert gone == [str(made.root.resolve())]
 
     on("library", test)
@@ -609,7 +609,7 @@ def test_missing_videos_of_a_batch_are_queued_again(made: BatchFolder, queue: Qu
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.manifest)
         await it.press("n")
-        await it.until(lambda: "batch 1: 1 video" in it.said())
+        await it.until(lambda: "batch 1: 1 video" in it.notifications())
         assert [video.state for video in queue.videos(1)] == ["done", "done", "queued", "done"]
 
     with only_queued():
@@ -746,7 +746,7 @@ def test_failed_video_is_shown_when_its_folder_is_missing(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())
         await it.press("e")
-        assert "cannot read template and config of" in it.said()
+        assert "cannot read template and config of" in it.notifications()
 
     on("queue", test)
 
@@ -772,9 +772,9 @@ def test_export_into_a_linked_reports_folder_is_refused(made: BatchFolder, tmp_p
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: screen.videos)
         await it.press("x")
-        await it.until(lambda: "cannot export" in it.said())
-        assert "reports: it is a symbolic link" in it.said()
-        assert "Replace the link by a folder" in it.said()
+        await it.until(lambda: "cannot export" in it.notifications())
+        assert "reports: it is a symbolic link" in it.notifications()
+        assert "Replace the link by a folder" in it.notifications()
         assert not list(elsewhere.iterdir())
 
     on("analysis", test)
@@ -783,6 +783,6 @@ def test_export_into_a_linked_reports_folder_is_refused(made: BatchFolder, tmp_p
 def test_export_without_videos_is_explained() -> None:
     async def test(it: AppUnderTest) -> None:
         await it.press("x")
-        await it.until(lambda: "cannot export: there are no videos" in it.said())
+        await it.until(lambda: "cannot export: there are no videos" in it.notifications())
 
     on("analysis", test)

@@ -27,10 +27,10 @@ pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    found = Machine(tmp_path)
-    save_drafts(found.state_dir.directory, Drafts(welcomed=True))
-    yield found
-    found.shut_down()
+    result = Machine(tmp_path)
+    save_drafts(result.state_dir.directory, Drafts(welcomed=True))
+    yield result
+    result.shut_down()
 
 
 class Terminal:

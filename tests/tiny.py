@@ -91,7 +91,7 @@ def tiny_pipeline(form: str) -> WanPipeline:
     )
 
 
-def stock(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
+def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
     """What `WanPipeline.__call__` makes of a recipe."""
     pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
     return pipeline(

@@ -118,8 +118,8 @@ def measure(way: str, root: Path) -> tuple[float, float]:
     done = subprocess.run(
         [sys.executable, __file__, "--one", way, str(root)], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    return found["seconds"], found["peak"]
+    result = json.loads(done.stdout)
+    return result["seconds"], result["peak"]
 
 
 @click.command()
@@ -141,15 +141,15 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
         times = []
         for _ in range(rounds):
             began = time.perf_counter()
-            found = list(read_batch(root))
-            for video in found:
+            result = list(read_batch(root))
+            for video in result:
                 for metric in METRICS:
                     video.value(metric)
             times.append(time.perf_counter() - began)
         click.echo(f"{videos} videos x {STEPS + 1} states, all metrics from stored inner products: ", nl=False)
         click.echo(f"{statistics.median(times):.2f} s")
         began = time.perf_counter()
-        compare_groups(found)
+        compare_groups(result)
         click.echo(f"comparing their two groups of {videos // 2}: {time.perf_counter() - began:.2f} s")
         root = make_batch(Path(temporary) / "latents", with_latents, latents=True)
         size = sum(path.stat().st_size for path in latent_files(root)) / 1e9

@@ -49,14 +49,14 @@ def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
     return made
 
 
-def tell(label: str, found: Made, wanted: Made, told: str = "") -> None:
-    errors = [float(((one[1] - two[1]) ** 2).mean()) for one, two in zip(found, wanted, strict=True)]
+def tell(label: str, result: Made, wanted: Made, events: str = "") -> None:
+    errors = [float(((one[1] - two[1]) ** 2).mean()) for one, two in zip(result, wanted, strict=True)]
     psnr = [10 * np.log10(1 / max(error, 1e-12)) for error in errors]
-    far = [float((one[0] - two[0]).norm() / two[0].norm()) for one, two in zip(found, wanted, strict=True)]
-    ratio = sum(two[2] for two in wanted) / sum(one[2] for one in found)
+    far = [float((one[0] - two[0]).norm() / two[0].norm()) for one, two in zip(result, wanted, strict=True)]
+    ratio = sum(two[2] for two in wanted) / sum(one[2] for one in result)
     click.echo(
         f"{label:<24} {ratio:.2f} times; PSNR median {statistics.median(psnr):.1f} dB, least {min(psnr):.1f}; "
-        f"latents differ by {statistics.median(far):.1%} of their norm{told}"
+        f"latents differ by {statistics.median(far):.1%} of their norm{events}"
     )
 
 

@@ -99,8 +99,8 @@ def ours(directory: Path, size: tuple[int, int, int], steps: int, videos: int, o
                 ends.append(time.perf_counter() - began)
     if run.returncode or len(ends) != videos:
         raise click.ClickException(f"wantui run ended with {run.returncode} after {len(ends)} of {videos} videos")
-    (found,) = out.glob("*/batch.json")
-    first = read_manifest(BatchFolder(found.parent)).videos[-1]
+    (result,) = out.glob("*/batch.json")
+    first = read_manifest(BatchFolder(result.parent)).videos[-1]
     click.echo(f"ours: the last video took {first.seconds}, foretold {first.predicted}", err=True)
     return ends
 

@@ -156,43 +156,43 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
     return float(np.corrcoef(np.argsort(np.argsort(one)), np.argsort(np.argsort(other)))[0, 1])
 
 
-def by_frequency(found: Comparison, metric: str, values: NDArray[np.float64]) -> str:
+def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -> str:
     """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
-    frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
+    frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
     slopes, means = paired_effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
     if metric in METRICS and not METRICS[metric].is_ratio:
-        said = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
+        message = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
     else:
         mean = abs(float(values.mean()))
-        said = f"{slopes.mean / mean:+.1%} ({slopes.low / mean:+.1%} to {slopes.high / mean:+.1%})"
+        message = f"{slopes.mean / mean:+.1%} ({slopes.low / mean:+.1%} to {slopes.high / mean:+.1%})"
     p = p_over_shapes(frequencies, means)
-    return f"| {metric} | {shown} | {said} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |"
+    return f"| {metric} | {shown} | {message} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |"
 
 
-def of_controls(found: Comparison, metric: str) -> str:
+def of_controls(result: Comparison, metric: str) -> str:
     """Return the largest difference between equally frequent groups, and how many of the pairs are significant."""
-    own = [d for d in found.differences if d.metric == metric]
+    own = [d for d in result.differences if d.metric == metric]
     largest = max(own, key=lambda d: abs(d.effect.mean))
     called = sum(d.effect.p <= 0.05 for d in own)
     return f"{largest.first} - {largest.second}: {format_interval(largest)} | {called} of {len(own)}"
 
 
-def of_seeds(found: Comparison, metric: str) -> NDArray[np.float64]:
+def of_seeds(result: Comparison, metric: str) -> NDArray[np.float64]:
     """[seeds, groups], mean over phrasings."""
-    columns = [np.array([video.value(metric) for video in group.videos]) for group in found.groups]
-    return np.stack([column.reshape(len(found.seeds), -1).mean(1) for column in columns], axis=1)
+    columns = [np.array([video.value(metric) for video in group.videos]) for group in result.groups]
+    return np.stack([column.reshape(len(result.seeds), -1).mean(1) for column in columns], axis=1)
 
 
-def spread_of_seeds(found: Comparison) -> NDArray[np.float64]:
+def spread_of_seeds(result: Comparison) -> NDArray[np.float64]:
     """[seeds, groups] of `spread`: distance to the median of the videos of the same shape."""
-    return np.stack([_spread(group.videos).reshape(len(found.seeds), -1).mean(1) for group in found.groups], axis=1)
+    return np.stack([_spread(group.videos).reshape(len(result.seeds), -1).mean(1) for group in result.groups], axis=1)
 
 
-def within_phrasing(found: Comparison) -> NDArray[np.float64]:
+def within_phrasing(result: Comparison) -> NDArray[np.float64]:
     """[seeds, groups] distance to the median of the videos of the same sentence."""
     columns = []
-    for group in found.groups:
+    for group in result.groups:
         own: dict[str, list[Video]] = {}
         for video in group.videos:
             own.setdefault(video.prompt, []).append(video)
@@ -226,9 +226,9 @@ def localisation(root: Path) -> Iterable[str]:
             scores[kind].setdefault(entry.seed, []).append(float(area))
             shares[kind].append(float(a[on].sum() / a.sum()))
     for kind, by_seed in scores.items():
-        said = paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
+        message = paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
         yield (
-            f"| {kind} | {0.5 + said.mean:.3f} ({0.5 + said.low:.3f} to {0.5 + said.high:.3f}) | "
+            f"| {kind} | {0.5 + message.mean:.3f} ({0.5 + message.low:.3f} to {0.5 + message.high:.3f}) | "
             f"{np.mean(shares[kind]):.1%} | {np.mean(areas):.1%} |"
         )
 
@@ -252,19 +252,19 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
 
 def report_shapes(folder: Path) -> None:
     videos = list(read_batch(folder))
-    found = compare_groups(videos, by="2")
-    names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in found.groups)
+    result = compare_groups(videos, by="2")
+    names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in result.groups)
     click.echo(
-        f"{len(videos)} videos, {len(found.seeds)} seeds, {found.groups[0].phrasings} phrasings for each shape\n"
+        f"{len(videos)} videos, {len(result.seeds)} seeds, {result.groups[0].phrasings} phrasings for each shape\n"
     )
     heads = ("for e times the frequency (95 % over seeds)", "p over shapes", "rank correlation")
     click.echo(f"| metric | {names} | {' | '.join(heads)} |")
-    click.echo("|---|" + "---|" * (len(found.groups) + len(heads)))
-    click.echo(by_frequency(found, "spread", spread_of_seeds(found)))
-    click.echo(by_frequency(found, "spread within a sentence", within_phrasing(found)))
+    click.echo("|---|" + "---|" * (len(result.groups) + len(heads)))
+    click.echo(by_frequency(result, "spread", spread_of_seeds(result)))
+    click.echo(by_frequency(result, "spread within a sentence", within_phrasing(result)))
     for metric in METRICS:
-        click.echo(by_frequency(found, metric, of_seeds(found, metric)))
-    for warning in found.warnings:
+        click.echo(by_frequency(result, metric, of_seeds(result, metric)))
+    for warning in result.warnings:
         click.echo(f"- {warning}")
     click.echo("\n| word | area under ROC of its attention | attention on the object | area of the object |")
     click.echo("|---|---|---|---|")
@@ -273,32 +273,32 @@ def report_shapes(folder: Path) -> None:
 
 
 def report_controls(folders: Sequence[Path]) -> None:
-    found = [compare_groups(list(read_batch(folder)), by="1") for folder in folders]
+    result = [compare_groups(list(read_batch(folder)), by="1") for folder in folders]
     heads = [
-        f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(found, folders, strict=True)
+        f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(result, folders, strict=True)
     ]
-    click.echo(f"\n{[len(own.seeds) for own in found]} seeds\n\n| metric | {' | '.join(heads)} |")
-    click.echo("|---|" + "---|" * (2 * len(found)))
+    click.echo(f"\n{[len(own.seeds) for own in result]} seeds\n\n| metric | {' | '.join(heads)} |")
+    click.echo("|---|" + "---|" * (2 * len(result)))
     for metric in (SPREAD, *METRICS):
-        click.echo(f"| {metric} | {' | '.join(of_controls(own, metric) for own in found)} |")
+        click.echo(f"| {metric} | {' | '.join(of_controls(own, metric) for own in result)} |")
 
 
 def report_converged(folders: Sequence[Path]) -> None:
     """Print the means of six shapes with 50 Euler steps, with and without guidance."""
     for folder in folders:
-        found = compare_groups(list(read_batch(folder)), by="1")
-        names = " | ".join(group.name for group in found.groups)
+        result = compare_groups(list(read_batch(folder)), by="1")
+        names = " | ".join(group.name for group in result.groups)
         click.echo(
-            f"\n{folder.name}, {len(found.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
+            f"\n{folder.name}, {len(result.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
         )
-        click.echo("|---|" + "---|" * (len(found.groups) + 2))
-        frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in found.groups])
+        click.echo("|---|" + "---|" * (len(result.groups) + 2))
+        frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
         for metric in (SPREAD, *METRICS):
-            means = (spread_of_seeds(found) if metric == SPREAD else of_seeds(found, metric)).mean(0)
+            means = (spread_of_seeds(result) if metric == SPREAD else of_seeds(result, metric)).mean(0)
             shown = " | ".join(f"{mean:.4g}" for mean in means)
             p = p_over_shapes(frequencies, means)
             click.echo(f"| {metric} | {shown} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |")
-        for warning in found.warnings:
+        for warning in result.warnings:
             click.echo(f"- {warning}")
 
 

@@ -62,8 +62,8 @@ def measure(waiting: dict[str, str], beside: int) -> tuple[float, str]:
         for process in busy:
             process.kill()
             process.wait()
-    found = json.loads(made.stdout.splitlines()[-1])
-    return statistics.median(found["seconds"]), found["digest"]
+    result = json.loads(made.stdout.splitlines()[-1])
+    return statistics.median(result["seconds"]), result["digest"]
 
 
 @click.command()

@@ -244,9 +244,9 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
 
 
 def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
-    found = peak_bytes(plan, model, recipe)
-    assert found is not None
-    return found
+    result = peak_bytes(plan, model, recipe)
+    assert result is not None
+    return result
 
 
 def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
@@ -292,8 +292,8 @@ def estimates(cells: list[Cell]) -> None:
         took, error = time.perf_counter() - began, known[speed].error
         click.echo(f"throughput of {speed} measured in {took:.0f} s, fits its blocks within {error:.1%}")
     errors = [run(cell, known[cell.speed]) for cell in cells]
-    for about, found in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
-        sizes = [abs(error) for error in found]
+    for about, result in zip(("memory", "time of a step"), zip(*errors, strict=True), strict=True):
+        sizes = [abs(error) for error in result]
         click.echo(f"{about}: largest error {max(sizes):.1%}, median {statistics.median(sizes):.1%}")
 
 
