@@ -25,6 +25,8 @@ DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
 NOT_BLANK = r"\S"
 PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
 """Regular expression of a setting -> text of its error message."""
+MIN_FLOW_SHIFT = 1e-6
+"""Smallest flow shift: from about 1e-8 down, the noise levels of some samplers are NaN in float32."""
 MAX_FRAME_COUNT = 4093
 """Frames of 1024 latent frames, the maximum of the transformer's rotary embedding."""
 
@@ -51,7 +53,7 @@ class ModelSettings(Section):
     """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: cfg_scale."""
     sampler: SamplerName = "unipc"
     """Sampler."""
-    flow_shift: Annotated[float, Field(gt=0, le=100)] | None = None
+    flow_shift: Annotated[float, Field(ge=MIN_FLOW_SHIFT, le=100)] | None = None
     """Shift of the noise schedule; empty: the default for the model and size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
     """Precision of transformer and text encoder (the VAE is float32); auto: bfloat16, and float32 for nano."""
