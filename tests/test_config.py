@@ -583,7 +583,7 @@ def test_setting_given_twice_on_the_command_line_causes_a_warning() -> None:
 @pytest.mark.parametrize("shift", ["0", "1e-30", "1e-8"])
 def test_flow_shift_without_finite_noise_levels_is_refused(shift: str) -> None:
     message = "model_settings.flow_shift: input should be greater than or equal to 0.000001"
-    assert message in (f"model_settings: {{flow_shift: {shift}}}\n")
+    assert message in config_error(f"model_settings: {{flow_shift: {shift}}}\n")
     assert parse_config("model_settings: {flow_shift: 1e-6}\n", "my.yaml").settings.model_settings.flow_shift == 1e-6
 
 
