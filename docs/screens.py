@@ -46,7 +46,7 @@ async def draw(into: Path) -> None:
         await until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
         await pilot.press("t")
         app.post_message(Paste(TEMPLATE))
-        await until(lambda: getattr(app.screen, "outline", None))
+        await until(lambda: getattr(app.screen, "preview", None))
         await pilot.press("escape", "f5", "3")
         await until(lambda: any(trail.step >= 14 for trail in app.snapshot.progress.values()))
         await pilot.pause(1.2)

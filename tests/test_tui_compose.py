@@ -42,7 +42,7 @@ def test_template_is_expanded_while_typed_with_tokens_and_cost() -> None:
             await it.press("t")
             await it.paste("a [red|blue] (circle)")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline and len(screen.outline.variations) == 2)
+            await it.until(lambda: screen.preview and len(screen.preview.variations) == 2)
             await it.until(lambda: "4 = 2 variations x 2 seeds" in it.cells("#cost DiffText"))
             shown = it.text()
             assert "a red circle" in shown
@@ -59,14 +59,14 @@ def test_template_error_is_described_and_highlighted() -> None:
             await it.press("t")
             await it.paste("a [red|blue circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.editor.fault == 2)
+            await it.until(lambda: screen.editor.error_position == 2)
             assert "'[' is never closed" in it.text()
             await it.press("f5")
             assert "this cannot be queued: '[' is never closed" in it.notifications()
             assert not Path("outputs").exists()
             await it.paste("]")
-            await it.until(lambda: screen.outline is not None)
-            assert screen.editor.fault is None
+            await it.until(lambda: screen.preview is not None)
+            assert screen.editor.error_position is None
 
     run(test)
 
@@ -87,7 +87,7 @@ def test_one_key_queues_the_batch() -> None:
             await it.press("t")
             await it.paste("a [red|blue] circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline)
+            await it.until(lambda: screen.preview)
             await it.press("f5")
             await it.until(lambda: "4 videos in outputs/nano_" in it.notifications())
             queue = Queue(find_state_directory().directory)
@@ -122,8 +122,8 @@ async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
     screen = it.screen(ComposeScreen)
     await it.until(lambda: screen.config)
     await it.press("escape", "s")
-    keys = [getattr(entry, "key", None) for entry in screen.pane.form.entries]
-    screen.pane.form.rows.cursor = keys.index(key)
+    keys = [getattr(entry, "key", None) for entry in screen.config_pane.form.entries]
+    screen.config_pane.form.rows.cursor = keys.index(key)
     await it.pilot.pause()
 
 
@@ -135,12 +135,14 @@ def test_setting_is_validated_while_typed_and_applied_only_if_valid() -> None:
             assert "Number of denoising steps" in it.text()
             assert "at most 1,000" in it.text()
             await it.press("enter")
-            screen.pane.form.input.value = "0"
-            await it.until(lambda: screen.pane.form.fault and "greater than or equal to 1" in screen.pane.form.fault)
+            screen.config_pane.form.input.value = "0"
+            await it.until(
+                lambda: screen.config_pane.form.error and "greater than or equal to 1" in screen.config_pane.form.error
+            )
             await it.press("enter")
             assert screen.config is not None
             assert screen.config.settings.model_settings.steps == 20
-            screen.pane.form.input.value = "33"
+            screen.config_pane.form.input.value = "33"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 33)
@@ -163,7 +165,7 @@ def test_space_bar_changes_flags_and_choices_and_text_is_literal() -> None:
             assert screen.config.settings.model_settings.sampler == "unipc-3"
             await go_to(it, "prompt_settings.negative_prompt")
             await it.press("enter")
-            screen.pane.form.input.value = 'yes: [no] "1.5'
+            screen.config_pane.form.input.value = 'yes: [no] "1.5'
             await it.pilot.pause()
             await it.press("enter")
             assert screen.config.settings.prompt_settings.negative_prompt == 'yes: [no] "1.5'
@@ -177,10 +179,10 @@ def test_moving_the_cursor_discards_a_half_typed_value() -> None:
             await go_to(it, "model_settings.seed")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.pane.form.input.value = "7"
-            screen.pane.form.rows.cursor += 1
+            screen.config_pane.form.input.value = "7"
+            screen.config_pane.form.rows.cursor += 1
             await it.pilot.pause()
-            assert not screen.pane.form.is_editing
+            assert not screen.config_pane.form.is_editing
             assert it.app.drafts.changes == {}
 
     run(test)
@@ -192,7 +194,7 @@ def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
             await it.press("t")
             await it.paste("a red circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline)
+            await it.until(lambda: screen.preview)
             await it.press("f5", "f5", "f5")
             await it.until(lambda: "2 videos in outputs" in it.notifications())
             await it.pilot.pause(0.3)
@@ -231,13 +233,13 @@ def test_draft_is_restored_at_the_next_start() -> None:
             await it.paste("a [big|small] star")
             await go_to(it, "model_settings.seed")
             await it.press("enter")
-            it.screen(ComposeScreen).pane.form.input.value = "7"
+            it.screen(ComposeScreen).config_pane.form.input.value = "7"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: load_drafts(find_state_directory().directory).changes)
         async with application() as it:
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.config and screen.outline)
+            await it.until(lambda: screen.config and screen.preview)
             assert screen.editor.text == "a [big|small] star"
             assert screen.config is not None
             assert screen.config.settings.model_settings.seed == 7
@@ -260,7 +262,7 @@ def test_saving_a_config_asks_before_overwriting() -> None:
             await go_to(it, "videos_per_variation")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.pane.form.input.value = "9"
+            screen.config_pane.form.input.value = "9"
             await it.pilot.pause()
             await it.press("enter", "ctrl+s")
             await it.until(lambda: isinstance(it.app.screen, InputDialog))
@@ -311,9 +313,9 @@ def test_missing_or_invalid_config_is_reported() -> None:
         async with application() as it:
             await it.until(lambda: "is not there any more" in it.notifications())
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.pane.sources)
-            place = [source.name for source in screen.pane.sources].index("configs/broken.yaml")
-            assert not screen.pane.sources[place].is_valid
+            await it.until(lambda: screen.config_pane.sources)
+            place = [source.name for source in screen.config_pane.sources].index("configs/broken.yaml")
+            assert not screen.config_pane.sources[place].is_valid
             it.app.screen.query_one("#configs", VirtualList).focus()
             it.app.screen.query_one("#configs", VirtualList).cursor = place
             await it.pilot.pause()
@@ -350,11 +352,11 @@ def test_large_paste_is_accepted_and_too_many_variations_are_refused() -> None:
             await it.press("t")
             await it.paste("a circle and " * 8000)
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline)
+            await it.until(lambda: screen.preview)
             assert len(screen.editor.text) == 13 * 8000
             screen.editor.text = "[a|b]" * 20
             await it.until(lambda: "1,048,576 variations" in it.text())
-            assert screen.outline is None
+            assert screen.preview is None
 
     run(test)
 
@@ -365,7 +367,7 @@ def test_ten_thousand_variations_can_be_scrolled_to_the_end() -> None:
             screen = it.screen(ComposeScreen)
             await it.press("t")
             await it.paste("[" + "|".join(f"v{i}" for i in range(100)) + "] and [" + "|".join("abcdefghij" * 10) + "]")
-            await it.until(lambda: screen.outline and len(screen.outline.variations) == 10_000)
+            await it.until(lambda: screen.preview and len(screen.preview.variations) == 10_000)
             await it.until(lambda: "Variations: 10,000" in it.text())
             rows = it.app.screen.query_one("#variations", VirtualList)
             rows.focus()
@@ -414,12 +416,12 @@ def test_all_warnings_are_shown_in_a_dialog(size: tuple[int, int]) -> None:
             await it.until(lambda: screen.config)
             await it.press("t")
             await it.paste(ODD)
-            outline = await it.until(lambda: screen.outline)
-            assert len(outline.warnings) > 4
+            preview = await it.until(lambda: screen.preview)
+            assert len(preview.warnings) > 4
             await it.until(lambda: "w shows all" in it.text() or "w: all warnings" in it.text())
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
-            for warning in outline.warnings:
+            for warning in preview.warnings:
                 assert warning in reader.text
             await it.press("escape")
             assert isinstance(it.app.screen, ComposeScreen)
@@ -447,9 +449,9 @@ def test_invalid_config_clears_the_previous_cost() -> None:
             await it.paste("a [red|blue] circle")
             await it.until(lambda: "4 = 2 variations" in it.cells("#cost DiffText"))
             it.app.drafts.text = "model_settings:\n  steps: none\n  seed: many\n"
-            screen.pane.load()
-            await it.until(lambda: screen.fault)
-            assert screen.outline is None
+            screen.config_pane.load()
+            await it.until(lambda: screen.error)
+            assert screen.preview is None
             assert not it.cells("#cost DiffText").strip()
             await it.press("f5")
             assert "steps" in it.notifications()
@@ -468,7 +470,7 @@ def test_template_of_a_megabyte_is_refused_with_its_length() -> None:
             await it.until(lambda: screen.config)
             await it.press("t")
             await it.paste("word " * 200_000)
-            await it.until(lambda: "it has 1,000,000 characters" in screen.fault)
+            await it.until(lambda: "it has 1,000,000 characters" in screen.error)
             await it.press("f5")
             assert "cannot expand the template" in it.notifications()
 
@@ -508,7 +510,7 @@ def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
             await it.press("t")
             await it.paste("a red circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline)
+            await it.until(lambda: screen.preview)
             await it.press("f5")
             await it.until(reached.is_set)
             assert "queueing ..." in it.text()

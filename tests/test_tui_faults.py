@@ -129,10 +129,10 @@ def test_every_input_accepts_all_lines_of_a_paste(where: str) -> None:  # A10
                     await it.press("4", "slash")
                 case "value":
                     await it.press("s")
-                    keys = [getattr(entry, "key", None) for entry in screen.pane.form.entries]
-                    screen.pane.form.rows.cursor = keys.index("prompt_settings.negative_prompt")
+                    keys = [getattr(entry, "key", None) for entry in screen.config_pane.form.entries]
+                    screen.config_pane.form.rows.cursor = keys.index("prompt_settings.negative_prompt")
                     await it.press("enter")
-                    screen.pane.form.input.value = ""
+                    screen.config_pane.form.input.value = ""
                 case "ask":
                     await it.press("ctrl+s")
                     await it.until(lambda: isinstance(it.app.screen, InputDialog))
@@ -227,12 +227,12 @@ def test_escape_returns_focus_from_value_to_settings_to_configs(queue: Queue) ->
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
             await it.press("s", "down", "enter")
-            assert screen.pane.form.is_editing
+            assert screen.config_pane.form.is_editing
             await it.press("escape")
-            assert not screen.pane.form.is_editing
-            assert it.app.focused is screen.pane.form.rows
+            assert not screen.config_pane.form.is_editing
+            assert it.app.focused is screen.config_pane.form.rows
             await it.press("escape")
-            assert it.app.focused is screen.pane.rows
+            assert it.app.focused is screen.config_pane.rows
 
     run(test)
 
@@ -242,7 +242,7 @@ def test_setting_restored_to_its_value_is_not_marked_changed() -> None:  # C10
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
-            form = screen.pane.form
+            form = screen.config_pane.form
             keys = [getattr(entry, "key", None) for entry in form.entries]
             await it.press("s")
             for key, values in (("model_settings.steps", ("33", "20")), ("model_settings.seed", ("7", "42"))):
@@ -581,7 +581,9 @@ def test_invalid_config_does_not_hide_other_configs() -> None:  # R6
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: {"configs/bad.yaml", "configs/good.yaml"} <= {s.name for s in screen.pane.sources})
+            await it.until(
+                lambda: {"configs/bad.yaml", "configs/good.yaml"} <= {s.name for s in screen.config_pane.sources}
+            )
 
     run(test)
 
@@ -592,9 +594,9 @@ def test_warnings_are_not_truncated() -> None:  # C13
             await it.press("t")
             await it.paste("a red (circle)")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline and screen.outline.warnings)
-            assert screen.outline is not None
-            warnings = [" ".join(warning.split()) for warning in screen.outline.warnings[:3]]
+            await it.until(lambda: screen.preview and screen.preview.warnings)
+            assert screen.preview is not None
+            warnings = [" ".join(warning.split()) for warning in screen.preview.warnings[:3]]
 
             def are_shown() -> bool:
                 shown = " ".join(it.cells("#cost DiffText").split())
@@ -616,7 +618,7 @@ def test_slow_cpu_batch_is_queued_only_after_confirmation(monkeypatch: pytest.Mo
             await it.press("t")
             await it.paste("a red circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.outline)
+            await it.until(lambda: screen.preview)
             await it.press("f5")
             await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.text())
             await it.press("n")

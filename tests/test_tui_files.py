@@ -87,7 +87,7 @@ def test_changing_a_setting_does_not_reread_the_config(config_file: Path, monkey
             for value, changes in (("7", {"model_settings.steps": "7"}), ("5", {})):
                 await go_to(it, "model_settings.steps")
                 await it.press("enter")
-                screen.pane.form.input.value = value
+                screen.config_pane.form.input.value = value
                 await it.pilot.pause()
                 await it.press("enter")
                 await it.until(lambda: it.app.drafts.changes == changes)  # noqa: B023
@@ -120,13 +120,13 @@ def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: P
             await it.until(lambda: screen.config)
             config_file.write_bytes(b"\xff\xfe")
             os.utime(config_file, (0, 1))
-            screen.pane.look_at_file()
+            screen.config_pane.check_file()
             await it.until(lambda: screen.config is None)
             assert "it is not UTF-8" in it.notifications()
             await it.press("y")
             await it.until(lambda: f"{config_file} cannot be read" in it.notifications())
             config_file.write_text(NANO_FILE)
-            screen.pane.look_at_file()
+            screen.config_pane.check_file()
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)
 
     run(test)

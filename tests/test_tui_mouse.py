@@ -133,7 +133,7 @@ def test_click_on_a_footer_key_runs_its_action() -> None:
             assert screen.editor.text == "a circle"
             await it.press("escape")
             await click(it, "s Settings")
-            assert it.app.focused is screen.pane.form.rows
+            assert it.app.focused is screen.config_pane.form.rows
             await click(it, "? Help")
             await it.until(lambda: isinstance(it.app.screen, Help))
 

@@ -15,7 +15,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.queue_watcher import PAGE_SIZE, PagesRead, QueueWatcher
+from wantui.tui.queue_watcher import PAGE_SIZE, QueueWatcher, VideoPages
 from wantui.tui.screens.queue import QueueScreen
 
 pytestmark = pytest.mark.terminal
@@ -91,7 +91,7 @@ def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Q
 
 def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
-    published: list[PagesRead] = []
+    published: list[VideoPages] = []
     feed = QueueWatcher(find_state_directory(), lambda snapshot: None, published.append, 60.0, 0)
     with closing(QueueReader(find_state_directory().directory)) as view:
         feed.watch(first, {0})

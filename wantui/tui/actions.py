@@ -115,8 +115,8 @@ ANALYSIS = (
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches that are analysed together."),
     Action("analysis.export", "x", "export", "Export", "Write a CSV, and a report on the groups, beside the batch."),
-    Action("analysis.left", "left", "columns(-1)", "Columns", "Show the columns before these.", show=False),
-    Action("analysis.right", "right", "columns(1)", "Columns", "Show the columns after these.", show=False),
+    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the columns before these.", show=False),
+    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the columns after these.", show=False),
 )
 
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {

@@ -41,7 +41,7 @@ class TrajectoriesLoaded(Message):
     folders: list[Path]
     chosen: list[Path]
     videos: list[Video]
-    fault: str
+    error: str
 
 
 @dataclass
@@ -71,7 +71,7 @@ def load_trajectories(
     folders = [path for path in recent if any((path / "latents").glob("*/*.zarr"))]
     kept = [path for path in chosen if path in folders] or folders[:1]
     videos: list[Video] = []
-    faults: list[str] = []
+    errors: list[str] = []
     for folder in kept:
         try:
             for video in read_batch(folder):
@@ -79,8 +79,8 @@ def load_trajectories(
                 if is_cancelled():
                     return None
         except UserError as error:
-            faults.append(str(error))
-    return TrajectoriesLoaded(folders, kept, videos, "\n".join(faults))
+            errors.append(str(error))
+    return TrajectoriesLoaded(folders, kept, videos, "\n".join(errors))
 
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:

@@ -20,8 +20,8 @@ def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, n
         before: previous snapshot.
         new_events: events of the snapshot since the application started.
     """
-    if snapshot.fault is not None and snapshot.fault != before.fault:  # the header has room for its beginning only
-        app.notify(snapshot.fault, severity="error", title="queue", timeout=20)
+    if snapshot.error is not None and snapshot.error != before.error:  # the header has room for its beginning only
+        app.notify(snapshot.error, severity="error", title="queue", timeout=20)
     if snapshot.engine is not None and snapshot.engine != before.engine:
         _announce_version(app, snapshot.engine)
     for event in new_events:

@@ -40,10 +40,10 @@ from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.keyboard import replace_invalid_utf8
 from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
 from wantui.tui.queue_errors import describe_queue_error
-from wantui.tui.queue_watcher import PagesRead, QueueSnapshot, QueueWatcher
+from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process
-from wantui.tui.worker_errors import ReportsWorkerErrors
+from wantui.tui.worker_errors import WorkerErrorsMixin
 
 LOCK_SECONDS = 0.3
 """Seconds that a key may wait for a database that another program has locked."""
@@ -66,7 +66,7 @@ def _enable_garbage_collection() -> None:
     gc.enable()
 
 
-class WantuiApp(ReportsWorkerErrors, App[None]):
+class WantuiApp(WorkerErrorsMixin, App[None]):
     """Five screens over one queue; each is a mode, created once, that retains its state and its dialogs."""
 
     TITLE = "wantui"
@@ -102,7 +102,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
         self._drafts_failed = False
         self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
-        self.pages_signal: Signal[PagesRead] = Signal(self, "pages")
+        self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first_seq = max(0, self.queue.last_seq() - RECENT_EVENTS)
         self.start_seq = self.queue.last_seq()
@@ -301,7 +301,7 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
         screen = self.show_screen("compose")
         assert isinstance(screen, ComposeScreen)
-        self.call_later(screen.take_draft, message.and_queue)
+        self.call_later(screen.show_draft, message.and_queue)
 
     def action_leave_field(self) -> None:
         from wantui.tui.screens.base import BaseScreen
@@ -316,13 +316,13 @@ class WantuiApp(ReportsWorkerErrors, App[None]):
 
     def action_gpu_hide(self) -> None:
         self.gpu_panel = "line" if self.gpu_panel == "hidden" else "hidden"
-        self._panel_changed()
+        self._update_gpu_panel()
 
     def action_gpu_enlarge(self) -> None:
         self.gpu_panel = "line" if self.gpu_panel == "large" else "large"
-        self._panel_changed()
+        self._update_gpu_panel()
 
-    def _panel_changed(self) -> None:
+    def _update_gpu_panel(self) -> None:
         self.gpu_monitor.reads_processes = self.gpu_panel == "large"
         if self.gpu_history.sample is not None:
             self.sample_signal.publish(self.gpu_history.sample)

@@ -101,7 +101,7 @@ class DraftText:
         except ConfigError:
             return None
 
-    def read_again(self) -> "DraftText | None":
+    def reload(self) -> "DraftText | None":
         """Return this text if its file is unchanged, the new content if it changed, or None if the file is deleted."""
         if self.path is None or (now := modification_time(self.path)) == self.changed:
             return self

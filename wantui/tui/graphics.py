@@ -106,10 +106,10 @@ def play_frames(
     protocol: Protocol,
     title: str,
     write: Callable[[bytes], object],
-    wants_end: Callable[[float], bool],
+    should_stop: Callable[[float], bool],
     window: tuple[int, int],
 ) -> None:
-    """Loop frames on a terminal that is ours, until `wants_end` (given seconds to wait) returns true."""
+    """Loop frames on a terminal that is ours, until `should_stop` (given seconds to wait) returns true."""
     import numpy as np
     from PIL import Image
 
@@ -119,7 +119,7 @@ def play_frames(
     shown: dict[int, bytes] = {}
     while True:
         for number, frame in enumerate(frames):
-            began = time.monotonic()
+            start = time.monotonic()
             if number not in shown:
                 if protocol == "kitty":
                     shown[number] = encode_kitty(frame, columns, rows)
@@ -128,12 +128,12 @@ def play_frames(
                     shown[number] = encode_sixel(np.asarray(scaled))
             line = f"{number + 1}/{len(frames)}  {escape_unprintable(title)}  any key ends"[: window[0]]
             write(b"\x1b[H" + shown[number] + f"\x1b[{window[1]};1H{line}".encode())
-            if wants_end(max(0.0, 1 / fps - (time.monotonic() - began))):
+            if should_stop(max(0.0, 1 / fps - (time.monotonic() - start))):
                 write(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")
                 return
 
 
-def terminal_protocol() -> Protocol:
+def require_protocol() -> Protocol:
     """Return how this process's terminal shows pictures.
 
     Raises:
@@ -157,7 +157,7 @@ def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: s
         out.buffer.write(data)
         out.flush()
 
-    def key_pressed(seconds: float) -> bool:
+    def wait_for_key(seconds: float) -> bool:
         if select.select([0], [], [], seconds)[0]:
             os.read(0, 1024)
             return True
@@ -170,6 +170,6 @@ def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: s
         quiet[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
         termios.tcsetattr(0, termios.TCSADRAIN, quiet)
         size = window.columns or 80, window.lines or 24  # some terminals do not say
-        play_frames(frames, fps, protocol, title, write, key_pressed, size)
+        play_frames(frames, fps, protocol, title, write, wait_for_key, size)
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -6,7 +6,7 @@ from pathlib import Path
 from textual.message import Message
 
 from wantui.gpu.monitor import GpuSample
-from wantui.tui.queue_watcher import PagesRead, QueueSnapshot
+from wantui.tui.queue_watcher import QueueSnapshot, VideoPages
 
 
 @dataclass
@@ -27,7 +27,7 @@ class GpuSampled(Message):
 class PagesChanged(Message):
     """Videos that a screen watches were read."""
 
-    pages: PagesRead
+    pages: VideoPages
 
 
 @dataclass

@@ -17,7 +17,7 @@ ENGINE_SECONDS = 1.0
 """Seconds between two looks for the engine."""
 PAGE_SIZE = 200
 """Videos of a batch that are read at a time."""
-END_EVENTS = (*ENDING_EVENTS, BatchRefused)
+BATCH_END_EVENTS = (*ENDING_EVENTS, BatchRefused)
 """Events after which a batch may have ended."""
 
 
@@ -33,7 +33,7 @@ class QueueSnapshot:
     progress: Mapping[int, VideoProgress] = field(default_factory=dict)
     """Progress of the running videos, by video."""
     events: tuple[Event, ...] = ()
-    fault: str | None = None
+    error: str | None = None
     """Sentence on a queue that cannot be read (the rest is then as it was) or written; None if both work."""
 
     workers: tuple[WorkerRow, ...] = ()
@@ -41,7 +41,7 @@ class QueueSnapshot:
 
 
 @dataclass(frozen=True)
-class PagesRead:
+class VideoPages:
     """Videos of one batch, by the number of their page."""
 
     batch: int
@@ -71,7 +71,7 @@ class QueueWatcher(threading.Thread):
         self,
         state_dir: StateDirectory,
         publish: Callable[[QueueSnapshot], None],
-        publish_pages: Callable[[PagesRead], None],
+        publish_pages: Callable[[VideoPages], None],
         interval: float,
         after: int,
     ) -> None:
@@ -81,7 +81,7 @@ class QueueWatcher(threading.Thread):
         self._stop_requested, self._poll_requested = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
         self._request = WatchRequest(None, frozenset(), 0)
-        self._published: tuple[int, PagesRead] | None = None
+        self._published: tuple[int, VideoPages] | None = None
         """Pages that the screen got last, and the generation of what was watched then."""
 
     def stop(self) -> None:
@@ -116,15 +116,15 @@ class QueueWatcher(threading.Thread):
                     write_error = describe_recording_fault(self.state_dir.directory)
                 self._poll_requested.clear()
                 changed = (current := model.queue.version()) != version
-                if changed or engine != snapshot.engine or write_error != snapshot.fault:
+                if changed or engine != snapshot.engine or write_error != snapshot.error:
                     version = current
-                    snapshot = replace(self._read_snapshot(model, engine), fault=write_error)
+                    snapshot = replace(self._read_snapshot(model, engine), error=write_error)
                     self.publish(snapshot)
                 self._read_pages(model.queue, changed)
             except Exception as error:  # whatever it is, the screens must not stand still without a word
-                fault = f"cannot read the queue: {error}"
-                if snapshot.fault != fault:
-                    snapshot = replace(snapshot, events=(), fault=fault)
+                message = f"cannot read the queue: {error}"
+                if snapshot.error != message:
+                    snapshot = replace(snapshot, events=(), error=message)
                     self.publish(snapshot)
                 if model is not None:
                     model.queue.close()
@@ -140,7 +140,7 @@ class QueueWatcher(threading.Thread):
         events = tuple(queue.events(self.after))
         if events:
             self.after = events[-1].seq
-        if any(isinstance(event.payload, END_EVENTS) for event in events):
+        if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             model.refresh()
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
         devices = engine.devices if engine is not None else ()
@@ -156,7 +156,7 @@ class QueueWatcher(threading.Thread):
         batch, is_new = request.batch, published is None or published[0] != request.generation
         if batch is None or not (changed or is_new):
             return
-        pages = PagesRead(
+        pages = VideoPages(
             batch, {number: queue.page(batch, PAGE_SIZE, number * PAGE_SIZE) for number in sorted(request.pages)}
         )
         if is_new or published is None or published[1] != pages:

@@ -11,7 +11,7 @@ else:
     _Base = object
 
 
-class ReportsWorkerErrors(_Base):
+class WorkerErrorsMixin(_Base):
     """Everything that starts workers with `exit_on_error=False`; a plain class, see `LineInputMixin`."""
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:

@@ -6,7 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 
-def wrapped(text: str, width: int, style: Style | None = None) -> list[Text]:
+def wrap_text(text: str, width: int, style: Style | None = None) -> list[Text]:
     """Return a sentence in lines of at most `width` characters; all but the first are indented."""
     return [
         Text(line, style or Style.null()) for line in wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)

@@ -31,9 +31,9 @@ from wantui.tui.analysis_data import (
     load_trajectories,
 )
 from wantui.tui.columns import Column, draw_header, draw_row
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.plots import sparkline
-from wantui.tui.queue_watcher import END_EVENTS, QueueSnapshot
+from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.choose_batches import ChooseBatches
 from wantui.tui.widgets.search import Search
@@ -128,7 +128,7 @@ class AnalysisScreen(BaseScreen):
         self.load_videos(self.chosen_folders)
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, END_EVENTS) for event in snapshot.events):
+        if any(isinstance(event.payload, BATCH_END_EVENTS) for event in snapshot.events):
             self.load_videos(self.chosen_folders)
 
     # Loading and comparing, on background threads
@@ -153,16 +153,16 @@ class AnalysisScreen(BaseScreen):
 
     @on(TrajectoriesLoaded)
     def _show_videos(self, message: TrajectoriesLoaded) -> None:
-        if message.fault and message.videos and message.fault != self.load_error:
-            self.notify(f"left out: {message.fault}", severity="warning", markup=False, timeout=10)
-        self.load_error = message.fault
+        if message.error and message.videos and message.error != self.load_error:
+            self.notify(f"left out: {message.error}", severity="warning", markup=False, timeout=10)
+        self.load_error = message.error
         is_unchanged = len(self.videos) == len(message.videos) and all(
             before.is_same_as(now) for before, now in zip(self.videos, message.videos, strict=True)
         )
         self.batch_folders, self.chosen_folders = message.folders, message.chosen
         if not is_unchanged:
             self.videos = message.videos
-        self.empty_text = message.fault or NO_TRAJECTORIES
+        self.empty_text = message.error or NO_TRAJECTORIES
         if self.grouping not in ("", *find_groupings(self.videos)):
             self.grouping, self.current_group = "", None
         if not is_unchanged:
@@ -181,7 +181,7 @@ class AnalysisScreen(BaseScreen):
         if not self.shows_attention or self._current_row() is not message.video:
             return
         if message.reason:
-            self.details.say(message.reason, "Attention")
+            self.details.show_message(message.reason, "Attention")
         else:
             self.details.show_attention(message.video, message.words)
 
@@ -211,11 +211,11 @@ class AnalysisScreen(BaseScreen):
         elif self.current_group is not None:
             summary += f" of {self.current_group}"
         table = self.query_one("#table")
-        table.border_title = plain(f"{names}: {summary}")
+        table.border_title = to_content(f"{names}: {summary}")
         subtitle = (
             "enter: videos of the group" if self.is_grouped else "escape: all groups" if self.current_group else ""
         )
-        table.border_subtitle = plain(subtitle)
+        table.border_subtitle = to_content(subtitle)
         self.rows.fill(len(rows), self._draw_row)
         if self.is_grouped and (self.comparison is None or self.comparison.grouping != self.grouping):
             self.compare_groups(self.videos, self.grouping)
@@ -287,7 +287,7 @@ class AnalysisScreen(BaseScreen):
         if row is None and self.is_grouped:
             self.details.show_groups("", self.excluded_videos)
         elif row is None:
-            self.details.say("", "Attention" if self.shows_attention else "Curves")
+            self.details.show_message("", "Attention" if self.shows_attention else "Curves")
         elif isinstance(row, Video):
             if self.shows_attention:
                 self.read_attention(row, with_strips=not self.wantui_app.settings.low_bandwidth)
@@ -334,10 +334,10 @@ class AnalysisScreen(BaseScreen):
         self.descending = not self.descending
         self._apply_filter()
 
-    def action_columns(self, by: int) -> None:
+    def action_scroll_columns(self, step: int) -> None:
         """Show other columns, if not all fit."""
         room = len(self._fit_metrics(self.rows.size.width)[2])
-        self.first_column = max(0, min(len(METRICS) - room, self.first_column + by * room))
+        self.first_column = max(0, min(len(METRICS) - room, self.first_column + step * room))
         self._apply_filter()
 
     def action_search(self) -> None:

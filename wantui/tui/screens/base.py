@@ -17,7 +17,7 @@ from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
-from wantui.tui.worker_errors import ReportsWorkerErrors
+from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
-class BaseScreen(ReportsWorkerErrors, SafeSelectionMixin, Screen[None]):
+class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
     """A screen of the application. Subclasses define its body, and react to queue updates."""
 
     NAME = ""

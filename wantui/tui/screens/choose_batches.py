@@ -12,7 +12,7 @@ from textual.widgets import Label
 from textual.widgets.selection_list import Selection
 
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.widgets.option_lists import PagedSelectionList
 
 
@@ -20,7 +20,7 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
     """Gives the chosen folders back, or nothing."""
 
     BINDINGS = [
-        Binding("enter", "take", "Take", priority=True),
+        Binding("enter", "accept", "Accept", priority=True),
         Binding("escape,q", "dismiss(None)", "Leave"),
     ]
 
@@ -34,13 +34,13 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
             yield PagedSelectionList(
-                *(Selection(plain(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
+                *(Selection(to_content(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
             )
             yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)
 
     def on_mount(self) -> None:
         self.set_focus(self.batches)
 
-    def action_take(self) -> None:
+    def action_accept(self) -> None:
         marked: list[int] = self.batches.selected
         self.dismiss([self.folders[index] for index in sorted(marked)] or None)

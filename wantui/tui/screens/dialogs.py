@@ -7,7 +7,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.widgets.line_input import LineInput
 
 
@@ -25,7 +25,7 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(plain(self.question, keep_lines=True))
+            yield Label(to_content(self.question, keep_lines=True))
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")
                 yield Button(f"{self.yes} (y)", id="yes", variant="error")
@@ -45,15 +45,15 @@ class InputDialog(BackdropMixin, ModalScreen[str | None]):
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Leave")]
 
-    def __init__(self, question: str, value: str = "", fault: str = "") -> None:
+    def __init__(self, question: str, value: str = "", error: str = "") -> None:
         super().__init__()
-        self.question, self.value, self.fault = question, value, fault
+        self.question, self.value, self.error = question, value, error
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(plain(self.question, keep_lines=True))
+            yield Label(to_content(self.question, keep_lines=True))
             yield LineInput(self.value)
-            yield Label(plain(self.fault), classes="fault")
+            yield Label(to_content(self.error), classes="error")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
@@ -70,8 +70,8 @@ class TextViewer(BackdropMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = plain(self.heading)
-            yield Static(plain(self.text, keep_lines=True))
+            scroll.border_title = to_content(self.heading)
+            yield Static(to_content(self.text, keep_lines=True))
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(VerticalScroll))

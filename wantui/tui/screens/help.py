@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 
 
 class Help(BackdropMixin, ModalScreen[None]):
@@ -25,15 +25,15 @@ class Help(BackdropMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = plain(f"Help: {SCREENS.get(self.screen_name, 'wantui')}")
+            scroll.border_title = to_content(f"Help: {SCREENS.get(self.screen_name, 'wantui')}")
             if self.focused_widget is not None:
-                yield Static(self.widget_keys(self.focused_widget))
-            yield Static(self.action_keys())
+                yield Static(self.build_widget_table(self.focused_widget))
+            yield Static(self.build_action_table())
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(VerticalScroll))
 
-    def widget_keys(self, widget: Widget) -> Table:
+    def build_widget_table(self, widget: Widget) -> Table:
         """Return the keys of the focused widget."""
         table = Table(box=None, title_justify="left", title="Where you are", title_style="bold", show_header=False)
         for _, binding in widget._bindings:
@@ -41,7 +41,7 @@ class Help(BackdropMixin, ModalScreen[None]):
                 table.add_row(self.app.get_key_display(binding), Text(binding.description))
         return table
 
-    def action_keys(self) -> Table:
+    def build_action_table(self) -> Table:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("key", "", "name"):
             table.add_column(column, overflow="fold")

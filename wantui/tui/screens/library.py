@@ -20,6 +20,7 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.actions import bindings
 from wantui.tui.columns import Column, draw_header, draw_row
+from wantui.tui.content import to_content
 from wantui.tui.edit_copy import edit_copy
 from wantui.tui.library_data import (
     STATE_FILTERS,
@@ -29,8 +30,7 @@ from wantui.tui.library_data import (
     filter_batches,
     read_batch,
 )
-from wantui.tui.plain import plain
-from wantui.tui.queue_watcher import END_EVENTS, QueueSnapshot
+from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
@@ -92,7 +92,7 @@ class LibraryScreen(LibraryJobs):
         self.scan_folders()
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        if any(isinstance(event.payload, (*END_EVENTS, BatchAdded)) for event in snapshot.events):
+        if any(isinstance(event.payload, (*BATCH_END_EVENTS, BatchAdded)) for event in snapshot.events):
             self.scan_folders()
 
     # Folders
@@ -120,7 +120,7 @@ class LibraryScreen(LibraryJobs):
         self.rows.empty = explain_empty_list(len(self.batches), words, self.state_filter)
         self.rows.fill(len(self.visible_rows), self._draw_batch)
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
-        self.rows.border_title = plain(f"Batches: {len(self.visible_rows)} of {len(self.batches)}{suffix}")
+        self.rows.border_title = to_content(f"Batches: {len(self.visible_rows)} of {len(self.batches)}{suffix}")
         folder, video = self._pending_selection or (self.folder, None)
         if folder in folders:
             self.rows.set_reactive(VirtualList.cursor, folders.index(folder))
@@ -141,7 +141,7 @@ class LibraryScreen(LibraryJobs):
         self.video_indices = {}
         self.matrix.show([], 0, lambda row, column: None, same=False)
         self.matrix.border_title = "Variations by seeds"
-        self.details.say("")
+        self.details.show_message("")
 
     def select_batch(self, folder: Path, video: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
@@ -216,7 +216,7 @@ class LibraryScreen(LibraryJobs):
         manifest = message.manifest
         if manifest is None:
             self.matrix.show([], 0, lambda row, column: None, same=False)
-            self.details.say(f"✗ {message.error}")
+            self.details.show_message(f"✗ {message.error}")
             return
         numbers = sorted({video.number for video in manifest.videos})
         self.video_indices = {
@@ -227,7 +227,7 @@ class LibraryScreen(LibraryJobs):
         seeds = sorted({video.seed for video in manifest.videos})
         seeds_shown = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
         title = f"{message.folder.name}: {format_count(len(names), 'variation')} by {seeds_shown}"
-        self.matrix.border_title = plain(title)
+        self.matrix.border_title = to_content(title)
         if message.video is not None and message.video < len(manifest.videos):
             video = manifest.videos[message.video]
             self.matrix.cursor = video.variation
@@ -271,7 +271,7 @@ class LibraryScreen(LibraryJobs):
     def _show_current_video(self) -> None:
         entry = self.current_entry()
         if entry is None or self.folder is None or self.manifest is None:
-            self.details.say("")
+            self.details.show_message("")
         else:
             self.details.show(self.manifest.variations[entry.variation].id, entry, self.folder)
 
@@ -298,10 +298,10 @@ class LibraryScreen(LibraryJobs):
             self.app.push_screen(Player([(path, self._video_title(entry))], entry.recipe.fps))
 
     def action_play_pixels(self) -> None:
-        from wantui.tui.graphics import terminal_protocol
+        from wantui.tui.graphics import require_protocol
 
         try:
-            protocol = terminal_protocol()
+            protocol = require_protocol()
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
             return

@@ -22,9 +22,9 @@ from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_header, draw_row
+from wantui.tui.content import to_content
 from wantui.tui.monitor_data import MonitorFilesRead, explain_idle, read_log_tail
 from wantui.tui.pictures import read_picture
-from wantui.tui.plain import plain
 from wantui.tui.plots import bar, braille, half_blocks
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
@@ -139,7 +139,7 @@ class MonitorScreen(BaseScreen):
         is_interrupted = bool(self.running_videos) and snapshot.engine is None
         title = "Running" if not is_interrupted else "Interrupted: the engine stopped; F6 starts it again"
         if title != str(self.rows.border_title):  # setting the title redraws all rows
-            self.rows.border_title = plain(title)
+            self.rows.border_title = to_content(title)
         text = "" if self.running_videos else explain_idle(snapshot, self.wantui_app.is_starting_engine)
         if text != self.rows.empty:
             self.rows.empty = text
@@ -308,7 +308,7 @@ class MonitorScreen(BaseScreen):
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
             self.shown_preview, self._preview_shown_at = (message.video, message.step), time.monotonic()
-            self.preview.border_title = plain(f"Predicted video, after step {message.step}")
+            self.preview.border_title = to_content(f"Predicted video, after step {message.step}")
 
     def _draw_log(self) -> None:
         """Show the last lines that fit."""
@@ -316,7 +316,7 @@ class MonitorScreen(BaseScreen):
             cells = self.log_cells
             room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
             cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
-            self.log_pane.border_title = plain(f"Log: {self._log_version[0].name}")
+            self.log_pane.border_title = to_content(f"Log: {self._log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
     def _show_highlighted_video(self) -> None:

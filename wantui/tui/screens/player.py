@@ -21,7 +21,7 @@ from wantui.tui.plots import centred
 from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
-from wantui.tui.worker_errors import ReportsWorkerErrors
+from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +55,10 @@ class ClipsLoaded(Message):
     """The frames of all clips, or why there are none."""
 
     clips: "list[list[NDArray[np.uint8]]]"
-    fault: str
+    error: str
 
 
-class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScreen[None]):
+class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScreen[None]):
     """Player of clips from the start until it is paused or left.
 
     Args:
@@ -101,7 +101,7 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
     @work(thread=True, exclusive=True, exit_on_error=False)
     def load(self) -> None:
         """Decode, off the drawing thread."""
-        worker, clips, fault = get_current_worker(), [], ""
+        worker, clips, reason = get_current_worker(), [], ""
         try:
             for path, _ in self.clips:
                 small_frames = []
@@ -112,15 +112,15 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
                         return
                 clips.append(small_frames)
         except UserError as error:
-            fault = str(error)
-        self.post_message(ClipsLoaded(clips, fault))
+            reason = str(error)
+        self.post_message(ClipsLoaded(clips, reason))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
     def on_clips_loaded(self, message: ClipsLoaded) -> None:
-        if message.fault or not all(message.clips):
-            self.notify(message.fault or "the clip holds no frames", severity="error")
+        if message.error or not all(message.clips):
+            self.notify(message.error or "the clip holds no frames", severity="error")
             self.dismiss()
             return
         self.frames = message.clips
@@ -129,12 +129,12 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
         self._draw()
 
     @property
-    def count(self) -> int:
+    def frame_count(self) -> int:
         return max((len(clip) for clip in self.frames), default=0)
 
     def _tick(self) -> None:
-        if self.playing and self.count:
-            self.frame = (self.frame + 1) % self.count
+        if self.playing and self.frame_count:
+            self.frame = (self.frame + 1) % self.frame_count
             self._draw()
 
     def _draw(self) -> None:
@@ -144,16 +144,16 @@ class Player(DismissOnceMixin, ReportsWorkerErrors, SafeSelectionMixin, ModalScr
             cells.show(centred(frame, cells.size.width, cells.size.height))
         names = "   |   ".join(name for _, name in self.clips)
         state = "▶" if self.playing else "‖"
-        self.query_one("#about", DiffText).show([Text(f"{state} {self.frame + 1}/{self.count}  {names}")])
+        self.query_one("#about", DiffText).show([Text(f"{state} {self.frame + 1}/{self.frame_count}  {names}")])
 
     def action_pause(self) -> None:
         self.playing = not self.playing
         self._draw()
 
-    def action_step(self, by: int) -> None:
+    def action_step(self, frames: int) -> None:
         self.playing = False
-        if self.count:
-            self.frame = (self.frame + by) % self.count
+        if self.frame_count:
+            self.frame = (self.frame + frames) % self.frame_count
             self._draw()
 
     def action_restart(self) -> None:

@@ -18,17 +18,17 @@ from wantui.queue.states import STATE_WORDS, batch_state, video_state
 from wantui.tui.actions import bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_header, draw_row
+from wantui.tui.content import to_content
 from wantui.tui.edit_copy import edit_copy
 from wantui.tui.messages import ShowBatch
-from wantui.tui.plain import plain
 from wantui.tui.plots import bar
-from wantui.tui.queue_watcher import PAGE_SIZE, PagesRead, QueueSnapshot
+from wantui.tui.queue_watcher import PAGE_SIZE, QueueSnapshot, VideoPages
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.state_style import state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
-from wantui.tui.wrapping import wrapped
+from wantui.tui.wrapping import wrap_text
 
 EMPTY_QUEUE = "nothing is on the queue; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
@@ -101,9 +101,9 @@ class QueueScreen(BaseScreen):
             self.batch_rows.redraw()
         held = snapshot.held
         title = f"Batches: {len(self.batches)}"
-        self.batch_rows.border_title = plain(f"{title}, held: {held.reason}" if held else title)
+        self.batch_rows.border_title = to_content(f"{title}, held: {held.reason}" if held else title)
         is_idle = snapshot.engine is None and any(batch.unfinished for batch in snapshot.batches)
-        self.batch_rows.border_subtitle = plain("no engine: nothing runs until F6 starts it" if is_idle else "")
+        self.batch_rows.border_subtitle = to_content("no engine: nothing runs until F6 starts it" if is_idle else "")
         self._show_selected_batch()
         self._show_full_text()
 
@@ -121,17 +121,17 @@ class QueueScreen(BaseScreen):
             if not same:  # the feed publishes pages again where others are watched, or where they have changed
                 self.pages = {}
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
-        self.video_rows.border_title = plain(f"Videos of {batch.name}" if batch else "Videos")
+        self.video_rows.border_title = to_content(f"Videos of {batch.name}" if batch else "Videos")
 
-    @on(VirtualList.Seen, "#videos")
+    @on(VirtualList.VisibleRowsChanged, "#videos")
     def _watch_visible_videos(self) -> None:
         """Request the visible videos, and those around the cursor; they arrive through `_handle_pages`."""
         if self.is_current:
-            first, last = self.video_rows.in_sight()
+            first, last = self.video_rows.visible_range()
             indices = (first, max(first, last), self.video_rows.cursor)
             self.wantui_app.queue_watcher.watch(self.selected_batch, {index // PAGE_SIZE for index in indices})
 
-    def _handle_pages(self, read: PagesRead) -> None:
+    def _handle_pages(self, read: VideoPages) -> None:
         """Draw the rows that are other than before."""
         if read.batch == self.selected_batch:
             self.pages = read.pages
@@ -243,7 +243,7 @@ class QueueScreen(BaseScreen):
         if self.video_rows.has_focus and (video := self._video_at(self.video_rows.cursor)) is not None:
             state = video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
-            lines = wrapped(f"{video.title}: {video.error or worker or state_style(state).word}", width)
+            lines = wrap_text(f"{video.title}: {video.error or worker or state_style(state).word}", width)
         self.about.show(lines)
 
     def on_descendant_focus(self) -> None:

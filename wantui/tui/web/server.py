@@ -41,7 +41,7 @@ COOKIE_SECONDS = 7 * 24 * 3600
 """Lifetime of the cookie in seconds: a browser that was closed can return; it ends with the server in any case."""
 CLOSE_SECONDS = 2.0
 """Time a browser has to answer the end of a session, in seconds."""
-HOST = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
+HOST_PATTERN = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
 """Values of the header Host that are served; the port differs from ours where SSH forwards another one."""
 STATIC = Path(textual_serve.__file__).parent / "static"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -132,7 +132,7 @@ class WebServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin")
         is_other_origin = origin is not None and origin.rstrip("/") != f"http://{request.host}"
-        if is_other_origin or not HOST.fullmatch(request.host):
+        if is_other_origin or not HOST_PATTERN.fullmatch(request.host):
             raise web.HTTPForbidden(text=f"wantui answers at http://{LOOPBACK} only; from elsewhere use ssh -L\n")
         if _is_equal(request.cookies.get(self.cookie, ""), self._session):
             if self._limiter is not None:
@@ -241,6 +241,6 @@ async def _handle_message(process: ApplicationProcess, websocket: web.WebSocketR
     return True
 
 
-def _is_equal(given: str, secret: str) -> bool:
+def _is_equal(text: str, secret: str) -> bool:
     """Compare in constant time; `hmac` refuses text beyond ASCII, which anybody can send."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), secret.encode())
+    return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), secret.encode())

@@ -22,11 +22,11 @@ from wantui.tui.config_sources import (
     resolve_save_path,
     save_config,
 )
+from wantui.tui.content import to_content
 from wantui.tui.drafts import Drafts
-from wantui.tui.plain import plain
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
-from wantui.tui.worker_errors import ReportsWorkerErrors
+from wantui.tui.worker_errors import WorkerErrorsMixin
 
 
 @dataclass
@@ -37,23 +37,23 @@ class SourcesFound(Message):
 
 
 @dataclass
-class FileSeen(Message):
+class FileChecked(Message):
     """A config's file was looked at."""
 
-    known: DraftText
+    previous: DraftText
     """Draft before its file was read."""
-    now: DraftText | None
+    current: DraftText | None
     """The same draft if its file is unchanged; None if the file is deleted."""
 
 
-class ConfigPane(ReportsWorkerErrors, Vertical):
+class ConfigPane(WorkerErrorsMixin, Vertical):
     """Editor of the drafts that posts `Changed`; `config` is None while the draft is unusable."""
 
     @dataclass
     class Changed(Message):
         """Another config, or other settings of it."""
 
-        fault: str
+        error: str
         """Why it cannot be used."""
 
     rows = getters.query_one("#configs", VirtualList)
@@ -66,11 +66,11 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.config: Config | None = None
         self.draft_text: DraftText | None = None
         """Text of the draft's config, of which settings are changed without reading it again."""
-        self.own: Config | None = None
+        self.unchanged_config: Config | None = None
         """Config of that text without changes; None where it can only be used with them."""
         self._name_width = 20
-        self._looking = False
-        self._edit_wanted = False
+        self._is_checking_file = False
+        self._opens_editor_after_check = False
         """True if the text is to be edited once its file was read."""
 
     def compose(self) -> ComposeResult:
@@ -87,7 +87,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
         self.post_message(SourcesFound(find_sources()))
 
     @on(SourcesFound)
-    def _sources_found(self, message: SourcesFound) -> None:
+    def _show_sources(self, message: SourcesFound) -> None:
         self.sources = message.sources
         rows = self.rows
         rows.fill(len(self.sources), self._draw_source)
@@ -111,15 +111,15 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
 
         source, drafts = self.sources[message.index], self.drafts
 
-        def take(sure: bool | None = True) -> None:
+        def choose(sure: bool | None = True) -> None:
             if sure:
                 drafts.config, drafts.text, drafts.changes = source.name, None, {}
                 self.load()
 
         if (drafts.changes or drafts.text is not None) and source.name != drafts.config:
-            self.app.push_screen(Confirm(f"Drop the changes to {drafts.config}?", "Drop"), take)
+            self.app.push_screen(Confirm(f"Drop the changes to {drafts.config}?", "Drop"), choose)
         else:
-            take()
+            choose()
 
     def load(self, text: DraftText | None = None) -> None:
         """Take the draft's config, and say what is wrong with it.
@@ -133,7 +133,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             self.draft_text = text or read_draft(drafts)
             self.config = self.draft_text.config(drafts.changes)
         except ConfigError as error:
-            self.config = self.own = None
+            self.config = self.unchanged_config = None
             if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
                 self.notify(f"{drafts.config} is not there any more; nano takes its place", severity="warning")
                 drafts.config, drafts.text, drafts.changes = "nano", None, {}
@@ -143,81 +143,83 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
                 self.post_message(self.Changed(str(error)))
                 self.notify(f"{error}\nChoose another config, or correct the text: y", severity="error", timeout=15)
                 return
-        self.own = self.draft_text.config_without_changes()
-        drafts.changes = effective_changes(drafts.changes, self.config, self.own)
+        self.unchanged_config = self.draft_text.config_without_changes()
+        drafts.changes = effective_changes(drafts.changes, self.config, self.unchanged_config)
         self.form.show(self.config, set(drafts.changes))
         self.rows.refresh()
-        self._settings_title()
+        self._update_settings_title()
         self.post_message(self.Changed(""))
 
-    def _settings_title(self) -> None:
+    def _update_settings_title(self) -> None:
         drafts = self.drafts
         changes = len(drafts.changes) + (drafts.text is not None)
         title = f"Settings ({changes} changed)" if changes else "Settings"
-        self.query_one("#settings").border_title = plain(title)
+        self.query_one("#settings").border_title = to_content(title)
 
     @on(SettingsForm.Changed)
     def _setting_changed(self, message: SettingsForm.Changed) -> None:
         drafts = self.drafts
         if self.draft_text is None:
-            self.form.refuse(f"{drafts.config} cannot be read")
+            self.form.show_error(f"{drafts.config} cannot be read")
             return
         try:
             config = self.draft_text.config({**drafts.changes, message.key: message.value})
         except ConfigError as error:
-            self.form.refuse(format_setting_errors(error, message.key))
+            self.form.show_error(format_setting_errors(error, message.key))
             return
-        self.form.refuse(None)
-        if message.final:
-            drafts.changes = effective_changes({**drafts.changes, message.key: message.value}, config, self.own)
+        self.form.show_error(None)
+        if message.is_final:
+            drafts.changes = effective_changes(
+                {**drafts.changes, message.key: message.value}, config, self.unchanged_config
+            )
             self.config = config
             self.form.accept()
             self.form.show(config, set(drafts.changes))
-            self._settings_title()
+            self._update_settings_title()
             self.post_message(self.Changed(""))
 
-    def look_at_file(self) -> None:
+    def check_file(self) -> None:
         """Have the config's file looked at, by a thread: a network file system may take its time."""
-        if self.draft_text is not None and self.draft_text.path is not None and not self._looking:
-            self._looking = True
-            self.read_again(self.draft_text)
+        if self.draft_text is not None and self.draft_text.path is not None and not self._is_checking_file:
+            self._is_checking_file = True
+            self.reread_file(self.draft_text)
 
-    @work(thread=True, group="look", exit_on_error=False)
-    def read_again(self, known: DraftText) -> None:
+    @work(thread=True, group="check", exit_on_error=False)
+    def reread_file(self, previous: DraftText) -> None:
         """Read a config's file again where it was changed."""
-        now: DraftText | None = known
+        current: DraftText | None = previous
         try:
-            now = known.read_again()
+            current = previous.reload()
         finally:  # without it no file would be looked at again
-            self.post_message(FileSeen(known, now))
+            self.post_message(FileChecked(previous, current))
 
-    @on(FileSeen)
-    def _file_seen(self, message: FileSeen) -> None:
-        self._looking = False
+    @on(FileChecked)
+    def _handle_file_checked(self, message: FileChecked) -> None:
+        self._is_checking_file = False
         if (
-            self.draft_text is message.known and message.now is not message.known
+            self.draft_text is message.previous and message.current is not message.previous
         ):  # and no other config was chosen since
-            self._take_file(message.known, message.now)
-        if self._edit_wanted and self.screen.is_current:
+            self._apply_file_change(message.previous, message.current)
+        if self._opens_editor_after_check and self.screen.is_current:
             self._open_editor()
-        self._edit_wanted = False
+        self._opens_editor_after_check = False
 
-    def _take_file(self, known: DraftText, now: DraftText | None) -> None:
+    def _apply_file_change(self, previous: DraftText, current: DraftText | None) -> None:
         """Take a config file that was edited on disk, unless that would lose something."""
-        if now is not None:
-            self.notify(f"{Path(known.source).name} was changed on disk and is read again")
-            self.load(now)
+        if current is not None:
+            self.notify(f"{Path(previous.source).name} was changed on disk and is read again")
+            self.load(current)
             return
-        if known.error is not None:  # nothing of it is known
+        if previous.error is not None:  # nothing of it is known
             self.load()
             return
-        self.notify(f"{known.source} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
+        self.notify(f"{previous.source} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
         drafts = self.drafts
-        drafts.text = known.text
+        drafts.text = previous.text
         if self.config is not None:
             drafts.text, drafts.changes = dump(self.config.settings), {}
         self.draft_text = read_draft(drafts)
-        self.own = self.draft_text.config_without_changes()
+        self.unchanged_config = self.draft_text.config_without_changes()
         self.post_message(self.Changed(""))
 
     def drop_changes(self) -> None:
@@ -245,7 +247,7 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             self.find_sources()
             self.load()
 
-        def named(name: str | None) -> None:
+        def save_under_name(name: str | None) -> None:
             if not name or not name.strip():
                 return
             try:
@@ -260,19 +262,19 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             else:
                 save(path)
 
-        self.app.push_screen(InputDialog("Save the config as (a name, or a path):"), named)
+        self.app.push_screen(InputDialog("Save the config as (a name, or a path):"), save_under_name)
 
     def edit_yaml(self) -> None:
         """Open the config as text, once the current content of its file is known."""
-        self._edit_wanted = True
-        self.look_at_file()
-        if not self._looking:
+        self._opens_editor_after_check = True
+        self.check_file()
+        if not self._is_checking_file:
             self._open_editor()
 
     def _open_editor(self) -> None:
         from wantui.tui.screens.yaml_editor import YamlEditor
 
-        self._edit_wanted = False
+        self._opens_editor_after_check = False
         drafts, read = self.drafts, self.draft_text
         if self.config is not None and drafts.changes:
             text = dump(self.config.settings)
@@ -283,9 +285,9 @@ class ConfigPane(ReportsWorkerErrors, Vertical):
             self.notify(f"{drafts.config} cannot be read{reason}", severity="error")
             return
 
-        def edited(new: str | None) -> None:
+        def apply_edit(new: str | None) -> None:
             if new is not None and new != text:
                 drafts.text, drafts.changes = new, {}
                 self.load()
 
-        self.app.push_screen(YamlEditor(text, drafts.config), edited)
+        self.app.push_screen(YamlEditor(text, drafts.config), apply_edit)

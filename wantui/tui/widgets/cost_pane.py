@@ -11,9 +11,9 @@ from textual.containers import Vertical
 from wantui.batches.batch_cost import CostLine
 from wantui.formatting import format_count
 from wantui.planning import BatchPreview
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.widgets.diff_text import DiffText
-from wantui.tui.wrapping import wrapped
+from wantui.tui.wrapping import wrap_text
 
 WARNINGS_SHOWN = 3
 """Number of warnings that the pane shows; the others are behind a key."""
@@ -27,7 +27,7 @@ class CostPane(Vertical):
     def __init__(self) -> None:
         super().__init__(id="cost", classes="pane")
         self.border_title = "Cost"
-        self.outline: BatchPreview | None = None
+        self.preview: BatchPreview | None = None
         self.costs: Sequence[CostLine] = ()
 
     def compose(self) -> ComposeResult:
@@ -36,14 +36,14 @@ class CostPane(Vertical):
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw)
 
-    def show(self, outline: BatchPreview | None, costs: Sequence[CostLine]) -> None:
+    def show(self, preview: BatchPreview | None, costs: Sequence[CostLine]) -> None:
         """Show the costs of a batch; nothing for None."""
-        self.outline, self.costs = outline, costs
+        self.preview, self.costs = preview, costs
         self._draw()
 
     def _draw(self) -> None:
         cells = self.cells
-        if self.outline is None:
+        if self.preview is None:
             cells.show([Text("")])
             self.border_subtitle = ""
             return
@@ -54,16 +54,16 @@ class CostPane(Vertical):
             line.append(f"  {cost.basis}", Style(dim=cost.fits))
             lines.append(line)
         width = max(20, cells.size.width)
-        for refusal in self.outline.refusals:
-            lines += wrapped(f"✗ {refusal}", width, cells.colour("error"))
-        for warning in self.outline.warnings[:WARNINGS_SHOWN]:
-            lines += wrapped(f"! {warning}", width, cells.colour("warning"))
-        if (more := len(self.outline.warnings) - WARNINGS_SHOWN) > 0:
+        for refusal in self.preview.refusals:
+            lines += wrap_text(f"✗ {refusal}", width, cells.colour("error"))
+        for warning in self.preview.warnings[:WARNINGS_SHOWN]:
+            lines += wrap_text(f"! {warning}", width, cells.colour("warning"))
+        if (more := len(self.preview.warnings) - WARNINGS_SHOWN) > 0:
             lines.append(Text(f"! and {format_count(more, 'more warning')}: w shows all", cells.colour("warning")))
         cells.show(lines)
-        self.call_after_refresh(self.say_what_is_cut)
+        self.call_after_refresh(self.update_subtitle)
 
-    def say_what_is_cut(self) -> None:
+    def update_subtitle(self) -> None:
         """Name the key that shows all warnings where the pane has no room for them."""
-        is_cut = self.outline is not None and len(self.cells.lines) > self.content_size.height
-        self.border_subtitle = plain("w: all warnings" if is_cut else "")
+        is_cut = self.preview is not None and len(self.cells.lines) > self.content_size.height
+        self.border_subtitle = to_content("w: all warnings" if is_cut else "")

@@ -54,7 +54,7 @@ class DiffText(Widget):
         """Replace the text; a line that is too long is cut with an ellipsis."""
         self.texts = list(lines)
         width = self.content_size.width or 1
-        strips = [strip_of(line, width) for line in lines]
+        strips = [make_strip(line, width) for line in lines]
         before, self.lines = self.lines, strips
         if len(before) != len(strips):
             self.refresh(layout=self.styles.is_auto_height if hasattr(self.styles, "is_auto_height") else True)
@@ -62,7 +62,7 @@ class DiffText(Widget):
         changed = [
             Region(start, y, end - start, 1)
             for y, (old, new) in enumerate(zip(before, strips, strict=True))
-            for start, end in _differences(old, new)
+            for start, end in _find_changed_spans(old, new)
         ]
         if changed:
             self.refresh(*(region.translate(self.gutter.top_left) for region in changed))
@@ -85,21 +85,21 @@ class DiffText(Widget):
         return "\n".join(line.text.rstrip() for line in self.lines)
 
 
-def strip_of(line: Text, width: int) -> Strip:
+def make_strip(line: Text, width: int) -> Strip:
     """Return a line of text of any origin as a strip; a line that is too long ends in an ellipsis."""
     safe = line.copy()
     if UNPRINTABLE.search(line.plain):
         safe = Text()
-        for text, style in _runs(line):
+        for text, style in _split_by_style(line):
             # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
             safe.append(escape_unprintable(_SPACES.sub(" ", text)), style)
     safe.no_wrap, safe.end = True, ""
     safe.truncate(width, overflow="ellipsis")
-    segments = [Segment(text, style) for text, style in _runs(safe)]
+    segments = [Segment(text, style) for text, style in _split_by_style(safe)]
     return Strip(segments).adjust_cell_length(width)
 
 
-def _runs(line: Text) -> list[tuple[str, Style]]:
+def _split_by_style(line: Text) -> list[tuple[str, Style]]:
     """Return the sections of one style."""
     plain, base = line.plain, line.style if isinstance(line.style, Style) else Style.parse(line.style or "")
     styles = [base] * len(plain)
@@ -116,11 +116,11 @@ def _runs(line: Text) -> list[tuple[str, Style]]:
     return runs
 
 
-def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
+def _find_changed_spans(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
     """Return the columns that differ, as [start, end); nearby sections are merged."""
     if old == new:
         return []
-    left, right = _cells(old), _cells(new)
+    left, right = _split_cells(old), _split_cells(new)
     if len(left) != len(right):
         return [(0, max(len(left), len(right)))]
     columns = [index for index, (one, other) in enumerate(zip(left, right, strict=True)) if one != other]
@@ -133,7 +133,7 @@ def _differences(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
     return spans
 
 
-def _cells(strip: Strip) -> list[tuple[str, Style | None]]:
+def _split_cells(strip: Strip) -> list[tuple[str, Style | None]]:
     """Return one entry per column; a wide character has its second column empty."""
     cells: list[tuple[str, Style | None]] = []
     for segment in strip:

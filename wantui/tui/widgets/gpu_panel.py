@@ -70,36 +70,36 @@ class GpuPanel(DiffText):
         if sample is None:
             return [Text("GPU: starting ...", "dim")]
         if not sample.gpus:
-            return self.machine_lines(sample, width)
+            return self.draw_machine(sample, width)
         lines: list[Text] = []
         for gpu in sample.gpus:
-            lines += self.gpu_lines(gpu, width)
+            lines += self.draw_gpu(gpu, width)
         return lines
 
-    def machine_lines(self, sample: GpuSample, width: int) -> list[Text]:
+    def draw_machine(self, sample: GpuSample, width: int) -> list[Text]:
         """Return, without a GPU, this machine's memory and that of our workers."""
         line = Text.assemble(("RAM ", "bold"))
-        self._memory(line, sample.memory_used, sample.memory_total, width)
+        self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append(f"  CPU {sample.cpu:3.0f} %")
-        held = measure_worker_memory(self.snapshot)
-        if held is not None:
-            line.append(f"  workers {format_bytes(held)}")
+        process_bytes = measure_worker_memory(self.snapshot)
+        if process_bytes is not None:
+            line.append(f"  workers {format_bytes(process_bytes)}")
         line.append(f"  no GPU: {sample.reason}", "dim")
         if not self.large:
             return [line]
-        return [line, *self.graph(list(self.history.machine_memory), sample.memory_total, width)]
+        return [line, *self.draw_graph(list(self.history.machine_memory), sample.memory_total, width)]
 
-    def gpu_lines(self, gpu: GpuState, width: int) -> list[Text]:
+    def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
         line = Text.assemble((f"GPU{gpu.index} ", "bold"))
         if gpu.state != "ok":
             word = "lost" if gpu.state == "lost" else "cannot be read"
             return [line.append(f"✗ {word}: {gpu.reason}; wantui doctor says more", self.colour("error"))]
         if width >= 100:
             line.append(f"{gpu.name}  ")
-        self._memory(line, gpu.memory_used, gpu.memory_total, width)
-        line.append(f"  {_or_na(gpu.utilisation, '3.0f')} %")
-        line.append(f"  {_or_na(gpu.power, '.0f')}/{_or_na(gpu.power_limit, '.0f')} W")
-        line.append(f"  {_or_na(gpu.temperature, '.0f')} °C")
+        self._append_memory(line, gpu.memory_used, gpu.memory_total, width)
+        line.append(f"  {_format_or_na(gpu.utilisation, '3.0f')} %")
+        line.append(f"  {_format_or_na(gpu.power, '.0f')}/{_format_or_na(gpu.power_limit, '.0f')} W")
+        line.append(f"  {_format_or_na(gpu.temperature, '.0f')} °C")
         if gpu.is_mig_enabled:
             line.append("  MIG on: of the whole card", self.colour("warning"))
         ours = [self.history.workers[p.process] for p in gpu.processes if p.process in self.history.workers]
@@ -111,17 +111,17 @@ class GpuPanel(DiffText):
         if not self.large:
             return [line]
         total = gpu.memory_total or 1
-        lines = [line, *self.graph(list(self.history.gpu_memory.get(gpu.index, ())), total, width)]
+        lines = [line, *self.draw_graph(list(self.history.gpu_memory.get(gpu.index, ())), total, width)]
         for worker in ours:
             predicted = format_bytes(worker.predicted) if worker.predicted else "not known"
             lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {predicted}"))
         for process in gpu.processes:
             whose = "our worker" if process.process in self.history.workers else process.name
-            held = format_bytes(process.memory) if process.memory is not None else "N/A"
-            lines.append(Text(f"  {process.process:>8}  {held:>8}  {whose}"))
+            process_bytes = format_bytes(process.memory) if process.memory is not None else "N/A"
+            lines.append(Text(f"  {process.process:>8}  {process_bytes:>8}  {whose}"))
         return lines
 
-    def graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
+    def draw_graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
         """Draw memory over time between 0 and the total: a constant value looks constant."""
         label = f"{format_bytes(total)} ┤"
         room = max(10, min(width - len(label) - 2, 120))
@@ -129,7 +129,7 @@ class GpuPanel(DiffText):
         left = [label, *[" " * (len(label) - 1) + "│"] * 2, "0 ┤".rjust(len(label))]
         return [Text.assemble(a, (b, self.colour("accent"))) for a, b in zip(left, drawn, strict=True)]
 
-    def _memory(self, line: Text, used: int | None, total: int | None, width: int) -> None:
+    def _append_memory(self, line: Text, used: int | None, total: int | None, width: int) -> None:
         if used is None or not total:
             line.append("memory N/A")
             return
@@ -142,7 +142,7 @@ class GpuPanel(DiffText):
             line.append(" full", self.colour(level))
 
 
-def _or_na(value: float | None, form: str) -> str:
+def _format_or_na(value: float | None, form: str) -> str:
     return "N/A" if value is None else format(value, form)
 
 

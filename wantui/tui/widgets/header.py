@@ -19,7 +19,7 @@ class Header(DiffText):
 
     def __init__(self, screen: str, host: str) -> None:
         super().__init__()
-        self.current, self.host = screen, host
+        self.current_screen, self.host = screen, host
         self.snapshot = QueueSnapshot()
         self._tabs: list[tuple[int, int, str]] = []
 
@@ -34,26 +34,26 @@ class Header(DiffText):
         width = self.size.width
         if not width:
             return
-        state = self.state(wide=width >= 100)
+        state = self.describe_state(wide=width >= 100)
         short = width < 100
         line, self._tabs = Text(no_wrap=True), []
         for number, (name, title) in enumerate(SCREENS.items(), start=1):
-            tab = f" {number} {title} " if not short or name == self.current else f" {number} {title[:3]} "
+            tab = f" {number} {title} " if not short or name == self.current_screen else f" {number} {title[:3]} "
             self._tabs.append((len(line), len(line) + len(tab), name))
-            line.append(tab, Style(reverse=True, bold=True) if name == self.current else Style.null())
+            line.append(tab, Style(reverse=True, bold=True) if name == self.current_screen else Style.null())
         room = width - len(line) - 1
         state.truncate(max(0, room), overflow="ellipsis")
         line.append(" " * max(0, width - len(line) - state.cell_len - 1))
         line.append_text(state)
         self.show([line])
 
-    def state(self, wide: bool) -> Text:
+    def describe_state(self, wide: bool) -> Text:
         """Return host, engine, and remaining work."""
         snapshot, text = self.snapshot, Text(no_wrap=True)
         if wide:
             text.append(f"{self.host}  ", Style(bold=True))
-        if snapshot.fault:
-            return text.append(f"! {snapshot.fault}", self.colour("error"))
+        if snapshot.error:
+            return text.append(f"! {snapshot.error}", self.colour("error"))
         if snapshot.engine is None:
             text.append("■ no engine", self.colour("warning"))
         elif snapshot.held is not None:

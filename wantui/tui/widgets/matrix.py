@@ -1,4 +1,4 @@
-"""Variations by seeds: one row for each variation, one cell for each seed, and a cursor that moves both ways."""
+"""Variations step seeds: one row for each variation, one cell for each seed, and a cursor that moves both ways."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ class Matrix(VirtualList):
         if before != now:
             self.post_message(self.Moved(self.cursor, self.column))
 
-    def action_move_column(self, by: int) -> None:
-        self.column += by
+    def action_move_column(self, step: int) -> None:
+        self.column += step
 
     def _first_column(self, room: int) -> int:
         """Return the first visible column, so that the cursor's is visible."""
@@ -88,13 +88,13 @@ class Matrix(VirtualList):
             line.append(right, Style(bold=True))
         return line
 
-    def clicked(self, index: int, x: int) -> None:
+    def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the cell that was clicked, or choose it where the cursor is on it already."""
         names, room = self._widths(self.size.width)
         before = self.column
         if x >= names:
             self.column = (x - names) // CELL_WIDTH + self._first_column(room)
         if self.column == before:
-            super().clicked(index, x)
+            super().handle_click(index, x)
         else:
             self.cursor = index

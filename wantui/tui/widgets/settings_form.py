@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, form_fields, get_value
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -25,14 +25,14 @@ class _Heading:
 
 
 class SettingsForm(Vertical):
-    """Form of a config; posts `Changed` to request a change, and receives the result through `show` or `refuse`."""
+    """Form of a config; posts `Changed` to request a change, and receives the result through `show` or `show_error`."""
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
     SettingsForm Input { display: none; background: $boost; }
     SettingsForm Input.-open { display: block; }
     SettingsForm Static { height: auto; max-height: 5; color: $text-muted; }
-    SettingsForm Static.-fault { color: $text-error; }
+    SettingsForm Static.-error { color: $text-error; }
     """
 
     @dataclass
@@ -42,7 +42,7 @@ class SettingsForm(Vertical):
         key: str
         value: str
         """Text, as it was typed."""
-        final: bool
+        is_final: bool
         """Enter was pressed; otherwise it is still being typed."""
 
     rows = getters.query_one("#fields", VirtualList)
@@ -53,7 +53,7 @@ class SettingsForm(Vertical):
         super().__init__()
         self.config: Config | None = None
         self.changed: set[str] = set()
-        self.fault: str | None = None
+        self.error: str | None = None
         self.entries: list[FormField | _Heading] = []
         section = "?"
         for field in form_fields():
@@ -77,9 +77,9 @@ class SettingsForm(Vertical):
         self.rows.fill(len(self.entries), self._draw)
         self._explain()
 
-    def refuse(self, fault: str | None) -> None:
+    def show_error(self, error: str | None) -> None:
         """Show why the typed value is refused."""
-        self.fault = fault
+        self.error = error
         self._explain()
 
     def accept(self) -> None:
@@ -94,7 +94,7 @@ class SettingsForm(Vertical):
         room = 20 if width >= 40 else 14
         name = entry.name if len(entry.name) <= room else entry.name[: room - 1] + "…"
         line = Text(f"{'*' if entry.key in self.changed else ' '} {name:<{room}} ")
-        line.append(_shown(get_value(self.config, entry.key)), Style(bold=entry.key in self.changed))
+        line.append(_format_value(get_value(self.config, entry.key)), Style(bold=entry.key in self.changed))
         return line
 
     def _current(self) -> FormField | None:
@@ -103,20 +103,20 @@ class SettingsForm(Vertical):
 
     def _explain(self) -> None:
         field, about = self._current(), self.about
-        about.set_class(self.fault is not None, "-fault")
-        if self.fault is not None:
-            about.update(plain(f"✗ {self.fault}", keep_lines=True))
+        about.set_class(self.error is not None, "-error")
+        if self.error is not None:
+            about.update(to_content(f"✗ {self.error}", keep_lines=True))
         elif field is None:
             about.update("")
         else:
             how = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
-            about.update(plain(f"{field.help}\n{field.valid_values}; {how}", keep_lines=True))
+            about.update(to_content(f"{field.help}\n{field.valid_values}; {how}", keep_lines=True))
 
     @on(VirtualList.Highlighted, "#fields")
-    def _moved(self) -> None:
+    def _handle_cursor_moved(self) -> None:
         if self.is_editing:
             self._close()
-        self.fault = None
+        self.error = None
         self._explain()
 
     @on(VirtualList.Chosen, "#fields")
@@ -125,49 +125,51 @@ class SettingsForm(Vertical):
         if field is None or self.config is None:
             return
         if field.kind in ("flag", "choice"):
-            self._turn(1)
+            self._cycle_choice(1)
             return
         value = get_value(self.config, field.key)
         self.input.add_class("-open")
-        self.input.value = "" if value is None else _plain(value)
+        self.input.value = "" if value is None else _format_editable(value)
         self.screen.set_focus(self.input)
 
     def key_space(self) -> None:
         if self.rows.has_focus:
-            self._turn(1)
+            self._cycle_choice(1)
 
     def key_right(self) -> None:
         if self.rows.has_focus:
-            self._turn(1)
+            self._cycle_choice(1)
 
     def key_left(self) -> None:
         if self.rows.has_focus:
-            self._turn(-1)
+            self._cycle_choice(-1)
 
-    def _turn(self, by: int) -> None:
+    def _cycle_choice(self, step: int) -> None:
         """Request the next or the previous choice of the setting, or the other of yes and no."""
         field = self._current()
         if field is None or self.config is None:
             return
         value = get_value(self.config, field.key)
         if field.kind == "flag":
-            self.post_message(self.Changed(field.key, "false" if value else "true", final=True))
+            self.post_message(self.Changed(field.key, "false" if value else "true", is_final=True))
         elif field.kind == "choice":
             index = field.choices.index(str(value)) if str(value) in field.choices else 0
-            self.post_message(self.Changed(field.key, field.choices[(index + by) % len(field.choices)], final=True))
+            self.post_message(
+                self.Changed(field.key, field.choices[(index + step) % len(field.choices)], is_final=True)
+            )
 
     @on(Input.Changed, "#value")
-    def _typing(self, event: Input.Changed) -> None:
+    def _handle_typing(self, event: Input.Changed) -> None:
         field = self._current()
         if self.is_editing and field is not None:
-            self.post_message(self.Changed(field.key, event.value, final=False))
+            self.post_message(self.Changed(field.key, event.value, is_final=False))
 
     @on(Input.Submitted, "#value")
-    def _submitted(self, event: Input.Submitted) -> None:
+    def _handle_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         field = self._current()
         if field is not None:
-            self.post_message(self.Changed(field.key, event.value, final=True))
+            self.post_message(self.Changed(field.key, event.value, is_final=True))
 
     def leave(self) -> bool:
         """Discard the value being typed; return whether there was one."""
@@ -179,19 +181,19 @@ class SettingsForm(Vertical):
     def _close(self) -> None:
         had_focus = self.input.has_focus
         self.input.remove_class("-open")
-        self.fault = None
+        self.error = None
         self._explain()
         if had_focus:
             self.screen.set_focus(self.rows)
 
 
-def _plain(value: object) -> str:
+def _format_editable(value: object) -> str:
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "(empty)"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _plain(value) or '""'
+    return _format_editable(value) or '""'

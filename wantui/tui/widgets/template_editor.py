@@ -9,7 +9,7 @@ from wantui.prompts.highlighting import highlight_template
 from wantui.tui.widgets.diff_text import colour
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
-MAX_COLOURED = 20_000
+MAX_COLOURED_LENGTH = 20_000
 """Characters up to which a template is coloured; longer ones are edited plainly, so that typing stays quick."""
 
 
@@ -30,7 +30,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
     TemplateEditor:focus { border: none; }
     """
 
-    fault: int | None = None
+    error_position: int | None = None
     """Index of the character that is wrong."""
 
     class Typed(Message):
@@ -46,21 +46,21 @@ class TemplateEditor(TextEditorMixin, TextArea):
         return action not in ("select_line", "select_all") and super().check_action(action, parameters)
 
     def on_mount(self) -> None:
-        self._take_theme()
-        self.app.theme_changed_signal.subscribe(self, lambda _: self._take_theme())
+        self._apply_theme()
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._apply_theme())
 
-    def _take_theme(self) -> None:
-        plain = Style()
+    def _apply_theme(self) -> None:
+        base = Style()
         self.register_theme(
             TextAreaTheme(
                 "template",
                 syntax_styles={
-                    "bracket": plain + colour(self.app, "accent") + Style(bold=True),
-                    "bar": plain + colour(self.app, "accent") + Style(bold=True),
-                    "mark": plain + colour(self.app, "success") + Style(bold=True),
-                    "weight": plain + colour(self.app, "warning"),
+                    "bracket": base + colour(self.app, "accent") + Style(bold=True),
+                    "bar": base + colour(self.app, "accent") + Style(bold=True),
+                    "mark": base + colour(self.app, "success") + Style(bold=True),
+                    "weight": base + colour(self.app, "warning"),
                     "escape": Style(dim=True),
-                    "fault": colour(self.app, "error") + Style(reverse=True),
+                    "error": colour(self.app, "error") + Style(reverse=True),
                 },
             )
         )
@@ -68,10 +68,10 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._build_highlight_map()
         self.refresh()
 
-    def show_fault(self, position: int | None) -> None:
+    def mark_error(self, position: int | None) -> None:
         """Mark the character that is wrong, or none."""
-        if position != self.fault:
-            self.fault = position
+        if position != self.error_position:
+            self.error_position = position
             self._build_highlight_map()
             self.refresh()
 
@@ -80,12 +80,12 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text
-        if len(text) > MAX_COLOURED:
+        if len(text) > MAX_COLOURED_LENGTH:
             return
         spans: list[tuple[int, int, str]] = list(highlight_template(text))
-        if self.fault is not None and text:
-            position = min(self.fault, len(text) - 1)
-            spans.append((position, position + 1, "fault"))
+        if self.error_position is not None and text:
+            position = min(self.error_position, len(text) - 1)
+            spans.append((position, position + 1, "error"))
         lines = text.split("\n")
         starts = [0]
         for line in lines:

@@ -7,10 +7,10 @@ from rich.text import Text
 
 from wantui.models.tokenizer import token_texts
 from wantui.planning import BatchPreview
-from wantui.tui.plain import plain
+from wantui.tui.content import to_content
 from wantui.tui.widgets.virtual_list import VirtualList
 
-EMPTY = """t: write a template
+TEMPLATE_HELP = """t: write a template
 
 a [red|blue] circle      one variation for each option
 a (circle)               a marked word: attention
@@ -23,34 +23,34 @@ class Variations(VirtualList):
     """Any number of them; only those in sight are tokenised."""
 
     def __init__(self) -> None:
-        super().__init__(id="variations", classes="pane", empty=EMPTY)
+        super().__init__(id="variations", classes="pane", empty=TEMPLATE_HELP)
         self.border_title = "Variations"
-        self.outline: BatchPreview | None = None
+        self.preview: BatchPreview | None = None
         self.tokenizer: Path | None = None
         self._first_with_prompt: list[int] = []
         self._id_width = 20
 
-    def show(self, outline: BatchPreview | None, tokenizer: Path | None, instead: str = EMPTY) -> None:
-        """Show the variations of an outline, or a replacement text without one."""
-        self.outline, self.tokenizer = outline, tokenizer
-        if outline is None:
-            self.empty = instead
+    def show(self, preview: BatchPreview | None, tokenizer: Path | None, empty_text: str = TEMPLATE_HELP) -> None:
+        """Show the variations of an preview, or a replacement text without one."""
+        self.preview, self.tokenizer = preview, tokenizer
+        if preview is None:
+            self.empty = empty_text
             self.border_title = "Variations"
             self.fill(0, self._draw_variation)
             return
         seen: dict[str, int] = {}
-        self._first_with_prompt = [seen.setdefault(v.prompt, index) for index, v in enumerate(outline.variations)]
-        self._id_width = min(28, max(len(variation.id) for variation in outline.variations[:SAMPLED_IDS]) + 1)
-        self.border_title = plain(f"Variations: {len(outline.variations):,}")
-        self.fill(len(outline.variations), self._draw_variation)
+        self._first_with_prompt = [seen.setdefault(v.prompt, index) for index, v in enumerate(preview.variations)]
+        self._id_width = min(28, max(len(variation.id) for variation in preview.variations[:SAMPLED_IDS]) + 1)
+        self.border_title = to_content(f"Variations: {len(preview.variations):,}")
+        self.fill(len(preview.variations), self._draw_variation)
 
     def _draw_variation(self, index: int, width: int) -> Text:
-        assert self.outline is not None
-        variation = self.outline.variations[index]
+        assert self.preview is not None
+        variation = self.preview.variations[index]
         line = Text.assemble((f"{variation.id:<{self._id_width}.{self._id_width - 1}}", self.colour("primary")))
         first = self._first_with_prompt[index]
         if first != index:
-            line.append(f"= {self.outline.variations[first].id} ", self.colour("warning"))
+            line.append(f"= {self.preview.variations[first].id} ", self.colour("warning"))
         start = len(line)
         line.append(variation.prompt)
         for mark in variation.marks:

@@ -14,12 +14,12 @@ from textual.worker import get_current_worker
 
 from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
+from wantui.tui.content import to_content
 from wantui.tui.pictures import read_picture
-from wantui.tui.plain import plain
 from wantui.tui.plots import half_blocks
 from wantui.tui.widgets.diff_text import DiffText
-from wantui.tui.worker_errors import ReportsWorkerErrors
-from wantui.tui.wrapping import wrapped
+from wantui.tui.worker_errors import WorkerErrorsMixin
+from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class SheetRead(Message):
     picture: "NDArray[np.uint8] | None"
 
 
-class VideoDetails(ReportsWorkerErrors, Vertical):
+class VideoDetails(WorkerErrorsMixin, Vertical):
     """Details of one entry of a manifest.
 
     Args:
@@ -55,10 +55,10 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
         yield DiffText(id="about")
         yield DiffText(id="sheet")
 
-    def say(self, text: str) -> None:
+    def show_message(self, text: str) -> None:
         """Show a text instead of a video, in full, because the end of an error is its reason."""
         width = max(20, self.about.size.width)
-        self._show(wrapped(text, width) or [Text("")])
+        self._show(wrap_text(text, width) or [Text("")])
 
     def show(self, variation: str, entry: VideoEntry, folder: Path) -> None:
         """Show a video of the batch in a folder."""
@@ -82,17 +82,17 @@ class VideoDetails(ReportsWorkerErrors, Vertical):
             lines.append(Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size}, predicted {predicted}"))
             lines.append(Text("  ".join(entry.files.values()), "dim"))
         self._show(lines)
-        self.border_title = plain(f"Video {entry.id}")
+        self.border_title = to_content(f"Video {entry.id}")
         if self.with_sheets and "sheet" in entry.files:
             self.sheet = folder / entry.files["sheet"]
-            self.call_after_refresh(self._want_sheet, self.sheet)
+            self.call_after_refresh(self._request_sheet, self.sheet)
 
     def _show(self, lines: list[Text]) -> None:
         self.sheet = None
         self.about.show(lines)
         self.sheet_cells.show([Text("")])
 
-    def _want_sheet(self, path: Path) -> None:
+    def _request_sheet(self, path: Path) -> None:
         """Have a contact sheet read, where it is still wanted and there is room for it."""
         room = self.sheet_cells.size
         if path == self.sheet and room.height >= 2:

@@ -16,11 +16,11 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.tui.widgets.diff_text import colour, strip_of
+from wantui.tui.widgets.diff_text import colour, make_strip
 
-Render = Callable[[int, int], Text]
+RowRenderer = Callable[[int, int], Text]
 """The text of the row with an index, for a width in cells."""
-RenderHeader = Callable[[int], Text]
+HeaderRenderer = Callable[[int], Text]
 """The text of the header, for a width in cells."""
 
 
@@ -70,7 +70,7 @@ class VirtualList(ScrollView, can_focus=True):
             return self.rows
 
     @dataclass
-    class Seen(Message):
+    class VisibleRowsChanged(Message):
         """Other rows are in sight, or other rows were filled in."""
 
         rows: "VirtualList"
@@ -82,20 +82,20 @@ class VirtualList(ScrollView, can_focus=True):
         def control(self) -> "VirtualList":
             return self.rows
 
-    def __init__(self, *, empty: str = "", header: RenderHeader | None = None, **options: Any) -> None:
+    def __init__(self, *, empty: str = "", header: HeaderRenderer | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.header = header
         self.empty = empty
         """Text shown if there is no row."""
         self.count = 0
-        self._draw: Render = lambda index, width: Text()
-        self._drawn: dict[int, Text] = {}
+        self._draw: RowRenderer = lambda index, width: Text()
+        self._drawn_rows: dict[int, Text] = {}
         """Rows as they were last drawn, of those in sight."""
 
-    def fill(self, count: int, draw: Render, keep_cursor: bool = True) -> None:
+    def fill(self, count: int, draw: RowRenderer, keep_cursor: bool = True) -> None:
         """Show other rows."""
         resized = count != self.count
-        self.count, self._draw, self._drawn = count, draw, {}
+        self.count, self._draw, self._drawn_rows = count, draw, {}
         self._set_virtual_size()
         self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, count - 1)))
         if not keep_cursor:
@@ -104,7 +104,7 @@ class VirtualList(ScrollView, can_focus=True):
             self.refresh(layout=False)
         else:
             self.refresh()
-        self._post_seen()
+        self._post_visible_rows()
 
     @property
     def header_height(self) -> int:
@@ -117,25 +117,25 @@ class VirtualList(ScrollView, can_focus=True):
 
     def redraw(self) -> None:
         """Draw the rows in sight that are other than they were drawn."""
-        for index, drawn in self._drawn.items():
+        for index, drawn in self._drawn_rows.items():
             if index < self.count and self._draw(index, self.size.width) != drawn:
                 self.update_row(index)
 
-    def in_sight(self) -> tuple[int, int]:
+    def visible_range(self) -> tuple[int, int]:
         """Return the indices of the first and the last row in sight."""
         first = self.scroll_offset.y
         return first, min(self.count, first + self.size.height - self.header_height) - 1
 
-    def _post_seen(self) -> None:
-        first, last = self.in_sight()
-        self._drawn = {index: text for index, text in self._drawn.items() if first <= index <= last}
+    def _post_visible_rows(self) -> None:
+        first, last = self.visible_range()
+        self._drawn_rows = {index: text for index, text in self._drawn_rows.items() if first <= index <= last}
         if self.is_mounted:
-            self.post_message(self.Seen(self, first, last))
+            self.post_message(self.VisibleRowsChanged(self, first, last))
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
         if round(old_value) != round(new_value):
-            self._post_seen()
+            self._post_visible_rows()
 
     def update_row(self, index: int) -> None:
         """Redraw one row."""
@@ -155,11 +155,11 @@ class VirtualList(ScrollView, can_focus=True):
         if self.count:
             self.post_message(self.Highlighted(self, now))
 
-    def action_move(self, by: int) -> None:
-        self.cursor += by
+    def action_move(self, rows: int) -> None:
+        self.cursor += rows
 
-    def action_page(self, by: int) -> None:
-        self.cursor += by * max(1, self.size.height - self.header_height - 1)
+    def action_page(self, pages: int) -> None:
+        self.cursor += pages * max(1, self.size.height - self.header_height - 1)
 
     def action_choose(self) -> None:
         if self.count:
@@ -171,9 +171,9 @@ class VirtualList(ScrollView, can_focus=True):
         if offset is None or offset.y < self.header_height:
             return
         if (index := offset.y - self.header_height + self.scroll_offset.y) < self.count:
-            self.clicked(index, offset.x)
+            self.handle_click(index, offset.x)
 
-    def clicked(self, index: int, x: int) -> None:
+    def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the row that was clicked at column `x` of the rows, or choose it."""
         if index == self.cursor:
             self.action_choose()
@@ -192,15 +192,15 @@ class VirtualList(ScrollView, can_focus=True):
         if self.header is not None and y < self.header_height:
             line = self.header(width)
             line.stylize("dim")
-            return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
+            return make_strip(line, width).apply_style(base).adjust_cell_length(width, base)
         if index >= self.count:
             empty_lines = self._empty_lines(width) if self.count == 0 else []
             line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
-            return strip_of(line, width).apply_style(base).adjust_cell_length(width, base)
+            return make_strip(line, width).apply_style(base).adjust_cell_length(width, base)
         if index == self.cursor:
             base += self._cursor_style()
-        drawn = self._drawn[index] = self._draw(index, width)
-        strip = strip_of(drawn, width)
+        drawn = self._drawn_rows[index] = self._draw(index, width)
+        strip = make_strip(drawn, width)
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
 
     def _empty_lines(self, width: int) -> list[str]:
@@ -216,7 +216,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     def on_resize(self) -> None:
         self._set_virtual_size()
-        self._post_seen()
+        self._post_visible_rows()
 
     def colour(self, name: str) -> Style:
         return colour(self.app, name)
