@@ -62,7 +62,7 @@ def test_template_error_is_described_and_highlighted() -> None:
             await it.until(lambda: screen.editor.error_position == 2)
             assert "'[' is never closed" in it.text()
             await it.press("f5")
-            assert "this cannot be queued: '[' is never closed" in it.notifications()
+            assert "cannot queue the batch: '[' is never closed" in it.notifications()
             assert not Path("outputs").exists()
             await it.paste("]")
             await it.until(lambda: screen.preview is not None)
@@ -221,7 +221,7 @@ def test_yaml_editor_reports_a_deleted_config_file() -> None:
             mine.unlink()
             await it.press("y")
             await it.until(lambda: isinstance(it.app.screen, YamlEditor))
-            assert "is gone" in it.notifications()
+            assert "was deleted" in it.notifications()
 
     run(test)
 
@@ -298,7 +298,7 @@ def test_config_edited_on_disk_is_reloaded() -> None:
             assert "changed on disk" in it.notifications()
             mine.unlink()
             await it.press("escape", "2", "1")
-            await it.until(lambda: "is gone" in it.notifications())
+            await it.until(lambda: "was deleted" in it.notifications())
             assert it.app.drafts.text is not None
             assert "steps: 6" in it.app.drafts.text
 
@@ -311,7 +311,7 @@ def test_missing_or_invalid_config_is_reported() -> None:
         Path("configs").mkdir()
         Path("configs/broken.yaml").write_text("model_settings:\n  stepps: 5\n")
         async with application() as it:
-            await it.until(lambda: "is not there any more" in it.notifications())
+            await it.until(lambda: "using nano instead" in it.notifications())
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config_pane.sources)
             place = [source.name for source in screen.config_pane.sources].index("configs/broken.yaml")
@@ -435,7 +435,7 @@ def test_warnings_key_without_warnings_is_explained() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
             await it.press("w")
-            assert "there is no warning" in it.notifications()
+            assert "no warnings" in it.notifications()
 
     run(test)
 
@@ -515,7 +515,7 @@ def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
             await it.until(reached.is_set)
             assert "queueing ..." in it.text()
             freed.set()
-            await it.until(lambda: "another program holds it (database is locked)" in it.notifications())
+            await it.until(lambda: "another program has locked it (database is locked)" in it.notifications())
             assert "Nothing was changed; try again." in it.notifications()
             assert "queueing ..." not in it.text()
 

@@ -80,7 +80,7 @@ def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Q
         await it.until(lambda: "kiss" in it.text())
         replace_database(made)
         await it.press("f7")
-        assert "cannot change the queue: another program holds it" in it.notifications()
+        assert "cannot change the queue: another program has locked it" in it.notifications()
         holder.execute("ROLLBACK")
         holder.close()
         await it.press("f7")

@@ -170,7 +170,7 @@ def test_removing_a_batch_asks_first_and_leaves_its_folder(queue: Queue) -> None
         await it.until(lambda: "one" in it.text())
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
-        assert "Not made yet: 3 videos." in it.text().replace("\n", " ")
+        assert "3 videos not generated yet." in it.text().replace("\n", " ")
         await it.press("y")
         await it.until(lambda: not queue.batches())
         await it.until(lambda: "nothing is on the queue" in it.text())
@@ -212,7 +212,7 @@ def test_locked_queue_is_reported_and_unchanged(queue: Queue) -> None:
         other = sqlite3.connect(find_state_directory().directory / "queue.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await it.press("p")
-        assert "another program holds it" in it.notifications()
+        assert "another program has locked it" in it.notifications()
         other.execute("ROLLBACK")
         row = queue.batch(number)
         assert row is not None
@@ -235,7 +235,7 @@ def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
         assert "gpu1" in it.text()
         await it.until(lambda: "batch 1/1  2 left  ETA 0:05" in it.text())
         await it.press("f7")
-        await it.until(lambda: "‖ held" in it.text())
+        await it.until(lambda: "‖ on hold" in it.text())
         assert queue.held() is not None
         await it.press("f7")
         await it.until(lambda: queue.held() is None)
@@ -517,7 +517,7 @@ def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
         await it.until(lambda: screen.manifest)
         await it.press("enter", "p")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
-        await it.until(lambda: player.count == 9)
+        await it.until(lambda: player.frame_count == 9)
         assert "▀" in it.cells("#picture-0")
         await it.press("space", "home", "right", "right")
         assert player.frame == 2

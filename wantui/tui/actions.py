@@ -1,4 +1,4 @@
-"""Every action of the application, in one table: bindings, footer, palette, help and key maps come from it."""
+"""All actions of the application in one table: the source of bindings, footer, palette, help and key maps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,23 +8,24 @@ from textual.binding import Binding
 
 @dataclass(frozen=True)
 class Action:
-    """Something that a key does on a screen."""
+    """An action of a screen or of the application, and its keys."""
 
     id: str
-    """Screen and name, as in `queue.cancel`; key maps of users refer to it."""
+    """Screen and name, such as `queue.cancel`; the key maps of users contain it."""
     keys: str
-    """Keys, separated by commas; the first is shown."""
+    """Comma-separated keys; the footer shows the first."""
     action: str
-    """Textual's name of the action: `action_` precedes it in the method's name."""
+    """Textual action: the name of its method without `action_`, and arguments."""
     label: str
-    """Text for the footer."""
-    help: str
-    show: bool = True
     """Label in the footer."""
+    help: str
+    """Sentence in the help and the palette."""
+    show: bool = True
+    """True if the footer shows the action."""
     priority: bool = False
     """True if the key also works while the user types."""
     opens_field: bool = False
-    """Leads to where something is typed: done before the next key is looked at, which would go astray otherwise."""
+    """True if the action focuses a text field; it then runs before the next key is handled, which belongs to the field."""
 
 
 SCREENS = {
@@ -37,86 +38,86 @@ SCREENS = {
 """Screens in the order of their number keys."""
 
 SCREEN_KEYS = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
-"""F keys where digits are text; alt and a digit is another letter in many terminals."""
+"""Keys by screen. F keys also work in text fields, where digits are text; Alt+digit is a letter in many terminals."""
 
 APP = (
     *(
         Action(f"app.{name}", keys, f"go('{name}')", SCREENS[name], f"Go to {SCREENS[name]}.", show=False)
         for name, keys in SCREEN_KEYS.items()
     ),
-    Action("app.help", "question_mark,f1", "help", "Help", "What can be done here.", priority=False),
-    Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find any action by its name.", priority=True),
-    Action("app.gpu_hide", "f8", "gpu_hide", "GPU", "Hide the GPU panel, or show it.", show=False, priority=True),
-    Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU+", "Enlarge the GPU panel, or not.", priority=True),
+    Action("app.help", "question_mark,f1", "help", "Help", "Show the keys of this screen.", priority=False),
+    Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find an action by name.", priority=True),
+    Action("app.gpu_hide", "f8", "gpu_hide", "GPU", "Show or hide the GPU panel.", show=False, priority=True),
+    Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU+", "Enlarge or shrink the GPU panel.", priority=True),
     Action("app.pause", "f7", "pause_queue", "Pause all", "Pause or resume the whole queue.", show=False),
-    Action("app.engine", "f6", "start_engine", "Engine", "Start the engine, if none runs.", show=False),
-    Action("app.leave", "escape", "leave_field", "Leave", "Leave what is being typed in.", show=False),
-    Action("app.quit", "q,ctrl+q", "quit", "Quit", "Leave; the engine keeps running the queue."),
+    Action("app.engine", "f6", "start_engine", "Engine", "Start the engine unless one is running.", show=False),
+    Action("app.leave", "escape", "leave_field", "Leave", "Leave the text field.", show=False),
+    Action("app.quit", "q,ctrl+q", "quit", "Quit", "Quit; the engine keeps running the queue."),
 )
 
 COMPOSE = (
-    Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Put the batch on the queue.", priority=True),
-    Action("compose.template", "t", "focus_template", "Template", "Write the template.", opens_field=True),
+    Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Add the batch to the queue.", priority=True),
+    Action("compose.template", "t", "focus_template", "Template", "Edit the template.", opens_field=True),
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
-    Action("compose.list", "v", "focus_variations", "Variations", "Look through the variations.", show=False),
-    Action("compose.warnings", "w", "warnings", "Warnings", "Show every warning and error of the draft.", show=False),
-    Action("compose.yaml", "y", "edit_yaml", "YAML", "See and edit the config as text."),
-    Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config under a name.", priority=True),
-    Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Drop the changes to the config.", show=False),
-    Action("compose.history", "ctrl+r", "history", "History", "Templates of before.", priority=True),
+    Action("compose.list", "v", "focus_variations", "Variations", "Browse the variations.", show=False),
+    Action("compose.warnings", "w", "warnings", "Warnings", "Show all warnings and errors of the draft.", show=False),
+    Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),
+    Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config to a file.", priority=True),
+    Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Discard the changes to the config.", show=False),
+    Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", priority=True),
     Action(
         "compose.editor", "ctrl+e", "external_editor", "$EDITOR", "Edit the template in your editor.", priority=True
     ),
 )
 
 QUEUE = (
-    Action("queue.up", "K,shift+up", "move('up')", "Up", "Make the batch earlier.", show=False),
-    Action("queue.down", "J,shift+down", "move('down')", "Down", "Make the batch later.", show=False),
-    Action("queue.top", "T", "move('top')", "First", "Make the batch the first one."),
-    Action("queue.bottom", "B", "move('bottom')", "Last", "Make the batch the last one.", show=False),
+    Action("queue.up", "K,shift+up", "move('up')", "Up", "Move the batch up.", show=False),
+    Action("queue.down", "J,shift+down", "move('down')", "Down", "Move the batch down.", show=False),
+    Action("queue.top", "T", "move('top')", "Top", "Move the batch to the top."),
+    Action("queue.bottom", "B", "move('bottom')", "Bottom", "Move the batch to the bottom.", show=False),
     Action("queue.pause", "p", "pause_batch", "Pause", "Pause or resume the batch."),
-    Action("queue.cancel", "c", "cancel", "Cancel", "Give up the batch, or the video under the cursor."),
+    Action("queue.cancel", "c", "cancel", "Cancel", "Cancel the selected batch or video."),
     Action("queue.retry", "r", "retry", "Retry", "Queue failed and cancelled videos again."),
     Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one."),
-    Action("queue.remove", "x,delete", "remove", "Remove", "Forget the batch; its folder stays."),
+    Action("queue.remove", "x,delete", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
     Action("queue.open", "o", "open_library", "Open", "Show the batch in the library."),
-    Action("queue.all", "a", "toggle_ended", "All", "Show batches that have ended too, or not.", show=False),
+    Action("queue.all", "a", "toggle_ended", "All", "Show or hide ended batches.", show=False),
 )
 
 MONITOR = (
-    Action("monitor.preview", "v", "preview", "Preview", "Show the newest preview of the video."),
-    Action("monitor.auto", "V", "auto_preview", "Auto", "Show previews by themselves, or only when asked."),
-    Action("monitor.cancel", "c", "cancel", "Cancel", "Give up the video under the cursor."),
-    Action("monitor.log", "l", "toggle_log", "Log", "Give the log more room, or less."),
+    Action("monitor.preview", "v", "preview", "Preview", "Show the latest preview of the video."),
+    Action("monitor.auto", "V", "auto_preview", "Auto", "Turn automatic previews on or off."),
+    Action("monitor.cancel", "c", "cancel", "Cancel", "Cancel the selected video."),
+    Action("monitor.log", "l", "toggle_log", "Log", "Enlarge or shrink the log."),
 )
 
 LIBRARY = (
     Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model.", opens_field=True),
     Action("library.state", "f", "filter", "Filter", "Show all batches, those with failures, or unfinished ones."),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
-    Action("library.pixels", "P", "play_pixels", "Pixels", "Play in pixels: Kitty's protocol, or Sixel.", show=False),
-    Action("library.mark", "m", "mark", "Mark", "Mark the video, to compare another with it."),
+    Action("library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", show=False),
+    Action("library.mark", "m", "mark", "Mark", "Mark the video for comparison with another."),
     Action("library.compare", "c", "compare", "Compare", "Play the marked video and this one side by side."),
-    Action("library.recipe", "i", "recipe", "Recipe", "Show all that determines the video."),
+    Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),
-    Action("library.rerun", "R", "rerun", "Rerun", "Make the video again and compare to the bit.", show=False),
+    Action("library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", show=False),
     Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one.", show=False),
-    Action("library.missing", "n", "resume", "Missing", "Queue what is missing of the batch.", show=False),
+    Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", show=False),
     Action("library.trash", "delete,X", "trash", "Trash", "Move the batch folder to the trash."),
     Action("library.refresh", "r", "reload", "Reload", "Read the folders again.", show=False),
 )
 
 ANALYSIS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
-    Action("analysis.reverse", "S", "reverse", "Reverse", "Turn the order round.", show=False),
-    Action("analysis.filter", "slash", "search", "Filter", "Videos whose name holds a word.", opens_field=True),
-    Action("analysis.groups", "g", "groups", "Groups", "Group by variation or a bracket, with a verdict."),
+    Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", show=False),
+    Action("analysis.filter", "slash", "search", "Filter", "Filter videos by name.", opens_field=True),
+    Action("analysis.groups", "g", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
-    Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches that are analysed together."),
-    Action("analysis.export", "x", "export", "Export", "Write a CSV, and a report on the groups, beside the batch."),
-    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the columns before these.", show=False),
-    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the columns after these.", show=False),
+    Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
+    Action("analysis.export", "x", "export", "Export", "Write a CSV and a report on the groups to the batch folder."),
+    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the previous columns.", show=False),
+    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the next columns.", show=False),
 )
 
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
@@ -130,16 +131,18 @@ ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
 
 
 def all_actions() -> Iterator[Action]:
+    """Yield every action of every screen."""
     for actions in ACTIONS_BY_SCREEN.values():
         yield from actions
 
 
-def bindings(where: str) -> list[Binding]:
-    """Return Textual's bindings of the application or of one screen."""
+def bindings(group: str) -> list[Binding]:
+    """Return the Textual bindings of one key of `ACTIONS_BY_SCREEN`."""
     return [
         Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority or a.opens_field, tooltip=a.help, id=a.id)
-        for a in ACTIONS_BY_SCREEN[where]
+        for a in ACTIONS_BY_SCREEN[group]
     ]
 
 
 FIELD_OPENING_ACTIONS = frozenset(action.action for action in all_actions() if action.opens_field)
+"""Textual actions that focus a text field."""

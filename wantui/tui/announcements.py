@@ -1,4 +1,4 @@
-"""Notifications on every screen: failures, holds, finished batches, an engine of another version."""
+"""Notifications of failures, holds, ended batches and an engine of another version, on every screen."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
-    """Notify of new events.
+    """Notify of errors, another engine version and new events.
 
     Args:
         before: previous snapshot.
         new_events: events of the snapshot since the application started.
     """
-    if snapshot.error is not None and snapshot.error != before.error:  # the header has room for its beginning only
+    if snapshot.error is not None and snapshot.error != before.error:  # the header truncates it
         app.notify(snapshot.error, severity="error", title="queue", timeout=20)
     if snapshot.engine is not None and snapshot.engine != before.engine:
         _announce_version(app, snapshot.engine)
@@ -43,17 +43,17 @@ def _announce_version(app: "WantuiApp", engine: Engine) -> None:
 def _announce_event(app: "WantuiApp", event: Event) -> None:
     match event.payload:
         case events.BatchRefused(error=error):
-            app.notify(error, severity="error", title="the batch cannot be made", timeout=20)
+            app.notify(error, severity="error", title="batch failed", timeout=20)
         case events.QueueHeld(reason=reason):
-            app.notify(f"{reason}. Press F7 to resume the queue", severity="warning", title="queue held")
+            app.notify(f"{reason}. Press F7 to resume the queue", severity="warning", title="queue on hold")
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
         case events.VideoOutOfMemory(title=title, plan=plan):
-            app.notify(f"{title}: tries {plan}", severity="warning", title="out of memory")
+            app.notify(f"{title}: retrying with plan {plan}", severity="warning", title="out of memory")
 
 
 def _announce_ends(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
-    """Notify of failures, and of batches that ended: once for each batch, however many videos it has."""
+    """Notify of failed videos and ended batches, once per batch."""
     failed = [(event.batch, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)]
     for batch_id in dict.fromkeys(batch for batch, _ in failed):
         failures = [payload for batch, payload in failed if batch == batch_id]

@@ -1,6 +1,6 @@
-"""The application: state that all screens share (queue, GPUs, drafts), and how to leave.
+"""The application: state shared by all screens (queue, GPUs, drafts), starting and quitting.
 
-It is a client like any other: closing it, or losing its terminal, changes nothing for the engine.
+The application is a client like any other: closing it, or losing its terminal, does not affect the engine.
 """
 
 import gc
@@ -46,35 +46,35 @@ from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 LOCK_SECONDS = 0.3
-"""Seconds that a key may wait for a database that another program has locked."""
+"""Maximum seconds that a key press waits for a locked database."""
 FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
-"""Seconds between two polls of the queue; with --low-bandwidth."""
+"""Seconds between two polls of the queue: normally, and with --low-bandwidth."""
 EXIT_SECONDS = 2.0
-SMALLEST = (60, 20)
+"""Maximum seconds of a regular exit without a terminal; then the process is ended."""
 
 
 def _new_screen(name: str) -> Screen[Any]:
-    """Create the screen of a name; its module is imported when it is first shown."""
+    """Import and create the screen of a name when it is first shown."""
     module = importlib.import_module(f"wantui.tui.screens.{name}")
     screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
     return screen
 
 
 def _enable_garbage_collection() -> None:
-    """Enable garbage collection, without the objects that exist since the start."""
+    """Enable garbage collection, excluding the objects that exist now."""
     gc.freeze()
     gc.enable()
 
 
 class WantuiApp(WorkerErrorsMixin, App[None]):
-    """Five screens over one queue; each is a mode, created once, that retains its state and its dialogs."""
+    """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"
     CSS_PATH = ["app.tcss", *(f"screens/{name}.tcss" for name in SCREENS)]
     BINDINGS = [*bindings("app")]
     MODES = {name: partial(_new_screen, name) for name in SCREENS}
     DEFAULT_MODE = "compose"
-    COMMAND_PALETTE_BINDING = "ctrl+backslash"  # ours is in the table
+    COMMAND_PALETTE_BINDING = "ctrl+backslash"  # keeps ctrl+p free for our own action
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (20, "-low"), (32, "-high")]
 
@@ -106,7 +106,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
         first_seq = max(0, self.queue.last_seq() - RECENT_EVENTS)
         self.start_seq = self.queue.last_seq()
-        """Number of the last event before the application started."""
+        """Sequence number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
             state_dir,
             lambda snapshot: self._post_if_running(QueueChanged(snapshot)),
@@ -114,8 +114,8 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             interval,
             first_seq,
         )
-        rate = SLOW_SECONDS if self.low_bandwidth else 1.0
-        self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), rate, nvml)
+        sample_seconds = SLOW_SECONDS if self.low_bandwidth else 1.0
+        self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), sample_seconds, nvml)
         self.gpu_monitor.reads_processes = self.gpu_panel == "large"
         self.animation_level = "none"
 
@@ -130,16 +130,13 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
 
     @property
     def _background_screens(self) -> list[Screen[Any]]:
-        """Return the screens that are drawn below a dialog: none.
-
-        A dialog shows a picture of the screen below it (`BackdropMixin`), which is drawn when it is in front again.
-        """
+        """Return no screens, because a dialog shows a picture of the screen below (`BackdropMixin`)."""
         return []
 
-    # Coming and going
+    # Starting and quitting
 
     async def on_event(self, event: Event) -> None:
-        """Take no key or click once the application is being left: what they would open finds no widgets any more."""
+        """Ignore keys and clicks during the exit: the screens that they would open fail without widgets."""
         if not (self._exit and isinstance(event, InputEvent)):
             await super().on_event(event)
 
@@ -148,7 +145,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         if theme is not None and theme in self.available_themes:
             self.theme = theme
         elif theme is not None:
-            self.notify(f"no theme {theme!r}; the palette lists them", severity="warning")
+            self.notify(f"unknown theme {theme!r}; the command palette (ctrl+p) lists all themes", severity="warning")
         self.set_keymap(self.settings.keys)
         self.theme_changed_signal.subscribe(self, self._save_theme)
         for note in self.notes:
@@ -167,7 +164,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.call_after_refresh(self.push_screen, Welcome())
 
     def _exit_without_terminal(self, *_: object) -> None:
-        """Leave at once; nothing can be drawn any more, and drafts are already saved."""
+        """Exit after the terminal was lost; force the exit after `EXIT_SECONDS`."""
         timer = threading.Timer(EXIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
@@ -175,7 +172,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.exit()
 
     def _watch_terminal(self) -> None:
-        """Detect a vanished terminal that sends no signal; reading from it would otherwise spin for ever."""
+        """Exit if the terminal disappears without a signal; otherwise reading from it would loop forever."""
         poll = select.poll()
         poll.register(0, 0)  # no events requested: poll always reports a hang-up
         poll.poll()
@@ -194,12 +191,12 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.save_drafts_or_notify()
 
     def save_drafts_or_notify(self) -> None:
-        """Save the drafts; report a failure once and continue."""
+        """Save the drafts; report repeated failures once."""
         try:
             save_drafts(self.state_dir.directory, self.drafts)
         except (OSError, ValueError) as error:
             if not self._drafts_failed:
-                self.notify(f"drafts cannot be kept: {error}", severity="warning", timeout=12)
+                self.notify(f"cannot save drafts: {error}", severity="warning", timeout=12)
             self._drafts_failed = True
         else:
             self._drafts_failed = False
@@ -213,23 +210,23 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Notify with text of any origin: never markup, and no character that a terminal obeys."""
+        """Show a toast; the text may be untrusted: markup and control characters are shown literally."""
         text = escape_unprintable(message, keep_lines=True)
         super().notify(text, title=escape_unprintable(title), severity=severity, timeout=timeout, markup=False)
 
     def action_help_quit(self) -> None:
         """Notify that ctrl+c does not quit here."""
         keys = self.settings.keys.get("app.quit", "q,ctrl+q").split(",")
-        self.notify(f"{keys[-1]} leaves wantui; the engine continues with the queue", title="leave?")
+        self.notify(f"press {keys[-1]} to quit; the engine keeps running the queue", title="quit?")
 
-    # News
+    # Updates
 
     def on_queue_changed(self, message: QueueChanged) -> None:
         before, self.snapshot = self.snapshot, message.snapshot
         self._update_worker_memory()
-        fresh = [event for event in message.snapshot.events if event.seq > self.start_seq]
-        announce(self, before, message.snapshot, fresh)
-        if fresh:
+        new_events = [event for event in message.snapshot.events if event.seq > self.start_seq]
+        announce(self, before, message.snapshot, new_events)
+        if new_events:
             self._set_terminal_title()
         self.snapshot_signal.publish(message.snapshot)
 
@@ -251,23 +248,23 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
                 self.gpu_history.workers[memory.process] = memory
 
     def _set_terminal_title(self) -> None:
-        """Show the remaining work in the terminal's title, for users who look at another window."""
+        """Show the number of remaining videos in the terminal title, visible from other windows."""
         left = sum(batch.unfinished for batch in self.snapshot.batches)
-        title = f"wantui: {left} left" if left else "wantui: all made"
+        title = f"wantui: {left} left" if left else "wantui: all done"
         if self._driver is not None and not self.is_headless and title != self._terminal_title:
             self._driver.write(f"\x1b]0;{title}\x07")
             self._terminal_title = title
 
-    # What all screens can do
+    # Actions of all screens
 
     def change_queue(self, change: Callable[[Queue], None]) -> None:
-        """Call a function that changes the queue; on an error, report it and change nothing.
+        """Call a function that changes the queue, and report its error.
 
-        No context manager: one that cannot open the queue has nothing to yield, and its body cannot be skipped.
+        This is no context manager, because a context manager cannot skip its body if opening the queue fails.
         """
         try:
             if self.queue.is_replaced():
-                # Not by open_queue, which may put a database aside and look into those of other hosts: keys don't wait.
+                # open_queue could quarantine the database and read those of other hosts: too slow for a key press.
                 replacement = Queue(self.state_dir.directory, LOCK_SECONDS)
                 self.queue.close()
                 self.queue = replacement
@@ -280,12 +277,12 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.queue_watcher.poll_now()
 
     def action_go(self, name: str) -> None:
-        """Switch to a screen, unless a dialog asks something."""
+        """Switch to a screen, unless a dialog is open."""
         if len(self.screen_stack) == 1:
             self.show_screen(name)
 
     def show_screen(self, name: str) -> Screen[Any]:
-        """Activate a screen and return it."""
+        """Switch to a screen and return it."""
         self.switch_mode(name)
         return self.screen_stack[0]
 
@@ -328,18 +325,18 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.sample_signal.publish(self.gpu_history.sample)
 
     def library_roots(self) -> list[Path]:
-        """Return the folders that may hold batches: the settings' ones, and those of the queue's batches."""
-        named = [expand_user_path(text) for text in self.settings.output_dirs]
-        return list(dict.fromkeys([*named, *(batch.folder.parent for batch in self.snapshot.batches)]))
+        """Return the folders that may contain batches: those of the settings and of the queue."""
+        folders = [expand_user_path(text) for text in self.settings.output_dirs]
+        return list(dict.fromkeys([*folders, *(batch.folder.parent for batch in self.snapshot.batches)]))
 
     def action_pause_queue(self) -> None:
         def pause(queue: Queue) -> None:
             if queue.held() is None:
                 queue.hold("paused", "it was paused")
-                self.notify("the queue is paused: what runs stops at its next step")
+                self.notify("the queue is paused; running videos stop after the current step")
             else:
                 queue.resume()
-                self.notify("the queue continues")
+                self.notify("the queue is resumed")
 
         self.change_queue(pause)
 
@@ -350,14 +347,14 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 
     def start_engine(self, logs: Path | None = None) -> None:
-        """Start the engine unless one runs; waits for it, and is therefore for a thread."""
+        """Start the engine unless one is running, and wait for it; call this from a thread."""
         self.is_starting_engine = True
         try:
             engine, _ = control.ensure_engine(self.state_dir, logs)
             for warning in engine.warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
-            self.call_later(self.notify, f"no engine: {error}", severity="error", timeout=20)
+            self.call_later(self.notify, f"cannot start the engine: {error}", severity="error", timeout=20)
         finally:
             self.is_starting_engine = False
             self.queue_watcher.poll_now()
@@ -368,15 +365,15 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         open_palette(self)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
-        """Actions of the application and of the screen that is shown, then the themes."""
+        """Yield the actions of the screen and of the application, then the themes."""
         name = screen.name or ""
-        for where in (name, "app"):
-            for action in ACTIONS_BY_SCREEN.get(where, ()):
-                group = SCREENS.get(where, "wantui")
-                target = screen if where == name else self
-                yield SystemCommand(f"{group}: {action.label}", action.help, self._make_callback(action.action, target))
+        for group in (name, "app"):
+            for action in ACTIONS_BY_SCREEN.get(group, ()):
+                title = SCREENS.get(group, "wantui")
+                target = screen if group == name else self
+                yield SystemCommand(f"{title}: {action.label}", action.help, self._make_callback(action.action, target))
         for theme in self.available_themes:
-            yield SystemCommand(f"theme: {theme}", "Change the colours.", lambda theme=theme: self._use_theme(theme))
+            yield SystemCommand(f"theme: {theme}", "Use this colour theme.", lambda theme=theme: self._use_theme(theme))
 
     def _make_callback(self, action: str, target: Any) -> Callable[[], Any]:
         return lambda: self.call_later(self.run_action, action, target)

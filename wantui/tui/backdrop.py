@@ -17,7 +17,7 @@ from wantui.tui.selection import SafeSelectionMixin
 
 
 class Picture:
-    """Lines of a screen as they were, under a tint."""
+    """Tinted copy of the lines of a screen."""
 
     def __init__(self, strips: Iterable[Strip], tint: Color) -> None:
         self._lines = [list(BackgroundScreen.process_segments(strip, tint)) for strip in strips]
@@ -35,11 +35,11 @@ else:
 
 
 class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, _Base):
-    """A modal screen over a picture of the screen below.
+    """Mixin for modal screens that shows a static picture of the screen below.
 
-    Textual draws the screens below a translucent one on every update of either, the whole terminal each time: up to
-    58 kB a second under a welcome that nobody has answered. A picture is drawn once. A plain class, since Textual looks
-    up styles by the first base only.
+    Textual redraws the whole terminal on every update of a screen below a translucent one: up to 58 kB/s under an
+    open welcome dialog. The picture is drawn once. The mixin is no `Screen`, because Textual looks up styles by the
+    first base class only.
     """
 
     _picture: Picture | None = None
@@ -52,9 +52,9 @@ class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, _Base):
             self._picture_size = below[-1].size
 
     def on_resize(self, event: Resize) -> None:
-        if event.size != self._picture_size:  # the screen below is laid out again only when it is in front again
+        if event.size != self._picture_size:  # the screen below gets its new layout only when it is in front again
             self._picture = None
-            self.refresh()  # what was drawn for another size is drawn over, also by a dialog below another one
+            self.refresh()  # also overwrites the old picture if this dialog is below another one
 
     def render(self) -> RenderableType:
         return self._picture or super().render()

@@ -1,4 +1,4 @@
-"""The draft of a batch: which config, what was changed in it, and the template. No widgets."""
+"""Configs that Compose lists, and the text and changes of the draft's config; without widgets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ from wantui.tui.drafts import Drafts
 
 @dataclass(frozen=True)
 class ConfigSource:
-    """A config that can be chosen."""
+    """An available config."""
 
     name: str
-    """Name as `wantui run -c` takes it."""
+    """Name or path, as accepted by `wantui run -c`."""
     path: Path
     summary: str
-    """One line; of a file that cannot be used, why."""
+    """One-line summary, or the reason why the config is invalid."""
     is_valid: bool
 
 
 def user_config_folder() -> Path:
-    """Return the folder of a user's own configs, for use without a configs/ in the working folder."""
+    """Return the folder of the user's configs, used if the working folder has no configs/."""
     return user_config_path("wantui") / "configs"
 
 
 def find_sources() -> list[ConfigSource]:
-    """Return all configs: the working folder's, the user's, the bundled ones."""
+    """Return all configs: those of the working folder, of the user, and the bundled presets."""
     sources: dict[Path, ConfigSource] = {}
     for folder, is_preset in ((Path("configs"), False), (user_config_folder(), False), (preset_directory(), True)):
         try:
@@ -43,7 +43,7 @@ def find_sources() -> list[ConfigSource]:
         for path in paths:
             try:
                 real = path.resolve()
-            except (OSError, RuntimeError):  # a circle of links
+            except (OSError, RuntimeError):  # a symlink loop
                 real = path.absolute()
             preset = is_preset or real.parent == preset_directory().resolve()
             if real not in sources:
@@ -52,7 +52,7 @@ def find_sources() -> list[ConfigSource]:
 
 
 def summarise_config(name: str, path: Path) -> ConfigSource:
-    """Return a config in one line; an unusable one is listed with its fault, and hides no other."""
+    """Summarise a config in one line; the summary of an invalid config is its error."""
     try:
         settings = load_config(path).settings
     except UserError as error:
@@ -73,44 +73,44 @@ def modification_time(path: Path) -> float | None:
 
 @dataclass(frozen=True)
 class DraftText:
-    """YAML of a draft's config as it was read, without what was changed in the form."""
+    """YAML of a draft's config as read, without the changes in the form."""
 
     text: str
     source: Path | str
     path: Path | None = None
-    """File that it was read from; None where it was edited as text."""
+    """File of the text; None if it was edited as text."""
     changed: float | None = None
-    """Modification time of the file when it was read."""
+    """Modification time of the file when read, in seconds."""
     error: ConfigError | None = None
-    """Why the file cannot be read; the text is then empty."""
+    """Error of a file that cannot be read; the text is then empty."""
 
     def config(self, changes: Mapping[str, str]) -> Config:
-        """Return the config with some settings changed; no file is read.
+        """Parse the config with changes; reads no file.
 
         Raises:
-            ConfigError: all that is wrong with it.
+            ConfigError: lists all errors of the config.
         """
         if self.error is not None:
             raise self.error
         return parse_config(self.text, self.source, [f"{key}={value}" for key, value in changes.items()])
 
     def config_without_changes(self) -> Config | None:
-        """Return the config without any change; None where it can only be used with changes."""
+        """Parse the config without changes; return None if it is invalid without them."""
         try:
             return self.config({})
         except ConfigError:
             return None
 
     def reload(self) -> "DraftText | None":
-        """Return this text if its file is unchanged, the new content if it changed, or None if the file is deleted."""
+        """Return this object if its file is unchanged, the new text if it changed, or None if it was deleted."""
         if self.path is None or (now := modification_time(self.path)) == self.changed:
             return self
         return None if now is None else read_file(self.path)
 
 
 def read_file(path: Path) -> DraftText:
-    """Read a config's file; one that cannot be read is a text with an error."""
-    changed = modification_time(path)  # before it is read: what changes it meanwhile is then seen
+    """Read a config file; if this fails, the result contains the error."""
+    changed = modification_time(path)  # before reading: a change during the read is then detected later
     try:
         return DraftText(read_text(path), path, path, changed)
     except ConfigError as error:
@@ -121,7 +121,7 @@ def read_draft(drafts: Drafts) -> DraftText:
     """Read the config of a draft.
 
     Raises:
-        ConfigError: there is no config of that name.
+        ConfigError: no config has that name.
     """
     if drafts.text is not None:
         return DraftText(drafts.text, drafts.config)
@@ -129,11 +129,11 @@ def read_draft(drafts: Drafts) -> DraftText:
 
 
 def effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
-    """Return the changes that make a difference: a setting that was set back to the config's own value is none.
+    """Return the changes whose value differs from that of the file.
 
     Args:
-        config: with the changes.
-        file_config: without them; None where it can only be used with its changes.
+        config: config with the changes.
+        file_config: config without them; None if it is invalid without them (then all changes are returned).
     """
     if file_config is None:
         return changes
@@ -141,29 +141,28 @@ def effective_changes(changes: dict[str, str], config: Config, file_config: Conf
 
 
 def format_setting_errors(error: ConfigError, key: str) -> str:
-    """Return the errors that a form shows next to the setting `key`."""
+    """Return the errors of the setting `key`, or all errors if none concerns it."""
     messages = [problem.message for problem in error.problems if problem.key == key]
     return "; ".join(messages or [str(problem) for problem in error.problems])
 
 
 def save_config(path: Path, text: str) -> None:
-    """Write a config under a name.
+    """Write a config file.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     from wantui.atomic_files import write_text
 
     try:
         write_text(path, text)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def resolve_save_path(name: str) -> Path:
-    """Return where a config is saved: a path as it is, a bare name in configs/ or among the user's own."""
-    written = name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
-    path = expand_user_path(written)
+    """Return the path for saving a config: a path is kept, a bare name is put in configs/ or the user's folder."""
+    path = expand_user_path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if path.is_absolute() or len(path.parts) > 1:
         return path
     return (Path("configs") if Path("configs").is_dir() else user_config_folder()) / path

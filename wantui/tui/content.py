@@ -1,4 +1,4 @@
-"""The one way to show text of any origin in a title, label or list of Textual's."""
+"""Conversion of untrusted text for Textual's titles, labels and lists."""
 
 from textual.content import Content
 
@@ -6,8 +6,9 @@ from wantui.formatting import escape_unprintable
 
 
 def to_content(text: str, keep_lines: bool = False) -> Content:
-    """Return text as content without markup, in which there is nothing that a terminal obeys.
+    """Convert text to content without markup and control characters.
 
-    A plain `str` is markup to Textual: `[/x]` in a name would end the application, `[@click=app.quit]` be a link.
+    Textual interprets a `str` as markup: `[/x]` in a name would crash the application, and `[@click=app.quit]` would
+    become a link.
     """
     return Content(escape_unprintable(text, keep_lines))

@@ -1,4 +1,4 @@
-"""Dismissal of a dialog, once."""
+"""Mixin for dialogs that ignores a second answer."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,20 @@ else:
 
 
 class DismissOnceMixin(_Base):
-    """A dialog that takes the first answer only; a plain class.
+    """Mixin for dialogs that accepts only the first answer.
 
-    Keys that come quickly can answer twice before the dialog is gone: enter on a button and then n, say. Textual fails
-    over the second answer, or takes the screen below off.
+    Quick key presses can answer twice before the dialog closes, such as enter on a button and then n. Textual would
+    raise an error for the second answer, or close the screen below.
     """
 
     _is_dismissed = False
 
     def dismiss(self, result: Any = None) -> AwaitComplete:
-        """Leave the dialog with an answer, and those that were opened over it; a second answer changes nothing."""
+        """Close the dialog, and dialogs above it, with a result; ignore further calls."""
         if self._is_dismissed:
             return AwaitComplete()
         self._is_dismissed = True
         if self.app.screen is not self and self in self.app.screen_stack:
-            self.pop_until_active()  # else Textual would take the one in front away, in the place of this one
-        leaving: AwaitComplete = super().dismiss(result)
-        return leaving
+            self.pop_until_active()  # Textual would close the front dialog instead of this one
+        dismissal: AwaitComplete = super().dismiss(result)
+        return dismissal

@@ -1,4 +1,4 @@
-"""Unsent input of the user, and earlier templates: stored in the state directory, on every change."""
+"""Draft of the next batch, earlier templates and theme, stored in the state directory on every change."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,37 +11,39 @@ from wantui.json_files import UnreadableFileError, read_json
 
 DRAFTS_FILE = "tui.json"
 DRAFTS_FORMAT = 2
-"""Format of tui.json: in the first one, which had no number, changes were YAML."""
+"""Format of tui.json; format 1 had no `format` key and stored changes as YAML values."""
 MAX_HISTORY = 200
+"""Maximum number of stored templates."""
 MAX_HISTORY_TEMPLATE = 100_000
+"""Maximum characters of a stored template."""
 
 
 class Drafts(BaseModel):
-    """The complete content of tui.json."""
+    """Content of tui.json."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     format: int = DRAFTS_FORMAT
     welcomed: bool = False
     config: str = "nano"
-    """Name of a preset, or path of a file."""
+    """Preset name or file path."""
     text: str | None = None
-    """YAML that takes the place of the config's, where it was edited as text."""
+    """Edited YAML, which replaces that of `config`; None if it was not edited."""
     changes: dict[str, str] = {}
-    """Settings that were changed in the form: section.key to its value as text."""
+    """Settings changed in the form: value as text by `section.key`."""
     template: str = ""
     history: list[str] = []
-    """Templates that were queued, the latest first."""
+    """Queued templates, latest first."""
     theme: str | None = None
 
     def add_to_history(self, template: str) -> None:
-        """Put a template first in the history."""
+        """Add a template to the front of the history."""
         if len(template) <= MAX_HISTORY_TEMPLATE:
             self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY]
 
 
 def load_drafts(directory: Path) -> Drafts:
-    """Read the stored drafts; an unreadable file is quarantined, so that nothing is lost."""
+    """Read the stored drafts; an unreadable file is renamed to tui.damaged.json and replaced by defaults."""
     path = directory / DRAFTS_FILE
     try:
         values = read_json(path)
@@ -51,16 +53,16 @@ def load_drafts(directory: Path) -> Drafts:
     except FileNotFoundError:
         return Drafts()
     except (OSError, UnreadableFileError, ValueError, AttributeError, RecursionError):
-        with suppress(OSError):  # a folder that cannot be written is said when drafts are saved
+        with suppress(OSError):  # saving the drafts reports an unwritable folder
             path.replace(path.with_suffix(".damaged.json"))
         return Drafts()
 
 
 def save_drafts(directory: Path, drafts: Drafts) -> None:
-    """Write all of it, or leave what was there.
+    """Write the drafts atomically.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with atomic_write(directory / DRAFTS_FILE) as partial:
         partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")

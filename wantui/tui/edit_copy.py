@@ -1,4 +1,4 @@
-"""Compose a new batch from the template and settings of one that was queued before."""
+"""Copy the template and config of a batch to Compose, as the draft of a new batch."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from wantui.tui.screens.dialogs import Confirm
 
 
 def edit_copy(screen: BaseScreen, folder: Path) -> None:
-    """Copy template and settings of a batch folder into Compose; asks before it replaces a draft."""
+    """Copy the template and config of a batch folder to Compose; ask before replacing a draft."""
     batch = BatchFolder(folder)
     app = screen.wantui_app
     try:
@@ -20,8 +20,8 @@ def edit_copy(screen: BaseScreen, folder: Path) -> None:
         return
     drafts = app.drafts
 
-    def take(sure: bool | None = True) -> None:
-        if not sure:
+    def replace_draft(confirmed: bool | None = True) -> None:
+        if not confirmed:
             return
         if drafts.template and drafts.template != template:
             drafts.add_to_history(drafts.template)
@@ -31,10 +31,9 @@ def edit_copy(screen: BaseScreen, folder: Path) -> None:
 
     is_same = (drafts.text, drafts.template, drafts.changes) == (text, template, {})
     if is_same or not (drafts.template.strip() or drafts.changes or drafts.text is not None):
-        take()
+        replace_draft()
         return
     kept = " The template stays in the history (ctrl+r)." if drafts.template.strip() else ""
     lost = " Changed settings are lost." if drafts.changes or drafts.text is not None else ""
-    screen.app.push_screen(
-        Confirm(f"Replace what is in Compose by a copy of {folder.name}?{kept}{lost}", "Replace"), take
-    )
+    question = f"Replace the draft in Compose with a copy of {folder.name}?{kept}{lost}"
+    screen.app.push_screen(Confirm(question, "Replace"), replace_draft)

@@ -1,8 +1,8 @@
-"""Pixel graphics for terminals that support them: the Kitty graphics protocol and Sixel.
+"""Pixel graphics in terminals: the Kitty graphics protocol and Sixel.
 
-A terminal is known by its environment; asking it would take an answer that may never come. Inside tmux or screen
-nothing is assumed, because they pass pictures on only when configured to. (textual-image would do much of this, but
-asks the terminal while it is imported, draws no motion, and needs a later Python than we do.)
+Terminals are recognised by their environment variables, because a query may never be answered. Inside tmux and screen,
+graphics are off, because both forward graphics only if configured. (textual-image queries the terminal on import, does
+not play video, and needs a newer Python.)
 """
 
 import base64
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 
 Protocol = Literal["kitty", "sixel"]
 KITTY_PROGRAMS = {"WezTerm", "ghostty"}
+"""Values of TERM_PROGRAM with the Kitty protocol."""
 SIXEL_TERMS = {"foot", "foot-extra", "mlterm", "yaft-256color", "xterm-sixel", "contour"}
+"""Values of TERM with Sixel."""
 KITTY_CHUNK = 4096
-"""Characters of base64 in one command, as the protocol allows."""
+"""Maximum base64 characters in one Kitty command."""
 DEFAULT_CELL = (8, 16)
-"""Width and height of a character in pixels, if the terminal does not report them."""
+"""Assumed width and height of a terminal cell in pixels."""
 
 
 def detect_protocol(environ: Mapping[str, str]) -> Protocol | None:
-    """Return the graphics protocol of a terminal, as far as its environment shows."""
+    """Return the graphics protocol of a terminal according to its environment, or None."""
     if "TMUX" in environ or environ.get("TERM", "").startswith(("screen", "tmux")):
         return None
     if "KITTY_WINDOW_ID" in environ or environ.get("TERM") in ("xterm-kitty", "xterm-ghostty"):
@@ -44,7 +46,7 @@ def detect_protocol(environ: Mapping[str, str]) -> Protocol | None:
 
 
 def encode_kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
-    """Return a picture [height, width, rgb] as Kitty's commands, scaled by the terminal to a number of cells."""
+    """Encode a picture [height, width, rgb] as Kitty commands; the terminal scales it to `columns` by `rows` cells."""
     from PIL import Image
 
     file = BytesIO()
@@ -53,14 +55,14 @@ def encode_kitty(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes
     parts = [data[start : start + KITTY_CHUNK] for start in range(0, len(data), KITTY_CHUNK)]
     commands = []
     for number, part in enumerate(parts):
-        # The same image and placement each time: a new frame takes the place of the one before.
+        # The constant image and placement ids (i, p) let each frame replace the previous one.
         first = f"a=T,f=100,i=1,p=1,q=2,C=1,c={columns},r={rows}," if number == 0 else ""
         commands.append(f"\x1b_G{first}m={int(number + 1 < len(parts))};".encode() + part + b"\x1b\\")
     return b"".join(commands)
 
 
 def encode_sixel(picture: "NDArray[np.uint8]") -> bytes:
-    """Return a picture [height, width, rgb] as Sixel: up to 256 colours, in bands of six rows."""
+    """Encode a picture [height, width, rgb] as Sixel with up to 256 colours."""
     import numpy as np
     from PIL import Image
 
@@ -82,7 +84,7 @@ def encode_sixel(picture: "NDArray[np.uint8]") -> bytes:
 
 
 def _encode_runs(bits: Sequence[int]) -> str:
-    """Encode a row of six-pixel columns; runs of more than three are counted."""
+    """Encode six-pixel columns with run-length encoding of runs longer than three."""
     text, start = [], 0
     for index in range(1, len(bits) + 1):
         if index == len(bits) or bits[index] != bits[start]:
@@ -95,7 +97,7 @@ def _encode_runs(bits: Sequence[int]) -> str:
 def fit_to_cells(
     size: tuple[int, int], columns: int, rows: int, cell: tuple[int, int] = DEFAULT_CELL
 ) -> tuple[int, int]:
-    """Return the columns and rows of a picture of (width, height) pixels in a window, in its own proportions."""
+    """Return the largest size in cells of a picture of `size` (width, height) pixels that keeps its aspect ratio."""
     scale = min(columns * cell[0] / size[0], rows * cell[1] / size[1])
     return max(1, round(size[0] * scale / cell[0])), max(1, round(size[1] * scale / cell[1]))
 
@@ -109,48 +111,53 @@ def play_frames(
     should_stop: Callable[[float], bool],
     window: tuple[int, int],
 ) -> None:
-    """Loop frames on a terminal that is ours, until `should_stop` (given seconds to wait) returns true."""
+    """Play frames in a loop on a terminal.
+
+    Args:
+        should_stop: waits the given seconds, and returns true to stop.
+        window: columns and rows of the terminal.
+    """
     import numpy as np
     from PIL import Image
 
     size = (frames[0].shape[1], frames[0].shape[0])
     columns, rows = fit_to_cells(size, window[0], window[1] - 1)
     write(b"\x1b[2J\x1b[H")
-    shown: dict[int, bytes] = {}
+    encoded: dict[int, bytes] = {}
     while True:
         for number, frame in enumerate(frames):
             start = time.monotonic()
-            if number not in shown:
+            if number not in encoded:
                 if protocol == "kitty":
-                    shown[number] = encode_kitty(frame, columns, rows)
+                    encoded[number] = encode_kitty(frame, columns, rows)
                 else:
                     scaled = Image.fromarray(frame).resize((columns * DEFAULT_CELL[0], rows * DEFAULT_CELL[1]))
-                    shown[number] = encode_sixel(np.asarray(scaled))
-            line = f"{number + 1}/{len(frames)}  {escape_unprintable(title)}  any key ends"[: window[0]]
-            write(b"\x1b[H" + shown[number] + f"\x1b[{window[1]};1H{line}".encode())
+                    encoded[number] = encode_sixel(np.asarray(scaled))
+            line = f"{number + 1}/{len(frames)}  {escape_unprintable(title)}  press any key to stop"[: window[0]]
+            write(b"\x1b[H" + encoded[number] + f"\x1b[{window[1]};1H{line}".encode())
             if should_stop(max(0.0, 1 / fps - (time.monotonic() - start))):
                 write(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")
                 return
 
 
 def require_protocol() -> Protocol:
-    """Return how this process's terminal shows pictures.
+    """Return the graphics protocol of this process's terminal.
 
     Raises:
-        UserError: it is not known to show any.
+        UserError: the terminal is not known to support graphics.
     """
     protocol = detect_protocol(os.environ)
     if protocol is None:
         raise UserError(
-            "cannot play in pixels: this terminal is not known to show pictures (Kitty, WezTerm, Ghostty, Konsole, "
-            "foot, mlterm do; tmux does not pass them on). Play in half blocks: p"
+            "cannot play in pixels: this terminal is not known to support graphics. Use Kitty, WezTerm, Ghostty, "
+            "Konsole, foot or mlterm without tmux, or press p to play in half blocks."
         )
     return protocol
 
 
 def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: str, protocol: Protocol) -> None:
-    """Play on this process's terminal, which must be lent by whoever draws on it."""
-    out, before = sys.__stdout__, termios.tcgetattr(0)
+    """Play frames on this process's terminal until a key is pressed; call this inside `lend_terminal`."""
+    out, saved_modes = sys.__stdout__, termios.tcgetattr(0)
     assert out is not None
 
     def write(data: bytes) -> None:
@@ -166,10 +173,10 @@ def play_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: s
     window = os.get_terminal_size(out.fileno())
     try:
         tty.setcbreak(0)
-        quiet = termios.tcgetattr(0)
-        quiet[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
-        termios.tcsetattr(0, termios.TCSADRAIN, quiet)
-        size = window.columns or 80, window.lines or 24  # some terminals do not say
+        modes = termios.tcgetattr(0)
+        modes[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
+        termios.tcsetattr(0, termios.TCSADRAIN, modes)
+        size = window.columns or 80, window.lines or 24  # some terminals report 0
         play_frames(frames, fps, protocol, title, write, wait_for_key, size)
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        termios.tcsetattr(0, termios.TCSADRAIN, saved_modes)

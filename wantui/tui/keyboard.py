@@ -1,4 +1,4 @@
-"""Reading keys from terminals that send bytes which are no UTF-8, such as a paste from a Latin-1 program."""
+"""Keyboard input with invalid UTF-8, such as a paste from a Latin-1 program."""
 
 import codecs
 import sys
@@ -15,7 +15,7 @@ def _lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
 
 
 def replace_invalid_utf8(driver: type[Driver]) -> None:
-    """Let a driver of Textual's read any bytes: one that is no UTF-8 would end the application with a traceback."""
+    """Patch a Textual driver to replace invalid UTF-8, which would otherwise crash the application."""
     for kind in driver.__mro__:
         module: Any = sys.modules[kind.__module__]
         if hasattr(module, "getincrementaldecoder"):

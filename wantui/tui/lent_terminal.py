@@ -1,4 +1,4 @@
-"""The one way to leave the terminal to another program and to take it back."""
+"""Lend the terminal to another program, such as an editor, and take it back."""
 
 import signal
 import termios
@@ -13,16 +13,16 @@ from wantui.errors import UserError
 
 
 class TerminalNotLentError(UserError):
-    """Raised if the application has no terminal of its own, as in a browser."""
+    """Raised if the application has no terminal to lend (in a browser), or was asked to exit."""
 
 
 class _ExitRequested(BaseException):
-    """Raised inside the block by SIGTERM or SIGHUP, which a block that waits for a key or a program would not see."""
+    """Raised by SIGTERM or SIGHUP inside the block, to interrupt its waiting for a key or a program."""
 
 
 @contextmanager
 def _preserve_terminal_modes() -> Iterator[None]:
-    """Restore echo, line mode and the like after another program, which may have been killed before it did so."""
+    """Restore the terminal modes (echo, line mode, ...), which a killed program leaves changed."""
     try:
         modes = termios.tcgetattr(0)
     except termios.error:  # no terminal, as in tests
@@ -34,45 +34,45 @@ def _preserve_terminal_modes() -> Iterator[None]:
 
 
 EXIT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask the application to exit."""
 
 
 @contextmanager
 def lend_terminal(app: App[Any]) -> Iterator[None]:
-    """Lend the terminal to the block, and take it back however the block ends.
+    """Lend the terminal to the block, and always take it back.
 
-    `App.suspend` takes the terminal back only if nothing is raised inside it: an exception would leave the screen of
-    the other program, without a reader of keys. The exception is therefore kept until the terminal is ours again.
-    Ctrl-C and Ctrl-\\ are for the other program. A signal to leave ends the block first, so that the terminal is given
-    back in the state that it had before the application.
+    `App.suspend` does not restore the terminal after an exception. The exception is therefore stored, and raised once
+    the terminal is restored. Ctrl-C and Ctrl-\\ reach the other program only. SIGTERM and SIGHUP end the block first,
+    so that the application can restore the terminal before it exits.
 
     Raises:
-        TerminalNotLentError: the application has no terminal to lend, or was told to leave.
+        TerminalNotLentError: the application has no terminal to lend, or was asked to exit.
     """
     failure: BaseException | None = None
-    told: list[int] = []
+    received: list[int] = []
 
-    def leave(number: int, _: FrameType | None) -> None:
-        if not told:  # a second one must not interrupt taking the terminal back
-            told.append(number)
+    def request_exit(number: int, _: FrameType | None) -> None:
+        if not received:  # a second signal must not interrupt restoring the terminal
+            received.append(number)
             raise _ExitRequested
 
-    before = {number: signal.signal(number, leave) for number in EXIT_SIGNALS}
+    handlers = {number: signal.signal(number, request_exit) for number in EXIT_SIGNALS}
     for number in (signal.SIGINT, signal.SIGQUIT):
-        before[number] = signal.signal(number, lambda *_: None)
+        handlers[number] = signal.signal(number, lambda *_: None)
     try:
         with app.suspend(), _preserve_terminal_modes():
             try:
                 yield
             except _ExitRequested:
-                failure = TerminalNotLentError("the other program was ended: wantui was told to leave")
+                failure = TerminalNotLentError("the other program was interrupted: wantui was asked to exit")
             except BaseException as error:
                 failure = error
     except SuspendNotSupported:
-        raise TerminalNotLentError("cannot leave the terminal to another program: no terminal is attached") from None
+        raise TerminalNotLentError("cannot lend the terminal to another program: no terminal is attached") from None
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-    if told and callable(handler := before[signal.Signals(told[0])]):
-        handler(told[0], None)
+    if received and callable(handler := handlers[signal.Signals(received[0])]):
+        handler(received[0], None)
     if failure is not None:
         raise failure

@@ -1,4 +1,4 @@
-"""Data of the Library screen: which batches it lists, and the batch that it shows."""
+"""Data of the Library screen: the list of batches, and the selected batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
 
 STATE_FILTERS = ("all", "failures", "unfinished")
-"""Names of the filters, in the order in which the key goes through them."""
+"""Names of the filters, in the order in which the key cycles through them."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class BatchLoaded(Message):
 
 
 def read_batch(folder: Path, video: int | None) -> BatchLoaded:
-    """Read the manifest of a batch; an unreadable one becomes the error of the message."""
+    """Read the manifest of a batch; an unreadable manifest yields a message with the error."""
     try:
         return BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video)
     except UserError as error:
@@ -54,7 +54,7 @@ def filter_batches(batches: Sequence[BatchSummary], words: str, state_filter: st
 
 
 def explain_empty_list(count: int, words: str, state_filter: str) -> str:
-    """Return the text shown in place of an empty list, where `count` batches exist."""
+    """Return the text shown instead of an empty list; `count` batches exist in total."""
     if not count:
         return "no batches yet; press 1 to compose one"
     total = format_count(count, "batch", "batches")

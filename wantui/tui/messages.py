@@ -1,4 +1,4 @@
-"""Messages of the application: what its threads publish, and what one screen asks of another."""
+"""Messages of the application: updates from its threads, and requests between screens."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,35 +11,37 @@ from wantui.tui.queue_watcher import QueueSnapshot, VideoPages
 
 @dataclass
 class QueueChanged(Message):
-    """The queue differs from the snapshot before."""
+    """The queue changed."""
 
     snapshot: QueueSnapshot
 
 
 @dataclass
 class GpuSampled(Message):
-    """The GPUs and the machine were read."""
+    """The GPUs and the machine were sampled."""
 
     sample: GpuSample
 
 
 @dataclass
 class PagesChanged(Message):
-    """Videos that a screen watches were read."""
+    """Watched videos were read."""
 
     pages: VideoPages
 
 
 @dataclass
 class ShowBatch(Message):
-    """Show a batch in the library, with the cursor on one of its videos (its index in the manifest) if one is given."""
+    """Show a batch in the library."""
 
     folder: Path
     video: int | None
+    """Index in the manifest of the video to select, or None."""
 
 
 @dataclass
 class DraftReady(Message):
-    """Show the changed draft in Compose; with `and_queue`, queue it as the demo at once."""
+    """Show the stored draft in Compose."""
 
     and_queue: bool = False
+    """True to queue the draft at once as the demo."""

@@ -1,4 +1,4 @@
-"""The command palette: all actions of the application and of the screen in front, found by their names."""
+"""Command palette: a search for actions of the current screen and of the application."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class PaletteInput(LineInputMixin, CommandInput):
 
 
 class Palette(BackdropMixin, CommandPalette):
-    """Textual's palette with an input and an indicator that keep still while nothing happens."""
+    """Textual's palette without animations, which would send data while idle."""
 
     def __init__(self) -> None:
         super().__init__(providers=[SystemCommandsProvider], placeholder=PLACEHOLDER)
@@ -35,10 +35,10 @@ class Palette(BackdropMixin, CommandPalette):
                 yield LoadingIndicator()
 
     def on_mount(self) -> None:
-        self.query_one(LoadingIndicator).auto_refresh = None  # sixteen frames a second, also while it is not shown
+        self.query_one(LoadingIndicator).auto_refresh = None  # 16 frames/s, even while hidden
 
 
 def open_palette(app: App[Any]) -> None:
-    """Open it, unless it is open."""
+    """Open the command palette unless it is open."""
     if not CommandPalette.is_open(app):
         app.push_screen(Palette())

@@ -8,20 +8,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_PIXELS = 64_000_000
-"""Pixels of the largest picture that is read: a file in a shared folder may claim to be any size."""
+"""Maximum pixels of a picture; larger files, possible in a shared folder, are not read."""
 
 
 def read_picture(path: Path, within: tuple[int, int] | None = None) -> "NDArray[np.uint8] | None":
-    """Read a picture as uint8 [height, width, rgb]; None where it is missing, damaged or too large.
+    """Read a picture as uint8 [height, width, rgb]; return None if it is missing, damaged or too large.
 
     Args:
-        within: width and height in pixels to which it is scaled down.
+        within: maximum width and height in pixels; a larger picture is scaled down.
     """
     import numpy as np
     from PIL import Image
 
     try:
-        if not path.is_file():  # opening a pipe would never return
+        if not path.is_file():  # opening a named pipe would block forever
             return None
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -29,5 +29,5 @@ def read_picture(path: Path, within: tuple[int, int] | None = None) -> "NDArray[
             if within is not None:
                 image.thumbnail(within)
             return np.asarray(image.convert("RGB"))
-    except Exception:  # whatever a decoder raises over damaged bytes: SyntaxError, struct.error, MemoryError, ...
+    except Exception:  # decoders of damaged files can raise anything: SyntaxError, struct.error, MemoryError, ...
         return None

@@ -1,4 +1,4 @@
-"""Curves in braille with bounds that do not jump, and pictures in half blocks."""
+"""Curves in braille, sparklines, bars, and pictures in half blocks."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 
 def braille(values: Sequence[float | None], width: int, height: int, low: float, high: float) -> list[str]:
-    """Draw a curve in `height` lines of `width` characters; None, NaN and infinity leave gaps.
+    """Draw a curve between `low` and `high` in `height` lines of `width` characters; None, NaN and infinity leave gaps.
 
-    Two dots across and four down for each character. The last values are shown where there are more than fit.
+    A character has two by four dots. If there are more than `2 * width` values, only the last ones are drawn.
     """
     cells = [[0] * width for _ in range(height)]
     shown = list(values)[-2 * width :]
@@ -30,7 +30,7 @@ def braille(values: Sequence[float | None], width: int, height: int, low: float,
             continue
         share = min(1.0, max(0.0, (value - low) / span))
         y = round((1 - share) * (4 * height - 1))
-        # A line down or up to the value before, so that steep parts hold together.
+        # A vertical line to the previous value connects steep parts.
         rows = range(min(y, before), max(y, before) + 1) if before is not None else (y,)
         for row in rows:
             cells[row // 4][x // 2] |= _DOTS[row % 4][x % 2]
@@ -39,7 +39,7 @@ def braille(values: Sequence[float | None], width: int, height: int, low: float,
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """Draw one line of bars from the least to the greatest value; gaps stay empty."""
+    """Draw values as one line of bars, scaled from minimum to maximum; None, NaN and infinity leave gaps."""
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite or width < 1:
         return " " * max(width, 0)
@@ -54,16 +54,15 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """Draw a bar that is full at 1, in eighths of a character."""
+    """Draw a horizontal bar of `width` characters; a share of 1 fills it."""
     share = min(1.0, max(0.0, share if math.isfinite(share) else 0.0))
     eighths = round(share * width * 8)
-    whole, rest = divmod(eighths, 8)
-    return ("█" * whole + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width, "─")
+    full_cells, remainder = divmod(eighths, 8)
+    return ("█" * full_cells + ("▏▎▍▌▋▊▉"[remainder - 1] if remainder else "")).ljust(width, "─")
 
 
 def half_blocks(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
-    """Draw a picture [rows, columns, rgb] in at most `height` lines of `width` characters; two pixels in each
-    character."""
+    """Draw a picture [rows, columns, rgb] in at most `height` lines of `width` characters, two pixels per character."""
     import numpy as np
 
     rows, columns = picture.shape[:2]
@@ -84,7 +83,7 @@ def half_blocks(picture: "NDArray[np.uint8]", width: int, height: int) -> list[T
 
 
 def centred(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
-    """Return a picture as large as fits into `height` lines of `width` characters, in their middle."""
+    """Draw a picture as large as possible in the centre of `height` lines of `width` characters."""
     lines = half_blocks(picture, max(1, width), max(1, height))
     left = " " * ((width - lines[0].cell_len) // 2)
     above = (height - len(lines)) // 2

@@ -1,4 +1,4 @@
-"""Watcher of the queue for the screens: reads it on a separate thread, publishes immutable values."""
+"""Thread that reads the queue for the screens and publishes immutable values."""
 
 import threading
 import time
@@ -14,16 +14,16 @@ from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, Wor
 from wantui.queue.state_dir import StateDirectory, describe_recording_fault
 
 ENGINE_SECONDS = 1.0
-"""Seconds between two looks for the engine."""
+"""Seconds between two checks for the engine."""
 PAGE_SIZE = 200
-"""Videos of a batch that are read at a time."""
+"""Number of videos per page; pages are read as a whole."""
 BATCH_END_EVENTS = (*ENDING_EVENTS, BatchRefused)
-"""Events after which a batch may have ended."""
+"""Event types after which a batch may have ended."""
 
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """The queue at one moment, and the events since the previous snapshot."""
+    """State of the queue, and the events since the previous snapshot."""
 
     batches: tuple[BatchRow, ...] = ()
     running: tuple[VideoRow, ...] = ()
@@ -31,18 +31,17 @@ class QueueSnapshot:
     engine: Engine | None = None
     etas: QueueEtas = NO_ETAS
     progress: Mapping[int, VideoProgress] = field(default_factory=dict)
-    """Progress of the running videos, by video."""
+    """Progress by id of the running video."""
     events: tuple[Event, ...] = ()
     error: str | None = None
-    """Sentence on a queue that cannot be read (the rest is then as it was) or written; None if both work."""
-
+    """Reason why the queue cannot be read (the other fields are then outdated) or written."""
     workers: tuple[WorkerRow, ...] = ()
-    """Processes of the engine that make videos, or will once they have started."""
+    """Workers of the engine, including those that are starting."""
 
 
 @dataclass(frozen=True)
 class VideoPages:
-    """Videos of one batch, by the number of their page."""
+    """Videos of one batch, by page number."""
 
     batch: int
     pages: Mapping[int, VideoPage]
@@ -50,21 +49,22 @@ class VideoPages:
 
 @dataclass(frozen=True)
 class WatchRequest:
-    """Videos that a screen wants to be read."""
+    """Pages of one batch that a screen watches; `batch` None watches none."""
 
     batch: int | None
     pages: frozenset[int]
     generation: int
-    """Number of requests by the screen: a screen that left a batch and returned has dropped its data."""
+    """Number of the request. Each request is answered, because a screen drops its pages when it changes the batch."""
 
 
 class QueueWatcher(threading.Thread):
-    """Reads the queue for the screens, which never ask the database while they draw.
+    """Thread that reads the queue, so that screens never wait for the database.
 
     Args:
-        publish: called with `QueueSnapshot` whenever something changed, but not more often than `interval`.
-        publish_pages: called with the videos that are watched, when they were read first and when they changed.
-        after: events up to this number are known already.
+        publish: called with a snapshot after each change, at most once per `interval`.
+        publish_pages: called with the watched videos after each request and each change.
+        interval: seconds between two polls.
+        last_seq: sequence number of the last event to skip.
     """
 
     def __init__(
@@ -73,27 +73,27 @@ class QueueWatcher(threading.Thread):
         publish: Callable[[QueueSnapshot], None],
         publish_pages: Callable[[VideoPages], None],
         interval: float,
-        after: int,
+        last_seq: int,
     ) -> None:
         super().__init__(name="queue watcher", daemon=True)
         self.state_dir, self.publish, self.publish_pages = state_dir, publish, publish_pages
-        self.interval, self.after = interval, after
+        self.interval, self.last_seq = interval, last_seq
         self._stop_requested, self._poll_requested = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
         self._request = WatchRequest(None, frozenset(), 0)
         self._published: tuple[int, VideoPages] | None = None
-        """Pages that the screen got last, and the generation of what was watched then."""
+        """Generation of the last answered request, and the pages published last."""
 
     def stop(self) -> None:
         self._stop_requested.set()
         self._poll_requested.set()
 
     def poll_now(self) -> None:
-        """Look at once: a user has just changed something."""
+        """Poll immediately, because the user changed the queue."""
         self._poll_requested.set()
 
     def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
-        """Read these pages of a batch's videos from now on, and no others; with None, read no videos."""
+        """Watch these pages of a batch instead of the previous ones; None watches no batch."""
         before, numbers = self._request, frozenset(pages)
         if (batch, numbers) != (before.batch, before.pages):
             self._request = WatchRequest(batch, numbers, before.generation + 1)
@@ -121,7 +121,7 @@ class QueueWatcher(threading.Thread):
                     snapshot = replace(self._read_snapshot(model, engine), error=write_error)
                     self.publish(snapshot)
                 self._read_pages(model.queue, changed)
-            except Exception as error:  # whatever it is, the screens must not stand still without a word
+            except Exception as error:  # any error must reach the screens, which would silently freeze otherwise
                 message = f"cannot read the queue: {error}"
                 if snapshot.error != message:
                     snapshot = replace(snapshot, events=(), error=message)
@@ -137,9 +137,9 @@ class QueueWatcher(threading.Thread):
     def _read_snapshot(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
         queue = model.queue
         queue.check_not_newer()
-        events = tuple(queue.events(self.after))
+        events = tuple(queue.events(self.last_seq))
         if events:
-            self.after = events[-1].seq
+            self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             model.refresh()
         batches, running = tuple(queue.batches(-1)), tuple(queue.running())
@@ -151,7 +151,7 @@ class QueueWatcher(threading.Thread):
         )
 
     def _read_pages(self, queue: QueueReader, changed: bool) -> None:
-        """Read the watched pages where they may have changed, and publish them if they have."""
+        """Read the watched pages if they may have changed, and publish them if they did."""
         request, published = self._request, self._published
         batch, is_new = request.batch, published is None or published[0] != request.generation
         if batch is None or not (changed or is_new):

@@ -1,4 +1,4 @@
-"""Clicks on widgets that are being removed, which would end the application."""
+"""Mixin for screens that survives clicks on widgets that are being removed."""
 
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,14 @@ else:
 
 
 class SafeSelectionMixin(_Base):
-    """A screen on which a click never begins a selection in a widget without a parent; a plain class.
+    """Mixin for screens that ignores clicks on widgets without a parent.
 
-    A toast that has just been removed is under the mouse until the screen is drawn again. Textual asks the parent of
-    what is clicked where it is on the screen, and fails over a widget that has none.
+    A removed toast stays under the mouse until the next redraw. Textual starts a text selection by asking the parent
+    of the clicked widget for its position, and crashes if there is no parent.
     """
 
     def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Offset | None]:
-        """Return the widget under the mouse; none where it is being removed."""
+        """Return the widget under the mouse, or None if it is being removed."""
         widget, offset = super().get_widget_and_offset_at(x, y)
         if widget is None or isinstance(widget, Screen) or widget.parent is not None:
             return widget, offset

@@ -1,5 +1,4 @@
-"""Appearance and key bindings of the application, from a YAML file of the user's, which is never created
-automatically."""
+"""Appearance and key bindings of the application, read from tui.yaml, which only the user creates."""
 
 import difflib
 import os
@@ -15,35 +14,35 @@ from wantui.paths import expand_user_path
 from wantui.tui.actions import all_actions
 
 SETTINGS_VARIABLE = "WANTUI_TUI_CONFIG"
-"""Environment variable that names another file."""
+"""Environment variable with the path of another file."""
 
 
 class TuiSettings(BaseModel):
-    """The whole of tui.yaml."""
+    """Content of tui.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     theme: str | None = None
     """Name of a theme; `ansi-dark` and `ansi-light` use the terminal's own 16 colours."""
     keys: dict[str, str] = {}
-    """Other keys for actions, by the action's name: `queue.cancel: x`. Several keys are separated by commas."""
+    """Keys by action name, such as `queue.cancel: x`; commas separate several keys."""
     gpu_panel: Literal["line", "large", "hidden"] = "line"
-    """How the GPU panel starts."""
+    """Initial state of the GPU panel."""
     output_dirs: list[str] = ["outputs"]
-    """Folders in which the library looks for batches, beside those of the queue."""
+    """Folders that the library scans for batches, in addition to those of the queue."""
     bell: bool = True
     """Ring the terminal's bell when a batch ends."""
     low_bandwidth: bool = False
-    """Same as --low-bandwidth: slower updates, no pictures unless asked for."""
+    """Same as --low-bandwidth: slower updates, pictures only on request."""
     preview_seconds: Annotated[float, Field(ge=0)] = 15.0
-    """Seconds between two previews in the monitor; 0: only when asked for."""
+    """Seconds between two previews in the monitor; 0 shows previews only on request."""
 
 
 def settings_path() -> Path:
     """Return the path of the file: from the environment, or in the user's configuration folder.
 
     Raises:
-        UserError: the environment names a file that does not exist, or what is no path.
+        UserError: the environment variable contains an invalid path, or names a missing file.
     """
     named = os.environ.get(SETTINGS_VARIABLE)
     if not named:
@@ -60,10 +59,10 @@ def settings_path() -> Path:
 
 
 def load_settings() -> TuiSettings:
-    """Return the settings of the file; the defaults where the configuration folder has none.
+    """Read the settings; return the defaults if the file does not exist.
 
     Raises:
-        UserError: names file, key and the nearest valid key.
+        UserError: the file is invalid; names the key and the nearest valid one.
     """
     path = settings_path()
     if not os.path.lexists(path):

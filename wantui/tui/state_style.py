@@ -1,4 +1,4 @@
-"""Glyph, word and colour of each state, never a colour alone. One table for all screens."""
+"""Glyph, word and colour of each state, for all screens; a state never differs by colour alone."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class StateStyle:
     glyph: str
     word: str
     colour: str
-    """Name of a colour of the theme."""
+    """Name of a theme colour."""
 
 
 STYLES = {
@@ -29,6 +29,6 @@ STYLES = {
 
 
 def state_style(state: str) -> StateStyle:
-    """Return how a state is shown; unknown states are shown by name."""
+    """Return the style of a state; an unknown state is shown by its name."""
     glyph, colour = STYLES.get(state, ("?", "warning"))
     return StateStyle(glyph, state_word(state), colour)

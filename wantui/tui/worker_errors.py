@@ -1,4 +1,4 @@
-"""Report exceptions in worker threads; Textual would exit or ignore them."""
+"""Mixin that reports exceptions of Textual workers."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ else:
 
 
 class WorkerErrorsMixin(_Base):
-    """Everything that starts workers with `exit_on_error=False`; a plain class, see `LineInputMixin`."""
+    """Mixin for nodes that start workers with `exit_on_error=False`, whose exceptions Textual ignores."""
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         if event.state is WorkerState.ERROR:

@@ -1,4 +1,4 @@
-"""Sentences over several lines, for widgets that draw lines."""
+"""Line wrapping for widgets that draw lines."""
 
 from textwrap import wrap
 
@@ -7,7 +7,7 @@ from rich.text import Text
 
 
 def wrap_text(text: str, width: int, style: Style | None = None) -> list[Text]:
-    """Return a sentence in lines of at most `width` characters; all but the first are indented."""
+    """Wrap a text into lines of at most `width` characters; all lines but the first are indented."""
     return [
         Text(line, style or Style.null()) for line in wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
     ]

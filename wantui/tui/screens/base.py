@@ -1,4 +1,4 @@
-"""Common parts of every screen: the header, the GPU panel and the footer, updated while the screen is shown."""
+"""Base class of the screens: header, GPU panel and footer, updated while the screen is shown."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
@@ -26,7 +26,7 @@ TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or u
 
 
 class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
-    """A screen of the application. Subclasses define its body, and react to queue updates."""
+    """Base of the screens; subclasses define the body and handle queue updates."""
 
     NAME = ""
     BINDING_GROUP_TITLE = ""
@@ -42,7 +42,7 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
         return cast("WantuiApp", self.app)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable keys that lead to a field inside a field: they are letters there."""
+        """Disable field-opening keys while a text field has the focus, where they are letters."""
         return not (action in FIELD_OPENING_ACTIONS and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
@@ -68,18 +68,18 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
         self.on_shown()
 
     def on_resize(self) -> None:
-        """Give the focus back that a terminal too small took away."""
+        """Restore the focus, which Textual removes while the terminal is too small."""
         if self.focused is None and self.is_current:
             self.call_after_refresh(self.focus_default)
 
     def focus_default(self) -> None:
-        """Move the focus from an input to the screen's main widget, on escape."""
+        """Move the focus from an input to the screen's main widget (escape)."""
 
     def on_shown(self) -> None:
-        """React to the screen being shown again."""
+        """Handle the screen being shown again."""
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        """Update the screen: the queue changed, or the screen is shown again."""
+        """Update the screen after a change of the queue, or when it is shown again."""
 
     def _handle_snapshot(self, snapshot: QueueSnapshot) -> None:
         if self.is_current:
@@ -94,6 +94,8 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
         if not self.is_current:
             return
         panel = self.gpu_panel
-        panel.set_class(self.wantui_app.gpu_panel == "hidden", "-hidden")  # `display` would outweigh a small terminal's
+        panel.set_class(
+            self.wantui_app.gpu_panel == "hidden", "-hidden"
+        )  # `display` would override the style for small terminals
         panel.large = self.wantui_app.gpu_panel == "large"
         panel.draw()

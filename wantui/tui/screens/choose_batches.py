@@ -17,11 +17,11 @@ from wantui.tui.widgets.option_lists import PagedSelectionList
 
 
 class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
-    """Gives the chosen folders back, or nothing."""
+    """Dialog that returns the marked folders, or None."""
 
     BINDINGS = [
         Binding("enter", "accept", "Accept", priority=True),
-        Binding("escape,q", "dismiss(None)", "Leave"),
+        Binding("escape,q", "dismiss(None)", "Cancel"),
     ]
 
     batches = getters.query_one(PagedSelectionList)
@@ -36,7 +36,7 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
             yield PagedSelectionList(
                 *(Selection(to_content(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
             )
-            yield Label("space marks, enter takes the marked ones, escape leaves", markup=False)
+            yield Label("space marks, enter accepts, escape cancels", markup=False)
 
     def on_mount(self) -> None:
         self.set_focus(self.batches)

@@ -1,4 +1,4 @@
-"""Compose: a config, its settings, a template, what it expands to and what that costs; one key puts it on the queue."""
+"""Compose screen: edits config, settings and template, previews variations and cost, and queues the batch."""
 
 import time
 from dataclasses import dataclass
@@ -33,38 +33,41 @@ from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import TEMPLATE_HELP, Variations
 
 REPEAT_SECONDS = 1.0
-"""Seconds after a batch is queued before another can be: a key that is held down queues once."""
+"""Seconds after queueing a batch in which no other is queued: a held key queues once."""
 MAX_TEMPLATE_LENGTH = 200_000
-"""Characters of the longest template that is expanded for every key; a million takes seconds, and leaving waits."""
+"""Maximum characters of a template that is expanded on every key; a million take seconds, and quitting waits for it."""
 PREVIEW_DELAY_SECONDS = 0.05
-"""Seconds from the last key to the expansion of the template."""
+"""Seconds between the last key and the preview of the template."""
 
 
 @dataclass
 class BatchPreviewed(Message):
-    """Preview of the draft's batch, or the reason why there is none."""
+    """The preview of the draft was computed, or failed."""
 
     preview: BatchPreview | None
     costs: list[CostLine]
     error: str
+    """Reason of a failure; otherwise empty."""
     position: int | None
+    """Index of the invalid character of the template."""
     tokenizer: Path | None
 
 
 @dataclass
 class BatchQueued(Message):
-    """The batch is on the queue, or `reason` gives the reason why it is not."""
+    """The batch was queued, or could not be queued."""
 
     template: str
     batch: int
     videos: int
     folder: str
     error: str
+    """Reason of a failure; otherwise empty."""
     is_demo: bool
 
 
 class ComposeScreen(BaseScreen):
-    """Config on the left, template on the right; input is stored on every change."""
+    """Config on the left, template on the right; every change is saved."""
 
     NAME = "compose"
     BINDINGS = [*bindings("compose")]
@@ -79,7 +82,7 @@ class ComposeScreen(BaseScreen):
         super().__init__()
         self.preview: BatchPreview | None = None
         self.error = ""
-        """Error in the input, in words."""
+        """Error in the template or config; otherwise empty."""
         self.costs: list[CostLine] = []
         self.timed_videos: list[TimedVideo] | None = None
         self._preview_timer: Timer | None = None
@@ -100,7 +103,7 @@ class ComposeScreen(BaseScreen):
 
     @property
     def config(self) -> Config | None:
-        """Return the config, or None while the draft is unusable."""
+        """Return the config, or None while the draft is invalid."""
         return self.config_pane.config
 
     def on_mount(self) -> None:
@@ -109,7 +112,7 @@ class ComposeScreen(BaseScreen):
         self.call_after_refresh(self.config_pane.find_sources)
 
     def focus_default(self) -> None:
-        """Leave an input: a value for its list of settings, everything else for the configs."""
+        """Focus the settings list if a value is being edited, otherwise the configs."""
         if not self.config_pane.form.leave():
             self.set_focus(self.config_pane.rows)
 
@@ -119,7 +122,7 @@ class ComposeScreen(BaseScreen):
     def _handle_config_changed(self, message: ConfigPane.Changed) -> None:
         self._save_drafts_soon()
         if message.error:
-            self._show_preview(None, message.error, None, "none, until the config is corrected")
+            self._show_preview(None, message.error, None, "no preview until the config is corrected")
         else:
             self._preview_soon()
 
@@ -151,14 +154,15 @@ class ComposeScreen(BaseScreen):
 
     @work(thread=True, exclusive=True, group="preview", exit_on_error=False)
     def preview_draft(self, config: Config, template: str) -> None:
-        """Expand and cost the draft, off the thread that draws."""
+        """Expand the draft and predict its cost in a thread."""
         worker = get_current_worker()
         preview, lines, reason, position, tokenizer = None, [], "", None, None
         try:
             if len(template) > MAX_TEMPLATE_LENGTH:
                 raise UserError(
                     f"cannot expand the template: it has {len(template):,} characters, and at most "
-                    f"{MAX_TEMPLATE_LENGTH:,} are expanded while you type. Shorten it, or save it as a file for wantui run."
+                    f"{MAX_TEMPLATE_LENGTH:,} are expanded while you type. Shorten it, or save it as a file for "
+                    "wantui run."
                 )
             preview = preview_batch(config, template)
             tokenizer = find_tokenizer_file(preview.model, preview.first.revision)
@@ -172,20 +176,20 @@ class ComposeScreen(BaseScreen):
             reason, position = error.message, error.position
         except UserError as error:
             reason = str(error)
-        except Exception as error:  # a thread that ends over something must still say so
+        except Exception as error:  # an error that only ends the thread would leave an outdated preview
             reason = f"{type(error).__name__}: {error}"
         if not worker.is_cancelled:
             self.post_message(BatchPreviewed(preview, lines, reason, position, tokenizer))
 
     @on(BatchPreviewed)
     def _handle_preview(self, message: BatchPreviewed) -> None:
-        if self.config is None:  # it has become one that cannot be used; its reason is shown
+        if self.config is None:  # became invalid during the preview; its error is already shown
             return
         if not self.editor.text.strip():
             self._show_preview(None, "", None, TEMPLATE_HELP)
             return
         self.costs = message.costs
-        empty_text = "none, until the template is corrected"
+        empty_text = "no preview until the template is corrected"
         self._show_preview(message.preview, message.error, message.position, empty_text, message.tokenizer)
 
     def _show_preview(
@@ -196,11 +200,11 @@ class ComposeScreen(BaseScreen):
         empty_text: str,
         tokenizer: Path | None = None,
     ) -> None:
-        """Show the preview of the draft's batch, or the reason why there is none.
+        """Show the preview of the draft, or the reason of a failure.
 
         Args:
-            position: index of the character of the template that is wrong.
-            empty_text: text in place of the list of variations.
+            position: index of the invalid character of the template.
+            empty_text: text shown instead of variations.
         """
         self.preview, self.error = preview, reason
         self._show_error(reason, position)
@@ -214,30 +218,30 @@ class ComposeScreen(BaseScreen):
         self.editor.mark_error(position)
 
     def action_warnings(self) -> None:
-        """Show every warning and error of the draft, however many there are."""
+        """Show all warnings and errors of the draft."""
         messages = [*self.preview.refusals, *self.preview.warnings] if self.preview is not None else []
         if self.error:
             messages.insert(0, self.error)
         if not messages:
-            self.notify("there is no warning")
+            self.notify("no warnings")
             return
-        title = format_count(len(messages), "warning") if not self.error else "What is wrong"
+        title = format_count(len(messages), "warning") if not self.error else "Errors and warnings"
         self.app.push_screen(TextViewer(title, "\n\n".join(messages)))
 
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
 
         if not self.wantui_app.drafts.history:
-            self.notify("no template was queued yet")
+            self.notify("no template has been queued yet")
             return
 
-        def chosen(template: str | None) -> None:
+        def replace_template(template: str | None) -> None:
             if template is not None:
                 if self.editor.text.strip():
                     self.wantui_app.drafts.add_to_history(self.editor.text)
                 self.editor.text = template
 
-        self.app.push_screen(History(self.wantui_app.drafts.history), chosen)
+        self.app.push_screen(History(self.wantui_app.drafts.history), replace_template)
 
     def action_external_editor(self) -> None:
         import click
@@ -246,12 +250,12 @@ class ComposeScreen(BaseScreen):
             with lend_terminal(self.app):
                 edited = click.edit(self.editor.text, extension=".txt")
         except TerminalNotLentError:
-            self.notify("there is no editor here: in a browser, type into the template", severity="warning")
+            self.notify("cannot open an editor: no terminal is attached. Edit the template here.", severity="warning")
             return
         except (click.ClickException, UnicodeError, OSError) as error:
             reason = error.message if isinstance(error, click.ClickException) else str(error)
             self.notify(
-                f"cannot take the template from the editor: {reason}. Set EDITOR to another one.",
+                f"cannot edit the template: {reason}. Set EDITOR to another editor.",
                 severity="error",
                 timeout=12,
             )
@@ -264,21 +268,21 @@ class ComposeScreen(BaseScreen):
     def action_enqueue(self) -> None:
         if self.preview is None or self.config is None:
             if self.editor.text.strip():
-                reason = self.error or "the config has a fault, which is shown beside it"
-                self.notify(f"this cannot be queued: {reason}", severity="error")
+                reason = self.error or "the config is invalid"
+                self.notify(f"cannot queue the batch: {reason}", severity="error")
                 return
-            self.notify("there is nothing to queue: write a template first", severity="warning")
+            self.notify("cannot queue the batch: the template is empty", severity="warning")
             self.set_focus(self.editor)
             return
         if self._is_queueing or time.monotonic() - self._queued_at < REPEAT_SECONDS:
             return
-        # As it is now: what is on the screen may be a key behind.
+        # The current text: the preview may be a key behind.
         config, template = self.config, self.editor.text
 
-        def queue(sure: bool | None = True) -> None:
-            if sure:
+        def queue(confirmed: bool | None = True) -> None:
+            if confirmed:
                 self._is_queueing = True
-                self.cost_pane.border_subtitle = "queueing ..."  # a queue that others hold takes seconds
+                self.cost_pane.border_subtitle = "queueing ..."  # takes seconds while another program locks the queue
                 self.queue_batch(config, template, is_demo=False)
 
         sample = self.wantui_app.gpu_history.sample
@@ -287,10 +291,10 @@ class ComposeScreen(BaseScreen):
         if warning is None:
             queue()
         else:
-            self.app.push_screen(Confirm(f"{warning}.\n\nQueue it all the same?", "Queue it"), queue)
+            self.app.push_screen(Confirm(f"{warning}.\n\nQueue it anyway?", "Queue it"), queue)
 
     def show_draft(self, and_queue: bool) -> None:
-        """Show the drafts; the welcome's demo is queued at once."""
+        """Show the stored draft; if `and_queue`, queue it at once as the demo."""
         self.editor.text = self.wantui_app.drafts.template
         self.config_pane.load()
         if and_queue and self.config is not None:
@@ -298,8 +302,8 @@ class ComposeScreen(BaseScreen):
 
     @work(thread=True, group="enqueue", exit_on_error=False)
     def queue_batch(self, config: Config, template: str, is_demo: bool) -> None:
-        """Make the folder, queue the videos, and see that an engine runs."""
-        from wantui.batches.enqueue import enqueue_new_batch  # with what workers are started by
+        """Create the batch folder, queue the videos, and start the engine if none is running."""
+        from wantui.batches.enqueue import enqueue_new_batch  # slow to import
 
         app = self.wantui_app
         try:
@@ -329,7 +333,7 @@ class ComposeScreen(BaseScreen):
         if message.is_demo:
             self.wantui_app.show_screen("monitor")
 
-    # Keeping, and going round
+    # Saving, updates and focus
 
     def _save_drafts_soon(self) -> None:
         if self._save_timer is None:
@@ -348,7 +352,7 @@ class ComposeScreen(BaseScreen):
     def on_shown(self) -> None:
         self.config_pane.check_file()
         if self.is_mounted and self.timed_videos is not None:
-            self.timed_videos = None  # videos may have been made since
+            self.timed_videos = None  # videos may have finished since
             self._preview_soon()
 
     def action_focus_template(self) -> None:

@@ -1,4 +1,4 @@
-"""Small questions: yes or no, a line of text, and long texts to read."""
+"""Dialogs: a yes/no question, an input of one line, and a viewer of long text."""
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -12,7 +12,7 @@ from wantui.tui.widgets.line_input import LineInput
 
 
 class Confirm(BackdropMixin, ModalScreen[bool]):
-    """Asks before something is lost; the safe answer has the focus."""
+    """Dialog that confirms a destructive action; No has the focus."""
 
     BINDINGS = [
         Binding("y", "answer(True)", "Yes"),
@@ -41,26 +41,25 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
 
 
 class InputDialog(BackdropMixin, ModalScreen[str | None]):
-    """Asks for one line of text."""
+    """Dialog that returns one line of text, or None."""
 
-    BINDINGS = [Binding("escape", "dismiss(None)", "Leave")]
+    BINDINGS = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, question: str, value: str = "", error: str = "") -> None:
+    def __init__(self, question: str, value: str = "") -> None:
         super().__init__()
-        self.question, self.value, self.error = question, value, error
+        self.question, self.value = question, value
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(to_content(self.question, keep_lines=True))
             yield LineInput(self.value)
-            yield Label(to_content(self.error), classes="error")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
 
 
 class TextViewer(BackdropMixin, ModalScreen[None]):
-    """A long text."""
+    """Dialog that shows a long text."""
 
     BINDINGS = [Binding("escape,q,enter", "dismiss", "Close")]
 

@@ -1,4 +1,4 @@
-"""Help: the actions of the screen, of the application, and of the focused widget."""
+"""Help dialog: the keys of the screen, of the application and of the focused widget."""
 
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +15,7 @@ from wantui.tui.content import to_content
 
 
 class Help(BackdropMixin, ModalScreen[None]):
-    """Keys, names and effects; the names are those of `keys:` in tui.yaml."""
+    """Tables of keys, effects and names; the names are valid under `keys:` in tui.yaml."""
 
     BINDINGS = [Binding("escape,q,question_mark,f1", "dismiss", "Close")]
 
@@ -34,20 +34,21 @@ class Help(BackdropMixin, ModalScreen[None]):
         self.set_focus(self.query_one(VerticalScroll))
 
     def build_widget_table(self, widget: Widget) -> Table:
-        """Return the keys of the focused widget."""
-        table = Table(box=None, title_justify="left", title="Where you are", title_style="bold", show_header=False)
+        """Return a table of the widget's keys and their effects."""
+        table = Table(box=None, title_justify="left", title="Focused widget", title_style="bold", show_header=False)
         for _, binding in widget._bindings:
             if binding.description:
                 table.add_row(self.app.get_key_display(binding), Text(binding.description))
         return table
 
     def build_action_table(self) -> Table:
+        """Return a table of the actions of the screen and the application."""
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("key", "", "name"):
             table.add_column(column, overflow="fold")
-        keys = self.app._keymap
-        for where in (self.screen_name, "app"):
-            for action in ACTIONS_BY_SCREEN.get(where, ()):
-                shown = keys.get(action.id, action.keys).replace("question_mark", "?").replace("slash", "/")
-                table.add_row(Text(shown.replace(",", ", ")), Text(action.help), Text(action.id, "dim"))
+        keymap = self.app._keymap
+        for group in (self.screen_name, "app"):
+            for action in ACTIONS_BY_SCREEN.get(group, ()):
+                keys = keymap.get(action.id, action.keys).replace("question_mark", "?").replace("slash", "/")
+                table.add_row(Text(keys.replace(",", ", ")), Text(action.help), Text(action.id, "dim"))
         return table

@@ -1,4 +1,4 @@
-"""The templates that were queued before."""
+"""Dialog that selects an earlier template."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from wantui.tui.widgets.option_lists import PagedOptionList
 
 
 class History(BackdropMixin, ModalScreen[str | None]):
-    """Gives the chosen template back, or nothing."""
+    """Dialog that returns the selected template, or None."""
 
     BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]
 
@@ -25,7 +25,7 @@ class History(BackdropMixin, ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "Templates of before"
+            dialog.border_title = "Earlier templates"
             yield PagedOptionList(*(to_content(template[:500], keep_lines=True) for template in self.templates))
 
     @on(OptionList.OptionSelected)

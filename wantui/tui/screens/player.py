@@ -1,4 +1,4 @@
-"""Clips played in half blocks: one, or two side by side and in step."""
+"""Player of clips in half blocks: one clip, or two side by side and synchronised."""
 
 import itertools
 from collections.abc import Iterator
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_FRAMES = 1200
-"""Maximum number of frames stored per clip."""
+"""Maximum number of decoded frames of a clip."""
 MAX_SIDE = 256
-"""Maximum pixels of a stored frame, each way: more than a terminal shows."""
+"""Maximum width and height of a stored frame in pixels: more than a terminal shows."""
 SLOW_FPS = 2.0
+"""Maximum frames per second with --low-bandwidth."""
 
 
 def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
-    """Decode the frames of a clip, up to MAX_FRAMES.
+    """Decode the first `MAX_FRAMES` frames of a clip.
 
     Raises:
-        UserError: it cannot be decoded, whatever the decoder stumbled over.
+        UserError: the clip cannot be decoded.
     """
     from wantui.storage.mp4 import read_frames
 
@@ -46,30 +47,32 @@ def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
         yield from itertools.islice(read_frames(path), MAX_FRAMES)
     except UserError:
         raise
-    except Exception as error:  # a damaged clip raises what its damage leads to, also UnicodeDecodeError, ValueError
+    except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
         raise UserError(f"cannot play {path}: {type(error).__name__}: {error}") from None
 
 
 @dataclass
 class ClipsLoaded(Message):
-    """The frames of all clips, or why there are none."""
+    """The clips were decoded, or one could not be decoded."""
 
     clips: "list[list[NDArray[np.uint8]]]"
+    """Frames by clip."""
     error: str
+    """Reason of a failure; otherwise empty."""
 
 
 class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScreen[None]):
-    """Player of clips from the start until it is paused or left.
+    """Screen that plays clips in a loop.
 
     Args:
-        clips: one or two, with what is written below each.
-        fps: of the first clip; fewer are shown on a slow link.
+        clips: path and caption of one or two clips.
+        fps: frames per second of the first clip; limited with --low-bandwidth.
     """
 
     BINDINGS = [
         Binding("space", "pause", "Pause"),
         Binding("left", "step(-1)", "Back"),
-        Binding("right", "step(1)", "On"),
+        Binding("right", "step(1)", "Forward"),
         Binding("home,r", "restart", "Start"),
         Binding("escape,q,p", "dismiss", "Close"),
     ]
@@ -100,7 +103,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScree
 
     @work(thread=True, exclusive=True, exit_on_error=False)
     def load(self) -> None:
-        """Decode, off the drawing thread."""
+        """Decode the clips in a thread."""
         worker, clips, reason = get_current_worker(), [], ""
         try:
             for path, _ in self.clips:
@@ -120,7 +123,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScree
 
     def on_clips_loaded(self, message: ClipsLoaded) -> None:
         if message.error or not all(message.clips):
-            self.notify(message.error or "the clip holds no frames", severity="error")
+            self.notify(message.error or "cannot play: the clip contains no frames", severity="error")
             self.dismiss()
             return
         self.frames = message.clips

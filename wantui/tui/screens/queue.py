@@ -1,4 +1,4 @@
-"""The queue: batches in their order, the videos of the one under the cursor, and actions on them."""
+"""Queue screen: the batches in queue order, the videos of the selected batch, and actions on both."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -30,15 +30,15 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-EMPTY_QUEUE = "nothing is on the queue; 1 composes a batch"
+EMPTY_QUEUE = "the queue is empty; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
-"""Seconds after which the visible ETAs are redrawn; with --low-bandwidth."""
+"""Seconds between two updates of the visible ETAs: normally, and with --low-bandwidth."""
 STATE_WIDTH = 2 + max(map(len, STATE_WORDS.values()))
-"""Width in cells of a state: a glyph, a space and the longest word."""
+"""Width of the state column in cells: a glyph, a space and the longest word."""
 
 
 class QueueScreen(BaseScreen):
-    """Batches above, single videos below; a key acts on the row under the cursor."""
+    """Batches above, videos of the selected batch below; keys act on the row under the cursor."""
 
     NAME = "queue"
     BINDINGS = [*bindings("queue")]
@@ -54,7 +54,7 @@ class QueueScreen(BaseScreen):
         self.shows_ended = True
         self._has_engine = False
         self.pages: Mapping[int, VideoPage] = {}
-        """Videos of the chosen batch that were read, by their page."""
+        """Videos of the selected batch read so far, by page number."""
 
     def compose_body(self) -> ComposeResult:
         with Vertical():
@@ -74,7 +74,7 @@ class QueueScreen(BaseScreen):
     def focus_default(self) -> None:
         self.set_focus(self.batch_rows)
 
-    # Showing
+    # Drawing
 
     def on_screen_suspend(self) -> None:
         self.wantui_app.queue_watcher.watch(None)
@@ -85,12 +85,12 @@ class QueueScreen(BaseScreen):
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         before = self.batches
-        if self._has_engine != (snapshot.engine is not None):  # what ran is interrupted, or the reverse
+        if self._has_engine != (snapshot.engine is not None):  # running videos become interrupted, or vice versa
             self._has_engine = snapshot.engine is not None
             self.video_rows.redraw()
         self.batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished]
         hidden = len(snapshot.batches) - len(self.batches)
-        ended = format_count(hidden, "batch that has ended is", "batches that have ended are")
+        ended = format_count(hidden, "ended batch", "ended batches")
         self.batch_rows.empty = f"{ended} hidden; a shows all" if hidden else EMPTY_QUEUE
         if [batch.id for batch in before] != [batch.id for batch in self.batches]:
             self.batch_rows.fill(len(self.batches), self._draw_batch)
@@ -99,11 +99,11 @@ class QueueScreen(BaseScreen):
                 self.batch_rows.cursor = ids.index(self.selected_batch)
         else:
             self.batch_rows.redraw()
-        held = snapshot.held
+        hold = snapshot.held
         title = f"Batches: {len(self.batches)}"
-        self.batch_rows.border_title = to_content(f"{title}, held: {held.reason}" if held else title)
+        self.batch_rows.border_title = to_content(f"{title}, on hold: {hold.reason}" if hold else title)
         is_idle = snapshot.engine is None and any(batch.unfinished for batch in snapshot.batches)
-        self.batch_rows.border_subtitle = to_content("no engine: nothing runs until F6 starts it" if is_idle else "")
+        self.batch_rows.border_subtitle = to_content("no engine is running: F6 starts one" if is_idle else "")
         self._show_selected_batch()
         self._show_full_text()
 
@@ -118,33 +118,33 @@ class QueueScreen(BaseScreen):
         if chosen != self.selected_batch or batch is None or batch.total != self.video_rows.count:
             same = chosen == self.selected_batch
             self.selected_batch = chosen
-            if not same:  # the feed publishes pages again where others are watched, or where they have changed
-                self.pages = {}
+            if not same:
+                self.pages = {}  # the watcher publishes the pages of the newly watched batch
             self.video_rows.fill(batch.total if batch else 0, self._draw_video, keep_cursor=same)
         self.video_rows.border_title = to_content(f"Videos of {batch.name}" if batch else "Videos")
 
     @on(VirtualList.VisibleRowsChanged, "#videos")
     def _watch_visible_videos(self) -> None:
-        """Request the visible videos, and those around the cursor; they arrive through `_handle_pages`."""
+        """Watch the visible videos and those around the cursor; `_handle_pages` receives them."""
         if self.is_current:
             first, last = self.video_rows.visible_range()
             indices = (first, max(first, last), self.video_rows.cursor)
             self.wantui_app.queue_watcher.watch(self.selected_batch, {index // PAGE_SIZE for index in indices})
 
-    def _handle_pages(self, read: VideoPages) -> None:
-        """Draw the rows that are other than before."""
-        if read.batch == self.selected_batch:
-            self.pages = read.pages
+    def _handle_pages(self, videos: VideoPages) -> None:
+        """Redraw the videos that changed."""
+        if videos.batch == self.selected_batch:
+            self.pages = videos.pages
             self.video_rows.redraw()
             self._show_full_text()
 
     def _tick(self) -> None:
-        """Redraw the time-dependent cells: the remaining times of the visible videos."""
+        """Redraw the ETAs of the visible videos."""
         if self.is_current:
             self.video_rows.redraw()
 
     def _video_at(self, index: int) -> VideoRow | None:
-        """Return a video of the chosen batch; None until it was read."""
+        """Return a video of the selected batch, or None if it has not been read yet."""
         page, offset = divmod(index, PAGE_SIZE)
         videos = self.pages[page].videos if page in self.pages else ()
         return videos[offset] if offset < len(videos) else None
@@ -226,14 +226,14 @@ class QueueScreen(BaseScreen):
         batch = next((row for row in self.batches if row.id == video.batch), None)
         if batch is None or (batch.paused and video.state != "running"):
             return None
-        if video.state == "running" and snapshot.engine is None:  # it was, when the engine ended
+        if video.state == "running" and snapshot.engine is None:  # interrupted, but still recorded as running
             return None
         before = self.pages[index // PAGE_SIZE].before[index % PAGE_SIZE]
         progress = snapshot.progress.get(video.id)
         return snapshot.etas.video(video, before, batch, None if progress is None else progress.pace)
 
     def _show_full_text(self) -> None:
-        """Show the full text of the row under the cursor below the list."""
+        """Show the full text of the selected row below the list."""
         batch = self._current_batch()
         if batch is None:
             self.about.show([Text("")])
@@ -267,17 +267,17 @@ class QueueScreen(BaseScreen):
     def _open_chosen_video(self) -> None:
         self.action_open_library()
 
-    # Changing
+    # Actions
 
     def _act_on_batch(self, act: Callable[[BatchRow], None]) -> None:
         batch = self._current_batch()
         if batch is None:
-            self.notify("there is no batch here")
+            self.notify("no batch is selected")
         else:
             act(batch)
 
     def _focused_video(self) -> VideoRow | None:
-        """Return the video under the cursor, if the cursor is among videos."""
+        """Return the selected video if the video list has the focus, else None."""
         return self._video_at(self.video_rows.cursor) if self.video_rows.has_focus else None
 
     def action_move(self, to: MoveTarget) -> None:
@@ -296,25 +296,25 @@ class QueueScreen(BaseScreen):
     def action_cancel(self) -> None:
         def act(batch: BatchRow) -> None:
             video = self._focused_video()
-            what = (
+            target = (
                 f"video {video.title}"
                 if video
                 else f"{format_count(batch.unfinished, 'video')} of batch {batch.id}, {batch.name}"
             )
             running = (video.state == "running") if video else bool(batch.counts.get("running"))
             if video is not None and video.state not in ("queued", "interrupted", "running"):
-                self.notify(f"{video.title} is {state_style(video.state).word} already")
+                self.notify(f"{video.title} is already {state_style(video.state).word}")
                 return
             if video is None and not batch.unfinished:
-                self.notify(f"batch {batch.id} has ended already")
+                self.notify(f"batch {batch.id} has already ended")
                 return
-            more = " What is done of the running one is lost." if running else ""
+            loss = " The progress of the running video is lost." if running else ""
 
             def cancel(confirmed: bool | None) -> None:
                 if confirmed:
                     cancel_videos(self.wantui_app, batch.id, None if video is None else video.number)
 
-            self.app.push_screen(Confirm(f"Give up {what}?{more}", "Give up"), cancel)
+            self.app.push_screen(Confirm(f"Cancel {target}?{loss}", "Cancel"), cancel)
 
         self._act_on_batch(act)
 
@@ -324,8 +324,8 @@ class QueueScreen(BaseScreen):
 
             def retry(queue: Queue) -> None:
                 count = queue.retry(batch.id, None if video is None else video.number)
-                again = f"queued again: {format_count(count, 'video')}"
-                self.notify(again if count else "nothing here failed or was cancelled")
+                queued = f"{format_count(count, 'video')} queued again"
+                self.notify(queued if count else "nothing to retry: no failed or cancelled videos")
                 if count and self.wantui_app.snapshot.engine is None:
                     self.app.call_later(self.wantui_app.action_start_engine)
 
@@ -335,14 +335,14 @@ class QueueScreen(BaseScreen):
 
     def action_remove(self) -> None:
         def act(batch: BatchRow) -> None:
-            left = f" Not made yet: {format_count(batch.unfinished, 'video')}." if batch.unfinished else ""
+            loss = f" {format_count(batch.unfinished, 'video')} not generated yet." if batch.unfinished else ""
 
             def remove(confirmed: bool | None) -> None:
                 if confirmed:
                     self.wantui_app.change_queue(lambda queue: queue.remove(batch.id))
 
-            question = f"Forget batch {batch.id}, {batch.name}?{left} Its folder stays."
-            self.app.push_screen(Confirm(question, "Forget"), remove)
+            question = f"Remove batch {batch.id}, {batch.name}, from the queue?{loss} Its folder stays."
+            self.app.push_screen(Confirm(question, "Remove"), remove)
 
         self._act_on_batch(act)
 

@@ -1,4 +1,4 @@
-"""The first start: an introduction, and a demo that one key runs."""
+"""Welcome dialog of the first start: an introduction and a demo."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 
 DEMO = "a large [red|blue] (circle) moving left over a dark background"
 TEXT = (
-    "wantui makes videos from a prompt template, and studies how they come about.\n\n"
-    "A demo runs on any machine, without a network, in half a minute: nano, a very small video model that is part of "
-    f"wantui, makes\n\n  {DEMO}\n\n"
-    "with two seeds each: four videos. They are made in the background; you may close this terminal at any time."
+    "wantui generates videos from a prompt template and analyses how the model generates them.\n\n"
+    "The demo takes half a minute on any machine, without a network. nano, a tiny video model included in wantui, "
+    f"generates\n\n  {DEMO}\n\n"
+    "with two seeds per variation: four videos. They are generated in the background; you can close this terminal at "
+    "any time."
 )
 
 
 class Welcome(BackdropMixin, ModalScreen[None]):
-    """Enter makes the demo."""
+    """Dialog that offers to run the demo."""
 
     BINDINGS = [Binding("enter,y", "demo", "Run the demo"), Binding("escape,n,q", "later", "Not now")]
 
@@ -46,16 +47,16 @@ class Welcome(BackdropMixin, ModalScreen[None]):
 
     def action_demo(self) -> None:
         app = cast("WantuiApp", self.app)
-        self._seen(app)
+        self._save_welcomed(app)
         app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO
         app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
         self.dismiss()
         app.post_message(DraftReady(and_queue=True))
 
     def action_later(self) -> None:
-        self._seen(cast("WantuiApp", self.app))
+        self._save_welcomed(cast("WantuiApp", self.app))
         self.dismiss()
 
-    def _seen(self, app: "WantuiApp") -> None:
+    def _save_welcomed(self, app: "WantuiApp") -> None:
         app.drafts.welcomed = True
         app.save_drafts_or_notify()

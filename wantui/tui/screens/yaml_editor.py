@@ -1,4 +1,4 @@
-"""The config as text, checked while one types."""
+"""YAML editor of a config, which is checked while the user types."""
 
 from textual import getters, on
 from textual.app import ComposeResult
@@ -15,15 +15,15 @@ from wantui.tui.widgets.text_editing import TextEditorMixin
 
 
 class YamlText(TextEditorMixin, TextArea):
-    """The text that is edited."""
+    """Text area of the YAML editor."""
 
 
 class YamlEditor(BackdropMixin, ModalScreen[str | None]):
-    """Gives the edited text back, or nothing."""
+    """Dialog that returns the edited text, or None."""
 
     BINDINGS = [
-        Binding("ctrl+s,f5", "accept", "Use it", priority=True),
-        Binding("escape", "dismiss(None)", "Leave it as it was", priority=True),
+        Binding("ctrl+s,f5", "accept", "Apply", priority=True),
+        Binding("escape", "dismiss(None)", "Discard", priority=True),
     ]
 
     editor = getters.query_one(TextArea)
@@ -50,6 +50,7 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         self.error_line.update(to_content(self.find_errors() or "", keep_lines=True))
 
     def find_errors(self) -> str | None:
+        """Return the errors of the text, one per line; None if it is valid."""
         try:
             parse_config(self.editor.text, self.source)
         except ConfigError as error:
@@ -60,4 +61,4 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         if self.find_errors() is None:
             self.dismiss(self.editor.text)
         else:
-            self.notify("Fix the errors below first, or press Esc to discard", severity="error")
+            self.notify("fix the errors below first, or press escape to discard", severity="error")

@@ -1,4 +1,4 @@
-"""The terminal application in a browser: an HTTP server on the loopback address, one application for each tab."""
+"""HTTP server that runs the terminal application in a browser: one application process per tab."""
 
 from wantui.tui.web.server import LOOPBACK, WebServer
 

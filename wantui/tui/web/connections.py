@@ -1,4 +1,4 @@
-"""Keep connections of strangers few and short, so that they can neither lock the owner out nor fill the log."""
+"""Limits on unauthenticated connections, so that other users can neither lock out the owner nor fill the log."""
 
 import asyncio
 import logging
@@ -8,22 +8,22 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_exceptions import HTTPException
 
 MAX_UNAUTHENTICATED = 32
-"""Connections at a time that have not shown the cookie; the oldest is closed for a new one."""
+"""Maximum number of connections without a valid cookie; a further one replaces the oldest."""
 AUTHENTICATION_SECONDS = 5.0
-"""Time that a connection has to show the cookie, in seconds."""
+"""Seconds after which a connection without a valid cookie is closed."""
 
 
 class ConnectionLimiter:
-    """A protocol factory for `loop.create_server` that limits unauthenticated connections.
+    """Protocol factory for `loop.create_server` that limits unauthenticated connections.
 
-    Any user of the machine can connect to the loopback address. Without a limit, idle connections exhaust the file
-    descriptors of the process.
+    Any user of the machine can connect to the loopback address. Without a limit, idle connections could exhaust the
+    file descriptors of the process.
     """
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
         self._unauthenticated: dict[web.RequestHandler, None] = {}
-        """Connections that have not shown the cookie, oldest first."""
+        """Connections without a valid cookie, oldest first."""
 
     def __call__(self) -> web.RequestHandler:
         connection = self._server()
@@ -34,7 +34,7 @@ class ConnectionLimiter:
         return connection
 
     def admit(self, connection: web.RequestHandler) -> None:
-        """Stop counting a connection as a stranger's: it has shown the cookie."""
+        """Mark a connection as authenticated."""
         self._unauthenticated.pop(connection, None)
 
     def _close(self, connection: web.RequestHandler) -> None:
@@ -44,13 +44,16 @@ class ConnectionLimiter:
 
 
 def _force_close(connection: web.RequestHandler, tries: int) -> None:
-    if connection.transport is None and tries:  # it was accepted in this turn of the loop and is not connected yet
+    if connection.transport is None and tries:  # accepted in this iteration of the event loop, not connected yet
         asyncio.get_running_loop().call_soon(_force_close, connection, tries - 1)
     connection.force_close()
 
 
 class OneLineErrorFilter(logging.Filter):
-    """Reduce aiohttp's reports to a line; drop those of malformed requests, which anybody can send by the thousand."""
+    """Logging filter that shortens aiohttp's errors to one line, and drops those of malformed requests.
+
+    Any user of the machine could fill the log with malformed requests.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None

@@ -1,4 +1,4 @@
-"""One application in a separate process, driven through the packets of Textual's web driver."""
+"""Application in a separate process, controlled through the packets of Textual's web driver."""
 
 import asyncio
 import ctypes
@@ -10,17 +10,17 @@ from contextlib import suppress
 from typing import Any
 
 MIN_SIZE, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
-"""Terminal sizes in cells; an application draws every cell, so that a size of 10^9 would take all memory."""
+"""Limits of the terminal size in cells; the application stores every cell, so a huge size would exhaust memory."""
 MAX_PACKET = 64_000_000
-"""Bytes of a packet from the application; a frame of the largest terminal is a fraction of it."""
+"""Maximum bytes of a packet from the application, well above a frame of the largest terminal."""
 QUIT_SECONDS = 3.0
-"""Seconds that an application has to end by itself, and again to obey SIGTERM."""
+"""Seconds to wait for an application to exit, before SIGTERM and again before SIGKILL."""
 PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec, nothing may be
+LIBC = ctypes.CDLL(None)  # loaded at import, because loading between fork and exec is unsafe
 
 
 def clamp_size(columns: Any, rows: Any) -> tuple[int, int] | None:
-    """Return a terminal size within bounds, or None for what is not two numbers."""
+    """Clamp a terminal size to the limits; return None if either value is not a number."""
     try:
         return max(MIN_SIZE, min(int(columns), MAX_COLUMNS)), max(MIN_SIZE, min(int(rows), MAX_ROWS))
     except (TypeError, ValueError, OverflowError):
@@ -28,7 +28,7 @@ def clamp_size(columns: Any, rows: Any) -> tuple[int, int] | None:
 
 
 class ApplicationProcess:
-    """A `wantui` whose screen goes to one websocket; it ends with this process, however that ends."""
+    """Process of `wantui` for one websocket; it ends when this process ends."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -50,17 +50,17 @@ class ApplicationProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,  # the application reports its own errors on its screen
             env=environment,
-            start_new_session=True,  # Ctrl-C in our terminal is ours alone
+            start_new_session=True,  # Ctrl-C in our terminal must not reach it
             preexec_fn=_end_with_parent,
         )
         return cls(process)
 
     async def forward(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        """Pass the screen on until the application ends."""
+        """Pass the application's output to `write` until it exits."""
         output = self._process.stdout
         assert output is not None
         with suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
-            while (line := await output.readline()) != b"__GANGLION__\n":  # the driver's first word
+            while (line := await output.readline()) != b"__GANGLION__\n":  # the driver's greeting
                 if not line:
                     return
             while True:
@@ -75,11 +75,11 @@ class ApplicationProcess:
                     return
 
     async def send_keys(self, text: str) -> None:
-        """Pass on what was typed."""
+        """Send typed text to the application."""
         await self._send(b"D", text.encode("utf-8", "replace"))
 
     async def send_event(self, kind: str, **data: int) -> None:
-        """Pass on an event: resize (with width and height), focus, blur or quit."""
+        """Send an event to the application: resize (with width and height), focus, blur or quit."""
         await self._send(b"M", json.dumps({"type": kind, **data}).encode())
 
     async def _send(self, kind: bytes, payload: bytes) -> None:
@@ -90,7 +90,7 @@ class ApplicationProcess:
             await pipe.drain()
 
     async def stop(self) -> None:
-        """End the application: ask it, then SIGTERM, then SIGKILL."""
+        """Stop the application by a quit event, then SIGTERM, then SIGKILL."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.send_event("quit"), QUIT_SECONDS)
         for number in (None, signal.SIGTERM, signal.SIGKILL):
@@ -102,7 +102,7 @@ class ApplicationProcess:
                 return
 
     async def _drain_until_exit(self) -> None:
-        """Wait for the exit; a full pipe would keep the application from it."""
+        """Wait for the exit while reading the output, because a full pipe would block the application."""
         assert self._process.stdout is not None
         while await self._process.stdout.read(65536):
             pass
@@ -110,4 +110,5 @@ class ApplicationProcess:
 
 
 def _end_with_parent() -> None:
+    """Request SIGTERM for this process when its parent ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

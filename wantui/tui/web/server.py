@@ -1,12 +1,12 @@
-"""The HTTP server of `wantui serve`, for one user of a machine that others use too.
+"""HTTP server of `wantui serve`, for one user of a shared machine.
 
-Anybody on the machine can connect to the loopback address, and anybody can listen on another of its ports. Therefore:
+Other users of the machine can connect to the loopback address, and can listen on its other ports. Therefore:
 
-* One literal address is bound and printed. `localhost` may be ::1, where somebody else may listen.
-* The token in the address opens once. It is exchanged by a form, so that a link preview or a HEAD does not spend it.
-* Cookies know no port: a browser sends them to every server of 127.0.0.1. Ours is bound to a path that is secret.
-* Requests that name another host or come from a page of another origin are refused.
-* Connections without the cookie are few and short, and so is what may be sent over them.
+* The server binds and prints the literal address 127.0.0.1: `localhost` may be ::1, where another user may listen.
+* The token in the address works once. A form exchanges it, so that a link preview or a HEAD request does not use it up.
+* The cookie is bound to a secret path, because browsers send cookies of 127.0.0.1 to every port.
+* Requests for another host, or from a page of another origin, are refused.
+* The number and duration of connections without the cookie, and the size of their requests, are limited.
 """
 
 import asyncio
@@ -34,26 +34,27 @@ from wantui.tui.web.process import ApplicationProcess, clamp_size
 
 LOOPBACK = "127.0.0.1"
 MAX_APPLICATIONS = 8
-"""Tabs with an application at a time; each is a process of about 80 MB."""
+"""Maximum number of open tabs; each has a process of about 80 MB."""
 MAX_MESSAGE = 1_000_000
-"""Bytes of a message from a browser; a larger paste is refused by closing the session."""
+"""Maximum bytes of a message from a browser; a larger one, such as a paste, closes the session."""
 COOKIE_SECONDS = 7 * 24 * 3600
-"""Lifetime of the cookie in seconds: a browser that was closed can return; it ends with the server in any case."""
+"""Lifetime of the cookie in seconds; restarting the server invalidates it earlier."""
 CLOSE_SECONDS = 2.0
-"""Time a browser has to answer the end of a session, in seconds."""
+"""Seconds to wait for a browser to close its websocket."""
 HOST_PATTERN = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
-"""Values of the header Host that are served; the port differs from ours where SSH forwards another one."""
+"""Accepted values of the Host header, with any port, because SSH may forward from another one."""
 STATIC = Path(textual_serve.__file__).parent / "static"
+"""Folder of Textual's static files."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """Serve `wantui` to one user's browsers; each tab is an application of its own over the same queue.
+    """Server of `wantui` for one user's browsers; each tab has its own application, all share the queue.
 
     Args:
-        port: where it listens on the loopback address.
-        arguments: of each application.
-        announce: called with each new address, after the one before has been used.
+        port: port of the loopback address.
+        arguments: command-line arguments of each application.
+        announce: called with the new address each time an address has been used.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class WebServer:
 
     @property
     def address(self) -> str:
-        """Return the address that opens the application in a browser, once."""
+        """Return the address that opens the application in a browser; it works once."""
         return f"http://{LOOPBACK}:{self.port}{self._path}/?token={self._token}"
 
     async def run(self, listening: socket.socket) -> None:
@@ -80,7 +81,7 @@ class WebServer:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)
         logging.getLogger("aiohttp.server").addFilter(OneLineErrorFilter())
-        # Cancellation: a handler that waits for an application to take keys sees nothing of a browser that went away.
+        # Without cancellation, a handler waiting for its application would not notice that the browser disconnected.
         runner = web.AppRunner(
             self.build_application(), access_log=None, shutdown_timeout=CLOSE_SECONDS, handler_cancellation=True
         )
@@ -96,7 +97,7 @@ class WebServer:
             await runner.cleanup()
 
     def build_application(self) -> web.Application:
-        """Return the aiohttp application: pages, static files and the websocket, all behind the guard."""
+        """Return the aiohttp application: pages, static files and the websocket, all protected."""
         application = web.Application(middlewares=[self._protect], client_max_size=MAX_MESSAGE)
         application.add_routes(
             [
@@ -110,7 +111,7 @@ class WebServer:
 
     @web.middleware
     async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse strangers, and forbid browsers to frame, store or pass on responses."""
+        """Refuse unauthorised requests, and add headers against framing, caching and referrers."""
         try:
             response = await self._guard(request, handler)
         except web.HTTPException as error:
@@ -118,7 +119,7 @@ class WebServer:
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise
-            response = web.HTTPNotFound()  # the name of a static file that no file can have
+            response = web.HTTPNotFound()  # the file name is impossible
         if not response.prepared:
             response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
             response.headers["X-Frame-Options"] = "DENY"
@@ -130,10 +131,11 @@ class WebServer:
         return response
 
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Handle an authorised request, or raise HTTPForbidden."""
         origin = request.headers.get("Origin")
         is_other_origin = origin is not None and origin.rstrip("/") != f"http://{request.host}"
         if is_other_origin or not HOST_PATTERN.fullmatch(request.host):
-            raise web.HTTPForbidden(text=f"wantui answers at http://{LOOPBACK} only; from elsewhere use ssh -L\n")
+            raise web.HTTPForbidden(text=f"wantui serves http://{LOOPBACK} only; from another machine, use ssh -L\n")
         if _is_equal(request.cookies.get(self.cookie, ""), self._session):
             if self._limiter is not None:
                 self._limiter.admit(request.protocol)
@@ -142,16 +144,16 @@ class WebServer:
             return _render_page("open.html", request.host, token=self._token)
         if request.path == f"{self._path}/open" and request.method == "POST":
             return await handler(request)
-        raise web.HTTPForbidden(text="this needs the address that `wantui serve` printed last; each opens once\n")
+        raise web.HTTPForbidden(text="open the address that `wantui serve` printed last; each address works once\n")
 
     async def _exchange_token(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie."""
         try:
             token = (await request.post()).get("token", "")
         except (ValueError, LookupError, web.RequestPayloadError):  # a form that cannot be decoded
-            raise web.HTTPBadRequest(text="the form cannot be read\n") from None
+            raise web.HTTPBadRequest(text="cannot read the form\n") from None
         if not isinstance(token, str) or not _is_equal(token, self._token):
-            raise web.HTTPForbidden(text="this address has been used; open the one that `wantui serve` printed last\n")
+            raise web.HTTPForbidden(text="this address was used; open the one that `wantui serve` printed last\n")
         self._token = secrets.token_urlsafe(24)
         if self._announce is not None:
             self._announce(self.address)
@@ -162,19 +164,19 @@ class WebServer:
         return response
 
     async def _serve_page(self, request: web.Request) -> web.StreamResponse:
-        if "token" in request.query:  # opened again with an address that was used: keep the token out of the history
+        if "token" in request.query:  # reopened with a used address: keep the token out of the browser history
             raise web.HTTPSeeOther(f"{self._path}/")
         return _render_page("application.html", request.host, websocket=f"ws://{request.host}{self._path}/ws")
 
     async def _run_application(self, request: web.Request) -> web.StreamResponse:
-        """Run an application for as long as its tab is open."""
+        """Run an application while its tab is open."""
         size = clamp_size(request.query.get("width", 80), request.query.get("height", 24))
         if size is None:
-            raise web.HTTPBadRequest(text="width and height are numbers of cells\n")
+            raise web.HTTPBadRequest(text="width and height must be numbers of cells\n")
         if len(self._tabs) >= MAX_APPLICATIONS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_APPLICATIONS} tabs are open; close one first\n")
         websocket = web.WebSocketResponse(heartbeat=15, timeout=CLOSE_SECONDS, max_msg_size=MAX_MESSAGE)
-        self._tabs.add(websocket)  # before anything is waited for: others may open at the same time
+        self._tabs.add(websocket)  # before the first await, so that tabs opened at the same time are counted
         try:
             await websocket.prepare(request)
             process = await ApplicationProcess.start(self.command, size)
@@ -194,6 +196,7 @@ class WebServer:
         return websocket
 
     async def _forward(self, process: ApplicationProcess, websocket: web.WebSocketResponse) -> None:
+        """Forward the application's output until it exits, then close the websocket."""
         with suppress(ConnectionError, RuntimeError):
             await process.forward(websocket.send_bytes)
         await self._close(websocket)
@@ -205,7 +208,7 @@ class WebServer:
 
 
 def _render_page(name: str, host: str, **values: str) -> web.Response:
-    """Return a page of ours with values filled in, which may load from and talk to `host` only."""
+    """Render a page template; its content security policy allows connections to `host` only."""
     nonce = secrets.token_urlsafe(16)
     page = Template(files("wantui.tui.web").joinpath(name).read_text(encoding="utf-8"))
     policy = (
@@ -218,7 +221,7 @@ def _render_page(name: str, host: str, **values: str) -> web.Response:
 
 
 async def _handle_message(process: ApplicationProcess, websocket: web.WebSocketResponse, text: str) -> bool:
-    """Obey a browser's message, a JSON list of a kind and its data; return whether it is valid."""
+    """Handle a browser's message, a JSON list of kind and data; return whether it is valid."""
     try:
         kind, data = (*json.loads(text), None)[:2]
     except (ValueError, TypeError, RecursionError):
@@ -242,5 +245,5 @@ async def _handle_message(process: ApplicationProcess, websocket: web.WebSocketR
 
 
 def _is_equal(text: str, secret: str) -> bool:
-    """Compare in constant time; `hmac` refuses text beyond ASCII, which anybody can send."""
+    """Compare in constant time, as bytes, because `hmac` refuses non-ASCII text."""
     return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), secret.encode())

@@ -1,4 +1,4 @@
-"""The left side of Compose: the configs that can be chosen, and the settings of the one that is."""
+"""Left side of Compose: the list of configs, and the settings of the selected one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,30 +31,30 @@ from wantui.tui.worker_errors import WorkerErrorsMixin
 
 @dataclass
 class SourcesFound(Message):
-    """The configs that can be chosen."""
+    """The available configs were listed."""
 
     sources: list[ConfigSource]
 
 
 @dataclass
 class FileChecked(Message):
-    """A config's file was looked at."""
+    """A config file was checked for changes."""
 
     previous: DraftText
-    """Draft before its file was read."""
+    """Draft before the check."""
     current: DraftText | None
-    """The same draft if its file is unchanged; None if the file is deleted."""
+    """Draft after the check: the same object if the file is unchanged, None if it was deleted."""
 
 
 class ConfigPane(WorkerErrorsMixin, Vertical):
-    """Editor of the drafts that posts `Changed`; `config` is None while the draft is unusable."""
+    """Editor of the draft's config that posts `Changed`; `config` is None while the draft is invalid."""
 
     @dataclass
     class Changed(Message):
-        """Another config, or other settings of it."""
+        """The config or its settings changed."""
 
         error: str
-        """Why it cannot be used."""
+        """Reason why the config is invalid; otherwise empty."""
 
     rows = getters.query_one("#configs", VirtualList)
     form = getters.query_one(SettingsForm)
@@ -65,13 +65,13 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self.sources: list[ConfigSource] = []
         self.config: Config | None = None
         self.draft_text: DraftText | None = None
-        """Text of the draft's config, of which settings are changed without reading it again."""
+        """YAML of the draft's config; changing a setting does not read the file again."""
         self.unchanged_config: Config | None = None
-        """Config of that text without changes; None where it can only be used with them."""
+        """Config of `draft_text` without the form's changes; None if it is invalid without them."""
         self._name_width = 20
         self._is_checking_file = False
         self._opens_editor_after_check = False
-        """True if the text is to be edited once its file was read."""
+        """True if the YAML editor opens after the current check of the file."""
 
     def compose(self) -> ComposeResult:
         configs = VirtualList(id="configs", classes="pane")
@@ -83,7 +83,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_sources(self) -> None:
-        """Look for configs, off the thread that draws."""
+        """List the available configs in a thread."""
         self.post_message(SourcesFound(find_sources()))
 
     @on(SourcesFound)
@@ -111,21 +111,21 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
         source, drafts = self.sources[message.index], self.drafts
 
-        def choose(sure: bool | None = True) -> None:
-            if sure:
+        def choose(confirmed: bool | None = True) -> None:
+            if confirmed:
                 drafts.config, drafts.text, drafts.changes = source.name, None, {}
                 self.load()
 
         if (drafts.changes or drafts.text is not None) and source.name != drafts.config:
-            self.app.push_screen(Confirm(f"Drop the changes to {drafts.config}?", "Drop"), choose)
+            self.app.push_screen(Confirm(f"Discard the changes to {drafts.config}?", "Discard"), choose)
         else:
             choose()
 
     def load(self, text: DraftText | None = None) -> None:
-        """Take the draft's config, and say what is wrong with it.
+        """Load the draft's config, and report its errors.
 
         Args:
-            text: of the config, where it was read already.
+            text: text of the config; None reads its file.
         """
         drafts = self.drafts
         self.draft_text = text
@@ -135,13 +135,15 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         except ConfigError as error:
             self.config = self.unchanged_config = None
             if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
-                self.notify(f"{drafts.config} is not there any more; nano takes its place", severity="warning")
+                self.notify(f"cannot find config {drafts.config}; using nano instead", severity="warning")
                 drafts.config, drafts.text, drafts.changes = "nano", None, {}
                 self.draft_text = read_draft(drafts)
                 self.config = self.draft_text.config({})
             else:
                 self.post_message(self.Changed(str(error)))
-                self.notify(f"{error}\nChoose another config, or correct the text: y", severity="error", timeout=15)
+                self.notify(
+                    f"{error}\nChoose another config, or press y to edit this one.", severity="error", timeout=15
+                )
                 return
         self.unchanged_config = self.draft_text.config_without_changes()
         drafts.changes = effective_changes(drafts.changes, self.config, self.unchanged_config)
@@ -160,7 +162,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
     def _setting_changed(self, message: SettingsForm.Changed) -> None:
         drafts = self.drafts
         if self.draft_text is None:
-            self.form.show_error(f"{drafts.config} cannot be read")
+            self.form.show_error(f"cannot read {drafts.config}")
             return
         try:
             config = self.draft_text.config({**drafts.changes, message.key: message.value})
@@ -179,41 +181,40 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             self.post_message(self.Changed(""))
 
     def check_file(self) -> None:
-        """Have the config's file looked at, by a thread: a network file system may take its time."""
+        """Check the config file for changes, in a thread: network file systems are slow."""
         if self.draft_text is not None and self.draft_text.path is not None and not self._is_checking_file:
             self._is_checking_file = True
             self.reread_file(self.draft_text)
 
     @work(thread=True, group="check", exit_on_error=False)
     def reread_file(self, previous: DraftText) -> None:
-        """Read a config's file again where it was changed."""
+        """Read a config file again if it changed."""
         current: DraftText | None = previous
         try:
             current = previous.reload()
-        finally:  # without it no file would be looked at again
+        finally:  # without the message, no file would ever be checked again
             self.post_message(FileChecked(previous, current))
 
     @on(FileChecked)
     def _handle_file_checked(self, message: FileChecked) -> None:
         self._is_checking_file = False
-        if (
-            self.draft_text is message.previous and message.current is not message.previous
-        ):  # and no other config was chosen since
+        is_same_config = self.draft_text is message.previous
+        if is_same_config and message.current is not message.previous:
             self._apply_file_change(message.previous, message.current)
         if self._opens_editor_after_check and self.screen.is_current:
             self._open_editor()
         self._opens_editor_after_check = False
 
     def _apply_file_change(self, previous: DraftText, current: DraftText | None) -> None:
-        """Take a config file that was edited on disk, unless that would lose something."""
+        """Load a config file that was edited on disk; if it was deleted, keep its settings as the draft."""
         if current is not None:
-            self.notify(f"{Path(previous.source).name} was changed on disk and is read again")
+            self.notify(f"{Path(previous.source).name} changed on disk and was reloaded")
             self.load(current)
             return
-        if previous.error is not None:  # nothing of it is known
+        if previous.error is not None:  # its settings were never read
             self.load()
             return
-        self.notify(f"{previous.source} is gone; its settings are kept here: ctrl+s saves them", severity="warning")
+        self.notify(f"{previous.source} was deleted; press ctrl+s to save its settings", severity="warning")
         drafts = self.drafts
         drafts.text = previous.text
         if self.config is not None:
@@ -229,7 +230,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
     def save_as(self) -> None:
         if self.config is None:
-            self.notify("this config cannot be used, and is not saved", severity="error")
+            self.notify("cannot save the config: it is invalid", severity="error")
             return
         from wantui.tui.screens.dialogs import Confirm, InputDialog
 
@@ -257,15 +258,16 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
                 return
             if path.exists():
                 self.app.push_screen(
-                    Confirm(f"{path} exists. Replace it?", "Replace"), lambda sure: save(path) if sure else None
+                    Confirm(f"{path} exists. Replace it?", "Replace"),
+                    lambda confirmed: save(path) if confirmed else None,
                 )
             else:
                 save(path)
 
-        self.app.push_screen(InputDialog("Save the config as (a name, or a path):"), save_under_name)
+        self.app.push_screen(InputDialog("Save the config as (name or path):"), save_under_name)
 
     def edit_yaml(self) -> None:
-        """Open the config as text, once the current content of its file is known."""
+        """Open the YAML editor after checking the config file for changes."""
         self._opens_editor_after_check = True
         self.check_file()
         if not self._is_checking_file:
@@ -275,19 +277,19 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         from wantui.tui.screens.yaml_editor import YamlEditor
 
         self._opens_editor_after_check = False
-        drafts, read = self.drafts, self.draft_text
+        drafts, draft_text = self.drafts, self.draft_text
         if self.config is not None and drafts.changes:
             text = dump(self.config.settings)
-        elif read is not None and read.error is None:
-            text = read.text
+        elif draft_text is not None and draft_text.error is None:
+            text = draft_text.text
         else:
-            reason = f": {read.error}" if read is not None else ""
-            self.notify(f"{drafts.config} cannot be read{reason}", severity="error")
+            reason = f": {draft_text.error}" if draft_text is not None else ""
+            self.notify(f"cannot read {drafts.config}{reason}", severity="error")
             return
 
-        def apply_edit(new: str | None) -> None:
-            if new is not None and new != text:
-                drafts.text, drafts.changes = new, {}
+        def apply_edit(edited: str | None) -> None:
+            if edited is not None and edited != text:
+                drafts.text, drafts.changes = edited, {}
                 self.load()
 
         self.app.push_screen(YamlEditor(text, drafts.config), apply_edit)

@@ -1,4 +1,4 @@
-"""The predicted cost of the draft's batch, with its warnings and refusals."""
+"""Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
 WARNINGS_SHOWN = 3
-"""Number of warnings that the pane shows; the others are behind a key."""
+"""Maximum number of warnings in the pane; a key shows all."""
 
 
 class CostPane(Vertical):
-    """Costs, refusals and the first warnings; its subtitle names the key that shows what the pane has no room for."""
+    """Costs, errors and the first warnings. If they do not fit, the subtitle names the key that shows all."""
 
     cells = getters.query_one(DiffText)
 
@@ -37,7 +37,7 @@ class CostPane(Vertical):
         self.call_after_refresh(self._draw)
 
     def show(self, preview: BatchPreview | None, costs: Sequence[CostLine]) -> None:
-        """Show the costs of a batch; nothing for None."""
+        """Show the costs of a batch; None clears the pane."""
         self.preview, self.costs = preview, costs
         self._draw()
 
@@ -64,6 +64,6 @@ class CostPane(Vertical):
         self.call_after_refresh(self.update_subtitle)
 
     def update_subtitle(self) -> None:
-        """Name the key that shows all warnings where the pane has no room for them."""
+        """Name the key that shows all warnings if they do not fit into the pane."""
         is_cut = self.preview is not None and len(self.cells.lines) > self.content_size.height
         self.border_subtitle = to_content("w: all warnings" if is_cut else "")

@@ -1,6 +1,6 @@
-"""A widget that sends only the cells that changed.
+"""Text widget that sends only changed cells to the terminal.
 
-Textual sends a refreshed region as a whole. A widget that is drawn every second over a slow link must therefore track
+Textual sends a refreshed region as a whole. A widget that is redrawn every second over a slow link must therefore track
 its changed cells itself.
 """
 
@@ -25,7 +25,7 @@ _SPACES = re.compile(r"[\t\n\r]")
 
 
 def colour(app: "App[object]", name: str) -> Style:
-    """Return the style of a colour of the theme (`success`, `error`, ...); plain if the theme lacks it."""
+    """Return the style of a theme colour (`success`, `error`, ...); the null style if the theme lacks it."""
     value = app.theme_variables.get(name, "")
     try:
         return Style.from_color(Color.parse(value).rich_color)
@@ -34,7 +34,7 @@ def colour(app: "App[object]", name: str) -> Style:
 
 
 class DiffText(Widget):
-    """Shows lines of text; `show` replaces them and repaints where they differ."""
+    """Widget with lines of text; `show` replaces them and repaints only changed cells."""
 
     DEFAULT_CSS = """
     DiffText { height: auto; width: 1fr; }
@@ -46,12 +46,12 @@ class DiffText(Widget):
         self.texts: list[Text] = []
 
     def on_resize(self, event: Resize) -> None:
-        """Draw again: text that was cut for one width may fit another."""
+        """Draw again, because truncated text may fit the new width."""
         if self.texts:
             self.show(self.texts)
 
     def show(self, lines: Sequence[Text]) -> None:
-        """Replace the text; a line that is too long is cut with an ellipsis."""
+        """Replace the text; a line that is too long is truncated with an ellipsis."""
         self.texts = list(lines)
         width = self.content_size.width or 1
         strips = [make_strip(line, width) for line in lines]
@@ -68,6 +68,7 @@ class DiffText(Widget):
             self.refresh(*(region.translate(self.gutter.top_left) for region in changed))
 
     def colour(self, name: str) -> Style:
+        """Return the style of a theme colour."""
         return colour(self.app, name)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
@@ -81,17 +82,17 @@ class DiffText(Widget):
         return self.lines[y].apply_style(base).adjust_cell_length(width, base)
 
     def text(self) -> str:
-        """Return the shown text, for tests and for copying."""
+        """Return the shown text."""
         return "\n".join(line.text.rstrip() for line in self.lines)
 
 
 def make_strip(line: Text, width: int) -> Strip:
-    """Return a line of text of any origin as a strip; a line that is too long ends in an ellipsis."""
+    """Convert a line of untrusted text to a strip; a line that is too long ends in an ellipsis."""
     safe = line.copy()
     if UNPRINTABLE.search(line.plain):
         safe = Text()
         for text, style in _split_by_style(line):
-            # A line break would move the terminal's cursor, and is a space; what else is not printable shows its code.
+            # Line breaks would move the terminal's cursor; they become spaces, other control characters become codes.
             safe.append(escape_unprintable(_SPACES.sub(" ", text)), style)
     safe.no_wrap, safe.end = True, ""
     safe.truncate(width, overflow="ellipsis")
@@ -100,7 +101,7 @@ def make_strip(line: Text, width: int) -> Strip:
 
 
 def _split_by_style(line: Text) -> list[tuple[str, Style]]:
-    """Return the sections of one style."""
+    """Split a line into (text, style) sections of constant style."""
     plain, base = line.plain, line.style if isinstance(line.style, Style) else Style.parse(line.style or "")
     styles = [base] * len(plain)
     for span in line.spans:
@@ -117,13 +118,13 @@ def _split_by_style(line: Text) -> list[tuple[str, Style]]:
 
 
 def _find_changed_spans(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int, int]]:
-    """Return the columns that differ, as [start, end); nearby sections are merged."""
+    """Return the [start, end) columns that differ; spans at most `gap` columns apart are merged."""
     if old == new:
         return []
     left, right = _split_cells(old), _split_cells(new)
     if len(left) != len(right):
         return [(0, max(len(left), len(right)))]
-    columns = [index for index, (one, other) in enumerate(zip(left, right, strict=True)) if one != other]
+    columns = [index for index, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
     spans: list[tuple[int, int]] = []
     for column in columns:
         if spans and column - spans[-1][1] <= gap:
@@ -134,7 +135,7 @@ def _find_changed_spans(old: Strip, new: Strip, gap: int = 6) -> list[tuple[int,
 
 
 def _split_cells(strip: Strip) -> list[tuple[str, Style | None]]:
-    """Return one entry per column; a wide character has its second column empty."""
+    """Return the (character, style) of each column; the second column of a wide character is empty."""
     cells: list[tuple[str, Style | None]] = []
     for segment in strip:
         for character in segment.text:

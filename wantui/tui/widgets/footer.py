@@ -1,7 +1,7 @@
-"""The last line of every screen: the keys that work here.
+"""Footer: the last line of every screen, with the keys that work there.
 
-Textual's own footer makes a widget for each key, three dozen of them, and makes all of them anew whenever the focus
-moves. That was a quarter of the start, and most of the bytes of a step from pane to pane.
+Textual's own footer creates a widget per key, about 36, and creates them again whenever the focus moves. That took a
+quarter of the start-up time, and most of the bytes sent when the focus moves to another pane.
 """
 
 from rich.style import Style
@@ -14,12 +14,13 @@ from wantui.tui.widgets.diff_text import DiffText
 
 
 class KeyFooter(DiffText):
-    """Footer with as many keys as fit, help and palette always among them."""
+    """Footer with as many keys as fit; help and palette are always shown."""
 
     DEFAULT_CSS = """
     KeyFooter { height: 1; background: $panel; padding: 0 1; }
     """
-    ALWAYS = ("help", "command_palette")
+    ALWAYS_SHOWN = ("help", "command_palette")
+    """Actions whose keys are always shown."""
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
@@ -40,7 +41,7 @@ class KeyFooter(DiffText):
             if active.binding.show and active.enabled and active.binding.action not in bindings:
                 bindings[active.binding.action] = active.binding
                 nodes[active.binding.action] = active.node
-        always = [bindings.pop(name) for name in self.ALWAYS if name in bindings]
+        always = [bindings.pop(name) for name in self.ALWAYS_SHOWN if name in bindings]
         room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
         line, self._key_spans = Text(no_wrap=True), []
         for binding in [*bindings.values(), *always]:
@@ -56,10 +57,10 @@ class KeyFooter(DiffText):
         self.show([line])
 
     _key_spans: list[tuple[int, int, DOMNode, str]] = []
-    """Columns of each key, and the action with the node that it belongs to."""
+    """First and end column of each key, the node of its action, and the action."""
 
     async def on_click(self, event: Click) -> None:
-        """Run what the key does. The key itself would be a letter where something is typed."""
+        """Run the action of the clicked key. Pressing the key instead would type a letter into a focused text field."""
         for start, end, node, action in self._key_spans:
             if start <= event.x - self.gutter.left < end:
                 await self.app.run_action(action, node)

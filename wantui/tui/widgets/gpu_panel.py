@@ -1,4 +1,4 @@
-"""Memory of each GPU, who holds it, and how hard it works; on a machine without one, the machine's own memory."""
+"""GPU panel: memory, processes and load of each GPU; on a machine without a GPU, its RAM and CPU load."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
 MAX_SAMPLES = 600
-"""Number of samples stored for the graph."""
+"""Maximum number of samples stored for a graph."""
 
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """Bytes of a worker's memory, reported by torch after its latest step."""
+    """GPU memory of a worker in bytes, reported by torch after its latest step."""
 
     process: int
     allocated: int
@@ -29,7 +29,7 @@ class WorkerMemory:
 
 
 class GpuHistory:
-    """The latest samples, and the memory of each GPU over time, both bounded."""
+    """Latest sample, used memory over time (bytes, up to `MAX_SAMPLES`), and memory of each worker."""
 
     def __init__(self) -> None:
         self.sample: GpuSample | None = None
@@ -38,6 +38,7 @@ class GpuHistory:
         self.workers: dict[int, WorkerMemory] = {}
 
     def add(self, sample: GpuSample) -> None:
+        """Store a sample."""
         self.sample = sample
         self.machine_memory.append(sample.memory_used)
         for gpu in sample.gpus:
@@ -45,7 +46,7 @@ class GpuHistory:
 
 
 class GpuPanel(DiffText):
-    """One line for each GPU, or (large) a graph and the processes too."""
+    """Panel with a line per GPU, and if large also a memory graph and the processes."""
 
     DEFAULT_CSS = """
     GpuPanel { background: $panel; height: auto; max-height: 50%; padding: 0 1; }
@@ -77,7 +78,7 @@ class GpuPanel(DiffText):
         return lines
 
     def draw_machine(self, sample: GpuSample, width: int) -> list[Text]:
-        """Return, without a GPU, this machine's memory and that of our workers."""
+        """Draw the RAM and CPU load of a machine without a GPU, and the RAM of our workers."""
         line = Text.assemble(("RAM ", "bold"))
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append(f"  CPU {sample.cpu:3.0f} %")
@@ -90,10 +91,11 @@ class GpuPanel(DiffText):
         return [line, *self.draw_graph(list(self.history.machine_memory), sample.memory_total, width)]
 
     def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
+        """Draw the memory and load of one GPU, and if large its graph and processes."""
         line = Text.assemble((f"GPU{gpu.index} ", "bold"))
         if gpu.state != "ok":
-            word = "lost" if gpu.state == "lost" else "cannot be read"
-            return [line.append(f"✗ {word}: {gpu.reason}; wantui doctor says more", self.colour("error"))]
+            problem = "lost" if gpu.state == "lost" else "cannot be read"
+            return [line.append(f"✗ {problem}: {gpu.reason}; see wantui doctor", self.colour("error"))]
         if width >= 100:
             line.append(f"{gpu.name}  ")
         self._append_memory(line, gpu.memory_used, gpu.memory_total, width)
@@ -101,9 +103,9 @@ class GpuPanel(DiffText):
         line.append(f"  {_format_or_na(gpu.power, '.0f')}/{_format_or_na(gpu.power_limit, '.0f')} W")
         line.append(f"  {_format_or_na(gpu.temperature, '.0f')} °C")
         if gpu.is_mig_enabled:
-            line.append("  MIG on: of the whole card", self.colour("warning"))
+            line.append("  MIG on: values of the whole GPU", self.colour("warning"))
         ours = [self.history.workers[p.process] for p in gpu.processes if p.process in self.history.workers]
-        # Without the list of processes it can only be ours when there is one card.
+        # If NVML lists no processes, workers can be assigned only to a single GPU.
         if not ours and self.history.sample is not None and len(self.history.sample.gpus) == 1:
             ours = list(self.history.workers.values())
         for worker in ours:
@@ -113,16 +115,16 @@ class GpuPanel(DiffText):
         total = gpu.memory_total or 1
         lines = [line, *self.draw_graph(list(self.history.gpu_memory.get(gpu.index, ())), total, width)]
         for worker in ours:
-            predicted = format_bytes(worker.predicted) if worker.predicted else "not known"
+            predicted = format_bytes(worker.predicted) if worker.predicted else "unknown"
             lines.append(Text(f"  peak {format_bytes(worker.peak)}, predicted {predicted}"))
         for process in gpu.processes:
-            whose = "our worker" if process.process in self.history.workers else process.name
+            name = "our worker" if process.process in self.history.workers else process.name
             process_bytes = format_bytes(process.memory) if process.memory is not None else "N/A"
-            lines.append(Text(f"  {process.process:>8}  {process_bytes:>8}  {whose}"))
+            lines.append(Text(f"  {process.process:>8}  {process_bytes:>8}  {name}"))
         return lines
 
     def draw_graph(self, values: list[float | None], total: int, width: int) -> list[Text]:
-        """Draw memory over time between 0 and the total: a constant value looks constant."""
+        """Draw memory in bytes over time, on a fixed scale from 0 to `total`."""
         label = f"{format_bytes(total)} ┤"
         room = max(10, min(width - len(label) - 2, 120))
         drawn = braille(values, room, 4, 0, total)
@@ -134,7 +136,7 @@ class GpuPanel(DiffText):
             line.append("memory N/A")
             return
         share = used / total
-        # A word beside the colour, for those who do not see it.
+        # The word "full" below repeats the colour for colour-blind users.
         level = "error" if share >= 0.95 else "warning" if share >= 0.8 else "success"
         line.append(bar(share, 16 if width >= 100 else 8), self.colour(level))
         line.append(f" {used / 1e9:.1f}/{total / 1e9:.1f} GB {100 * share:.0f} %")
@@ -147,12 +149,12 @@ def _format_or_na(value: float | None, form: str) -> str:
 
 
 def measure_worker_memory(snapshot: QueueSnapshot) -> int | None:
-    """Return the resident bytes of all our workers on this machine; None without any."""
+    """Return the resident memory of all our workers in bytes; None if no worker is running."""
     import psutil
 
     total = None
     for video in snapshot.running:
-        # Without an engine the worker is gone, and its number may be another process's.
+        # Without an engine the worker has ended, and its process number may be reused.
         if video.worker is None or snapshot.engine is None:
             continue
         try:
@@ -163,12 +165,12 @@ def measure_worker_memory(snapshot: QueueSnapshot) -> int | None:
 
 
 def parse_worker_process(worker: str) -> int:
-    """Return the process of a worker, from the name in its claims."""
+    """Return the process number in a worker's name."""
     return int(worker.rpartition(":")[2])
 
 
 def parse_worker_memory(process: int, memory: Mapping[str, int]) -> WorkerMemory | None:
-    """Return the memory figures of a step; None on a CPU."""
+    """Return the GPU memory that a worker reported for a step; None on a CPU."""
     if "allocated" not in memory:
         return None
     return WorkerMemory(process, memory["allocated"], memory["reserved"], memory["peak"], memory.get("predicted"))

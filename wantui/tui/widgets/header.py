@@ -1,4 +1,4 @@
-"""The first line of every screen: screen name, machine, state of the engine, and ETA of the queue."""
+"""Header: the first line of every screen, with tabs, host, engine state, and ETA of the queue."""
 
 from rich.style import Style
 from rich.text import Text
@@ -11,7 +11,7 @@ from wantui.tui.widgets.diff_text import DiffText
 
 
 class Header(DiffText):
-    """Tabs on the left, state on the right; the state is cut before the tabs are."""
+    """Header with tabs on the left and state on the right; the state is truncated first."""
 
     DEFAULT_CSS = """
     Header { height: 1; background: $panel; }
@@ -48,7 +48,7 @@ class Header(DiffText):
         self.show([line])
 
     def describe_state(self, wide: bool) -> Text:
-        """Return host, engine, and remaining work."""
+        """Return host (if `wide`), engine state and remaining work."""
         snapshot, text = self.snapshot, Text(no_wrap=True)
         if wide:
             text.append(f"{self.host}  ", Style(bold=True))
@@ -57,7 +57,7 @@ class Header(DiffText):
         if snapshot.engine is None:
             text.append("■ no engine", self.colour("warning"))
         elif snapshot.held is not None:
-            text.append("‖ held", self.colour("warning"))
+            text.append("‖ on hold", self.colour("warning"))
         elif snapshot.running:
             text.append(f"▶ {len(snapshot.running)} running", self.colour("accent"))
         elif any(worker.state == "starting" for worker in snapshot.workers):

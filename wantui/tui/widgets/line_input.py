@@ -1,4 +1,4 @@
-"""A one-line input that loses nothing from pasted text and draws nothing while idle."""
+"""One-line inputs that accept pastes of several lines and draw nothing while idle."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
 def join_lines(text: str) -> str:
-    """Return text of several lines as one, with a space where a line ended."""
+    """Join the non-blank lines of a text with spaces."""
     return " ".join(line for line in text.splitlines() if line.strip())
 
 
@@ -21,15 +21,17 @@ else:
 
 
 class LineInputMixin(PrintableLinesMixin, _Base):
-    """Behaviour common to all inputs of the application; a plain class, since Textual looks up styles by the first base
-    only."""
+    """Mixin for all inputs of the application.
+
+    The mixins are no Textual classes, because Textual looks up styles by the first base class only.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.set_reactive(Input.cursor_blink, False)  # a blink is 3 kB a second over a slow link
+        self.set_reactive(Input.cursor_blink, False)  # blinking sends 3 kB/s
 
     def _on_paste(self, event: Paste) -> None:
-        """Take all pasted lines, where Textual takes the first and drops the others."""
+        """Insert all pasted lines; Textual would insert only the first."""
         if refuse_large_paste(self, event):
             return
         event.prevent_default()
@@ -37,16 +39,16 @@ class LineInputMixin(PrintableLinesMixin, _Base):
         self.replace(event.text, *self.selection)
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replace a stretch; also what Textual's own clipboard holds may be of several lines."""
+        """Replace a range with text joined to one line; Textual's clipboard may contain several lines."""
         super().replace(join_lines(text) if "\n" in text or "\r" in text else text, start, end)
 
 
 class LineInput(LineInputMixin, Input):
-    """A line of text to type in."""
+    """One-line input."""
 
 
 class HiddenLineInput(LineInput):
-    """A line of text that is there only while it has the class `-open`; keys never go into it unseen."""
+    """One-line input that can have the focus only while it has the class `-open`."""
 
     def allow_focus(self) -> bool:
         return super().allow_focus() and self.has_class("-open")

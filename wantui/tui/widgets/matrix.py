@@ -1,4 +1,4 @@
-"""Variations step seeds: one row for each variation, one cell for each seed, and a cursor that moves both ways."""
+"""Matrix with a row per variation, a cell per seed, and a cursor that moves in both directions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from wantui.tui.state_style import state_style
 from wantui.tui.widgets.virtual_list import VirtualList
 
 CELL_WIDTH = 3
+"""Width of a cell in characters."""
 
 
 class Matrix(VirtualList):
-    """Matrix of cells; `show` sets the rows, the columns, and the state of each cell."""
+    """List of rows of cells with a two-dimensional cursor; `show` sets names, columns and states."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move_column(-1)", "Left", show=False),
@@ -28,7 +29,7 @@ class Matrix(VirtualList):
 
     @dataclass
     class Moved(Message):
-        """The cursor is on another cell."""
+        """The cursor moved to another cell."""
 
         row: int
         column: int
@@ -41,7 +42,13 @@ class Matrix(VirtualList):
         self.marked: tuple[int, int] | None = None
 
     def show(self, names: list[str], columns: int, state: Callable[[int, int], str | None], same: bool) -> None:
-        """Show other cells; `same` keeps the cursor where it is."""
+        """Show cells.
+
+        Args:
+            names: names of the rows.
+            state: returns the state of a cell by row and column; None if the cell has no video.
+            same: keep cursor and mark, because the cells are those of the same batch.
+        """
         self.names, self.columns, self.state = names, columns, state
         if not same:
             self.set_reactive(Matrix.column, 0)
@@ -64,11 +71,11 @@ class Matrix(VirtualList):
         self.column += step
 
     def _first_column(self, room: int) -> int:
-        """Return the first visible column, so that the cursor's is visible."""
+        """Return the first visible column if `room` columns fit and the cursor must be visible."""
         return max(0, self.column - room + 1)
 
     def _widths(self, width: int) -> tuple[int, int]:
-        """Return the width of the names, and how many cells fit."""
+        """Return the width of the names, and the number of cells that fit."""
         names = min(30, max([len(name) for name in self.names[:500]] + [4]) + 1, max(8, width // 2))
         return names, max(1, (width - names) // CELL_WIDTH)
 
@@ -78,18 +85,18 @@ class Matrix(VirtualList):
         first = self._first_column(room)
         for column in range(first, min(self.columns, first + room)):
             state = self.state(row, column)
-            shown = state_style(state) if state is not None else None
-            style = self.colour(shown.colour) if shown else Style(dim=True)
-            here = row == self.cursor and column == self.column
-            glyph = shown.glyph if shown else " "
-            left, right = ("[", "]") if here else ("*", " ") if self.marked == (row, column) else (" ", " ")
+            appearance = state_style(state) if state is not None else None
+            style = self.colour(appearance.colour) if appearance else Style(dim=True)
+            has_cursor = row == self.cursor and column == self.column
+            glyph = appearance.glyph if appearance else " "
+            left, right = ("[", "]") if has_cursor else ("*", " ") if self.marked == (row, column) else (" ", " ")
             line.append(left, Style(bold=True))
-            line.append(glyph, style + Style(bold=here))
+            line.append(glyph, style + Style(bold=has_cursor))
             line.append(right, Style(bold=True))
         return line
 
     def handle_click(self, index: int, x: int) -> None:
-        """Move the cursor to the cell that was clicked, or choose it where the cursor is on it already."""
+        """Move the cursor to the clicked cell; choose the cell if the cursor is already there."""
         names, room = self._widths(self.size.width)
         before = self.column
         if x >= names:

@@ -1,4 +1,4 @@
-"""Lists of options that can be paged through before there is room for them."""
+"""Option lists that survive page keys in a terminal too low to show them."""
 
 from typing import TYPE_CHECKING
 
@@ -12,29 +12,29 @@ else:
 
 
 class PagingMixin(_Base):
-    """An option list that does not page where no line of it is shown, as in a very low terminal; a plain class.
+    """Mixin that ignores page keys while no line of the list is visible.
 
-    Textual looks for the line of the highlighted option, and has none as long as the list has no room.
+    Textual would look up the line of the highlighted option, and crash because there is none.
     """
 
     def action_page_up(self) -> None:
-        """Move one page up."""
+        """Move one page up, if any line is visible."""
         if self.scrollable_content_region:
             super().action_page_up()  # type: ignore[no-untyped-call]
 
     def action_page_down(self) -> None:
-        """Move one page down."""
+        """Move one page down, if any line is visible."""
         if self.scrollable_content_region:
             super().action_page_down()  # type: ignore[no-untyped-call]
 
 
 class PagedOptionList(PagingMixin, OptionList):
-    """An option list for terminals of any size."""
+    """Option list for terminals of any size."""
 
 
 class PagedSelectionList(PagingMixin, SelectionList[int]):
-    """A list of options that can be marked, for terminals of any size."""
+    """Option list with multiple selection, for terminals of any size."""
 
 
 class PagedCommandList(PagingMixin, CommandList):
-    """The list of the command palette, for terminals of any size."""
+    """List of the command palette, for terminals of any size."""

@@ -1,4 +1,4 @@
-"""Widgets of Textual's that show text of any origin: nothing in it reaches the terminal as a command."""
+"""Mixin for Textual widgets with untrusted text: control characters do not reach the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ else:
 
 
 class PrintableLinesMixin(_Base):
-    """Leaves out of what is drawn, not of what is edited, each character that a terminal would obey.
+    """Mixin that omits control characters when drawing, but keeps them in the edited text.
 
-    Such characters have no width, so that everything else stays where it is. A plain class: see `LineInputMixin`.
+    Control characters have no width, so the layout does not change.
     """
 
     def render_line(self, y: int) -> Strip:

@@ -1,10 +1,10 @@
-"""A line to search by, which is there only while it is used."""
+"""Search input that is hidden while unused."""
 
 from wantui.tui.widgets.line_input import HiddenLineInput
 
 
 class Search(HiddenLineInput):
-    """Hidden and empty until `open`; `close` makes it so again."""
+    """Search input; hidden and empty until `open` and after `close`."""
 
     DEFAULT_CSS = """
     Search { display: none; margin: 0 1; }
@@ -15,11 +15,11 @@ class Search(HiddenLineInput):
         super().__init__(placeholder=placeholder, id="search", compact=True)
 
     def open(self) -> None:
-        """Show it and type into it."""
+        """Show and focus the input."""
         self.add_class("-open")
         self.screen.set_focus(self)
 
     def close(self) -> None:
-        """Search for nothing any more."""
+        """Clear and hide the input."""
         self.value = ""
         self.remove_class("-open")

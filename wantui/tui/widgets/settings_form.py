@@ -1,4 +1,4 @@
-"""The settings of a config as a form: one line for each, and below them what the one under the cursor means."""
+"""Form of a config: one line per setting, and an explanation of the selected one."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 @dataclass(frozen=True)
 class _Heading:
-    """The name of a section, between its settings."""
+    """Title of a config section."""
 
     title: str
 
 
 class SettingsForm(Vertical):
-    """Form of a config; posts `Changed` to request a change, and receives the result through `show` or `show_error`."""
+    """Form of a config. It posts `Changed` to request a change; the parent answers with `show` or `show_error`."""
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
@@ -37,13 +37,13 @@ class SettingsForm(Vertical):
 
     @dataclass
     class Changed(Message):
-        """A user wants another value."""
+        """The user entered or is typing a value."""
 
         key: str
         value: str
-        """Text, as it was typed."""
+        """Text as typed."""
         is_final: bool
-        """Enter was pressed; otherwise it is still being typed."""
+        """True if the value was submitted, False while it is being typed."""
 
     rows = getters.query_one("#fields", VirtualList)
     input = getters.query_one("#value", Input)
@@ -78,12 +78,12 @@ class SettingsForm(Vertical):
         self._explain()
 
     def show_error(self, error: str | None) -> None:
-        """Show why the typed value is refused."""
+        """Show why the typed value is invalid; None clears the error."""
         self.error = error
         self._explain()
 
     def accept(self) -> None:
-        """Return to the list after the value was accepted."""
+        """Close the input after its value was accepted."""
         self._close()
 
     def _draw(self, index: int, width: int) -> Text:
@@ -109,8 +109,8 @@ class SettingsForm(Vertical):
         elif field is None:
             about.update("")
         else:
-            how = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
-            about.update(to_content(f"{field.help}\n{field.valid_values}; {how}", keep_lines=True))
+            hint = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
+            about.update(to_content(f"{field.help}\n{field.valid_values}; {hint}", keep_lines=True))
 
     @on(VirtualList.Highlighted, "#fields")
     def _handle_cursor_moved(self) -> None:
@@ -145,7 +145,7 @@ class SettingsForm(Vertical):
             self._cycle_choice(-1)
 
     def _cycle_choice(self, step: int) -> None:
-        """Request the next or the previous choice of the setting, or the other of yes and no."""
+        """Request the next or previous choice of the selected setting, or toggle a flag."""
         field = self._current()
         if field is None or self.config is None:
             return

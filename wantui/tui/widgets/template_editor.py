@@ -1,4 +1,4 @@
-"""The editor of a template: its syntax in colours, and a mark under the fault while one types."""
+"""Template editor with syntax highlighting and a mark on the first error."""
 
 from rich.style import Style
 from textual.message import Message
@@ -10,13 +10,13 @@ from wantui.tui.widgets.diff_text import colour
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
 MAX_COLOURED_LENGTH = 20_000
-"""Characters up to which a template is coloured; longer ones are edited plainly, so that typing stays quick."""
+"""Maximum characters of a highlighted template; highlighting a longer one would delay typing."""
 
 
 class TemplateEditor(TextEditorMixin, TextArea):
-    """A text area that knows the grammar.
+    """Text area that highlights the template grammar.
 
-    [|] separate variants, ( ) mark words for attention, (word:1.5) weights them, \\ before a character makes it plain.
+    `[a|b]` lists options, `(word)` marks a word, `(word:1.5)` marks and weights it, `\\[` is a literal character.
     """
 
     HELP = """\
@@ -31,10 +31,10 @@ class TemplateEditor(TextEditorMixin, TextArea):
     """
 
     error_position: int | None = None
-    """Index of the character that is wrong."""
+    """Index of the invalid character; None if the template is valid."""
 
     class Typed(Message):
-        """The template is another one."""
+        """The user changed the template."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text, soft_wrap=True, tab_behavior="focus", show_line_numbers=False)
@@ -42,7 +42,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self.move_cursor(self.document.end)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leave F6 and F7, with which other text areas select text, to the application: engine and pause."""
+        """Disable the text area's F6 and F7 (select text): the application uses them for engine and pause."""
         return action not in ("select_line", "select_all") and super().check_action(action, parameters)
 
     def on_mount(self) -> None:
@@ -69,14 +69,14 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self.refresh()
 
     def mark_error(self, position: int | None) -> None:
-        """Mark the character that is wrong, or none."""
+        """Mark an invalid character; None removes the mark."""
         if position != self.error_position:
             self.error_position = position
             self._build_highlight_map()
             self.refresh()
 
     def _build_highlight_map(self) -> None:
-        """Rebuild the highlights after the text area's text changed; columns are of UTF-8 bytes."""
+        """Rebuild the highlights after a change of the text; columns count UTF-8 bytes."""
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text

@@ -1,4 +1,4 @@
-"""Common behaviour of the multi-line editors."""
+"""Common behaviour of multi-line editors."""
 
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ else:
 
 
 class TextEditorMixin(PrintableLinesMixin, _Base):
-    """Behaviour common to all text areas of the application; a plain class, see `LineInputMixin`."""
+    """Mixin for all text areas: escapes control characters and refuses large pastes."""
 
     async def _on_paste(self, event: Paste) -> None:
-        """Let the text area take the paste, unless it is too large."""
+        """Refuse a paste that is too large; Textual's handler inserts others."""
         refuse_large_paste(self, event)

@@ -1,4 +1,4 @@
-"""Below the table of trajectories: the curves of one video, its attention, or the verdict on the groups."""
+"""Details below the table of trajectories: curves of one video, its attention, or a comparison of groups."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
+"""Names of the drawn curves; a low pane drops the last ones."""
 STRIP_LINES = 7
+"""Maximum height of an attention strip in lines."""
 MAX_LEFT_OUT = 5
-"""Largest number of videos that are named one by one where several are left out."""
+"""Maximum number of excluded videos that are listed by name."""
 
 
 class TrajectoryDetails(VerticalScroll):
-    """Details of one trajectory, comparison or attention at a time."""
+    """Pane with the details of one trajectory, comparison or attention."""
 
     cells = getters.query_one("#curve-cells", DiffText)
 
@@ -71,23 +73,23 @@ class TrajectoryDetails(VerticalScroll):
         self.cells.show([*lines[:height], *notes])
 
     def show_groups(self, text: str, left_out: Sequence[tuple[str, str]]) -> None:
-        """Show a sentence on the groups, and which videos their means leave out."""
+        """Show a text on the groups, and the videos excluded from their means."""
         self.border_title = "Groups"
         width = max(20, self.cells.size.width)
         self.cells.show([*wrap_text(text, width), *self._list_left_out("left out", left_out, width)])
 
-    def _list_left_out(self, what: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
-        """Return lines that name the first videos that are left out, and how many more there are."""
-        messages = [f"{what}: {name}: {why}" for name, why in videos[:MAX_LEFT_OUT]]
+    def _list_left_out(self, label: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
+        """Return lines with the first excluded videos and their reasons, and the number of further ones."""
+        messages = [f"{label}: {name}: {reason}" for name, reason in videos[:MAX_LEFT_OUT]]
         if more := len(videos) - len(messages):
-            messages.append(f"{what}: {more} more; `wantui analyze --groups` and `--compare` name each")
+            messages.append(f"{label}: {more} more; `wantui analyze --groups` and `--compare` list all")
         return [line for text in messages for line in wrap_text(text, width, self.cells.colour("text-muted"))]
 
     def show_comparison(self, comparison: "Comparison", left_out: Sequence[tuple[str, str]]) -> None:
-        """Show verdicts first, then what goes with them.
+        """Show the verdicts of a comparison, then tests, dispersion and warnings.
 
         Args:
-            left_out: videos that the means of the groups leave out; the comparison leaves out those, and others.
+            left_out: name and reason of the videos excluded from the group means; the comparison excludes further ones.
         """
         seeds = format_count(len(comparison.seeds), "seed")
         self.border_title = to_content(f"Groups by {comparison.by}: {comparison.primary}, {seeds}")
@@ -110,12 +112,12 @@ class TrajectoryDetails(VerticalScroll):
             lines += wrap_text(f"note: {warning}", width, self.cells.colour("text-muted"))
         lines += self._list_left_out("left out", left_out, width)
         lines += self._list_left_out(
-            "not compared", [one for one in comparison.left_out if one not in set(left_out)], width
+            "not compared", [video for video in comparison.left_out if video not in set(left_out)], width
         )
         self.cells.show(lines)
 
     def show_attention(self, video: Video, words: list[WordAttention]) -> None:
-        """Show each marked word with its attention over the frames of the video."""
+        """Show the attention to each marked word over the frames of a video."""
         self.border_title = to_content(f"Attention, {video.name}")
         lines: list[Text] = []
         for word in words:
@@ -124,4 +126,4 @@ class TrajectoryDetails(VerticalScroll):
             )
             if word.strip is not None:
                 lines += half_blocks(word.strip, max(20, self.cells.size.width), STRIP_LINES)
-        self.cells.show(lines or [Text("no word was marked in its prompt")])
+        self.cells.show(lines or [Text("the prompt has no marked words")])

@@ -1,4 +1,4 @@
-"""The variations of a template: ids, prompts with the marked words and their tokens, and which are equal."""
+"""List of a template's variations: ids, duplicates, prompts, and marked words with their tokens."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ a [red|blue] circle      one variation for each option
 a (circle)               a marked word: attention
 a [big|small|] circle    an option may be empty"""
 SAMPLED_IDS = 500
-"""Variations by whose ids the width of the column is chosen."""
+"""Number of variations whose ids determine the width of the id column."""
 
 
 class Variations(VirtualList):
-    """Any number of them; only those in sight are tokenised."""
+    """List of any number of variations; only visible rows are tokenised."""
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty=TEMPLATE_HELP)
@@ -31,7 +31,7 @@ class Variations(VirtualList):
         self._id_width = 20
 
     def show(self, preview: BatchPreview | None, tokenizer: Path | None, empty_text: str = TEMPLATE_HELP) -> None:
-        """Show the variations of an preview, or a replacement text without one."""
+        """Show the variations of a preview, or `empty_text` if it is None."""
         self.preview, self.tokenizer = preview, tokenizer
         if preview is None:
             self.empty = empty_text

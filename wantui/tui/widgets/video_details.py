@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class SheetRead(Message):
-    """A contact sheet was read; no picture where it cannot be."""
+    """A contact sheet was read, or could not be read."""
 
     path: Path
     picture: "NDArray[np.uint8] | None"
+    """Contact sheet as uint8 [height, width, rgb]; None if unreadable."""
 
 
 class VideoDetails(WorkerErrorsMixin, Vertical):
-    """Details of one entry of a manifest.
+    """Pane with the details of one video.
 
     Args:
-        with_sheets: whether contact sheets are drawn; each is some twenty kilobytes on the wire.
+        with_sheets: True to draw contact sheets, of about 20 kB each on the wire.
     """
 
     about = getters.query_one("#about", DiffText)
@@ -49,19 +50,19 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         self.with_sheets = with_sheets
         self.border_title = "Video"
         self.sheet: Path | None = None
-        """Contact sheet of the shown video."""
+        """Path of the contact sheet of the current video; None if it has none."""
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="about")
         yield DiffText(id="sheet")
 
     def show_message(self, text: str) -> None:
-        """Show a text instead of a video, in full, because the end of an error is its reason."""
+        """Show a text instead of a video, wrapped so that the end of an error stays readable."""
         width = max(20, self.about.size.width)
         self._show(wrap_text(text, width) or [Text("")])
 
     def show(self, variation: str, entry: VideoEntry, folder: Path) -> None:
-        """Show a video of the batch in a folder."""
+        """Show a video of the batch in `folder`."""
         recipe = entry.recipe
         lines = [
             Text.assemble((f"{variation}, seed {entry.seed}", "bold")),
@@ -93,14 +94,14 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         self.sheet_cells.show([Text("")])
 
     def _request_sheet(self, path: Path) -> None:
-        """Have a contact sheet read, where it is still wanted and there is room for it."""
+        """Read a contact sheet if its video is still shown and the pane is high enough."""
         room = self.sheet_cells.size
         if path == self.sheet and room.height >= 2:
             self.read_sheet(path, room)
 
     @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
     def read_sheet(self, path: Path, room: Size) -> None:
-        """Read a contact sheet at the size that there is room for, off the thread that draws."""
+        """Read a contact sheet at the available size (in cells) in a thread."""
         picture = read_picture(path, within=(room.width, 2 * room.height))
         if not get_current_worker().is_cancelled:
             self.post_message(SheetRead(path, picture))
@@ -111,6 +112,6 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             return
         cells = self.sheet_cells
         if message.picture is None:
-            cells.show([Text(f"{message.path.name} cannot be shown", "dim")])
+            cells.show([Text(f"cannot show {message.path.name}", "dim")])
         else:
             cells.show(half_blocks(message.picture, cells.size.width, max(1, cells.size.height)))

@@ -1,4 +1,4 @@
-"""A list of any length: only the rows in sight are drawn, and a row that changed is drawn alone."""
+"""List of any length that draws only visible rows, and redraws only changed rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from textual.strip import Strip
 from wantui.tui.widgets.diff_text import colour, make_strip
 
 RowRenderer = Callable[[int, int], Text]
-"""The text of the row with an index, for a width in cells."""
+"""Function that returns the text of a row, given its index and the width in cells."""
 HeaderRenderer = Callable[[int], Text]
-"""The text of the header, for a width in cells."""
+"""Function that returns the text of the header, given the width in cells."""
 
 
 class VirtualList(ScrollView, can_focus=True):
-    """Rows with a cursor. `fill` sets their number and the function that draws each.
+    """List with a cursor; `fill` sets the number of rows and the function that draws a row.
 
     Args:
-        empty: text shown if there is no row.
-        header: draws a line above the rows that does not scroll, shown if there is a row.
+        empty: text shown if the list is empty.
+        header: draws a fixed line above the rows, hidden if the list is empty.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -49,7 +49,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     @dataclass
     class Highlighted(Message):
-        """The cursor is on another row."""
+        """The cursor moved to another row."""
 
         rows: "VirtualList"
         index: int
@@ -60,7 +60,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     @dataclass
     class Chosen(Message):
-        """Enter, or a click on the row under the cursor."""
+        """The row under the cursor was chosen by enter or a click."""
 
         rows: "VirtualList"
         index: int
@@ -71,12 +71,12 @@ class VirtualList(ScrollView, can_focus=True):
 
     @dataclass
     class VisibleRowsChanged(Message):
-        """Other rows are in sight, or other rows were filled in."""
+        """The visible rows changed, by scrolling, resizing or filling."""
 
         rows: "VirtualList"
         first: int
         last: int
-        """Index of the last row in sight; less than `first` where there is none."""
+        """Index of the last visible row; less than `first` if no row is visible."""
 
         @property
         def control(self) -> "VirtualList":
@@ -86,14 +86,14 @@ class VirtualList(ScrollView, can_focus=True):
         super().__init__(**options)
         self.header = header
         self.empty = empty
-        """Text shown if there is no row."""
+        """Text shown if the list is empty."""
         self.count = 0
         self._draw: RowRenderer = lambda index, width: Text()
         self._drawn_rows: dict[int, Text] = {}
-        """Rows as they were last drawn, of those in sight."""
+        """Text of each visible row as last drawn, by index."""
 
     def fill(self, count: int, draw: RowRenderer, keep_cursor: bool = True) -> None:
-        """Show other rows."""
+        """Show `count` rows; the cursor keeps its index, or moves to the first row."""
         resized = count != self.count
         self.count, self._draw, self._drawn_rows = count, draw, {}
         self._set_virtual_size()
@@ -108,21 +108,21 @@ class VirtualList(ScrollView, can_focus=True):
 
     @property
     def header_height(self) -> int:
-        """Number of lines above the rows."""
+        """Height of the header in lines: 0 or 1."""
         return 1 if self.header is not None and self.count else 0
 
     def _set_virtual_size(self) -> None:
-        # The header covers a line, so that the last row comes into sight only if there is a line more to scroll.
+        # One more line, because the header covers one: otherwise the last row could not be scrolled into view.
         self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count + self.header_height)
 
     def redraw(self) -> None:
-        """Draw the rows in sight that are other than they were drawn."""
+        """Redraw the visible rows whose text changed."""
         for index, drawn in self._drawn_rows.items():
             if index < self.count and self._draw(index, self.size.width) != drawn:
                 self.update_row(index)
 
     def visible_range(self) -> tuple[int, int]:
-        """Return the indices of the first and the last row in sight."""
+        """Return the indices of the first and last visible rows."""
         first = self.scroll_offset.y
         return first, min(self.count, first + self.size.height - self.header_height) - 1
 
@@ -166,7 +166,7 @@ class VirtualList(ScrollView, can_focus=True):
             self.post_message(self.Chosen(self, self.cursor))
 
     def on_click(self, event: Click) -> None:
-        """Move the cursor, or choose the row under it; ignore clicks on the frame."""
+        """Handle a click on a row; ignore clicks on the border and header."""
         offset = event.get_content_offset(self)
         if offset is None or offset.y < self.header_height:
             return
@@ -174,7 +174,7 @@ class VirtualList(ScrollView, can_focus=True):
             self.handle_click(index, offset.x)
 
     def handle_click(self, index: int, x: int) -> None:
-        """Move the cursor to the row that was clicked at column `x` of the rows, or choose it."""
+        """Move the cursor to the row clicked at column `x`; choose the row if the cursor is already there."""
         if index == self.cursor:
             self.action_choose()
         self.cursor = index
@@ -204,15 +204,16 @@ class VirtualList(ScrollView, can_focus=True):
         return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
 
     def _empty_lines(self, width: int) -> list[str]:
-        """Return the lines of the text for an empty list: all of it, however narrow the list is."""
+        """Wrap the text of an empty list."""
         return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
     def _cursor_style(self) -> Style:
-        """Return the cursor's style: a bar if focused, a line if not; in a theme of 16 colours, reversed."""
+        """Return the cursor's style: underlined without focus, a coloured bar with focus (reversed in 16 colours)."""
         if not self.has_focus:
             return Style(underline=True)
-        ground = colour(self.app, "primary-muted").color
-        return Style(bgcolor=ground, bold=True) if ground is not None and ground.triplet else Style(reverse=True)
+        background = colour(self.app, "primary-muted").color
+        is_true_colour = background is not None and background.triplet
+        return Style(bgcolor=background, bold=True) if is_true_colour else Style(reverse=True)
 
     def on_resize(self) -> None:
         self._set_virtual_size()
