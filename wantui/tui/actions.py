@@ -25,7 +25,7 @@ class Action:
     priority: bool = False
     """True if the key also works while the user types."""
     opens_field: bool = False
-    """True if the action focuses a text field; it then runs before the next key is handled, which belongs to the field."""
+    """True if the action focuses a text field; it then runs before the next key, which must reach the field."""
 
 
 SCREENS = {

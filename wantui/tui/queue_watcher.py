@@ -109,7 +109,7 @@ class QueueWatcher(threading.Thread):
                     model = None
                 if model is None:
                     model = EtaModel(QueueReader(self.state_dir.directory))
-                    version, self.after = -1, min(self.after, model.queue.last_seq())
+                    version, self.last_seq = -1, min(self.last_seq, model.queue.last_seq())
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_engine(self.state_dir.directory), now

@@ -94,8 +94,7 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
         if not self.is_current:
             return
         panel = self.gpu_panel
-        panel.set_class(
-            self.wantui_app.gpu_panel == "hidden", "-hidden"
-        )  # `display` would override the style for small terminals
+        # A class, because `display` would override the style for small terminals.
+        panel.set_class(self.wantui_app.gpu_panel == "hidden", "-hidden")
         panel.large = self.wantui_app.gpu_panel == "large"
         panel.draw()
