@@ -124,7 +124,7 @@ def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: P
             await it.until(lambda: screen.config is None)
             assert "it is not UTF-8" in it.notifications()
             await it.press("y")
-            await it.until(lambda: f"{config_file} cannot be read" in it.notifications())
+            await it.until(lambda: f"cannot read {config_file}" in it.notifications())
             config_file.write_text(NANO_FILE)
             screen.config_pane.check_file()
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 5)

@@ -173,7 +173,7 @@ def test_removing_a_batch_asks_first_and_leaves_its_folder(queue: Queue) -> None
         assert "3 videos not generated yet." in it.text().replace("\n", " ")
         await it.press("y")
         await it.until(lambda: not queue.batches())
-        await it.until(lambda: "nothing is on the queue" in it.text())
+        await it.until(lambda: "the queue is empty" in it.text())
         assert Path("one").is_dir()
 
     on("queue", test)
@@ -680,7 +680,7 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.batch_folders) == 2)
         await it.press("b")
-        await it.until(lambda: "enter takes the marked ones" in it.text())
+        await it.until(lambda: "enter accepts" in it.text())
         await it.press("home", "space" if "maps" not in screen.chosen_folders[0].name else "end", "enter")
         await it.until(lambda: any("maps" in path.name for path in screen.chosen_folders))
         place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention", None) is not None)
