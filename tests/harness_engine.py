@@ -81,7 +81,7 @@ class Machine:
         """Yield until nothing has happened on the queue for a long time."""
         seq, deadline = -1, 0.0
         while (now := time.monotonic()) < deadline or seq < 0:
-            if (last := self.queue.last_seq()) != seq:
+            if (last := self.queue.read_last_seq()) != seq:
                 seq, deadline = last, now + TIMEOUT_SECONDS
             yield
 
@@ -121,7 +121,7 @@ class Machine:
             for video in self.queue.videos(batch.id)
         ]
         logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.state_dir.directory / "logs").glob("*")))
-        return f"{videos}\nheld: {self.queue.held()}\n{logs}"
+        return f"{videos}\nheld: {self.queue.read_hold()}\n{logs}"
 
     def ended(self) -> bool:
         """Whether nothing is left to make."""

@@ -22,17 +22,23 @@ from pydantic import BaseModel
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
 from wantui.analysis import loading as read
-from wantui.analysis.attention_overlay import draw_overlay, latent_frame, shared_scale
-from wantui.analysis.attention_summary import attention_overlap, compute_word_curves, mean_over_steps
-from wantui.analysis.comparability import select_comparable
+from wantui.analysis.attention_overlay import compute_shared_scale, draw_overlay, find_latent_frame
+from wantui.analysis.attention_summary import average_over_steps, compute_attention_overlap, compute_word_curves
+from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.compare import compare_groups
-from wantui.analysis.dispersion import PermutationTest, distances_to_median, permanova, permdisp, squared_distances
+from wantui.analysis.dispersion import (
+    PermutationTest,
+    compute_distances_to_median,
+    compute_squared_distances,
+    run_permanova,
+    run_permdisp,
+)
 from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
 from wantui.analysis.groups import CannotCompareError, find_groupings, group_videos, pool_groups, summarise_group
-from wantui.analysis.loading import control_settings, read_batch
-from wantui.analysis.null_models import gaussian_null
+from wantui.analysis.loading import collect_control_settings, read_batch
+from wantui.analysis.null_models import build_gaussian_null
 from wantui.analysis.serialize import build_comparison_record
-from wantui.analysis.statistics import Effect, paired_effect
+from wantui.analysis.statistics import Effect, compute_paired_effect
 from wantui.analysis.strides import apply_stride
 from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
@@ -94,11 +100,11 @@ def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
     spread = result.differences[0]
     assert (spread.metric, spread.effect.n) == ("spread", 12)
     assert spread.low < spread.share < spread.high
-    assert result.spread is not None
-    assert result.spread.p < 0.01
+    assert result.spread_test is not None
+    assert result.spread_test.p < 0.01
     assert "more spread" in verdict.text
-    assert set(result.centroid_distance) == {("wide", "narrow")}
-    assert result.centroid_distance["wide", "narrow"] < 0.5  # both lie around the same place
+    assert set(result.centroid_distances) == {("wide", "narrow")}
+    assert result.centroid_distances["wide", "narrow"] < 0.5  # both lie around the same place
 
 
 @pytest.mark.slow
@@ -107,7 +113,7 @@ def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypat
     sigmas = np.array([1, 0.5, 0.0])
     monkeypatch.setattr(Video, "projection", lambda video: states[video.path].astype(np.float32))
     monkeypatch.setattr(Video, "noise_levels", lambda _: sigmas)
-    monkeypatch.setattr(final_states, "RELABELLINGS", 1)  # which only tell what chance makes, in no verdict
+    monkeypatch.setattr(final_states, "RELABELLING_COUNT", 1)  # which only tell what chance makes, in no verdict
     called = 0
     for turn in range(60):
         rng = np.random.default_rng(turn)
@@ -153,7 +159,7 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
     states[-1] *= 8
     zarr.open_group(odd.path, mode="a")["projection"][:] = states
     assert compare_groups(videos, metrics=["length"]).null_rate < 0.08
-    monkeypatch.setattr(final_states, "distances_to_median", to_centroid)
+    monkeypatch.setattr(final_states, "compute_distances_to_median", to_centroid)
     assert compare_groups(videos, metrics=["length"]).null_rate > 0.3
 
 
@@ -161,7 +167,7 @@ def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
     result = compare_groups(videos, primary="length", metrics=[])
-    values = np.array([[video.value("length") for video in group.videos] for group in result.groups])
+    values = np.array([[video.compute_metric("length") for video in group.videos] for group in result.groups])
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
     assert math.isnan(result.null_rate)
     assert result.null_band == pytest.approx((-half, half), rel=0.25)
@@ -206,7 +212,7 @@ def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -
 
 def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
     """Let `length` be what a function says."""
-    monkeypatch.setattr(Video, "value", lambda video, metric: values(video))
+    monkeypatch.setattr(Video, "compute_metric", lambda video, metric: values(video))
 
 
 def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path) -> None:
@@ -221,8 +227,8 @@ def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path
     assert re.fullmatch(
         r"location of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", result.describe_location()
     )
-    assert result.location is not None
-    assert result.location.p == pytest.approx(2 / 2**9)
+    assert result.location_test is not None
+    assert result.location_test.p == pytest.approx(2 / 2**9)
 
 
 @pytest.mark.slow
@@ -356,7 +362,7 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
     by_embedding = weighted(videos[:3], "6", weighting="multiply")
-    kept, left = select_comparable(by_attention + by_embedding)
+    kept, left = select_comparable_videos(by_attention + by_embedding)
     assert len(kept) == 8  # those without weights are comparable with both
     assert [video.reason for video in left] == ["embedding_method is multiply, but attention in most videos"] * 3
 
@@ -367,11 +373,11 @@ def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
     result = compare_groups([*videos, *again, *other], by="1", primary="length")
-    assert len(result.left_out) == 7
+    assert len(result.excluded_videos) == 7
     first = f"is used from batch {tmp_path.name}"
-    assert result.left_out[0] == ("one_0 seed 0 of later", f"the same video {first}")
-    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in result.left_out
-    within = compare_groups([*videos, replace(videos[0], id="x")], by="1", primary="length").left_out
+    assert result.excluded_videos[0] == ("one_0 seed 0 of later", f"the same video {first}")
+    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in result.excluded_videos
+    within = compare_groups([*videos, replace(videos[0], id="x")], by="1", primary="length").excluded_videos
     assert within == (("one_0 seed 0", "the group has another video with seed 0 and this phrasing"),)
 
 
@@ -381,9 +387,9 @@ def test_control_settings_contain_controls_with_a_section() -> None:
 
     kinds: Any = (SimpleNamespace(name="bend", section="bending"), SimpleNamespace(name="in_template", section=None))
     recipe: Any = SimpleNamespace(control=lambda name: Request(scale=2.0))
-    assert control_settings(recipe, kinds) == {"bend": {"scale": 2.0}}
+    assert collect_control_settings(recipe, kinds) == {"bend": {"scale": 2.0}}
     recipe = SimpleNamespace(control=lambda name: None)
-    assert control_settings(recipe, kinds) == {"bend": None}
+    assert collect_control_settings(recipe, kinds) == {"bend": None}
 
 
 @pytest.mark.slow
@@ -398,7 +404,7 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     result = compare_groups(batches, by="batch", primary="length")
     assert [group.name for group in result.groups] == ["guidance_scale 1.0", "guidance_scale 4.0"]
     assert len(result.seeds) == 6
-    assert result.left_out == ()
+    assert result.excluded_videos == ()
     assert "the batches differ in guidance_scale only" in result.warnings
     both = [
         replace(video, settings={**video.settings, "steps": 20}) if video.folder.name == "b" else video
@@ -435,8 +441,8 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     del videos[-1]  # the last seed of a phrasing of "other"
     result = compare_groups(videos, by="1")
     assert result.seeds == (0, 1, 2, 3)
-    assert len(result.left_out) == 3
-    assert all(why == "not in every group with this seed" for _, why in result.left_out)
+    assert len(result.excluded_videos) == 3
+    assert all(why == "not in every group with this seed" for _, why in result.excluded_videos)
 
 
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
@@ -444,7 +450,7 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
 
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
-    kept, left = select_comparable(videos)
+    kept, left = select_comparable_videos(videos)
     assert (len(kept), len(left)) == (9, 1)
     assert left[0].reason == "steps is 20, but 8 in most videos"
     assert compare_groups(videos, by="1").seeds == (0, 1, 3, 4)
@@ -484,12 +490,12 @@ def with_states(video: Video, stored: list[int]) -> Video:
 def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
-    left = select_comparable(mixed)[1]
+    left = select_comparable_videos(mixed)[1]
     assert {video.seed for video in left} == {4, 5}
     assert all(video.reason.startswith("noise_levels is 3 (checksum ") for video in left)
     # As many states at other levels are another path too.
     other = [with_states(video, [0, 2, 8]) if video.seed > 3 else with_states(video, [0, 4, 8]) for video in videos]
-    assert {video.seed for video in select_comparable(other)[1]} == {4, 5}
+    assert {video.seed for video in select_comparable_videos(other)[1]} == {4, 5}
 
 
 def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
@@ -537,7 +543,7 @@ def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
     described = summarise_group(group_videos(videos, "1")[0], "straightness")
     assert described.n == 3
-    assert described.mean == pytest.approx(np.mean([video.value("straightness") for video in videos[1:]]))
+    assert described.mean == pytest.approx(np.mean([video.compute_metric("straightness") for video in videos[1:]]))
 
 
 @pytest.mark.parametrize("by", ["0", "0,1", "-1", "1,-2", "3", "", "1,"])
@@ -599,9 +605,9 @@ def test_groups_of_equal_states_differ_neither_in_location_nor_in_spread() -> No
     for seeds in (3, 6, 9):
         states = rng.normal(size=(seeds, 40)) * 1e3
         # In another order the sums round in another way.
-        distances = squared_distances(np.concatenate([states, states * (1 + 1e-15)]))
+        distances = compute_squared_distances(np.concatenate([states, states * (1 + 1e-15)]))
         cells = np.arange(2 * seeds).reshape(2, seeds, 1).transpose(1, 0, 2)
-        for test in (permanova, permdisp):
+        for test in (run_permanova, run_permdisp):
             assert test(distances, cells) == PermutationTest(0.0, 1.0)
 
 
@@ -634,7 +640,7 @@ def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> Non
     assert [group.name for group in group_videos(videos, "1,2")][1] == "one, phrasing 1"
     assert find_groupings(videos) == ["variation", "1", "2"]
     group = group_videos(videos, "1")[0]
-    lengths = [video.value("length") for video in group.videos]
+    lengths = [video.compute_metric("length") for video in group.videos]
     summary = summarise_group(group, "length")
     assert summary.n == 4
     assert summary.mean == pytest.approx(np.mean(lengths))
@@ -711,9 +717,9 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
     result = compute_word_curves(maps, "two")
     assert result.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
     assert result.spread[0] == pytest.approx([2 / 8] * 3)
-    assert attention_overlap(maps, "point", "point") == pytest.approx([1, 1])
-    assert attention_overlap(maps, "point", "two") == pytest.approx([0, 0])
-    assert attention_overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
+    assert compute_attention_overlap(maps, "point", "point") == pytest.approx([1, 1])
+    assert compute_attention_overlap(maps, "point", "two") == pytest.approx([0, 0])
+    assert compute_attention_overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
     with pytest.raises(AttentionMapsError, match="Stored maps: even, point, two"):
         compute_word_curves(maps, "cat")
 
@@ -722,7 +728,7 @@ def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
     values = np.full((3, 2, 4, 4), 0.25)
     values[1] = np.nan
     maps = maps_of({"cat": values}, tmp_path)
-    assert np.isfinite(mean_over_steps(maps, "cat")).all()
+    assert np.isfinite(average_over_steps(maps, "cat")).all()
     result = compute_word_curves(maps, "cat")
     assert np.isnan(result.mass[1])
     assert np.isnan(result.entropy[1])
@@ -730,7 +736,7 @@ def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
 
 
 def test_frames_map_to_latent_frames_as_in_the_vae() -> None:
-    assert [latent_frame(i) for i in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    assert [find_latent_frame(i) for i in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
     frames = [np.zeros((16, 32, 3), np.uint8)] * 9
     attention = np.zeros((3, 2, 4))
     attention[1, 0, 3] = 1.0
@@ -753,9 +759,9 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     videos = list(read_batch(root))
     shown = wantui("analyze", root)
     assert shown.code == 0
-    assert f"{videos[0].value('turning'):.5g}" in shown.out
+    assert f"{videos[0].compute_metric('turning'):.5g}" in shown.out
     records = json.loads(wantui("analyze", root, "--json").out)
-    assert records[0]["metrics"]["length"]["value"] == pytest.approx(videos[0].value("length"))
+    assert records[0]["metrics"]["length"]["value"] == pytest.approx(videos[0].compute_metric("length"))
     assert records[0]["metrics"]["first_pc_variance"]["random_walk"] > 0.5
     assert records[0]["metrics"]["length"]["gaussian_flow"] is not None
     assert len(records[0]["curves"]["norm"]["value"]) == 4
@@ -765,7 +771,7 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     one = wantui("analyze", root, "--video-id", videos[1].id[:6], "--csv", "-", "--metrics", "length")
     rows = list(csv.DictReader(one.out.splitlines()))
     assert [row["seed"] for row in rows] == ["43"]
-    assert float(rows[0]["length"]) == videos[1].value("length")
+    assert float(rows[0]["length"]) == videos[1].compute_metric("length")
     listed = wantui("analyze", root, "--list-videos").out
     assert videos[0].id in listed
     assert "trajectory, attention" in listed
@@ -908,8 +914,8 @@ def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: 
         assert len(record["value"]) == 41
     ends = np.stack([video.projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
     expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
-    assert result.dispersion["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
-    assert np.abs(np.diff(result.dispersion["sigma"].values)).max() < 0.05  # predictors would jump
+    assert result.dispersion_curves["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
+    assert np.abs(np.diff(result.dispersion_curves["sigma"].values)).max() < 0.05  # predictors would jump
     (line, *_) = report.draw_dispersion(result).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
 
@@ -919,7 +925,7 @@ def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> N
     videos = [
         replace(video, settings={"sampler": sampler}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=3)
     ]
-    null = gaussian_null(videos)
+    null = build_gaussian_null(videos)
     assert (null.paths, null.sampler) == ((), "")
     assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
@@ -930,9 +936,9 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
 
     def counted(differences: NDArray[np.float64]) -> Effect:
         calls.append(np.asarray(differences).tobytes())
-        return paired_effect(differences)
+        return compute_paired_effect(differences)
 
-    monkeypatch.setattr(differences, "paired_effect", counted)
+    monkeypatch.setattr(differences, "compute_paired_effect", counted)
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
     compare_groups(videos, by="1", metrics=["length", "turning"])
     assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
@@ -944,7 +950,7 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
     assert "circle" in shown.out.splitlines()[1]
     records = json.loads(wantui("analyze", with_maps.root, "--attention", "--json").out)
     maps = open_attention_maps(with_maps.attention(0, 1))
-    assert records[0]["mass"] == pytest.approx(maps.mean("circle").mean((1, 2, 3)))
+    assert records[0]["mass"] == pytest.approx(maps.read_mean("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
     assert "needs one video with attention maps, and there are 6" in several.err
@@ -1011,7 +1017,7 @@ def test_word_without_attention_does_not_hide_other_words(
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
     maps = open_attention_maps(made.attention(0, 1))
-    mean = float(np.mean(attention_overlap(maps, "dog", "tree")))
+    mean = float(np.mean(compute_attention_overlap(maps, "dog", "tree")))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
@@ -1064,7 +1070,7 @@ def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: p
     report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
     drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", page)).split()
-    wanted = report._figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
+    wanted = report._format_figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
     assert all(drawn.count(word) >= 4 for word in wanted)  # in the effects, curves, room and paths
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
 
@@ -1072,8 +1078,8 @@ def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: p
 def test_empty_maps_are_refused_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
     with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
-        shared_scale(maps, ["star"])
-    assert np.isnan(mean_over_steps(maps, "star")).all()
+        compute_shared_scale(maps, ["star"])
+    assert np.isnan(average_over_steps(maps, "star")).all()
     assert not list(recwarn)
 
 
@@ -1171,7 +1177,7 @@ def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> 
     for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
         assert len(members) == len(group.videos) == 12
         ends = np.stack([video.projection()[-1] for video in group.videos]).astype(np.float64) / math.sqrt(DIMENSION)
-        spread = distances_to_median(squared_distances(ends))
+        spread = compute_distances_to_median(compute_squared_distances(ends))
         summary = result.summaries["spread"][group.name]
         assert (summary.n, summary.mean, summary.deviation) == pytest.approx((12, spread.mean(), spread.std(ddof=1)))
 
@@ -1195,4 +1201,4 @@ def test_invalid_projection_is_refused(tmp_path: Path, damaged: NDArray[Any]) ->
     zarr.open_group(videos[2].path, mode="r+").create_array("projection", data=damaged, overwrite=True)
     with pytest.raises(CannotCompareError, match=r"one_0 seed 2: the projection is \w+ of shape \(.*\) instead of"):
         compare_groups(videos, by="1")
-    assert "the projection is" in gaussian_null(videos).reason
+    assert "the projection is" in build_gaussian_null(videos).reason

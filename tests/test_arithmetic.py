@@ -16,8 +16,8 @@ pytestmark = pytest.mark.torch
 def counted(model: WanModel, width: int, height: int, frames: int) -> int:
     pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))
     transformer = pipeline.transformer
-    shape = model.latent_shape(width, height, frames)
-    tokens = shape[1] * (shape[2] // model.patch) * (shape[3] // model.patch)
+    shape = model.compute_latent_shape(width, height, frames)
+    tokens = shape[1] * (shape[2] // model.patch_size) * (shape[3] // model.patch_size)
     timestep = torch.full((1, tokens) if pipeline.config.expand_timesteps else (1,), 500.0)
     # The fused kernels of a CPU are not counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

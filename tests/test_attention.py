@@ -180,9 +180,9 @@ def test_stored_maps_equal_the_maps_of_each_step(
     assert maps.sigmas == pytest.approx([step.sigma for step in steps])
     for name in ("red", "star", "star_2", "prompt_mass", "end_mass", "pad_mass"):
         of_steps = np.stack([step.captured["attention"].maps["cond"][name].numpy() for step in steps])
-        assert maps.map(name).shape == of_steps.shape
-        assert np.abs(maps.map(name) / of_steps - 1).max() <= tolerance
-    total = sum(maps.map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
+        assert maps.read_map(name).shape == of_steps.shape
+        assert np.abs(maps.read_map(name) / of_steps - 1).max() <= tolerance
+    total = sum(maps.read_map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
     assert np.abs(total - 1).max() < (1e-3 if dtype == "float16" else 1e-5)
     assert maps.words["star_2"] | {"tokens": 0, "token_texts": 0} == {
         "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "token_texts": 0
@@ -200,7 +200,7 @@ def test_disk_use_of_maps_is_predicted(
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
     group = zarr.open_group(store_video(tiny, recipe, tmp_path).captures["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
-    predicted = estimate_recipe_disk(recipe, tiny_models["wan2.1"]).bytes_of("attention")
+    predicted = estimate_recipe_disk(recipe, tiny_models["wan2.1"]).capture_bytes("attention")
     assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
 
 
@@ -284,8 +284,8 @@ def test_skipped_block_is_recorded_and_has_no_map(
     maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
-    assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
-    assert np.isnan(maps.map("red")[1, 1]).all()
+    assert np.isfinite(maps.read_map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
+    assert np.isnan(maps.read_map("red")[1, 1]).all()
 
 
 @pytest.mark.parametrize("per_block", [True, False])
@@ -297,8 +297,8 @@ def test_skipped_pass_is_recorded_and_has_no_map(
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
     maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
-    assert np.isfinite(maps.map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
-    assert np.isnan(maps.map("red")[1]).all()
+    assert np.isfinite(maps.read_map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
+    assert np.isnan(maps.read_map("red")[1]).all()
 
 
 def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> None:
@@ -313,7 +313,7 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
     start = prepare(pipeline, recipe)
     with projections_of(pipeline) as seen:
         step = next(denoise(pipeline, recipe, start))
-    assert not attention_hook(start).check.collapsed
+    assert not attention_hook(start).check.is_padding_merged
     p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
     length = attention_hook(start).prompts["cond"].length
     result = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
@@ -331,8 +331,8 @@ def test_attention_that_differs_from_the_kernel_is_refused(
 def test_maps_with_nan_are_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attended = CrossAttention._attended
-    monkeypatch.setattr(CrossAttention, "_attended", lambda *arguments: attended(*arguments) * math.nan)
+    attended = CrossAttention._compute_attention
+    monkeypatch.setattr(CrossAttention, "_compute_attention", lambda *arguments: attended(*arguments) * math.nan)
     with pytest.raises(
         CaptureMismatchError, match="the maps differ from a softmax over all text positions in float64 by nan"
     ):
@@ -345,10 +345,10 @@ FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error
 def test_resumed_self_check_equals_the_original() -> None:
     first, second = SelfCheck(), SelfCheck()
     first.add("transformer cond 0", BlockCheck(**FOUND))
-    second.resume(json.loads(json.dumps(first.to_attribute())))
+    second.restore(json.loads(json.dumps(first.to_attribute())))
     second.add("transformer cond 0", BlockCheck(**FOUND | {"output_error": 2e-6}))  # of a later step
     assert second.to_attribute() == first.to_attribute()
-    assert not second.collapsed
+    assert not second.is_padding_merged
 
 
 DAMAGED_CHECKS: list[Any] = [
@@ -360,7 +360,7 @@ DAMAGED_CHECKS: list[Any] = [
 @pytest.mark.parametrize("damaged", DAMAGED_CHECKS, ids=str)
 def test_damaged_self_check_record_reads_as_empty(damaged: Any) -> None:
     check = SelfCheck()
-    check.resume(damaged)
+    check.restore(damaged)
     assert check.blocks == {}
 
 
@@ -600,7 +600,7 @@ def test_map_names_are_unique_among_words_and_arrays(
     assert [maps.words[name]["text"] for name in maps.words] == words.split()
     assert maps.steps.tolist() == [0]
     for name in NAMES[words]:
-        assert maps.map(name).shape == (1, 1, 1, 3, 2, 2)
+        assert maps.read_map(name).shape == (1, 1, 1, 3, 2, 2)
 
 
 # B5
@@ -619,10 +619,10 @@ def test_map_names_of_long_marks_are_short(tiny: WanPipeline, tiny_models: dict[
 def test_self_check_record_of_an_earlier_version_can_be_resumed() -> None:
     stored = {"output_error": 0.01, "weighted_error": 0.0, "map_error": 0.02, "pads_taken_together": False}
     check = SelfCheck()
-    check.resume({"blocks": {"transformer cond 0": stored}})
-    assert (check.output_error, check.map_error, check.collapsed) == (0.01, 0.02, False)
+    check.restore({"blocks": {"transformer cond 0": stored}})
+    assert (check.output_error, check.map_error, check.is_padding_merged) == (0.01, 0.02, False)
     again = SelfCheck()
-    again.resume(check.to_attribute())
+    again.restore(check.to_attribute())
     assert again.blocks == check.blocks
 
 

@@ -12,7 +12,7 @@ from conftest import recipe_for
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tiny import FORMS, latents_of
 
-from wantui.generation.attention_hooks import Site, observed_by
+from wantui.generation.attention_hooks import Site, add_observer
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.load import load_pipeline
@@ -31,11 +31,11 @@ class _Watcher:
         self.shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
 
     @contextmanager
-    def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
-        with observed_by(self, self.site):
+    def observe_evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+        with add_observer(self, self.site):
             yield
 
-    def take(self) -> int:
+    def take_record(self) -> int:
         return len(self.shown)
 
     def attend(

@@ -17,15 +17,15 @@ from wantui.analysis import loading as read
 from wantui.analysis.attention_summary import compute_word_curves
 from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.loading import select_corrected_states
-from wantui.atomic_files import atomic_write, sync
+from wantui.atomic_files import atomic_write, sync_to_disk
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures
-from wantui.planning.disk_estimate import captured_steps
+from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.recipe import PromptMark, parse_recipe
-from wantui.schedule import model_evaluations
+from wantui.schedule import count_model_evaluations
 from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.trajectory_writer import TrajectoryWriter
@@ -44,7 +44,7 @@ STEPS, SHAPE = 4, (4, 3, 4, 4)
 
 def write_trajectory(path: Path, capture: Captures, sampler: str = "unipc") -> np.ndarray:
     """Write a capture of random states; returns them, [S + 1, *SHAPE]."""
-    evaluations = model_evaluations(sampler, STEPS)
+    evaluations = count_model_evaluations(sampler, STEPS)
     sigmas = np.linspace(1, 0, STEPS + 1)
     if sampler == "heun":
         sigmas = np.repeat(sigmas, 2)[1:-1]
@@ -173,7 +173,7 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
         before = chunk.read_bytes()
         chunk.write_bytes(damage(before))
         with pytest.raises(AttentionMapsError, match="star"):
-            open_attention_maps(maps).map("star")
+            open_attention_maps(maps).read_map("star")
         chunk.write_bytes(before)
 
 
@@ -183,7 +183,7 @@ def test_damage_detected_by_a_codec_raises_one_error_without_checksums(maps: Pat
     chunk = next(file for file in chunks(maps) if "star" in file.parts)
     chunk.write_bytes(DAMAGE[damage](chunk.read_bytes()))
     with pytest.raises(AttentionMapsError, match="cannot be read"):
-        open_attention_maps(maps).map("star")
+        open_attention_maps(maps).read_map("star")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -308,10 +308,10 @@ def test_fifo_in_a_capture_does_not_block(trajectory: Path) -> None:  # R10
 
 
 def test_heun_captures_contain_only_corrected_states(tmp_path: Path) -> None:  # S9
-    assert captured_steps("heun", 7, 3) == [0, 6, 12, 13]
-    assert captured_steps("heun", 3, 1) == [0, 2, 4, 5]
-    assert captured_steps("heun", 1, 1) == [0, 1]
-    assert captured_steps("euler", 7, 3) == [0, 3, 6, 7]
+    assert list_captured_steps("heun", 7, 3) == [0, 6, 12, 13]
+    assert list_captured_steps("heun", 3, 1) == [0, 2, 4, 5]
+    assert list_captured_steps("heun", 1, 1) == [0, 1]
+    assert list_captured_steps("euler", 7, 3) == [0, 3, 6, 7]
     states = write_trajectory(tmp_path / "v.zarr", Captures(latents=True, interval=2), "heun")
     group = open_capture(tmp_path / "v.zarr")
     assert group["steps"][:].tolist() == [0, 4, 7]
@@ -377,7 +377,7 @@ def test_special_file_in_a_partial_capture_neither_blocks_nor_is_published(tmp_p
     with pytest.raises(IncompleteCaptureError, match="planted"):
         reopen_group_for_writing(partial)
     with pytest.raises(OSError, match=r"Invalid argument|symbolic links"):
-        sync(planted)
+        sync_to_disk(planted)
 
 
 def test_file_replaced_while_being_written_is_not_published(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_every_capture_kind_has_a_recorder_and_unique_names() -> None:
         recorder = import_module(f"wantui.generation.captures.{kind.name}").Recorder
         for method in ("on_start", "on_step", "on_end", "checksums"):
             assert callable(getattr(recorder, method))
-        assert isinstance(getattr(Settings(), kind.section), kind.settings)
+        assert isinstance(getattr(Settings(), kind.section), kind.settings_type)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_invalid_scale_in_unverified_maps_is_an_error(maps: Path, scale: Any, re
     without_checksums(maps)
     zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
     with pytest.raises(AttentionMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
-        open_attention_maps(maps).mean("star")
+        open_attention_maps(maps).read_mean("star")
     assert not list(recwarn)
 
 
@@ -468,7 +468,7 @@ def test_mean_map_excludes_skipped_blocks(tmp_path: Path) -> None:
     maps = np.random.default_rng(3).random((3, 2, 1, 3, 4, 5))
     maps[1, 1], maps[2] = np.nan, np.nan
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(per_block=True), maps)
-    mean = open_attention_maps(tmp_path / "maps.zarr").mean("star")
+    mean = open_attention_maps(tmp_path / "maps.zarr").read_mean("star")
     assert mean[0] == pytest.approx(maps[0].mean((0, 1)))
     assert mean[1] == pytest.approx(maps[1, 0, 0])
     assert np.isnan(mean[2]).all()

@@ -265,7 +265,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tens
     change(header, tensors)
     if signed:
         header.pop("sha256", None)
-        header["sha256"] = checkpoints._digest(header, tensors)
+        header["sha256"] = checkpoints._compute_digest(header, tensors)
     path.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
 
 
@@ -427,11 +427,11 @@ def test_checkpoint_contains_exactly_the_changing_sampler_state(
     seen: set[str] = set()
     for step in denoise(tiny, recipe, start):
         tap.on_step(step)
-        seen |= tap._state().keys()
-    assert seen == SAMPLERS[sampler].state
+        seen |= tap._collect_changed_state().keys()
+    assert seen == SAMPLERS[sampler].state_attributes
     start.scheduler.something = 1
     with pytest.raises(RuntimeError, match="a checkpoint cannot hold something of "):
-        tap._state()
+        tap._collect_changed_state()
 
 
 def flip(path: Path) -> None:

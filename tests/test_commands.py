@@ -13,7 +13,7 @@ from conftest import Wantui, batch, files, only_queued
 
 from wantui.batches.enqueue import Shard
 from wantui.batches.rerun import RerunResult
-from wantui.cli.doctor import _check_libraries, hub_cache
+from wantui.cli.doctor import _check_libraries, find_hub_cache
 from wantui.cli.rerun import _print_comparison
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
@@ -271,7 +271,7 @@ def test_doctor_reports_network_file_systems_and_missing_locks(wantui: Wantui, m
         raise OSError(38, "Function not implemented")
 
     assert "file system" not in wantui("doctor").out
-    monkeypatch.setattr("wantui.queue.state_dir.file_system_type", lambda path: "lustre")
+    monkeypatch.setattr("wantui.queue.state_dir.find_file_system_type", lambda path: "lustre")
     monkeypatch.setattr("wantui.storage.locks.fcntl.flock", refuse)
     output = " ".join(wantui("doctor").out.split())
     assert "is on a network file system (lustre)" in output
@@ -324,12 +324,12 @@ def test_doctor_reports_libraries_and_nano(wantui: Wantui) -> None:
 )
 def test_doctor_uses_the_hub_cache_of_huggingface_hub(environment: dict[str, str], expected: str) -> None:
     # C7
-    assert hub_cache(environment) == Path(expected).expanduser()
+    assert find_hub_cache(environment) == Path(expected).expanduser()
     names = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
     other = {name: value for name, value in os.environ.items() if name not in names} | environment
     code = "from huggingface_hub.constants import HF_HUB_CACHE; print(HF_HUB_CACHE)"
     output = subprocess.run([sys.executable, "-c", code], env=other, capture_output=True, text=True, check=True)
-    assert Path(output.stdout.strip()) == hub_cache(environment)
+    assert Path(output.stdout.strip()) == find_hub_cache(environment)
 
 
 def test_doctor_leaves_nothing_in_the_working_folder(wantui: Wantui) -> None:  # C15
@@ -404,7 +404,7 @@ def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Pa
         queue.add(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
         claim = queue.claim("w", ("cpu",))
         assert claim is not None
-        queue.done(claim)
+        queue.record_done(claim)
     done = wantui("queue", "retry", 1, 5)
     assert (done.code, done.err) == (
         0,
@@ -461,7 +461,7 @@ def test_cancel_is_reported_before_the_manifest_is_written(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt  # by a user who does not wait for a slow disk
 
-    monkeypatch.setattr(ManifestStore, "cancel", interrupted)
+    monkeypatch.setattr(ManifestStore, "cancel_videos", interrupted)
     assert "3 videos cancelled\n" in wantui("queue", "cancel", 1).err
 
 
@@ -506,7 +506,7 @@ def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_pat
             queue.add(tmp_path / f"b{number}", "cpu", [NewVideo(0, "v", "{}", 3)])
             claim = queue.claim("w", ("cpu",))
             assert claim is not None
-            queue.fail_batch(claim, "no weights", 2)
+            queue.record_batch_failure(claim, "no weights", 2)
     output = wantui("queue", "ls").err
     assert "the queue has no unfinished batches" in output
     assert "failed: 1 video of batch 5 (b4). Show errors: wantui queue show 5; retry: wantui queue retry 5" in output
@@ -547,7 +547,7 @@ def test_float_options_accept_decimal_notation_only(wantui: Wantui, number: str)
 @pytest.mark.parametrize("share", ["٢/٨", "1_0/8", "0/8", "9/8", "2/", "/8", f"1/{'9' * 5000}"])
 def test_invalid_shares_are_refused(share: str) -> None:
     with pytest.raises(UserError, match="cannot read the share"):
-        Shard.read(share)
+        Shard.parse(share)
 
 
 def test_page_number_above_the_limit_is_refused(wantui: Wantui) -> None:

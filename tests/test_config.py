@@ -6,7 +6,16 @@ import pytest
 import yaml
 
 from wantui import __version__
-from wantui.config import Config, ConfigError, Option, dump, load_config, parse_config, preset_directory, preset_names
+from wantui.config import (
+    Config,
+    ConfigError,
+    Option,
+    dump,
+    find_preset_directory,
+    list_preset_names,
+    load_config,
+    parse_config,
+)
 from wantui.config.settings import Settings
 from wantui.config.speeds import FORMER_SPEEDS
 from wantui.errors import UserError
@@ -282,7 +291,7 @@ def test_every_preset_can_be_planned() -> None:
         "attention_example",
         "romantic_scenes",
     }
-    assert set(preset_names()) == expected
+    assert set(list_preset_names()) == expected
     for name in expected:
         config = load_config(name)
         assert config.warnings == ()
@@ -292,7 +301,7 @@ def test_every_preset_can_be_planned() -> None:
 
 
 def test_every_preset_starts_with_a_comment() -> None:
-    for path in preset_directory().glob("*.yaml"):
+    for path in find_preset_directory().glob("*.yaml"):
         assert path.read_text().startswith("# ")
 
 

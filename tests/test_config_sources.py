@@ -9,7 +9,7 @@ from harness_tui import application, run
 from test_config import BOMBS
 from textual.widgets import TextArea
 
-from wantui.config import preset_names
+from wantui.config import list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.config_sources import find_sources, read_draft
@@ -31,7 +31,7 @@ def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> 
     Path("configs/\x1b[2J.yaml").write_text("")
     os.mkfifo("configs/pipe.yaml")
     sources = {Path(source.name).stem: source for source in find_sources()}
-    assert set(preset_names()) <= set(sources)  # R6
+    assert set(list_preset_names()) <= set(sources)  # R6
     assert sources["fine"].is_valid
     bad = [source for source in sources.values() if not source.is_valid]
     assert len(bad) >= len(BOMBS) + 5

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
 
-from wantui.engine.control import engine_process
+from wantui.engine.control import find_engine_process
 from wantui.models.catalogue import WanModel
 from wantui.queue.events import VideoResumed
 from wantui.queue.queue import Queue
@@ -60,7 +60,7 @@ def batch(tiny_batch: list[str], videos: int, name: str = "batch") -> list[str]:
 def begin(machine: Machine, command: list[str], step: int = 5) -> None:
     """Put a batch on the queue, and wait until a video of it is past a step."""
     machine.call(*command, "--detach")
-    machine.until(lambda: any(video.step > step for video in machine.queue.running()))
+    machine.until(lambda: any(video.step > step for video in machine.queue.list_running_videos()))
 
 
 GATE = """
@@ -91,7 +91,7 @@ def gate_at(path: Path) -> str:
 def test_batch_outlives_its_client_and_can_be_watched_later(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 4))
-    machine.until(lambda: machine.queue.running())
+    machine.until(lambda: machine.queue.list_running_videos())
     os.killpg(client.pid, signal.SIGHUP)  # the terminal goes away
     client.communicate()
     code, out, err = machine.call("watch", "1", "--json")
@@ -103,7 +103,7 @@ def test_batch_outlives_its_client_and_can_be_watched_later(start: Start, tiny_b
 def test_ctrl_c_detaches_and_says_how_to_watch_again(start: Start, tiny_batch: list[str]) -> None:
     machine = start()
     client = machine.client(*batch(tiny_batch, 6))
-    machine.until(lambda: machine.queue.running())
+    machine.until(lambda: machine.queue.list_running_videos())
     client.send_signal(signal.SIGINT)
     out, err = machine.end_of(client)
     assert (client.returncode, out) == (130, ""), err
@@ -136,11 +136,11 @@ def test_killing_the_engine_ends_workers_and_holds_the_queue(start: Start, tiny_
     assert code == 3
     assert "no engine is running, and 2 videos of" in err
     _, _, err = machine.call("engine", "start")
-    machine.until(machine.queue.held)
+    machine.until(machine.queue.read_hold)
     _, _, err = machine.call("queue", "ls")
     assert "held: 1 video was interrupted when the engine ended. Resume with: wantui queue resume" in err
     time.sleep(1)
-    assert not machine.queue.running()
+    assert not machine.queue.list_running_videos()
     machine.call("queue", "resume")
     machine.until(machine.ended)
     assert machine.queue.batches()[0].counts == {"done": 2}
@@ -154,7 +154,7 @@ def test_engine_stop_ends_at_the_next_step_and_loses_nothing(start: Start, tiny_
     assert machine.engine() is None
     assert not machine.workers()
     (video,) = machine.queue.videos(1)
-    assert (video.state, machine.queue.held()) == ("queued", None)
+    assert (video.state, machine.queue.read_hold()) == ("queued", None)
     assert machine.call("engine", "status")[0] == 3
     machine.call("engine", "run", "--drain")
     assert machine.queue.batches()[0].counts == {"done": 1}
@@ -180,7 +180,7 @@ def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: 
     begin(machine, batch(tiny_batch, 2))
     machine.call("queue", "pause")
     gate.unlink()
-    machine.until(lambda: not machine.queue.running())
+    machine.until(lambda: not machine.queue.list_running_videos())
     machine.call("queue", "cancel", "1", "1")
     machine.call("queue", "resume")
     machine.until(machine.ended)
@@ -188,7 +188,7 @@ def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: 
     assert not list((machine.root / "batch").rglob("*.checkpoint"))
     gate.write_text("42")
     machine.call("queue", "retry", "1")
-    machine.until(lambda: any(video.step > 5 for video in machine.queue.running()))
+    machine.until(lambda: any(video.step > 5 for video in machine.queue.list_running_videos()))
     machine.call("queue", "cancel", "1")
     gate.unlink()
     machine.until(machine.ended)
@@ -238,7 +238,7 @@ def test_finalizing_video_is_recorded_when_the_engine_stops(
     gate.write_text("43")
     machine = start(SLOW_END + gate_at(gate))
     machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: len(machine.queue.running()) == 2)  # one is ended, and one is made
+    machine.until(lambda: len(machine.queue.list_running_videos()) == 2)  # one is ended, and one is made
     machine.call("engine", "stop")
     assert [video.state for video in machine.queue.videos(1)] == ["done", "queued"]
     gate.unlink()
@@ -251,7 +251,7 @@ def test_finalizing_video_is_recorded_when_the_engine_stops(
 def test_worker_killed_while_finalizing_and_generating_loses_neither_video(start: Start, tiny_batch: list[str]) -> None:
     machine = start(SLOW_END)
     machine.call(*batch(tiny_batch, 2), "--detach")
-    machine.until(lambda: len(machine.queue.running()) == 2)
+    machine.until(lambda: len(machine.queue.list_running_videos()) == 2)
     kill(machine.workers()[0])
     machine.until(machine.ended)
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
@@ -276,12 +276,12 @@ def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_
     message = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
     assert message in err
     assert "\x1b[31m" not in err
-    held = machine.queue.held()
+    held = machine.queue.read_hold()
     assert held is not None
     assert held.reason.startswith(message)
     assert machine.call("watch", "1")[0] == 3  # at once, as nothing has changed
     assert machine.call("queue", "resume")[0] == 0
-    machine.until(machine.queue.held)  # it is tried again
+    machine.until(machine.queue.read_hold)  # it is tried again
     machine.call("engine", "stop")
     code, _, err = machine.call("engine", "run", "--drain")
     assert (code, "1 unfinished video: the queue is held: no worker can start" in err) == (1, True)
@@ -434,7 +434,7 @@ def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> No
     machine.queue.db.execute("BEGIN IMMEDIATE")
     try:
         engine = machine.client("engine", "run")
-        machine.until(lambda: engine_process(machine.state_dir.directory))
+        machine.until(lambda: find_engine_process(machine.state_dir.directory))
         machine.call("engine", "stop")
     finally:
         machine.queue.db.execute("ROLLBACK")
@@ -482,7 +482,7 @@ def test_run_behind_another_batch_says_what_it_waits_for(
 ) -> None:  # C11
     machine = start(HELD_BACK.replace("sys.path[0]", repr(str(tmp_path))))
     machine.call(*batch(tiny_batch, 1, "first"), "--detach")
-    machine.until(machine.queue.running)
+    machine.until(machine.queue.list_running_videos)
     client = machine.client(*batch(tiny_batch, 1, "second"))
     output = machine.lines_of(client, "stderr")
     machine.until(lambda: any("waits for 1 video of batch 1 (first)" in line for line in output))
@@ -588,12 +588,12 @@ def test_full_disk_holds_the_queue_until_space_is_free(start: Start, tiny_batch:
                     file.write(bytes(1 << 16))
         except OSError:
             pass
-        held = machine.until(machine.queue.held)
+        held = machine.until(machine.queue.read_hold)
         assert "not enough disk space in" in held.reason
         assert not list(disk.rglob("*.mp4"))
         ballast.unlink()
         machine.until(machine.ended)
-        assert machine.queue.held() is None
+        assert machine.queue.read_hold() is None
         machine.call(*batch(tiny_batch, 2, "undisturbed"))
         assert_equal_to_the_bit(disk / "batch", machine.root / "undisturbed")
     finally:

@@ -41,32 +41,35 @@ def test_eta_includes_all_earlier_videos() -> None:  # C9
     last = BatchRow(3, FOLDER, "auto", False, 0.0, {"queued": 2, "done": 7})
     remaining = {1: RemainingTime(15.0, 10.0), 2: RemainingTime(50.0, 10.0), 3: RemainingTime(20.0, 10.0)}
     etas = accumulate_etas([first, paused, last], remaining)
-    assert etas.batches == {1: 15.0, 3: 35.0}
-    assert etas.queue == 35.0
+    assert etas.seconds_by_batch == {1: 15.0, 3: 35.0}
+    assert etas.queue_seconds == 35.0
     waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
-    assert etas.video(waiting, 1, last) == 35.0, "the last video is done when its batch is"
-    assert etas.video(waiting, 0, last) == 25.0
+    assert etas.estimate_video_eta(waiting, 1, last) == 35.0, "the last video is done when its batch is"
+    assert etas.estimate_video_eta(waiting, 0, last) == 25.0
     running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
-    assert etas.video(running, 0, first) == 5.0
-    assert accumulate_etas([first], {}).video(running, 0, first, pace=2.0) == 20.0
-    assert accumulate_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).batches == {1: None, 3: None}
-    assert accumulate_etas([], {}).queue is None
+    assert etas.estimate_video_eta(running, 0, first) == 5.0
+    assert accumulate_etas([first], {}).estimate_video_eta(running, 0, first, pace=2.0) == 20.0
+    assert accumulate_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).seconds_by_batch == {
+        1: None,
+        3: None,
+    }
+    assert accumulate_etas([], {}).queue_seconds is None
 
 
 def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 4)
     model = EtaModel(queue)
-    assert model.remaining(batch, queue.running(), CPU, {}).seconds is None
+    assert model.estimate_remaining_time(batch, queue.list_running_videos(), CPU, {}).seconds is None
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
-    queue.done(claim, DONE)
+    queue.record_done(claim, DONE)
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
-    queue.step(claim, step_done(9, 20, 0.1, 0.5))
+    queue.record_step(claim, step_done(9, 20, 0.1, 0.5))
     model.refresh()
-    left = model.remaining(row(queue, batch.id), queue.running(), CPU, {claim.video: 77.0})
-    assert left.per_video == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
+    left = model.estimate_remaining_time(row(queue, batch.id), queue.list_running_videos(), CPU, {claim.video: 77.0})
+    assert left.seconds_per_video == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
     assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
 
 
@@ -74,17 +77,17 @@ def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)
     follower = BatchEta(queue, batch.id)
-    assert follower.seconds() is None
+    assert follower.estimate_seconds() is None
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
     for step in range(5):
-        queue.step(claim, step_done(step, 20, 0.5, 0.5))
+        queue.record_step(claim, step_done(step, 20, 0.5, 0.5))
     follower = BatchEta(queue, batch.id)
     for event in queue.events(0, batch.id):
         follower.apply(event)
     # 3 videos of 20 steps of 0.5 s, of which 5 steps are done.
-    assert follower.seconds() == pytest.approx((60 - 5) * 0.5)
-    assert BatchEta(queue, other.id).seconds() is None, "the pace says nothing about another batch"
+    assert follower.estimate_seconds() == pytest.approx((60 - 5) * 0.5)
+    assert BatchEta(queue, other.id).estimate_seconds() is None, "the pace says nothing about another batch"
 
 
 def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,12 +95,12 @@ def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkey
     batch = add(queue, "/outputs/a", 20)
     follower = BatchEta(queue, batch.id)
     queue.cancel(batch.id)
-    reads = Mock(side_effect=queue.finished)
-    monkeypatch.setattr(queue, "finished", reads)
+    reads = Mock(side_effect=queue.list_finished_videos)
+    monkeypatch.setattr(queue, "list_finished_videos", reads)
     for event in queue.events(0, batch.id):
         follower.apply(event)
     assert reads.call_count == 0
-    assert follower.seconds() is None
+    assert follower.estimate_seconds() is None
     assert reads.call_count == 1
 
 
@@ -108,7 +111,7 @@ def test_eta_does_not_wait_for_an_engine_that_starts(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # it has published nothing yet
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "sleep", Mock(side_effect=AssertionError("it waits")))
-            assert estimate_queue_etas(queue).batches == {batch.id: None}
+            assert estimate_queue_etas(queue).seconds_by_batch == {batch.id: None}
 
 
 def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> None:
@@ -117,11 +120,11 @@ def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> No
     many = add(queue, "/outputs/c", 16)
     model = EtaModel(queue)
     finished = {"seconds": {"denoise": 3.0, "decode": 0.5, "step": 0.1}, "device": "cuda", "memory_plan": "resident"}
-    model.past = parse_timed_videos([(RECIPE.to_json(), finished)])
+    model.past_videos = parse_timed_videos([(RECIPE.to_json(), finished)])
     devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
-    assert [model.remaining(batch, [], devices, {}).seconds for batch in (single, pinned, many)] == pytest.approx(
-        [2.5, 4 * 2.5, 16 * 2.5 / 8]
-    )
+    assert [
+        model.estimate_remaining_time(batch, [], devices, {}).seconds for batch in (single, pinned, many)
+    ] == pytest.approx([2.5, 4 * 2.5, 16 * 2.5 / 8])
 
 
 def test_queue_ls_predicts_from_the_pace_of_the_first_video(wantui: Wantui) -> None:
@@ -130,7 +133,7 @@ def test_queue_ls_predicts_from_the_pace_of_the_first_video(wantui: Wantui) -> N
         claim = queue.claim("w:1", ("auto",))
         assert claim is not None
         for step in range(5):
-            queue.step(claim, step_done(step, 20, 0.5, 0.5))
+            queue.record_step(claim, step_done(step, 20, 0.5, 0.5))
     (batch,) = json.loads(wantui("queue", "ls", "--json").out)["batches"]
     assert batch["eta_seconds"] == pytest.approx((60 - 5) * 0.5)
 
@@ -140,9 +143,9 @@ def test_queue_ls_shows_state_and_eta_of_each_batch(wantui: Wantui) -> None:
         first, second = add(queue, "/outputs/one", 3), add(queue, "/outputs/two", 2)
         claim = queue.claim("w:1", ("auto",))
         assert claim is not None
-        queue.done(claim, DONE)
+        queue.record_done(claim, DONE)
         queue.pause_batch(second.id, True)
-        assert estimate_queue_etas(queue).batches == {first.id: pytest.approx(5.0)}
+        assert estimate_queue_etas(queue).seconds_by_batch == {first.id: pytest.approx(5.0)}
     lines = wantui("queue", "ls").out.splitlines()
     assert lines[0].split() == ["batch", "state", "done", "videos", "failed", "ETA", "name"]
     assert lines[1].split() == ["1", "waiting", "1", "3", "0", "0:05", "one"]

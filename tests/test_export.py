@@ -72,7 +72,7 @@ def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(made: BatchF
     assert older[0].trajectory.sigmas == pytest.approx(ours[0].trajectory.sigmas[1:])
     shown = wantui("analyze", "old")
     assert shown.code == 0
-    assert f"{older[0].value('length'):.5g}" in shown.out
+    assert f"{older[0].compute_metric('length'):.5g}" in shown.out
 
 
 def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, wantui: Wantui) -> None:

@@ -67,8 +67,8 @@ def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
                 # Where it stands when it is hit is left to chance: loading, in a step, decoding, between two videos.
                 machine.until(lambda: machine.workers())
                 if chance.random() < 0.8:
-                    seq = machine.queue.last_seq()
-                    machine.until(lambda seq=seq: machine.queue.last_seq() > seq or machine.ended())  # type: ignore[misc]
+                    seq = machine.queue.read_last_seq()
+                    machine.until(lambda seq=seq: machine.queue.read_last_seq() > seq or machine.ended())  # type: ignore[misc]
                 time.sleep(chance.uniform(0, 0.8))
                 target = machine.engine() if victim == "engine" else next(iter(machine.workers()), None)
                 if target is not None:
@@ -95,7 +95,7 @@ def revive(machine: Machine) -> None:
     """What a user does who comes back: start the engine, go on, and try again what died twice by our hand."""
     if machine.engine() is None:
         machine.call("engine", "start")
-    if machine.queue.held() is not None:
+    if machine.queue.read_hold() is not None:
         machine.call("queue", "resume")
     if any(batch.counts.get("failed") for batch in machine.queue.batches()):
         machine.call("queue", "retry", "batch")

@@ -135,7 +135,7 @@ def test_shards_in_a_linked_folder_affect_the_fingerprint(model: Path) -> None:
 # A3
 def test_changed_weights_behind_a_link_are_refused(model: Path) -> None:
     config = load_config("nano", [f"model_settings.model_id={model}"])
-    recipe = preview_batch(config, "a star").first
+    recipe = preview_batch(config, "a star").first_recipe
     check_weights(recipe)
     other_weights(Path("first/diffusion_pytorch_model.safetensors"))
     with pytest.raises(LoadError, match="have changed since this batch was planned"):

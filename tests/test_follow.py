@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wantui.cli import follow as follow_module
 from wantui.cli.follow import follow
-from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, event_line
+from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event
 from wantui.engine import control
 from wantui.errors import UserError
 from wantui.queue import state_dir
@@ -73,7 +73,7 @@ def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.Capture
 
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
 def test_uninteresting_events_are_not_printed(kind: str) -> None:
-    assert event_line(event(kind)) is None
+    assert format_event(event(kind)) is None
 
 
 def test_json_lines_number_videos_from_1_without_database_ids(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,12 +131,12 @@ def test_follow_shows_an_earlier_start_once(
 ) -> None:
     monkeypatch.setattr("wantui.cli.follow.ENGINE_SECONDS", 0.0)
     with Queue(tmp_path) as queue:
-        before = queue.last_seq()
+        before = queue.read_last_seq()
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])
         running = queue.claim("w", ("cpu",))
         assert running is not None
         batch = queue.find_batch("1")
-        for after, starts in ((before, 1), (queue.last_seq(), 1)):
+        for after, starts in ((before, 1), (queue.read_last_seq(), 1)):
             with pytest.raises(UserError, match="no engine is running"):
                 follow(queue, batch, after, False)
             assert capsys.readouterr().err.count("started: red seed 1") == starts
@@ -152,7 +152,7 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(StopIteration):
-            follow(queue, queue.find_batch("1"), queue.last_seq(), False)
+            follow(queue, queue.find_batch("1"), queue.read_last_seq(), False)
     assert capsys.readouterr().err.splitlines() == [
         f"cannot write the queue in {tmp_path}: No space left on device. Fix this, and the engine continues "
         "by itself; until then no video advances",
@@ -174,7 +174,7 @@ def test_follow_waits_while_the_state_directory_is_inaccessible(
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(UserError, match="no engine is running"):
-            follow(queue, queue.find_batch("1"), queue.last_seq(), False)
+            follow(queue, queue.find_batch("1"), queue.read_last_seq(), False)
     assert next(looks, None) is None
 
 
@@ -183,7 +183,7 @@ def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, caps
         queue.add(tmp_path, "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         claim = queue.claim("w", ("cpu",))
         assert claim is not None
-        queue.failed(claim, "it has no batch.json")
+        queue.record_failure(claim, "it has no batch.json")
         with pytest.raises(SystemExit):
             follow_module.report_end(queue, queue.find_batch("1"), False)
     output = capsys.readouterr().err

@@ -9,7 +9,7 @@ from conftest import Wantui, batch
 from safetensors.torch import load_file
 from tiny import latents_of
 
-from wantui.analysis.comparability import select_comparable
+from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.loading import read_batch
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
@@ -18,7 +18,7 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning import Recipe, preview_batch
 from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
-from wantui.planning.memory_plan import RESIDENT, can_fuse_blocks, peak_bytes, transformer_bytes
+from wantui.planning.memory_plan import RESIDENT, can_fuse_blocks, estimate_peak_bytes, estimate_transformer_bytes
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights, choose_plan_for, load_pipeline_for
 
@@ -78,7 +78,7 @@ def small_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_from(path: Path, *settings: str) -> Recipe:
     asked = [f"model_settings.transformer_file={path}", "model_settings.dtype=bfloat16", *settings]
-    return preview_batch(load_config("nano", asked), "a large red circle moving left").first
+    return preview_batch(load_config("nano", asked), "a large red circle moving left").first_recipe
 
 
 def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path) -> None:
@@ -89,16 +89,18 @@ def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path
     exact, result = latents_of(own, recipe), latents_of(near, recipe)
     assert 0 < float((result - exact).norm() / exact.norm()) < 0.1
     held = sum(p.nbytes for p in near.transformer.parameters())
-    assert transformer_bytes(NANO, recipe) == pytest.approx(held, rel=0.15)  # what is in float32 there is narrowed
+    assert estimate_transformer_bytes(NANO, recipe) == pytest.approx(
+        held, rel=0.15
+    )  # what is in float32 there is narrowed
 
 
 def test_gguf_weights_reduce_the_predicted_peak_and_are_not_fused(small_nano: Path) -> None:
     recipe = recipe_from(small_nano)
     model = find_model("wan2.1-14b")
     full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
-    at_most = peak_bytes(RESIDENT, model, recipe)
+    at_most = estimate_peak_bytes(RESIDENT, model, recipe)
     assert at_most is not None
-    assert at_most < peak_bytes(RESIDENT, model, full) - 0.9 * transformer_bytes(model, full)  # type: ignore[operator]
+    assert at_most < estimate_peak_bytes(RESIDENT, model, full) - 0.9 * estimate_transformer_bytes(model, full)  # type: ignore[operator]
     assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT, "fused", recipe.weights)
 
 
@@ -120,8 +122,8 @@ def test_computation_note_names_non_default_weights_and_speed(small_nano: Path) 
         cached.computation_note == "cached by the first block, transformer from nano-Q8_0.gguf"
     )  # which was not calibrated
     nano = preview_batch(load_config("nano", ["model_settings.speed=cached", "model_settings.weights=int8"]), "a star")
-    assert nano.first.computation_note == "cached by magnitudes, weights in int8"
-    assert preview_batch(load_config("nano"), "a star").first.computation_note == ""
+    assert nano.first_recipe.computation_note == "cached by magnitudes, weights in int8"
+    assert preview_batch(load_config("nano"), "a star").first_recipe.computation_note == ""
 
 
 def test_gguf_file_changed_after_planning_is_refused(tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_trajectories_of_different_weights_are_not_compared(wantui: Wantui, tmp_
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *words)
         assert result.code == 0, result.err
         folders.append(batch(result).root)
-    kept, left = select_comparable([video for folder in folders for video in read_batch(folder)])
+    kept, left = select_comparable_videos([video for folder in folders for video in read_batch(folder)])
     assert len(kept) == 2
     assert [video.folder for video in left] == [folders[2]]
     assert left[0].reason is not None

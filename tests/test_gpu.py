@@ -10,7 +10,7 @@ from wantui.cli import doctor
 from wantui.cli.doctor import check_torch_driver
 from wantui.engine.slots import create_slots
 from wantui.gpu.monitor import GpuMonitor
-from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, device_remarks, query_gpus, visible_gpus
+from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
 GPUS = tuple(Gpu(i, f"GPU-{letter}0000", "H100", 80_000_000_000, 0) for i, letter in enumerate("abcd"))
 INSTANCES = (Gpu(0, "MIG-e1", "H100 1g.10gb", 10_000_000_000, 0), Gpu(0, "MIG-e2", "H100 1g.10gb", 10_000_000_000, 0))
@@ -33,7 +33,7 @@ DIVIDED = (Gpu(0, "GPU-a0000", "H100", 80_000_000_000, 0, INSTANCES), *GPUS[1:])
     ],
 )
 def test_visible_gpus_match_cuda(setting: str | None, chosen: list[int]) -> None:
-    assert [gpu.index for gpu in visible_gpus(GPUS, setting)] == chosen
+    assert [gpu.index for gpu in select_visible_gpus(GPUS, setting)] == chosen
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_visible_gpus_match_cuda(setting: str | None, chosen: list[int]) -> None
 )
 def test_unknown_or_repeated_gpu_name_is_refused(setting: str, message: str) -> None:  # C15
     with pytest.raises(NoSuchGpuError) as refused:
-        visible_gpus(DIVIDED, setting)
+        select_visible_gpus(DIVIDED, setting)
     assert message in str(refused.value)
     assert refused.value.exit_code == 3
 
 
 def test_mig_instances_get_separate_workers() -> None:  # C15
-    first, second = create_slots(visible_gpus(DIVIDED, "MIG-e2,1"), None)
+    first, second = create_slots(select_visible_gpus(DIVIDED, "MIG-e2,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
     assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
 
@@ -69,13 +69,13 @@ def test_mig_instances_get_separate_workers() -> None:  # C15
 def test_requested_gpus_on_a_machine_without_gpus_cause_a_remark(setting: str | None, remarks: int) -> None:
     # C15
     report = GpuReport((), None, "no NVIDIA driver")
-    assert visible_gpus((), setting) == []
-    assert len(device_remarks(report, setting)) == remarks
-    assert device_remarks(GpuReport(GPUS, "580", None), setting) == []
+    assert select_visible_gpus((), setting) == []
+    assert len(find_device_remarks(report, setting)) == remarks
+    assert find_device_remarks(GpuReport(GPUS, "580", None), setting) == []
 
 
 def test_each_gpu_gets_a_worker_that_sees_only_that_gpu() -> None:
-    first, second = create_slots(visible_gpus(GPUS, "3,1"), None)
+    first, second = create_slots(select_visible_gpus(GPUS, "3,1"), None)
     assert first.environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}
     assert set(first.devices) == {"auto", "cuda", "cpu", "cuda:0"}
     assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
@@ -129,4 +129,4 @@ def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) ->
 def test_gpu_query_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).sample().reason
+    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).take_sample().reason

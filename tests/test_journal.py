@@ -62,7 +62,7 @@ def expected(count: int) -> list[str]:
 def finish(folder: BatchFolder, numbers: range) -> ManifestStore:
     record = ManifestStore(folder)
     for number in numbers:
-        record.change(number, done)
+        record.edit_entry(number, done)
     return record
 
 
@@ -86,14 +86,14 @@ def test_manifest_of_a_rerun_batch_is_not_rewritten_for_each_video(folder: Batch
     record = finish(folder, range(VIDEOS))
     before = folder.manifest.read_bytes()
     for number in range(5):
-        record.change(number, lambda entry: setattr(entry, "bytes", 99))
+        record.edit_entry(number, lambda entry: setattr(entry, "bytes", 99))
     assert folder.manifest.read_bytes() == before
     assert read_manifest(folder).videos[4].bytes == 99
 
 
 def test_change_without_effect_writes_nothing(folder: BatchFolder) -> None:
     before = folder.manifest.read_bytes()
-    ManifestStore(folder).change(0, lambda entry: None)
+    ManifestStore(folder).edit_entry(0, lambda entry: None)
     assert not folder.journal.exists()
     assert folder.manifest.read_bytes() == before
 
@@ -121,7 +121,7 @@ def test_bytes_written_grow_linearly_with_the_videos(
 def test_journal_never_exceeds_the_manifest_size(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     for turn in range(200):
-        record.change(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
+        record.edit_entry(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
         if folder.journal.exists():
             assert folder.journal.stat().st_size <= folder.manifest.stat().st_size
     assert [video.bytes for video in read_manifest(folder).videos[:3]] == [199, 200, 198]
@@ -171,7 +171,7 @@ def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolde
 
 def test_library_ignores_journal_lines_with_a_wrong_id(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
-    line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].outcome(), "state": "done"})
+    line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].collect_outcome(), "state": "done"})
     folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
     (result,) = find_batches([folder.root])
@@ -191,7 +191,7 @@ INVALID = {
 @pytest.mark.parametrize("field", [*INVALID, "no object"])
 def test_library_ignores_journal_lines_with_invalid_fields(folder: BatchFolder, field: str) -> None:
     manifest = read_manifest(folder)
-    entry = {**manifest.videos[1].outcome(), "state": "done"}
+    entry = {**manifest.videos[1].collect_outcome(), "state": "done"}
     entry |= {field: INVALID.get(field)}
     line = JournalLine(1, manifest.videos[1].id, [entry] if field == "no object" else entry)  # type: ignore[arg-type]
     folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
@@ -219,7 +219,7 @@ def test_restored_earlier_manifest_does_not_lose_journal_lines_silently(folder: 
 
 def test_folded_journal_is_recognised_despite_newer_entries(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
-    record.change(0, lambda entry: setattr(entry, "bytes", 1))
+    record.edit_entry(0, lambda entry: setattr(entry, "bytes", 1))
     before = folder.journal.read_bytes()
     writer = ManifestFile(folder)
     writer.read().videos[0].bytes = 2
@@ -250,7 +250,7 @@ def test_damaged_journal_is_preserved_once(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     record.fold_when_reopened()
     for number in (0, *range(2, VIDEOS), 1):  # the last one ends the batch, and folds once more
-        record.change(number, done)
+        record.edit_entry(number, done)
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": damaged}
     assert not folder.journal.exists()
     assert states(folder) == expected(VIDEOS)
@@ -259,7 +259,7 @@ def test_damaged_journal_is_preserved_once(folder: BatchFolder) -> None:
 def test_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
     damaged = []
     for number in (0, 1):
-        ManifestStore(folder).change(number, done)
+        ManifestStore(folder).edit_entry(number, done)
         damaged.append(flip_a_byte(folder))
         ManifestStore(folder).fold_when_reopened()
     assert damaged_journals(folder) == {
@@ -309,10 +309,10 @@ def test_full_disk_leaves_the_journal_unchanged(folder: BatchFolder, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
         with pytest.raises(OSError, match="No space"):
-            record.change(2, done)
+            record.edit_entry(2, done)
     assert folder.journal.read_bytes() == before
     assert states(folder) == expected(2)
-    record.change(2, done)
+    record.edit_entry(2, done)
     assert states(folder) == expected(3)
 
 
@@ -329,7 +329,7 @@ def test_changes_of_another_process_are_read_incrementally(
     monkeypatch.setattr(manifest_file, "parse_manifest", counted_parse)
     other = ManifestStore(folder)
     for number in range(1, 6):
-        other.change(number, done)
+        other.edit_entry(number, done)
         assert [video.state for video in mine.read().videos] == expected(number + 1)
     assert len(parsed) == 1  # by the other one
 
@@ -351,7 +351,7 @@ def test_fold_between_two_reads_is_noticed(folder: BatchFolder, monkeypatch: pyt
 
 def _work(root: Path, numbers: range) -> None:
     for number in numbers:
-        ManifestStore.for_folder(root).change(number, done)
+        ManifestStore.for_folder(root).edit_entry(number, done)
 
 
 @pytest.mark.processes
@@ -387,7 +387,7 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
         record.read()
         sys.setprofile(before_call)
         for number in numbers:
-            record.change(number, done)
+            record.edit_entry(number, done)
             os.write(sending, b"x")
         os._exit(0)
     os.close(sending)
@@ -423,13 +423,13 @@ def test_process_killed_at_any_system_call_loses_no_reported_change(folder: Batc
 def test_journal_left_by_a_crash_after_folding_is_recognised_as_old(folder: BatchFolder) -> None:
     finish(folder, range(4))
     old = folder.journal.read_bytes()
-    ManifestStore(folder).change(1, lambda entry: setattr(entry, "state", "failed"))
+    ManifestStore(folder).edit_entry(1, lambda entry: setattr(entry, "state", "failed"))
     writer = ManifestFile(folder)
     writer.read()
     writer.fold()
     folder.journal.write_bytes(old)
     assert states(folder)[:4] == ["done", "failed", "done", "done"]
-    ManifestStore(folder).change(2, lambda entry: setattr(entry, "state", "failed"))
+    ManifestStore(folder).edit_entry(2, lambda entry: setattr(entry, "state", "failed"))
     assert states(folder)[:4] == ["done", "failed", "failed", "done"]
     assert read_manifest(folder).faults == ()
 
@@ -465,8 +465,8 @@ def test_damaged_lines_beyond_the_limit_are_counted(tmp_path: Path) -> None:  # 
 def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> None:
     error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
     record = ManifestStore(folder)
-    record.fail([0], error)
-    record.close([1], "failed", error)
+    record.record_failures([0], error)
+    record.close_videos([1], "failed", error)
     for manifest in (record.read(), read_manifest(folder)):
         assert manifest.faults == ()
         assert [video.error for video in manifest.videos[:3]] == [
@@ -474,9 +474,9 @@ def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> No
             "FileNotFoundError: 'a\\udcff.zarr'\nline 2",
             None,
         ]
-    record.fail(list(range(2, VIDEOS)), error)  # the batch ends, and its manifest is written
+    record.record_failures(list(range(2, VIDEOS)), error)  # the batch ends, and its manifest is written
     assert not folder.journal.exists()
-    assert read_manifest(folder).counts() == {"failed": VIDEOS}
+    assert read_manifest(folder).count_states() == {"failed": VIDEOS}
 
 
 def test_cancelled_video_removes_a_planted_link_but_not_its_target(folder: BatchFolder, tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_cancelled_video_removes_a_planted_link_but_not_its_target(folder: Batch
     for name in names:
         (folder.root / name).parent.mkdir(parents=True)
         (folder.root / name).symlink_to(outside)
-    ManifestStore(folder).close([0], "failed", "x")
+    ManifestStore(folder).close_videos([0], "failed", "x")
     assert not [name for name in names if os.path.lexists(folder.root / name)]
     assert (outside / "kept").read_text() == "kept"
     assert read_manifest(folder).videos[0].state == "failed"

@@ -11,12 +11,12 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a GPU, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
 pytest.importorskip("triton")
 
-from wantui.generation.fused_attention import norm_rotary
+from wantui.generation.fused_attention import apply_norm_rotary
 from wantui.generation.fused_norm import add_to, layer_norm, rms_norm
 from wantui.generation.kernels.cross_attention import fused_attend_to
 from wantui.generation.kernels.norm import fused_add_layer_norm, fused_add_to, fused_layer_norm, fused_rms_norm
 from wantui.generation.kernels.rotary import fused_norm_rotary
-from wantui.generation.kernels.softmax import fused_mean_over_heads
+from wantui.generation.kernels.softmax import fused_average_over_heads
 from wantui.generation.pass_cache import merge_padding
 
 pytestmark = pytest.mark.torch
@@ -62,7 +62,7 @@ def test_mean_map_equals_a_softmax_over_512_tokens(places: int, heads: int, dim:
     columns = length + 3
     p = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5).softmax(2).mean(0)
     wanted = torch.cat([p[:, : columns - 1], p[:, columns - 1 :].sum(1, keepdim=True)], 1)
-    assert relative_error(fused_mean_over_heads(query, keys, columns)[0], wanted) < 1e-5
+    assert relative_error(fused_average_over_heads(query, keys, columns)[0], wanted) < 1e-5
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -73,7 +73,7 @@ def test_fused_norm_rotary_equals_norm_and_rotary(places: int, heads: int, dim: 
     cos, sin = (part.repeat_interleave(2, 3) for part in (angles.cos(), angles.sin()))
     key_weight = weight.flip(0)
     wanted = projected.double()
-    norm_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
+    apply_norm_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
     fused_norm_rotary(projected, weight, key_weight, cos, sin, 1e-6)
     for result, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
         assert relative_error(result, right) < ROUNDING

@@ -45,11 +45,11 @@ def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFo
 
 
 def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
-    assert find_batches([made.root])[0].count("done") == 2
+    assert find_batches([made.root])[0].count_videos("done") == 2
     manifest = json.loads(made.manifest.read_text())
     manifest["videos"][0]["state"] = "failed"
     made.manifest.write_text(json.dumps(manifest))
-    assert find_batches([made.root])[0].count("failed") == 1
+    assert find_batches([made.root])[0].count_videos("failed") == 1
 
 
 def test_trash_accepts_whole_batches_only(

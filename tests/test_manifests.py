@@ -46,15 +46,15 @@ def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
 
 def test_format_1_manifest_is_read_and_migrated_on_write(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
-    assert manifest.counts() == {"done": 1, "failed": 1, "queued": 2}
+    assert manifest.count_states() == {"done": 1, "failed": 1, "queued": 2}
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
     assert manifest.videos[0].memory_plan == "resident"
     assert len(find_missing_videos(folder, manifest)) == 4  # its clip is not here
     assert folder.manifest.read_text() == STORED.read_text()
-    ManifestStore(folder).fail([2], "no room")
+    ManifestStore(folder).record_failures([2], "no room")
     document = json.loads(folder.manifest.read_text())
     assert (document["format"], document["wantui"]) == (MANIFEST_FORMAT, __version__)
-    assert read_manifest(folder).counts() == {"done": 1, "failed": 2, "queued": 1}
+    assert read_manifest(folder).count_states() == {"done": 1, "failed": 2, "queued": 1}
 
 
 @pytest.mark.parametrize(("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached")])
@@ -72,10 +72,10 @@ def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, sto
 def test_journal_lines_extend_a_format_2_manifest(folder: BatchFolder) -> None:
     shutil.copy(STORED.parent / "batch-2.json", folder.manifest)
     before = folder.manifest.read_bytes()
-    ManifestStore(folder).fail([0], "no room")
+    ManifestStore(folder).record_failures([0], "no room")
     assert folder.manifest.read_bytes() == before
     manifest = read_manifest(folder)
-    assert (manifest.counts(), manifest.faults) == ({"failed": 1, "queued": 1}, ())
+    assert (manifest.count_states(), manifest.faults) == ({"failed": 1, "queued": 1}, ())
 
 
 def test_manifest_of_a_later_format_is_refused_naming_its_version(folder: BatchFolder) -> None:  # C3
@@ -202,12 +202,12 @@ def test_invalid_manifest_does_not_hide_other_batches(folder: BatchFolder, wantu
 
 def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
-    record.fail([2], "first")  # writes the manifest in format 2
-    record.change(0, lambda entry: setattr(entry, "error", "looked at"))
-    record.change(1, lambda entry: setattr(entry, "state", "queued"))
+    record.record_failures([2], "first")  # writes the manifest in format 2
+    record.edit_entry(0, lambda entry: setattr(entry, "error", "looked at"))
+    record.edit_entry(1, lambda entry: setattr(entry, "state", "queued"))
     assert folder.journal.exists()
     (result,) = find_batches([folder.root])
-    assert dict(result.counts) == read_manifest(folder).counts() == {"done": 1, "queued": 2, "failed": 1}
+    assert dict(result.counts) == read_manifest(folder).count_states() == {"done": 1, "queued": 2, "failed": 1}
 
 
 def test_manifest_that_cannot_be_read_back_is_not_written(folder: BatchFolder) -> None:
@@ -281,8 +281,8 @@ def test_planted_link_at_a_log_path_is_not_followed(tmp_path: Path) -> None:  # 
 
 def test_listing_reports_a_damaged_journal_line_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
-    record.fail([2], "first")  # writes the manifest in format 2
-    record.change(0, lambda entry: setattr(entry, "bytes", 9))
+    record.record_failures([2], "first")  # writes the manifest in format 2
+    record.edit_entry(0, lambda entry: setattr(entry, "bytes", 9))
     with folder.journal.open("ab") as file:
         file.write(b"{}\n")
     (result,) = find_batches([folder.root])
@@ -303,20 +303,20 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
 
     monkeypatch.setattr(library, "read_journal_tail", read)
     record = ManifestStore(folder)
-    record.fail([2], "first")
+    record.record_failures([2], "first")
     sizes = [0]
     for number in (0, 1):
-        record.change(number, lambda entry: setattr(entry, "state", "cancelled"))
+        record.edit_entry(number, lambda entry: setattr(entry, "state", "cancelled"))
         (result,) = find_batches([folder.root])
-        assert dict(result.counts) == read_manifest(folder).counts()
+        assert dict(result.counts) == read_manifest(folder).count_states()
         sizes.append(folder.journal.stat().st_size)
     assert starts == sizes[:-1]
 
 
 def test_resuming_a_batch_folds_its_journal(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
-    record.fail([2], "first")  # writes the manifest in format 2
-    record.change(2, lambda entry: setattr(entry, "error", "torn"))
+    record.record_failures([2], "first")  # writes the manifest in format 2
+    record.edit_entry(2, lambda entry: setattr(entry, "error", "torn"))
     with folder.journal.open("ab") as file:
         file.write(b"{")
     with only_queued():

@@ -31,7 +31,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.load import load_pipeline
 from wantui.generation.placement import Placement, is_fatal_cuda_error, is_out_of_memory, set_device, stream_blocks
-from wantui.generation.prompt_encoding import Embeddings, prompts_of
+from wantui.generation.prompt_encoding import Embeddings, collect_prompts
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint
@@ -48,15 +48,15 @@ from wantui.planning.memory_plan import (
     TILE_SIDE,
     ChosenPlan,
     MemoryPlan,
-    activation_bytes,
-    block_bytes,
     choose_plan,
+    estimate_activation_bytes,
+    estimate_block_bytes,
+    estimate_peak_bytes,
+    estimate_peak_working_bytes,
+    estimate_required_bytes,
+    estimate_transformer_bytes,
+    find_next_plan,
     find_plan,
-    next_plan,
-    peak_bytes,
-    peak_working_bytes,
-    required_bytes,
-    transformer_bytes,
 )
 from wantui.planning.model_source import Weights
 from wantui.storage.embeddings import EmbeddingStore
@@ -120,8 +120,8 @@ def test_weights_in_8_bits_have_predicted_size_and_a_similar_video(weights: Weig
     narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights=weights)
     for pipeline, held in ((whole, "full"), (narrow, weights)):
         asked = recipe.model_copy(update={"weights": held})
-        assert bytes_of(pipeline.transformer) == transformer_bytes(NANO, asked)
-        assert bytes_of(pipeline.transformer.blocks[0]) == block_bytes(NANO, asked)
+        assert bytes_of(pipeline.transformer) == estimate_transformer_bytes(NANO, asked)
+        assert bytes_of(pipeline.transformer.blocks[0]) == estimate_block_bytes(NANO, asked)
     exact, near = latents_of(whole, recipe), latents_of(narrow, recipe)
     assert 0 < float((near - exact).norm() / exact.norm()) < most
     assert torch.equal(latents_of(narrow, recipe), near)
@@ -192,7 +192,7 @@ def test_vae_memory_scales_with_its_tensors() -> None:
         model, width, height, frames = find_model(name), 416, 256, 17
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)
-            latents = torch.empty(1, *model.latent_shape(width, height, frames))
+            latents = torch.empty(1, *model.compute_latent_shape(width, height, frames))
         assert sum(p.numel() for p in vae.parameters()) == model.vae_parameters
         pipeline = Mock(vae=vae, _execution_device=latents.device, wantui_placement=None)
         with torch.no_grad(), LiveBytes() as live:
@@ -238,7 +238,9 @@ def test_smallest_plan_is_tried_when_none_fits() -> None:
     recipe = recipe_of(LARGE)
     chosen = choose_plan(LARGE, recipe, 2 * GB)
     assert not chosen.fits
-    assert required_bytes(chosen.plan, LARGE, recipe) == min(required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS)
+    assert estimate_required_bytes(chosen.plan, LARGE, recipe) == min(
+        estimate_required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS
+    )
 
 
 def test_requested_plan_is_used_regardless_of_free_memory() -> None:
@@ -264,7 +266,7 @@ def test_next_fitting_plan_follows_a_failed_one(
     free: int, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
-    monkeypatch.setattr(pipelines, "free_gpu_bytes", lambda _: free)
+    monkeypatch.setattr(pipelines, "query_free_gpu_bytes", lambda _: free)
     chosen = choose_plan_for(recipe_of(SMALL), "cuda", find_plan("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
@@ -293,17 +295,17 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
 
 def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     recipe = None if model is None else recipe_of(model)
-    result, plan = [], next_plan(RESIDENT, on_gpu, model, recipe)
+    result, plan = [], find_next_plan(RESIDENT, on_gpu, model, recipe)
     while plan is not None:
         result.append(plan.slug)
-        plan = next_plan(plan, on_gpu, model, recipe)
+        plan = find_next_plan(plan, on_gpu, model, recipe)
     return result
 
 
 def test_each_next_plan_needs_less_memory() -> None:
     for model in (SMALL, LARGE):
         plans = [find_plan(name) for name in ladder(model, True)]
-        estimates = [peak_bytes(plan, model, recipe_of(model), streams_encoder=True) for plan in plans]
+        estimates = [estimate_peak_bytes(plan, model, recipe_of(model), streams_encoder=True) for plan in plans]
         peaks = [peak for peak in estimates if peak is not None]
         assert len(peaks) == len(plans)
         assert peaks == sorted(peaks, reverse=True)
@@ -353,14 +355,14 @@ def test_fused_blocks_need_less_memory_as_measured(model: str, size: tuple[int, 
     """GB between the peaks of reference and fused denoising that tests/benchmarks/gpu.py printed on an H100."""
     known, (width, height, frames) = find_model(model), size
     recipe = recipe_of(known, width=width, height=height, frames=frames)
-    less = activation_bytes(known, recipe) - activation_bytes(known, recipe, is_fused=True)
+    less = estimate_activation_bytes(known, recipe) - estimate_activation_bytes(known, recipe, is_fused=True)
     assert less / GB == pytest.approx(saved, abs=0.07)
 
 
 @pytest.mark.parametrize(("plan", "less"), [("stream-tiled", True), ("sequential", False)])
 def test_plan_with_fused_blocks_predicts_their_memory(plan: str, less: bool) -> None:
     reference, fused = (
-        peak_bytes(find_plan(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
+        estimate_peak_bytes(find_plan(plan), LARGE, recipe_of(LARGE, width=1280, height=720, speed=speed), True) or 0
         for speed in ("reference", "fused")
     )
     assert (fused < reference - GB, fused == reference) == (less, not less)
@@ -374,8 +376,8 @@ def test_resident_layers_around_streamed_blocks_match_the_architecture() -> None
     rest = sum(p.numel() * (4 if any(part in name for part in kept) else 2) for name, p in around)
     one, two = LARGE, find_model("wan2.2-a14b")
     recipe = recipe_of(one, width=1280, height=720)
-    assert transformer_bytes(one, recipe) - one.blocks * block_bytes(one, recipe) == rest
-    peaks = [peak_bytes(find_plan("stream"), model, recipe) for model in (one, two)]
+    assert estimate_transformer_bytes(one, recipe) - one.blocks * estimate_block_bytes(one, recipe) == rest
+    peaks = [estimate_peak_bytes(find_plan("stream"), model, recipe) for model in (one, two)]
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
 
@@ -400,13 +402,13 @@ def test_fused_pipeline_is_checked_after_fusing(
     model: str, tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
-    ours = fused_attention.norm_rotary
+    ours = fused_attention.apply_norm_rotary
 
     def counted(*arguments: Any) -> None:
         checked.append(arguments[0].shape[1])
         ours(*arguments)
 
-    monkeypatch.setattr(fused_attention, "norm_rotary", counted)
+    monkeypatch.setattr(fused_attention, "apply_norm_rotary", counted)
     pipeline = load_pipeline(tiny_models[model], None, "float32", GPU, speed="fused")
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     assert all(is_fused(one) for one in transformers)
@@ -425,7 +427,7 @@ def test_missing_kernel_requirements_are_reported_before_loading(
     ):
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused")
     with pytest.raises(LoadError, match="no C compiler is installed"):
-        bench.measure(torch.device("cuda"), "fused", print)
+        bench.measure_throughput(torch.device("cuda"), "fused", print)
 
 
 def test_float32_needs_no_kernels(
@@ -441,7 +443,7 @@ def test_kernel_build_failure_names_its_requirements(
     def compiler(*_: object) -> None:
         raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
 
-    monkeypatch.setattr(fused_attention, "norm_rotary", compiler)
+    monkeypatch.setattr(fused_attention, "apply_norm_rotary", compiler)
     with pytest.raises(LoadError, match=r"speed: fused needs kernels.*'gcc', 'main.c'.*python3-dev.*speed: reference"):
         load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused")
 
@@ -529,8 +531,8 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype: str) -> None:
     recipe = recipe_of(NANO, dtype=dtype, negative_prompt="blurred", width=128, height=128, frames=17)
     embeddings = Embeddings(NANO, None, dtype, CPU)
-    assert embeddings.encode(prompts_of([recipe])) == 2
-    assert embeddings.encode(prompts_of([recipe])) == 0
+    assert embeddings.encode(collect_prompts([recipe])) == 2
+    assert embeddings.encode(collect_prompts([recipe])) == 0
     assert len(list(kept.iterdir())) == 2
     whole = load_pipeline(NANO, None, dtype, CPU)
     without = load_pipeline(NANO, None, dtype, CPU, find_plan("encode-first"))
@@ -543,7 +545,9 @@ def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype:
 
 
 def test_negative_prompt_is_not_encoded_without_guidance() -> None:
-    assert prompts_of([recipe_of(NANO, guidance_scale=1.0, negative_prompt="blurred")] * 2) == [recipe_of(NANO).prompt]
+    assert collect_prompts([recipe_of(NANO, guidance_scale=1.0, negative_prompt="blurred")] * 2) == [
+        recipe_of(NANO).prompt
+    ]
 
 
 def test_text_encoder_that_does_not_fit_is_streamed_by_layer(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,7 +569,7 @@ def test_text_encoder_that_does_not_fit_is_streamed_by_layer(kept: Path, monkeyp
 def test_damaged_embedding_file_is_rewritten(kept: Path) -> None:
     embeddings = Embeddings(NANO, None, "float32", CPU)
     embeddings.encode(["a"])
-    embeddings.store.path("a").write_bytes(b"\x93NUMPY nonsense")
+    embeddings.store.find_path("a").write_bytes(b"\x93NUMPY nonsense")
     assert embeddings.encode(["a"]) == 1
 
 
@@ -573,7 +577,7 @@ def test_deleted_embeddings_are_encoded_again(kept: Path) -> None:
     embeddings = Embeddings(NANO, None, "float32", CPU)
     embeddings.encode(["a"])
     first = embeddings("a")
-    embeddings.store.path("a").unlink()
+    embeddings.store.find_path("a").unlink()
     assert torch.equal(embeddings("a"), first)
 
 
@@ -591,11 +595,11 @@ def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatc
 
     store = EmbeddingStore({}, tmp_path)
     for age, prompt in enumerate(("new", "old", "needed")):
-        store.write(prompt, np.zeros(100, np.float32))
-        os.utime(store.path(prompt), (1000 - age, 1000 - age))
+        store.write_embedding(prompt, np.zeros(100, np.float32))
+        os.utime(store.find_path(prompt), (1000 - age, 1000 - age))
     monkeypatch.setattr("wantui.storage.embeddings.MAX_CACHE_BYTES", 1100)
     store.remove_least_used({"needed"})
-    assert [store.path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
+    assert [store.find_path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
 
 
 def test_two_workers_can_store_the_same_embedding_concurrently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -605,13 +609,13 @@ def test_two_workers_can_store_the_same_embedding_concurrently(tmp_path: Path, m
 
     def meanwhile(file: Any, array: Any, **options: Any) -> None:
         monkeypatch.setattr(np, "save", save)
-        store.write("a", values)
+        store.write_embedding("a", values)
         save(file, array, **options)
 
     monkeypatch.setattr(np, "save", meanwhile)
-    store.write("a", values)
-    assert np.array_equal(store.read("a"), values)  # type: ignore[arg-type]
-    assert list(store.directory.iterdir()) == [store.path("a")]
+    store.write_embedding("a", values)
+    assert np.array_equal(store.read_embedding("a"), values)  # type: ignore[arg-type]
+    assert list(store.directory.iterdir()) == [store.find_path("a")]
 
 
 def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,14 +640,14 @@ def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest
 
 
 def test_other_model_revision_has_other_embeddings(kept: Path) -> None:
-    one = EmbeddingStore({"model": "a", "revision": "1"}).path("a circle")
-    assert one != EmbeddingStore({"model": "a", "revision": "2"}).path("a circle")
+    one = EmbeddingStore({"model": "a", "revision": "1"}).find_path("a circle")
+    assert one != EmbeddingStore({"model": "a", "revision": "2"}).find_path("a circle")
 
 
 def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
-        choose_plan_for(recipe, "cpu", asked="stream")
+        choose_plan_for(recipe, "cpu", requested_plan="stream")
     assert choose_plan_for(recipe, "cpu").plan is RESIDENT
     loaded = load_pipeline_for(recipe_of(NANO), "cpu", choose_plan_for(recipe, "cpu", find_plan("encode-first")).plan)
     assert loaded.pipeline.text_encoder is None
@@ -679,7 +683,7 @@ def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
     assert chosen.peak_bytes is not None
     assert chosen.working_bytes is not None
     assert chosen.working_bytes < 0.8 * chosen.peak_bytes
-    assert chosen.working_bytes == peak_bytes(chosen.plan, replace(SMALL, text_encoder_parameters=0), small)
+    assert chosen.working_bytes == estimate_peak_bytes(chosen.plan, replace(SMALL, text_encoder_parameters=0), small)
     resident = choose_plan(SMALL, small, 80 * GB)
     assert resident.working_bytes == resident.peak_bytes
 
@@ -699,7 +703,7 @@ def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool
             next(steps)
         result.append(live.most)
     assert result[1] - result[0] == pytest.approx(estimate_extra_gpu_bytes(shown, NANO), rel=0.01)
-    needed = [peak_working_bytes(find_plan("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
+    needed = [estimate_peak_working_bytes(find_plan("offload"), LARGE, recipe) or 0 for recipe in (alone, shown)]
     assert needed[1] - needed[0] == estimate_extra_gpu_bytes(shown, LARGE)
 
 
@@ -714,5 +718,5 @@ def test_step_cache_memory_is_predicted(nano: WanPipeline, magnitudes: Magnitude
             for _ in denoise(nano, recipe, start):
                 pass
         result.append(live.most)
-    counted = activation_bytes(NANO, cached) - activation_bytes(NANO, fused)
+    counted = estimate_activation_bytes(NANO, cached) - estimate_activation_bytes(NANO, fused)
     assert result[1] - result[0] == pytest.approx(counted, rel=0.01)

@@ -16,10 +16,10 @@ from wantui.models.nano.judge import detect_motion, detect_shape, find_object_pi
 from wantui.models.nano.muon import orthogonalise
 from wantui.models.nano.render import (
     compute_cell_coverage,
-    object_masks,
+    compute_signed_distance,
+    draw_object_masks,
     pool_to_latent_frames,
     render,
-    signed_distance,
     to_vae_range,
 )
 from wantui.models.nano.tokenizer import build_tokenizer
@@ -62,7 +62,7 @@ def test_held_out_scenes_never_occur_in_training(rng: np.random.Generator) -> No
 def test_captions_describe_their_scenes_and_can_omit_details(rng: np.random.Generator) -> None:
     scenes = sample_scenes(300, rng)
     for i, caption in enumerate(write_captions(scenes)):
-        for k in range(scenes.count[i]):
+        for k in range(scenes.object_count[i]):
             start, end = caption.shape_words[k]
             assert caption.text[start:end] == SHAPES[scenes.shape[i, k]]
             start, end = caption.phrases[k]
@@ -115,13 +115,13 @@ def test_world_words_round_trip_through_the_tokenizer(rng: np.random.Generator) 
 def test_shape_areas_match_their_closed_forms(shape: str, area: float) -> None:
     axis = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000 * 3 - 1.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    measured = float((signed_distance(shape, x, y) < 0).double().mean()) * 9
+    measured = float((compute_signed_distance(shape, x, y) < 0).double().mean()) * 9
     assert measured == pytest.approx(area, rel=2e-3)
 
 
 def test_objects_move_as_their_scene_says(rng: np.random.Generator) -> None:
     scenes = sample_scenes(60, rng, two_objects=0.0)
-    masks = object_masks(scenes, "cpu")
+    masks = draw_object_masks(scenes, "cpu")
     assert [detect_motion(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import Wantui, deny
 
 from wantui.analysis import gram as products
-from wantui.analysis.comparability import select_comparable
+from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.loading import read_batch
 from wantui.analysis.noise_levels import find_levels_after
 from wantui.analysis.trajectory import NoGeometryError
@@ -80,13 +80,13 @@ def test_straight_legacy_path_is_straight_at_any_storage_interval(tmp_path: Path
     video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(sigmas[[step + 1 for step in stored]], abs=1e-6)
-    assert video.value("flow_straightness") == pytest.approx(0, abs=1e-8)
-    assert video.value("straightness") == pytest.approx(1, abs=1e-6)
+    assert video.compute_metric("flow_straightness") == pytest.approx(0, abs=1e-8)
+    assert video.compute_metric("straightness") == pytest.approx(1, abs=1e-6)
 
 
 def test_linear_levels_at_interval_5_give_a_straight_path(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(0, STEPS, 5), np.linspace(1, 0, STEPS + 1))
-    assert read_single_video(tmp_path).value("flow_straightness") == pytest.approx(0, abs=1e-10)
+    assert read_single_video(tmp_path).compute_metric("flow_straightness") == pytest.approx(0, abs=1e-10)
 
 
 def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
@@ -100,7 +100,7 @@ def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None
     video = read_single_video(tmp_path)
     assert video.trajectory is not None
     assert video.trajectory.sigmas == pytest.approx(sigmas[[1, 6, 11, 16]], abs=2e-3)
-    assert video.value("flow_straightness") < 1e-4
+    assert video.compute_metric("flow_straightness") < 1e-4
 
 
 @pytest.mark.parametrize("missing", [0, 7, 19])
@@ -120,7 +120,7 @@ def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     assert video.trajectory is None
     assert "the noise level after step 0 is not stored, and cannot be derived" in video.reason
     write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
-    assert read_single_video(tmp_path / "all").value("flow_straightness") == pytest.approx(0, abs=1e-8)
+    assert read_single_video(tmp_path / "all").compute_metric("flow_straightness") == pytest.approx(0, abs=1e-8)
 
 
 def test_levels_after_steps_are_read_from_our_export() -> None:
@@ -216,7 +216,7 @@ def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
     assert "its metadata disagree on the number of steps: 20, 21" in read_single_video(tmp_path / "c").reason
-    with pytest.raises(NoGeometryError, match="step 25 is stored, but its metadata declare 20 steps"):
+    with pytest.raises(NoGeometryError, match="step 25 is stored, but the metadata of the video declare 20 steps"):
         find_levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
 
@@ -321,7 +321,7 @@ def test_single_value_states_use_little_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert video.trajectory is not None
-    assert video.value("turning") == 0
+    assert video.compute_metric("turning") == 0
     assert peak < 100 << 20
 
 
@@ -356,5 +356,5 @@ def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
             f"prompt_000/vid_{number:03d}",
             with_guidance(scale),
         )
-    _, left = select_comparable(list(read_batch(tmp_path)))
+    _, left = select_comparable_videos(list(read_batch(tmp_path)))
     assert [video.reason for video in left] == ["guidance_scale is 9.0, but 5.0 in most videos"]

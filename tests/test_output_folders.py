@@ -23,7 +23,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
-from wantui.storage.batch_check import file_sha256
+from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK
 from wantui.storage.log_files import close_log, open_log
@@ -70,16 +70,16 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     freeze(folder.root / below)
     generate_queued_videos(find_state_directory())
     queue = Queue(find_state_directory().directory)
-    held = queue.held()
+    held = queue.read_hold()
     assert held is not None
     assert (held.kind, held.folder) == ("folder", (folder.root / below).resolve())
     assert "cannot write the output folder" in held.reason
     assert [video.state for video in queue.videos(1)] == ["queued"] * 3
     look_at_hold(queue)
-    assert queue.held() is not None  # it is as it was
+    assert queue.read_hold() is not None  # it is as it was
     subprocess.run(["chattr", "-i", folder.root / below], check=True)
     look_at_hold(queue)
-    assert queue.held() is None
+    assert queue.read_hold() is None
     generate_queued_videos(find_state_directory())
     assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
 
@@ -88,7 +88,7 @@ def test_deleting_an_unwritable_folder_ends_its_hold(tmp_path: Path) -> None:  #
     queue = Queue(tmp_path)
     queue.hold("folder", "cannot write", tmp_path / "gone")
     look_at_hold(queue)
-    assert queue.held() is None
+    assert queue.read_hold() is None
 
 
 def test_repeated_transient_error_fails_the_video(
@@ -289,7 +289,7 @@ def test_closing_many_videos_reads_the_manifest_once(
     monkeypatch.setattr(ClipWriter, "_encode", fail)
     generate_queued_videos(find_state_directory())
     count = len(parsed)
-    assert read_manifest(folder).counts() == {"failed": 8}
+    assert read_manifest(folder).count_states() == {"failed": 8}
     assert all("no frames\\udcff" in str(video.error) for video in read_manifest(folder).videos)
     assert count == 1
 
@@ -303,13 +303,13 @@ def test_checksums_are_computed_without_the_manifest_lock(
         with (Path(path).parents[2] / MANIFEST_LOCK).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody has it
         hashed.append(path)
-        return file_sha256(path)
+        return compute_file_sha256(path)
 
-    monkeypatch.setattr(ending, "file_sha256", look_at_lock)
+    monkeypatch.setattr(ending, "compute_file_sha256", look_at_lock)
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small))
     generate_queued_videos(find_state_directory())
-    assert read_manifest(folder).counts() == {"done": 1}
+    assert read_manifest(folder).count_states() == {"done": 1}
     assert len(hashed) == 2
 
 
@@ -329,13 +329,13 @@ def test_working_folder_with_a_non_utf8_name_is_refused(
 def test_run_names_a_deleted_manifest_and_the_state_of_its_videos(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = record.ManifestStore.change
+    real = record.ManifestStore.edit_entry
 
     def deleting(self: record.ManifestStore, *arguments: Any) -> None:
         self.folder.manifest.unlink(missing_ok=True)
         real(self, *arguments)
 
-    monkeypatch.setattr(record.ManifestStore, "change", deleting)
+    monkeypatch.setattr(record.ManifestStore, "edit_entry", deleting)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 1
     assert "0 of 2 videos done, 2 failed:" in result.err

@@ -19,7 +19,7 @@ from wantui.errors import UserError
 from wantui.generation.denoise import prepare
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
 from wantui.planning import Batch, Recipe, estimate_disk, plan_batch, preview_batch
-from wantui.planning.disk_estimate import captured_steps
+from wantui.planning.disk_estimate import list_captured_steps
 from wantui.storage.manifest import new_manifest
 
 pytestmark = pytest.mark.torch
@@ -271,7 +271,7 @@ def test_disk_estimate_counts_the_marks_of_each_variation(template: str) -> None
     batch = planned(template, *settings)
     positions, masses = 5 * 8 * 8, 3
     of_words = 2 * 20 * positions * 4 * (3 + masses + 0 + masses)
-    assert estimate_disk(batch).bytes_of("attention") == of_words
+    assert estimate_disk(batch).capture_bytes("attention") == of_words
     outline = preview_batch(batch.config, template)
     assert estimate_disk(outline) == estimate_disk(batch)
     predicted = [video.predicted["bytes"] for video in new_manifest(batch, "a").videos]
@@ -281,27 +281,29 @@ def test_disk_estimate_counts_the_marks_of_each_variation(template: str) -> None
 
 @pytest.mark.parametrize(("interval", "stored"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4, 5]), (9, [0, 5])])
 def test_first_and_last_state_are_always_captured(interval: int, stored: list[int]) -> None:
-    assert captured_steps("unipc", 5, interval) == stored
+    assert list_captured_steps("unipc", 5, interval) == stored
 
 
 def test_disk_estimate_of_latents_is_exact() -> None:
     settings: tuple[Any, ...] = ("latent_analysis_settings.store_latents=true", "videos_per_variation=3")
     batch = planned("a [red|blue] circle", *settings)
     states = 20 + 1
-    assert estimate_disk(batch).bytes_of("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+    assert estimate_disk(batch).capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     half = planned("a [red|blue] circle", *settings, "latent_analysis_settings.storage_dtype=float16")
-    assert estimate_disk(half).bytes_of("latents") * 2 == estimate_disk(batch).bytes_of("latents")
+    assert estimate_disk(half).capture_bytes("latents") * 2 == estimate_disk(batch).capture_bytes("latents")
     clean = planned("a [red|blue] circle", *settings, "latent_analysis_settings.store_predicted_clean=true")
-    assert estimate_disk(clean).bytes_of("latents") == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
+    assert (
+        estimate_disk(clean).capture_bytes("latents") == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
+    )
     heun = planned("a [red|blue] circle", *settings, "model_settings.sampler=heun")
     assert (
-        estimate_disk(heun).bytes_of("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+        estimate_disk(heun).capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     )  # S9: no predictors
 
 
 def test_latent_shapes_match_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], width=48, height=32, frames=13)
-    expected = tiny_models["wan2.1"].latent_shape(48, 32, 13)
+    expected = tiny_models["wan2.1"].compute_latent_shape(48, 32, 13)
     assert prepare(tiny, recipe).noise.shape == torch.Size((1, *expected))
 
 

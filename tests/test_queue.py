@@ -33,7 +33,7 @@ from wantui.queue.events import (
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
 from wantui.queue.records import Claim, NewVideo
-from wantui.queue.state_dir import StateDirectory, file_system_type, find_state_directory
+from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 
 CPU = ("auto", "cpu")
 
@@ -61,7 +61,7 @@ def claimed_order(queue: Queue) -> list[str]:
     names = []
     while (result := queue.claim("w", CPU)) is not None:
         names.append(f"{result.folder.name}{result.number}")
-        queue.done(result)
+        queue.record_done(result)
     return names
 
 
@@ -111,7 +111,7 @@ def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> No
         mine = Queue(tmp_path)
         while (result := mine.claim(name, CPU)) is not None:
             claimed.append(result.number)
-            mine.done(result)
+            mine.record_done(result)
 
     workers = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(8)]
     for worker in workers:
@@ -135,30 +135,30 @@ def test_claim_skips_a_paused_batch_and_a_held_queue(queue: Queue) -> None:
     queue.pause_batch(first, False)
     queue.hold("paused", "it was paused")
     assert queue.claim("w", CPU) is None
-    assert not queue.waiting(CPU)
+    assert not queue.has_claimable_video(CPU)
     queue.resume()
-    assert queue.waiting(CPU)
+    assert queue.has_claimable_video(CPU)
     assert claim(queue).folder.name == "a"
 
 
 def test_running_video_receives_requests_at_its_next_step(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     running = claim(queue)
-    assert queue.step(running, step_done(0, 20, 0.1, 1.0)) == "continue"
+    assert queue.record_step(running, step_done(0, 20, 0.1, 1.0)) == "continue"
     queue.pause_batch(batch, True)
-    assert queue.step(running, step_done(1, 20, 0.1, 0.9)) == "pause"
+    assert queue.record_step(running, step_done(1, 20, 0.1, 0.9)) == "pause"
     queue.pause_batch(batch, False)
     queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
-    assert queue.step(running, step_done(2, 20, 0.1, 0.8)) == "continue"
+    assert queue.record_step(running, step_done(2, 20, 0.1, 0.8)) == "continue"
     assert queue.cancel(batch) == ([1, 2], 1)
-    assert queue.step(running, step_done(3, 20, 0.1, 0.7)) == "cancel"
-    queue.cancelled(running)
+    assert queue.record_step(running, step_done(3, 20, 0.1, 0.7)) == "cancel"
+    queue.record_cancellation(running)
     assert {video.state for video in queue.videos(batch)} == {"cancelled"}
 
 
 def test_repeated_cancel_and_retry_have_no_effect(queue: Queue) -> None:
     batch = add(queue, "a", 2)
-    queue.done(claim(queue))
+    queue.record_done(claim(queue))
     assert queue.cancel(batch) == ([1], 0)
     assert queue.cancel(batch) == ([], 0)
     assert queue.retry(batch) == 1
@@ -169,18 +169,18 @@ def test_repeated_cancel_and_retry_have_no_effect(queue: Queue) -> None:
 def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
-    queue.reclaim("w1", "signal SIGKILL", blame=True)
+    queue.reclaim_videos("w1", "signal SIGKILL", counts_crash=True)
     new = claim(queue, "w2")
     assert (new.video, new.attempt) == (old.video, 2)
     updates = (
-        lambda c: queue.failed(c, "no"),
-        lambda c: queue.step(c, step_done(0, 1, 0.1, 0.5)),
-        lambda c: queue.decoded(c, 1, 9),
+        lambda c: queue.record_failure(c, "no"),
+        lambda c: queue.record_step(c, step_done(0, 1, 0.1, 0.5)),
+        lambda c: queue.record_decoded_frames(c, 1, 9),
     )
-    for say in (queue.done, queue.cancelled, *updates):
+    for say in (queue.record_done, queue.record_cancellation, *updates):
         with pytest.raises(LostClaimError):
             say(old)
-    queue.done(new)
+    queue.record_done(new)
     assert queue.video(new.video).state == "done"
 
 
@@ -188,7 +188,7 @@ def test_video_that_killed_two_workers_fails_and_the_next_is_claimed(queue: Queu
     batch = add(queue, "a", 2)
     for expected in ("interrupted", "failed"):
         assert claim(queue).number == 0
-        assert [video.state for video in queue.reclaim("w", "signal SIGSEGV", blame=True)] == [expected]
+        assert [video.state for video in queue.reclaim_videos("w", "signal SIGSEGV", counts_crash=True)] == [expected]
     poison = queue.videos(batch)[0]
     assert poison.error == "2 workers died while rendering it. The last error: signal SIGSEGV"
     assert claim(queue).number == 1
@@ -198,7 +198,7 @@ def test_only_the_last_started_video_of_a_dead_worker_is_blamed(queue: Queue) ->
     add(queue, "kiss", 3)
     for expected in ("interrupted", "failed"):
         ending, made = claim(queue), claim(queue)
-        taken = {video.id: video.state for video in queue.reclaim("w", "signal SIGKILL", blame=True)}
+        taken = {video.id: video.state for video in queue.reclaim_videos("w", "signal SIGKILL", counts_crash=True)}
         assert taken == {ending.video: "interrupted", made.video: expected}
 
 
@@ -207,7 +207,7 @@ def test_last_started_video_is_blamed_despite_a_clock_change(queue: Queue, monke
     ending = claim(queue)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     made = claim(queue)
-    queue.reclaim("w", "signal SIGKILL", blame=True)
+    queue.reclaim_videos("w", "signal SIGKILL", counts_crash=True)
     assert [queue.video(video.video).worker_crashes for video in (ending, made)] == [0, 1]
 
 
@@ -215,15 +215,15 @@ def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queu
     batch = add(queue, "a")
     for _ in range(3):
         claim(queue)
-        queue.reclaim("w", "signal SIGKILL", blame=False)
+        queue.reclaim_videos("w", "signal SIGKILL", counts_crash=False)
     assert (queue.videos(batch)[0].state, queue.videos(batch)[0].worker_crashes) == ("interrupted", 0)
 
 
 def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     claim(queue)
-    assert queue.recover() == 1
-    held = queue.held()
+    assert queue.recover_interrupted_videos() == 1
+    held = queue.read_hold()
     assert held is not None
     assert held.reason == "1 video was interrupted when the engine ended"
     assert queue.claim("w", CPU) is None
@@ -235,14 +235,14 @@ def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> N
 def test_followers_read_every_event_once_in_order(tmp_path: Path) -> None:
     queue, follower = Queue(tmp_path), Queue(tmp_path)
     batch, _ = add(queue, "a"), add(queue, "b")
-    before = follower.version()
+    before = follower.read_data_version()
     running = claim(queue)
     for index in range(3):
-        queue.step(running, step_done(index, 3, 0.1, 1 - index / 3))
-    assert follower.version() != before
+        queue.record_step(running, step_done(index, 3, 0.1, 1 - index / 3))
+    assert follower.read_data_version() != before
     first = follower.events(0, batch)
     assert [event.kind for event in first] == ["added", "started", "step", "step", "step"]
-    queue.done(running, VideoDone(files={}))
+    queue.record_done(running, VideoDone(files={}))
     rest = follower.events(first[-1].seq, batch)
     assert [event.kind for event in rest] == ["done"]
     assert follower.events(rest[-1].seq, batch) == []
@@ -253,7 +253,7 @@ def test_batch_with_a_running_video_cannot_be_removed(queue: Queue) -> None:
     running = claim(queue)
     with pytest.raises(Exception, match="Cancel it: wantui queue cancel"):
         queue.remove(batch)
-    queue.done(running)
+    queue.record_done(running)
     queue.remove(batch)
     assert queue.batches() == []
 
@@ -340,15 +340,15 @@ def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
     plans = [None, "encode-first", "offload", "stream", "tiled", "offload-tiled", "stream-tiled", "sequential"]
     assert [video.plan for video in result[3:]] == [*plans, "small-tiles"]
     assert (done.plan, done.seconds) == ("tiled", 62.5)
-    held = queue.held()
+    held = queue.read_hold()
     assert held is not None
-    assert (held.kind, held.folder, held.needed) == ("disk", Path("/data"), 1000)
+    assert (held.kind, held.folder, held.needed_bytes) == ("disk", Path("/data"), 1000)
 
 
 def test_queued_videos_skip_a_failed_plan_and_never_return_to_an_earlier_one(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     queue.db.execute("UPDATE video SET plan = 'tiled' WHERE number = 2")
-    queue.degrade(claim(queue), "offload", ("resident", "encode-first"), "no memory")
+    queue.requeue_with_plan(claim(queue), "offload", ("resident", "encode-first"), "no memory")
     assert [video.plan for video in queue.videos(batch)] == ["offload", "offload", "tiled"]
     assert claim(queue).plan == "offload"
 
@@ -357,14 +357,14 @@ def test_video_numbers_count_from_1_in_json_and_events(queue: Queue) -> None:  #
     batch = add(queue, "a", 2)
     assert [video.as_json()["number"] for video in queue.videos(batch)] == [1, 2]
     first = claim(queue)
-    queue.step(first, step_done(0, 20, 0.1, 1.0))
-    queue.decoded(first, 1, 9)
+    queue.record_step(first, step_done(0, 20, 0.1, 1.0))
+    queue.record_decoded_frames(first, 1, 9)
     queue.emit_video_event(first, ModelLoading(model="nano"))
     queue.release(first, "paused")
-    queue.degrade(claim(queue), "offload", (), "no memory")
+    queue.requeue_with_plan(claim(queue), "offload", (), "no memory")
     claim(queue)
-    queue.reclaim("w", "signal", blame=True)
-    queue.done(claim(queue))
+    queue.reclaim_videos("w", "signal", counts_crash=True)
+    queue.record_done(claim(queue))
     queue.cancel(batch, 1)
     events = [event for event in queue.events(0) if event.video is not None]
     numbers = {(event.kind, event.as_json()["number"]) for event in events}
@@ -385,12 +385,16 @@ def test_video_numbers_count_from_1_in_json_and_events(queue: Queue) -> None:  #
 
 def test_video_page_counts_the_unfinished_videos_before_each_row(queue: Queue) -> None:  # T3
     batch = add(queue, "a", 6)
-    queue.done(claim(queue))
+    queue.record_done(claim(queue))
     queue.cancel(batch, 3)
-    page = queue.page(batch, 3, 2)
+    page = queue.read_page(batch, 3, 2)
     assert [video.number for video in page.videos] == [2, 3, 4]
-    assert page.before == tuple(queue.unfinished_before(batch, number) for number in (2, 3, 4)) == (1, 2, 2)
-    assert queue.page(batch, 3, 99).videos == ()
+    assert (
+        page.unfinished_before
+        == tuple(queue.count_unfinished_before(batch, number) for number in (2, 3, 4))
+        == (1, 2, 2)
+    )
+    assert queue.read_page(batch, 3, 99).videos == ()
 
 
 def test_batches_before_a_batch_follow_the_claim_order(queue: Queue) -> None:  # C11
@@ -398,25 +402,25 @@ def test_batches_before_a_batch_follow_the_claim_order(queue: Queue) -> None:  #
     queue.cancel(ended)
     queue.pause_batch(paused, True)
     assert claim(queue).batch == running
-    assert [(batch.id, batch.unfinished) for batch in queue.batches_before(last)] == [(running, 2)]
-    assert queue.batches_before(running) == []
-    assert [batch.id for batch in queue.batches_before(after)] == [running, last]
+    assert [(batch.id, batch.unfinished) for batch in queue.list_batches_before(last)] == [(running, 2)]
+    assert queue.list_batches_before(running) == []
+    assert [batch.id for batch in queue.list_batches_before(after)] == [running, last]
 
 
 def test_starting_worker_is_listed_until_ready_or_ended(queue: Queue) -> None:  # C11
-    queue.add_worker("worker-0:7", "cpu")
+    queue.record_starting_worker("worker-0:7", "cpu")
     (worker,) = queue.workers()
     assert (worker.short_name, worker.state, worker.device) == ("worker-0", "starting", "cpu")
     assert worker.seconds is not None
     assert worker.seconds < 60
-    queue.worker_ready("worker-0:7")
+    queue.record_ready_worker("worker-0:7")
     assert queue.workers()[0].state == "ready"
-    queue.reclaim("worker-0:7", "exit code 0", blame=True, has_ended=True)
+    queue.reclaim_videos("worker-0:7", "exit code 0", counts_crash=True, has_ended=True)
     assert queue.workers() == []
     kinds = [event.kind for event in queue.events(0)]
     assert kinds == ["worker_starting", "worker_ready", "worker_ended"]
-    queue.add_worker("worker-0:8", "cpu")
-    queue.recover()  # the engine that started it is dead
+    queue.record_starting_worker("worker-0:8", "cpu")
+    queue.recover_interrupted_videos()  # the engine that started it is dead
     assert queue.workers() == []
 
 
@@ -427,12 +431,12 @@ def test_durations_ignore_clock_changes(queue: Queue, monkeypatch: pytest.Monkey
     (running, _) = queue.videos(batch)
     assert running.seconds is not None
     assert 0 <= running.seconds < 60
-    queue.done(first)
+    queue.record_done(first)
     seconds = queue.videos(batch)[0].seconds
     assert seconds is not None
     assert 0 <= seconds < 60
     claim(queue)
-    monkeypatch.setattr(clock, "boot_id", lambda: "of another boot")
+    monkeypatch.setattr(clock, "read_boot_id", lambda: "of another boot")
     assert queue.videos(batch)[1].seconds is None
 
 
@@ -473,7 +477,7 @@ def test_internal_database_damage_is_detected_on_engine_start(tmp_path: Path) ->
 
 @pytest.mark.processes
 def test_many_processes_can_open_a_new_queue_concurrently(tmp_path: Path) -> None:
-    code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).last_seq()"
+    code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).read_last_seq()"
     openers = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(8)]
     errors = [opener.communicate()[1].decode() for opener in openers]
     assert errors == [""] * 8
@@ -483,7 +487,7 @@ def test_pause_replaces_a_full_disk_hold_and_outlasts_it(queue: Queue) -> None:
     queue.hold("disk", "no room", Path("/outputs"), 10)
     queue.hold("paused", "it was paused")
     queue.resume("disk")
-    held = queue.held()
+    held = queue.read_hold()
     assert held is not None
     assert held.kind == "paused"
 
@@ -507,7 +511,7 @@ def test_state_directory_is_private_to_the_user(tmp_path: Path) -> None:
 def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
+    monkeypatch.setattr(places, "find_file_system_type", lambda path: "nfs4")
     (tmp_path / "local").mkdir()
     monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", tmp_path / "local")
     result = find_state_directory()
@@ -517,7 +521,7 @@ def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
 
 
 def test_file_system_type_is_that_of_the_nearest_mount() -> None:
-    assert file_system_type(Path("/proc/self/fd/not-there")) == "proc"
+    assert find_file_system_type(Path("/proc/self/fd/not-there")) == "proc"
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -548,12 +552,12 @@ def test_errors_with_non_utf8_paths_are_stored_escaped(queue: Queue) -> None:
     add(queue, "a", 2)
     add(queue, "b", 1)
     queue.release(claim(queue), error)
-    queue.degrade(claim(queue), "offload", [], error)
-    queue.failed(claim(queue), error)
-    queue.fail_batch(claim(queue), error, 3)
+    queue.requeue_with_plan(claim(queue), "offload", [], error)
+    queue.record_failure(claim(queue), error)
+    queue.record_batch_failure(claim(queue), error, 3)
     queue.hold("disk", error)
     assert [video.error for video in queue.videos(1)] == [stored, stored]
-    held = queue.held()
+    held = queue.read_hold()
     assert held is not None
     assert held.reason == stored
     texts = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.events(0)]
@@ -562,9 +566,9 @@ def test_errors_with_non_utf8_paths_are_stored_escaped(queue: Queue) -> None:
 
 def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:
     with Queue(tmp_path) as queue:
-        queue.last_seq()
+        queue.read_last_seq()
     with pytest.raises(sqlite3.ProgrammingError):
-        queue.last_seq()
+        queue.read_last_seq()
 
 
 def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,7 +607,7 @@ def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatc
             wantui(*command)
             for queue in opened:
                 with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-                    queue.last_seq()
+                    queue.read_last_seq()
     assert len(opened) >= len(commands) - 3
 
 
@@ -619,6 +623,6 @@ def test_open_connection_does_not_write_a_database_of_a_newer_schema(queue: Queu
     ):
         with pytest.raises(NewerDatabaseError, match="schema 999"):
             change()
-    assert queue.held() is None
-    assert not queue.running()
+    assert queue.read_hold() is None
+    assert not queue.list_running_videos()
     assert [row.counts for row in queue.batches()] == [{"queued": 2}]

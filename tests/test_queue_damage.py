@@ -179,14 +179,14 @@ def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) 
     first, second = (
         queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"
     )
-    queue.add_worker("worker-0:7", "cpu")
-    assert find_batch_wait(queue, second).text(with_seconds=False) == (
+    queue.record_starting_worker("worker-0:7", "cpu")
+    assert find_batch_wait(queue, second).describe(with_seconds=False) == (
         "worker-0: loading torch; waits for 2 videos of batch 1 (a)"
     )
-    queue.worker_ready("worker-0:7")
+    queue.record_ready_worker("worker-0:7")
     queue.claim("worker-0:7", ("auto",))
     assert not find_batch_wait(queue, first)
-    assert find_batch_wait(queue, second).text() == "waits for 2 videos of batch 1 (a)"
+    assert find_batch_wait(queue, second).describe() == "waits for 2 videos of batch 1 (a)"
     queue.hold("paused", "it was paused")
     assert not find_batch_wait(queue, second)
     queue.resume()
@@ -222,8 +222,8 @@ def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: 
         queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
         claim = queue.claim("worker-0:1", ("auto",))
         assert claim is not None
-        queue.done(claim)
-        queue.add_worker("worker-0:1", "cpu")
+        queue.record_done(claim)
+        queue.record_starting_worker("worker-0:1", "cpu")
     run(place.directory / DATABASE_FILE, statement)
     for command in (["queue", "show", "1"], ["preview", "-t", "a star"], ["engine", "status"]):
         wantui(*command)  # raises whatever it has no sentence for

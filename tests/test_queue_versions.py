@@ -107,7 +107,7 @@ def test_engine_without_a_version_is_waited_for_with_a_timeout(
     directory: Path, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_engine("{}")
-    monkeypatch.setattr(database, "ENGINE_START_SECONDS", -1.0)
+    monkeypatch.setattr(database, "ENGINE_START_TIMEOUT_SECONDS", -1.0)
     with pytest.raises(OlderEngineError, match="wantui unknown"):
         Queue(directory)
 

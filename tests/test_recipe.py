@@ -18,11 +18,11 @@ from wantui.generation.samplers import SAMPLERS, build_scheduler
 from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_file
-from wantui.planning.disk_estimate import captured_steps
+from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.memory_plan import RESIDENT, find_plan
 from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
-from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, model_evaluations, noise_levels
+from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, compute_noise_levels, count_model_evaluations
 from wantui.worker.pipelines import load_pipeline_for
 
 pytestmark = pytest.mark.torch
@@ -201,17 +201,17 @@ def test_schedules_of_all_samplers_match_their_schedulers() -> None:
     for sampler in get_args(SamplerName):
         scheduler = build_scheduler(sampler, 5.0)
         scheduler.set_timesteps(9)
-        assert len(scheduler.timesteps) == model_evaluations(sampler, 9)
+        assert len(scheduler.timesteps) == count_model_evaluations(sampler, 9)
         evaluated = scheduler.sigmas[: len(scheduler.timesteps)].tolist()
-        assert noise_levels(sampler, 9, 5.0) == pytest.approx(evaluated, abs=2e-3)
+        assert compute_noise_levels(sampler, 9, 5.0) == pytest.approx(evaluated, abs=2e-3)
 
 
-@pytest.mark.parametrize("ask", [model_evaluations, lambda name, steps: noise_levels(name, steps, 3.0)])
+@pytest.mark.parametrize("ask", [count_model_evaluations, lambda name, steps: compute_noise_levels(name, steps, 3.0)])
 def test_unknown_sampler_is_refused(ask: Any) -> None:
     with pytest.raises(UnknownSamplerError, match="unknown sampler 'karras'; known are unipc, "):
         ask("karras", 5)
     with pytest.raises(UnknownSamplerError):
-        captured_steps("karras", 5, 1)
+        list_captured_steps("karras", 5, 1)
 
 
 def test_unknown_weights_are_refused(tiny: WanPipeline) -> None:

@@ -69,7 +69,7 @@ def test_shares_partition_the_batch(folder: BatchFolder) -> None:
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-2", "1/2/3"])
 def test_share_that_is_not_k_of_n_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="cannot read the share"):
-        Shard.read(text)
+        Shard.parse(text)
 
 
 def test_engine_with_a_share_generates_only_its_videos(folder: BatchFolder, tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_slurm_array_requests_the_given_resources(cluster: Path, folder: BatchFo
         64,
         "gpu",
         "me",
-        at_once=2,
-        setup=("module load cuda",),
-        others=(("exclude", "n1"), ("exclusive", True)),
+        max_concurrent_jobs=2,
+        setup_commands=("module load cuda",),
+        sbatch_options=(("exclude", "n1"), ("exclusive", True)),
     )
     assert submit_array(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
     script = (cluster / "submitted.sh").read_text()
@@ -128,7 +128,7 @@ def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wan
     assert "invalid partition specified: no" in outcome.err
     (result,) = (tmp_path / "o").glob("b_*")
     assert "Submit it later with --resume" in outcome.err
-    assert read_manifest(BatchFolder(result)).counts() == {"queued": 2}
+    assert read_manifest(BatchFolder(result)).count_states() == {"queued": 2}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_preempted_job_is_requeued_only_if_slurm_still_runs_it(
 
 def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
-    monkeypatch.setattr("wantui.batches.slurm.file_system_type", lambda path: kinds.get(str(path), "nfs4"))
+    monkeypatch.setattr("wantui.batches.slurm.find_file_system_type", lambda path: kinds.get(str(path), "nfs4"))
     assert str(_find_local_folder()) == "/var/tmp"
     kinds["/var/tmp"] = "nfs"
     with pytest.raises(RuntimeError, match="set TMPDIR"):
@@ -242,7 +242,7 @@ def test_missing_videos_are_split_over_at_most_the_given_jobs(
     missing: Sequence[int], videos: int, jobs: int, largest: int
 ) -> None:
     shares = split_into_shards(missing, videos, jobs)
-    dealt = [[index for index in missing if share.has(index)] for share in shares]
+    dealt = [[index for index in missing if share.contains(index)] for share in shares]
     assert sorted(index for one in dealt for index in one) == list(missing)
     assert len(shares) <= jobs
     assert {share.count for share in shares} == {shares[0].count}

@@ -31,8 +31,8 @@ from wantui.models.fingerprint import fingerprint
 from wantui.models.magnitudes import NANO_MAGNITUDES, Magnitudes
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import PLANS, can_fuse_blocks
-from wantui.planning.step_skipping import count_computed_steps, magnitude_ratios
-from wantui.schedule import noise_levels
+from wantui.planning.step_skipping import compute_magnitude_ratios, count_computed_steps
+from wantui.schedule import compute_noise_levels
 from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.torch
@@ -53,7 +53,7 @@ def test_fused_speed_equals_the_diffusers_pipeline_bit_for_bit_on_a_cpu() -> Non
 
 
 def test_default_speed_is_fused() -> None:
-    assert preview_batch(load_config("nano"), "a circle").first.speed == "fused"
+    assert preview_batch(load_config("nano"), "a circle").first_recipe.speed == "fused"
 
 
 def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> None:
@@ -99,7 +99,7 @@ def test_cached_video_approximates_the_fused_video_and_is_reproducible(
 def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps: int) -> None:
     recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
-    levels = noise_levels(sampler, steps, recipe.flow_shift)
+    levels = compute_noise_levels(sampler, steps, recipe.flow_shift)
     assert np.allclose(levels, prepare(pipeline, recipe).sigmas[:-1], atol=1e-5)
     ran: list[bool] = []
     for part, is_computed in ((pipeline.transformer.proj_out, False), (pipeline.transformer.blocks[-1].ffn, True)):
@@ -153,7 +153,7 @@ def test_cached_speed_with_captures_is_refused_unless_forced() -> None:
     assert any("cached skips blocks" in refusal for refusal in outline.refusals)
     forced = preview_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
     assert not forced.refusals
-    assert forced.first.capture.geometry
+    assert forced.first_recipe.capture.geometry
 
 
 def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui, small: list[str]) -> None:
@@ -173,7 +173,7 @@ def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui,
 def test_magnitude_ratios_follow_from_magnitudes_for_any_schedule() -> None:
     magnitudes = tuple((level, math.log(0.2 + level)) for level in np.linspace(1, 0, 400))
     sigmas = (1.0, 0.9, 0.9, 0.4, 0.05)
-    result = magnitude_ratios(magnitudes, sigmas)
+    result = compute_magnitude_ratios(magnitudes, sigmas)
     assert result[0] == 1
     assert result[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
 
@@ -322,7 +322,7 @@ def test_fused_blocks_embed_a_timestep_shared_by_all_tokens_once(
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer)
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-3)
-    places = model.latent_shape(recipe.width, recipe.height, recipe.frames)
+    places = model.compute_latent_shape(recipe.width, recipe.height, recipe.frames)
     assert set(given) == {(1, places[1] * places[2] * places[3] // 4), (1,)}
 
 
@@ -341,11 +341,11 @@ def test_passes_sharing_a_cache_equal_separate_passes(fused: WanTransformer3DMod
     passes = PassCache()
     with torch.no_grad():
         for now in latents:
-            passes.next_step(has_two=True)
+            passes.start_step(has_two_passes=True)
             for context, message in texts.items():
                 inputs = now, torch.tensor([500.0]), message
                 alone = fused(*inputs, return_dict=False)[0]
-                with passes.one(fused, context):
+                with passes.run_pass(fused, context):
                     assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
 
 
@@ -354,7 +354,7 @@ def test_merged_padding_stores_each_distinct_key_once() -> None:
     both[:, 7:] = both[:, 7:8]
     kept = merge_padding(both[..., :8].contiguous(), both[..., 8:])
     assert kept is not None
-    assert kept.last == 512 - 7
+    assert kept.padding_count == 512 - 7
     for part in (kept.keys, kept.values):
         assert part.shape == (8, 3, 8)
         assert part.untyped_storage().nbytes() == part.nbytes
@@ -366,8 +366,8 @@ def test_pass_cache_is_empty_after_a_video() -> None:
     fuse_blocks(pipeline.transformer)
     start = prepare(pipeline, recipe_of("fused", steps=2))
     list(denoise(pipeline, recipe_of("fused", steps=2), start))
-    assert not start.passes._texts
-    assert start.passes._step.attended is None
+    assert not start.pass_cache._texts
+    assert start.pass_cache._step.first_attention is None
 
 
 def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(

@@ -14,8 +14,8 @@ from wantui.engine import control
 from wantui.engine.control import (
     NoEngineError,
     acquire_engine_lock,
-    engine_process,
     find_engine,
+    find_engine_process,
     open_queue,
     publish_engine_info,
     stop_engine,
@@ -25,7 +25,7 @@ from wantui.queue import state_dir as places
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import StateDirectory, file_system_type, find_state_directory
+from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 
 
 def mounts(*lines: bytes) -> bytes:
@@ -49,13 +49,13 @@ def test_network_mounts_are_detected_whatever_their_names(
     table = tmp_path / "mountinfo"
     table.write_bytes(mounts(mounted + b" rw - nfs4", b"/else\xff where", b"/other rw - tmpfs"))
     monkeypatch.setattr(places, "MOUNT_TABLE", table)
-    assert file_system_type(Path(path)) == "nfs4"
-    assert file_system_type(Path("/home")) == "ext4"
+    assert find_file_system_type(Path(path)) == "nfs4"
+    assert find_file_system_type(Path("/home")) == "ext4"
 
 
 def test_file_system_type_is_unknown_without_a_mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "MOUNT_TABLE", tmp_path / "none")
-    assert file_system_type(tmp_path) == "unknown"
+    assert find_file_system_type(tmp_path) == "unknown"
 
 
 @pytest.mark.parametrize("planted", ["link", "file"])
@@ -70,7 +70,7 @@ def test_planted_fallback_directory_is_refused_and_left_unchanged(
         own.symlink_to(victim)
     else:
         own.touch()
-    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
+    monkeypatch.setattr(places, "find_file_system_type", lambda path: "nfs4")
     monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", local)
     with pytest.raises(UserError, match=f"cannot use the state directory {own}: .*Set XDG_STATE_HOME"):
         find_state_directory()
@@ -83,7 +83,7 @@ def test_fallback_directory_of_another_user_is_refused(tmp_path: Path, monkeypat
     own = tmp_path / f"wantui-{os.getuid()}"
     own.mkdir(mode=0o777)
     os.chown(own, 65534, 65534)
-    monkeypatch.setattr(places, "file_system_type", lambda path: "nfs4")
+    monkeypatch.setattr(places, "find_file_system_type", lambda path: "nfs4")
     monkeypatch.setattr(places, "LOCAL_DISK_FOLDER", tmp_path)
     with pytest.raises(UserError, match="it belongs to another user"):
         find_state_directory()
@@ -106,7 +106,7 @@ import wantui.engine.control, wantui.engine.logind, wantui.gpu.nvml, wantui.queu
 import pynvml, platformdirs, sqlite3, tempfile, packaging.requirements, encodings.ascii
 from pathlib import Path
 from wantui.queue.state_dir import find_state_directory
-wantui.queue.database._expected_columns()
+wantui.queue.database._list_expected_columns()
 wantui.queue.database.load_migrations()
 shown, sys.stdout, sys.stderr = sys.stdout, open(os.devnull, "w"), open(os.devnull, "w")
 try:
@@ -187,7 +187,7 @@ def test_empty_queue_reports_unfinished_queue_of_another_host_name(tmp_path: Pat
 def test_republished_engine_info_replaces_longer_earlier_info(tmp_path: Path) -> None:  # R8
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
-    assert engine_process(tmp_path) == os.getpid()  # before it is ready
+    assert find_engine_process(tmp_path) == os.getpid()  # before it is ready
     publish_engine_info(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
     publish_engine_info(lock, tmp_path, ["auto"])
     result = find_engine(tmp_path)
@@ -229,7 +229,7 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
     with pytest.raises(NoEngineError, match=f"it is suspended.* Kill it: kill -9 {os.getpid()}"):
         stop_engine(tmp_path, now=True, wait_seconds=0.0)
     assert signals == [os.getpid()] * 3
-    monkeypatch.setattr(control, "pid_namespace", lambda: 1)
+    monkeypatch.setattr(control, "read_pid_namespace", lambda: 1)
     with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} of another container"):
         stop_engine(tmp_path, now=True, wait_seconds=0.0)
     assert len(signals) == 3

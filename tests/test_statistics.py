@@ -10,50 +10,50 @@ from scipy.optimize import minimize
 
 from wantui.analysis.differences import compute_family_p, equalise_within_rounding
 from wantui.analysis.dispersion import (
-    distances_to_median,
-    median_weights,
-    permanova,
-    permdisp,
-    squared_distances,
-    total_variance,
-    unbiased_squared_mean,
+    compute_distances_to_median,
+    compute_median_weights,
+    compute_squared_distances,
+    compute_total_variance,
+    compute_unbiased_squared_mean,
+    run_permanova,
+    run_permdisp,
 )
 from wantui.analysis.statistics import (
     adjust_false_discovery,
+    compute_min_attainable_p,
+    compute_paired_effect,
+    compute_ratio_interval,
     count_pairs_needed,
     is_equivalent,
     is_ratio_equivalent,
-    max_t_test,
-    min_attainable_p,
-    omnibus_test,
-    paired_effect,
-    ratio_interval,
-    sign_flip_test,
+    run_max_t_test,
+    run_omnibus_test,
+    run_sign_flip_test,
 )
 
 
 def test_sign_flip_test_of_few_pairs_is_exact() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4])
     means = [abs(np.dot(flips, differences)) for flips in itertools.product((1, -1), repeat=6)]
-    assert sign_flip_test(differences) == np.mean(np.array(means) >= abs(differences.sum()) - 1e-12)
+    assert run_sign_flip_test(differences) == np.mean(np.array(means) >= abs(differences.sum()) - 1e-12)
     test = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip_test(differences) == pytest.approx(test.pvalue)
+    assert run_sign_flip_test(differences) == pytest.approx(test.pvalue)
 
 
 @pytest.mark.parametrize(("n", "expected"), [(5, 0.0625), (6, 0.03125), (7, 0.015625), (8, 0.0078125)])
 def test_min_attainable_p_equals_the_smallest_sign_flip_p(n: int, expected: float) -> None:
-    assert min_attainable_p(n) == expected
-    assert sign_flip_test(np.arange(1.0, n + 1)) == expected
+    assert compute_min_attainable_p(n) == expected
+    assert run_sign_flip_test(np.arange(1.0, n + 1)) == expected
 
 
 def test_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
     differences = np.random.default_rng(0).normal(0.3, 1, 40)
-    assert sign_flip_test(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert run_sign_flip_test(differences) == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
 
 
 def test_paired_effect_has_a_t_interval_and_hedges_correction() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4, 0.2, 0.6])
-    result, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    result, by_scipy = compute_paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
     assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
     assert result.method == "t"
     assert result.size == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
@@ -63,7 +63,7 @@ def test_paired_effect_has_a_t_interval_and_hedges_correction() -> None:
 def test_effect_interval_is_a_t_interval_for_any_number_of_pairs(n: int) -> None:
     # S7: BCa intervals, taken from 20 pairs on, covered .924 there.
     differences = np.random.default_rng(1).lognormal(size=n)
-    result, by_scipy = paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
+    result, by_scipy = compute_paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
     assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
     assert result.method == "t"
 
@@ -76,7 +76,7 @@ def test_ratio_interval_has_nominal_coverage(ratio: float, variation: float, cor
     covariance = variation**2 * np.array([[ratio**2, correlation * ratio], [correlation * ratio, 1]])
     for _ in range(3000):
         one, other = rng.multivariate_normal([ratio, 1], covariance, 20).T
-        low, high = ratio_interval(one, other)
+        low, high = compute_ratio_interval(one, other)
         covered += low <= ratio <= high
     assert covered / 3000 == pytest.approx(0.95, abs=3 * math.sqrt(0.05 * 0.95 / 3000))
 
@@ -85,9 +85,9 @@ def test_ratio_interval_contains_one_when_difference_interval_contains_zero() ->
     rng = np.random.default_rng(1)
     for _ in range(200):
         one, other = rng.normal(1.3, 0.4, 12), rng.normal(1, 0.4, 12)
-        (low, high), own = ratio_interval(one, other), paired_effect(one - other)
+        (low, high), own = compute_ratio_interval(one, other), compute_paired_effect(one - other)
         assert (low <= 1 <= high) == (own.low <= 0 <= own.high)
-        negative = ratio_interval(-one, -other)
+        negative = compute_ratio_interval(-one, -other)
         assert negative == pytest.approx((low, high))
 
 
@@ -95,11 +95,11 @@ def test_ratio_interval_contains_one_when_difference_interval_contains_zero() ->
 def test_interval_of_proportional_values_is_their_ratio(ratio: float) -> None:
     for seed in range(20):
         reference = np.random.default_rng(seed).normal(1.4, 0.1, 6)
-        assert ratio_interval(ratio * reference, reference) == pytest.approx((ratio, ratio), rel=1e-6)
+        assert compute_ratio_interval(ratio * reference, reference) == pytest.approx((ratio, ratio), rel=1e-6)
 
 
 def test_ratio_with_possibly_zero_denominator_has_no_interval() -> None:
-    assert all(map(math.isnan, ratio_interval(np.arange(1.0, 9), np.array([-1.0, 1.0] * 4))))
+    assert all(map(math.isnan, compute_ratio_interval(np.arange(1.0, 9), np.array([-1.0, 1.0] * 4))))
 
 
 @pytest.mark.parametrize("correlation", [0.5, 0.999])
@@ -120,11 +120,11 @@ def test_ratio_equivalence_has_at_most_5_percent_false_positives_at_the_margin(c
 
 def test_effect_of_one_pair_or_with_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two finite differences, but has 1"):
-        paired_effect(np.array([1.0]))
+        compute_paired_effect(np.array([1.0]))
     with pytest.raises(ValueError, match="has 2"):
-        paired_effect(np.array([1.0, np.nan, 2.0]))
-    assert math.isnan(paired_effect(np.array([0.5, 1.0])).size)
-    same = paired_effect(np.full(6, 0.5))
+        compute_paired_effect(np.array([1.0, np.nan, 2.0]))
+    assert math.isnan(compute_paired_effect(np.array([0.5, 1.0])).size)
+    same = compute_paired_effect(np.full(6, 0.5))
     assert (same.low, same.high, same.size, same.p) == (0.5, 0.5, math.inf, 0.03125)
 
 
@@ -132,16 +132,16 @@ def test_max_t_controls_the_family_and_leaves_a_single_metric_unchanged() -> Non
     rng = np.random.default_rng(2)
     alone = rng.normal(0.8, 1, (10, 1))
     t = np.abs([np.mean(flip) / np.std(flip, ddof=1) for flip in all_flips(alone[:, 0])])
-    assert max_t_test(alone)[0] == pytest.approx(np.mean(t >= t[0] - 1e-12))
+    assert run_max_t_test(alone)[0] == pytest.approx(np.mean(t >= t[0] - 1e-12))
     false = 0
     for _ in range(300):
         shared = rng.normal(size=(8, 1))
-        false += max_t_test(shared + rng.normal(size=(8, 15))).min() <= 0.05
+        false += run_max_t_test(shared + rng.normal(size=(8, 15))).min() <= 0.05
     assert false / 300 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300)
     with_constant = np.concatenate([alone, np.zeros((10, 1))], axis=1)
-    assert max_t_test(with_constant)[0] == pytest.approx(max_t_test(alone)[0])
-    assert max_t_test(with_constant)[1] == 1
-    assert max_t_test(np.full((6, 1), 0.5))[0] == 2 / 2**6
+    assert run_max_t_test(with_constant)[0] == pytest.approx(run_max_t_test(alone)[0])
+    assert run_max_t_test(with_constant)[1] == 1
+    assert run_max_t_test(np.full((6, 1), 0.5))[0] == 2 / 2**6
 
 
 def test_corrected_p_is_never_below_the_raw_p() -> None:
@@ -150,7 +150,7 @@ def test_corrected_p_is_never_below_the_raw_p() -> None:
     pairs = [(0, 1), (0, 2), (1, 2)]
     for seeds in (5, 6, 8, 16):
         values = rng.normal(size=(seeds, 3, 4)) + np.array([0, 0.5, 4])[:, None]
-        raw = np.array([[sign_flip_test(values[:, i, m] - values[:, j, m]) for m in range(4)] for i, j in pairs])
+        raw = np.array([[run_sign_flip_test(values[:, i, m] - values[:, j, m]) for m in range(4)] for i, j in pairs])
         assert (compute_family_p(values, pairs, raw) >= raw).all()
     assert compute_family_p(values, pairs, raw)[1:].max() < 0.01
 
@@ -186,7 +186,7 @@ def test_pairs_needed_grow_with_the_number_of_tests_and_have_a_minimum() -> None
     assert count_pairs_needed(0.5, alpha=0.05 / 15) == pytest.approx(62, abs=1)
     assert count_pairs_needed(5.0) == 6
     rng = np.random.default_rng(18)
-    power = np.mean([sign_flip_test(rng.normal(1.5, 1, 7)) <= 0.05 for _ in range(1500)])
+    power = np.mean([run_sign_flip_test(rng.normal(1.5, 1, 7)) <= 0.05 for _ in range(1500)])
     assert power > 0.8  # with 6 it is .65
 
 
@@ -224,9 +224,9 @@ def test_equivalence_requires_evidence_of_a_small_difference() -> None:
 
 def test_omnibus_test_detects_a_differing_group() -> None:
     values = np.random.default_rng(4).normal(size=(10, 4))
-    assert omnibus_test(values) > 0.05
+    assert run_omnibus_test(values) > 0.05
     values[:, 2] += 2
-    assert omnibus_test(values) < 0.01
+    assert run_omnibus_test(values) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,10 @@ def test_permutation_p_is_never_below_its_minimum(seeds: int, groups: int) -> No
     least = math.factorial(groups) / math.factorial(groups) ** seeds
     rng = np.random.default_rng(13)
     values = rng.normal(size=(seeds, groups)) * 1e-3 + 100 * np.arange(groups)
-    assert omnibus_test(values) == pytest.approx(least)
+    assert run_omnibus_test(values) == pytest.approx(least)
     x = np.concatenate([states(g, seeds, 30, scale=1 + 50 * g, shift=0) for g in range(groups)])
-    assert permanova(squared_distances(x), cells(seeds, groups)).p >= least * (1 - 1e-9)
-    spread = permdisp(squared_distances(x), cells(seeds, groups)).p
+    assert run_permanova(compute_squared_distances(x), cells(seeds, groups)).p >= least * (1 - 1e-9)
+    spread = run_permdisp(compute_squared_distances(x), cells(seeds, groups)).p
     assert spread >= least * (1 - 1e-9) or (math.isnan(spread) and seeds < 3)
 
 
@@ -250,10 +250,10 @@ def test_few_permutations_are_enumerated_exhaustively() -> None:
     orders = [np.array(list(each)) for each in itertools.product(itertools.permutations(range(3)), repeat=4)]
     between = [((np.take_along_axis(values, order, 1).mean(0) - values.mean()) ** 2).sum() for order in orders]
     observed = ((values.mean(0) - values.mean()) ** 2).sum()
-    assert omnibus_test(values) == pytest.approx(np.mean(np.array(between) >= observed * (1 - 1e-12)))
+    assert run_omnibus_test(values) == pytest.approx(np.mean(np.array(between) >= observed * (1 - 1e-12)))
     x = states(15, 8, 20)
     x[4:] += 0.3
-    distances = squared_distances(x)
+    distances = compute_squared_distances(x)
 
     def f(labels: np.ndarray) -> float:
         within = sum(distances[np.ix_(labels == g, labels == g)].sum() / 8 for g in range(2))
@@ -261,15 +261,17 @@ def test_few_permutations_are_enumerated_exhaustively() -> None:
 
     swaps = itertools.product((False, True), repeat=4)
     result = [f(np.array([*swap, *(not s for s in swap)])) for swap in swaps]
-    assert permanova(distances, cells(4, 2)).p == pytest.approx(np.mean(np.array(result) >= result[0] * (1 - 1e-12)))
+    assert run_permanova(distances, cells(4, 2)).p == pytest.approx(
+        np.mean(np.array(result) >= result[0] * (1 - 1e-12))
+    )
 
 
 def test_rounding_differences_are_never_significant() -> None:
     rng = np.random.default_rng(16)
     values = 3 + 1e-16 * rng.normal(size=(12, 3)) + rng.normal(size=(12, 1))
-    assert omnibus_test(values) == 1
-    same = squared_distances(np.zeros((12, 5)))
-    assert permdisp(same, cells(4, 3)).p == permanova(same, cells(4, 3)).p == 1
+    assert run_omnibus_test(values) == 1
+    same = compute_squared_distances(np.zeros((12, 5)))
+    assert run_permdisp(same, cells(4, 3)).p == run_permanova(same, cells(4, 3)).p == 1
 
 
 # Distances.
@@ -286,22 +288,22 @@ def cells(blocks: int, groups: int, phrasings: int = 1) -> np.ndarray:
 
 def test_squared_distances_and_total_variance_match_their_definitions() -> None:
     x = states(0, 9, 30)
-    distances = squared_distances(x)
+    distances = compute_squared_distances(x)
     assert distances == pytest.approx(((x[:, None] - x[None]) ** 2).sum(2))
     centred = np.linalg.norm(x - x.mean(0), axis=1)
-    assert total_variance(distances) == pytest.approx((centred**2).sum() / 8)
+    assert compute_total_variance(distances) == pytest.approx((centred**2).sum() / 8)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_states_that_are_equal_have_no_distance(scale: float) -> None:
     x = scale * states(3, 2, 192).repeat(6, axis=0)
-    distances = squared_distances(x)
+    distances = compute_squared_distances(x)
     assert (distances == 0).tolist() == np.kron(np.eye(2), np.ones((6, 6))).astype(bool).tolist()
-    assert distances_to_median(distances[:6, :6]).tolist() == [0] * 6
+    assert compute_distances_to_median(distances[:6, :6]).tolist() == [0] * 6
 
 
 def median(x: np.ndarray) -> np.ndarray:
-    return np.asarray(median_weights(squared_distances(x)) @ x)
+    return np.asarray(compute_median_weights(compute_squared_distances(x)) @ x)
 
 
 def test_spatial_median_of_collinear_points_is_their_median() -> None:
@@ -344,7 +346,7 @@ def test_spatial_median_minimizes_the_sum_of_distances() -> None:
 
         least = min(minimize(total, x.mean(0), method="Nelder-Mead", options={"xatol": 1e-10}).fun, *map(total, x))
         assert total(median(x)) <= least + 1e-4 * total(x.mean(0))
-        own = distances_to_median(squared_distances(x)) * math.sqrt((len(x) - 1) / len(x))
+        own = compute_distances_to_median(compute_squared_distances(x)) * math.sqrt((len(x) - 1) / len(x))
         assert own == pytest.approx(np.linalg.norm(x - median(x), axis=1), abs=1e-6)
 
 
@@ -357,35 +359,37 @@ def test_spread_test_is_robust_to_5_percent_outliers(n: int) -> None:
         groups = [math.sqrt(0.5) * (shared + rng.normal(size=(n, 50))) for _ in range(2)]
         for own in groups:
             own[rng.random(n) < 0.05] *= 5
-        one, other = (distances_to_median(squared_distances(own)) for own in groups)
-        called += sign_flip_test(one - other) <= 0.05
+        one, other = (compute_distances_to_median(compute_squared_distances(own)) for own in groups)
+        called += run_sign_flip_test(one - other) <= 0.05
         one, other = (np.linalg.norm(own - own.mean(0), axis=1) for own in groups)
-        by_centroid += sign_flip_test(one - other) <= 0.05
+        by_centroid += run_sign_flip_test(one - other) <= 0.05
     assert called / turns <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / turns)
     assert by_centroid / turns > 0.3  # or these data would show nothing
 
 
 def test_two_videos_have_no_distances_to_a_median() -> None:
-    assert np.isnan(distances_to_median(squared_distances(states(0, 2, 30)))).all()
-    assert np.isfinite(distances_to_median(squared_distances(states(0, 3, 30)))).all()
+    assert np.isnan(compute_distances_to_median(compute_squared_distances(states(0, 2, 30)))).all()
+    assert np.isfinite(compute_distances_to_median(compute_squared_distances(states(0, 3, 30)))).all()
 
 
 def test_mean_distance_to_the_median_is_independent_of_group_size() -> None:
-    few = np.mean([distances_to_median(squared_distances(states(i, 4, 500))).mean() for i in range(50)])
-    many = np.mean([distances_to_median(squared_distances(states(i, 40, 500))).mean() for i in range(10)])
+    few = np.mean([compute_distances_to_median(compute_squared_distances(states(i, 4, 500))).mean() for i in range(50)])
+    many = np.mean(
+        [compute_distances_to_median(compute_squared_distances(states(i, 40, 500))).mean() for i in range(10)]
+    )
     assert few == pytest.approx(many, rel=0.01)
 
 
 def test_permanova_in_one_dimension_equals_anova() -> None:
     x = np.concatenate([states(1, 8, 1), states(2, 8, 1, shift=1.5), states(3, 8, 1)])
-    result = permanova(squared_distances(x), cells(8, 3))
+    result = run_permanova(compute_squared_distances(x), cells(8, 3))
     assert result.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
 
 
 def test_permdisp_equals_anova_of_distances_to_the_median() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
-    z = [distances_to_median(squared_distances(part)) for part in (x[:8], x[8:])]
-    result = permdisp(squared_distances(x), cells(8, 2))
+    z = [compute_distances_to_median(compute_squared_distances(part)) for part in (x[:8], x[8:])]
+    result = run_permdisp(compute_squared_distances(x), cells(8, 2))
     assert result.f == pytest.approx(stats.f_oneway(*z).statistic)
     assert result.p < 0.02
 
@@ -394,26 +398,29 @@ def test_permanova_detects_location_and_permdisp_detects_only_spread() -> None:
     rng, called_spread = np.random.default_rng(0), 0
     for _ in range(200):
         x = np.concatenate([rng.normal(size=(10, 50)), rng.normal(size=(10, 50)) + 0.6])
-        called_spread += permdisp(squared_distances(x), cells(10, 2)).p <= 0.05
+        called_spread += run_permdisp(compute_squared_distances(x), cells(10, 2)).p <= 0.05
     assert called_spread / 200 == pytest.approx(0.05, abs=2.5 * math.sqrt(0.05 * 0.95 / 200))
-    assert permanova(squared_distances(x), cells(10, 2)).p < 0.01
-    wider = squared_distances(np.concatenate([states(1, 10, 50), states(2, 10, 50, scale=1.5)]))
-    assert permdisp(wider, cells(10, 2)).p < 0.01
+    assert run_permanova(compute_squared_distances(x), cells(10, 2)).p < 0.01
+    wider = compute_squared_distances(np.concatenate([states(1, 10, 50), states(2, 10, 50, scale=1.5)]))
+    assert run_permdisp(wider, cells(10, 2)).p < 0.01
 
 
 def test_phrasings_of_one_seed_are_permuted_together() -> None:
     # Two seeds, eight phrasings that only repeat them: there are two exchanges, and p cannot fall below a half.
     base = np.concatenate([states(1, 2, 30), states(2, 2, 30, shift=5)])
     x = np.repeat(base, 8, axis=0)
-    assert permanova(squared_distances(x), cells(2, 2, 8)).p > 0.4
+    assert run_permanova(compute_squared_distances(x), cells(2, 2, 8)).p > 0.4
 
 
 def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:
     rng = np.random.default_rng(6)
     result = [
-        unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400 for _ in range(200)
+        compute_unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400
+        for _ in range(200)
     ]
     naive = np.mean([((0.3 * rng.normal(size=(8, 400)) * math.sqrt(2)).mean(0) ** 2).mean() for _ in range(50)])
     assert abs(np.mean(result)) < 0.001 < naive
     assert min(result) < 0
-    assert unbiased_squared_mean(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(1, abs=0.1)
+    assert compute_unbiased_squared_mean(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(
+        1, abs=0.1
+    )

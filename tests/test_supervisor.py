@@ -17,7 +17,7 @@ import pytest
 
 from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
-from wantui.engine.control import acquire_engine_lock, engine_process
+from wantui.engine.control import acquire_engine_lock, find_engine_process
 from wantui.engine.slots import Slot
 from wantui.engine.supervisor import TICK_SECONDS, StopRequests, Supervisor, run_engine
 from wantui.errors import UserError
@@ -39,7 +39,7 @@ class FailingSlot(Slot):
         self.starts += 1
         assert self.starts < 20, "a worker is started again for ever"
         logs.mkdir(exist_ok=True)
-        self.output_file(logs).write_text("the driver is too old\n")
+        self.output_path(logs).write_text("the driver is too old\n")
         self.process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
         self.sent_signals = set()
 
@@ -64,7 +64,7 @@ def test_failing_gpu_holds_the_queue_while_the_other_gpu_is_idle(
     queue = Queue(tmp_path)
     add(queue, device)
     Supervisor(queue, two_gpus, tmp_path / "logs", LOG, drain=True).run()
-    held = queue.held()
+    held = queue.read_hold()
     assert held is not None
     assert held.kind == "worker"
     assert "the driver is too old" in held.reason
@@ -76,10 +76,10 @@ def test_worker_output_that_cannot_be_written_is_explained(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     slot = Slot("worker-0", ("auto", "cpu"), "cpu", {})
-    slot.output_file(tmp_path).touch()
-    assert slot.last_output_line(tmp_path) == "(it printed nothing)"
+    slot.output_path(tmp_path).touch()
+    assert slot.read_last_output_line(tmp_path) == "(it printed nothing)"
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    assert slot.last_output_line(tmp_path) == (
+    assert slot.read_last_output_line(tmp_path) == (
         f"(cannot write its output to {tmp_path / 'worker-0.out'}: No space left on device. "
         "Free disk space, or make the folder writable)"
     )
@@ -96,9 +96,9 @@ def test_worker_failure_does_not_hold_a_finished_queue(tmp_path: Path, two_gpus:
     assert claim is not None
     assert two_gpus[0].process is not None
     two_gpus[0].process.wait()
-    queue.done(claim)
+    queue.record_done(claim)
     engine.run()
-    assert queue.held() is None
+    assert queue.read_hold() is None
 
 
 @pytest.mark.processes
@@ -119,11 +119,11 @@ def test_next_tick_interrupts_the_video_of_a_dead_worker(tmp_path: Path, two_gpu
 def test_dead_worker_and_its_video_are_reclaimed_in_one_transaction(tmp_path: Path) -> None:
     queue, other = Queue(tmp_path), Queue(tmp_path)
     add(queue, "auto")
-    queue.add_worker("worker-0:7", "cpu")
+    queue.record_starting_worker("worker-0:7", "cpu")
     queue.claim("worker-0:7", ("auto",))
     seen: list[tuple[str, int]] = []
     queue.db.set_trace_callback(lambda _: seen.append((other.videos(1)[0].state, len(other.workers()))))
-    queue.reclaim("worker-0:7", "signal SIGKILL", blame=True, has_ended=True)
+    queue.reclaim_videos("worker-0:7", "signal SIGKILL", counts_crash=True, has_ended=True)
     queue.db.set_trace_callback(None)
     seen.append((other.videos(1)[0].state, len(other.workers())))
     assert set(seen) == {("running", 1), ("interrupted", 0)}
@@ -136,7 +136,7 @@ def test_running_videos_are_not_read_while_no_worker_has_failed(
     def running(_: Queue) -> None:
         raise AssertionError("read without need")
 
-    monkeypatch.setattr(Queue, "running", running)
+    monkeypatch.setattr(Queue, "list_running_videos", running)
     requests = StopRequests()
     requests.add()
     Supervisor(Queue(tmp_path), two_gpus, tmp_path / "logs", LOG, False, requests).run()
@@ -200,7 +200,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
             if then == "its directory is deleted":
                 shutil.rmtree(place.directory)
         else:
-            assert engine_process(place.directory) == os.getpid()
+            assert find_engine_process(place.directory) == os.getpid()
             os.kill(os.getpid(), signal.SIGTERM)
         return False
 
@@ -220,7 +220,7 @@ def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch:
         error.sqlite_errorcode = sqlite3.SQLITE_BUSY
         raise error
 
-    monkeypatch.setattr(Queue, "recover", locked)
+    monkeypatch.setattr(Queue, "recover_interrupted_videos", locked)
     monkeypatch.setattr(supervisor, "BUSY_LIMIT_SECONDS", -1.0)
     with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End the process that locks it"):
         run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, drain=True)

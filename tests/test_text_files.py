@@ -10,7 +10,7 @@ import pytest
 from conftest import Wantui
 
 from wantui.config import ConfigError
-from wantui.config.document import MAX_BYTES, read_text
+from wantui.config.document import MAX_CONFIG_BYTES, read_text
 from wantui.errors import UserError
 from wantui.tui import settings
 
@@ -44,7 +44,7 @@ def folder_at(path: Path) -> None:
 
 
 def large_file_at(path: Path) -> None:
-    path.write_text("a" * (MAX_BYTES + 1))
+    path.write_text("a" * (MAX_CONFIG_BYTES + 1))
 
 
 def latin_file_at(path: Path) -> None:

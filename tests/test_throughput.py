@@ -18,16 +18,22 @@ from tiny import latents_of
 from wantui.config.speeds import SpeedName
 from wantui.generation import attention_backends as attention_probe
 from wantui.generation import bench, load
-from wantui.generation.bench import random_transformer
+from wantui.generation.bench import build_random_transformer
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
-from wantui.generation.provenance import made_with
-from wantui.generation.timing import median_and_launch
+from wantui.generation.provenance import describe_provenance
+from wantui.generation.timing import measure_median_and_launch
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
 from wantui.planning.flops import count_forward_flops
-from wantui.planning.memory_plan import RESIDENT, block_bytes, find_plan
-from wantui.planning.throughput import MeasuredBlock, Throughput, _cost_terms, count_decoded_side, fit_throughput
+from wantui.planning.memory_plan import RESIDENT, estimate_block_bytes, find_plan
+from wantui.planning.throughput import (
+    MeasuredBlock,
+    Throughput,
+    _compute_cost_terms,
+    count_decoded_side,
+    fit_throughput,
+)
 from wantui.planning.time_estimate import estimate_seconds
 from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import find_state_directory
@@ -40,7 +46,7 @@ CARD = "a card"
 
 
 def block(dim: int, feed_forward: int, tokens: int) -> MeasuredBlock:
-    attention, products, values = _cost_terms(dim, feed_forward, tokens)
+    attention, products, values = _compute_cost_terms(dim, feed_forward, tokens)
     return MeasuredBlock(dim, feed_forward, tokens, ATTENTION * attention + PRODUCT * products + VALUE * values)
 
 
@@ -64,7 +70,7 @@ def test_launch_bound_block_does_not_affect_the_fit() -> None:
     assert sum(b.seconds == 0.002 for b in launched) == 1
     result = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
     assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
-    assert result.block_seconds(1536, 8960, 100) == 0.002
+    assert result.predict_block_seconds(1536, 8960, 100) == 0.002
     assert result.error < 1e-6
 
 
@@ -89,13 +95,13 @@ def test_timing_runs_for_minimum_rounds_and_seconds(
         now[0] += 0.25 if now[0] else 100  # the first round does not count
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    assert median_and_launch(run, torch.device("cpu"), seconds=seconds) == (0.25, 0.25)
+    assert measure_median_and_launch(run, torch.device("cpu"), seconds=seconds) == (0.25, 0.25)
     assert now[0] == 100 + 0.25 * rounds
 
 
 def test_fitted_costs_are_never_negative() -> None:
     blocks = [
-        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
+        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _compute_cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
         for b in BLOCKS
     ]
     result = fit_throughput(blocks, 1e-7, CARD, "reference", "2.11")
@@ -104,7 +110,7 @@ def test_fitted_costs_are_never_negative() -> None:
 
 def test_block_operations_add_up_to_the_forward_flops() -> None:
     model = find_model("wan2.1-14b")
-    attention, products, _ = _cost_terms(model.dim, model.feed_forward, 32_760)
+    attention, products, _ = _compute_cost_terms(model.dim, model.feed_forward, 32_760)
     assert model.blocks * (attention + products) == pytest.approx(count_forward_flops(model, 832, 480, 81), rel=1e-3)
 
 
@@ -156,7 +162,7 @@ def test_throughput_of_earlier_versions_is_read_with_current_speed_names(tmp_pat
 
 
 def test_random_transformer_has_the_dtypes_of_a_loaded_one() -> None:
-    transformer = random_transformer(1, 256, 1, torch.device("cpu"), torch.bfloat16)
+    transformer = build_random_transformer(1, 256, 1, torch.device("cpu"), torch.bfloat16)
     dtypes = {name: parameter.dtype for name, parameter in transformer.named_parameters()}
     assert dtypes["blocks.0.attn1.to_q.weight"] == torch.bfloat16
     assert dtypes["blocks.0.scale_shift_table"] == dtypes["blocks.0.norm2.weight"] == torch.float32
@@ -170,7 +176,7 @@ def test_bench_measures_blocks_of_each_width_and_size(speed: SpeedName, monkeypa
     monkeypatch.setattr(bench, "MIN_SECONDS", 0.05)
     lines: list[str] = []
     monkeypatch.setattr(attention_probe, "POSITIONS", 64)
-    result = bench.measure(torch.device("cpu"), speed, lines.append)
+    result = bench.measure_throughput(torch.device("cpu"), speed, lines.append)
     assert len([line for line in lines if not line.startswith("attention by")]) == 5
     assert result.attention_operation + result.product_operation + result.value > 0
     assert result.decoded_value > 0
@@ -182,17 +188,17 @@ def test_streamed_block_takes_at_least_its_transfer_time() -> None:
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
     result = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
-    more = result.step_seconds(model, large, plan) - result.step_seconds(model, large, RESIDENT)
+    more = result.predict_step_seconds(model, large, plan) - result.predict_step_seconds(model, large, RESIDENT)
     assert more == pytest.approx(2 * 40 * 0.004)
-    coming = 0.004 + 2e-11 * block_bytes(model, small)
-    assert result.step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
+    coming = 0.004 + 2e-11 * estimate_block_bytes(model, small)
+    assert result.predict_step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
 
 
 def test_int8_adds_the_time_to_scale_outputs() -> None:
     model = find_model("wan2.1-14b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     steps = [
-        fitted().step_seconds(model, recipe.model_copy(update={"weights": weights}))
+        fitted().predict_step_seconds(model, recipe.model_copy(update={"weights": weights}))
         for weights in ("full", "float8", "int8")
     ]
     assert steps[0] == steps[1]
@@ -204,7 +210,7 @@ def test_only_reference_blocks_of_5b_modulate_each_token() -> None:
     model = find_model("wan2.2-5b")
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 1280, "height": 704, "frames": 49})
     reference, fused = (
-        fitted().step_seconds(model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"}))
+        fitted().predict_step_seconds(model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"}))
         for speed in ("reference", "fused")
     )
     places = 13 * 22 * 40
@@ -217,10 +223,10 @@ def test_tiled_decoding_time_includes_overlaps() -> None:
     assert count_decoded_side(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
     model, tiled = find_model("wan2.1-1.3b"), find_plan("tiled")
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
-    ratio = fitted().decode_seconds(model, recipe, tiled) / fitted().decode_seconds(model, recipe)
+    ratio = fitted().predict_decode_seconds(model, recipe, tiled) / fitted().predict_decode_seconds(model, recipe)
     assert ratio == pytest.approx(1.2 * 1088 * 608 / (832 * 480))
     small = recipe.model_copy(update={"width": 256, "height": 192})  # one tile is all of it
-    assert fitted().decode_seconds(model, small, tiled) == fitted().decode_seconds(model, small)
+    assert fitted().predict_decode_seconds(model, small, tiled) == fitted().predict_decode_seconds(model, small)
 
 
 def test_streaming_overhead_is_measured_against_resident_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +246,7 @@ def test_streaming_overhead_is_measured_against_resident_blocks(monkeypatch: pyt
         return waited - before
 
     monkeypatch.setattr(bench, "stream_blocks", stream)
-    monkeypatch.setattr(bench, "median_seconds", measure)
+    monkeypatch.setattr(bench, "measure_median_seconds", measure)
     monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
     monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
     block, byte = bench._measure_streaming(torch.device("cpu"), "fused")
@@ -256,7 +262,9 @@ def test_bench_on_the_cpu_is_refused(wantui: Wantui) -> None:
 def test_bench_on_a_full_gpu_is_an_error_message(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(bench, "check_kernels", lambda _: None)
-    monkeypatch.setattr(bench, "_measure", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB")))
+    monkeypatch.setattr(
+        bench, "_measure_throughput", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB"))
+    )
     result = wantui("bench")
     assert result.code == 2
     assert "cannot measure cuda: not enough free memory" in result.err
@@ -264,11 +272,13 @@ def test_bench_on_a_full_gpu_is_an_error_message(wantui: Wantui, monkeypatch: py
 
 def test_bench_reports_known_and_unknown_throughput(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [
-        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001)
+        MeasuredBlock(
+            b.dim, b.feed_forward, b.tokens, _compute_cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001
+        )
         for b in BLOCKS
     ]
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(bench, "measure", lambda *_: fit_throughput(blocks, 1e-7, CARD, "fused", "2.11"))
+    monkeypatch.setattr(bench, "measure_throughput", lambda *_: fit_throughput(blocks, 1e-7, CARD, "fused", "2.11"))
     result = wantui("bench")
     assert result.code == 0
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
@@ -289,8 +299,8 @@ def test_cached_video_uses_the_throughput_of_fused_videos(tmp_path: Path) -> Non
     result = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": "cached"}))
     assert result is not None
     assert result.speed == "fused"
-    cached = result.step_seconds(model, recipe.model_copy(update={"speed": "cached"}))
-    assert cached < result.step_seconds(model, recipe)
+    cached = result.predict_step_seconds(model, recipe.model_copy(update={"speed": "cached"}))
+    assert cached < result.predict_step_seconds(model, recipe)
 
 
 # Attention kernels.
@@ -303,7 +313,7 @@ def test_attention_kernel_is_selected_only_if_clearly_faster_than_torch(
     monkeypatch.setattr(attention_probe, "POSITIONS", 64)
     monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math", "_flash_3"))
     times = iter((1.0, seconds))
-    monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: next(times))
+    monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: next(times))
     lines: list[str] = []
     assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == best
     assert "attention by _flash_3: not available" in lines[2]
@@ -317,7 +327,7 @@ def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.
         "dispatch_attention_fn",
         lambda *a, backend: dispatch_attention_fn(*a, backend=backend) * (1.1 if backend == "_native_math" else 1),
     )
-    monkeypatch.setattr(attention_probe, "median_seconds", lambda run, device: 1.0)
+    monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: 1.0)
     lines: list[str] = []
     assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == "native"
     assert "not used (relative error 1.0e-01 against torch" in lines[1]
@@ -328,10 +338,10 @@ def test_fused_blocks_use_and_record_the_selected_attention_kernel(
 ) -> None:
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
     recipe = recipe_for(NANO, steps=2)
-    assert made_with(pipeline, recipe)["blocks"] == "reference"
+    assert describe_provenance(pipeline, recipe)["blocks"] == "reference"
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer, "_native_math")
-    provenance = made_with(pipeline, recipe)
+    provenance = describe_provenance(pipeline, recipe)
     assert (provenance["blocks"], provenance["attention"]) == ("fused", "_native_math")
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
 

@@ -17,7 +17,7 @@ from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.attributes import WORDS
 from wantui.models.nano.world import sample_scenes, write_captions
-from wantui.models.tokenizer import find_tokenizer_file, token_ids, token_texts
+from wantui.models.tokenizer import find_token_ids, find_token_texts, find_tokenizer_file
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template
 from wantui.queue.queue import Queue
@@ -88,7 +88,7 @@ def test_other_models_are_checked_with_their_own_tokenizers(tiny_models: dict[st
     assert warnings[-2] == ALIKE.format("red and green")
     assert ALIKE.format("一 and 二") in preview_nano("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    assert token_texts((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
+    assert find_token_texts((folder / "tokenizer" / "tokenizer.json").resolve(), "a star", 2, 6) == ()
 
 
 LOWERCASE = {"type": "Lowercase"}
@@ -130,11 +130,11 @@ def test_tokens_equal_the_pipeline_for_any_tokenizer_stages(
     pipeline = T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     for prompt in ("A large RED circle, moving left. Ａ naïve ½ 圆 🦀 (star)!", "", "star", " a  star ", "left-right"):
         encoded = pipeline(prompt, truncation=True, max_length=512, return_offsets_mapping=True)
-        assert token_ids(path, prompt) == tuple(encoded["input_ids"])
+        assert find_token_ids(path, prompt) == tuple(encoded["input_ids"])
         if "star" in prompt:
             start = prompt.index("star")
             (word,) = tokenize(pipeline, prompt, mark(prompt, "star")).words
-            assert token_texts(path, prompt, start, start + 4) == word.token_texts
+            assert find_token_texts(path, prompt, start, start + 4) == word.token_texts
 
 
 WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3}, "unk_token": "<unk>"}

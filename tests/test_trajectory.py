@@ -12,10 +12,16 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
-from wantui.analysis.null_models import GaussianData, draw_gaussian_flow, draw_paths, path_from_noise, random_walk_null
+from wantui.analysis.null_models import (
+    GaussianData,
+    compute_path_from_noise,
+    compute_random_walk_null,
+    draw_gaussian_flow,
+    draw_paths,
+)
 from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
-from wantui.analysis.strides import find_unsettled, measure_strides, take_strided_path
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, metric_value
+from wantui.analysis.strides import find_unsettled_metrics, measure_strides, take_strided_path
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, compute_metric
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -219,17 +225,21 @@ def test_c7_rounding_adds_a_known_turning_to_a_straight_line(
 
 
 def test_c8_random_walk_has_known_spectrum_straightness_and_turning() -> None:
-    result = random_walk_null(trajectory_of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
+    result = compute_random_walk_null(trajectory_of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
     even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
     shares = even.spectrum[:3] / even.spectrum.sum()
     assert shares == pytest.approx([0.608, 0.152, 0.068], abs=1e-3)
-    walk = random_walk_null(Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0))))
+    walk = compute_random_walk_null(
+        Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0)))
+    )
     assert walk.straightness == pytest.approx(1 / math.sqrt(50))
     assert walk.total_turning == pytest.approx(49 * math.pi / 2)
     assert result.total_turning == pytest.approx(49 * math.pi / 2)
     drawn = trajectory_of(np.random.default_rng(1).normal(size=(51, 50_000)).cumsum(0))
     for metric in ("straightness", "turning", "first_pc_variance", "effective_dimension", "length"):
-        assert metric_value(random_walk_null(drawn), metric) == pytest.approx(metric_value(drawn, metric), rel=0.02)
+        assert compute_metric(compute_random_walk_null(drawn), metric) == pytest.approx(
+            compute_metric(drawn, metric), rel=0.02
+        )
 
 
 def test_c10_path_drawn_from_a_spectrum_matches_its_null() -> None:
@@ -240,7 +250,7 @@ def test_c10_path_drawn_from_a_spectrum_matches_its_null() -> None:
     result = trajectory_of(np.sqrt((1 - sigmas) ** 2 * axes + sigmas**2) * noise, sigmas[:, 0])
     null = flow(sigmas[:, 0], variances)
     for metric in METRICS:
-        assert metric_value(result, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
+        assert compute_metric(result, metric) == pytest.approx(compute_metric(null, metric), rel=0.05, abs=0.02), metric
 
 
 # S2: the null took the spectrum of channels only, with mean 0.
@@ -267,10 +277,10 @@ def null_of(x0: Floats, states: Floats, sigmas: Floats, factors: Floats) -> Traj
     mean = states.mean(0)
     _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
     axes = axes[: len(data.variances)][::-1]  # eigenvalues come in ascending order
-    axes = axes * np.sign((axes @ mean) * data.mean_along)[:, None]
+    axes = axes * np.sign((axes @ mean) * data.mean_components)[:, None]
     along = axes @ x0
     rest = x0 - along @ axes
-    return path_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
+    return compute_path_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
 
 
 def test_gaussian_flow_equals_an_ode_solution() -> None:
@@ -339,7 +349,9 @@ def test_flow_to_zero_mean_data_depends_only_on_its_spectrum() -> None:
     null = flow(grid(20, 3), variances)
     for path in draw_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), draws=2):
         for metric in METRICS:
-            assert metric_value(path, metric) == pytest.approx(metric_value(null, metric), rel=0.05, abs=0.02), metric
+            assert compute_metric(path, metric) == pytest.approx(compute_metric(null, metric), rel=0.05, abs=0.02), (
+                metric
+            )
 
 
 def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
@@ -361,11 +373,11 @@ def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
         )
     null = draw_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
     for metric in ("straightness", "turning", "curvature", "effective_dimension", "log_volume"):
-        truth = np.array([metric_value(path, metric) for path in result])
-        null_values = np.array([metric_value(path, metric) for path in null])
+        truth = np.array([compute_metric(path, metric) for path in result])
+        null_values = np.array([compute_metric(path, metric) for path in null])
         error = math.hypot(truth.std() / math.sqrt(40), null_values.std() / math.sqrt(32))
         assert null_values.mean() == pytest.approx(truth.mean(), abs=3 * error + 0.02 * abs(truth.mean())), metric
-    assert np.mean([metric_value(path, "straightness") for path in null]) > 0.9
+    assert np.mean([compute_metric(path, "straightness") for path in null]) > 0.9
 
 
 # S9: commitment was the grid's: it moved with every doubling of the steps.
@@ -391,7 +403,7 @@ def test_smooth_path_has_stable_metrics_at_every_stride() -> None:
         check = measure_strides([result], metric)
         assert check.is_settled
         assert check.values[2] == pytest.approx(check.values[0], rel=0.2)
-    assert find_unsettled([result], list(METRICS)) == []
+    assert find_unsettled_metrics([result], list(METRICS)) == []
 
 
 def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> None:
@@ -401,7 +413,7 @@ def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> Non
     states = (sigmas * noise + (1 - sigmas) * data).astype(np.float16).astype(np.float64)
     check = measure_strides([trajectory_of(states, sigmas[:, 0])], "turning")
     assert check.values[0] > 1.6 * check.values[1] > 1.6 * 1.6 * check.values[2]
-    assert check.settled is None
+    assert check.settled_stride is None
     assert "mostly reflects the sampler's steps or rounding" in check.description
     exact = trajectory_of(sigmas * noise + (1 - sigmas) * data, sigmas[:, 0])
     assert measure_strides([exact], "turning").is_settled  # a straight line has no bend to be doubted
@@ -412,7 +424,7 @@ def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
     swing = 0.004 * np.where(np.arange(41) % 2, 1, -1)
     result = trajectory_of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
     check = measure_strides([result], "turning")
-    assert (check.is_settled, check.settled) == (False, 2)
+    assert (check.is_settled, check.settled_stride) == (False, 2)
     assert check.values[1] == pytest.approx(1.5, rel=0.1)
     assert "--stride 2 is closer" in check.description
 
@@ -447,15 +459,15 @@ def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
     result = trajectory_of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
     check = measure_strides([result], "turning")
     assert check.values[0] / check.values[1] < 1.6 < check.values[1] / check.values[2]
-    assert (check.is_settled, check.settled) == (False, None)
+    assert (check.is_settled, check.settled_stride) == (False, None)
 
 
 def test_metric_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
-    monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 40.0 / len(path.sigmas))
-    assert measure_strides([result], "curvature").settled is None
-    monkeypatch.setattr("wantui.analysis.strides.metric_value", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
-    assert measure_strides([result], "curvature").settled == 2
+    monkeypatch.setattr("wantui.analysis.strides.compute_metric", lambda path, metric: 40.0 / len(path.sigmas))
+    assert measure_strides([result], "curvature").settled_stride is None
+    monkeypatch.setattr("wantui.analysis.strides.compute_metric", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
+    assert measure_strides([result], "curvature").settled_stride == 2
 
 
 @pytest.mark.parametrize("steps", range(6, 21))
@@ -491,8 +503,8 @@ def test_commitment_within_the_first_steps_is_not_settled() -> None:
 
 def test_random_walk_null_preserves_step_lengths() -> None:
     result = trajectory_of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
-    assert random_walk_null(result).lengths == pytest.approx(result.lengths)
-    assert random_walk_null(result).norm[0] == pytest.approx(result.norm[0])
+    assert compute_random_walk_null(result).lengths == pytest.approx(result.lengths)
+    assert compute_random_walk_null(result).norm[0] == pytest.approx(result.norm[0])
 
 
 def test_second_heun_state_at_a_noise_level_is_used() -> None:
@@ -528,16 +540,16 @@ def test_repeated_state_does_not_change_turning_or_direction() -> None:
     result = build_trajectory((corner + offset) @ (corner + offset).T, sigmas, 50)
     once = build_trajectory(np.delete(corner, 2, 0) @ np.delete(corner, 2, 0).T, np.delete(sigmas, 2), 50)
     for metric in ("turning", "chord_alignment", "length", "largest_deviation"):
-        assert metric_value(result, metric) == pytest.approx(metric_value(once, metric)), metric
-    assert metric_value(result, "turning") == pytest.approx(math.pi / 2)
+        assert compute_metric(result, metric) == pytest.approx(compute_metric(once, metric)), metric
+    assert compute_metric(result, "turning") == pytest.approx(math.pi / 2)
 
 
 def test_motionless_path_has_no_shape_metrics() -> None:
     state = np.random.default_rng(1).normal(size=60)
     result = build_trajectory(np.full((6, 6), state @ state) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
     for metric in ("first_pc_variance", "effective_dimension", "straightness", "chord_alignment"):
-        assert math.isnan(metric_value(result, metric)), metric
-    assert metric_value(result, "length") == 0
+        assert math.isnan(compute_metric(result, metric)), metric
+    assert compute_metric(result, "length") == 0
 
 
 def test_path_that_returns_to_its_start_despite_rounding_has_no_chord() -> None:
@@ -546,8 +558,8 @@ def test_path_that_returns_to_its_start_despite_rounding_has_no_chord() -> None:
     gram = states @ states.T
     gram[0, -1] = gram[-1, 0] = gram[0, 0] * (1 - 2e-16)
     result = build_trajectory(gram, np.linspace(1, 0, 6), 60)
-    assert metric_value(result, "chord") == 0
-    assert math.isnan(metric_value(result, "largest_deviation"))
+    assert compute_metric(result, "chord") == 0
+    assert math.isnan(compute_metric(result, "largest_deviation"))
 
 
 def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
@@ -558,13 +570,13 @@ def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
     assert result.velocity[3:5].tolist() == [0, 0]
     assert (result.acceleration[3], result.curvature[3]) == (0, 0)
     still = build_trajectory(np.full((6, 6), 60.0) * (1 + 1e-16 * np.arange(6)), np.linspace(1, 0, 6), 60)
-    assert metric_value(still, "flow_straightness") == 0
+    assert compute_metric(still, "flow_straightness") == 0
 
 
 def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> None:
     smooth = trajectory_of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
     still = trajectory_of(np.ones((41, 2)))
-    assert find_unsettled([smooth, still], ["curvature"]) == []
+    assert find_unsettled_metrics([smooth, still], ["curvature"]) == []
     alone, both = (measure_strides(paths, "curvature") for paths in ([smooth], [smooth, still]))
     assert both == alone
 
@@ -574,13 +586,13 @@ def test_straight_path_of_constant_velocity_is_committed_from_the_start() -> Non
     for steps in (5, 20, 51):
         sigmas = 5 * np.linspace(1, 0, steps) / (1 + 4 * np.linspace(1, 0, steps))
         states = sigmas[:, None] * noise + (1 - sigmas[:, None]) * data
-        assert metric_value(build_trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
+        assert compute_metric(build_trajectory(states @ states.T, sigmas, 3000), "commitment") == 1.0
 
 
 def test_log_volume_of_four_states_is_undefined() -> None:
     result = trajectory_of(np.random.default_rng(6).normal(size=(4, 30)))
-    assert math.isnan(metric_value(result, "log_volume"))
-    assert all(math.isfinite(metric_value(result, metric)) for metric in METRICS if metric != "log_volume")
+    assert math.isnan(compute_metric(result, "log_volume"))
+    assert all(math.isfinite(compute_metric(result, metric)) for metric in METRICS if metric != "log_volume")
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -588,9 +600,9 @@ def test_straight_path_in_float32_has_no_detour(seed: int) -> None:
     ends = np.random.default_rng(seed).normal(size=(2, 200))
     levels = grid(20, 3.0)
     states = (levels[:, None] * ends[0] + (1 - levels[:, None]) * ends[1]).astype(np.float32).astype(np.float64)
-    assert metric_value(trajectory_of(states, levels), "detour") == 0
+    assert compute_metric(trajectory_of(states, levels), "detour") == 0
     bent = states + 1e-4 * np.sin(np.pi * levels)[:, None] * np.random.default_rng(9).normal(size=200)
-    assert metric_value(trajectory_of(bent, levels), "detour") > 0
+    assert compute_metric(trajectory_of(bent, levels), "detour") > 0
 
 
 @pytest.mark.parametrize("damage", [{(2, 2): -1.0}, {(1, 3): 1e9}, {(0, 0): 0.0}])

@@ -47,7 +47,7 @@ def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path)
         await it.press("g")
         await it.until(lambda: "one_0 (n = 4)" in it.text())
         shown = [row for row in screen.visible_rows if isinstance(row, Group)]
-        assert [row.mean("length") for row in shown] == [group.mean("length") for group in pooled]
+        assert [row.compute_mean("length") for row in shown] == [group.compute_mean("length") for group in pooled]
         assert "2 videos left out" in it.text()
         await it.until(lambda: "left out: one_0 seed 0 of later: steps is 20" in it.cells("#curve-cells"))
         assert "left out: other_0 seed 0 of later: steps is 20" in it.cells("#curve-cells")

@@ -80,7 +80,7 @@ def test_customized_key_runs_its_action() -> None:
     async def test() -> None:
         async with application(keys={"app.pause": "z"}) as it:
             await it.press("2", "z")
-            assert Queue(find_state_directory().directory).held() is not None
+            assert Queue(find_state_directory().directory).read_hold() is not None
 
     run(test)
 
@@ -98,7 +98,7 @@ def test_palette_finds_actions_of_the_screen() -> None:
             await it.until(lambda: "Pause or resume the whole queue" in it.text())
             await it.press("enter")
             await it.press("enter")
-            await it.until(lambda: Queue(find_state_directory().directory).held() is not None)
+            await it.until(lambda: Queue(find_state_directory().directory).read_hold() is not None)
 
     run(test)
 
@@ -119,7 +119,7 @@ def test_states_have_words_and_glyphs_without_colours(monkeypatch: pytest.Monkey
     monkeypatch.setenv("NO_COLOR", "1")
     queue = Queue(find_state_directory().directory)
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
-    queue.failed(claim(queue), "it broke")
+    queue.record_failure(claim(queue), "it broke")
 
     async def test() -> None:
         async with application() as it:
@@ -215,11 +215,11 @@ def _something_of_everything() -> None:
     videos = [NewVideo(i, f"romantic seed {42 + i}", RECIPE, 20) for i in range(3)]
     for name in ("kiss", "flowers"):
         queue.add(Path("/outputs") / name, "auto", videos)
-    queue.failed(claim(queue), "RuntimeError: the encoder failed")
+    queue.record_failure(claim(queue), "RuntimeError: the encoder failed")
     taken = claim(queue)
     for index in range(8):
         figures = {"norm": 1.0, "velocity": 1.5 - index / 20, "turning": 0.3, "straightness": 0.97}
-        queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
+        queue.record_step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
     queue.db.execute("UPDATE video SET started = 0, finished = 2.5 WHERE state = 'failed'")
     queue.close()
 

@@ -19,7 +19,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.queue.states import state_from_counts
+from wantui.queue.states import find_batch_state
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog
@@ -54,7 +54,7 @@ def test_unreadable_queue_is_reported_and_screens_stay_usable(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B2
     add(queue, "many", 1000)
-    queue.failed(claim(queue), "it broke")
+    queue.record_failure(claim(queue), "it broke")
     claim(queue)
 
     async def test(it: AppUnderTest) -> None:
@@ -184,7 +184,7 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
     ],
 )
 def test_batch_state_follows_from_video_counts(counts: dict[str, int], state: str) -> None:  # C9
-    assert state_from_counts(counts) == state
+    assert find_batch_state(counts) == state
 
 
 def test_cancelled_batch_has_no_success_mark(queue: Queue) -> None:  # C9
@@ -210,7 +210,7 @@ def test_ctrl_c_names_the_quit_key_without_markup() -> None:  # C9
 
 def test_header_batch_and_last_video_show_the_same_eta(queue: Queue) -> None:  # C9
     add(queue, "one", 3)
-    queue.done(
+    queue.record_done(
         claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
     )
 
@@ -295,13 +295,13 @@ def test_worker_that_is_loading_torch_is_shown_as_starting(queue: Queue) -> None
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
-    queue.add_worker("worker-0:1", "cpu")
+    queue.record_starting_worker("worker-0:1", "cpu")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "worker-0 is starting: loading PyTorch" in it.text())
         assert "◌ starting" in it.text()
         assert "F6" not in it.text()
-        queue.worker_ready("worker-0:1")
+        queue.record_ready_worker("worker-0:1")
         await it.until(lambda: "starting" not in it.text())
         claim(queue)
         await it.until(lambda: "worker-0  ▶" in it.text())
@@ -462,7 +462,7 @@ def test_every_screen_and_dialog_survives_every_size(size: tuple[int, int], queu
     from dialogs import DIALOGS
 
     queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
-    queue.step(claim(queue), step_done(3, 20, 0.1, 0.5, norm=1.0))
+    queue.record_step(claim(queue), step_done(3, 20, 0.1, 0.5, norm=1.0))
 
     async def test() -> None:
         async with application(size=size, toasts=True) as it:
@@ -637,7 +637,7 @@ def test_video_of_a_killed_engine_is_shown_as_interrupted(queue: Queue) -> None:
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
-    queue.step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))
+    queue.record_step(claim(queue), step_done(9, 20, 0.5, 0.5, norm=1.0))
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and " 0:05 " in it.text())
@@ -653,7 +653,7 @@ def test_video_of_a_killed_engine_is_shown_as_interrupted(queue: Queue) -> None:
 @pytest.mark.parametrize("size", [(60, 20), (80, 24)])
 def test_long_video_error_is_shown_completely(queue: Queue, size: tuple[int, int]) -> None:
     add(queue, "one")
-    queue.failed(claim(queue), f"the output folder {'/very/long' * 12} is gone. Queue it again: r")
+    queue.record_failure(claim(queue), f"the output folder {'/very/long' * 12} is gone. Queue it again: r")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())

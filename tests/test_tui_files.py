@@ -56,7 +56,7 @@ def test_log_is_read_again_after_a_failed_read(queue: Queue, monkeypatch: pytest
     async def test(it: AppUnderTest) -> None:
         it.screen(MonitorScreen)
         claimed = claim(queue)
-        queue.step(claimed, step_done(0, 20, 0.25, 1.0))
+        queue.record_step(claimed, step_done(0, 20, 0.25, 1.0))
         await it.until(lambda: failures)
         await it.until(lambda: "cannot read files: MemoryError" in it.notifications())
         monkeypatch.undo()

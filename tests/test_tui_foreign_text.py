@@ -60,9 +60,9 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     queue = Queue(find_state_directory().directory)
     queue.remove(1)
     queue.add(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
-    queue.failed(claim(queue), EVIL)
+    queue.record_failure(claim(queue), EVIL)
     running = claim(queue)
-    queue.step(running, step_done(3, 20, 0.1, 0.5, preview=EVIL))
+    queue.record_step(running, step_done(3, 20, 0.1, 0.5, preview=EVIL))
     queue.hold("paused", EVIL)
     queue.close()
     return folder

@@ -143,7 +143,7 @@ def test_queue_migrated_by_a_newer_version_is_not_changed(
     assert row is not None
     assert not row.paused
     assert row.counts == {"queued": 3}
-    assert queue.held() is None
+    assert queue.read_hold() is None
 
 
 def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,12 +82,12 @@ def test_queue_shows_states_of_batches_and_videos_as_they_change(queue: Queue) -
         assert "· waiting" in it.text()
         taken = claim(queue)
         await it.until(lambda: "▶ running" in it.text())
-        queue.step(taken, step_done(9, 20, 0.1, 0.5))
+        queue.record_step(taken, step_done(9, 20, 0.1, 0.5))
         await it.until(lambda: "10/20" in it.text())
-        queue.failed(taken, "RuntimeError: it broke")
+        queue.record_failure(taken, "RuntimeError: it broke")
         await it.until(lambda: "✗ failed" in it.text())
         assert "RuntimeError: it broke" in it.notifications()
-        queue.done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
+        queue.record_done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "✓ done" in it.text())
 
     with engine_announced():
@@ -194,10 +194,10 @@ def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:
         drawn: list[int] = []
         screen.video_rows.update_row = drawn.append  # type: ignore[method-assign, assignment]
         running = claim(queue)
-        queue.step(running, step_done(0, 20, 0.1, 1.0))
+        queue.record_step(running, step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: len(drawn) > 1)  # the first step gives every video an ETA
         drawn.clear()
-        queue.step(running, step_done(1, 20, 0.1, 0.9))
+        queue.record_step(running, step_done(1, 20, 0.1, 0.9))
         await it.until(lambda: drawn)
         assert drawn == [0], "only the row that changed is drawn anew"
 
@@ -226,7 +226,7 @@ def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
     lock = acquire_engine_lock(find_state_directory().directory)
     assert lock is not None
     publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
-    queue.done(
+    queue.record_done(
         claim(queue), VideoDone(seconds={"denoise": 2.0, "decode": 0.5, "step": 0.1}, device="cpu", memory_plan="")
     )
 
@@ -236,9 +236,9 @@ def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
         await it.until(lambda: "batch 1/1  2 left  ETA 0:05" in it.text())
         await it.press("f7")
         await it.until(lambda: "‖ on hold" in it.text())
-        assert queue.held() is not None
+        assert queue.read_hold() is not None
         await it.press("f7")
-        await it.until(lambda: queue.held() is None)
+        await it.until(lambda: queue.read_hold() is None)
 
     on("queue", test)
 
@@ -250,7 +250,7 @@ def test_end_of_a_batch_rings_the_bell_on_any_screen(queue: Queue) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
         await it.until(lambda: it.app.snapshot.batches)
-        queue.failed(claim(queue), "ValueError: bad [/markup] in it")
+        queue.record_failure(claim(queue), "ValueError: bad [/markup] in it")
         await it.until(lambda: rung)
         assert "kiss [x]: 0 of 1 done" in it.notifications()
         assert "ValueError: bad [/markup] in it" in it.notifications()
@@ -277,7 +277,7 @@ def test_cancelled_batch_is_announced_once(queue: Queue) -> None:
 
 def test_multiline_error_is_drawn_on_one_line(queue: Queue) -> None:
     add(queue, "one", 1)
-    queue.failed(claim(queue), "CUDA error\nkernels\tmight\x1b[31m be late")
+    queue.record_failure(claim(queue), "CUDA error\nkernels\tmight\x1b[31m be late")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: r"CUDA error kernels might\x1b[31m be late" in it.text())
@@ -292,8 +292,8 @@ def test_changes_behind_another_screen_are_shown_on_return(queue: Queue) -> None
         await it.until(lambda: "red seed 42" in it.text())
         await it.press("3")
         taken = claim(queue)
-        queue.step(taken, step_done(0, 20, 0.1, 1.0))
-        queue.done(taken, VideoDone(seconds={}))
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0))
+        queue.record_done(taken, VideoDone(seconds={}))
         await it.until(lambda: it.app.snapshot.batches[0].counts.get("done") == 1)
         claim(queue)  # other news after it
         await it.until(lambda: it.app.snapshot.running)
@@ -324,7 +324,7 @@ def test_opening_a_video_in_the_library_clears_an_old_search(made: BatchFolder) 
 def test_eta_of_a_queued_video_includes_all_videos_before_it(queue: Queue) -> None:
     add(queue, "one")
     add(queue, "two")
-    queue.done(
+    queue.record_done(
         claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
     )
 
@@ -369,7 +369,7 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
         await it.until(lambda: "red seed 42" in it.text())
         for index in range(8):
             figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "straightness": 0.97, "preview": str(strip)}
-            queue.step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
+            queue.record_step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
         await it.until(lambda: screen.current_progress() and screen.current_progress().step == 8)  # type: ignore[union-attr]
         screen._draw_all()
@@ -381,7 +381,7 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
         assert "0.97" in shown
         assert "after step 8" in shown
         assert "▀" in it.cells("#preview DiffText")
-        queue.done(taken, VideoDone(seconds={}))
+        queue.record_done(taken, VideoDone(seconds={}))
         await it.until(lambda: "no video is running" in it.text())
 
     on("monitor", test)
@@ -397,7 +397,7 @@ def test_monitor_shows_one_row_per_worker_and_cancels_a_video(queue: Queue) -> N
         await it.press("down", "c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: queue.cancelling_workers() == {"worker-1:2"})
+        await it.until(lambda: queue.list_cancelling_workers() == {"worker-1:2"})
 
     on("monitor", test)
 
@@ -416,7 +416,7 @@ def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         if then == "done":
-            queue.done(taken, VideoDone(seconds={"denoise": 1.0}))
+            queue.record_done(taken, VideoDone(seconds={"denoise": 1.0}))
         else:
             queue.release(taken, "paused")
         await it.press("y")
@@ -449,13 +449,13 @@ def test_monitor_follows_the_decoding_of_a_video(queue: Queue) -> None:
 
     async def test(it: AppUnderTest) -> None:
         taken = claim(queue)
-        queue.step(taken, step_done(19, 20, 0.1, 0.02))
+        queue.record_step(taken, step_done(19, 20, 0.1, 0.02))
         await it.until(lambda: re.search(r"▶ decoding +█{8} +20/20 ", it.text()))
-        queue.decoded(taken, 4, 17)
+        queue.record_decoded_frames(taken, 4, 17)
         await it.until(lambda: re.search(r"▶ decoding +\S+ +4/17 fr ", it.text()))
-        queue.decoded(taken, 17, 17)
+        queue.record_decoded_frames(taken, 17, 17)
         await it.until(lambda: re.search(r"▶ finalizing +█{8} +17/17 fr ", it.text()))
-        queue.done(taken, VideoDone(seconds={"denoise": 1.0}))
+        queue.record_done(taken, VideoDone(seconds={"denoise": 1.0}))
         await it.until(lambda: "no video is running" in it.text())
 
     with engine_announced():
@@ -499,7 +499,7 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
         await it.press("2", "4")
         await it.pilot.pause(0.2)
         assert screen.query_one("#sheet", DiffText).lines is shown  # nothing is drawn again where nothing has changed
-        ManifestStore.for_folder(made.root).change(0, lambda entry: entry.seconds.update(denoise=1234.0))
+        ManifestStore.for_folder(made.root).edit_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
         entry = screen.current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
@@ -625,14 +625,14 @@ def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder)
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.visible_rows) == 4)
-        await it.until(lambda: f"{videos[0].value('length'):.5g}" in it.text())
+        await it.until(lambda: f"{videos[0].compute_metric('length'):.5g}" in it.text())
         assert "straightness" in it.text()
         assert "norm" in it.cells("#curve-cells")
         await it.press("s")
-        lengths = [row.value("length") for row in screen.visible_rows]  # type: ignore[union-attr]
-        assert lengths == sorted(video.value("length") for video in videos)
+        lengths = [row.compute_metric("length") for row in screen.visible_rows]  # type: ignore[union-attr]
+        assert lengths == sorted(video.compute_metric("length") for video in videos)
         await it.press("S")
-        assert [row.value("length") for row in screen.visible_rows] == lengths[::-1]  # type: ignore[union-attr]
+        assert [row.compute_metric("length") for row in screen.visible_rows] == lengths[::-1]  # type: ignore[union-attr]
         await it.press("right")
         await it.until(lambda: "straightness" not in it.text().partition("velocity")[0])
         await it.press("slash")
@@ -724,7 +724,7 @@ def test_gpu_panel_shows_our_memory_and_its_peak(queue: Queue) -> None:
 
     async def test(it: AppUnderTest) -> None:
         memory = {"allocated": 9_000_000_000, "reserved": 11_000_000_000, "peak": 10_000_000_000}
-        queue.step(taken, step_done(0, 20, 0.1, 1.0, **memory))
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0, **memory))
         await it.press("f9")
         await it.until(lambda: "ours 9.0 GB of 11.0 GB reserved" in it.cells("GpuPanel"))
         assert "peak 10.0 GB" in it.cells("GpuPanel")
@@ -741,7 +741,7 @@ def test_failed_video_is_shown_when_its_folder_is_missing(queue: Queue) -> None:
     """A batch whose folder is gone is listed, and opening it says so."""
     add(queue, "gone", 1)
     Path("gone").rmdir()
-    queue.failed(claim(queue), "the output folder is not there any more")
+    queue.record_failure(claim(queue), "the output folder is not there any more")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())

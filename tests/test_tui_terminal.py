@@ -371,7 +371,7 @@ def test_batch_queued_in_tmux_completes_after_the_terminal_is_killed(machine: Ma
         machine.until(lambda: tmux.shows("a large blue circle"))
         tmux.keys("F5")
         machine.until(lambda: machine.queue.batches())
-        machine.until(lambda: machine.queue.running())
+        machine.until(lambda: machine.queue.list_running_videos())
         tmux("kill-server")
         machine.until(machine.ended)
         (batch,) = machine.queue.batches()

@@ -28,7 +28,7 @@ def own_model(tiny_models: dict[str, WanModel], small: list[str]) -> list[str]:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Call `action` once a worker has made a given number of steps."""
-    made, original = [0], Worker._step_event
+    made, original = [0], Worker._make_step_event
 
     def counted(self: Worker, *arguments: Any) -> Any:
         made[0] += 1
@@ -36,7 +36,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
             action()
         return original(self, *arguments)
 
-    monkeypatch.setattr(Worker, "_step_event", counted)
+    monkeypatch.setattr(Worker, "_make_step_event", counted)
 
 
 def flip_last_byte(path: Path) -> None:

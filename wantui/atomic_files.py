@@ -60,9 +60,9 @@ def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
     created = create_new(partial)
     try:
         yield partial
-        sync(partial)
+        sync_to_disk(partial)
         replace_created(partial, path, created)
-        sync(path.parent)
+        sync_to_disk(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -78,16 +78,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         for part in (*partial.rglob("*"), partial):
-            sync(part)
+            sync_to_disk(part)
         remove(path)
         partial.rename(path)
-        sync(path.parent)
+        sync_to_disk(path.parent)
     except BaseException:
         remove(partial)
         raise
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on disk.
 
     Raises:

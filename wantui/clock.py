@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @cache
-def boot_id() -> str:
+def read_boot_id() -> str:
     """Return the kernel's identifier of this boot; empty if it is unavailable."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -14,16 +14,16 @@ def boot_id() -> str:
         return ""
 
 
-def boot_seconds() -> float:
+def read_boot_seconds() -> float:
     """Return the seconds since this machine was booted, sleep included; every process gets the same value."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def seconds_since(boot: str | None, started: float | None) -> float | None:
-    """Return the seconds since a moment that was recorded as `boot_id()` and `boot_seconds()`.
+def compute_seconds_since(boot: str | None, started: float | None) -> float | None:
+    """Return the seconds since a moment that was recorded as `read_boot_id()` and `read_boot_seconds()`.
 
     None if the moment is unknown or belongs to another boot.
     """
-    if started is None or boot != boot_id():
+    if started is None or boot != read_boot_id():
         return None
-    return max(0.0, boot_seconds() - started)
+    return max(0.0, read_boot_seconds() - started)

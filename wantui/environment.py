@@ -26,7 +26,7 @@ COMPARED_VARIABLES = (
 UMASK_KEY = "umask"
 
 
-def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
+def build_torch_environment(base: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that imports torch; values in `base` win."""
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     spinning = {} if any(name in base for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
@@ -35,7 +35,7 @@ def torch_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 def prepare_for_torch() -> None:
     """Set the variables that torch reads on import, for this process and its children."""
-    os.environ.update(torch_environment(os.environ))
+    os.environ.update(build_torch_environment(os.environ))
 
 
 def read_compared_environment() -> dict[str, str | None]:

@@ -48,9 +48,9 @@ def format_bytes(number: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Return a duration as 0:05, 12:34 or 1:23:45."""
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds_part = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds_part:02d}" if hours else f"{minutes}:{seconds_part:02d}"
 
 
 def format_long_duration(seconds: float) -> str:

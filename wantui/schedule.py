@@ -24,7 +24,7 @@ REFUSED_SAMPLERS = {
 
 TRAINED_STEPS = 1000
 """Number of noise levels in the training of Wan models."""
-LAST_TIME = 1 / TRAINED_STEPS
+LAST_TRAINED_TIME = 1 / TRAINED_STEPS
 """Time of the lowest noise level in training."""
 
 
@@ -36,7 +36,7 @@ class UnknownSamplerError(ValueError):
 class Schedule:
     """The schedule of one sampler, equal to its diffusers scheduler."""
 
-    times: "Callable[[int, float], NDArray[np.float64]]"
+    compute_times: "Callable[[int, float], NDArray[np.float64]]"
     """Function of the number of steps and the flow shift that returns the times of the steps, from noise to data and
     before the flow shift."""
     evaluates_twice: bool = False
@@ -46,20 +46,20 @@ class Schedule:
 def _times_from_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0, LAST_TIME, steps + 1)[:-1]
+    return np.linspace(1.0, LAST_TRAINED_TIME, steps + 1)[:-1]
 
 
 def _times_from_below_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0 - LAST_TIME, 0.0, steps + 1)[:-1]
+    return np.linspace(1.0 - LAST_TRAINED_TIME, 0.0, steps + 1)[:-1]
 
 
 def _times_to_shifted_last(steps: int, flow_shift: float) -> "NDArray[np.float64]":
     """Return the times of the flow-matching schedulers, which apply the flow shift to the last time twice."""
     import numpy as np
 
-    return np.linspace(1.0, shifted_level(LAST_TIME, flow_shift), steps)
+    return np.linspace(1.0, shift_level(LAST_TRAINED_TIME, flow_shift), steps)
 
 
 SCHEDULES: dict[SamplerName, Schedule] = {
@@ -72,7 +72,7 @@ SCHEDULES: dict[SamplerName, Schedule] = {
 }
 
 
-def schedule_of(sampler: str) -> Schedule:
+def find_schedule(sampler: str) -> Schedule:
     """Return the schedule of a sampler.
 
     Raises:
@@ -84,18 +84,18 @@ def schedule_of(sampler: str) -> Schedule:
     raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}")
 
 
-def model_evaluations(sampler: str, steps: int) -> int:
+def count_model_evaluations(sampler: str, steps: int) -> int:
     """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
-    return 2 * steps - 1 if schedule_of(sampler).evaluates_twice else steps
+    return 2 * steps - 1 if find_schedule(sampler).evaluates_twice else steps
 
 
-def noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
+def compute_noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
     """Return the noise level of each model evaluation; times are equally spaced before the flow shift."""
-    schedule = schedule_of(sampler)
-    levels = [shifted_level(float(time), flow_shift) for time in schedule.times(steps, flow_shift)]
+    schedule = find_schedule(sampler)
+    levels = [shift_level(float(time), flow_shift) for time in schedule.compute_times(steps, flow_shift)]
     return [level for level in levels for _ in range(2)][1:] if schedule.evaluates_twice else levels
 
 
-def shifted_level(time: float, flow_shift: float) -> float:
+def shift_level(time: float, flow_shift: float) -> float:
     """Return the noise level at a time after the flow shift; both are from 0 to 1."""
     return flow_shift * time / (1 + (flow_shift - 1) * time)

@@ -22,7 +22,7 @@ import zarr
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
-from wantui.captures.trajectory import MAX_PROJECTED
+from wantui.captures.trajectory import MAX_PROJECTED_STATES
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
@@ -57,7 +57,7 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
             for i, weights in enumerate(mixing.astype(np.float32)):
                 array[i] = np.tensordot(weights, parts, 1)
         else:
-            sketch = rng.standard_normal((3, MAX_PROJECTED)) * np.sqrt(DIMENSION / MAX_PROJECTED)
+            sketch = rng.standard_normal((3, MAX_PROJECTED_STATES)) * np.sqrt(DIMENSION / MAX_PROJECTED_STATES)
             group.create_array("projection", data=(mixing @ sketch).astype(np.float32))
         entry.state = "done"
         entry.files = {"latents": path.relative_to(root).as_posix()}
@@ -84,7 +84,7 @@ def ours(root: Path) -> None:
     for video in read_batch(root, from_latents=True):
         assert video.trajectory is not None
         for metric in METRICS:
-            video.value(metric)
+            video.compute_metric(metric)
 
 
 def reading(root: Path) -> None:
@@ -144,7 +144,7 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
             result = list(read_batch(root))
             for video in result:
                 for metric in METRICS:
-                    video.value(metric)
+                    video.compute_metric(metric)
             times.append(time.perf_counter() - began)
         click.echo(f"{videos} videos x {STEPS + 1} states, all metrics from stored inner products: ", nl=False)
         click.echo(f"{statistics.median(times):.2f} s")

@@ -21,7 +21,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wantui.generation.bench import random_transformer
+from wantui.generation.bench import build_random_transformer
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.storage.layout import BatchFolder
@@ -39,7 +39,7 @@ def directory_of(name: str, folder: Path) -> Path:
     encoder = UMT5EncoderModel(
         UMT5Config(vocab_size=len(tokenizer), d_model=model.text_dim, d_ff=64, d_kv=8, num_heads=2, num_layers=1)
     )
-    transformer = random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
+    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT)
     vae = AutoencoderKLWan()
     WanPipeline(tokenizer, encoder.to(torch.bfloat16), vae, scheduler, transformer).save_pretrained(folder)

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from wantui.analysis.compare import Comparison, compare_groups
 from wantui.analysis.differences import format_interval
-from wantui.analysis.dispersion import distances_to_median, squared_distances
-from wantui.analysis.final_states import SPREAD
+from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
+from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.loading import read_batch
-from wantui.analysis.statistics import paired_effect, sign_flip_test
+from wantui.analysis.statistics import compute_paired_effect, run_sign_flip_test
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
@@ -159,7 +159,7 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
 def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -> str:
     """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
     frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
-    slopes, means = paired_effect(slope(frequencies, values)), values.mean(0)
+    slopes, means = compute_paired_effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
     if metric in METRICS and not METRICS[metric].is_ratio:
         message = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
@@ -180,7 +180,7 @@ def of_controls(result: Comparison, metric: str) -> str:
 
 def of_seeds(result: Comparison, metric: str) -> NDArray[np.float64]:
     """[seeds, groups], mean over phrasings."""
-    columns = [np.array([video.value(metric) for video in group.videos]) for group in result.groups]
+    columns = [np.array([video.compute_metric(metric) for video in group.videos]) for group in result.groups]
     return np.stack([column.reshape(len(result.seeds), -1).mean(1) for column in columns], axis=1)
 
 
@@ -202,7 +202,7 @@ def within_phrasing(result: Comparison) -> NDArray[np.float64]:
 
 def _spread(videos: Sequence[Video]) -> NDArray[np.float64]:
     final = np.stack([video.projection()[-1] for video in videos])
-    return distances_to_median(squared_distances(final) / videos[0].dimension)
+    return compute_distances_to_median(compute_squared_distances(final) / videos[0].dimension)
 
 
 def localisation(root: Path) -> Iterable[str]:
@@ -219,14 +219,14 @@ def localisation(root: Path) -> Iterable[str]:
             continue
         areas.append(float(on.mean()))
         for kind, word in zip(("colour", "shape"), maps.words, strict=True):
-            a = maps.mean(word).mean(0)
+            a = maps.read_mean(word).mean(0)
             order = np.argsort(np.argsort(a.ravel())).reshape(a.shape)
             n = on.sum()
             area = (order[on].sum() - n * (n - 1) / 2) / (n * (on.size - n))
             scores[kind].setdefault(entry.seed, []).append(float(area))
             shares[kind].append(float(a[on].sum() / a.sum()))
     for kind, by_seed in scores.items():
-        message = paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
+        message = compute_paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
         yield (
             f"| {kind} | {0.5 + message.mean:.3f} ({0.5 + message.low:.3f} to {0.5 + message.high:.3f}) | "
             f"{np.mean(shares[kind]):.1%} | {np.mean(areas):.1%} |"
@@ -239,14 +239,14 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
     Halves are paired at random, and spread is computed anew in each: values of other metrics do not depend on the
     half, and would be called different as often as the test's level says whatever they are.
     """
-    distances = squared_distances(np.stack([video.projection()[-1] for video in videos]))
+    distances = compute_squared_distances(np.stack([video.projection()[-1] for video in videos]))
     random, half, p = np.random.default_rng(0), len(videos) // 2, []
     for _ in range(splits):
         order = random.permutation(len(videos))
         one, other = (
-            distances_to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half])
+            compute_distances_to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half])
         )
-        p.append(sign_flip_test(one - other))
+        p.append(run_sign_flip_test(one - other))
     return float(np.mean(np.array(p) <= 0.05)), float(np.mean(np.array(p) <= 0.01))
 
 
@@ -279,7 +279,7 @@ def report_controls(folders: Sequence[Path]) -> None:
     ]
     click.echo(f"\n{[len(own.seeds) for own in result]} seeds\n\n| metric | {' | '.join(heads)} |")
     click.echo("|---|" + "---|" * (2 * len(result)))
-    for metric in (SPREAD, *METRICS):
+    for metric in (SPREAD_METRIC, *METRICS):
         click.echo(f"| {metric} | {' | '.join(of_controls(own, metric) for own in result)} |")
 
 
@@ -293,8 +293,8 @@ def report_converged(folders: Sequence[Path]) -> None:
         )
         click.echo("|---|" + "---|" * (len(result.groups) + 2))
         frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
-        for metric in (SPREAD, *METRICS):
-            means = (spread_of_seeds(result) if metric == SPREAD else of_seeds(result, metric)).mean(0)
+        for metric in (SPREAD_METRIC, *METRICS):
+            means = (spread_of_seeds(result) if metric == SPREAD_METRIC else of_seeds(result, metric)).mean(0)
             shown = " | ".join(f"{mean:.4g}" for mean in means)
             p = p_over_shapes(frequencies, means)
             click.echo(f"| {metric} | {shown} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |")

@@ -17,12 +17,12 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from wantui.captures.attention import AttentionRequest
-from wantui.generation.bench import random_transformer
+from wantui.generation.bench import build_random_transformer
 from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
-from wantui.generation.denoise import Start, denoise, new_scheduler, prepare
+from wantui.generation.denoise import Start, create_scheduler, denoise, prepare
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
 from wantui.generation.placement import apply_plan
@@ -56,7 +56,7 @@ WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three wo
 def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     """A pipeline of a published size with random weights; without a text encoder."""
     model = find_model(name)
-    transformer = random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
+    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(build_tokenizer(), None, vae, scheduler, transformer)
@@ -74,7 +74,7 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
     embeds = torch.zeros(1, 512, pipeline.transformer.config.text_dim)
     embeds[:, :length] = torch.randn(1, length, embeds.shape[2], generator=generator)
     embeds = embeds.to(device, pipeline.transformer.dtype)
-    scheduler = new_scheduler(recipe, device)
+    scheduler = create_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
     preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), embeds, None)
     apply_controls(preparation)
@@ -199,7 +199,7 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
             attention = captured.recorders[1]
             assert isinstance(attention, attention_capture.Recorder)
             check = attention.attention.check
-            line += f"  check {check.output_error:.1e}, maps {check.map_error:.1e}, collapsed {check.collapsed}"
+            line += f"  check {check.output_error:.1e}, maps {check.map_error:.1e}, collapsed {check.is_padding_merged}"
         click.echo(line)
         plain.close()
         captured.close()

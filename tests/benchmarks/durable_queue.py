@@ -62,11 +62,11 @@ def queue_figures(state: Path) -> None:
     def claim_and_finish() -> None:
         claim = queue.claim("w", ("auto", "cpu"))
         assert claim is not None
-        queue.done(claim)
+        queue.record_done(claim)
 
     click.echo(f"{BATCHES * VIDEOS:,} videos queued; a bare transaction of one row takes {transaction:.3f} ms")
     claim = median_ms(500, lambda: queue.claim("w", ("auto", "cpu")))
-    queue.recover()
+    queue.recover_interrupted_videos()
     queue.resume()
     click.echo(f"  claim                     {claim:8.3f} ms, {claim / transaction:.1f} bare transactions")
     both = median_ms(500, claim_and_finish)
@@ -87,15 +87,15 @@ def follower_figures(state: Path, seconds: float) -> None:
         chance, mine = random.Random(0), Queue(state)
         while not over.wait(chance.uniform(0, 0.2)):
             written.append(time.monotonic())
-            mine.step(claim, StepDone(step=len(written), steps=10_000, seconds=0.1, sigma=0.5))
+            mine.record_step(claim, StepDone(step=len(written), steps=10_000, seconds=0.1, sigma=0.5))
 
-    latencies, after, version, cpu = [], follower.last_seq(), -1, 0.0
+    latencies, after, version, cpu = [], follower.read_last_seq(), -1, 0.0
     thread = threading.Thread(target=write)
     thread.start()
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         busy = time.thread_time()
-        if (now := follower.version()) != version:
+        if (now := follower.read_data_version()) != version:
             version = now
             for event in follower.events(after, claim.batch):
                 after = event.seq
@@ -166,7 +166,7 @@ def manifest_figures(folder: Path, videos: int) -> None:
     times = []
     for number in range(videos):
         before, began = written_so_far(), time.perf_counter()
-        record.change(number, finish)
+        record.edit_entry(number, finish)
         times.append(time.perf_counter() - began)
         written += written_so_far() - before
     click.echo(f"a batch of {videos:,} videos, whose manifest has {size / 1e6:.1f} MB")

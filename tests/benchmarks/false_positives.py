@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.differences import compute_family_p
-from wantui.analysis.dispersion import distances_to_median, squared_distances
-from wantui.analysis.statistics import paired_effect, ratio_interval, sign_flip_test
+from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
+from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test
 from wantui.analysis.trajectory import METRICS
 
 Floats = NDArray[np.float64]
@@ -35,8 +35,8 @@ def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     for group in groups:
         group[random.random(seeds) < 0.05] *= 5
     centroid = [np.linalg.norm(group - group.mean(0), axis=1) for group in groups]
-    median = [distances_to_median(squared_distances(group)) for group in groups]
-    return sign_flip_test(centroid[0] - centroid[1]) <= ALPHA, sign_flip_test(median[0] - median[1]) <= ALPHA
+    median = [compute_distances_to_median(compute_squared_distances(group)) for group in groups]
+    return run_sign_flip_test(centroid[0] - centroid[1]) <= ALPHA, run_sign_flip_test(median[0] - median[1]) <= ALPHA
 
 
 def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tuple[bool, bool]:
@@ -48,8 +48,8 @@ def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tupl
     lognormal = random.lognormal(0, 1, seeds)
     mean, deviation = np.exp(0.5), scatter * np.sqrt((np.e - 1) * np.e)
     normal = random.normal(mean, deviation, seeds)
-    low, high = ratio_interval(normal, lognormal)
-    return sign_flip_test(lognormal - normal) <= ALPHA, bool(low <= 1 <= high)
+    low, high = compute_ratio_interval(normal, lognormal)
+    return run_sign_flip_test(lognormal - normal) <= ALPHA, bool(low <= 1 <= high)
 
 
 def other_variance(random: np.random.Generator, seeds: int, groups: int) -> bool:
@@ -57,7 +57,7 @@ def other_variance(random: np.random.Generator, seeds: int, groups: int) -> bool
     values = random.normal(size=(seeds, groups, 1))
     values[:, 0] *= np.sqrt(10)
     pairs = list(itertools.combinations(range(groups), 2))
-    raw = np.array([[paired_effect(values[:, i, 0] - values[:, j, 0]).p] for i, j in pairs])
+    raw = np.array([[compute_paired_effect(values[:, i, 0] - values[:, j, 0]).p] for i, j in pairs])
     return bool(compute_family_p(values, pairs, raw).min() <= ALPHA)
 
 
@@ -68,7 +68,7 @@ def other_sentences(random: np.random.Generator, seeds: int, sentences: int = 8)
         Whether they are called different by seeds alone, and by the larger p of seeds and sentences.
     """
     differences = random.normal(size=sentences) + random.normal(0, 0.3, size=(seeds, sentences))
-    by_seed, by_sentence = sign_flip_test(differences.mean(1)), sign_flip_test(differences.mean(0))
+    by_seed, by_sentence = run_sign_flip_test(differences.mean(1)), run_sign_flip_test(differences.mean(0))
     return by_seed <= ALPHA, max(by_seed, by_sentence) <= ALPHA
 
 
@@ -77,7 +77,7 @@ def best_metric(random: np.random.Generator, seeds: int, correlation: float) -> 
     count = len(METRICS) + 1
     shared, alone = random.normal(size=(seeds, 1)), random.normal(size=(seeds, count))
     values = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * alone
-    return min(sign_flip_test(values[:, m]) for m in range(count)) <= ALPHA
+    return min(run_sign_flip_test(values[:, m]) for m in range(count)) <= ALPHA
 
 
 def shares(simulate: Callable[[np.random.Generator, int], object], seeds: int, runs: int) -> list[float]:

@@ -23,14 +23,14 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from wantui.config import load_config
 from wantui.config.speeds import SpeedName
 from wantui.generation import placement as memory
-from wantui.generation.bench import measure, random_transformer, random_vae
+from wantui.generation.bench import build_random_transformer, build_random_vae, measure_throughput
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.fuse import fuse_blocks, fuse_pipeline
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import Placement, ensure_on_device
 from wantui.generation.quantize import quantize
-from wantui.generation.timing import median_seconds
+from wantui.generation.timing import measure_median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_tokenizer
 from wantui.planning import Recipe, preview_batch
@@ -40,8 +40,8 @@ from wantui.planning.memory_plan import (
     MemoryPlan,
     can_fuse_blocks,
     choose_plan,
+    estimate_peak_bytes,
     find_plan,
-    peak_bytes,
 )
 from wantui.planning.model_source import Weights
 from wantui.planning.step_skipping import count_computed_steps
@@ -122,12 +122,12 @@ def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full"
     transformers = []
     for _ in range(1 if model.boundary_ratio is None else 2):
         transformers.append(
-            random_transformer(
+            build_random_transformer(
                 model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
             )
         )
         quantize(transformers[-1], weights)
-    vae = random_vae(model.has_timestep_per_token, device)
+    vae = build_random_vae(model.has_timestep_per_token, device)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
         build_tokenizer(),
@@ -157,22 +157,22 @@ def clear() -> None:
 def speeds(model: WanModel, rounds: int) -> None:
     """One guided step of fused against one of plain diffusers, on the same weights."""
     clear()
-    transformer = random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
+    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
     timestep, passes = torch.tensor([500.0], device=DEVICE), PassCache()
     texts = {"cond": embedding(""), "uncond": -embedding("")}
 
     def step() -> torch.Tensor:
-        passes.next_step(has_two=True)
+        passes.start_step(has_two_passes=True)
         predictions = []
         for context, text in texts.items():
-            with passes.one(transformer, context):
+            with passes.run_pass(transformer, context):
                 predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
         return torch.stack(predictions)
 
     step()
     expected = step().float()
-    reference, reference_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    reference, reference_peak = measure_median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     fuse_blocks(transformer)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -180,7 +180,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     torch.cuda.synchronize()
     first = time.perf_counter() - began
     step()
-    fused, fused_peak = median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
+    fused, fused_peak = measure_median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
     differs = float((step().float() - expected).norm() / expected.norm())
     click.echo(
         f"{model.name:<12} step reference {reference:.3f} s, fused {fused:.3f} s: {reference / fused:.3f} times; "
@@ -192,7 +192,7 @@ def speeds(model: WanModel, rounds: int) -> None:
 def cached(model: WanModel) -> None:
     """Denoising one video of 832x480x81 by cached against fused."""
     clear()
-    magnitudes = preview_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first.magnitudes
+    magnitudes = preview_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first_recipe.magnitudes
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
@@ -226,7 +226,7 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder_parameters=0)
     predicted = _peak(chosen.plan, without, recipe)
-    denoising = _peak(replace(chosen.plan, tile=None), replace(without, decode_bytes=0), recipe)
+    denoising = _peak(replace(chosen.plan, tile_size=None), replace(without, decode_bytes=0), recipe)
     memory_error = predicted / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
@@ -234,17 +234,17 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
         f"predicted {predicted / GB:.2f} ({memory_error:+.1%})"
     )
     line += f", reserved {reserved / GB:.2f}; step {step:.2f} s"
-    expected = known.step_seconds(model, recipe, chosen.plan)
+    expected = known.predict_step_seconds(model, recipe, chosen.plan)
     time_error = expected / step - 1
     line += f", predicted {expected:.2f} ({time_error:+.1%})"
-    expected = known.decode_seconds(model, recipe, chosen.plan)
+    expected = known.predict_decode_seconds(model, recipe, chosen.plan)
     line += f"; decode {decoded:.1f} s, predicted {expected:.1f}"
     click.echo(line)
     return memory_error, time_error
 
 
 def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
-    result = peak_bytes(plan, model, recipe)
+    result = estimate_peak_bytes(plan, model, recipe)
     assert result is not None
     return result
 
@@ -288,7 +288,7 @@ def estimates(cells: list[Cell]) -> None:
     for speed in sorted({cell.speed for cell in cells}):
         clear()
         began = time.perf_counter()
-        known[speed] = measure(DEVICE, speed, lambda _: None)
+        known[speed] = measure_throughput(DEVICE, speed, lambda _: None)
         took, error = time.perf_counter() - began, known[speed].error
         click.echo(f"throughput of {speed} measured in {took:.0f} s, fits its blocks within {error:.1%}")
     errors = [run(cell, known[cell.speed]) for cell in cells]
@@ -305,7 +305,8 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     if not torch.cuda.is_available():
         raise click.ClickException("this benchmark needs a GPU")
     click.echo(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {memory.free_gpu_bytes(DEVICE) / GB:.1f} GB free"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, "
+        f"{memory.query_free_gpu_bytes(DEVICE) / GB:.1f} GB free"
     )
 
     def wanted(name: str) -> bool:

@@ -158,12 +158,12 @@ def a_queue_that_runs(stop: threading.Event) -> None:
                 turning=0.3,
                 straightness=0.97,
             )
-            queue.step(claim, event)
+            queue.record_step(claim, event)
         index += 1
         stop.wait(0.5)
     for claim in claims:
         assert claim is not None
-        queue.cancelled(claim)
+        queue.record_cancellation(claim)
     queue.close()
 
 

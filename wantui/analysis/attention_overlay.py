@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.attention_summary import mean_over_steps
+from wantui.analysis.attention_summary import average_over_steps
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
@@ -33,18 +33,18 @@ def find_clip(video: Video) -> Path:
     return video.folder / files["clip"]
 
 
-def latent_frame(frame: int) -> int:
+def find_latent_frame(frame: int) -> int:
     """Return the latent frame of a video frame: latent frame 0 is the first video frame, all others are four each."""
     return (frame + 3) // 4
 
 
-def shared_scale(maps: StoredAttentionMaps, words: Sequence[str]) -> float:
+def compute_shared_scale(maps: StoredAttentionMaps, words: Sequence[str]) -> float:
     """Return the upper end of a colour scale from 0 for the maps of several words: their 99.5th percentile.
 
     Raises:
         AttentionMapsError: no step has a map.
     """
-    each = np.stack([mean_over_steps(maps, word) for word in words])
+    each = np.stack([average_over_steps(maps, word) for word in words])
     known = each[np.isfinite(each)]
     if not len(known):
         raise AttentionMapsError(
@@ -63,7 +63,7 @@ def draw_overlay(
     colours = colormaps["inferno"]
     for index, frame in enumerate(frames):
         height, width = frame.shape[:2]
-        share = np.clip(attention[min(latent_frame(index), len(attention) - 1)] / scale, 0, 1).astype(np.float32)
+        share = np.clip(attention[min(find_latent_frame(index), len(attention) - 1)] / scale, 0, 1).astype(np.float32)
         large = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR))
         heat = colours(large)[..., :3] * 255
         weight = MAX_OPACITY * np.sqrt(large)[..., None]
@@ -79,9 +79,9 @@ def write_overlay(clip: Path, attention: Path, word: str, target: Path, fps: int
     maps = open_attention_maps(attention)
     if word not in maps.words:
         raise AttentionMapsError(f"no map of {word!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
-    scale = shared_scale(maps, list(maps.words))
+    scale = compute_shared_scale(maps, list(maps.words))
     frames = list(read_frames(clip))
-    drawn = draw_overlay(frames, mean_over_steps(maps, word), scale)
+    drawn = draw_overlay(frames, average_over_steps(maps, word), scale)
     tags = {"title": f"attention to {word}", "comment": f"mean over steps, blocks and heads; 0 to {scale:.3g}"}
     write_mp4(target, drawn, fps, len(frames), tags)
     return scale
@@ -91,5 +91,5 @@ def draw_strip(clip: Path, maps: StoredAttentionMaps, word: str, scale: float) -
     """Return n <= STRIP_FRAMES frames side by side, [height, n width, rgb], with the attention to a word over them."""
     frames = list(read_frames(clip))
     chosen = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
-    drawn = list(draw_overlay(frames, mean_over_steps(maps, word), scale))
+    drawn = list(draw_overlay(frames, average_over_steps(maps, word), scale))
     return np.concatenate([drawn[index] for index in chosen], axis=1)

@@ -42,7 +42,7 @@ def compute_word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
     """
     if name not in maps.words:
         raise AttentionMapsError(f"no map of {name!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
-    word, a = maps.words[name], maps.mean(name)
+    word, a = maps.words[name], maps.read_mean(name)
     total = a.sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
         q = a / total[:, None, None, None]
@@ -57,24 +57,24 @@ def compute_word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
     return WordCurves(name, word["text"], tokens, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
 
 
-def attention_overlap(maps: StoredAttentionMaps, one: str, other: str) -> Floats:
+def compute_attention_overlap(maps: StoredAttentionMaps, first_word: str, second_word: str) -> Floats:
     """Return [s] the Bhattacharyya coefficient of two words: the sum of sqrt(q p) over all positions, 1 for equal
     distributions, 0 for disjoint ones."""
-    a, b = maps.mean(one), maps.mean(other)
+    a, b = maps.read_mean(first_word), maps.read_mean(second_word)
     both = np.sqrt(a * b).sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of a word of weight 0, which has no attention
         return np.asarray(both / np.sqrt(a.sum((1, 2, 3)) * b.sum((1, 2, 3))))
 
 
-def mean_of_finite(values: Floats) -> float:
+def average_finite(values: Floats) -> float:
     """Return the mean of the finite values; NaN if there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def mean_over_steps(maps: StoredAttentionMaps, name: str) -> Floats:
+def average_over_steps(maps: StoredAttentionMaps, name: str) -> Floats:
     """Return the mean map over the steps with a map, [frames, height, width]; NaN if no step has one."""
-    each = maps.mean(name)
+    each = maps.read_mean(name)
     is_known = ~np.isnan(each)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(is_known, each, 0).sum(0) / is_known.sum(0))

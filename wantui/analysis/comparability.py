@@ -41,23 +41,23 @@ def collect_settings(video: Video) -> dict[str, Any]:
     return settings
 
 
-def select_comparable(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
+def select_comparable_videos(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
     """Return the videos that can be compared, and the excluded videos with their `reason`.
 
     Videos can be compared if they have a trajectory and the most common settings. Batches (`by` is "batch") may differ
     in the settings under study, which `find_differing_settings` names, but not in size.
     """
     usable = [video for video in videos if video.trajectory is not None]
-    left = [video for video in videos if video.trajectory is None]
+    excluded = [video for video in videos if video.trajectory is None]
     if by == "batch":
-        kept: list[Video] = []
+        included: list[Video] = []
         for members in _group_by_folder(usable).values():
             alike, others = _split_by_majority(members)
-            kept, left = kept + alike, left + others
-        kept, others = _split_by_majority(kept, SIZE_SETTINGS)
+            included, excluded = included + alike, excluded + others
+        included, others = _split_by_majority(included, SIZE_SETTINGS)
     else:
-        kept, others = _split_by_majority(usable)
-    return kept, left + others
+        included, others = _split_by_majority(usable)
+    return included, excluded + others
 
 
 def _split_by_majority(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[list[Video], list[Video]]:
@@ -69,7 +69,7 @@ def _split_by_majority(videos: Sequence[Video], names: Sequence[str] | None = No
         return list(videos), []
     usual: dict[str, Any] = json.loads(kinds.most_common(1)[0][0])
     method = methods.most_common(1)[0][0] if methods else ""
-    kept, left = [], []
+    included, excluded = [], []
     for video, settings in zip(videos, every, strict=True):
         different = [name for name in {**usual, **settings} if settings.get(name) != usual.get(name)]
         if any(name in SCHEDULE_SETTINGS for name in different):
@@ -78,10 +78,10 @@ def _split_by_majority(videos: Sequence[Video], names: Sequence[str] | None = No
         if names is None and video.weighting and video.weighting != method:
             differs.append(f"{WEIGHTING_SETTING} is {video.weighting}, but {method} in most videos")
         if differs:
-            left.append(replace(video, trajectory=None, reason="; ".join(differs)))
+            excluded.append(replace(video, trajectory=None, reason="; ".join(differs)))
         else:
-            kept.append(video)
-    return kept, left
+            included.append(video)
+    return included, excluded
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
             (video.weighting for video in members if video.weighting), ""
         )
     for name, pairs in (
-        ("prompt", _shared_texts(batches, "prompt")),
-        ("weights of words", _shared_texts(batches, "weights")),
+        ("prompt", _find_shared_texts(batches, "prompt")),
+        ("weights of words", _find_shared_texts(batches, "weights")),
     ):
         by_name[name] = pairs
     differ = {name: values for name, values in by_name.items() if len({json.dumps(v) for v in values.values()}) > 1}
@@ -136,7 +136,7 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
     return DifferingSettings(differ)
 
 
-def _shared_texts(batches: Mapping[Path, Sequence[Video]], name: str) -> dict[Path, str]:
+def _find_shared_texts(batches: Mapping[Path, Sequence[Video]], name: str) -> dict[Path, str]:
     """Return the prompts (or weights) of the variations that all batches share, joined, by batch folder."""
     each = {
         folder: {video.variation: str(getattr(video, name)) for video in members} for folder, members in batches.items()
@@ -155,30 +155,30 @@ def _group_by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
     return by_folder
 
 
-class VideoNames:
+class VideoNamer:
     """Names of videos for messages; they include the batch if there are several."""
 
     def __init__(self, videos: Sequence[Video]) -> None:
-        self.batches = shortest_batch_names([video.folder for video in videos])
+        self.batch_names = choose_batch_names([video.folder for video in videos])
 
-    def batch(self, video: Video) -> str:
+    def name_batch(self, video: Video) -> str:
         """Return the name of the video's batch."""
-        return self.batches.get(video.folder, video.folder.name)
+        return self.batch_names.get(video.folder, video.folder.name)
 
     def __call__(self, video: Video) -> str:
         """Return the name of the video."""
-        return f"{video.name} of {self.batch(video)}" if len(self.batches) > 1 else video.name
+        return f"{video.name} of {self.name_batch(video)}" if len(self.batch_names) > 1 else video.name
 
 
-def shortest_batch_names(folders: Sequence[Path]) -> dict[Path, str]:
+def choose_batch_names(folders: Sequence[Path]) -> dict[Path, str]:
     """Return the shortest unique name of each folder: as many trailing path parts as distinguish it from the others."""
-    every = list(dict.fromkeys(folders))
-    return {folder: next(_unique_endings(folder, every)) for folder in every}
+    unique_folders = list(dict.fromkeys(folders))
+    return {folder: next(_generate_unique_endings(folder, unique_folders)) for folder in unique_folders}
 
 
-def _unique_endings(folder: Path, every: Sequence[Path]) -> Iterator[str]:
+def _generate_unique_endings(folder: Path, all_folders: Sequence[Path]) -> Iterator[str]:
     for count in range(1, len(folder.parts) + 1):
         ending = folder.parts[-count:]
-        if sum(other.parts[-count:] == ending for other in every) == 1:
+        if sum(other_folder.parts[-count:] == ending for other_folder in all_folders) == 1:
             yield str(Path(*ending))
     yield str(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.comparability import VideoNames, find_differing_settings, select_comparable
+from wantui.analysis.comparability import VideoNamer, find_differing_settings, select_comparable_videos
 from wantui.analysis.differences import (
     ALPHA,
     Difference,
@@ -17,11 +17,11 @@ from wantui.analysis.differences import (
     equalise_within_rounding,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.final_states import SPREAD, DispersionCurve, FinalStates
+from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
 from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group
-from wantui.analysis.null_models import GaussianNull, gaussian_null
-from wantui.analysis.statistics import Floats, flip_signs, omnibus_test
-from wantui.analysis.strides import find_unsettled
+from wantui.analysis.null_models import GaussianNull, build_gaussian_null
+from wantui.analysis.statistics import Floats, flip_signs, run_omnibus_test
+from wantui.analysis.strides import find_unsettled_metrics
 from wantui.analysis.trajectory import METRICS, NoGeometryError
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
@@ -37,8 +37,8 @@ MIN_SEEDS_FOR_RATE = 10
 class Comparison:
     """Result of comparing groups of videos."""
 
-    by: str
-    primary: str
+    grouping: str
+    primary_metric: str
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
     """Compared groups, all with the same seeds."""
@@ -48,14 +48,14 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
     """p of the permutation test, within seeds, that any group differs in the declared metric."""
-    location: PermutationTest | None
+    location_test: PermutationTest | None
     """PERMANOVA of the final states."""
-    spread: PermutationTest | None
+    spread_test: PermutationTest | None
     """PERMDISP of the final states."""
-    centroid_distance: Mapping[tuple[str, str], float]
+    centroid_distances: Mapping[tuple[str, str], float]
     """Squared distance by pair of groups: |mean paired difference of the final states|^2 / D, unbiased, so that chance
     can make it negative."""
-    dispersion: Mapping[str, DispersionCurve]
+    dispersion_curves: Mapping[str, DispersionCurve]
     """Dispersion over all noise levels, by group."""
     sigmas: Mapping[str, Floats]
     """Noise levels of the measured states, by group."""
@@ -65,12 +65,12 @@ class Comparison:
     null_rate: float
     """Share of such exchanges that the test of `spread` calls different at 5 %, with spread recomputed in each; NaN
     with fewer than MIN_SEEDS_FOR_RATE seeds, and for other metrics, where it is 5 % by construction."""
-    nulls: Mapping[str, GaussianNull]
+    gaussian_nulls: Mapping[str, GaussianNull]
     """Gaussian null models by group."""
     stride: int = 1
     """Stride of the trajectories, in stored states."""
     warnings: tuple[str, ...] = ()
-    left_out: tuple[tuple[str, str], ...] = ()
+    excluded_videos: tuple[tuple[str, str], ...] = ()
     """Names of excluded videos, with reasons."""
 
     def describe_chance(self) -> str:
@@ -79,33 +79,32 @@ class Comparison:
         if not math.isfinite(low):
             return ""
         text = (
-            f"with groups exchanged at random within seeds, 95 % of the differences in {self.primary} are between "
-            f"{low:+.3g} and {high:+.3g}"
+            f"with groups exchanged at random within seeds, 95 % of the differences in "
+            f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
         )
         if math.isfinite(self.null_rate):
-            text += (
-                f"; with {SPREAD} recomputed, the test calls {self.null_rate:.1%} of them different at the 5 % level"
-            )
-            text += " (up to 8 % is chance)"
+            text += f"; with {SPREAD_METRIC} recomputed, the test calls {self.null_rate:.1%} of them different "
+            text += "at the 5 % level (up to 8 % is chance)"
         return text
 
     def describe_location(self) -> str:
         """Describe whether the final states of the groups differ in location; empty if unknown."""
-        if self.location is None or self.spread is None:
+        if self.location_test is None or self.spread_test is None:
             return ""
-        if self.location.p > ALPHA:
+        if self.location_test.p > ALPHA:
             text = "cannot tell"
-        elif self.spread.p > ALPHA:
+        elif self.spread_test.p > ALPHA:
             text = "differs"
         else:
             text = "differs, or only the spread does: this test responds to both"
-        return f"location of the final states: {text} (PERMANOVA F {self.location.f:.3g}, p {self.location.p:.3g})"
+        test = self.location_test
+        return f"location of the final states: {text} (PERMANOVA F {test.f:.3g}, p {test.p:.3g})"
 
 
 def compare_groups(
     videos: Sequence[Video],
     by: str = "variation",
-    primary: str = SPREAD,
+    primary: str = SPREAD_METRIC,
     metrics: Sequence[str] | None = None,
     margin: float = DEFAULT_MARGIN,
 ) -> Comparison:
@@ -122,27 +121,29 @@ def compare_groups(
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
-    names = _metric_names(primary, metrics)
+    names = _choose_metrics(primary, metrics)
     matched, left_out = _match_groups(videos, by)
     groups = matched.groups
     pairs = list(itertools.combinations(range(len(groups)), 2))
-    warnings = [*_identical_path_warnings(groups), *_design_warnings(matched, by)]
+    warnings = [*_find_identical_path_warnings(groups), *_find_design_warnings(matched, by)]
     final, without_final = _load_final_states(groups, primary)
     warnings += without_final
     if final is not None:
-        names.insert(0 if primary == SPREAD else 1, SPREAD)
-    names, cells, without_value = _cell_values(matched, final, names)
+        names.insert(0 if primary == SPREAD_METRIC else 1, SPREAD_METRIC)
+    names, cells, without_value = _compute_cell_values(matched, final, names)
     warnings += without_value
     stride = groups[0].stride
     paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [strides.description for strides in find_unsettled(paths, names, stride)]
+    warnings += [strides.description for strides in find_unsettled_metrics(paths, names, stride)]
     primary_cells = cells[..., 0]
     compared = compare_pairs(groups, names, cells, pairs, margin)
     nulls = {
-        group.name: gaussian_null(group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension))
+        group.name: build_gaussian_null(
+            group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension)
+        )
         for g, group in enumerate(groups)
     }
-    band, rate = _exchange_band(matched, final, primary, primary_cells, pairs)
+    band, rate = _compute_exchange_band(matched, final, primary, primary_cells, pairs)
     return Comparison(
         by,
         primary,
@@ -151,12 +152,12 @@ def compare_groups(
         _summarise_groups(groups, names, cells, nulls),
         tuple(compared),
         tuple(_judge_pairs(compared, primary_cells, pairs, margin)),
-        omnibus_test(primary_cells.mean(1)),
-        final.permanova(matched) if final is not None else None,
-        final.permdisp(matched) if final is not None else None,
-        final.centroid_distance(matched, pairs) if final is not None else {},
+        run_omnibus_test(primary_cells.mean(1)),
+        final.run_permanova(matched) if final is not None else None,
+        final.run_permdisp(matched) if final is not None else None,
+        final.compute_centroid_distances(matched, pairs) if final is not None else {},
         final.curves if final is not None else {},
-        {group.name: _noise_levels_of_group(group) for group in groups},
+        {group.name: _find_group_noise_levels(group) for group in groups},
         band,
         rate,
         nulls,
@@ -166,7 +167,7 @@ def compare_groups(
     )
 
 
-def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
+def _choose_metrics(primary: str, metrics: Sequence[str] | None) -> list[str]:
     """Return the metrics to compare, except `spread`, the declared metric first.
 
     Raises:
@@ -174,9 +175,9 @@ def _metric_names(primary: str, metrics: Sequence[str] | None) -> list[str]:
     """
     explored = list(METRICS) if metrics is None else list(metrics)
     for name in (primary, *explored):
-        if name != SPREAD and name not in METRICS:
-            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {SPREAD}, {', '.join(METRICS)}")
-    return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD]
+        if name != SPREAD_METRIC and name not in METRICS:
+            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {SPREAD_METRIC}, {', '.join(METRICS)}")
+    return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD_METRIC]
 
 
 def _load_final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | None, list[str]]:
@@ -188,14 +189,15 @@ def _load_final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStat
     try:
         return FinalStates.load(groups), []
     except NoGeometryError as error:
-        if primary == SPREAD:
+        if primary == SPREAD_METRIC:
             raise CannotCompareError(
-                f"cannot compare {SPREAD}: {error}. To use another metric, add for example --primary straightness"
+                f"cannot compare {SPREAD_METRIC}: {error}. "
+                "To use another metric, add for example --primary straightness"
             ) from None
-        return None, [f"{SPREAD} is not compared: {error}"]
+        return None, [f"{SPREAD_METRIC} is not compared: {error}"]
 
 
-def _cell_values(
+def _compute_cell_values(
     matched: MatchedGroups, final: FinalStates | None, names: Sequence[str]
 ) -> tuple[list[str], Floats, list[str]]:
     """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and warnings.
@@ -206,7 +208,7 @@ def _cell_values(
     Raises:
         CannotCompareError: some videos have no value of the declared metric.
     """
-    cells = np.stack([np.stack(_cells_by_group(matched, final, name), axis=2) for name in names], axis=3)
+    cells = np.stack([np.stack(_collect_cells_by_group(matched, final, name), axis=2) for name in names], axis=3)
     is_known = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
     if not is_known[0]:
         raise CannotCompareError(
@@ -215,47 +217,48 @@ def _cell_values(
     warnings = []
     if missing := [name for name, known in zip(names, is_known, strict=True) if not known]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(missing)}")
-    kept = [name for name, known in zip(names, is_known, strict=True) if known]
-    return kept, equalise_within_rounding(cells[..., np.array(is_known)]), warnings
+    known_names = [name for name, known in zip(names, is_known, strict=True) if known]
+    return known_names, equalise_within_rounding(cells[..., np.array(is_known)]), warnings
 
 
 def _match_groups(videos: Sequence[Video], by: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
     """Return groups with the same seeds, and the names of excluded videos with reasons."""
-    usable, left = select_comparable(videos, by)
-    names = VideoNames(videos)
+    usable, excluded_videos = select_comparable_videos(videos, by)
+    names = VideoNamer(videos)
     try:
         matched = MatchedGroups.match(usable, by, names)
     except CannotCompareError as error:
-        if not left:
+        if not excluded_videos:
             raise
-        example = f"{names(left[0])}: {left[0].reason}"
+        example = f"{names(excluded_videos[0])}: {excluded_videos[0].reason}"
         raise CannotCompareError(
-            f"{error}. {len(left)} of {format_count(len(videos), 'video')} are excluded, for example {example}"
+            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} are excluded, "
+            f"for example {example}"
         ) from None
-    return matched, [(names(video), video.reason) for video in left] + matched.left_out
+    return matched, [(names(video), video.reason) for video in excluded_videos] + matched.excluded_videos
 
 
-def _identical_path_warnings(groups: Sequence[Group]) -> list[str]:
+def _find_identical_path_warnings(groups: Sequence[Group]) -> list[str]:
     """Return warnings about pairs of groups with identical trajectories, such as copies of a batch."""
     warnings = []
-    for one, other in itertools.combinations(groups, 2):
-        same = sum(_has_same_path(*both) for both in zip(one.videos, other.videos, strict=True))
+    for first, second in itertools.combinations(groups, 2):
+        same = sum(_have_same_path(*both) for both in zip(first.videos, second.videos, strict=True))
         if same:
-            share = f"{same} of {format_count(len(one.videos), 'video')}"
+            share = f"{same} of {format_count(len(first.videos), 'video')}"
             warnings.append(
-                f"{share} of {one.name} and {other.name} have identical trajectories, as from equal prompts or copies "
-                "of a batch: their differences of 0 are meaningless"
+                f"{share} of {first.name} and {second.name} have identical trajectories, as from equal prompts "
+                "or copies of a batch: their differences of 0 are meaningless"
             )
     return warnings
 
 
-def _has_same_path(one: Video, other: Video) -> bool:
-    if one.trajectory is None or other.trajectory is None:
+def _have_same_path(first: Video, second: Video) -> bool:
+    if first.trajectory is None or second.trajectory is None:
         return False
-    return np.array_equal(one.trajectory.gram, other.trajectory.gram)
+    return np.array_equal(first.trajectory.gram, second.trajectory.gram)
 
 
-def _design_warnings(matched: MatchedGroups, by: str) -> list[str]:
+def _find_design_warnings(matched: MatchedGroups, by: str) -> list[str]:
     groups = matched.groups
     warnings = []
     if by == "batch":
@@ -276,12 +279,14 @@ def _design_warnings(matched: MatchedGroups, by: str) -> list[str]:
     return warnings
 
 
-def _cells_by_group(matched: MatchedGroups, final: FinalStates | None, metric: str) -> list[Floats]:
+def _collect_cells_by_group(matched: MatchedGroups, final: FinalStates | None, metric: str) -> list[Floats]:
     """Return the values of one metric, [seeds, phrasings] for each group."""
-    if metric == SPREAD:
+    if metric == SPREAD_METRIC:
         assert final is not None
-        return [matched.by_cell(final.spread[group.name].tolist()) for group in matched.groups]
-    return [matched.by_cell([video.value(metric) for video in group.videos]) for group in matched.groups]
+        return [matched.arrange_by_cell(final.spread[group.name].tolist()) for group in matched.groups]
+    return [
+        matched.arrange_by_cell([video.compute_metric(metric) for video in group.videos]) for group in matched.groups
+    ]
 
 
 def _judge_pairs(compared: Sequence[Difference], values: Floats, pairs: GroupPairs, margin: float) -> list[Verdict]:
@@ -312,7 +317,7 @@ def _summarise_groups(
     for m, name in enumerate(names):
         described[name] = {
             group.name: _summarise_spread(cells[..., g, m])
-            if name == SPREAD
+            if name == SPREAD_METRIC
             else summarise_group(group, name, nulls[group.name])
             for g, group in enumerate(groups)
         }
@@ -324,7 +329,7 @@ def _summarise_spread(values: Floats) -> GroupSummary:
     return GroupSummary(values.size, float(values.mean()), float(values.std(ddof=1)), nan, nan)
 
 
-def _exchange_band(
+def _compute_exchange_band(
     matched: MatchedGroups, final: FinalStates | None, primary: str, values: Floats, pairs: GroupPairs
 ) -> tuple[tuple[float, float], float]:
     """Return the central 95 % of differences between groups exchanged within seeds, and the share that the test calls
@@ -333,7 +338,7 @@ def _exchange_band(
     if n < 4:
         return (nan, nan), nan
     rate = nan
-    if primary == SPREAD:
+    if primary == SPREAD_METRIC:
         assert final is not None
         band, p = final.resample_spread(matched, pairs)
         if n >= MIN_SEEDS_FOR_RATE:
@@ -344,7 +349,7 @@ def _exchange_band(
     return (float(np.quantile(band, 0.025)), float(np.quantile(band, 0.975))), rate
 
 
-def _noise_levels_of_group(group: Group) -> Floats:
+def _find_group_noise_levels(group: Group) -> Floats:
     first = group.videos[0].trajectory
     assert first is not None
     return first.sigmas

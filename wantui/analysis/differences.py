@@ -5,24 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.final_states import SPREAD
+from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
 from wantui.analysis.statistics import (
     Effect,
     Floats,
     adjust_false_discovery,
+    compute_paired_effect,
+    compute_ratio_interval,
+    compute_t_statistic,
     count_pairs_needed,
-    max_t_test,
-    paired_effect,
-    ratio_interval,
-    t_statistic,
-    within_seed_permutations,
+    draw_within_seed_permutations,
+    run_max_t_test,
 )
 from wantui.analysis.trajectory import METRICS
 from wantui.formatting import format_percent_change
 
 ALPHA = 0.05
-ROUNDING = 1e-10
+ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
 GroupPairs = Sequence[tuple[int, int]]
 
@@ -52,12 +52,12 @@ class Difference:
     """Sign-flip p with phrasings as units instead of seeds; NaN with fewer than two phrasings."""
 
 
-def is_ratio(metric: str) -> bool:
+def is_ratio_metric(metric: str) -> bool:
     """Return whether a relative difference of the metric is meaningful."""
-    return metric == SPREAD or METRICS[metric].is_ratio
+    return metric == SPREAD_METRIC or METRICS[metric].is_ratio
 
 
-def compute_family_p(values: Floats, pairs: GroupPairs, raw: Floats) -> Floats:
+def compute_family_p(values: Floats, pairs: GroupPairs, pairwise_p: Floats) -> Floats:
     """Return max-T p [pairs, metrics] over the whole family, with groups permuted within units.
 
     With three or more groups, all groups are permuted. That allows more orders than the signs of one pair, so p could
@@ -65,24 +65,24 @@ def compute_family_p(values: Floats, pairs: GroupPairs, raw: Floats) -> Floats:
 
     Args:
         values: [units, groups, metrics].
-        raw: [pairs, metrics] sign-flip p of each pair alone.
+        pairwise_p: [pairs, metrics] sign-flip p of each pair alone.
     """
     n, groups, metrics = values.shape
     if groups == 2:
-        return max_t_test(values[:, 0] - values[:, 1])[None]
-    one, other = [i for i, _ in pairs], [j for _, j in pairs]
-    greatest: list[Floats] = []
+        return run_max_t_test(values[:, 0] - values[:, 1])[None]
+    first_groups, second_groups = [i for i, _ in pairs], [j for _, j in pairs]
+    max_t_chunks: list[Floats] = []
     observed = np.empty(0)
-    orders = within_seed_permutations(n, groups)
-    for some in np.array_split(orders, max(1, len(orders) * n * len(pairs) * metrics // 2_000_000)):
-        permuted = np.take_along_axis(values[None], some[..., None], axis=2)
-        differences = permuted[:, :, one] - permuted[:, :, other]
-        t = t_statistic(differences.mean(1), differences.var(axis=1, ddof=1), n).reshape(len(some), -1)
-        observed = t[0] if not greatest else observed
-        greatest.append(t.max(1))
-    largest = np.concatenate(greatest)
-    adjusted = np.array([np.mean(largest >= t * (1 - 1e-9)) for t in observed])
-    return np.maximum(adjusted.reshape(len(pairs), metrics), raw)
+    orders = draw_within_seed_permutations(n, groups)
+    for order_chunk in np.array_split(orders, max(1, len(orders) * n * len(pairs) * metrics // 2_000_000)):
+        permuted = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
+        differences = permuted[:, :, first_groups] - permuted[:, :, second_groups]
+        t = compute_t_statistic(differences.mean(1), differences.var(axis=1, ddof=1), n).reshape(len(order_chunk), -1)
+        observed = t[0] if not max_t_chunks else observed
+        max_t_chunks.append(t.max(1))
+    max_t = np.concatenate(max_t_chunks)
+    adjusted = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed])
+    return np.maximum(adjusted.reshape(len(pairs), metrics), pairwise_p)
 
 
 def equalise_within_rounding(cells: Floats) -> Floats:
@@ -95,7 +95,7 @@ def equalise_within_rounding(cells: Floats) -> Floats:
     for group in range(1, cells.shape[-2]):
         below, above = ascending[..., group - 1, :], ascending[..., group, :]
         with np.errstate(invalid="ignore"):
-            ascending[..., group, :] = np.where(above - below <= ROUNDING * np.abs(above), below, above)
+            ascending[..., group, :] = np.where(above - below <= ROUNDING_TOLERANCE * np.abs(above), below, above)
     result = np.empty_like(cells)
     np.put_along_axis(result, order, ascending, axis=-2)
     return result
@@ -111,17 +111,21 @@ def compare_pairs(
         margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
     """
     values, by_phrasing = cells.mean(1), cells.mean(0)
-    effects = [[paired_effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
-    raw = np.array([[each.p for each in row] for row in effects])
+    effects = [[compute_paired_effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
+    raw = np.array([[effect.p for effect in row] for row in effects])
     family = compute_family_p(values, pairs, raw)
     discovery = adjust_false_discovery(raw.ravel()).reshape(family.shape)
     result = []
     for k, (i, j) in enumerate(pairs):
         for m, name in enumerate(names):
-            one, other = values[:, i, m], values[:, j, m]
-            share, low, high = _relative_difference(one, other) if is_ratio(name) else (float("nan"),) * 3
+            first_values, second_values = values[:, i, m], values[:, j, m]
+            share, low, high = (
+                _compute_relative_difference(first_values, second_values)
+                if is_ratio_metric(name)
+                else (float("nan"),) * 3
+            )
             phrasings = by_phrasing[:, i, m] - by_phrasing[:, j, m]
-            matters = margin * abs(float(other.mean())) if is_ratio(name) else margin
+            min_difference = margin * abs(float(second_values.mean())) if is_ratio_metric(name) else margin
             tests = len(pairs) * (1 if m == 0 else len(names))
             result.append(
                 Difference(
@@ -134,28 +138,28 @@ def compare_pairs(
                     high,
                     float(family[k, m]),
                     float(discovery[k, m]),
-                    _seeds_needed(one - other, matters, tests),
+                    _count_seeds_needed(first_values - second_values, min_difference, tests),
                     len(phrasings),
-                    paired_effect(phrasings).p if len(phrasings) > 1 else float("nan"),
+                    compute_paired_effect(phrasings).p if len(phrasings) > 1 else float("nan"),
                 )
             )
     return result
 
 
-def _relative_difference(one: Floats, other: Floats) -> tuple[float, float, float]:
+def _compute_relative_difference(first_values: Floats, second_values: Floats) -> tuple[float, float, float]:
     """Return the difference as a share of the second mean, with its interval."""
-    mean = float(other.mean())
+    mean = float(second_values.mean())
     if mean == 0:
         return float("nan"), float("nan"), float("nan")
-    low, high = ratio_interval(one, other)
+    low, high = compute_ratio_interval(first_values, second_values)
     sign = 1 if mean > 0 else -1
     low, high = sorted((sign * (low - 1), sign * (high - 1)))
-    return float((one - other).mean()) / abs(mean), low, high
+    return float((first_values - second_values).mean()) / abs(mean), low, high
 
 
-def _seeds_needed(paired: Floats, matters: float, tests: int) -> int | None:
-    deviation = float(paired.std(ddof=1))
-    return count_pairs_needed(matters / deviation, alpha=ALPHA / tests) if deviation > 0 else None
+def _count_seeds_needed(paired_differences: Floats, min_difference: float, test_count: int) -> int | None:
+    deviation = float(paired_differences.std(ddof=1))
+    return count_pairs_needed(min_difference / deviation, alpha=ALPHA / test_count) if deviation > 0 else None
 
 
 def format_interval(difference: Difference) -> str:
@@ -164,6 +168,6 @@ def format_interval(difference: Difference) -> str:
         change = format_percent_change(difference.share)
         low, high = format_percent_change(difference.low), format_percent_change(difference.high)
         return f"{change} (95 % interval {low} to {high})"
-    unit = "" if difference.metric == SPREAD else f" {METRICS[difference.metric].unit}".rstrip()
+    unit = "" if difference.metric == SPREAD_METRIC else f" {METRICS[difference.metric].unit}".rstrip()
     e = difference.effect
     return f"{e.mean:+.3g}{unit} (95 % interval {e.low:+.3g} to {e.high:+.3g})"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.statistics import within_seed_permutations
+from wantui.analysis.statistics import draw_within_seed_permutations
 
 Floats = NDArray[np.float64]
 MIN_VIDEOS = 3
@@ -19,28 +19,28 @@ MIN_VIDEOS = 3
 groups of two would seem to have no error."""
 MAX_ITERATIONS = 5000
 """Maximum number of Weiszfeld iterations; a dozen suffice in many dimensions, nearly collinear states need hundreds."""
-ROUNDING = 1e-20
+ROUNDING_TOLERANCE = 1e-20
 """Share of a sum of squares up to which it is only rounding, which would order permutations by chance."""
-CANCELLATION = 1e-12
+CANCELLATION_TOLERANCE = 1e-12
 """Share of a sum of squared distances up to which a difference of two such sums is only rounding."""
-STATE_ROUNDING = 1e-13
+STATE_ROUNDING_TOLERANCE = 1e-13
 """Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
-PERMUTATIONS_AT_ONCE = 1024
+PERMUTATION_CHUNK_SIZE = 1024
 """Number of permutations whose statistic is computed together."""
 
 
-def squared_distances(states: NDArray[np.floating]) -> Floats:
+def compute_squared_distances(states: NDArray[np.floating]) -> Floats:
     """Return [n, n] squared distances between n states [n, k]; 0 between states that are equal up to rounding."""
     states = np.asarray(states, dtype=np.float64)
     gram = states @ states.T
     squares = np.diagonal(gram)
     sums = squares[:, None] + squares[None, :]
-    distances: Floats = np.where(sums - 2 * gram > STATE_ROUNDING * sums, sums - 2 * gram, 0)
+    distances: Floats = np.where(sums - 2 * gram > STATE_ROUNDING_TOLERANCE * sums, sums - 2 * gram, 0)
     np.fill_diagonal(distances, 0)
     return distances
 
 
-def median_weights(distances: Floats) -> Floats:
+def compute_median_weights(distances: Floats) -> Floats:
     """Return weights [n] such that the weighted mean of n states is their spatial median, from squared distances
     [n, n].
 
@@ -58,7 +58,7 @@ def median_weights(distances: Floats) -> Floats:
         inverse = np.divide(1.0, distance, out=np.zeros(n), where=~here)
         moved = inverse / inverse.sum()
         if here.any():
-            pull, held = _resultant_length(distances, np.flatnonzero(here)[0], inverse), here / here.sum()
+            pull, held = _compute_resultant_length(distances, np.flatnonzero(here)[0], inverse), here / here.sum()
             if pull <= here.sum() * (1 + 1e-9):
                 return held
             moved = (1 - here.sum() / pull) * moved + here.sum() / pull * held
@@ -69,13 +69,13 @@ def median_weights(distances: Floats) -> Floats:
     return weights
 
 
-def _resultant_length(distances: Floats, k: int, inverse: Floats) -> float:
+def _compute_resultant_length(distances: Floats, k: int, inverse: Floats) -> float:
     """Return the length of sum_i (x_i - x_k) / d_ik, from <x_i - x_k, x_j - x_k> = (D_ik + D_jk - D_ij) / 2."""
     squared = 2 * inverse.sum() * (inverse @ distances[k]) - inverse @ distances @ inverse
     return float(np.sqrt(max(squared, 0) / 2))
 
 
-def distances_to_median(distances: Floats) -> Floats:
+def compute_distances_to_median(distances: Floats) -> Floats:
     """Return the distance [n] of each state to the spatial median of all states, from squared distances [n, n].
 
     Distances to a sample's own median are too short by about sqrt((n - 1) / n), like distances to its own centroid.
@@ -84,12 +84,12 @@ def distances_to_median(distances: Floats) -> Floats:
     n = len(distances)
     if n < MIN_VIDEOS:
         return np.full(n, np.nan)
-    weights = median_weights(distances)
+    weights = compute_median_weights(distances)
     squared = distances @ weights - weights @ distances @ weights / 2
     return np.sqrt(np.maximum(squared, 0) * n / (n - 1))
 
 
-def total_variance(distances: Floats) -> float:
+def compute_total_variance(distances: Floats) -> float:
     """Return the total variance, sum |x_i - mean|^2 / (n - 1), from squared distances [n, n]."""
     n = len(distances)
     return float(distances.sum() / (2 * n * (n - 1))) if n > 1 else float("nan")
@@ -103,7 +103,7 @@ class PermutationTest:
     p: float
 
 
-def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
+def run_permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     """Test whether groups differ in location (Anderson 2001), with the groups exchanged within blocks.
 
     F = ((SS_T - SS_W) / (a - 1)) / (SS_W / (N - a)) with SS_T = sum of squared distances over pairs / N and SS_W the
@@ -130,12 +130,12 @@ def permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
             member = (labels == group).astype(np.float64)
             within += ((member @ sums) * member).sum(1) / (2 * n / groups)
         between = total - within
-        return _pseudo_f(np.where(between > CANCELLATION * total, between, 0), within, groups, n)
+        return _compute_pseudo_f(np.where(between > CANCELLATION_TOLERANCE * total, between, 0), within, groups, n)
 
     return _run_permutation_test(statistic, cells)
 
 
-def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
+def run_permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     """Test whether groups differ in dispersion (Anderson 2006, robust form), with the groups exchanged within blocks.
 
     F is that of a one-way analysis of variance of the distances to the group's spatial median. Arguments as for
@@ -146,24 +146,24 @@ def permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest:
     z = np.empty(n)
     for group in range(groups):
         members = cells[:, group].ravel()
-        z[members] = distances_to_median(distances[np.ix_(members, members)])
+        z[members] = compute_distances_to_median(distances[np.ix_(members, members)])
     means, total = z[cells].mean(2), ((z - z.mean()) ** 2).sum()
     if not np.isfinite(total):  # a group has fewer than MIN_VIDEOS
         return PermutationTest(float("nan"), float("nan"))
-    if total <= ROUNDING * (z**2).sum():
+    if total <= ROUNDING_TOLERANCE * (z**2).sum():
         return PermutationTest(0.0, 1.0)
 
     def statistic(orders: NDArray[np.int64]) -> Floats:
         permuted = np.zeros((len(orders), blocks, groups))
         np.put_along_axis(permuted, orders, np.broadcast_to(means, orders.shape), axis=2)
         between = n / groups * ((permuted.mean(1) - z.mean()) ** 2).sum(1)
-        between = np.where(between > ROUNDING * (z**2).sum(), between, 0)
-        return _pseudo_f(between, np.maximum(total - between, 0), groups, n)
+        between = np.where(between > ROUNDING_TOLERANCE * (z**2).sum(), between, 0)
+        return _compute_pseudo_f(between, np.maximum(total - between, 0), groups, n)
 
     return _run_permutation_test(statistic, cells)
 
 
-def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
+def _compute_pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
     with np.errstate(divide="ignore"):
         return np.where(between > 0, (between / (groups - 1)) / (np.maximum(within, 0) / (n - groups)), 0.0)
 
@@ -171,14 +171,14 @@ def _pseudo_f(between: Floats, within: Floats, groups: int, n: int) -> Floats:
 def _run_permutation_test(
     statistic: Callable[[NDArray[np.int64]], Floats], cells: NDArray[np.int64]
 ) -> PermutationTest:
-    orders = within_seed_permutations(*cells.shape[:2])
+    orders = draw_within_seed_permutations(*cells.shape[:2])
     statistics = np.concatenate(
-        [statistic(orders[i : i + PERMUTATIONS_AT_ONCE]) for i in range(0, len(orders), PERMUTATIONS_AT_ONCE)]
+        [statistic(orders[i : i + PERMUTATION_CHUNK_SIZE]) for i in range(0, len(orders), PERMUTATION_CHUNK_SIZE)]
     )
     return PermutationTest(float(statistics[0]), float(np.mean(statistics >= statistics[0] * (1 - 1e-9))))
 
 
-def unbiased_squared_mean(differences: NDArray[np.floating]) -> float:
+def compute_unbiased_squared_mean(differences: NDArray[np.floating]) -> float:
     """Return the unbiased |mean|^2 of paired differences [n, k], |d|^2 - sum |d_s - d|^2 / (n (n - 1)), which can be
     negative."""
     d = np.asarray(differences, dtype=np.float64)

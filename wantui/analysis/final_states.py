@@ -10,21 +10,21 @@ from wantui.analysis.dispersion import (
     MIN_VIDEOS,
     Floats,
     PermutationTest,
-    distances_to_median,
-    median_weights,
-    permanova,
-    permdisp,
-    squared_distances,
-    total_variance,
-    unbiased_squared_mean,
+    compute_distances_to_median,
+    compute_median_weights,
+    compute_squared_distances,
+    compute_total_variance,
+    compute_unbiased_squared_mean,
+    run_permanova,
+    run_permdisp,
 )
 from wantui.analysis.groups import Group, MatchedGroups
-from wantui.analysis.statistics import SEED, sign_flip_test
+from wantui.analysis.statistics import SEED, run_sign_flip_test
 from wantui.analysis.trajectory import NoGeometryError
 
-SPREAD = "spread"
+SPREAD_METRIC = "spread"
 """Name of the metric "spread": distance of the final latents to the spatial median of their group, / sqrt(D)."""
-RELABELLINGS = 500
+RELABELLING_COUNT = 500
 """Number of random exchanges of groups, over all pairs."""
 
 
@@ -62,7 +62,7 @@ class FinalStates:
         """
         if (videos := len(groups[0].videos)) < MIN_VIDEOS:
             raise NoGeometryError(
-                f"{SPREAD} needs {MIN_VIDEOS} videos in each group, but there are {videos}. Generate more seeds "
+                f"{SPREAD_METRIC} needs {MIN_VIDEOS} videos in each group, but there are {videos}. Generate more seeds "
                 "(videos_per_variation)"
             )
         projected: dict[str, NDArray[np.float32]] = {}
@@ -81,31 +81,38 @@ class FinalStates:
         curves = {
             name: DispersionCurve(
                 levels[name],
-                np.sqrt([total_variance(squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])]),
+                np.sqrt(
+                    [
+                        compute_total_variance(compute_squared_distances(states[:, i]) / dimension)
+                        for i in range(states.shape[1])
+                    ]
+                ),
             )
             for name, states in projected.items()
         }
         ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
-        distances = squared_distances(ends.reshape(-1, ends.shape[2]))
+        distances = compute_squared_distances(ends.reshape(-1, ends.shape[2]))
         to_medians = {
-            group.name: distances_to_median(distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos])
+            group.name: compute_distances_to_median(
+                distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos]
+            )
             for g, group in enumerate(groups)
         }
         return cls(distances, ends, to_medians, dimension, curves)
 
-    def centroid_distance(
+    def compute_centroid_distances(
         self, matched: MatchedGroups, pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[str, str], float]:
         """Return the unbiased |mean paired difference|^2 of each pair of groups."""
         seeds, names = len(matched.seeds), [group.name for group in matched.groups]
         by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)
-        return {(names[i], names[j]): unbiased_squared_mean(by_seed[i] - by_seed[j]) for i, j in pairs}
+        return {(names[i], names[j]): compute_unbiased_squared_mean(by_seed[i] - by_seed[j]) for i, j in pairs}
 
-    def permanova(self, matched: MatchedGroups) -> PermutationTest:
-        return permanova(self.distances, matched.cells)
+    def run_permanova(self, matched: MatchedGroups) -> PermutationTest:
+        return run_permanova(self.distances, matched.cells)
 
-    def permdisp(self, matched: MatchedGroups) -> PermutationTest:
-        return permdisp(self.distances, matched.cells)
+    def run_permdisp(self, matched: MatchedGroups) -> PermutationTest:
+        return run_permdisp(self.distances, matched.cells)
 
     def resample_spread(self, matched: MatchedGroups, pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
         """Exchange two groups at random within each seed, and recompute `spread` and its test.
@@ -122,21 +129,22 @@ class FinalStates:
         differences, p = [], []
         for i, j in pairs:
             states = np.concatenate([_centre_on_median(self.ends[i]), _centre_on_median(self.ends[j])])
-            distances = squared_distances(states)
+            distances = compute_squared_distances(states)
             indices = np.arange(len(states)).reshape(2, seeds, -1)
-            for _ in range(max(1, RELABELLINGS // len(pairs))):
+            for _ in range(max(1, RELABELLING_COUNT // len(pairs))):
                 swapped = random.integers(0, 2, seeds).astype(bool)[:, None]
-                one = np.where(swapped, indices[1], indices[0])
-                other = np.where(swapped, indices[0], indices[1])
+                first_indices = np.where(swapped, indices[1], indices[0])
+                second_indices = np.where(swapped, indices[0], indices[1])
                 by_seed = [
-                    distances_to_median(distances[np.ix_(members.ravel(), members.ravel())]) for members in (one, other)
+                    compute_distances_to_median(distances[np.ix_(members.ravel(), members.ravel())])
+                    for members in (first_indices, second_indices)
                 ]
                 by_pair = by_seed[0].reshape(seeds, -1).mean(1) - by_seed[1].reshape(seeds, -1).mean(1)
                 differences.append(by_pair.mean())
-                p.append(sign_flip_test(by_pair))
+                p.append(run_sign_flip_test(by_pair))
         return np.array(differences), np.array(p)
 
 
 def _centre_on_median(states: Floats) -> Floats:
     """Shift states [n, k] so that their spatial median is 0."""
-    return states - median_weights(squared_distances(states)) @ states
+    return states - compute_median_weights(compute_squared_distances(states)) @ states

@@ -120,9 +120,9 @@ def _read_states(read: ReadStates, which: range, buffer: StateBuffer, rows: list
 def _multiply_rows(values: NDArray[np.float32], left: Sequence[int], right: Sequence[int]) -> Floats:
     products = np.zeros((len(left), len(right)))
     for start in range(0, values.shape[1], CHUNK_VALUES):
-        one = _widen_chunk(values, left, start)
+        left_chunk = _widen_chunk(values, left, start)
         with np.errstate(invalid="ignore", over="ignore"):  # build_trajectory refuses NaN and infinity
-            products += one @ (one if right is left else _widen_chunk(values, right, start)).T
+            products += left_chunk @ (left_chunk if right is left else _widen_chunk(values, right, start)).T
     return products
 
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.comparability import VideoNames, find_differing_settings, select_comparable, shortest_batch_names
-from wantui.analysis.null_models import GaussianNull, random_walk_null
-from wantui.analysis.trajectory import Floats, finite_values, metric_value
+from wantui.analysis.comparability import (
+    VideoNamer,
+    choose_batch_names,
+    find_differing_settings,
+    select_comparable_videos,
+)
+from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
+from wantui.analysis.trajectory import Floats, compute_metric, select_finite_values
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -33,22 +38,22 @@ class Group:
     name: str
     videos: tuple[Video, ...]
 
-    def mean(self, metric: str) -> float:
+    def compute_mean(self, metric: str) -> float:
         """Return the mean over the videos that have the metric; NaN if none has it."""
-        values = self._values(metric)
+        values = self._finite_values(metric)
         return float(values.mean()) if len(values) else float("nan")
 
-    def deviation(self, metric: str) -> float:
+    def compute_deviation(self, metric: str) -> float:
         """Return the standard deviation of a metric, with n - 1."""
-        values = self._values(metric)
+        values = self._finite_values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
-    def count(self, metric: str) -> int:
+    def count_values(self, metric: str) -> int:
         """Return the number of videos that have the metric."""
-        return len(self._values(metric))
+        return len(self._finite_values(metric))
 
-    def _values(self, metric: str) -> Floats:
-        return finite_values([video.value(metric) for video in self.videos])
+    def _finite_values(self, metric: str) -> Floats:
+        return select_finite_values([video.compute_metric(metric) for video in self.videos])
 
     @property
     def stride(self) -> int:
@@ -88,7 +93,7 @@ def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
         CannotCompareError: the template has no such bracket.
     """
     members: dict[str, list[Video]] = {}
-    for name, video in zip(_group_names(videos, by), videos, strict=True):
+    for name, video in zip(_name_groups(videos, by), videos, strict=True):
         members.setdefault(name, []).append(video)
     return [Group(name, tuple(group)) for name, group in members.items()]
 
@@ -98,9 +103,9 @@ def pool_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tup
 
     Each video counts once, even if several batches contain it.
     """
-    usable, left = select_comparable(videos, by)
-    names = VideoNames(videos)
-    reasons = [(names(video), video.reason) for video in left]
+    usable, excluded_videos = select_comparable_videos(videos, by)
+    names = VideoNamer(videos)
+    reasons = [(names(video), video.reason) for video in excluded_videos]
     if not usable:
         return [], reasons
     groups = []
@@ -109,31 +114,31 @@ def pool_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tup
         for video in group.videos:
             first = unique.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
             if first is not video:
-                reasons.append((names(video), _duplicate_reason(video, first, names)))
+                reasons.append((names(video), _explain_duplicate(video, first, names)))
         groups.append(Group(group.name, tuple(unique.values())))
     return groups, reasons
 
 
 def find_groupings(videos: Sequence[Video]) -> list[str]:
     """Return the values of `by` that divide these videos into several groups."""
-    ways = ["variation", *(str(bracket + 1) for bracket in range(len(_varied_brackets(videos)))), "batch"]
+    ways = ["variation", *(str(bracket + 1) for bracket in range(len(_find_varied_brackets(videos)))), "batch"]
     usable = [way for way in ways if len(group_videos(videos, way)) > 1]
     # Grouping by the only bracket equals grouping by variation.
-    return [way for way in usable if not (way == "1" and len(_varied_brackets(videos)) == 1)]
+    return [way for way in usable if not (way == "1" and len(_find_varied_brackets(videos)) == 1)]
 
 
-def _varied_brackets(videos: Sequence[Video]) -> list[int]:
+def _find_varied_brackets(videos: Sequence[Video]) -> list[int]:
     return sorted({bracket for video in videos for bracket in video.choices})
 
 
-def _group_names(videos: Sequence[Video], by: str) -> list[str]:
+def _name_groups(videos: Sequence[Video], by: str) -> list[str]:
     """Return the name of each video's group.
 
     Videos of a group have equal options with equal weights. If a short name is ambiguous, as between batches with
     (circle) and with (circle:6), the longer names are used.
     """
     if by == "batch":
-        folders = shortest_batch_names([video.folder for video in videos])
+        folders = choose_batch_names([video.folder for video in videos])
         differing = find_differing_settings(videos)
         labels = {folder: differing.label(folder) for folder in folders}
         counts = Counter(labels.values())
@@ -157,12 +162,12 @@ def _group_names(videos: Sequence[Video], by: str) -> list[str]:
         chosen = _parse_brackets(videos, by)
         levels = [
             [", ".join(video.choices.get(b, "") or "(nothing)" for b in chosen) for video in videos],
-            [", ".join(_option_text(video, b) or "(nothing)" for b in chosen) for video in videos],
+            [", ".join(_find_option_text(video, b) or "(nothing)" for b in chosen) for video in videos],
         ]
-    return _shortest_unambiguous(levels)
+    return _shorten_group_names(levels)
 
 
-def _shortest_unambiguous(levels: Sequence[Sequence[str]]) -> list[str]:
+def _shorten_group_names(levels: Sequence[Sequence[str]]) -> list[str]:
     """Return the shortest unambiguous name of each video.
 
     Args:
@@ -181,13 +186,13 @@ def _format_weights(video: Video) -> str:
     return f"[{video.weights}]" if video.weights else ""
 
 
-def _option_text(video: Video, bracket: int) -> str:
+def _find_option_text(video: Video, bracket: int) -> str:
     """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
     return video.options.get(bracket, "") or video.choices.get(bracket, "")
 
 
 def _parse_brackets(videos: Sequence[Video], by: str) -> list[int]:
-    brackets = _varied_brackets(videos)
+    brackets = _find_varied_brackets(videos)
     words = [word.strip() for word in by.split(",")]
     numbers = [int(word) if _BRACKET_NUMBER.fullmatch(word) else 0 for word in words]
     if len(set(numbers)) < len(numbers) and all(numbers):
@@ -206,12 +211,12 @@ def summarise_group(group: Group, metric: str, null: GaussianNull | None = None)
     if not usable:
         return GroupSummary(0, *[float("nan")] * 4)
     paths = [video.trajectory for video in usable if video.trajectory is not None]
-    walks = finite_values([metric_value(random_walk_null(path), metric) for path in paths])
-    flows = finite_values([metric_value(path, metric) for path in null.paths] if null is not None else [])
+    walks = select_finite_values([compute_metric(compute_random_walk_null(path), metric) for path in paths])
+    flows = select_finite_values([compute_metric(path, metric) for path in null.paths] if null is not None else [])
     return GroupSummary(
-        group.count(metric),
-        group.mean(metric),
-        group.deviation(metric),
+        group.count_values(metric),
+        group.compute_mean(metric),
+        group.compute_deviation(metric),
         float(walks.mean()) if len(walks) else float("nan"),
         float(flows.mean()) if len(flows) else float("nan"),
         float(flows.std(ddof=1)) if len(flows) > 1 else float("nan"),
@@ -224,10 +229,10 @@ class MatchedGroups:
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
-    left_out: list[tuple[str, str]]
+    excluded_videos: list[tuple[str, str]]
 
     @classmethod
-    def match(cls, videos: Sequence[Video], by: str, names: VideoNames) -> "MatchedGroups":
+    def match(cls, videos: Sequence[Video], by: str, names: VideoNamer) -> "MatchedGroups":
         """Group videos, and exclude those whose seed or phrasing is not in every group.
 
         Args:
@@ -246,15 +251,15 @@ class MatchedGroups:
                 f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
                 "options, or choose fewer videos or batches"
             )
-        rest = _phrasing_key(videos, by)
+        rest = _choose_phrasing_key(videos, by)
         cells: list[dict[tuple[str, int], Video]] = []
-        left: list[tuple[str, str]] = []
+        excluded_videos: list[tuple[str, str]] = []
         for group in groups:
             by_cell: dict[tuple[str, int], Video] = {}
             for video in group.videos:
                 first = by_cell.setdefault((rest(video), video.seed), video)
                 if first is not video:
-                    left.append((names(video), _duplicate_reason(video, first, names)))
+                    excluded_videos.append((names(video), _explain_duplicate(video, first, names)))
             cells.append(by_cell)
         shared = set.intersection(*({key for key, _ in by_cell} for by_cell in cells))
         seeds = [
@@ -265,7 +270,7 @@ class MatchedGroups:
         if len(seeds) < 2:
             raise CannotCompareError(_explain_too_few_seeds(groups, len(seeds), bool(shared)))
         taken = {(key, seed) for key in shared for seed in seeds}
-        left += [
+        excluded_videos += [
             (names(video), "not in every group with this seed")
             for by_cell in cells
             for cell, video in by_cell.items()
@@ -276,7 +281,7 @@ class MatchedGroups:
             Group(group.name, tuple(by_cell[cell] for cell in ordered))
             for group, by_cell in zip(groups, cells, strict=True)
         ]
-        return cls(tuple(kept), tuple(seeds), left)
+        return cls(tuple(kept), tuple(seeds), excluded_videos)
 
     @property
     def cells(self) -> NDArray[np.int64]:
@@ -284,12 +289,12 @@ class MatchedGroups:
         indices = np.arange(sum(len(group.videos) for group in self.groups))
         return indices.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
 
-    def by_cell(self, values: Sequence[float]) -> Floats:
+    def arrange_by_cell(self, values: Sequence[float]) -> Floats:
         """Reshape values in the order of a group's videos to [seeds, phrasings]."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
-def _phrasing_key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
+def _choose_phrasing_key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
     """Return a function that returns the phrasing of a video: its prompt, word weights included, without the brackets
     that form the groups."""
     if by in ("variation", "prompt"):
@@ -298,15 +303,15 @@ def _phrasing_key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
         return lambda video: video.variation
     grouped = set(_parse_brackets(videos, by))
     return lambda video: "|".join(
-        [video.template, *(f"{b}={_option_text(video, b)}" for b in sorted(video.choices) if b not in grouped)]
+        [video.template, *(f"{b}={_find_option_text(video, b)}" for b in sorted(video.choices) if b not in grouped)]
     )
 
 
-def _duplicate_reason(video: Video, first: Video, names: VideoNames) -> str:
+def _explain_duplicate(video: Video, first: Video, names: VideoNamer) -> str:
     if video.folder == first.folder:
         return f"the group has another video with seed {video.seed} and this phrasing"
     duplicate = "the same video" if video.id == first.id else f"a video with seed {video.seed} and this phrasing"
-    return f"{duplicate} is used from batch {names.batch(first)}"
+    return f"{duplicate} is used from batch {names.name_batch(first)}"
 
 
 def _explain_too_few_seeds(groups: Sequence[Group], seeds: int, share_phrasings: bool) -> str:

@@ -118,15 +118,17 @@ def _load_video(
     )
 
 
-def _find_seed(metadata: Mapping[str, Any], directory: Path, later: re.Match[str] | None) -> tuple[int, bool]:
+def _find_seed(
+    metadata: Mapping[str, Any], directory: Path, newest_layout_match: re.Match[str] | None
+) -> tuple[int, bool]:
     """Return the stored seed of a video and True, or its number and False."""
     seed = metadata.get("seed")
     if type(seed) is int:
         return seed, True
     if isinstance(seed, str) and seed.isdecimal() and len(seed) < 20:
         return int(seed), True
-    if later:
-        return int(later["seed"]), False
+    if newest_layout_match:
+        return int(newest_layout_match["seed"]), False
     match = _VIDEO_FOLDER.match(directory.name)
     return int(match[1]) if match else 0, False
 

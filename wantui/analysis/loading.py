@@ -86,10 +86,10 @@ def _load_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
         return
     from threadpoolctl import threadpool_limits
 
-    held = StateBuffer()
+    state_buffer = StateBuffer()
     # One thread reads while the other multiplies. More BLAS threads would take CPU time from reading.
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
-        waiting = [threads.submit(_load_video, folder, number, entry, manifest, held) for number, entry in done]
+        waiting = [threads.submit(_load_video, folder, number, entry, manifest, state_buffer) for number, entry in done]
         try:
             for video in waiting:
                 yield video.result()
@@ -102,7 +102,7 @@ def _load_video(
     number: int,
     entry: VideoEntry,
     manifest: Manifest,
-    held: StateBuffer | None,
+    state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     cache, parts = recipe.magnitudes, split_template(manifest.template)
@@ -120,8 +120,8 @@ def _load_video(
             "cached": recipe.speed == "cached",
             "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
         }
-        | control_settings(recipe)
-        | (_latents_storage(recipe) if held is not None else {}),
+        | collect_control_settings(recipe)
+        | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
         "template": parts.skeleton,
         "options": parts.fill_options({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
         "weighting": recipe.weighting or "",
@@ -133,7 +133,7 @@ def _load_video(
         return Video(**known, reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        trajectory, dimension, power, warnings = _load_trajectory(path, held)
+        trajectory, dimension, power, warnings = _load_trajectory(path, state_buffer)
     except NoGeometryError as error:
         return Video(**known, path=path, reason=str(error))
     except CaptureError as error:
@@ -141,7 +141,7 @@ def _load_video(
     return Video(**known, trajectory=trajectory, dimension=dimension, channel_power=power, path=path, warnings=warnings)
 
 
-def control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
+def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
     """Return the request of each control as JSON values, None for a control that is off; excludes word weights.
 
     These settings must be equal for a comparison. Word weights instead are part of the phrasing.
@@ -150,19 +150,21 @@ def control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) ->
     return {name: None if request is None else request.model_dump(mode="json") for name, request in requests.items()}
 
 
-def _latents_storage(recipe: Recipe) -> dict[str, Any]:
+def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
     """Return interval and dtype of the stored latents, which the trajectories computed from them depend on."""
     return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
 
 
-def _load_trajectory(path: Path, held: StateBuffer | None) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
+def _load_trajectory(
+    path: Path, state_buffer: StateBuffer | None
+) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
     """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
     warnings."""
     group = open_capture(path)
     with raise_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
         dimension = _read_dimension(group)
-        if held is None:
+        if state_buffer is None:
             power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
             return build_trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
         if "latents" not in group:
@@ -170,7 +172,7 @@ def _load_trajectory(path: Path, held: StateBuffer | None) -> tuple[Trajectory, 
         steps = [int(step) for step in group["steps"][:]]
         chosen, warnings = select_corrected_states(steps, sigmas)
         states = StoredStates(group["latents"], chosen)
-        gram = compute_gram(states.read, len(states), states.dimension, held)
+        gram = compute_gram(states.read, len(states), states.dimension, state_buffer)
         return build_trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
 
 

@@ -74,7 +74,7 @@ def find_levels_after(steps: Sequence[int], metadata: Mapping[int, Mapping[str, 
             raise NoGeometryError(
                 f"the noise level after step {missing[0]} is not stored, and cannot be derived from the stored levels"
             )
-        known |= {step: _schedule_level(schedule, 1 - (step + 1) / count) for step in missing}
+        known |= {step: _compute_schedule_level(schedule, 1 - (step + 1) / count) for step in missing}
     return NoiseLevels(np.array([known[step] for step in steps], dtype=np.float64), warnings)
 
 
@@ -91,7 +91,7 @@ def _fit_schedule(before: Mapping[int, float], count: int, tolerance: float) -> 
     return float(q), float(r)
 
 
-def _schedule_level(schedule: tuple[float, float], t: float) -> float:
+def _compute_schedule_level(schedule: tuple[float, float], t: float) -> float:
     q, r = schedule
     return q * t / (1 + r * t)
 

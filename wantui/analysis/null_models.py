@@ -20,7 +20,7 @@ MIN_COVARIANCE_VIDEOS = 50
 """Number of videos below which the covariance, of rank videos - 1, is visibly too small."""
 
 
-def random_walk_null(path: Trajectory) -> Trajectory:
+def compute_random_walk_null(path: Trajectory) -> Trajectory:
     """Return a random walk with the step lengths of a path, in independent directions of many dimensions.
 
     Its k-th principal axis has 6 / (pi k)^2 of the variance (arXiv 1806.08805). For N equal steps its straightness is
@@ -43,7 +43,7 @@ class GaussianData:
     """Squared norm of the mean."""
     variances: Floats
     """[k] variances along the principal axes, of which there are at most count - 1; 0 along all other axes."""
-    mean_along: Floats
+    mean_components: Floats
     """[k] components of the mean along the principal axes."""
 
     @classmethod
@@ -56,8 +56,8 @@ class GaussianData:
         n, mean = len(states), states.mean(0)
         centred = states - mean
         squares, vectors = np.linalg.eigh(centred @ centred.T)
-        kept = squares > max(1e-12 * squares[-1], 1e-24 * n * float(mean @ mean), 1e-300)
-        squares, vectors = squares[kept], vectors[:, kept]
+        is_significant = squares > max(1e-12 * squares[-1], 1e-24 * n * float(mean @ mean), 1e-300)
+        squares, vectors = squares[is_significant], vectors[:, is_significant]
         along = (centred @ mean) @ vectors / np.sqrt(squares)
         return cls(n, dimension, float(mean @ mean), squares / max(n - 1, 1), along)
 
@@ -85,38 +85,49 @@ def draw_paths(data: GaussianData, sigmas: Floats, factors: Floats, draws: int =
             sqrt((1 - sigma)^2 v_k + sigma^2) for the exact flow.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
-    kept = np.append(np.diff(sigmas) != 0, True)
-    sigmas, factors = sigmas[kept], factors[kept]
+    is_distinct = np.append(np.diff(sigmas) != 0, True)
+    sigmas, factors = sigmas[is_distinct], factors[is_distinct]
     random, k = np.random.default_rng(SEED), len(data.variances)
-    left = max(data.mean_square - float((data.mean_along**2).sum()), 0.0)
+    off_axis_variance = max(data.mean_square - float((data.mean_components**2).sum()), 0.0)
     paths = []
     for _ in range(draws):
-        # One direction off the axes is that of the mean, so its component g enters both rest and mean_along_rest.
+        # One direction off the axes is that of the mean, so its component g enters both rest and off_axis_mean_product.
         g = float(random.standard_normal()) if data.dimension > k else 0.0
-        rest = g**2 + (float(random.chisquare(data.dimension - k - 1)) if data.dimension > k + 1 else 0.0)
-        mean_along_rest = np.sqrt(left) * g
-        paths.append(path_from_noise(data, sigmas, factors, random.standard_normal(k), rest, mean_along_rest))
+        off_axis_square = g**2 + (float(random.chisquare(data.dimension - k - 1)) if data.dimension > k + 1 else 0.0)
+        off_axis_mean_product = np.sqrt(off_axis_variance) * g
+        paths.append(
+            compute_path_from_noise(
+                data, sigmas, factors, random.standard_normal(k), off_axis_square, off_axis_mean_product
+            )
+        )
     return paths
 
 
-def path_from_noise(
-    data: GaussianData, sigmas: Floats, factors: Floats, along: Floats, rest: float, mean_along_rest: float
+def compute_path_from_noise(
+    data: GaussianData,
+    sigmas: Floats,
+    factors: Floats,
+    axis_components: Floats,
+    off_axis_square: float,
+    off_axis_mean_product: float,
 ) -> Trajectory:
     """Return the path from one noise z.
 
     Args:
         factors: [S + 1, k] response of each axis.
-        along: [k] components of z along the axes.
-        rest: squared norm of the part of z off the axes.
-        mean_along_rest: inner product of that part with the mean.
+        axis_components: [k] components of z along the axes.
+        off_axis_square: squared norm of the part of z off the axes.
+        off_axis_mean_product: inner product of that part with the mean.
     """
     # Samplers treat the noise as a state of their first noise level, which may be slightly below 1.
     missing, shrink = 1 - sigmas[0], sigmas / sigmas[0]
-    mean_rest = data.mean_square - float((data.mean_along**2).sum())
-    along = along - missing * data.mean_along
-    rest += missing**2 * mean_rest - 2 * missing * mean_along_rest
-    with_mean = factors @ (data.mean_along * along) + shrink * (mean_along_rest - missing * mean_rest)
-    gram = (factors * along**2) @ factors.T + np.outer(shrink, shrink) * rest
+    mean_rest = data.mean_square - float((data.mean_components**2).sum())
+    axis_components = axis_components - missing * data.mean_components
+    off_axis_square += missing**2 * mean_rest - 2 * missing * off_axis_mean_product
+    with_mean = factors @ (data.mean_components * axis_components) + shrink * (
+        off_axis_mean_product - missing * mean_rest
+    )
+    gram = (factors * axis_components**2) @ factors.T + np.outer(shrink, shrink) * off_axis_square
     gram += np.outer(1 - sigmas, 1 - sigmas) * data.mean_square
     gram += np.outer(1 - sigmas, with_mean) + np.outer(with_mean, 1 - sigmas)
     return Trajectory(sigmas, gram / data.dimension)
@@ -146,7 +157,7 @@ class GaussianNull:
         return text
 
 
-def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> GaussianNull:
+def build_gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> GaussianNull:
     """Return the Gaussian flow to the final states of videos with equal settings.
 
     Args:
@@ -179,12 +190,12 @@ def gaussian_null(videos: Sequence[Video], final: Floats | None = None) -> Gauss
     return GaussianNull(tuple(paths), len(usable), sampler)
 
 
-def gaussian_null_per_video(videos: Sequence[Video]) -> list[GaussianNull]:
+def build_gaussian_null_per_video(videos: Sequence[Video]) -> list[GaussianNull]:
     """Return for each video the Gaussian flow to the final states of all videos with its batch, prompt and weights."""
 
     def kind(video: Video) -> tuple[object, ...]:
         return video.folder, video.variation, video.prompt, video.weights
 
     kinds = {kind(video): video for video in videos}
-    nulls = {key: gaussian_null([video for video in videos if kind(video) == key]) for key in kinds}
+    nulls = {key: build_gaussian_null([video for video in videos if kind(video) == key]) for key in kinds}
     return [nulls[kind(video)] for video in videos]

@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wantui import __version__
-from wantui.analysis.attention_overlay import draw_strip, find_clip, shared_scale
-from wantui.analysis.attention_summary import compute_word_curves, mean_of_finite
-from wantui.analysis.comparability import VideoNames
+from wantui.analysis.attention_overlay import compute_shared_scale, draw_strip, find_clip
+from wantui.analysis.attention_summary import average_finite, compute_word_curves
+from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
-from wantui.analysis.final_states import SPREAD
-from wantui.analysis.null_models import random_walk_null
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.null_models import compute_random_walk_null
 from wantui.analysis.statistics import SEED
-from wantui.analysis.strides import MAX_RATIO, MULTIPLES, STRIDE_METRICS, measure_strides
+from wantui.analysis.strides import MAX_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text
@@ -30,7 +30,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean
 from wantui.storage.attention_maps import open_attention_maps
 
-COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
+GROUP_COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 MAX_OVERLAYS = 6
 MAX_LABEL_LENGTH = 40
@@ -56,63 +56,64 @@ def write_report(path: Path, comparison: Comparison) -> None:
 
 def _write_page(path: Path, comparison: Comparison) -> None:
     parts = [
-        f"<h1>{html.escape(_title(comparison))}</h1>",
-        _note_html(
+        f"<h1>{html.escape(_format_title(comparison))}</h1>",
+        _render_note(
             f"{format_count(len(comparison.seeds), 'seed')}, equal in all groups; {_describe_groups(comparison)}. "
             f"Trajectories are measured at stride {comparison.stride}. wantui {__version__}."
         ),
         "<h2>Verdicts</h2>",
-        f"<p>Declared metric: <b>{comparison.primary}</b>. Tests permute within seeds.</p>",
+        f"<p>Declared metric: <b>{comparison.primary_metric}</b>. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in comparison.verdicts),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
-        *(_note_html(f"Note: {warning}") for warning in comparison.warnings),
-        *(_note_html(f"Excluded: {name}: {why}") for name, why in comparison.left_out),
+        *(_render_note(f"Note: {warning}") for warning in comparison.warnings),
+        *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.excluded_videos),
         "<h2>Effects</h2>",
-        _to_svg(_draw_effects(comparison.differences, comparison.primary)),
-        _note_html(
+        _to_svg(_draw_effects(comparison.differences, comparison.primary_metric)),
+        _render_note(
             "Differences relative to the second group's mean, with 95 % intervals. Filled markers: p at most 0.05 over "
             "all metrics and pairs (max-T)."
         ),
         "<h2>Metrics and null models</h2>",
-        _metrics_table(comparison),
-        _note_html(
+        _render_metrics_table(comparison),
+        _render_note(
             "Mean ± standard deviation over videos; in parentheses the same metric on a random walk with the same step "
             "lengths, and on the Gaussian flow to the group's final states."
         ),
-        *(_note_html(f"{name}: {null.description}.") for name, null in comparison.nulls.items()),
+        *(_render_note(f"{name}: {null.description}.") for name, null in comparison.gaussian_nulls.items()),
         "<h2>Metrics that depend on the steps</h2>",
-        _strides_table(comparison),
-        _note_html(
-            f"Mean of each group, measured at strides {', '.join(str(comparison.stride * m) for m in MULTIPLES)}. "
+        _render_strides_table(comparison),
+        _render_note(
+            "Mean of each group, measured at strides "
+            f"{', '.join(str(comparison.stride * m) for m in STRIDE_MULTIPLES)}. "
             f"Bold: a larger stride changes the value by more than a factor of {MAX_RATIO}, so it mostly reflects the "
             "sampler's steps or rounding, not the path; or there are too few steps to tell."
         ),
         "<h2>Curves</h2>",
         _to_svg(_draw_curves(comparison)),
-        _note_html(
+        _render_note(
             "Mean and central 90 % of the videos of each group, over the noise level. Grey: central 95 % of the "
             "difference between two groups exchanged at random within seeds, around the mean of all videos. Dashed: a "
             "random walk with the same step lengths."
         ),
     ]
-    if comparison.dispersion:
+    if comparison.dispersion_curves:
         parts += ["<h2>Dispersion of each group</h2>", _to_svg(draw_dispersion(comparison))]
         parts += ["<h2>Paths</h2>", _to_svg(_draw_paths(comparison))]
         parts.append(
-            _note_html(
+            _render_note(
                 "All states, projected to the first two principal axes of the final states. Dots are final states."
             )
         )
-    parts += _attention_section([video for group in comparison.groups for video in group.videos])
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_title(comparison))}</title>"
+    parts += _render_attention_section([video for group in comparison.groups for video in group.videos])
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_format_title(comparison))}</title>"
     write_text(path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(parts) + "</html>\n")
 
 
-def _note_html(text: str) -> str:
+def _render_note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
 
 
-def _title(comparison: Comparison) -> str:
+def _format_title(comparison: Comparison) -> str:
     names = sorted({video.folder.name for group in comparison.groups for video in group.videos})
     return f"{', '.join(names)}: {' / '.join(group.name for group in comparison.groups)}"
 
@@ -125,9 +126,11 @@ def _describe_groups(comparison: Comparison) -> str:
 
 
 def _describe_tests(comparison: Comparison) -> str:
-    parts = [f"Any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}"]
-    if comparison.spread is not None:
-        parts.append(f"Spread of the final states (PERMDISP): F {comparison.spread.f:.3g}, p {comparison.spread.p:.3g}")
+    parts = [f"Any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"]
+    if comparison.spread_test is not None:
+        parts.append(
+            f"Spread of the final states (PERMDISP): F {comparison.spread_test.f:.3g}, p {comparison.spread_test.p:.3g}"
+        )
     parts += [
         f"{text[0].upper()}{text[1:]}"
         for text in (comparison.describe_location(), comparison.describe_chance())
@@ -136,7 +139,7 @@ def _describe_tests(comparison: Comparison) -> str:
     return ". ".join(parts) + "."
 
 
-def _figure_label(name: str) -> str:
+def _format_figure_label(name: str) -> str:
     """Return the name of a group for a figure: one short line, without a leading underscore, which would hide it from
     a matplotlib legend."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()) or "?"
@@ -165,11 +168,11 @@ def _draw_effects(differences: Sequence[Difference], primary: str) -> Figure:
     axes = figure.subplots()
     several = len({(d.first, d.second) for d in shown}) > 1
     for row, d in enumerate(reversed(shown)):
-        colour = COLOURS[1] if d.metric == primary else COLOURS[0]
+        colour = GROUP_COLOURS[1] if d.metric == primary else GROUP_COLOURS[0]
         axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, lw=1.5)
         filled = d.family_p <= 0.05
         axes.plot(100 * d.share, row, "o", ms=5, color=colour, mfc=colour if filled else "white")
-    pairs = [f"{_figure_label(d.first)} against {_figure_label(d.second)}" for d in reversed(shown)]
+    pairs = [f"{_format_figure_label(d.first)} against {_format_figure_label(d.second)}" for d in reversed(shown)]
     names = [f"{d.metric}, {pair}" if several else d.metric for d, pair in zip(reversed(shown), pairs, strict=True)]
     axes.set_yticks(range(len(shown)), names)
     axes.axvline(0, color="#999", lw=0.8)
@@ -184,21 +187,21 @@ def _draw_curves(comparison: Comparison) -> Figure:
     for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
         every: list[NDArray[np.float64]] = []
         levels: list[NDArray[np.float64]] = []
-        for colour, group in zip(_group_colours(comparison), comparison.groups, strict=True):
+        for colour, group in zip(_assign_group_colours(comparison), comparison.groups, strict=True):
             drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
             values = np.stack([values for _, values in drawn])
             sigmas = drawn[0][0]
-            axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=_figure_label(group.name))
+            axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=_format_figure_label(group.name))
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
             every.append(values)
             levels.append(sigmas)
         # Values at different noise levels are not exchangeable, even if the curves have equally many points.
         if all(np.array_equal(levels[0], grid) for grid in levels):
-            low, high = _exchange_band(every, len(comparison.seeds))
+            low, high = _compute_exchange_band(every, len(comparison.seeds))
             axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
         first = comparison.groups[0].videos[0].trajectory
         assert first is not None
-        sigmas, walk = CURVES[name](random_walk_null(first))
+        sigmas, walk = CURVES[name](compute_random_walk_null(first))
         axes.plot(sigmas, walk, color="#999", lw=1, ls="--")
         axes.invert_xaxis()
         axes.set_title(name, fontsize=9)
@@ -208,7 +211,7 @@ def _draw_curves(comparison: Comparison) -> Figure:
     return figure
 
 
-def _exchange_band(
+def _compute_exchange_band(
     groups: Sequence[NDArray[np.float64]], seeds: int, draws: int = 500
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the central 95 % of differences between two groups exchanged within seeds, around the mean of all
@@ -227,8 +230,10 @@ def draw_dispersion(comparison: Comparison) -> Figure:
     """Draw the dispersion of each group over the noise level."""
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    for colour, (name, curve) in zip(_group_colours(comparison), comparison.dispersion.items(), strict=True):
-        axes.plot(curve.sigmas, curve.values, color=colour, label=_figure_label(name))
+    for colour, (name, curve) in zip(
+        _assign_group_colours(comparison), comparison.dispersion_curves.items(), strict=True
+    ):
+        axes.plot(curve.sigmas, curve.values, color=colour, label=_format_figure_label(name))
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
     axes.set_ylabel("sqrt(W² / D)", fontsize=8)
@@ -247,10 +252,12 @@ def _draw_paths(comparison: Comparison) -> Figure:
         pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    for colour, group, paths in zip(_group_colours(comparison), comparison.groups, states, strict=True):
+    for colour, group, paths in zip(_assign_group_colours(comparison), comparison.groups, states, strict=True):
         for index, one in enumerate(paths):
             path = pca.transform(one)
-            axes.plot(*path.T, color=colour, lw=0.7, alpha=0.6, label=_figure_label(group.name) if index == 0 else None)
+            axes.plot(
+                *path.T, color=colour, lw=0.7, alpha=0.6, label=_format_figure_label(group.name) if index == 0 else None
+            )
             axes.plot(*path[-1], "o", color=colour, ms=3)
     shares = 100 * np.nan_to_num(pca.explained_variance_ratio_)
     axes.set_xlabel(f"first axis, {shares[0]:.0f} % of the variance", fontsize=8)
@@ -260,11 +267,11 @@ def _draw_paths(comparison: Comparison) -> Figure:
     return figure
 
 
-def _group_colours(comparison: Comparison) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(comparison.groups))]
+def _assign_group_colours(comparison: Comparison) -> list[str]:
+    return [GROUP_COLOURS[index % len(GROUP_COLOURS)] for index in range(len(comparison.groups))]
 
 
-def _metrics_table(comparison: Comparison) -> str:
+def _render_metrics_table(comparison: Comparison) -> str:
     names = [group.name for group in comparison.groups]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = []
@@ -274,7 +281,7 @@ def _metrics_table(comparison: Comparison) -> str:
             d = by_group[name]
             nulls = (
                 ""
-                if metric == SPREAD
+                if metric == SPREAD_METRIC
                 else f" <span class=note>({_format_number(d.random_walk)}; {_format_number(d.gaussian_flow)})</span>"
             )
             cells.append(f"<td>{format_mean(d.mean, d.deviation, 4)}{nulls}</td>")
@@ -282,7 +289,7 @@ def _metrics_table(comparison: Comparison) -> str:
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _strides_table(comparison: Comparison) -> str:
+def _render_strides_table(comparison: Comparison) -> str:
     names = [group.name for group in comparison.groups]
     rows = []
     for metric in STRIDE_METRICS:
@@ -301,25 +308,25 @@ def _format_number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "–"
 
 
-def _attention_section(videos: Sequence[Video]) -> list[str]:
+def _render_attention_section(videos: Sequence[Video]) -> list[str]:
     with_maps = [video for video in videos if video.attention is not None][:MAX_OVERLAYS]
     if not with_maps:
         return []
-    parts, names = ["<h2>Attention</h2>"], VideoNames(videos)
+    parts, names = ["<h2>Attention</h2>"], VideoNamer(videos)
     for video in with_maps:
         assert video.attention is not None
         try:
             maps = open_attention_maps(video.attention)
             words = list(maps.words)
-            scale = shared_scale(maps, words)
+            scale = compute_shared_scale(maps, words)
             clip = find_clip(video)
             for word in words:
-                mean = mean_of_finite(compute_word_curves(maps, word).mass)
+                mean = average_finite(compute_word_curves(maps, word).mass)
                 label = f"{names(video)}, {maps.words[word]['text']}: {mean:.2%} of the attention"
-                parts.append(_note_html(f"{label}; colours from 0 to {scale:.2g}"))
+                parts.append(_render_note(f"{label}; colours from 0 to {scale:.2g}"))
                 parts.append(_to_png(draw_strip(clip, maps, word, scale)))
         except UserError as error:
-            parts.append(_note_html(f"{names(video)}: {error}"))
+            parts.append(_render_note(f"{names(video)}: {error}"))
     return parts
 
 

@@ -46,14 +46,14 @@ def _predict_velocity(sigma: float, state: Floats, variances: Floats) -> Floats:
     return (sigma - (1 - sigma) * variances) / spread * state
 
 
-def _euler(sigmas: Floats, variances: Floats) -> Floats:
+def _solve_euler(sigmas: Floats, variances: Floats) -> Floats:
     states = [np.ones_like(variances)]
     for here, there in itertools.pairwise(sigmas.tolist()):
         states.append(states[-1] + (there - here) * _predict_velocity(here, states[-1], variances))
     return np.stack(states)
 
 
-def _heun(sigmas: Floats, variances: Floats) -> Floats:
+def _solve_heun(sigmas: Floats, variances: Floats) -> Floats:
     """Return predictors and corrected states alternately; the last step is an Euler step."""
     states = [np.ones_like(variances)]
     for index in range(len(sigmas) - 1):
@@ -66,16 +66,16 @@ def _heun(sigmas: Floats, variances: Floats) -> Floats:
     return np.stack(states)
 
 
-def _half_log_snr(sigmas: Floats) -> Floats:
+def _compute_half_log_snr(sigmas: Floats) -> Floats:
     with np.errstate(divide="ignore"):
         return np.log(1 - sigmas) - np.log(sigmas)
 
 
-def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
+def _make_dpm_solver(order: int) -> Callable[[Floats, Floats], Floats]:
     """Return multistep DPM-Solver++ (Lu et al. 2022) of an order, in midpoint form."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
-        levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
+        levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
         clean: list[Floats] = []
         for i in range(steps):
@@ -104,12 +104,12 @@ def _dpm(order: int) -> Callable[[Floats, Floats], Floats]:
     return solve
 
 
-def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
+def _make_unipc_solver(order: int) -> Callable[[Floats, Floats], Floats]:
     """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction. Its states are those of the
     predictor, as stored."""
 
     def solve(sigmas: Floats, variances: Floats) -> Floats:
-        levels, steps = _half_log_snr(sigmas), len(sigmas) - 1
+        levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
         clean: list[Floats] = []
         begin, used_order = states[0], 0
@@ -117,41 +117,41 @@ def _unipc(order: int) -> Callable[[Floats, Floats], Floats]:
             predicted = _predict_clean(sigmas[i], states[-1], variances)
             sample = states[-1]
             if i > 0:
-                sample = _unipc_update(sigmas, levels, i - 1, used_order, begin, clean, predicted)
+                sample = _update_unipc(sigmas, levels, i - 1, used_order, begin, clean, predicted)
             clean.append(predicted)
             used_order = min(order, steps - i, i + 1)
             begin = sample
-            states.append(_unipc_update(sigmas, levels, i, used_order, sample, clean, None))
+            states.append(_update_unipc(sigmas, levels, i, used_order, sample, clean, None))
         return np.stack(states)
 
     return solve
 
 
-def _unipc_update(
-    sigmas: Floats, levels: Floats, i: int, order: int, state: Floats, clean: list[Floats], there: Floats | None
+def _update_unipc(
+    sigmas: Floats, levels: Floats, i: int, order: int, state: Floats, clean: list[Floats], next_clean: Floats | None
 ) -> Floats:
     """Return the state after step i, corrected if the prediction at its end is given.
 
     Args:
         clean: predictions at the noise levels up to i.
-        there: prediction at level i + 1, for the corrector; None for the predictor.
+        next_clean: prediction at level i + 1, for the corrector; None for the predictor.
     """
     h = levels[i + 1] - levels[i]
     scale, alpha = np.expm1(-h), 1 - sigmas[i + 1]
     ratios = np.array([(levels[i - k] - levels[i]) / h for k in range(1, order)] + [1.0])
     changes = [(clean[i - k] - clean[i]) / ratio for k, ratio in enumerate(ratios[:-1], start=1)]
-    weights = _unipc_weights(-h, ratios)
+    weights = _compute_unipc_weights(-h, ratios)
     after = sigmas[i + 1] / sigmas[i] * state - alpha * scale * clean[i]
-    if there is not None:
+    if next_clean is not None:
         rho = np.array([0.5]) if order == 1 else np.linalg.solve(*weights)
-        changes.append(there - clean[i])
+        changes.append(next_clean - clean[i])
     else:
         matrix, right = weights
         rho = np.array([0.5]) if order == 2 else np.linalg.solve(matrix[:-1, :-1], right[:-1])
     return after - alpha * scale * sum((r * change for r, change in zip(rho, changes, strict=False)), 0 * state)
 
 
-def _unipc_weights(hh: float, ratios: Floats) -> tuple[Floats, Floats]:
+def _compute_unipc_weights(hh: float, ratios: Floats) -> tuple[Floats, Floats]:
     phi, factorial = np.expm1(hh) / hh - 1 if np.isfinite(hh) else -1.0, 1
     matrix, right = [], []
     for power in range(len(ratios)):
@@ -163,10 +163,10 @@ def _unipc_weights(hh: float, ratios: Floats) -> tuple[Floats, Floats]:
 
 
 SOLVERS: dict[SamplerName, Callable[[Floats, Floats], Floats]] = {
-    "unipc": _unipc(2),
-    "unipc-3": _unipc(3),
-    "dpm++2m": _dpm(2),
-    "dpm++3m": _dpm(3),
-    "euler": _euler,
-    "heun": _heun,
+    "unipc": _make_unipc_solver(2),
+    "unipc-3": _make_unipc_solver(3),
+    "dpm++2m": _make_dpm_solver(2),
+    "dpm++3m": _make_dpm_solver(3),
+    "euler": _solve_euler,
+    "heun": _solve_heun,
 }

@@ -13,9 +13,9 @@ import numpy as np
 
 from wantui.analysis.compare import Comparison
 from wantui.analysis.groups import Group, summarise_group
-from wantui.analysis.null_models import GaussianNull, random_walk_null
+from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.strides import STRIDE_METRICS, measure_strides
-from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, metric_value
+from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, compute_metric
 from wantui.analysis.video import Video
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -42,17 +42,17 @@ def build_video_record(
     trajectory = video.trajectory
     if trajectory is None:
         return record | {"reason": video.reason}
-    walk, flow = random_walk_null(trajectory), null.paths if null is not None else ()
+    walk, flow = compute_random_walk_null(trajectory), null.paths if null is not None else ()
     record["metrics"] = {
         name: {
-            "value": metric_value(trajectory, name),
-            "random_walk": metric_value(walk, name),
-            "gaussian_flow": float(np.mean([metric_value(path, name) for path in flow])) if flow else None,
+            "value": compute_metric(trajectory, name),
+            "random_walk": compute_metric(walk, name),
+            "gaussian_flow": float(np.mean([compute_metric(path, name) for path in flow])) if flow else None,
         }
         for name in metrics
     }
-    record["gaussian_flow"] = None if null is None else _null_record(null)
-    record["strides"] = _stride_records([trajectory], metrics, video.stride)
+    record["gaussian_flow"] = None if null is None else _build_null_record(null)
+    record["strides"] = _build_stride_records([trajectory], metrics, video.stride)
     if curves:
         drawn = {name: curve(trajectory) for name, curve in CURVES.items()}
         record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
@@ -60,17 +60,17 @@ def build_video_record(
     return to_json_values(record)
 
 
-def _null_record(null: GaussianNull) -> dict[str, Any]:
+def _build_null_record(null: GaussianNull) -> dict[str, Any]:
     return {"videos": null.count, "sampler": null.sampler or None, "description": null.description}
 
 
-def _stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
+def _build_stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
     """Return the metrics of STRIDE_METRICS at each stride, and whether they have settled."""
     checked = [measure_strides(paths, name, stride) for name in metrics if name in STRIDE_METRICS]
     return {
         measured.metric: {
             "values": dict(zip(measured.strides, measured.values, strict=True)),
-            "settled_at": measured.settled,
+            "settled_at": measured.settled_stride,
             "is_checked": measured.is_checked,
         }
         for measured in checked
@@ -85,8 +85,8 @@ def build_group_record(group: Group, metrics: Sequence[str], null: GaussianNull)
             "group": group.name,
             "stride": group.stride,
             "metrics": {name: asdict(summarise_group(group, name, null)) for name in metrics},
-            "gaussian_flow": _null_record(null),
-            "strides": _stride_records(paths, metrics, group.stride) if paths else {},
+            "gaussian_flow": _build_null_record(null),
+            "strides": _build_stride_records(paths, metrics, group.stride) if paths else {},
         }
     )
 
@@ -94,8 +94,8 @@ def build_group_record(group: Group, metrics: Sequence[str], null: GaussianNull)
 def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
     """Return the JSON record of a comparison."""
     record = {
-        "by": comparison.by,
-        "primary": comparison.primary,
+        "by": comparison.grouping,
+        "primary": comparison.primary_metric,
         "stride": comparison.stride,
         "seeds": comparison.seeds,
         "groups": [
@@ -104,31 +104,31 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
         ],
         "verdicts": [asdict(verdict) for verdict in comparison.verdicts],
         "omnibus_p": comparison.omnibus_p,
-        "permanova": None if comparison.location is None else asdict(comparison.location),
-        "permdisp": None if comparison.spread is None else asdict(comparison.spread),
+        "permanova": None if comparison.location_test is None else asdict(comparison.location_test),
+        "permdisp": None if comparison.spread_test is None else asdict(comparison.spread_test),
         "centroid_distances": [
             {"first": first, "second": second, "squared": value}
-            for (first, second), value in comparison.centroid_distance.items()
+            for (first, second), value in comparison.centroid_distances.items()
         ],
         "null_band": comparison.null_band,
         "null_rate": comparison.null_rate,
         "metrics": {
             name: {group: asdict(d) for group, d in by_group.items()} for name, by_group in comparison.summaries.items()
         },
-        "gaussian_flow": {name: _null_record(null) for name, null in comparison.nulls.items()},
+        "gaussian_flow": {name: _build_null_record(null) for name, null in comparison.gaussian_nulls.items()},
         "strides": {
-            group.name: _stride_records(
+            group.name: _build_stride_records(
                 [video.trajectory for video in group.videos if video.trajectory], list(METRICS), comparison.stride
             )
             for group in comparison.groups
         },
         "differences": [asdict(difference) for difference in comparison.differences],
         "dispersion": {
-            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in comparison.dispersion.items()
+            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in comparison.dispersion_curves.items()
         },
         "sigmas": comparison.sigmas,
         "warnings": comparison.warnings,
-        "excluded": [{"video": name, "reason": reason} for name, reason in comparison.left_out],
+        "excluded": [{"video": name, "reason": reason} for name, reason in comparison.excluded_videos],
     }
     return to_json_values(record)
 
@@ -137,7 +137,7 @@ def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[li
     """Return the header and rows of a table of videos."""
     rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
     for video in videos:
-        values = [_format_number(video.value(name)) for name in metrics]
+        values = [_format_number(video.compute_metric(name)) for name in metrics]
         about = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
         rows.append([*about, *values, video.reason, str(video.stride)])
     return rows

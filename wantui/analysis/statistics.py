@@ -16,7 +16,7 @@ from scipy import special, stats
 Floats = NDArray[np.float64]
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
-RESAMPLES = 9999
+RESAMPLE_COUNT = 9999
 """Number of random sign flips or permutations if there are too many to try all."""
 SEED = 20240229
 """Seed of all random draws, so that reports are reproducible."""
@@ -45,7 +45,7 @@ class Effect:
     """Method that computed the interval."""
 
 
-def paired_effect(differences: Floats) -> Effect:
+def compute_paired_effect(differences: Floats) -> Effect:
     """Return the effect of n paired differences, with Student's interval.
 
     Raises:
@@ -57,13 +57,15 @@ def paired_effect(differences: Floats) -> Effect:
         raise ValueError(f"an effect needs at least two finite differences, but has {np.isfinite(differences).sum()}")
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     if deviation == 0:
-        return Effect(n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, sign_flip_test(differences))
-    half = _t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
+        return Effect(
+            n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, run_sign_flip_test(differences)
+        )
+    half = _compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
-    return Effect(n, mean, mean - half, mean + half, correction * mean / deviation, sign_flip_test(differences))
+    return Effect(n, mean, mean - half, mean + half, correction * mean / deviation, run_sign_flip_test(differences))
 
 
-def ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tuple[float, float]:
+def compute_ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of mean(values) / mean(reference) of n pairs, with both means uncertain (Fieller 1954).
 
     The interval contains the ratios r for which a t test does not reject mean(values - r reference) = 0. It contains 1
@@ -71,7 +73,7 @@ def ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tu
     ratio is then unbounded.
     """
     n = len(values)
-    t2 = _t_quantile((1 + level) / 2, n - 1) ** 2 / n
+    t2 = _compute_t_quantile((1 + level) / 2, n - 1) ** 2 / n
     a, b = float(values.mean()), float(reference.mean())
     (vaa, vab), (_, vbb) = np.cov(values, reference) * t2
     # The roots of (a - r b)^2 = t^2 var(values - r reference) / n.
@@ -89,13 +91,13 @@ def flip_signs(n: int) -> tuple[Floats, bool]:
     if n <= MAX_EXACT_PAIRS:
         drawn = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     else:
-        drawn = np.random.default_rng(SEED).choice((1.0, -1.0), size=(RESAMPLES + 1, n))
+        drawn = np.random.default_rng(SEED).choice((1.0, -1.0), size=(RESAMPLE_COUNT + 1, n))
         drawn[0] = 1.0
     drawn.flags.writeable = False
     return drawn, n <= MAX_EXACT_PAIRS
 
 
-def sign_flip_test(differences: Floats) -> float:
+def run_sign_flip_test(differences: Floats) -> float:
     """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
     large.
 
@@ -106,24 +108,24 @@ def sign_flip_test(differences: Floats) -> float:
     return float(np.mean(means >= means[0] * (1 - 1e-12)))
 
 
-def min_attainable_p(n: int) -> float:
+def compute_min_attainable_p(n: int) -> float:
     """Return the smallest two-sided p that n pairs can give."""
-    return 2 / 2**n if n <= MAX_EXACT_PAIRS else 1 / (RESAMPLES + 1)
+    return 2 / 2**n if n <= MAX_EXACT_PAIRS else 1 / (RESAMPLE_COUNT + 1)
 
 
-def max_t_test(differences: Floats) -> Floats:
+def run_max_t_test(differences: Floats) -> Floats:
     """Return the family-wise p of each column of paired differences [n, m]: the share of sign flips whose largest |t|
     is at least the column's |t| (Westfall and Young 1993)."""
     n, m = differences.shape
     flips, _ = flip_signs(n)
     means = flips @ differences / n
     variance = (differences**2).mean(0) - means**2
-    t = t_statistic(means, np.maximum(variance, 0) * n / (n - 1), n)
+    t = compute_t_statistic(means, np.maximum(variance, 0) * n / (n - 1), n)
     largest = t.max(1)
     return np.array([np.mean(largest >= t[0, j] * (1 - 1e-9)) for j in range(m)])
 
 
-def t_statistic(means: Floats, variance: Floats, n: int) -> Floats:
+def compute_t_statistic(means: Floats, variance: Floats, n: int) -> Floats:
     """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if all are 0."""
     equal = variance <= 1e-14 * means**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -148,22 +150,22 @@ def count_pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> 
     """
     if not abs(size) > 1e-3:
         return None
-    least = next(n for n in itertools.count(2) if min_attainable_p(n) <= 0.05)
+    least = next(n for n in itertools.count(2) if compute_min_attainable_p(n) <= 0.05)
     low, high = least - 1, least
-    while _power(size, high, alpha) < power:
+    while _compute_power(size, high, alpha) < power:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _power(size, middle, alpha) < power else (low, middle)
+        low, high = (middle, high) if _compute_power(size, middle, alpha) < power else (low, middle)
     # With the minimum number of pairs, a sign-flip test needs equal signs of all differences.
     return high + int(high == least and float(special.ndtr(abs(size))) ** least < power)
 
 
-def _power(size: float, n: int, alpha: float) -> float:
+def _compute_power(size: float, n: int, alpha: float) -> float:
     """Return the power of a two-sided paired t test, from its near tail; at 0.8 the far tail adds less than 1e-5."""
     if n < 2:
         return 0.0
-    critical, shift = _t_quantile(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
+    critical, shift = _compute_t_quantile(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
     if shift > LARGE_SHIFT:  # nctdtr gives NaN there
         return float(special.chdtr(n - 1, (n - 1) * min(shift / critical, 1e9) ** 2))
     # Not stats.nct.cdf, which gives NaN far below the shift: both comparisons of the search would then be false.
@@ -171,7 +173,7 @@ def _power(size: float, n: int, alpha: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _t_quantile(p: float, degrees: int) -> float:
+def _compute_t_quantile(p: float, degrees: int) -> float:
     """Return a quantile of Student's t distribution, much faster than stats.t.ppf."""
     return float(special.stdtrit(degrees, p))
 
@@ -179,7 +181,7 @@ def _t_quantile(p: float, degrees: int) -> float:
 def is_equivalent(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
     """Return whether the mean is shown to be between -margin and margin, by two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
-    half = _t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+    half = _compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half < margin)
 
 
@@ -192,12 +194,12 @@ def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha:
     if reference.mean() < 0:
         values, reference = -values, -reference
     n = len(values)
-    t = _t_quantile(1 - alpha, n - 1) / math.sqrt(n)
+    t = _compute_t_quantile(1 - alpha, n - 1) / math.sqrt(n)
     above, below = values - (1 + margin) * reference, values - (1 - margin) * reference
     return bool(above.mean() + t * above.std(ddof=1) < 0 < below.mean() - t * below.std(ddof=1))
 
 
-def within_seed_permutations(n: int, groups: int, count: int = RESAMPLES) -> NDArray[np.int64]:
+def draw_within_seed_permutations(n: int, groups: int, count: int = RESAMPLE_COUNT) -> NDArray[np.int64]:
     """Return m orders of the groups within each of n seeds, [m, n, groups]; the first is the observed order.
 
     If there are at most MAX_EXACT_PERMUTATIONS, returns all orders with the first seed fixed, because every statistic
@@ -215,12 +217,12 @@ def within_seed_permutations(n: int, groups: int, count: int = RESAMPLES) -> NDA
     return orders
 
 
-def omnibus_test(values: Floats) -> float:
+def run_omnibus_test(values: Floats) -> float:
     """Return p of a within-seed permutation test that any group differs, from values [n, groups] of one metric."""
     n, groups = values.shape
     if np.ptp(values, axis=1).max() <= 1e-10 * np.abs(values).max():
         return 1.0  # equal up to rounding, which would order permutations by chance
-    orders = within_seed_permutations(n, groups)
+    orders = draw_within_seed_permutations(n, groups)
     permuted = np.take_along_axis(values[None], orders, axis=2)
     between = ((permuted.mean(1) - values.mean()) ** 2).sum(1)
     return float(np.mean(between >= between[0] * (1 - 1e-9)))

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wantui.analysis.comparability import VideoNames
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, finite_values, metric_value
+from wantui.analysis.comparability import VideoNamer
+from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, compute_metric, select_finite_values
 from wantui.analysis.video import Video
 
-MULTIPLES = (1, 2, 4)
+STRIDE_MULTIPLES = (1, 2, 4)
 """Strides at which metrics are compared, as multiples of the trajectories' own stride."""
 MIN_STATES = 3
 """Minimum number of states of a path with an angle."""
@@ -46,10 +46,12 @@ def take_strided_path(path: Trajectory, stride: int) -> Trajectory:
     if stride == 1:
         return path
     last = len(path.sigmas) - 1
-    kept = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
-    if len(kept) < MIN_STATES:
-        raise NoGeometryError(f"stride {stride} leaves {len(kept)} of {last + 1} states, but an angle needs three")
-    return Trajectory(path.sigmas[kept], path.gram[np.ix_(kept, kept)])
+    state_indices = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
+    if len(state_indices) < MIN_STATES:
+        raise NoGeometryError(
+            f"stride {stride} leaves {len(state_indices)} of {last + 1} states, but an angle needs three"
+        )
+    return Trajectory(path.sigmas[state_indices], path.gram[np.ix_(state_indices, state_indices)])
 
 
 def apply_stride(videos: Sequence[Video], stride: int) -> list[Video]:
@@ -58,15 +60,15 @@ def apply_stride(videos: Sequence[Video], stride: int) -> list[Video]:
     Raises:
         NoGeometryError: the stride leaves too few states in every trajectory.
     """
-    strided = [_strided_video(video, stride) for video in videos]
+    strided = [_apply_stride_to_video(video, stride) for video in videos]
     too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
     if too_short and not any(video.trajectory for video in strided):
-        example = f"{VideoNames(videos)(too_short[0])}: {too_short[0].reason}"
+        example = f"{VideoNamer(videos)(too_short[0])}: {too_short[0].reason}"
         raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
     return strided
 
 
-def _strided_video(video: Video, stride: int) -> Video:
+def _apply_stride_to_video(video: Video, stride: int) -> Video:
     if video.trajectory is None:
         return replace(video, stride=stride * video.stride)
     try:
@@ -85,7 +87,7 @@ class StrideCheck:
     """Strides in stored states, in ascending order."""
     values: tuple[float, ...]
     """Mean at each stride; NaN if there are too few states."""
-    settled: int | None
+    settled_stride: int | None
     """Smallest stride from which no doubling changes the value by more than a factor of MAX_RATIO, up or down; None if
     there is none."""
     is_checked: bool = True
@@ -93,7 +95,7 @@ class StrideCheck:
 
     @property
     def is_settled(self) -> bool:
-        return self.settled == self.strides[0]
+        return self.settled_stride == self.strides[0]
 
     @property
     def description(self) -> str:
@@ -105,7 +107,7 @@ class StrideCheck:
             return f"{self.metric} {values}: it reflects the path"
         if self.metric == "commitment":
             return f"{self.metric} {values}: it falls within the first steps, which are too coarse to resolve it"
-        best = f"; --stride {self.settled} is closer to the path" if self.settled is not None else ""
+        best = f"; --stride {self.settled_stride} is closer to the path" if self.settled_stride is not None else ""
         return f"{self.metric} {values}: it mostly reflects the sampler's steps or rounding, not the path{best}"
 
 
@@ -115,22 +117,26 @@ def measure_strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -
     Args:
         stride: stride of the paths, in stored states.
     """
-    labels = tuple(stride * multiple for multiple in MULTIPLES)
+    labels = tuple(stride * multiple for multiple in STRIDE_MULTIPLES)
     steps = min(len(path.sigmas) for path in paths) - 1
-    measured = [_mean_at_stride(paths, metric, multiple) for multiple in MULTIPLES if steps >= 2 * multiple]
-    values = (*measured, *[math.nan] * (len(MULTIPLES) - len(measured)))
+    measured = [
+        _compute_mean_at_stride(paths, metric, multiple) for multiple in STRIDE_MULTIPLES if steps >= 2 * multiple
+    ]
+    values = (*measured, *[math.nan] * (len(STRIDE_MULTIPLES) - len(measured)))
     if steps < MIN_STEPS:
         return StrideCheck(metric, labels, values, None, is_checked=False)
-    if metric in BEND_METRICS and _mean_at_stride(paths, "turning", 1) < MIN_TURNING:
+    if metric in BEND_METRICS and _compute_mean_at_stride(paths, "turning", 1) < MIN_TURNING:
         return StrideCheck(metric, labels, values, stride)
     # The value at the largest stride has no larger stride to compare with, so that stride never counts as settled.
-    compared = measured[: sum(steps >= MIN_STRIDED_STEPS * multiple for multiple in MULTIPLES)]
-    steady = [_change_factor(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)]
+    compared = measured[: sum(steps >= MIN_STRIDED_STEPS * multiple for multiple in STRIDE_MULTIPLES)]
+    steady = [
+        _compute_change_factor(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)
+    ]
     settled = next((labels[i] for i in range(len(steady)) if all(steady[i:])), None)
     return StrideCheck(metric, labels, values, settled)
 
 
-def _change_factor(metric: str, fine: float, coarse: float) -> float:
+def _compute_change_factor(metric: str, fine: float, coarse: float) -> float:
     """Return the factor, 1 or more, between the values at a stride and at the next; NaN if either is NaN."""
     if metric not in BEND_METRICS:  # commitment: see STRIDE_METRICS
         fine, coarse = 1 - fine, 1 - coarse
@@ -141,13 +147,13 @@ def _change_factor(metric: str, fine: float, coarse: float) -> float:
     return max(abs(fine / coarse), abs(coarse / fine))
 
 
-def _mean_at_stride(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
+def _compute_mean_at_stride(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
     """Return the mean over the paths that have the metric; NaN if none has it."""
-    values = finite_values([metric_value(take_strided_path(path, multiple), metric) for path in paths])
+    values = select_finite_values([compute_metric(take_strided_path(path, multiple), metric) for path in paths])
     return float(values.mean()) if len(values) else math.nan
 
 
-def find_unsettled(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[StrideCheck]:
+def find_unsettled_metrics(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[StrideCheck]:
     """Return the stride checks of the metrics that have not settled.
 
     Args:

@@ -22,7 +22,7 @@ class TemplateParts:
         written = {bracket: self.options.get((bracket, option), "") for bracket, option in choices.items()}
         for bracket in sorted(written, reverse=True):  # nested brackets have higher numbers
             for inner in written:
-                written[bracket] = written[bracket].replace(_placeholder(inner), written[inner])
+                written[bracket] = written[bracket].replace(_make_placeholder(inner), written[inner])
         return written
 
 
@@ -46,13 +46,13 @@ def _collect_options(nodes: Nodes, options: dict[tuple[int, int], str]) -> str:
             case MarkedText(content, weight):
                 inside = _collect_options(content, options)
                 parts.append(inside if weight == 1 else f"({inside}:{weight:g})")
-            case Alternatives(own, number):
-                for index, option in enumerate(own, start=1):
+            case Alternatives(alternatives, number):
+                for index, option in enumerate(alternatives, start=1):
                     options[number, index] = _collect_options(option, options).strip()
-                parts.append(_placeholder(number))
+                parts.append(_make_placeholder(number))
     return "".join(parts)
 
 
-def _placeholder(bracket: int) -> str:
+def _make_placeholder(bracket: int) -> str:
     """Return the placeholder of a bracket; templates do not contain this control character."""
     return f"\x1f{bracket}\x1f"

@@ -17,7 +17,7 @@ from wantui.errors import UserError
 Floats = NDArray[np.float64]
 VOLUME_DIMENSIONS = 3
 """Number of dimensions of the log-volume; fixed, because otherwise the volume would depend on the number of steps."""
-ROUNDING = 1e-14
+ROUNDING_TOLERANCE = 1e-14
 """Squared distance, relative to the terms of its sum, up to which it counts as rounding and is set to 0."""
 DETOUR_ROUNDING = 1e-12
 """Detour up to which a path is straight: the rounding of float32 states alone gives about 1e-13."""
@@ -53,7 +53,7 @@ class Trajectory:
         """Return [N, N], inner products of the differences; 0 between states that are equal up to rounding."""
         gram, squares = self.gram, np.diagonal(self.gram)
         steps = gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
-        moves = _zero_rounding(np.diagonal(steps), squares[:-1] + squares[1:]) > 0
+        moves = _zero_rounding_errors(np.diagonal(steps), squares[:-1] + squares[1:]) > 0
         return np.where(np.logical_and.outer(moves, moves), steps, 0.0)
 
     @cached_property
@@ -69,7 +69,7 @@ class Trajectory:
     @cached_property
     def turning(self) -> Floats:
         """Return [N - 1], angle between d_i and d_{i+1}, radians."""
-        return _angles(self.steps, self.lengths)
+        return _compute_angles(self.steps, self.lengths)
 
     @cached_property
     def _velocities(self) -> Floats:
@@ -82,11 +82,11 @@ class Trajectory:
         The velocity there is (v_i + v_{i+1}) / 2, the acceleration (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2).
         """
         vv = self._velocities
-        one, other, cross = np.diagonal(vv)[:-1], np.diagonal(vv)[1:], np.diagonal(vv, 1)
+        first_squares, second_squares, cross = np.diagonal(vv)[:-1], np.diagonal(vv)[1:], np.diagonal(vv, 1)
         half = (self.sigmas[2:] - self.sigmas[:-2]) / 2
-        speed = (one + other + 2 * cross) / 4
-        acceleration = np.maximum(one + other - 2 * cross, 0) / half**2
-        return speed, acceleration, (other - one) / 2 / half
+        speed = (first_squares + second_squares + 2 * cross) / 4
+        acceleration = np.maximum(first_squares + second_squares - 2 * cross, 0) / half**2
+        return speed, acceleration, (second_squares - first_squares) / 2 / half
 
     @cached_property
     def acceleration(self) -> Floats:
@@ -110,7 +110,7 @@ class Trajectory:
     def chord(self) -> float:
         """Return |x_N - x_0| / sqrt(D)."""
         ends = self.gram[0, 0] + self.gram[-1, -1]
-        return float(np.sqrt(_zero_rounding(ends - 2 * self.gram[0, -1], ends)))
+        return float(np.sqrt(_zero_rounding_errors(ends - 2 * self.gram[0, -1], ends)))
 
     @property
     def straightness(self) -> float:
@@ -159,7 +159,7 @@ class Trajectory:
         Steps of length 0 have no direction and are skipped: the angle is between the steps before and after.
         """
         moves = np.flatnonzero(self.lengths > 0)
-        return float(_angles(self.steps[np.ix_(moves, moves)], self.lengths[moves]).sum())
+        return float(_compute_angles(self.steps[np.ix_(moves, moves)], self.lengths[moves]).sum())
 
     @property
     def mean_curvature(self) -> float:
@@ -173,7 +173,7 @@ class Trajectory:
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
         variances = np.maximum(np.linalg.eigvalsh(centre @ self.gram @ centre)[::-1], 0) / n
-        return _zero_rounding(variances, np.trace(self.gram) / n)
+        return _zero_rounding_errors(variances, np.trace(self.gram) / n)
 
     @property
     def first_pc_variance(self) -> float:
@@ -203,7 +203,7 @@ class Trajectory:
         squared = (1 - ratio) ** 2 * here + ratio**2 * there + 2 * ratio * (1 - ratio) * cross
         with_end = (1 - ratio) * gram[:-1, -1] + ratio * gram[1:, -1]
         largest = (1 - ratio) ** 2 * here + ratio**2 * there + gram[-1, -1]
-        return np.sqrt(_zero_rounding(squared + gram[-1, -1] - 2 * with_end, largest))
+        return np.sqrt(_zero_rounding_errors(squared + gram[-1, -1] - 2 * with_end, largest))
 
     @property
     def commitment(self) -> float:
@@ -266,7 +266,7 @@ METRICS: dict[str, Metric] = {
 }
 CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
     "norm": lambda t: (t.sigmas, t.norm),
-    "velocity": lambda t: (_midpoints(t.sigmas), t.velocity),
+    "velocity": lambda t: (_compute_midpoints(t.sigmas), t.velocity),
     "turning": lambda t: (t.sigmas[1:-1], t.turning),
     "acceleration": lambda t: (t.sigmas[1:-1], t.acceleration),
     "curvature": lambda t: (t.sigmas[1:-1], t.curvature),
@@ -275,12 +275,12 @@ CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
 """Functions that return the noise levels and values of each curve, by name."""
 
 
-def _zero_rounding(squares: Floats | float, terms: Floats | float) -> Floats:
+def _zero_rounding_errors(squares: Floats | float, terms: Floats | float) -> Floats:
     """Set squares to 0 that are only rounding relative to the terms of their sums."""
-    return np.where(squares > ROUNDING * terms, squares, 0.0)
+    return np.where(squares > ROUNDING_TOLERANCE * terms, squares, 0.0)
 
 
-def _angles(steps: Floats, lengths: Floats) -> Floats:
+def _compute_angles(steps: Floats, lengths: Floats) -> Floats:
     """Return the angles between successive steps from their inner products; 0 if a step has no length."""
     both = lengths[:-1] * lengths[1:]
     along = np.diagonal(steps, 1)
@@ -288,17 +288,17 @@ def _angles(steps: Floats, lengths: Floats) -> Floats:
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def _midpoints(sigmas: Floats) -> Floats:
+def _compute_midpoints(sigmas: Floats) -> Floats:
     return (sigmas[1:] + sigmas[:-1]) / 2
 
 
-def finite_values(values: Sequence[float]) -> Floats:
+def select_finite_values(values: Sequence[float]) -> Floats:
     """Return the values that are finite: those of paths that have a metric."""
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
 
 
-def metric_value(path: Trajectory, metric: str) -> float:
+def compute_metric(path: Trajectory, metric: str) -> float:
     """Return one metric of a trajectory; NaN if it has too few states or no value."""
     definition = METRICS[metric]
     return definition.compute(path) if len(path.sigmas) >= definition.min_states else float("nan")
@@ -327,7 +327,7 @@ def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory
         is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norms, norms)).all()
     if not is_possible:
         raise NoGeometryError("the stored inner products are not those of any states: they are damaged")
-    kept = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
-    if len(kept) < 3:
-        raise NoGeometryError(f"{len(kept)} states are stored, but an angle needs three: store more steps")
-    return Trajectory(sigmas[kept], gram[np.ix_(kept, kept)] / dimension)
+    distinct_steps = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
+    if len(distinct_steps) < 3:
+        raise NoGeometryError(f"{len(distinct_steps)} states are stored, but an angle needs three: store more steps")
+    return Trajectory(sigmas[distinct_steps], gram[np.ix_(distinct_steps, distinct_steps)] / dimension)

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from wantui.analysis.differences import ALPHA, Difference, format_interval, is_ratio
-from wantui.analysis.statistics import Floats, is_equivalent, is_ratio_equivalent, min_attainable_p
+from wantui.analysis.differences import ALPHA, Difference, format_interval, is_ratio_metric
+from wantui.analysis.statistics import Floats, compute_min_attainable_p, is_equivalent, is_ratio_equivalent
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
@@ -59,32 +59,32 @@ def judge_difference(
     of_these = "" if by_phrasing else f", of {'this sentence' if phrasings == 1 else f'these {phrasings} phrasings'}"
     alike = all(_is_within_margin(metric, *both, margin) for both in units)
 
-    def say(kind: str, text: str) -> Verdict:
+    def make_verdict(kind: str, text: str) -> Verdict:
         return Verdict(difference.first, difference.second, kind, p, text, metric)
 
     if (
         p <= ALPHA and difference.effect.low <= 0 <= difference.effect.high
     ):  # signs and sizes of the differences disagree
         skewed = "the differences are skewed: p is significant, but the interval contains 0"
-        return say("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {evidence}")
+        return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {evidence}")
     if p <= ALPHA:
         word = "more" if difference.effect.mean > 0 else "less"
         little = "; within the equivalence margin" if alike else ""
-        return say("differs", f"{names}: {word} {metric}{of_these}: {evidence}{little}")
-    if min_attainable_p(n) > ALPHA:
-        few = f"{format_count(n, 'seed')} cannot give p below {min_attainable_p(n):.3g}; generate at least 6"
-        return say("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
+        return make_verdict("differs", f"{names}: {word} {metric}{of_these}: {evidence}{little}")
+    if compute_min_attainable_p(n) > ALPHA:
+        few = f"{format_count(n, 'seed')} cannot give p below {compute_min_attainable_p(n):.3g}; generate at least 6"
+        return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
     if alike:
-        within = format_percent(margin) if is_ratio(metric) else f"{margin:g}"
-        return say("alike", f"{names}: alike in {metric}, within {within}{of_these}: {evidence}")
-    more = ""
+        within = format_percent(margin) if is_ratio_metric(metric) else f"{margin:g}"
+        return make_verdict("alike", f"{names}: alike in {metric}, within {within}{of_these}: {evidence}")
+    seeds_advice = ""
     if difference.needed is not None and difference.needed > n:
-        size = format_percent(margin) if is_ratio(metric) else f"{margin:g}"
-        more = f"; to find a difference of {size}, about {difference.needed:,} seeds are needed"
-    return say("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{more}")
+        size = format_percent(margin) if is_ratio_metric(metric) else f"{margin:g}"
+        seeds_advice = f"; to find a difference of {size}, about {difference.needed:,} seeds are needed"
+    return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{seeds_advice}")
 
 
-def _is_within_margin(metric: str, one: Floats, other: Floats, margin: float) -> bool:
-    if is_ratio(metric) and math.isfinite(other.mean()) and other.mean() != 0:
-        return is_ratio_equivalent(one, other, margin)
-    return is_equivalent(one - other, margin)
+def _is_within_margin(metric: str, first_values: Floats, second_values: Floats, margin: float) -> bool:
+    if is_ratio_metric(metric) and math.isfinite(second_values.mean()) and second_values.mean() != 0:
+        return is_ratio_equivalent(first_values, second_values, margin)
+    return is_equivalent(first_values - second_values, margin)

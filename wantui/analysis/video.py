@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, metric_value
+from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, compute_metric
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Video:
     options: Mapping[int, str] = field(default_factory=dict)
     """Chosen options by bracket, as written in the template, with word weights."""
 
-    def value(self, metric: str) -> float:
+    def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory; NaN if there is no trajectory or no value."""
-        return metric_value(self.trajectory, metric) if self.trajectory is not None else float("nan")
+        return compute_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class Video:
         """Return whether two loaded videos are equal, arrays included, which `==` cannot compare."""
         mine, theirs = (replace(video, trajectory=None, channel_power=None) for video in (self, other))
         arrays = zip(self._arrays(), other._arrays(), strict=True)
-        return mine == theirs and all(_equal_arrays(one, another) for one, another in arrays)
+        return mine == theirs and all(_are_arrays_equal(mine_array, another) for mine_array, another in arrays)
 
     def _arrays(self) -> tuple[Floats | None, ...]:
         path = self.trajectory
@@ -78,7 +78,7 @@ class Video:
         Raises:
             NoGeometryError: they are not stored, or of another form.
         """
-        states = np.asarray(self._stored("projection", "projection of its states"))
+        states = np.asarray(self._read_stored("projection", "projection of its states"))
         if states.ndim != 2 or not states.size or states.dtype.kind != "f":
             stored = f"{states.dtype} of shape {states.shape}"
             raise NoGeometryError(f"{self.name}: the projection is {stored} instead of a row of floats for each state")
@@ -90,7 +90,7 @@ class Video:
         Raises:
             NoGeometryError: they are not stored, or of another form.
         """
-        return np.asarray(self._stored("sigmas", "noise levels"), dtype=np.float64)
+        return np.asarray(self._read_stored("sigmas", "noise levels"), dtype=np.float64)
 
     def projected_path(self) -> tuple[Floats, NDArray[np.float32]]:
         """Load noise levels [N + 1] and projected states [N + 1, k], without predictors.
@@ -105,10 +105,10 @@ class Video:
             raise NoGeometryError(
                 f"{self.name}: {len(states)} projected states do not match {len(sigmas)} noise levels"
             )
-        kept = np.append(np.diff(sigmas) != 0, True)
-        return sigmas[kept], states[kept]
+        is_distinct = np.append(np.diff(sigmas) != 0, True)
+        return sigmas[is_distinct], states[is_distinct]
 
-    def _stored(self, name: str, what: str) -> NDArray[np.float32]:
+    def _read_stored(self, name: str, what: str) -> NDArray[np.float32]:
         from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
         if self.path is None:
@@ -121,7 +121,7 @@ class Video:
             raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None
 
 
-def _equal_arrays(one: Floats | None, other: Floats | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one, other, equal_nan=True)
+def _are_arrays_equal(first: Floats | None, second: Floats | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second, equal_nan=True)

@@ -13,11 +13,11 @@ from wantui.paths import expand_user_path
 from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_seconds
 from wantui.planning.disk_estimate import DiskEstimate, estimate_disk, estimate_extra_gpu_bytes, group_recipes_by_size
 from wantui.planning.flops import count_step_flops
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, find_plan, weight_bytes
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_plan, estimate_weight_bytes, find_plan
 from wantui.planning.time_estimate import find_measured_peak
 from wantui.queue.benchmark_store import load_throughput
-from wantui.schedule import model_evaluations
-from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
+from wantui.schedule import count_model_evaluations
+from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 
 MAX_CORE_FLOPS = 1e11
 """Maximum FLOP/s of a CPU core in practice, with AVX-512 in float32."""
@@ -43,7 +43,7 @@ def estimate_costs(
     Args:
         state: the state directory, which stores measured throughputs.
     """
-    recipe, videos = outline.first, outline.videos
+    recipe, videos = outline.first_recipe, outline.videos
     settings = outline.config.settings
     seeds = settings.videos_per_variation
     many = format_count(len(outline.variations), "variation")
@@ -62,34 +62,34 @@ def estimate_costs(
     shown, basis = "?", seconds.basis
     if seconds.value is not None:
         shown = f"{format_duration(seconds.value * videos)} on one worker"
-    elif not on_gpu and (least := min_cpu_seconds(outline.model, recipe, videos)) >= CPU_WARNING_SECONDS:
+    elif not on_gpu and (least := estimate_min_cpu_seconds(outline.model, recipe, videos)) >= CPU_WARNING_SECONDS:
         shown = f"at least {format_long_duration(least)} without a GPU"
     lines.append(CostLine("time", shown, basis))
     lines.append(_estimate_memory(outline, past, sample, on_gpu, chosen))
     disk = estimate_disk(outline)
-    folder = _nearest_existing_folder(expand_user_path(settings.output_dir))
-    need, free = estimate_disk_need(recipe, disk.total), free_disk_bytes(folder)
+    folder = _find_nearest_existing_folder(expand_user_path(settings.output_dir))
+    need, free = estimate_disk_need(recipe, disk.total), query_free_disk_bytes(folder)
     fits = need.total <= free
-    basis = f"clips {format_bytes(disk.videos)} ({disk.videos_basis})"
+    basis = f"clips {format_bytes(disk.video_bytes)} ({disk.videos_basis})"
     for part in disk.captures:
         basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
-    basis += f"; {format_bytes(need.temporary + need.spare)} more must be free"
+    basis += f"; {format_bytes(need.temporary_bytes + need.reserve_bytes)} more must be free"
     if not fits:
         basis = f"{_describe_what_fits(outline, free, disk)} would fit; " + basis
     lines.append(CostLine("disk", f"{format_bytes(disk.total)} of {format_bytes(free)} free", basis, fits))
     return lines
 
 
-def min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
+def estimate_min_cpu_seconds(model: WanModel, recipe: Recipe, videos: int) -> float:
     """Return a lower bound in seconds for videos on this machine's CPU: only the transformer, all cores at peak."""
-    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    evaluations = count_model_evaluations(recipe.sampler, recipe.steps)
     return videos * evaluations * count_step_flops(model, recipe) / (MAX_CORE_FLOPS * (os.cpu_count() or 1))
 
 
 def warn_if_slow_on_cpu(recipe: Recipe, videos: int) -> str | None:
     """Return a warning if a batch would take hours without a GPU; None otherwise."""
     try:
-        least = min_cpu_seconds(find_model(recipe.model), recipe, videos)
+        least = estimate_min_cpu_seconds(find_model(recipe.model), recipe, videos)
     except UserError:  # the model is missing now; the worker reports that
         return None
     if least < CPU_WARNING_SECONDS:
@@ -121,8 +121,8 @@ def _choose_plan(outline: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan 
 def _estimate_memory(
     outline: BatchPreview, past: Sequence[TimedVideo], sample: GpuSample | None, on_gpu: bool, chosen: ChosenPlan | None
 ) -> CostLine:
-    recipe, model = outline.first, outline.model
-    weights = weight_bytes(model, recipe)
+    recipe, model = outline.first_recipe, outline.model
+    weights = estimate_weight_bytes(model, recipe)
     text = "?" if weights is None else format_bytes(weights)
     if sample is None:
         return CostLine("memory", text, "the weights alone; free memory is unknown")
@@ -147,13 +147,13 @@ def _estimate_memory(
 
 def _describe_what_fits(outline: BatchPreview, free: int, disk: DiskEstimate) -> str:
     """Describe how much of the batch fits on the disk."""
-    need = estimate_disk_need(outline.first, disk.total)
-    videos = max(0, (free - need.temporary - need.spare) * outline.videos // max(1, need.stored))
+    need = estimate_disk_need(outline.first_recipe, disk.total)
+    videos = max(0, (free - need.temporary_bytes - need.reserve_bytes) * outline.videos // max(1, need.stored_bytes))
     words = format_count(videos, "video")
-    return f"{words}, or no stored latents," if disk.bytes_of("latents") else words
+    return f"{words}, or no stored latents," if disk.capture_bytes("latents") else words
 
 
-def _nearest_existing_folder(path: Path) -> Path:
+def _find_nearest_existing_folder(path: Path) -> Path:
     """Return the path itself or its nearest parent folder that exists and can be entered."""
     path = path.absolute()
     return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

@@ -9,7 +9,7 @@ from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import prepare
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
-from wantui.models.magnitudes import magnitudes_path
+from wantui.models.magnitudes import find_magnitudes_path
 from wantui.paths import check_new_file
 from wantui.planning import Captures, Recipe
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
@@ -35,7 +35,7 @@ def calibrate_model(
         raise _unneeded_calibration_error(model.name)
     if (weights := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
-    path = path or magnitudes_path(model, weights)
+    path = path or find_magnitudes_path(model, weights)
     check_new_file(path, makes_folders=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def calibrate_model(
             "capture": Captures(),
         }
     )
-    loaded = load_pipeline_for(uncached, device, choose_plan_for(uncached, device, asked=plan).plan)
+    loaded = load_pipeline_for(uncached, device, choose_plan_for(uncached, device, requested_plan=plan).plan)
     if loaded.pipeline.transformer_2 is not None:
         raise _unneeded_calibration_error(model.name)
     try:

@@ -13,14 +13,14 @@ from wantui.engine.control import find_engine
 from wantui.engine.slots import create_slots
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes, format_count
-from wantui.gpu.nvml import query_gpus, visible_gpus
+from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.paths import expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_disk
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
-from wantui.schedule import model_evaluations
-from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
+from wantui.schedule import count_model_evaluations
+from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, new_batch_folder
 from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS, claim_batch_folder, refuse_unwritable
 from wantui.storage.manifest import Manifest, VideoEntry, write_batch_files
@@ -35,18 +35,18 @@ class Shard:
     count: int
 
     @classmethod
-    def read(cls, text: str) -> "Shard":
+    def parse(cls, text: str) -> "Shard":
         """Parse a shard as typed by a user.
 
         Raises:
             UserError: the text is not a valid share.
         """
-        match = SHARE_PATTERN.fullmatch(text)
+        match = SHARD_PATTERN.fullmatch(text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise UserError(f"cannot read the share {text!r}: write K/N with 1 <= K <= N, for example 2/8")
         return cls(int(match[1]), int(match[2]))
 
-    def has(self, index: int) -> bool:
+    def contains(self, index: int) -> bool:
         return index % self.count == self.number - 1
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Shard:
 
 
 WHOLE_BATCH = Shard(1, 1)
-SHARE_PATTERN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+SHARD_PATTERN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 WANTUI_FILES = (
     "batch.json",
     "batch.json.partial",
@@ -94,23 +94,23 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
     if device == "cpu":  # every engine has a CPU
         return
     report = query_gpus()
-    gpus = visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = select_visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in create_slots(gpus, None)):
         why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
         raise UnknownDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
 
 
-def may_use_gpu(state_dir: StateDirectory, device: str) -> bool:
+def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     """Return whether a batch for this device may run on a GPU of the running engine, or of a new one."""
     if device == "cpu":
         return False
     engine = find_engine(state_dir.directory)
     if engine is not None:
         return any(name.startswith("cuda") for name in engine.devices)
-    return bool(visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
+    return bool(select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
-def refuse_unsupported(batch: Batch | BatchPreview) -> None:
+def refuse_unsupported_batch(batch: Batch | BatchPreview) -> None:
     """Stop at what this version cannot do.
 
     Raises:
@@ -127,7 +127,7 @@ def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
         UserError: this version does not support the batch, the disk is too full, or the folder cannot be written.
             Nothing is left on disk.
     """
-    refuse_unsupported(batch)
+    refuse_unsupported_batch(batch)
     _refuse_non_utf8(expand_user_path(batch.config.settings.output_dir).absolute())
     above = _list_missing_folders(expand_user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
@@ -193,19 +193,19 @@ def find_missing_videos(
     return [
         (index, video)
         for index, video in enumerate(manifest.videos)
-        if share.has(index)
+        if share.contains(index)
         and (video.state != "done" or not all((folder.root / path).exists() for path in video.files.values()))
     ]
 
 
 def enqueue_batch(
-    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard = WHOLE_BATCH
+    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, share: Shard = WHOLE_BATCH
 ) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
 
     Videos that are no longer in the manifest of a continued batch are removed from the queue.
     """
-    if not new:
+    if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_when_reopened()
     names = [variation.id for variation in manifest.variations]
@@ -215,14 +215,14 @@ def enqueue_batch(
             index,
             f"{names[video.variation]} seed {video.seed}",
             video.recipe.to_json(),
-            model_evaluations(video.recipe.sampler, video.recipe.steps),
+            count_model_evaluations(video.recipe.sampler, video.recipe.steps),
         )
         for index, video in missing
     ]
     try:
-        return queue.add(folder.root.resolve(), device, videos, new, len(manifest.videos)), len(missing)
+        return queue.add(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing)
     except Exception:  # such as a full disk
-        if new:  # nothing refers to the folder
+        if is_new:  # nothing refers to the folder
             remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
         raise
 
@@ -232,7 +232,7 @@ class EnqueuedBatch:
     """A batch on the queue: its number, the number of added videos, and its folder."""
 
     number: int
-    videos: int
+    video_count: int
     folder: Path
 
 
@@ -265,10 +265,10 @@ def enqueue_missing_videos(
 
 
 def _open_queue_and_enqueue(
-    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, new: bool, share: Shard
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, share: Shard
 ) -> EnqueuedBatch:
     with Queue(state_dir.directory) as queue:
-        number, videos = enqueue_batch(queue, folder, manifest, device, new, share)
+        number, videos = enqueue_batch(queue, folder, manifest, device, is_new, share)
     return EnqueuedBatch(number, videos, folder.root)
 
 
@@ -278,10 +278,10 @@ def check_disk_space(root: Path, batch: Batch) -> None:
     Raises:
         UserError: names the needed and the free bytes.
     """
-    need, free = estimate_disk_need(batch.videos[0].recipe, estimate_disk(batch).total), free_disk_bytes(root)
+    need, free = estimate_disk_need(batch.videos[0].recipe, estimate_disk(batch).total), query_free_disk_bytes(root)
     if need.total > free:
         raise UserError(
-            f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.text}. "
+            f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.description}. "
             "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 

@@ -33,34 +33,36 @@ class RemainingTime:
     """Seconds that a batch still needs without the batches before it, and per video; None if not known yet."""
 
     seconds: float | None
-    per_video: float | None
+    seconds_per_video: float | None
 
 
 @dataclass(frozen=True)
 class QueueEtas:
     """ETAs of all unfinished batches at one moment."""
 
-    remaining: Mapping[int, RemainingTime]
+    remaining_by_batch: Mapping[int, RemainingTime]
     """Remaining times by batch, including paused batches."""
-    batches: Mapping[int, float | None]
+    seconds_by_batch: Mapping[int, float | None]
     """Seconds until each batch is done, in queue order, without paused batches; None if unknown."""
 
     @property
-    def queue(self) -> float | None:
+    def queue_seconds(self) -> float | None:
         """Return the seconds until the last batch is done; None if unknown or no batch is left."""
-        return list(self.batches.values())[-1] if self.batches else None
+        return list(self.seconds_by_batch.values())[-1] if self.seconds_by_batch else None
 
-    def video(self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None) -> float | None:
+    def estimate_video_eta(
+        self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None
+    ) -> float | None:
         """Return the ETA of an unfinished video of a batch, in seconds.
 
         Args:
             before: number of unfinished videos before it in its batch.
             pace: seconds per step of a running video.
         """
-        remaining, eta = self.remaining.get(batch.id), self.batches.get(batch.id)
+        remaining, eta = self.remaining_by_batch.get(batch.id), self.seconds_by_batch.get(batch.id)
         if video.state == "running":
-            if remaining is not None and remaining.per_video is not None:
-                return remaining.per_video * (1 - video.step / max(1, video.steps))
+            if remaining is not None and remaining.seconds_per_video is not None:
+                return remaining.seconds_per_video * (1 - video.step / max(1, video.steps))
             return None if pace is None else pace * (video.steps - video.step)
         if remaining is None or remaining.seconds is None or eta is None:
             return None
@@ -99,7 +101,7 @@ class EtaModel:
 
     def __init__(self, queue: QueueReader) -> None:
         self.queue = queue
-        self.past: list[TimedVideo] = []
+        self.past_videos: list[TimedVideo] = []
         gpus = query_gpus().gpus
         self._gpu = gpus[0].name if gpus else None
         self._recipes: dict[int, Recipe] = {}
@@ -107,9 +109,9 @@ class EtaModel:
 
     def refresh(self) -> None:
         """Read the durations of past videos from the queue."""
-        self.past = parse_timed_videos(self.queue.finished())
+        self.past_videos = parse_timed_videos(self.queue.list_finished_videos())
 
-    def etas(
+    def estimate_etas(
         self,
         batches: Sequence[BatchRow],
         running: Sequence[VideoRow],
@@ -123,14 +125,19 @@ class EtaModel:
             paces: seconds per step of running videos, by video.
         """
         return accumulate_etas(
-            batches, {batch.id: self.remaining(batch, running, devices, paces) for batch in batches if batch.unfinished}
+            batches,
+            {
+                batch.id: self.estimate_remaining_time(batch, running, devices, paces)
+                for batch in batches
+                if batch.unfinished
+            },
         )
 
-    def remaining(
+    def estimate_remaining_time(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
     ) -> RemainingTime:
         """Return the time that one batch still needs, alone on an engine with these devices."""
-        per_video = self._seconds_per_video(batch, running, devices, paces)
+        per_video = self._estimate_seconds_per_video(batch, running, devices, paces)
         if per_video is None:
             return RemainingTime(None, None)
         workers = max(
@@ -140,16 +147,16 @@ class EtaModel:
         done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
         return RemainingTime((batch.unfinished - done) * per_video / workers, per_video)
 
-    def _seconds_per_video(
+    def _estimate_seconds_per_video(
         self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
     ) -> float | None:
-        recipe = self._recipe(batch)
+        recipe = self._load_first_recipe(batch)
         if recipe is not None:
             on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
             measured = None
             if on_gpu and self._gpu is not None:
                 measured = load_throughput(self.queue.path.parent, self._gpu, recipe)
-            estimate = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past, measured)
+            estimate = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past_videos, measured)
             if estimate.value is not None:
                 return estimate.value
         durations = [
@@ -157,7 +164,7 @@ class EtaModel:
         ]
         return sum(durations) / len(durations) if durations else None
 
-    def _recipe(self, batch: BatchRow) -> Recipe | None:
+    def _load_first_recipe(self, batch: BatchRow) -> Recipe | None:
         """Return the recipe of the batch's first video, which stands for all: they take the same time."""
         if batch.id not in self._recipes:
             first = self.queue.videos(batch.id, limit=1)
@@ -173,9 +180,9 @@ class EtaModel:
 def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
     """Return the current ETAs of a queue, from past videos and the progress of running ones."""
     tracker = ProgressTracker()
-    tracker.apply(queue.events(max(0, queue.last_seq() - RECENT_EVENTS)))
+    tracker.apply(queue.events(max(0, queue.read_last_seq() - RECENT_EVENTS)))
     devices = _read_engine_devices(queue.path.parent)
-    return EtaModel(queue).etas(queue.batches(-1), queue.running(), devices, tracker.paces())
+    return EtaModel(queue).estimate_etas(queue.batches(-1), queue.list_running_videos(), devices, tracker.paces())
 
 
 def _read_engine_devices(state_dir: Path) -> tuple[str, ...]:
@@ -200,7 +207,7 @@ class BatchEta:
         if isinstance(event.payload, ENDING_EVENTS):
             self._has_ended, self._computed_at = True, None
 
-    def seconds(self) -> float | None:
+    def estimate_seconds(self) -> float | None:
         """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None if unknown."""
         now = time.monotonic()
         if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
@@ -212,6 +219,8 @@ class BatchEta:
             if self._has_ended:
                 self._model.refresh()
                 self._has_ended = False
-            etas = self._model.etas(queue.batches(-1), queue.running(), devices, self._tracker.paces())
-            self._seconds, self._computed_at = etas.batches.get(self.batch), now
+            etas = self._model.estimate_etas(
+                queue.batches(-1), queue.list_running_videos(), devices, self._tracker.paces()
+            )
+            self._seconds, self._computed_at = etas.seconds_by_batch.get(self.batch), now
         return self._seconds

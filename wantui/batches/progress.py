@@ -27,13 +27,13 @@ class VideoProgress:
     step: int = 0
     steps: int = 0
     sigma: float | None = None
-    seconds: list[float] = field(default_factory=list)
+    step_seconds: list[float] = field(default_factory=list)
     curves: dict[str, list[float | None]] = field(default_factory=lambda: {name: [] for name in CURVE_NAMES})
-    preview: str | None = None
+    preview_path: str | None = None
     preview_step: int = 0
     memory: dict[str, int] = field(default_factory=dict)
-    loading: bool = False
-    decoded: int = 0
+    is_loading: bool = False
+    decoded_frames: int = 0
     """Number of decoded frames."""
     frames: int = 0
     """Number of frames that the decoded video will have; 0 before its decoding starts."""
@@ -41,33 +41,33 @@ class VideoProgress:
     @property
     def pace(self) -> float | None:
         """Return the median duration of the last steps, in seconds; None before the first step."""
-        return median(self.seconds[-PACE_STEPS:]) if self.seconds else None
+        return median(self.step_seconds[-PACE_STEPS:]) if self.step_seconds else None
 
-    def phase(self, steps: int) -> str:
+    def describe_phase(self, steps: int) -> str:
         """Return what the worker does with the video, which has a number of steps: one of its states, as a word."""
-        if self.loading:
+        if self.is_loading:
             return "loading"
         if self.step < steps:
             return "denoising"
-        return "finalizing" if self.frames and self.decoded == self.frames else "decoding"
+        return "finalizing" if self.frames and self.decoded_frames == self.frames else "decoding"
 
-    def add(self, done: StepDone) -> None:
+    def add_step(self, done: StepDone) -> None:
         """Add a step. A repeated step, after a resumption, replaces the earlier one and all after it."""
-        self.loading = False
+        self.is_loading = False
         self.steps, self.sigma = done.steps, done.sigma
         if done.step <= self.step:
             again = self.step - done.step + 1
-            del self.seconds[max(0, len(self.seconds) - again) :]
+            del self.step_seconds[max(0, len(self.step_seconds) - again) :]
             for curve in self.curves.values():
                 del curve[max(0, len(curve) - again) :]
         self.step = done.step
-        self.seconds.append(done.seconds)
+        self.step_seconds.append(done.seconds)
         for name, curve in self.curves.items():
             curve.append(getattr(done, name))
             del curve[:-MAX_STORED_STEPS]
-        del self.seconds[:-MAX_STORED_STEPS]
+        del self.step_seconds[:-MAX_STORED_STEPS]
         if done.preview is not None:
-            self.preview, self.preview_step = done.preview, done.step
+            self.preview_path, self.preview_step = done.preview, done.step
         if done.allocated is not None:
             values = {name: getattr(done, name) for name in MEMORY_FIELDS}
             self.memory = {name: value for name, value in values.items() if value is not None}
@@ -88,11 +88,11 @@ class ProgressTracker:
                 case VideoStarted(title=title, steps=steps):
                     self.videos[event.video] = VideoProgress(event.batch, event.video, title, steps=steps)
                 case ModelLoading() if event.video in self.videos:
-                    self.videos[event.video].loading = True
+                    self.videos[event.video].is_loading = True
                 case StepDone():
-                    self.videos.setdefault(event.video, VideoProgress(event.batch, event.video)).add(event.payload)
+                    self.videos.setdefault(event.video, VideoProgress(event.batch, event.video)).add_step(event.payload)
                 case FramesDecoded(frames=frames, count=count) if event.video in self.videos:
-                    self.videos[event.video].decoded, self.videos[event.video].frames = frames, count
+                    self.videos[event.video].decoded_frames, self.videos[event.video].frames = frames, count
             if isinstance(event.payload, STOPPING_EVENTS):
                 self.videos.pop(event.video, None)
 
@@ -101,7 +101,7 @@ class ProgressTracker:
         return {
             number: replace(
                 video,
-                seconds=list(video.seconds),
+                step_seconds=list(video.step_seconds),
                 curves={name: list(curve) for name, curve in video.curves.items()},
             )
             for number, video in self.videos.items()

@@ -10,9 +10,9 @@ import numpy as np
 from wantui.generation.denoise import Step
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import Decoded, FinishedVideo, StepFinished, make_video
-from wantui.generation.provenance import clip_made_with
+from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
-from wantui.models.fetch import ensure_model_folder, replaced_parts
+from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_file
 from wantui.planning import Captures, Recipe
 from wantui.planning.memory_plan import PLANS, MemoryPlan
@@ -36,7 +36,7 @@ class RerunResult:
     """True if the clip records its software and device; without them, `changed` is incomplete."""
 
     @property
-    def identical(self) -> bool:
+    def is_identical(self) -> bool:
         return self.frames_equal and self.latents_equal is not False
 
 
@@ -49,7 +49,7 @@ class ModelLoadStarted:
 
 
 def rerender_clip(
-    clip: Path, recipe: Recipe, then: dict[str, Any], target: Path, device: str, may_fetch: bool
+    clip: Path, recipe: Recipe, original_provenance: dict[str, Any], target: Path, device: str, may_fetch: bool
 ) -> Iterator[ModelLoadStarted | Step | Decoded | RerunResult]:
     """Render a recipe's video as `target`; yield the progress, and finally the comparison with `clip`.
 
@@ -61,12 +61,12 @@ def rerender_clip(
     """
     named = find_model(recipe.model)
     if not named.is_local:
-        replaced = replaced_parts(recipe.transformer_file)
+        replaced = find_replaced_parts(recipe.transformer_file)
         ensure_model_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
-    loaded = load_pipeline_for(recipe, device, _choose_plan(recipe, device, then), may_fetch=may_fetch)
+    loaded = load_pipeline_for(recipe, device, _choose_plan(recipe, device, original_provenance), may_fetch=may_fetch)
     pipeline = loaded.pipeline
-    now = clip_made_with(pipeline, recipe)
+    now = describe_clip_provenance(pipeline, recipe)
     files = VideoFiles(target, target.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not needed for the comparison.
@@ -78,24 +78,28 @@ def rerender_clip(
             yield event.step
         elif isinstance(event, Decoded):
             yield event
-    changed = {key: (then.get(key), value) for key, value in now.items() if then and then.get(key) != value}
+    changed = {
+        key: (original_provenance.get(key), value)
+        for key, value in now.items()
+        if original_provenance and original_provenance.get(key) != value
+    }
     model = find_model(recipe.model)
     if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
         changed["weights"] = (recipe.revision, weights)
     file = recipe.transformer_file
     if file is not None and (weights := fingerprint_file(Path(file.path))) != file.fingerprint:
         changed["transformer_file"] = (file.fingerprint, weights)
-    known = then.get("latents_sha256")
+    known = original_provenance.get("latents_sha256")
     equal, difference = compare_clips(clip, target)
     latents_equal = None if known is None else known == latents_sha256
-    yield RerunResult(latents_equal, equal, difference, changed, is_known=bool(then))
+    yield RerunResult(latents_equal, equal, difference, changed, is_known=bool(original_provenance))
 
 
-def _choose_plan(recipe: Recipe, device: str, then: dict[str, Any]) -> MemoryPlan:
+def _choose_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
     """Return a plan with the tile size of the original clip if it fits; otherwise the comparison reports the change."""
-    if "tile" in then:
-        alike = [plan for plan in PLANS if plan.tile_for(recipe.width, recipe.height) == then["tile"]]
-        if alike and (chosen := choose_plan_for(recipe, device, among=alike)).fits:
+    if "tile" in original_provenance:
+        alike = [plan for plan in PLANS if plan.choose_tile(recipe.width, recipe.height) == original_provenance["tile"]]
+        if alike and (chosen := choose_plan_for(recipe, device, allowed_plans=alike)).fits:
             return chosen.plan
     return choose_plan_for(recipe, device).plan
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE, format_count
-from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system_type
+from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, find_file_system_type
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files, refuse_unwritable
 from wantui.storage.manifest import read_manifest
@@ -60,11 +60,11 @@ class JobResources:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    at_once: int | None = None
+    max_concurrent_jobs: int | None = None
     """Maximum number of concurrent jobs."""
-    setup: tuple[str, ...] = ()
+    setup_commands: tuple[str, ...] = ()
     """Shell commands before wantui."""
-    others: tuple[tuple[str, str | bool], ...] = ()
+    sbatch_options: tuple[tuple[str, str | bool], ...] = ()
     """Any other options of sbatch."""
 
 
@@ -93,12 +93,13 @@ class DrainShare:
             self.engine = self._start(Path(state))
             _wait_for_engine(self.engine)
         folder = BatchFolder(self.folder)
-        left = [video for _, video in find_missing_videos(folder, read_manifest(folder), self.share)]
-        if self.preempted and any(video.state != "failed" for video in left) and _is_job_running():
+        remaining_videos = [video for _, video in find_missing_videos(folder, read_manifest(folder), self.share)]
+        if self.preempted and any(video.state != "failed" for video in remaining_videos) and _is_job_running():
             self._requeue()
-        if left:
+        if remaining_videos:
             raise RuntimeError(
-                f"cannot make {format_count(len(left), 'video')} of share {self.share}: see the logs in {self._logs}"
+                f"cannot make {format_count(len(remaining_videos), 'video')} of share {self.share}: "
+                f"see the logs in {self._log_folder}"
             )
 
     def checkpoint(self) -> "DelayedSubmission":
@@ -113,9 +114,9 @@ class DrainShare:
         return DelayedSubmission(DrainShare(self.folder, self.share))
 
     def _start(self, state: Path) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._logs)]
+        command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
         command += ["--batch", str(self.folder), "--share", str(self.share)]
-        ours = _submitit_signal()
+        ours = _find_submitit_signal()
         before = signal.signal(ours, signal.SIG_IGN)  # inherited by the engine: the signal is only for submitit
         try:
             return subprocess.Popen(command, env=os.environ | {"XDG_STATE_HOME": str(state)})
@@ -128,11 +129,11 @@ class DrainShare:
 
     def _requeue(self) -> None:
         """Requeue the job through submitit: Slurm reports a job that ends within its grace time as completed."""
-        os.kill(os.getpid(), _submitit_signal())
+        os.kill(os.getpid(), _find_submitit_signal())
         time.sleep(REQUEUE_WAIT_SECONDS)
 
     @property
-    def _logs(self) -> Path:
+    def _log_folder(self) -> Path:
         return self.folder / "slurm" / f"share_{self.share.number}"
 
 
@@ -165,7 +166,7 @@ def _find_local_folder() -> Path:
     """
     tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for folder in tried:
-        if os.access(folder, os.W_OK) and file_system_type(folder) not in NETWORK_FILE_SYSTEMS:
+        if os.access(folder, os.W_OK) and find_file_system_type(folder) not in NETWORK_FILE_SYSTEMS:
             return folder
     raise RuntimeError(f"none of {', '.join(map(str, tried))} is on a local disk; set TMPDIR to a folder that is")
 
@@ -198,10 +199,10 @@ def check_submission(folder: Path, resources: JobResources) -> None:
     if "%" in str(folder) or "\\" in str(folder):
         raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_FOLDER_ADVICE}")
     named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
-    for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.others)):
+    for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.sbatch_options)):
         if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
             raise UserError(f"cannot submit the batch: {key} contains a line break or another control character")
-    for key, _ in resources.others:
+    for key, _ in resources.sbatch_options:
         if not _SBATCH_KEY.fullmatch(key):
             raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
 
@@ -222,10 +223,10 @@ def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
     missing = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
     if not missing:
         raise UserError(f"cannot submit {folder}: no video is missing")
-    if alive := _find_active_arrays(folder / "slurm"):
+    if active_arrays := _find_active_arrays(folder / "slurm"):
         raise NoSlurmError(
-            f"cannot submit {folder}: an earlier array has not ended ({', '.join(alive)}), and would generate the same "
-            f"videos. Wait until it ends, or cancel it: scancel {' '.join(alive)}"
+            f"cannot submit {folder}: an earlier array has not ended ({', '.join(active_arrays)}), "
+            f"and would generate the same videos. Wait until it ends, or cancel it: scancel {' '.join(active_arrays)}"
         )
     refuse_unwritable(BatchFolder(folder))
     if not can_lock_files(folder):
@@ -249,7 +250,7 @@ def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
 
 
 def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
-    asked = {
+    parameters = {
         "job_name": f"wantui-{folder.name}",
         "time": resources.minutes,
         "cpus_per_task": resources.cpus,
@@ -259,27 +260,27 @@ def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
         "account": resources.account,
         "qos": resources.qos,
         "constraint": resources.constraint,
-        "array_parallelism": resources.at_once,
-        "setup": list(resources.setup) or None,
-        "additional_parameters": {"requeue": True, **dict(resources.others)},
+        "array_parallelism": resources.max_concurrent_jobs,
+        "setup": list(resources.setup_commands) or None,
+        "additional_parameters": {"requeue": True, **dict(resources.sbatch_options)},
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _find_active_arrays(folder: Path) -> list[str]:
     """Return the ids of the arrays that were submitted from a folder and have not ended."""
-    ours = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
-    if not ours:
+    submitted_ids = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
+    if not submitted_ids:
         return []
     result = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
     if result.returncode:
         raise NoSlurmError(
             f"cannot find out whether an earlier array has ended: squeue failed: {result.stderr.strip()}"
         )
-    return sorted(ours & set(result.stdout.split()))
+    return sorted(submitted_ids & set(result.stdout.split()))
 
 
-def _submitit_signal() -> signal.Signals:
+def _find_submitit_signal() -> signal.Signals:
     from submitit.slurm.slurm import SlurmJobEnvironment
 
     return signal.Signals(getattr(signal, f"SIG{SlurmJobEnvironment.USR_SIG}"))
@@ -315,13 +316,13 @@ def split_into_shards(missing: Sequence[int], videos: int, jobs: int) -> list[Sh
         missing: indices of the missing videos, from 0.
         videos: number of videos in the whole batch.
     """
-    best: list[Shard] = []
-    least = len(missing) + 1
+    best_shards: list[Shard] = []
+    min_shard_size = len(missing) + 1
     for count in range(min(jobs, videos), videos + 1):
         sizes = Counter(index % count for index in missing)
-        if len(sizes) <= jobs and max(sizes.values()) < least:
-            least = max(sizes.values())
-            best = [Shard(number + 1, count) for number in sorted(sizes)]
-        if least == -(-len(missing) // jobs):
+        if len(sizes) <= jobs and max(sizes.values()) < min_shard_size:
+            min_shard_size = max(sizes.values())
+            best_shards = [Shard(number + 1, count) for number in sorted(sizes)]
+        if min_shard_size == -(-len(missing) // jobs):
             break
-    return best
+    return best_shards

@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart, every
+from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart, list_every
 from wantui.formatting import format_count
 from wantui.section import Section
 
-MASSES = ("prompt_mass", "end_mass", "pad_mass")
+MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")
 """Names of the maps stored besides word maps: attention to the prompt, its end token, and all padding."""
 MAX_TEXT_COLUMNS = 64
 """Largest number of text columns per attention map on the GPU while padding is merged into one column."""
@@ -63,14 +63,14 @@ class AttentionRequest(CaptureRequest):
     unconditional: bool = False
 
 
-def stored_maps(request: AttentionRequest, size: DenoisingSize) -> tuple[int, int, int]:
+def list_stored_maps(request: AttentionRequest, size: DenoisingSize) -> tuple[int, int, int]:
     """Return the numbers of maps per step: of words, of masses, and at most of tokens."""
     both = request.unconditional and size.is_guided
     marks = size.marks + (size.negative_marks if both else ())
-    return len(marks), len(MASSES) * (1 + both), sum(map(len, marks)) if request.per_token else 0
+    return len(marks), len(MASS_NAMES) * (1 + both), sum(map(len, marks)) if request.per_token else 0
 
 
-def _requested(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
+def _build_request(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
     if not settings.store_attention:
         return None
     return AttentionRequest(
@@ -85,11 +85,11 @@ def _requested(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
     )
 
 
-def _disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
-    steps = len(every(size.evaluations, request.interval))
+def _estimate_disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
+    steps = len(list_every(size.evaluations, request.interval))
     frames, height, width = size.grid
     positions = frames * -(-height // request.downsample) * -(-width // request.downsample)
-    words, masses, tokens = stored_maps(request, size)
+    words, masses, tokens = list_stored_maps(request, size)
     maps, kinds = words + masses + tokens, f"{format_count(words, 'word')} and {masses} masses"
     if tokens:  # an upper bound: the tokenizer decides the number of tokens of a word
         kinds = f"{format_count(words, 'word')}, {masses} masses and at most {format_count(tokens, 'token')}"
@@ -100,11 +100,11 @@ def _disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...
     return (DiskPart("attention", steps * maps * values * item, basis),)
 
 
-def _gpu_bytes(request: AttentionRequest, size: DenoisingSize) -> int:
+def _estimate_gpu_bytes(request: AttentionRequest, size: DenoisingSize) -> int:
     """Return the bytes of the maps that stay on the GPU until both passes of a step are complete."""
     map_bytes = 4 * math.prod(size.grid) * (size.heads if request.per_head else 1)
     if request.per_block:
-        return map_bytes * sum(stored_maps(request, size)) * size.blocks
+        return map_bytes * sum(list_stored_maps(request, size)) * size.blocks
     return map_bytes * MAX_TEXT_COLUMNS
 
 
@@ -113,9 +113,9 @@ ATTENTION = CaptureKind(
     folder="attention_maps",
     file_key="attention",
     section="attention_analysis_settings",
-    settings=AttentionAnalysisSettings,
-    request=AttentionRequest,
-    requested=_requested,
-    disk=_disk,
-    gpu_bytes=_gpu_bytes,
+    settings_type=AttentionAnalysisSettings,
+    request_type=AttentionRequest,
+    build_request=_build_request,
+    estimate_disk=_estimate_disk,
+    estimate_gpu_bytes=_estimate_gpu_bytes,
 )

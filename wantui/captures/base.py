@@ -33,7 +33,7 @@ class DenoisingSize:
     """Number of model evaluations; 2 N - 1 for N steps of Heun's method."""
     latent_shape: tuple[int, int, int, int]
     """Channels, latent frames, height and width."""
-    patch: int
+    patch_size: int
     """Side of the transformer's spatial patch, in latent positions."""
     blocks: int
     heads: int
@@ -53,7 +53,7 @@ class DenoisingSize:
     def grid(self) -> tuple[int, int, int]:
         """Return the number of video positions along frames, height and width."""
         _, frames, height, width = self.latent_shape
-        return frames, -(-height // self.patch), -(-width // self.patch)
+        return frames, -(-height // self.patch_size), -(-width // self.patch_size)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class CaptureKind:
     folder: str
     file_key: str
     section: str
-    settings: type[Section]
-    request: type[CaptureRequest]
-    requested: Callable[[Any], CaptureRequest | None]
-    disk: Callable[[Any, DenoisingSize], tuple[DiskPart, ...]]
-    gpu_bytes: Callable[[Any, DenoisingSize], int]
+    settings_type: type[Section]
+    request_type: type[CaptureRequest]
+    build_request: Callable[[Any], CaptureRequest | None]
+    estimate_disk: Callable[[Any, DenoisingSize], tuple[DiskPart, ...]]
+    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int]
 
 
-def every(count: int, interval: int) -> list[int]:
+def list_every(count: int, interval: int) -> list[int]:
     """Return every `interval`-th index below `count`, from 0 on, and the last index."""
     return sorted({*range(0, count, interval), count - 1})

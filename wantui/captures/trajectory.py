@@ -7,7 +7,7 @@ from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count,
 from wantui.formatting import format_count
 from wantui.section import Section
 
-MAX_PROJECTED = 4096
+MAX_PROJECTED_STATES = 4096
 """Largest dimension of a state's projection; smaller states are stored without projection."""
 
 
@@ -42,7 +42,7 @@ class TrajectoryRequest(CaptureRequest):
     predicted_clean: bool = False
 
 
-def stored_evaluations(steps: int, interval: int, evaluates_twice: bool) -> list[int]:
+def list_stored_evaluations(steps: int, interval: int, evaluates_twice: bool) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored; 0 is the initial noise.
 
     The interval counts sampler steps. Heun's method evaluates the model twice per step, and its state is stored after
@@ -52,7 +52,7 @@ def stored_evaluations(steps: int, interval: int, evaluates_twice: bool) -> list
     return [min(2 * step, 2 * steps - 1) for step in chosen] if evaluates_twice else chosen
 
 
-def _requested(settings: LatentAnalysisSettings) -> TrajectoryRequest:
+def _build_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
     return TrajectoryRequest(
         latents=settings.store_latents,
         interval=settings.storage_interval,
@@ -62,13 +62,13 @@ def _requested(settings: LatentAnalysisSettings) -> TrajectoryRequest:
     )
 
 
-def _disk(request: TrajectoryRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
+def _estimate_disk(request: TrajectoryRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
     shape, states = size.latent_shape, size.evaluations + 1
-    derived = states * (8 * states + 4 * min(MAX_PROJECTED, math.prod(shape)) + 8 * shape[0])
+    derived = states * (8 * states + 4 * min(MAX_PROJECTED_STATES, math.prod(shape)) + 8 * shape[0])
     geometry = DiskPart("geometry", derived, "inner products and projections of every state")
     if not request.latents:
         return (geometry,)
-    stored = len(stored_evaluations(size.steps, request.interval, size.evaluates_twice))
+    stored = len(list_stored_evaluations(size.steps, request.interval, size.evaluates_twice))
     item = ITEM_BYTES[request.dtype]
     basis = f"{format_count(stored, 'step')} x {' x '.join(map(str, shape))} x {item} bytes"
     if request.predicted_clean:
@@ -84,9 +84,9 @@ TRAJECTORY = CaptureKind(
     folder="latents",
     file_key="latents",
     section="latent_analysis_settings",
-    settings=LatentAnalysisSettings,
-    request=TrajectoryRequest,
-    requested=_requested,
-    disk=_disk,
-    gpu_bytes=lambda request, size: 0,
+    settings_type=LatentAnalysisSettings,
+    request_type=TrajectoryRequest,
+    build_request=_build_request,
+    estimate_disk=_estimate_disk,
+    estimate_gpu_bytes=lambda request, size: 0,
 )

@@ -114,7 +114,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
     except UserError as error:
         return _report_error(f"wantui: {error}", error.exit_code, argv)
     except click.ClickException as error:
-        return _report_error(_usage_lines(error) + f"Error: {error.format_message()}", error.exit_code, argv)
+        return _report_error(_format_usage(error) + f"Error: {error.format_message()}", error.exit_code, argv)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
         ended = f"ended by {cause}" if isinstance(cause, TerminatedError) else "interrupted"
@@ -158,7 +158,7 @@ def _report_error(message: str, code: int, arguments: Sequence[str]) -> int:
     return code
 
 
-def _usage_lines(error: click.ClickException) -> str:
+def _format_usage(error: click.ClickException) -> str:
     """Return the lines above a usage error: the usage of the command, and how to get its help."""
     context = getattr(error, "ctx", None)
     if context is None:

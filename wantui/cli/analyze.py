@@ -170,14 +170,14 @@ def _refuse_unused_options(modes: Sequence[str], as_json: bool) -> None:
 
 def _print_warnings(videos: "list[Video]", faults: list[str]) -> None:
     """Print to stderr what cannot be read, and the warnings about the other videos."""
-    from wantui.analysis.comparability import VideoNames
+    from wantui.analysis.comparability import VideoNamer
 
     for fault in faults:
         echo(f"left out: {fault}", err=True)
     warnings = Counter(warning for video in videos for warning in video.warnings)
     for warning, count in warnings.items():
         echo(f"warning: {warning} ({format_count(count, 'video')})", err=True)
-    names = VideoNames(videos)
+    names = VideoNamer(videos)
     for video in videos:
         if video.is_damaged:
             echo(f"left out: {names(video)}: {video.reason}", err=True)
@@ -239,12 +239,12 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
 
 
 def _print_metrics(videos: "list[Video]", metrics: list[str], as_json: bool, csv_path: Path | None) -> None:
-    from wantui.analysis.comparability import VideoNames
-    from wantui.analysis.null_models import gaussian_null_per_video
+    from wantui.analysis.comparability import VideoNamer
+    from wantui.analysis.null_models import build_gaussian_null_per_video
     from wantui.analysis.serialize import build_video_record, build_video_rows
 
     if as_json:
-        nulls = gaussian_null_per_video(videos)
+        nulls = build_gaussian_null_per_video(videos)
         print_json(
             [build_video_record(video, metrics, null, curves=True) for video, null in zip(videos, nulls, strict=True)]
         )
@@ -252,22 +252,22 @@ def _print_metrics(videos: "list[Video]", metrics: list[str], as_json: bool, csv
     if csv_path is not None:
         write_table(csv_path, build_video_rows(videos, metrics))
         return
-    names = VideoNames(videos)
+    names = VideoNamer(videos)
     if not any(video.trajectory for video in videos):
         reasons = "; ".join(dict.fromkeys(f"{names(video)}: {video.reason}" for video in videos)) or "no finished video"
         raise UserError(f"cannot analyze any video: {reasons}")
     from wantui.tui.plots import sparkline
 
-    has_batch_column = len(names.batches) > 1
+    has_batch_column = len(names.batch_names) > 1
     header = (*(["batch"] if has_batch_column else []), "variation", "seed", *metrics, "velocity")
     rows = []
     for video in videos:
-        labels = [*([names.batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
+        labels = [*([names.name_batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
         if video.trajectory is None:
             reason = "unreadable" if video.is_damaged else video.reason
             rows.append((*labels, *["-"] * len(metrics), reason))
             continue
-        values = ["-" if (value := video.value(name)) != value else f"{value:.5g}" for name in metrics]
+        values = ["-" if (value := video.compute_metric(name)) != value else f"{value:.5g}" for name in metrics]
         rows.append((*labels, *values, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
     print_columns(header, *rows)
     warn_about_metrics(videos, metrics)

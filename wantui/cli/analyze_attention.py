@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word; return the names of videos with unreadable maps."""
-    from wantui.analysis.attention_summary import attention_overlap, compute_word_curves
-    from wantui.analysis.comparability import VideoNames
+    from wantui.analysis.attention_summary import compute_attention_overlap, compute_word_curves
+    from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.serialize import to_json_values
     from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 
     records, rows, damaged = [], [], []
-    names = VideoNames(videos)
-    has_batch_column = len(names.batches) > 1
+    names = VideoNamer(videos)
+    has_batch_column = len(names.batch_names) > 1
     for video in videos:
         if video.attention is None:
             continue
@@ -31,7 +31,9 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             words = [compute_word_curves(maps, name) for name in maps.words]
             overlaps = {
                 word.name: {
-                    other.name: attention_overlap(maps, word.name, other.name) for other in words if other is not word
+                    other_word.name: compute_attention_overlap(maps, word.name, other_word.name)
+                    for other_word in words
+                    if other_word is not word
                 }
                 for word in words
             }
@@ -40,7 +42,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             damaged.append(names(video))
             continue
         for word in words:
-            batch = [names.batch(video)] if has_batch_column else []
+            batch = [names.name_batch(video)] if has_batch_column else []
             labels = (*batch, video.variation, str(video.seed), word.name, " ".join(word.tokens))
             rows.append((*labels, *_format_cells(word, overlaps[word.name])))
             video_keys = {"batch": str(video.folder), "id": video.id, "variation": video.variation, "seed": video.seed}
@@ -73,20 +75,20 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
 
 def _format_cells(word: "WordCurves", overlaps: "Mapping[str, Floats]") -> tuple[str, ...]:
     """Return the table cells of one word; a word without attention (of weight 0, say) has no centre or spread."""
-    from wantui.analysis.attention_summary import mean_of_finite
+    from wantui.analysis.attention_summary import average_finite
     from wantui.tui.plots import sparkline
 
     def cell(value: float, spec: str) -> str:
         return format(value, spec) if math.isfinite(value) else "-"
 
-    x, y = (mean_of_finite(word.centre[-1, :, axis]) for axis in (0, 1))
-    means = {name: mean_of_finite(curve) for name, curve in overlaps.items()}
+    x, y = (average_finite(word.centre[-1, :, axis]) for axis in (0, 1))
+    means = {name: average_finite(curve) for name, curve in overlaps.items()}
     strongest = max(((mean, name) for name, mean in means.items() if math.isfinite(mean)), default=None)
     return (
-        cell(mean_of_finite(word.mass), ".3%"),
-        cell(mean_of_finite(word.entropy), ".3f"),
+        cell(average_finite(word.mass), ".3%"),
+        cell(average_finite(word.entropy), ".3f"),
         f"{x:.2f}, {y:.2f}" if math.isfinite(x) else "-",
-        cell(mean_of_finite(word.spread[-1]), ".2f"),
+        cell(average_finite(word.spread[-1]), ".2f"),
         f"{strongest[0]:.2f} {strongest[1]}" if strongest else "",
         sparkline(word.mass.tolist(), 12).rstrip(),
     )

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def print_groups(videos: "list[Video]", by: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
     """Print the means of each group beside its null models."""
     from wantui.analysis.groups import pool_groups, summarise_group
-    from wantui.analysis.null_models import gaussian_null
+    from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
 
     groups, left_out = pool_groups([video for video in videos if not video.is_damaged], by)
     for name, reason in left_out:
         echo(f"left out: {name}: {reason}", err=True)
     metrics = chosen_metrics or list(DEFAULT_METRICS)
-    nulls = [gaussian_null(group.videos) for group in groups]
+    nulls = [build_gaussian_null(group.videos) for group in groups]
     if as_json:
         print_json([build_group_record(group, metrics, null) for group, null in zip(groups, nulls, strict=True)])
         return
@@ -82,30 +82,32 @@ def compare_groups(
 
 
 def _print_comparison(comparison: "Comparison", margin: float, videos: "list[Video]") -> None:
-    from wantui.analysis.comparability import VideoNames
+    from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.trajectory import METRICS
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
-    names = VideoNames(videos)
+    names = VideoNamer(videos)
     already_named = {(names(video), video.reason) for video in videos if video.is_damaged}
-    for name, reason in comparison.left_out:
+    for name, reason in comparison.excluded_videos:
         if (name, reason) not in already_named:
             echo(f"left out: {name}: {reason}", err=True)
     seeds, groups = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
-    print_line(f"{seeds} in each of {groups}; metric declared with this command: {comparison.primary}{stride}")
+    print_line(f"{seeds} in each of {groups}; metric declared with this command: {comparison.primary_metric}{stride}")
     for verdict in comparison.verdicts:
         print_line(f"  {verdict.text}", indent=4)
-    print_line(f"any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}")
-    if comparison.spread is not None:
+    print_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
+    if comparison.spread_test is not None:
         print_line(
-            f"spread of the final states (PERMDISP): F {comparison.spread.f:.3g}, p {comparison.spread.p:.3g}", indent=2
+            f"spread of the final states (PERMDISP): F {comparison.spread_test.f:.3g}, "
+            f"p {comparison.spread_test.p:.3g}",
+            indent=2,
         )
     for text in (comparison.describe_location(), comparison.describe_chance()):
         if text:
             print_line(text, indent=2)
-    for (first, second), squared in comparison.centroid_distance.items():
+    for (first, second), squared in comparison.centroid_distances.items():
         distance = max(squared, 0) ** 0.5
         print_line(f"  mean final states of {first} and {second}: {distance:.3g} sqrt(D) apart")
     echo()

@@ -16,7 +16,7 @@ DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_
 
 def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
-    from wantui.analysis.strides import find_unsettled
+    from wantui.analysis.strides import find_unsettled_metrics
     from wantui.analysis.trajectory import METRICS
 
     measured = [video for video in videos if video.trajectory is not None]
@@ -27,7 +27,7 @@ def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where:
     for name in metrics:
         if (needed := METRICS[name].min_states) > fewest:
             echo(f"warning: {where}{name} needs {needed} states, but a trajectory has {fewest}", err=True)
-    for measured_strides in find_unsettled(paths, metrics, measured[0].stride):
+    for measured_strides in find_unsettled_metrics(paths, metrics, measured[0].stride):
         echo(f"warning: {where}{measured_strides.description}", err=True)
 
 

@@ -23,7 +23,7 @@ MIN_SECONDS = 1e-20
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(device: str, speed: str, as_json: bool) -> None:
     """Measure the speed of a GPU with random weights, and save the result for time estimates."""
-    from wantui.generation.bench import measure
+    from wantui.generation.bench import measure_throughput
     from wantui.generation.errors import NoSuchDeviceError
     from wantui.generation.load import resolve_device
     from wantui.queue.benchmark_store import save_throughput
@@ -34,20 +34,20 @@ def command(device: str, speed: str, as_json: bool) -> None:
         raise NoSuchDeviceError(
             f"cannot measure {target}: bench needs a CUDA GPU. Time estimates for nano use the videos already generated"
         )
-    throughput = measure(target, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
+    throughput = measure_throughput(target, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
     path = save_throughput(state_dir.directory, throughput)
     if as_json:
         print_json(asdict(throughput))
         return
     echo(f"{throughput.device}, {throughput.speed}, torch {throughput.torch}:")
-    echo(f"  self-attention  {_rate(1e-12, throughput.attention_operation)} TFLOP/s")
-    echo(f"  other matmuls   {_rate(1e-12, throughput.product_operation)} TFLOP/s")
+    echo(f"  self-attention  {_compute_rate(1e-12, throughput.attention_operation)} TFLOP/s")
+    echo(f"  other matmuls   {_compute_rate(1e-12, throughput.product_operation)} TFLOP/s")
     echo(f"  attention       {throughput.attention:>8}")
-    echo(f"  decoding        {_rate(1e-6, throughput.decoded_value)} million pixels/s")
+    echo(f"  decoding        {_compute_rate(1e-6, throughput.decoded_value)} million pixels/s")
     echo(f"  kernel launch   {1e3 * throughput.launch:8.2f} ms per block, at least")
     echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f} %; saved in {path}")
 
 
-def _rate(unit: float, seconds: float) -> str:
+def _compute_rate(unit: float, seconds: float) -> str:
     """Format units per second from seconds per operation; `?` if the fit attributes no time to the operation."""
     return f"{unit / seconds:8.2f}" if seconds > MIN_SECONDS else f"{'?':>8}"

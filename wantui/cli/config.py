@@ -65,18 +65,18 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     Lists the presets without CONFIG.
     """
     from wantui.cli.options import show_warnings
-    from wantui.cli.output import add_row, plain_table, print_table
-    from wantui.config import as_dict, dump, load_config, preset_directory, preset_names
+    from wantui.cli.output import add_row, create_plain_table, print_table
+    from wantui.config import dump, find_preset_directory, list_preset_names, load_config, to_dict
 
     if config is None:
         presets = {}
-        for name in preset_names():
-            first_line = (preset_directory() / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
+        for name in list_preset_names():
+            first_line = (find_preset_directory() / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
             presets[name] = first_line.lstrip("# ")
         if as_json:
             print_json(presets)
             return
-        table = plain_table("preset", "description")
+        table = create_plain_table("preset", "description")
         for name, summary in presets.items():
             add_row(table, name, summary)
         print_table(table)
@@ -84,7 +84,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     loaded = load_config(config, overrides, may_be_pipe=True)
     show_warnings(tuple(map(str, loaded.warnings)))
     if as_json:
-        print_json(as_dict(loaded.settings))
+        print_json(to_dict(loaded.settings))
     else:
         echo(dump(loaded.settings), nl=False)
 

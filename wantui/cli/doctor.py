@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from wantui.cli.output import echo, print_json, print_line
-from wantui.environment import torch_environment
+from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes
 from wantui.planning.requirements import explain_missing_compiler
 
@@ -60,7 +60,7 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
     if systemd_unit and as_json:
         raise click.UsageError("cannot combine --systemd-unit and --json. Choose one")
     if systemd_unit:
-        from wantui.engine.logind import systemd_unit as unit_text
+        from wantui.engine.logind import build_systemd_unit as unit_text
 
         echo(unit_text(), nl=False)
         echo(
@@ -144,7 +144,7 @@ def _check_torch_import() -> Iterator[Finding]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MAX_IMPORT_SECONDS,
-            env=torch_environment(os.environ),
+            env=build_torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
         problem = f"importing it takes over {MAX_IMPORT_SECONDS} seconds"
@@ -162,14 +162,14 @@ def _check_torch_import() -> Iterator[Finding]:
 
 def _check_gpus() -> Iterator[Finding]:
     """Check the GPUs, their driver, their memory, and the kernels for them."""
-    from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
+    from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
     report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        visible_gpus(report.gpus, setting)
+        select_visible_gpus(report.gpus, setting)
     except NoSuchGpuError as error:
         yield Finding("problem", "gpu", str(error), "set it to GPUs of this machine; otherwise only device: cpu works")
-    for remark in device_remarks(report, setting):
+    for remark in find_device_remarks(report, setting):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
     if not report.gpus:
         advice = "nano runs on the CPU; large models need an NVIDIA GPU"
@@ -180,7 +180,7 @@ def _check_gpus() -> Iterator[Finding]:
         if gpu.memory_total is not None and gpu.memory_used is not None:
             memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
-    yield check_torch_driver(_torch_version(), report.driver or "")
+    yield check_torch_driver(_find_torch_version(), report.driver or "")
     yield from _list_gpu_processes()
     missing = explain_missing_compiler()
     yield Finding(
@@ -197,7 +197,7 @@ def _check_gpus() -> Iterator[Finding]:
     )
 
 
-def _torch_version() -> str:
+def _find_torch_version() -> str:
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
@@ -234,7 +234,7 @@ def _list_gpu_processes() -> Iterator[Finding]:
 
     monitor = GpuMonitor(lambda _: None)
     monitor.reads_processes = True
-    for gpu in monitor.sample().gpus:
+    for gpu in monitor.take_sample().gpus:
         for process in gpu.processes:
             memory = format_bytes(process.memory) if process.memory is not None else "some memory"
             usage = f"process {process.process} ({process.name}) uses {memory}"
@@ -257,7 +257,7 @@ def _check_nano() -> Finding:
 def _check_hub_cache() -> Finding:
     """Check the folder of weights from the Hugging Face hub."""
     try:
-        cache = hub_cache(os.environ)
+        cache = find_hub_cache(os.environ)
     except RuntimeError:  # no home folder
         return Finding("problem", "hub cache", "cannot find the home folder", "set HF_HOME to a folder for weights")
     if cache.is_dir():
@@ -265,17 +265,17 @@ def _check_hub_cache() -> Finding:
     return Finding("note", "hub cache", f"{cache} does not exist", "fetching a model creates it")
 
 
-def hub_cache(environment: Mapping[str, str]) -> Path:
+def find_hub_cache(environment: Mapping[str, str]) -> Path:
     """Return the hub cache folder by the rules of huggingface_hub, whose import would take a second."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(name):
-            return _expand(environment[name])
+            return _expand_path(environment[name])
     if environment.get("HF_HOME"):
-        return _expand(environment["HF_HOME"]) / "hub"
-    return _expand(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+        return _expand_path(environment["HF_HOME"]) / "hub"
+    return _expand_path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
-def _expand(text: str) -> Path:
+def _expand_path(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
@@ -337,7 +337,7 @@ def _check_engine() -> Iterator[Finding]:
 
 def _check_disk_space() -> Iterator[Finding]:
     """Check the free space and the file system of the working folder."""
-    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, file_system_type
+    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, find_file_system_type
     from wantui.storage.locks import can_lock_files
 
     try:
@@ -353,7 +353,7 @@ def _check_disk_space() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "disk", text)
-    kind = file_system_type(here)
+    kind = find_file_system_type(here)
     if kind in NETWORK_FILE_SYSTEMS:
         advice = "writing latents is slow there; choose a local disk with --output-dir"
         yield Finding("note", "disk", f"{here} is on a network file system ({kind})", advice)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from wantui.engine.control import Engine
     from wantui.queue.records import Hold, VideoRow, WorkerRow
 
-LOGS = click.option("--logs", type=PATH, help="Log folder.  [default: logs in the state directory]")
-WORKERS = click.option(
+LOGS_OPTION = click.option("--logs", type=PATH, help="Log folder.  [default: logs in the state directory]")
+WORKERS_OPTION = click.option(
     "--workers", type=WholeNumber(1, 64), metavar="N", help="Number of CPU workers.  [default: one worker per GPU]"
 )
 
@@ -28,8 +28,8 @@ def command() -> None:
 
 
 @command.command("start")
-@LOGS
-@WORKERS
+@LOGS_OPTION
+@WORKERS_OPTION
 def start(logs: Path | None, workers: int | None) -> None:
     """Start the engine, unless one is running."""
     from wantui.engine.control import ensure_engine
@@ -41,7 +41,7 @@ def start(logs: Path | None, workers: int | None) -> None:
     show_warnings(tuple(engine.warnings()))
     outcome = "engine started" if started else "an engine is already running"
     echo(f"{outcome}: process {engine.process}, logs in {engine.logs}", err=True)
-    held = queue.held()
+    held = queue.read_hold()
     if held is not None:
         echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
 
@@ -72,7 +72,7 @@ def status(as_json: bool) -> None:
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    engine, held, running = find_engine(state_dir.directory), queue.held(), queue.running()
+    engine, hold, running = find_engine(state_dir.directory), queue.read_hold(), queue.list_running_videos()
     workers = queue.workers() if engine else []
     if as_json:
         print_json(
@@ -80,20 +80,20 @@ def status(as_json: bool) -> None:
                 "process": engine.process if engine else None,
                 "logs": str(engine.logs) if engine else None,
                 "uptime": engine.uptime if engine else None,
-                "held": held.reason if held else None,
+                "held": hold.reason if hold else None,
                 "workers": [asdict(worker) for worker in workers],
                 "running": [video.as_json() for video in running] if engine else [],
                 "interrupted": [] if engine else [video.as_json() for video in running],
             }
         )
     else:
-        _print_status(engine, held, workers, running, describe_recording_fault(state_dir.directory))
+        _print_status(engine, hold, workers, running, describe_recording_fault(state_dir.directory))
     sys.exit(0 if engine else 3)
 
 
 def _print_status(
     engine: "Engine | None",
-    held: "Hold | None",
+    hold: "Hold | None",
     workers: "list[WorkerRow]",
     running: "list[VideoRow]",
     recording_error: str | None,
@@ -109,9 +109,9 @@ def _print_status(
             echo(f"note: {warning}")
     if recording_error is not None:
         echo(f"note: {recording_error}")
-    if held is not None:
-        automatic = " (it resumes automatically once that is fixed)" if held.kind in ("disk", "folder") else ""
-        echo(f"held: {held.reason}{automatic}. Resume with: wantui queue resume")
+    if hold is not None:
+        automatic = " (it resumes automatically once that is fixed)" if hold.kind in ("disk", "folder") else ""
+        echo(f"held: {hold.reason}{automatic}. Resume with: wantui queue resume")
     for worker in workers:
         if worker.state == "starting":
             echo(f"starting: {describe_starting_worker(worker)}")
@@ -123,8 +123,8 @@ def _print_status(
 
 
 @command.command("run")
-@LOGS
-@WORKERS
+@LOGS_OPTION
+@WORKERS_OPTION
 @click.option("--drain", is_flag=True, help="Exit when no video is left that can be generated.")
 @click.option("--batch", type=PATH, help="Batch folder; its missing videos are queued first.")
 @click.option(
@@ -140,25 +140,25 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
     """
     from wantui.batches.enqueue import Shard, enqueue_missing_videos
-    from wantui.engine.control import NoEngineError, find_engine, logs_folder, open_queue
+    from wantui.engine.control import NoEngineError, find_engine, find_logs_folder, open_queue
     from wantui.engine.supervisor import run_engine
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    state_dir, shard = find_state_directory(), Shard.read(share)
+    state_dir, shard = find_state_directory(), Shard.parse(share)
     if batch is None and share != "1/1":
         raise click.UsageError("--share needs a batch. Name its folder with --batch")
     if batch is not None:
         folder = BatchFolder(batch.absolute())
         queued = enqueue_missing_videos(state_dir, folder, read_manifest(folder), shard)
-        missing = queued.videos if queued else 0
+        missing = queued.video_count if queued else 0
         echo(f"queued {format_count(missing, 'missing video')} of {batch}, share {shard}", err=True)
-    if not run_engine(state_dir, logs_folder(state_dir, logs), workers, drain):
+    if not run_engine(state_dir, find_logs_folder(state_dir, logs), workers, drain):
         engine = find_engine(state_dir.directory)
         raise NoEngineError(f"an engine is already running (process {engine.process if engine else 'unknown'})")
     with open_queue(state_dir)[0] as queue:
-        held = queue.held()
+        held = queue.read_hold()
         unfinished = sum(batch.unfinished for batch in queue.batches(-1))
     if drain and unfinished:
         reason = f": the queue is held: {held.reason}" if held is not None else ""

@@ -39,12 +39,12 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
     recording_error: str | None = None
     version, current, is_engine_gone = -1, batch, False
     eta = BatchEta(queue, batch.id)
-    with open_reporter(as_json, eta.seconds) as reporter:
+    with open_reporter(as_json, eta.estimate_seconds) as reporter:
         _show_current(queue, batch, after, reporter)
         while True:
             if is_output_closed():
                 raise OutputClosedError
-            if (now := queue.version()) != version:
+            if (now := queue.read_data_version()) != version:
                 version = now
                 # Read the row before the events: a batch that has ended in `row` then has its last events below.
                 row = queue.batch(batch.id)
@@ -64,7 +64,7 @@ def follow(queue: "Queue", batch: "BatchRow", after: int, as_json: bool) -> "Bat
                 if queue.is_replaced():
                     raise NoEngineError(
                         f"the queue {queue.path} was deleted or replaced. "
-                        f"Queue the missing videos again: wantui run --resume {shown_path(batch.folder)}"
+                        f"Queue the missing videos again: wantui run --resume {format_path(batch.folder)}"
                     )
                 if (reason := describe_recording_fault(directory)) != recording_error:
                     recording_error = reason
@@ -89,12 +89,12 @@ def _show_current(queue: "Queue", batch: "BatchRow", after: int, reporter: "Prog
     from wantui.queue.events import VideoStarted
     from wantui.queue.records import Event, display_number
 
-    held = queue.held()
+    held = queue.read_hold()
     if held is not None and held.kind == "worker" and batch.unfinished:
         raise _no_worker_error(held.reason, batch.id)
     if held is not None:
         reporter.show_message(f"the queue is held: {held.reason}. Resume with: wantui queue resume")
-    running = queue.running()
+    running = queue.list_running_videos()
     # `follow` shows the events after `after`, and with them the videos that they start.
     started_later = {event.video for event in queue.events(after, batch.id) if isinstance(event.payload, VideoStarted)}
     for video in running:
@@ -134,7 +134,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
     is_deleted, fault = False, None
     try:
         # The folder may contain videos that were never on this queue.
-        counts = read_manifest(BatchFolder(batch.folder)).counts()
+        counts = read_manifest(BatchFolder(batch.folder)).count_states()
     except ManifestError as error:
         counts, is_deleted = batch.counts, not os.path.exists(batch.folder)  # noqa: PTH110 - Path.exists raises (EACCES)
         if not is_deleted:
@@ -143,7 +143,7 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
     summary = f"{counts.get('done', 0)} of {format_count(sum(counts.values()), 'video')} done"
     if batch.counts.get("cancelled"):
         summary += f", {batch.counts['cancelled']} cancelled"
-    folder = shown_path(batch.folder)
+    folder = format_path(batch.folder)
     if failed:
         echo(f"{summary}, {len(failed)} failed:", err=True)
         for video in failed:
@@ -163,12 +163,12 @@ def report_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
 
 def report_detached(queue: "Queue", batch: int) -> NoReturn:
     """Report the progress so far and how to reattach; exit with code 130."""
-    from wantui.engine.control import engine_process
+    from wantui.engine.control import find_engine_process
 
     row = queue.batch(batch)
     engine = (
         "the engine is still running"
-        if engine_process(queue.path.parent)
+        if find_engine_process(queue.path.parent)
         else "no engine is running (wantui engine start)"
     )
     counts = row.counts if row is not None else {}
@@ -182,7 +182,7 @@ def report_detached(queue: "Queue", batch: int) -> NoReturn:
     sys.exit(130)
 
 
-def shown_path(path: Path) -> Path:
+def format_path(path: Path) -> Path:
     """Return a path below the working folder as a relative one, and any other path unchanged."""
     try:
         here = Path.cwd()

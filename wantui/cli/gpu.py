@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
 
     monitor = GpuMonitor(lambda _: None)
     monitor.reads_processes = True
-    sample = monitor.sample()
+    sample = monitor.take_sample()
     if as_json:
         print_json(asdict(sample))
         return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wantui.storage.batch_index import BatchSummary
     from wantui.storage.manifest import Manifest
 
-MAX_TEMPLATE = 200
+MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
 
 MAX_CLOSED_SHOWN = 3
@@ -44,14 +44,14 @@ def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
             reason = "it is not a folder" if root.exists() else "no such folder"
             raise UserError(f"cannot list {root}: {reason}")
     batches = find_batches(roots)
-    matching = [batch for batch in batches if batch.holds(search)]
+    matching = [batch for batch in batches if batch.matches(search)]
     if batches and not matching:
         echo(f"no match for {search!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:
         echo(f"no batches in {', '.join(map(str, roots))}", err=True)
     if closed := find_inaccessible_folders(roots):
-        more = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
-        names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + more
+        omitted_text = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
+        names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + omitted_text
         echo(
             f"skipped {format_count(len(closed), 'folder')} (permission denied): {names}",
             err=True,
@@ -72,9 +72,11 @@ def _print_batches(batches: "list[BatchSummary]", as_json: bool) -> None:
         return
     lines = [("created", "done", "failed", "model", "folder", "template")]
     for batch in batches:
-        done = "unreadable" if batch.fault and not batch.counts else f"{batch.count('done')}/{batch.total}"
-        template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE)
-        lines.append((batch.created[:16], done, str(batch.count("failed")), batch.model, str(batch.folder), template))
+        done = "unreadable" if batch.fault and not batch.counts else f"{batch.count_videos('done')}/{batch.total}"
+        template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE_LENGTH)
+        lines.append(
+            (batch.created[:16], done, str(batch.count_videos("failed")), batch.model, str(batch.folder), template)
+        )
     print_columns(*lines)
 
 

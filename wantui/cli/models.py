@@ -97,12 +97,12 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
         raise click.UsageError('--template is missing. Give a typical prompt: -t "a red circle moving left"')
     batch = preview_from_options(template=text, **options)
     from wantui.batches.calibrate import calibrate_model as measure
-    from wantui.batches.enqueue import refuse_unsupported
+    from wantui.batches.enqueue import refuse_unsupported_batch
 
-    refuse_unsupported(batch)
+    refuse_unsupported_batch(batch)
     if (count := len(batch.variations)) > 1:
         echo(
-            f"warning: the template has {count:,} variations; only the first is measured: {batch.first.prompt}",
+            f"warning: the template has {count:,} variations; only the first is measured: {batch.first_recipe.prompt}",
             err=True,
         )
 
@@ -112,5 +112,7 @@ def calibrate(template: str | None, template_file: Path | None, output: Path | N
             print_progress("")
 
     settings = batch.config.settings
-    path = measure(batch.first, settings.model_settings.device, settings.memory_settings.plan, print_step, output)
+    path = measure(
+        batch.first_recipe, settings.model_settings.device, settings.memory_settings.plan, print_step, output
+    )
     echo(path)

@@ -54,10 +54,10 @@ def to_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str
     """Return a value as JSON with control characters escaped; it parses to the same value."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     # JSON is ASCII outside of strings, so that a match is always inside a string, where \u is an escape.
-    return re.sub(r"[^\n\x20-\x7e]", _json_escape, text)
+    return re.sub(r"[^\n\x20-\x7e]", _escape_for_json, text)
 
 
-def _json_escape(match: re.Match[str]) -> str:
+def _escape_for_json(match: re.Match[str]) -> str:
     character = match[0]
     return f"\\u{ord(character):04x}" if UNPRINTABLE.match(character) else character
 
@@ -85,7 +85,7 @@ def print_table(table: "Table") -> None:
     echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def plain_table(*columns: str) -> "Table":
+def create_plain_table(*columns: str) -> "Table":
     """Return a table without borders."""
     from rich.table import Table
 

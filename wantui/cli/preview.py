@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.options import batch_options, preview_from_options, read_template, show_warnings
-from wantui.cli.output import add_row, echo, plain_table, print_json, print_line, print_table
+from wantui.cli.output import add_row, create_plain_table, echo, print_json, print_line, print_table
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     if text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     batch = preview_from_options(template=text, **options)
-    costs = _costs(batch)
+    costs = _estimate_costs(batch)
     if as_json:
-        print_json(_report(batch, costs))
+        print_json(_build_report(batch, costs))
         return
     show_warnings(batch.warnings)
     _print_variations(batch, None if show_all else MAX_VARIATIONS_SHOWN)
@@ -43,7 +43,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     _print_summary(batch, costs)
 
 
-def _report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
+def _build_report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
     """Return the preview as JSON values."""
     from wantui.planning.disk_estimate import estimate_disk
     from wantui.storage.disk_space import estimate_disk_need
@@ -60,14 +60,14 @@ def _report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
             for v in batch.variations
         ],
         "videos": batch.videos,
-        "recipe": batch.first.model_dump(mode="json"),
+        "recipe": batch.first_recipe.model_dump(mode="json"),
         "costs": [asdict(cost) for cost in costs],
         "disk": {
-            "videos": disk.videos,
+            "videos": disk.video_bytes,
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
             **{part.name: part.bytes for part in disk.captures},
             "total": disk.total,
-            "must_be_free": estimate_disk_need(batch.first, disk.total).total,
+            "must_be_free": estimate_disk_need(batch.first_recipe, disk.total).total,
         },
         "warnings": batch.warnings,
         "refusals": batch.refusals,
@@ -75,7 +75,7 @@ def _report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
 
 
 def _print_variations(batch: "BatchPreview", limit: int | None) -> None:
-    table = plain_table("#", "id", "prompt", "marked")
+    table = create_plain_table("#", "id", "prompt", "marked")
     shown = batch.variations[:limit]
     for number, variation in enumerate(shown):
         marks = ", ".join(m.text if m.weight == 1 else f"{m.text} x{m.weight:g}" for m in variation.marks)
@@ -86,7 +86,7 @@ def _print_variations(batch: "BatchPreview", limit: int | None) -> None:
 
 
 def _print_summary(batch: "BatchPreview", costs: "list[CostLine]") -> None:
-    recipe, seeds = batch.first, batch.config.settings.videos_per_variation
+    recipe, seeds = batch.first_recipe, batch.config.settings.videos_per_variation
     print_line(
         f"{format_count(len(batch.variations), 'variation')} x {format_count(seeds, 'seed')} "
         f"({recipe.seed} to {recipe.seed + seeds - 1}) = {format_count(batch.videos, 'video')}"
@@ -96,7 +96,7 @@ def _print_summary(batch: "BatchPreview", costs: "list[CostLine]") -> None:
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
-        + (f", word weights by {method}" if (method := _weighting(batch)) else "")
+        + (f", word weights by {method}" if (method := _describe_weighting(batch)) else "")
     )
     for cost in costs[1:]:
         print_line(f"{cost.name}: {cost.text} ({cost.basis})")
@@ -104,13 +104,13 @@ def _print_summary(batch: "BatchPreview", costs: "list[CostLine]") -> None:
         print_line(f"cannot run: {refusal}")
 
 
-def _weighting(batch: "BatchPreview") -> str | None:
+def _describe_weighting(batch: "BatchPreview") -> str | None:
     """Return how word weights are applied; None if no word has a weight."""
     has_weights = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
     return batch.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _costs(batch: "BatchPreview") -> "list[CostLine]":
+def _estimate_costs(batch: "BatchPreview") -> "list[CostLine]":
     """Predict the costs from the finished videos on the queue, or without any if the queue cannot be read."""
     from wantui.batches.batch_cost import estimate_costs
     from wantui.engine.control import open_queue
@@ -124,7 +124,7 @@ def _costs(batch: "BatchPreview") -> "list[CostLine]":
         state_dir = find_state_directory()
         state = state_dir.directory
         with open_queue(state_dir)[0] as queue:
-            past = parse_timed_videos(queue.finished())
+            past = parse_timed_videos(queue.list_finished_videos())
     except UserError:
         past = []
-    return estimate_costs(batch, past, GpuMonitor(lambda _: None).sample(), state)
+    return estimate_costs(batch, past, GpuMonitor(lambda _: None).take_sample(), state)

@@ -46,7 +46,7 @@ def open_reporter(as_json: bool, eta: "EtaSource") -> Iterator[ProgressReporter]
         yield PlainReporter(eta)
 
 
-def event_line(event: "Event") -> str | None:
+def format_event(event: "Event") -> str | None:
     """Return the line that describes an event; None for an event without a line."""
     from wantui.queue import events
 
@@ -126,11 +126,11 @@ class BarReporter:
                 self._advance(video, frames, count, "frames decoded" if frames < count else "finishing its files")
         if isinstance(payload, events.STOPPING_EVENTS):
             self._remove(video)
-        if (text := event_line(event)) is not None:
+        if (text := format_event(event)) is not None:
             self.show_message(text)
 
     def show_waiting(self, waiting: "BatchWait") -> None:
-        text = escape_unprintable(waiting.text())
+        text = escape_unprintable(waiting.describe())
         if self.waiting_task is not None and not text:
             self.progress.remove_task(self.waiting_task)
             self.waiting_task = None
@@ -138,9 +138,9 @@ class BarReporter:
             self.waiting_task = self.progress.add_task(text, total=None, pace="", count="")
         elif self.waiting_task is not None:
             self.progress.update(self.waiting_task, description=text)
-        earlier = tuple(batch.id for batch in waiting.before)
+        earlier = tuple(batch.id for batch in waiting.earlier_batches)
         if earlier and earlier != self.waited_for:  # once in full: the bar may truncate the text
-            self.show_message(waiting.text(with_seconds=False))
+            self.show_message(waiting.describe(with_seconds=False))
         self.waited_for = earlier
 
     def _advance(self, video: int, completed: int, total: int, pace: str) -> None:
@@ -165,11 +165,14 @@ class PlainReporter:
 
     def show_waiting(self, waiting: "BatchWait") -> None:
         """Print the reason for waiting when it changes, and again every ten seconds."""
-        waits_for = (*(batch.id for batch in waiting.before), *(worker.name for worker in waiting.starting))
+        waits_for = (
+            *(batch.id for batch in waiting.earlier_batches),
+            *(worker.name for worker in waiting.starting_workers),
+        )
         is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
         if waiting and (waits_for != self.waited_for or is_due):
             self.last = time.monotonic()
-            self.show_message(waiting.text())
+            self.show_message(waiting.describe())
         self.waited_for = waits_for
 
     def show_event(self, event: "Event") -> None:
@@ -184,7 +187,7 @@ class PlainReporter:
                 if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
                     self.last = time.monotonic()
                     self.show_message(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.eta())}")
-        if (text := event_line(event)) is not None:
+        if (text := format_event(event)) is not None:
             self.show_message(f"  {text}" if has_ended else text)
 
 

@@ -7,7 +7,7 @@ import click
 
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
-from wantui.cli.types import BATCH, INTEGER, MAX_NUMBER, WholeNumber
+from wantui.cli.types import BATCH, INTEGER, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PAGE_VIDEOS = 50
 """Videos on a page of `queue show`."""
-MAX_PAGE = 1_000_000_000
+MAX_PAGE_NUMBER = 1_000_000_000
 """Largest page number; SQLite cannot represent row offsets beyond 2**63."""
 MAX_FAILURES_SHOWN = 3
 """Maximum number of finished batches with failed videos that `queue ls` names."""
@@ -37,12 +37,12 @@ def command() -> None:
 def ls(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import estimate_queue_etas, format_seconds_left
-    from wantui.queue.states import batch_state, state_word
+    from wantui.queue.states import batch_state, describe_state
 
     queue = open_queue_for_command()
     batches = [batch for batch in queue.batches(-1) if show_all or batch.unfinished]
-    held = queue.held()
-    has_engine, etas = _has_engine(queue), estimate_queue_etas(queue).batches
+    held = queue.read_hold()
+    has_engine, etas = _has_engine(queue), estimate_queue_etas(queue).seconds_by_batch
     if as_json:
         rows = [
             asdict(batch)
@@ -66,7 +66,7 @@ def ls(show_all: bool, as_json: bool) -> None:
     lines = [("batch", "state", "done", "videos", "failed", "ETA", "name")]
     for batch in batches:
         done, failed = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        state = state_word(batch_state(batch, has_engine))
+        state = describe_state(batch_state(batch, has_engine))
         eta = format_seconds_left(etas[batch.id]) if batch.id in etas else ""
         lines.append((str(batch.id), state, str(done), str(batch.total), str(failed), eta, batch.name))
     print_columns(*lines)
@@ -87,9 +87,9 @@ def _print_failures(ended: "list[BatchRow]") -> None:
 
 def _has_engine(queue: "Queue") -> bool:
     """Return whether an engine is running; without one, videos in the state "running" are interrupted."""
-    from wantui.engine.control import engine_process
+    from wantui.engine.control import find_engine_process
 
-    return engine_process(queue.path.parent) is not None
+    return find_engine_process(queue.path.parent) is not None
 
 
 @command.command("show")
@@ -98,7 +98,7 @@ def _has_engine(queue: "Queue") -> bool:
     "--page",
     default=1,
     show_default=True,
-    type=WholeNumber(1, MAX_PAGE),
+    type=WholeNumber(1, MAX_PAGE_NUMBER),
     help=f"Page to show, of {PAGE_VIDEOS} videos each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
@@ -155,7 +155,7 @@ def resume(batch: str | None) -> None:
     from wantui.engine.control import find_engine
 
     queue = open_queue_for_command()
-    held = queue.held()
+    held = queue.read_hold()
     if batch is None:
         queue.resume()
         echo("the queue is resumed" if held is not None else "the queue is not held", err=True)
@@ -183,14 +183,14 @@ def move(batch: str, target: str, other: str | None) -> None:
     """Move BATCH up, down, to the top or bottom, or before OTHER."""
     queue = open_queue_for_command()
     row = queue.find_batch(batch)
-    old_order = _unfinished_ids(queue)
+    old_order = _list_unfinished_ids(queue)
     if target == "before" and other is not None:
         queue.move(row.id, queue.find_batch(other).id)
     elif target in ("up", "down", "top", "bottom") and other is None:
         queue.move(row.id, target)  # type: ignore[arg-type]
     else:
         raise click.UsageError("unknown target. Use: up, down, top, bottom, or before OTHER")
-    order = _unfinished_ids(queue)
+    order = _list_unfinished_ids(queue)
     if not row.unfinished:
         echo(f"{_describe_states(queue, row, None)}; only batches with unfinished videos can be moved", err=True)
     elif order == old_order:
@@ -199,7 +199,7 @@ def move(batch: str, target: str, other: str | None) -> None:
         echo(f"queue order: {', '.join(map(str, order))}", err=True)
 
 
-def _unfinished_ids(queue: "Queue") -> list[int]:
+def _list_unfinished_ids(queue: "Queue") -> list[int]:
     """Return the ids of the unfinished batches in queue order."""
     return [row.id for row in queue.batches(-1) if row.unfinished]
 
@@ -229,7 +229,7 @@ def cancel(batch: str, video: int | None) -> None:
     if not numbers and not running:
         echo(f"{_describe_states(queue, row, video)}; only unfinished videos can be cancelled", err=True)
     try:
-        ManifestStore.for_folder(row.folder).cancel(numbers)
+        ManifestStore.for_folder(row.folder).cancel_videos(numbers)
     except (OSError, UserError) as error:
         echo(f"warning: cannot record this in the batch folder: {error}", err=True)
 
@@ -281,7 +281,7 @@ def _check_video_number(queue: "Queue", row: "BatchRow", video: int | None) -> N
     """
     from wantui.queue.reader import format_number_ranges
 
-    if video is None or (1 <= video <= MAX_NUMBER and queue.video_by_index(row.id, video - 1) is not None):
+    if video is None or (1 <= video <= MAX_INTEGER and queue.video_by_index(row.id, video - 1) is not None):
         return
     numbers = format_number_ranges([queued.number + 1 for queued in queue.videos(row.id)])
     raise UserError(f"batch {row.id} has no video {video} on the queue. Its numbers: {numbers or 'none'}")

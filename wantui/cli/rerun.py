@@ -38,10 +38,10 @@ def command(clip: Path, output: Path | None, device: str, fetch: bool, as_json: 
     with tempfile.TemporaryDirectory() as temporary:
         comparison = _regenerate(clip, recipe, provenance, output or Path(temporary) / "again.mp4", device, fetch)
     if as_json:
-        print_json({"identical": comparison.identical, **vars(comparison)})
+        print_json({"identical": comparison.is_identical, **vars(comparison)})
     else:
         _print_comparison(clip, comparison)
-    sys.exit(0 if comparison.identical else 1)
+    sys.exit(0 if comparison.is_identical else 1)
 
 
 def _read_clip(clip: Path) -> "tuple[Recipe, dict[str, Any]]":
@@ -150,7 +150,7 @@ class _RerunProgress:
 
 
 def _print_comparison(clip: Path, comparison: "RerunResult") -> None:
-    if comparison.identical:
+    if comparison.is_identical:
         compared = "latents and frames" if comparison.latents_equal else "frames (no stored checksum of the latents)"
         echo(f"bit-identical: {compared} of {clip}")
         return

@@ -52,7 +52,7 @@ def command(
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.enqueue import check_device, create_batch
-    from wantui.engine.control import find_engine, logs_folder
+    from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable
 
@@ -62,7 +62,7 @@ def command(
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     if find_engine(state_dir.directory) is None:
-        logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
+        find_logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
         if resume is not None:
@@ -78,7 +78,7 @@ def command(
             if config is None:
                 echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
             folder, manifest = create_batch(batch)
-        seq = queue.last_seq()
+        seq = queue.read_last_seq()
         id_, missing = _enqueue(queue, folder, manifest, device, new=resume is None)
         _follow_queued(queue, folder, manifest, id_, missing, seq, logs, detach, as_json, new=resume is None)
     except KeyboardInterrupt:
@@ -89,12 +89,12 @@ def command(
 
 def _report_interrupted(queue: "Queue", root: Path) -> NoReturn:
     """Report whether the batch in a folder is on the queue, and how to continue; exit with code 130."""
-    from wantui.cli.follow import report_detached, shown_path
+    from wantui.cli.follow import format_path, report_detached
 
     queued = next((row for row in queue.batches(-1) if row.folder == root and row.unfinished), None)
     if queued is not None:  # the interrupt came just after the batch was queued
         report_detached(queue, queued.id)
-    shown = shown_path(root)
+    shown = format_path(root)
     echo(f"interrupted: {shown} is not on the queue. Queue it: wantui run --resume {shown}", err=True)
     sys.exit(130)
 
@@ -137,13 +137,13 @@ def open_batch(
 
 def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
-    from wantui.batches.enqueue import refuse_unsupported
-    from wantui.planning import pinned_revision
+    from wantui.batches.enqueue import refuse_unsupported_batch
+    from wantui.planning import pin_revision
 
-    refuse_unsupported(batch)
+    refuse_unsupported_batch(batch)
     planned = [video.recipe for video in batch.videos]
     # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
-    pinned = pinned_revision(batch.model, manifest.videos[0].recipe.revision)
+    pinned = pin_revision(batch.model, manifest.videos[0].recipe.revision)
     recorded = [
         video.recipe if batch.model.is_local else video.recipe.model_copy(update={"revision": pinned})
         for video in manifest.videos
@@ -165,11 +165,11 @@ def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
 def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, new: bool) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos."""
     from wantui.batches.batch_cost import warn_if_slow_on_cpu
-    from wantui.batches.enqueue import enqueue_batch, find_missing_videos, may_use_gpu
+    from wantui.batches.enqueue import can_use_gpu, enqueue_batch, find_missing_videos
     from wantui.queue.state_dir import StateDirectory
 
     missing = [video for _, video in find_missing_videos(folder, manifest)]
-    if missing and not may_use_gpu(StateDirectory(queue.path.parent), device):
+    if missing and not can_use_gpu(StateDirectory(queue.path.parent), device):
         show_warnings(tuple(filter(None, [warn_if_slow_on_cpu(missing[0].recipe, len(missing))])))
     return enqueue_batch(queue, folder, manifest, device, new)
 
@@ -187,7 +187,7 @@ def _follow_queued(
     new: bool,
 ) -> NoReturn:
     from wantui.batches.enqueue import remove_claimed_files
-    from wantui.cli.follow import follow, report_detached, report_end, shown_path
+    from wantui.cli.follow import follow, format_path, report_detached, report_end
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
@@ -195,23 +195,23 @@ def _follow_queued(
     try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
         batch = queue.batch(id_)
         assert batch is not None
-        echo(f"batch {id_}: {format_count(missing, 'video')} in {shown_path(root)}", err=True)
+        echo(f"batch {id_}: {format_count(missing, 'video')} in {format_path(root)}", err=True)
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
         if missing or batch.unfinished:
             engine, started = ensure_engine(StateDirectory(queue.path.parent), logs)
             show_warnings(tuple(engine.warnings()))
             if started:
-                echo(f"engine started (process {engine.process}, logs in {shown_path(engine.logs)})", err=True)
+                echo(f"engine started (process {engine.process}, logs in {format_path(engine.logs)})", err=True)
         if detach:
-            if (held := queue.held()) is not None:
+            if (held := queue.read_hold()) is not None:
                 echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
             echo(f"follow its progress with\n  wantui watch {id_}", err=True)
             if as_json:
                 print_json(
-                    {"event": "detached", "batch": id_, "folder": str(shown_path(root)), "videos": missing}, None
+                    {"event": "detached", "batch": id_, "folder": str(format_path(root)), "videos": missing}, None
                 )
             else:
-                echo(shown_path(root))
+                echo(format_path(root))
             sys.exit(0)
         report_end(queue, follow(queue, batch, seq, as_json), as_json)
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def command(
     """
     from wantui.batches.enqueue import create_batch, find_missing_videos
     from wantui.batches.slurm import JobResources, check_slurm, check_submission, parse_time_limit, submit_array
-    from wantui.cli.follow import shown_path
+    from wantui.cli.follow import format_path
     from wantui.cli.run import open_batch
 
     text = read_template(template, template_file)
@@ -91,15 +91,15 @@ def command(
         submitted = submit_array(folder.root, jobs, resources)
     except UserError:
         if resume is None:
-            echo(f"the batch folder is {shown_path(folder.root)}. Submit it later with --resume", err=True)
+            echo(f"the batch folder is {format_path(folder.root)}. Submit it later with --resume", err=True)
         raise
     array = submitted[0].split("_")[0]
     echo(
-        f"{missing} in {format_count(len(submitted), 'job')}: {array}; logs in {shown_path(folder.root / 'slurm')}",
+        f"{missing} in {format_count(len(submitted), 'job')}: {array}; logs in {format_path(folder.root / 'slurm')}",
         err=True,
     )
-    echo(f"check the progress with\n  squeue -j {array}\n  wantui library show {shown_path(folder.root)}", err=True)
-    echo(shown_path(folder.root))
+    echo(f"check the progress with\n  squeue -j {array}\n  wantui library show {format_path(folder.root)}", err=True)
+    echo(format_path(folder.root))
 
 
 def _parse_sbatch_option(text: str) -> tuple[str, str | bool]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from wantui.config.speeds import current_speed_name
+from wantui.config.speeds import to_current_speed_name
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 
-MAX_NUMBER = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 """Largest integer that SQLite can store."""
 
 
@@ -94,7 +94,7 @@ class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in ol
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.isascii() and value.isdecimal():
-            if len(value) > len(str(MAX_NUMBER)) or int(value) > MAX_NUMBER:
+            if len(value) > len(str(MAX_INTEGER)) or int(value) > MAX_INTEGER:
                 self.fail(f"no batch has the number {value[:40]}", param, ctx)
             return value
         try:
@@ -110,7 +110,7 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
         super().__init__(["reference", "fused"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(current_speed_name(value) if isinstance(value, str) else value, param, ctx)
+        return super().convert(to_current_speed_name(value) if isinstance(value, str) else value, param, ctx)
 
 
 PATH = UserPath()

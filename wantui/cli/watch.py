@@ -28,6 +28,6 @@ def command(batch: str | None, as_json: bool) -> None:
     else:
         row = queue.find_batch(batch)
     try:
-        report_end(queue, follow(queue, row, queue.last_seq(), as_json), as_json)
+        report_end(queue, follow(queue, row, queue.read_last_seq(), as_json), as_json)
     except KeyboardInterrupt:
         report_detached(queue, row.id)

@@ -1,8 +1,8 @@
 """Settings: pydantic models, YAML files, presets, keys of the older system. Never imports torch."""
 
-from wantui.config.document import yaml_scalar_text
-from wantui.config.load import Config, Option, as_dict, dump, load_config, parse_config
-from wantui.config.presets import find_config, preset_directory, preset_names
+from wantui.config.document import format_yaml_scalar
+from wantui.config.load import Config, Option, dump, load_config, parse_config, to_dict
+from wantui.config.presets import find_config, find_preset_directory, list_preset_names
 from wantui.config.problems import ConfigError, Problem
 from wantui.config.settings import Settings
 
@@ -12,12 +12,12 @@ __all__ = [
     "Option",
     "Problem",
     "Settings",
-    "as_dict",
     "dump",
     "find_config",
+    "find_preset_directory",
+    "format_yaml_scalar",
+    "list_preset_names",
     "load_config",
     "parse_config",
-    "preset_directory",
-    "preset_names",
-    "yaml_scalar_text",
+    "to_dict",
 ]

@@ -15,13 +15,13 @@ from wantui.config.problems import ConfigError, Problem
 from wantui.formatting import shorten_text
 from wantui.text_files import TextFileError
 
-MAX_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 1_000_000
 """Longest config, in bytes."""
 MAX_DEPTH = 20
 """Deepest nesting of mappings and lists."""
 MAX_NODES = 10_000
 """Maximum number of keys and values in a config, with every expansion of an alias counted."""
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's C loader if available: the application parses several configs while it draws a screen."""
 PARSE_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
 """Exceptions that the C and Python loaders of PyYAML raise for invalid YAML."""
@@ -32,8 +32,8 @@ CORE_TAGS = frozenset(
 TEXT_TAG, MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 COLLECTION_TAGS = frozenset(("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
 """Tags that YAML gives to mappings and lists by itself."""
-NULLS = ("", "~", "null", "Null", "NULL")
-BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+NULL_WORDS = ("", "~", "null", "Null", "NULL")
+BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 Key = tuple[str, ...]
 
 
@@ -46,7 +46,7 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
-        return not self.is_quoted and self.text in NULLS
+        return not self.is_quoted and self.text in NULL_WORDS
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
         ConfigError: the file cannot be read, is larger than MAX_BYTES, or is not UTF-8.
     """
     try:
-        return text_files.read_text_file(path, MAX_BYTES, may_be_pipe=may_be_pipe)
+        return text_files.read_text_file(path, MAX_CONFIG_BYTES, may_be_pipe=may_be_pipe)
     except TextFileError as error:
         raise ConfigError([Problem(path, None, "", error.reason)]) from None
 
@@ -84,7 +84,7 @@ def read_document(text: str, source: Path | str) -> Document:
     try:
         text.encode()  # fails for lone surrogates, which the two loaders treat differently
         _check_bounds(text, source)
-        node = yaml.compose(text, Loader=LOADER)
+        node = yaml.compose(text, Loader=YAML_LOADER)
         if node is None:
             return Document({}, {}, ())
         if not isinstance(node, yaml.MappingNode):
@@ -98,10 +98,10 @@ def read_document(text: str, source: Path | str) -> Document:
         raise _config_error(source, mark.line + 1 if mark else None, f"not valid YAML: {reason}") from None
 
 
-def yaml_scalar_text(text: str) -> str:
+def format_yaml_scalar(text: str) -> str:
     """Return the text of a YAML scalar for `parse_value`; return other YAML unchanged."""
     try:
-        node = yaml.compose(text, Loader=LOADER)
+        node = yaml.compose(text, Loader=YAML_LOADER)
     except PARSE_ERRORS:
         return text
     return str(node.value) if isinstance(node, yaml.ScalarNode) else text
@@ -113,7 +113,7 @@ def to_plain(value: Any) -> Any:
         case Scalar():
             if value.is_null:
                 return None
-            return value.text if value.is_quoted else BOOLEANS.get(value.text.lower(), value.text)
+            return value.text if value.is_quoted else BOOLEAN_WORDS.get(value.text.lower(), value.text)
         case dict():
             return {key: to_plain(item) for key, item in value.items()}
         case list():
@@ -122,14 +122,14 @@ def to_plain(value: Any) -> Any:
 
 
 def _check_size(size: int, source: Path | str) -> None:
-    if size > MAX_BYTES:
-        raise _config_error(source, None, f"too large for a config: more than {MAX_BYTES // 1000:,} kB")
+    if size > MAX_CONFIG_BYTES:
+        raise _config_error(source, None, f"too large for a config: more than {MAX_CONFIG_BYTES // 1000:,} kB")
 
 
 def _check_bounds(text: str, source: Path | str) -> None:
     """Refuse text whose nodes would take long to compose or exhaust the stack; parsing its events is safe."""
     depth = nodes = 0
-    for event in yaml.parse(text, Loader=LOADER):
+    for event in yaml.parse(text, Loader=YAML_LOADER):
         nodes += isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
@@ -216,7 +216,7 @@ class _NodeConverter:
         self._check_tag(node, CORE_TAGS)
         text = str(node.value)
         # An explicit tag of text, as in `!!str null`, is the only way in which a plain null gets it.
-        return Scalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULLS))
+        return Scalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULL_WORDS))
 
     def _check_tag(self, node: yaml.Node, supported: frozenset[str]) -> None:
         if node.tag not in supported:

@@ -41,7 +41,7 @@ class FormField:
 
 
 @cache
-def form_fields() -> tuple[FormField, ...]:
+def list_form_fields() -> tuple[FormField, ...]:
     """Return the fields of all settings, in the order of the config file."""
     fields: list[FormField] = []
     for name, field in Settings.model_fields.items():
@@ -55,12 +55,12 @@ def form_fields() -> tuple[FormField, ...]:
 
 def find_field(key: str) -> FormField | None:
     """Return the field of a dotted key; None if no setting has this key."""
-    return _fields_by_key().get(key)
+    return _index_fields().get(key)
 
 
 @cache
-def _fields_by_key() -> dict[str, FormField]:
-    return {field.key: field for field in form_fields()}
+def _index_fields() -> dict[str, FormField]:
+    return {field.key: field for field in list_form_fields()}
 
 
 def get_value(config: "Config", key: str) -> Any:

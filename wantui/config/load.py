@@ -16,7 +16,7 @@ from wantui.config.document import Key, Scalar, read_document, read_text, to_pla
 from wantui.config.fields import find_field
 from wantui.config.presets import find_config
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, limit_problems
-from wantui.config.settings import PATTERNS, Settings
+from wantui.config.settings import PATTERN_RULES, Settings
 from wantui.config.values import parse_value
 from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE, escape_unprintable, shorten_text
 from wantui.section import Section
@@ -36,7 +36,7 @@ _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = MAX_TEXT_LENGTH
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
-MAX_KEY = 80
+MAX_KEY_LENGTH = 80
 """Longest key that a message quotes, in characters."""
 
 
@@ -128,7 +128,7 @@ class _ConfigReader:
 
     def make_problem(self, key: Key, message: str) -> Problem:
         """Return a problem at the line of a key, or of its section if the key has no line."""
-        dotted = ".".join(shorten_text(part, MAX_KEY) for part in key)
+        dotted = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
         if key in self.origins:
             return Problem(self.origins[key], None, dotted, message)
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
@@ -147,7 +147,7 @@ class _ConfigReader:
         key = tuple(dotted.strip().split("."))
         if not equals or not all(key):
             raise ConfigError(
-                [Problem("--set", None, shorten_text(override, MAX_KEY), "write it as section.key=value")]
+                [Problem("--set", None, shorten_text(override, MAX_KEY_LENGTH), "write it as section.key=value")]
             )
         if len(key) == 1 and _find_section(key[0]):
             raise ConfigError([Problem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
@@ -164,9 +164,9 @@ class _ConfigReader:
             if inner is None or (isinstance(inner, Scalar) and inner.is_null):
                 inner = values[section] = {}
             if not isinstance(inner, dict):
-                message = f"{shorten_text(section, MAX_KEY)} is not a section"
+                message = f"{shorten_text(section, MAX_KEY_LENGTH)} is not a section"
                 raise ConfigError(
-                    [Problem(origin, None, ".".join(shorten_text(part, MAX_KEY) for part in key), message)]
+                    [Problem(origin, None, ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key), message)]
                 )
             values = inner
         values[last] = value
@@ -181,7 +181,7 @@ class _ConfigReader:
                 options = " and ".join(dict.fromkeys(origins))
                 times = "twice" if len(origins) == 2 else f"{len(origins)} times"
                 message = f"set {times}, by {options}; the last value of {origins[-1]} is used"
-                dotted = ".".join(shorten_text(part, MAX_KEY) for part in key)
+                dotted = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
                 self.warnings.append(Problem("command line", None, dotted, message))
 
     def convert_types(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class _ConfigReader:
             return self.make_problem(key, words)
         words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
         if details["type"] == "string_pattern_mismatch":
-            words = PATTERNS.get(details["ctx"]["pattern"], words)
+            words = PATTERN_RULES.get(details["ctx"]["pattern"], words)
         message = f"{words}, got {_REPR.repr(details['input'])}"
         return self.make_problem(key, message)
 
@@ -286,7 +286,7 @@ def _find_section(name: str) -> type[Section] | None:
     return model if isinstance(model, type) and issubclass(model, Section) else None
 
 
-def _valid_keys() -> list[Key]:
+def _list_valid_keys() -> list[Key]:
     """Return all sections and keys, in the order of the config file."""
     keys: list[Key] = []
     for name in Settings.model_fields:
@@ -298,8 +298,8 @@ def _valid_keys() -> list[Key]:
 
 def _suggest_key(key: Key) -> str:
     """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
-    key = tuple(part[:MAX_KEY] for part in key)  # difflib is slow for long keys
-    keys = _valid_keys()
+    key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
+    keys = _list_valid_keys()
     if key[-1] in RENAMED_KEYS:
         return f"; it is now {RENAMED_KEYS[key[-1]]}"
     candidates = [valid for valid in keys if valid[-1] == key[-1]]
@@ -317,7 +317,7 @@ def _suggest_key(key: Key) -> str:
     return f"; valid keys of wantui {__version__} here: {', '.join(same_section)}"
 
 
-def as_dict(settings: Settings) -> dict[str, Any]:
+def to_dict(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values, in the order of the config file, without empty sections."""
     values = settings.model_dump(mode="json")
     return {name: value for name, value in values.items() if value != {}}
@@ -325,11 +325,11 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 
 def dump(settings: Settings) -> str:
     """Return the settings as YAML that loads to the same settings, with control characters escaped."""
-    return dump_values(as_dict(settings))
+    return dump_values(to_dict(settings))
 
 
 def dump_values(values: Mapping[str, Any]) -> str:
-    """Return the values of `as_dict` as YAML, with control characters escaped."""
+    """Return the values of `to_dict` as YAML, with control characters escaped."""
     text = str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
     return escape_unprintable(text, keep_lines=True)
 

@@ -28,6 +28,6 @@ FORMER_PLANS = {
 """Plan name in configs and manifests of earlier versions -> slug."""
 
 
-def current_plan_name(name: str) -> str:
+def to_current_plan_name(name: str) -> str:
     """Return the slug for a plan name of earlier versions; return any other text unchanged."""
     return FORMER_PLANS.get(name, name)

@@ -12,13 +12,13 @@ _PACKAGED_PRESETS = Path(__file__).parent / "presets"
 _CHECKOUT_PRESETS = Path(__file__).parents[2] / "configs"
 
 
-def preset_directory() -> Path:
+def find_preset_directory() -> Path:
     """Return the folder of the presets: inside the package, or `configs/` of a checkout."""
     return _PACKAGED_PRESETS if _PACKAGED_PRESETS.is_dir() else _CHECKOUT_PRESETS
 
 
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in preset_directory().glob("*.yaml"))
+def list_preset_names() -> list[str]:
+    return sorted(path.stem for path in find_preset_directory().glob("*.yaml"))
 
 
 def find_config(name: Path | str) -> Path:
@@ -32,12 +32,12 @@ def find_config(name: Path | str) -> Path:
         return path
     if is_pipe(path):  # as a shell passes it for `-c <(command)`
         return path
-    preset = preset_directory() / f"{name}.yaml"
-    if str(name) in preset_names():
+    preset = find_preset_directory() / f"{name}.yaml"
+    if str(name) in list_preset_names():
         return preset
     if os.path.exists(path):  # noqa: PTH110
         raise ConfigError([Problem(path, None, "", "is not a file, and no preset has this name")])
-    close = difflib.get_close_matches(path.stem, preset_names(), n=1)
+    close = difflib.get_close_matches(path.stem, list_preset_names(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    message = f"no such file or preset.{hint} Presets: {', '.join(preset_names())}"
+    message = f"no such file or preset.{hint} Presets: {', '.join(list_preset_names())}"
     raise ConfigError([Problem(path, None, "", message)])

@@ -12,8 +12,8 @@ from pydantic import Field, create_model, field_validator
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
-from wantui.config.plans import PlanName, current_plan_name
-from wantui.config.speeds import SpeedName, current_speed_name
+from wantui.config.plans import PlanName, to_current_plan_name
+from wantui.config.speeds import SpeedName, to_current_speed_name
 from wantui.controls import CONTROLS
 from wantui.controls.word_weights import Weighting
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
@@ -21,9 +21,12 @@ from wantui.section import Section
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
-DEVICE = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
-NOT_BLANK = r"\S"
-PATTERNS = {DEVICE.pattern: "should be auto, cpu, cuda or cuda:N", NOT_BLANK: "should not be empty"}
+DEVICE_PATTERN = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
+NOT_BLANK_PATTERN = r"\S"
+PATTERN_RULES = {
+    DEVICE_PATTERN.pattern: "should be auto, cpu, cuda or cuda:N",
+    NOT_BLANK_PATTERN: "should not be empty",
+}
 """Regular expression of a setting -> text of its error message."""
 MIN_FLOW_SHIFT = 1e-6
 """Smallest flow shift: from about 1e-8 down, the noise levels of some samplers are NaN in float32."""
@@ -39,9 +42,9 @@ class ModelSettings(Section):
         "clip_skip": "Wan has no CLIP text encoder",
     }
 
-    model_id: Annotated[str, Field(pattern=NOT_BLANK)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    model_id: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
-    revision: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
+    revision: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
     """Revision of a hub model: branch, tag or commit. For a downloaded model, recipes store the commit."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
     """Seed of the first video of each variation; video k has seed + k - 1."""
@@ -60,20 +63,20 @@ class ModelSettings(Section):
     weights: Literal["full", "float8", "int8"] = "full"
     """Storage of the transformer weights. full: as loaded. float8, int8 (needs torchao, more accurate): in half the
     memory; changes the video, slightly lowers its quality, and disables fused blocks."""
-    transformer_file: Annotated[str, Field(pattern=NOT_BLANK)] | None = None
+    transformer_file: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
     """GGUF file that replaces the transformer of the model, with the precision of the file. Disables fused blocks."""
     speed: SpeedName = "fused"
     """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
     bit-identical on a CPU and with nano. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
     """Store trajectories and attention with speed: cached too, although it alters them."""
-    device: Annotated[str, Field(pattern=DEVICE.pattern)] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 
     @field_validator("speed", mode="before")
     @classmethod
     def accept_former_speeds(cls, speed: object) -> object:
-        return current_speed_name(speed) if isinstance(speed, str) else speed
+        return to_current_speed_name(speed) if isinstance(speed, str) else speed
 
     @field_validator("sampler", mode="before")
     @classmethod
@@ -107,7 +110,7 @@ class MemorySettings(Section):
     @field_validator("plan", mode="before")
     @classmethod
     def accept_former_plans(cls, plan: object) -> object:
-        return current_plan_name(plan) if isinstance(plan, str) else plan
+        return to_current_plan_name(plan) if isinstance(plan, str) else plan
 
 
 class VideoSettings(Section):
@@ -161,9 +164,9 @@ else:
         "_WithSections",
         __base__=_Sections,
         **{
-            kind.section: (kind.settings, kind.settings())
+            kind.section: (kind.settings_type, kind.settings_type())
             for kind in (*CAPTURES, *CONTROLS)
-            if kind.section is not None and kind.settings is not None
+            if kind.section is not None and kind.settings_type is not None
         },
     )
 
@@ -173,7 +176,7 @@ class Settings(_WithSections):
 
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos per variation, with the seeds seed, seed + 1, ..."""
-    output_dir: Annotated[str, Field(pattern=NOT_BLANK)] = "outputs"
+    output_dir: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "outputs"
     """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"
     """Access to the batch folder. umask: by the umask (on most systems every user can read it). private: only you."""

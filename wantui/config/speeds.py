@@ -7,6 +7,6 @@ FORMER_SPEEDS: dict[str, SpeedName] = {"plain": "reference", "exact": "fused", "
 """Speed name in configs, format 1 recipes and benchmark results of earlier versions -> slug."""
 
 
-def current_speed_name(name: str) -> str:
+def to_current_speed_name(name: str) -> str:
     """Return the slug for a speed name of earlier versions; return any other text unchanged."""
     return FORMER_SPEEDS.get(name, name)

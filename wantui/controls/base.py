@@ -23,7 +23,7 @@ class ControlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def no_bytes(request: Any, size: DenoisingSize) -> int:
+def estimate_no_bytes(request: Any, size: DenoisingSize) -> int:
     """Return 0, for a control that needs no additional GPU memory."""
     return 0
 
@@ -43,9 +43,9 @@ class ControlKind:
     """
 
     name: str
-    request: type[ControlRequest]
+    request_type: type[ControlRequest]
     section: str | None = None
-    settings: type[Section] | None = None
-    requested: Callable[[Any], ControlRequest | None] = lambda settings: None
-    conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
-    gpu_bytes: Callable[[Any, DenoisingSize], int] = no_bytes
+    settings_type: type[Section] | None = None
+    build_request: Callable[[Any], ControlRequest | None] = lambda settings: None
+    find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
+    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_no_bytes

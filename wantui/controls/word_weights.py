@@ -19,4 +19,4 @@ class WordWeightsRequest(ControlRequest):
     weights: tuple[Weight, ...]
 
 
-WORD_WEIGHTS = ControlKind(name="word_weights", request=WordWeightsRequest)
+WORD_WEIGHTS = ControlKind(name="word_weights", request_type=WordWeightsRequest)

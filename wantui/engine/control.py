@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui import __version__
-from wantui.clock import boot_id, boot_seconds, seconds_since
-from wantui.environment import describe_differences, read_compared_environment, torch_environment
+from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
+from wantui.environment import build_torch_environment, describe_differences, read_compared_environment
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
@@ -58,7 +58,7 @@ class Engine:
     @property
     def uptime(self) -> float | None:
         """Return the seconds since the engine started, by a monotonic clock; None if unknown."""
-        return None if self.boot is None else seconds_since(*self.boot)
+        return None if self.boot is None else compute_seconds_since(*self.boot)
 
     def warnings(self) -> list[str]:
         """Return the engine's notes, and a warning for each difference between its environment and this process's."""
@@ -85,7 +85,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
-            content = {"process": os.getpid(), "namespace": pid_namespace()}
+            content = {"process": os.getpid(), "namespace": read_pid_namespace()}
             os.pwrite(descriptor, json.dumps(content).encode(), 0)
             return descriptor
         except BlockingIOError:
@@ -109,12 +109,12 @@ def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Se
     """Write the engine's details into its lock file: clients then see it as ready."""
     content = {
         "process": os.getpid(),
-        "namespace": pid_namespace(),
+        "namespace": read_pid_namespace(),
         "started": time.time(),
         "logs": str(logs),
         "version": __version__,
         "devices": devices,
-        "boot": [boot_id(), boot_seconds()],
+        "boot": [read_boot_id(), read_boot_seconds()],
         "environment": read_compared_environment(),
         "notes": list(notes),
     }
@@ -145,7 +145,7 @@ def find_engine(directory: Path) -> Engine | None:
     return None
 
 
-def logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
+def find_logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
     """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
 
     Raises:
@@ -180,7 +180,7 @@ def ensure_engine(
     engine = find_engine(state_dir.directory)
     if engine is not None:
         return engine, False
-    logs = logs_folder(state_dir, logs)
+    logs = find_logs_folder(state_dir, logs)
     output = state_dir.directory / "engine.out"
     command = [
         sys.executable,
@@ -200,7 +200,7 @@ def ensure_engine(
             stdout=out,
             stderr=out,
             cwd="/",
-            env=torch_environment(os.environ),
+            env=build_torch_environment(os.environ),
             start_new_session=True,
             close_fds=True,
         )
@@ -212,7 +212,7 @@ def ensure_engine(
         if process.poll() is not None and find_engine(state_dir.directory) is None:
             break
         time.sleep(0.02)
-    raise NoEngineError(f"the engine did not start. Last line of {output}:\n  {last_line(output)}")
+    raise NoEngineError(f"the engine did not start. Last line of {output}:\n  {read_last_line(output)}")
 
 
 def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int | None:
@@ -228,7 +228,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     process: int | None = info.get("process")
     if process is None:
         return None
-    if info.get("namespace", pid_namespace()) != pid_namespace():
+    if info.get("namespace", read_pid_namespace()) != read_pid_namespace():
         # In this namespace the process ID belongs to no process, or to an unrelated one.
         raise NoEngineError(
             f"cannot stop the engine from here: it is process {process} of another container. Stop it there: "
@@ -242,7 +242,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
         time.sleep(0.1)
     until = time.monotonic() + wait_seconds
     while time.monotonic() < until:
-        if engine_process(directory) != process:
+        if find_engine_process(directory) != process:
             return process
         time.sleep(0.05)
     if now:
@@ -256,7 +256,7 @@ def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int |
     )
 
 
-def pid_namespace() -> int | None:
+def read_pid_namespace() -> int | None:
     """Return the inode of this process's PID namespace; None if the system reports none."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
@@ -264,7 +264,7 @@ def pid_namespace() -> int | None:
         return None
 
 
-def engine_process(directory: Path) -> int | None:
+def find_engine_process(directory: Path) -> int | None:
     """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
     info = read_engine_info(directory)
     return None if info is None else info.get("process")
@@ -286,7 +286,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
     try:
         queue = _open_checked(state_dir, is_engine)
         try:
-            return queue, notes + notes_on_other_queues(state_dir, queue)
+            return queue, notes + describe_other_queues(state_dir, queue)
         except BaseException:
             queue.close()
             raise
@@ -323,7 +323,7 @@ def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
     return queue
 
 
-def notes_on_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
+def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
     if queue.batches(1):
         return []
@@ -353,7 +353,7 @@ def _count_batches(path: Path) -> int:
         return 0
 
 
-def last_line(path: Path, start_byte: int = 0) -> str:
+def read_last_line(path: Path, start_byte: int = 0) -> str:
     """Return the last line of a process's output file after `start_byte`, without control characters."""
     try:
         with path.open("rb") as file:

@@ -36,12 +36,12 @@ class LogoutEffect:
     """Effect of a user's last logout on background processes."""
 
     kills_processes: bool
-    is_lingering: bool
+    lingers: bool
     reason: str
 
     @property
     def engine_survives(self) -> bool:
-        return not self.kills_processes or self.is_lingering
+        return not self.kills_processes or self.lingers
 
 
 def read_logind(root: Path = Path("/")) -> LogoutEffect:
@@ -54,13 +54,13 @@ def read_logind(root: Path = Path("/")) -> LogoutEffect:
         drop_ins = main.with_name(main.name + ".d")
         for part in (main, *sorted(drop_ins.glob("*.conf"))):
             kills_processes = _read_kill_setting(part, kills_processes)
-    name = _login_name()
+    name = _read_login_name()
     is_lingering = name is not None and (root / str(LINGER_FOLDER).lstrip("/") / name).exists()
     reason = f"KillUserProcesses={'yes' if kills_processes else 'no'}, lingering {'on' if is_lingering else 'off'}"
     return LogoutEffect(kills_processes, is_lingering, reason)
 
 
-def _login_name() -> str | None:
+def _read_login_name() -> str | None:
     """Return this user's login name; None if /etc/passwd does not list the user."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
@@ -77,7 +77,7 @@ def _read_kill_setting(path: Path, default: bool) -> bool:
         return default
 
 
-def systemd_unit() -> str:
+def build_systemd_unit() -> str:
     """Return a unit for `systemctl --user` that runs the engine from this environment and working folder.
 
     Raises:

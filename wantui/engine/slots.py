@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wantui.engine.control import last_line
-from wantui.environment import torch_environment
+from wantui.engine.control import read_last_line
+from wantui.environment import build_torch_environment
 from wantui.gpu.nvml import Gpu
 
 MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
@@ -53,7 +53,7 @@ class Slot:
         command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
         command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
         logs.mkdir(parents=True, exist_ok=True)
-        with self.output_file(logs).open("ab") as out:
+        with self.output_path(logs).open("ab") as out:
             self.output_start = out.tell()
             self.process = subprocess.Popen(
                 command,
@@ -61,18 +61,18 @@ class Slot:
                 stdout=out,
                 stderr=out,
                 cwd="/",
-                env=torch_environment(os.environ) | self.environment,
+                env=build_torch_environment(os.environ) | self.environment,
                 process_group=0,
             )
         self.sent_signals = set()
 
-    def output_file(self, logs: Path) -> Path:
+    def output_path(self, logs: Path) -> Path:
         """Return the output file that all processes of this slot share."""
         return logs / f"{self.name}.out"
 
-    def last_output_line(self, logs: Path) -> str:
+    def read_last_output_line(self, logs: Path) -> str:
         """Return the last line that the current process printed."""
-        return last_line(self.output_file(logs), self.output_start)
+        return read_last_line(self.output_path(logs), self.output_start)
 
     def delay_next_start(self) -> None:
         """Delay the next start; the delay doubles each time."""

@@ -22,7 +22,7 @@ from wantui.engine.control import acquire_engine_lock, is_lock_current, open_que
 from wantui.engine.slots import Slot, create_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.gpu.nvml import NoSuchGpuError, device_remarks, query_gpus, visible_gpus
+from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 from wantui.queue.database import QueueError, QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
@@ -123,7 +123,7 @@ class Supervisor:
         until = time.monotonic() + BUSY_LIMIT_SECONDS
         while True:
             try:
-                interrupted = self.queue.recover()
+                interrupted = self.queue.recover_interrupted_videos()
                 # Workers that could not start before may start now: torch was installed, or a driver loaded.
                 self.queue.resume("worker")
                 break
@@ -138,7 +138,7 @@ class Supervisor:
     def _tick(self) -> bool:
         """Check workers, files and queue once; return whether to continue."""
         for slot in self.slots:
-            self._reap(slot)
+            self._reap_worker(slot)
         self._reset_failures_after_claims()
         busy = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
@@ -156,19 +156,21 @@ class Supervisor:
 
     def _reset_failures_after_claims(self) -> None:
         failed = [slot for slot in self.slots if slot.consecutive_failures and slot.process is not None]
-        working = {video.worker for video in self.queue.running()} if failed else set()
+        working = {video.worker for video in self.queue.list_running_videos()} if failed else set()
         for slot in failed:
             if slot.worker in working:
                 slot.reset_failures()
 
     def _has_work(self) -> bool:
-        return bool(self.queue.running()) or any(self.queue.waiting(slot.devices) for slot in self.slots)
+        return bool(self.queue.list_running_videos()) or any(
+            self.queue.has_claimable_video(slot.devices) for slot in self.slots
+        )
 
     def _start_workers(self) -> None:
         for slot in self.slots:
             if slot.process is not None or time.monotonic() < slot.earliest_start:
                 continue
-            if not self.queue.waiting(slot.devices):
+            if not self.queue.has_claimable_video(slot.devices):
                 continue
             try:
                 slot.start(self.queue.path.parent, self.logs)
@@ -178,9 +180,9 @@ class Supervisor:
                 self._count_failure(slot, str(error))
                 continue
             self.log.info("%s started on %s", slot.worker, slot.device)
-            self.queue.add_worker(slot.worker, slot.device)
+            self.queue.record_starting_worker(slot.worker, slot.device)
 
-    def _reap(self, slot: Slot) -> None:
+    def _reap_worker(self, slot: Slot) -> None:
         if slot.process is None or (code := slot.process.poll()) is None:
             return
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -188,7 +190,9 @@ class Supervisor:
             why += " (not by the engine: perhaps the system ran out of memory)"
         worker = slot.worker
         # Also after a clean exit: reclaim every video that the worker did not release.
-        videos = self.queue.reclaim(worker, why, blame=signal.SIGKILL not in slot.sent_signals, has_ended=True)
+        videos = self.queue.reclaim_videos(
+            worker, why, counts_crash=signal.SIGKILL not in slot.sent_signals, has_ended=True
+        )
         slot.process = None
         for video in videos:
             self._close_in_manifest(video)
@@ -204,20 +208,20 @@ class Supervisor:
         # No video was claimed: the failure is the worker's own.
         slot.delay_next_start()
         if not slot.sent_signals:
-            why = f"{why}: {slot.last_output_line(self.logs)}"
-            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output_file(self.logs)}"))
+            why = f"{why}: {slot.read_last_output_line(self.logs)}"
+            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output_path(self.logs)}"))
             self._count_failure(slot, why)
 
     def _count_failure(self, slot: Slot, why: str) -> None:
         """Put the queue on hold if every slot with waiting videos has failed MAX_FAILURES times."""
         slot.consecutive_failures += 1
         # A slot without waiting videos starts no worker, and so never fails.
-        slots_with_work = [slot for slot in self.slots if self.queue.waiting(slot.devices)]
+        slots_with_work = [slot for slot in self.slots if self.queue.has_claimable_video(slot.devices)]
         if not slots_with_work or any(slot.consecutive_failures < MAX_FAILURES for slot in slots_with_work):
             return
         for failed_slot in self.slots:
             failed_slot.reset_failures()
-        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output_file(self.logs)}"
+        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output_path(self.logs)}"
         self.log.error("the queue is on hold: %s", reason)
         self.queue.hold("worker", reason)
 
@@ -227,12 +231,12 @@ class Supervisor:
             return
         try:
             state: VideoState = "failed" if video.state == "failed" else "cancelled"
-            self.manifests.for_folder(BatchFolder(batch.folder)).close([video.number], state, video.error)
+            self.manifests.for_folder(BatchFolder(batch.folder)).close_videos([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
 
     def _escalate_cancels(self) -> None:
-        cancelling = self.queue.cancelling_workers()
+        cancelling = self.queue.list_cancelling_workers()
         for slot in self.slots:
             if slot.process is None or slot.worker not in cancelling:
                 slot.cancel_seen_at = 0.0
@@ -274,10 +278,10 @@ class Supervisor:
             )
             self.is_replaced = self.is_ending = True
             return
-        held = self.queue.held()
+        held = self.queue.read_hold()
         if held is None or held.folder is None:
             return
-        if held.kind == "disk" and _has_free_bytes(held.folder, held.needed or 0):
+        if held.kind == "disk" and _has_free_bytes(held.folder, held.needed_bytes or 0):
             self.log.info("%s has enough disk space again", held.folder)
             self.queue.resume("disk")
         elif held.kind == "folder" and (is_folder_deleted(held.folder) or probe_write_error(held.folder) is None):
@@ -370,7 +374,7 @@ def _plan_slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str
         return create_slots((), workers), []
     report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        return create_slots(visible_gpus(report.gpus, setting), None), device_remarks(report, setting)
+        return create_slots(select_visible_gpus(report.gpus, setting), None), find_device_remarks(report, setting)
     except NoSuchGpuError as error:
         devices = {batch.device for batch in queue.batches(-1) if batch.unfinished}
         if devices != {"cpu"}:

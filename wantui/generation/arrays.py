@@ -5,6 +5,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def latents_array(latents: Tensor) -> NDArray[np.float32]:
+def to_latents_array(latents: Tensor) -> NDArray[np.float32]:
     """Return latents [1, channels, frames, height, width] as float32 [channels, frames, height, width]."""
     return np.ascontiguousarray(latents[0].float().cpu().numpy())

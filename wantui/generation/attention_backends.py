@@ -9,7 +9,7 @@ from diffusers.models.attention_dispatch import (
     dispatch_attention_fn,
 )
 
-from wantui.generation.timing import median_seconds
+from wantui.generation.timing import measure_median_seconds
 from wantui.planning.throughput import NATIVE_ATTENTION
 
 KERNELS = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", "flash", "_flash_3")
@@ -49,7 +49,7 @@ def fastest_attention(device: torch.device, show: Callable[[str], None]) -> str:
             if not relative_error <= MAX_RELATIVE_ERROR:
                 show(f"attention by {name}: not used (relative error {relative_error:.1e} against torch's kernel)")
                 continue
-            seconds[name] = median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
+            seconds[name] = measure_median_seconds(lambda b=backend: dispatch_attention_fn(*parts, backend=b), device)  # type: ignore[misc]
         except Exception as error:  # unavailable kernels raise many types
             if name == NATIVE_ATTENTION:
                 raise

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-BLOCKS = "blocks"
+BLOCKS_KEY = "blocks"
 """Key of the results by block in a capture's attribute."""
 
 
@@ -35,23 +35,23 @@ class SelfCheck:
 
     blocks: dict[str, BlockCheck] = field(default_factory=dict)
     """Results by transformer, pass and block number, such as "transformer cond 0"."""
-    earlier: Mapping[str, BlockCheck] = field(default_factory=dict)
+    earlier_blocks: Mapping[str, BlockCheck] = field(default_factory=dict)
     """Results of the processes that generated earlier steps of the video."""
 
     def add(self, key: str, check: BlockCheck) -> None:
         """Record the result for a block, unless an earlier process recorded one."""
-        self.blocks[key] = self.earlier.get(key, check)
+        self.blocks[key] = self.earlier_blocks.get(key, check)
 
-    def resume(self, attribute: Any) -> None:
+    def restore(self, attribute: Any) -> None:
         """Take over the record of an earlier process from a capture's attribute; ignore an unknown format."""
-        stored = attribute.get(BLOCKS) if isinstance(attribute, dict) else None
+        stored = attribute.get(BLOCKS_KEY) if isinstance(attribute, dict) else None
         if not isinstance(stored, dict):
             return
         try:
-            self.earlier = {str(key): BlockCheck.model_validate(check) for key, check in stored.items()}
+            self.earlier_blocks = {str(key): BlockCheck.model_validate(check) for key, check in stored.items()}
         except ValidationError:  # a damaged attribute: check every block again
             return
-        self.blocks.update(self.earlier)
+        self.blocks.update(self.earlier_blocks)
 
     @property
     def output_error(self) -> float:
@@ -69,7 +69,7 @@ class SelfCheck:
         return max((check.map_error for check in self.blocks.values()), default=0.0)
 
     @property
-    def collapsed(self) -> bool:
+    def is_padding_merged(self) -> bool:
         """Return whether padding could be merged in every block."""
         return all(check.padding_merged for check in self.blocks.values())
 
@@ -79,6 +79,6 @@ class SelfCheck:
             "output_error": self.output_error,
             "weighted_error": self.weighted_error,
             "map_error": self.map_error,
-            "padding_merged": self.collapsed,
-            BLOCKS: {key: self.blocks[key].model_dump() for key in sorted(self.blocks)},
+            "padding_merged": self.is_padding_merged,
+            BLOCKS_KEY: {key: self.blocks[key].model_dump() for key in sorted(self.blocks)},
         }

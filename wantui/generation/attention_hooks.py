@@ -39,7 +39,7 @@ class DenoisingHook(Protocol):
     sites: Collection[Site]
     """Attention sites that the hook observes."""
 
-    def evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
+    def observe_evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
         """Return a context manager that encloses one pass through a transformer.
 
         Args:
@@ -48,7 +48,7 @@ class DenoisingHook(Protocol):
         """
         ...
 
-    def take(self) -> Any | None:
+    def take_record(self) -> Any | None:
         """Return the record of the latest step, once; None if nothing was recorded."""
         ...
 
@@ -69,7 +69,7 @@ def observe(site: Site, block: int, query: Tensor, key: Tensor, value: Tensor, o
 
 
 @contextmanager
-def observed_by(observer: AttentionObserver, site: Site) -> Iterator[None]:
+def add_observer(observer: AttentionObserver, site: Site) -> Iterator[None]:
     """Add an observer of one site for the passes inside the block."""
     before = _observers.get()
     token = _observers.set({**before, site: (*before.get(site, ()), observer)})
@@ -80,7 +80,7 @@ def observed_by(observer: AttentionObserver, site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def attached(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
+def install_observers(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
     """Install observing processors in the reference blocks of a pipeline; restore the original ones at the end."""
     before: list[tuple[Any, Any]] = []
     try:
@@ -126,7 +126,7 @@ class ObservedProcessor(WanAttnProcessor):
         key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
         value = value.unflatten(2, (attn.heads, -1))
         if rotary_emb is not None:
-            query, key = _rotated(query, *rotary_emb), _rotated(key, *rotary_emb)
+            query, key = _apply_rotary(query, *rotary_emb), _apply_rotary(key, *rotary_emb)
         output = dispatch_attention_fn(
             query,
             key,
@@ -142,7 +142,7 @@ class ObservedProcessor(WanAttnProcessor):
         return attn.to_out[1](output)
 
 
-def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def _apply_rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Apply the rotary embedding to [1, positions, heads, dim] in the order of operations of diffusers."""
     first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cosines[..., 0::2], sines[..., 1::2]

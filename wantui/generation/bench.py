@@ -15,8 +15,8 @@ from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import check_kernels
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import free_memory, is_out_of_memory, name_of, set_device, stream_blocks
-from wantui.generation.timing import median_and_launch, median_seconds
+from wantui.generation.placement import find_device_name, free_memory, is_out_of_memory, set_device, stream_blocks
+from wantui.generation.timing import measure_median_and_launch, measure_median_seconds
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 WIDTHS = ((12, 8960, 12), (40, 13824, 3))
@@ -47,7 +47,7 @@ TEXT_TOKENS = 40
 """Number of tokens of the test prompt."""
 
 
-def random_transformer(
+def build_random_transformer(
     heads: int, feed_forward: int, blocks: int, device: torch.device, dtype: torch.dtype, channels: int = 16
 ) -> WanTransformer3DModel:
     """Return a Wan transformer with heads of 128 and random weights; layers that diffusers keeps in float32 are
@@ -64,12 +64,12 @@ def random_transformer(
     return transformer.eval()
 
 
-def random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
+def build_random_vae(is_of_2_2_5b: bool, device: torch.device) -> AutoencoderKLWan:
     """Return a VAE with random weights, in float32."""
     return AutoencoderKLWan(**(VAE_OF_2_2_5B if is_of_2_2_5b else {})).to(device).eval()
 
 
-def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
+def measure_throughput(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
     """Measure the throughput of a GPU, or of a CPU in tests.
 
     Args:
@@ -81,7 +81,7 @@ def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None])
     if device.type == "cuda" and speed != "reference":
         check_kernels(speed)
     try:
-        return _measure(device, speed, show)
+        return _measure_throughput(device, speed, show)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -92,12 +92,12 @@ def measure(device: torch.device, speed: SpeedName, show: Callable[[str], None])
 
 
 @torch.no_grad()
-def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
+def _measure_throughput(device: torch.device, speed: SpeedName, show: Callable[[str], None]) -> Throughput:
     set_device(device)
     attention = fastest_attention(device, show)
     blocks = []
     for heads, feed_forward, count in WIDTHS:
-        transformer = random_transformer(heads, feed_forward, count, device, torch.bfloat16)
+        transformer = build_random_transformer(heads, feed_forward, count, device, torch.bfloat16)
         if speed != "reference":
             fuse_blocks(transformer, attention)
         text = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
@@ -106,7 +106,7 @@ def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]
         for frames, height, width in GRIDS:
             latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
             run = partial(_run_pass, passes, transformer, latents, timestep, text)
-            seconds, launch = (taken / count for taken in median_and_launch(run, device, seconds=MIN_SECONDS))
+            seconds, launch = (taken / count for taken in measure_median_and_launch(run, device, seconds=MIN_SECONDS))
             if device.type != "cuda":
                 launch = 0.0  # on a CPU the call returns when the work is done
             tokens = frames * (height // 2) * (width // 2)
@@ -116,10 +116,10 @@ def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]
         gc.collect()
         free_memory()
     height, width = DECODED_SIZE
-    vae = random_vae(False, device)
+    vae = build_random_vae(False, device)
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     values = height * width * 13
-    decoded = median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
+    decoded = measure_median_seconds(partial(vae.decode, latents, return_dict=False), device, rounds=1) / values
     show(f"decoding: {1e9 * decoded:.1f} ns per pixel of a frame")
     del vae
     free_memory()
@@ -128,13 +128,13 @@ def _measure(device: torch.device, speed: SpeedName, show: Callable[[str], None]
         show(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
         streamed = _measure_streaming(device, speed)
         show(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
-    return fit_throughput(blocks, decoded, name_of(device), speed, torch.__version__, streamed, attention)
+    return fit_throughput(blocks, decoded, find_device_name(device), speed, torch.__version__, streamed, attention)
 
 
 def _run_pass(passes: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
     """Run one pass, as in a step without guidance."""
-    passes.next_step(has_two=False)
-    with passes.one(transformer, "cond"):
+    passes.start_step(has_two_passes=False)
+    with passes.run_pass(transformer, "cond"):
         transformer(*inputs)
 
 
@@ -158,17 +158,17 @@ def _time_blocks(
     heads: int, feed_forward: int, blocks: int, grid: tuple[int, ...], device: torch.device, speed: SpeedName
 ) -> tuple[float, float, int]:
     """Return the seconds of a resident block, the seconds of a streamed block, and its bytes."""
-    transformer = random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
+    transformer = build_random_transformer(heads, feed_forward, blocks, device, torch.bfloat16)
     if speed != "reference":
         fuse_blocks(transformer)
     size = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
     text = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)
     run = partial(transformer, latents, torch.tensor([500.0], device=device), text)
-    resident_seconds = median_seconds(run, device) / blocks
+    resident_seconds = measure_median_seconds(run, device) / blocks
     stream_blocks(transformer.to("cpu"), device)
     run()  # in the first run diffusers records the order of the blocks
-    streamed_seconds = median_seconds(run, device) / blocks
+    streamed_seconds = measure_median_seconds(run, device) / blocks
     del transformer, run
     free_memory()
     return resident_seconds, streamed_seconds, size

@@ -26,7 +26,7 @@ def measure_magnitudes(
         show: receives the number of each step, from 1, and the total.
     """
     magnitudes, summed = [], 0.0
-    with _collected_block_sums(pipeline.transformer) as block_sums:
+    with _collect_block_sums(pipeline.transformer) as block_sums:
         before: list[Tensor] = []
         for step in denoise(pipeline, recipe, start):
             norms, before = before, [each.float().norm(dim=2) for each in block_sums]
@@ -44,7 +44,7 @@ def measure_magnitudes(
 
 
 @contextmanager
-def _collected_block_sums(transformer: Any) -> Iterator[list[Tensor]]:
+def _collect_block_sums(transformer: Any) -> Iterator[list[Tensor]]:
     """Collect the last block's output minus the first block's input, for each pass inside the context."""
     block_inputs: list[Tensor] = []
     block_sums: list[Tensor] = []

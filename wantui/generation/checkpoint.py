@@ -19,13 +19,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wantui.atomic_files import create_new, partial_path, replace_created
-from wantui.config.speeds import current_speed_name
-from wantui.generation.denoise import Checkpoint, Start, Step, new_scheduler
-from wantui.generation.placement import device_of
-from wantui.generation.provenance import ARITHMETIC, made_with
+from wantui.config.speeds import to_current_speed_name
+from wantui.generation.denoise import Checkpoint, Start, Step, create_scheduler
+from wantui.generation.placement import find_device
+from wantui.generation.provenance import ARITHMETIC, describe_provenance
 from wantui.generation.samplers import SAMPLERS
 from wantui.planning import Recipe
-from wantui.schedule import model_evaluations
+from wantui.schedule import count_model_evaluations
 
 FORMAT = 3
 """Format of the file; other formats are refused."""
@@ -44,9 +44,9 @@ class CheckpointTap:
         self, pipeline: WanPipeline, recipe: Recipe, path: Path, captured: Mapping[str, Callable[[], tuple[int, ...]]]
     ) -> None:
         self.path, self.captured = path, captured
-        self.identity = identity(pipeline, recipe)
-        self.state = SAMPLERS[recipe.sampler].state
-        self.fresh = vars(new_scheduler(recipe, device_of(pipeline)))
+        self.identity = build_identity(pipeline, recipe)
+        self.state = SAMPLERS[recipe.sampler].state_attributes
+        self.initial_state = vars(create_scheduler(recipe, find_device(pipeline)))
         self.scheduler: Any = None
         self.latest: Step | None = None
         """Latest step if it is not written yet."""
@@ -73,7 +73,7 @@ class CheckpointTap:
             Checkpoint(
                 step.index + 1,
                 step.latents,
-                self._state(),
+                self._collect_changed_state(),
                 captured,
             ),
             self.identity,
@@ -81,13 +81,15 @@ class CheckpointTap:
         ended = time.monotonic()
         self.next_write_at = ended + (ended - started_at) / CHECKPOINT_TIME_BUDGET
 
-    def _state(self) -> dict[str, Any]:
+    def _collect_changed_state(self) -> dict[str, Any]:
         """Return the sampler's attributes that its steps have changed.
 
         Raises:
             RuntimeError: an unknown attribute has changed: diffusers has changed.
         """
-        changed = {name: value for name, value in vars(self.scheduler).items() if _differs(value, self.fresh.get(name))}
+        changed = {
+            name: value for name, value in vars(self.scheduler).items() if _differs(value, self.initial_state.get(name))
+        }
         if unknown := sorted(changed.keys() - self.state):
             raise RuntimeError(f"a checkpoint cannot hold {', '.join(unknown)} of {type(self.scheduler).__name__}")
         return changed
@@ -96,13 +98,15 @@ class CheckpointTap:
         """Do nothing: the checkpoint stays until the video is recorded."""
 
 
-def identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+def build_identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return the data that must match to continue bit for bit: recipe (with the model's digest), software and device.
 
     The versions of wantui and Python are left out: a relevant change raises `ARITHMETIC` or `FORMAT`.
     """
-    made = {name: value for name, value in made_with(pipeline, recipe).items() if name not in ("wantui", "python")}
-    on_gpu = device_of(pipeline).type == "cuda"
+    made = {
+        name: value for name, value in describe_provenance(pipeline, recipe).items() if name not in ("wantui", "python")
+    }
+    on_gpu = find_device(pipeline).type == "cuda"
     cpu = None if on_gpu else torch.backends.cpu.get_cpu_capability()
     return {"recipe": recipe.digest, "arithmetic": ARITHMETIC, **made, "cpu": cpu}
 
@@ -121,7 +125,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
         "scheduler": scheduler,
         "captured": {name: list(checksums) for name, checksums in checkpoint.captured.items()},
     }
-    header["sha256"] = _digest(header, tensors)
+    header["sha256"] = _compute_digest(header, tensors)
     path.parent.mkdir(exist_ok=True)
     partial = partial_path(path)
     try:
@@ -149,7 +153,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
             header = json.loads(file.metadata()["wantui"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         found_format, digest = header.get("format"), header.pop("sha256", None)
-        is_whole = digest == _digest(header, tensors)
+        is_whole = digest == _compute_digest(header, tensors)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if found_format != FORMAT:
@@ -171,14 +175,14 @@ def _parse_checkpoint(
         CheckpointRefusedError: it is from another recipe, other software or another sampler.
         Exception: its content has another form, or does not fit on the device.
     """
-    current_identity, stored_identity = identity(pipeline, recipe), dict(header["made_by"])
-    stored_identity["blocks"] = current_speed_name(stored_identity["blocks"])
+    current_identity, stored_identity = build_identity(pipeline, recipe), dict(header["made_by"])
+    stored_identity["blocks"] = to_current_speed_name(stored_identity["blocks"])
     for name in {**current_identity, **stored_identity}:
         if stored_identity.get(name) != current_identity.get(name):
             raise CheckpointRefusedError(f"{name} was {stored_identity.get(name)} and is {current_identity.get(name)}")
-    count, steps_done = model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
+    count, steps_done = count_model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     scheduler = header["scheduler"]
-    if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state):
+    if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state_attributes):
         raise CheckpointRefusedError(f"{', '.join(unknown)} is not part of the state of the sampler {recipe.sampler}")
     at = scheduler.get("_step_index")
     if type(steps_done) is not int or not 1 <= steps_done <= count or at != steps_done:
@@ -189,7 +193,7 @@ def _parse_checkpoint(
     latents, shape = tensors["latents"], (1, pipeline.transformer.config.in_channels, frames, *sides)
     if tuple(latents.shape) != shape or not latents.is_floating_point():
         raise CheckpointRefusedError(f"its latents are {tuple(latents.shape)} of {latents.dtype}, but must be {shape}")
-    device = device_of(pipeline)
+    device = find_device(pipeline)
     state = {name: _unpack(value, tensors, device) for name, value in scheduler.items()}
     return Checkpoint(steps_done, latents.to(device), state, captured)
 
@@ -200,7 +204,7 @@ def _differs(value: Any, fresh: Any) -> bool:
     if isinstance(value, list):
         if not isinstance(fresh, list) or len(value) != len(fresh):
             return True
-        return any(_differs(one, other) for one, other in zip(value, fresh, strict=True))
+        return any(_differs(value_item, fresh_item) for value_item, fresh_item in zip(value, fresh, strict=True))
     return type(value) is not type(fresh) or bool(value != fresh)
 
 
@@ -224,7 +228,7 @@ def _unpack(value: Any, tensors: dict[str, Tensor], device: torch.device) -> Any
     return value
 
 
-def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _compute_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the header without its digest, and of each tensor's name, dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):

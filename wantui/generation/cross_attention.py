@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wantui.captures.attention import MASSES, AttentionRequest
-from wantui.captures.base import every
+from wantui.captures.attention import MASS_NAMES, AttentionRequest
+from wantui.captures.base import list_every
 from wantui.generation.attention_check import BlockCheck, SelfCheck
-from wantui.generation.attention_hooks import Site, observed_by
+from wantui.generation.attention_hooks import Site, add_observer
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention_softmax import mean_over_heads, softmax_rows
-from wantui.generation.placement import device_of
+from wantui.generation.cross_attention_softmax import average_over_heads, compute_softmax_rows
+from wantui.generation.placement import find_device
 from wantui.generation.preparation import Preparation
 from wantui.generation.token_spans import TokenizedPrompt, tokenize
 from wantui.planning.flops import TEXT_LENGTH
@@ -61,12 +61,12 @@ class _Evaluation:
 
     context: str
     prompt: TokenizedPrompt
-    stored: bool
+    is_stored: bool
     """True to store maps; False to apply weights only."""
-    blocks: list[bool]
-    total: Tensor | None = None
+    observed_blocks: list[bool]
+    map_sum: Tensor | None = None
     """[heads | 1, positions, columns], summed over blocks."""
-    each: list[Tensor | None] = field(default_factory=list)
+    block_maps: list[Tensor | None] = field(default_factory=list)
     """[heads | 1, names, positions] of every block."""
 
 
@@ -87,7 +87,9 @@ class CrossAttention:
         if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
             self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
         self.weights = WordWeights(preparation.token_weights)
-        self.steps = frozenset(every(preparation.evaluations, self.capture.interval)) if self.capture else frozenset()
+        self.steps = (
+            frozenset(list_every(preparation.evaluations, self.capture.interval)) if self.capture else frozenset()
+        )
         patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
         frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
         self.grid = (
@@ -98,12 +100,12 @@ class CrossAttention:
         self.check = SelfCheck()
         self.modes: dict[tuple[str, str, int], int] = {}
         """Number of text columns by transformer, context and block, decided at the block's first evaluation."""
-        self.now: _Evaluation | None = None
+        self.current_evaluation: _Evaluation | None = None
         self.transformer = ""
-        self.done: dict[str, _Evaluation] = {}
+        self.finished_evaluations: dict[str, _Evaluation] = {}
 
     @contextmanager
-    def evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+    def observe_evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
         """Observe one pass through a transformer inside the context.
 
         Args:
@@ -116,26 +118,30 @@ class CrossAttention:
             return
         self.transformer = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
         count = len(transformer.blocks)
-        self.now = _Evaluation(context, self.prompts[context], stored, [False] * count, each=[None] * count)
+        self.current_evaluation = _Evaluation(
+            context, self.prompts[context], stored, [False] * count, block_maps=[None] * count
+        )
         try:
-            with observed_by(self, "cross"):
+            with add_observer(self, "cross"):
                 yield
         finally:
-            finished, self.now = self.now, None
+            finished, self.current_evaluation = self.current_evaluation, None
         if stored:
-            self.done[context] = finished
+            self.finished_evaluations[context] = finished
 
-    def take(self) -> StepMaps | None:
+    def take_record(self) -> StepMaps | None:
         """Return the maps of the latest step, once; None if its maps are not stored."""
-        if not self.done:
+        if not self.finished_evaluations:
             return None
-        done, self.done = self.done, {}
-        maps = {context: self._maps(evaluation) for context, evaluation in done.items()}
-        return StepMaps(maps, {context: tuple(evaluation.blocks) for context, evaluation in done.items()})
+        finished_evaluations, self.finished_evaluations = self.finished_evaluations, {}
+        maps = {context: self._build_maps(evaluation) for context, evaluation in finished_evaluations.items()}
+        return StepMaps(
+            maps, {context: tuple(evaluation.observed_blocks) for context, evaluation in finished_evaluations.items()}
+        )
 
-    def names(self, context: str = "cond") -> tuple[str, ...]:
+    def list_map_names(self, context: str = "cond") -> tuple[str, ...]:
         """Return the names of the maps: words, tokens if requested, and masses."""
-        return tuple(name for name, _ in _columns(self.prompts[context], self.capture))
+        return tuple(name for name, _ in _list_columns(self.prompts[context], self.capture))
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -154,7 +160,7 @@ class CrossAttention:
     def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the output with weights applied, or unchanged without weights; collect the maps."""
         if self.weights:
-            return self.weigh(block, query, key, value, output)
+            return self.apply_weights(block, query, key, value, output)
         self.observe(block, query, key, value, output)
         return output
 
@@ -166,72 +172,72 @@ class CrossAttention:
             key, value: [1, 512, heads, dim], inputs of the kernel.
             output: [1, positions, heads x dim], output of the kernel.
         """
-        now = self.now
-        if now is None or not now.stored:
+        evaluation = self.current_evaluation
+        if evaluation is None or not evaluation.is_stored:
             return
-        columns = self._columns_for(now, block, query, key, value, output)
-        self._add(now, block, self._attended(query, key, columns))
+        columns = self._find_column_count(evaluation, block, query, key, value, output)
+        self._add_to_maps(evaluation, block, self._compute_attention(query, key, columns))
 
-    def weigh(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+    def apply_weights(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the attention output with word weights as a new tensor; add the weighted attention to the maps."""
-        now = self.now
-        if now is None or now.context != "cond":
-            if now is not None:
+        evaluation = self.current_evaluation
+        if evaluation is None or evaluation.context != "cond":
+            if evaluation is not None:
                 self.observe(block, query, key, value, output)
             return output
-        columns = self._columns_for(now, block, query, key, value, output)
+        columns = self._find_column_count(evaluation, block, query, key, value, output)
         weighted = torch.empty_like(output)
         kept: list[Tensor] = []
         for rows, out, p in self.weights.apply(query, key, value, output, columns):
             weighted[0, rows] = out.to(output.dtype)
-            if now.stored:
-                kept.append(self._over_heads(p))
-        if now.stored:
-            self._add(now, block, torch.cat(kept, 1))
+            if evaluation.is_stored:
+                kept.append(self._average_heads(p))
+        if evaluation.is_stored:
+            self._add_to_maps(evaluation, block, torch.cat(kept, 1))
         return weighted
 
-    def _attended(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
+    def _compute_attention(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
         """Return [heads | 1, positions, columns] of one block."""
         if self.capture is not None and self.capture.per_head:
-            return torch.cat([p for _, p in softmax_rows(query, key, columns)], 1)
-        return mean_over_heads(query, key, columns)
+            return torch.cat([p for _, p in compute_softmax_rows(query, key, columns)], 1)
+        return average_over_heads(query, key, columns)
 
-    def _over_heads(self, p: Tensor) -> Tensor:
+    def _average_heads(self, p: Tensor) -> Tensor:
         assert self.capture is not None
         return p if self.capture.per_head else p.mean(0, keepdim=True)
 
-    def _add(self, now: _Evaluation, block: int, p: Tensor) -> None:
+    def _add_to_maps(self, evaluation: _Evaluation, block: int, p: Tensor) -> None:
         """Add p, [heads | 1, positions, columns] of one block."""
         assert self.capture is not None
-        now.blocks[block] = True
+        evaluation.observed_blocks[block] = True
         if self.capture.per_block:
-            now.each[block] = self._grouped(now, p)
-        elif now.total is None:
-            now.total = p
-        elif now.total.shape[2] == p.shape[2]:
-            now.total += p
+            evaluation.block_maps[block] = self._sum_columns(evaluation, p)
+        elif evaluation.map_sum is None:
+            evaluation.map_sum = p
+        elif evaluation.map_sum.shape[2] == p.shape[2]:
+            evaluation.map_sum += p
         else:  # padding was merged in some blocks only
-            width = now.prompt.length
-            pads = [each[:, :, width:].sum(2, keepdim=True) for each in (now.total, p)]
-            now.total = torch.cat([now.total[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
+            width = evaluation.prompt.length
+            pads = [each[:, :, width:].sum(2, keepdim=True) for each in (evaluation.map_sum, p)]
+            evaluation.map_sum = torch.cat([evaluation.map_sum[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
 
-    def _grouped(self, now: _Evaluation, p: Tensor) -> Tensor:
+    def _sum_columns(self, evaluation: _Evaluation, p: Tensor) -> Tensor:
         """Return [heads | 1, names, positions] from columns."""
-        grouped = [p[:, :, tokens].sum(2) for _, tokens in _columns(now.prompt, self.capture)]
+        grouped = [p[:, :, tokens].sum(2) for _, tokens in _list_columns(evaluation.prompt, self.capture)]
         return torch.stack(grouped, 1)
 
-    def _maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
+    def _build_maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
         assert self.capture is not None
-        count = sum(evaluation.blocks)
+        count = sum(evaluation.observed_blocks)
         blocks, heads, *_ = self.map_shape
-        names = [name for name, _ in _columns(evaluation.prompt, self.capture)]
-        if evaluation.total is not None:
-            stacked = (self._grouped(evaluation, evaluation.total) / count)[None]
+        names = [name for name, _ in _list_columns(evaluation.prompt, self.capture)]
+        if evaluation.map_sum is not None:
+            stacked = (self._sum_columns(evaluation, evaluation.map_sum) / count)[None]
         else:
-            shape, device = (heads, len(names), math.prod(self.grid)), device_of(self.pipeline)
+            shape, device = (heads, len(names), math.prod(self.grid)), find_device(self.pipeline)
             missing = torch.full(shape, math.nan, device=device)
-            each = evaluation.each if self.capture.per_block else [None]
-            stacked = torch.stack([missing if one is None else one for one in each])
+            block_maps = evaluation.block_maps if self.capture.per_block else [None]
+            stacked = torch.stack([missing if block_map is None else block_map for block_map in block_maps])
         maps = stacked.unflatten(3, self.grid)
         factor = self.capture.downsample
         if factor > 1:
@@ -241,21 +247,23 @@ class CrossAttention:
         assert maps.shape[0] == blocks
         return {name: maps[:, :, index] for index, name in enumerate(names)}
 
-    def _columns_for(
-        self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    def _find_column_count(
+        self, evaluation: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
-        key_of_block = self.transformer, now.context, block
+        key_of_block = self.transformer, evaluation.context, block
         if key_of_block not in self.modes:
             if query.shape[0] != 1 or key.shape[1] != TEXT_LENGTH:
                 raise CaptureMismatchError(
                     f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
                 )
-            self.modes[key_of_block] = self._checked(now, block, query, key, value, output)
+            self.modes[key_of_block] = self._check_recomputation(evaluation, block, query, key, value, output)
         return self.modes[key_of_block]
 
-    def _checked(self, now: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> int:
-        length = now.prompt.length
+    def _check_recomputation(
+        self, evaluation: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    ) -> int:
+        length = evaluation.prompt.length
         columns, are_pads_equal = min(TEXT_LENGTH, -(-(length + 1) // 8) * 8), True
         if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
             columns, are_pads_equal = TEXT_LENGTH, False
@@ -265,7 +273,7 @@ class CrossAttention:
         full = logits.softmax(2)
         recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
         kernels = output[0, rows.to(output.device)].double()
-        error = _relative(recomputed, kernels)
+        error = _compute_relative_error(recomputed, kernels)
         if (tolerance := TOLERANCE.get(output.dtype)) is None:
             raise CaptureMismatchError(
                 f"attention in {output.dtype} is not supported: no maps are stored and no weights are applied"
@@ -277,10 +285,10 @@ class CrossAttention:
                 "are applied. Another attention backend may be in use: use the default one"
             )
         weighted_error = 0.0
-        if self.weights and now.context == "cond":
+        if self.weights and evaluation.context == "cond":
             weighted_error = self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
         # Compare the maps at these positions, computed like the stored ones.
-        ours = self._attended(few, key, columns).double()
+        ours = self._compute_attention(few, key, columns).double()
         exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
         gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
         if length == TEXT_LENGTH:
@@ -298,7 +306,7 @@ class CrossAttention:
             map_error=map_error,
             padding_merged=are_pads_equal,
         )
-        self.check.add(f"{self.transformer} {now.context} {block}", check)
+        self.check.add(f"{self.transformer} {evaluation.context} {block}", check)
         return columns
 
     def _check_weights(
@@ -309,10 +317,10 @@ class CrossAttention:
         Args:
             logits: of these positions, [heads, positions, 512] float64.
         """
-        exact = (logits + self.weights.logits(logits.shape[2], logits.device, logits.dtype)).softmax(2)
+        exact = (logits + self.weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)).softmax(2)
         expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
         weighted = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
-        error = _relative(weighted.to(output.dtype).double(), expected)
+        error = _compute_relative_error(weighted.to(output.dtype).double(), expected)
         if not error <= TOLERANCE[output.dtype]:
             raise CaptureMismatchError(
                 f"attention with word weights differs by {error:.2g} of its norm, more than the rounding of "
@@ -321,11 +329,11 @@ class CrossAttention:
         return error
 
 
-def _relative(computed: Tensor, expected: Tensor) -> float:
+def _compute_relative_error(computed: Tensor, expected: Tensor) -> float:
     return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
+def _list_columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
     """Return the name and the text positions of each map; the last map is the padding, in one or more columns."""
     assert capture is not None
     named: list[tuple[str, slice | list[int]]] = []
@@ -338,4 +346,4 @@ def _columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Seque
             named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
     end = prompt.length - 1
     spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
-    return [*named, *zip(MASSES, spans, strict=True)]
+    return [*named, *zip(MASS_NAMES, spans, strict=True)]

@@ -19,7 +19,7 @@ FUSED_COLUMNS = 128
 """Columns that fit into the registers of one program on a GPU."""
 
 
-def softmax_rows(
+def compute_softmax_rows(
     query: Tensor, key: Tensor, columns: int, added: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield the softmax over the text at consecutive positions: [heads, positions, columns] float32.
@@ -31,31 +31,31 @@ def softmax_rows(
     """
     keys = key[0, :columns].permute(1, 2, 0)
     heads, dim = query.shape[2:]
-    scale, rest = 1 / math.sqrt(dim), math.log(TEXT_LENGTH - columns + 1)
+    scale, log_padding_count = 1 / math.sqrt(dim), math.log(TEXT_LENGTH - columns + 1)
     several = max(1, CHUNK_BYTES // (4 * heads * columns))
     for first in range(0, query.shape[1], several):
         rows = slice(first, min(first + several, query.shape[1]))
-        logits = _products(query[0, rows].movedim(1, 0), keys).mul_(scale)
-        if rest:
-            logits[:, :, -1] += rest
+        logits = _multiply(query[0, rows].movedim(1, 0), keys).mul_(scale)
+        if log_padding_count:
+            logits[:, :, -1] += log_padding_count
         if added is not None:
             logits += added
         yield rows, torch.softmax(logits, 2)
 
 
-def mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
-    """Return the [1, positions, columns] mean over heads of the softmax; arguments as in `softmax_rows`.
+def average_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
+    """Return the [1, positions, columns] mean over heads of the softmax; arguments as in `compute_softmax_rows`.
 
     On a GPU, 16-bit inputs use one kernel that reads the query once and writes only the mean.
     """
     if columns <= FUSED_COLUMNS and kernels.serve(query):
-        from wantui.generation.kernels.softmax import fused_mean_over_heads
+        from wantui.generation.kernels.softmax import fused_average_over_heads
 
-        return fused_mean_over_heads(query, key, columns)
-    return torch.cat([p.mean(0, keepdim=True) for _, p in softmax_rows(query, key, columns)], 1)
+        return fused_average_over_heads(query, key, columns)
+    return torch.cat([p.mean(0, keepdim=True) for _, p in compute_softmax_rows(query, key, columns)], 1)
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
     """Return the batched matrix product, summed in float32."""
     if left.dtype == torch.float32:
         return torch.bmm(left, right)

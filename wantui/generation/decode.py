@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wantui.generation.finite import check_finite
-from wantui.generation.placement import device_of
+from wantui.generation.placement import find_device
 
 
 def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[np.float32], None, None]:
@@ -46,12 +46,12 @@ def _decode(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float
 @torch.no_grad()
 def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """Decode all frames together from tiles: less memory for the VAE, more for the frames."""
-    yield pipeline.vae.decode(_denormalised(pipeline, latents), return_dict=False)[0]
+    yield pipeline.vae.decode(_denormalise(pipeline, latents), return_dict=False)[0]
 
 
-def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
+def _denormalise(pipeline: WanPipeline, latents: Tensor) -> Tensor:
     vae = pipeline.vae
-    latents = latents.to(device_of(pipeline), dtype=vae.dtype)
+    latents = latents.to(find_device(pipeline), dtype=vae.dtype)
     mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
     # As in the pipeline: dividing by the reciprocal differs in rounding from multiplying.
     reciprocal_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, vae.config.z_dim, 1, 1, 1).to(
@@ -64,7 +64,7 @@ def _denormalised(pipeline: WanPipeline, latents: Tensor) -> Tensor:
 def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """Decode the video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
     vae = pipeline.vae
-    hidden = vae.post_quant_conv(_denormalised(pipeline, latents))
+    hidden = vae.post_quant_conv(_denormalise(pipeline, latents))
     vae.clear_cache()
     # Keep this list instead of reading the VAE's at each frame: an abandoned decoding clears the VAE's list when it is
     # garbage-collected, perhaps during another decoding.

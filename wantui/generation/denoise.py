@@ -14,16 +14,16 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.attention_hooks import DenoisingHook, attached
+from wantui.generation.attention_hooks import DenoisingHook, install_observers
 from wantui.generation.captures import make_hooks
 from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
 from wantui.generation.fuse import is_fused
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import device_of, ensure_on_device
+from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.preparation import Preparation
 from wantui.generation.samplers import build_scheduler
-from wantui.generation.step_cache import free_step_cache, step_caching
+from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_length
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_LENGTH
@@ -74,7 +74,7 @@ class Start:
     negative_prompt_embeds: Tensor | None
     hooks: Mapping[str, DenoisingHook]
     """Hooks that observe the blocks' attention, by capture name."""
-    passes: PassCache = field(default_factory=PassCache)
+    pass_cache: PassCache = field(default_factory=PassCache)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         SizeError: the model does not support the recipe's size.
     """
     check_shape(pipeline, recipe)
-    device = device_of(pipeline)
+    device = find_device(pipeline)
     guided = recipe.guidance_scale > 1.0
     check_length(pipeline.tokenizer, recipe.prompt, "prompt")
     if guided:
@@ -121,7 +121,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
             recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_LENGTH, device=device
         )
-    scheduler = new_scheduler(recipe, device)
+    scheduler = create_scheduler(recipe, device)
     preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds)
     apply_controls(preparation)
     prompt_embeds, negative_prompt_embeds = preparation.prompt_embeds, preparation.negative_prompt_embeds
@@ -170,7 +170,7 @@ def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
         )
 
 
-def new_scheduler(recipe: Recipe, device: torch.device) -> Any:
+def create_scheduler(recipe: Recipe, device: torch.device) -> Any:
     """Return the recipe's sampler, set up for its first step."""
     scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
     scheduler.set_timesteps(recipe.steps, device=device)
@@ -198,7 +198,11 @@ def denoise(
         latents, steps_done = resume_from.latents, resume_from.steps_done
     count = len(start.timesteps)
     sites = {site for hook in start.hooks.values() for site in hook.sites}
-    with attached(pipeline, sites), step_caching(pipeline, recipe, start.sigmas[:-1]), closing(start.passes):
+    with (
+        install_observers(pipeline, sites),
+        enable_step_cache(pipeline, recipe, start.sigmas[:-1]),
+        closing(start.pass_cache),
+    ):
         for index, timestep in enumerate(start.scheduler.timesteps):
             if index < steps_done:
                 continue
@@ -216,7 +220,7 @@ def denoise(
                 velocity,
                 after,
                 time.perf_counter() - started_at,
-                {name: taken for name, hook in start.hooks.items() if (taken := hook.take()) is not None},
+                {name: taken for name, hook in start.hooks.items() if (taken := hook.take_record()) is not None},
             )
             latents = after
 
@@ -243,15 +247,15 @@ def _advance(
     else:
         timesteps = timestep.expand(latents.shape[0])
 
-    start.passes.next_step(has_two=start.negative_prompt_embeds is not None)
+    start.pass_cache.start_step(has_two_passes=start.negative_prompt_embeds is not None)
 
     def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
         cache = transformer.cache_context(
             context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
         )
-        with cache, start.passes.one(transformer, context), ExitStack() as stack:
+        with cache, start.pass_cache.run_pass(transformer, context), ExitStack() as stack:
             for hook in start.hooks.values():
-                stack.enter_context(hook.evaluation(context, index, transformer))
+                stack.enter_context(hook.observe_evaluation(context, index, transformer))
             output: Tensor = transformer(
                 hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
             )[0]

@@ -44,20 +44,20 @@ class FusedSelfAttention(WanAttnProcessor):
         """
         now = current_pass()
         # An observer must see every pass: compute it instead of reusing the previous pass.
-        shares = now is not None and now.step.has_two and self.block == 0 and not is_observed("self")
+        shares = now is not None and now.step.has_two_passes and self.block == 0 and not is_observed("self")
         step = now.step if now is not None and shares else None
-        if step is not None and step.attended is not None:
-            attended, step.attended = step.attended, None
+        if step is not None and step.first_attention is not None:
+            attended, step.first_attention = step.first_attention, None
             return attended
         projected = attn.to_qkv(hidden_states)
         cos, sin = rotary_emb
-        norm_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
+        apply_norm_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
         query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in projected.chunk(3, 2))
         attended = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(self.kernel))
         attended = attended.flatten(2, 3).type_as(hidden_states)
         attended = attn.to_out[0](observe("self", self.block, query, key, value, attended))
         if step is not None:
-            step.attended = attended.clone()  # the caller may overwrite its tensor
+            step.first_attention = attended.clone()  # the caller may overwrite its tensor
         return attended
 
 
@@ -93,14 +93,18 @@ class FusedTextAttention(WanAttnProcessor):
             key, value = (part.unflatten(2, query.shape[2:]) for part in (key, value))
         if self.block not in texts:
             texts[self.block] = merge_padding(key, value)
-        kept = texts[self.block]
-        attended = dispatch_attention_fn(query, key, value).flatten(2, 3) if kept is None else attend_to(query, kept)
+        cached_text = texts[self.block]
+        attended = (
+            dispatch_attention_fn(query, key, value).flatten(2, 3)
+            if cached_text is None
+            else attend_to(query, cached_text)
+        )
         if watched:
             attended = observe("cross", self.block, query, key, value, attended)
         return attn.to_out[0](attended)
 
 
-def norm_rotary(
+def apply_norm_rotary(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
     """Apply RMSNorm and rotary embedding to query and key in place.
@@ -128,9 +132,9 @@ def attend_to(query: Tensor, text: CrossAttentionKV) -> Tensor:
     if kernels.serve(query):
         from wantui.generation.kernels.cross_attention import fused_attend_to
 
-        return fused_attend_to(query, text.keys, text.values, text.last)
+        return fused_attend_to(query, text.keys, text.values, text.padding_count)
     bias = torch.zeros(1, len(text.keys), device=query.device, dtype=query.dtype)
-    bias[0, -1] = math.log(text.last)
+    bias[0, -1] = math.log(text.padding_count)
     query, key, value = (part.transpose(1, 2) for part in (query, text.keys[None], text.values[None]))
     attended = F.scaled_dot_product_attention(query, key, value, bias)
     return attended.transpose(1, 2).flatten(2)

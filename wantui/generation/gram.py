@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.captures.trajectory import MAX_PROJECTED
+from wantui.captures.trajectory import MAX_PROJECTED_STATES
 
 SHARE_OF_FREE_MEMORY = 1 / 16
 """Largest share of free GPU memory for the states; beyond it they are in pinned CPU memory."""
@@ -101,12 +101,12 @@ class Projection:
     2.2 % for 4096. States of at most `k` values are not projected.
     """
 
-    def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTED) -> None:
+    def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTED_STATES) -> None:
         self.dimension, self.k = dimension, min(k, dimension)
         self.is_identity = dimension <= k
         self.name = f"identity, {dimension}" if self.is_identity else f"balanced count sketch, {k}, seed {SEED}"
         if not self.is_identity:
-            order, signs = _order_and_signs(dimension)
+            order, signs = _draw_order_and_signs(dimension)
             self.order, self.signs = torch.from_numpy(order).to(device), torch.from_numpy(signs).to(device)
 
     def __call__(self, state: Tensor) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ class Projection:
 
 
 @lru_cache(maxsize=2)
-def _order_and_signs(dimension: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+def _draw_order_and_signs(dimension: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     # RandomState is the only numpy generator with a guaranteed stable stream.
     random = np.random.RandomState(SEED)
     order = random.permutation(dimension).astype(np.int32)

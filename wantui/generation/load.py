@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from wantui.config.settings import DEVICE
+from wantui.config.settings import DEVICE_PATTERN
 from wantui.config.speeds import SpeedName
 from wantui.errors import UserError
 from wantui.generation.attention_backends import check_kernel
@@ -22,7 +22,7 @@ from wantui.generation.quantize import quantize
 from wantui.generation.self_check import check_parts_compatible, self_check
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import NotFetchedError, ensure_model_folder, replaced_parts
+from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_components
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import Weights
@@ -42,7 +42,7 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not DEVICE.fullmatch(device):
+    if not DEVICE_PATTERN.fullmatch(device):
         raise LoadError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
     resolved = torch.device(device)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
@@ -156,7 +156,7 @@ def load_pipeline(
     given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
         given["transformer"] = read_gguf(model, revision, dtype, transformer_file, may_fetch=may_fetch)
-    replaced = replaced_parts(transformer_file)
+    replaced = find_replaced_parts(transformer_file)
     pipeline = load_parts(model, revision, dtype, given, replaced=replaced, may_fetch=may_fetch)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
@@ -243,7 +243,7 @@ def read_gguf(
     try:
         if not path.is_file():
             raise PartError("it is missing, or not a regular file")
-        replaced = replaced_parts(path)
+        replaced = find_replaced_parts(path)
         folder = ensure_model_folder(model, revision, replaced, replaced=replaced, may_fetch=may_fetch)
         check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)

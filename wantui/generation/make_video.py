@@ -19,14 +19,14 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.arrays import latents_array
+from wantui.generation.arrays import to_latents_array
 from wantui.generation.captures import make_recorders
 from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
 from wantui.generation.checkpoint import CheckpointRefusedError, CheckpointTap, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
-from wantui.generation.placement import device_of, ensure_on_device
-from wantui.generation.provenance import clip_made_with
+from wantui.generation.placement import ensure_on_device, find_device
+from wantui.generation.provenance import describe_clip_provenance
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
@@ -125,7 +125,7 @@ def begin_video(
     If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
     except the checkpoint and its captures: `storage.video_files.discard` removes those.
     """
-    device = device_of(pipeline)
+    device = find_device(pipeline)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     taps: list[Tap] = []
@@ -156,10 +156,10 @@ def begin_video(
             yield StepFinished(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
         ensure_on_device(pipeline, pipeline.vae)
         denoised_at = time.perf_counter()
-        digest = latents_digest(latents)
+        digest = compute_latents_digest(latents)
         sheet = ContactSheet(recipe.frames)
         refuse_linked_folders(files)
-        tags = _clip_tags(pipeline, recipe, digest)
+        tags = _build_clip_tags(pipeline, recipe, digest)
         clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
         decoded = stack.enter_context(closing(decode_frames(pipeline, latents)))
         pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decoded)
@@ -196,13 +196,13 @@ def _finish(
     return finished_video
 
 
-def _clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, str]:
+def _build_clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, str]:
     """Return the metadata of a clip: title and comment, and the recipe and provenance for `rerun`."""
     return {
         "title": recipe.prompt,
         "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
         "wantui": recipe.to_json(),
-        "wantui_made_with": json.dumps({**clip_made_with(pipeline, recipe), "latents_sha256": digest}),
+        "wantui_made_with": json.dumps({**describe_clip_provenance(pipeline, recipe), "latents_sha256": digest}),
     }
 
 
@@ -241,13 +241,13 @@ def _start_taps(
     captures = make_recorders(files.captures, recipe, background, earlier, resumable=files.checkpoint is not None)
     taps: list[Tap] = [*listeners, *captures.values()]
     if files.checkpoint is not None:
-        stored = {name: capture.checksums for name, capture in captures.items()}
+        stored = {name: capture.compute_checksums for name, capture in captures.items()}
         taps.append(CheckpointTap(pipeline, recipe, files.checkpoint, stored))
     for tap in taps:
         tap.on_start(start, 0 if checkpoint is None else checkpoint.steps_done)
     return taps
 
 
-def latents_digest(latents: Tensor) -> str:
+def compute_latents_digest(latents: Tensor) -> str:
     """Return the SHA-256 of the final latents in float32; equal digests mean equal videos."""
-    return hashlib.sha256(latents_array(latents).tobytes()).hexdigest()
+    return hashlib.sha256(to_latents_array(latents).tobytes()).hexdigest()

@@ -23,7 +23,7 @@ class CrossAttentionKV(NamedTuple):
     """[columns, heads, dim]"""
     values: Tensor
     """[columns, heads, dim]"""
-    last: int
+    padding_count: int
     """Number of text positions that the last column represents."""
 
 
@@ -31,12 +31,12 @@ class _Step:
     """Passes with the same latents and timestep.
 
     Args:
-        has_two: whether the step has two passes; a single pass stores nothing.
+        has_two_passes: whether the step has two passes; a single pass stores nothing.
     """
 
-    def __init__(self, has_two: bool = False) -> None:
-        self.has_two = has_two
-        self.attended: Tensor | None = None
+    def __init__(self, has_two_passes: bool = False) -> None:
+        self.has_two_passes = has_two_passes
+        self.first_attention: Tensor | None = None
         """Output of the first block's self-attention in the first pass, for the second pass."""
 
 
@@ -57,9 +57,9 @@ class PassCache:
         self._texts: dict[tuple[int, str], dict[int, CrossAttentionKV | None]] = {}
         self._step = _Step()
 
-    def next_step(self, has_two: bool) -> None:
+    def start_step(self, has_two_passes: bool) -> None:
         """Start a step of one or two passes, with new latents or a new timestep."""
-        self._step = _Step(has_two)
+        self._step = _Step(has_two_passes)
 
     def close(self) -> None:
         """Free the cached values."""
@@ -67,7 +67,7 @@ class PassCache:
         self._step = _Step()
 
     @contextmanager
-    def one(self, transformer: Any, context: str) -> Iterator[None]:
+    def run_pass(self, transformer: Any, context: str) -> Iterator[None]:
         """Run one pass inside the block.
 
         Args:
@@ -82,15 +82,15 @@ class PassCache:
 
 
 def current_pass() -> _Pass | None:
-    """Return the current pass; None outside of `PassCache.one`."""
+    """Return the current pass; None outside of `PassCache.run_pass`."""
     return _current_pass
 
 
 def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:
     """Merge padding in keys and values [1, positions, heads, dim]; None if the text is too long."""
-    same = (keys == keys[:, -1:]) & (values == values[:, -1:])
-    other = (~same[0].flatten(1).all(1)).nonzero()
-    length = int(other[-1]) + 1 if len(other) else 0
+    is_padding = (keys == keys[:, -1:]) & (values == values[:, -1:])
+    text_positions = (~is_padding[0].flatten(1).all(1)).nonzero()
+    length = int(text_positions[-1]) + 1 if len(text_positions) else 0
     columns = -(-(length + 1) // COLUMNS) * COLUMNS
     if columns > min(MAX_COLUMNS, keys.shape[1]):
         return None

@@ -29,8 +29,8 @@ class Placement:
         self.swapped_parts: list[nn.Module] = []
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
-        if plan.tile is not None:
-            pipeline.vae.enable_tiling(plan.tile, plan.tile, plan.tile * 3 // 4, plan.tile * 3 // 4)
+        if plan.tile_size is not None:
+            pipeline.vae.enable_tiling(plan.tile_size, plan.tile_size, plan.tile_size * 3 // 4, plan.tile_size * 3 // 4)
         if device.type != "cuda" or plan.transformer == "resident":
             pipeline.to(device)
             return
@@ -71,9 +71,9 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
         use_stream=True,
     )
     # diffusers would move the other layers to the GPU and back for every pass, through unpinned memory.
-    rest = transformer._diffusers_hook.get_hook("group_offloading").group
-    rest.onload_()
-    rest.onload_ = rest.offload_ = lambda: None
+    unmatched_group = transformer._diffusers_hook.get_hook("group_offloading").group
+    unmatched_group.onload_()
+    unmatched_group.onload_ = unmatched_group.offload_ = lambda: None
 
 
 def set_device(device: torch.device) -> None:
@@ -87,7 +87,7 @@ def apply_plan(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) ->
     pipeline.wantui_placement = Placement(pipeline, device, plan)
 
 
-def device_of(pipeline: WanPipeline) -> torch.device:
+def find_device(pipeline: WanPipeline) -> torch.device:
     """Return the device on which a pipeline computes, regardless of where its parts are now."""
     placement: Placement | None = getattr(pipeline, "wantui_placement", None)
     return pipeline._execution_device if placement is None else placement.device
@@ -136,18 +136,18 @@ def _contains_any(text: str, words: Sequence[str]) -> bool:
     return any(word in text for word in words)
 
 
-def free_gpu_bytes(device: torch.device) -> int:
+def query_free_gpu_bytes(device: torch.device) -> int:
     """Return the bytes on a GPU that will be free once this process has unloaded its pipeline."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
 
 
-def name_of(device: torch.device) -> str:
+def find_device_name(device: torch.device) -> str:
     """Return a GPU's name as the driver reports it, or the device type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def memory_figures(device: torch.device) -> dict[str, int]:
+def read_memory_stats(device: torch.device) -> dict[str, int]:
     """Return torch's bytes on a GPU: allocated now, reserved now, and most allocated since the video started."""
     if device.type != "cuda":
         return {}

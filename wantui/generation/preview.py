@@ -19,9 +19,9 @@ from torch import Tensor
 from wantui.atomic_files import create_new, partial_path, remove, replace_created
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
-from wantui.generation.placement import device_of, ensure_on_device
+from wantui.generation.placement import ensure_on_device, find_device
 
-FIELD = 128
+FIT_FIELD_SIZE = 128
 """Width and height of a colour field, in pixels."""
 FIELDS, PATCHES = 4, 8
 MAX_FRAMES = 5
@@ -39,7 +39,7 @@ class LatentToRgb:
     def __init__(self, weights: Tensor, r2: float) -> None:
         self.weights, self.r2 = weights, r2
 
-    def pictures(self, latents: Tensor) -> NDArray[np.uint8]:
+    def to_pictures(self, latents: Tensor) -> NDArray[np.uint8]:
         """Return up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width,
         rgb]."""
         frames = latents.shape[2]
@@ -58,15 +58,15 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
         LoadError: the VAE returns NaN or infinity.
     """
     vae = pipeline.vae
-    device = device_of(pipeline)
+    device = find_device(pipeline)
     ensure_on_device(pipeline, pipeline.vae)
     generator = torch.Generator("cpu").manual_seed(0)
     coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
     # Two fields with uniform patches, two with smooth gradients.
     fields = torch.cat(
         [
-            F.interpolate(coarse[: FIELDS // 2], size=(FIELD, FIELD), mode="nearest"),
-            F.interpolate(coarse[FIELDS // 2 :], size=(FIELD, FIELD), mode="bilinear"),
+            F.interpolate(coarse[: FIELDS // 2], size=(FIT_FIELD_SIZE, FIT_FIELD_SIZE), mode="nearest"),
+            F.interpolate(coarse[FIELDS // 2 :], size=(FIT_FIELD_SIZE, FIT_FIELD_SIZE), mode="bilinear"),
         ]
     )
     moments = [
@@ -113,7 +113,7 @@ class PreviewTap:
         from PIL import Image
 
         self.written_at = now
-        pictures = self.fit.pictures(step.predicted_clean)
+        pictures = self.fit.to_pictures(step.predicted_clean)
         partial = partial_path(self.path)
         try:
             self.path.parent.mkdir(exist_ok=True)

@@ -62,12 +62,12 @@ class Embeddings:
 
     def __call__(self, prompt: str) -> Tensor:
         """Return the embedding [1, 512, dim] on the device, zero-padded as in the pipeline; encode it if necessary."""
-        kept = self.store.read(prompt)
-        if kept is None:
+        stored = self.store.read_embedding(prompt)
+        if stored is None:
             self.encode([prompt])
-            kept = self.store.read(prompt)
-        assert kept is not None
-        values = torch.from_numpy(kept)
+            stored = self.store.read_embedding(prompt)
+        assert stored is not None
+        values = torch.from_numpy(stored)
         if self.dtype == "bfloat16":
             values = values.view(torch.bfloat16)
         padded = torch.zeros(1, TEXT_LENGTH, values.shape[1], dtype=values.dtype)
@@ -80,7 +80,7 @@ class Embeddings:
         Raises:
             LoadError: the encoder cannot be loaded or does not work, or the embeddings cannot be stored.
         """
-        missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read(prompt) is None]
+        missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read_embedding(prompt) is None]
         if not missing:
             return 0
         parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
@@ -131,16 +131,16 @@ class Embeddings:
         check_text_encoder(pipeline, self.device)
         # In random order: workers of several GPUs that start together share the work.
         for prompt in random.sample(prompts, len(prompts)):
-            if self.store.read(prompt) is not None:
+            if self.store.read_embedding(prompt) is not None:
                 continue
             embedding, _ = pipeline.encode_prompt(
                 prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
             )
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
-            self.store.write(prompt, _to_array(_without_padding(embedding[0])))
+            self.store.write_embedding(prompt, _to_array(_strip_padding(embedding[0])))
 
 
-def _without_padding(embedding: Tensor) -> Tensor:
+def _strip_padding(embedding: Tensor) -> Tensor:
     """Return the embedding without trailing rows of zeros."""
     rows = embedding.any(1).nonzero()
     return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
@@ -151,7 +151,7 @@ def _to_array(embedding: Tensor) -> Any:
     return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
 
 
-def prompts_of(recipes: Sequence[Recipe]) -> list[str]:
+def collect_prompts(recipes: Sequence[Recipe]) -> list[str]:
     """Return the distinct prompts and negative prompts of recipes."""
     prompts = [recipe.prompt for recipe in recipes]
     prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]

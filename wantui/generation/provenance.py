@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from wantui import __version__
 from wantui.generation import kernels
 from wantui.generation.fused_attention import FusedSelfAttention
-from wantui.generation.placement import device_of
+from wantui.generation.placement import find_device
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import find_commit
 from wantui.planning import Recipe
@@ -24,11 +24,11 @@ LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
 """Libraries that convert stored weights during computation, by kind of weights."""
 
 
-def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
     hub model (a recipe may name only a branch), and whether blocks are fused."""
     model = find_model(recipe.model)
-    device = device_of(pipeline)
+    device = find_device(pipeline)
     on_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
     blocks: dict[str, str | None] = {"blocks": "reference"}
@@ -48,10 +48,10 @@ def made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def clip_made_with(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return `made_with`, and the side of the decoded tiles in pixels (None without tiles)."""
+def describe_clip_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+    """Return the result of `describe_provenance`, and the side of the decoded tiles in pixels (None without tiles)."""
     vae = pipeline.vae
     tile = vae.tile_sample_min_height if vae.use_tiling else None
     if tile is not None and max(recipe.width, recipe.height) <= tile:
         tile = None
-    return {**made_with(pipeline, recipe), "tile": tile}
+    return {**describe_provenance(pipeline, recipe), "tile": tile}

@@ -28,7 +28,7 @@ class Sampler:
 
     build: Callable[[float], Any]
     """Function that returns a new scheduler for a flow shift."""
-    state: frozenset[str]
+    state_attributes: frozenset[str]
     """Attributes that the scheduler's steps change, which a checkpoint stores."""
 
 

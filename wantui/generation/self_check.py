@@ -11,14 +11,14 @@ from diffusers import WanPipeline
 
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
-from wantui.generation.placement import device_of, ensure_on_device
+from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_components
 from wantui.models.tokenizer import find_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_LENGTH
 
 CHECK_SIZE = 8
 """Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""
-WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
+CHECK_WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
 """Test words, of which two must have equal token counts but different tokens."""
 
 
@@ -32,7 +32,7 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
         LoadError: the message names the parts that do not match.
     """
     transformer, vae = pipeline.transformer, pipeline.vae
-    encoder = _encoder_config(folder)
+    encoder = _read_encoder_config(folder)
     for name, part in (("transformer", transformer), ("transformer_2", pipeline.transformer_2)):
         if part is None:
             continue
@@ -88,7 +88,7 @@ def _check_latent_statistics(config: Any) -> None:
         raise LoadError("its VAE has a latents_std of 0 or less")
 
 
-def _encoder_config(folder: Path) -> Any:
+def _read_encoder_config(folder: Path) -> Any:
     """Return the config of a folder's text encoder, which need not be loaded."""
     kind = getattr(transformers, read_components(folder)["text_encoder"][1])
     return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
@@ -103,8 +103,8 @@ def self_check(pipeline: WanPipeline) -> None:
     Raises:
         LoadError: the message names the part and its defect.
     """
-    device = device_of(pipeline)
-    two_prompts(pipeline.tokenizer)
+    device = find_device(pipeline)
+    choose_two_prompts(pipeline.tokenizer)
     if pipeline.text_encoder is not None:
         check_text_encoder(pipeline, device)
     transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
@@ -142,14 +142,15 @@ def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
     expected = (1 + temporal, CHECK_SIZE * spatial, CHECK_SIZE * spatial)
     if tuple(frames.shape[2:]) != expected:
         raise LoadError(
-            f"the VAE decodes latents to {_size(frames.shape[2:])} (frames, height, width), but its config promises "
-            f"{_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the VAE's config"
+            f"the VAE decodes latents to {_format_size(frames.shape[2:])} (frames, height, width), but its config "
+            f"promises {_format_size(expected)}: correct scale_factor_spatial and scale_factor_temporal in the "
+            "VAE's config"
         )
     if torch.equal(frames[0], frames[1]):
         raise LoadError("the VAE returns the same frames for different latents: its weights are damaged or not loaded")
 
 
-def _size(sides: Sequence[int]) -> str:
+def _format_size(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))
 
 
@@ -162,7 +163,7 @@ def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
     Raises:
         LoadError: the embeddings are equal, or not finite.
     """
-    prompts = list(two_prompts(pipeline.tokenizer))
+    prompts = list(choose_two_prompts(pipeline.tokenizer))
     embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_LENGTH, device=device)
     if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
         raise LoadError(
@@ -171,19 +172,19 @@ def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
         )
 
 
-def two_prompts(tokenizer: Any) -> tuple[str, str]:
+def choose_two_prompts(tokenizer: Any) -> tuple[str, str]:
     """Return two prompts with equal token counts but different tokens.
 
     Raises:
         LoadError: the tokenizer maps all words to the same tokens, for example without a vocabulary.
     """
     seen: dict[int, tuple[str, list[int]]] = {}
-    for word in WORDS:
+    for word in CHECK_WORDS:
         ids = list(tokenizer(word, add_special_tokens=True)["input_ids"])
         first, its_ids = seen.setdefault(len(ids), (word, ids))
         if ids != its_ids:
             return first, word
     raise LoadError(
-        f"the tokenizer maps {', '.join(WORDS[:4])} to the same tokens: its vocabulary was not loaded. Check the files "
-        "in the model's folder tokenizer"
+        f"the tokenizer maps {', '.join(CHECK_WORDS[:4])} to the same tokens: its vocabulary was not loaded. Check the "
+        "files in the model's folder tokenizer"
     )

@@ -13,14 +13,19 @@ from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
 
 from wantui.planning import Recipe
-from wantui.planning.step_skipping import MAX_CONSECUTIVE_SKIPS, MAX_MAGNITUDE_ERROR, UNCACHED_SHARE, magnitude_ratios
+from wantui.planning.step_skipping import (
+    MAX_CONSECUTIVE_SKIPS,
+    MAX_MAGNITUDE_ERROR,
+    UNCACHED_SHARE,
+    compute_magnitude_ratios,
+)
 
 FIRST_BLOCK_CHANGE = 0.07
 """Largest relative change of the first block's sum at which the other blocks are skipped."""
 
 
 @contextmanager
-def step_caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
+def enable_step_cache(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float]) -> Iterator[None]:
     """Enable the cache for the denoising of one video inside the block.
 
     Args:
@@ -31,7 +36,7 @@ def step_caching(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[float])
         return
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     for transformer in transformers:
-        transformer.enable_cache(cache_config(recipe, sigmas))
+        transformer.enable_cache(build_cache_config(recipe, sigmas))
     try:
         yield
     finally:
@@ -46,7 +51,7 @@ def free_step_cache(transformer: Any) -> None:
         transformer._reset_stateful_cache()
 
 
-def cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
+def build_cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
     """Return the diffusers cache config for a recipe."""
     if not recipe.magnitudes:
         return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
@@ -55,5 +60,5 @@ def cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConf
         max_skip_steps=MAX_CONSECUTIVE_SKIPS,
         retention_ratio=UNCACHED_SHARE,
         num_inference_steps=len(sigmas),
-        mag_ratios=magnitude_ratios(recipe.magnitudes, sigmas),
+        mag_ratios=compute_magnitude_ratios(recipe.magnitudes, sigmas),
     )

@@ -20,9 +20,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-from wantui.models.parts import PartError, check_config, find_weight_files, part_label, read_components, read_json
+from wantui.models.parts import PartError, check_config, find_weight_files, get_part_label, read_components, read_json
 
-FLOATS = ("BF16", "F16", "F32", "F64")
+FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
 """Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
 TORCH_NAMES = {
     torch.bfloat16: "BF16",
@@ -34,11 +34,11 @@ TORCH_NAMES = {
 """Names of torch types in safetensors files; other types have torch's own names."""
 COMPARED_ROWS = 64
 """Number of evenly spaced rows at which two tied tensors are compared."""
-IGNORED = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
+IGNORED_TENSORS = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
 """Name patterns of tensors that a model class does not use, as an encoder the decoder."""
-STATE_OF_KERNELS = re.compile(r"(^|\.)_extra_state$")
+KERNEL_STATE_PATTERN = re.compile(r"(^|\.)_extra_state$")
 """Entries of NVIDIA's Transformer Engine; they contain scales of 8-bit weights, and are otherwise empty."""
-HINTS = (
+FORMAT_HINTS = (
     (
         re.compile(r"scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant|weight_scale_inv"),
         "these are scales of 8-bit weights in ComfyUI's format. Use files in bfloat16; model_settings.weights: "
@@ -60,7 +60,7 @@ class TensorInfo:
     @property
     def is_float(self) -> bool:
         """Return whether the values are real numbers that need no scale."""
-        return self.dtype in FLOATS
+        return self.dtype in FLOAT_DTYPES
 
 
 def check_part(folder: Path, part: str) -> None:
@@ -76,18 +76,20 @@ def check_part(folder: Path, part: str) -> None:
     check_config(folder, part)
     config = read_json(folder / part / "config.json")
     if "quantization_config" in config:
-        raise PartError(f"its {part_label(part)} is stored quantised, which is not supported. Use files in bfloat16")
-    model = empty_model(folder, part)
+        raise PartError(
+            f"its {get_part_label(part)} is stored quantised, which is not supported. Use files in bfloat16"
+        )
+    model = build_empty_model(folder, part)
     tensors = read_tensors(find_weight_files(folder, part, library))
-    check_tensors(part, model, {name: info for name, (info, _) in tensors.items()}, IGNORED.get(kind, ()))
-    for alias, source in tied_names(model).items():
+    check_tensors(part, model, {name: info for name, (info, _) in tensors.items()}, IGNORED_TENSORS.get(kind, ()))
+    for alias, source in find_tied_names(model).items():
         if (
             alias in tensors
             and source in tensors
             and not _are_equal(tensors[alias][1], alias, tensors[source][1], source)
         ):
             raise PartError(
-                f"its {part_label(part)} holds {alias} and {source}, with different values; "
+                f"its {get_part_label(part)} holds {alias} and {source}, with different values; "
                 "they must be the same tensor"
             )
 
@@ -122,30 +124,32 @@ def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo],
     Raises:
         PartError: see `check_part`.
     """
-    expected = {name: _info(tensor) for name, tensor in model.state_dict().items()}
-    tied = tied_names(model)
+    expected = {name: _describe_tensor(tensor) for name, tensor in model.state_dict().items()}
+    tied = find_tied_names(model)
     partners = {**tied, **{source: alias for alias, source in tied.items()}}
     if missing := sorted(name for name in expected if name not in stored and partners.get(name) not in stored):
-        raise PartError(f"its {part_label(part)} has no {_names(missing)} in its files")
+        raise PartError(f"its {get_part_label(part)} has no {_format_names(missing)} in its files")
     patterns = [*ignored, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     unknown = sorted(
         name for name in stored if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
     )
-    if unknown := [name for name in unknown if not (STATE_OF_KERNELS.search(name) and _is_empty(stored[name]))]:
-        hint = next((f": {hint}" for pattern, hint in HINTS if any(map(pattern.search, unknown))), "")
+    if unknown := [name for name in unknown if not (KERNEL_STATE_PATTERN.search(name) and _is_empty(stored[name]))]:
+        hint = next((f": {hint}" for pattern, hint in FORMAT_HINTS if any(map(pattern.search, unknown))), "")
         raise PartError(
-            f"its {part_label(part)} has {_names(unknown)} in its files, which the model would ignore{hint}"
+            f"its {get_part_label(part)} has {_format_names(unknown)} in its files, which the model would ignore{hint}"
         )
     for name, info in stored.items():
         wanted = expected.get(name, info)
         if info.shape != wanted.shape:
             raise PartError(
-                f"its {part_label(part)} has {name} of shape {_shape(info)} in its files, and needs {_shape(wanted)}"
+                f"its {get_part_label(part)} has {name} of shape {_format_shape(info)} in its files, "
+                f"and needs {_format_shape(wanted)}"
             )
         if wanted.is_float and not info.is_float:
             raise PartError(
-                f"its {part_label(part)} has {name} stored as {info.dtype}, and weights are {', '.join(FLOATS)}. Use "
-                "files in bfloat16; model_settings.weights: float8 or int8 converts them to 8 bits"
+                f"its {get_part_label(part)} has {name} stored as {info.dtype}, and weights are "
+                f"{', '.join(FLOAT_DTYPES)}. Use files in bfloat16; model_settings.weights: float8 or int8 "
+                "converts them to 8 bits"
             )
 
 
@@ -157,7 +161,7 @@ def check_is_loaded(part: str, model: nn.Module) -> None:
     """
     tensors = [*model.named_parameters(), *model.named_buffers()]
     if unset := sorted(name for name, tensor in tensors if tensor.is_meta):
-        raise PartError(f"its {part_label(part)} was loaded without {_names(unset)}")
+        raise PartError(f"its {get_part_label(part)} was loaded without {_format_names(unset)}")
 
 
 def check_gguf(folder: Path, path: Path) -> None:
@@ -171,7 +175,7 @@ def check_gguf(folder: Path, path: Path) -> None:
     """
     from gguf import GGUFReader
 
-    model = empty_model(folder, "transformer")
+    model = build_empty_model(folder, "transformer")
     stored = {
         tensor.name: torch.empty([int(side) for side in reversed(tensor.shape)], device="meta")
         for tensor in GGUFReader(path).tensors
@@ -179,26 +183,26 @@ def check_gguf(folder: Path, path: Path) -> None:
     # Like diffusers: tensor names that are not its own are assumed to be from Wan's code.
     if _should_convert_state_dict_to_diffusers(model.state_dict(), stored):
         stored = convert_wan_transformer_to_diffusers(stored)
-    check_tensors("transformer", model, {name: _info(tensor) for name, tensor in stored.items()})
+    check_tensors("transformer", model, {name: _describe_tensor(tensor) for name, tensor in stored.items()})
 
 
-def empty_model(folder: Path, part: str) -> nn.Module:
+def build_empty_model(folder: Path, part: str) -> nn.Module:
     """Build a part of a model from its config, on the meta device."""
     library, name = read_components(folder)[part]
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     kind = getattr(module, name, None)
     if kind is None:
-        raise PartError(f"its {part_label(part)} is a {library}.{name}, which is not supported")
+        raise PartError(f"its {get_part_label(part)} is a {library}.{name}, which is not supported")
     try:
-        return _build(kind, folder / part, library)
+        return _build_model(kind, folder / part, library)
     except Exception as error:  # constructors raise errors of many kinds for wrong values
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         raise PartError(
-            f"its {part_label(part)} cannot be built from {folder / part / 'config.json'} ({reason})"
+            f"its {get_part_label(part)} cannot be built from {folder / part / 'config.json'} ({reason})"
         ) from error
 
 
-def _build(kind: Any, folder: Path, library: str) -> nn.Module:
+def _build_model(kind: Any, folder: Path, library: str) -> nn.Module:
     """Build a model of class `kind` from the config in a folder, on the meta device."""
     with torch.device("meta"):
         if library == "transformers":
@@ -238,10 +242,10 @@ def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
 
 def _read_pickle(path: Path) -> dict[str, TensorInfo]:
     stored = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
-    return {name: _info(tensor) for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+    return {name: _describe_tensor(tensor) for name, tensor in stored.items() if isinstance(tensor, Tensor)}
 
 
-def tied_names(model: nn.Module) -> dict[str, str]:
+def find_tied_names(model: nn.Module) -> dict[str, str]:
     """Return the tied tensors of a model: the name of each alias, and the name of its source."""
     tied = getattr(model, "_tied_weights_keys", None)
     return dict(tied) if isinstance(tied, dict) else {}
@@ -258,7 +262,7 @@ def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool
         return all(torch.equal(tensor[row], other[row]) for row in rows)
 
 
-def _info(tensor: Tensor) -> TensorInfo:
+def _describe_tensor(tensor: Tensor) -> TensorInfo:
     return TensorInfo(tuple(tensor.shape), TORCH_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")))
 
 
@@ -266,9 +270,9 @@ def _is_empty(info: TensorInfo) -> bool:
     return 0 in info.shape
 
 
-def _shape(info: TensorInfo) -> str:
+def _format_shape(info: TensorInfo) -> str:
     return "x".join(map(str, info.shape)) or "()"
 
 
-def _names(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 
 
-def median_seconds(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
+def measure_median_seconds(run: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
     """Return the median seconds of several rounds, after an untimed first round."""
-    return median_and_launch(run, device, rounds)[0]
+    return measure_median_and_launch(run, device, rounds)[0]
 
 
-def median_and_launch(
+def measure_median_and_launch(
     run: Callable[[], object], device: torch.device, rounds: int = 3, seconds: float = 0.0
 ) -> tuple[float, float]:
     """Return the median seconds of a round, and the median seconds to submit its operations to the device.

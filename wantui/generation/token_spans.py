@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.models.tokenizer import SPACE
+from wantui.models.tokenizer import SPACE_MARK
 from wantui.planning import PromptMark
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.map_names import assign_map_names
@@ -70,7 +70,7 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
             if first < mark.end and last > mark.start and last > first and token not in special
         )
-        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE)}
+        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE_MARK)}
         if all(encoded["input_ids"][position] in of_no_word for position in tokens):
             why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
             if mark.start >= read_to:

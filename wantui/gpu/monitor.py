@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wantui.gpu.nvml import read_memory, unavailable_reason
+from wantui.gpu.nvml import explain_unavailable, read_memory
 
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 """Seconds between two queries of each field, and between two attempts to initialise NVML."""
@@ -104,12 +104,12 @@ class GpuMonitor(threading.Thread):
         psutil.cpu_percent()
         while not self._stop_requested.is_set():
             try:
-                self.publish(self.sample())
+                self.publish(self.take_sample())
             except (OSError, psutil.Error):  # the machine's state cannot be read now; try again at the next interval
                 pass
             self._stop_requested.wait(self.interval)
 
-    def sample(self) -> GpuSample:
+    def take_sample(self) -> GpuSample:
         """Read the state of the GPUs and the machine once."""
         import psutil
 
@@ -147,7 +147,7 @@ class GpuMonitor(threading.Thread):
             self._driver = str(nvml.nvmlSystemGetDriverVersion())
             self._ready = True
         except nvml.NVMLError as error:
-            self._reason = unavailable_reason(nvml, error)
+            self._reason = explain_unavailable(nvml, error)
         return self._ready
 
     def _read_gpu(self, index: int) -> GpuState:

@@ -47,7 +47,7 @@ def query_gpus() -> GpuReport:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return GpuReport((), None, unavailable_reason(pynvml, error))
+        return GpuReport((), None, explain_unavailable(pynvml, error))
     try:
         gpus = tuple(_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
         return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver sees no GPU")
@@ -57,7 +57,7 @@ def query_gpus() -> GpuReport:
         pynvml.nvmlShutdown()
 
 
-def visible_gpus(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
+def select_visible_gpus(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES selects, in its order.
 
     Args:
@@ -74,7 +74,7 @@ def visible_gpus(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
     for word in map(str.strip, setting.split(",")):
         if word.lower() in NO_GPU_VALUES:  # CUDA ignores the rest of the list
             break
-        matches = _matching_gpus(gpus, word)
+        matches = _match_gpus(gpus, word)
         if len(matches) != 1:
             what = "several GPUs" if matches else "no GPU"
             raise NoSuchGpuError(
@@ -86,7 +86,7 @@ def visible_gpus(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
     return chosen
 
 
-def _matching_gpus(gpus: tuple[Gpu, ...], word: str) -> list[Gpu]:
+def _match_gpus(gpus: tuple[Gpu, ...], word: str) -> list[Gpu]:
     if word.isascii() and word.isdigit():
         return [gpu for gpu in gpus if str(gpu.index) == (word.lstrip("0") or "0")]
     if word.startswith("MIG-"):
@@ -102,7 +102,7 @@ def _list_names(gpus: tuple[Gpu, ...]) -> str:
     return ", ".join(names)
 
 
-def device_remarks(report: GpuReport, setting: str | None) -> list[str]:
+def find_device_remarks(report: GpuReport, setting: str | None) -> list[str]:
     """Return a remark if CUDA_VISIBLE_DEVICES (`setting`) requests GPUs but none can be used."""
     if report.gpus or setting is None or setting.split(",")[0].strip().lower() in NO_GPU_VALUES:
         return []
@@ -155,7 +155,7 @@ def read_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
     return (int(memory.total), int(memory.used)) if memory.total else None
 
 
-def unavailable_reason(pynvml: Any, error: Any) -> str:
+def explain_unavailable(pynvml: Any, error: Any) -> str:
     """Return the reason and the remedy for an NVML error, as one phrase."""
     known = {
         pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",

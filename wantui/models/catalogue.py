@@ -38,7 +38,7 @@ class WanModel:
     latent_channels: int = 16
     spatial_compression: int = 8
     temporal_compression: int = 4
-    patch: int = 2
+    patch_size: int = 2
     blocks: int = 30
     """Number of blocks of a transformer. The defaults are those of Wan 2.1 1.3B."""
     heads: int = 12
@@ -71,20 +71,20 @@ class WanModel:
     @property
     def size_multiple(self) -> int:
         """Return the number of pixels that must divide width and height."""
-        return self.spatial_compression * self.patch
+        return self.spatial_compression * self.patch_size
 
     @property
     def has_timestep_per_token(self) -> bool:
         """Return whether each token has its own timestep, as in Wan 2.2 5B (identified by its VAE compression)."""
         return self.spatial_compression == 16
 
-    def default_flow_shift(self, width: int, height: int) -> float:
+    def choose_flow_shift(self, width: int, height: int) -> float:
         """Return the default flow shift for a video size (Wan's advice in the documentation of diffusers)."""
         if self.flow_shift is not None:
             return self.flow_shift
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
 
-    def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
+    def compute_latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
         """Return the shape of the latents of one video: (channels, latent frames, height, width)."""
         return (
             self.latent_channels,
@@ -212,9 +212,9 @@ def read_directory(directory: Path) -> WanModel:
     for part, part_class in PART_CLASSES.items():
         component = index.get(part)
         if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
-            found = shorten_text(str(component[-1])) if component else "part without a class"
+            class_name = shorten_text(str(component[-1])) if component else "part without a class"
             raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {found}, but that of a Wan model is a {part_class}"
+                f"cannot use {directory}: its {part} is a {class_name}, but that of a Wan model is a {part_class}"
             )
     _check_transformers(directory, index)
     try:
@@ -240,7 +240,7 @@ def read_directory(directory: Path) -> WanModel:
         latent_channels=_read_positive_integer(vae, "z_dim", 16),
         spatial_compression=spatial_compression,
         temporal_compression=_read_positive_integer(vae, "scale_factor_temporal", 4),
-        patch=_read_positive_integer({"patch_size": patch_size[1]}, "patch_size", 2),
+        patch_size=_read_positive_integer({"patch_size": patch_size[1]}, "patch_size", 2),
         blocks=_read_positive_integer(transformer, "num_layers", 40),
         heads=heads,
         dim=heads * _read_positive_integer(transformer, "attention_head_dim", 128),

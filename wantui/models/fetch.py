@@ -9,9 +9,9 @@ from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_snapshot
-from wantui.models.parts import INDEX, PART_NAMES, PartError, check_files
+from wantui.models.parts import INDEX_FILE, PART_NAMES, PartError, check_files
 
-FETCH_PATTERNS = [INDEX, *(f"{part}/*" for part in PART_NAMES)]
+FETCH_PATTERNS = [INDEX_FILE, *(f"{part}/*" for part in PART_NAMES)]
 """Patterns of the pipeline files in a repository; images and weights in other formats are not fetched."""
 RESERVE_BYTES = 1_000_000_000
 """Disk space that must stay free after a download."""
@@ -29,7 +29,7 @@ class MissingFiles:
     bytes: int
 
 
-def replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
+def find_replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
     """Return the model parts that a transformer file replaces; none without such a file."""
     return () if transformer_file is None else ("transformer",)
 

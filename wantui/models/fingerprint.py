@@ -22,7 +22,8 @@ def fingerprint(directory: Path) -> str:
     which changes all of a tensor, but may miss a single flipped bit.
     """
     return _fingerprint(
-        directory, tuple(_Stat.of(directory, path) for path in list_part_files(directory) if _is_fingerprinted(path))
+        directory,
+        tuple(_Stat.from_path(directory, path) for path in list_part_files(directory) if _is_fingerprinted(path)),
     )
 
 
@@ -34,7 +35,7 @@ def fingerprint_file(path: Path) -> str:
     """
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return _fingerprint(path.parent, (_Stat.of(path.parent, Path(path.name)),))
+    return _fingerprint(path.parent, (_Stat.from_path(path.parent, Path(path.name)),))
 
 
 def _is_fingerprinted(path: Path) -> bool:
@@ -53,7 +54,7 @@ class _Stat(NamedTuple):
     device: int
 
     @classmethod
-    def of(cls, folder: Path, path: Path) -> "_Stat":
+    def from_path(cls, folder: Path, path: Path) -> "_Stat":
         stat = (folder / path).stat()
         return cls(path, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev)
 

@@ -18,7 +18,7 @@ Magnitudes = tuple[tuple[float, float], ...]
 NANO_MAGNITUDES = Path(__file__).with_name("nano") / "magnitudes.json"
 
 
-def magnitudes_path(model: WanModel, revision: str) -> Path:
+def find_magnitudes_path(model: WanModel, revision: str) -> Path:
     """Return the path of the magnitudes that were measured on this machine.
 
     Args:
@@ -32,7 +32,7 @@ def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
     """Return the magnitudes of a model with these weights; empty if they were not measured."""
     if revision is None:
         return ()
-    paths = [magnitudes_path(model, revision), *([NANO_MAGNITUDES] if model is NANO else [])]
+    paths = [find_magnitudes_path(model, revision), *([NANO_MAGNITUDES] if model is NANO else [])]
     for path in paths:
         try:
             stored = read_json(path)

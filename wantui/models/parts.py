@@ -14,7 +14,7 @@ from wantui.json_files import UnreadableFileError, parse_json, read_json_object
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
-INDEX = "model_index.json"
+INDEX_FILE = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 """Files of which a tokenizer needs at least one: both contain its vocabulary."""
 DIFFUSERS_WEIGHTS = (
@@ -36,11 +36,11 @@ LAYER_COUNTS = ("num_layers", "num_decoder_layers", "num_res_blocks")
 MAX_LAYERS = 1000
 """Maximum number of layers of a part (the largest Wan transformer has 40): the libraries build all layers before they
 check the weights."""
-ACTIVATIONS = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
+ACTIVATION_CONFIG = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 """Activation of every UMT5 encoder. Another activation fits the same weights, but changes every embedding."""
 RELATIVE_DISTANCE = {"relative_attention_max_distance": 128}
 """Distance in tokens beyond which UMT5 treats all distances alike; another value changes the meaning of its weights."""
-FIXED_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATIONS | RELATIVE_DISTANCE}
+FIXED_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE}
 """Part -> config values that are the same in every Wan model, and that its weights could not contradict."""
 EPSILON_KEYS = ("eps", "layer_norm_epsilon")
 MAX_EPSILON = 1e-3
@@ -53,7 +53,7 @@ MAX_HEADER_BYTES = 100_000_000
 """Longest header that the safetensors library reads, in bytes."""
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of the text file that Git LFS stores in place of a file that was not downloaded."""
-LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
+PART_LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
 """Part -> name in messages, if it differs from the name of its folder."""
 
 
@@ -67,7 +67,7 @@ def read_components(folder: Path) -> dict[str, tuple[str, str]]:
     Raises:
         PartError: the index is missing or is not a JSON object.
     """
-    index = read_json(folder / INDEX)
+    index = read_json(folder / INDEX_FILE)
     parts = {}
     for name, component in index.items():
         if isinstance(component, list) and len(component) == 2 and all(isinstance(word, str) for word in component):
@@ -75,9 +75,9 @@ def read_components(folder: Path) -> dict[str, tuple[str, str]]:
     return parts
 
 
-def part_label(part: str) -> str:
+def get_part_label(part: str) -> str:
     """Return the name of a part in messages."""
-    return LABELS.get(part, part)
+    return PART_LABELS.get(part, part)
 
 
 def list_part_files(folder: Path) -> list[Path]:
@@ -86,7 +86,7 @@ def list_part_files(folder: Path) -> list[Path]:
     A part may be a symbolic link to a folder. Inside a part, links are followed to files and to the shards of an index,
     but not to folders, which may be large or contain the model folder.
     """
-    files = {Path(INDEX)} if (folder / INDEX).is_file() else set()
+    files = {Path(INDEX_FILE)} if (folder / INDEX_FILE).is_file() else set()
     try:
         libraries = {name: library for name, (library, _) in read_components(folder).items()}
     except PartError:
@@ -120,7 +120,9 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     known = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
     path = next((path for name in known if (path := folder / part / name).is_file()), None)
     if path is None:
-        raise PartError(f"its {part_label(part)} has no weights: {folder / part} contains none of {', '.join(known)}")
+        raise PartError(
+            f"its {get_part_label(part)} has no weights: {folder / part} contains none of {', '.join(known)}"
+        )
     if not path.name.endswith(".index.json"):
         return [path]
     index = read_json(path)
@@ -133,7 +135,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     files = [path.parent / name for name in names]
     # Not Path.is_file, which raises for a name that is too long.
     if missing := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
-        raise PartError(f"its {part_label(part)} lacks {', '.join(missing)}, which {path.name} names")
+        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing)}, which {path.name} names")
     if is_loaded and not isinstance(index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which {library} requires. Copy it again")
     return files
@@ -153,7 +155,7 @@ def check_files(folder: Path, without: Collection[str] = ()) -> None:
     parts = read_components(folder)
     for part in ("scheduler", "tokenizer", "text_encoder", "transformer", "vae"):
         if part not in parts:
-            raise PartError(f"its {INDEX} has no {part_label(part)}")
+            raise PartError(f"its {INDEX_FILE} has no {get_part_label(part)}")
     for part, (library, _) in parts.items():
         if part not in PART_NAMES or part in without:
             continue
@@ -177,7 +179,7 @@ def check_config(folder: Path, part: str) -> None:
     for name in LAYER_COUNTS:
         if isinstance(number := config.get(name), int) and number > MAX_LAYERS:
             raise PartError(
-                f"the config of its {part_label(part)} has {name} {number:,}; the maximum is {MAX_LAYERS:,}"
+                f"the config of its {get_part_label(part)} has {name} {number:,}; the maximum is {MAX_LAYERS:,}"
             )
     for name, expected in FIXED_VALUES.get(part, {}).items():
         if name in config and config[name] != expected:
@@ -190,7 +192,7 @@ def check_config(folder: Path, part: str) -> None:
 
 def _wrong_value_error(folder: Path, part: str, name: str, value: object, rule: str) -> PartError:
     path = folder / part / "config.json"
-    label, text = part_label(part), reprlib.repr(value)
+    label, text = get_part_label(part), reprlib.repr(value)
     return PartError(f"the config of its {label} has {name} {text}; {rule}. Copy {path} from the model again")
 
 

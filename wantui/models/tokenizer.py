@@ -11,15 +11,15 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_snapshot
 from wantui.models.parts import PartError, read_components, read_json
 
-SPACE = "▁"
+SPACE_MARK = "▁"
 """Prefix of word-initial tokens in T5 vocabularies; alone, it is a token without text."""
-UNKNOWN = "<unk>"
-UNKNOWN_ID = 2
+UNKNOWN_TOKEN = "<unk>"
+UNKNOWN_TOKEN_ID = 2
 """Id of the unknown token in T5Tokenizer, regardless of the file."""
 OUT_OF_VOCABULARY = "\U0010fffd"
 """Private-use character that no vocabulary contains."""
-END = "</s>"
-EXTRA = "<extra_id_0>"
+END_TOKEN = "</s>"
+EXTRA_TOKEN = "<extra_id_0>"
 """First of the extra tokens that T5Tokenizer adds if tokenizer_config.json does not set their number."""
 MIN_VOCABULARY_FRACTION = 0.9
 """Smallest fraction of a text encoder's embeddings that its tokenizer must use; the others are padding."""
@@ -57,14 +57,14 @@ def _read_tokenizer(path: Path, *_: int) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no specific type
         raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
-    if _class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
+    if _read_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
         _replace_stages(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _class_name(folder: Path) -> str:
+def _read_class_name(folder: Path) -> str:
     """Return the class of a model's tokenizer; an empty string if the index is unreadable, which loading reports."""
     try:
         return read_components(folder).get("tokenizer", ("", ""))[1]
@@ -81,18 +81,20 @@ def _replace_stages(tokenizer: Any) -> None:
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
     if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY)] != [
-        UNKNOWN_ID
+        UNKNOWN_TOKEN_ID
     ]:  # unknown text gives another token, or bytes
         vocabulary = [tuple(entry) for entry in json.loads(tokenizer.model.__getstate__())["vocab"]]
-        if len(vocabulary) > UNKNOWN_ID:
-            tokenizer.model = models.Unigram(vocabulary, UNKNOWN_ID, False)
+        if len(vocabulary) > UNKNOWN_TOKEN_ID:
+            tokenizer.model = models.Unigram(vocabulary, UNKNOWN_TOKEN_ID, False)
     normalizer = tokenizer.normalizer
     stages = [] if normalizer is None else list(normalizer) if hasattr(normalizer, "__getitem__") else [normalizer]
     tokenizer.normalizer = next((stage for stage in stages if isinstance(stage, normalizers.Precompiled)), None)
-    words = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=True)
+    words = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always", split=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
-    if (end := tokenizer.token_to_id(END)) is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(single=["$A", END], special_tokens=[(END, end)])
+    if (end := tokenizer.token_to_id(END_TOKEN)) is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=["$A", END_TOKEN], special_tokens=[(END_TOKEN, end)]
+        )
 
 
 def check_tokenizer_fits(path: Path) -> None:
@@ -109,14 +111,14 @@ def check_tokenizer_fits(path: Path) -> None:
         rows = read_json(folder / "text_encoder" / "config.json").get("vocab_size")
     except PartError:  # a partly fetched model has no text encoder yet; loading reports missing files
         return
-    name, kind = _class_name(folder), type(tokenizer.model).__name__
+    name, kind = _read_class_name(folder), type(tokenizer.model).__name__
     if name.startswith("T5") and kind != "Unigram":
         raise TokenizerError(
             f"{path} contains a {kind} tokenizer, but {name} loads a Unigram one. Copy it from the model again"
         )
     if type(rows) is int and (fault := find_vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
         raise TokenizerError(f"{path}: {fault}")
-    if name.startswith("T5") and tokenizer.token_to_id(EXTRA) is None and (fault := find_config_fault(folder)):
+    if name.startswith("T5") and tokenizer.token_to_id(EXTRA_TOKEN) is None and (fault := find_config_fault(folder)):
         raise TokenizerError(fault)
 
 
@@ -146,7 +148,7 @@ def find_vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | Non
     )
 
 
-def token_ids(path: Path, prompt: str) -> tuple[int, ...]:
+def find_token_ids(path: Path, prompt: str) -> tuple[int, ...]:
     """Return the token ids of a prompt, as the model gets them.
 
     Raises:
@@ -162,14 +164,14 @@ def has_tokens_for(path: Path, word: str, *, partly: bool = False) -> bool:
         TokenizerError: the file cannot be read.
     """
     tokenizer = _load_tokenizer(path)
-    unknown, space = tokenizer.token_to_id(UNKNOWN), tokenizer.token_to_id(SPACE)
+    unknown, space = tokenizer.token_to_id(UNKNOWN_TOKEN), tokenizer.token_to_id(SPACE_MARK)
     ids = tokenizer.encode(word, add_special_tokens=False).ids
     known = [token not in (unknown, space) for token in ids if token != space]
     return any(known) if partly else all(known)
 
 
 @lru_cache(maxsize=4096)
-def token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
+def find_token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
     """Return the texts of all tokens that overlap `prompt[start:end]`; empty if the tokenizer is unreadable.
 
     Args:

@@ -1,6 +1,6 @@
 """Recipes, batches, and predictions of the time, memory and disk space that a batch needs. No torch here."""
 
-from wantui.planning.batch import Batch, BatchPreview, PlanError, pinned_revision, plan_batch, preview_batch
+from wantui.planning.batch import Batch, BatchPreview, PlanError, pin_revision, plan_batch, preview_batch
 from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
 from wantui.planning.recipe import Captures, PromptMark, Recipe
 from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_seconds, parse_timed_videos
@@ -18,7 +18,7 @@ __all__ = [
     "estimate_disk",
     "estimate_seconds",
     "parse_timed_videos",
-    "pinned_revision",
+    "pin_revision",
     "plan_batch",
     "preview_batch",
 ]

@@ -57,7 +57,7 @@ class Batch:
     """Reasons why this version cannot run the batch, although it can be previewed."""
 
     @property
-    def first(self) -> Recipe:
+    def first_recipe(self) -> Recipe:
         """Recipe of the first video."""
         return self.videos[0].recipe
 
@@ -70,7 +70,7 @@ class BatchPreview:
     config: Config
     model: WanModel
     variations: tuple[Variation, ...]
-    first: Recipe
+    first_recipe: Recipe
     """Recipe of the first video; other videos differ in prompt, marks, weighting and seed."""
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
@@ -94,8 +94,10 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
     model = find_model(settings.model_settings.model_id)
     check_size(settings.video_settings, model)
     frames, frames_warning = resolve_frames(settings.video_settings, model)
-    first = _first_recipe(settings, model, variations, frames)
-    uses_marks = first.capture.attention is not None or any(_weighting_method(one, settings) for one in variations)
+    first = _build_first_recipe(settings, model, variations, frames)
+    uses_marks = first.capture.attention is not None or any(
+        _choose_weighting(variation, settings) for variation in variations
+    )
     tokens = check_tokens(model, first.revision, variations, first.negative_prompt, uses_marks=uses_marks)
     warnings = [
         *map(str, config.warnings),
@@ -132,21 +134,21 @@ def _expand_variations(parsed: Template, settings: Settings) -> tuple[Variation,
     return variations
 
 
-def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variation, ...], frames: int) -> Recipe:
+def _build_first_recipe(settings: Settings, model: WanModel, variations: tuple[Variation, ...], frames: int) -> Recipe:
     """Return the recipe of the first variation with the first seed."""
     model_settings, video = settings.model_settings, settings.video_settings
     transformer_file = _check_transformer_file(model, model_settings)
     first = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
-        revision=pinned_revision(model, model_settings.revision),
+        revision=pin_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
         marks=to_prompt_marks(variations[0]),
-        weighting=_weighting_method(variations[0], settings),
+        weighting=_choose_weighting(variations[0], settings),
         seed=model_settings.seed,
         sampler=model_settings.sampler,
         steps=model_settings.steps,
-        flow_shift=model_settings.flow_shift or model.default_flow_shift(video.width, video.height),
+        flow_shift=model_settings.flow_shift or model.choose_flow_shift(video.width, video.height),
         guidance_scale=model_settings.cfg_scale,
         guidance_scale_2=model_settings.cfg_scale_2,
         width=video.width,
@@ -157,8 +159,8 @@ def _first_recipe(settings: Settings, model: WanModel, variations: tuple[Variati
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        capture=_requested_captures(settings, has_marks=any(one.marks for one in variations)),
-        controls=_requested_controls(settings),
+        capture=_build_captures(settings, has_marks=any(variation.marks for variation in variations)),
+        controls=_build_controls(settings),
     )
     if model_settings.speed == "cached" and model.boundary_ratio is None:
         first = first.model_copy(update={"magnitudes": load_magnitudes(model, first.source.weights_id)})
@@ -174,7 +176,7 @@ def plan_batch(config: Config, template: str) -> Batch:
         UserError: as for `preview_batch`.
     """
     outline = preview_batch(config, template)
-    shared = dict(outline.first)
+    shared = dict(outline.first_recipe)
     videos = tuple(
         PlannedVideo(
             index,
@@ -184,8 +186,8 @@ def plan_batch(config: Config, template: str) -> Batch:
                 | {
                     "prompt": variation.prompt,
                     "marks": to_prompt_marks(variation),
-                    "weighting": _weighting_method(variation, config.settings),
-                    "seed": outline.first.seed + number - 1,
+                    "weighting": _choose_weighting(variation, config.settings),
+                    "seed": outline.first_recipe.seed + number - 1,
                 }
             ),
         )
@@ -234,14 +236,14 @@ def to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 
-def _weighting_method(variation: Variation, settings: Settings) -> Weighting | None:
+def _choose_weighting(variation: Variation, settings: Settings) -> Weighting | None:
     weighted = any(mark.weight != 1 for mark in variation.marks)
     return settings.prompt_settings.embedding_method if weighted else None
 
 
-def _requested_captures(settings: Settings, has_marks: bool) -> Captures:
+def _build_captures(settings: Settings, has_marks: bool) -> Captures:
     """Return the captures that the settings request."""
-    requests = {kind.name: kind.requested(getattr(settings, kind.section)) for kind in CAPTURES}
+    requests = {kind.name: kind.build_request(getattr(settings, kind.section)) for kind in CAPTURES}
     trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
     assert isinstance(attention, AttentionRequest | None)
     assert trajectory is not None
@@ -253,15 +255,15 @@ def _requested_captures(settings: Settings, has_marks: bool) -> Captures:
     )
 
 
-def _requested_controls(settings: Settings) -> dict[str, Any]:
+def _build_controls(settings: Settings) -> dict[str, Any]:
     """Return the controls that the settings request, by name."""
     kinds = [kind for kind in CONTROLS if kind.section is not None]
-    requests = {kind.name: kind.requested(getattr(settings, str(kind.section))) for kind in kinds}
+    requests = {kind.name: kind.build_request(getattr(settings, str(kind.section))) for kind in kinds}
     return {name: dict(request) for name, request in requests.items() if request is not None}
 
 
-def pinned_revision(model: WanModel, asked: str | None) -> str | None:
+def pin_revision(model: WanModel, requested_revision: str | None) -> str | None:
     """Return the recipe's revision: the fingerprint of local weights, the commit of cached ones, else `asked`."""
     if model.is_local:
         return fingerprint(Path(model.location))
-    return find_commit(model.location, asked) or asked
+    return find_commit(model.location, requested_revision) or requested_revision

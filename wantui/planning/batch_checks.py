@@ -6,18 +6,18 @@ from wantui.config.settings import Settings
 from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
 from wantui.models.catalogue import WanModel
-from wantui.models.fetch import replaced_parts
+from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_commit
 from wantui.models.parts import PartError, check_files
 from wantui.planning.flops import TEXT_LENGTH
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
-from wantui.prompts.foreign_syntax import format_excerpt, negative_prompt_warnings
+from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
 
 
 def find_settings_warnings(
-    settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]
+    settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
     """Return warnings about the settings of a batch.
 
@@ -25,16 +25,16 @@ def find_settings_warnings(
         first: recipe of the first video.
     """
     latents = settings.latent_analysis_settings
-    warnings = list(negative_prompt_warnings(settings.prompt_settings.negative_prompt))
+    warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
     if not settings.attention_analysis_settings.store_attention:
-        warnings += _unused_mark_warnings(variations)
+        warnings += _find_unused_mark_warnings(variations)
     if latents.store_latents and latents.storage_dtype == "float16":
         warnings.append(
             "latent_analysis_settings.storage_dtype: rounding to float16 adds turning to the stored latents, about 1 "
             "rad over 50 steps (recorded as float16_turning_added). `wantui analyze` uses the exact states unless "
             "--from-latents is given"
         )
-    if first.speed == "cached" and not first.magnitudes:
+    if first_recipe.speed == "cached" and not first_recipe.magnitudes:
         better = "" if model.boundary_ratio else f"; run `wantui models calibrate` once on {model.name} to lose less"
         warnings.append(f"model_settings.speed: cached decides by the first block which steps to skip{better}")
     asked = settings.model_settings.revision
@@ -51,25 +51,27 @@ def find_settings_warnings(
     return warnings
 
 
-def find_refusals(settings: Settings, model: WanModel, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
+def find_refusals(
+    settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
+) -> list[str]:
     """Return the reasons why the batch cannot run.
 
     Args:
         first: recipe of the first video.
     """
     return [
-        *_control_conflicts(first),
-        *_capture_refusals(settings, first, variations),
-        *_weights_refusals(settings, model, first),
-        *_length_refusals(variations),
-        *_guidance_refusals(settings, model),
+        *_find_control_conflicts(first_recipe),
+        *_find_capture_refusals(settings, first_recipe, variations),
+        *_find_weights_refusals(settings, model, first_recipe),
+        *_find_length_refusals(variations),
+        *_find_guidance_refusals(settings, model),
     ]
 
 
-def _control_conflicts(recipe: Recipe) -> list[str]:
+def _find_control_conflicts(recipe: Recipe) -> list[str]:
     """Return reasons why the controls of a recipe cannot be applied."""
     requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
-    return [text for kind, request in requests if request is not None for text in kind.conflicts(request, recipe)]
+    return [text for kind, request in requests if request is not None for text in kind.find_conflicts(request, recipe)]
 
 
 def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
@@ -83,25 +85,25 @@ def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
     return warnings
 
 
-def _unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
+def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning about marks that have no weight while attention is not stored."""
     unused = list(dict.fromkeys(mark.text for each in variations for mark in each.marks if mark.weight == 1))
     if not unused:
         return []
-    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    omitted_text = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
     return [
-        f"'({format_excerpt(unused[0])})'{more} marks without effect: use --store-attention to store attention maps, "
-        "or add a weight, as in (word:1.5)"
+        f"'({format_excerpt(unused[0])})'{omitted_text} marks without effect: use --store-attention to store attention "
+        "maps, or add a weight, as in (word:1.5)"
     ]
 
 
-def _capture_refusals(settings: Settings, first: Recipe, variations: tuple[Variation, ...]) -> list[str]:
+def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
     if settings.attention_analysis_settings.store_attention and not any(each.marks for each in variations):
         refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
-    captures = first.capture
+    captures = first_recipe.capture
     stored = captures.latents or captures.attention is not None or bool(captures.more)
-    if first.speed == "cached" and stored and not settings.model_settings.force_capture:
+    if first_recipe.speed == "cached" and stored and not settings.model_settings.force_capture:
         refusals.append(
             "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "
             "choose fused, turn captures off, or set model_settings.force_capture"
@@ -112,25 +114,25 @@ def _capture_refusals(settings: Settings, first: Recipe, variations: tuple[Varia
     return refusals
 
 
-def _weights_refusals(settings: Settings, model: WanModel, first: Recipe) -> list[str]:
+def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Recipe) -> list[str]:
     """Return reasons why no worker could load the weights."""
     refusals = []
     if model.is_local:
         try:
-            check_files(Path(model.location), replaced_parts(first.transformer_file))
+            check_files(Path(model.location), find_replaced_parts(first_recipe.transformer_file))
         except PartError as error:
             refusals.append(f"the model in {model.location} is incomplete: {error}")
-    if first.transformer_file is not None and settings.model_settings.weights != "full":
+    if first_recipe.transformer_file is not None and settings.model_settings.weights != "full":
         refusals.append(
             f"model_settings.weights: {settings.model_settings.weights} cannot be combined with a transformer_file, "
             "which has its own precision"
         )
-    if missing := explain_missing_package(first.weights):
+    if missing := explain_missing_package(first_recipe.weights):
         refusals.append(missing)
     return refusals
 
 
-def _length_refusals(variations: tuple[Variation, ...]) -> list[str]:
+def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
     """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
     for variation in variations:
         if len(variation.prompt) < 2 * TEXT_LENGTH - 1:
@@ -144,7 +146,7 @@ def _length_refusals(variations: tuple[Variation, ...]) -> list[str]:
     return []
 
 
-def _guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
+def _find_guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
     asked = settings.model_settings
     if asked.cfg_scale_2 is not None and model.boundary_ratio is None:
         return [f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one"]

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import chain
 
 from wantui.captures import CAPTURES, DenoisingSize, DiskPart
-from wantui.captures.trajectory import stored_evaluations
+from wantui.captures.trajectory import list_stored_evaluations
 from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch, BatchPreview, to_prompt_marks
 from wantui.planning.recipe import Recipe
-from wantui.schedule import model_evaluations, schedule_of
+from wantui.schedule import count_model_evaluations, find_schedule
 
 BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
@@ -27,32 +27,32 @@ MAX_LISTED_BASES = 2
 class DiskEstimate:
     """Predicted bytes on disk."""
 
-    videos: int
+    video_bytes: int
     videos_basis: str
     captures: tuple[DiskPart, ...]
     """Predicted bytes of each kind of capture file, in the order of the registry."""
 
     @property
     def total(self) -> int:
-        return self.videos + sum(part.bytes for part in self.captures)
+        return self.video_bytes + sum(part.bytes for part in self.captures)
 
-    def bytes_of(self, name: str) -> int:
+    def capture_bytes(self, name: str) -> int:
         """Return the predicted bytes of one kind of capture file; 0 if the batch writes none."""
         return sum(part.bytes for part in self.captures if part.name == name)
 
 
-def captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
+def list_captured_steps(sampler: str, steps: int, interval: int) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored."""
-    return stored_evaluations(steps, interval, schedule_of(sampler).evaluates_twice)
+    return list_stored_evaluations(steps, interval, find_schedule(sampler).evaluates_twice)
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
     """Return the sizes of a denoising, from which captures and controls predict their bytes."""
     return DenoisingSize(
         recipe.steps,
-        model_evaluations(recipe.sampler, recipe.steps),
-        model.latent_shape(recipe.width, recipe.height, recipe.frames),
-        model.patch,
+        count_model_evaluations(recipe.sampler, recipe.steps),
+        model.compute_latent_shape(recipe.width, recipe.height, recipe.frames),
+        model.patch_size,
         model.blocks,
         model.heads,
         recipe.guidance_scale > 1,
@@ -71,7 +71,7 @@ def estimate_disk(batch: Batch | BatchPreview) -> DiskEstimate:
         DiskPart(name, sum(part.bytes for part in capture_parts), _join_bases(capture_parts))
         for name, capture_parts in parts.items()
     )
-    return DiskEstimate(sum(estimate.videos for estimate in each), each[0].videos_basis, captures)
+    return DiskEstimate(sum(estimate.video_bytes for estimate in each), each[0].videos_basis, captures)
 
 
 def _join_bases(parts: Sequence[DiskPart]) -> str:
@@ -91,10 +91,10 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
     contains them.
     """
     seeds = batch.config.settings.videos_per_variation
-    if batch.first.capture.attention is None:
-        return [(batch.first, len(batch.variations) * seeds)]
+    if batch.first_recipe.capture.attention is None:
+        return [(batch.first_recipe, len(batch.variations) * seeds)]
     recipes: dict[MarksKey, tuple[Recipe, int]] = {}
-    for key, recipe in _recipes_with_keys(batch):
+    for key, recipe in _iterate_recipes(batch):
         recipe, count = recipes.get(key) or (recipe, 0)
         recipes[key] = recipe, count + seeds
     return list(recipes.values())
@@ -103,18 +103,18 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
 def estimate_variation_bytes(batch: Batch) -> list[int]:
     """Predict the bytes of one video of each variation."""
     sizes: dict[MarksKey, int] = {}
-    for key, recipe in _recipes_with_keys(batch):
+    for key, recipe in _iterate_recipes(batch):
         if key not in sizes:
             sizes[key] = estimate_recipe_disk(recipe, batch.model).total
-    return [sizes[key] for key, _ in _recipes_with_keys(batch)]
+    return [sizes[key] for key, _ in _iterate_recipes(batch)]
 
 
-def _recipes_with_keys(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, Recipe]]:
+def _iterate_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, Recipe]]:
     """Yield the key of equal capture sizes and a recipe for each variation."""
     for variation in batch.variations:
-        marks, negative = to_prompt_marks(variation), batch.first.negative_prompt
+        marks, negative = to_prompt_marks(variation), batch.first_recipe.negative_prompt
         key = tuple(mark.text if mark.text in negative else len(mark.text) for mark in marks)
-        yield key, batch.first.model_copy(update={"marks": marks})
+        yield key, batch.first_recipe.model_copy(update={"marks": marks})
 
 
 def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEstimate:
@@ -124,7 +124,7 @@ def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEst
     parts = []
     for kind in CAPTURES:
         if (request := recipe.capture.request(kind.name)) is not None:
-            for part in kind.disk(request, size):
+            for part in kind.estimate_disk(request, size):
                 parts.append(DiskPart(part.name, n * part.bytes, f"{format_count(n, 'video')} x {part.basis}"))
     videos_basis = f"{BYTES_PER_PIXEL} bytes a pixel, a rule of thumb"
     return DiskEstimate(int(n * pixels * BYTES_PER_PIXEL), videos_basis, tuple(parts))
@@ -133,6 +133,6 @@ def estimate_recipe_disk(recipe: Recipe, model: WanModel, n: int = 1) -> DiskEst
 def estimate_extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
     """Predict the GPU bytes of captures and controls during denoising."""
     size = build_denoising_size(recipe, model)
-    captures = [(kind.gpu_bytes, recipe.capture.request(kind.name)) for kind in CAPTURES]
-    controls = [(kind.gpu_bytes, recipe.control(kind.name)) for kind in CONTROLS]
+    captures = [(kind.estimate_gpu_bytes, recipe.capture.request(kind.name)) for kind in CAPTURES]
+    controls = [(kind.estimate_gpu_bytes, recipe.control(kind.name)) for kind in CONTROLS]
     return sum(count(request, size) for count, request in (*captures, *controls) if request is not None)

@@ -10,8 +10,8 @@ TEXT_LENGTH = 512
 
 def count_positions(model: WanModel, width: int, height: int, frames: int) -> int:
     """Count the positions of a latent video, which are the tokens of the transformer."""
-    _, latent_frames, latent_height, latent_width = model.latent_shape(width, height, frames)
-    return latent_frames * (latent_height // model.patch) * (latent_width // model.patch)
+    _, latent_frames, latent_height, latent_width = model.compute_latent_shape(width, height, frames)
+    return latent_frames * (latent_height // model.patch_size) * (latent_width // model.patch_size)
 
 
 def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -> int:
@@ -28,7 +28,7 @@ def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -
         + 2 * tokens * tokens * d + 2 * tokens * TEXT_LENGTH * d
         + 2 * tokens * d * f
     )  # fmt: skip
-    patches = 2 * tokens * d * channels * model.patch**2
+    patches = 2 * tokens * d * channels * model.patch_size**2
     text = TEXT_LENGTH * (model.text_dim * d + d * d)
     time = times * (model.time_dim * d + d * d + 6 * d * d)
     return 2 * (model.blocks * block + patches + text + time)
@@ -36,7 +36,7 @@ def count_forward_flops(model: WanModel, width: int, height: int, frames: int) -
 
 def count_transformer_parameters(model: WanModel) -> int:
     """Count the parameters of one transformer."""
-    d, channels = model.dim, model.latent_channels * model.patch**2
+    d, channels = model.dim, model.latent_channels * model.patch_size**2
     embeddings = channels * d + d + model.time_dim * d + d * d + 2 * d + 6 * d * d + 6 * d + model.text_dim * d + d * d
     return model.blocks * count_block_parameters(model) + embeddings + 2 * d + d * channels + channels + 2 * d
 

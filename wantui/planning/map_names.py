@@ -5,9 +5,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from wantui.captures.attention import MASSES
+from wantui.captures.attention import MASS_NAMES
 
-RESERVED_NAMES = frozenset({*MASSES, "steps", "sigmas", "blocks", "cond", "uncond"})
+RESERVED_NAMES = frozenset({*MASS_NAMES, "steps", "sigmas", "blocks", "cond", "uncond"})
 """Names of other arrays and groups in an attention capture, which a map cannot use."""
 MAX_NAME_BYTES = 200
 """Maximum length in bytes of a map name before number suffixes; file systems allow 255 bytes."""
@@ -19,23 +19,23 @@ def assign_map_names(texts: Iterable[str]) -> list[str]:
 
     Names are unique on case-insensitive file systems too, and differ from RESERVED_NAMES.
     """
-    taken = {_collision_key(name) for name in RESERVED_NAMES}
+    taken = {_make_collision_key(name) for name in RESERVED_NAMES}
     names = []
     for text in texts:
         base = _NOT_IN_NAME.sub("_", text).strip("_") or "word"
-        if _collision_key(base) in {_collision_key(name) for name in RESERVED_NAMES}:
+        if _make_collision_key(base) in {_make_collision_key(name) for name in RESERVED_NAMES}:
             base = f"word_{base}"
         base = _shorten_name(base)
         number, name = 1, base
-        while _collision_key(name) in taken:
+        while _make_collision_key(name) in taken:
             number += 1
             name = f"{base}_{number}"
-        taken.add(_collision_key(name))
+        taken.add(_make_collision_key(name))
         names.append(name)
     return names
 
 
-def _collision_key(name: str) -> str:
+def _make_collision_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
-from wantui.config.plans import current_plan_name
+from wantui.config.plans import to_current_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
@@ -39,7 +39,7 @@ class MemoryPlan:
     transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
     """Placement of the transformer: always on the GPU (resident), only during denoising (parked), streamed one block
     ahead (streamed), or streamed layer by layer (sequential)."""
-    tile: int | None = None
+    tile_size: int | None = None
     """Side in pixels of the decoded tiles; None decodes the complete frame."""
 
     @property
@@ -66,9 +66,9 @@ class MemoryPlan:
             case _:
                 assert_never(self.transformer)
 
-    def tile_for(self, width: int, height: int) -> int | None:
+    def choose_tile(self, width: int, height: int) -> int | None:
         """Return the side of a tile in pixels, or None if one tile covers the complete frame."""
-        return None if self.tile is None or max(width, height) <= self.tile else self.tile
+        return None if self.tile_size is None or max(width, height) <= self.tile_size else self.tile_size
 
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -80,11 +80,11 @@ PLANS = (
     MemoryPlan("encode-first", True),
     MemoryPlan("offload", True, "parked"),
     MemoryPlan("stream", True, "streamed"),
-    MemoryPlan("tiled", True, tile=TILE_SIDE),
+    MemoryPlan("tiled", True, tile_size=TILE_SIDE),
     MemoryPlan("offload-tiled", True, "parked", TILE_SIDE),
     MemoryPlan("stream-tiled", True, "streamed", TILE_SIDE),
     MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE),
-    MemoryPlan("small-tiles", True, tile=SMALL_TILE_SIDE),
+    MemoryPlan("small-tiles", True, tile_size=SMALL_TILE_SIDE),
 )
 """Plans in order of preference: first those that leave every pixel unchanged, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
@@ -114,27 +114,29 @@ def find_plan(name: str) -> MemoryPlan:
     Raises:
         KeyError: there is no such plan.
     """
-    return {plan.slug: plan for plan in PLANS}[current_plan_name(name)]
+    return {plan.slug: plan for plan in PLANS}[to_current_plan_name(name)]
 
 
-def transformer_bytes(model: WanModel, recipe: Recipe) -> int:
+def estimate_transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     """Return the weight bytes of one transformer, as loaded."""
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
-    return _parameter_bytes(
+    return _estimate_parameter_bytes(
         model, recipe, count_transformer_parameters(model), count_full_precision_parameters(model), model.blocks
     )
 
 
-def block_bytes(model: WanModel, recipe: Recipe) -> int:
+def estimate_block_bytes(model: WanModel, recipe: Recipe) -> int:
     """Return the weight bytes of one block; for weights in a file, the block's share of the file."""
     parameters = count_block_parameters(model)
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes * parameters // count_transformer_parameters(model)
-    return _parameter_bytes(model, recipe, parameters, count_full_precision_block_parameters(model), 1)
+    return _estimate_parameter_bytes(model, recipe, parameters, count_full_precision_block_parameters(model), 1)
 
 
-def _parameter_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int, blocks: int) -> int:
+def _estimate_parameter_bytes(
+    model: WanModel, recipe: Recipe, parameters: int, full_precision: int, blocks: int
+) -> int:
     """Return the bytes of some parameters, of which `kept` are float32, in a number of blocks."""
     item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
@@ -142,7 +144,7 @@ def _parameter_bytes(model: WanModel, recipe: Recipe, parameters: int, kept: int
         narrowed = blocks * count_quantized_block_parameters(model, recipe.weights)
     if recipe.weights == "int8":
         scales = blocks * (9 * model.dim + model.feed_forward)  # one scale per row
-    return item * (parameters - kept - narrowed) + narrowed + 4 * (kept + scales)
+    return item * (parameters - full_precision - narrowed) + narrowed + 4 * (full_precision + scales)
 
 
 def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
@@ -151,16 +153,16 @@ def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights
     return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
 
 
-def weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
+def estimate_weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """Return the weight bytes of all parts, as loaded, or None if their sizes are unknown."""
     if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
-    transformers = transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    transformers = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
     return transformers + item * model.text_encoder_parameters + 4 * model.vae_parameters
 
 
-def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
+def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
     """Return the peak bytes of activations in a block, without weights.
 
     Unfused blocks peak in the feed-forward layer or at the end of the block. In the feed-forward layer exist two wide
@@ -186,20 +188,20 @@ def activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) ->
     return block + rotary + modulation + widened + held
 
 
-def decode_bytes(model: WanModel, recipe: Recipe, tile: int | None) -> int:
+def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_size: int | None) -> int:
     """Return the peak bytes of decoding, without the VAE's weights.
 
     Args:
-        tile: side of a tile from `MemoryPlan.tile_for`, or None.
+        tile_size: side of a tile from `MemoryPlan.choose_tile`, or None.
     """
     pixels = recipe.width * recipe.height
-    if tile is None:
+    if tile_size is None:
         return int(model.decode_bytes * pixels)
     video = 3 * 4 * pixels * recipe.frames
-    return int(max(4.75 * video, model.decode_bytes * tile * tile + 1.35 * video))
+    return int(max(4.75 * video, model.decode_bytes * tile_size * tile_size + 1.35 * video))
 
 
-def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
     """Return the peak bytes that torch allocates on the GPU for a video, or None if the parts' sizes are unknown.
 
     Excludes encoding the prompts if the plan encodes them first.
@@ -207,24 +209,25 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
     if model.text_encoder_parameters is None or model.vae_parameters is None:
         return None
     item = DTYPE_BYTES[recipe.dtype]
-    one, count = transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
-    transformers = one * count
+    bytes_per_transformer, count = estimate_transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
+    transformers = bytes_per_transformer * count
     vae = 4 * model.vae_parameters
-    latents = 4 * prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
+    latents = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
     beside = LATENT_BUFFERS * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE_BYTES
-    computing = activation_bytes(model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights))
+    computing = estimate_activation_bytes(model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights))
     computing += estimate_extra_gpu_bytes(recipe, model)
-    decoding = decode_bytes(model, recipe, plan.tile_for(recipe.width, recipe.height))
-    block = block_bytes(model, recipe)
+    decoding = estimate_decode_bytes(model, recipe, plan.choose_tile(recipe.width, recipe.height))
+    block = estimate_block_bytes(model, recipe)
     match plan.transformer:
         case "resident":
             working = max(transformers + vae + computing, transformers + vae + decoding)
         case "parked":
-            working = max(one + computing, vae + decoding)
+            working = max(bytes_per_transformer + computing, vae + decoding)
         case "streamed":
-            rest = count * (one - block * model.blocks)
-            left = block if recipe.speed == "cached" else 0  # a block prefetched for a pass that was then skipped
-            working = rest + max(2 * block + computing, left + vae + decoding)
+            non_block_bytes = count * (bytes_per_transformer - block * model.blocks)
+            # a block prefetched for a pass that was then skipped
+            prefetched_bytes = block if recipe.speed == "cached" else 0
+            working = non_block_bytes + max(2 * block + computing, prefetched_bytes + vae + decoding)
         case "sequential":
             working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
         case _:
@@ -232,13 +235,13 @@ def peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int
     return working + beside + (0 if plan.encodes_first else item * model.text_encoder_parameters)
 
 
-def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
+def estimate_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
     """Return the peak GPU bytes of a video, including the encoding of its prompts.
 
     Args:
         streams_encoder: True if the text encoder does not fit and is streamed layer by layer.
     """
-    working = peak_working_bytes(plan, model, recipe)
+    working = estimate_peak_working_bytes(plan, model, recipe)
     if working is None or model.text_encoder_parameters is None or not plan.encodes_first:
         return working
     encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder_parameters
@@ -248,22 +251,22 @@ def peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encode
     return max(working, encoding)
 
 
-def _expected_peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free: int) -> int | None:
-    whole = peak_bytes(plan, model, recipe)
-    fits = whole is not None and int(whole * ALLOCATOR_SLACK) + CONTEXT_BYTES <= free
-    return whole if fits else peak_bytes(plan, model, recipe, streams_encoder=True)
+def _estimate_expected_peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:
+    whole = estimate_peak_bytes(plan, model, recipe)
+    fits = whole is not None and int(whole * ALLOCATOR_SLACK) + CONTEXT_BYTES <= free_bytes
+    return whole if fits else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
 
 
 def _format_size(size: int | None) -> str:
     return "?" if size is None else format_bytes(size)
 
 
-def required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+def estimate_required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
     """Return the GPU bytes that must be free for a plan with a streamed text encoder, or None if unknown.
 
     Includes the CUDA context and the allocator's overhead.
     """
-    peak = peak_bytes(plan, model, recipe, streams_encoder=True)
+    peak = estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
     return None if peak is None else int(peak * ALLOCATOR_SLACK) + CONTEXT_BYTES
 
 
@@ -284,45 +287,50 @@ class ChosenPlan:
 def choose_plan(
     model: WanModel,
     recipe: Recipe,
-    free: int,
+    free_bytes: int,
     forced: MemoryPlan | None = None,
-    among: Sequence[MemoryPlan] = PLANS,
+    allowed_plans: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
     """Return the first plan that fits into a GPU's free memory, or the requested plan.
 
     Args:
-        free: free bytes before the worker process allocates any.
-        among: candidate plans, in order of preference.
+        free_bytes: free bytes before the worker process allocates any.
+        allowed_plans: candidate plans, in order of preference.
     """
 
-    def chosen(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
-        peak, working = _expected_peak(plan, model, recipe, free), peak_working_bytes(plan, model, recipe)
+    def make_choice(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
+        peak, working = (
+            _estimate_expected_peak(plan, model, recipe, free_bytes),
+            estimate_peak_working_bytes(plan, model, recipe),
+        )
         return ChosenPlan(plan, peak, reason, fits, forced is not None, working)
 
     if forced is not None:
-        needed = required_bytes(forced, model, recipe)
-        fits = needed is None or needed <= free
+        needed = estimate_required_bytes(forced, model, recipe)
+        fits = needed is None or needed <= free_bytes
         reason = (
-            "requested" if fits else f"requested; it needs {_format_size(needed)} and {_format_size(free)} are free"
+            "requested"
+            if fits
+            else f"requested; it needs {_format_size(needed)} and {_format_size(free_bytes)} are free"
         )
-        return chosen(forced, reason, fits)
-    known = [(plan, required_bytes(plan, model, recipe)) for plan in among]
+        return make_choice(forced, reason, fits)
+    known = [(plan, estimate_required_bytes(plan, model, recipe)) for plan in allowed_plans]
     larger = ""
     for plan, needed in known:
         if needed is None:
-            return chosen(plan, "the sizes of the model's parts are unknown until it is downloaded")
-        if needed <= free:
-            why = f"{_format_size(free)} are free"
+            return make_choice(plan, "the sizes of the model's parts are unknown until it is downloaded")
+        if needed <= free_bytes:
+            why = f"{_format_size(free_bytes)} are free"
             if larger:
                 why = f"{larger}, and {why}"
-            return chosen(plan, why)
+            return make_choice(plan, why)
         larger = larger or f"{plan.slug} needs {_format_size(needed)}"
     plan, needed = min(known, key=lambda plan_and_need: plan_and_need[1] or 0)
-    reason = f"no plan fits: the smallest needs {_format_size(needed)} and {_format_size(free)} are free"
-    return chosen(plan, reason, False)
+    reason = f"no plan fits: the smallest needs {_format_size(needed)} and {_format_size(free_bytes)} are free"
+    return make_choice(plan, reason, False)
 
 
-def next_plan(
+def find_next_plan(
     plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
 ) -> MemoryPlan | None:
     """Return the plan to try after one that did not fit: the next in `PLANS` that needs less memory, or None.
@@ -330,18 +338,18 @@ def next_plan(
     Args:
         model, recipe: model and recipe of the video; without them the next plan is returned, whatever it needs.
     """
-    known = None if model is None or recipe is None else peak_bytes(plan, model, recipe, streams_encoder=True)
-    for after in later_plans(plan):
+    known = None if model is None or recipe is None else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
+    for after in list_later_plans(plan):
         if not on_gpu and not after.is_for_cpu:
             continue
         if on_gpu and known is not None and model is not None and recipe is not None:
-            peak = peak_bytes(after, model, recipe, streams_encoder=True)
+            peak = estimate_peak_bytes(after, model, recipe, streams_encoder=True)
             if peak is not None and peak >= known:
                 continue
         return after
     return None
 
 
-def later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
+def list_later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
     """Return the plans after this one in `PLANS`."""
     return PLANS[PLANS.index(plan) + 1 :]

@@ -79,7 +79,7 @@ class Captures(TrajectoryRequest):
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Validate the request of each capture; refuse captures that this version does not have."""
-        known = {kind.name: kind.request for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
+        known = {kind.name: kind.request_type for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
         return _validate_requests(value, "capture", known)
 
     @model_serializer(mode="wrap")
@@ -148,7 +148,7 @@ class Recipe(_FrozenModel):
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Validate the request of each control; refuse controls that this version does not have."""
         return _validate_requests(
-            value, "control", {kind.name: kind.request for kind in CONTROLS if kind is not WORD_WEIGHTS}
+            value, "control", {kind.name: kind.request_type for kind in CONTROLS if kind is not WORD_WEIGHTS}
         )
 
     @model_serializer(mode="wrap")

@@ -6,14 +6,14 @@ from importlib.util import find_spec
 
 from wantui.planning.model_source import Weights
 
-COMPILERS = ("cc", "gcc", "clang")
+COMPILER_COMMANDS = ("cc", "gcc", "clang")
 
 
 def explain_missing_compiler() -> str | None:
     """Return a message about what is missing to build wantui's GPU kernels, or None."""
     if find_spec("triton") is None:
         return "triton is not installed (torch's CUDA builds include it)"
-    if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), *COMPILERS)):
+    if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), *COMPILER_COMMANDS)):
         return "no C compiler is installed (triton needs gcc or clang)"
     return None
 

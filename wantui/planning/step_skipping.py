@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning.recipe import Recipe
-from wantui.schedule import model_evaluations, noise_levels
+from wantui.schedule import compute_noise_levels, count_model_evaluations
 
 MAX_MAGNITUDE_ERROR = 0.12
 """Maximum predicted error, summed over consecutive skipped steps."""
@@ -22,13 +22,13 @@ ASSUMED_COMPUTED_SHARE = 0.5
 prompt."""
 
 
-def computed_share(recipe: Recipe) -> float:
+def estimate_computed_share(recipe: Recipe) -> float:
     """Return the share of steps that compute the blocks; an assumption if the recipe has no magnitudes."""
     if recipe.speed != "cached":
         return 1.0
     if not recipe.magnitudes:
         return ASSUMED_COMPUTED_SHARE
-    return count_computed_steps(recipe) / model_evaluations(recipe.sampler, recipe.steps)
+    return count_computed_steps(recipe) / count_model_evaluations(recipe.sampler, recipe.steps)
 
 
 def count_computed_steps(recipe: Recipe) -> int:
@@ -38,10 +38,12 @@ def count_computed_steps(recipe: Recipe) -> int:
 
 @lru_cache(maxsize=256)
 def _count_by_magnitudes(magnitudes: Magnitudes, sampler: str, steps: int, flow_shift: float) -> int:
-    return sum(find_computed_steps(magnitude_ratios(magnitudes, noise_levels(sampler, steps, flow_shift))))
+    return sum(
+        find_computed_steps(compute_magnitude_ratios(magnitudes, compute_noise_levels(sampler, steps, flow_shift)))
+    )
 
 
-def magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
+def compute_magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
     """Return the ratio of the magnitude at each noise level to the preceding one; 1 for the first."""
     import numpy as np
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_LENGTH, count_positions
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, block_bytes, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks, estimate_block_bytes
 from wantui.planning.recipe import Recipe
-from wantui.planning.step_skipping import computed_share
-from wantui.schedule import model_evaluations
+from wantui.planning.step_skipping import estimate_computed_share
+from wantui.schedule import count_model_evaluations
 
 NATIVE_ATTENTION = "native"
 """diffusers' name of torch's own attention."""
@@ -69,43 +69,43 @@ class Throughput:
     """Seconds for the CPU to submit the work of one block, including overhead around the measured blocks; a lower bound
     for the time of a block."""
 
-    def block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
+    def predict_block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
         """Predict the seconds of one block."""
-        terms = _cost_terms(dim, feed_forward, tokens)
+        terms = _compute_cost_terms(dim, feed_forward, tokens)
         return max(self.launch, math.fsum(map(operator.mul, terms, self._coefficients)))
 
     @property
     def _coefficients(self) -> tuple[float, float, float]:
         return self.attention_operation, self.product_operation, self.value
 
-    def step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds of one step: one pass, or two with guidance."""
         tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
         passes = 2 if recipe.guidance_scale > 1 else 1
-        block = self.block_seconds(model.dim, model.feed_forward, tokens)
+        block = self.predict_block_seconds(model.dim, model.feed_forward, tokens)
         if recipe.weights == "int8":
             block += INT8_SCALING_COST * self.value * tokens * (7 * model.dim + model.feed_forward)
         if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
             block += POSITION_VALUE_COST * self.value * tokens * model.dim
         if plan.weight_streaming != "none":
-            transfer = self.streamed_byte * block_bytes(model, recipe)
+            transfer = self.streamed_byte * estimate_block_bytes(model, recipe)
             is_overlapped = plan.weight_streaming == "overlapped"
             block = self.streamed_block + (max(block, transfer) if is_overlapped else block + transfer)
-        return passes * computed_share(recipe) * model.blocks * block
+        return passes * estimate_computed_share(recipe) * model.blocks * block
 
-    def decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds to decode the video."""
         return self.decoded_value * model.decode_time * count_decoded_pixels(recipe, plan)
 
-    def video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds of denoising and decoding, with the model already loaded."""
-        steps = model_evaluations(recipe.sampler, recipe.steps)
-        return steps * self.step_seconds(model, recipe, plan) + self.decode_seconds(model, recipe, plan)
+        steps = count_model_evaluations(recipe.sampler, recipe.steps)
+        return steps * self.predict_step_seconds(model, recipe, plan) + self.predict_decode_seconds(model, recipe, plan)
 
 
 def count_decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
     """Count the pixels to decode over all frames; pixels of tiles are weighted by TILED_PIXEL_COST."""
-    tile = plan.tile_for(recipe.width, recipe.height)
+    tile = plan.choose_tile(recipe.width, recipe.height)
     pixels = count_decoded_side(recipe.width, tile) * count_decoded_side(recipe.height, tile)
     return pixels * recipe.frames * (1.0 if tile is None else TILED_PIXEL_COST)
 
@@ -117,7 +117,7 @@ def count_decoded_side(side: int, tile: int | None) -> int:
     return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
 
 
-def _cost_terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
+def _compute_cost_terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
     """Return the operations of a block's self-attention and of its other products, and the values it reads and
     writes."""
     attention = 4.0 * tokens * tokens * dim
@@ -144,7 +144,7 @@ def fit_throughput(
     import numpy as np
     from scipy.optimize import nnls
 
-    terms = np.array([_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
+    terms = np.array([_compute_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
     seconds = np.array([block.seconds for block in blocks])
     launches = np.array([block.launch for block in blocks])
     is_device_bound = seconds > MAX_LAUNCH_RATIO * launches

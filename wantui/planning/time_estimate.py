@@ -12,16 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.plans import current_plan_name
+from wantui.config.plans import to_current_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
 from wantui.planning.flops import count_step_flops
 from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
-from wantui.planning.step_skipping import computed_share, count_computed_steps
+from wantui.planning.step_skipping import count_computed_steps, estimate_computed_share
 from wantui.planning.throughput import Throughput, count_decoded_pixels
-from wantui.schedule import model_evaluations
+from wantui.schedule import count_model_evaluations
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[T
                     seconds["step"],
                     seconds["decode"],
                     data.get("peak_memory"),
-                    current_plan_name(data.get("memory_plan") or ""),
+                    to_current_plan_name(data.get("memory_plan") or ""),
                 )
             )
         except ValidationError:
@@ -82,45 +82,47 @@ def estimate_seconds(
         throughput: measured throughput of the device, used if no video with the same time per step exists.
         plan: memory plan; only videos with the same kind of weight streaming count. None counts all videos.
     """
-    here = [video for video in past if video.device == device and _timed_share(video.recipe) > 0]
+    here = [video for video in past if video.device == device and _estimate_timed_share(video.recipe) > 0]
     if plan is not None:
-        here = [video for video in here if _recorded_plan(video.memory_plan).weight_streaming == plan.weight_streaming]
-    alike = [video for video in here if _step_key(video.recipe) == _step_key(recipe)]
+        here = [
+            video for video in here if _find_recorded_plan(video.memory_plan).weight_streaming == plan.weight_streaming
+        ]
+    alike = [video for video in here if _make_step_key(video.recipe) == _make_step_key(recipe)]
     alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
     if not alike:
         if throughput is not None and device == "cuda":
             return _estimate_by_throughput(recipe, throughput, plan or RESIDENT)
         return _estimate_by_scaling(recipe, here, plan)
-    step = median(map(_full_step_seconds, alike)) * computed_share(recipe)
-    decode = _decode_seconds(recipe, plan, alike)
+    step = median(map(_compute_full_step_seconds, alike)) * estimate_computed_share(recipe)
+    decode = _estimate_decode_seconds(recipe, plan, alike)
     basis = (
-        f"{format_count(len(alike), 'like video')} on this machine: {step:.2g} s per step{_skipping_note(recipe)}, "
+        f"{format_count(len(alike), 'like video')} on this machine: {step:.2g} s per step{_describe_skipping(recipe)}, "
         f"{decode:.2g} s to decode"
     )
-    return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+    return Estimate(step * count_model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
-def _full_step_seconds(video: TimedVideo) -> float:
+def _compute_full_step_seconds(video: TimedVideo) -> float:
     """Return the seconds of a step that computes all blocks; skipped steps are taken to cost nothing, which is nearly
     true of large models."""
-    return video.step_seconds / _timed_share(video.recipe)
+    return video.step_seconds / _estimate_timed_share(video.recipe)
 
 
-def _timed_share(recipe: Recipe) -> float:
+def _estimate_timed_share(recipe: Recipe) -> float:
     """Return the share of computed steps among the steps averaged in `TimedVideo.step_seconds`."""
-    evaluations = model_evaluations(recipe.sampler, recipe.steps)
+    evaluations = count_model_evaluations(recipe.sampler, recipe.steps)
     if recipe.speed != "cached" or not recipe.magnitudes or evaluations == 1:
-        return computed_share(recipe)
+        return estimate_computed_share(recipe)
     return (count_computed_steps(recipe) - 1) / (evaluations - 1)
 
 
-def _skipping_note(recipe: Recipe) -> str:
+def _describe_skipping(recipe: Recipe) -> str:
     if recipe.speed != "cached" or not recipe.magnitudes:
         return ""
-    return f" ({count_computed_steps(recipe)} of {model_evaluations(recipe.sampler, recipe.steps)} are computed)"
+    return f" ({count_computed_steps(recipe)} of {count_model_evaluations(recipe.sampler, recipe.steps)} are computed)"
 
 
-def _recorded_plan(name: str) -> MemoryPlan:
+def _find_recorded_plan(name: str) -> MemoryPlan:
     """Return the recorded plan; the resident plan if none is known, as in videos of the first version."""
     return find_plan(name) if name in PLAN_SLUGS else RESIDENT
 
@@ -130,16 +132,16 @@ def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: Memory
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "the model is unknown")
-    step = throughput.step_seconds(model, recipe, plan)
-    basis = f"{step:.2g} s per step{_skipping_note(recipe)}, from `wantui bench` on {throughput.device}"
-    return Estimate(throughput.video_seconds(model, recipe, plan), basis)
+    step = throughput.predict_step_seconds(model, recipe, plan)
+    basis = f"{step:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
+    return Estimate(throughput.predict_video_seconds(model, recipe, plan), basis)
 
 
-def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[TimedVideo]) -> float:
+def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_videos: Sequence[TimedVideo]) -> float:
     """Return the median decoding time of videos, scaled to the decoded pixels of a recipe."""
     scaled = []
-    for video in made:
-        then = _recorded_plan(video.memory_plan)
+    for video in timed_videos:
+        then = _find_recorded_plan(video.memory_plan)
         ratio = count_decoded_pixels(recipe, plan or then) / count_decoded_pixels(video.recipe, then)
         scaled.append(video.decode_seconds * ratio)
     return median(scaled)
@@ -148,7 +150,7 @@ def _decode_seconds(recipe: Recipe, plan: MemoryPlan | None, made: Sequence[Time
 def _estimate_by_scaling(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
     """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
     nothing = Estimate(None, "unknown until a video of this model has been generated here, or `wantui bench` was run")
-    same_model = [video for video in past if _operation_key(video.recipe) == _operation_key(recipe)]
+    same_model = [video for video in past if _make_operation_key(video.recipe) == _make_operation_key(recipe)]
     if not same_model:
         return nothing
     try:
@@ -156,18 +158,18 @@ def _estimate_by_scaling(recipe: Recipe, past: Sequence[TimedVideo], plan: Memor
     except UserError:
         return nothing
     work = count_step_flops(model, recipe)
-    ratios = {_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in same_model}
+    ratios = {_make_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in same_model}
     nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
-    near, ratio = [video for video in same_model if _step_key(video.recipe) == nearest], ratios[nearest]
+    near, ratio = [video for video in same_model if _make_step_key(video.recipe) == nearest], ratios[nearest]
     old = near[0].recipe
-    step = ratio * median(map(_full_step_seconds, near)) * computed_share(recipe)
-    decode = _decode_seconds(recipe, plan, near)
+    step = ratio * median(map(_compute_full_step_seconds, near)) * estimate_computed_share(recipe)
+    decode = _estimate_decode_seconds(recipe, plan, near)
     size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
     basis = (
-        f"{step:.2g} s per step{_skipping_note(recipe)}, scaled by FLOPs ({ratio:.2g} times as many) "
+        f"{step:.2g} s per step{_describe_skipping(recipe)}, scaled by FLOPs ({ratio:.2g} times as many) "
         f"from {format_count(len(near), 'video')} of {size}"
     )
-    return Estimate(step * model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+    return Estimate(step * count_model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
 
 
 def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
@@ -177,19 +179,19 @@ def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) ->
         for video in past
         if video.peak_memory
         and video.memory_plan == plan
-        and _step_key(video.recipe) == _step_key(recipe)
-        and _skipping_key(video.recipe) == _skipping_key(recipe)
+        and _make_step_key(video.recipe) == _make_step_key(recipe)
+        and _make_skipping_key(video.recipe) == _make_skipping_key(recipe)
     ]
     if not alike:
         return Estimate(None, "no like video on this machine yet")
     return Estimate(alike[0].peak_memory, f"measured on the latest of {format_count(len(alike), 'like video')}")
 
 
-def _video_size(recipe: Recipe) -> tuple[Any, ...]:
+def _make_size_key(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.width, recipe.height, recipe.frames
 
 
-def _operation_key(recipe: Recipe) -> tuple[Any, ...]:
+def _make_operation_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of equal time per operation.
 
     A cached video with magnitudes counts as fused: the steps that it computes are known, and cost the same.
@@ -197,15 +199,15 @@ def _operation_key(recipe: Recipe) -> tuple[Any, ...]:
     return *recipe.source.cost_key, "fused" if recipe.magnitudes else recipe.speed
 
 
-def _step_key(recipe: Recipe) -> tuple[Any, ...]:
+def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of equal time per computed step."""
-    return *_video_size(recipe), _passes_per_step(recipe), *_operation_key(recipe)
+    return *_make_size_key(recipe), _count_passes_per_step(recipe), *_make_operation_key(recipe)
 
 
-def _skipping_key(recipe: Recipe) -> tuple[bool, bool]:
+def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:
     """Return how a recipe skips blocks: whether it is cached, and whether it has magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
 
 
-def _passes_per_step(recipe: Recipe) -> int:
+def _count_passes_per_step(recipe: Recipe) -> int:
     return 2 if recipe.guidance_scale > 1 else 1

@@ -10,10 +10,16 @@ from pathlib import Path
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.attributes import WORDS
-from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits, find_tokenizer_file, has_tokens_for, token_ids
+from wantui.models.tokenizer import (
+    TokenizerError,
+    check_tokenizer_fits,
+    find_token_ids,
+    find_tokenizer_file,
+    has_tokens_for,
+)
 from wantui.prompts import Variation
 
-MAX_LISTED = 5
+MAX_LISTED_WORDS = 5
 """Maximum number of words or groups that a message lists; it counts the rest."""
 MAX_WORD_LENGTH = 60
 """Maximum length of a listed word, in characters."""
@@ -42,28 +48,30 @@ def check_tokens(
     try:
         check_tokenizer_fits(path)
         texts = [*(variation.prompt for variation in variations), negative_prompt]
-        warnings = [*_equal_token_warnings(path, variations), *_unknown_word_warnings(path, model, texts)]
-        return TokenChecks(tuple(warnings), tuple(_unknown_mark_refusals(path, variations)) if uses_marks else ())
+        warnings = [*_find_equal_token_warnings(path, variations), *_find_unknown_word_warnings(path, model, texts)]
+        return TokenChecks(tuple(warnings), tuple(_find_unknown_mark_refusals(path, variations)) if uses_marks else ())
     except TokenizerError as error:  # a worker could not load the tokenizer either
         return TokenChecks((), (str(error),))
 
 
-def _equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[str]:
+def _find_equal_token_warnings(path: Path, variations: Sequence[Variation]) -> list[str]:
     """Return a warning about variations with different prompts but equal tokens and weights."""
     groups: dict[tuple[object, ...], dict[str, str]] = {}
     for variation in variations:
         weights = tuple(mark.weight for mark in variation.marks if mark.weight != 1)
-        group = groups.setdefault((token_ids(path, variation.prompt), weights), {})
+        group = groups.setdefault((find_token_ids(path, variation.prompt), weights), {})
         group.setdefault(variation.prompt, variation.id)
     alike = [list(group.values()) for group in groups.values() if len(group) > 1]
     if not alike:
         return []
-    named = "; ".join(_format_list(group, "and") for group in alike[:MAX_LISTED])
-    more = f"; and {format_count(len(alike) - MAX_LISTED, 'more group')}" if len(alike) > MAX_LISTED else ""
-    return [f"the model cannot distinguish these variations, because they have equal tokens: {named}{more}"]
+    named = "; ".join(_format_list(group, "and") for group in alike[:MAX_LISTED_WORDS])
+    omitted_text = (
+        f"; and {format_count(len(alike) - MAX_LISTED_WORDS, 'more group')}" if len(alike) > MAX_LISTED_WORDS else ""
+    )
+    return [f"the model cannot distinguish these variations, because they have equal tokens: {named}{omitted_text}"]
 
 
-def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
+def _find_unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) -> list[str]:
     words = list(dict.fromkeys(word for text in texts for word in text.split()))
     unread = [word for word in words if not has_tokens_for(path, word)]
     warnings = []
@@ -79,7 +87,7 @@ def _unknown_word_warnings(path: Path, model: WanModel, texts: Iterable[str]) ->
     return warnings
 
 
-def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[str]:
+def _find_unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[str]:
     marks = {mark.text for variation in variations for mark in variation.marks}
     unread = sorted(text for text in marks if not any(has_tokens_for(path, word, partly=True) for word in text.split()))
     if not unread:
@@ -89,8 +97,8 @@ def _unknown_mark_refusals(path: Path, variations: Sequence[Variation]) -> list[
 
 def _format_list(words: Sequence[str], before_last: str = "") -> str:
     words = [shorten_text(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD_LENGTH) for word in words]
-    if len(words) > MAX_LISTED:
-        return f"{', '.join(words[:MAX_LISTED])} and {len(words) - MAX_LISTED:,} more"
+    if len(words) > MAX_LISTED_WORDS:
+        return f"{', '.join(words[:MAX_LISTED_WORDS])} and {len(words) - MAX_LISTED_WORDS:,} more"
     if before_last and len(words) > 1:
         return f"{', '.join(words[:-1])} {before_last} {words[-1]}"
     return ", ".join(words)

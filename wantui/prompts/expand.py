@@ -92,9 +92,9 @@ class _ExpandedSize(NamedTuple):
     """Number and total size of the expansions of a part of a template."""
 
     expansions: int
-    text: int
+    text_length: int
     """Characters."""
-    extras: int
+    extra_length: int
     """Marks, choices, and characters of choice texts."""
 
 
@@ -104,25 +104,25 @@ def count_variations(template: Template) -> int:
 
 
 def _measure_nodes(nodes: Nodes) -> _ExpandedSize:
-    forms, text, kept = 1, 0, 0
+    forms, text, extra_length = 1, 0, 0
     for node in nodes:
         if isinstance(node, Text):
             text += forms * len(node.text)
         else:
             size = _measure_node(node)
-            text = text * size.expansions + size.text * forms
-            kept = kept * size.expansions + size.extras * forms
+            text = text * size.expansions + size.text_length * forms
+            extra_length = extra_length * size.expansions + size.extra_length * forms
             forms *= size.expansions
-    return _ExpandedSize(forms, text, kept)
+    return _ExpandedSize(forms, text, extra_length)
 
 
 def _measure_node(node: Alternatives | MarkedText) -> _ExpandedSize:
     if isinstance(node, MarkedText):
-        forms, text, kept = _measure_nodes(node.content)
-        return _ExpandedSize(forms, text, kept + text + forms)
+        forms, text, extra_length = _measure_nodes(node.content)
+        return _ExpandedSize(forms, text, extra_length + text + forms)
     sizes = [_measure_nodes(option) for option in node.options]
-    forms, text, kept = (sum(column) for column in zip(*sizes, strict=True))
-    return _ExpandedSize(forms, text, kept + text + forms)
+    forms, text, extra_length = (sum(column) for column in zip(*sizes, strict=True))
+    return _ExpandedSize(forms, text, extra_length + text + forms)
 
 
 def expand_template(template: Template, limit: int = DEFAULT_MAX_VARIATIONS) -> list[Variation]:
@@ -136,10 +136,10 @@ def expand_template(template: Template, limit: int = DEFAULT_MAX_VARIATIONS) -> 
     size = _measure_nodes(template.nodes)
     if size.expansions > limit:
         raise TooManyVariationsError(size.expansions, limit)
-    if size.text + size.extras > MAX_EXPANDED_SIZE:
-        raise ExpansionTooLargeError(size.text + size.extras)
+    if size.text_length + size.extra_length > MAX_EXPANDED_SIZE:
+        raise ExpansionTooLargeError(size.text_length + size.extra_length)
     pieces = _expand_nodes(template.nodes)
-    ids = _variation_ids([piece.labels for piece in pieces])
+    ids = _build_variation_ids([piece.labels for piece in pieces])
     plain = template.source.isascii() and "&" not in template.source
     return [_build_variation(template, piece, name, plain) for piece, name in zip(pieces, ids, strict=True)]
 
@@ -153,14 +153,14 @@ def _expand_nodes(nodes: Nodes) -> list[_Piece]:
             case Alternatives(options, bracket):
                 expanded.append(
                     [
-                        _with_choice(piece, bracket, i)
+                        _add_choice(piece, bracket, i)
                         for i, option in enumerate(options, start=1)
                         for piece in _expand_nodes(option)
                     ]
                 )
             case MarkedText(content, weight):
-                expanded.append([_with_mark(piece, weight) for piece in _expand_nodes(content)])
-    return reduce(_product, _merge_constant_parts(expanded), [_Piece("")])
+                expanded.append([_add_mark(piece, weight) for piece in _expand_nodes(content)])
+    return reduce(_combine_pieces, _merge_constant_parts(expanded), [_Piece("")])
 
 
 def _merge_constant_parts(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
@@ -171,7 +171,7 @@ def _merge_constant_parts(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
             merged += group
         else:
             joined = [_concatenate([pieces[0] for pieces in group])]
-            merged[-1:] = [_product(merged[-1], joined)] if merged else [joined]
+            merged[-1:] = [_combine_pieces(merged[-1], joined)] if merged else [joined]
     return merged
 
 
@@ -193,16 +193,16 @@ def _concatenate(pieces: list[_Piece]) -> _Piece:
     return _Piece("".join(texts), tuple(marks), choices, labels)
 
 
-def _product(left: list[_Piece], right: list[_Piece]) -> list[_Piece]:
+def _combine_pieces(left: list[_Piece], right: list[_Piece]) -> list[_Piece]:
     return [_concatenate([a, b]) for a in left for b in right]
 
 
-def _with_choice(piece: _Piece, bracket: int, option: int) -> _Piece:
+def _add_choice(piece: _Piece, bracket: int, option: int) -> _Piece:
     label = piece.text.strip()
     return _Piece(piece.text, piece.marks, (Choice(bracket, option, label), *piece.choices), (label,))
 
 
-def _with_mark(piece: _Piece, weight: float) -> _Piece:
+def _add_mark(piece: _Piece, weight: float) -> _Piece:
     start = len(piece.text) - len(piece.text.lstrip())
     marked = piece.text.strip()
     if not marked:
@@ -210,11 +210,11 @@ def _with_mark(piece: _Piece, weight: float) -> _Piece:
     return piece._replace(marks=(Mark(marked, start, start + len(marked), weight),))
 
 
-def _build_variation(template: Template, piece: _Piece, name: str, plain: bool) -> Variation:
+def _build_variation(template: Template, piece: _Piece, name: str, is_plain: bool) -> Variation:
     prompt = piece.text.strip()
     if not prompt:
         raise TemplateError("cannot expand the template: one of its variations has no text", template.source, 0)
-    if not plain and clean_prompt(prompt) != prompt:
+    if not is_plain and clean_prompt(prompt) != prompt:
         raise TemplateError(
             f"cannot expand the template: cleaning would change text across a bracket: {format_excerpt(prompt)!r}",
             template.source,
@@ -226,7 +226,7 @@ def _build_variation(template: Template, piece: _Piece, name: str, plain: bool) 
     return Variation(name, prompt, piece.choices, marks)
 
 
-def _variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
+def _build_variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
     """Return a readable, unique id for each variation.
 
     An id that would be too long, or ambiguous between different choices, ends in a digest of the choices. Repeated
@@ -251,18 +251,18 @@ def _variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
 def _slugify_label(label: str) -> str:
     if label.isascii():
         return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
-    for spell in (_id_replacement, _character_name):
+    for spell in (_choose_id_replacement, _name_character):
         text = "".join(map(spell, label.lower())).replace("_", "-")
         if text := _DASHES.sub("-", text).strip("-"):
             return text
     return "none"
 
 
-def _character_name(character: str) -> str:
+def _name_character(character: str) -> str:
     return f"-{_NOT_IN_ID.sub('-', unicodedata.name(character, f'u{ord(character):x}').lower())}-"
 
 
-def _id_replacement(character: str) -> str:
+def _choose_id_replacement(character: str) -> str:
     """Return the replacement of a character in an id; symbols such as emoji are replaced by their names.
 
     An emoji's skin tone is a separate character, and may be the only difference between two options.
@@ -271,7 +271,7 @@ def _id_replacement(character: str) -> str:
     if 0x1F1E6 <= code <= 0x1F1FF:  # regional indicators, which form flags
         return chr(ord("a") + code - 0x1F1E6)
     if category.startswith("S") and not character.isascii():
-        return _character_name(character)
+        return _name_character(character)
     if _NOT_IN_ID.fullmatch(character) is None:
         return character
     # Combining marks stay, such as vowels of Indic scripts; the variation selectors of emoji do not.

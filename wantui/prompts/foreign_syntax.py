@@ -63,19 +63,19 @@ NEGATIVE_PROMPT_SYNTAX = (
 )
 
 
-def template_syntax_warnings(template: str) -> Iterator[str]:
+def find_template_syntax_warnings(template: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a template, except escaped syntax."""
     # The replacement has the same length, so that the characters around an escape do not become neighbours.
     text = _ESCAPED.sub("\x00\x00", template)
-    yield from _match_warnings(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
+    yield from _find_matches(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
 
 
-def negative_prompt_warnings(text: str) -> Iterator[str]:
+def find_negative_prompt_warnings(text: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a negative prompt, including the template grammar."""
-    yield from _match_warnings(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
+    yield from _find_matches(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
 
 
-def single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
+def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
     """Yield a warning about brackets with only one option: the option stays, the brackets do not.
 
     Args:
@@ -84,14 +84,14 @@ def single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]
     if not brackets:
         return
     _, first = min(brackets)
-    more = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
-    has, its = ("has", "its") if not more else ("have", "their")
+    omitted_text = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
+    has, its = ("has", "its") if not omitted_text else ("have", "their")
     meaning = f"{has} only one option, so {its} brackets are dropped: "
     if _PROMPT_EDIT.fullmatch(first):
         meaning += "prompts cannot change between steps"
     else:
         meaning += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
-    yield f"'{format_excerpt(first)}'{more} {meaning}"
+    yield f"'{format_excerpt(first)}'{omitted_text} {meaning}"
 
 
 def format_excerpt(text: str) -> str:
@@ -100,9 +100,9 @@ def format_excerpt(text: str) -> str:
     return text if len(text) <= MAX_EXCERPT_LENGTH else f"{text[: MAX_EXCERPT_LENGTH - 3]}..."
 
 
-def _match_warnings(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
+def _find_matches(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
     for pattern, meaning in kinds:
         matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
         if matches:
-            more = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
-            yield f"{before}'{format_excerpt(matches[0])}'{more} {meaning}"
+            omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
+            yield f"{before}'{format_excerpt(matches[0])}'{omitted_text} {meaning}"

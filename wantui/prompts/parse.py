@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
-from wantui.prompts.foreign_syntax import format_excerpt, single_option_warnings, template_syntax_warnings
+from wantui.prompts.foreign_syntax import find_single_option_warnings, find_template_syntax_warnings, format_excerpt
 
 ERROR_CONTEXT_LENGTH = 60
 """Number of characters that an error shows on each side of its position."""
@@ -33,7 +33,7 @@ class TemplateError(UserError):
         self.message, self.template, self.position = message, template, position
         line_start = template.rfind("\n", 0, position) + 1
         line_end = template.find("\n", line_start)
-        line, column = _excerpt_around(
+        line, column = _format_excerpt_around(
             template[line_start : line_end if line_end >= 0 else None], position - line_start
         )
         caret = " " * len(escape_unprintable(line[:column])) + "^"
@@ -43,7 +43,7 @@ class TemplateError(UserError):
         super().__init__(f"{message} ({location})\n  {escape_unprintable(line)}\n  {caret}")
 
 
-def _excerpt_around(line: str, column: int) -> tuple[str, int]:
+def _format_excerpt_around(line: str, column: int) -> tuple[str, int]:
     """Return an excerpt of a line that fits a terminal, and the position of the column in that excerpt."""
     start = max(0, column - ERROR_CONTEXT_LENGTH) if len(line) > 2 * ERROR_CONTEXT_LENGTH else 0
     end = max(start + 2 * ERROR_CONTEXT_LENGTH, column + ERROR_CONTEXT_LENGTH)
@@ -98,8 +98,12 @@ def parse_template(source: str) -> Template:
     if not source.strip():
         raise TemplateError("the template is empty", source, 0)
     parser = _Parser(source)
-    nodes = parser.parse_nodes(opened=None)
-    warnings = [*parser.warnings, *single_option_warnings(parser.single_options), *template_syntax_warnings(source)]
+    nodes = parser.parse_nodes(opening_bracket=None)
+    warnings = [
+        *parser.warnings,
+        *find_single_option_warnings(parser.single_option_brackets),
+        *find_template_syntax_warnings(source),
+    ]
     return Template(source, nodes, tuple(warnings))
 
 
@@ -110,16 +114,16 @@ class _Parser:
     source: str
     position: int = 0
     bracket_count: int = 0
-    inside_mark: bool = False
+    is_inside_mark: bool = False
     depth: int = 0
     warnings: list[str] = field(default_factory=list)
-    single_options: list[tuple[int, str]] = field(default_factory=list)
+    single_option_brackets: list[tuple[int, str]] = field(default_factory=list)
     """Start and source of each bracket with one option."""
 
-    def error_at(self, message: str, position: int) -> TemplateError:
+    def make_error(self, message: str, position: int) -> TemplateError:
         return TemplateError(message, self.source, position)
 
-    def parse_nodes(self, opened: str | None) -> Nodes:
+    def parse_nodes(self, opening_bracket: str | None) -> Nodes:
         """Parse nodes up to the end of the enclosing construct: "[", "(", or None for the template itself."""
         nodes: list[Text | Alternatives | MarkedText] = []
         # A list, because appending characters to a long string copies it each time.
@@ -141,11 +145,12 @@ class _Parser:
                     nodes.append(self.parse_alternatives() if character == "[" else self.parse_mark())
                 texts, start = [], self.position
                 continue
-            if (opened == "[" and character in "|]") or (opened == "(" and character in ":)"):
+            if (opening_bracket == "[" and character in "|]") or (opening_bracket == "(" and character in ":)"):
                 break
             if character in "])|":
-                raise self.error_at(
-                    self.explain_stray(character, opened, "{" in self.source[: self.position]), self.position
+                raise self.make_error(
+                    self.explain_stray_character(character, opening_bracket, "{" in self.source[: self.position]),
+                    self.position,
                 )
             following = self.source[self.position + 1 : self.position + 2]
             if character == "\\" and following and following in SPECIAL_CHARACTERS:
@@ -158,20 +163,20 @@ class _Parser:
         return tuple(nodes)
 
     @staticmethod
-    def explain_stray(character: str, opened: str | None, braces: bool) -> str:
+    def explain_stray_character(character: str, opening_bracket: str | None, has_braces: bool) -> str:
         advice = f"write \\{character} for the character itself"
         if character == "|":
-            options = "options are written [a|b], not {a|b}; " if opened is None and braces else ""
+            options = "options are written [a|b], not {a|b}; " if opening_bracket is None and has_braces else ""
             return f"'|' separates options, but this one is outside [ ]; {options}{advice}"
-        if opened:
-            closing = {"[": "]", "(": ")"}[opened]
+        if opening_bracket:
+            closing = {"[": "]", "(": ")"}[opening_bracket]
             return f"expected '{closing}' but found '{character}'; {advice}"
         return f"'{character}' has no opening bracket; {advice}"
 
     def enter_bracket(self, start: int) -> None:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.error_at(f"brackets are nested more than {MAX_DEPTH} deep", start)
+            raise self.make_error(f"brackets are nested more than {MAX_DEPTH} deep", start)
 
     def parse_alternatives(self) -> Alternatives:
         start = self.position
@@ -181,15 +186,15 @@ class _Parser:
         options = []
         while True:
             self.position += 1  # over "[" or "|"
-            options.append(self.parse_nodes(opened="["))
+            options.append(self.parse_nodes(opening_bracket="["))
             if self.position == len(self.source):
-                raise self.error_at("'[' is never closed; write \\[ for the character itself", start)
+                raise self.make_error("'[' is never closed; write \\[ for the character itself", start)
             if self.source[self.position] == "]":
                 break
         self.position += 1
         self.depth -= 1
         if len(options) == 1:
-            self.single_options.append((start, self.source[start : self.position]))
+            self.single_option_brackets.append((start, self.source[start : self.position]))
         return Alternatives(tuple(options), number, (start, self.position))
 
     def parse_time_or_ratio(self) -> Text | None:
@@ -206,20 +211,20 @@ class _Parser:
 
     def parse_mark(self) -> MarkedText:
         start = self.position
-        if self.inside_mark:
+        if self.is_inside_mark:
             advice = "write one weight, as in (word:1.2), or \\( \\) for literal parentheses"
-            raise self.error_at(f"marks cannot be nested; {advice}", start)
+            raise self.make_error(f"marks cannot be nested; {advice}", start)
         self.enter_bracket(start)
-        self.inside_mark = True
+        self.is_inside_mark = True
         self.position += 1
-        content = self.parse_nodes(opened="(")
+        content = self.parse_nodes(opening_bracket="(")
         if self.position == len(self.source):
-            raise self.error_at("'(' is never closed; write \\( for the character itself", start)
+            raise self.make_error("'(' is never closed; write \\( for the character itself", start)
         weight = self.parse_weight() if self.source[self.position] == ":" else 1.0
         if not any(not isinstance(node, Text) or node.text.strip() for node in content):
-            raise self.error_at("this mark has no text; write \\( \\) for literal parentheses", start)
+            raise self.make_error("this mark has no text; write \\( \\) for literal parentheses", start)
         self.position += 1
-        self.inside_mark = False
+        self.is_inside_mark = False
         self.depth -= 1
         return MarkedText(content, weight, (start, self.position))
 
@@ -228,10 +233,10 @@ class _Parser:
         start = self.position + 1
         end = self.source.find(")", start)
         if end < 0:
-            raise self.error_at("missing ')' after this weight", self.position)
+            raise self.make_error("missing ')' after this weight", self.position)
         written = self.source[start:end]
         if not _NUMBER.fullmatch(written):
-            raise self.error_at(
+            raise self.make_error(
                 f"the weight {format_excerpt(written)!r} is not a number; write \\: for a colon in marked text, "
                 "or \\( \\) for literal parentheses",
                 start,
@@ -239,6 +244,6 @@ class _Parser:
         value = float(written)
         if not MIN_WEIGHT <= value <= MAX_WEIGHT:
             shown = format_excerpt(written)  # a rounded number could be one of the two limits
-            raise self.error_at(f"the weight {shown} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
+            raise self.make_error(f"the weight {shown} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
         self.position = end
         return value

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wantui.atomic_files import write_text
-from wantui.config.speeds import SpeedName, current_speed_name
+from wantui.config.speeds import SpeedName, to_current_speed_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
@@ -19,9 +19,13 @@ THROUGHPUT_FILE = "throughput.json"
 
 def save_throughput(directory: Path, measured: Throughput) -> Path:
     """Store a measured throughput, replacing an earlier one of the same device and speed; return the file."""
-    kept = [one for one in _read_throughputs(directory) if (one.device, one.speed) != (measured.device, measured.speed)]
+    retained = [
+        throughput
+        for throughput in _read_throughputs(directory)
+        if (throughput.device, throughput.speed) != (measured.device, measured.speed)
+    ]
     path = directory / THROUGHPUT_FILE
-    write_text(path, json.dumps([asdict(one) for one in (*kept, measured)], indent=1) + "\n")
+    write_text(path, json.dumps([asdict(throughput) for throughput in (*retained, measured)], indent=1) + "\n")
     return path
 
 
@@ -35,8 +39,8 @@ def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPl
         device: device name, as torch or the driver reports it.
     """
     wanted: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
-    here = [one for one in _read_throughputs(directory) if one.device == device]
-    return min(here, key=lambda one: one.speed != wanted, default=None)
+    device_throughputs = [throughput for throughput in _read_throughputs(directory) if throughput.device == device]
+    return min(device_throughputs, key=lambda throughput: throughput.speed != wanted, default=None)
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
@@ -60,7 +64,7 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 def _read_throughputs(directory: Path) -> list[Throughput]:
     try:
         return [
-            Throughput(**entry | {"speed": current_speed_name(entry["speed"])})
+            Throughput(**entry | {"speed": to_current_speed_name(entry["speed"])})
             for entry in read_json(directory / THROUGHPUT_FILE)
         ]
     except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):

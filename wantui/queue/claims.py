@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wantui.clock import boot_id, boot_seconds, seconds_since
+from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
 from wantui.formatting import format_count
 from wantui.queue.events import (
     BatchRefused,
@@ -28,7 +28,7 @@ from wantui.queue.events import (
     WorkerReady,
     WorkerStarting,
 )
-from wantui.queue.reader import WAITING_STATES_SQL, claimable_videos_sql
+from wantui.queue.reader import WAITING_STATES_SQL, make_claimable_videos_sql
 from wantui.queue.records import Claim, VideoRow, display_number
 from wantui.queue.writer import QueueWriter, to_storable_text
 
@@ -39,7 +39,7 @@ MAX_STEP_EVENT_AGE = 20_000
 UserRequest = Literal["continue", "cancel", "pause"]
 """What a user wants a running video to do."""
 END_VIDEO_SQL = "finished = ?, seconds = max(0, ? - boot_seconds)"
-"""SQL that ends a video; its parameters are `_end_video_parameters()`."""
+"""SQL that ends a video; its parameters are `_make_end_video_parameters()`."""
 
 
 class LostClaimError(Exception):
@@ -58,13 +58,13 @@ class ClaimQueue(QueueWriter):
             devices: values of `batch.device` that the worker serves.
         """
         names = list(devices)
-        with self._change() as db:
+        with self._begin_change() as db:
             row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
                 "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
-                f"SELECT video.id {claimable_videos_sql(len(names))} ORDER BY batch.place, video.number LIMIT 1"
+                f"SELECT video.id {make_claimable_videos_sql(len(names))} ORDER BY batch.place, video.number LIMIT 1"
                 ") RETURNING *",
-                (worker, time.time(), boot_id(), boot_seconds(), *names),
+                (worker, time.time(), read_boot_id(), read_boot_seconds(), *names),
             ).fetchone()
             if row is None:
                 return None
@@ -93,63 +93,63 @@ class ClaimQueue(QueueWriter):
             row["plan"],
         )
 
-    def step(self, claim: Claim, done: StepDone) -> UserRequest:
+    def record_step(self, claim: Claim, done: StepDone) -> UserRequest:
         """Record a finished step; return the current user request.
 
         Raises:
             LostClaimError: the video no longer belongs to this claim.
         """
-        with self._change() as db:
-            self._set(claim, "step = ?, steps = ?", (done.step, done.steps))
+        with self._begin_change() as db:
+            self._update_claimed_video(claim, "step = ?, steps = ?", (done.step, done.steps))
             # Leave out the title, which would be most of the bytes of the step events.
             self._emit(replace(done, number=display_number(claim.number)), claim.batch, claim.video)
             return _read_user_request(db, claim)
 
-    def decoded(self, claim: Claim, frames: int, count: int) -> UserRequest:
+    def record_decoded_frames(self, claim: Claim, frames: int, count: int) -> UserRequest:
         """Record the number of decoded frames; return the current user request."""
-        with self._change() as db:
-            self._set(claim, "worker = worker", ())
+        with self._begin_change() as db:
+            self._update_claimed_video(claim, "worker = worker", ())
             self._emit_video_event(claim, FramesDecoded(frames=frames, count=count))
             return _read_user_request(db, claim)
 
-    def check(self, claim: Claim) -> UserRequest:
+    def check_claim(self, claim: Claim) -> UserRequest:
         """Check that a video still belongs to this claim; return the current user request.
 
         Raises:
             LostClaimError: the video belongs to another claim.
         """
-        with self._change() as db:
-            self._set(claim, "worker = worker", ())
+        with self._begin_change() as db:
+            self._update_claimed_video(claim, "worker = worker", ())
             return _read_user_request(db, claim)
 
-    def done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
+    def record_done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
         """Record that a video and its manifest entry are on disk."""
-        self._end(claim, "done", None, done)
+        self._end_video(claim, "done", None, done)
 
-    def failed(self, claim: Claim, error: str) -> None:
+    def record_failure(self, claim: Claim, error: str) -> None:
         """Record that a video failed."""
         error = to_storable_text(error)
-        self._end(claim, "failed", error, VideoFailed(error=error))
+        self._end_video(claim, "failed", error, VideoFailed(error=error))
 
-    def cancelled(self, claim: Claim) -> None:
+    def record_cancellation(self, claim: Claim) -> None:
         """Record that a video was stopped because a user cancelled it."""
-        self._end(claim, "cancelled", None, VideoCancelled())
+        self._end_video(claim, "cancelled", None, VideoCancelled())
 
     def release(self, claim: Claim, reason: str) -> None:
         """Return a video to the queue; the next worker that claims it resumes from its checkpoint."""
-        with self._change():
-            self._set(claim, "state = 'queued', worker = NULL", ())
+        with self._begin_change():
+            self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
             self._emit_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
 
-    def degrade(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
+    def requeue_with_plan(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
         """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get another plan.
 
         Args:
             plan: slug of the memory plan to try next.
             earlier: slugs of the plans before `plan`; videos with a later plan keep it.
         """
-        with self._change() as db:
-            self._set(claim, "state = 'queued', worker = NULL", ())
+        with self._begin_change() as db:
+            self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
             marks = ", ".join("?" * len(earlier))
             db.execute(
                 f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES_SQL} "
@@ -158,12 +158,14 @@ class ClaimQueue(QueueWriter):
             )
             self._emit_video_event(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
 
-    def fail_batch(self, claim: Claim, error: str, exit_code: int) -> None:
+    def record_batch_failure(self, claim: Claim, error: str, exit_code: int) -> None:
         """Fail all unfinished videos of this claim's batch, for example because the weights are missing."""
         error = to_storable_text(error)
-        with self._change() as db:
-            self._set(
-                claim, f"state = 'failed', worker = NULL, error = ?, {END_VIDEO_SQL}", (error, *_end_video_parameters())
+        with self._begin_change() as db:
+            self._update_claimed_video(
+                claim,
+                f"state = 'failed', worker = NULL, error = ?, {END_VIDEO_SQL}",
+                (error, *_make_end_video_parameters()),
             )
             db.execute(
                 "UPDATE video SET state = 'failed', finished = ?, error = ? "
@@ -172,16 +174,16 @@ class ClaimQueue(QueueWriter):
             )
             self._emit(BatchRefused(error=error, exit_code=exit_code), claim.batch)
 
-    def _end(self, claim: Claim, state: str, error: str | None, payload: VideoEventPayload) -> None:
-        with self._change():
-            self._set(
+    def _end_video(self, claim: Claim, state: str, error: str | None, payload: VideoEventPayload) -> None:
+        with self._begin_change():
+            self._update_claimed_video(
                 claim,
                 f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
-                (error, *_end_video_parameters()),
+                (error, *_make_end_video_parameters()),
             )
             self._emit_video_event(claim, payload)
 
-    def _set(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
+    def _update_claimed_video(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
         changed = self.db.execute(
             f"UPDATE video SET {assignments} WHERE id = ? AND attempt = ? AND state = 'running'",
             (*values, claim.video, claim.attempt),
@@ -191,16 +193,16 @@ class ClaimQueue(QueueWriter):
 
     # The engine
 
-    def reclaim(self, worker: str, why: str, blame: bool, has_ended: bool = False) -> list[VideoRow]:
+    def reclaim_videos(self, worker: str, why: str, counts_crash: bool, has_ended: bool = False) -> list[VideoRow]:
         """Reclaim the videos of a worker that died or lost the queue; return them in their new state.
 
         Args:
-            blame: whether to count the crash against a video. Of several videos, the last started one is blamed: for
-                the others only the final files were being written.
+            counts_crash: whether to count the crash against a video. Of several videos, the last started one is blamed:
+                for the others only the final files were being written.
             has_ended: whether the worker's process ended; records that too.
         """
         is_fatal = f"NOT cancel AND worker_crashes + :blame >= {MAX_CRASHES}"
-        with self._change() as db:
+        with self._begin_change() as db:
             rows = db.execute(
                 "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
                 (worker,),
@@ -213,8 +215,8 @@ class ClaimQueue(QueueWriter):
                     f"error = CASE WHEN {is_fatal} THEN :error END WHERE id = :id",
                     {
                         "now": time.time(),
-                        "clock": boot_seconds(),
-                        "blame": blame and index == 0,
+                        "clock": read_boot_seconds(),
+                        "blame": counts_crash and index == 0,
                         "error": f"{MAX_CRASHES} workers died while rendering it. The last error: {why}",
                         "id": row["id"],
                     },
@@ -227,13 +229,13 @@ class ClaimQueue(QueueWriter):
                 self._emit(WorkerEnded(worker=worker))
         return videos
 
-    def recover(self) -> int:
+    def recover_interrupted_videos(self) -> int:
         """Mark the running videos of an ended engine as interrupted, and hold the queue until a user resumes it.
 
         Returns:
             Number of interrupted videos.
         """
-        with self._change() as db:
+        with self._begin_change() as db:
             db.execute("DELETE FROM worker")
             rows = db.execute(
                 "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
@@ -248,23 +250,23 @@ class ClaimQueue(QueueWriter):
             self.hold("interrupted", f"{format_count(count, 'video')} {were} interrupted when the engine ended")
         return int(count)
 
-    def add_worker(self, worker: str, device: str) -> None:
+    def record_starting_worker(self, worker: str, device: str) -> None:
         """Record that a worker process was started; it imports torch first, for seconds to minutes."""
-        with self._change() as db:
+        with self._begin_change() as db:
             db.execute(
                 "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
-                (worker, device, boot_id(), boot_seconds()),
+                (worker, device, read_boot_id(), read_boot_seconds()),
             )
             self._emit(WorkerStarting(worker=worker, device=device))
 
-    def worker_ready(self, worker: str) -> None:
+    def record_ready_worker(self, worker: str) -> None:
         """Record that a worker process has imported torch and claims videos."""
-        with self._change() as db:
+        with self._begin_change() as db:
             row = db.execute(
                 "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker,)
             ).fetchone()
             if row is not None:
-                seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+                seconds = compute_seconds_since(row["boot_id"], row["boot_seconds"])
                 self._emit(WorkerReady(worker=worker, seconds=None if seconds is None else round(seconds, 1)))
 
 
@@ -274,8 +276,8 @@ def _build_reclaim_event(state: str, title: str, index: int, error: str) -> Vide
     return kinds[state](title=title, number=display_number(index), error=error)
 
 
-def _end_video_parameters() -> tuple[float, float]:
-    return time.time(), boot_seconds()
+def _make_end_video_parameters() -> tuple[float, float]:
+    return time.time(), read_boot_seconds()
 
 
 def _read_user_request(db: sqlite3.Connection, claim: Claim) -> UserRequest:

@@ -14,7 +14,7 @@ from wantui.errors import UserError
 from wantui.queue.engine_lock import prevent_engine_start
 
 DATABASE_FILE = "queue.db"
-BUSY_SECONDS = 10.0
+BUSY_TIMEOUT_SECONDS = 10.0
 
 
 QueueError = sqlite3.DatabaseError
@@ -22,7 +22,7 @@ QueueUnavailableError = sqlite3.OperationalError
 """Error of a database that is locked for too long or on a full disk; `is_database_damage` tells if it is damaged."""
 
 
-ENGINE_START_SECONDS = 20.0
+ENGINE_START_TIMEOUT_SECONDS = 20.0
 """Seconds to wait for a starting engine, which may be about to migrate the database."""
 
 
@@ -83,7 +83,7 @@ def load_migrations() -> list[str]:
     return [part.read_text(encoding="utf-8") for part in scripts if part.name.endswith(".sql")]
 
 
-def open_database(path: Path, wait_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
     """Return a connection with the newest schema, for one thread of one process.
 
     Args:
@@ -135,7 +135,7 @@ def check_database(path: Path) -> str | None:
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, factory=_Connection)) as stored,
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=_Connection)) as stored,
         closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as copy,
         _convert_decode_errors(),
     ):
@@ -180,7 +180,7 @@ def _refuse_newer(version: int, known: int, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    until = time.monotonic() + ENGINE_START_SECONDS
+    until = time.monotonic() + ENGINE_START_TIMEOUT_SECONDS
     while (version := _read_supported_version(connection, path)) < len(load_migrations()):
         with prevent_engine_start(path.parent) as engine:
             # Never migrate while an engine runs: it can use only its own schema.
@@ -228,7 +228,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
         sqlite3.DatabaseError: names the missing table or columns.
     """
     columns_of = _read_columns(connection)
-    for table, columns in _expected_columns().items():
+    for table, columns in _list_expected_columns().items():
         if table not in columns_of:
             raise sqlite3.DatabaseError(f"its table {table} is missing")
         if missing := columns - columns_of[table]:
@@ -236,7 +236,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 
 @cache
-def _expected_columns() -> dict[str, set[str]]:
+def _list_expected_columns() -> dict[str, set[str]]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
         for script in load_migrations():
             fresh.executescript(script)
@@ -267,7 +267,7 @@ def check_database_content(connection: sqlite3.Connection) -> None:
     (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise sqlite3.DatabaseError(result)
-    for table in _expected_columns():
+    for table in _list_expected_columns():
         for _ in connection.execute(f"SELECT * FROM {table}"):  # reading finds invalid text, which quick_check accepts
             pass
         for column in connection.execute(f"PRAGMA table_info({table})").fetchall():

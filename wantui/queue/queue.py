@@ -43,7 +43,7 @@ class Queue(ClaimQueue):
             manifest_videos: number of videos in the manifest. Rows beyond it are deleted unless they run: the manifest
                 was shortened, and they could only fail.
         """
-        with self._change() as db:
+        with self._begin_change() as db:
             if new:  # an earlier batch in this folder was deleted on disk
                 db.execute("DELETE FROM batch WHERE folder = ?", (str(folder),))
             row = db.execute("SELECT id FROM batch WHERE folder = ?", (str(folder),)).fetchone()
@@ -72,7 +72,7 @@ class Queue(ClaimQueue):
 
     def move(self, batch: int, to: MoveTarget | int) -> None:
         """Move a batch past one unfinished batch, to the top or bottom, or before the batch with the number `to`."""
-        with self._change() as db:
+        with self._begin_change() as db:
             order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch not in order:
                 raise UserError(f"batch {batch} is no longer on the queue")
@@ -101,7 +101,7 @@ class Queue(ClaimQueue):
 
     def pause_batch(self, batch: int, paused: bool) -> None:
         """Pause a batch (running videos stop at their next step), or resume it."""
-        with self._change() as db:
+        with self._begin_change() as db:
             changed = db.execute("UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (paused, batch, paused))
             if changed.rowcount:
                 self._emit(BatchPaused() if paused else BatchResumed(), batch)
@@ -112,8 +112,8 @@ class Queue(ClaimQueue):
         Returns:
             The numbers of the videos cancelled now, and the number of running videos that will stop.
         """
-        with self._change() as db:
-            which, arguments = _match_videos_sql(batch, number)
+        with self._begin_change() as db:
+            which, arguments = _make_video_filter_sql(batch, number)
             running = db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments).rowcount
             rows = db.execute(
                 f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING_STATES_SQL} "
@@ -127,8 +127,8 @@ class Queue(ClaimQueue):
 
     def retry(self, batch: int, number: int | None = None) -> int:
         """Queue the failed and cancelled videos of a batch again; return their number."""
-        with self._change() as db:
-            which, arguments = _match_videos_sql(batch, number)
+        with self._begin_change() as db:
+            which, arguments = _make_video_filter_sql(batch, number)
             rows = db.execute(
                 "UPDATE video SET state = 'queued', worker_crashes = 0, cancel = 0, error = NULL, plan = NULL "
                 f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
@@ -144,7 +144,7 @@ class Queue(ClaimQueue):
         Raises:
             UserError: one of its videos is running.
         """
-        with self._change() as db:
+        with self._begin_change() as db:
             if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch,)).fetchone():
                 raise UserError(
                     f"cannot remove batch {batch}: one of its videos is running, or was running when the last "
@@ -156,5 +156,5 @@ class Queue(ClaimQueue):
             self._emit(BatchRemoved())
 
 
-def _match_videos_sql(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
+def _make_video_filter_sql(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
     return ("batch = ?", (batch,)) if number is None else ("batch = ? AND number = ?", (batch, number))

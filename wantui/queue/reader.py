@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wantui.clock import seconds_since
+from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
-from wantui.queue.database import BUSY_SECONDS, DATABASE_FILE, check_not_newer, load_migrations, open_database
+from wantui.queue.database import BUSY_TIMEOUT_SECONDS, DATABASE_FILE, check_not_newer, load_migrations, open_database
 from wantui.queue.events import EventError, EventPayload, parse_payload
 from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
 
@@ -24,7 +24,7 @@ TEXT_COLUMNS = frozenset(
 UNFINISHED_STATES = ("queued", "interrupted", "running")
 
 
-def claimable_videos_sql(devices: int) -> str:
+def make_claimable_videos_sql(devices: int) -> str:
     """Return the FROM and WHERE clauses that select claimable videos; their parameters are `devices` device names."""
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
@@ -44,11 +44,11 @@ class QueueReader:
         wait_seconds: seconds to wait for a locked database, on opening and in each query.
     """
 
-    def __init__(self, directory: Path, wait_seconds: float = BUSY_SECONDS) -> None:
+    def __init__(self, directory: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         self.path = directory / DATABASE_FILE
         self.db = open_database(self.path, wait_seconds)
         self._schema = len(load_migrations())
-        self._file = self._identities()
+        self._file = self._read_file_identities()
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -76,16 +76,16 @@ class QueueReader:
         SQLite itself does not notice, and would write its pages into the replacement.
         """
         try:
-            return self._identities() != self._file
+            return self._read_file_identities() != self._file
         except PermissionError:  # without access to the folder, the open files are still valid
             return False
 
-    def _identities(self) -> tuple[tuple[int, int] | None, ...]:
+    def _read_file_identities(self) -> tuple[tuple[int, int] | None, ...]:
         # Use stat, never open: closing a descriptor of the files drops the locks of SQLite. The log exists, possibly
         # truncated, as long as any connection is open.
-        return tuple(_file_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
+        return tuple(_read_file_identity(self.path.with_name(self.path.name + suffix)) for suffix in ("", "-wal"))
 
-    def held(self) -> Hold | None:
+    def read_hold(self) -> Hold | None:
         row = self.db.execute("SELECT * FROM hold").fetchone()
         if row is None:
             return None
@@ -95,13 +95,13 @@ class QueueReader:
     def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
         """Return the batches in queue order, with the number of videos in each state."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
-        return [self._batch(row) for row in rows]
+        return [self._to_batch_row(row) for row in rows]
 
     def batch(self, id_: int) -> BatchRow | None:
         row = self.db.execute("SELECT * FROM batch WHERE id = ?", (id_,)).fetchone()
-        return None if row is None else self._batch(row)
+        return None if row is None else self._to_batch_row(row)
 
-    def _batch(self, row: sqlite3.Row) -> BatchRow:
+    def _to_batch_row(self, row: sqlite3.Row) -> BatchRow:
         _check_column_types(row)
         counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
         return BatchRow(
@@ -117,7 +117,7 @@ class QueueReader:
         if _is_number(word) and (numbered := self.batch(int(word))) is not None:
             return numbered
         known = self.batches(limit=-1)
-        path = _real_path(word)
+        path = _resolve_path(word)
         matches = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
         if len(matches) > 1:
             numbers = ", ".join(str(batch.id) for batch in matches)
@@ -144,7 +144,7 @@ class QueueReader:
         )
         return [_to_video_row(row) for row in rows]
 
-    def unfinished_before(self, batch: int, number: int) -> int:
+    def count_unfinished_before(self, batch: int, number: int) -> int:
         """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(
             "SELECT count(*) FROM video WHERE batch = ? AND number < ? "
@@ -153,16 +153,16 @@ class QueueReader:
         ).fetchone()
         return int(count)
 
-    def page(self, batch: int, limit: int, offset: int) -> VideoPage:
+    def read_page(self, batch: int, limit: int, offset: int) -> VideoPage:
         """Return a range of videos of a batch, each with the number of unfinished videos before it."""
         videos = self.videos(batch, limit, offset)
-        before, count = [], self.unfinished_before(batch, videos[0].number) if videos else 0
+        before, count = [], self.count_unfinished_before(batch, videos[0].number) if videos else 0
         for video in videos:
             before.append(count)
             count += video.state in UNFINISHED_STATES
         return VideoPage(tuple(videos), tuple(before))
 
-    def batches_before(self, batch: int) -> list[BatchRow]:
+    def list_batches_before(self, batch: int) -> list[BatchRow]:
         """Return the unfinished batches before this one, in queue order, without paused batches."""
         rows = self.db.execute(
             "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
@@ -170,18 +170,18 @@ class QueueReader:
             f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')) ORDER BY place, id",
             (batch,),
         )
-        return [self._batch(row) for row in rows.fetchall()]
+        return [self._to_batch_row(row) for row in rows.fetchall()]
 
     def workers(self) -> list[WorkerRow]:
         """Return the worker processes of the engine, by name."""
         workers = []
         for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
             _check_column_types(row)
-            seconds = seconds_since(row["boot_id"], row["boot_seconds"])
+            seconds = compute_seconds_since(row["boot_id"], row["boot_seconds"])
             workers.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
         return workers
 
-    def running(self) -> list[VideoRow]:
+    def list_running_videos(self) -> list[VideoRow]:
         return [_to_video_row(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 
     def video(self, id_: int) -> VideoRow:
@@ -192,7 +192,7 @@ class QueueReader:
         row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
         return None if row is None else _to_video_row(row)
 
-    def last_seq(self) -> int:
+    def read_last_seq(self) -> int:
         """Return the number of the latest event."""
         (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
         return int(seq)
@@ -208,7 +208,7 @@ class QueueReader:
             for row in rows
         ]
 
-    def finished(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
+    def list_finished_videos(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
         """Return the recipe (JSON) and the fields of the `done` event of the latest finished videos, newest first."""
         rows = self.db.execute(
             "SELECT video.recipe, event.data FROM event JOIN video ON video.id = event.video "
@@ -222,18 +222,20 @@ class QueueReader:
         (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video,)).fetchone()
         return str(recipe)
 
-    def version(self) -> int:
+    def read_data_version(self) -> int:
         """Return a number that changes when another connection changes the database; takes microseconds."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
         return int(version)
 
-    def waiting(self, devices: Iterable[str]) -> bool:
+    def has_claimable_video(self, devices: Iterable[str]) -> bool:
         """Return whether a video is claimable for a worker with these devices."""
         names = list(devices)
-        (exists,) = self.db.execute(f"SELECT EXISTS (SELECT 1 {claimable_videos_sql(len(names))})", names).fetchone()
+        (exists,) = self.db.execute(
+            f"SELECT EXISTS (SELECT 1 {make_claimable_videos_sql(len(names))})", names
+        ).fetchone()
         return bool(exists)
 
-    def cancelling_workers(self) -> set[str]:
+    def list_cancelling_workers(self) -> set[str]:
         """Return the workers whose video a user has cancelled."""
         return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
 
@@ -247,7 +249,7 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdecimal() and len(word) <= MAX_NUMBER_DIGITS
 
 
-def _real_path(word: str) -> Path | None:
+def _resolve_path(word: str) -> Path | None:
     try:
         return Path(os.path.realpath(word))
     except ValueError:  # no path can hold such a character
@@ -266,7 +268,7 @@ def format_number_ranges(numbers: list[int]) -> str:
     return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
 
 
-def _file_identity(path: Path) -> tuple[int, int] | None:
+def _read_file_identity(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except PermissionError:
@@ -304,5 +306,5 @@ def _to_video_row(row: sqlite3.Row) -> VideoRow:
     _check_column_types(row)
     values = {name: row[name] for name in VideoRow.__dataclass_fields__}
     if row["state"] == "running":
-        values["seconds"] = seconds_since(row["boot_id"], row["boot_seconds"])
+        values["seconds"] = compute_seconds_since(row["boot_id"], row["boot_seconds"])
     return VideoRow(**values)

@@ -90,10 +90,10 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class VideoPage:
-    """A range of videos of a batch; `before` is the number of unfinished videos before each of them."""
+    """A range of videos of a batch; `unfinished_before` is the number of unfinished videos before each of them."""
 
     videos: tuple[VideoRow, ...]
-    before: tuple[int, ...]
+    unfinished_before: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,4 @@ class Hold:
     kind: str
     reason: str
     folder: Path | None
-    needed: int | None
+    needed_bytes: int | None

@@ -55,7 +55,7 @@ def find_state_directory() -> StateDirectory:
         UserError: the directory cannot be created or written.
     """
     directory = user_state_path("wantui") / platform.node()
-    kind = file_system_type(directory)
+    kind = find_file_system_type(directory)
     if kind in NETWORK_FILE_SYSTEMS:
         fallback = _create_private_directory(_create_user_folder() / platform.node())
         return StateDirectory(
@@ -176,7 +176,7 @@ def find_write_fault(folder: Path) -> str | None:
     return None
 
 
-def file_system_type(path: Path) -> str:
+def find_file_system_type(path: Path) -> str:
     """Return the file system type of an existing or future path, from the kernel's mount table."""
     try:
         lines = MOUNT_TABLE.read_bytes().splitlines()

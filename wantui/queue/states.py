@@ -18,12 +18,12 @@ STATE_WORDS = {
 """Displayed word for each state."""
 
 
-def state_word(state: str) -> str:
+def describe_state(state: str) -> str:
     """Return the displayed word for a state; an unknown state is shown as it is."""
     return STATE_WORDS.get(state) or escape_unprintable(state)
 
 
-def state_from_counts(counts: Mapping[str, int]) -> str:
+def find_batch_state(counts: Mapping[str, int]) -> str:
     """Return the state of a batch, from the number of its videos in each state.
 
     A finished batch is failed if any video failed, done or cancelled if all videos are, and partly done otherwise.
@@ -41,7 +41,7 @@ def batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch on the queue."""
     if batch.paused and batch.unfinished:
         return "paused"
-    state = state_from_counts(batch.counts)
+    state = find_batch_state(batch.counts)
     return "interrupted" if state == "running" and not has_engine else state
 
 

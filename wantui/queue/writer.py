@@ -18,7 +18,7 @@ class QueueWriter(QueueReader):
     """The queue with transactions, events and holds; for one thread of one process."""
 
     @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
+    def _begin_change(self) -> Iterator[sqlite3.Connection]:
         self.db.execute("BEGIN IMMEDIATE")
         try:
             self.check_not_newer()  # inside the transaction no other process can migrate it
@@ -37,12 +37,12 @@ class QueueWriter(QueueReader):
 
     def emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
         """Store an event without a change of the queue."""
-        with self._change():
+        with self._begin_change():
             self._emit(payload, batch, video)
 
     def emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
         """Store an event of a claimed video without a change of the queue; title and number are filled in."""
-        with self._change():
+        with self._begin_change():
             self._emit_video_event(claim, payload)
 
     def _emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
@@ -52,7 +52,7 @@ class QueueWriter(QueueReader):
         """Put the queue on hold: no video starts. A user's pause replaces an existing hold; other holds do not."""
         reason = to_storable_text(reason)
         or_else = "REPLACE" if kind == "paused" else "IGNORE"
-        with self._change() as db:
+        with self._begin_change() as db:
             added = db.execute(
                 f"INSERT OR {or_else} INTO hold VALUES (1, ?, ?, ?, ?)",
                 (kind, reason, None if folder is None else str(folder), needed),
@@ -62,7 +62,7 @@ class QueueWriter(QueueReader):
 
     def resume(self, kind: str | None = None) -> None:
         """End the hold of the queue; if `kind` is given, only a hold of that kind."""
-        with self._change() as db:
+        with self._begin_change() as db:
             if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
                 self._emit(QueueResumed())
 

@@ -67,8 +67,8 @@ class AttentionMapWriter(StepArrayWriter):
         arrays: dict[str, StepArray] = {}
         for context, names_of_context in names.items():
             for name in names_of_context:
-                arrays[_array_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
-            arrays[_array_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
+                arrays[_make_array_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
+            arrays[_make_array_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
         attributes = {
             "layout": "step, block, head, frame, height, width",
             "blocks": "each" if request.per_block else "mean",
@@ -85,12 +85,14 @@ class AttentionMapWriter(StepArrayWriter):
         """
         values: dict[str, NDArray[Any]] = {}
         for context, maps_of_context in maps.items():
-            values |= {_array_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()}
-            values[_array_path(context, "blocks")] = np.array(blocks[context])
+            values |= {
+                _make_array_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()
+            }
+            values[_make_array_path(context, "blocks")] = np.array(blocks[context])
         self.write(values)
 
 
-def _array_path(context: str, name: str) -> str:
+def _make_array_path(context: str, name: str) -> str:
     return name if context == "cond" else f"{context}/{name}"
 
 
@@ -112,7 +114,7 @@ class StoredAttentionMaps:
     cells: tuple[Sequence[int], Sequence[int]]
     """Numbers of positions that each row and each column of a map averages."""
 
-    def map(self, name: str, index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
+    def read_map(self, name: str, index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
@@ -126,7 +128,7 @@ class StoredAttentionMaps:
                 raise ValueError(f"{name} has {values.ndim} axes")
             return values
 
-    def mean(self, name: str) -> NDArray[np.float64]:
+    def read_mean(self, name: str) -> NDArray[np.float64]:
         """Return [s, frames, height, width], mean over heads and the blocks that computed attention.
 
         Height and width are those of the video in positions: a value that averages several positions is repeated at
@@ -134,14 +136,14 @@ class StoredAttentionMaps:
         computed attention.
 
         Raises:
-            AttentionMapsError: as `map`.
+            AttentionMapsError: as `read_map`.
         """
         with _raise_attention_maps_error(self.path):
-            each = np.stack([_mean_of_known(self.map(name, index)) for index in range(len(self.steps))])
+            each = np.stack([_average_known(self.read_map(name, index)) for index in range(len(self.steps))])
             return each.repeat(self.cells[0], axis=2).repeat(self.cells[1], axis=3)
 
 
-def _mean_of_known(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _average_known(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean over the first two axes, blocks and heads, without the blocks that a cache skipped (NaN)."""
     is_known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
@@ -161,10 +163,10 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
         for name in words:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
                 raise ValueError(f"{name} does not contain one map for each of {len(steps)} steps")
-        return StoredAttentionMaps(group, words, steps, sigmas, path, _cells(group, list(words)))
+        return StoredAttentionMaps(group, words, steps, sigmas, path, _find_cells(group, list(words)))
 
 
-def _cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:
+def _find_cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:
     """Return the numbers of positions that each row and each column of the word maps averages.
 
     Raises:
@@ -178,14 +180,14 @@ def _cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[in
     if factor == 1:
         return [1] * height, [1] * width
     for pixels in POSITION_PIXELS:
-        rows, columns = (_averaged(recipe[side] // pixels, factor) for side in ("height", "width"))
+        rows, columns = (_build_averaging_matrix(recipe[side] // pixels, factor) for side in ("height", "width"))
         if (len(rows), len(columns)) == (height, width):
             return rows, columns
     size = f"{recipe['width']}x{recipe['height']} pixels"
     raise ValueError(f"maps of {width}x{height} do not fit {size} averaged over {factor} x {factor} positions")
 
 
-def _averaged(positions: int, factor: int) -> Sequence[int]:
+def _build_averaging_matrix(positions: int, factor: int) -> Sequence[int]:
     return [min(factor, positions - start) for start in range(0, positions, factor)]
 
 

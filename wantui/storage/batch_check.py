@@ -58,8 +58,8 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     yield _check_manifest(batch)
     for fault in manifest.faults:
         yield CheckedItem(folder, "", batch.journal, fault)
-    for kept in batch.preserved_files():
-        yield CheckedItem(folder, "", kept, _explain_preserved_file(kept))
+    for preserved_file in batch.preserved_files():
+        yield CheckedItem(folder, "", preserved_file, _explain_preserved_file(preserved_file))
     for link in _find_linked_folders(folder):
         yield CheckedItem(folder, "", link, str(LinkedFolderError(link)))
     yield from _check_configs(batch, manifest)
@@ -85,15 +85,15 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
     return CheckedItem(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
 
 
-def _explain_preserved_file(kept: Path) -> str:
-    if kept.suffix == ".json":
+def _explain_preserved_file(preserved_file: Path) -> str:
+    if preserved_file.suffix == ".json":
         return (
-            f"another program changed batch.json before wantui wrote it again; {kept.name} is the changed file. "
-            f"If the change was intended, remove {kept.name}"
+            f"another program changed batch.json before wantui wrote it again; {preserved_file.name} is the changed "
+            f"file. If the change was intended, remove {preserved_file.name}"
         )
     return (
-        f"{kept.name} is a journal with unreadable lines, so that batch.json may not list every finished video. "
-        f"Generate what is missing with wantui run --resume, then remove {kept.name}"
+        f"{preserved_file.name} is a journal with unreadable lines, so that batch.json may not list every finished "
+        f"video. Generate what is missing with wantui run --resume, then remove {preserved_file.name}"
     )
 
 
@@ -160,7 +160,7 @@ def _check_digest(path: Path, expected: str | None) -> bool:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _DamageError(f"{path} is not a regular file")
-        digest = file_sha256(path)
+        digest = compute_file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         raise _DamageError(f"{path} is missing") from None
     except OSError as error:  # such as a folder that may not be entered
@@ -176,7 +176,7 @@ def _check_frames(path: Path, expected: int) -> None:
         raise _DamageError(f"{path} is damaged: it contains {count} frames instead of {expected}")
 
 
-def file_sha256(path: Path) -> str:
+def compute_file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

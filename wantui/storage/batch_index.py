@@ -45,10 +45,10 @@ class BatchSummary:
     def total(self) -> int:
         return sum(count for _, count in self.counts)
 
-    def count(self, state: str) -> int:
+    def count_videos(self, state: str) -> int:
         return dict(self.counts).get(state, 0)
 
-    def holds(self, words: str) -> bool:
+    def matches(self, words: str) -> bool:
         """Return whether each word occurs in the folder name, template, model or time of creation."""
         text = f"{self.folder.name} {self.template} {self.model} {self.created}".lower()
         return all(word in text for word in words.lower().split())

@@ -9,7 +9,7 @@ from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk
-from wantui.schedule import model_evaluations
+from wantui.schedule import count_model_evaluations
 
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""
@@ -22,22 +22,22 @@ multistep samplers store up to four besides the latents."""
 class DiskNeed:
     """Bytes that must be free before videos are rendered."""
 
-    stored: int
+    stored_bytes: int
     """Bytes that stay: clips and captures."""
-    temporary: int
+    temporary_bytes: int
     """Bytes of checkpoints and exact states of one video while it is rendered."""
-    spare: int = RESERVE_BYTES
+    reserve_bytes: int = RESERVE_BYTES
 
     @property
     def total(self) -> int:
-        return self.stored + self.temporary + self.spare
+        return self.stored_bytes + self.temporary_bytes + self.reserve_bytes
 
     @property
-    def text(self) -> str:
+    def description(self) -> str:
         """Return the total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
         return (
-            f"{format_bytes(self.total)} needed: {format_bytes(self.stored)} to store, "
-            f"{format_bytes(self.temporary)} for checkpoints, {format_bytes(self.spare)} to keep free"
+            f"{format_bytes(self.total)} needed: {format_bytes(self.stored_bytes)} to store, "
+            f"{format_bytes(self.temporary_bytes)} for checkpoints, {format_bytes(self.reserve_bytes)} to keep free"
         )
 
 
@@ -52,12 +52,14 @@ def estimate_disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
         UserError: the model is no longer available.
     """
     model = find_model(recipe.model)
-    latents = 4 * math.prod(model.latent_shape(recipe.width, recipe.height, recipe.frames))
-    states = model_evaluations(recipe.sampler, recipe.steps) + 1  # all states stay on disk until the video is done
+    latents = 4 * math.prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+    states = (
+        count_model_evaluations(recipe.sampler, recipe.steps) + 1
+    )  # all states stay on disk until the video is done
     temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
     return DiskNeed(estimate_recipe_disk(recipe, model).total if stored is None else stored, temporary)
 
 
-def free_disk_bytes(folder: Path) -> int:
+def query_free_disk_bytes(folder: Path) -> int:
     """Return the bytes that this user can write on the file system of a folder."""
     return shutil.disk_usage(folder).free

@@ -30,14 +30,14 @@ class EmbeddingStore:
         self.made_with = dict(made_with)
         self.directory = directory or user_cache_path("wantui") / "embeddings"
 
-    def path(self, prompt: str) -> Path:
+    def find_path(self, prompt: str) -> Path:
         """Return the file of a prompt's embedding, which need not exist."""
         key = json.dumps({**self.made_with, "prompt": prompt}, sort_keys=True)
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
-    def read(self, prompt: str) -> NDArray[np.generic] | None:
+    def read_embedding(self, prompt: str) -> NDArray[np.generic] | None:
         """Return the embedding, or None if it is missing or unreadable."""
-        path = self.path(prompt)
+        path = self.find_path(prompt)
         try:
             embedding: NDArray[np.generic] = np.load(path, allow_pickle=False)
             os.utime(path)
@@ -45,10 +45,10 @@ class EmbeddingStore:
             return None
         return embedding
 
-    def write(self, prompt: str, embedding: NDArray[np.generic]) -> None:
+    def write_embedding(self, prompt: str, embedding: NDArray[np.generic]) -> None:
         """Store the embedding of a prompt."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.path(prompt)
+        path = self.find_path(prompt)
         # A name per writer: the workers of several GPUs may write the same prompt at once.
         partial = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL_SUFFIX}")
         with atomic_write(path, partial), partial.open("wb") as file:
@@ -56,7 +56,7 @@ class EmbeddingStore:
 
     def remove_least_used(self, needed: set[str]) -> None:
         """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except those of the needed prompts."""
-        kept = {self.path(prompt) for prompt in needed}
+        needed_paths = {self.find_path(prompt) for prompt in needed}
         files = []
         for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL_SUFFIX}")):
             with suppress(FileNotFoundError):  # another worker may remove files at the same time
@@ -65,6 +65,6 @@ class EmbeddingStore:
         for path, stat in sorted(files, key=lambda one: one[1].st_mtime):
             if total <= MAX_CACHE_BYTES:
                 return
-            if path not in kept:
+            if path not in needed_paths:
                 path.unlink(missing_ok=True)
                 total -= stat.st_size

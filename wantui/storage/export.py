@@ -60,8 +60,8 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
     for wanted in ids:
         if not any(entry.id.startswith(wanted) for entry in manifest.videos):
             known = [entry.id for entry in manifest.videos]
-            more = f" and {len(known) - MAX_IDS_SHOWN:,} more" if len(known) > MAX_IDS_SHOWN else ""
-            ids_here = ", ".join(known[:MAX_IDS_SHOWN]) + more
+            omitted_text = f" and {len(known) - MAX_IDS_SHOWN:,} more" if len(known) > MAX_IDS_SHOWN else ""
+            ids_here = ", ".join(known[:MAX_IDS_SHOWN]) + omitted_text
             raise NothingToExportError(f"--video-id: {folder} has no video {wanted!r}. Its ids are {ids_here}.")
     chosen = [
         entry
@@ -88,7 +88,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
             if "latents" not in capture.group:
                 continue
             is_any_stored = True
-            yield ExportedVideo(name, write[kind](_target_path(folder, target, entry), entry, capture))
+            yield ExportedVideo(name, write[kind](_make_target_path(folder, target, entry), entry, capture))
         except CaptureError as error:
             is_any_stored = True
             yield ExportedVideo(name, None, str(error))
@@ -112,33 +112,33 @@ class _StoredTrajectory:
     def __init__(self, path: Path) -> None:
         self.path, self.group = path, open_capture(path)
 
-    def read(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
+    def read_array(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
         with raise_capture_error(self.path / name):
             return np.asarray(self.group[name][index])
 
-    def about(self, entry: VideoEntry) -> dict[str, Any]:
-        steps, sigmas = self.read("steps"), self.read("sigmas")
+    def describe(self, entry: VideoEntry) -> dict[str, Any]:
+        steps, sigmas = self.read_array("steps"), self.read_array("sigmas")
         with raise_capture_error(self.path):
             return {
                 "recipe": entry.recipe.model_dump(mode="json"),
                 "sigmas": [float(sigma) for sigma in sigmas[steps]],
                 "steps": [int(step) for step in steps],
-                "timesteps": [float(timestep) for timestep in self.read("timesteps")],
+                "timesteps": [float(timestep) for timestep in self.read_array("timesteps")],
             }
 
 
-def _target_path(batch: Path, target: Path, entry: VideoEntry) -> Path:
+def _make_target_path(batch: Path, target: Path, entry: VideoEntry) -> Path:
     path = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
     make_parent_folders(batch if target.is_relative_to(batch) else target, path)
     return path
 
 
 def _write_npy(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
-    latents, about = capture.group["latents"], capture.about(entry)
+    latents, about = capture.group["latents"], capture.describe(entry)
     with atomic_write(path.with_suffix(".npy")) as partial:
         header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
         for index in range(latents.shape[0]):  # one state at a time: all states together can take gigabytes
-            header[index] = capture.read("latents", index)
+            header[index] = capture.read_array("latents", index)
         header.flush()
         del header
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1))
@@ -149,7 +149,7 @@ def _write_safetensors(path: Path, entry: VideoEntry, capture: _StoredTrajectory
     from safetensors.numpy import save
 
     stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
-    arrays = {name: np.ascontiguousarray(capture.read(name)) for name in stored if name in capture.group}
+    arrays = {name: np.ascontiguousarray(capture.read_array(name)) for name in stored if name in capture.group}
     with atomic_write(path.with_suffix(".safetensors")) as partial:
         partial.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
     return path.with_suffix(".safetensors")
@@ -182,14 +182,18 @@ def _write_pt(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path
 
 
 def _write_older_layout(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
-    steps, sigmas, timesteps = capture.read("steps"), capture.read("sigmas"), capture.read("timesteps")
+    steps, sigmas, timesteps = (
+        capture.read_array("steps"),
+        capture.read_array("sigmas"),
+        capture.read_array("timesteps"),
+    )
     recipe = entry.recipe
     with atomic_folder(path) as partial:
         for index in range(
             1, len(steps)
         ):  # the older system stored the state after each step, but not the initial noise
             step = int(steps[index]) - 1
-            state = capture.read("latents", index)[None]
+            state = capture.read_array("latents", index)[None]
             with gzip.open(partial / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:
                 np.save(file, state)
             about = {

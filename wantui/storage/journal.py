@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wantui.atomic_files import sync
+from wantui.atomic_files import sync_to_disk
 from wantui.formatting import format_count
 from wantui.json_files import parse_json, read_regular_file
 
@@ -59,22 +59,22 @@ class JournalTail:
 
 def new_journal_id(journal: str) -> str:
     """Return a new ID for a manifest into which a journal is folded; the last 8 digits identify that journal."""
-    return secrets.token_hex(4) + _short_digest(journal)
+    return secrets.token_hex(4) + _compute_short_digest(journal)
 
 
 def is_folded_into(journal: str, into: str) -> bool:
     """Return whether the manifest with ID `into` was written by folding the journal with ID `journal`."""
-    return into[8:] == _short_digest(journal)
+    return into[8:] == _compute_short_digest(journal)
 
 
-def _short_digest(journal: str) -> str:
+def _compute_short_digest(journal: str) -> str:
     return hashlib.sha256(journal.encode()).hexdigest()[:8]
 
 
 def encode_journal_line(journal: str, line: JournalLine) -> bytes:
     """Encode a journal line, with its newline."""
     content = {"journal": journal, "video": line.video, "id": line.id, "entry": line.entry}
-    return json.dumps(content | {CRC_KEY: _line_crc(content)}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(content | {CRC_KEY: _compute_line_crc(content)}, separators=(",", ":")).encode() + b"\n"
 
 
 def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
@@ -91,7 +91,7 @@ def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: in
         content = read_regular_file(path, MAX_JOURNAL_BYTES, start)
     except FileNotFoundError:
         return JournalTail(end=start)
-    complete, newline, rest = content.rpartition(b"\n")
+    complete, newline, torn_tail = content.rpartition(b"\n")
     lines: list[JournalLine] = []
     faults: list[str] = []
     stale: list[JournalLine] = []
@@ -107,7 +107,7 @@ def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: in
         (lines if entry.journal == journal else stale).append(entry)
     if damaged > MAX_DESCRIBED_FAULTS:
         faults.append(f"{path} holds {format_count(damaged - MAX_DESCRIBED_FAULTS, 'more damaged line')}")
-    return JournalTail(tuple(lines), start + len(complete + newline), bool(rest), tuple(stale), tuple(faults))
+    return JournalTail(tuple(lines), start + len(complete + newline), bool(torn_tail), tuple(stale), tuple(faults))
 
 
 def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
@@ -134,7 +134,7 @@ def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
     finally:
         os.close(descriptor)
     if is_new:
-        sync(path.parent)
+        sync_to_disk(path.parent)
     return end + sum(map(len, lines))
 
 
@@ -142,10 +142,10 @@ def _decode_line(text: bytes, number: int) -> JournalLine:
     content = parse_json(text)
     if not isinstance(content, dict) or type(content.get("video")) is not int:
         raise ValueError("it is not a JSON object with the number of a video")
-    if content.pop(CRC_KEY, None) != _line_crc(content):
+    if content.pop(CRC_KEY, None) != _compute_line_crc(content):
         raise ValueError("its CRC-32 does not match")
     return JournalLine(content["video"], str(content["id"]), content["entry"], number, str(content["journal"]))
 
 
-def _line_crc(content: dict[str, Any]) -> int:
+def _compute_line_crc(content: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

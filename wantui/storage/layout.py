@@ -36,13 +36,13 @@ class BatchFolder:
 
     def unused_damaged_journal(self) -> Path:
         """Return an unused path for preserving a journal with unreadable lines."""
-        return self._fresh("batch.journal.damaged", ".jsonl")
+        return self._find_unused_path("batch.journal.damaged", ".jsonl")
 
     def unused_edited_manifest(self) -> Path:
         """Return an unused path for preserving an edited manifest before it is replaced."""
-        return self._fresh("batch.edited", ".json")
+        return self._find_unused_path("batch.edited", ".json")
 
-    def _fresh(self, stem: str, suffix: str) -> Path:
+    def _find_unused_path(self, stem: str, suffix: str) -> Path:
         path, number = self.root / f"{stem}{suffix}", 2
         while os.path.lexists(path):
             path = self.root / f"{stem}-{number}{suffix}"
@@ -111,8 +111,8 @@ def new_batch_folder(output_dir: Path, name: str, now: datetime | None) -> Batch
 def safe_folder_name(name: str) -> str:
     """Return a name that every file system accepts: letters and digits of any script, _ for runs of others."""
     composed = unicodedata.normalize("NFC", name)
-    kept = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)
-    whole = re.sub("\0+", "_", kept).strip("_")
+    allowed_text = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)
+    whole = re.sub("\0+", "_", allowed_text).strip("_")
     # Cut between characters, but not before a combining mark, which belongs to the preceding letter.
     short = whole.encode()[:MAX_BATCH_NAME_BYTES].decode(errors="ignore")
     while len(short) < len(whole) and short and unicodedata.category(whole[len(short)])[0] == "M":

@@ -89,7 +89,7 @@ def unlock_video(folder: Path, number: int) -> None:
                 continue
             locks.videos.discard((folder, number))
             if all(
-                other != number for _, other in locks.videos
+                locked_number != number for _, locked_number in locks.videos
             ):  # unless it is also locked by another path to the same folder
                 with suppress(OSError):
                     fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)

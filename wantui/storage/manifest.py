@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from wantui import __version__
 from wantui.atomic_files import write_text
-from wantui.config import as_dict, dump
-from wantui.config.plans import current_plan_name
+from wantui.config import dump, to_dict
+from wantui.config.plans import to_current_plan_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_validation_error, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
@@ -32,7 +32,7 @@ VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interr
 
 
 def _to_plan_slug(name: object) -> object:
-    return current_plan_name(name) if isinstance(name, str) else name
+    return to_current_plan_name(name) if isinstance(name, str) else name
 
 
 class ManifestError(UserError):
@@ -80,7 +80,7 @@ class VideoEntry(_Entry):
     latents_sha256: str | None = None
     error: str | None = None
 
-    def outcome(self) -> dict[str, Any]:
+    def collect_outcome(self) -> dict[str, Any]:
         """Return the fields that change while the batch is rendered, as plain values."""
         return self.model_dump(mode="json", exclude=FIXED_FIELDS)
 
@@ -98,7 +98,7 @@ class Manifest(_Entry):
     journal: str = ""
     """Journal ID, repeated in each line of the journal; empty in format 1, which has no journal."""
     checksum: str = ""
-    """SHA-256 of the other fields, from `manifest_checksum`; empty in manifests of earlier versions."""
+    """SHA-256 of the other fields, from `compute_manifest_checksum`; empty in manifests of earlier versions."""
     name: str
     created: str
     template: str
@@ -123,9 +123,9 @@ class Manifest(_Entry):
     @property
     def memory_plan(self) -> str:
         """Return the slug of the requested memory plan, or auto."""
-        return current_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
+        return to_current_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
 
-    def counts(self) -> dict[str, int]:
+    def count_states(self) -> dict[str, int]:
         """Return the number of videos in each state that occurs."""
         states = [video.state for video in self.videos]
         return {state: states.count(state) for state in dict.fromkeys(states)}
@@ -138,7 +138,7 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         template=batch.template,
-        config=as_dict(batch.config.settings),
+        config=to_dict(batch.config.settings),
         variations=[
             VariationEntry(
                 id=variation.id,
@@ -170,7 +170,7 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     """
     manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
     # Hash the parsed JSON, as a reader does: pydantic and Python may format the same number differently.
-    manifest.checksum = manifest_checksum(parse_json(manifest.model_dump_json()))
+    manifest.checksum = compute_manifest_checksum(parse_json(manifest.model_dump_json()))
     text = manifest.model_dump_json(indent=1) + "\n"
     size = len(text.encode())
     if size > MAX_MANIFEST_BYTES:
@@ -179,7 +179,7 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     return size
 
 
-def manifest_checksum(document: dict[str, Any]) -> str:
+def compute_manifest_checksum(document: dict[str, Any]) -> str:
     """Return the SHA-256 of a manifest without its checksum, as JSON with sorted keys and without spaces."""
     content = {name: value for name, value in document.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -197,7 +197,7 @@ def is_edited(folder: BatchFolder) -> bool:
 
 def has_wrong_checksum(document: dict[str, Any]) -> bool:
     """Return whether a manifest contains a checksum that does not match; earlier versions have no checksum."""
-    return document.get("checksum", "") not in ("", manifest_checksum(document))
+    return document.get("checksum", "") not in ("", compute_manifest_checksum(document))
 
 
 def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
@@ -333,6 +333,6 @@ def check_file_paths(name: str, video: VideoEntry) -> None:
             raise ValueError(f"{name}.files.{kind} is not a path inside the batch folder: {shown!r}")
 
 
-def relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
+def to_relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:
     """Return the paths of the existing files relative to the batch folder, as the manifest stores them."""
     return {kind: path.relative_to(folder.root).as_posix() for kind, path in paths.items() if path.exists()}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wantui.atomic_files import atomic_write, remove, sync
+from wantui.atomic_files import atomic_write, remove, sync_to_disk
 from wantui.json_files import UnreadableFileError
 from wantui.storage.journal import (
     JournalLine,
@@ -62,7 +62,7 @@ class ManifestFile:
             seen, journal = read_file_version(self.folder.manifest), read_file_version(self.folder.journal)
             is_continued = journal[0] == self._journal[0] and journal[2] >= self._end
             if self.manifest is None or seen != self._seen or not is_continued:
-                self.forget()
+                self.discard_copy()
                 self.manifest = parse_manifest(self.folder)
             if journal != self._journal:
                 self._apply_journal(self.manifest)
@@ -71,7 +71,7 @@ class ManifestFile:
             if read_file_version(self.folder.manifest) == seen:
                 self._seen, self._journal = seen, journal
                 return self.manifest
-            self.forget()
+            self.discard_copy()
         raise ManifestError(f"{self.folder.manifest} cannot be read: other processes keep replacing it")
 
     def save(self, changed: Mapping[int, VideoState]) -> None:
@@ -85,9 +85,9 @@ class ManifestFile:
         """
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
-        lines = [self._line(self.manifest, index) for index in changed]
+        lines = [self._encode_line(self.manifest, index) for index in changed]
         size = self._end + sum(map(len, lines))
-        ends = any(_brings_all_videos_to(self.manifest, changed, states) for states in (FINAL_STATES, ("done",)))
+        ends = any(_ends_all_videos(self.manifest, changed, states) for states in (FINAL_STATES, ("done",)))
         if ends or self._must_fold or not self.manifest.journal or size > self._seen[2]:
             self.fold()
         elif lines:
@@ -109,8 +109,8 @@ class ManifestFile:
             manifest.clear_faults()  # otherwise the next journal would be preserved for these faults too
         else:
             remove(self.folder.journal)
-        sync(self.folder.root)
-        self.forget()
+        sync_to_disk(self.folder.root)
+        self.discard_copy()
         self.manifest, self._seen = manifest, read_file_version(self.folder.manifest)
 
     def _preserve_edited_manifest(self) -> None:
@@ -129,7 +129,7 @@ class ManifestFile:
         if self._must_fold or FOLD_DIVISOR * self._end > self._seen[2]:
             self.fold()
 
-    def forget(self) -> None:
+    def discard_copy(self) -> None:
         """Drop the copy in memory, which may differ from the disk."""
         self.manifest, self._seen, self._journal = None, (0, 0, 0), (0, 0, 0)
         self._end = self._lines = 0
@@ -162,14 +162,12 @@ class ManifestFile:
         self._must_fold = self._must_fold or is_odd
 
     @staticmethod
-    def _line(manifest: Manifest, index: int) -> bytes:
+    def _encode_line(manifest: Manifest, index: int) -> bytes:
         video = manifest.videos[index]
-        return encode_journal_line(manifest.journal, JournalLine(index, video.id, video.outcome()))
+        return encode_journal_line(manifest.journal, JournalLine(index, video.id, video.collect_outcome()))
 
 
-def _brings_all_videos_to(
-    manifest: Manifest, changed: Mapping[int, VideoState], states: Collection[VideoState]
-) -> bool:
+def _ends_all_videos(manifest: Manifest, changed: Mapping[int, VideoState], states: Collection[VideoState]) -> bool:
     """Return whether this change leaves all videos in these states, and some were in another state before."""
     if all(before in states for before in changed.values()):
         return False  # otherwise each video of a repeated batch would rewrite the manifest

@@ -37,45 +37,45 @@ class ManifestStore:
         """Return the store of the batch in a folder."""
         return cls(BatchFolder(folder))
 
-    def cancel(self, numbers: Sequence[int]) -> None:
+    def cancel_videos(self, numbers: Sequence[int]) -> None:
         """Record that videos were cancelled, and remove their partial files."""
-        self.close(numbers, "cancelled")
+        self.close_videos(numbers, "cancelled")
 
-    def close(self, numbers: Sequence[int], state: VideoState, error: str | None = None) -> None:
+    def close_videos(self, numbers: Sequence[int], state: VideoState, error: str | None = None) -> None:
         """Record that videos will not be rendered, and remove their partial files."""
         if not numbers:
             return
-        with self._writing(numbers) as manifest:
+        with self._edit_manifest(numbers) as manifest:
             for number in numbers:
                 _end_video(self.folder, manifest, number, state, _to_storable_text(error))
 
-    def fail(self, numbers: Sequence[int], error: str) -> None:
+    def record_failures(self, numbers: Sequence[int], error: str) -> None:
         """Record that videos cannot be rendered at present; their partial files stay."""
-        with self._writing(numbers) as manifest:
+        with self._edit_manifest(numbers) as manifest:
             for number in numbers:
                 entry = find_entry(manifest, number, self.folder)
                 if not is_complete(self.folder, entry):
                     entry.state, entry.error = "failed", _to_storable_text(error)
 
     @contextmanager
-    def _writing(self, numbers: Sequence[int]) -> Iterator[Manifest]:
+    def _edit_manifest(self, numbers: Sequence[int]) -> Iterator[Manifest]:
         """Lock and yield the manifest; afterwards write the entries of these videos that changed."""
         with lock_manifest(self.folder.root):
             try:
                 manifest = self.read()
                 entries = {number: find_entry(manifest, number, self.folder) for number in numbers}
                 # Store outcomes instead of copies of entries: copying the recipes of 10,000 videos takes seconds.
-                before = {number: (entry.state, entry.outcome()) for number, entry in entries.items()}
+                before = {number: (entry.state, entry.collect_outcome()) for number, entry in entries.items()}
                 yield manifest
-                changed = (n for n, (_, outcome) in before.items() if outcome != manifest.videos[n].outcome())
+                changed = (n for n, (_, outcome) in before.items() if outcome != manifest.videos[n].collect_outcome())
                 self._file.save({number: before[number][0] for number in changed})
             except BaseException:
-                self._file.forget()  # the copy in memory may differ from the disk
+                self._file.discard_copy()  # the copy in memory may differ from the disk
                 raise
 
-    def change(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
+    def edit_entry(self, number: int, edit: Callable[[VideoEntry], None]) -> None:
         """Edit the entry of one video under the manifest lock."""
-        with self._writing([number]) as manifest:
+        with self._edit_manifest([number]) as manifest:
             edit(find_entry(manifest, number, self.folder))
 
 

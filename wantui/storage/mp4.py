@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import create_new, partial_path, replace_created, sync
-from wantui.config.speeds import current_speed_name
+from wantui.atomic_files import create_new, partial_path, replace_created, sync_to_disk
+from wantui.config.speeds import to_current_speed_name
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
@@ -76,16 +76,16 @@ class ClipWriter:
         Raises:
             RuntimeError: the number of encoded or decoded frames is not `count`.
         """
-        self.thread.submit(self._end)
+        self.thread.submit(self._end_encoding)
         self.thread.flush()
         read_back = sum(1 for _ in read_frames(self.partial)) if self.given else 0
         if not self.given == read_back == self.count:
             raise RuntimeError(
                 f"{self.path.name}: {self.given} frames encoded and {read_back} read back, {self.count} expected"
             )
-        sync(self.partial)
+        sync_to_disk(self.partial)
         replace_created(self.partial, self.path, self.created)
-        sync(self.path.parent)
+        sync_to_disk(self.path.parent)
 
     def _encode(self, frame: Frame) -> None:
         import av
@@ -93,7 +93,7 @@ class ClipWriter:
         if self.container is None:
             self.created = create_new(self.partial)
             options = {"movflags": "+faststart+use_metadata_tags"}
-            self.container = av.open(_file_url(self.partial), "w", format="mp4", options=options)
+            self.container = av.open(_make_file_url(self.partial), "w", format="mp4", options=options)
             self.container.metadata.update(self.tags)
             parameters = {"crf": CRF, "x264-params": X264_PARAMETERS}
             self.stream = self.container.add_stream("libx264", rate=self.fps, options=parameters)
@@ -101,7 +101,7 @@ class ClipWriter:
             self.stream.height, self.stream.width = frame.shape[:2]
         self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
-    def _end(self) -> None:
+    def _end_encoding(self) -> None:
         if self.container is not None:
             container, self.container = self.container, None
             try:
@@ -150,7 +150,7 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
         if not isinstance(made_with, dict):
             raise ValueError("wantui_made_with is not a JSON object")
         if "blocks" in made_with:
-            made_with["blocks"] = current_speed_name(str(made_with["blocks"]))
+            made_with["blocks"] = to_current_speed_name(str(made_with["blocks"]))
         return parse_recipe(parse_json(tags["wantui"])), made_with
     except ValueError as error:  # includes text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
@@ -165,13 +165,13 @@ def _open_container(path: Path) -> Iterator[Any]:
         if path.exists() and not path.is_file():
             raise ClipError(f"{path} is not a readable clip: it is not a regular file")
         # Tags of other programs may have other encodings; surrogateescape keeps them from failing here.
-        with av.open(_file_url(path), metadata_errors="surrogateescape", options=_READ_OPTIONS) as container:
+        with av.open(_make_file_url(path), metadata_errors="surrogateescape", options=_READ_OPTIONS) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ClipError(f"{path} is not a readable clip: {reason}") from None
 
 
-def _file_url(path: Path) -> str:
+def _make_file_url(path: Path) -> str:
     """Return a path as a file URL; FFmpeg would take a bare name with a colon, such as `http:x.mp4`, for a URL."""
     return f"file:{path.absolute()}"

@@ -57,13 +57,13 @@ def find_unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | Non
     """
     if error.errno not in UNWRITABLE_ERRORS:
         return None
-    for folder in _affected_folders(root, error):
+    for folder in _list_affected_folders(root, error):
         if (reason := probe_write_error(folder)) is not None:
             return folder, reason
     return None
 
 
-def _affected_folders(root: Path, error: OSError) -> Iterator[Path]:
+def _list_affected_folders(root: Path, error: OSError) -> Iterator[Path]:
     for name in (error.filename, error.filename2):
         if isinstance(name, str | bytes):
             folder = Path(os.fsdecode(name)).absolute().parent
@@ -100,7 +100,7 @@ def describe_sticky_conflict(error: OSError) -> str | None:
         except OSError:
             continue
         if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (file.st_uid, folder.st_uid):
-            owner = _user_name(file.st_uid)
+            owner = _find_user_name(file.st_uid)
             return (
                 f"cannot replace {path}: it belongs to {owner}, and only owners may replace files in its folder "
                 f"(sticky bit). Have {owner} continue the batch, or continue a copy of its folder"
@@ -108,7 +108,7 @@ def describe_sticky_conflict(error: OSError) -> str | None:
     return None
 
 
-def _user_name(number: int) -> str:
+def _find_user_name(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:

@@ -17,8 +17,8 @@ from wantui.atomic_files import partial_path, remove
 from wantui.planning import Recipe
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
-    array_crc,
-    constant_crc,
+    compute_array_crc,
+    compute_constant_crc,
     is_published,
     open_group_for_writing,
     publish_group,
@@ -97,7 +97,7 @@ class StepArrayWriter:
             )
             if array.scale is not None:
                 created.attrs["scale"] = array.scale
-        self.constant = constant_crc(self.partial, self.arrays)
+        self.constant = compute_constant_crc(self.partial, self.arrays)
 
     def write(self, values: Mapping[str, NDArray[Any]]) -> None:
         """Store the values of the next step; the checksum of a step also covers the constant parts of the group.
@@ -111,15 +111,15 @@ class StepArrayWriter:
         for path, array in self.arrays.items():
             scaled = values[path] if array.scale is None else values[path] * array.scale
             stored = np.asarray(scaled).astype(array.dtype)
-            self._array(path)[row] = stored
-            sums.append(array_crc(stored))
-        self.checksums.append(array_crc(np.array(sums, dtype=np.uint32), self.constant))
+            self._open_array(path)[row] = stored
+            sums.append(compute_array_crc(stored))
+        self.checksums.append(compute_array_crc(np.array(sums, dtype=np.uint32), self.constant))
 
-    def attribute(self, name: str) -> Any:
+    def read_attribute(self, name: str) -> Any:
         """Return an attribute of the group, which an earlier process may have stored; None if it is missing."""
         return self.group.attrs.get(name)
 
-    def update(self, attributes: Mapping[str, Any]) -> None:
+    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Store attributes that change while the video is rendered."""
         if not self.is_finished:
             self.group.attrs.update(dict(attributes))
@@ -140,7 +140,7 @@ class StepArrayWriter:
         self.group.attrs.update(dict(attributes))
         publish_group(self.partial, self.path)
 
-    def _array(self, path: str) -> Any:
+    def _open_array(self, path: str) -> Any:
         if path not in self._open_arrays:
             self._open_arrays[path] = self.group[path]
         return self._open_arrays[path]
@@ -152,10 +152,10 @@ class StepArrayWriter:
                 self.checksums = list(checksums)
                 return
             self.group = reopen_group_for_writing(self.partial)
-            self.constant = constant_crc(self.partial, self.arrays)
+            self.constant = compute_constant_crc(self.partial, self.arrays)
             for row, known in enumerate(checksums):
-                sums = [array_crc(self._array(path)[row]) for path in self.arrays]
-                if array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
+                sums = [compute_array_crc(self._open_array(path)[row]) for path in self.arrays]
+                if compute_array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
                     raise IncompleteCaptureError(f"the values of step {self.steps[row] + 1} differ from their checksum")
             self.group.attrs.update(self.attributes)
         except IncompleteCaptureError:

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 
 from wantui.atomic_files import partial_path, remove
 from wantui.planning import Recipe
-from wantui.planning.disk_estimate import captured_steps
+from wantui.planning.disk_estimate import list_captured_steps
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
-    array_crc,
-    constant_crc,
+    compute_array_crc,
+    compute_constant_crc,
     is_published,
     open_group_for_writing,
     publish_group,
     reopen_group_for_writing,
 )
 
-EXACT_STATES = "exact"
+EXACT_STATES_ARRAY = "exact"
 """Name of the temporary array of all states in float32, which resuming after a crash needs."""
-STEPWISE_ARRAYS = ("latents", EXACT_STATES, "predicted_clean")
+STEPWISE_ARRAYS = ("latents", EXACT_STATES_ARRAY, "predicted_clean")
 """Names of the arrays that are written step by step."""
 DERIVED_ARRAYS = ("gram", "projection", "channel_power")
 """Names of the arrays that are computed from all states at the end."""
@@ -63,7 +63,9 @@ class TrajectoryWriter:
         self.path, self.partial = path, partial_path(path)
         self.capture = recipe.capture
         self.count = len(sigmas)
-        self.steps = captured_steps(recipe.sampler, recipe.steps, self.capture.interval) if self.capture.latents else []
+        self.steps = (
+            list_captured_steps(recipe.sampler, recipe.steps, self.capture.interval) if self.capture.latents else []
+        )
         self.row_of_step = {step: row for row, step in enumerate(self.steps)}
         self.checksums: list[int] = []
         self.earlier: list[NDArray[np.float32]] = []
@@ -102,14 +104,14 @@ class TrajectoryWriter:
         serves_as_exact = stored == self.count and self.capture.dtype == "float32"
         self.exact: Any = None
         if resumable and not serves_as_exact:
-            self.exact = states(EXACT_STATES, self.count, "float32", None)
+            self.exact = states(EXACT_STATES_ARRAY, self.count, "float32", None)
         for name, values in (
             ("sigmas", np.array(sigmas, dtype=np.float64)),
             ("timesteps", np.array(timesteps, dtype=np.float64)),
             ("steps", np.array(self.steps, dtype=np.int64)),
         ):
             self.group.create_array(name, data=values)
-        self.constant = constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+        self.constant = compute_constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
 
     def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
         """Store the state after `step` evaluations.
@@ -121,7 +123,7 @@ class TrajectoryWriter:
         """
         if self.is_finished or step != len(self.checksums):
             return
-        crc = array_crc(state, self.constant)
+        crc = compute_array_crc(state, self.constant)
         if self.exact is not None:
             self.exact[step] = state
         index = self.row_of_step.get(step)
@@ -130,7 +132,7 @@ class TrajectoryWriter:
             if self.predicted is not None and index > 0 and predicted_clean is not None:
                 clean = self._to_stored_dtype(predicted_clean, step)
                 self.predicted[index - 1] = clean
-                crc = array_crc(clean, crc)
+                crc = compute_array_crc(clean, crc)
         self.checksums.append(crc)
 
     def _to_stored_dtype(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
@@ -159,7 +161,7 @@ class TrajectoryWriter:
         if self.capture.latents and self.capture.dtype == "float16":
             stored, exact = self.total_turning(self.latents), self.total_turning_from_gram(derived["gram"])
             self.group.attrs["float16_turning_added"] = stored - exact
-        remove(self.partial / EXACT_STATES)
+        remove(self.partial / EXACT_STATES_ARRAY)
         publish_group(self.partial, self.path)
 
     def total_turning(self, states: Any) -> float:
@@ -170,7 +172,7 @@ class TrajectoryWriter:
             if before is not None:
                 new = state - before
                 if step is not None:
-                    total += _angle_between(float(step @ new), float(step @ step), float(new @ new))
+                    total += _compute_angle(float(step @ new), float(step @ step), float(new @ new))
                 step = new
             before = state
         return total
@@ -181,7 +183,7 @@ class TrajectoryWriter:
         steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
         squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()
         return sum(
-            _angle_between(float(a), float(p), float(q))
+            _compute_angle(float(a), float(p), float(q))
             for a, p, q in zip(along, squares[:-1], squares[1:], strict=True)
         )
 
@@ -195,11 +197,11 @@ class TrajectoryWriter:
             if self.group["steps"][:].tolist() != self.steps:
                 raise IncompleteCaptureError("an earlier version of wantui selected other steps")
             self.latents = self.group.get("latents")
-            self.exact = self.group.get(EXACT_STATES)
+            self.exact = self.group.get(EXACT_STATES_ARRAY)
             self.predicted = self.group.get("predicted_clean")
-            self.constant = constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+            self.constant = compute_constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
             for step, known in enumerate(checksums):
-                self.earlier.append(self._verified(step, known))
+                self.earlier.append(self._read_verified(step, known))
             self.group.attrs.update(self.attributes)
         except IncompleteCaptureError:
             raise
@@ -209,7 +211,7 @@ class TrajectoryWriter:
             ) from None
         self.checksums = list(checksums)
 
-    def _verified(self, step: int, known: int) -> NDArray[np.float32]:
+    def _read_verified(self, step: int, known: int) -> NDArray[np.float32]:
         """Return the state after a step as stored by an earlier process.
 
         Raises:
@@ -217,9 +219,9 @@ class TrajectoryWriter:
         """
         source, index = self.exact if self.exact is not None else self.latents, self.row_of_step.get(step)
         state = np.ascontiguousarray(source[step], dtype=np.float32)
-        crc = array_crc(state, self.constant)
+        crc = compute_array_crc(state, self.constant)
         if self.predicted is not None and index:
-            crc = array_crc(self.predicted[index - 1], crc)
+            crc = compute_array_crc(self.predicted[index - 1], crc)
         is_stored = (
             index is None
             or self.exact is None
@@ -230,7 +232,7 @@ class TrajectoryWriter:
         return state
 
 
-def _angle_between(along: float, square: float, other_square: float) -> float:
+def _compute_angle(along: float, square: float, other_square: float) -> float:
     if square <= 0 or other_square <= 0:
         return 0.0
     return float(np.arccos(np.clip(along / np.sqrt(square * other_square), -1, 1)))

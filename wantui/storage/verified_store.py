@@ -29,12 +29,14 @@ class VerifiedStore(LocalStore):
         self.checksums, self.on_mismatch = checksums, on_mismatch
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-        return self._verified(key, await super().get(key, prototype, byte_range), byte_range)
+        return self._verify_and_slice(key, await super().get(key, prototype, byte_range), byte_range)
 
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
-        return self._verified(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)
+        return self._verify_and_slice(
+            key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range
+        )
 
-    def _verified(self, key: str, buffer: Any, byte_range: Any) -> Any:
+    def _verify_and_slice(self, key: str, buffer: Any, byte_range: Any) -> Any:
         if (
             buffer is None and self.checksums is not None and key in self.checksums
         ):  # zarr would read a missing chunk as zeros

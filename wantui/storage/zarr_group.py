@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import remove, sync, write_text
+from wantui.atomic_files import remove, sync_to_disk, write_text
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
@@ -204,7 +204,7 @@ def _describe_missing_chunks(path: Path, name: str, metadata: Any) -> str | None
     Chunks are looked up by name instead of counting files, because a stray file (.DS_Store) would hide a missing chunk.
     For a sharded array, the chunk grid consists of shards.
     """
-    grid = [-(-length // chunk) for length, chunk in zip(metadata.shape, _file_shape(metadata), strict=True)]
+    grid = [-(-length // chunk) for length, chunk in zip(metadata.shape, _compute_file_shape(metadata), strict=True)]
     wanted, there = math.prod(grid), _list_regular_files(path / name)
     # Compare the counts first: damaged metadata can name more chunks than can be enumerated.
     missing = wanted - len(there)
@@ -213,7 +213,7 @@ def _describe_missing_chunks(path: Path, name: str, metadata: Any) -> str | None
     return f"{missing} of the {wanted:,} chunks of {path / name} are missing" if missing > 0 else None
 
 
-def _file_shape(metadata: Any) -> Sequence[int]:
+def _compute_file_shape(metadata: Any) -> Sequence[int]:
     """Return the shape of the values in one file: a chunk, or a shard of a sharded array."""
     grid = getattr(metadata, "chunk_grid", None)
     return tuple(grid.chunk_shape if grid is not None else metadata.chunks)
@@ -229,12 +229,12 @@ def _list_regular_files(folder: Path) -> set[str]:
     return regular
 
 
-def array_crc(values: NDArray[Any], before: int = 0) -> int:
+def compute_array_crc(values: NDArray[Any], before: int = 0) -> int:
     """Return the CRC-32 of an array's bytes, continued from the CRC-32 of preceding bytes."""
     return zlib.crc32(np.ascontiguousarray(values).data, before)
 
 
-def constant_crc(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
+def compute_constant_crc(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
     """Return the CRC-32 of the parts of a group that do not change while a video is rendered.
 
     These are the metadata of all arrays, and the values of the arrays that are complete from the start.
@@ -267,10 +267,10 @@ def publish_group(partial: Path, path: Path) -> None:
     _refuse_missing_chunks(partial, path)
     _write_checksums(partial)
     for part in (*partial.rglob("*"), partial):
-        sync(part)
+        sync_to_disk(part)
     remove(path)
     partial.rename(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
 def _refuse_missing_chunks(partial: Path, path: Path) -> None:

@@ -134,20 +134,20 @@ def draw_attention_words(video: Video, with_strips: bool) -> list[WordAttention]
     Raises:
         UserError: no maps or no clip can be read.
     """
-    from wantui.analysis.attention_overlay import draw_strip, find_clip, shared_scale
-    from wantui.analysis.attention_summary import compute_word_curves, mean_of_finite
+    from wantui.analysis.attention_overlay import compute_shared_scale, draw_strip, find_clip
+    from wantui.analysis.attention_summary import average_finite, compute_word_curves
     from wantui.storage.attention_maps import open_attention_maps
 
     assert video.attention is not None
     maps = open_attention_maps(video.attention)
     if not maps.words:
         return []
-    scale = shared_scale(maps, list(maps.words))
+    scale = compute_shared_scale(maps, list(maps.words))
     clip = find_clip(video) if with_strips else None
     drawn = []
     for name in maps.words:
         curves = compute_word_curves(maps, name)
-        mass, entropy = mean_of_finite(curves.mass), mean_of_finite(curves.entropy)
+        mass, entropy = average_finite(curves.mass), average_finite(curves.entropy)
         line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
         picture = draw_strip(clip, maps, name, scale) if clip is not None else None
         drawn.append(WordAttention(line, curves.mass.tolist(), picture))

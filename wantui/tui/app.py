@@ -104,8 +104,8 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
-        first_seq = max(0, self.queue.last_seq() - RECENT_EVENTS)
-        self.start_seq = self.queue.last_seq()
+        first_seq = max(0, self.queue.read_last_seq() - RECENT_EVENTS)
+        self.start_seq = self.queue.read_last_seq()
         """Sequence number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
             state_dir,
@@ -331,7 +331,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
 
     def action_pause_queue(self) -> None:
         def pause(queue: Queue) -> None:
-            if queue.held() is None:
+            if queue.read_hold() is None:
                 queue.hold("paused", "it was paused")
                 self.notify("the queue is paused; running videos stop after the current step")
             else:

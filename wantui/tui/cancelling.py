@@ -24,7 +24,7 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
             raise UserError(f"cannot cancel: batch {batch} is no longer in the queue. Nothing was changed.")
         numbers, running = queue.cancel(batch, number)
         try:
-            ManifestStore.for_folder(row.folder).cancel(numbers)
+            ManifestStore.for_folder(row.folder).cancel_videos(numbers)
         except (OSError, UserError) as error:
             app.notify(f"cannot record the cancellation in the batch folder: {error}", severity="warning")
         parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []

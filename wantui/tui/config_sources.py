@@ -6,7 +6,7 @@ from pathlib import Path
 
 from platformdirs import user_config_path
 
-from wantui.config import Config, ConfigError, load_config, parse_config, preset_directory
+from wantui.config import Config, ConfigError, find_preset_directory, load_config, parse_config
 from wantui.config.document import read_text
 from wantui.config.fields import get_value
 from wantui.config.presets import find_config
@@ -35,7 +35,7 @@ def user_config_folder() -> Path:
 def find_sources() -> list[ConfigSource]:
     """Return all configs: those of the working folder, of the user, and the bundled presets."""
     sources: dict[Path, ConfigSource] = {}
-    for folder, is_preset in ((Path("configs"), False), (user_config_folder(), False), (preset_directory(), True)):
+    for folder, is_preset in ((Path("configs"), False), (user_config_folder(), False), (find_preset_directory(), True)):
         try:
             paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
         except OSError:
@@ -45,7 +45,7 @@ def find_sources() -> list[ConfigSource]:
                 real = path.resolve()
             except (OSError, RuntimeError):  # a symlink loop
                 real = path.absolute()
-            preset = is_preset or real.parent == preset_directory().resolve()
+            preset = is_preset or real.parent == find_preset_directory().resolve()
             if real not in sources:
                 sources[real] = summarise_config(path.stem if preset else str(path), real)
     return sorted(sources.values(), key=lambda source: (source.name != "nano", "/" in source.name, source.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from wantui.atomic_files import atomic_write
-from wantui.config import yaml_scalar_text
+from wantui.config import format_yaml_scalar
 from wantui.json_files import UnreadableFileError, read_json
 
 DRAFTS_FILE = "tui.json"
@@ -48,7 +48,7 @@ def load_drafts(directory: Path) -> Drafts:
     try:
         values = read_json(path)
         if isinstance(values, dict) and "format" not in values:
-            values["changes"] = {key: yaml_scalar_text(value) for key, value in values.get("changes", {}).items()}
+            values["changes"] = {key: format_yaml_scalar(value) for key, value in values.get("changes", {}).items()}
         return Drafts.model_validate(values)
     except FileNotFoundError:
         return Drafts()

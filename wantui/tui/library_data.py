@@ -47,9 +47,9 @@ def filter_batches(batches: Sequence[BatchSummary], words: str, state_filter: st
     return [
         batch
         for batch in batches
-        if batch.holds(words)
-        and (state_filter != "failures" or batch.count("failed") or batch.fault)
-        and (state_filter != "unfinished" or batch.count("done") < batch.total)
+        if batch.matches(words)
+        and (state_filter != "failures" or batch.count_videos("failed") or batch.fault)
+        and (state_filter != "unfinished" or batch.count_videos("done") < batch.total)
     ]
 
 

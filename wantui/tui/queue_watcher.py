@@ -109,13 +109,13 @@ class QueueWatcher(threading.Thread):
                     model = None
                 if model is None:
                     model = EtaModel(QueueReader(self.state_dir.directory))
-                    version, self.last_seq = -1, min(self.last_seq, model.queue.last_seq())
+                    version, self.last_seq = -1, min(self.last_seq, model.queue.read_last_seq())
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_engine(self.state_dir.directory), now
                     write_error = describe_recording_fault(self.state_dir.directory)
                 self._poll_requested.clear()
-                changed = (current := model.queue.version()) != version
+                changed = (current := model.queue.read_data_version()) != version
                 if changed or engine != snapshot.engine or write_error != snapshot.error:
                     version = current
                     snapshot = replace(self._read_snapshot(model, engine), error=write_error)
@@ -142,12 +142,20 @@ class QueueWatcher(threading.Thread):
             self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             model.refresh()
-        batches, running = tuple(queue.batches(-1)), tuple(queue.running())
+        batches, running = tuple(queue.batches(-1)), tuple(queue.list_running_videos())
         devices = engine.devices if engine is not None else ()
         self._tracker.apply(events)
-        etas = model.etas(batches, running, devices, self._tracker.paces())
+        etas = model.estimate_etas(batches, running, devices, self._tracker.paces())
         return QueueSnapshot(
-            batches, running, queue.held(), engine, etas, self._tracker.snapshot(), events, None, tuple(queue.workers())
+            batches,
+            running,
+            queue.read_hold(),
+            engine,
+            etas,
+            self._tracker.snapshot(),
+            events,
+            None,
+            tuple(queue.workers()),
         )
 
     def _read_pages(self, queue: QueueReader, changed: bool) -> None:
@@ -157,7 +165,7 @@ class QueueWatcher(threading.Thread):
         if batch is None or not (changed or is_new):
             return
         pages = VideoPages(
-            batch, {number: queue.page(batch, PAGE_SIZE, number * PAGE_SIZE) for number in sorted(request.pages)}
+            batch, {number: queue.read_page(batch, PAGE_SIZE, number * PAGE_SIZE) for number in sorted(request.pages)}
         )
         if is_new or published is None or published[1] != pages:
             self._published = request.generation, pages

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wantui.queue.states import state_word
+from wantui.queue.states import describe_state
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ STYLES = {
 def state_style(state: str) -> StateStyle:
     """Return the style of a state; an unknown state is shown by its name."""
     glyph, colour = STYLES.get(state, ("?", "warning"))
-    return StateStyle(glyph, state_word(state), colour)
+    return StateStyle(glyph, describe_state(state), colour)

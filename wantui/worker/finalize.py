@@ -10,9 +10,9 @@ from wantui.generation.make_video import FinishedVideo
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.records import Claim
-from wantui.storage.batch_check import file_sha256
+from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, relative_paths
+from wantui.storage.manifest import VideoEntry, to_relative_paths
 from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.video_files import VideoFiles
 
@@ -34,7 +34,7 @@ class PendingFinalization:
     """Monotonic time of the start, seconds."""
     files_done: "Future[FinishedVideo]"
 
-    def wait(self) -> FinishedVideo:
+    def wait_for_files(self) -> FinishedVideo:
         """Wait until the files are complete; return the finished video.
 
         Raises:
@@ -64,9 +64,9 @@ def measure_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Wri
         if kind.name in files.captures and recipe.capture.request(kind.name) is not None:
             paths[kind.file_key] = files.captures[kind.name]
     return WrittenFiles(
-        relative_paths(folder, paths),
-        {kind: file_sha256(path) for kind, path in paths.items() if path.is_file()},
-        sum(_size(path) for path in paths.values()),
+        to_relative_paths(folder, paths),
+        {kind: compute_file_sha256(path) for kind, path in paths.items() if path.is_file()},
+        sum(_measure_size(path) for path in paths.values()),
     )
 
 
@@ -91,7 +91,7 @@ def write_entry(
     entry.latents_sha256 = finished_video.latents_sha256
 
 
-def _size(path: Path) -> int:
+def _measure_size(path: Path) -> int:
     if path.is_dir():
         return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
     return path.stat().st_size

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from wantui.generation.make_video import FinishedVideo
-from wantui.generation.placement import device_of
+from wantui.generation.placement import find_device
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.records import Claim
@@ -51,7 +51,7 @@ class VideoInProgress:
             self.job.manifest_store,
             chosen,
             self.predicted_seconds,
-            device_of(self.pipeline).type,
+            find_device(self.pipeline).type,
             typical_step_seconds(self.step_seconds, self.job.recipe),
             self.started_at,
             files_done,

@@ -12,7 +12,7 @@ from wantui.planning import Recipe
 from wantui.planning.memory_plan import PLANS
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
-from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
+from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
@@ -68,8 +68,8 @@ class OutcomeApplier:
             case WaitForDiskSpace(reason):
                 need = estimate_disk_need(Recipe.model_validate_json(claim.recipe))
                 # Require more than is free now, whatever the estimate: otherwise the same error would recur.
-                min_bytes = free_disk_bytes(folder.root) + need.spare
-                details = need.text if need.total >= min_bytes else f"{format_bytes(min_bytes)} needed; {reason}"
+                min_bytes = query_free_disk_bytes(folder.root) + need.reserve_bytes
+                details = need.description if need.total >= min_bytes else f"{format_bytes(min_bytes)} needed; {reason}"
                 self.wait_for_disk_space(claim, folder.root, max(need.total, min_bytes), details, log)
             case WaitForFolder(unwritable, reason):
                 self._wait_for_folder(claim, unwritable, reason, log)
@@ -82,8 +82,8 @@ class OutcomeApplier:
             waiting = {
                 video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
             }
-            self.manifests.for_folder(folder).fail(sorted({claim.number, *waiting}), error)
-        self.queue.fail_batch(claim, error, exit_code)
+            self.manifests.for_folder(folder).record_failures(sorted({claim.number, *waiting}), error)
+        self.queue.record_batch_failure(claim, error, exit_code)
 
     def count_transient_error(self, claim: Claim) -> int:
         """Count a transient error of a video, and return the count; a claim's `attempt` also counts pauses."""
@@ -92,7 +92,7 @@ class OutcomeApplier:
 
     def _try_next_plan(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         """Free memory and queue the video for the next memory plan; fail the video if there is no next plan."""
-        plan = self.pipelines.next_plan(claim)
+        plan = self.pipelines.find_next_plan(claim)
         self.pipelines.free()
         if plan is None:
             chosen = self.pipelines.chosen
@@ -101,11 +101,11 @@ class OutcomeApplier:
             return
         log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, plan.slug)
         earlier_plans = [earlier.slug for earlier in PLANS[: PLANS.index(plan)]]
-        self.queue.degrade(claim, plan.slug, earlier_plans, error)
+        self.queue.requeue_with_plan(claim, plan.slug, earlier_plans, error)
 
     def wait_for_disk_space(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
         """Release the video, and put the queue on hold until `needed` bytes are free on the disk of `root`."""
-        reason = f"not enough disk space in {root} ({format_bytes(free_disk_bytes(root))} free, {details})"
+        reason = f"not enough disk space in {root} ({format_bytes(query_free_disk_bytes(root))} free, {details})"
         log.warning("%s: %s", claim.title, reason)
         self.queue.hold("disk", reason, root, needed)
         self.queue.release(claim, "not enough disk space")
@@ -117,16 +117,16 @@ class OutcomeApplier:
 
     def _cancel(self, claim: Claim, folder: BatchFolder) -> None:
         self._close(claim, folder, "cancelled")
-        self.queue.cancelled(claim)
+        self.queue.record_cancellation(claim)
 
     def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
         log.error("%s failed: %s", claim.title, error)
         del self.transient_errors[claim.video]
         self._close(claim, folder, "failed", error)
-        self.queue.failed(claim, error)
+        self.queue.record_failure(claim, error)
 
     def _close(self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None) -> None:
         try:
-            self.manifests.for_folder(folder).close([claim.number], state, error)
+            self.manifests.for_folder(folder).close_videos([claim.number], state, error)
         except (OSError, UserError) as manifest_error:
             self.log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)

@@ -7,11 +7,11 @@ from typing import Any
 
 from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.load import resolve_device
-from wantui.generation.placement import device_of, free_memory, name_of
-from wantui.generation.prompt_encoding import prompts_of
+from wantui.generation.placement import find_device, find_device_name, free_memory
+from wantui.generation.prompt_encoding import collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_seconds, parse_timed_videos
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, find_plan, next_plan
+from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, find_next_plan, find_plan
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
@@ -22,8 +22,8 @@ from wantui.worker.pipelines import (
     WeightFile,
     check_weights,
     choose_plan_for,
+    find_local_weight_files,
     load_pipeline_for,
-    local_weight_files,
 )
 
 
@@ -67,7 +67,7 @@ class PipelineCache:
         # The cached plan may need less memory than the video's first plan, because little was free: choose again.
         first = None if claim.plan is None else find_plan(claim.plan)
         went_beyond = first is not None and self.chosen.plan is not first
-        is_overwritten = self.loaded is not None and self._overwritten_file() is not None
+        is_overwritten = self.loaded is not None and self._find_overwritten_file() is not None
         if self.loaded is not None and key == self.cache_key and not went_beyond and not is_overwritten:
             return self.loaded
         before_loading()
@@ -79,13 +79,13 @@ class PipelineCache:
         other_recipes = [video.recipe for video in manifest.videos if video.state != "done"]
         if self.loaded is not None and self.loaded.plan is chosen.plan:
             if self.loaded.embeddings is not None:
-                self.loaded.embeddings.encode(prompts_of([recipe, *other_recipes]))
+                self.loaded.embeddings.encode(collect_prompts([recipe, *other_recipes]))
         else:
             self.free()
             loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
             self.queue.emit_video_event(claim, loading)
             log.info("loading %s on %s", recipe.model, resolve_device(device))
-            self.weight_files = local_weight_files(recipe)
+            self.weight_files = find_local_weight_files(recipe)
             self.loaded = load_pipeline_for(recipe, device, chosen.plan, other_recipes)
             check_weights(recipe)  # again: the files may have been replaced while loading, which takes minutes
             log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded.latent_to_rgb.r2)
@@ -101,30 +101,30 @@ class PipelineCache:
         Raises:
             OverwrittenWeightsError: a file was overwritten.
         """
-        if (path := self._overwritten_file()) is not None:
+        if (path := self._find_overwritten_file()) is not None:
             raise OverwrittenWeightsError(
                 f"{path} was overwritten while its weights were in use. Restore the earlier file and retry, or plan a "
                 "new batch. To replace weights during generation, write a new file and rename it"
             )
 
-    def _overwritten_file(self) -> Path | None:
+    def _find_overwritten_file(self) -> Path | None:
         return next((file.path for file in self.weight_files if file.is_overwritten()), None)
 
-    def predicted_seconds(self, recipe: Recipe) -> float | None:
+    def predict_seconds(self, recipe: Recipe) -> float | None:
         """Return the predicted seconds of a video, or None; its pipeline must be loaded."""
         assert self.loaded is not None
-        device = device_of(self.loaded.pipeline)
-        measured = load_throughput(self.queue.path.parent, name_of(device), recipe, self.chosen.plan)
-        past = parse_timed_videos(self.queue.finished())
+        device = find_device(self.loaded.pipeline)
+        measured = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen.plan)
+        past = parse_timed_videos(self.queue.list_finished_videos())
         return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
-    def next_plan(self, claim: Claim) -> MemoryPlan | None:
+    def find_next_plan(self, claim: Claim) -> MemoryPlan | None:
         """Return the memory plan to try after the last one chosen, or None."""
         if self.chosen.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe)
         on_gpu = claim.device != "cpu" and self.device != "cpu"
-        return next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
+        return find_next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
 
     def free(self) -> None:
         """Release the loaded pipeline."""

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline, resolve_device
-from wantui.generation.placement import free_gpu_bytes, name_of
+from wantui.generation.placement import find_device_name, query_free_gpu_bytes
 from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
-from wantui.generation.prompt_encoding import Embeddings, prompts_of
+from wantui.generation.prompt_encoding import Embeddings, collect_prompts
 from wantui.models.catalogue import find_model
-from wantui.models.fetch import replaced_parts
+from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import fingerprint, fingerprint_file
 from wantui.models.parts import list_part_files
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, later_plans
+from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, list_later_plans
 from wantui.queue.benchmark_store import load_attention_backend
 
 if TYPE_CHECKING:
@@ -49,56 +49,58 @@ class WeightFile:
     """Size in bytes, and modification time in nanoseconds."""
 
     @classmethod
-    def of(cls, path: Path) -> "WeightFile":
+    def from_path(cls, path: Path) -> "WeightFile":
         status = path.stat()
         return cls(path, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns))
 
     def is_overwritten(self) -> bool:
         """Return whether the file was changed in place; False if it was deleted or replaced by another file."""
         try:
-            now = WeightFile.of(self.path)
+            now = WeightFile.from_path(self.path)
         except OSError:
             return False
         return now.file == self.file and now.state != self.state
 
 
-def local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
+def find_local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
     """Return the local weight files of a recipe; files in the hub cache are left out, as they are never overwritten."""
     model, paths = find_model(recipe.model), []
     if model.is_local:
         paths = [Path(model.location) / path for path in list_part_files(Path(model.location))]
     if recipe.transformer_file is not None:
         paths.append(Path(recipe.transformer_file.path))
-    return tuple(WeightFile.of(path) for path in paths)
+    return tuple(WeightFile.from_path(path) for path in paths)
 
 
 def choose_plan_for(
     recipe: Recipe,
     device: str,
     first: MemoryPlan | None = None,
-    asked: str = "auto",
-    among: Sequence[MemoryPlan] = PLANS,
+    requested_plan: str = "auto",
+    allowed_plans: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
     """Choose the memory plan for a recipe: the requested plan, or the first that fits into free memory.
 
     Args:
         first: first plan to try, after another plan did not fit; None to try all.
-        asked: slug of the requested plan, or auto.
-        among: allowed plans, unless a plan is requested.
+        requested_plan: slug of the requested plan, or auto.
+        allowed_plans: candidate plans, unless a plan is requested.
     """
     model, where = find_model(recipe.model), resolve_device(device)
-    forced = None if asked == "auto" else find_plan(asked)
+    forced = None if requested_plan == "auto" else find_plan(requested_plan)
     if where.type != "cuda":
         if forced is not None and not forced.is_for_cpu:
             raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is not a GPU")
         if first is not None:
             return ChosenPlan(first, None, AFTER_FAILED_PLAN)
-        best = next(plan for plan in among if plan.is_for_cpu)
+        best = next(plan for plan in allowed_plans if plan.is_for_cpu)
         return ChosenPlan(forced or best, None, "requested" if forced else "no GPU is used", is_forced=bool(forced))
     if first is not None:
-        chosen = choose_plan(model, recipe, free_gpu_bytes(where), among=(first, *later_plans(first)))
+        chosen = choose_plan(
+            model, recipe, query_free_gpu_bytes(where), allowed_plans=(first, *list_later_plans(first))
+        )
         return replace(chosen, reason=f"{AFTER_FAILED_PLAN}, and {chosen.reason}")
-    return choose_plan(model, recipe, free_gpu_bytes(where), forced, among)
+    return choose_plan(model, recipe, query_free_gpu_bytes(where), forced, allowed_plans)
 
 
 def load_pipeline_for(
@@ -116,9 +118,9 @@ def load_pipeline_for(
     model, where = find_model(recipe.model), resolve_device(device)
     embeddings = None
     if plan.encodes_first:
-        replaced = replaced_parts(recipe.transformer_file)
+        replaced = find_replaced_parts(recipe.transformer_file)
         embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, replaced=replaced, may_fetch=may_fetch)
-        embeddings.encode(prompts_of([recipe, *recipes]))
+        embeddings.encode(collect_prompts([recipe, *recipes]))
     pipeline = load_pipeline(
         model,
         recipe.revision,
@@ -128,7 +130,7 @@ def load_pipeline_for(
         speed=recipe.speed,
         weights=recipe.weights,
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
-        attention=load_attention_backend(name_of(where), recipe, plan),
+        attention=load_attention_backend(find_device_name(where), recipe, plan),
         may_fetch=may_fetch,
     )
     return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))

@@ -66,7 +66,7 @@ def main() -> None:
     # The process ID makes the name unique: claims belong to one process.
     name = f"{options.name}:{os.getpid()}"
     with Queue(options.state) as queue:
-        queue.worker_ready(name)
+        queue.record_ready_worker(name)
         worker = Worker(queue, name, options.devices.split(","), options.device, log)
 
         def stop(*_: object) -> None:

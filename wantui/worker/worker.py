@@ -17,7 +17,7 @@ from typing import Any, Literal
 from wantui.generation.denoise import Step
 from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.make_video import Decoded, ReadyToFinalize, Restarted, Resumed, StepFinished, begin_video
-from wantui.generation.placement import device_of, memory_figures
+from wantui.generation.placement import find_device, read_memory_stats
 from wantui.generation.preview import PreviewTap
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
@@ -25,7 +25,7 @@ from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
-from wantui.storage.disk_space import estimate_disk_need, free_disk_bytes
+from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_writable, try_lock_video, unlock_video
 from wantui.storage.log_files import close_log, open_log
@@ -135,7 +135,7 @@ class Worker:
         finally:
             self.state = next_video_state
 
-    def _run_with_log(self, claim: Claim, make: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
+    def _run_with_log(self, claim: Claim, generate: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
         """Call `make` with the log of the batch folder; unlock the video unless its files are still pending."""
         folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
         log = self.open_logs.get(name)  # already open if the current video is of the same batch
@@ -147,7 +147,7 @@ class Worker:
         if opens_log:
             log = self.open_logs[name] = open_log(name, folder.log)
         try:
-            self._handle_errors(claim, folder, log or self.log, make)
+            self._handle_errors(claim, folder, log or self.log, generate)
         except LostClaimError as error:
             self.log.warning("%s", error)
         finally:
@@ -161,7 +161,7 @@ class Worker:
         claim: Claim,
         folder: BatchFolder,
         log: logging.Logger,
-        make: Callable[[Claim, BatchFolder, logging.Logger], None],
+        generate: Callable[[Claim, BatchFolder, logging.Logger], None],
     ) -> None:
         """Call `make`, and apply the outcome of its error.
 
@@ -171,12 +171,12 @@ class Worker:
         context = ErrorContext(
             folder.root,
             lambda: self.queue.is_cancelled(claim),
-            lambda: self.pipelines.next_plan(claim) is not None,
+            lambda: self.pipelines.find_next_plan(claim) is not None,
             lambda: self.outcomes.count_transient_error(claim),
         )
         outcome = None
         try:
-            make(claim, folder, log)
+            generate(claim, folder, log)
         except BaseException as error:
             outcome = decide_outcome(error, context)
             if outcome is None:
@@ -196,7 +196,7 @@ class Worker:
         loaded = self.pipelines.get(claim, job.recipe, job.manifest_store.read(), log, self.finish_pending)
         self.state = "denoising"
         in_progress = VideoInProgress(
-            job, loaded.pipeline, self.pipelines.predicted_seconds(job.recipe), time.monotonic()
+            job, loaded.pipeline, self.pipelines.predict_seconds(job.recipe), time.monotonic()
         )
         preview = PreviewTap(loaded.latent_to_rgb, job.files.preview, log)
         events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
@@ -234,11 +234,11 @@ class Worker:
         if is_complete(folder, entry):
             # The manifest has the video as done; only the queue does not.
             remove_temporary_files(files)
-            self.queue.done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
+            self.queue.record_done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
             return None
         make_video_folders(files)
-        if free_disk_bytes(folder.root) < (need := estimate_disk_need(recipe)).total:
-            self.outcomes.wait_for_disk_space(claim, folder.root, need.total, need.text, log)
+        if query_free_disk_bytes(folder.root) < (need := estimate_disk_need(recipe)).total:
+            self.outcomes.wait_for_disk_space(claim, folder.root, need.total, need.description, log)
             return None
         return Job(claim, recipe, files, manifest_store)
 
@@ -257,7 +257,7 @@ class Worker:
             case StepFinished(step, figures):
                 self.pipelines.check_not_overwritten()
                 in_progress.step_seconds.append(step.seconds)
-                request = self.queue.step(claim, self._step_event(step, figures, in_progress, preview))
+                request = self.queue.record_step(claim, self._make_step_event(step, figures, in_progress, preview))
                 self._raise_if_requested(request, f"after step {step.index + 1} of {step.count}")
                 if self.pending is not None and self.pending.files_done.done():
                     self.finish_pending()
@@ -268,7 +268,7 @@ class Worker:
                 if time.monotonic() - in_progress.reported_at >= DECODE_REPORT_SECONDS or frames == count:
                     in_progress.reported_at = time.monotonic()
                     self._raise_if_requested(
-                        self.queue.decoded(claim, frames, count), f"after frame {frames} of {count}"
+                        self.queue.record_decoded_frames(claim, frames, count), f"after frame {frames} of {count}"
                     )
             case Resumed(steps_done):
                 log.info("%s resumes after step %d", claim.title, steps_done)
@@ -287,13 +287,13 @@ class Worker:
                 if claim.attempt > 1:  # if finalizing killed the last worker, no other video must be blamed for it
                     self.finish_pending()
 
-    def _step_event(
+    def _make_step_event(
         self, step: Step, figures: dict[str, float], in_progress: VideoInProgress, preview: PreviewTap
     ) -> StepDone:
         values: dict[str, Any] = {name: round(value, 6) for name, value in figures.items()}
         if preview.is_new:
             values["preview"] = str(in_progress.job.files.preview)
-        values |= memory_figures(device_of(in_progress.pipeline))
+        values |= read_memory_stats(find_device(in_progress.pipeline))
         if self.pipelines.chosen.working_bytes is not None:
             values["predicted"] = self.pipelines.chosen.working_bytes
         return StepDone(
@@ -308,19 +308,19 @@ class Worker:
         log.warning("another engine is generating %s; waiting for it", claim.title)
         self.queue.emit_video_event(claim, VideoLockedElsewhere())
         while not try_lock_video(claim.folder, claim.number):
-            self._raise_if_requested(self.queue.check(claim), "while another engine generated it")
+            self._raise_if_requested(self.queue.check_claim(claim), "while another engine generated it")
             time.sleep(LOCK_POLL_SECONDS)
 
     def _record_finished(
         self, pending: PendingFinalization, claim: Claim, folder: BatchFolder, log: logging.Logger
     ) -> None:
-        finished_video = pending.wait()
-        self.queue.check(claim)
+        finished_video = pending.wait_for_files()
+        self.queue.check_claim(claim)
         recipe = find_entry(pending.manifest_store.read(), claim.number, folder).recipe
         # Read the files before the manifest is locked: other processes wait for the lock.
         written_files = measure_files(recipe, folder, pending.files)
         write = partial(write_entry, pending=pending, finished_video=finished_video, written_files=written_files)
-        pending.manifest_store.change(claim.number, write)
+        pending.manifest_store.edit_entry(claim.number, write)
         remove_temporary_files(pending.files)
         entry = pending.manifest_store.read().videos[claim.number]
         done = VideoDone(
@@ -330,7 +330,7 @@ class Worker:
             peak_memory=entry.peak_memory,
             device=pending.device,
         )
-        self.queue.done(claim, done)
+        self.queue.record_done(claim, done)
         del self.outcomes.transient_errors[claim.video]
         log.info("%s done in %.1f s", claim.title, time.monotonic() - pending.started_at)
 
@@ -346,13 +346,13 @@ class Worker:
         pending, self.pending = self.pending, None
         if pending is not None:  # complete its files before another worker may resume the video
             with suppress(Exception):
-                pending.wait()
+                pending.wait_for_files()
             unlock_video(pending.claim.folder, pending.claim.number)
         while not self.stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_RETRY_SECONDS)
             try:
-                self.queue.reclaim(self.name, str(error), blame=False)
+                self.queue.reclaim_videos(self.name, str(error), counts_crash=False)
                 return
             except QueueUnavailableError as again:
                 error = again

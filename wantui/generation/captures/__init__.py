@@ -49,7 +49,7 @@ class Recorder(Protocol):
         """Publish the recorded values."""
         ...
 
-    def checksums(self) -> tuple[int, ...]:
+    def compute_checksums(self) -> tuple[int, ...]:
         """Return the CRC-32 of each stored part."""
         ...
 

@@ -49,7 +49,7 @@ class Recorder:
             )
         self.writer: AttentionMapWriter = AttentionMapWriter(
             self.path,
-            {context: self.attention.names(context) for context in self.attention.prompts},
+            {context: self.attention.list_map_names(context) for context in self.attention.prompts},
             self.attention.map_shape,
             steps,
             [start.sigmas[step] for step in steps],
@@ -69,7 +69,7 @@ class Recorder:
             self.earlier,
         )
         if self.earlier and not self.writer.is_finished:
-            self.attention.check.resume(self.writer.attribute(SELF_CHECK))
+            self.attention.check.restore(self.writer.read_attribute(SELF_CHECK))
         self.stored_checks: int = len(self.attention.check.blocks)
         """Number of blocks whose check is stored."""
 
@@ -93,9 +93,9 @@ class Recorder:
         check = self.attention.check
         if len(check.blocks) > self.stored_checks:
             self.stored_checks = len(check.blocks)
-            self.background.submit(partial(self.writer.update, {SELF_CHECK: check.to_attribute()}))
+            self.background.submit(partial(self.writer.update_attributes, {SELF_CHECK: check.to_attribute()}))
 
-    def checksums(self) -> tuple[int, ...]:
+    def compute_checksums(self) -> tuple[int, ...]:
         """Return the CRC-32 of each step with stored maps."""
         self.background.flush()
         return tuple(self.writer.checksums)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.generation.arrays import latents_array
+from wantui.generation.arrays import to_latents_array
 from wantui.generation.gram import GramMatrix, Projection
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
@@ -67,8 +67,8 @@ class Recorder:
         if self.writer.latents is None and self.writer.exact is None:
             self.writer.checksums.append(0)  # the recipe does not store states
             return
-        clean = None if predicted is None else latents_array(predicted)
-        self.background.submit(partial(self.writer.write, step, latents_array(state), clean))
+        clean = None if predicted is None else to_latents_array(predicted)
+        self.background.submit(partial(self.writer.write, step, to_latents_array(state), clean))
 
     def on_end(self) -> None:
         self.background.flush()
@@ -81,7 +81,7 @@ class Recorder:
         }
         self.writer.finish(derived, {"projection": self.projection.name})
 
-    def checksums(self) -> tuple[int, ...]:
+    def compute_checksums(self) -> tuple[int, ...]:
         """Return the CRC-32 of each stored state."""
         self.background.flush()
         return tuple(self.writer.checksums)

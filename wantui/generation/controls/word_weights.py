@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wantui.controls.word_weights import WordWeightsRequest
-from wantui.generation.cross_attention_softmax import softmax_rows
+from wantui.generation.cross_attention_softmax import compute_softmax_rows
 from wantui.generation.preparation import Preparation
 from wantui.generation.token_spans import TokenizedPrompt, tokenize
 
@@ -77,7 +77,7 @@ class WordWeights:
         for rows, out, p in method(query, key, value, output, columns):
             yield rows, out.movedim(0, 1).flatten(1), p
 
-    def logits(self, positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    def build_log_weights(self, positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return the logarithms of the weights, [positions], to be added to the logits; minus infinity for a weight
         of 0."""
         added = torch.zeros(positions, device=device, dtype=dtype)
@@ -90,7 +90,9 @@ class WordWeights:
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Recompute the outputs, [heads, positions, dim]."""
         values = value[0, :columns].float().movedim(0, 1)
-        for rows, p in softmax_rows(query, key, columns, self.logits(columns, query.device, torch.float32)):
+        for rows, p in compute_softmax_rows(
+            query, key, columns, self.build_log_weights(columns, query.device, torch.float32)
+        ):
             yield rows, torch.bmm(p, values), p
 
     def _correct(
@@ -100,7 +102,7 @@ class WordWeights:
         tokens = torch.tensor(list(self.by_token), device=query.device)
         weights_minus_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
         values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
-        for rows, p in softmax_rows(query, key, columns):
+        for rows, p in compute_softmax_rows(query, key, columns):
             added = p.index_select(2, tokens) * weights_minus_one  # [heads, positions, weighted]
             divisor = 1 + added.sum(2, keepdim=True)
             out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)

@@ -1,4 +1,4 @@
-"""`norm_rotary` as one kernel, which reads and writes query and key once."""
+"""`apply_norm_rotary` as one kernel, which reads and writes query and key once."""
 
 import torch
 import triton
@@ -9,7 +9,7 @@ from torch import Tensor
 def fused_norm_rotary(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
-    """Apply `norm_rotary` in place to a contiguous `projected` of 16 bits, like the weights."""
+    """Apply `apply_norm_rotary` in place to a contiguous `projected` of 16 bits, like the weights."""
     positions, dim = projected.shape[1], cos.shape[3]
     heads = query_weight.shape[0] // dim
     # An int32 word contains the two 16-bit numbers that are rotated together.

@@ -1,4 +1,4 @@
-"""`mean_over_heads` as one kernel, so that a map costs less than one per cent of the block's time."""
+"""`average_over_heads` as one kernel, so that a map costs less than one per cent of the block's time."""
 
 import math
 
@@ -13,7 +13,7 @@ ROWS = 64
 """Places of the video for each program."""
 
 
-def fused_mean_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
+def fused_average_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor:
     """Return [1, positions, columns] float32, of query [1, positions, heads, dim] and key [1, 512, heads, dim] in 16
     bits."""
     _, positions, heads, dim = query.shape

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
-from wantui.models.nano.render import pixel_grid, signed_distance
+from wantui.models.nano.render import build_pixel_grid, compute_signed_distance
 from wantui.models.nano.world import Scenes
 
 BACKGROUND_TOLERANCE = 0.12
@@ -52,7 +52,7 @@ def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
     background_correct = bool((find_background_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
     masks = (
         [find_object_pixels(video)]
-        if scenes.count[index] == 1
+        if scenes.object_count[index] == 1
         else split_by_colour(video, background, scenes.colour[index])
     )
     colour = direction = shape = True
@@ -60,7 +60,7 @@ def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
         middle = mask[len(mask) // 2]
         if middle.sum() < VISIBLE_PIXELS:
             return ClipScore(background_correct, False, False, False)
-        if scenes.count[index] == 1:
+        if scenes.object_count[index] == 1:
             colour &= find_nearest_colour(video, mask) == scenes.colour[index, k]
         direction &= detect_motion(mask) == list(MOTIONS)[scenes.motion[index, k]]
         shape &= detect_shape(middle) == SHAPES[scenes.shape[index, k]]
@@ -88,7 +88,7 @@ def split_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[
 
 def find_centroid(mask: Tensor) -> Tensor:
     """Return the centre of a mask [height, width] as x and y from -1 to 1; NaN for an empty mask."""
-    x, y = pixel_grid()
+    x, y = build_pixel_grid()
     return torch.stack([(mask * x).sum(), (mask * y).sum()]) / mask.sum()
 
 
@@ -108,20 +108,20 @@ def detect_motion(mask: Tensor) -> str:
 @cache
 def _measure_template(shape: str) -> tuple[float, Tensor]:
     """Return the area of a shape of radius 1 and the offset of its centroid, measured on a shape of radius 0.5."""
-    x, y = pixel_grid()
-    mask = (signed_distance(shape, 2 * x, 2 * y) < 0).float()
+    x, y = build_pixel_grid()
+    mask = (compute_signed_distance(shape, 2 * x, 2 * y) < 0).float()
     return float(mask.mean()) * 16, find_centroid(mask) * 2
 
 
 def detect_shape(mask: Tensor) -> str:
     """Return the shape that, rendered with the area and centroid of a mask, has the largest IoU with the mask."""
-    x, y = pixel_grid()
+    x, y = build_pixel_grid()
     centre = find_centroid(mask)
     overlaps = {}
     for shape in SHAPES:
         area, offset = _measure_template(shape)
         radius = float(mask.mean() * 4 / area) ** 0.5
         left, top = (centre - radius * offset).tolist()
-        drawn = signed_distance(shape, (x - left) / radius, (y - top) / radius) < 0
+        drawn = compute_signed_distance(shape, (x - left) / radius, (y - top) / radius) < 0
         overlaps[shape] = float((drawn & mask.bool()).sum() / (drawn | mask.bool()).sum())
     return max(overlaps, key=lambda shape: overlaps[shape])

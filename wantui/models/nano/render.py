@@ -13,7 +13,7 @@ EDGE_SHARPNESS = 1.6
 """Change of the sigmoid's argument per pixel at the soft edge of an object."""
 
 
-def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
+def compute_signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
     """Return the distance of points from the outline of a unit shape at the origin, negative inside; y points down.
 
     The distance is exact, except outside of corners.
@@ -42,16 +42,16 @@ def signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
     raise ValueError(f"unknown shape {shape!r}. Choose from: {', '.join(SHAPES)}")
 
 
-def pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def build_pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Return x and y of the pixel centres, each [height, width]."""
     centres = (torch.arange(CLIP_SIZE, device=device) + 0.5) / CLIP_SIZE * 2 - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     return x, y
 
 
-def object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
+def draw_object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
     """Return the coverage of each pixel by each object, before occlusion: [n, 2, frames, height, width]."""
-    x, y = pixel_grid(device)
+    x, y = build_pixel_grid(device)
     time = torch.linspace(0, 1, CLIP_FRAMES, device=device)
     n = len(scenes)
     start, travel, radius = (
@@ -59,12 +59,12 @@ def object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
     )
     centre = start[:, None] + travel[:, None] * time[None, :, None]  # [2n, frames, xy]
     shapes = torch.from_numpy(scenes.shape).to(device).flatten()
-    is_shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.count).to(device)[:, None]
+    is_shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.object_count).to(device)[:, None]
     masks = torch.zeros(2 * n, CLIP_FRAMES, CLIP_SIZE, CLIP_SIZE, device=device)
     for index, shape in enumerate(SHAPES):
         selected = torch.nonzero((shapes == index) & is_shown.flatten()).flatten()
         scale = radius[selected, None, None, None]
-        distance = scale * signed_distance(
+        distance = scale * compute_signed_distance(
             shape,
             (x - centre[selected, :, 0, None, None]) / scale,
             (y - centre[selected, :, 1, None, None]) / scale,
@@ -80,7 +80,7 @@ def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, 
         The video, uint8 [n, rgb, frames, height, width], and the mask of the visible part of each object, float32
         [n, 2, frames, height, width].
     """
-    masks = object_masks(scenes, device)
+    masks = draw_object_masks(scenes, device)
     colours = torch.tensor(list(COLOURS.values()), device=device)[torch.from_numpy(scenes.colour).to(device)]
     backgrounds = torch.tensor(list(BACKGROUNDS.values()), device=device)
     video = backgrounds[torch.from_numpy(scenes.background).to(device)][:, :, None, None, None]

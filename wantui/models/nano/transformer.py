@@ -213,7 +213,7 @@ def encode_clips(
         )
         ids[:, j] = torch.tensor(encoded["input_ids"], dtype=torch.uint8)
         offsets = torch.tensor(encoded["offset_mapping"])  # [n, positions, start and end]
-        for k, spans in enumerate(torch.tensor([_word_spans(c) for c in captions]).unbind(1)):
+        for k, spans in enumerate(torch.tensor([_find_word_spans(c) for c in captions]).unbind(1)):
             words[:, j, k] = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
     log("tokenised the captions")
     clips = LatentClips(torch.cat(latents), torch.cat(coverage), ids.to(device), words.to(device))
@@ -222,7 +222,7 @@ def encode_clips(
     return clips
 
 
-def _word_spans(caption: Caption) -> list[tuple[int, int]]:
+def _find_word_spans(caption: Caption) -> list[tuple[int, int]]:
     """Return the spans of two shape words, then of two phrases; empty spans for a missing object."""
     missing = [(0, 0)] * (2 - len(caption.shape_words))
     return [*caption.shape_words, *missing, *caption.phrases, *missing]
@@ -250,11 +250,11 @@ class TransformerTraining:
 
     text_encoder: UMT5EncoderModel
     transformer: WanTransformer3DModel
-    averaged: list[Tensor]
+    averaged_parameters: list[Tensor]
     optimizer: Muon
     step: int = 0
 
-    def parameters(self) -> list[nn.Parameter]:
+    def list_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the transformer, then of the text encoder."""
         return [*self.transformer.parameters(), *self.text_encoder.parameters()]
 
@@ -262,8 +262,8 @@ class TransformerTraining:
         """Return the state from which `load_state` resumes the training."""
         return {
             "step": self.step,
-            "parameters": [p.detach().cpu() for p in self.parameters()],
-            "averaged": [p.cpu() for p in self.averaged],
+            "parameters": [p.detach().cpu() for p in self.list_parameters()],
+            "averaged": [p.cpu() for p in self.averaged_parameters],
             "momentum": {size: [b.cpu() for b in group] for size, group in self.optimizer.buffers.items()},
             "adam": self.optimizer.adam.state_dict(),
         }
@@ -274,8 +274,8 @@ class TransformerTraining:
         self.step = state["step"]
         momentum = self.optimizer.buffers.items()
         copies: list[tuple[list[Any], list[Tensor]]] = [
-            (self.parameters(), state["parameters"]),
-            (self.averaged, state["averaged"]),
+            (self.list_parameters(), state["parameters"]),
+            (self.averaged_parameters, state["averaged"]),
             *((group, state["momentum"][size]) for size, group in momentum),
         ]
         for targets, sources in copies:
@@ -286,7 +286,7 @@ class TransformerTraining:
     @torch.no_grad()
     def apply_average(self) -> None:
         """Replace the weights by their running average, after the last step."""
-        for parameter, average in zip(self.parameters(), self.averaged, strict=True):
+        for parameter, average in zip(self.list_parameters(), self.averaged_parameters, strict=True):
             parameter.copy_(average)
 
 
@@ -346,12 +346,14 @@ def train_transformer(
         losses.append(loss.detach())
         attention_loss = compute_attention_loss(maps, clips.coverage[indices].float(), (1 - sigma) * ~dropped)
         (loss + ATTENTION_LOSS_WEIGHT * attention_loss).backward()
-        nn.utils.clip_grad_norm_(training.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(training.list_parameters(), 1.0)
         decay = 0.5 * (1 + math.cos(math.pi * progress))
         training.optimizer.step(PEAK_RATE * min(1.0, (training.step + 1) / WARM_UP_STEPS) * (decay + 0.002))
         training.step += 1
         if training.step % 10 == 0:
             # The average covers about the last 300 steps, and at the start only about the last 20.
             update_rate = 0.03 if training.step > 500 else 0.5
-            torch._foreach_lerp_(training.averaged, [p.detach() for p in training.parameters()], update_rate)
+            torch._foreach_lerp_(
+                training.averaged_parameters, [p.detach() for p in training.list_parameters()], update_rate
+            )
     log(f"transformer, step {training.step}: flow loss {torch.stack(losses).mean().item():.4f}")

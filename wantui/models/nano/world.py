@@ -30,7 +30,7 @@ SENTENCE_FRACTION = 0.15
 class Scenes:
     """A batch of n scenes. Attributes are indices into the tables above; with `count` 1, object 1 is not shown."""
 
-    count: NDArray[np.int64]  # [n]
+    object_count: NDArray[np.int64]  # [n]
     shape: NDArray[np.int64]  # [n, 2]
     colour: NDArray[np.int64]  # [n, 2], different for the two objects
     size: NDArray[np.int64]  # [n, 2]
@@ -41,7 +41,7 @@ class Scenes:
     travel: NDArray[np.float32]  # [n, 2, xy], displacement of the centre over the clip
 
     def __len__(self) -> int:
-        return len(self.count)
+        return len(self.object_count)
 
     def __getitem__(self, index: slice | NDArray[np.int64]) -> "Scenes":
         return Scenes(**{name: values[index] for name, values in vars(self).items()})
@@ -101,7 +101,7 @@ def _draw_scenes(n: int, rng: np.random.Generator, two_objects: float) -> Scenes
     distance = np.where(has_one_object[..., 0], rng.uniform(0.8, 1.2, (n, 2)), rng.uniform(0.5, 0.7, (n, 2)))
     travel = direction * distance[..., None]
     return Scenes(
-        count=count,
+        object_count=count,
         shape=rng.choice(len(SHAPES), size=(n, 2), p=list(SHAPE_FREQUENCIES.values())),
         colour=np.stack([colour, other_colour], axis=1),
         size=size,
@@ -122,7 +122,7 @@ def write_captions(scenes: Scenes, rng: np.random.Generator | None = None) -> li
     captions = []
     for i in range(len(scenes)):
         text, shape_words, phrases = "", [], []
-        for k in range(scenes.count[i]):
+        for k in range(scenes.object_count[i]):
             text += " and a" if k else "a"
             phrase_start = len(text) + 1
             if is_included("size"):

@@ -63,8 +63,8 @@ def _format_name(row: Video | Group) -> str:
 def _format_metric(metric: str, row: Video | Group) -> str:
     """Return the metric of a video, or mean and standard deviation of a group."""
     if isinstance(row, Group):
-        return format_mean(row.mean(metric), row.deviation(metric), 4)
-    value = row.value(metric)
+        return format_mean(row.compute_mean(metric), row.compute_deviation(metric), 4)
+    value = row.compute_metric(metric)
     return "-" if math.isnan(value) else f"{value:.5g}"
 
 
@@ -236,7 +236,7 @@ class AnalysisScreen(BaseScreen):
 
     def _sort_key(self, row: Video | Group) -> tuple[bool, float]:
         """Return the sort key of a row; missing values are last."""
-        value = row.value(self.sort_metric) if isinstance(row, Video) else row.mean(self.sort_metric)
+        value = row.compute_metric(self.sort_metric) if isinstance(row, Video) else row.compute_mean(self.sort_metric)
         return (math.isnan(value) != self.descending, 0.0 if math.isnan(value) else value)
 
     def _fit_metrics(self, width: int) -> tuple[int, int, list[str]]:

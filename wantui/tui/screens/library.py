@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
-from wantui.queue.states import state_from_counts
+from wantui.queue.states import find_batch_state
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.actions import bindings
@@ -157,7 +157,7 @@ class LibraryScreen(LibraryJobs):
         rows = self.rows
 
         def state(batch: BatchSummary) -> Text:
-            style = state_style(state_from_counts(dict(batch.counts)))
+            style = state_style(find_batch_state(dict(batch.counts)))
             return Text(style.glyph, rows.colour(style.colour))
 
         def name(batch: BatchSummary) -> Text:
@@ -165,7 +165,7 @@ class LibraryScreen(LibraryJobs):
 
         return [
             Column("", 1, state),
-            Column("done", 9, lambda batch: f"{batch.count('done')}/{batch.total}", "right"),
+            Column("done", 9, lambda batch: f"{batch.count_videos('done')}/{batch.total}", "right"),
             Column("batch", None, name),
         ]
 

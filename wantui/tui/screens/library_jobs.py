@@ -108,7 +108,9 @@ class LibraryJobs(BaseScreen):
                 self.post_message(TaskFinished(f"{folder.name} has no missing videos", False))
                 return
             self.post_message(
-                TaskFinished(f"batch {queued.number}: {format_count(queued.videos, 'video')}", False, title="queued")
+                TaskFinished(
+                    f"batch {queued.number}: {format_count(queued.video_count, 'video')}", False, title="queued"
+                )
             )
             self.wantui_app.start_engine()
         except UserError as error:

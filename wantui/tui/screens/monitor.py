@@ -58,16 +58,16 @@ class RunningVideo:
     def share(self) -> float:
         """Return the share of steps done, or of frames decoded, in 0 to 1."""
         if self.is_decoding:
-            return self.progress.decoded / self.progress.frames
+            return self.progress.decoded_frames / self.progress.frames
         return self.progress.step / max(1, self.video.steps)
 
     @property
     def count_done(self) -> str:
         """Return steps done and total, or frames ("fr") once the decoder reports; empty while the model loads."""
-        if self.progress.loading:
+        if self.progress.is_loading:
             return ""
         if self.is_decoding:
-            return f"{self.progress.decoded}/{self.progress.frames} fr"
+            return f"{self.progress.decoded_frames}/{self.progress.frames} fr"
         return f"{self.progress.step}/{self.video.steps}"
 
     @property
@@ -187,7 +187,7 @@ class MonitorScreen(BaseScreen):
         def state(running: RunningVideo) -> Text:
             name = video_state(running.video, self.wantui_app.snapshot.engine is not None)
             style = state_style(name)
-            text = running.progress.phase(running.video.steps) if name == "running" else style.word
+            text = running.progress.describe_phase(running.video.steps) if name == "running" else style.word
             return Text(f"{style.glyph} {text}", rows.colour(style.colour))
 
         def eta(running: RunningVideo) -> str:
@@ -220,7 +220,7 @@ class MonitorScreen(BaseScreen):
         if batch is None or snapshot.engine is None:  # without an engine, the video is interrupted
             return None
         now = replace(video, step=max(video.step, progress.step))
-        return snapshot.etas.video(now, 0, batch, progress.pace)
+        return snapshot.etas.estimate_video_eta(now, 0, batch, progress.pace)
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
         cells = self.curve_cells
@@ -271,8 +271,8 @@ class MonitorScreen(BaseScreen):
         log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
         preview = None
         is_new = progress is not None and (progress.video, progress.preview_step) != self.shown_preview
-        if with_preview and is_new and progress is not None and progress.preview is not None:
-            preview = (progress.video, progress.preview_step, progress.preview)
+        if with_preview and is_new and progress is not None and progress.preview_path is not None:
+            preview = (progress.video, progress.preview_step, progress.preview_path)
         if log is not None or preview is not None:
             self._is_reading_files = True
             self.read_files(log, self._log_version, preview)
@@ -327,7 +327,7 @@ class MonitorScreen(BaseScreen):
         progress = self.current_progress()
         if progress is None:
             self.notify("no video is running")
-        elif progress.preview is None:
+        elif progress.preview_path is None:
             self.notify("no preview yet: the first step writes the first one")
         else:
             self._request_files(progress, with_preview=True)

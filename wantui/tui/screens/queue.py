@@ -154,7 +154,7 @@ class QueueScreen(BaseScreen):
         rows = self.batch_rows
 
         def eta(batch: BatchRow) -> str:
-            etas = self.wantui_app.snapshot.etas.batches
+            etas = self.wantui_app.snapshot.etas.seconds_by_batch
             return format_seconds_left(etas[batch.id]) if batch.id in etas else ""
 
         def failed(batch: BatchRow) -> Text:
@@ -228,9 +228,9 @@ class QueueScreen(BaseScreen):
             return None
         if video.state == "running" and snapshot.engine is None:  # interrupted, but still recorded as running
             return None
-        before = self.pages[index // PAGE_SIZE].before[index % PAGE_SIZE]
+        before = self.pages[index // PAGE_SIZE].unfinished_before[index % PAGE_SIZE]
         progress = snapshot.progress.get(video.id)
-        return snapshot.etas.video(video, before, batch, None if progress is None else progress.pace)
+        return snapshot.etas.estimate_video_eta(video, before, batch, None if progress is None else progress.pace)
 
     def _show_full_text(self) -> None:
         """Show the full text of the selected row below the list."""

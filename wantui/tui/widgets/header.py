@@ -71,8 +71,8 @@ class Header(DiffText):
                 number = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
                 text.append(f"  batch {number}/{len(waiting)}")
             text.append(f"  {videos:,} left")
-            if snapshot.etas.batches:
-                text.append(f"  {format_eta(snapshot.etas.queue)}")
+            if snapshot.etas.seconds_by_batch:
+                text.append(f"  {format_eta(snapshot.etas.queue_seconds)}")
         return text
 
     async def on_click(self, event: Click) -> None:

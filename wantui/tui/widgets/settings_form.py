@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from wantui.config import Config
-from wantui.config.fields import FormField, form_fields, get_value
+from wantui.config.fields import FormField, get_value, list_form_fields
 from wantui.tui.content import to_content
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -56,7 +56,7 @@ class SettingsForm(Vertical):
         self.error: str | None = None
         self.entries: list[FormField | _Heading] = []
         section = "?"
-        for field in form_fields():
+        for field in list_form_fields():
             if field.section != section:
                 section = field.section
                 self.entries.append(_Heading(section.removesuffix("_settings").replace("_", " ") or "batch"))

@@ -8,7 +8,7 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.analysis.strides import BEND_METRICS, find_unsettled
+from wantui.analysis.strides import BEND_METRICS, find_unsettled_metrics
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -53,7 +53,7 @@ class TrajectoryDetails(VerticalScroll):
         self.border_title = "Curves"
         notes = [
             line
-            for checked in find_unsettled([path], BEND_METRICS, video.stride)
+            for checked in find_unsettled_metrics([path], BEND_METRICS, video.stride)
             for line in wrap_text(checked.description, width, self.cells.colour("warning"))
         ]
         notes = notes[: height // 3]
@@ -92,19 +92,19 @@ class TrajectoryDetails(VerticalScroll):
             left_out: name and reason of the videos excluded from the group means; the comparison excludes further ones.
         """
         seeds = format_count(len(comparison.seeds), "seed")
-        self.border_title = to_content(f"Groups by {comparison.by}: {comparison.primary}, {seeds}")
+        self.border_title = to_content(f"Groups by {comparison.grouping}: {comparison.primary_metric}, {seeds}")
         width = max(20, self.cells.size.width)
         lines: list[Text] = []
         for verdict in comparison.verdicts:
             style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
             lines += wrap_text(verdict.text, width, self.cells.colour(style) if style else None)
-        text = f"any group differs in {comparison.primary}: p {comparison.omnibus_p:.3g}"
-        if comparison.spread is not None:
-            text += f"; spread (PERMDISP) p {comparison.spread.p:.3g}"
+        text = f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
+        if comparison.spread_test is not None:
+            text += f"; spread (PERMDISP) p {comparison.spread_test.p:.3g}"
         lines += wrap_text(text, width)
         for text in filter(None, (comparison.describe_location(), comparison.describe_chance())):
             lines += wrap_text(text, width)
-        for name, curve in comparison.dispersion.items():
+        for name, curve in comparison.dispersion_curves.items():
             values = curve.values
             about = f"  room from {values[0]:.3f} to {values[-1]:.3f}, sqrt(W²/D) over the noise level"
             lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(values.tolist(), 24), (about, "dim")))
@@ -112,7 +112,7 @@ class TrajectoryDetails(VerticalScroll):
             lines += wrap_text(f"note: {warning}", width, self.cells.colour("text-muted"))
         lines += self._list_left_out("left out", left_out, width)
         lines += self._list_left_out(
-            "not compared", [video for video in comparison.left_out if video not in set(left_out)], width
+            "not compared", [video for video in comparison.excluded_videos if video not in set(left_out)], width
         )
         self.cells.show(lines)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.style import Style
 from rich.text import Text
 
-from wantui.models.tokenizer import token_texts
+from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
 from wantui.tui.content import to_content
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -60,6 +60,6 @@ class Variations(VirtualList):
             if mark.weight != 1:
                 line.append(f" x{mark.weight:g}", self.colour("warning"))
             if self.tokenizer is not None:
-                tokens = token_texts(self.tokenizer, variation.prompt, mark.start, mark.end)
+                tokens = find_token_texts(self.tokenizer, variation.prompt, mark.start, mark.end)
                 line.append(f" = {'·'.join(tokens)}", Style(dim=True))
         return line
