@@ -971,7 +971,7 @@ WRONG = {
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),
     "csv folder": (["nowhere", "--csv", "."], "cannot write .: it is a folder"),
-    "csv nowhere": (["nowhere", "--csv", "no/x.csv"], "there is no folder"),
+    "csv nowhere": (["nowhere", "--csv", "no/x.csv"], "no is missing. Create it"),
     "page": (["BATCH", "--html", "/proc/x.html"], "--html: cannot write /proc/x.html: "),
     "page folder": (["nowhere", "--html", "."], "cannot write .: it is a folder"),
     "page device": (["nowhere", "--html", "/dev/null"], "cannot write /dev/null: it is not a regular file"),

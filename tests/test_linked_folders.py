@@ -43,11 +43,11 @@ def test_video_in_a_linked_folder_fails_naming_the_link(
     for video in videos:
         hit = link in ("videos", "latents") or link.endswith(str(video.variation))
         assert video.state == ("failed" if hit else "done")
-        assert not hit or f"{link} is a symbolic link" in str(video.error)
+        assert not hit or f"/{link}: it is a symbolic link" in str(video.error)
         assert not hit or "output_dir" in str(video.error), "it says how to mend it"
     result = wantui("library", "check", queued.root)
     assert result.code == 1
-    assert f"{link} is a symbolic link" in result.out
+    assert f"/{link}: it is a symbolic link" in result.out
 
 
 def test_cancelling_removes_no_files_behind_a_link(queued: BatchFolder, outside: Path, wantui: Wantui) -> None:
@@ -81,10 +81,10 @@ def test_overlays_and_exports_into_linked_folders_are_refused(outside: Path, wan
     (made.root / "analysis").symlink_to(outside)
     result = wantui("analyze", made.root, "--overlay", "circle")
     assert result.code == 2
-    assert "analysis is a symbolic link" in result.err
+    assert "analysis: it is a symbolic link" in result.err
     (made.root / "exports").mkdir()
     (made.root / "exports/npy_latents").symlink_to(outside)
     result = wantui("export", made.root, "--format", "npy")
     assert result.code == 2
-    assert "npy_latents is a symbolic link" in result.err
+    assert "npy_latents: it is a symbolic link" in result.err
     assert untouched(outside)

@@ -28,8 +28,8 @@ from wantui.storage.export import EXPORT_FORMATS
 def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
     """Export the stored latents of BATCH.
 
-    The format `older` writes the folders of the older system. Unreadable videos are reported on stderr and left out;
-    the exit code is then 1.
+    The format `older` writes the folder layout of diffusion_latent_exploration. Unreadable videos are reported on
+    stderr and left out; the exit code is then 1.
     """
     from wantui.storage.export import export_batch
 
