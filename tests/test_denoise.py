@@ -183,7 +183,10 @@ def test_prompt_beyond_the_token_limit_is_refused(tiny: WanPipeline, tiny_models
     fits = "red " * ((512 - 1) // one)
     assert len(tiny.tokenizer(fits)["input_ids"]) <= 512
     start(prompt=fits)
-    with pytest.raises(PromptTooLongError, match=r"the prompt has \d+ tokens, and the model reads 512: shorten it"):
+    with pytest.raises(
+        PromptTooLongError,
+        match=r"the prompt has \d+ tokens, but the model reads 512 and would ignore the rest. Shorten it",
+    ):
         start(prompt=fits + "red red red")
     with pytest.raises(PromptTooLongError, match="the negative prompt has"):
         start(negative_prompt=fits + "red red red")

@@ -174,9 +174,9 @@ def test_folder_deleted_during_generation_is_named_and_not_recreated(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:  # R9
     kind, name = {
-        "step": (Queue, "step"),
+        "step": (Queue, "record_step"),
         "decode": (ClipWriter, "_encode"),
-        "record": (record.ManifestStore, "change"),
+        "record": (record.ManifestStore, "edit_entry"),
     }[moment]
     real = getattr(kind, name)
 
@@ -339,7 +339,7 @@ def test_run_names_a_deleted_manifest_and_the_state_of_its_videos(
     result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 1
     assert "0 of 2 videos done, 2 failed:" in result.err
-    assert "is not a batch folder: it has neither batch.json" in result.err.splitlines()[-1]
+    assert "is not a batch folder: it has no batch.json" in result.err.splitlines()[-1]
 
 
 def test_log_on_a_full_disk_is_closed_without_an_error() -> None:  # R9
