@@ -262,7 +262,7 @@ def answers_keys(terminal: "Terminal") -> None:
     terminal.until(lambda: shows_screen_of_its_own(terminal.read()))
     before = len(terminal.read())
     os.write(terminal.master, b"\x1bOQ")  # F2: the queue
-    terminal.until(lambda: b"nothing is on the queue" in terminal.read()[before:])
+    terminal.until(lambda: b"the queue is empty" in terminal.read()[before:])
     assert terminal.process.poll() is None
 
 
@@ -280,7 +280,7 @@ def test_terminal_is_restored_after_a_failing_editor(machine: Machine, editor: s
     terminal = Terminal(machine, EDITOR=editor, VISUAL="")
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"\x05")  # ctrl+e
-    terminal.until(lambda: b"cannot take the template" in terminal.read())
+    terminal.until(lambda: b"cannot edit the template" in terminal.read())
     answers_keys(terminal)
     terminal.close()
 
