@@ -62,7 +62,7 @@ def test_fingerprint_differs_for_other_weights() -> None:
 
 
 def test_large_weight_file_is_sampled_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE", 64)
+    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE_BYTES", 64)
     Path("a/vae").mkdir(parents=True)
     seen = set()
     for start in (0, 250_000, 500_000, 900_000, 999_000):

@@ -151,9 +151,9 @@ def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 40}, "cannot make a video with width 40: the model makes multiples of 16"),
-        ({"height": 8}, "cannot make a video with height 8: the model makes multiples of 16"),
-        ({"frames": 10}, r"cannot make a video of 10 frames: the model makes 4k \+ 1"),
+        ({"width": 40}, "cannot generate a video with width 40: the model generates multiples of 16"),
+        ({"height": 8}, "cannot generate a video with height 8: the model generates multiples of 16"),
+        ({"frames": 10}, r"cannot generate a video of 10 frames: the model generates 4k \+ 1"),
     ],
 )
 def test_size_that_the_model_would_round_is_refused(
