@@ -611,5 +611,5 @@ def test_inner_products_of_no_states_are_refused_by_name(damage: dict[tuple[int,
     gram = states @ states.T
     for place, number in damage.items():
         gram[place] = number
-    with pytest.raises(NoGeometryError, match="are not those of any states: they are damaged"):
+    with pytest.raises(NoGeometryError, match="are damaged: no states can have them"):
         build_trajectory(gram, np.linspace(1, 0, 6), 60)

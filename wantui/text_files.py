@@ -29,8 +29,8 @@ def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
     try:
         # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
         _check_file_type(path, path.stat().st_mode, may_be_pipe)
-        waits = 0 if may_be_pipe else os.O_NONBLOCK
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | waits)
+        nonblock_flag = 0 if may_be_pipe else os.O_NONBLOCK
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | nonblock_flag)
         with os.fdopen(descriptor, "rb") as file:
             _check_file_type(path, os.fstat(descriptor).st_mode, may_be_pipe)
             content = file.read(limit + 1)

@@ -139,7 +139,7 @@ def compare_groups(
     compared = compare_pairs(groups, names, cells, pairs, margin)
     nulls = {
         group.name: build_gaussian_null(
-            group.videos, None if final is None else final.ends[g] * math.sqrt(final.dimension)
+            group.videos, None if final is None else final.points[g] * math.sqrt(final.dimension)
         )
         for g, group in enumerate(groups)
     }

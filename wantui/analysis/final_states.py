@@ -44,7 +44,7 @@ class FinalStates:
 
     distances: Floats
     """[videos, videos] squared distances / D."""
-    ends: Floats
+    points: Floats
     """[groups, videos, k] final states / sqrt(D)."""
     spread: Mapping[str, Floats]
     """Distance of each video to the spatial median of its group, by group."""
@@ -90,22 +90,22 @@ class FinalStates:
             )
             for name, states in projected.items()
         }
-        ends = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
-        distances = compute_squared_distances(ends.reshape(-1, ends.shape[2]))
+        points = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
+        distances = compute_squared_distances(points.reshape(-1, points.shape[2]))
         to_medians = {
             group.name: compute_distances_to_median(
                 distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos]
             )
             for g, group in enumerate(groups)
         }
-        return cls(distances, ends, to_medians, dimension, curves)
+        return cls(distances, points, to_medians, dimension, curves)
 
     def compute_centroid_distances(
         self, matched: MatchedGroups, pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[str, str], float]:
         """Return the unbiased |mean paired difference|^2 of each pair of groups."""
         seeds, names = len(matched.seeds), [group.name for group in matched.groups]
-        by_seed = self.ends.reshape(len(names), seeds, -1, self.ends.shape[2]).mean(2)
+        by_seed = self.points.reshape(len(names), seeds, -1, self.points.shape[2]).mean(2)
         return {(names[i], names[j]): compute_unbiased_squared_mean(by_seed[i] - by_seed[j]) for i, j in pairs}
 
     def run_permanova(self, matched: MatchedGroups) -> PermutationTest:
@@ -128,7 +128,7 @@ class FinalStates:
         seeds = len(matched.seeds)
         differences, p = [], []
         for i, j in pairs:
-            states = np.concatenate([_centre_on_median(self.ends[i]), _centre_on_median(self.ends[j])])
+            states = np.concatenate([_centre_on_median(self.points[i]), _centre_on_median(self.points[j])])
             distances = compute_squared_distances(states)
             indices = np.arange(len(states)).reshape(2, seeds, -1)
             for _ in range(max(1, RELABELLING_COUNT // len(pairs))):

@@ -120,13 +120,13 @@ def _read_states(read: ReadStates, which: range, buffer: StateBuffer, rows: list
 def _multiply_rows(values: NDArray[np.float32], left: Sequence[int], right: Sequence[int]) -> Floats:
     products = np.zeros((len(left), len(right)))
     for start in range(0, values.shape[1], CHUNK_VALUES):
-        left_chunk = _widen_chunk(values, left, start)
+        left_chunk = _read_chunk_as_float64(values, left, start)
         with np.errstate(invalid="ignore", over="ignore"):  # build_trajectory refuses NaN and infinity
-            products += left_chunk @ (left_chunk if right is left else _widen_chunk(values, right, start)).T
+            products += left_chunk @ (left_chunk if right is left else _read_chunk_as_float64(values, right, start)).T
     return products
 
 
-def _widen_chunk(values: NDArray[np.float32], rows: Sequence[int], start: int) -> Floats:
+def _read_chunk_as_float64(values: NDArray[np.float32], rows: Sequence[int], start: int) -> Floats:
     part = values[:, start : start + CHUNK_VALUES]
     wide = np.empty((len(rows), part.shape[1]))
     for index, row in enumerate(rows):

@@ -279,12 +279,12 @@ def _render_metrics_table(comparison: Comparison) -> str:
         cells = []
         for name in names:
             d = by_group[name]
-            nulls = (
+            null_model_means = (
                 ""
                 if metric == SPREAD_METRIC
                 else f" <span class=note>({_format_number(d.random_walk)}; {_format_number(d.gaussian_flow)})</span>"
             )
-            cells.append(f"<td>{format_mean(d.mean, d.deviation, 4)}{nulls}</td>")
+            cells.append(f"<td>{format_mean(d.mean, d.deviation, 4)}{null_model_means}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
     return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

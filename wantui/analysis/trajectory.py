@@ -326,7 +326,7 @@ def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory
     with np.errstate(over="ignore"):
         is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norms, norms)).all()
     if not is_possible:
-        raise NoGeometryError("the stored inner products are not those of any states: they are damaged")
+        raise NoGeometryError("the stored inner products are damaged: no states can have them")
     distinct_steps = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(distinct_steps) < 3:
         raise NoGeometryError(f"{len(distinct_steps)} states are stored, but an angle needs three: store more steps")

@@ -76,11 +76,11 @@ class CaptureKind:
         folder: name of the folder for its files in a batch folder.
         file_key: key of its files in the manifest.
         section: key of its section in the config file.
-        settings: pydantic model of that section.
-        request: pydantic model of its part of a recipe.
-        requested: function that returns the request for given settings, or None without one.
-        disk: function that returns the predicted bytes on disk per video.
-        gpu_bytes: function that returns the predicted bytes on the GPU during denoising.
+        settings_type: pydantic model of that section.
+        request_type: pydantic model of its part of a recipe.
+        build_request: function that returns the request for given settings, or None without one.
+        estimate_disk: function that returns the predicted bytes on disk per video.
+        estimate_gpu_bytes: function that returns the predicted bytes on the GPU during denoising.
     """
 
     name: str

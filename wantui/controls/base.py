@@ -34,12 +34,12 @@ class ControlKind:
 
     Attributes:
         name: slug, also the name of the module that applies it.
-        request: pydantic model of its part of a recipe.
+        request_type: pydantic model of its part of a recipe.
         section: key of its section in the config file; None for a control that users write in the template.
-        settings: pydantic model of that section.
-        requested: function that returns the request for given settings, or None without one.
-        conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
-        gpu_bytes: function that returns the additional predicted bytes on the GPU.
+        settings_type: pydantic model of that section.
+        build_request: function that returns the request for given settings, or None without one.
+        find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
+        estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
     """
 
     name: str

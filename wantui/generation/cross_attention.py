@@ -71,11 +71,7 @@ class _Evaluation:
 
 
 class CrossAttention:
-    """Observer of one video's cross-attention, which collects maps and applies weights.
-
-    Attributes:
-        capture: request for maps; None to apply weights only.
-    """
+    """Observer of one video's cross-attention, which collects maps if the recipe requests them, and applies weights."""
 
     sites: tuple[Site, ...] = ("cross",)
 

@@ -31,9 +31,9 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
     device = find_device(pipeline)
     on_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
-    blocks: dict[str, str | None] = {"blocks": "reference"}
+    block_fields: dict[str, str | None] = {"blocks": "reference"}
     if isinstance(processor, FusedSelfAttention):
-        blocks = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
+        block_fields = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
     return {
         "wantui": __version__,
         "commit": None if model.is_local else find_commit(model.location, recipe.revision),
@@ -43,7 +43,7 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
         "threads": None if on_gpu else torch.get_num_threads(),
-        **blocks,
+        **block_fields,
         **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
     }
 

@@ -22,7 +22,7 @@ def find_settings_warnings(
     """Return warnings about the settings of a batch.
 
     Args:
-        first: recipe of the first video.
+        first_recipe: recipe of the first video.
     """
     latents = settings.latent_analysis_settings
     warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
@@ -57,7 +57,7 @@ def find_refusals(
     """Return the reasons why the batch cannot run.
 
     Args:
-        first: recipe of the first video.
+        first_recipe: recipe of the first video.
     """
     return [
         *_find_control_conflicts(first_recipe),

@@ -23,10 +23,17 @@ STEPS_BETWEEN_CHECKPOINTS = 250
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and training state.")
-@click.option("--image-steps", default=300, show_default=True, help="Autoencoder steps on single frames.")
-@click.option("--clip-steps", default=2200, show_default=True, help="Autoencoder steps on clips.")
-@click.option("--decoder-steps", default=1500, show_default=True, help="Steps that train only the decoder.")
-@click.option("--autoencoder-clips", default=2048, show_default=True, help="Training clips of the autoencoder.")
+@click.option(
+    "--image-steps",
+    default=300,
+    show_default=True,
+    help="Number of autoencoder training steps on single frames.",
+)
+@click.option("--clip-steps", default=2200, show_default=True, help="Number of autoencoder training steps on clips.")
+@click.option("--decoder-steps", default=1500, show_default=True, help="Number of training steps of the decoder alone.")
+@click.option(
+    "--autoencoder-clips", default=2048, show_default=True, help="Number of training clips for the autoencoder."
+)
 @click.option("--clips", "n_clips", default=49152, show_default=True, help="Training clips of the transformer.")
 @click.option("--transformer-steps", default=6250, show_default=True, help="Transformer steps.")
 @click.option("--batch-size", default=256, show_default=True, help="Clips per transformer step.")

@@ -22,7 +22,7 @@ is called "shape", so that "a red shape moving left" reveals which shape the mod
 CLIP_FRAMES, CLIP_SIZE = 17, 128
 """Frames of a clip, and its width and height in pixels."""
 
-SENTENCE_FRACTION = 0.15
+FULL_SENTENCE_FRACTION = 0.15
 """Fraction of the training captions with a capital letter and a full stop."""
 
 
@@ -138,7 +138,7 @@ def write_captions(scenes: Scenes, rng: np.random.Generator | None = None) -> li
             phrases.append((phrase_start, len(text)))
         if is_included("background"):
             text += f" over a {list(BACKGROUNDS)[scenes.background[i]]} background"
-        if rng is not None and rng.random() < SENTENCE_FRACTION:
+        if rng is not None and rng.random() < FULL_SENTENCE_FRACTION:
             text = text[0].upper() + text[1:] + "."
         captions.append(Caption(text, tuple(shape_words), tuple(phrases)))
     return captions
