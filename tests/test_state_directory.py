@@ -255,3 +255,14 @@ def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, 
     with pytest.raises(UserError) as refused:
         control.acquire_engine_lock(tmp_path)
     assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_engine_output_that_is_no_regular_file_is_refused_before_queueing(wantui: Wantui, kind: str) -> None:
+    directory = find_state_directory().directory
+    make = os.mkfifo if kind == "fifo" else os.mkdir
+    make(directory / "engine.out")
+    result = wantui("run", "-t", "a star", "--detach")
+    assert result.code == 2
+    assert f"cannot use {directory / 'engine.out'}: it is not a regular file. Remove it" in result.err
+    assert not Path("outputs").exists()

@@ -71,6 +71,18 @@ def test_search_does_not_change_the_settings_of_group_means(tmp_path: Path) -> N
     on("analysis", test)
 
 
+def test_videos_of_one_variation_cannot_be_grouped(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("g")
+        await it.until(lambda: "cannot group: all videos are of one variation and one batch" in it.notifications())
+        assert not screen.is_grouped
+
+    on("analysis", test)
+
+
 def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]

@@ -21,6 +21,8 @@ ROUNDING_TOLERANCE = 1e-14
 """Squared distance, relative to the terms of its sum, up to which it counts as rounding and is set to 0."""
 DETOUR_ROUNDING = 1e-12
 """Detour up to which a path is straight: the rounding of float32 states alone gives about 1e-13."""
+MAX_SIGMA = 1 + 1e-6
+"""Largest noise level, with room for rounding in float32: level 1 is pure noise."""
 INCONSISTENCY = 1e-6
 """Share by which an inner product may exceed the product of the two norms; more is damage, not rounding."""
 
@@ -315,13 +317,16 @@ def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory
         dimension: number of values of a state.
 
     Raises:
-        NoGeometryError: there are fewer than three states, values are not finite, or shapes do not match.
+        NoGeometryError: there are fewer than three states, values are not finite, shapes do not match, or no denoising
+            has these inner products or noise levels.
     """
     gram, sigmas = np.asarray(gram, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
     if gram.shape != (len(sigmas), len(sigmas)):
         raise NoGeometryError(f"inner products of shape {gram.shape} do not match {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
         raise NoGeometryError("the stored inner products contain NaN or infinity")
+    if sigmas.min() < 0 or sigmas.max() > MAX_SIGMA or (np.diff(sigmas) > 0).any():
+        raise NoGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
     norms = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INCONSISTENCY)
     with np.errstate(over="ignore"):
         is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norms, norms)).all()

@@ -26,6 +26,8 @@ from wantui.queue.state_dir import StateDirectory, find_write_fault
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
+OUTPUT_FILE = "engine.out"
+"""Name of the file in the state directory with the output of an engine in the background."""
 DATABASE_ADVICE = "Free disk space, end the process that locks it, or make its folder writable; then try again"
 """Remedies for a queue database that cannot be opened."""
 
@@ -149,8 +151,12 @@ def find_logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> P
     """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
 
     Raises:
-        UserError: the folder cannot be written. Call this before queueing, or the batch waits for no engine.
+        UserError: an engine could not write its logs or its output. Call this before queueing, or the batch waits for
+            no engine.
     """
+    output = state_dir.directory / OUTPUT_FILE
+    if os.path.lexists(output) and not output.is_file():
+        raise UserError(f"cannot use {output}: it is not a regular file. Remove it, and try again")
     folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / expand_user_path(chosen)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +187,7 @@ def ensure_engine(
     if engine is not None:
         return engine, False
     logs = find_logs_folder(state_dir, logs)
-    output = state_dir.directory / "engine.out"
+    output = state_dir.directory / OUTPUT_FILE
     command = [
         sys.executable,
         "-m",

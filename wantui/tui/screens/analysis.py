@@ -346,6 +346,11 @@ class AnalysisScreen(BaseScreen):
     def action_groups(self) -> None:
         """Switch to the next grouping; after the last one, list single videos."""
         choices = ["", *find_groupings(self.videos)]
+        if len(choices) == 1:
+            self.notify(
+                self.empty_text if not self.videos else "cannot group: all videos are of one variation and one batch"
+            )
+            return
         self.grouping = choices[(choices.index(self.grouping) + 1) % len(choices)]
         self.current_group, self.comparison = None, None
         self._apply_filter()
