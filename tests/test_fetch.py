@@ -98,6 +98,12 @@ def test_wrapped_download_error_gives_its_reason(wantui: Wantui, monkeypatch: py
     assert "must grant access" in wantui("models", "fetch", "Wan-AI/Some-Model").err
 
 
+def test_revision_of_a_model_that_is_no_hub_model_is_refused(wantui: Wantui) -> None:
+    result = wantui("models", "fetch", "nano", "--revision", "v2")
+    assert result.code == 2
+    assert "cannot fetch a revision of nano: it is on this machine only. Omit --revision" in result.err
+
+
 def test_local_files_are_not_downloaded(wantui: Wantui, hub: Hub) -> None:
     result = wantui("models", "fetch", "nano")
     assert result.code == 0

@@ -9,6 +9,7 @@ import click
 from wantui.cli.options import preview_from_options, read_template, recipe_options
 from wantui.cli.output import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH
+from wantui.errors import UserError
 
 
 @click.group("models")
@@ -73,6 +74,8 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
     from wantui.models.catalogue import find_model
 
     model = find_model(name)
+    if model.is_local and revision is not None:
+        raise UserError(f"cannot fetch a revision of {model.name}: it is on this machine only. Omit --revision")
     if model.is_local:
         echo(f"nothing to fetch: {model.name} is on this machine in {model.location}", err=True)
         return
