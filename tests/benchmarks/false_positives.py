@@ -28,7 +28,7 @@ def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     """Compare the spread of like groups in which one video of twenty is five times as far as is typical.
 
     Returns:
-        Whether they are called different by distances to the centroid, and by those to the spatial median.
+        Whether they are groups called different, by the test on distances to the centroid, and by those to the spatial median.
     """
     shared = random.normal(size=(seeds, VALUES))
     groups = [np.sqrt(0.5) * (shared + random.normal(size=(seeds, VALUES))) for _ in range(2)]
@@ -91,24 +91,24 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
     """Yield case, seeds, question and share."""
     for seeds in (6, 10, 20):
         centroid, median = shares(odd_videos, seeds, runs)
-        yield "one odd video in twenty", seeds, "called different by distances to the centroid", centroid
-        yield "one odd video in twenty", seeds, "called different by distances to the spatial median", median
+        yield "one outlier in 20 videos", seeds, "groups called different, by the test on distances to the centroid", centroid
+        yield "one outlier in 20 videos", seeds, "groups called different, by the test on distances to the spatial median", median
     for scatter, seeds in itertools.product((1.0, 0.1), (10, 20)):
         called, covered = shares(partial(other_shape, scatter=scatter), seeds, runs)
         case = f"lognormal against normal with the same mean and {scatter:g} times the standard deviation"
-        yield case, seeds, "called different", called
+        yield case, seeds, "groups called different", called
         yield case, seeds, "interval of the ratio contains 1", covered
     for groups, seeds in ((3, 8), (3, 20), (6, 8)):
         (called,) = shares(partial(other_variance, groups=groups), seeds, runs)
         yield f"{groups} groups, one with 10 times the variance", seeds, "at least one pair called different", called
     alone, both = shares(other_sentences, 12, runs)
     case = "effect that is 0 on average, but varies over 8 phrasings"
-    yield case, 12, "called different, tested over seeds only", alone
-    yield case, 12, "called different, tested over seeds and phrasings", both
+    yield case, 12, "groups called different, tested over seeds only", alone
+    yield case, 12, "groups called different, tested over seeds and phrasings", both
     for correlation in (0.9, 0.5, 0.0):
         (called,) = shares(partial(best_metric, correlation=correlation), 12, runs)
         case = f"best of {len(METRICS) + 1} metrics without an effect, correlation {correlation:g}"
-        yield case, 12, "called different", called
+        yield case, 12, "groups called different", called
 
 
 @click.command()
