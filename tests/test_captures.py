@@ -397,7 +397,7 @@ def test_every_capture_kind_has_a_recorder_and_unique_names() -> None:
         assert len({getattr(kind, name) for kind in CAPTURES}) == len(CAPTURES)
     for kind in CAPTURES:
         recorder = import_module(f"wantui.generation.captures.{kind.name}").Recorder
-        for method in ("on_start", "on_step", "on_end", "checksums"):
+        for method in ("on_start", "on_step", "on_end", "compute_checksums"):
             assert callable(getattr(recorder, method))
         assert isinstance(getattr(Settings(), kind.section), kind.settings_type)
 

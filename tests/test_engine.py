@@ -526,7 +526,7 @@ def test_out_of_memory_is_reported_and_decoding_retried_in_tiles(start: Start, t
     machine = start(TOO_LARGE)
     code, _, err = machine.call(*batch(tiny_batch, 2))
     assert code == 0, err
-    assert err.count("trying tiled") == 1  # the second video knows from the first
+    assert err.count("retrying with memory plan tiled or a smaller one") == 1  # the second video knows from the first
     videos = manifest_of(machine.root / "batch").videos
     assert [video.memory_plan for video in videos] == ["tiled"] * 2
     resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]

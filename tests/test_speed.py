@@ -373,7 +373,7 @@ def test_pass_cache_is_empty_after_a_video() -> None:
 def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counts = dict.fromkeys(("norm_rotary", "merge_padding"), 0)
+    counts = dict.fromkeys(("apply_norm_rotary", "merge_padding"), 0)
     for name in counts:
         original = getattr(fused_attention, name)
 
@@ -388,4 +388,4 @@ def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
     result = latents_of(pipeline, recipe)
     assert float((result - wanted).norm() / wanted.norm()) < 1e-3
-    assert counts == {"norm_rotary": 3 * (2 * NANO.blocks - 1), "merge_padding": 2 * NANO.blocks}
+    assert counts == {"apply_norm_rotary": 3 * (2 * NANO.blocks - 1), "merge_padding": 2 * NANO.blocks}

@@ -32,7 +32,18 @@ from wantui.tui.widgets.line_input import join_lines
 
 pytestmark = pytest.mark.terminal
 
-READS = ("batches", "batch", "videos", "page", "running", "held", "events", "workers", "finished", "unfinished_before")
+READS = (
+    "batches",
+    "batch",
+    "videos",
+    "read_page",
+    "list_running_videos",
+    "read_hold",
+    "events",
+    "workers",
+    "list_finished_videos",
+    "count_unfinished_before",
+)
 
 
 @pytest.fixture

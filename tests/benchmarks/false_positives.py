@@ -91,8 +91,18 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
     """Yield case, seeds, question and share."""
     for seeds in (6, 10, 20):
         centroid, median = shares(odd_videos, seeds, runs)
-        yield "one outlier in 20 videos", seeds, "groups called different, by the test on distances to the centroid", centroid
-        yield "one outlier in 20 videos", seeds, "groups called different, by the test on distances to the spatial median", median
+        yield (
+            "one outlier in 20 videos",
+            seeds,
+            "groups called different, by the test on distances to the centroid",
+            centroid,
+        )
+        yield (
+            "one outlier in 20 videos",
+            seeds,
+            "groups called different, by the test on distances to the spatial median",
+            median,
+        )
     for scatter, seeds in itertools.product((1.0, 0.1), (10, 20)):
         called, covered = shares(partial(other_shape, scatter=scatter), seeds, runs)
         case = f"lognormal against normal with the same mean and {scatter:g} times the standard deviation"
