@@ -28,7 +28,7 @@ def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     """Compare the spread of like groups in which one video of twenty is five times as far as is typical.
 
     Returns:
-        Whether they are groups called different, by the test on distances to the centroid, and by those to the spatial median.
+        Whether the test on distances to the centroid, and on distances to the spatial median, calls them different.
     """
     shared = random.normal(size=(seeds, VALUES))
     groups = [np.sqrt(0.5) * (shared + random.normal(size=(seeds, VALUES))) for _ in range(2)]
