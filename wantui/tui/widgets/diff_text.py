@@ -57,7 +57,7 @@ class DiffText(Widget):
         strips = [make_strip(line, width) for line in lines]
         before, self.lines = self.lines, strips
         if len(before) != len(strips):
-            self.refresh(layout=self.styles.is_auto_height if hasattr(self.styles, "is_auto_height") else True)
+            self.refresh(layout=self.styles.is_auto_height)
             return
         changed = [
             Region(start, y, end - start, 1)
