@@ -46,6 +46,18 @@ def test_docstrings_describe_existing_parameters_and_attributes() -> None:
     assert not [name for path in sorted((ROOT / "wantui").rglob("*.py")) for name in undefined_names(path)]
 
 
+def test_docstrings_name_existing_constants() -> None:
+    code = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "wantui").rglob("*.py"))}
+    docstring = re.compile(r'"""(?:.|\n)*?"""')
+    defined = set(re.findall(r"\w+", "".join(docstring.sub("", text) for text in code.values())))
+    missing = []
+    for path, text in code.items():
+        for passage in docstring.findall(text):
+            names = re.findall(r"\b[A-Z]{3,}(?:_[A-Z]+)+\b", passage)
+            missing += [f"{path.relative_to(ROOT)}: {name}" for name in names if name not in defined]
+    assert not missing
+
+
 @pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_documents_for_contributors_name_existing_files_and_identifiers(document: str) -> None:
     text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)

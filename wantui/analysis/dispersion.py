@@ -107,7 +107,7 @@ def run_permanova(distances: Floats, cells: NDArray[np.int64]) -> PermutationTes
     """Test whether groups differ in location (Anderson 2001), with the groups exchanged within blocks.
 
     F = ((SS_T - SS_W) / (a - 1)) / (SS_W / (N - a)) with SS_T = sum of squared distances over pairs / N and SS_W the
-    same within groups. The test also responds to spread; read it together with `permdisp`.
+    same within groups. The test also responds to spread; read it together with `run_permdisp`.
 
     Args:
         distances: [n, n] squared distances.
@@ -139,7 +139,7 @@ def run_permdisp(distances: Floats, cells: NDArray[np.int64]) -> PermutationTest
     """Test whether groups differ in dispersion (Anderson 2006, robust form), with the groups exchanged within blocks.
 
     F is that of a one-way analysis of variance of the distances to the group's spatial median. Arguments as for
-    `permanova`.
+    `run_permanova`.
     """
     blocks, groups, _ = cells.shape
     n = cells.size

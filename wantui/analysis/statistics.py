@@ -21,8 +21,11 @@ RESAMPLE_COUNT = 9999
 SEED = 20240229
 """Seed of all random draws, so that reports are reproducible."""
 MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
-"""Maximum number of permutations that are all tried; above it, `RESAMPLES` are drawn. It exceeds RESAMPLES, so that a
-p of drawn permutations, at least 1 / (RESAMPLES + 1), is never below the smallest p of all permutations."""
+"""Maximum number of permutations that are all tried; above it, RESAMPLE_COUNT are drawn.
+
+It exceeds RESAMPLE_COUNT, so that a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
+smallest p of all permutations.
+"""
 LARGE_SHIFT = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
@@ -101,7 +104,7 @@ def run_sign_flip_test(differences: Floats) -> float:
     """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
     large.
 
-    Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLES random flips and the observed signs.
+    Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLE_COUNT random flips and the observed signs.
     """
     flips, _ = flip_signs(len(differences))
     means = np.abs(flips @ differences)

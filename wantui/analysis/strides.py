@@ -112,7 +112,7 @@ class StrideCheck:
 
 
 def measure_strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
-    """Measure a metric of STRIDE_METRICS at each of MULTIPLES.
+    """Measure a metric of STRIDE_METRICS at each of STRIDE_MULTIPLES.
 
     Args:
         stride: stride of the paths, in stored states.

@@ -66,7 +66,7 @@ def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
         may_be_pipe: accept a pipe, and wait for its end.
 
     Raises:
-        ConfigError: the file cannot be read, is larger than MAX_BYTES, or is not UTF-8.
+        ConfigError: the file cannot be read, is larger than MAX_CONFIG_BYTES, or is not UTF-8.
     """
     try:
         return text_files.read_text_file(path, MAX_CONFIG_BYTES, may_be_pipe=may_be_pipe)
@@ -78,7 +78,7 @@ def read_document(text: str, source: Path | str) -> Document:
     """Parse YAML text to a document; an empty text is an empty mapping.
 
     Raises:
-        ConfigError: the text is not YAML or not a mapping, or exceeds MAX_BYTES, MAX_DEPTH or MAX_NODES.
+        ConfigError: the text is not YAML or not a mapping, or exceeds MAX_CONFIG_BYTES, MAX_DEPTH or MAX_NODES.
     """
     _check_size(len(text), source)
     try:

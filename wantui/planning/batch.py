@@ -263,7 +263,7 @@ def _build_controls(settings: Settings) -> dict[str, Any]:
 
 
 def pin_revision(model: WanModel, requested_revision: str | None) -> str | None:
-    """Return the recipe's revision: the fingerprint of local weights, the commit of cached ones, else `asked`."""
+    """Return the fingerprint of local weights, the commit of cached weights, or else the requested revision."""
     if model.is_local:
         return fingerprint(Path(model.location))
     return find_commit(model.location, requested_revision) or requested_revision

@@ -137,7 +137,7 @@ def estimate_block_bytes(model: WanModel, recipe: Recipe) -> int:
 def _estimate_parameter_bytes(
     model: WanModel, recipe: Recipe, parameters: int, full_precision: int, blocks: int
 ) -> int:
-    """Return the bytes of some parameters, of which `kept` are float32, in a number of blocks."""
+    """Return the bytes of some parameters, of which `full_precision` are float32, in a number of blocks."""
     item = DTYPE_BYTES[recipe.dtype]
     narrowed = scales = 0
     if recipe.weights != "full":

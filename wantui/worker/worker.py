@@ -136,7 +136,7 @@ class Worker:
             self.state = next_video_state
 
     def _run_with_log(self, claim: Claim, generate: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
-        """Call `make` with the log of the batch folder; unlock the video unless its files are still pending."""
+        """Call `generate` with the log of the batch folder; unlock the video unless its files are still pending."""
         folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
         log = self.open_logs.get(name)  # already open if the current video is of the same batch
         # Path.is_dir raises for an unreadable folder (EACCES, ESTALE); `_handle_errors` must report that instead.
@@ -163,7 +163,7 @@ class Worker:
         log: logging.Logger,
         generate: Callable[[Claim, BatchFolder, logging.Logger], None],
     ) -> None:
-        """Call `make`, and apply the outcome of its error.
+        """Call `generate`, and apply the outcome of its error.
 
         Raises:
             BaseException: an error that must end the worker.
