@@ -13,10 +13,10 @@ from wantui.cli.signals import raise_on_termination
 pytestmark = pytest.mark.processes
 
 SEND_SIGNAL = """
-import os, sys
-from pathlib import Path
+import os, signal, sys
 
 number, event, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+signal.signal(number, signal.SIG_DFL)  # tests may run under nohup, which ignores SIGHUP
 sent = False
 
 def hook(kind, arguments):
