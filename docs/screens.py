@@ -41,7 +41,8 @@ async def draw_screens(folder: Path) -> None:
             raise TimeoutError(f"the condition of the next screenshot was not met in {TIMEOUT_SECONDS:g} s")
 
         def save_screenshot(name: str) -> None:
-            (folder / f"{name}.svg").write_text(app.export_screenshot(title="wantui"), encoding="utf-8")
+            picture = app.export_screenshot(title="wantui").replace(str(Path.cwd()), "/data")  # not a temporary folder
+            (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
 
         await wait_until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
         await pilot.press("t")
