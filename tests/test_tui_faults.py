@@ -20,6 +20,7 @@ from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.queue.states import find_batch_state
+from wantui.tui.app import WantuiApp
 from wantui.tui.plots import centred
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog
@@ -71,6 +72,7 @@ def test_unreadable_queue_is_reported_and_screens_stay_usable(
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         break_reads(monkeypatch)
+        monkeypatch.setattr(WantuiApp, "action_start_engine", lambda _: None)  # a retry would start a real one
         queue.emit(BatchAdded())
         await it.until(lambda: "disk I/O error" in it.text())
         await it.press("enter", "end", "pageup", "home", "escape", "J", "p", "r", "a", "a", "x", "y", "f7")
