@@ -22,6 +22,7 @@ from wantui.storage.zarr_group import (
     is_published,
     open_group_for_writing,
     publish_group,
+    raise_incomplete_capture,
     reopen_group_for_writing,
 )
 
@@ -146,7 +147,7 @@ class StepArrayWriter:
         return self._open_arrays[path]
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        try:
+        with raise_incomplete_capture(self.partial):
             if is_published(self.partial, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
@@ -158,10 +159,4 @@ class StepArrayWriter:
                 if compute_array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
                     raise IncompleteCaptureError(f"the values of step {self.steps[row] + 1} differ from their checksum")
             self.group.attrs.update(self.attributes)
-        except IncompleteCaptureError:
-            raise
-        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
-            raise IncompleteCaptureError(
-                f"{self.partial.name} cannot be read ({type(error).__name__}: {error})"
-            ) from None
         self.checksums = list(checksums)

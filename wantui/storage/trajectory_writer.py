@@ -27,6 +27,7 @@ from wantui.storage.zarr_group import (
     is_published,
     open_group_for_writing,
     publish_group,
+    raise_incomplete_capture,
     reopen_group_for_writing,
 )
 
@@ -188,7 +189,7 @@ class TrajectoryWriter:
         )
 
     def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        try:
+        with raise_incomplete_capture(self.partial):
             if is_published(self.partial, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
@@ -203,12 +204,6 @@ class TrajectoryWriter:
             for step, known in enumerate(checksums):
                 self.earlier.append(self._read_verified(step, known))
             self.group.attrs.update(self.attributes)
-        except IncompleteCaptureError:
-            raise
-        except Exception as error:  # zarr and its codecs have no common error; the video can always start again
-            raise IncompleteCaptureError(
-                f"the stored states cannot be read ({type(error).__name__}: {error})"
-            ) from None
         self.checksums = list(checksums)
 
     def _read_verified(self, step: int, known: int) -> NDArray[np.float32]:

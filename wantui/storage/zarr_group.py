@@ -86,6 +86,20 @@ def raise_capture_error(path: Path) -> Iterator[None]:
         raise CaptureError(f"{path} cannot be read: {_describe_error(error)}") from error
 
 
+@contextmanager
+def raise_incomplete_capture(partial: Path) -> Iterator[None]:
+    """Convert any error of reopening a partial capture inside the block to an IncompleteCaptureError.
+
+    zarr and its codecs have no common error type, and the video can always start again.
+    """
+    try:
+        yield
+    except IncompleteCaptureError:
+        raise
+    except Exception as error:
+        raise IncompleteCaptureError(f"{partial.name} cannot be read ({type(error).__name__}: {error})") from None
+
+
 def _describe_error(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text.partition("\n")[0] or type(error).__name__
