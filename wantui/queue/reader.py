@@ -135,7 +135,7 @@ class QueueReader:
                 f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all"
             )
         shown, numbers = word if word.isdecimal() else repr(word), format_number_ranges([batch.id for batch in known])
-        raise UnknownBatchError(f"no batch {shown} is on the queue. It has {numbers}: wantui queue ls --all")
+        raise UnknownBatchError(f"no batch {shown} is on the queue, only {numbers}. List them: wantui queue ls --all")
 
     def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
         """Return the videos of a batch in order."""
