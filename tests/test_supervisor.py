@@ -19,7 +19,8 @@ from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
 from wantui.engine.control import acquire_engine_lock, find_engine_process
 from wantui.engine.slots import Slot
-from wantui.engine.supervisor import TICK_SECONDS, StopRequests, Supervisor, run_engine
+from wantui.engine.stop_requests import StopRequests
+from wantui.engine.supervisor import TICK_SECONDS, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
 from wantui.queue.engine_lock import ENGINE_LOCK

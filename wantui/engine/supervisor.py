@@ -20,6 +20,7 @@ from pathlib import Path
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue, publish_engine_info
 from wantui.engine.slots import Slot, create_slots
+from wantui.engine.stop_requests import StopRequests
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
@@ -43,22 +44,6 @@ MAX_FAILURES = 3
 """Consecutive worker exits without a claim before the queue is put on hold."""
 BUSY_LIMIT_SECONDS = 60.0
 """Longest wait in seconds of a starting engine for a locked database."""
-
-
-class StopRequests:
-    """Count of stop signals; it outlives the replacement of a database."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, *_: object) -> None:
-        self.count += 1
-
-    def install(self) -> None:
-        """Count SIGTERM and SIGINT as stop requests, and ignore SIGHUP."""
-        signal.signal(signal.SIGTERM, self.add)
-        signal.signal(signal.SIGINT, self.add)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class Supervisor:
