@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_table
+from wantui.cli.commands import Command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH, Number, UserPath, VideoId, WholeNumber
 from wantui.errors import UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 
-@click.command("analyze")
+@click.command("analyze", cls=Command)
 @click.argument("batches", nargs=-1, required=True, type=PATH)
 @click.option("--list-videos", is_flag=True, help="List the videos with their IDs and stored captures.")
 @click.option(

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED
 
@@ -11,7 +12,7 @@ MIN_SECONDS = 1e-20
 """Seconds per operation below which a fit attributes no time to the operation."""
 
 
-@click.command("bench")
+@click.command("bench", cls=Command)
 @click.option("--device", default="cuda", show_default=True, help="CUDA device: cuda or cuda:N.")
 @click.option(
     "--speed",

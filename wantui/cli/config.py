@@ -5,10 +5,11 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.commands import Group
 from wantui.cli.output import echo, print_json
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 def command() -> None:
     """Validate, show and describe configs."""
 

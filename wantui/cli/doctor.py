@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.output import echo, print_json, print_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes
@@ -48,7 +49,7 @@ class Finding:
     advice: str = ""
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option("--full", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--systemd-unit", is_flag=True, help="Only print a systemd user unit for the engine.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wantui.cli.commands import Group
 from wantui.cli.options import open_queue_for_command, show_warnings
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import PATH, WholeNumber
@@ -22,7 +23,7 @@ WORKERS_OPTION = click.option(
 )
 
 
-@click.group("engine")
+@click.group("engine", cls=Group)
 def command() -> None:
     """Manage the background process that runs the queue."""
 

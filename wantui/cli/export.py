@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.output import echo
 from wantui.cli.types import PATH, VideoId
 from wantui.errors import UserError
 from wantui.storage.export import EXPORT_FORMATS
 
 
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("batch", type=PATH)
 @click.option(
     "--format", "kind", type=click.Choice(EXPORT_FORMATS), default="npy", show_default=True, help="Output format."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wantui.cli.commands import Group
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH
 from wantui.errors import UserError
@@ -22,7 +23,7 @@ MAX_CLOSED_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
 
-@click.group("library")
+@click.group("library", cls=Group)
 def command() -> None:
     """List, show, verify and trash batch folders."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.output import echo
 from wantui.cli.types import BATCH, PATH, WholeNumber
 from wantui.errors import UserError
@@ -13,7 +14,7 @@ from wantui.errors import UserError
 POLL_SECONDS = 0.2
 
 
-@click.command("logs")
+@click.command("logs", cls=Command)
 @click.argument("batch", required=False, type=BATCH)
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from wantui.cli.commands import Group
 from wantui.cli.options import preview_from_options, read_template, recipe_options
 from wantui.cli.output import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH
 from wantui.errors import UserError
 
 
-@click.group("models")
+@click.group("models", cls=Group)
 def command() -> None:
     """List, fetch and calibrate models."""
 

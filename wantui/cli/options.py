@@ -34,27 +34,10 @@ SETTINGS_OF_OPTIONS = {
 """Parameter name of an option -> dotted key of the setting that it sets."""
 
 
-def _refuse_repetition(context: click.Context, option: click.Parameter, values: tuple[Any, ...]) -> Any:
-    """Return the value of an option that may be given once; None without one.
-
-    Raises:
-        click.UsageError: the option is given more than once, of which click would silently use the last.
-    """
-    if len(values) > 1:
-        advice = "; write alternatives as [red|blue]" if option.name == "template" else ""
-        raise click.UsageError(f"{option.opts[-1]} is given {len(values)} times. Give it once{advice}", context)
-    return values[0] if values else None
-
-
-def _single_option(*names: str, **attributes: Any) -> Callable[..., Any]:
-    """Return an option that is refused if it is given more than once."""
-    return click.option(*names, multiple=True, callback=_refuse_repetition, **attributes)
-
-
 RECIPE_OPTIONS = (
-    _single_option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
-    _single_option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
-    _single_option("--template-file", type=PATH, help="File that contains the template."),
+    click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
+    click.option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
+    click.option("--template-file", type=PATH, help="File that contains the template."),
     click.option("--seed", type=INTEGER, help="Seed of the first video of each variation."),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."

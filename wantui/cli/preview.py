@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.options import batch_options, preview_from_options, read_template, show_warnings
 from wantui.cli.output import add_row, create_plain_table, echo, print_json, print_line, print_table
 from wantui.formatting import format_count
@@ -18,7 +19,7 @@ MAX_VARIATIONS_SHOWN = 50
 """Variations that are printed without --all."""
 
 
-@click.command("preview")
+@click.command("preview", cls=Command)
 @batch_options
 @click.option(
     "--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {MAX_VARIATIONS_SHOWN}."

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wantui.cli.commands import Group
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH, INTEGER, MAX_INTEGER, WholeNumber
@@ -23,7 +24,7 @@ MAX_FAILURES_SHOWN = 3
 """Maximum number of finished batches with failed videos that `queue ls` names."""
 
 
-@click.group("queue")
+@click.group("queue", cls=Group)
 def command() -> None:
     """Show and change the queue.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.output import echo, print_json, print_progress
 from wantui.cli.types import PATH
 from wantui.errors import UserError
@@ -22,7 +23,7 @@ SECONDS_BETWEEN_LINES = 10.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
 
-@click.command("rerun")
+@click.command("rerun", cls=Command)
 @click.argument("clip", type=PATH)
 @click.option("-o", "--output", type=PATH, help="File for the new clip.  [default: not stored]")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")

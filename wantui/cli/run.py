@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.options import (
     DEFAULT_CONFIG,
     batch_options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from wantui.storage.manifest import Manifest
 
 
-@click.command("run")
+@click.command("run", cls=Command)
 @batch_options
 @resume_option
 @click.option("--detach", is_flag=True, help="Queue the batch and return immediately.")

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.options import batch_options, plan_from_options, read_template, resume_option, show_warnings
 from wantui.cli.output import echo
 from wantui.cli.types import WholeNumber
@@ -13,7 +14,7 @@ from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 
 
-@click.command("slurm")
+@click.command("slurm", cls=Command)
 @batch_options
 @resume_option
 @click.option(

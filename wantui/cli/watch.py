@@ -2,10 +2,11 @@
 
 import click
 
+from wantui.cli.commands import Command
 from wantui.cli.types import BATCH
 
 
-@click.command("watch")
+@click.command("watch", cls=Command)
 @click.argument("batch", required=False, type=BATCH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(batch: str | None, as_json: bool) -> None:
