@@ -30,6 +30,8 @@ COMMANDS = {
     "logs": ("wantui.cli.logs", "Show the logs of the engine, its workers, or a batch."),
     "preview": ("wantui.cli.preview", "Show the variations and predicted cost of a template."),
     "library": ("wantui.cli.library", "List, show, verify and trash batch folders."),
+    "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in one labelled picture and clip."),
+    "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
     "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
     "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),

@@ -1,6 +1,6 @@
 """Write and read clips: H.264 in mp4 with the recipe in the tags, verified before the final rename."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: d
         clip.finish()
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path) -> Generator[Frame, None, None]:
     """Yield the frames of a clip, uint8 [height, width, rgb].
 
     Raises:

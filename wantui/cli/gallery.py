@@ -1,0 +1,37 @@
+"""wantui gallery: a page that plays the clips of a batch in step."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from wantui.cli.output import echo
+from wantui.cli.types import INTEGER, PATH
+from wantui.errors import UserError
+
+
+@click.command("gallery")
+@click.argument("batch", type=PATH)
+@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
+@click.option("--seed", "seeds", type=INTEGER, multiple=True, help="Seed to include; repeatable.")
+def command(batch: Path, variation_ids: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    """Write gallery.html into BATCH: all clips in step, with filters and recipes.
+
+    The page opens from disk in any browser, without a server or a network. To share it, copy the batch folder, or
+    gallery.html and the folder `videos`.
+    """
+    from wantui.gallery.batch_grid import read_batch_grid
+    from wantui.gallery.page import PAGE_FILE, write_gallery
+
+    grid = read_batch_grid(batch, variation_ids, seeds)
+    target = batch / PAGE_FILE
+    try:
+        echo(write_gallery(grid, target))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}. Make the folder writable, or copy the batch"
+        ) from None
+    for fault in grid.faults:
+        echo(fault, err=True)
+    if grid.faults:
+        sys.exit(1)

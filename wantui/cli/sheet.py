@@ -1,0 +1,59 @@
+"""wantui sheet: the clips of a batch in one labelled picture and one labelled clip."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from wantui.cli.output import echo
+from wantui.cli.types import INTEGER, PATH, WholeNumber
+from wantui.errors import UserError
+
+SUFFIXES = (".png", ".mp4")
+
+
+@click.command("sheet")
+@click.argument("batch", type=PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="PNG or MP4 file to write.  [default: both, sheet.png and sheet.mp4 in BATCH/exports]",
+)
+@click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of each video in pixels.  [default: as it fits]")
+@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
+@click.option("--seed", "seeds", type=INTEGER, multiple=True, help="Seed to include; repeatable.")
+def command(
+    batch: Path, output: Path | None, cell_width: int | None, variation_ids: tuple[str, ...], seeds: tuple[int, ...]
+) -> None:
+    """Draw the clips of BATCH in a labelled grid: a row per variation, a column per seed.
+
+    A PNG shows the middle frame of each clip; an MP4 plays all clips in step. Videos that are not done are shown by
+    their state. Unreadable clips are reported on stderr; the exit code is then 1.
+    """
+    from wantui.gallery.batch_grid import read_batch_grid
+    from wantui.gallery.sheet import write_sheet_clip, write_sheet_picture
+    from wantui.paths import check_new_folder
+    from wantui.storage.video_files import make_parent_folders
+
+    if output is not None and output.suffix.lower() not in SUFFIXES:
+        raise UserError(f"-o: cannot write {output}: its name must end in {' or '.join(SUFFIXES)}")
+    grid = read_batch_grid(batch, variation_ids, seeds)
+    targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]
+    if output is None and not grid.clips():
+        raise UserError(f"cannot make a sheet of {batch}: no selected video is done")
+    unreadable: dict[str, None] = {}
+    for target in targets:
+        check_new_folder(target.parent, target=target)
+        make_parent_folders(batch if target.is_relative_to(batch) else target.parent, target)
+        write = write_sheet_clip if target.suffix.lower() == ".mp4" else write_sheet_picture
+        try:
+            sheet = write(grid, target, cell_width)
+        except OSError as error:
+            raise UserError(f"cannot write {target}: {error.strerror or error}. Choose another file with -o") from None
+        unreadable.update(dict.fromkeys(sheet.unreadable))
+        echo(target)
+    for reason in (*grid.faults, *unreadable):
+        echo(reason, err=True)
+    if unreadable or grid.faults:
+        sys.exit(1)

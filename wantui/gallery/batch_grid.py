@@ -1,0 +1,145 @@
+"""Grid of a batch: one row per variation, one column per video number, and the labels of both."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
+
+MAX_LISTED_NAMES = 10
+"""Maximum number of known names that an error lists."""
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One requested video."""
+
+    entry: VideoEntry
+    clip: Path | None
+    """The existing clip; None if the video is not done or its clip is missing."""
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One variation."""
+
+    id: str
+    label: str
+    """The chosen options that differ between variations, such as "red, left"; the prompt if there are none."""
+    prompt: str
+    options: Mapping[int, str]
+    """Chosen option by number of the bracket, for brackets whose options differ between variations."""
+    cells: tuple[GridCell | None, ...]
+    """One cell per column; None if the batch has no such video."""
+
+
+@dataclass(frozen=True)
+class BatchGrid:
+    """Videos of a batch, or some of them, in rows and columns."""
+
+    folder: Path
+    template: str
+    column_labels: tuple[str, ...]
+    rows: tuple[GridRow, ...]
+    faults: tuple[str, ...] = ()
+    """Unreadable lines of the journal; the states of their videos may be outdated."""
+
+    def cells(self) -> list[GridCell]:
+        """Return the cells with a video, row by row."""
+        return [cell for row in self.rows for cell in row.cells if cell is not None]
+
+    def clips(self) -> list[Path]:
+        """Return the existing clips, row by row."""
+        return [cell.clip for cell in self.cells() if cell.clip is not None]
+
+    def list_options(self) -> dict[int, list[str]]:
+        """Return the options that occur, in the order of the rows, by number of the bracket."""
+        options: dict[int, list[str]] = {}
+        for row in self.rows:
+            for bracket, text in row.options.items():
+                if text not in options.setdefault(bracket, []):
+                    options[bracket].append(text)
+        return options
+
+
+def read_batch_grid(folder: Path, variation_ids: Collection[str] = (), seeds: Collection[int] = ()) -> BatchGrid:
+    """Read the grid of a batch folder.
+
+    Args:
+        variation_ids: ids of the variations to include; all if empty.
+        seeds: seeds to include; all if empty.
+
+    Raises:
+        ManifestError: the folder is not a batch folder, or its manifest is damaged.
+        UserError: the batch has no such variation or seed, or no video has both.
+    """
+    manifest = read_manifest(BatchFolder(folder))
+    _check_selection("--variation", variation_ids, [variation.id for variation in manifest.variations], folder)
+    _check_selection("--seed", seeds, sorted({video.seed for video in manifest.videos}), folder)
+    videos = [
+        video
+        for video in manifest.videos
+        if (not variation_ids or manifest.variations[video.variation].id in variation_ids)
+        and (not seeds or video.seed in seeds)
+    ]
+    if not videos:
+        raise UserError(f"{folder} has no video with the given --variation and --seed")
+    numbers = sorted({video.number for video in videos})
+    differing_brackets = _find_differing_brackets(manifest)
+    rows = []
+    for index in sorted({video.variation for video in videos}):
+        variation = manifest.variations[index]
+        by_number = {video.number: _make_cell(folder, video) for video in videos if video.variation == index}
+        options = {
+            choice["bracket"]: str(choice["text"]).strip()
+            for choice in variation.choices
+            if choice["bracket"] in differing_brackets
+        }
+        cells = tuple(by_number.get(number) for number in numbers)
+        rows.append(GridRow(variation.id, _make_label(variation, options), variation.prompt, options, cells))
+    columns = tuple(_label_column(number, videos) for number in numbers)
+    return BatchGrid(folder, manifest.template, columns, _make_labels_unique(rows), manifest.faults)
+
+
+def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
+    for name in wanted:
+        if name not in known:
+            listed = ", ".join(map(str, known[:MAX_LISTED_NAMES]))
+            more = f" and {len(known) - MAX_LISTED_NAMES:,} more" if len(known) > MAX_LISTED_NAMES else ""
+            raise UserError(f"{option}: {folder} has no {name}. It has {listed}{more}")
+
+
+def _find_differing_brackets(manifest: Manifest) -> set[int]:
+    """Return the numbers of the brackets whose text differs between variations, or is absent from some."""
+    texts: dict[int, set[str | None]] = {}
+    brackets = {choice["bracket"] for variation in manifest.variations for choice in variation.choices}
+    for variation in manifest.variations:
+        chosen = {choice["bracket"]: str(choice["text"]).strip() for choice in variation.choices}
+        for bracket in brackets:
+            texts.setdefault(bracket, set()).add(chosen.get(bracket))
+    return {bracket for bracket, found_texts in texts.items() if len(found_texts) > 1}
+
+
+def _make_cell(folder: Path, video: VideoEntry) -> GridCell:
+    clip = folder / video.files["clip"] if video.state == "done" and "clip" in video.files else None
+    return GridCell(video, clip if clip is not None and clip.is_file() else None)
+
+
+def _make_label(variation: VariationEntry, options: Mapping[int, str]) -> str:
+    return ", ".join(text or "(empty)" for text in options.values()) or variation.prompt
+
+
+def _make_labels_unique(rows: list[GridRow]) -> tuple[GridRow, ...]:
+    """Replace labels that occur more than once by the id of the variation, which is unique."""
+    counts = Counter(row.label for row in rows)
+    return tuple(
+        row if counts[row.label] == 1 else GridRow(row.id, row.id, row.prompt, row.options, row.cells) for row in rows
+    )
+
+
+def _label_column(number: int, videos: Sequence[VideoEntry]) -> str:
+    seeds = {video.seed for video in videos if video.number == number}
+    return f"seed {seeds.pop()}" if len(seeds) == 1 else f"video {number}"

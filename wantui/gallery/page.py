@@ -1,0 +1,88 @@
+"""Gallery: one HTML page beside the clips that plays them in step, filters them, and shows their recipes.
+
+The page opens from disk without a server. It refers to the clips by relative paths and makes no external requests.
+"""
+
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+from wantui import __version__
+from wantui.atomic_files import write_text
+from wantui.errors import UserError
+from wantui.formatting import escape_unprintable
+from wantui.gallery.batch_grid import BatchGrid, GridCell
+
+PAGE_FILE = "gallery.html"
+"""Name of the page in the batch folder."""
+HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes")
+"""Fields of a recipe that the table leaves out, because the page shows them elsewhere or they fill pages."""
+
+
+def write_gallery(grid: BatchGrid, path: Path) -> Path:
+    """Write the page into the batch folder, beside the clips that it refers to.
+
+    Raises:
+        UserError: no selected video has a clip.
+        OSError: the file cannot be written.
+    """
+    if not grid.clips():
+        raise UserError(f"cannot make a gallery of {grid.folder}: no selected video is done")
+    page = Template(resources.files("wantui.gallery").joinpath("page.html").read_text(encoding="utf-8"))
+    text = page.substitute(
+        title=html.escape(escape_unprintable(grid.folder.name)), version=__version__, data=_to_script_json(grid)
+    )
+    write_text(path, text)
+    return path
+
+
+def _to_script_json(grid: BatchGrid) -> str:
+    """Return the data of the page as JSON that can stand inside a script element."""
+    options = grid.list_options()
+    data = {
+        "name": grid.folder.name,
+        "template": grid.template,
+        "columns": list(grid.column_labels),
+        "filters": [{"bracket": bracket, "options": options[bracket]} for bracket in sorted(options)],
+        "rows": [
+            {
+                "label": row.label,
+                "prompt": row.prompt,
+                "options": {str(bracket): text for bracket, text in row.options.items()},
+                "cells": [None if cell is None else _describe_cell(grid.folder, cell) for cell in row.cells],
+            }
+            for row in grid.rows
+        ],
+    }
+    # In a script element, HTML would interpret "</script" and "<!--" even inside a JSON string.
+    return json.dumps(data, ensure_ascii=True).replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:
+    entry, recipe = cell.entry, cell.entry.recipe
+    settings = {
+        name: value
+        for name, value in recipe.model_dump(mode="json").items()
+        if name not in HIDDEN_RECIPE_FIELDS and value not in (None, [], {})
+    }
+    return {
+        "id": entry.id,
+        "seed": entry.seed,
+        "state": entry.state,
+        "error": entry.error,
+        "clip": None if cell.clip is None else quote(cell.clip.relative_to(folder).as_posix()),
+        "width": recipe.width,
+        "height": recipe.height,
+        "frames": recipe.frames,
+        "fps": recipe.fps,
+        "recipe": {name: _format_value(value) for name, value in settings.items()},
+        "seconds": round(sum(entry.seconds.get(part, 0.0) for part in ("denoise", "decode")), 1),
+    }
+
+
+def _format_value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
