@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,14 @@ from wantui.analysis.differences import (
     equalise_within_rounding,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
+from wantui.analysis.final_states import (
+    SPREAD_METRIC,
+    DispersionCurve,
+    FinalStates,
+    UnusableProjectionsError,
+    VideoKey,
+    get_video_key,
+)
 from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import Floats, flip_signs, run_omnibus_test
@@ -122,11 +129,10 @@ def compare_groups(
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
     names = _choose_metrics(primary, metrics)
-    matched, left_out = _match_groups(videos, by)
+    matched, left_out, final, without_final = _match_final_states(videos, by, primary)
     groups = matched.groups
     pairs = list(itertools.combinations(range(len(groups)), 2))
     warnings = [*_find_identical_path_warnings(groups), *_find_design_warnings(matched, by)]
-    final, without_final = _load_final_states(groups, primary)
     warnings += without_final
     if final is not None:
         names.insert(0 if primary == SPREAD_METRIC else 1, SPREAD_METRIC)
@@ -180,21 +186,42 @@ def _choose_metrics(primary: str, metrics: Sequence[str] | None) -> list[str]:
     return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD_METRIC]
 
 
-def _load_final_states(groups: Sequence[Group], primary: str) -> tuple[FinalStates | None, list[str]]:
-    """Return the final states of the groups, or None and a warning if they cannot be compared.
+def _match_final_states(
+    videos: Sequence[Video], by: str, primary: str
+) -> tuple[MatchedGroups, list[tuple[str, str]], FinalStates | None, list[str]]:
+    """Return matched groups, the excluded videos with reasons, final states, and warnings.
+
+    If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
+    stay, and `spread` is not compared.
 
     Raises:
-        CannotCompareError: they cannot be compared, but the declared metric needs them.
+        CannotCompareError: the groups cannot be compared, or have no final states and the declared metric needs them.
     """
-    try:
-        return FinalStates.load(groups), []
-    except NoGeometryError as error:
-        if primary == SPREAD_METRIC:
-            raise CannotCompareError(
-                f"cannot compare {SPREAD_METRIC}: {error}. "
+    matched, left_out = _match_groups(videos, by)
+    unusable: dict[VideoKey, str] = {}
+    first_error: NoGeometryError | None = None
+    while True:
+        try:
+            return matched, left_out, FinalStates.load(matched.groups), []
+        except NoGeometryError as error:
+            if primary != SPREAD_METRIC:
+                return matched, left_out, None, [f"{SPREAD_METRIC} is not compared: {error}"]
+            refusal = CannotCompareError(
+                f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
                 "To use another metric, add for example --primary straightness"
-            ) from None
-        return None, [f"{SPREAD_METRIC} is not compared: {error}"]
+            )
+            if not isinstance(error, UnusableProjectionsError):
+                raise refusal from None
+            first_error = first_error or error
+            unusable |= error.reasons
+        rest = [
+            replace(video, trajectory=None, reason=reason) if (reason := unusable.get(get_video_key(video))) else video
+            for video in videos
+        ]
+        try:
+            matched, left_out = _match_groups(rest, by)
+        except CannotCompareError:
+            raise refusal from None
 
 
 def _compute_cell_values(

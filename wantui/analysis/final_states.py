@@ -1,11 +1,14 @@
 """Final states of matched groups: distances, spread of each group, and tests of spread and location."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.dispersion import (
     MIN_VIDEOS,
     Floats,
@@ -21,11 +24,35 @@ from wantui.analysis.dispersion import (
 from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.statistics import SEED, run_sign_flip_test
 from wantui.analysis.trajectory import NoGeometryError
+from wantui.analysis.video import Video
 
 SPREAD_METRIC = "spread"
 """Name of the metric "spread": distance of the final latents to the spatial median of their group, / sqrt(D)."""
 RELABELLING_COUNT = 500
 """Number of random exchanges of groups, over all pairs."""
+
+
+VideoKey = tuple[Path, int]
+"""Batch folder and number of a video."""
+
+
+class UnusableProjectionsError(NoGeometryError):
+    """Raised if the projections of some videos cannot be used; the message names the first of them.
+
+    Args:
+        groups: groups that contain the videos.
+        reasons: reasons by video.
+    """
+
+    def __init__(self, groups: Sequence[Group], reasons: Mapping[VideoKey, str]) -> None:
+        every = [video for group in groups for video in group.videos]
+        names = VideoNamer(every)
+        unusable = [video for video in every if get_video_key(video) in reasons]
+        text = f"{names(unusable[0])}: {reasons[get_video_key(unusable[0])]}"
+        if len(unusable) > 1:
+            text += f" ({len(unusable) - 1} of the other videos cannot be used either)"
+        super().__init__(text)
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -58,39 +85,29 @@ class FinalStates:
         """Load the stored projections of groups of equal size.
 
         Raises:
-            NoGeometryError: there are too few videos, or projections are missing or differ in shape.
+            UnusableProjectionsError: projections are missing, not finite, or differ in shape from most of their group.
+            NoGeometryError: there are too few videos, or the projections of the groups differ in size.
         """
         if (videos := len(groups[0].videos)) < MIN_VIDEOS:
             raise NoGeometryError(
                 f"{SPREAD_METRIC} needs {MIN_VIDEOS} videos in each group, but there are {videos}. Generate more seeds "
                 "(videos_per_variation)"
             )
-        projected: dict[str, NDArray[np.float32]] = {}
-        levels: dict[str, Floats] = {}
-        for group in groups:
-            paths = [video.projected_path() for video in group.videos]
-            levels[group.name], states = paths[0][0], [states for _, states in paths]
-            if len(shapes := {path.shape for path in states}) > 1:
-                raise NoGeometryError(f"{group.name}: the stored projections have different shapes: {shapes}")
-            projected[group.name] = np.stack(states)
-            if not np.isfinite(projected[group.name]).all():
-                raise NoGeometryError(f"{group.name}: a stored projection contains NaN or infinity")
-        if len(widths := {states.shape[2] for states in projected.values()}) > 1:
-            raise NoGeometryError(f"the projections of the groups have different numbers of values: {widths}")
         dimension = groups[0].videos[0].dimension
-        curves = {
-            name: DispersionCurve(
-                levels[name],
-                np.sqrt(
-                    [
-                        compute_total_variance(compute_squared_distances(states[:, i]) / dimension)
-                        for i in range(states.shape[1])
-                    ]
-                ),
-            )
-            for name, states in projected.items()
-        }
-        points = np.stack([projected[group.name][:, -1] for group in groups]).astype(np.float64) / np.sqrt(dimension)
+        curves: dict[str, DispersionCurve] = {}
+        final: list[Floats] = []
+        reasons: dict[VideoKey, str] = {}
+        for group in groups:
+            sigmas, states, unusable = _load_group_states(group)
+            reasons |= unusable
+            if not unusable:
+                final.append(states[:, -1].astype(np.float64))
+                curves[group.name] = _compute_dispersion_curve(sigmas, states, dimension)
+        if reasons:
+            raise UnusableProjectionsError(groups, reasons)
+        if len(widths := {states.shape[1] for states in final}) > 1:
+            raise NoGeometryError(f"the projections of the groups have different numbers of values: {widths}")
+        points = np.stack(final) / np.sqrt(dimension)
         distances = compute_squared_distances(points.reshape(-1, points.shape[2]))
         to_medians = {
             group.name: compute_distances_to_median(
@@ -143,6 +160,45 @@ class FinalStates:
                 differences.append(by_pair.mean())
                 p.append(run_sign_flip_test(by_pair))
         return np.array(differences), np.array(p)
+
+
+def get_video_key(video: Video) -> VideoKey:
+    """Return the key of a video in `UnusableProjectionsError.reasons`."""
+    return video.folder, video.number
+
+
+def _load_group_states(group: Group) -> tuple[Floats, NDArray[np.float32], dict[VideoKey, str]]:
+    """Return noise levels [N + 1], projected states [videos, N + 1, k], and the videos whose projection cannot be used.
+
+    The states are complete only if no video is unusable.
+    """
+    paths: list[tuple[VideoKey, Floats, NDArray[np.float32]]] = []
+    reasons: dict[VideoKey, str] = {}
+    for video in group.videos:
+        key = get_video_key(video)
+        try:
+            sigmas, states = video.projected_path()
+        except NoGeometryError as error:
+            reasons[key] = str(error)
+            continue
+        paths.append((key, sigmas, states))
+        if not np.isfinite(states).all():
+            reasons[key] = "its projection contains NaN or infinity"
+    usual = Counter(states.shape for _, _, states in paths).most_common(1)
+    for key, _, states in paths:
+        if states.shape != usual[0][0]:
+            reasons[key] = f"its projection has shape {states.shape}, but {usual[0][0]} in most videos"
+    if reasons:
+        return np.empty(0), np.empty((0, 0, 0), dtype=np.float32), reasons
+    return paths[0][1], np.stack([states for _, _, states in paths]), {}
+
+
+def _compute_dispersion_curve(sigmas: Floats, states: NDArray[np.float32], dimension: int) -> DispersionCurve:
+    """Return the dispersion of projected states [videos, N + 1, k]."""
+    variances = [
+        compute_total_variance(compute_squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])
+    ]
+    return DispersionCurve(sigmas, np.sqrt(variances))
 
 
 def _centre_on_median(states: Floats) -> Floats:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.sampler_response import compute_sampler_response
 from wantui.analysis.statistics import SEED
 from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory
@@ -169,15 +171,22 @@ def build_gaussian_null(videos: Sequence[Video], final: Floats | None = None) ->
             count=len(usable),
             reason="a covariance needs at least two videos with the same settings",
         )
-    try:
-        states = [video.projection()[-1] for video in usable] if final is None else list(final)
-        sigmas = usable[0].noise_levels()
-    except NoGeometryError as error:
-        return GaussianNull(count=len(usable), reason=str(error))
+    names = VideoNamer(videos)
+    states: list[NDArray[np.floating]] = []
+    for index, video in enumerate(usable):
+        try:
+            states.append(video.projected_path()[1][-1] if final is None else final[index])
+            if index == 0:
+                sigmas = video.noise_levels()
+        except NoGeometryError as error:
+            return GaussianNull(count=len(usable), reason=f"{names(video)}: {error}")
+        if len(states[-1]) != len(states[0]):
+            sizes = f"{len(states[-1])} values, but {len(states[0])} in {names(usable[0])}"
+            return GaussianNull(count=len(usable), reason=f"{names(video)}: its final state has {sizes}")
+        if not np.isfinite(states[-1]).all():
+            return GaussianNull(count=len(usable), reason=f"{names(video)}: its final state contains NaN or infinity")
     first = usable[0]
     assert first.trajectory is not None
-    if len({len(state) for state in states}) > 1 or not all(np.isfinite(state).all() for state in states):
-        return GaussianNull(count=len(usable), reason="the final states differ in size, or contain NaN")
     sampler = str(first.settings.get("sampler", ""))
     try:
         paths = draw_gaussian_flow(GaussianData.estimate(np.stack(states), first.dimension), sigmas, sampler)
@@ -196,6 +205,8 @@ def build_gaussian_null_per_video(videos: Sequence[Video]) -> list[GaussianNull]
     def kind(video: Video) -> tuple[object, ...]:
         return video.folder, video.variation, video.prompt, video.weights
 
-    kinds = {kind(video): video for video in videos}
-    nulls = {key: build_gaussian_null([video for video in videos if kind(video) == key]) for key in kinds}
+    members: dict[tuple[object, ...], list[Video]] = {}
+    for video in videos:
+        members.setdefault(kind(video), []).append(video)
+    nulls = {key: build_gaussian_null(of_kind) for key, of_kind in members.items()}
     return [nulls[kind(video)] for video in videos]

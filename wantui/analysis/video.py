@@ -81,7 +81,7 @@ class Video:
         states = np.asarray(self._read_stored("projection", "projection of its states"))
         if states.ndim != 2 or not states.size or states.dtype.kind != "f":
             stored = f"{states.dtype} of shape {states.shape}"
-            raise NoGeometryError(f"{self.name}: the projection is {stored} instead of a row of floats for each state")
+            raise NoGeometryError(f"the projection is {stored} instead of a row of floats for each state")
         return states
 
     def noise_levels(self) -> Floats:
@@ -102,9 +102,7 @@ class Video:
         """
         states, sigmas = self.projection(), self.noise_levels()
         if len(states) != len(sigmas):
-            raise NoGeometryError(
-                f"{self.name}: {len(states)} projected states do not match {len(sigmas)} noise levels"
-            )
+            raise NoGeometryError(f"{len(states)} projected states do not match {len(sigmas)} noise levels")
         is_distinct = np.append(np.diff(sigmas) != 0, True)
         return sigmas[is_distinct], states[is_distinct]
 
@@ -112,13 +110,13 @@ class Video:
         from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
         if self.path is None:
-            raise NoGeometryError(f"{self.name}: no {what} is stored")
+            raise NoGeometryError(f"no {what} is stored")
         try:
             group = open_capture(self.path)
             with raise_capture_error(self.path):
                 return np.asarray(group[name][:])
         except CaptureError as error:
-            raise NoGeometryError(f"{self.name}: no {what} can be read: {error}") from None
+            raise NoGeometryError(f"no {what} can be read: {error}") from None
 
 
 def _are_arrays_equal(first: Floats | None, second: Floats | None) -> bool:
