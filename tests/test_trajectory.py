@@ -458,7 +458,8 @@ def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
     swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
     result = trajectory_of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
     check = measure_strides([result], "turning")
-    assert check.values[0] / check.values[1] < 1.6 < check.values[1] / check.values[2]
+    assert check.values[0] < 1.6 * check.values[1]
+    assert check.values[1] > 1.6 * check.values[2]
     assert (check.is_settled, check.settled_stride) == (False, None)
 
 
@@ -620,3 +621,66 @@ def test_noise_levels_of_no_denoising_are_refused_by_name(sigmas: list[float]) -
     states = np.random.default_rng(1).normal(size=(3, 60))
     with pytest.raises(NoGeometryError, match="the stored noise levels are damaged: they must fall, from at most 1"):
         build_trajectory(states @ states.T, np.array(sigmas), 60)
+
+
+def bent_states(dimension: int, angle: float, seed: int = 0) -> NDArray[np.float64]:
+    """Return [21, dimension] states of constant speed that are exact in float64 if straight; all turns are `angle`."""
+    rng = np.random.default_rng([seed, dimension])
+    start, step = (rng.integers(-(2**32), 2**32, dimension) * 2.0**-31 for _ in range(2))
+    if angle == 0:
+        return start + np.arange(21)[:, None] * step * 2**-5
+    step /= np.linalg.norm(step)
+    side = rng.normal(size=dimension)
+    side -= side @ step * step
+    side /= np.linalg.norm(side)
+    turned = angle * np.arange(20)
+    steps = np.cos(turned)[:, None] * step + np.sin(turned)[:, None] * side
+    return start + np.concatenate([np.zeros((1, dimension)), np.cumsum(steps, 0)]) * 0.05 * math.sqrt(dimension)
+
+
+@pytest.mark.parametrize("dimension", [16, 512, 60_000])
+@pytest.mark.parametrize("seed", range(4))
+def test_straight_path_has_no_bend_from_the_rounding_of_its_inner_products(dimension: int, seed: int) -> None:
+    states = bent_states(dimension, 0, seed)
+    gram = np.array([[left @ right for right in states] for left in states])  # each sum in the order of its own kernel
+    path = build_trajectory(gram, np.linspace(1, 0, 21), dimension)
+    assert not path.turning.any()
+    assert not path.curvature.any()
+    assert not path.acceleration.any()
+    assert path.total_turning == 0
+    assert path.largest_deviation == 0
+    assert path.detour == 0
+
+
+@pytest.mark.parametrize("dimension", [16, 512, 60_000])
+@pytest.mark.parametrize("angle", [1e-4, 1e-3, 0.1])
+def test_small_bend_is_measured_within_the_rounding_of_inner_products(dimension: int, angle: float) -> None:
+    states = bent_states(dimension, angle)
+    path = build_trajectory(states @ states.T, np.linspace(1, 0, 21), dimension)
+    # The oracle measures angles from the states, where nothing cancels.
+    steps = np.diff(states, axis=0)
+    steps /= np.linalg.norm(steps, axis=1)[:, None]
+    pairs = itertools.pairwise(steps)
+    angles = np.array([2 * np.arctan2(np.linalg.norm(b - a), np.linalg.norm(a + b)) for a, b in pairs])
+    assert angles == pytest.approx(np.full(19, angle), rel=1e-6)
+    # A cosine that is wrong by e moves an angle by e / angle; e is 5 + sqrt(D) roundings of eight terms over a step.
+    moved = 8 * (5 + math.sqrt(dimension)) * 2.0**-53 * (states**2).sum(1).max() / 0.05**2 / dimension / angle
+    assert np.abs(path.turning - angles).max() < moved
+    # Each step takes 1/20 of the noise levels and has the speed 1.
+    assert path.curvature == pytest.approx(2 * np.tan(angles / 2) * 20 / np.cos(angles / 2), abs=21 * moved)
+
+
+def test_path_that_turns_back_turns_by_exactly_pi() -> None:
+    states = bent_states(512, 0)[[0, 10, 5, 12]]
+    path = build_trajectory(states @ states.T, np.array([1, 0.6, 0.3, 0]), 512)
+    assert path.turning.tolist() == [math.pi, math.pi]
+
+
+def test_equal_states_of_many_values_are_no_step() -> None:
+    # Of a million values, sums in different orders differ by more than 1e-14.
+    gram = np.array([[2.0, 1, 1, 0.5], [1, 2, 2, 0.9], [1, 2, 2, 0.9], [0.5, 0.9, 0.9, 2]])
+    gram[2, 2] *= 1 + 1e-13
+    path = build_trajectory(gram * 1e6, np.array([1, 0.6, 0.3, 0]), 1_000_000)
+    assert path.lengths[1] == 0
+    exact = build_trajectory(gram[np.ix_([0, 1, 3], [0, 1, 3])] * 1e6, np.array([1, 0.6, 0]), 1_000_000)
+    assert path.total_turning == pytest.approx(exact.total_turning, rel=1e-12)

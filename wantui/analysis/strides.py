@@ -51,7 +51,7 @@ def take_strided_path(path: Trajectory, stride: int) -> Trajectory:
         raise NoGeometryError(
             f"stride {stride} leaves {len(state_indices)} of {last + 1} states, but an angle needs three"
         )
-    return Trajectory(path.sigmas[state_indices], path.gram[np.ix_(state_indices, state_indices)])
+    return Trajectory(path.sigmas[state_indices], path.gram[np.ix_(state_indices, state_indices)], path.dimension)
 
 
 def apply_stride(videos: Sequence[Video], stride: int) -> list[Video]:
