@@ -23,7 +23,7 @@ from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
 from wantui.analysis import loading as read
 from wantui.analysis.attention_overlay import compute_shared_scale, draw_overlay, find_latent_frame
-from wantui.analysis.attention_summary import average_over_steps, compute_attention_overlap, compute_word_curves
+from wantui.analysis.attention_summary import average_over_steps, compute_word_curves, summarise_words
 from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.dispersion import (
@@ -717,11 +717,38 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
     result = compute_word_curves(maps, "two")
     assert result.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
     assert result.spread[0] == pytest.approx([2 / 8] * 3)
-    assert compute_attention_overlap(maps, "point", "point") == pytest.approx([1, 1])
-    assert compute_attention_overlap(maps, "point", "two") == pytest.approx([0, 0])
-    assert compute_attention_overlap(maps, "even", "point") == pytest.approx([math.sqrt(3 / 96)] * 2)
+    _, overlaps = summarise_words(maps)
+    assert overlaps["point"]["two"] == pytest.approx([0, 0])
+    assert overlaps["even"]["point"] == pytest.approx([math.sqrt(3 / 96)] * 2)
     with pytest.raises(AttentionMapsError, match="Stored maps: even, point, two"):
         compute_word_curves(maps, "cat")
+
+
+def test_words_are_summarised_from_one_read_of_each_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    maps = maps_of({f"word{i}": rng.random((2, 3, 4, 8)) for i in range(12)}, tmp_path)
+    singles = [compute_word_curves(maps, name) for name in maps.words]
+    read_maps = []
+    read_map = StoredAttentionMaps.read_map
+
+    def record_read(maps: StoredAttentionMaps, name: str, index: int) -> NDArray[np.float32]:
+        read_maps.append((name, index))
+        return read_map(maps, name, index)
+
+    monkeypatch.setattr(StoredAttentionMaps, "read_map", record_read)
+    curves, overlaps = summarise_words(maps)
+    assert sorted(read_maps) == sorted((name, step) for name in maps.words for step in range(2))
+    for curve, single in zip(curves, singles, strict=True):
+        for name in ("mass", "entropy", "centre", "spread"):
+            np.testing.assert_allclose(getattr(curve, name), getattr(single, name), rtol=1e-12)
+    q, p = (a / a.sum() for a in (maps.read_mean("word2")[1], maps.read_mean("word7")[1]))
+    assert overlaps["word2"]["word7"][1] == pytest.approx(np.sqrt(q * p).sum(), rel=1e-12)
+    assert overlaps["word7"]["word2"][1] == overlaps["word2"]["word7"][1]
+
+
+def test_maps_of_different_sizes_are_refused(tmp_path: Path) -> None:  # B7
+    with pytest.raises(AttentionMapsError, match="its maps have different sizes"):
+        maps_of({"cat": np.full((2, 3, 4, 8), 0.1), "dog": np.full((2, 3, 4, 6), 0.1)}, tmp_path)
 
 
 def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
@@ -1017,7 +1044,7 @@ def test_word_without_attention_does_not_hide_other_words(
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
     maps = open_attention_maps(made.attention(0, 1))
-    mean = float(np.mean(compute_attention_overlap(maps, "dog", "tree")))
+    mean = float(np.mean(summarise_words(maps)[1]["dog"]["tree"]))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
@@ -1194,11 +1221,53 @@ def test_report_on_identical_final_states_has_shares_of_variance(
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
-@pytest.mark.parametrize("damaged", [np.ones(9), np.ones((9, 0)), np.ones((9, 6, 1)), np.ones((0, 6)), np.eye(9) * 1j])
-def test_invalid_projection_is_refused(tmp_path: Path, damaged: NDArray[Any]) -> None:
-    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=4, phrasings=1)
+UNUSABLE_PROJECTIONS = {
+    "one axis": (np.ones(9), "the projection is float64 of shape (9,) instead of a row of floats for each state"),
+    "no values": (np.ones((9, 0)), "the projection is float64 of shape (9, 0) instead of"),
+    "three axes": (np.ones((9, 6, 1)), "the projection is float64 of shape (9, 6, 1) instead of"),
+    "no states": (np.ones((0, 6)), "the projection is float64 of shape (0, 6) instead of"),
+    "complex": (np.eye(9) * 1j, "the projection is complex128 of shape (9, 9) instead of"),
+    "too few states": (np.ones((8, 60), dtype=np.float32), "8 projected states do not match 9 noise levels"),
+    "other size": (np.ones((9, 6), dtype=np.float32), "its projection has shape (9, 6), but (9, 60) in most videos"),
+    "NaN": (np.full((9, 60), np.nan, dtype=np.float32), "its projection contains NaN or infinity"),
+    "infinity": (np.full((9, 60), np.inf, dtype=np.float32), "its projection contains NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize(("damaged", "reason"), UNUSABLE_PROJECTIONS.values(), ids=UNUSABLE_PROJECTIONS)
+def test_video_with_unusable_projection_is_left_out_by_name(
+    tmp_path: Path, damaged: NDArray[Any], reason: str
+) -> None:  # B8
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
+    rest = compare_groups([video for video in videos if video.seed != 2], by="1")
     assert videos[2].path is not None
     zarr.open_group(videos[2].path, mode="r+").create_array("projection", data=damaged, overwrite=True)
-    with pytest.raises(CannotCompareError, match=r"one_0 seed 2: the projection is \w+ of shape \(.*\) instead of"):
+    result = compare_groups(videos, by="1")
+    assert result.seeds == (0, 1, 3, 4)
+    named = dict(result.excluded_videos)
+    assert named["one_0 seed 2"].startswith(reason)
+    assert named["two_0 seed 2"] == "not in every group with this seed"
+    assert [(d.metric, d.effect) for d in result.differences] == [(d.metric, d.effect) for d in rest.differences]
+    assert result.spread_test == rest.spread_test
+    assert build_gaussian_null(videos).reason.startswith("one_0 seed 2: ")
+
+
+def test_unusable_projection_does_not_exclude_a_video_from_another_metric(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
+    assert videos[2].path is not None
+    group = zarr.open_group(videos[2].path, mode="r+")
+    group.create_array("projection", data=np.full((9, 60), np.nan, dtype=np.float32), overwrite=True)
+    result = compare_groups(videos, by="1", primary="length")
+    assert result.seeds == (0, 1, 2, 3, 4)
+    assert "spread is not compared: one_0 seed 2: its projection contains NaN or infinity" in result.warnings
+
+
+def test_spread_is_refused_by_name_if_too_few_projections_can_be_used(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=3, phrasings=1)
+    for video in (videos[1], videos[5]):
+        assert video.path is not None
+        group = zarr.open_group(video.path, mode="r+")
+        group.create_array("projection", data=np.full((9, 60), np.nan, dtype=np.float32), overwrite=True)
+    unusable = r"cannot compare spread: one_0 seed 1: its projection contains NaN or infinity \(1 of the other videos"
+    with pytest.raises(CannotCompareError, match=unusable):
         compare_groups(videos, by="1")
-    assert "the projection is" in build_gaussian_null(videos).reason

@@ -42,7 +42,42 @@ def compute_word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
     """
     if name not in maps.words:
         raise AttentionMapsError(f"no map of {name!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
-    word, a = maps.words[name], maps.read_mean(name)
+    return _build_word_curves(maps, name, *_summarise_maps(maps.read_mean(name)))
+
+
+def summarise_words(maps: StoredAttentionMaps) -> tuple[list[WordCurves], dict[str, dict[str, Floats]]]:
+    """Return the summary curves of all marked words, and the overlap [s] of each word with each other word, by name.
+
+    Overlap is the Bhattacharyya coefficient: the sum of sqrt(q p) over all positions, 1 for equal distributions, 0 for
+    disjoint ones. Each map is read once, and only the maps of one step are in memory.
+
+    Raises:
+        AttentionMapsError: a map is missing or damaged.
+    """
+    names, steps = list(maps.words), len(maps.steps)
+    if not names:
+        return [], {}
+    summaries: dict[str, list[tuple[Floats, ...]]] = {name: [] for name in names}
+    overlaps = np.empty((steps, len(names), len(names)))
+    for step in range(steps):
+        roots = []
+        for name in names:
+            a = maps.read_mean_at_step(name, step)
+            summaries[name].append(_summarise_maps(a[None]))
+            with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of a word of weight 0, which has no attention
+                roots.append(np.sqrt(a.ravel() / a.sum()))
+        overlaps[step] = np.stack(roots) @ np.stack(roots).T
+    curves = [
+        _build_word_curves(maps, name, *(np.concatenate(each) for each in zip(*summaries[name], strict=True)))
+        for name in names
+    ]
+    return curves, {
+        first: {second: overlaps[:, i, j] for j, second in enumerate(names) if j != i} for i, first in enumerate(names)
+    }
+
+
+def _summarise_maps(a: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return mass, entropy, centre and spread of maps [s, frames, height, width], as in `WordCurves`."""
     total = a.sum((1, 2, 3))
     with np.errstate(divide="ignore", invalid="ignore"):
         q = a / total[:, None, None, None]
@@ -53,17 +88,14 @@ def compute_word_curves(maps: StoredAttentionMaps, name: str) -> WordCurves:
         from_centre = (x - centre[..., 0, None]) ** 2, (y - centre[..., 1, None]) ** 2
         squares = from_centre[0][:, :, None, :] + from_centre[1][:, :, :, None]
         spread = np.sqrt((a * squares).sum((2, 3)) / in_frame)
-    tokens = tuple(word["token_texts"])
-    return WordCurves(name, word["text"], tokens, maps.sigmas, a.mean((1, 2, 3)), entropy, centre, spread)
+    return a.mean((1, 2, 3)), entropy, centre, spread
 
 
-def compute_attention_overlap(maps: StoredAttentionMaps, first_word: str, second_word: str) -> Floats:
-    """Return [s] the Bhattacharyya coefficient of two words: the sum of sqrt(q p) over all positions, 1 for equal
-    distributions, 0 for disjoint ones."""
-    a, b = maps.read_mean(first_word), maps.read_mean(second_word)
-    both = np.sqrt(a * b).sum((1, 2, 3))
-    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of a word of weight 0, which has no attention
-        return np.asarray(both / np.sqrt(a.sum((1, 2, 3)) * b.sum((1, 2, 3))))
+def _build_word_curves(
+    maps: StoredAttentionMaps, name: str, mass: Floats, entropy: Floats, centre: Floats, spread: Floats
+) -> WordCurves:
+    word = maps.words[name]
+    return WordCurves(name, word["text"], tuple(word["token_texts"]), maps.sigmas, mass, entropy, centre, spread)
 
 
 def average_finite(values: Floats) -> float:

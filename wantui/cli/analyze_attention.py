@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word; return the names of videos with unreadable maps."""
-    from wantui.analysis.attention_summary import compute_attention_overlap, compute_word_curves
+    from wantui.analysis.attention_summary import summarise_words
     from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.serialize import to_json_values
     from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
@@ -28,15 +28,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             continue
         try:
             maps = open_attention_maps(video.attention)
-            words = [compute_word_curves(maps, name) for name in maps.words]
-            overlaps = {
-                word.name: {
-                    other_word.name: compute_attention_overlap(maps, word.name, other_word.name)
-                    for other_word in words
-                    if other_word is not word
-                }
-                for word in words
-            }
+            words, overlaps = summarise_words(maps)
         except AttentionMapsError as error:
             echo(f"left out: {names(video)}: {error}", err=True)
             damaged.append(names(video))

@@ -139,8 +139,16 @@ class StoredAttentionMaps:
             AttentionMapsError: as `read_map`.
         """
         with _raise_attention_maps_error(self.path):
-            each = np.stack([_average_known(self.read_map(name, index)) for index in range(len(self.steps))])
-            return each.repeat(self.cells[0], axis=2).repeat(self.cells[1], axis=3)
+            return np.stack([self.read_mean_at_step(name, index) for index in range(len(self.steps))])
+
+    def read_mean_at_step(self, name: str, index: int) -> NDArray[np.float64]:
+        """Return `read_mean` of one stored step, [frames, height, width].
+
+        Raises:
+            AttentionMapsError: as `read_map`.
+        """
+        mean = _average_known(self.read_map(name, index))
+        return mean.repeat(self.cells[0], axis=1).repeat(self.cells[1], axis=2)
 
 
 def _average_known(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -163,6 +171,8 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
         for name in words:
             if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
                 raise ValueError(f"{name} does not contain one map for each of {len(steps)} steps")
+        if len(sizes := {group[name].shape[3:] for name in words}) > 1:
+            raise ValueError(f"its maps have different sizes: {sorted(sizes)}")
         return StoredAttentionMaps(group, words, steps, sigmas, path, _find_cells(group, list(words)))
 
 
