@@ -138,6 +138,33 @@ def test_torn_last_line_is_ignored_and_removed_by_the_fold(folder: BatchFolder, 
     assert not folder.journal.exists()
 
 
+@pytest.mark.parametrize("damage", ["zeros", "zeros at the end", "newline", "bytes", "text"])
+def test_damaged_end_of_a_journal_is_reported_and_preserved(folder: BatchFolder, damage: str) -> None:
+    finish(folder, range(3))
+    whole = folder.journal.read_bytes()
+    end_of_second = whole.rstrip(b"\n").rindex(b"\n") + 1
+    content, intact = {
+        "zeros": (bytes(len(whole)), 0),
+        "zeros at the end": (whole[:end_of_second] + bytes(len(whole) - end_of_second), 2),
+        "newline": (whole[:-1] + b"J", 2),
+        "bytes": (whole[:end_of_second] + b"\xe9" * 40, 2),
+        "text": (whole[:end_of_second] + b"overwritten", 2),
+    }[damage]
+    folder.journal.write_bytes(content)
+    manifest = read_manifest(folder)
+    assert [video.state for video in manifest.videos] == expected(intact)
+    (fault,) = manifest.faults
+    zero_bytes = " (zero bytes)" if damage.startswith("zeros") else ""
+    size = len(whole) if damage == "zeros" else len(content) - end_of_second
+    assert fault == f"the last {size} bytes of {folder.journal} are damaged: not a line{zero_bytes}"
+    (summary,) = find_batches([folder.root])
+    assert summary.fault == fault
+    assert fault in [item.damage for item in check_batch(folder.root)]
+    finish(folder, range(5, 6))
+    assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": content}
+    assert states(folder)[5] == "done"
+
+
 @pytest.mark.parametrize("damage", ["bit", "zeros", "no JSON", "of another video", "no video", "odd state", "outside"])
 def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
     finish(folder, range(4))

@@ -4,6 +4,7 @@ Reading never blocks: anything but a regular file, such as a FIFO or a device, i
 """
 
 import codecs
+import json
 import os
 import stat
 from pathlib import Path
@@ -86,6 +87,19 @@ def parse_json(text: bytes | str) -> Any:
     content = content.removeprefix(codecs.BOM_UTF8)
     # Python's parser limits the depth only by the interpreter's stack.
     return from_json(content)
+
+
+def is_start_of_object(text: bytes) -> bool:
+    """Return whether text is an object in ASCII-only JSON, or the start of one."""
+    try:
+        if not text.isascii() or not isinstance(from_json(text, allow_partial=True), dict):
+            return False
+        _, end = json.JSONDecoder().raw_decode(text.decode())
+    except json.JSONDecodeError:  # the object is incomplete
+        return True
+    except ValueError:
+        return False
+    return end == len(text)  # `from_json` ignores text after the object
 
 
 def describe_validation_error(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from wantui.atomic_files import sync_to_disk
 from wantui.formatting import format_count
-from wantui.json_files import parse_json, read_regular_file
+from wantui.json_files import is_start_of_object, parse_json, read_regular_file
 
 MAX_JOURNAL_BYTES = 256 << 20
 MAX_DESCRIBED_FAULTS = 10
@@ -48,7 +48,7 @@ class JournalTail:
 
     lines: tuple[JournalLine, ...] = ()
     end: int = 0
-    """Byte after the last complete line."""
+    """Byte after the last complete line, or after damaged bytes at the end."""
     is_torn: bool = False
     """True if an incomplete line follows."""
     stale: tuple[JournalLine, ...] = ()
@@ -107,7 +107,13 @@ def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: in
         (lines if entry.journal == journal else stale).append(entry)
     if damaged > MAX_DESCRIBED_FAULTS:
         faults.append(f"{path} holds {format_count(damaged - MAX_DESCRIBED_FAULTS, 'more damaged line')}")
-    return JournalTail(tuple(lines), start + len(complete + newline), bool(torn_tail), tuple(stale), tuple(faults))
+    end = start + len(complete + newline)
+    if torn_tail and not is_start_of_object(torn_tail):
+        # A crash leaves the start of a line. Anything else, such as zero bytes, replaces lines that were complete.
+        zero_bytes = " (zero bytes)" if not torn_tail.strip(b"\0") else ""
+        faults.append(f"the last {format_count(len(torn_tail), 'byte')} of {path} are damaged: not a line{zero_bytes}")
+        end, torn_tail = start + len(content), b""
+    return JournalTail(tuple(lines), end, bool(torn_tail), tuple(stale), tuple(faults))
 
 
 def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
