@@ -139,6 +139,21 @@ def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(made: BatchFo
     assert result.code == 0
 
 
+def test_folder_without_a_batch_is_not_counted_as_damaged(made: BatchFolder, wantui: Wantui, tmp_path: Path) -> None:
+    (tmp_path / "notes" / "videos").mkdir(parents=True)
+    missing = tmp_path / "missing"
+    result = wantui("library", "check", tmp_path / "notes", made.root, missing)
+    assert (result.code, result.out) == (2, "")
+    assert "12 items checked, 0 damaged\n" in result.err
+    assert f"cannot check {tmp_path / 'notes'}: it is not a batch folder: it has no batch.json. List the" in result.err
+    assert f"cannot check {missing}: no such folder. List the batches in a folder: wantui library ls" in result.err
+    made.manifest.unlink()  # the lock file remains: this was a batch
+    result = wantui("library", "check", made.root, missing)
+    assert result.code == 1
+    assert f"{made.root} is not a batch folder: it has no batch.json" in result.out
+    assert "1 item checked, 1 damaged\n" in result.err
+
+
 def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
     made.journal.write_text("{}\n")
     result = wantui("run", "--resume", made.root)

@@ -28,6 +28,7 @@ from wantui.worker.outcomes import (
     WaitForDiskSpace,
     WaitForFolder,
     decide_outcome,
+    deleted_folder_error,
 )
 
 pytestmark = pytest.mark.torch
@@ -108,7 +109,7 @@ def test_model_that_does_not_fit_the_last_plan_fails_the_batch(tmp_path: Path) -
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EIO, "I/O error"), ManifestError("gone")], ids=str)
 def test_deleted_folder_is_named_for_any_exception(error: Exception, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    assert decide_outcome(error, situation(gone)) == Fail(f"the output folder {gone} was deleted")
+    assert decide_outcome(error, situation(gone)) == Fail(deleted_folder_error(gone))
 
 
 def test_unwritable_folder_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

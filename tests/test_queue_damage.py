@@ -111,11 +111,9 @@ def test_locked_or_full_queue_is_not_treated_as_damaged(tmp_path: Path) -> None:
         error = sqlite3.OperationalError("for now")
         error.sqlite_errorcode = code
         assert not is_database_damage(error)
-    (tmp_path / DATABASE_FILE).unlink()
-    (tmp_path / DATABASE_FILE).mkdir()
     with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Free disk space, end"):
-        open_queue(StateDirectory(tmp_path))
-    assert (tmp_path / DATABASE_FILE).is_dir()
+        open_queue(StateDirectory(tmp_path / "missing"))
+    assert not (tmp_path / "missing").exists()
 
 
 def test_deleted_or_replaced_queue_file_is_detected(tmp_path: Path) -> None:  # R8

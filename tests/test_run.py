@@ -469,14 +469,17 @@ def test_model_loading_failure_is_recorded_in_the_manifest(
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("done", None)}
 
 
-def test_deleted_output_folder_fails_its_videos_and_the_queue_continues(wantui: Wantui, small: list[str]) -> None:
+def test_moved_output_folder_is_named_and_continues_from_its_new_place(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         lost = batch(wantui("run", "-t", "a star", "--batch-name", "lost", "--detach", *small))
-    shutil.rmtree(lost.root)
+    moved = lost.root.rename(lost.root.with_name("moved"))
     result = wantui("run", "-t", "a ring", "--videos-per-variation", 1, *small)
     assert result.code == 0
     shown = wantui("queue", "show", 1)
-    assert "was deleted" in shown.out
+    assert f"the output folder {lost.root.resolve()} was deleted or moved. If it was moved, continue it" in shown.out
+    assert not lost.root.exists()
+    assert wantui("run", "--resume", moved).code == 0
+    assert {video.state for video in read_manifest(BatchFolder(moved)).videos} == {"done"}
 
 
 def test_resume_uses_the_newly_given_device(wantui: Wantui, small: list[str]) -> None:

@@ -1,8 +1,11 @@
 """The state directory: on which disk, whose it is, and what is done about users without a home or a name."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +23,7 @@ from wantui.engine.control import (
     publish_engine_info,
     stop_engine,
 )
+from wantui.engine.slots import create_slots
 from wantui.errors import UserError
 from wantui.queue import state_dir as places
 from wantui.queue.database import DATABASE_FILE
@@ -236,19 +240,77 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
     os.close(lock)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "folder", "loop", "device"])
-def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
-    lock = tmp_path / "engine.lock"
+def make_odd_file(path: Path, kind: str) -> None:
+    """Create something else than a regular file."""
     match kind:
         case "fifo":
-            os.mkfifo(lock)  # opening it would block forever
+            os.mkfifo(path)  # opening it would block forever
         case "folder":
-            lock.mkdir()
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(path.parent):  # its paths are short
+                bound.bind(path.name)
         case "loop":
-            lock.symlink_to(lock.name)
+            path.symlink_to(path.name)
+        case "dangling":
+            path.symlink_to("/nonexistent/x")
         case _:
-            lock.symlink_to("/dev/null")
-    reason = f"cannot use the engine lock {lock}: it is not a regular file. Remove it, and try again"
+            path.symlink_to("/dev/null")
+
+
+ODD_KINDS = ["fifo", "folder", "socket", "loop", "dangling", "device"]
+
+
+@pytest.mark.parametrize("name", ["queue.db", "queue.db-wal", "queue.db-shm", "queue.db-journal", "quarantine.lock"])
+@pytest.mark.parametrize("kind", ODD_KINDS)
+def test_queue_file_that_is_no_regular_file_is_refused_by_name(
+    wantui: Wantui, torch_not_imported: None, name: str, kind: str
+) -> None:
+    directory = find_state_directory().directory
+    if name == "quarantine.lock":
+        (directory / "queue.db").write_bytes(b"no database" * 1000)
+    elif name != "queue.db":
+        Queue(directory).close()
+    make_odd_file(directory / name, kind)
+    reason = f"cannot use {directory / name}: it is not a regular file. Remove it, and try again\n"
+    result = wantui("queue", "ls")
+    assert (result.code, result.err) == (2, f"wantui: {reason}")
+    if name != "quarantine.lock":
+        assert reason in wantui("doctor").out
+
+
+def test_queue_behind_a_link_to_a_file_is_used(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "queue.db").symlink_to(tmp_path / "disk" / "queue.db")
+    for _ in range(2):  # a new database, and an existing one
+        queue, notes = open_queue(StateDirectory(tmp_path))
+        assert notes == []
+        queue.close()
+    assert (tmp_path / "disk" / "queue.db").is_file()
+
+
+@pytest.mark.parametrize("kind", ODD_KINDS)
+def test_worker_output_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    (slot,) = create_slots((), 1)
+    path = slot.output_path(tmp_path)
+    make_odd_file(path, kind)
+    reason = f"cannot use {path}: it is not a regular file. Remove it, and try again"
+    with pytest.raises(UserError, match=re.escape(reason)):
+        slot.start(tmp_path, tmp_path)
+    assert slot.read_last_output_line(tmp_path) == f"({reason})"
+
+
+def test_log_that_is_no_regular_file_does_not_block_the_others(wantui: Wantui, tmp_path: Path) -> None:
+    make_odd_file(tmp_path / "engine.log", "fifo")
+    (tmp_path / "worker-0.log").write_text("worker-0 ends\n")
+    assert wantui("logs", "--logs", tmp_path).out == "worker-0 ends\n"
+
+
+@pytest.mark.parametrize("kind", ODD_KINDS)
+def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    lock = tmp_path / "engine.lock"
+    make_odd_file(lock, kind)
+    reason = f"cannot use {lock}: it is not a regular file. Remove it, and try again"
     with pytest.raises(UserError) as refused:
         control.find_engine(tmp_path)
     assert str(refused.value) == reason

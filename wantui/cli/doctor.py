@@ -291,7 +291,7 @@ def _check_queue(state_dir: "StateDirectory") -> Finding:
 
     path = state_dir.directory / DATABASE_FILE
     try:
-        hold_reason = check_database(path) if path.exists() else None
+        hold_reason = check_database(path) if os.path.lexists(path) else None
     except sqlite3.DatabaseError as error:
         advice = (
             "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE

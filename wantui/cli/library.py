@@ -120,12 +120,16 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify the files of each BATCH against their checksums.
 
     Reads every manifest and capture, and decodes every clip. Damaged items are printed; the exit code is then 1. Files
-    of earlier versions have no checksums: they are read, and counted as unverified.
+    of earlier versions have no checksums: they are read, and counted as unverified. Exit code 2: a BATCH is not a batch
+    folder.
     """
-    from wantui.storage.batch_check import check_batch
+    from wantui.storage.batch_check import check_batch, is_batch_folder
 
-    items = []
+    items, others = [], []
     for batch in batches:
+        if not is_batch_folder(batch):
+            others.append(batch)
+            continue
         for item in check_batch(batch):
             items.append(item)
             if item.damage and not as_json:
@@ -139,8 +143,11 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
     if unverified:
         summary += f", {unverified:,} without checksums (made by an earlier version)"
     echo(summary, err=True)
-    if damaged:
-        sys.exit(1)
+    for other in others:
+        reason = "it is not a batch folder: it has no batch.json" if other.is_dir() else "no such folder"
+        echo(f"cannot check {other}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
+    if damaged or others:
+        sys.exit(1 if damaged else 2)
 
 
 @command.command("trash")

@@ -42,10 +42,16 @@ def command(batch: str | None, follow: bool, lines: int, folder: Path | None) ->
 
 
 def _read_new_lines(path: Path, offsets: dict[Path, int]) -> list[str]:
-    """Return the complete lines of a log after its offset, and advance the offset."""
+    """Return the complete lines of a log after its offset, and advance the offset.
+
+    Raises:
+        UserError: the log is not a regular file.
+    """
+    from wantui.queue.state_files import open_state_file
+
     offset = offsets.get(path, 0)
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:
             if os.fstat(file.fileno()).st_size < offset:  # rotated
                 offset = 0
             file.seek(offset)
@@ -74,7 +80,7 @@ def _find_log_files(batch: str | None, folder: Path | None) -> list[Path]:
         return [log]
     engine = find_engine(state_dir.directory)
     folder = folder or (engine.logs if engine else state_dir.directory / "logs")
-    paths = sorted(folder.glob("*.log"))
+    paths = sorted(path for path in folder.glob("*.log") if path.is_file())
     if not paths:
         raise UserError(f"no logs in {folder}. Choose another folder with --logs")
     return paths

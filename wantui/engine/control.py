@@ -20,14 +20,17 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
-from wantui.queue.engine_lock import ENGINE_LOCK, open_engine_lock, read_engine_info
+from wantui.queue.engine_lock import ENGINE_LOCK, read_engine_info
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault
+from wantui.queue.state_files import open_state_file, refuse_odd_database
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
 OUTPUT_FILE = "engine.out"
 """Name of the file in the state directory with the output of an engine in the background."""
+QUARANTINE_LOCK = "quarantine.lock"
+"""Name of the file that a process locks while it replaces a damaged database."""
 DATABASE_ADVICE = "Free disk space, end the process that locks it, or make its folder writable; then try again"
 """Remedies for a queue database that cannot be opened."""
 
@@ -81,7 +84,7 @@ def acquire_engine_lock(directory: Path) -> int | None:
     Return the locked file descriptor. The kernel releases the lock however the process ends. `find_engine` returns
     the engine only after `publish_engine_info`.
     """
-    descriptor = open_engine_lock(directory, os.O_RDWR | os.O_CREAT)
+    descriptor = open_state_file(directory / ENGINE_LOCK, os.O_RDWR | os.O_CREAT)
     # A client that checks for an engine holds the lock for an instant: retry.
     for _ in range(20):
         try:
@@ -302,7 +305,8 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
         if not is_engine and find_engine(state_dir.directory) is not None:
             raise UserError(f"the queue {path} is damaged ({error}). Stop the engine: wantui engine stop") from None
     # One process at a time: the next process opens the replaced database.
-    with (state_dir.directory / "quarantine.lock").open("w") as lock:
+    lock = open_state_file(state_dir.directory / QUARANTINE_LOCK, os.O_RDWR | os.O_CREAT)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             return _open_checked(state_dir, is_engine), notes
@@ -316,6 +320,8 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
                 "wantui run --resume FOLDER"
             )
         return Queue(state_dir.directory), notes
+    finally:
+        os.close(lock)
 
 
 def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
@@ -350,21 +356,24 @@ def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
 def _count_batches(path: Path) -> int:
     """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
+        refuse_odd_database(path)
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
             (count,) = database.execute(
                 "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
             ).fetchone()
             return int(count)
-    except (sqlite3.Error, UnicodeDecodeError):
+    except (sqlite3.Error, UnicodeDecodeError, UserError):
         return 0
 
 
 def read_last_line(path: Path, start_byte: int = 0) -> str:
     """Return the last line of a process's output file after `start_byte`, without control characters."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(start_byte, path.stat().st_size - 100_000))
+        with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:
+            file.seek(max(start_byte, os.fstat(file.fileno()).st_size - 100_000))
             lines = file.read().decode(errors="replace").strip().splitlines()
+    except UserError as error:
+        return f"({error})"
     except OSError as error:
         return f"({path} cannot be read: {error.strerror})"
     if lines:

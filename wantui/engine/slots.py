@@ -11,6 +11,7 @@ from pathlib import Path
 from wantui.engine.control import read_last_line
 from wantui.environment import build_torch_environment
 from wantui.gpu.nvml import Gpu
+from wantui.queue.state_files import open_state_file
 
 MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
 """Shortest and longest delay before restarting a worker that exited without claiming a video."""
@@ -48,12 +49,14 @@ class Slot:
 
         Raises:
             OSError: the process cannot be started.
+            UserError: the output file is not a regular file.
         """
         command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state)]
         command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
         command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
         logs.mkdir(parents=True, exist_ok=True)
-        with self.output_path(logs).open("ab") as out:
+        path = self.output_path(logs)
+        with os.fdopen(open_state_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "ab") as out:
             self.output_start = out.tell()
             self.process = subprocess.Popen(
                 command,

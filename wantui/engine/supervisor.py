@@ -159,7 +159,7 @@ class Supervisor:
                 continue
             try:
                 slot.start(self.queue.path.parent, self.logs)
-            except OSError as error:
+            except (OSError, UserError) as error:
                 slot.delay_next_start()
                 self.log.error("%s cannot be started: %s", slot.name, error)
                 self._count_failure(slot, str(error))

@@ -12,6 +12,7 @@ from typing import Any
 
 from wantui.errors import UserError
 from wantui.queue.engine_lock import prevent_engine_start
+from wantui.queue.state_files import refuse_odd_database
 
 DATABASE_FILE = "queue.db"
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -92,8 +93,10 @@ def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sql
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
         OlderEngineError: the database must be migrated, but a running engine of an earlier version uses it.
+        UserError: one of its files is not a regular file.
         sqlite3.DatabaseError: it is damaged.
     """
+    refuse_odd_database(path)
     connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, factory=_Connection)
     try:
         connection.row_factory = sqlite3.Row
@@ -131,8 +134,10 @@ def check_database(path: Path) -> str | None:
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
+        UserError: one of its files is not a regular file.
         sqlite3.DatabaseError: it is damaged.
     """
+    refuse_odd_database(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
         closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=_Connection)) as stored,

@@ -15,6 +15,7 @@ from wantui.config.document import read_document, to_plain
 from wantui.config.load import dump_values
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
+from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS
 from wantui.storage.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -45,6 +46,21 @@ class CheckedItem:
     """Description of the damage; empty if the item is intact."""
     is_verified: bool = True
     """True if the item has a checksum; files of earlier versions have none, and can only be read."""
+
+
+def is_batch_folder(folder: Path) -> bool:
+    """Return whether a folder contains a manifest, or other files of a batch whose manifest is missing."""
+    batch = BatchFolder(folder)
+    locks = (folder / MANIFEST_LOCK, folder / VIDEO_LOCKS)
+    for path in (batch.manifest, batch.journal, *locks, *batch.preserved_files()):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # `check_batch` reports that the folder cannot be read
+            return True
+        return True
+    return False
 
 
 def check_batch(folder: Path) -> Iterator[CheckedItem]:

@@ -156,8 +156,11 @@ def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> Outcome:
 
 
 def deleted_folder_error(root: Path) -> str:
-    """Return the error message for a deleted batch folder."""
-    return f"the output folder {root} was deleted"
+    """Return the error message for a batch folder that no longer exists."""
+    return (
+        f"the output folder {root} was deleted or moved. If it was moved, continue it from its new place: "
+        "wantui run --resume FOLDER"
+    )
 
 
 def _describe_error(error: BaseException) -> str:
