@@ -5,16 +5,20 @@
 
 import ast
 import errno
+import fcntl
 import gc
 import io
 import logging
 import os
+import shutil
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: tests run beside each other, on tiny models
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin while another process has the core make steps slow
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes would each compile wantui anew
+    sys.dont_write_bytecode = False
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -156,17 +160,40 @@ def pytest_report_to_serializable() -> Generator[None, Any, Any]:
 needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao (extra int8)")
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, WanModel]:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Fill a folder, or return it if this or another process of this run of pytest has filled it.
+
+    Tests only read such a folder: they run concurrently, in any order.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, unfinished = shared / name, shared / f"{name}.unfinished"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                shutil.rmtree(unfinished, ignore_errors=True)  # of a process that failed
+                unfinished.mkdir()
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_models(make_once: MakeOnce) -> dict[str, WanModel]:
     """Diffusers directories of a tiny model of each form, as the catalogue sees them."""
     from tiny import FORMS, tiny_pipeline
 
-    models = {}
-    for form in FORMS:
-        directory = tmp_path_factory.mktemp("models") / form
-        tiny_pipeline(form).save_pretrained(directory)
-        models[form] = read_directory(directory)
-    return models
+    models = make_once("models", lambda folder: [tiny_pipeline(form).save_pretrained(folder / form) for form in FORMS])
+    return {form: read_directory(models / form) for form in FORMS}
 
 
 @pytest.fixture(scope="session")
@@ -214,9 +241,28 @@ def generate_queued_videos(place: StateDirectory) -> None:
     worker.finish_pending()
 
 
+def generate_batch(folder: Path, *options: object) -> None:
+    """Generate a batch in the folder "batch" of a folder, in this process and with a queue of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ensure_engine", engine_of_this_process)
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        settings = ("use_timestamp=false", f"output_dir={folder}", "batch_name=batch")
+        with pytest.raises(SystemExit) as ended:
+            main(["run", *map(str, options), *(word for setting in settings for word in ("--set", setting))])
+    assert ended.value.code == 0
+
+
 def step_done(index: int, count: int, seconds: float, sigma: float, **figures: Any) -> StepDone:
     """The event of a step, from 0, of `count`."""
     return StepDone(step=index + 1, steps=count, seconds=seconds, sigma=sigma, **figures)
+
+
+def engine_of_this_process(
+    place: StateDirectory, logs: Path, workers: int | None = None
+) -> tuple[control.Engine, bool]:
+    """Generate the videos of the queue in this process, instead of `control.ensure_engine`."""
+    generate_queued_videos(place)
+    return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
 
 
 @contextmanager
@@ -247,13 +293,6 @@ Wantui = Callable[..., Result]
 @pytest.fixture
 def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Wantui:
     """Run the program with arguments; in the place of an engine, this process works the queue off."""
-
-    def engine_of_this_process(
-        place: StateDirectory, logs: Path, workers: int | None = None
-    ) -> tuple[control.Engine, bool]:
-        generate_queued_videos(place)
-        return control.Engine(os.getpid(), 0.0, logs, __version__, ("auto", "cpu")), False
-
     monkeypatch.setattr(control, "ensure_engine", engine_of_this_process)
 
     def call(*arguments: object) -> Result:

@@ -151,9 +151,15 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def assert_equal_to_the_bit(folder: Path, undisturbed: Path) -> None:
-    """All videos are done and have the latents, clips and captures of the undisturbed batch; nothing else is left."""
+    """Check that all videos are done, and equal the first videos of the undisturbed batch; nothing else is left.
+
+    Their recipes, latents, clips and captures are compared.
+    """
     ours, theirs = manifest_of(folder).videos, manifest_of(undisturbed).videos
+    assert ours
     assert {video.state for video in ours} == {"done"}
+    theirs = theirs[: len(ours)]
+    assert [video.recipe for video in ours] == [video.recipe for video in theirs]
     assert [video.latents_sha256 for video in ours] == [video.latents_sha256 for video in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert (folder / mine.files["clip"]).read_bytes() == (undisturbed / other.files["clip"]).read_bytes()

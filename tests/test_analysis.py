@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import TEMPLATE, Wantui, batch
+from conftest import TEMPLATE, MakeOnce, Wantui, batch, generate_batch
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -777,8 +777,11 @@ def test_frames_map_to_latent_frames_as_in_the_vae() -> None:
 
 
 @pytest.fixture
-def with_maps(wantui: Wantui, small: list[str]) -> BatchFolder:
-    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 3, "--store-attention", *small))
+def with_maps(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+    """Six videos with attention maps, in a copy that the test may change."""
+    options = ["-t", TEMPLATE, "--videos-per-variation", 3, "--store-attention", *small]
+    made = make_once("with-maps", lambda folder: generate_batch(folder, *options))
+    return BatchFolder(Path(shutil.copytree(made / "batch", "outputs/words")))
 
 
 def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantui: Wantui) -> None:

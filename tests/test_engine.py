@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import MakeOnce, generate_batch
 from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
 
 from wantui.engine.control import find_engine_process
@@ -37,7 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         machine.shut_down()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_batch(tiny_models: dict[str, WanModel]) -> list[str]:
     """Options for videos that take a second or two each, in the folder "batch"."""
     settings = {
@@ -51,6 +52,13 @@ def tiny_batch(tiny_models: dict[str, WanModel]) -> list[str]:
         "output_dir": ".",
     }
     return ["-t", "a star", "--store-latents", *(w for k, v in settings.items() for w in ("--set", f"{k}={v}"))]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(make_once: MakeOnce, tiny_batch: list[str]) -> Path:
+    """Six videos of the tiny batch, generated without any disturbance."""
+    videos = ["--videos-per-variation", 6, *tiny_batch]
+    return make_once("undisturbed-tiny", lambda folder: generate_batch(folder, *videos)) / "batch"
 
 
 def batch(tiny_batch: list[str], videos: int, name: str = "batch") -> list[str]:
@@ -113,7 +121,9 @@ def test_ctrl_c_detaches_and_says_how_to_watch_again(start: Start, tiny_batch: l
     assert machine.queue.batches()[0].counts == {"done": 6}
 
 
-def test_video_of_a_killed_worker_resumes_from_its_checkpoint(start: Start, tiny_batch: list[str]) -> None:
+def test_video_of_a_killed_worker_resumes_from_its_checkpoint(
+    start: Start, tiny_batch: list[str], undisturbed: Path
+) -> None:
     machine = start()
     begin(machine, batch(tiny_batch, 2), step=20)
     (worker,) = machine.workers()
@@ -123,8 +133,7 @@ def test_video_of_a_killed_worker_resumes_from_its_checkpoint(start: Start, tiny
     resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]
     assert len(resumed) == 1
     assert resumed[0] > 1
-    machine.call(*batch(tiny_batch, 2, "undisturbed"))
-    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+    assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
 def test_killing_the_engine_ends_workers_and_holds_the_queue(start: Start, tiny_batch: list[str]) -> None:
@@ -146,11 +155,16 @@ def test_killing_the_engine_ends_workers_and_holds_the_queue(start: Start, tiny_
     assert machine.queue.batches()[0].counts == {"done": 2}
 
 
-def test_engine_stop_ends_at_the_next_step_and_loses_nothing(start: Start, tiny_batch: list[str]) -> None:
-    machine = start()
+def test_engine_stop_ends_at_the_next_step_and_loses_nothing(
+    start: Start, tiny_batch: list[str], tmp_path: Path, undisturbed: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.write_text("42")
+    machine = start(gate_at(gate))
     begin(machine, batch(tiny_batch, 1))
     code, _, err = machine.call("engine", "stop")
     assert code == 0, err
+    gate.unlink()
     assert machine.engine() is None
     assert not machine.workers()
     (video,) = machine.queue.videos(1)
@@ -158,8 +172,7 @@ def test_engine_stop_ends_at_the_next_step_and_loses_nothing(start: Start, tiny_
     assert machine.call("engine", "status")[0] == 3
     machine.call("engine", "run", "--drain")
     assert machine.queue.batches()[0].counts == {"done": 1}
-    machine.call(*batch(tiny_batch, 1, "undisturbed"))
-    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+    assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
 def test_only_one_of_many_simultaneous_engines_survives(start: Start) -> None:
@@ -232,7 +245,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 
 
 def test_finalizing_video_is_recorded_when_the_engine_stops(
-    start: Start, tiny_batch: list[str], tmp_path: Path
+    start: Start, tiny_batch: list[str], tmp_path: Path, undisturbed: Path
 ) -> None:
     gate = tmp_path / "gate"
     gate.write_text("43")
@@ -244,8 +257,7 @@ def test_finalizing_video_is_recorded_when_the_engine_stops(
     gate.unlink()
     machine.call("engine", "run", "--drain")
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
-    machine.call(*batch(tiny_batch, 2, "undisturbed"))
-    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+    assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
 def test_worker_killed_while_finalizing_and_generating_loses_neither_video(start: Start, tiny_batch: list[str]) -> None:
@@ -540,17 +552,16 @@ time.time = lambda: real() + random.choice([-86400.0, -60.0, 0.0, 60.0, 86400.0]
 """
 
 
-def test_jumping_clock_does_not_affect_generation(start: Start, tiny_batch: list[str]) -> None:
+def test_jumping_clock_does_not_affect_generation(start: Start, tiny_batch: list[str], undisturbed: Path) -> None:
     machine = start(JUMPING_CLOCK)
     begin(machine, batch(tiny_batch, 2), step=20)
     kill(machine.workers()[0])
     code, _, err = machine.call("watch")
     assert code == 0, err
-    machine.call(*batch(tiny_batch, 2, "undisturbed"))
-    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+    assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
-def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str]) -> None:
+def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str], undisturbed: Path) -> None:
     machine = start()
     machine.call("engine", "start", "--workers", "2")
     machine.call(*batch(tiny_batch, 6))
@@ -558,9 +569,7 @@ def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str]) -> None:
         event.as_json()["worker"].partition(":")[0] for event in machine.queue.events(0) if event.kind == "started"
     }
     assert names == {"worker-0", "worker-1"}
-    machine.call("engine", "stop")
-    machine.call(*batch(tiny_batch, 6, "undisturbed"))
-    assert_equal_to_the_bit(machine.root / "batch", machine.root / "undisturbed")
+    assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
 def small_disk(root: Path, megabytes: int) -> Path | None:
@@ -574,7 +583,9 @@ def small_disk(root: Path, megabytes: int) -> Path | None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small disk")
-def test_full_disk_holds_the_queue_until_space_is_free(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:
+def test_full_disk_holds_the_queue_until_space_is_free(
+    start: Start, tiny_batch: list[str], tmp_path: Path, undisturbed: Path
+) -> None:
     machine = start()
     disk = small_disk(machine.root, 48)
     if disk is None:
@@ -594,8 +605,7 @@ def test_full_disk_holds_the_queue_until_space_is_free(start: Start, tiny_batch:
         ballast.unlink()
         machine.until(machine.ended)
         assert machine.queue.read_hold() is None
-        machine.call(*batch(tiny_batch, 2, "undisturbed"))
-        assert_equal_to_the_bit(disk / "batch", machine.root / "undisturbed")
+        assert_equal_to_the_bit(disk / "batch", undisturbed)
     finally:
         subprocess.run(["umount", "-l", disk], check=False)
 

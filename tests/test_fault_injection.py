@@ -1,6 +1,5 @@
 """The fault drill: nano's videos, made while clients, workers and engines are killed at random moments."""
 
-import fcntl
 import random
 import time
 from collections import Counter
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import MakeOnce, generate_batch
 from harness_engine import Machine, assert_equal_to_the_bit, kill
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -25,27 +25,14 @@ OPTIONS = (
 
 
 @pytest.fixture
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Machine], Path]:
-    """Have a machine generate the batch without any kill, the first time that a round of this run asks for it."""
-    folder = tmp_path_factory.getbasetemp()
-    if folder.name.startswith("popen-"):  # of one of the processes of this run
-        folder = folder.parent
-
-    def make(machine: Machine) -> Path:
-        with (folder / "undisturbed.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (folder / "undisturbed").exists():
-                revive(machine)
-                code, _, err = machine.call("run", *OPTIONS, "--output-dir", folder, "--batch-name", "undisturbed")
-                assert code == 0, err
-        return folder / "undisturbed"
-
-    return make
+def undisturbed(make_once: MakeOnce) -> Callable[[], Path]:
+    """Generate the batch without any kill, the first time that a round of this run asks for it."""
+    return lambda: make_once("undisturbed-nano", lambda folder: generate_batch(folder, *OPTIONS)) / "batch"
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
-    tmp_path: Path, undisturbed: Callable[[Machine], Path], seed: int
+    tmp_path: Path, undisturbed: Callable[[], Path], seed: int
 ) -> None:
     machine = Machine(tmp_path / "work")
     chance = random.Random(seed)
@@ -85,7 +72,7 @@ def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
         # Killed between its record and the queue's, a video is done without the queue having seen it made.
         assert {event.video for event in done} == {video.id for video in machine.queue.videos(batch.id)}
         assert set(made.values()) == {1}
-        assert_equal_to_the_bit(machine.root / "batch", undisturbed(machine))
+        assert_equal_to_the_bit(machine.root / "batch", undisturbed())
         assert [tuple(row) for row in machine.queue.db.execute("PRAGMA integrity_check")] == [("ok",)]
     finally:
         machine.shut_down()
