@@ -33,7 +33,7 @@ import pytest
 from wantui import __version__
 from wantui.cli import doctor, main
 from wantui.engine import control
-from wantui.models.catalogue import NANO, WanModel, read_directory
+from wantui.models.catalogue import NANO, WanModel, read_model_directory
 from wantui.planning import Recipe
 from wantui.queue.events import StepDone
 from wantui.queue.queue import Queue
@@ -193,7 +193,7 @@ def tiny_models(make_once: MakeOnce) -> dict[str, WanModel]:
     from tiny import FORMS, tiny_pipeline
 
     models = make_once("models", lambda folder: [tiny_pipeline(form).save_pretrained(folder / form) for form in FORMS])
-    return {form: read_directory(models / form) for form in FORMS}
+    return {form: read_model_directory(models / form) for form in FORMS}
 
 
 @pytest.fixture(scope="session")

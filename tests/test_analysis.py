@@ -385,10 +385,13 @@ def test_control_settings_contain_controls_with_a_section() -> None:
     class Request(BaseModel):
         scale: float
 
-    kinds: Any = (SimpleNamespace(name="bend", section="bending"), SimpleNamespace(name="in_template", section=None))
-    recipe: Any = SimpleNamespace(control=lambda name: Request(scale=2.0))
+    kinds: Any = (
+        SimpleNamespace(name="bend", section_key="bending"),
+        SimpleNamespace(name="in_template", section_key=None),
+    )
+    recipe: Any = SimpleNamespace(find_control_request=lambda name: Request(scale=2.0))
     assert collect_control_settings(recipe, kinds) == {"bend": {"scale": 2.0}}
-    recipe = SimpleNamespace(control=lambda name: None)
+    recipe = SimpleNamespace(find_control_request=lambda name: None)
     assert collect_control_settings(recipe, kinds) == {"bend": None}
 
 
@@ -928,7 +931,8 @@ def test_stride_that_leaves_too_few_states_is_refused(
     assert "warning: log_volume needs 5 states, but a trajectory has 3\n" in result.err
     assert "stride 20 leaves 2 of 5 states" in wantui("analyze", tmp_path, "--stride", 20, "--groups").err
     assert (
-        "cannot use --stride here: it is for metrics" in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
+        "cannot use --stride here: it applies only to metrics"
+        in wantui("analyze", tmp_path, "--stride", 2, "--list-videos").err
     )
 
 

@@ -21,7 +21,7 @@ def counted(model: WanModel, width: int, height: int, frames: int) -> int:
     timestep = torch.full((1, tokens) if pipeline.config.expand_timesteps else (1,), 500.0)
     # The fused kernels of a CPU are not counted.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        transformer(torch.randn(1, *shape), timestep, torch.randn(1, 512, model.text_dim), return_dict=False)
+        transformer(torch.randn(1, *shape), timestep, torch.randn(1, 512, model.text_width), return_dict=False)
     return int(counter.get_total_flops())
 
 
@@ -44,4 +44,10 @@ def test_flop_counts_of_published_sizes_match_known_values() -> None:
 
 def test_model_directory_has_the_sizes_of_its_transformer(tiny_models: dict[str, WanModel]) -> None:
     model = tiny_models["wan2.1"]
-    assert (model.dim, model.feed_forward, model.text_dim, model.blocks, model.heads) == (24, 32, 32, 2, 2)
+    assert (
+        model.transformer_width,
+        model.feed_forward_width,
+        model.text_width,
+        model.block_count,
+        model.head_count,
+    ) == (24, 32, 32, 2, 2)

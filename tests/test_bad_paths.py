@@ -9,9 +9,9 @@ import pytest
 from conftest import Wantui, batch, only_queued
 
 import wantui.storage.manifest
-from wantui.cli import COMMANDS, LazyGroup, cli
+from wantui.cli import MODULE_AND_HELP_BY_COMMAND, LazyGroup, cli
 from wantui.cli.streams import describe_os_error
-from wantui.cli.types import BatchName, UserPath
+from wantui.cli.types import BatchReference, UserPath
 
 BAD_PATHS = {
     "long name": "x" * 300,
@@ -54,7 +54,7 @@ COMMANDS_WITH_PATHS = [
 
 @pytest.mark.parametrize("kind", BAD_PATHS)
 def test_impossible_path_is_refused_with_a_message(wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.batches.slurm.check_slurm", lambda: None)
+    monkeypatch.setattr("wantui.batches.slurm.check_slurm_installation", lambda: None)
     Path("circle").symlink_to("circle")
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", BAD_PATHS[kind]) for word in command))
@@ -75,12 +75,12 @@ def _parameters(command: click.Command, name: str) -> Iterator[tuple[str, click.
 def test_path_options_have_the_shared_path_types() -> None:
     assert isinstance(cli, LazyGroup)
     context = click.Context(cli)
-    result = [one for name in COMMANDS for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
+    result = [one for name in MODULE_AND_HELP_BY_COMMAND for one in _parameters(cli.get_command(context, name), name)]  # type: ignore[arg-type]
     for name, parameter in result:
         assert not isinstance(parameter.type, click.Path | click.File), name
         words = {"batch", "batches", "folder", "folders", "output", "output_dir", "logs", "resume", "clip", "csv_path"}
         if parameter.name in words | {"html_path", "template_file", "other"}:
-            assert isinstance(parameter.type, UserPath | BatchName), name
+            assert isinstance(parameter.type, UserPath | BatchReference), name
     assert sum(isinstance(parameter.type, UserPath) for _, parameter in result) >= 18
 
 

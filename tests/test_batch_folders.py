@@ -8,7 +8,7 @@ import pytest
 from conftest import Wantui, files
 
 from wantui.batches import enqueue
-from wantui.batches.enqueue import create_batch
+from wantui.batches.enqueue import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.errors import LoadError
@@ -32,9 +32,9 @@ def test_failed_batch_start_keeps_the_users_empty_folder(monkeypatch: pytest.Mon
     mine = Path("outputs/mine")
     mine.mkdir(parents=True)
     identity = mine.stat().st_ino
-    monkeypatch.setattr(enqueue, "check_disk_space", full_disk)
+    monkeypatch.setattr(enqueue, "check_batch_fits_on_disk", full_disk)
     with pytest.raises(UserError, match="may need"):
-        create_batch(planned(stamped=False))
+        create_batch_folder(planned(stamped=False))
     assert mine.stat().st_ino == identity
     assert not list(mine.iterdir())
 
@@ -44,9 +44,9 @@ def test_failed_batch_start_keeps_files_added_by_the_user(monkeypatch: pytest.Mo
         (root / "notes.txt").write_text("mine")
         full_disk()
 
-    monkeypatch.setattr(enqueue, "check_disk_space", put_and_fail)
+    monkeypatch.setattr(enqueue, "check_batch_fits_on_disk", put_and_fail)
     with pytest.raises(UserError, match="may need"):
-        create_batch(planned(stamped=False))
+        create_batch_folder(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/notes.txt"]
 
 
@@ -57,7 +57,7 @@ def test_failed_batch_start_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, st
 
     monkeypatch.setattr(enqueue, "write_batch_files", fail)
     with pytest.raises(UserError, match="No space left"):
-        create_batch(planned(stamped))
+        create_batch_folder(planned(stamped))
     assert not Path("outputs").exists()
 
 
@@ -77,7 +77,7 @@ def test_second_run_on_a_folder_fails_and_removes_nothing(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(enqueue, "claim_batch_folder", second_run_first)
     with pytest.raises(UserError, match="already holds a batch"):
-        create_batch(planned(stamped=False))
+        create_batch_folder(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
 
 
@@ -92,7 +92,7 @@ def test_run_picks_another_name_if_its_new_folder_was_claimed(monkeypatch: pytes
         real(root)
 
     monkeypatch.setattr(enqueue, "claim_batch_folder", take_first)
-    folder, _ = create_batch(planned(stamped=True))
+    folder, _ = create_batch_folder(planned(stamped=True))
     assert folder.root not in taken
     assert taken[0].exists()
 

@@ -393,13 +393,13 @@ def test_file_replaced_while_being_written_is_not_published(tmp_path: Path) -> N
 
 @pytest.mark.torch
 def test_every_capture_kind_has_a_recorder_and_unique_names() -> None:
-    for name in ("name", "folder", "file_key", "section"):
+    for name in ("name", "folder_name", "file_key", "section_key"):
         assert len({getattr(kind, name) for kind in CAPTURES}) == len(CAPTURES)
     for kind in CAPTURES:
         recorder = import_module(f"wantui.generation.captures.{kind.name}").Recorder
         for method in ("on_start", "on_step", "on_end", "compute_checksums"):
             assert callable(getattr(recorder, method))
-        assert isinstance(getattr(Settings(), kind.section), kind.settings_type)
+        assert isinstance(getattr(Settings(), kind.section_key), kind.settings_type)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from conftest import Wantui, batch, files, only_queued
 
 from wantui.batches.enqueue import Shard
 from wantui.batches.rerun import RerunResult
-from wantui.cli.doctor import _check_libraries, find_hub_cache
-from wantui.cli.rerun import _print_comparison
+from wantui.cli.doctor import _check_library_versions, find_hub_cache
+from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.queue.queue import Queue
@@ -176,7 +176,7 @@ def test_rerun_refuses_a_clip_whose_size_differs_from_its_recipe(small: list[str
     result = wantui("rerun", "edited.mp4", "--device", "cpu")
     assert result.code == 2
     assert result.err == (
-        "wantui: cannot regenerate edited.mp4: it was changed. Its frames are 32x32, and its recipe has 16000x32\n"
+        "wantui: cannot regenerate edited.mp4: it was changed. Its frames are 32x32, but its recipe has 16000x32\n"
     )
 
 
@@ -194,7 +194,7 @@ def test_rerun_claims_equal_versions_only_if_the_clip_records_them(
         ({}, "the clip does not record its versions"),
         ({"torch": "2"}, "versions, device and weights are"),
     ):
-        _print_comparison(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
+        _print_rerun_result(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
         assert message in capsys.readouterr().out
 
 
@@ -247,7 +247,7 @@ def test_models_ls_shows_available_weights(wantui: Wantui) -> None:
 
 def test_doctor_reports_unsupported_and_missing_libraries() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
-    result = {finding.check: finding for finding in _check_libraries(wanted)}
+    result = {finding.check: finding for finding in _check_library_versions(wanted)}
     assert set(result) == {"numpy", "no-such-library"}
     assert result["numpy"].state == result["no-such-library"].state == "problem"
     assert " installed, >=99 required" in result["numpy"].result
@@ -361,7 +361,7 @@ def test_duplicate_visible_device_is_refused_before_queueing(
 
 def test_rerun_prints_its_progress(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
-    monkeypatch.setattr("wantui.cli.rerun.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("wantui.cli.rerun.SECONDS_BETWEEN_PROGRESS_LINES", 0.0)
     lines = wantui("rerun", clip, "--device", "cpu").err.splitlines()
     assert lines[0].startswith("loading ")  # C11
     assert lines[0].endswith(" on cpu")
@@ -470,7 +470,7 @@ def test_cancelling_queued_videos_searches_for_no_files(
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(video_files, "find_linked_folder", lambda root, path: looked.append(path))
-    monkeypatch.setattr(video_files, "remove", looked.append)
+    monkeypatch.setattr(video_files, "remove_path", looked.append)
     with only_queued():
         folder = batch(wantui("run", "--detach", "-t", "a star", "--videos-per-variation", 50, *small))
     assert "50 videos cancelled\n" in wantui("queue", "cancel", 1).err

@@ -9,19 +9,19 @@ from wantui import __version__
 from wantui.config import (
     Config,
     ConfigError,
-    Option,
-    dump,
+    OptionValue,
+    dump_settings,
     find_preset_directory,
     list_preset_names,
     load_config,
     parse_config,
 )
 from wantui.config.settings import Settings
-from wantui.config.speeds import FORMER_SPEEDS
+from wantui.config.speeds import SPEED_BY_FORMER_NAME
 from wantui.errors import UserError
 from wantui.planning import plan_batch
 from wantui.schedule import REFUSED_SAMPLERS
-from wantui.section import Section
+from wantui.section import ConfigSection
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.
 OLDER_FILE = """\
@@ -208,7 +208,7 @@ def test_error_in_set_names_set_instead_of_a_file_line() -> None:
     assert "use_timestamp is not a section" in config_error("use_timestamp: true\n", "use_timestamp.x=1")
 
 
-@pytest.mark.parametrize(("former", "slug"), FORMER_SPEEDS.items())
+@pytest.mark.parametrize(("former", "slug"), SPEED_BY_FORMER_NAME.items())
 def test_former_speed_name_is_read_as_its_slug_without_a_warning(former: str, slug: str) -> None:
     for config in (
         parse_config(f"model_settings:\n  speed: {former}\n", "former.yaml"),
@@ -217,7 +217,7 @@ def test_former_speed_name_is_read_as_its_slug_without_a_warning(former: str, sl
     ):
         assert config.settings.model_settings.speed == slug
         assert config.warnings == ()
-        assert f"speed: {slug}\n" in dump(config.settings)
+        assert f"speed: {slug}\n" in dump_settings(config.settings)
 
 
 def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
@@ -275,7 +275,7 @@ def test_legacy_method_without_effect_is_reported_and_replaced() -> None:
 
 def test_dumped_config_loads_to_equal_settings() -> None:
     config = load_config("romantic_scenes", ["batch_name='schön: x'"])
-    again = parse_config(dump(config.settings), "dumped.yaml")
+    again = parse_config(dump_settings(config.settings), "dumped.yaml")
     assert again.settings == config.settings
     assert again.warnings == ()
 
@@ -306,9 +306,9 @@ def test_every_preset_starts_with_a_comment() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    def fields(model: type[Section]) -> None:
+    def fields(model: type[ConfigSection]) -> None:
         for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            if isinstance(field.annotation, type) and issubclass(field.annotation, ConfigSection):
                 fields(field.annotation)
             else:
                 assert field.description, f"{model.__name__}.{name}"
@@ -580,7 +580,7 @@ def test_value_type_errors_say_what_to_write(text: str, message: str) -> None:
 
 
 def test_setting_given_twice_on_the_command_line_causes_a_warning() -> None:
-    options = {"model_settings.seed": Option("--seed", 1)}
+    options = {"model_settings.seed": OptionValue("--seed", 1)}
     config = parse_config("", "my.yaml", ["model_settings.seed=2", "output_dir=a", "output_dir=b"], options)
     assert (config.settings.model_settings.seed, config.settings.output_dir) == (2, "b")
     assert [str(problem) for problem in config.warnings] == [

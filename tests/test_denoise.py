@@ -20,7 +20,7 @@ from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.token_spans import PromptTooLongError
-from wantui.models.catalogue import WanModel, read_directory
+from wantui.models.catalogue import WanModel, read_model_directory
 from wantui.schedule import SamplerName
 
 pytestmark = pytest.mark.torch
@@ -210,4 +210,4 @@ def test_missing_text_encoder_tensors_are_not_randomly_initialised(
     del tensors[missing]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(LoadError, match=rf"its text encoder has no {message} in its files.*copy them again"):
-        load_pipeline(read_directory(tmp_path / "model"), None, "float32", torch.device("cpu"))
+        load_pipeline(read_model_directory(tmp_path / "model"), None, "float32", torch.device("cpu"))

@@ -48,7 +48,7 @@ def test_eta_includes_all_earlier_videos() -> None:  # C9
     assert etas.estimate_video_eta(waiting, 0, last) == 25.0
     running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
     assert etas.estimate_video_eta(running, 0, first) == 5.0
-    assert accumulate_etas([first], {}).estimate_video_eta(running, 0, first, pace=2.0) == 20.0
+    assert accumulate_etas([first], {}).estimate_video_eta(running, 0, first, pace_seconds=2.0) == 20.0
     assert accumulate_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).seconds_by_batch == {
         1: None,
         3: None,
@@ -60,34 +60,34 @@ def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 4)
     model = EtaModel(queue)
-    assert model.estimate_remaining_time(batch, queue.list_running_videos(), CPU, {}).seconds is None
+    assert model.estimate_remaining_time(batch, queue.list_running_videos(), CPU, {}).batch_seconds is None
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
     queue.record_done(claim, DONE)
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
     queue.record_step(claim, step_done(9, 20, 0.1, 0.5))
-    model.refresh()
+    model.reload_past_videos()
     left = model.estimate_remaining_time(row(queue, batch.id), queue.list_running_videos(), CPU, {claim.video: 77.0})
-    assert left.seconds_per_video == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
-    assert left.seconds == pytest.approx(2.5 * (3 - 0.5))
+    assert left.video_seconds == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
+    assert left.batch_seconds == pytest.approx(2.5 * (3 - 0.5))
 
 
 def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)
     follower = BatchEta(queue, batch.id)
-    assert follower.estimate_seconds() is None
+    assert follower.estimate_batch_seconds() is None
     claim = queue.claim("w:1", ("auto",))
     assert claim is not None
     for step in range(5):
         queue.record_step(claim, step_done(step, 20, 0.5, 0.5))
     follower = BatchEta(queue, batch.id)
     for event in queue.events(0, batch.id):
-        follower.apply(event)
+        follower.apply_event(event)
     # 3 videos of 20 steps of 0.5 s, of which 5 steps are done.
-    assert follower.estimate_seconds() == pytest.approx((60 - 5) * 0.5)
-    assert BatchEta(queue, other.id).estimate_seconds() is None, "the pace says nothing about another batch"
+    assert follower.estimate_batch_seconds() == pytest.approx((60 - 5) * 0.5)
+    assert BatchEta(queue, other.id).estimate_batch_seconds() is None, "the pace says nothing about another batch"
 
 
 def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +98,9 @@ def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkey
     reads = Mock(side_effect=queue.list_finished_videos)
     monkeypatch.setattr(queue, "list_finished_videos", reads)
     for event in queue.events(0, batch.id):
-        follower.apply(event)
+        follower.apply_event(event)
     assert reads.call_count == 0
-    assert follower.estimate_seconds() is None
+    assert follower.estimate_batch_seconds() is None
     assert reads.call_count == 1
 
 
@@ -123,7 +123,7 @@ def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> No
     model.past_videos = parse_timed_videos([(RECIPE.to_json(), finished)])
     devices = ("auto", "cuda", *(f"cuda:{i}" for i in range(8)))
     assert [
-        model.estimate_remaining_time(batch, [], devices, {}).seconds for batch in (single, pinned, many)
+        model.estimate_remaining_time(batch, [], devices, {}).batch_seconds for batch in (single, pinned, many)
     ] == pytest.approx([2.5, 4 * 2.5, 16 * 2.5 / 8])
 
 

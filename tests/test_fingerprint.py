@@ -13,7 +13,7 @@ import wantui.models.fingerprint
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import fingerprint_model
 from wantui.planning import preview_batch
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights
@@ -39,52 +39,52 @@ def other_weights(path: Path) -> None:
 
 
 def test_fingerprint_is_stable_across_versions() -> None:
-    assert fingerprint(Path(NANO.location)) == "7f1949dbbec7fe008e9dabd70af8f069900f927987b961f5913d93e33261e2b0"
+    assert fingerprint_model(Path(NANO.location)) == "7f1949dbbec7fe008e9dabd70af8f069900f927987b961f5913d93e33261e2b0"
     digest = hashlib.sha256()
     Path("m/vae/nested").mkdir(parents=True)
     for name in ("model_index.json", "vae/a-b.json", "vae/a.bin", "vae/a.safetensors", "vae/nested/c.json"):
         (Path("m") / name).write_text("{}")
         digest.update(f"{name}\x002\x00{{}}".encode())
     Path("m/vae/notes.txt").write_text("of no matter")
-    assert fingerprint(Path("m")) == digest.hexdigest()
+    assert fingerprint_model(Path("m")) == digest.hexdigest()
 
 
 def test_fingerprint_differs_for_other_weights() -> None:
     for name, weights in (("a", np.arange(100_000.0)), ("b", np.arange(100_000.0)), ("c", np.arange(100_000.0) + 1)):
         (Path(name) / "vae").mkdir(parents=True)
         np.asarray(weights).tofile(f"{name}/vae/model.safetensors")
-    digests = [fingerprint(Path(name)) for name in "abc"]
+    digests = [fingerprint_model(Path(name)) for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
     weights = np.arange(100_000.0)
     weights[50_000] += 1
     weights.tofile("b/vae/model.safetensors")
-    assert fingerprint(Path("b")) != digests[0]
+    assert fingerprint_model(Path("b")) != digests[0]
 
 
 def test_large_weight_file_is_sampled_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wantui.models.fingerprint, "SAMPLE_BYTES", 64)
+    monkeypatch.setattr(wantui.models.fingerprint, "FINGERPRINT_SAMPLE_BYTES", 64)
     Path("a/vae").mkdir(parents=True)
     seen = set()
     for start in (0, 250_000, 500_000, 900_000, 999_000):
         weights = np.zeros(1_000_000, dtype=np.uint8)
         weights[start : start + 10_000] = 1
         weights.tofile("a/vae/model.safetensors")
-        seen.add(fingerprint(Path("a")))
+        seen.add(fingerprint_model(Path("a")))
     assert len(seen) == 5
 
 
 # A3
 def test_linked_component_has_the_fingerprint_of_its_target(model: Path, tiny_models: dict[str, WanModel]) -> None:
-    before = fingerprint(model)
-    assert before == fingerprint(Path(tiny_models["wan2.1"].location))
+    before = fingerprint_model(model)
+    assert before == fingerprint_model(Path(tiny_models["wan2.1"].location))
     shutil.copytree("first", "second")
     other_weights(Path("second/diffusion_pytorch_model.safetensors"))
     (model / "transformer").unlink()
     (model / "transformer").symlink_to("../second")
-    swapped = fingerprint(model)
+    swapped = fingerprint_model(model)
     assert swapped != before
     other_weights(Path("second/diffusion_pytorch_model.safetensors"))
-    assert fingerprint(model) == before
+    assert fingerprint_model(model) == before
 
 
 # A3
@@ -96,28 +96,28 @@ def test_linked_files_have_the_fingerprint_of_their_targets(tiny_models: dict[st
         link = Path("model") / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(Path(f"blobs/{number}").absolute())
-    before = fingerprint(Path("model"))
-    assert before == fingerprint(source)
+    before = fingerprint_model(Path("model"))
+    assert before == fingerprint_model(source)
     other = Path("blobs/other")
     shutil.copy(Path("model") / PART, other)
     other_weights(other)
     (Path("model") / PART).unlink()
     (Path("model") / PART).symlink_to(other.absolute())
-    assert fingerprint(Path("model")) != before
+    assert fingerprint_model(Path("model")) != before
 
 
 # A3
 def test_circular_and_dangling_links_do_not_break_the_fingerprint(model: Path) -> None:
-    before = fingerprint(model)
+    before = fingerprint_model(model)
     (model / "vae" / "back").symlink_to("..")
     (model / "vae" / "root").symlink_to("/")
     (model / "vae" / "self").symlink_to("self")
     (model / "vae" / "gone.json").symlink_to("nowhere")
     os.mkfifo(model / "vae" / "pipe.json")
-    assert fingerprint(model) == before
+    assert fingerprint_model(model) == before
     (model / "transformer_2").symlink_to("transformer_2")
     (model / "image_encoder").symlink_to("..")
-    assert fingerprint(model) == before
+    assert fingerprint_model(model) == before
 
 
 # A3
@@ -127,9 +127,9 @@ def test_shards_in_a_linked_folder_affect_the_fingerprint(model: Path) -> None:
     weights.rename("elsewhere/shard.safetensors")
     Path("first/linked").symlink_to("../elsewhere")
     Path(f"{weights}.index.json").write_text('{"weight_map": {"a": "linked/shard.safetensors"}}')
-    before = fingerprint(model)
+    before = fingerprint_model(model)
     other_weights(Path("elsewhere/shard.safetensors"))
-    assert fingerprint(model) != before
+    assert fingerprint_model(model) != before
 
 
 # A3
@@ -147,10 +147,10 @@ def test_outputs_inside_a_model_folder_do_not_change_its_fingerprint(
     wantui: Wantui, small: list[str], tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(shutil.copytree(tiny_models["wan2.1"].location, "model"))
-    before = fingerprint(Path())
+    before = fingerprint_model(Path())
     result = wantui(
         "run", "-t", "a [red|blue] star", "--videos-per-variation", 1, *small, "--set", "model_settings.model_id=."
     )
     assert result.code == 0, result.err
     assert {video.state for video in read_manifest(batch(result)).videos} == {"done"}
-    assert fingerprint(Path()) == before
+    assert fingerprint_model(Path()) == before

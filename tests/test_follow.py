@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from wantui.cli import follow as follow_module
-from wantui.cli.follow import follow
-from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event
+from wantui.cli.follow import follow_batch
+from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event_line
 from wantui.engine import control
 from wantui.errors import UserError
 from wantui.queue import state_dir
@@ -73,7 +73,7 @@ def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.Capture
 
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
 def test_uninteresting_events_are_not_printed(kind: str) -> None:
-    assert format_event(event(kind)) is None
+    assert format_event_line(event(kind)) is None
 
 
 def test_json_lines_number_videos_from_1_without_database_ids(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,9 +99,9 @@ def test_plain_lines_report_the_wait_on_change_and_every_ten_seconds(
     lines = PlainReporter(lambda: None)
     for second in range(13):
         now = float(second)
-        lines.show_waiting(waiting(second))
-    lines.show_waiting(waiting(13, 1, 2, 3, 4, 5))
-    lines.show_waiting(BatchWait((), ()))
+        lines.show_wait_reason(waiting(second))
+    lines.show_wait_reason(waiting(13, 1, 2, 3, 4, 5))
+    lines.show_wait_reason(BatchWait((), ()))
     assert capsys.readouterr().err.splitlines() == [
         "worker-0: loading torch, 0:00",
         "worker-0: loading torch, 0:10",
@@ -115,13 +115,13 @@ def test_bars_show_the_wait_until_a_video_starts() -> None:  # C11
     screen = io.StringIO()
     bars.progress.live.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
     with bars.progress:
-        bars.show_waiting(waiting(2.0, 1))
-        bars.show_waiting(waiting(3.0, 1))
+        bars.show_wait_reason(waiting(2.0, 1))
+        bars.show_wait_reason(waiting(3.0, 1))
         bars.progress.refresh()
         assert [task.description for task in bars.progress.tasks] == [
             "worker-0: loading torch, 0:03; waits for 2 videos of batch 1 (b1)"
         ]
-        bars.show_waiting(BatchWait((), ()))
+        bars.show_wait_reason(BatchWait((), ()))
         assert bars.progress.tasks == []
     assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
 
@@ -129,7 +129,7 @@ def test_bars_show_the_wait_until_a_video_starts() -> None:  # C11
 def test_follow_shows_an_earlier_start_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wantui.cli.follow.ENGINE_SECONDS", 0.0)
+    monkeypatch.setattr("wantui.cli.follow.ENGINE_CHECK_SECONDS", 0.0)
     with Queue(tmp_path) as queue:
         before = queue.read_last_seq()
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])
@@ -138,7 +138,7 @@ def test_follow_shows_an_earlier_start_once(
         batch = queue.find_batch("1")
         for after, starts in ((before, 1), (queue.read_last_seq(), 1)):
             with pytest.raises(UserError, match="no engine is running"):
-                follow(queue, batch, after, False)
+                follow_batch(queue, batch, after, False)
             assert capsys.readouterr().err.count("started: red seed 1") == starts
 
 
@@ -146,13 +146,13 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
-    monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
+    monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: next(answers))
     monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(StopIteration):
-            follow(queue, queue.find_batch("1"), queue.read_last_seq(), False)
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_seq(), False)
     assert capsys.readouterr().err.splitlines() == [
         f"cannot write the queue in {tmp_path}: No space left on device. Fix this, and the engine continues "
         "by itself; until then no video advances",
@@ -169,12 +169,12 @@ def test_follow_waits_while_the_state_directory_is_inaccessible(
         if next(looks):
             raise PermissionError(errno.EACCES, "Permission denied", str(directory))
 
-    monkeypatch.setattr(follow_module, "ENGINE_SECONDS", 0.0)
+    monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(control, "find_engine", look)
     with Queue(tmp_path) as queue:
         queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(UserError, match="no engine is running"):
-            follow(queue, queue.find_batch("1"), queue.read_last_seq(), False)
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_seq(), False)
     assert next(looks, None) is None
 
 
@@ -185,7 +185,7 @@ def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, caps
         assert claim is not None
         queue.record_failure(claim, "it has no batch.json")
         with pytest.raises(SystemExit):
-            follow_module.report_end(queue, queue.find_batch("1"), False)
+            follow_module.report_batch_end(queue, queue.find_batch("1"), False)
     output = capsys.readouterr().err
     assert "is not a batch folder: it has no batch.json" in output
     assert "--resume" not in output

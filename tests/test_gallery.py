@@ -170,7 +170,9 @@ def test_gallery_of_an_unwritable_folder_is_refused(wantui: Wantui, monkeypatch:
     write_clip_batch(BATCH, "one circle", seeds=1)
     (BATCH / "gallery.html.partial").mkdir()
     (BATCH / "gallery.html.partial" / "precious").write_text("x")
-    monkeypatch.setattr("wantui.gallery.page.write_text", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only")))
+    monkeypatch.setattr(
+        "wantui.gallery.page.write_text_atomically", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only"))
+    )
     result = wantui("gallery", BATCH)
     assert result.code == 2
     assert "cannot write" in result.err

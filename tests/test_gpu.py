@@ -7,7 +7,7 @@ import pytest
 from test_gpu_monitor import FakeNvml
 
 from wantui.cli import doctor
-from wantui.cli.doctor import check_torch_driver
+from wantui.cli.doctor import check_driver_supports_torch
 from wantui.engine.slots import create_slots
 from wantui.gpu.monitor import GpuMonitor
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
@@ -102,7 +102,7 @@ def test_cpu_machine_has_one_worker_unless_more_are_requested() -> None:
 def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
     torch_version: str, driver: str, state: str, message: str
 ) -> None:
-    result = check_torch_driver(torch_version, driver)
+    result = check_driver_supports_torch(torch_version, driver)
     assert result.state == state
     assert message in result.result
     assert bool(result.advice) == (state == "problem")
@@ -122,7 +122,7 @@ def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) ->
     nvml.nvmlShutdown = lambda: None
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
-    assert (gpu.name, gpu.memory_total, gpu.memory_used) == ("NVIDIA H100", None, None)
+    assert (gpu.name, gpu.total_bytes, gpu.used_bytes) == ("NVIDIA H100", None, None)
     assert next(doctor._check_gpus()).result.startswith("NVIDIA H100, memory not reported by the driver, driver 580.1")
 
 

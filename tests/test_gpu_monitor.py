@@ -54,7 +54,7 @@ class FakeNvml:
 
 def sampler(nvml: FakeNvml, times: list[float] | None = None) -> GpuMonitor:
     clock = iter(times) if times is not None else None
-    return GpuMonitor(lambda _: None, nvml=nvml, clock=(lambda: next(clock)) if clock else lambda: 0.0)
+    return GpuMonitor(lambda _: None, nvml=nvml, read_clock=(lambda: next(clock)) if clock else lambda: 0.0)
 
 
 def test_gpu_sample_contains_memory_load_power_and_temperature() -> None:
@@ -117,7 +117,7 @@ def test_gpu_processes_are_queried_only_on_request() -> None:
 
 def test_slow_gpu_fields_are_queried_less_often_than_memory() -> None:
     nvml, now = FakeNvml(), [0.0]
-    looks = GpuMonitor(lambda _: None, nvml=nvml, clock=lambda: now[0])
+    looks = GpuMonitor(lambda _: None, nvml=nvml, read_clock=lambda: now[0])
     for _ in range(20):
         looks.take_sample()
         now[0] += 1.0

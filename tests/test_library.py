@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued
 
-from wantui.batches.enqueue import create_batch
+from wantui.batches.enqueue import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.planning import plan_batch
@@ -88,7 +88,7 @@ def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: Ba
 
 def test_long_template_is_shortened_in_lists_and_complete_in_json(wantui: Wantui) -> None:
     template = "a [red|blue] circle " + "over a dark background " * 5000
-    create_batch(plan_batch(load_config("nano"), template[:900]))
+    create_batch_folder(plan_batch(load_config("nano"), template[:900]))
     folder = next(Path("outputs").iterdir())
     manifest = json.loads((folder / "batch.json").read_text())
     (folder / "batch.json").write_text(json.dumps(manifest | {"template": template}))

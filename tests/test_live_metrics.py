@@ -13,7 +13,7 @@ from diffusers import WanPipeline
 from PIL import Image
 
 from wantui.analysis.trajectory import build_trajectory
-from wantui.atomic_files import partial_path
+from wantui.atomic_files import make_partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
@@ -131,13 +131,13 @@ def test_unwritable_preview_is_reported_once_and_generation_continues(
         record.message for record in caplog.records if "Generation continues without previews" in record.message
     ] == [caplog.records[0].message]
     assert str(path) in caplog.records[0].message
-    assert not partial_path(path).exists()
+    assert not make_partial_path(path).exists()
 
 
 def test_preview_of_another_user_does_not_fail_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_in(tmp_path)
     files.preview.write_bytes(b"of another user")
-    partial_path(files.clip).write_bytes(b"begun")
+    make_partial_path(files.clip).write_bytes(b"begun")
     unlink = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
@@ -148,4 +148,4 @@ def test_preview_of_another_user_does_not_fail_the_video(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "unlink", refuse)
     remove_temporary_files(files)
     assert files.preview.exists()
-    assert not partial_path(files.clip).exists()
+    assert not make_partial_path(files.clip).exists()

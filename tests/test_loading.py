@@ -28,8 +28,8 @@ from wantui.generation.preview import fit_latents_to_rgb
 from wantui.generation.prompt_encoding import Embeddings
 from wantui.models import fetch, parts
 from wantui.models import tokenizer as tokenizer_pieces
-from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_directory
-from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits
+from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_model_directory
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits_model
 from wantui.planning import preview_batch
 from wantui.planning.memory_plan import find_plan
 
@@ -83,7 +83,7 @@ def test_model_without_a_tokenizer_is_refused(copy: Callable[..., Path], plan: s
     shutil.rmtree(folder / "tokenizer")
     refused(folder, "its tokenizer is missing", plan=find_plan(plan))
     with pytest.raises(UnknownModelError, match="its tokenizer is missing"):
-        read_directory(folder)
+        read_model_directory(folder)
 
 
 def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) -> None:
@@ -97,7 +97,7 @@ def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) ->
 def test_tokenizer_of_another_model_is_refused(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: int, knows: str
 ) -> None:
-    monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
+    monkeypatch.setattr(tokenizer_pieces, "MAX_PADDING_EMBEDDINGS", 0)
     folder, letters = copy(), "abcdefghijklmnopqrstuvwxyz"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
     vocabulary += [(f"▁{letters[i % 26]}{i}", -2.0) for i in range(100 + words)]
@@ -328,19 +328,19 @@ def test_second_transformer_requires_a_boundary_noise_level(copy: Callable[..., 
     edit_index(folder, boundary_ratio=None)
     refused(folder, "has boundary_ratio None and a transformer_2: a model must have both or neither")
     with pytest.raises(UnknownModelError, match="has a transformer_2, but no boundary_ratio"):
-        read_directory(folder)
+        read_model_directory(folder)
     for boundary in (1.5, True, "0.9"):
         edit_index(folder, boundary_ratio=boundary)
         with pytest.raises(UnknownModelError, match="but must be between 0 and 1"):
-            read_directory(folder)
+            read_model_directory(folder)
     edit_index(folder, boundary_ratio=0.9, transformer_2=[None, None])
     refused(folder, "has boundary_ratio 0.9 and no transformer_2: a model must have both or neither")
     with pytest.raises(UnknownModelError, match=r"has a boundary_ratio in model_index\.json, but no transformer_2"):
-        read_directory(folder)
+        read_model_directory(folder)
     edit_index(folder, transformer_2=["diffusers", "WanTransformer3DModel"])
     shutil.rmtree(folder / "transformer_2")
     with pytest.raises(UnknownModelError, match="but no transformer_2"):
-        read_directory(folder)
+        read_model_directory(folder)
 
 
 def test_parts_of_different_models_are_refused(copy: Callable[..., Path]) -> None:
@@ -481,15 +481,15 @@ def test_config_value_of_a_wrong_type_is_refused_naming_the_key(
     folder = copy()
     edit_config(folder, part, **{name: value})
     with pytest.raises(UnknownModelError, match=f"cannot use .*: its {name} is .*must be"):
-        read_directory(folder)
+        read_model_directory(folder)
 
 
 @pytest.mark.parametrize("part", ["vae", "transformer"])
 def test_part_without_a_class_is_refused(copy: Callable[..., Path], part: str) -> None:
     folder = copy()
     configure(folder / "model_index.json", **{part: []})
-    with pytest.raises(UnknownModelError, match=f"its {part} is a part without a class, but that of a Wan model is a"):
-        read_directory(folder)
+    with pytest.raises(UnknownModelError, match=f"its {part} is a part without a class, but a Wan model has a"):
+        read_model_directory(folder)
 
 
 def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., Path]) -> None:
@@ -504,14 +504,14 @@ def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., 
 def test_special_files_in_a_model_do_not_block(copy: Callable[..., Path]) -> None:
     folder = copy()
     os.mkfifo(folder / "vae" / "more.safetensors")
-    assert read_directory(folder).vae_parameters is None
+    assert read_model_directory(folder).vae_parameter_count is None
     (folder / "model_index.json").write_text("[" * 100_000)
     with pytest.raises(UnknownModelError, match=r"model_index\.json cannot be read"):
-        read_directory(folder)
+        read_model_directory(folder)
     (folder / "model_index.json").unlink()
     os.mkfifo(folder / "model_index.json")
     with pytest.raises(UnknownModelError, match="not a regular file"):
-        read_directory(folder)
+        read_model_directory(folder)
 
 
 def cut(path: Path) -> None:
@@ -639,13 +639,13 @@ def test_invalid_number_of_extra_tokens_is_refused(copy: Callable[..., Path], ex
 def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
     copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer_pieces, "PADDING_ROWS", 0)
+    monkeypatch.setattr(tokenizer_pieces, "MAX_PADDING_EMBEDDINGS", 0)
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").unlink()
     message = r"tokenizer_config\.json is missing: without it, transformers adds 100 tokens to the vocabulary\. Copy"
     refused(folder, message)
     with pytest.raises(TokenizerError, match=message):
-        check_tokenizer_fits(folder / "tokenizer" / "tokenizer.json")
+        check_tokenizer_fits_model(folder / "tokenizer" / "tokenizer.json")
 
 
 def test_sentencepiece_tokenizer_without_its_packages_is_refused(
@@ -657,7 +657,7 @@ def test_sentencepiece_tokenizer_without_its_packages_is_refused(
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ("sentencepiece", "no_such_package.protobuf"))
     message = r"no tokenizer\.json, and .*spiece\.model needs .*no_such_package\.protobuf, which .* not installed"
     with pytest.raises(UnknownModelError, match=message):
-        read_directory(folder)
+        read_model_directory(folder)
     refused(folder, message)
     monkeypatch.setattr(parts, "SPIECE_PACKAGES", ())
 
@@ -672,4 +672,4 @@ def test_tokenizer_config_that_is_not_an_object_is_refused(copy: Callable[..., P
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").write_text("[]")
     with pytest.raises(UnknownModelError, match=r"tokenizer_config\.json cannot be read"):
-        read_directory(folder)
+        read_model_directory(folder)

@@ -12,8 +12,8 @@ import pytest
 from conftest import Wantui, only_queued, replace_by_fifo, replace_by_folder, replace_by_link
 
 from wantui import __version__
-from wantui.atomic_files import write_text
-from wantui.batches.enqueue import create_batch, find_missing_videos
+from wantui.atomic_files import write_text_atomically
+from wantui.batches.enqueue import create_batch_folder, find_missing_videos
 from wantui.config import load_config
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import plan_batch
@@ -254,9 +254,9 @@ def test_private_batch_folder_is_inaccessible_to_others(tmp_path: Path, permissi
     before = os.umask(0o022)
     try:
         settings = [f"output_dir={tmp_path}", f"output_permissions={permissions}", "use_timestamp=false"]
-        folder, _ = create_batch(plan_batch(load_config("nano", [*settings, "batch_name=a"]), "a star"))
+        folder, _ = create_batch_folder(plan_batch(load_config("nano", [*settings, "batch_name=a"]), "a star"))
         (tmp_path / "b").mkdir()
-        existing, _ = create_batch(plan_batch(load_config("nano", [*settings, "batch_name=b"]), "a star"))
+        existing, _ = create_batch_folder(plan_batch(load_config("nano", [*settings, "batch_name=b"]), "a star"))
     finally:
         os.umask(before)
     for one in (folder, existing):
@@ -274,7 +274,7 @@ def test_planted_link_at_a_log_path_is_not_followed(tmp_path: Path) -> None:  # 
         log.info("hello")
         close_log(log)
         assert "hello" in (tmp_path / f"{name}.log").read_text()
-    write_text(tmp_path / "note.txt", "new")
+    write_text_atomically(tmp_path / "note.txt", "new")
     assert victim.read_text() == "before"
     assert (tmp_path / "note.txt").read_text() == "new"
 

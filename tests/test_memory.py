@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
-from wantui.config.plans import FORMER_PLANS, PlanName
+from wantui.config.plans import PLAN_BY_FORMER_NAME, PlanName
 from wantui.generation import bench, fused_attention, load
 from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
@@ -34,7 +34,7 @@ from wantui.generation.placement import Placement, is_fatal_cuda_error, is_out_o
 from wantui.generation.prompt_encoding import Embeddings, collect_prompts
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import fingerprint_model
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Captures, PromptMark, Recipe, preview_batch
 from wantui.planning import requirements as installed
@@ -48,7 +48,7 @@ from wantui.planning.memory_plan import (
     TILE_SIDE,
     ChosenPlan,
     MemoryPlan,
-    choose_plan,
+    choose_memory_plan,
     estimate_activation_bytes,
     estimate_block_bytes,
     estimate_peak_bytes,
@@ -58,7 +58,7 @@ from wantui.planning.memory_plan import (
     find_next_plan,
     find_plan,
 )
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 from wantui.storage.embeddings import EmbeddingStore
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import pipelines
@@ -84,9 +84,11 @@ def test_settings_offer_every_memory_plan() -> None:
 
 
 def test_former_plan_names_are_read_as_slugs() -> None:
-    assert set(FORMER_PLANS.values()) <= set(PLAN_SLUGS)
-    assert len(set(FORMER_PLANS.values())) == len(FORMER_PLANS) == 9, "every plan that had another name before slugs"
-    for name, slug in FORMER_PLANS.items():
+    assert set(PLAN_BY_FORMER_NAME.values()) <= set(PLAN_SLUGS)
+    assert len(set(PLAN_BY_FORMER_NAME.values())) == len(PLAN_BY_FORMER_NAME) == 9, (
+        "every plan that had another name before slugs"
+    )
+    for name, slug in PLAN_BY_FORMER_NAME.items():
         assert find_plan(name) is find_plan(slug)
         settings = load_config("nano", [f"memory_settings.plan={name}"]).settings
         assert settings.memory_settings.plan == slug
@@ -96,14 +98,14 @@ def test_former_plan_names_are_read_as_slugs() -> None:
 def test_parameter_counts_match_the_published_architecture(model: WanModel) -> None:
     with torch.device("meta"):
         built = WanTransformer3DModel(
-            num_attention_heads=model.heads,
-            attention_head_dim=model.dim // model.heads,
+            num_attention_heads=model.head_count,
+            attention_head_dim=model.transformer_width // model.head_count,
             in_channels=model.latent_channels,
             out_channels=model.latent_channels,
-            ffn_dim=model.feed_forward,
-            num_layers=model.blocks,
-            text_dim=model.text_dim,
-            freq_dim=model.time_dim,
+            ffn_dim=model.feed_forward_width,
+            num_layers=model.block_count,
+            text_dim=model.text_width,
+            freq_dim=model.timestep_width,
             cross_attn_norm=True,
         )
     assert sum(p.numel() for p in built.parameters()) == count_transformer_parameters(model)
@@ -114,7 +116,7 @@ def test_parameter_counts_match_the_published_architecture(model: WanModel) -> N
 
 
 @pytest.mark.parametrize(("weights", "most"), [("float8", 0.3), pytest.param("int8", 0.1, marks=needs_torchao)])
-def test_weights_in_8_bits_have_predicted_size_and_a_similar_video(weights: Weights, most: float) -> None:
+def test_weights_in_8_bits_have_predicted_size_and_a_similar_video(weights: WeightsForm, most: float) -> None:
     recipe = recipe_for(NANO, frames=5, steps=8, dtype="bfloat16", width=64, height=64)
     whole = load_pipeline(NANO, None, "bfloat16", CPU)
     narrow = load_pipeline(NANO, None, "bfloat16", CPU, weights=weights)
@@ -148,8 +150,11 @@ def test_int8_without_torchao_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_large_model_in_8_bits_needs_no_streaming() -> None:
     recipe = recipe_of(LARGE)
-    assert choose_plan(LARGE, recipe, 24 * GB).plan.transformer == "streamed"
-    assert choose_plan(LARGE, recipe.model_copy(update={"weights": "float8"}), 24 * GB).plan.transformer != "streamed"
+    assert choose_memory_plan(LARGE, recipe, 24 * GB).plan.transformer_placement == "streamed"
+    assert (
+        choose_memory_plan(LARGE, recipe.model_copy(update={"weights": "float8"}), 24 * GB).plan.transformer_placement
+        != "streamed"
+    )
 
 
 def bytes_of(module: nn.Module) -> int:
@@ -193,19 +198,19 @@ def test_vae_memory_scales_with_its_tensors() -> None:
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)
             latents = torch.empty(1, *model.compute_latent_shape(width, height, frames))
-        assert sum(p.numel() for p in vae.parameters()) == model.vae_parameters
+        assert sum(p.numel() for p in vae.parameters()) == model.vae_parameter_count
         pipeline = Mock(vae=vae, _execution_device=latents.device, wantui_placement=None)
         with torch.no_grad(), LiveBytes() as live:
             for _ in _decode_chunks(pipeline, latents):
                 pass
-        assert model.decode_bytes * width * height == pytest.approx(22_660 / 19_510 * live.most, rel=0.05)
+        assert model.decode_bytes_per_pixel * width * height == pytest.approx(22_660 / 19_510 * live.most, rel=0.05)
 
 
 def test_catalogue_entry_of_nano_matches_its_files() -> None:
     result = find_model(str(Path(NANO.location)))
-    assert (result.text_encoder_parameters, result.vae_parameters) == (
-        NANO.text_encoder_parameters,
-        NANO.vae_parameters,
+    assert (result.text_encoder_parameter_count, result.vae_parameter_count) == (
+        NANO.text_encoder_parameter_count,
+        NANO.vae_parameter_count,
     )
 
 
@@ -224,7 +229,7 @@ def test_catalogue_entry_of_nano_matches_its_files() -> None:
 )
 def test_first_fitting_plan_is_chosen_with_its_reason(model: WanModel, free: int, plan: str) -> None:
     recipe = recipe_of(model)
-    chosen = choose_plan(model, recipe, free * GB)
+    chosen = choose_memory_plan(model, recipe, free * GB)
     assert chosen.plan.slug == plan
     assert chosen.fits
     assert chosen.peak_bytes is not None
@@ -236,7 +241,7 @@ def test_first_fitting_plan_is_chosen_with_its_reason(model: WanModel, free: int
 
 def test_smallest_plan_is_tried_when_none_fits() -> None:
     recipe = recipe_of(LARGE)
-    chosen = choose_plan(LARGE, recipe, 2 * GB)
+    chosen = choose_memory_plan(LARGE, recipe, 2 * GB)
     assert not chosen.fits
     assert estimate_required_bytes(chosen.plan, LARGE, recipe) == min(
         estimate_required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS
@@ -244,14 +249,14 @@ def test_smallest_plan_is_tried_when_none_fits() -> None:
 
 
 def test_requested_plan_is_used_regardless_of_free_memory() -> None:
-    chosen = choose_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
+    chosen = choose_memory_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
     assert (chosen.plan, chosen.fits) == (RESIDENT, False)
     assert "requested; it needs" in chosen.reason
 
 
 def test_model_of_unknown_size_is_tried_resident() -> None:
     unknown = find_model("someone/some-wan")
-    assert choose_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
+    assert choose_memory_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
 
 
 @pytest.mark.parametrize(
@@ -376,7 +381,7 @@ def test_resident_layers_around_streamed_blocks_match_the_architecture() -> None
     rest = sum(p.numel() * (4 if any(part in name for part in kept) else 2) for name, p in around)
     one, two = LARGE, find_model("wan2.2-a14b")
     recipe = recipe_of(one, width=1280, height=720)
-    assert estimate_transformer_bytes(one, recipe) - one.blocks * estimate_block_bytes(one, recipe) == rest
+    assert estimate_transformer_bytes(one, recipe) - one.block_count * estimate_block_bytes(one, recipe) == rest
     peaks = [estimate_peak_bytes(find_plan("stream"), model, recipe) for model in (one, two)]
     assert peaks[1] == (peaks[0] or 0) + rest  # most is needed while the VAE decodes
 
@@ -645,7 +650,7 @@ def test_other_model_revision_has_other_embeddings(kept: Path) -> None:
 
 
 def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
-    recipe = recipe_of(NANO, revision=fingerprint(Path(NANO.location)))
+    recipe = recipe_of(NANO, revision=fingerprint_model(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
         choose_plan_for(recipe, "cpu", requested_plan="stream")
     assert choose_plan_for(recipe, "cpu").plan is RESIDENT
@@ -678,13 +683,15 @@ def test_fatal_gpu_error_is_distinguished_from_a_failed_video(error: Any, lost: 
 
 def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
     small = recipe_of(SMALL, width=480, height=480, frames=33)
-    chosen = choose_plan(SMALL, small, 16 * GB)
+    chosen = choose_memory_plan(SMALL, small, 16 * GB)
     assert chosen.plan.slug == "encode-first"
     assert chosen.peak_bytes is not None
     assert chosen.working_bytes is not None
     assert chosen.working_bytes < 0.8 * chosen.peak_bytes
-    assert chosen.working_bytes == estimate_peak_bytes(chosen.plan, replace(SMALL, text_encoder_parameters=0), small)
-    resident = choose_plan(SMALL, small, 80 * GB)
+    assert chosen.working_bytes == estimate_peak_bytes(
+        chosen.plan, replace(SMALL, text_encoder_parameter_count=0), small
+    )
+    resident = choose_memory_plan(SMALL, small, 80 * GB)
     assert resident.working_bytes == resident.peak_bytes
 
 

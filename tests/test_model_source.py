@@ -30,7 +30,7 @@ def changed(**values: Any) -> Recipe:
 )
 def test_other_weights_have_another_identity_and_are_not_comparable(values: dict[str, Any]) -> None:
     assert changed(**values).source.identity != changed().source.identity
-    assert changed(**values).source.settings != changed().source.settings
+    assert changed(**values).source.comparison_settings != changed().source.comparison_settings
 
 
 def test_files_with_equal_names_and_different_contents_have_different_identities() -> None:

@@ -9,22 +9,34 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from scipy.stats import norm
 
-from wantui.models.nano import WEIGHTS
-from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPE_FREQUENCIES, SHAPES
-from wantui.models.nano.autoencoder import build_autoencoder, decode_clip, enable_whole_clip, encode_clip, train_decoder
+from wantui.models.nano import NANO_WEIGHTS
+from wantui.models.nano.attributes import (
+    DIRECTION_BY_MOTION,
+    FREQUENCY_BY_SHAPE,
+    RGB_BY_BACKGROUND,
+    RGB_BY_COLOUR,
+    SHAPES,
+)
+from wantui.models.nano.autoencoder import (
+    build_autoencoder,
+    decode_clip,
+    enable_whole_clip_resampling,
+    encode_clip,
+    train_decoder,
+)
 from wantui.models.nano.judge import detect_motion, detect_shape, find_object_pixels, judge_clip
-from wantui.models.nano.muon import orthogonalise
+from wantui.models.nano.muon import orthogonalise_matrices
 from wantui.models.nano.render import (
     compute_cell_coverage,
     compute_signed_distance,
     draw_object_masks,
     pool_to_latent_frames,
-    render,
-    to_vae_range,
+    render_scenes,
+    scale_to_vae_range,
 )
-from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.models.nano.transformer import (
-    TEXT_LENGTH,
+    TRAINING_TEXT_POSITIONS,
     build_text_encoder,
     build_transformer,
     compute_attention_loss,
@@ -32,7 +44,7 @@ from wantui.models.nano.transformer import (
     embed_text,
     predict_velocity,
 )
-from wantui.models.nano.world import is_held_out, sample_scenes, write_captions
+from wantui.models.nano.world import find_held_out_scenes, sample_scenes, write_captions
 
 pytestmark = pytest.mark.torch
 
@@ -45,18 +57,18 @@ def rng() -> np.random.Generator:
 def test_shape_and_colour_frequencies_match_their_distribution(rng: np.random.Generator) -> None:
     scenes = sample_scenes(40_000, rng)
     n = len(scenes)
-    for index, share in enumerate(SHAPE_FREQUENCIES.values()):
+    for index, share in enumerate(FREQUENCY_BY_SHAPE.values()):
         # The second object is free of the held-out rule; four standard errors.
         assert abs((scenes.shape[:, 1] == index).mean() - share) < 4 * math.sqrt(share * (1 - share) / n)
-    for index in range(len(COLOURS)):
+    for index in range(len(RGB_BY_COLOUR)):
         assert abs((scenes.colour[:, 0] == index).mean() - 1 / 6) < 4 * math.sqrt(1 / 6 * 5 / 6 / n)
-    assert sum(SHAPE_FREQUENCIES.values()) == pytest.approx(1)
+    assert sum(FREQUENCY_BY_SHAPE.values()) == pytest.approx(1)
     assert (scenes.colour[:, 0] != scenes.colour[:, 1]).all()
 
 
 def test_held_out_scenes_never_occur_in_training(rng: np.random.Generator) -> None:
-    assert not is_held_out(sample_scenes(5000, rng)).any()
-    assert is_held_out(sample_scenes(500, rng, evaluation=True)).all()
+    assert not find_held_out_scenes(sample_scenes(5000, rng)).any()
+    assert find_held_out_scenes(sample_scenes(500, rng, is_evaluation=True)).all()
 
 
 def test_captions_describe_their_scenes_and_can_omit_details(rng: np.random.Generator) -> None:
@@ -66,14 +78,14 @@ def test_captions_describe_their_scenes_and_can_omit_details(rng: np.random.Gene
             start, end = caption.shape_words[k]
             assert caption.text[start:end] == SHAPES[scenes.shape[i, k]]
             start, end = caption.phrases[k]
-            phrase, motion = caption.text[start:end], list(MOTIONS)[scenes.motion[i, k]]
+            phrase, motion = caption.text[start:end], list(DIRECTION_BY_MOTION)[scenes.motion[i, k]]
             assert phrase.split()[1:] == [
-                list(COLOURS)[scenes.colour[i, k]],
+                list(RGB_BY_COLOUR)[scenes.colour[i, k]],
                 SHAPES[scenes.shape[i, k]],
                 "staying" if motion == "still" else "moving",
                 motion,
             ]
-        assert caption.text.endswith(f"over a {list(BACKGROUNDS)[scenes.background[i]]} background")
+        assert caption.text.endswith(f"over a {list(RGB_BY_BACKGROUND)[scenes.background[i]]} background")
     partial = write_captions(scenes, rng)
     assert any("background" not in caption.text for caption in partial)
     assert all(
@@ -83,20 +95,20 @@ def test_captions_describe_their_scenes_and_can_omit_details(rng: np.random.Gene
 
 @pytest.mark.parametrize("text", ["", "a red circle", "Schöne Grüße, 圆形 🎈\n\t", "x" * 3000, "</s><pad>", "▁"])
 def test_nano_tokenizer_accepts_any_text(text: str) -> None:
-    ids = build_tokenizer()(text, truncation=True, max_length=512)["input_ids"]
+    ids = build_nano_tokenizer()(text, truncation=True, max_length=512)["input_ids"]
     assert ids[-1] == 1
     assert 1 <= len(ids) <= 512
     assert max(ids) < 256
 
 
 def test_world_words_round_trip_through_the_tokenizer(rng: np.random.Generator) -> None:
-    tokenizer = build_tokenizer()
+    tokenizer = build_nano_tokenizer()
     for caption in write_captions(sample_scenes(200, rng), rng):
         ids = tokenizer(caption.text)["input_ids"]
-        assert len(ids) <= TEXT_LENGTH
+        assert len(ids) <= TRAINING_TEXT_POSITIONS
         assert 2 not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == caption.text
-    words = [*SHAPES, *COLOURS, *MOTIONS, *BACKGROUNDS]
+    words = [*SHAPES, *RGB_BY_COLOUR, *DIRECTION_BY_MOTION, *RGB_BY_BACKGROUND]
     split = [word for word in words if len(tokenizer.tokenize(word)) > 1]
     assert {"circle", "square", "triangle", "yellow", "purple", "sandy"} <= set(split)
 
@@ -120,26 +132,26 @@ def test_shape_areas_match_their_closed_forms(shape: str, area: float) -> None:
 
 
 def test_objects_move_as_their_scene_says(rng: np.random.Generator) -> None:
-    scenes = sample_scenes(60, rng, two_objects=0.0)
+    scenes = sample_scenes(60, rng, two_object_fraction=0.0)
     masks = draw_object_masks(scenes, "cpu")
-    assert [detect_motion(mask) for mask in masks[:, 0]] == [list(MOTIONS)[m] for m in scenes.motion[:, 0]]
+    assert [detect_motion(mask) for mask in masks[:, 0]] == [list(DIRECTION_BY_MOTION)[m] for m in scenes.motion[:, 0]]
 
 
 def test_visible_masks_of_objects_do_not_overlap(rng: np.random.Generator) -> None:
-    _, visible = render(sample_scenes(30, rng, two_objects=1.0))
+    _, visible = render_scenes(sample_scenes(30, rng, two_object_fraction=1.0))
     assert float(visible.sum(1).max()) <= 1 + 1e-5
 
 
 def test_cell_coverage_sums_to_the_mask_area(rng: np.random.Generator) -> None:
-    _, masks = render(sample_scenes(4, rng))
+    _, masks = render_scenes(sample_scenes(4, rng))
     coverage = compute_cell_coverage(masks)
     coverage = coverage.reshape(*coverage.shape[:-1], 5, 8, 8)
     assert torch.allclose(coverage.mean((-2, -1)), pool_to_latent_frames(masks).mean((-2, -1)), atol=1e-5)
 
 
 def test_judge_accepts_matching_clips_and_rejects_most_others(rng: np.random.Generator) -> None:
-    scenes = sample_scenes(48, rng, evaluation=True)
-    clips = render(scenes)[0].float() / 255
+    scenes = sample_scenes(48, rng, is_evaluation=True)
+    clips = render_scenes(scenes)[0].float() / 255
     assert all(all(vars(judge_clip(clip, scenes, i)).values()) for i, clip in enumerate(clips))
     shifted = [vars(judge_clip(clips[i - 1], scenes, i)) for i in range(len(clips))]
     right = {name: float(np.mean([verdict[name] for verdict in shifted])) for name in shifted[0]}
@@ -147,9 +159,9 @@ def test_judge_accepts_matching_clips_and_rejects_most_others(rng: np.random.Gen
 
 
 def test_judge_recognises_every_shape_at_every_size(rng: np.random.Generator) -> None:
-    scenes = sample_scenes(60, rng, two_objects=0.0, evaluation=True)
+    scenes = sample_scenes(60, rng, two_object_fraction=0.0, is_evaluation=True)
     scenes.shape[:, 0] = np.arange(60) % len(SHAPES)
-    clips = render(scenes)[0].float() / 255
+    clips = render_scenes(scenes)[0].float() / 255
     assert [detect_shape(find_object_pixels(clip)[8]) for clip in clips] == [SHAPES[s] for s in scenes.shape[:, 0]]
 
 
@@ -159,10 +171,10 @@ def test_whole_clip_autoencoder_equals_the_diffusers_autoencoder(rng: np.random.
     with torch.no_grad():
         for parameter in vae.parameters():  # away from the identity in time that it starts as
             parameter.add_(0.05 * torch.randn_like(parameter))
-        video = to_vae_range(render(sample_scenes(1, rng))[0])[..., :64, :64]
+        video = scale_to_vae_range(render_scenes(sample_scenes(1, rng))[0])[..., :64, :64]
         stock_latents = vae.encode(video).latent_dist.mode()
         stock_video = vae.decode(stock_latents).sample
-        whole = enable_whole_clip(vae)
+        whole = enable_whole_clip_resampling(vae)
         latents, _ = encode_clip(whole, video)
         assert torch.allclose(latents, stock_latents, atol=1e-4 * float(stock_latents.abs().max()))
         decoded = decode_clip(whole, stock_latents).clamp(-1, 1)
@@ -174,25 +186,32 @@ def test_decoder_training_does_not_change_the_encoder() -> None:
     vae = build_autoencoder()
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     with torch.compiler.set_stance("force_eager"):
-        train_decoder(vae, steps=2, bank_size=8, device="cpu", log=lambda _: None)
+        train_decoder(vae, step_count=2, clip_count=8, device="cpu", log_line=lambda _: None)
     changed = {name.split(".")[0] for name, value in vae.state_dict().items() if not value.equal(before[name])}
     assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_training_forward_equals_the_transformer_with_512_text_positions() -> None:
     torch.manual_seed(0)
-    tokenizer, text_encoder, transformer = build_tokenizer(), build_text_encoder(141).eval(), build_transformer().eval()
+    tokenizer, text_encoder, transformer = (
+        build_nano_tokenizer(),
+        build_text_encoder(141).eval(),
+        build_transformer().eval(),
+    )
     with torch.no_grad():
         for parameter in transformer.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         ids = tokenizer(
-            ["a small red circle", "a star"], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+            ["a small red circle", "a star"],
+            padding="max_length",
+            max_length=TRAINING_TEXT_POSITIONS,
+            return_tensors="pt",
         )
         latents, timestep = torch.randn(2, 16, 5, 16, 16), torch.tensor([900.0, 300.0])
         text, bias = embed_text(text_encoder, ids["input_ids"])
-        words = torch.zeros(2, 2, TEXT_LENGTH)
+        words = torch.zeros(2, 2, TRAINING_TEXT_POSITIONS)
         collapsed, _ = predict_velocity(transformer, latents, timestep, text, bias, words)
-        all_positions = torch.cat([text, torch.zeros(2, 512 - TEXT_LENGTH, text.shape[-1])], dim=1)
+        all_positions = torch.cat([text, torch.zeros(2, 512 - TRAINING_TEXT_POSITIONS, text.shape[-1])], dim=1)
         stock = transformer(latents, timestep, all_positions, return_dict=False)[0]
     assert torch.allclose(collapsed, stock, atol=1e-4)
 
@@ -218,15 +237,15 @@ def test_attention_loss_is_minimal_for_attention_on_the_object() -> None:
 
 def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 48)))
+    values = torch.linalg.svdvals(orthogonalise_matrices(torch.randn(3, 16, 48)))
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
 
 
 def test_bundled_nano_is_complete_small_and_matches_its_definition(nano: WanPipeline) -> None:
-    size = sum(path.stat().st_size for path in Path(WEIGHTS).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in Path(NANO_WEIGHTS).rglob("*") if path.is_file())
     assert size <= 16 * 1024 * 1024
     assert isinstance(nano.vae, AutoencoderKLWan)
-    assert nano.tokenizer.get_vocab() == build_tokenizer().get_vocab()
+    assert nano.tokenizer.get_vocab() == build_nano_tokenizer().get_vocab()
     assert nano.transformer.config.num_layers == build_transformer().config.num_layers
     shapes = {name: p.shape for name, p in build_transformer().named_parameters()}
     assert {name: p.shape for name, p in nano.transformer.named_parameters()} == shapes

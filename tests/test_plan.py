@@ -18,7 +18,7 @@ from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.denoise import prepare
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
-from wantui.planning import Batch, Recipe, estimate_disk, plan_batch, preview_batch
+from wantui.planning import Batch, Recipe, estimate_batch_disk, plan_batch, preview_batch
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.storage.manifest import new_manifest
 
@@ -32,7 +32,7 @@ def planned(template: str = "a [red|blue] circle", *overrides: str, config: str 
 def test_video_k_of_every_variation_has_the_same_seed() -> None:
     batch = planned("a [red|blue|green] circle", "videos_per_variation=4", "model_settings.seed=100")
     assert [v.recipe.seed for v in batch.videos] == [100, 101, 102, 103] * 3
-    assert [(v.variation, v.number) for v in batch.videos] == [(i, k) for i in range(3) for k in range(1, 5)]
+    assert [(v.variation_index, v.seed_number) for v in batch.videos] == [(i, k) for i in range(3) for k in range(1, 5)]
 
 
 def test_recipe_round_trips_and_its_digest_depends_on_its_fields() -> None:
@@ -271,11 +271,11 @@ def test_disk_estimate_counts_the_marks_of_each_variation(template: str) -> None
     batch = planned(template, *settings)
     positions, masses = 5 * 8 * 8, 3
     of_words = 2 * 20 * positions * 4 * (3 + masses + 0 + masses)
-    assert estimate_disk(batch).capture_bytes("attention") == of_words
+    assert estimate_batch_disk(batch).sum_capture_bytes("attention") == of_words
     outline = preview_batch(batch.config, template)
-    assert estimate_disk(outline) == estimate_disk(batch)
+    assert estimate_batch_disk(outline) == estimate_batch_disk(batch)
     predicted = [video.predicted["bytes"] for video in new_manifest(batch, "a").videos]
-    assert sum(predicted) == pytest.approx(estimate_disk(batch).total, abs=len(predicted))
+    assert sum(predicted) == pytest.approx(estimate_batch_disk(batch).total_bytes, abs=len(predicted))
     assert len(set(predicted)) == 2
 
 
@@ -288,16 +288,19 @@ def test_disk_estimate_of_latents_is_exact() -> None:
     settings: tuple[Any, ...] = ("latent_analysis_settings.store_latents=true", "videos_per_variation=3")
     batch = planned("a [red|blue] circle", *settings)
     states = 20 + 1
-    assert estimate_disk(batch).capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+    assert estimate_batch_disk(batch).sum_capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     half = planned("a [red|blue] circle", *settings, "latent_analysis_settings.storage_dtype=float16")
-    assert estimate_disk(half).capture_bytes("latents") * 2 == estimate_disk(batch).capture_bytes("latents")
+    assert estimate_batch_disk(half).sum_capture_bytes("latents") * 2 == estimate_batch_disk(batch).sum_capture_bytes(
+        "latents"
+    )
     clean = planned("a [red|blue] circle", *settings, "latent_analysis_settings.store_predicted_clean=true")
     assert (
-        estimate_disk(clean).capture_bytes("latents") == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
+        estimate_batch_disk(clean).sum_capture_bytes("latents")
+        == 2 * 3 * (states + states - 1) * math.prod((16, 5, 16, 16)) * 4
     )
     heun = planned("a [red|blue] circle", *settings, "model_settings.sampler=heun")
     assert (
-        estimate_disk(heun).capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
+        estimate_batch_disk(heun).sum_capture_bytes("latents") == 2 * 3 * states * math.prod((16, 5, 16, 16)) * 4
     )  # S9: no predictors
 
 

@@ -15,8 +15,8 @@ import pytest
 from conftest import Wantui, only_queued
 
 import wantui.cli
-from wantui.batches.enqueue import create_batch, enqueue_missing_videos
-from wantui.cli.output import echo, print_columns, to_json
+from wantui.batches.enqueue import create_batch_folder, enqueue_missing_videos
+from wantui.cli.output import echo, format_json, print_columns
 from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config
 from wantui.planning import plan_batch
@@ -36,7 +36,9 @@ OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 @pytest.fixture
 def hostile() -> BatchFolder:
     """A batch folder on the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
-    folder, _ = create_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)"))
+    folder, _ = create_batch_folder(
+        plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
+    )
     evil = folder.root.with_name("b\x9b2J\x85\u202ex")  # with a C0 character no path is taken at all
     folder.root.rename(evil)
     folder = BatchFolder(evil)
@@ -192,9 +194,9 @@ def test_json_output_preserves_escaped_text(wantui: Wantui, hostile: BatchFolder
 
 def test_to_json_escapes_control_characters_and_reads_back() -> None:
     value = {f"a{EVIL}": ["日本語", "\udce9", 'quote " backslash \\']}
-    assert OBEYED.findall(to_json(value)) == []  # R1
-    assert json.loads(to_json(value)) == value
-    assert "日本語" in to_json(value)
+    assert OBEYED.findall(format_json(value)) == []  # R1
+    assert json.loads(format_json(value)) == value
+    assert "日本語" in format_json(value)
 
 
 def test_config_with_control_characters_prints_loadable_yaml(wantui: Wantui, hostile: BatchFolder) -> None:
@@ -351,7 +353,7 @@ def test_errors_shorten_long_arguments(wantui: Wantui, arguments: tuple[str, ...
     "mode", [(), ("--compare", "--by", "1"), ("--groups", "--by", "1"), ("--attention",), ("--csv", "-")]
 )
 def test_analyze_refuses_a_batch_without_finished_videos(wantui: Wantui, mode: tuple[str, ...]) -> None:
-    folder, _ = create_batch(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
+    folder, _ = create_batch_folder(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
     result = wantui("analyze", folder.root, *mode)
     assert result.code == 2
     assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first one ")

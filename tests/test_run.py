@@ -152,7 +152,7 @@ def test_resume_accepts_equal_options_and_refuses_others(wantui: Wantui, small: 
     steps = wantui("run", "-t", TEMPLATE, *options, "--set", "model_settings.steps=4", "--resume", folder.root)
     assert (steps.code, "its steps is 3, but these options give 4" in steps.err) == (2, True)
     more = wantui("run", "-t", TEMPLATE, *small, "--videos-per-variation", 2, "--resume", folder.root)
-    assert (more.code, "it has 2 videos, and these options give 4" in more.err) == (2, True)
+    assert (more.code, "it has 2 videos, but these options give 4" in more.err) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
 
 

@@ -13,15 +13,15 @@ import pytest
 from conftest import Wantui
 from harness_engine import Machine
 
-from wantui.batches.enqueue import Shard, create_batch, find_missing_videos
+from wantui.batches.enqueue import Shard, create_batch_folder, find_missing_videos
 from wantui.batches.slurm import (
     DrainShare,
     JobResources,
     NoSlurmError,
-    _find_local_folder,
-    parse_time_limit,
+    _find_local_temporary_folder,
+    parse_time_limit_minutes,
     split_into_shards,
-    submit_array,
+    submit_job_array,
 )
 from wantui.config import load_config
 from wantui.errors import UserError
@@ -33,14 +33,14 @@ from wantui.storage.manifest import read_manifest
 pytestmark = pytest.mark.processes
 DelayedSubmission = pytest.importorskip("submitit.core.utils", reason="needs submitit (extra slurm)").DelayedSubmission
 
-RESOURCES = JobResources(minutes=90, gpus=1, cpus=4, memory_gb=32)
+RESOURCES = JobResources(limit_minutes=90, gpu_count=1, cpu_count=4, memory_gb=32)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BatchFolder:
     """A batch of six videos of two steps, of which nothing was made."""
     settings = [f"output_dir={tmp_path / 'out'}", "videos_per_variation=3", "model_settings.steps=8"]
-    folder, _ = create_batch(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
+    folder, _ = create_batch_folder(plan_batch(load_config("nano", settings), "a [red|blue] circle"))
     return folder
 
 
@@ -92,7 +92,7 @@ def test_slurm_array_requests_the_given_resources(cluster: Path, folder: BatchFo
         setup_commands=("module load cuda",),
         sbatch_options=(("exclude", "n1"), ("exclusive", True)),
     )
-    assert submit_array(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
+    assert submit_job_array(folder.root, 3, resources) == ["7_0", "7_1", "7_2"]
     script = (cluster / "submitted.sh").read_text()
     for line in (
         "#SBATCH --array=0-2%2",
@@ -113,12 +113,12 @@ def test_slurm_array_requests_the_given_resources(cluster: Path, folder: BatchFo
 
 
 def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: BatchFolder) -> None:
-    submit_array(folder.root, 2, RESOURCES)
+    submit_job_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n7\n")
     with pytest.raises(NoSlurmError, match="scancel 7"):
-        submit_array(folder.root, 2, RESOURCES)
+        submit_job_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n")
-    submit_array(folder.root, 2, RESOURCES)
+    submit_job_array(folder.root, 2, RESOURCES)
 
 
 def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_job_generates_its_share_and_reports_failures(folder: BatchFolder, monke
         DrainShare(folder.root, Shard(1, 6))()
         assert read_manifest(folder).videos[0].state == "done"
         damaged = DrainShare(folder.root, Shard(2, 6))
-        monkeypatch.setattr(damaged, "_start", lambda _: subprocess.Popen(["false"]))
-        with pytest.raises(RuntimeError, match="cannot make 1 video of share 2/6"):
+        monkeypatch.setattr(damaged, "_start_engine", lambda _: subprocess.Popen(["false"]))
+        with pytest.raises(RuntimeError, match="cannot generate 1 video of share 2/6"):
             damaged()
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -177,11 +177,11 @@ def test_preempted_job_is_requeued_only_if_slurm_still_runs_it(
         os.kill(os.getpid(), signal.SIGTERM)
         return subprocess.Popen(["true"])
 
-    monkeypatch.setattr(job, "_start", preempt)
+    monkeypatch.setattr(job, "_start_engine", preempt)
     monkeypatch.setattr("wantui.batches.slurm.REQUEUE_WAIT_SECONDS", 0)
     signal.signal(signal.SIGUSR2, lambda number, _: put_back.append(number))
     try:
-        with pytest.raises(RuntimeError, match="cannot make 1 video"):
+        with pytest.raises(RuntimeError, match="cannot generate 1 video"):
             job()
     finally:
         for one, handler in handlers.items():
@@ -192,15 +192,15 @@ def test_preempted_job_is_requeued_only_if_slurm_still_runs_it(
 def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"/tmp": "lustre", "/var/tmp": "ext4"}
     monkeypatch.setattr("wantui.batches.slurm.find_file_system_type", lambda path: kinds.get(str(path), "nfs4"))
-    assert str(_find_local_folder()) == "/var/tmp"
+    assert str(_find_local_temporary_folder()) == "/var/tmp"
     kinds["/var/tmp"] = "nfs"
     with pytest.raises(RuntimeError, match="set TMPDIR"):
-        _find_local_folder()
+        _find_local_temporary_folder()
 
 
 def test_slurm_job_near_its_limit_stops_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
     job = DrainShare(folder.root, Shard(1, 6))
-    job.engine = job._start(tmp_path)
+    job.engine = job._start_engine(tmp_path)
     checkpoint = folder.checkpoint(0, 1)
     while not checkpoint.exists():
         assert job.engine.poll() is None
@@ -219,13 +219,13 @@ def test_slurm_job_near_its_limit_stops_at_a_checkpoint(folder: BatchFolder, tmp
     [("90", 90), ("2:30:00", 150), ("1-12:00:00", 2160), ("5:30", 6), ("0:00:01", 1), ("2-0", 2880)],
 )
 def test_time_limits_are_parsed_as_in_sbatch(text: str, minutes: int) -> None:
-    assert parse_time_limit(text) == minutes
+    assert parse_time_limit_minutes(text) == minutes
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0"])
 def test_invalid_time_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="time limit"):
-        parse_time_limit(text)
+        parse_time_limit_minutes(text)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_missing_videos_are_split_over_at_most_the_given_jobs(
     missing: Sequence[int], videos: int, jobs: int, largest: int
 ) -> None:
     shares = split_into_shards(missing, videos, jobs)
-    dealt = [[index for index in missing if share.contains(index)] for share in shares]
+    dealt = [[index for index in missing if share.contains_index(index)] for share in shares]
     assert sorted(index for one in dealt for index in one) == list(missing)
     assert len(shares) <= jobs
     assert {share.count for share in shares} == {shares[0].count}
@@ -319,6 +319,6 @@ def test_path_with_spaces_and_quotes_is_quoted_in_the_sbatch_script(
 ) -> None:
     other = tmp_path / """it's "a" $HOME `x`"""
     folder.root.rename(other)
-    submit_array(other, 1, RESOURCES)
+    submit_job_array(other, 1, RESOURCES)
     (line,) = [line for line in (cluster / "submitted.sh").read_text().splitlines() if "--output=" in line]
     assert shlex.split(line.removeprefix("#SBATCH "))[0] == f"--output={other}/slurm/%j_0_log.out"

@@ -27,7 +27,7 @@ from wantui.generation.fused_linear import linear, linear_gelu
 from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.models.fingerprint import fingerprint
+from wantui.models.fingerprint import fingerprint_model
 from wantui.models.magnitudes import NANO_MAGNITUDES, Magnitudes
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import PLANS, can_fuse_blocks
@@ -59,7 +59,7 @@ def test_default_speed_is_fused() -> None:
 def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> None:
     model = find_model("wan2.1-1.3b")
     fused = [plan.slug for plan in PLANS if can_fuse_blocks(model, plan, "fused", "full")]
-    assert fused == [plan.slug for plan in PLANS if plan.transformer != "sequential"]
+    assert fused == [plan.slug for plan in PLANS if plan.transformer_placement != "sequential"]
     for plan in PLANS:
         assert not can_fuse_blocks(model, plan, "reference", "full")
         assert not can_fuse_blocks(model, plan, "fused", "float8")
@@ -198,7 +198,7 @@ def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str
 
 
 def test_bundled_magnitudes_match_the_bundled_nano() -> None:
-    assert json.loads(NANO_MAGNITUDES.read_text())["revision"] == fingerprint(Path(NANO.location))
+    assert json.loads(NANO_MAGNITUDES.read_text())["revision"] == fingerprint_model(Path(NANO.location))
     assert recipe_of("cached").magnitudes
     assert not recipe_of("fused").magnitudes
 
@@ -388,4 +388,4 @@ def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
     result = latents_of(pipeline, recipe)
     assert float((result - wanted).norm() / wanted.norm()) < 1e-3
-    assert counts == {"apply_norm_rotary": 3 * (2 * NANO.blocks - 1), "merge_padding": 2 * NANO.blocks}
+    assert counts == {"apply_norm_rotary": 3 * (2 * NANO.block_count - 1), "merge_padding": 2 * NANO.block_count}

@@ -13,7 +13,7 @@ import pytest
 import zarr
 from conftest import recipe_for
 
-from wantui.atomic_files import atomic_folder, atomic_write, write_text
+from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.config import load_config
 from wantui.models.catalogue import NANO
 from wantui.planning import Captures, plan_batch
@@ -41,7 +41,7 @@ def everything_here() -> list[str]:
 
 
 def test_failed_atomic_write_preserves_the_existing_file() -> None:
-    write_text(Path("a.txt"), "before")
+    write_text_atomically(Path("a.txt"), "before")
 
     def write_half() -> None:
         with atomic_write(Path("a.txt")) as partial:
@@ -56,7 +56,7 @@ def test_failed_atomic_write_preserves_the_existing_file() -> None:
 
 def test_folder_appears_under_its_name_only_once_complete() -> None:
     Path("kept").mkdir()
-    write_text(Path("kept/old"), "before")
+    write_text_atomically(Path("kept/old"), "before")
 
     def write(fails: bool) -> None:
         with atomic_folder(Path("kept")) as partial:

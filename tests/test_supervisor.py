@@ -245,9 +245,9 @@ def test_cpu_videos_run_despite_invalid_visible_devices(
     monkeypatch.setattr(supervisor, "publish_engine_info", lambda _, __, devices, ___: published.append(devices))
     monkeypatch.setattr(Supervisor, "run", lambda _: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    enqueue.check_device(StateDirectory(tmp_path), "cpu")
+    enqueue.check_device_exists(StateDirectory(tmp_path), "cpu")
     with pytest.raises(NoSuchGpuError):
-        enqueue.check_device(StateDirectory(tmp_path), "auto")
+        enqueue.check_device_exists(StateDirectory(tmp_path), "auto")
     queue = Queue(tmp_path)
     add(queue, "cpu")
     run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, drain=True)

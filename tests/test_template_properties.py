@@ -147,7 +147,7 @@ def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
     result = expand_template(parse_template(source))
     assert count_variations(parse_template(source)) == len(expected)
     assert [variation.prompt for variation in result] == [spaced(letters) for letters, _ in expected]
-    assert [tuple((c.bracket, c.option, c.text) for c in variation.choices) for variation in result] == [
+    assert [tuple((c.bracket_number, c.option_number, c.text) for c in variation.choices) for variation in result] == [
         chosen for _, chosen in expected
     ]
     assert [[(m.text, m.weight, m.start) for m in variation.marks] for variation in result] == [

@@ -78,13 +78,13 @@ def test_variations_are_counted_without_expansion() -> None:
 
 def test_too_many_variations_are_refused_with_their_number() -> None:
     with pytest.raises(TooManyVariationsError, match="it has 1,000 variations, more than the limit of 999"):
-        expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=999)
-    assert len(expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), limit=1000)) == 1000
+        expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), max_variations=999)
+    assert len(expand_template(parse_template("[0|1|2|3|4|5|6|7|8|9]" * 3), max_variations=1000)) == 1000
 
 
 def test_choices_name_bracket_and_option() -> None:
     first = variations("a [red|blue] [circle|[big|small] square]")[-1]
-    assert [(c.bracket, c.option, c.text) for c in first.choices] == [
+    assert [(c.bracket_number, c.option_number, c.text) for c in first.choices] == [
         (1, 2, "blue"),
         (2, 2, "small square"),
         (3, 2, "small"),

@@ -10,7 +10,7 @@ import pytest
 from conftest import Wantui
 
 from wantui.config import ConfigError
-from wantui.config.document import MAX_CONFIG_BYTES, read_text
+from wantui.config.document import MAX_CONFIG_BYTES, read_config_text
 from wantui.errors import UserError
 from wantui.tui import settings
 
@@ -68,7 +68,7 @@ def test_unreadable_or_large_file_is_refused_as_template_and_config(
     template = wantui("preview", "--template-file", "text")
     assert (template.code, message in template.err) == (2, True), template.err
     with pytest.raises(ConfigError, match=message):
-        read_text(Path("text"))
+        read_config_text(Path("text"))
     config = wantui("preview", "-t", "a circle", "-c", "text")
     assert config.code == 2
     assert "text: " in config.err

@@ -31,10 +31,10 @@ from wantui.planning.throughput import (
     MeasuredBlock,
     Throughput,
     _compute_cost_terms,
-    count_decoded_side,
+    count_decoded_side_pixels,
     fit_throughput,
 )
-from wantui.planning.time_estimate import estimate_seconds
+from wantui.planning.time_estimate import estimate_video_seconds
 from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import find_state_directory
 from wantui.worker import pipelines
@@ -66,7 +66,10 @@ def test_fit_recovers_the_parameters_behind_the_times() -> None:
 
 
 def test_launch_bound_block_does_not_affect_the_fit() -> None:
-    launched = [MeasuredBlock(b.dim, b.feed_forward, b.tokens, max(b.seconds, 0.002), 0.002) for b in BLOCKS]
+    launched = [
+        MeasuredBlock(b.transformer_width, b.feed_forward_width, b.token_count, max(b.seconds, 0.002), 0.002)
+        for b in BLOCKS
+    ]
     assert sum(b.seconds == 0.002 for b in launched) == 1
     result = fit_throughput(launched, 1e-7, CARD, "reference", "2.11")
     assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
@@ -75,8 +78,8 @@ def test_launch_bound_block_does_not_affect_the_fit() -> None:
 
 
 def test_one_slow_launch_does_not_affect_the_fit() -> None:
-    first, *others = (replace(b, launch=0.0005) for b in BLOCKS)
-    slow = replace(first, seconds=0.0031, launch=0.003)
+    first, *others = (replace(b, launch_seconds=0.0005) for b in BLOCKS)
+    slow = replace(first, seconds=0.0031, launch_seconds=0.003)
     assert slow.seconds > 1.2 * first.seconds
     result = fit_throughput([slow, *others], 1e-7, CARD, "reference", "2.11")
     assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
@@ -101,7 +104,12 @@ def test_timing_runs_for_minimum_rounds_and_seconds(
 
 def test_fitted_costs_are_never_negative() -> None:
     blocks = [
-        MeasuredBlock(b.dim, b.feed_forward, b.tokens, _compute_cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15)
+        MeasuredBlock(
+            b.transformer_width,
+            b.feed_forward_width,
+            b.token_count,
+            _compute_cost_terms(b.transformer_width, b.feed_forward_width, b.token_count)[0] * 1e-15,
+        )
         for b in BLOCKS
     ]
     result = fit_throughput(blocks, 1e-7, CARD, "reference", "2.11")
@@ -110,8 +118,10 @@ def test_fitted_costs_are_never_negative() -> None:
 
 def test_block_operations_add_up_to_the_forward_flops() -> None:
     model = find_model("wan2.1-14b")
-    attention, products, _ = _compute_cost_terms(model.dim, model.feed_forward, 32_760)
-    assert model.blocks * (attention + products) == pytest.approx(count_forward_flops(model, 832, 480, 81), rel=1e-3)
+    attention, products, _ = _compute_cost_terms(model.transformer_width, model.feed_forward_width, 32_760)
+    assert model.block_count * (attention + products) == pytest.approx(
+        count_forward_flops(model, 832, 480, 81), rel=1e-3
+    )
 
 
 def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
@@ -119,11 +129,11 @@ def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     recipe = recipe_for(NANO, steps=30).model_copy(
         update={"model": model.name, "width": 1280, "height": 720, "frames": 81, "dtype": "bfloat16"}
     )
-    result = estimate_seconds(recipe, "cuda", [], fitted())
-    step = 2 * model.blocks * block(model.dim, model.feed_forward, 75_600).seconds
+    result = estimate_video_seconds(recipe, "cuda", [], fitted())
+    step = 2 * model.block_count * block(model.transformer_width, model.feed_forward_width, 75_600).seconds
     assert result.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
     assert "wantui bench" in result.basis
-    assert estimate_seconds(recipe, "cpu", [], fitted()).value is None
+    assert estimate_video_seconds(recipe, "cpu", [], fitted()).value is None
 
 
 def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:
@@ -187,7 +197,7 @@ def test_streamed_block_takes_at_least_its_transfer_time() -> None:
     large = recipe_for(NANO).model_copy(update={"model": model.name, "width": 832, "height": 480, "frames": 81})
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
-    result = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streamed=(0.004, 2e-11))
+    result = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streaming_costs=(0.004, 2e-11))
     more = result.predict_step_seconds(model, large, plan) - result.predict_step_seconds(model, large, RESIDENT)
     assert more == pytest.approx(2 * 40 * 0.004)
     coming = 0.004 + 2e-11 * estimate_block_bytes(model, small)
@@ -214,13 +224,13 @@ def test_only_reference_blocks_of_5b_modulate_each_token() -> None:
         for speed in ("reference", "fused")
     )
     places = 13 * 22 * 40
-    assert fused == pytest.approx(2 * 30 * block(model.dim, model.feed_forward, places).seconds)
-    assert reference - fused == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.dim)
+    assert fused == pytest.approx(2 * 30 * block(model.transformer_width, model.feed_forward_width, places).seconds)
+    assert reference - fused == pytest.approx(2 * 30 * 0.25 * VALUE * places * model.transformer_width)
 
 
 def test_tiled_decoding_time_includes_overlaps() -> None:
-    assert count_decoded_side(832, None) == count_decoded_side(832, 832) == 832
-    assert count_decoded_side(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
+    assert count_decoded_side_pixels(832, None) == count_decoded_side_pixels(832, 832) == 832
+    assert count_decoded_side_pixels(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
     model, tiled = find_model("wan2.1-1.3b"), find_plan("tiled")
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
     ratio = fitted().predict_decode_seconds(model, recipe, tiled) / fitted().predict_decode_seconds(model, recipe)
@@ -273,7 +283,11 @@ def test_bench_on_a_full_gpu_is_an_error_message(wantui: Wantui, monkeypatch: py
 def test_bench_reports_known_and_unknown_throughput(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = [
         MeasuredBlock(
-            b.dim, b.feed_forward, b.tokens, _compute_cost_terms(b.dim, b.feed_forward, b.tokens)[0] * 1e-15, 0.001
+            b.transformer_width,
+            b.feed_forward_width,
+            b.token_count,
+            _compute_cost_terms(b.transformer_width, b.feed_forward_width, b.token_count)[0] * 1e-15,
+            0.001,
         )
         for b in BLOCKS
     ]
@@ -348,9 +362,10 @@ def test_fused_blocks_use_and_record_the_selected_attention_kernel(
 
 def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     save_throughput(
-        find_state_directory().directory, fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention="_native_math")
+        find_state_directory().directory,
+        fit_throughput(BLOCKS, 2e-7, "cpu", "fused", "2.11", attention_kernel="_native_math"),
     )
-    monkeypatch.setattr(memory, "MIN_FUSED_WIDTH", NANO.dim)
+    monkeypatch.setattr(memory, "MIN_FUSED_TRANSFORMER_WIDTH", NANO.transformer_width)
     asked: list[str] = []
 
     def recorded_load(*arguments: Any, attention: str, **options: Any) -> WanPipeline:

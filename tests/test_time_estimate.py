@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from conftest import recipe_for
 
-from wantui.batches.batch_cost import estimate_costs
+from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
-from wantui.planning import estimate_seconds, parse_timed_videos, preview_batch
+from wantui.planning import estimate_video_seconds, parse_timed_videos, preview_batch
 from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT, find_plan
 from wantui.planning.step_skipping import count_computed_steps
-from wantui.planning.time_estimate import find_measured_peak
+from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.worker.job import typical_step_seconds
 
 pytestmark = pytest.mark.torch
@@ -32,7 +32,7 @@ def timed_videos(*changes: dict[str, Any], recipe: Any = RECIPE) -> Any:
 
 
 def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
-    result = estimate_seconds(RECIPE, "cpu", timed_videos({}, {}, {}))
+    result = estimate_video_seconds(RECIPE, "cpu", timed_videos({}, {}, {}))
     assert result.value == pytest.approx(20 * 0.1 + 0.5)
     assert "3 like videos on this machine" in result.basis
 
@@ -40,15 +40,15 @@ def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
 def test_decoding_time_is_converted_between_whole_and_tiled() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
     known, tiled = timed_videos({}, recipe=large), find_plan("tiled")
-    result = estimate_seconds(large, "cpu", known, plan=tiled)
+    result = estimate_video_seconds(large, "cpu", known, plan=tiled)
     assert result.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
-    back = estimate_seconds(large, "cpu", timed_videos({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
+    back = estimate_video_seconds(large, "cpu", timed_videos({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
     assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
 
 
 def test_predicted_time_scales_with_model_evaluations() -> None:
     more = RECIPE.model_copy(update={"steps": 40, "sampler": "heun"})
-    assert estimate_seconds(more, "cpu", timed_videos({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
+    assert estimate_video_seconds(more, "cpu", timed_videos({})).value == pytest.approx((2 * 40 - 1) * 0.1 + 0.5)
 
 
 def test_calibrated_cached_video_time_counts_computed_steps() -> None:
@@ -60,37 +60,38 @@ def test_calibrated_cached_video_time_counts_computed_steps() -> None:
     # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
     usual = typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
     fast_ones = timed_videos({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
-    result = estimate_seconds(many, "cpu", fast_ones)
+    result = estimate_video_seconds(many, "cpu", fast_ones)
     assert result.value == pytest.approx(computed[1] + 0.5)
     assert f"({computed[1]} of 60 are computed)" in result.basis
     exact_ones = timed_videos(
         {"seconds": {"step": 2.0, "decode": 0.5}}, recipe=RECIPE.model_copy(update={"speed": "fused"})
     )
-    assert estimate_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
-    assert estimate_seconds(many, "cpu", [*exact_ones, *fast_ones]) == result
+    assert estimate_video_seconds(few, "cpu", exact_ones).value == pytest.approx(2 * computed[0] + 0.5)
+    assert estimate_video_seconds(many, "cpu", [*exact_ones, *fast_ones]) == result
     # Of two steps the second one is left out, and tells nothing of those that are not.
     flat = cached.model_copy(update={"magnitudes": ((1.0, 0.0), (0.0, 0.0)), "steps": 2})
     assert count_computed_steps(flat) == 1
-    assert estimate_seconds(flat, "cpu", timed_videos({}, recipe=flat)).value is None
+    assert estimate_video_seconds(flat, "cpu", timed_videos({}, recipe=flat)).value is None
     assert (
-        estimate_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", timed_videos({}, recipe=few)).value is None
+        estimate_video_seconds(few.model_copy(update={"magnitudes": ()}), "cpu", timed_videos({}, recipe=few)).value
+        is None
     )
 
 
 @pytest.mark.parametrize("change", [{"model": "wan2.1-14b"}, {"dtype": "bfloat16"}])
 def test_videos_of_another_model_dtype_or_device_predict_nothing(change: dict[str, Any]) -> None:
-    result = estimate_seconds(RECIPE.model_copy(update=change), "cpu", timed_videos({}))
+    result = estimate_video_seconds(RECIPE.model_copy(update=change), "cpu", timed_videos({}))
     assert result.value is None
     assert "unknown" in result.basis
-    assert estimate_seconds(RECIPE, "cuda", timed_videos({})).value is None
+    assert estimate_video_seconds(RECIPE, "cuda", timed_videos({})).value is None
 
 
 def test_predicted_time_of_another_size_is_scaled_by_flops() -> None:
-    unguided = estimate_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", timed_videos({}))
+    unguided = estimate_video_seconds(RECIPE.model_copy(update={"guidance_scale": 1.0}), "cpu", timed_videos({}))
     assert unguided.value == pytest.approx(20 * 0.05 + 0.5)
     larger = RECIPE.model_copy(update={"width": 128, "height": 128, "frames": 17})
     work = count_forward_flops(NANO, 128, 128, 17) / count_forward_flops(NANO, 32, 32, 9)
-    result = estimate_seconds(larger, "cpu", timed_videos({}))
+    result = estimate_video_seconds(larger, "cpu", timed_videos({}))
     assert result.value == pytest.approx(20 * 0.1 * work + 0.5 * (128 * 128 * 17) / (32 * 32 * 9))
     assert "scaled by FLOPs" in result.basis
     assert "from 1 video of 32x32, 9 frames" in result.basis
@@ -99,7 +100,7 @@ def test_predicted_time_of_another_size_is_scaled_by_flops() -> None:
 def test_prediction_scales_from_the_size_nearest_in_flops() -> None:
     near, far = RECIPE.model_copy(update={"width": 128, "height": 112}), RECIPE
     known = timed_videos({}, recipe=far) + timed_videos({"seconds": {"step": 1.0, "decode": 0.5}}, recipe=near)
-    result = estimate_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
+    result = estimate_video_seconds(RECIPE.model_copy(update={"width": 128, "height": 128}), "cpu", known)
     assert "of 128x112" in result.basis
     assert result.value is not None
     assert result.value > 20
@@ -107,8 +108,8 @@ def test_prediction_scales_from_the_size_nearest_in_flops() -> None:
 
 def test_measured_peak_comes_from_the_latest_similar_video_with_the_same_plan() -> None:
     known = timed_videos({"peak_memory": 5_000}, {"peak_memory": 9_000})
-    assert find_measured_peak(RECIPE, "resident", known).value == 5_000
-    assert find_measured_peak(RECIPE, "stream", known).value is None
+    assert find_measured_peak_memory(RECIPE, "resident", known).value == 5_000
+    assert find_measured_peak_memory(RECIPE, "stream", known).value is None
 
 
 def test_video_records_without_required_fields_are_ignored() -> None:
@@ -125,12 +126,12 @@ def card(total: int, used: int) -> GpuState:
 
 def test_memory_cost_names_the_plan_that_fits_the_gpu() -> None:
     outline = preview_batch(load_config("wan_14b_optimized"), "a [red|blue] circle")
-    memory = {c.name: c for c in estimate_costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
+    memory = {c.name: c for c in estimate_batch_costs(outline, [], sample(card(24_000_000_000, 0)))}["memory"]
     assert memory.fits
     assert "stream" in memory.text
     assert "and 24.0 GB are free" in memory.basis
-    assert not {c.name: c for c in estimate_costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
-    assert {c.name: c for c in estimate_costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
+    assert not {c.name: c for c in estimate_batch_costs(outline, [], sample(card(3_000_000_000, 0)))}["memory"].fits
+    assert {c.name: c for c in estimate_batch_costs(outline, [], sample(card(80_000_000_000, 0)))}["memory"].fits
 
 
 @pytest.mark.parametrize("template", ["[a|(cat) (dog) (bird)] sits", "[(cat) (dog) (bird)|a (cat)] sits"])
@@ -141,7 +142,7 @@ def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -
     config = load_config("wan_14b_optimized", [*stored, "memory_settings.plan=offload"])
 
     def memory(of: str) -> str:
-        return {c.name: c for c in estimate_costs(preview_batch(config, of), [], sample(card(10**11, 0)))}[
+        return {c.name: c for c in estimate_batch_costs(preview_batch(config, of), [], sample(card(10**11, 0)))}[
             "memory"
         ].text
 
@@ -150,7 +151,7 @@ def test_memory_is_predicted_from_the_variation_with_most_marks(template: str) -
 
 def test_requested_plan_that_does_not_fit_is_reported() -> None:
     outline = preview_batch(load_config("default", ["memory_settings.plan=resident"]), "a circle")
-    memory = estimate_costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
+    memory = estimate_batch_costs(outline, [], sample(card(80_000_000_000, 70_000_000_000)))[2]
     assert not memory.fits
     assert "requested; it needs" in memory.basis
 
@@ -160,7 +161,7 @@ def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytes
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     overrides = ["latent_analysis_settings.store_latents=true", "videos_per_variation=100"]
-    disk = estimate_costs(preview_batch(load_config("default", overrides), "a circle"), [], sample())[3]
+    disk = estimate_batch_costs(preview_batch(load_config("default", overrides), "a circle"), [], sample())[3]
     assert not disk.fits
     assert "would fit" in disk.basis
     assert "no stored latents" in disk.basis
@@ -168,7 +169,7 @@ def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytes
 
 def test_unknown_plan_accepts_timings_of_all_plans() -> None:
     streamed, parked = timed_videos({"memory_plan": "stream"}), timed_videos({"memory_plan": "offload"})
-    assert estimate_seconds(RECIPE, "cpu", streamed).value is not None
-    assert estimate_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
-    assert estimate_seconds(RECIPE, "cpu", streamed, plan=find_plan("stream")).value is not None
-    assert estimate_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast
+    assert estimate_video_seconds(RECIPE, "cpu", streamed).value is not None
+    assert estimate_video_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
+    assert estimate_video_seconds(RECIPE, "cpu", streamed, plan=find_plan("stream")).value is not None
+    assert estimate_video_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast

@@ -15,7 +15,7 @@ from wantui.config import load_config
 from wantui.generation.denoise import prepare
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.nano.attributes import WORDS
+from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.models.nano.world import sample_scenes, write_captions
 from wantui.models.tokenizer import find_token_ids, find_token_texts, find_tokenizer_file
 from wantui.planning import BatchPreview, PromptMark, preview_batch
@@ -72,7 +72,7 @@ def test_words_unknown_to_nano_are_named() -> None:
 
 def test_nano_vocabulary_equals_the_words_of_its_captions() -> None:
     captions = write_captions(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
-    assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(WORDS)
+    assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(CAPTION_WORDS)
 
 
 # A5

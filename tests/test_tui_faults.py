@@ -624,7 +624,7 @@ def test_slow_cpu_batch_is_queued_only_after_confirmation(monkeypatch: pytest.Mo
     from wantui.tui.screens import compose
 
     asked = "without a GPU 2 videos will take at least 12 days"
-    monkeypatch.setattr(compose, "warn_if_slow_on_cpu", lambda recipe, videos: asked)
+    monkeypatch.setattr(compose, "find_slow_cpu_warning", lambda recipe, videos: asked)
 
     async def test() -> None:
         async with application() as it:

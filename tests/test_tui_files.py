@@ -83,7 +83,7 @@ def test_changing_a_setting_does_not_reread_the_config(config_file: Path, monkey
                 reads.append(path)
                 raise ConfigError([])
 
-            monkeypatch.setattr(compose_draft, "read_text", refuse)
+            monkeypatch.setattr(compose_draft, "read_config_text", refuse)
             for value, changes in (("7", {"model_settings.steps": "7"}), ("5", {})):
                 await go_to(it, "model_settings.steps")
                 await it.press("enter")

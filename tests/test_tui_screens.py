@@ -371,7 +371,7 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
             figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "straightness": 0.97, "preview": str(strip)}
             queue.record_step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
-        await it.until(lambda: screen.current_progress() and screen.current_progress().step == 8)  # type: ignore[union-attr]
+        await it.until(lambda: screen.current_progress() and screen.current_progress().step_number == 8)  # type: ignore[union-attr]
         screen._draw_all()
         await it.pilot.pause()
         shown = it.text()

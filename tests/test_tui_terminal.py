@@ -246,7 +246,7 @@ def test_unknown_colour_system_is_an_error_message(machine: Machine) -> None:
 def test_invalid_driver_is_an_error_message(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
     monkeypatch.setenv("TEXTUAL_DRIVER", driver)
     with pytest.raises(UserError, match=r"cannot draw with TEXTUAL_DRIVER=.*Unset TEXTUAL_DRIVER"):
-        tui.run_application(low_bandwidth=False, mouse=True)
+        tui.run_application(low_bandwidth=False, captures_mouse=True)
 
 
 # B1

@@ -8,7 +8,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wantui.generation.denoise import denoise
 from wantui.generation.samplers import build_scheduler
-from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import Recipe
 
 FORMS = ("wan2.1", "a14b", "5b")
@@ -64,7 +64,7 @@ def tiny_autoencoder(form: str) -> AutoencoderKLWan:
 def tiny_pipeline(form: str) -> WanPipeline:
     """Random weights that answer to text, time and place, of the form of a published Wan model."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
+    tokenizer = build_nano_tokenizer()
     text_encoder = UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(tokenizer),

@@ -12,22 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def partial_path(path: Path) -> Path:
+def make_partial_path(path: Path) -> Path:
     """Return the path at which a file or folder is written before it is renamed to `path`."""
     return path.with_name(path.name + ".partial")
 
 
-def create_new(path: Path) -> tuple[int, int]:
+def create_empty_file(path: Path) -> tuple[int, int]:
     """Create an empty regular file, replacing anything at its path; a symbolic link is removed, not followed.
 
     Returns:
-        Device and inode of the file, for `replace_created`.
+        Device and inode of the file, for `rename_created_file`.
 
     Raises:
         OSError: the file cannot be created.
     """
     path.parent.mkdir(exist_ok=True)  # no parents: a batch folder that is deleted meanwhile must not reappear
-    remove(path)
+    remove_path(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         status = os.fstat(descriptor)
@@ -36,35 +36,36 @@ def create_new(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def replace_created(partial: Path, path: Path, created: tuple[int, int]) -> None:
-    """Rename a partial file to its final name, if it is still the file that `create_new` created.
+def rename_created_file(partial_path: Path, path: Path, file_identity: tuple[int, int]) -> None:
+    """Rename a partial file to its final name, if it is still the file that `create_empty_file` created.
 
     Raises:
         OSError: the file was replaced while it was written, or cannot be renamed.
     """
-    status = partial.lstat()
-    if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != created:
-        raise OSError(f"{partial} was replaced by another file while it was written")
-    partial.replace(path)
+    status = partial_path.lstat()
+    if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != file_identity:
+        raise OSError(f"{partial_path} was replaced by another file while it was written")
+    partial_path.replace(path)
 
 
 @contextmanager
-def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]:
     """Yield a partial path to write to; it replaces `path` when the block ends, and is removed if the block fails.
 
     Args:
-        partial: the partial path; `partial_path(path)` by default. Concurrent writers of one file need different paths.
+        partial_path: path of the partial file; `make_partial_path(path)` by default. Concurrent writers of a file need
+            different paths.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial or partial_path(path)
-    created = create_new(partial)
+    partial_path = partial_path or make_partial_path(path)
+    file_identity = create_empty_file(partial_path)
     try:
-        yield partial
-        sync_to_disk(partial)
-        replace_created(partial, path, created)
+        yield partial_path
+        sync_to_disk(partial_path)
+        rename_created_file(partial_path, path, file_identity)
         sync_to_disk(path.parent)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
         raise
 
 
@@ -72,18 +73,18 @@ def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a partial folder to write to; it replaces `path` when the block ends, and is removed if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    remove(partial)
-    partial.mkdir()
+    partial_folder = make_partial_path(path)
+    remove_path(partial_folder)
+    partial_folder.mkdir()
     try:
-        yield partial
-        for part in (*partial.rglob("*"), partial):
+        yield partial_folder
+        for part in (*partial_folder.rglob("*"), partial_folder):
             sync_to_disk(part)
-        remove(path)
-        partial.rename(path)
+        remove_path(path)
+        partial_folder.rename(path)
         sync_to_disk(path.parent)
     except BaseException:
-        remove(partial)
+        remove_path(partial_folder)
         raise
 
 
@@ -101,13 +102,13 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file atomically."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a text file atomically, with UTF-8 text."""
+    with atomic_write(path) as partial_path:
+        partial_path.write_text(text, encoding="utf-8")
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, a symbolic link (not its target) or a folder, if it exists."""
     try:
         mode = path.lstat().st_mode

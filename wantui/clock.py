@@ -19,11 +19,11 @@ def read_boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def compute_seconds_since(boot: str | None, started: float | None) -> float | None:
+def compute_seconds_since(boot_id: str | None, start_boot_seconds: float | None) -> float | None:
     """Return the seconds since a moment that was recorded as `read_boot_id()` and `read_boot_seconds()`.
 
     None if the moment is unknown or belongs to another boot.
     """
-    if started is None or boot != read_boot_id():
+    if start_boot_seconds is None or boot_id != read_boot_id():
         return None
-    return max(0.0, read_boot_seconds() - started)
+    return max(0.0, read_boot_seconds() - start_boot_seconds)

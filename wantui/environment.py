@@ -26,11 +26,11 @@ COMPARED_VARIABLES = (
 UMASK_KEY = "umask"
 
 
-def build_torch_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a process that imports torch; values in `base` win."""
+def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a process that imports torch; values in `base_environment` win."""
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
-    spinning = {} if any(name in base for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
-    return {**spinning, **ALLOCATOR_VARIABLES, **base}
+    wait_variables = {} if any(name in base_environment for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
+    return {**wait_variables, **ALLOCATOR_VARIABLES, **base_environment}
 
 
 def prepare_for_torch() -> None:
@@ -40,26 +40,29 @@ def prepare_for_torch() -> None:
 
 def read_compared_environment() -> dict[str, str | None]:
     """Return the variables of this process that affect rendering; secrets are replaced by digests."""
-    variables: dict[str, str | None] = {}
+    value_by_name: dict[str, str | None] = {}
     for name in COMPARED_VARIABLES:
         value = os.environ.get(name)
         if value is not None and name in SECRET_VARIABLES:
             value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]
-        variables[name] = value
-    variables[UMASK_KEY] = _read_umask()
-    return variables
+        value_by_name[name] = value
+    value_by_name[UMASK_KEY] = _read_umask()
+    return value_by_name
 
 
-def describe_differences(engine: Mapping[str, str | None], process: Mapping[str, str | None]) -> list[str]:
+def describe_environment_differences(
+    engine_environment: Mapping[str, str | None], process_environment: Mapping[str, str | None]
+) -> list[str]:
     """Return one phrase for each variable whose value differs between an engine and this process."""
     return [
-        f"{name} is {_format_value(name, engine[name])} there and {_format_value(name, process.get(name))} here"
-        for name in engine
-        if engine[name] != process.get(name)
+        f"{name} is {_format_variable_value(name, engine_environment[name])} there and "
+        f"{_format_variable_value(name, process_environment.get(name))} here"
+        for name in engine_environment
+        if engine_environment[name] != process_environment.get(name)
     ]
 
 
-def _format_value(name: str, value: str | None) -> str:
+def _format_variable_value(name: str, value: str | None) -> str:
     if value is None:
         return "not set"
     if name in SECRET_VARIABLES:

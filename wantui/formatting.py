@@ -6,20 +6,22 @@ from collections.abc import Iterable
 
 MAX_TEXT_LENGTH = 300
 """Maximum length of text from elsewhere that a message quotes, in characters."""
-_LONG_WORD = re.compile(rf"\S{{{MAX_TEXT_LENGTH + 1},}}")
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONG_WORD_PATTERN = re.compile(rf"\S{{{MAX_TEXT_LENGTH + 1},}}")
+UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
-_UNPRINTABLE_EXCEPT_NEWLINES = re.compile(UNPRINTABLE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
+_UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
+    UNPRINTABLE_PATTERN.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
+)
 MIN_SCIENTIFIC_CHANGE = 10_000
 """Relative change from which powers of ten are used: a change of a mean near 0 can have forty digits."""
 
 
-def shorten_text(text: str, length: int = MAX_TEXT_LENGTH) -> str:
-    """Return text of at most `length` characters; the middle of longer text is left out."""
-    if len(text) <= length:
+def shorten_text(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Return text of at most `max_length` characters; the middle of longer text is left out."""
+    if len(text) <= max_length:
         return text
-    half = (length - 5) // 2
-    return f"{text[:half]} ... {text[-half:]}"
+    half_length = (max_length - 5) // 2
+    return f"{text[:half_length]} ... {text[-half_length:]}"
 
 
 def shorten_echoed_arguments(message: str, arguments: Iterable[str]) -> str:
@@ -29,21 +31,21 @@ def shorten_echoed_arguments(message: str, arguments: Iterable[str]) -> str:
         arguments: command-line arguments; a message may repeat one unchanged, quoted, or only the part after `=`.
     """
     for argument in sorted(arguments, key=len, reverse=True):
-        for form in (argument, argument.partition("=")[2]):
-            if len(form) > MAX_TEXT_LENGTH:
-                message = message.replace(form, shorten_text(form)).replace(
-                    repr(form)[1:-1], shorten_text(repr(form)[1:-1])
+        for echoed_text in (argument, argument.partition("=")[2]):
+            if len(echoed_text) > MAX_TEXT_LENGTH:
+                message = message.replace(echoed_text, shorten_text(echoed_text)).replace(
+                    repr(echoed_text)[1:-1], shorten_text(repr(echoed_text)[1:-1])
                 )
-    return _LONG_WORD.sub(lambda match: shorten_text(match[0]), message)
+    return _LONG_WORD_PATTERN.sub(lambda match: shorten_text(match[0]), message)
 
 
-def format_bytes(number: float) -> str:
+def format_bytes(byte_count: float) -> str:
     """Return a size in powers of ten, such as "12.3 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.5 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
+        if byte_count < 999.5:
+            return f"{byte_count:.0f} {unit}" if unit == "B" or byte_count >= 99.5 else f"{byte_count:.1f} {unit}"
+        byte_count /= 1000
+    return f"{byte_count:.1f} TB"
 
 
 def format_duration(seconds: float) -> str:
@@ -55,15 +57,17 @@ def format_duration(seconds: float) -> str:
 
 def format_long_duration(seconds: float) -> str:
     """Return a long duration in its largest unit: "3 hours", "12 days", "2 years"."""
-    for unit, length in (("year", 365 * 86400), ("day", 86400), ("hour", 3600)):
-        if seconds >= (2 if unit != "hour" else 0.5) * length:
-            return format_count(round(seconds / length), unit)
+    for unit, unit_seconds in (("year", 365 * 86400), ("day", 86400), ("hour", 3600)):
+        if seconds >= (2 if unit != "hour" else 0.5) * unit_seconds:
+            return format_count(round(seconds / unit_seconds), unit)
     return format_count(max(round(seconds / 60), 1), "minute")
 
 
-def format_percent_change(share: float) -> str:
+def format_percent_change(relative_change: float) -> str:
     """Return a relative change in percent with its sign: "+12.3%", or "+1.23e+08%" from 10,000-fold on."""
-    return f"{share:+.1%}" if abs(share) < MIN_SCIENTIFIC_CHANGE else f"{100 * share:+.3g}%"
+    return (
+        f"{relative_change:+.1%}" if abs(relative_change) < MIN_SCIENTIFIC_CHANGE else f"{100 * relative_change:+.3g}%"
+    )
 
 
 def format_percent(fraction: float) -> str:
@@ -71,20 +75,24 @@ def format_percent(fraction: float) -> str:
     return f"{100 * fraction:.6g}%"
 
 
-def format_mean(mean: float, deviation: float, digits: int) -> str:
+def format_mean(mean: float, standard_deviation: float, significant_digits: int) -> str:
     """Return a mean and its standard deviation: "1.234 ± 0.056", "1.234" of a single value, "-" without any."""
     if not math.isfinite(mean):
         return "-"
-    return f"{mean:.{digits}g} ± {deviation:.2g}" if math.isfinite(deviation) else f"{mean:.{digits}g}"
+    return (
+        f"{mean:.{significant_digits}g} ± {standard_deviation:.2g}"
+        if math.isfinite(standard_deviation)
+        else f"{mean:.{significant_digits}g}"
+    )
 
 
-def format_count(number: int, noun: str, plural: str | None = None) -> str:
+def format_count(count: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the singular or plural: "1 video", "2 videos", "10,000 videos".
 
     Args:
         plural: the plural form, if it is not the noun with an s.
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def escape_unprintable(text: str, keep_lines: bool = False) -> str:
@@ -96,7 +104,7 @@ def escape_unprintable(text: str, keep_lines: bool = False) -> str:
     Args:
         keep_lines: leave newlines and tabs unchanged.
     """
-    pattern = _UNPRINTABLE_EXCEPT_NEWLINES if keep_lines else UNPRINTABLE
+    pattern = _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN if keep_lines else UNPRINTABLE_PATTERN
     return pattern.sub(lambda match: _escape_character(match[0]), text)
 
 

@@ -23,8 +23,8 @@ class UnreadableFileError(UserError):
     """Raised for a file that cannot be read in its expected format; the text names the file and the reason."""
 
 
-def read_regular_file(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes, starting at byte `start`.
+def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset: int = 0) -> bytes:
+    """Return the content of a regular file of at most `max_bytes` bytes, starting at byte `start_offset`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -32,13 +32,13 @@ def read_regular_file(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -
     """
     try:
         # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
-        _check_regular_file(path, path.stat(), limit)
+        _refuse_irregular_file(path, path.stat(), max_bytes)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            _check_regular_file(path, status, limit)
-            file.seek(start)
-            content = file.read(max(status.st_size - start, 0))
+            _refuse_irregular_file(path, status, max_bytes)
+            file.seek(start_offset)
+            content = file.read(max(status.st_size - start_offset, 0))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -46,7 +46,7 @@ def read_regular_file(path: Path, limit: int = MAX_JSON_BYTES, start: int = 0) -
     return content
 
 
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the value in a JSON file.
 
     Raises:
@@ -54,19 +54,19 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
         UnreadableFileError: as `read_regular_file`, or it does not hold JSON.
     """
     try:
-        return parse_json(read_regular_file(path, limit))
+        return parse_json(read_regular_file(path, max_bytes))
     except ValueError as error:
         raise UnreadableFileError(f"{path} cannot be read: {error}") from None
 
 
-def read_json_object(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
         UnreadableFileError: as `read_json`, or the value is not an object.
     """
-    value = read_json(path, limit)
+    value = read_json(path, max_bytes)
     if not isinstance(value, dict):
         raise UnreadableFileError(f"{path} cannot be read: its content is not a JSON object")
     return value
@@ -104,19 +104,19 @@ def is_start_of_object(text: bytes) -> bool:
 
 def describe_validation_error(error: ValidationError) -> str:
     """Return the first error of a document as one line with its field: "videos[3].seed: Input should be ..."."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    if first["type"] == "extra_forbidden":
+    first_error = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first_error["loc"]).lstrip(".")
+    if first_error["type"] == "extra_forbidden":
         return f"{field} is not a field of this version"
-    return f"{field}: {first['msg']}" if field else first["msg"]
+    return f"{field}: {first_error['msg']}" if field else first_error["msg"]
 
 
-def _check_regular_file(path: Path, status: os.stat_result, limit: int) -> None:
+def _refuse_irregular_file(path: Path, status: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"{path} cannot be read: it is not a regular file")
-    if status.st_size > limit:
-        raise _too_large_error(path, limit)
+    if status.st_size > max_bytes:
+        raise _make_too_large_error(path, max_bytes)
 
 
-def _too_large_error(path: Path, limit: int) -> UnreadableFileError:
-    return UnreadableFileError(f"{path} cannot be read: it is larger than {limit >> 20} MiB")
+def _make_too_large_error(path: Path, max_bytes: int) -> UnreadableFileError:
+    return UnreadableFileError(f"{path} cannot be read: it is larger than {max_bytes >> 20} MiB")

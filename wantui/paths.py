@@ -11,7 +11,7 @@ from wantui.formatting import escape_unprintable
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
 """Maximum bytes of a file name and of a path on Linux."""
 _VARIABLE_PATTERN = re.compile(r"\$(\w+|\{[^}]*\})", re.ASCII)
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_CHARACTER_PATTERN = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def expand_user_path(text: str | Path) -> Path:
@@ -29,28 +29,28 @@ def expand_user_path(text: str | Path) -> Path:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise _path_error(text, "it is not UTF-8") from None
-    if _CONTROL_CHARACTER.search(text):
-        raise _path_error(text, "it contains a line break or another control character")
-    _check_length(text)
+        raise _make_path_error(text, "it is not UTF-8") from None
+    if _CONTROL_CHARACTER_PATTERN.search(text):
+        raise _make_path_error(text, "it contains a line break or another control character")
+    _check_path_length(text)
     if os.path.lexists(text):
         path = Path(text)
     else:
-        expanded = _VARIABLE_PATTERN.sub(lambda match: _read_variable(match[1].strip("{}"), text), text)
+        expanded = _VARIABLE_PATTERN.sub(lambda match: _read_environment_variable(match[1].strip("{}"), text), text)
         try:
             path = Path(expanded).expanduser()
         except RuntimeError:
-            raise _path_error(text, "the user does not exist, or has no home folder") from None
-        _check_length(str(path))
+            raise _make_path_error(text, "the user does not exist, or has no home folder") from None
+        _check_path_length(str(path))
     _refuse_link_loop(path, text)
     return path
 
 
-def check_new_file(path: Path, makes_folders: bool = False, may_be_device: bool = False) -> None:
+def check_output_file(path: Path, creates_folders: bool = False, may_be_device: bool = False) -> None:
     """Refuse a path that cannot be written, before hours are spent on the content of the file.
 
     Args:
-        makes_folders: whether the caller creates missing parent folders.
+        creates_folders: whether the caller creates missing parent folders.
         may_be_device: whether the caller writes into a pipe or device. Otherwise a complete file would replace it, even
             `/dev/null`.
 
@@ -63,54 +63,57 @@ def check_new_file(path: Path, makes_folders: bool = False, may_be_device: bool 
         if may_be_device:
             return
         raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
-    check_new_folder(path.absolute().parent, makes_folders, path)
+    check_output_folder(path.absolute().parent, creates_folders, path)
 
 
-def check_new_folder(folder: Path, makes_folders: bool = True, target: Path | None = None) -> None:
+def check_output_folder(folder: Path, creates_folders: bool = True, target: Path | None = None) -> None:
     """Refuse a folder that cannot be created or written; the error names `target` if it is given.
 
     Raises:
         UserError: names the reason.
     """
-    nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise UserError(f"cannot write {target or folder}: {nearest} is not a folder. Choose another path")
-    if nearest != folder and not makes_folders:
+    nearest_existing_path = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not nearest_existing_path.is_dir():
+        raise UserError(
+            f"cannot write {target or folder}: {nearest_existing_path} is not a folder. Choose another path"
+        )
+    if nearest_existing_path != folder and not creates_folders:
         raise UserError(
             f"cannot write {target or folder}: the folder {folder} is missing. Create it, or choose another path"
         )
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not os.access(nearest_existing_path, os.W_OK | os.X_OK):
         raise UserError(
-            f"cannot write {target or folder}: you have no permission to write in {nearest}. Choose another path"
+            f"cannot write {target or folder}: you have no permission to write in {nearest_existing_path}. Choose "
+            "another path"
         )
 
 
-def _read_variable(name: str, text: str) -> str:
+def _read_environment_variable(name: str, path_text: str) -> str:
     if not name:
-        raise _path_error(text, "${} names no environment variable")
+        raise _make_path_error(path_text, "${} names no environment variable")
     value = os.environ.get(name)
     if not value:
-        raise _path_error(text, f"the environment variable {name} is not set")
+        raise _make_path_error(path_text, f"the environment variable {name} is not set")
     return value
 
 
-def _check_length(text: str) -> None:
-    longest = max(text.split("/"), key=lambda part: len(part.encode()))
-    if len(longest.encode()) > MAX_NAME_BYTES:
-        raise _path_error(text, f"a name in it is longer than {MAX_NAME_BYTES} bytes")
-    if len(text.encode()) > MAX_PATH_BYTES:
-        raise _path_error(text, f"it is longer than {MAX_PATH_BYTES} bytes")
+def _check_path_length(path_text: str) -> None:
+    longest_name = max(path_text.split("/"), key=lambda part: len(part.encode()))
+    if len(longest_name.encode()) > MAX_NAME_BYTES:
+        raise _make_path_error(path_text, f"a name in it is longer than {MAX_NAME_BYTES} bytes")
+    if len(path_text.encode()) > MAX_PATH_BYTES:
+        raise _make_path_error(path_text, f"it is longer than {MAX_PATH_BYTES} bytes")
 
 
-def _refuse_link_loop(path: Path, text: str) -> None:
+def _refuse_link_loop(path: Path, path_text: str) -> None:
     """Refuse a symbolic-link loop, which `resolve` and `mkdir` report differently in each Python version."""
     try:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise _path_error(text, "it contains a symbolic-link loop") from None
+            raise _make_path_error(path_text, "it contains a symbolic-link loop") from None
 
 
-def _path_error(text: str, reason: str) -> UserError:
-    shown = escape_unprintable(text if len(text) <= 200 else text[:200] + "...")
-    return UserError(f"cannot use the path '{shown}': {reason}")
+def _make_path_error(path_text: str, reason: str) -> UserError:
+    shown_path = escape_unprintable(path_text if len(path_text) <= 200 else path_text[:200] + "...")
+    return UserError(f"cannot use the path '{shown_path}': {reason}")

@@ -22,9 +22,9 @@ REFUSED_SAMPLERS = {
 }
 """Reasons against the diffusers samplers that are not supported, by name."""
 
-TRAINED_STEPS = 1000
+TRAINED_NOISE_LEVELS = 1000
 """Number of noise levels in the training of Wan models."""
-LAST_TRAINED_TIME = 1 / TRAINED_STEPS
+LAST_TRAINED_TIME = 1 / TRAINED_NOISE_LEVELS
 """Time of the lowest noise level in training."""
 
 
@@ -33,7 +33,7 @@ class UnknownSamplerError(ValueError):
 
 
 @dataclass(frozen=True)
-class Schedule:
+class SamplerSchedule:
     """The schedule of one sampler, equal to its diffusers scheduler."""
 
     compute_times: "Callable[[int, float], NDArray[np.float64]]"
@@ -43,36 +43,36 @@ class Schedule:
     """True if each step but the last evaluates the model also at its end point."""
 
 
-def _times_from_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+def _compute_times_from_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0, LAST_TRAINED_TIME, steps + 1)[:-1]
+    return np.linspace(1.0, LAST_TRAINED_TIME, step_count + 1)[:-1]
 
 
-def _times_from_below_one(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+def _compute_times_from_below_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0 - LAST_TRAINED_TIME, 0.0, steps + 1)[:-1]
+    return np.linspace(1.0 - LAST_TRAINED_TIME, 0.0, step_count + 1)[:-1]
 
 
-def _times_to_shifted_last(steps: int, flow_shift: float) -> "NDArray[np.float64]":
+def _compute_times_to_shifted_last(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     """Return the times of the flow-matching schedulers, which apply the flow shift to the last time twice."""
     import numpy as np
 
-    return np.linspace(1.0, shift_level(LAST_TRAINED_TIME, flow_shift), steps)
+    return np.linspace(1.0, apply_flow_shift(LAST_TRAINED_TIME, flow_shift), step_count)
 
 
-SCHEDULES: dict[SamplerName, Schedule] = {
-    "unipc": Schedule(_times_from_one),
-    "unipc-3": Schedule(_times_from_one),
-    "dpm++2m": Schedule(_times_from_below_one),
-    "dpm++3m": Schedule(_times_from_below_one),
-    "euler": Schedule(_times_to_shifted_last),
-    "heun": Schedule(_times_to_shifted_last, evaluates_twice=True),
+SCHEDULES: dict[SamplerName, SamplerSchedule] = {
+    "unipc": SamplerSchedule(_compute_times_from_one),
+    "unipc-3": SamplerSchedule(_compute_times_from_one),
+    "dpm++2m": SamplerSchedule(_compute_times_from_below_one),
+    "dpm++3m": SamplerSchedule(_compute_times_from_below_one),
+    "euler": SamplerSchedule(_compute_times_to_shifted_last),
+    "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_twice=True),
 }
 
 
-def find_schedule(sampler: str) -> Schedule:
+def find_schedule(sampler: str) -> SamplerSchedule:
     """Return the schedule of a sampler.
 
     Raises:
@@ -84,18 +84,20 @@ def find_schedule(sampler: str) -> Schedule:
     raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}")
 
 
-def count_model_evaluations(sampler: str, steps: int) -> int:
+def count_model_evaluations(sampler: str, step_count: int) -> int:
     """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
-    return 2 * steps - 1 if find_schedule(sampler).evaluates_twice else steps
+    return 2 * step_count - 1 if find_schedule(sampler).evaluates_twice else step_count
 
 
-def compute_noise_levels(sampler: str, steps: int, flow_shift: float) -> list[float]:
+def compute_noise_levels(sampler: str, step_count: int, flow_shift: float) -> list[float]:
     """Return the noise level of each model evaluation; times are equally spaced before the flow shift."""
     schedule = find_schedule(sampler)
-    levels = [shift_level(float(time), flow_shift) for time in schedule.compute_times(steps, flow_shift)]
-    return [level for level in levels for _ in range(2)][1:] if schedule.evaluates_twice else levels
+    noise_levels = [
+        apply_flow_shift(float(time), flow_shift) for time in schedule.compute_times(step_count, flow_shift)
+    ]
+    return [level for level in noise_levels for _ in range(2)][1:] if schedule.evaluates_twice else noise_levels
 
 
-def shift_level(time: float, flow_shift: float) -> float:
+def apply_flow_shift(time: float, flow_shift: float) -> float:
     """Return the noise level at a time after the flow shift; both are from 0 to 1."""
     return flow_shift * time / (1 + (flow_shift - 1) * time)

@@ -16,8 +16,8 @@ class TextFileError(UserError):
         super().__init__(f"{escape_unprintable(str(path))} {reason}")
 
 
-def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
-    """Return the text of a file of at most `limit` bytes, without a byte order mark.
+def read_text_file(path: Path, max_bytes: int, *, may_be_pipe: bool = False) -> str:
+    """Return the text of a file of at most `max_bytes` bytes, without a byte order mark.
 
     Args:
         may_be_pipe: accept a pipe, such as `<(command)` in a shell, and wait for its end. Only for paths from the
@@ -33,11 +33,11 @@ def read_text_file(path: Path, limit: int, *, may_be_pipe: bool = False) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC | nonblock_flag)
         with os.fdopen(descriptor, "rb") as file:
             _check_file_type(path, os.fstat(descriptor).st_mode, may_be_pipe)
-            content = file.read(limit + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise TextFileError(path, f"cannot be read: {error.strerror or error}") from None
-    if len(content) > limit:
-        raise TextFileError(path, f"is too large: more than {format_bytes(limit)}")
+    if len(content) > max_bytes:
+        raise TextFileError(path, f"is too large: more than {format_bytes(max_bytes)}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -52,8 +52,10 @@ def is_pipe(path: Path) -> bool:
         return False
 
 
-def _check_file_type(path: Path, mode: int, may_be_pipe: bool) -> None:
-    if stat.S_ISREG(mode) or (may_be_pipe and stat.S_ISFIFO(mode)):
+def _check_file_type(path: Path, file_mode: int, may_be_pipe: bool) -> None:
+    if stat.S_ISREG(file_mode) or (may_be_pipe and stat.S_ISFIFO(file_mode)):
         return
-    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
-    raise TextFileError(path, f"cannot be read: it is {kind}, not a file")
+    kind_text = (
+        "a folder" if stat.S_ISDIR(file_mode) else "a pipe" if stat.S_ISFIFO(file_mode) else "a device or a socket"
+    )
+    raise TextFileError(path, f"cannot be read: it is {kind_text}, not a file")

@@ -22,7 +22,7 @@ import zarr
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.loading import read_batch
 from wantui.analysis.trajectory import METRICS
-from wantui.captures.trajectory import MAX_PROJECTED_STATES
+from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
 from wantui.config import load_config
 from wantui.planning import plan_batch
 from wantui.storage.layout import BatchFolder
@@ -57,7 +57,7 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
             for i, weights in enumerate(mixing.astype(np.float32)):
                 array[i] = np.tensordot(weights, parts, 1)
         else:
-            sketch = rng.standard_normal((3, MAX_PROJECTED_STATES)) * np.sqrt(DIMENSION / MAX_PROJECTED_STATES)
+            sketch = rng.standard_normal((3, MAX_PROJECTION_DIMENSION)) * np.sqrt(DIMENSION / MAX_PROJECTION_DIMENSION)
             group.create_array("projection", data=(mixing @ sketch).astype(np.float32))
         entry.state = "done"
         entry.files = {"latents": path.relative_to(root).as_posix()}

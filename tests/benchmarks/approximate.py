@@ -23,7 +23,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.step_cache import FIRST_BLOCK_CHANGE
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, plan_batch
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 from wantui.planning.step_skipping import MAX_MAGNITUDE_ERROR
 
 TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
@@ -65,7 +65,7 @@ def tell(label: str, result: Made, wanted: Made, events: str = "") -> None:
 @click.option("--videos", default=12, show_default=True)
 def main(steps: int, videos: int) -> None:
     """Print a line for each way."""
-    load: Callable[[str, Weights], WanPipeline] = lambda dtype, weights: load_pipeline(  # noqa: E731
+    load: Callable[[str, WeightsForm], WanPipeline] = lambda dtype, weights: load_pipeline(  # noqa: E731
         NANO, None, dtype, torch.device("cpu"), weights=weights
     )
     pipeline, fused, cached = load("float32", "full"), recipes(videos, steps, "fused"), recipes(videos, steps, "cached")

@@ -23,7 +23,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wantui.generation.bench import build_random_transformer
 from wantui.models.catalogue import NANO, find_model
-from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
@@ -35,11 +35,13 @@ GUIDANCE, SHIFT, FPS = 5.0, 3.0, 16
 def directory_of(name: str, folder: Path) -> Path:
     """A pipeline of a published size with random weights, as diffusers stores it."""
     model, device = find_model(name), torch.device("cuda")
-    tokenizer = build_tokenizer()
+    tokenizer = build_nano_tokenizer()
     encoder = UMT5EncoderModel(
-        UMT5Config(vocab_size=len(tokenizer), d_model=model.text_dim, d_ff=64, d_kv=8, num_heads=2, num_layers=1)
+        UMT5Config(vocab_size=len(tokenizer), d_model=model.text_width, d_ff=64, d_kv=8, num_heads=2, num_layers=1)
     )
-    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
+    transformer = build_random_transformer(
+        model.head_count, model.feed_forward_width, model.block_count, device, torch.bfloat16
+    )
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT)
     vae = AutoencoderKLWan()
     WanPipeline(tokenizer, encoder.to(torch.bfloat16), vae, scheduler, transformer).save_pretrained(folder)

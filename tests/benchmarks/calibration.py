@@ -39,7 +39,7 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise, prepare
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
-from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, SHAPE_FREQUENCIES, SHAPES
+from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE, RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
 from wantui.planning import Recipe, plan_batch
 from wantui.storage.attention_maps import open_attention_maps
 from wantui.storage.background_writer import BackgroundWriter
@@ -62,7 +62,7 @@ ONE_OF_EACH = f"a large red [{SHAPE}] moving left over a dark background"
 CONVERGED = ("model_settings.sampler=euler", "model_settings.steps=50")
 PARTS = {
     "shapes": Part(f"a large ([red|blue]) ([{SHAPE}]) moving [left|right] over a dark background", has_attention=True),
-    "colours": Part(f"a large [{'|'.join(COLOURS)}] circle moving left over a dark background"),
+    "colours": Part(f"a large [{'|'.join(RGB_BY_COLOUR)}] circle moving left over a dark background"),
     "directions": Part("a large red circle moving [left|right|up|down] over a dark background"),
     "guided": Part(ONE_OF_EACH, 0.5, CONVERGED),
     "unguided": Part(ONE_OF_EACH, 0.5, (*CONVERGED, "model_settings.cfg_scale=1")),
@@ -110,7 +110,7 @@ def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
 
 def where_the_object_is(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     """[latent frames, 8, 8] share of pixels that are no background, of frames [17, 128, 128, 3]."""
-    distance = np.abs(frames - np.array(BACKGROUNDS["dark"], dtype=np.float32)).max(3) > ON_OBJECT
+    distance = np.abs(frames - np.array(RGB_BY_BACKGROUND["dark"], dtype=np.float32)).max(3) > ON_OBJECT
     cells = distance.reshape(len(frames), 8, 16, 8, 16).mean((2, 4))
     return np.stack([cells[0], *(cells[i : i + 4].mean(0) for i in range(1, len(frames), 4))]).astype(np.float32)
 
@@ -125,7 +125,7 @@ def make_batch(root: Path, part: Part, seeds: int, processes: int, device: str) 
     batch = plan_batch(load_config("nano", settings), part.template)
     folder = BatchFolder(root)
     manifest = write_batch_files(folder, batch)
-    jobs = [(root, i, video.recipe, video.variation, video.number) for i, video in enumerate(batch.videos)]
+    jobs = [(root, i, video.recipe, video.variation_index, video.seed_number) for i, video in enumerate(batch.videos)]
     began = time.time()
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done, _ in enumerate(pool.imap_unordered(partial(make, device=device), jobs), start=1):
@@ -158,7 +158,7 @@ def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
 
 def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -> str:
     """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
-    frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
+    frequencies = np.log([FREQUENCY_BY_SHAPE[group.name] for group in result.groups])
     slopes, means = compute_paired_effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
     if metric in METRICS and not METRICS[metric].is_ratio:
@@ -253,7 +253,7 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
 def report_shapes(folder: Path) -> None:
     videos = list(read_batch(folder))
     result = compare_groups(videos, by="2")
-    names = " | ".join(f"{group.name} {SHAPE_FREQUENCIES[group.name]:.0%}" for group in result.groups)
+    names = " | ".join(f"{group.name} {FREQUENCY_BY_SHAPE[group.name]:.0%}" for group in result.groups)
     click.echo(
         f"{len(videos)} videos, {len(result.seeds)} seeds, {result.groups[0].phrasings} phrasings for each shape\n"
     )
@@ -292,7 +292,7 @@ def report_converged(folders: Sequence[Path]) -> None:
             f"\n{folder.name}, {len(result.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
         )
         click.echo("|---|" + "---|" * (len(result.groups) + 2))
-        frequencies = np.log([SHAPE_FREQUENCIES[group.name] for group in result.groups])
+        frequencies = np.log([FREQUENCY_BY_SHAPE[group.name] for group in result.groups])
         for metric in (SPREAD_METRIC, *METRICS):
             means = (spread_of_seeds(result) if metric == SPREAD_METRIC else of_seeds(result, metric)).mean(0)
             shown = " | ".join(f"{mean:.4g}" for mean in means)

@@ -29,7 +29,7 @@ from wantui.generation.placement import apply_plan
 from wantui.generation.preparation import Preparation
 from wantui.generation.token_spans import tokenize
 from wantui.models.catalogue import NANO, find_model
-from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import Captures, PromptMark, Recipe
 from wantui.planning.memory_plan import RESIDENT
 from wantui.storage.background_writer import BackgroundWriter
@@ -56,10 +56,12 @@ WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three wo
 def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     """A pipeline of a published size with random weights; without a text encoder."""
     model = find_model(name)
-    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, device, torch.bfloat16)
+    transformer = build_random_transformer(
+        model.head_count, model.feed_forward_width, model.block_count, device, torch.bfloat16
+    )
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    pipeline = WanPipeline(build_tokenizer(), None, vae, scheduler, transformer)
+    pipeline = WanPipeline(build_nano_tokenizer(), None, vae, scheduler, transformer)
     apply_plan(pipeline, device, RESIDENT)
     return pipeline
 

@@ -32,18 +32,18 @@ from wantui.generation.placement import Placement, ensure_on_device
 from wantui.generation.quantize import quantize
 from wantui.generation.timing import measure_median_seconds
 from wantui.models.catalogue import WanModel, find_model
-from wantui.models.nano.tokenizer import build_tokenizer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import Recipe, preview_batch
 from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
     RESIDENT,
     MemoryPlan,
     can_fuse_blocks,
-    choose_plan,
+    choose_memory_plan,
     estimate_peak_bytes,
     find_plan,
 )
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 from wantui.planning.step_skipping import count_computed_steps
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 
@@ -63,7 +63,7 @@ class Cell(NamedTuple):
     """None: chosen by what is free."""
     cap: int | None = None
     """Of the GPU's memory, in GB."""
-    weights: Weights = "full"
+    weights: WeightsForm = "full"
     speed: SpeedName = "reference"
 
     @property
@@ -117,20 +117,25 @@ def recipe_of(model: WanModel, cell: Cell) -> Recipe:
     )
 
 
-def pipeline_of(model: WanModel, device: torch.device, weights: Weights = "full") -> WanPipeline:
+def pipeline_of(model: WanModel, device: torch.device, weights: WeightsForm = "full") -> WanPipeline:
     """Transformers and VAE of the published sizes on a device; prompts were encoded before."""
     transformers = []
     for _ in range(1 if model.boundary_ratio is None else 2):
         transformers.append(
             build_random_transformer(
-                model.heads, model.feed_forward, model.blocks, device, torch.bfloat16, model.latent_channels
+                model.head_count,
+                model.feed_forward_width,
+                model.block_count,
+                device,
+                torch.bfloat16,
+                model.latent_channels,
             )
         )
         quantize(transformers[-1], weights)
     vae = build_random_vae(model.has_timestep_per_token, device)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
-        build_tokenizer(),
+        build_nano_tokenizer(),
         None,
         vae,
         scheduler,
@@ -157,7 +162,9 @@ def clear() -> None:
 def speeds(model: WanModel, rounds: int) -> None:
     """One guided step of fused against one of plain diffusers, on the same weights."""
     clear()
-    transformer = build_random_transformer(model.heads, model.feed_forward, model.blocks, DEVICE, torch.bfloat16)
+    transformer = build_random_transformer(
+        model.head_count, model.feed_forward_width, model.block_count, DEVICE, torch.bfloat16
+    )
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
     timestep, passes = torch.tensor([500.0], device=DEVICE), PassCache()
     texts = {"cond": embedding(""), "uncond": -embedding("")}
@@ -221,12 +228,12 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     recipe = recipe_of(model, cell)
     total = torch.cuda.get_device_properties(0).total_memory
     free = int((cell.cap or 75) * GB)
-    chosen = choose_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
+    chosen = choose_memory_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
     denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
     # The encoder is not here: what the plan needs for the rest.
-    without = replace(model, text_encoder_parameters=0)
+    without = replace(model, text_encoder_parameter_count=0)
     predicted = _peak(chosen.plan, without, recipe)
-    denoising = _peak(replace(chosen.plan, tile_size=None), replace(without, decode_bytes=0), recipe)
+    denoising = _peak(replace(chosen.plan, tile_side=None), replace(without, decode_bytes_per_pixel=0), recipe)
     memory_error = predicted / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
@@ -254,7 +261,7 @@ def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tu
     pipeline = pipeline_of(model, DEVICE, recipe.weights)
     if can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
         fuse_pipeline(pipeline, NATIVE_ATTENTION)
-    if plan.transformer != "resident":
+    if plan.transformer_placement != "resident":
         pipeline.to("cpu")
     clear()
     torch.cuda.set_per_process_memory_fraction(min(1.0, share))

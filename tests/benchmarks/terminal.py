@@ -297,8 +297,8 @@ def soak(ticks: int) -> None:
                 if step == 0:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
-                tracker.apply(events)
-                snapshot = QueueSnapshot((batch,), (row,), progress=tracker.snapshot(), events=tuple(events))
+                tracker.apply_events(events)
+                snapshot = QueueSnapshot((batch,), (row,), progress=tracker.copy_progress(), events=tuple(events))
                 app.post_message(QueueChanged(snapshot))
                 if app.gpu_history.sample is not None:
                     app.post_message(GpuSampled(app.gpu_history.sample))

@@ -114,7 +114,7 @@ def _load_video(
         "prompt": recipe.prompt,
         "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
-        "settings": recipe.source.settings
+        "settings": recipe.source.comparison_settings
         | {name: getattr(recipe, name) for name in COMPARED_FIELDS}
         | {
             "cached": recipe.speed == "cached",
@@ -146,7 +146,7 @@ def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONT
 
     These settings must be equal for a comparison. Word weights instead are part of the phrasing.
     """
-    requests = {kind.name: recipe.control(kind.name) for kind in kinds if kind.section is not None}
+    requests = {kind.name: recipe.find_control_request(kind.name) for kind in kinds if kind.section_key is not None}
     return {name: None if request is None else request.model_dump(mode="json") for name, request in requests.items()}
 
 

@@ -25,7 +25,7 @@ from wantui.analysis.statistics import SEED
 from wantui.analysis.strides import MAX_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
-from wantui.atomic_files import write_text
+from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean
 from wantui.storage.attention_maps import open_attention_maps
@@ -106,7 +106,7 @@ def _write_page(path: Path, comparison: Comparison) -> None:
         )
     parts += _render_attention_section([video for group in comparison.groups for video in group.videos])
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_format_title(comparison))}</title>"
-    write_text(path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(parts) + "</html>\n")
+    write_text_atomically(path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(parts) + "</html>\n")
 
 
 def _render_note(text: str) -> str:

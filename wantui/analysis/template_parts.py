@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from wantui.prompts import TemplateError, parse_template
-from wantui.prompts.parse import Alternatives, MarkedText, Nodes, Text
+from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, TemplateNodes
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ def split_template(source: str) -> TemplateParts:
     return TemplateParts(_collect_options(nodes, options), options)
 
 
-def _collect_options(nodes: Nodes, options: dict[tuple[int, int], str]) -> str:
+def _collect_options(nodes: TemplateNodes, options: dict[tuple[int, int], str]) -> str:
     parts = []
     for node in nodes:
         match node:
-            case Text(text):
+            case LiteralText(text):
                 parts.append(text)
             case MarkedText(content, weight):
                 inside = _collect_options(content, options)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from wantui.atomic_files import remove
+from wantui.atomic_files import remove_path
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_slots
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.paths import expand_user_path
-from wantui.planning import Batch, BatchPreview, estimate_disk
+from wantui.planning import Batch, BatchPreview, estimate_batch_disk
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -46,7 +46,7 @@ class Shard:
             raise UserError(f"cannot read the share {text!r}: write K/N with 1 <= K <= N, for example 2/8")
         return cls(int(match[1]), int(match[2]))
 
-    def contains(self, index: int) -> bool:
+    def contains_index(self, index: int) -> bool:
         return index % self.count == self.number - 1
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Shard:
 
 WHOLE_BATCH = Shard(1, 1)
 SHARD_PATTERN = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
-WANTUI_FILES = (
+WANTUI_FILE_NAMES = (
     "batch.json",
     "batch.json.partial",
     "batch.journal.jsonl",
@@ -67,7 +67,7 @@ WANTUI_FILES = (
     VIDEO_LOCKS,
 )
 """Names of wantui's files and folders in a batch folder, without the manifest lock."""
-MAX_NAME_ATTEMPTS = 100
+MAX_FOLDER_NAME_ATTEMPTS = 100
 """Maximum number of folder names to try if other runs create them at the same time."""
 
 
@@ -77,7 +77,7 @@ class UnknownDeviceError(UserError):
     exit_code = 3
 
 
-def check_device(state_dir: StateDirectory, device: str) -> None:
+def check_device_exists(state_dir: StateDirectory, device: str) -> None:
     """Refuse a batch for a device that no worker serves.
 
     Raises:
@@ -96,8 +96,10 @@ def check_device(state_dir: StateDirectory, device: str) -> None:
     report = query_gpus()
     gpus = select_visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not any(device in slot.devices for slot in create_slots(gpus, None)):
-        why = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
-        raise UnknownDeviceError(f"cannot use model_settings.device: {device}: this machine has no such device ({why})")
+        reason = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
+        raise UnknownDeviceError(
+            f"cannot use model_settings.device: {device}: this machine has no such device ({reason})"
+        )
 
 
 def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
@@ -120,7 +122,7 @@ def refuse_unsupported_batch(batch: Batch | BatchPreview) -> None:
         raise UserError("cannot generate this batch:\n  " + "\n  ".join(batch.refusals))
 
 
-def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
+def create_batch_folder(batch: Batch) -> tuple[BatchFolder, Manifest]:
     """Create the folder of a batch, with its manifest.
 
     Raises:
@@ -128,24 +130,24 @@ def create_batch(batch: Batch) -> tuple[BatchFolder, Manifest]:
             Nothing is left on disk.
     """
     refuse_unsupported_batch(batch)
-    _refuse_non_utf8(expand_user_path(batch.config.settings.output_dir).absolute())
-    above = _list_missing_folders(expand_user_path(batch.config.settings.output_dir))
+    _refuse_non_utf8_folder(expand_user_path(batch.config.settings.output_dir).absolute())
+    missing_folders = _list_missing_folders(expand_user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
     is_new = False
     try:
         folder, is_new = _create_claimed_folder(batch)
-        check_disk_space(folder.root, batch)
+        check_batch_fits_on_disk(folder.root, batch)
         return folder, write_batch_files(folder, batch)
     except BaseException as error:
         if folder is not None:
-            remove_claimed_files(folder, with_root=is_new)
-        _remove_empty_folders(above)
+            remove_claimed_files(folder, removes_root=is_new)
+        _remove_empty_folders(missing_folders)
         if folder is not None and isinstance(error, OSError):
-            raise _write_error(folder, error) from None
+            raise _make_write_error(folder, error) from None
         raise
 
 
-def _refuse_non_utf8(folder: Path) -> None:
+def _refuse_non_utf8_folder(folder: Path) -> None:
     """Refuse a folder that neither the queue nor a manifest can store.
 
     Raises:
@@ -166,16 +168,16 @@ def _list_missing_folders(folder: Path) -> list[Path]:
     return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
 
 
-def remove_claimed_files(folder: BatchFolder, with_root: bool) -> None:
+def remove_claimed_files(folder: BatchFolder, removes_root: bool) -> None:
     """Remove wantui's own files from a claimed batch folder, and nothing else.
 
     Args:
-        with_root: whether to remove the folder too, if it is then empty; False if the user created it.
+        removes_root: whether to remove the folder too, if it is then empty; False if the user created it.
     """
-    for name in (*WANTUI_FILES, MANIFEST_LOCK):  # the lock last: no other run may claim the folder before
+    for name in (*WANTUI_FILE_NAMES, MANIFEST_LOCK):  # the lock last: no other run may claim the folder before
         with suppress(OSError):
-            remove(folder.root / name)
-    if with_root:
+            remove_path(folder.root / name)
+    if removes_root:
         _remove_empty_folders([folder.root])
 
 
@@ -187,19 +189,19 @@ def _remove_empty_folders(folders: Sequence[Path]) -> None:
 
 
 def find_missing_videos(
-    folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE_BATCH
+    folder: BatchFolder, manifest: Manifest, shard: Shard = WHOLE_BATCH
 ) -> list[tuple[int, VideoEntry]]:
     """Return the videos of a shard that are not done or whose files are missing, with their index in the manifest."""
     return [
         (index, video)
         for index, video in enumerate(manifest.videos)
-        if share.contains(index)
+        if shard.contains_index(index)
         and (video.state != "done" or not all((folder.root / path).exists() for path in video.files.values()))
     ]
 
 
 def enqueue_batch(
-    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, share: Shard = WHOLE_BATCH
+    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, shard: Shard = WHOLE_BATCH
 ) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
 
@@ -208,22 +210,22 @@ def enqueue_batch(
     if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_when_reopened()
-    names = [variation.id for variation in manifest.variations]
-    missing = find_missing_videos(folder, manifest, share)
+    variation_ids = [variation.id for variation in manifest.variations]
+    missing_videos = find_missing_videos(folder, manifest, shard)
     videos = [
         NewVideo(
             index,
-            f"{names[video.variation]} seed {video.seed}",
+            f"{variation_ids[video.variation]} seed {video.seed}",
             video.recipe.to_json(),
             count_model_evaluations(video.recipe.sampler, video.recipe.steps),
         )
-        for index, video in missing
+        for index, video in missing_videos
     ]
     try:
-        return queue.add(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing)
+        return queue.add(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing_videos)
     except Exception:  # such as a full disk
         if is_new:  # nothing refers to the folder
-            remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+            remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
         raise
 
 
@@ -231,7 +233,7 @@ def enqueue_batch(
 class EnqueuedBatch:
     """A batch on the queue: its number, the number of added videos, and its folder."""
 
-    number: int
+    batch_id: int
     video_count: int
     folder: Path
 
@@ -240,48 +242,52 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
     """Create the folder of a new batch and add all its videos to the queue, with a connection for this thread.
 
     Raises:
-        UserError: the device is missing, or as `create_batch`.
+        UserError: the device is missing, or as `create_batch_folder`.
     """
     device = batch.config.settings.model_settings.device
-    check_device(state_dir, device)
-    folder, manifest = create_batch(batch)
+    check_device_exists(state_dir, device)
+    folder, manifest = create_batch_folder(batch)
     return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)
 
 
 def enqueue_missing_videos(
-    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, share: Shard = WHOLE_BATCH
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, shard: Shard = WHOLE_BATCH
 ) -> EnqueuedBatch | None:
     """Add the missing videos of an existing batch, or of a shard of it, to the queue; return None if none are missing.
 
     Raises:
         UserError: the device is missing, or the folder cannot be written.
     """
-    if not find_missing_videos(folder, manifest, share):
+    if not find_missing_videos(folder, manifest, shard):
         return None
     refuse_unwritable(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
-    check_device(state_dir, device)
-    return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, share)
+    check_device_exists(state_dir, device)
+    return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, shard)
 
 
 def _open_queue_and_enqueue(
-    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, share: Shard
+    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, shard: Shard
 ) -> EnqueuedBatch:
     with Queue(state_dir.directory) as queue:
-        number, videos = enqueue_batch(queue, folder, manifest, device, is_new, share)
-    return EnqueuedBatch(number, videos, folder.root)
+        batch_id, video_count = enqueue_batch(queue, folder, manifest, device, is_new, shard)
+    return EnqueuedBatch(batch_id, video_count, folder.root)
 
 
-def check_disk_space(root: Path, batch: Batch) -> None:
+def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
     """Refuse a batch that would fill the disk.
 
     Raises:
         UserError: names the needed and the free bytes.
     """
-    need, free = estimate_disk_need(batch.videos[0].recipe, estimate_disk(batch).total), query_free_disk_bytes(root)
-    if need.total > free:
+    disk_need, free_bytes = (
+        estimate_disk_need(batch.videos[0].recipe, estimate_batch_disk(batch).total_bytes),
+        query_free_disk_bytes(batch_root),
+    )
+    if disk_need.total > free_bytes:
         raise UserError(
-            f"cannot queue the batch: {root.parent} has {format_bytes(free)} free, {need.description}. "
+            f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, "
+            f"{disk_need.description}. "
             "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 
@@ -294,48 +300,49 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
     """
     settings = batch.config.settings
     output_dir = expand_user_path(settings.output_dir)
-    now = datetime.now() if settings.use_timestamp else None
+    timestamp = datetime.now() if settings.use_timestamp else None
     # Users who may not enter the folder cannot read its files, whatever the file modes are.
     is_private = settings.output_permissions == "private"
-    mode = 0o700 if is_private else 0o777
-    folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+    folder_mode = 0o700 if is_private else 0o777
+    folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
     try:
         # Create this folder first: below, FileExistsError then means that the batch name is taken.
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _write_error(folder, error) from None
-    for _ in range(MAX_NAME_ATTEMPTS):
-        folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, now)
+        raise _make_write_error(folder, error) from None
+    for _ in range(MAX_FOLDER_NAME_ATTEMPTS):
+        folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
         is_missing = not os.path.lexists(folder.root)
         try:
-            folder.root.mkdir(mode=mode)
+            folder.root.mkdir(mode=folder_mode)
             is_new = True
         except KeyboardInterrupt:  # it may come after the folder is created
             if is_missing:
                 _remove_empty_folders([folder.root])
             raise
         except FileExistsError:
-            if now is not None:  # another run took the name in the same second
+            if timestamp is not None:  # another run took the name in the same second
                 continue
             folder, is_new = _require_empty_folder(folder, is_private), False
         except OSError as error:
-            raise _write_error(folder, error) from None
+            raise _make_write_error(folder, error) from None
         try:
             claim_batch_folder(folder.root)  # a new folder too: a run without time stamp may claim it while it is empty
             return folder, is_new
         except FileExistsError:
-            if now is None:
-                raise _taken_folder_error(folder) from None
+            if timestamp is None:
+                raise _make_taken_folder_error(folder) from None
         except (OSError, KeyboardInterrupt) as error:
             if is_new:
                 with suppress(OSError):
-                    remove(folder.root / MANIFEST_LOCK)
+                    remove_path(folder.root / MANIFEST_LOCK)
                 _remove_empty_folders([folder.root])
             if isinstance(error, KeyboardInterrupt):
                 raise
-            raise _write_error(folder, error) from None
+            raise _make_write_error(folder, error) from None
     raise UserError(
-        f"cannot create a batch folder in {output_dir}: {MAX_NAME_ATTEMPTS} names in a row were taken by other runs"
+        f"cannot create a batch folder in {output_dir}: {MAX_FOLDER_NAME_ATTEMPTS} names in a row were taken by other "
+        "runs. Try again"
     )
 
 
@@ -351,17 +358,17 @@ def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
                 folder.root.chmod(0o700)
             return folder
     except OSError as error:
-        raise _write_error(folder, error) from None
-    raise _taken_folder_error(folder)
+        raise _make_write_error(folder, error) from None
+    raise _make_taken_folder_error(folder)
 
 
-def _taken_folder_error(folder: BatchFolder) -> UserError:
+def _make_taken_folder_error(folder: BatchFolder) -> UserError:
     has_batch = os.path.lexists(folder.manifest)
-    what = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
-    return UserError(f"{folder.root} {what}, or choose another name")
+    state_text = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
+    return UserError(f"{folder.root} {state_text}, or choose another name")
 
 
-def _write_error(folder: BatchFolder, error: OSError) -> UserError:
+def _make_write_error(folder: BatchFolder, error: OSError) -> UserError:
     if isinstance(error, FileExistsError):
         return UserError(
             f"the output folder {folder.root} cannot be written: {error.filename} is not a folder or a link to one. "

@@ -13,18 +13,18 @@ from pathlib import Path
 from wantui.batches.progress import ProgressTracker
 from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
-from wantui.planning import Recipe, TimedVideo, estimate_seconds, parse_timed_videos
+from wantui.planning import Recipe, TimedVideo, estimate_video_seconds, parse_timed_videos
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.events import ENDING_EVENTS
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, VideoRow
 
-REFRESH_SECONDS = 1.0
+ETA_CACHE_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
 
 
-RECENT_EVENTS = 500
+RECENT_EVENT_COUNT = 500
 """Number of latest events to read, enough for the paces and curves of running videos."""
 
 
@@ -32,8 +32,8 @@ RECENT_EVENTS = 500
 class RemainingTime:
     """Seconds that a batch still needs without the batches before it, and per video; None if not known yet."""
 
-    seconds: float | None
-    seconds_per_video: float | None
+    batch_seconds: float | None
+    video_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,39 @@ class QueueEtas:
         return list(self.seconds_by_batch.values())[-1] if self.seconds_by_batch else None
 
     def estimate_video_eta(
-        self, video: VideoRow, before: int, batch: BatchRow, pace: float | None = None
+        self, video: VideoRow, earlier_videos: int, batch: BatchRow, pace_seconds: float | None = None
     ) -> float | None:
         """Return the ETA of an unfinished video of a batch, in seconds.
 
         Args:
-            before: number of unfinished videos before it in its batch.
-            pace: seconds per step of a running video.
+            earlier_videos: number of unfinished videos before it in its batch.
+            pace_seconds: seconds per step of a running video.
         """
-        remaining, eta = self.remaining_by_batch.get(batch.id), self.seconds_by_batch.get(batch.id)
+        remaining_time, batch_eta = self.remaining_by_batch.get(batch.id), self.seconds_by_batch.get(batch.id)
         if video.state == "running":
-            if remaining is not None and remaining.seconds_per_video is not None:
-                return remaining.seconds_per_video * (1 - video.step / max(1, video.steps))
-            return None if pace is None else pace * (video.steps - video.step)
-        if remaining is None or remaining.seconds is None or eta is None:
+            if remaining_time is not None and remaining_time.video_seconds is not None:
+                return remaining_time.video_seconds * (1 - video.step / max(1, video.steps))
+            return None if pace_seconds is None else pace_seconds * (video.steps - video.step)
+        if remaining_time is None or remaining_time.batch_seconds is None or batch_eta is None:
             return None
-        return eta - remaining.seconds * (1 - (before + 1) / max(1, batch.unfinished))
+        return batch_eta - remaining_time.batch_seconds * (1 - (earlier_videos + 1) / max(1, batch.unfinished))
 
 
 NO_ETAS = QueueEtas({}, {})
 """ETAs of an empty queue."""
 
 
-def accumulate_etas(batches: Sequence[BatchRow], remaining: Mapping[int, RemainingTime]) -> QueueEtas:
+def accumulate_etas(batches: Sequence[BatchRow], remaining_by_batch: Mapping[int, RemainingTime]) -> QueueEtas:
     """Return the ETAs of batches in queue order: each waits for the batches before it."""
-    etas: dict[int, float | None] = {}
-    total: float | None = 0.0
+    eta_by_batch: dict[int, float | None] = {}
+    total_seconds: float | None = 0.0
     for batch in batches:
         if batch.paused or not batch.unfinished:
             continue
-        seconds = remaining[batch.id].seconds if batch.id in remaining else None
-        total = None if total is None or seconds is None else total + seconds
-        etas[batch.id] = total
-    return QueueEtas(remaining, etas)
+        batch_seconds = remaining_by_batch[batch.id].batch_seconds if batch.id in remaining_by_batch else None
+        total_seconds = None if total_seconds is None or batch_seconds is None else total_seconds + batch_seconds
+        eta_by_batch[batch.id] = total_seconds
+    return QueueEtas(remaining_by_batch, eta_by_batch)
 
 
 def format_seconds_left(seconds: float | None) -> str:
@@ -97,92 +97,108 @@ def format_eta(seconds: float | None) -> str:
 
 
 class EtaModel:
-    """Model of the ETAs of a queue; call `refresh` after a video is done."""
+    """Model of the ETAs of a queue; call `reload_past_videos` after a video is done."""
 
     def __init__(self, queue: QueueReader) -> None:
         self.queue = queue
         self.past_videos: list[TimedVideo] = []
         gpus = query_gpus().gpus
-        self._gpu = gpus[0].name if gpus else None
-        self._recipes: dict[int, Recipe] = {}
-        self.refresh()
+        self._gpu_name = gpus[0].name if gpus else None
+        self._first_recipe_by_batch: dict[int, Recipe] = {}
+        self.reload_past_videos()
 
-    def refresh(self) -> None:
+    def reload_past_videos(self) -> None:
         """Read the durations of past videos from the queue."""
         self.past_videos = parse_timed_videos(self.queue.list_finished_videos())
 
     def estimate_etas(
         self,
         batches: Sequence[BatchRow],
-        running: Sequence[VideoRow],
-        devices: Sequence[str],
-        paces: Mapping[int, float],
+        running_videos: Sequence[VideoRow],
+        device_names: Sequence[str],
+        pace_by_video: Mapping[int, float],
     ) -> QueueEtas:
         """Return the ETAs of batches in queue order.
 
         Args:
-            devices: names of the devices of the running engine.
-            paces: seconds per step of running videos, by video.
+            device_names: names of the devices of the running engine.
+            pace_by_video: seconds per step of running videos, by video.
         """
         return accumulate_etas(
             batches,
             {
-                batch.id: self.estimate_remaining_time(batch, running, devices, paces)
+                batch.id: self.estimate_remaining_time(batch, running_videos, device_names, pace_by_video)
                 for batch in batches
                 if batch.unfinished
             },
         )
 
     def estimate_remaining_time(
-        self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
+        self,
+        batch: BatchRow,
+        running_videos: Sequence[VideoRow],
+        device_names: Sequence[str],
+        pace_by_video: Mapping[int, float],
     ) -> RemainingTime:
         """Return the time that one batch still needs, alone on an engine with these devices."""
-        per_video = self._estimate_seconds_per_video(batch, running, devices, paces)
-        if per_video is None:
+        video_seconds = self._estimate_video_seconds(batch, running_videos, device_names, pace_by_video)
+        if video_seconds is None:
             return RemainingTime(None, None)
-        workers = max(
-            1, len({video.worker for video in running}), sum(1 for name in devices if name.startswith("cuda:"))
+        worker_count = max(
+            1,
+            len({video.worker for video in running_videos}),
+            sum(1 for name in device_names if name.startswith("cuda:")),
         )
-        workers = 1 if batch.device.startswith("cuda:") else max(1, min(workers, batch.unfinished))
-        done = sum(video.step / max(1, video.steps) for video in running if video.batch == batch.id)
-        return RemainingTime((batch.unfinished - done) * per_video / workers, per_video)
+        worker_count = 1 if batch.device.startswith("cuda:") else max(1, min(worker_count, batch.unfinished))
+        done_videos = sum(video.step / max(1, video.steps) for video in running_videos if video.batch == batch.id)
+        return RemainingTime((batch.unfinished - done_videos) * video_seconds / worker_count, video_seconds)
 
-    def _estimate_seconds_per_video(
-        self, batch: BatchRow, running: Sequence[VideoRow], devices: Sequence[str], paces: Mapping[int, float]
+    def _estimate_video_seconds(
+        self,
+        batch: BatchRow,
+        running_videos: Sequence[VideoRow],
+        device_names: Sequence[str],
+        pace_by_video: Mapping[int, float],
     ) -> float | None:
         recipe = self._load_first_recipe(batch)
         if recipe is not None:
-            on_gpu = any(name.startswith("cuda") for name in devices) and batch.device != "cpu"
-            measured = None
-            if on_gpu and self._gpu is not None:
-                measured = load_throughput(self.queue.path.parent, self._gpu, recipe)
-            estimate = estimate_seconds(recipe, "cuda" if on_gpu else "cpu", self.past_videos, measured)
+            is_on_gpu = any(name.startswith("cuda") for name in device_names) and batch.device != "cpu"
+            throughput = None
+            if is_on_gpu and self._gpu_name is not None:
+                throughput = load_throughput(self.queue.path.parent, self._gpu_name, recipe)
+            estimate = estimate_video_seconds(recipe, "cuda" if is_on_gpu else "cpu", self.past_videos, throughput)
             if estimate.value is not None:
                 return estimate.value
-        durations = [
-            paces[video.id] * video.steps for video in running if video.batch == batch.id and video.id in paces
+        running_durations = [
+            pace_by_video[video.id] * video.steps
+            for video in running_videos
+            if video.batch == batch.id and video.id in pace_by_video
         ]
-        return sum(durations) / len(durations) if durations else None
+        return sum(running_durations) / len(running_durations) if running_durations else None
 
     def _load_first_recipe(self, batch: BatchRow) -> Recipe | None:
         """Return the recipe of the batch's first video, which stands for all: they take the same time."""
-        if batch.id not in self._recipes:
-            first = self.queue.videos(batch.id, limit=1)
-            if not first:
+        if batch.id not in self._first_recipe_by_batch:
+            first_videos = self.queue.videos(batch.id, limit=1)
+            if not first_videos:
                 return None
             try:
-                self._recipes[batch.id] = Recipe.model_validate_json(self.queue.recipe(first[0].id))
+                self._first_recipe_by_batch[batch.id] = Recipe.model_validate_json(
+                    self.queue.recipe(first_videos[0].id)
+                )
             except ValueError:
                 return None
-        return self._recipes[batch.id]
+        return self._first_recipe_by_batch[batch.id]
 
 
 def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
     """Return the current ETAs of a queue, from past videos and the progress of running ones."""
     tracker = ProgressTracker()
-    tracker.apply(queue.events(max(0, queue.read_last_seq() - RECENT_EVENTS)))
+    tracker.apply_events(queue.events(max(0, queue.read_last_seq() - RECENT_EVENT_COUNT)))
     devices = _read_engine_devices(queue.path.parent)
-    return EtaModel(queue).estimate_etas(queue.batches(-1), queue.list_running_videos(), devices, tracker.paces())
+    return EtaModel(queue).estimate_etas(
+        queue.batches(-1), queue.list_running_videos(), devices, tracker.collect_paces()
+    )
 
 
 def _read_engine_devices(state_dir: Path) -> tuple[str, ...]:
@@ -193,34 +209,37 @@ def _read_engine_devices(state_dir: Path) -> tuple[str, ...]:
 class BatchEta:
     """ETA of one batch for a client that follows its events."""
 
-    def __init__(self, queue: QueueReader, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, queue: QueueReader, batch_id: int) -> None:
+        self.batch_id = batch_id
         self._model, self._tracker = EtaModel(queue), ProgressTracker()
-        self._seconds: float | None = None
-        self._computed_at: float | None = None
-        self._has_ended = False
+        self._cached_seconds: float | None = None
+        self._computed_at_seconds: float | None = None
+        self._must_reload = False
         """True if a video ended since past videos were read. Reading them after each video could take minutes."""
 
-    def apply(self, event: Event) -> None:
+    def apply_event(self, event: Event) -> None:
         """Update the progress and ETA with an event of the batch."""
-        self._tracker.apply([event])
+        self._tracker.apply_events([event])
         if isinstance(event.payload, ENDING_EVENTS):
-            self._has_ended, self._computed_at = True, None
+            self._must_reload, self._computed_at_seconds = True, None
 
-    def estimate_seconds(self) -> float | None:
-        """Return the seconds until the batch is done, at most `REFRESH_SECONDS` old; None if unknown."""
-        now = time.monotonic()
-        if self._computed_at is None or now - self._computed_at >= REFRESH_SECONDS:
+    def estimate_batch_seconds(self) -> float | None:
+        """Return the seconds until the batch is done, at most `ETA_CACHE_SECONDS` old; None if unknown."""
+        now_seconds = time.monotonic()
+        if self._computed_at_seconds is None or now_seconds - self._computed_at_seconds >= ETA_CACHE_SECONDS:
             queue = self._model.queue
             try:
                 devices = _read_engine_devices(queue.path.parent)
             except PermissionError:  # without access to the state directory, keep the last ETA
-                return self._seconds
-            if self._has_ended:
-                self._model.refresh()
-                self._has_ended = False
-            etas = self._model.estimate_etas(
-                queue.batches(-1), queue.list_running_videos(), devices, self._tracker.paces()
+                return self._cached_seconds
+            if self._must_reload:
+                self._model.reload_past_videos()
+                self._must_reload = False
+            queue_etas = self._model.estimate_etas(
+                queue.batches(-1), queue.list_running_videos(), devices, self._tracker.collect_paces()
             )
-            self._seconds, self._computed_at = etas.seconds_by_batch.get(self.batch), now
-        return self._seconds
+            self._cached_seconds, self._computed_at_seconds = (
+                queue_etas.seconds_by_batch.get(self.batch_id),
+                now_seconds,
+            )
+        return self._cached_seconds

@@ -13,7 +13,7 @@ from wantui.generation.make_video import Decoded, FinishedVideo, StepFinished, m
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import ensure_model_folder, find_replaced_parts
-from wantui.models.fingerprint import fingerprint, fingerprint_file
+from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import Captures, Recipe
 from wantui.planning.memory_plan import PLANS, MemoryPlan
 from wantui.storage.mp4 import read_frames
@@ -49,9 +49,14 @@ class ModelLoadStarted:
 
 
 def rerender_clip(
-    clip: Path, recipe: Recipe, original_provenance: dict[str, Any], target: Path, device: str, may_fetch: bool
+    clip_path: Path,
+    recipe: Recipe,
+    original_provenance: dict[str, Any],
+    target_path: Path,
+    device: str,
+    may_fetch: bool,
 ) -> Iterator[ModelLoadStarted | Step | Decoded | RerunResult]:
-    """Render a recipe's video as `target`; yield the progress, and finally the comparison with `clip`.
+    """Render a recipe's video as `target_path`; yield the progress, and finally the comparison with `clip_path`.
 
     Args:
         may_fetch: download missing weights. The caller must ask the user, because a clip can name any model of the hub.
@@ -59,55 +64,66 @@ def rerender_clip(
     Raises:
         UserError: the model is unknown, or its weights are missing and may not be downloaded.
     """
-    named = find_model(recipe.model)
-    if not named.is_local:
-        replaced = find_replaced_parts(recipe.transformer_file)
-        ensure_model_folder(named, recipe.revision, replaced, replaced=replaced, may_fetch=may_fetch)
+    catalogue_model = find_model(recipe.model)
+    if not catalogue_model.is_local:
+        replaced_parts = find_replaced_parts(recipe.transformer_file)
+        ensure_model_folder(
+            catalogue_model, recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
+        )
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
-    loaded = load_pipeline_for(recipe, device, _choose_plan(recipe, device, original_provenance), may_fetch=may_fetch)
-    pipeline = loaded.pipeline
-    now = describe_clip_provenance(pipeline, recipe)
-    files = VideoFiles(target, target.with_suffix(".jpg"))
+    loaded_pipeline = load_pipeline_for(
+        recipe, device, _choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch
+    )
+    pipeline = loaded_pipeline.pipeline
+    new_provenance = describe_clip_provenance(pipeline, recipe)
+    video_files = VideoFiles(target_path, target_path.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not needed for the comparison.
-    plain = recipe.model_copy(update={"capture": Captures()})
-    for event in make_video(pipeline, plain, files, embeddings=loaded.embeddings):
+    uncaptured_recipe = recipe.model_copy(update={"capture": Captures()})
+    for event in make_video(pipeline, uncaptured_recipe, video_files, embeddings=loaded_pipeline.embeddings):
         if isinstance(event, FinishedVideo):
             latents_sha256 = event.latents_sha256
         elif isinstance(event, StepFinished):
             yield event.step
         elif isinstance(event, Decoded):
             yield event
-    changed = {
+    changed_provenance = {
         key: (original_provenance.get(key), value)
-        for key, value in now.items()
+        for key, value in new_provenance.items()
         if original_provenance and original_provenance.get(key) != value
     }
     model = find_model(recipe.model)
-    if model.is_local and (weights := fingerprint(Path(model.location))) != recipe.revision:
-        changed["weights"] = (recipe.revision, weights)
-    file = recipe.transformer_file
-    if file is not None and (weights := fingerprint_file(Path(file.path))) != file.fingerprint:
-        changed["transformer_file"] = (file.fingerprint, weights)
-    known = original_provenance.get("latents_sha256")
-    equal, difference = compare_clips(clip, target)
-    latents_equal = None if known is None else known == latents_sha256
-    yield RerunResult(latents_equal, equal, difference, changed, is_known=bool(original_provenance))
+    if model.is_local and (new_fingerprint := fingerprint_model(Path(model.location))) != recipe.revision:
+        changed_provenance["weights"] = (recipe.revision, new_fingerprint)
+    transformer_file = recipe.transformer_file
+    if (
+        transformer_file is not None
+        and (new_fingerprint := fingerprint_file(Path(transformer_file.path))) != transformer_file.fingerprint
+    ):
+        changed_provenance["transformer_file"] = (transformer_file.fingerprint, new_fingerprint)
+    stored_sha256 = original_provenance.get("latents_sha256")
+    are_frames_equal, largest_difference = compare_clips(clip_path, target_path)
+    latents_equal = None if stored_sha256 is None else stored_sha256 == latents_sha256
+    yield RerunResult(
+        latents_equal, are_frames_equal, largest_difference, changed_provenance, is_known=bool(original_provenance)
+    )
 
 
-def _choose_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
+def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
     """Return a plan with the tile size of the original clip if it fits; otherwise the comparison reports the change."""
     if "tile" in original_provenance:
-        alike = [plan for plan in PLANS if plan.choose_tile(recipe.width, recipe.height) == original_provenance["tile"]]
-        if alike and (chosen := choose_plan_for(recipe, device, allowed_plans=alike)).fits:
-            return chosen.plan
+        same_tile_plans = [
+            plan for plan in PLANS if plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
+        ]
+        if same_tile_plans and (chosen_plan := choose_plan_for(recipe, device, allowed_plans=same_tile_plans)).fits:
+            return chosen_plan.plan
     return choose_plan_for(recipe, device).plan
 
 
-def compare_clips(first: Path, second: Path) -> tuple[bool, int]:
+def compare_clips(first_clip: Path, second_clip: Path) -> tuple[bool, int]:
     """Return whether all frames are equal, and the largest channel difference (255 if the sizes differ)."""
-    frames = [list(read_frames(path)) for path in (first, second)]
-    if len(frames[0]) != len(frames[1]) or frames[0][0].shape != frames[1][0].shape:
+    frame_lists = [list(read_frames(path)) for path in (first_clip, second_clip)]
+    if len(frame_lists[0]) != len(frame_lists[1]) or frame_lists[0][0].shape != frame_lists[1][0].shape:
         return False, 255
-    largest = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frames, strict=True))
-    return largest == 0, largest
+    largest_difference = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frame_lists, strict=True))
+    return largest_difference == 0, largest_difference

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
-from wantui.formatting import UNPRINTABLE, format_count
+from wantui.formatting import UNPRINTABLE_PATTERN, format_count
 from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, find_file_system_type
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files, refuse_unwritable
@@ -38,7 +38,7 @@ POLL_SECONDS = 0.2
 REQUEUE_WAIT_SECONDS = 5.0
 """Seconds to wait until Slurm ends a job that it was asked to requeue."""
 _FOLDER_ADVICE = "Choose another --output-dir, or work in another folder."
-_SBATCH_KEY = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
+_SBATCH_KEY_PATTERN = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 logger = logging.getLogger("submitit")
 
 
@@ -52,9 +52,9 @@ class NoSlurmError(UserError):
 class JobResources:
     """Resources of each job of the array."""
 
-    minutes: int
-    gpus: int
-    cpus: int
+    limit_minutes: int
+    gpu_count: int
+    cpu_count: int
     memory_gb: int
     partition: str | None = None
     account: str | None = None
@@ -69,7 +69,7 @@ class JobResources:
 
 
 class DrainShare:
-    """Work of one job of the array, repeated after the job is requeued.
+    """Work of one job of the array; Slurm repeats it after requeueing the job.
 
     Slurm sends SIGTERM to all processes of a preempted job, and the engine stops at the next step by itself. Near the
     time limit, submitit receives its own signal and calls `checkpoint`.
@@ -88,17 +88,17 @@ class DrainShare:
         Raises:
             RuntimeError: some videos are still missing.
         """
-        signal.signal(signal.SIGTERM, self._preempt)
-        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_find_local_folder()) as state:
-            self.engine = self._start(Path(state))
+        signal.signal(signal.SIGTERM, self._handle_preemption)
+        with tempfile.TemporaryDirectory(prefix="wantui-", dir=_find_local_temporary_folder()) as state:
+            self.engine = self._start_engine(Path(state))
             _wait_for_engine(self.engine)
         folder = BatchFolder(self.folder)
         remaining_videos = [video for _, video in find_missing_videos(folder, read_manifest(folder), self.share)]
         if self.preempted and any(video.state != "failed" for video in remaining_videos) and _is_job_running():
-            self._requeue()
+            self._requeue_job()
         if remaining_videos:
             raise RuntimeError(
-                f"cannot make {format_count(len(remaining_videos), 'video')} of share {self.share}: "
+                f"cannot generate {format_count(len(remaining_videos), 'video')} of share {self.share}: "
                 f"see the logs in {self._log_folder}"
             )
 
@@ -108,26 +108,28 @@ class DrainShare:
 
         engine = self.engine
         if engine is not None:
-            if not self.preempted and not _is_engine_ended(engine):  # a second SIGTERM would end the engine at once
+            if not self.preempted and not _has_engine_ended(engine):  # a second SIGTERM would end the engine at once
                 os.kill(engine.pid, signal.SIGTERM)
             _wait_for_engine(engine)
         return DelayedSubmission(DrainShare(self.folder, self.share))
 
-    def _start(self, state: Path) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
-        command += ["--batch", str(self.folder), "--share", str(self.share)]
-        ours = _find_submitit_signal()
-        before = signal.signal(ours, signal.SIG_IGN)  # inherited by the engine: the signal is only for submitit
+    def _start_engine(self, state_directory: Path) -> "subprocess.Popen[bytes]":
+        engine_command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
+        engine_command += ["--batch", str(self.folder), "--share", str(self.share)]
+        submitit_signal = _find_submitit_signal()
+        previous_handler = signal.signal(
+            submitit_signal, signal.SIG_IGN
+        )  # inherited by the engine: the signal is only for submitit
         try:
-            return subprocess.Popen(command, env=os.environ | {"XDG_STATE_HOME": str(state)})
+            return subprocess.Popen(engine_command, env=os.environ | {"XDG_STATE_HOME": str(state_directory)})
         finally:
-            signal.signal(ours, before)
+            signal.signal(submitit_signal, previous_handler)
 
-    def _preempt(self, *_: object) -> None:
+    def _handle_preemption(self, *_: object) -> None:
         logger.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
         self.preempted = True
 
-    def _requeue(self) -> None:
+    def _requeue_job(self) -> None:
         """Requeue the job through submitit: Slurm reports a job that ends within its grace time as completed."""
         os.kill(os.getpid(), _find_submitit_signal())
         time.sleep(REQUEUE_WAIT_SECONDS)
@@ -137,7 +139,7 @@ class DrainShare:
         return self.folder / "slurm" / f"share_{self.share.number}"
 
 
-def _is_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
+def _has_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
     """Return whether the engine ended. `Popen.poll` may miss that in a signal handler that interrupts `poll` itself."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -146,33 +148,36 @@ def _is_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
 
 
 def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
-    while not _is_engine_ended(engine):
+    while not _has_engine_ended(engine):
         time.sleep(POLL_SECONDS)
 
 
 def _is_job_running() -> bool:
     """Return whether Slurm reports this job as running: False after a user cancelled it or Slurm requeued it."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    job_id = os.environ.get("SLURM_JOB_ID", "")
+    squeue_command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job_id}"]
+    result = subprocess.run(squeue_command, capture_output=True, text=True)
     return result.returncode == 0 and result.stdout.strip() == "RUNNING"
 
 
-def _find_local_folder() -> Path:
+def _find_local_temporary_folder() -> Path:
     """Return a temporary folder on a local disk for the queue of this job.
 
     Raises:
         RuntimeError: no temporary folder is on a local disk.
     """
-    tried = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
-    for folder in tried:
+    candidate_folders = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    for folder in candidate_folders:
         if os.access(folder, os.W_OK) and find_file_system_type(folder) not in NETWORK_FILE_SYSTEMS:
             return folder
-    raise RuntimeError(f"none of {', '.join(map(str, tried))} is on a local disk; set TMPDIR to a folder that is")
+    raise RuntimeError(
+        f"cannot find a local disk: none of {', '.join(map(str, candidate_folders))} is on one. Set TMPDIR to a "
+        "folder on a local disk"
+    )
 
 
-def check_slurm() -> None:
-    """Check that Slurm and submitit are installed. Call this before writing files and before `submit_array`.
+def check_slurm_installation() -> None:
+    """Check that Slurm and submitit are installed. Call this before writing files and before `submit_job_array`.
 
     Raises:
         NoSlurmError: Slurm or submitit is missing.
@@ -182,46 +187,49 @@ def check_slurm() -> None:
             "cannot submit jobs: sbatch and srun are not installed. Call wantui slurm on a login node of the cluster"
         )
     if find_spec("submitit") is None:
-        raise NoSlurmError("submitit is not installed: pip install 'wantui[slurm]'")
+        raise NoSlurmError("cannot submit jobs: submitit is not installed. Run: pip install 'wantui[slurm]'")
 
 
-def check_submission(folder: Path, resources: JobResources) -> None:
+def check_submission_values(folder: Path, resources: JobResources) -> None:
     """Refuse a folder or option that would break the batch script, or that Slurm would change in log names.
 
     Raises:
         UserError: names the path or the option.
     """
     folder = folder.resolve()
-    if UNPRINTABLE.search(str(folder)):
+    if UNPRINTABLE_PATTERN.search(str(folder)):
         raise UserError(
             f"cannot submit {folder}: its path contains a line break or another control character. {_FOLDER_ADVICE}"
         )
     if "%" in str(folder) or "\\" in str(folder):
         raise UserError(f"cannot submit {folder}: Slurm replaces % and \\ in the names of its logs. {_FOLDER_ADVICE}")
-    named = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
-    for key, value in (*named.items(), *((f"--sbatch {key}", value) for key, value in resources.sbatch_options)):
-        if UNPRINTABLE.search(key) or UNPRINTABLE.search(str(value)):
+    value_by_option = {f"--{name}": getattr(resources, name) for name in ("partition", "account", "qos", "constraint")}
+    for key, value in (
+        *value_by_option.items(),
+        *((f"--sbatch {key}", value) for key, value in resources.sbatch_options),
+    ):
+        if UNPRINTABLE_PATTERN.search(key) or UNPRINTABLE_PATTERN.search(str(value)):
             raise UserError(f"cannot submit the batch: {key} contains a line break or another control character")
     for key, _ in resources.sbatch_options:
-        if not _SBATCH_KEY.fullmatch(key):
+        if not _SBATCH_KEY_PATTERN.fullmatch(key):
             raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
 
 
-def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
+def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> list[str]:
     """Submit a job array for the missing videos of a batch; return the ids of the jobs.
 
     Args:
-        jobs: maximum number of jobs; fewer if fewer videos are missing.
+        max_jobs: maximum number of jobs; fewer if fewer videos are missing.
 
     Raises:
         NoSlurmError: Slurm refuses, or an earlier array over this batch has not ended.
         UserError: no video is missing, or the folder's file system has no locks.
     """
-    check_submission(folder, resources)
+    check_submission_values(folder, resources)
     folder = folder.resolve()
     manifest = read_manifest(BatchFolder(folder))
-    missing = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
-    if not missing:
+    missing_indices = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
+    if not missing_indices:
         raise UserError(f"cannot submit {folder}: no video is missing")
     if active_arrays := _find_active_arrays(folder / "slurm"):
         raise NoSlurmError(
@@ -238,24 +246,26 @@ def submit_array(folder: Path, jobs: int, resources: JobResources) -> list[str]:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUES)
-    executor.update_parameters(**_build_parameters(folder, resources))
-    shares = [DrainShare(folder, share) for share in split_into_shards(missing, len(manifest.videos), jobs)]
+    executor.update_parameters(**_build_submitit_parameters(folder, resources))
+    drain_shares = [
+        DrainShare(folder, share) for share in split_into_shards(missing_indices, len(manifest.videos), max_jobs)
+    ]
     try:
         with executor.batch():
-            submitted = [executor.submit(share) for share in shares]
+            submitted_jobs = [executor.submit(share) for share in drain_shares]
     except (FailedJobError, FailedSubmissionError) as error:
-        reason = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
-        raise NoSlurmError(f"Slurm refuses the array: {reason[-1].strip()}") from None
-    return [str(job.job_id) for job in submitted]
+        reason_lines = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
+        raise NoSlurmError(f"Slurm refuses the array: {reason_lines[-1].strip()}") from None
+    return [str(job.job_id) for job in submitted_jobs]
 
 
-def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
+def _build_submitit_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
     parameters = {
         "job_name": f"wantui-{folder.name}",
-        "time": resources.minutes,
-        "cpus_per_task": resources.cpus,
+        "time": resources.limit_minutes,
+        "cpus_per_task": resources.cpu_count,
         "mem": f"{resources.memory_gb}G",
-        "gpus_per_node": resources.gpus or None,
+        "gpus_per_node": resources.gpu_count or None,
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
@@ -267,9 +277,9 @@ def _build_parameters(folder: Path, resources: JobResources) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _find_active_arrays(folder: Path) -> list[str]:
+def _find_active_arrays(submission_folder: Path) -> list[str]:
     """Return the ids of the arrays that were submitted from a folder and have not ended."""
-    submitted_ids = {path.name.split("_")[0] for path in folder.glob("*_submission.sh")}
+    submitted_ids = {path.name.split("_")[0] for path in submission_folder.glob("*_submission.sh")}
     if not submitted_ids:
         return []
     result = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
@@ -286,43 +296,43 @@ def _find_submitit_signal() -> signal.Signals:
     return signal.Signals(getattr(signal, f"SIG{SlurmJobEnvironment.USR_SIG}"))
 
 
-def parse_time_limit(text: str) -> int:
+def parse_time_limit_minutes(text: str) -> int:
     """Return the minutes of an sbatch time limit (minutes, H:M:S or D-H:M:S), with seconds rounded up.
 
     Raises:
         ValueError: the text is not a time limit, or the limit is below a minute.
     """
-    match = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", text.strip())
-    if match is None:
+    limit_match = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", text.strip())
+    if limit_match is None:
         raise ValueError(f"{text!r} is not a time limit; write minutes, H:MM:SS or D-HH:MM:SS")
-    parts = [int(match[name] or 0) for name in ("first", "second", "third")]
-    if match["d"] is not None:
-        hours, minutes, seconds = parts
-        hours += 24 * int(match["d"])
-    elif match["third"] is not None:
-        hours, minutes, seconds = parts
+    limit_numbers = [int(limit_match[name] or 0) for name in ("first", "second", "third")]
+    if limit_match["d"] is not None:
+        hours, minutes, seconds = limit_numbers
+        hours += 24 * int(limit_match["d"])
+    elif limit_match["third"] is not None:
+        hours, minutes, seconds = limit_numbers
     else:
-        hours, (minutes, seconds) = 0, parts[:2]
-    total = 60 * hours + minutes + -(-seconds // 60)
-    if total < 1:
+        hours, (minutes, seconds) = 0, limit_numbers[:2]
+    total_minutes = 60 * hours + minutes + -(-seconds // 60)
+    if total_minutes < 1:
         raise ValueError("a time limit must be at least a minute")
-    return total
+    return total_minutes
 
 
-def split_into_shards(missing: Sequence[int], videos: int, jobs: int) -> list[Shard]:
-    """Return at most `jobs` shards that cover all missing videos and whose largest is as small as possible.
+def split_into_shards(missing_indices: Sequence[int], video_count: int, max_jobs: int) -> list[Shard]:
+    """Return at most `max_jobs` shards that cover all missing videos and whose largest is as small as possible.
 
     Args:
-        missing: indices of the missing videos, from 0.
-        videos: number of videos in the whole batch.
+        missing_indices: indices of the missing videos, from 0.
+        video_count: number of videos in the whole batch.
     """
     best_shards: list[Shard] = []
-    min_shard_size = len(missing) + 1
-    for count in range(min(jobs, videos), videos + 1):
-        sizes = Counter(index % count for index in missing)
-        if len(sizes) <= jobs and max(sizes.values()) < min_shard_size:
-            min_shard_size = max(sizes.values())
-            best_shards = [Shard(number + 1, count) for number in sorted(sizes)]
-        if min_shard_size == -(-len(missing) // jobs):
+    min_shard_size = len(missing_indices) + 1
+    for shard_count in range(min(max_jobs, video_count), video_count + 1):
+        size_by_remainder = Counter(index % shard_count for index in missing_indices)
+        if len(size_by_remainder) <= max_jobs and max(size_by_remainder.values()) < min_shard_size:
+            min_shard_size = max(size_by_remainder.values())
+            best_shards = [Shard(number + 1, shard_count) for number in sorted(size_by_remainder)]
+        if min_shard_size == -(-len(missing_indices) // max_jobs):
             break
     return best_shards

@@ -5,9 +5,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart, list_every
+from wantui.captures.base import (
+    BYTES_BY_DTYPE,
+    CaptureKind,
+    CaptureRequest,
+    DenoisingSize,
+    DiskPart,
+    PositiveCount,
+    list_every_nth_index,
+)
 from wantui.formatting import format_count
-from wantui.section import Section
+from wantui.section import ConfigSection
 
 MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")
 """Names of the maps stored besides word maps: attention to the prompt, its end token, and all padding."""
@@ -15,7 +23,7 @@ MAX_TEXT_COLUMNS = 64
 """Largest number of text columns per attention map on the GPU while padding is merged into one column."""
 
 
-class AttentionAnalysisSettings(Section):
+class AttentionAnalysisSettings(ConfigSection):
     """Exact attention maps of marked words, over all text positions."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
@@ -32,7 +40,7 @@ class AttentionAnalysisSettings(Section):
 
     store_attention: bool = False
     """Store attention maps of the marked words, the prompt, the end token and the padding."""
-    storage_interval: Count = 1
+    storage_interval: PositiveCount = 1
     """Store every n-th step, from the first step on, and the last step."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size; relative errors stay under 1e-3."""
@@ -53,21 +61,25 @@ class AttentionAnalysisSettings(Section):
 class AttentionRequest(CaptureRequest):
     """Request to store the attention maps of the marked words, with their storage format."""
 
-    interval: Count = 1
+    interval: PositiveCount = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = True
     per_block: bool = False
     per_head: bool = False
     per_token: bool = False
-    downsample: Count = 1
+    downsample: PositiveCount = 1
     unconditional: bool = False
 
 
-def list_stored_maps(request: AttentionRequest, size: DenoisingSize) -> tuple[int, int, int]:
+def count_stored_maps(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[int, int, int]:
     """Return the numbers of maps per step: of words, of masses, and at most of tokens."""
-    both = request.unconditional and size.is_guided
-    marks = size.marks + (size.negative_marks if both else ())
-    return len(marks), len(MASS_NAMES) * (1 + both), sum(map(len, marks)) if request.per_token else 0
+    stores_both_passes = request.unconditional and denoising_size.is_guided
+    marked_words = denoising_size.marked_words + (denoising_size.negative_marked_words if stores_both_passes else ())
+    return (
+        len(marked_words),
+        len(MASS_NAMES) * (1 + stores_both_passes),
+        sum(map(len, marked_words)) if request.per_token else 0,
+    )
 
 
 def _build_request(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
@@ -85,37 +97,46 @@ def _build_request(settings: AttentionAnalysisSettings) -> AttentionRequest | No
     )
 
 
-def _estimate_disk(request: AttentionRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
-    steps = len(list_every(size.evaluations, request.interval))
-    frames, height, width = size.grid
-    positions = frames * -(-height // request.downsample) * -(-width // request.downsample)
-    words, masses, tokens = list_stored_maps(request, size)
-    maps, kinds = words + masses + tokens, f"{format_count(words, 'word')} and {masses} masses"
-    if tokens:  # an upper bound: the tokenizer decides the number of tokens of a word
-        kinds = f"{format_count(words, 'word')}, {masses} masses and at most {format_count(tokens, 'token')}"
-    values = positions * (size.blocks if request.per_block else 1) * (size.heads if request.per_head else 1)
-    item = ITEM_BYTES[request.dtype]
-    basis = f"{format_count(steps, 'step')} x {kinds} x {values:,} positions x {item} bytes"
+def _estimate_disk_parts(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+    step_count = len(list_every_nth_index(denoising_size.evaluation_count, request.interval))
+    latent_frames, height, width = denoising_size.position_grid
+    position_count = latent_frames * -(-height // request.downsample) * -(-width // request.downsample)
+    word_count, mass_count, token_count = count_stored_maps(request, denoising_size)
+    map_count, kinds_text = (
+        word_count + mass_count + token_count,
+        f"{format_count(word_count, 'word')} and {mass_count} masses",
+    )
+    if token_count:  # an upper bound: the tokenizer decides the number of tokens of a word
+        kinds_text = (
+            f"{format_count(word_count, 'word')}, {mass_count} masses and at most {format_count(token_count, 'token')}"
+        )
+    values_per_map = (
+        position_count
+        * (denoising_size.block_count if request.per_block else 1)
+        * (denoising_size.head_count if request.per_head else 1)
+    )
+    value_bytes = BYTES_BY_DTYPE[request.dtype]
+    basis = f"{format_count(step_count, 'step')} x {kinds_text} x {values_per_map:,} positions x {value_bytes} bytes"
     basis += ", before compression" if request.compress else ""
-    return (DiskPart("attention", steps * maps * values * item, basis),)
+    return (DiskPart("attention", step_count * map_count * values_per_map * value_bytes, basis),)
 
 
-def _estimate_gpu_bytes(request: AttentionRequest, size: DenoisingSize) -> int:
+def _estimate_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:
     """Return the bytes of the maps that stay on the GPU until both passes of a step are complete."""
-    map_bytes = 4 * math.prod(size.grid) * (size.heads if request.per_head else 1)
+    map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
     if request.per_block:
-        return map_bytes * sum(list_stored_maps(request, size)) * size.blocks
+        return map_bytes * sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
     return map_bytes * MAX_TEXT_COLUMNS
 
 
 ATTENTION = CaptureKind(
     name="attention",
-    folder="attention_maps",
+    folder_name="attention_maps",
     file_key="attention",
-    section="attention_analysis_settings",
+    section_key="attention_analysis_settings",
     settings_type=AttentionAnalysisSettings,
     request_type=AttentionRequest,
     build_request=_build_request,
-    estimate_disk=_estimate_disk,
+    estimate_disk=_estimate_disk_parts,
     estimate_gpu_bytes=_estimate_gpu_bytes,
 )

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wantui.section import Section
+from wantui.section import ConfigSection
 
-ITEM_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2}
+BYTES_BY_DTYPE: Mapping[str, int] = {"float32": 4, "float16": 2}
 """Bytes of a value, by dtype name."""
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 """Interval or factor in the settings and requests of a capture."""
 
 
@@ -28,29 +28,29 @@ class CaptureRequest(BaseModel):
 class DenoisingSize:
     """Sizes of one video's denoising, from which captures and controls compute their bytes."""
 
-    steps: int
-    evaluations: int
+    step_count: int
+    evaluation_count: int
     """Number of model evaluations; 2 N - 1 for N steps of Heun's method."""
     latent_shape: tuple[int, int, int, int]
     """Channels, latent frames, height and width."""
     patch_size: int
     """Side of the transformer's spatial patch, in latent positions."""
-    blocks: int
-    heads: int
+    block_count: int
+    head_count: int
     is_guided: bool
     """True if the model is also evaluated with the negative prompt."""
-    marks: tuple[str, ...]
+    marked_words: tuple[str, ...]
     """Marked words of the prompt."""
-    negative_marks: tuple[str, ...]
+    negative_marked_words: tuple[str, ...]
     """Occurrences of the marked words in the negative prompt."""
 
     @property
     def evaluates_twice(self) -> bool:
         """Return whether the sampler evaluates the model twice per step."""
-        return self.evaluations > self.steps
+        return self.evaluation_count > self.step_count
 
     @property
-    def grid(self) -> tuple[int, int, int]:
+    def position_grid(self) -> tuple[int, int, int]:
         """Return the number of video positions along frames, height and width."""
         _, frames, height, width = self.latent_shape
         return frames, -(-height // self.patch_size), -(-width // self.patch_size)
@@ -73,9 +73,9 @@ class CaptureKind:
 
     Attributes:
         name: slug, also the name of the recorder's module.
-        folder: name of the folder for its files in a batch folder.
+        folder_name: name of the folder for its files in a batch folder.
         file_key: key of its files in the manifest.
-        section: key of its section in the config file.
+        section_key: key of its section in the config file.
         settings_type: pydantic model of that section.
         request_type: pydantic model of its part of a recipe.
         build_request: function that returns the request for given settings, or None without one.
@@ -84,16 +84,16 @@ class CaptureKind:
     """
 
     name: str
-    folder: str
+    folder_name: str
     file_key: str
-    section: str
-    settings_type: type[Section]
+    section_key: str
+    settings_type: type[ConfigSection]
     request_type: type[CaptureRequest]
     build_request: Callable[[Any], CaptureRequest | None]
     estimate_disk: Callable[[Any, DenoisingSize], tuple[DiskPart, ...]]
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int]
 
 
-def list_every(count: int, interval: int) -> list[int]:
-    """Return every `interval`-th index below `count`, from 0 on, and the last index."""
-    return sorted({*range(0, count, interval), count - 1})
+def list_every_nth_index(index_count: int, interval: int) -> list[int]:
+    """Return every `interval`-th index below `index_count`, from 0 on, and the last index."""
+    return sorted({*range(0, index_count, interval), index_count - 1})

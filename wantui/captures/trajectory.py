@@ -3,15 +3,15 @@
 import math
 from typing import ClassVar, Literal
 
-from wantui.captures.base import ITEM_BYTES, CaptureKind, CaptureRequest, Count, DenoisingSize, DiskPart
+from wantui.captures.base import BYTES_BY_DTYPE, CaptureKind, CaptureRequest, DenoisingSize, DiskPart, PositiveCount
 from wantui.formatting import format_count
-from wantui.section import Section
+from wantui.section import ConfigSection
 
-MAX_PROJECTED_STATES = 4096
+MAX_PROJECTION_DIMENSION = 4096
 """Largest dimension of a state's projection; smaller states are stored without projection."""
 
 
-class LatentAnalysisSettings(Section):
+class LatentAnalysisSettings(ConfigSection):
     """Storage of the latents of every step."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
@@ -22,7 +22,7 @@ class LatentAnalysisSettings(Section):
     store_latents: bool = False
     """Store the initial noise and the latents of every step. Their inner products, which determine the geometry, are
     always stored."""
-    storage_interval: Count = 1
+    storage_interval: PositiveCount = 1
     """Store every n-th step, and the last step."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size and bends a straight path by about 1.1 rad over 50 steps."""
@@ -36,20 +36,20 @@ class TrajectoryRequest(CaptureRequest):
     """Request to store states besides their inner products, with their storage format."""
 
     latents: bool = False
-    interval: Count = 1
+    interval: PositiveCount = 1
     dtype: Literal["float32", "float16"] = "float32"
     compress: bool = False
     predicted_clean: bool = False
 
 
-def list_stored_evaluations(steps: int, interval: int, evaluates_twice: bool) -> list[int]:
+def list_stored_evaluations(step_count: int, step_interval: int, evaluates_twice: bool) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored; 0 is the initial noise.
 
     The interval counts sampler steps. Heun's method evaluates the model twice per step, and its state is stored after
     the second evaluation: the first leads to an Euler predictor, which is not a state of the trajectory.
     """
-    chosen = sorted({*range(0, steps + 1, interval), steps})
-    return [min(2 * step, 2 * steps - 1) for step in chosen] if evaluates_twice else chosen
+    stored_steps = sorted({*range(0, step_count + 1, step_interval), step_count})
+    return [min(2 * step, 2 * step_count - 1) for step in stored_steps] if evaluates_twice else stored_steps
 
 
 def _build_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
@@ -62,31 +62,35 @@ def _build_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
     )
 
 
-def _estimate_disk(request: TrajectoryRequest, size: DenoisingSize) -> tuple[DiskPart, ...]:
-    shape, states = size.latent_shape, size.evaluations + 1
-    derived = states * (8 * states + 4 * min(MAX_PROJECTED_STATES, math.prod(shape)) + 8 * shape[0])
-    geometry = DiskPart("geometry", derived, "inner products and projections of every state")
+def _estimate_disk_parts(request: TrajectoryRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+    latent_shape, state_count = denoising_size.latent_shape, denoising_size.evaluation_count + 1
+    geometry_bytes = state_count * (
+        8 * state_count + 4 * min(MAX_PROJECTION_DIMENSION, math.prod(latent_shape)) + 8 * latent_shape[0]
+    )
+    geometry_part = DiskPart("geometry", geometry_bytes, "inner products and projections of every state")
     if not request.latents:
-        return (geometry,)
-    stored = len(list_stored_evaluations(size.steps, request.interval, size.evaluates_twice))
-    item = ITEM_BYTES[request.dtype]
-    basis = f"{format_count(stored, 'step')} x {' x '.join(map(str, shape))} x {item} bytes"
+        return (geometry_part,)
+    stored_count = len(
+        list_stored_evaluations(denoising_size.step_count, request.interval, denoising_size.evaluates_twice)
+    )
+    value_bytes = BYTES_BY_DTYPE[request.dtype]
+    basis = f"{format_count(stored_count, 'step')} x {' x '.join(map(str, latent_shape))} x {value_bytes} bytes"
     if request.predicted_clean:
         basis += ", twice for the predicted clean latents"
-        stored = 2 * stored - 1
+        stored_count = 2 * stored_count - 1
     if request.compress:
         basis += ", before compression"
-    return DiskPart("latents", stored * math.prod(shape) * item, basis), geometry
+    return DiskPart("latents", stored_count * math.prod(latent_shape) * value_bytes, basis), geometry_part
 
 
 TRAJECTORY = CaptureKind(
     name="trajectory",
-    folder="latents",
+    folder_name="latents",
     file_key="latents",
-    section="latent_analysis_settings",
+    section_key="latent_analysis_settings",
     settings_type=LatentAnalysisSettings,
     request_type=TrajectoryRequest,
     build_request=_build_request,
-    estimate_disk=_estimate_disk,
+    estimate_disk=_estimate_disk_parts,
     estimate_gpu_bytes=lambda request, size: 0,
 )

@@ -16,12 +16,17 @@ import click
 from wantui import __version__
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
-from wantui.cli.streams import describe_os_error, discard_on_closed_pipe, output_may_close, prepare_streams
+from wantui.cli.streams import (
+    allow_closed_output,
+    describe_os_error,
+    discard_output_on_closed_pipe,
+    prepare_standard_streams,
+)
 from wantui.environment import prepare_for_torch
 from wantui.errors import UserError
 from wantui.formatting import shorten_echoed_arguments
 
-COMMANDS = {
+MODULE_AND_HELP_BY_COMMAND = {
     "run": ("wantui.cli.run", "Generate the videos of a template."),
     "slurm": ("wantui.cli.slurm", "Generate the videos of a template on a Slurm cluster."),
     "watch": ("wantui.cli.watch", "Follow the progress of a queued batch."),
@@ -48,24 +53,24 @@ class LazyGroup(click.Group):
     """A group that imports the module of a command when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(MODULE_AND_HELP_BY_COMMAND)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in MODULE_AND_HELP_BY_COMMAND:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(MODULE_AND_HELP_BY_COMMAND[cmd_name][0]).command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         finally:
-            with output_may_close(sys.stdout):
+            with allow_closed_output(sys.stdout):
                 sys.stdout.flush()  # here, where `_run_command` still reports its errors
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in MODULE_AND_HELP_BY_COMMAND.items()])
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +92,7 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
     if context.invoked_subcommand is None:
         from wantui.cli.tui import run_application
 
-        run_application(low_bandwidth, mouse=not no_mouse)
+        run_application(low_bandwidth, captures_mouse=not no_mouse)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -95,42 +100,44 @@ def main(arguments: list[str] | None = None) -> None:
 
     Unexpected exceptions keep their traceback.
     """
-    prepare_streams()
+    prepare_standard_streams()
     prepare_for_torch()
     sys.excepthook = _print_traceback
-    code: int | None = None
-    with raise_on_termination(), discard_on_closed_pipe():
-        code = _run_command(arguments)
-    if code is not None:
-        sys.exit(code)
+    exit_code: int | None = None
+    with raise_on_termination(), discard_output_on_closed_pipe():
+        exit_code = _run_command(arguments)
+    if exit_code is not None:
+        sys.exit(exit_code)
 
 
 def _run_command(arguments: list[str] | None) -> int | None:
     """Run a command and report its error; return the exit code, or None if the command set none."""
-    argv = sys.argv[1:] if arguments is None else arguments
+    shown_arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _provide_home()
+        _set_missing_home()
         cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:
-        return _report_error(f"wantui: {error}", error.exit_code, argv)
+        return _report_error(f"wantui: {error}", error.exit_code, shown_arguments)
     except click.ClickException as error:
-        return _report_error(_format_usage(error) + f"Error: {error.format_message()}", error.exit_code, argv)
+        return _report_error(
+            _format_usage(error) + f"Error: {error.format_message()}", error.exit_code, shown_arguments
+        )
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
-        ended = f"ended by {cause}" if isinstance(cause, TerminatedError) else "interrupted"
-        return _report_error(f"wantui: {ended}", 130, argv)
+        cause_text = f"ended by {cause}" if isinstance(cause, TerminatedError) else "interrupted"
+        return _report_error(f"wantui: {cause_text}", 130, shown_arguments)
     except click.exceptions.Exit as end:
         return end.exit_code
     except UnicodeEncodeError as error:
         # Python passes an argument that is not UTF-8 as surrogate characters, which cannot be encoded.
-        return _report_error(f"wantui: cannot write text that is not UTF-8: {error.object!r}", 2, argv)
+        return _report_error(f"wantui: cannot write text that is not UTF-8: {error.object!r}", 2, shown_arguments)
     except OSError as error:
         message = describe_os_error(error)
         if message is None:
             raise
-        return _report_error(f"wantui: {message}", 2, argv)
+        return _report_error(f"wantui: {message}", 2, shown_arguments)
     except Exception as error:
         if type(error).__module__ != "sqlite3":  # compared by name: most commands never import sqlite3
             raise
@@ -141,11 +148,11 @@ def _run_command(arguments: list[str] | None) -> int | None:
         advice = "Free disk space, stop the process that locks it, or make its files writable; then try again."
         if isinstance(error, sqlite3.Error) and is_database_damage(error):
             advice = "It is damaged. Create a new one: wantui engine stop, then wantui engine start."
-        return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, argv)
+        return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, shown_arguments)
     return None
 
 
-def _provide_home() -> None:
+def _set_missing_home() -> None:
     """Set HOME if the environment has none, as in some containers; without cause, import nothing."""
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
         from wantui.queue.state_dir import ensure_home
@@ -153,11 +160,11 @@ def _provide_home() -> None:
         ensure_home()
 
 
-def _report_error(message: str, code: int, arguments: Sequence[str]) -> int:
+def _report_error(message: str, exit_code: int, arguments: Sequence[str]) -> int:
     """Print an error and return its exit code, even if the reader of stderr is gone."""
-    with discard_on_closed_pipe():
+    with discard_output_on_closed_pipe():
         echo(shorten_echoed_arguments(message, arguments), err=True)
-    return code
+    return exit_code
 
 
 def _format_usage(error: click.ClickException) -> str:
@@ -168,6 +175,8 @@ def _format_usage(error: click.ClickException) -> str:
     return f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n\n"
 
 
-def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    with discard_on_closed_pipe():
-        echo("".join(traceback.format_exception(kind, error, trace)), err=True, nl=False)
+def _print_traceback(
+    error_type: type[BaseException], error: BaseException, error_traceback: TracebackType | None
+) -> None:
+    with discard_output_on_closed_pipe():
+        echo("".join(traceback.format_exception(error_type, error, error_traceback)), err=True, nl=False)

@@ -14,24 +14,27 @@ DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_
 """Metrics that a table shows without --metrics; more would not fit on a screen."""
 
 
-def warn_about_metrics(videos: "Sequence[Video]", metrics: Sequence[str], where: str = "") -> None:
+def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
     from wantui.analysis.strides import find_unsettled_metrics
     from wantui.analysis.trajectory import METRICS
 
-    measured = [video for video in videos if video.trajectory is not None]
-    paths = [video.trajectory for video in measured if video.trajectory is not None]
-    if not paths:
+    measured_videos = [video for video in videos if video.trajectory is not None]
+    trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]
+    if not trajectories:
         return
-    fewest = min(len(path.sigmas) for path in paths)
-    for name in metrics:
-        if (needed := METRICS[name].min_states) > fewest:
-            echo(f"warning: {where}{name} needs {needed} states, but a trajectory has {fewest}", err=True)
-    for measured_strides in find_unsettled_metrics(paths, metrics, measured[0].stride):
-        echo(f"warning: {where}{measured_strides.description}", err=True)
+    min_state_count = min(len(trajectory.sigmas) for trajectory in trajectories)
+    for name in metric_names:
+        if (needed_states := METRICS[name].min_states) > min_state_count:
+            echo(
+                f"warning: {message_prefix}{name} needs {needed_states} states, but a trajectory has {min_state_count}",
+                err=True,
+            )
+    for measured_strides in find_unsettled_metrics(trajectories, metric_names, measured_videos[0].stride):
+        echo(f"warning: {message_prefix}{measured_strides.description}", err=True)
 
 
-def write_table(path: Path, rows: list[list[str]]) -> None:
+def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
     """Write rows to a CSV file, or to stdout for `-`.
 
     Raises:
@@ -40,10 +43,10 @@ def write_table(path: Path, rows: list[list[str]]) -> None:
     from wantui.analysis.serialize import format_csv, write_csv
 
     if str(path) == "-":
-        echo(format_csv(rows), nl=False)
+        echo(format_csv(table_rows), nl=False)
         return
     try:
-        write_csv(path, rows)
+        write_csv(path, table_rows)
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
     echo(f"written: {path}", err=True)

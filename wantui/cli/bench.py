@@ -4,19 +4,19 @@ from dataclasses import asdict
 
 import click
 
-from wantui.cli.commands import Command
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo, print_json
-from wantui.cli.types import SPEED
+from wantui.cli.types import SPEED_TYPE
 
-MIN_SECONDS = 1e-20
+MIN_OPERATION_SECONDS = 1e-20
 """Seconds per operation below which a fit attributes no time to the operation."""
 
 
-@click.command("bench", cls=Command)
+@click.command("bench", cls=SingleUseOptionCommand)
 @click.option("--device", default="cuda", show_default=True, help="CUDA device: cuda or cuda:N.")
 @click.option(
     "--speed",
-    type=SPEED,
+    type=SPEED_TYPE,
     default="fused",
     show_default=True,
     help="Value of model_settings.speed to measure.",
@@ -30,25 +30,26 @@ def command(device: str, speed: str, as_json: bool) -> None:
     from wantui.queue.benchmark_store import save_throughput
     from wantui.queue.state_dir import find_state_directory
 
-    state_dir, target = find_state_directory(), resolve_device(device)
-    if target.type != "cuda":
+    state_dir, torch_device = find_state_directory(), resolve_device(device)
+    if torch_device.type != "cuda":
         raise NoSuchDeviceError(
-            f"cannot measure {target}: bench needs a CUDA GPU. Time estimates for nano use the videos already generated"
+            f"cannot measure {torch_device}: bench needs a CUDA GPU. Time estimates for nano use the videos already "
+            "generated"
         )
-    throughput = measure_throughput(target, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
-    path = save_throughput(state_dir.directory, throughput)
+    throughput = measure_throughput(torch_device, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
+    throughput_path = save_throughput(state_dir.directory, throughput)
     if as_json:
         print_json(asdict(throughput))
         return
     echo(f"{throughput.device}, {throughput.speed}, torch {throughput.torch}:")
-    echo(f"  self-attention  {_compute_rate(1e-12, throughput.attention_operation)} TFLOP/s")
-    echo(f"  other matmuls   {_compute_rate(1e-12, throughput.product_operation)} TFLOP/s")
+    echo(f"  self-attention  {_format_rate(1e-12, throughput.attention_operation)} TFLOP/s")
+    echo(f"  other matmuls   {_format_rate(1e-12, throughput.product_operation)} TFLOP/s")
     echo(f"  attention       {throughput.attention:>8}")
-    echo(f"  decoding        {_compute_rate(1e-6, throughput.decoded_value)} million pixels/s")
+    echo(f"  decoding        {_format_rate(1e-6, throughput.decoded_value)} million pixels/s")
     echo(f"  kernel launch   {1e3 * throughput.launch:8.2f} ms per block, at least")
-    echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f} %; saved in {path}")
+    echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f} %; saved in {throughput_path}")
 
 
-def _compute_rate(unit: float, seconds: float) -> str:
+def _format_rate(display_units: float, operation_seconds: float) -> str:
     """Format units per second from seconds per operation; `?` if the fit attributes no time to the operation."""
-    return f"{unit / seconds:8.2f}" if seconds > MIN_SECONDS else f"{'?':>8}"
+    return f"{display_units / operation_seconds:8.2f}" if operation_seconds > MIN_OPERATION_SECONDS else f"{'?':>8}"

@@ -1,23 +1,23 @@
-"""Click classes of all commands and groups: they refuse an option that is given twice."""
+"""Click classes of all commands and groups, which refuse an option that is given twice."""
 
 from collections import Counter
 
 import click
 
 
-class Command(click.Command):
-    """A command that refuses repeated options, of which click would silently use the last."""
+class SingleUseOptionCommand(click.Command):
+    """A command that refuses a repeated option; click would silently use only the last value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter, count in Counter(order).items():
-            if count > 1 and isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag):
+        _, _, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, use_count in Counter(parsed_parameters).items():
+            if use_count > 1 and isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag):
                 advice = "; write alternatives as [red|blue]" if parameter.name == "template" else ""
-                ctx.fail(f"{parameter.opts[-1]} is given {count} times. Give it once{advice}")
+                ctx.fail(f"{parameter.opts[-1]} is given {use_count} times. Give it once{advice}")
         return super().parse_args(ctx, args)
 
 
-class Group(click.Group):
-    """A group of such commands."""
+class SingleUseOptionGroup(click.Group):
+    """A group of commands that refuse repeated options."""
 
-    command_class = Command
+    command_class = SingleUseOptionCommand

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import Group
+from wantui.cli.commands import SingleUseOptionGroup
 from wantui.cli.output import echo, print_json
 
 
-@click.group("config", cls=Group)
+@click.group("config", cls=SingleUseOptionGroup)
 def command() -> None:
     """Validate, show and describe configs."""
 
@@ -22,38 +22,40 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 
     Checks every key and value, then video sizes and models. Exit code 0: all valid, 2: at least one is not.
     """
-    from wantui.config import ConfigError, Problem, load_config
+    from wantui.config import ConfigError, ConfigProblem, load_config
     from wantui.errors import UserError
     from wantui.models.catalogue import find_model
-    from wantui.planning.sizes import check_size, resolve_frames
+    from wantui.planning.sizes import check_video_size, resolve_frame_count
 
-    reports = []
+    validation_reports = []
     for name in configs:
-        source: Path | str = name
-        problems: list[str] = []
-        warnings: list[str] = []
+        config_source: Path | str = name
+        error_lines: list[str] = []
+        warning_lines: list[str] = []
         try:
             config = load_config(name, may_be_pipe=True)
-            source = config.source
-            warnings += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
+            config_source = config.source
+            warning_lines += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
             model = find_model(config.settings.model_settings.model_id)
-            check_size(config.settings.video_settings, model)
-            _, frames_warning = resolve_frames(config.settings.video_settings, model)
-            warnings += [str(Problem(config.source, None, "", frames_warning))] if frames_warning else []
+            check_video_size(config.settings.video_settings, model)
+            _, frames_warning = resolve_frame_count(config.settings.video_settings, model)
+            warning_lines += [str(ConfigProblem(config.source, None, "", frames_warning))] if frames_warning else []
         except ConfigError as error:
-            problems += map(str, error.problems)
+            error_lines += map(str, error.problems)
         except UserError as error:
-            problems.append(str(Problem(source, None, "", str(error))))
-        reports.append({"config": name, "valid": not problems, "problems": problems, "warnings": warnings})
+            error_lines.append(str(ConfigProblem(config_source, None, "", str(error))))
+        validation_reports.append(
+            {"config": name, "valid": not error_lines, "problems": error_lines, "warnings": warning_lines}
+        )
         if not as_json:
-            for line in problems:
+            for line in error_lines:
                 echo(f"error: {line}", err=True)
-            for line in warnings:
+            for line in warning_lines:
                 echo(f"warning: {line}", err=True)
-            echo(f"{name}: {'not valid' if problems else 'valid'}")
+            echo(f"{name}: {'not valid' if error_lines else 'valid'}")
     if as_json:
-        print_json(reports)
-    sys.exit(0 if all(report["valid"] for report in reports) else 2)
+        print_json(validation_reports)
+    sys.exit(0 if all(report["valid"] for report in validation_reports) else 2)
 
 
 @command.command("show")
@@ -65,29 +67,35 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Lists the presets without CONFIG.
     """
-    from wantui.cli.options import show_warnings
-    from wantui.cli.output import add_row, create_plain_table, print_table
-    from wantui.config import dump, find_preset_directory, list_preset_names, load_config, to_dict
+    from wantui.cli.options import print_warnings
+    from wantui.cli.output import add_table_row, create_plain_table, print_table
+    from wantui.config import (
+        convert_settings_to_dict,
+        dump_settings,
+        find_preset_directory,
+        list_preset_names,
+        load_config,
+    )
 
     if config is None:
-        presets = {}
+        summary_by_preset = {}
         for name in list_preset_names():
             first_line = (find_preset_directory() / f"{name}.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
-            presets[name] = first_line.lstrip("# ")
+            summary_by_preset[name] = first_line.lstrip("# ")
         if as_json:
-            print_json(presets)
+            print_json(summary_by_preset)
             return
         table = create_plain_table("preset", "description")
-        for name, summary in presets.items():
-            add_row(table, name, summary)
+        for name, summary in summary_by_preset.items():
+            add_table_row(table, name, summary)
         print_table(table)
         return
-    loaded = load_config(config, overrides, may_be_pipe=True)
-    show_warnings(tuple(map(str, loaded.warnings)))
+    loaded_config = load_config(config, overrides, may_be_pipe=True)
+    print_warnings(tuple(map(str, loaded_config.warnings)))
     if as_json:
-        print_json(to_dict(loaded.settings))
+        print_json(convert_settings_to_dict(loaded_config.settings))
     else:
-        echo(dump(loaded.settings), nl=False)
+        echo(dump_settings(loaded_config.settings), nl=False)
 
 
 @command.command("schema")

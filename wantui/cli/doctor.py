@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from wantui.cli.commands import Command
-from wantui.cli.output import echo, print_json, print_line
+from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes
 from wantui.planning.requirements import explain_missing_compiler
@@ -24,10 +24,10 @@ from wantui.planning.requirements import explain_missing_compiler
 if TYPE_CHECKING:
     from wantui.queue.state_dir import StateDirectory
 
-LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
-DRIVERS = {11: 450, 12: 525, 13: 580}
+REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
+MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
 """CUDA major version -> oldest driver, from NVIDIA's table of minor version compatibility."""
-ATTENTION_MODULES = (
+OPTIONAL_ATTENTION_MODULES = (
     ("flash_attn", "flash-attn 2"),
     ("flash_attn_interface", "flash-attn 3"),
     ("sageattention", "sageattention (computes in 8 bits: not used)"),
@@ -35,7 +35,7 @@ ATTENTION_MODULES = (
 """Optional modules with attention kernels, and their display names."""
 LOW_DISK_BYTES = 5_000_000_000
 """Free space below which the report has a note."""
-MAX_IMPORT_SECONDS = 60
+MAX_TORCH_IMPORT_SECONDS = 60
 """Timeout for importing torch, which takes a few seconds from a local disk."""
 
 
@@ -49,18 +49,18 @@ class Finding:
     advice: str = ""
 
 
-@click.command("doctor", cls=Command)
-@click.option("--full", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
+@click.command("doctor", cls=SingleUseOptionCommand)
+@click.option("--full", "runs_nano", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--systemd-unit", is_flag=True, help="Only print a systemd user unit for the engine.")
-def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
+@click.option("--systemd-unit", "prints_unit", is_flag=True, help="Only print a systemd user unit for the engine.")
+def command(runs_nano: bool, as_json: bool, prints_unit: bool) -> None:
     """Check this machine, with advice for each problem.
 
     Exit code 0: no problem, 1: at least one problem.
     """
-    if systemd_unit and as_json:
+    if prints_unit and as_json:
         raise click.UsageError("cannot combine --systemd-unit and --json. Choose one")
-    if systemd_unit:
+    if prints_unit:
         from wantui.engine.logind import build_systemd_unit as unit_text
 
         echo(unit_text(), nl=False)
@@ -69,17 +69,17 @@ def command(full: bool, as_json: bool, systemd_unit: bool) -> None:
         )
         return
     findings = []
-    for finding in run_checks(full):
+    for finding in run_doctor_checks(runs_nano):
         findings.append(finding)
         if not as_json:
             advice = f"  -> {finding.advice}" if finding.advice else ""
-            print_line(f"{finding.state:<8} {finding.check:<14} {finding.result}{advice}", indent=24)
+            print_wrapped_line(f"{finding.state:<8} {finding.check:<14} {finding.result}{advice}", indent=24)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     sys.exit(1 if any(finding.state == "problem" for finding in findings) else 0)
 
 
-def run_checks(full: bool) -> Iterator[Finding]:
+def run_doctor_checks(runs_nano: bool) -> Iterator[Finding]:
     """Run all checks, and yield each finding as soon as it is known."""
     is_supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Finding(
@@ -88,28 +88,28 @@ def run_checks(full: bool) -> Iterator[Finding]:
         platform.python_version(),
         "" if is_supported else "install Python 3.11, 3.12 or 3.13",
     )
-    yield from _check_requirements()
+    yield from _check_installed_requirements()
     yield from _check_torch_import()
     yield from _check_gpus()
-    yield _check_nano()
+    yield _check_nano_weights()
     yield from _check_disk_space()
-    yield from _check_engine()
+    yield from _check_engine_state()
     yield _check_hub_cache()
-    if full:
-        yield _run_self_check()
+    if runs_nano:
+        yield _run_nano_self_check()
 
 
-def _check_requirements() -> Iterator[Finding]:
+def _check_installed_requirements() -> Iterator[Finding]:
     """Check the installed libraries against the metadata of the installed wantui."""
     try:
         requirements = importlib.metadata.requires("wantui") or []
     except importlib.metadata.PackageNotFoundError:  # run from a source tree through PYTHONPATH
         yield Finding("problem", "wantui", "not installed: cannot check its requirements", "pip install -e .")
         return
-    yield from _check_libraries(requirements)
+    yield from _check_library_versions(requirements)
 
 
-def _check_libraries(requirements: Sequence[str]) -> Iterator[Finding]:
+def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
     """Compare the versions of installed libraries with the required ones; other versions break or are untested.
 
     Args:
@@ -121,17 +121,17 @@ def _check_libraries(requirements: Sequence[str]) -> Iterator[Finding]:
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = importlib.metadata.version(requirement.name)
+            installed_version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
             yield Finding("problem", requirement.name, "not installed", "reinstall wantui with pip")
             continue
-        if not requirement.specifier.contains(installed, prereleases=True):
+        if not requirement.specifier.contains(installed_version, prereleases=True):
             advice = f"pip install '{requirement.name}{requirement.specifier}'"
             yield Finding(
-                "problem", requirement.name, f"{installed} installed, {requirement.specifier} required", advice
+                "problem", requirement.name, f"{installed_version} installed, {requirement.specifier} required", advice
             )
-        elif requirement.name in LIBRARIES:
-            yield Finding("ok", requirement.name, installed)
+        elif requirement.name in REPORTED_LIBRARIES:
+            yield Finding("ok", requirement.name, installed_version)
 
 
 def _check_torch_import() -> Iterator[Finding]:
@@ -144,16 +144,16 @@ def _check_torch_import() -> Iterator[Finding]:
             [sys.executable, "-c", "import torch"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=MAX_IMPORT_SECONDS,
+            timeout=MAX_TORCH_IMPORT_SECONDS,
             env=build_torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
-        problem = f"importing it takes over {MAX_IMPORT_SECONDS} seconds"
-        yield Finding("note", "torch", problem, "install it on a local disk: every worker waits for the import")
+        problem_text = f"importing it takes over {MAX_TORCH_IMPORT_SECONDS} seconds"
+        yield Finding("note", "torch", problem_text, "install it on a local disk: every worker waits for the import")
         return
     except OSError as error:
-        problem = f"cannot test its import: cannot start {sys.executable} ({error.strerror or error})"
-        yield Finding("problem", "torch", problem, "make it executable for this user; workers need it too")
+        problem_text = f"cannot test its import: cannot start {sys.executable} ({error.strerror or error})"
+        yield Finding("problem", "torch", problem_text, "make it executable for this user; workers need it too")
         return
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
@@ -165,36 +165,38 @@ def _check_gpus() -> Iterator[Finding]:
     """Check the GPUs, their driver, their memory, and the kernels for them."""
     from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
-    report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu_report, visible_devices = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        select_visible_gpus(report.gpus, setting)
+        select_visible_gpus(gpu_report.gpus, visible_devices)
     except NoSuchGpuError as error:
         yield Finding("problem", "gpu", str(error), "set it to GPUs of this machine; otherwise only device: cpu works")
-    for remark in find_device_remarks(report, setting):
+    for remark in find_device_remarks(gpu_report, visible_devices):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
-    if not report.gpus:
+    if not gpu_report.gpus:
         advice = "nano runs on the CPU; large models need an NVIDIA GPU"
-        yield Finding("note", "gpu", report.reason or "none", advice)
+        yield Finding("note", "gpu", gpu_report.reason or "none", advice)
         return
-    for gpu in report.gpus:
-        memory = "memory not reported by the driver"
-        if gpu.memory_total is not None and gpu.memory_used is not None:
-            memory = f"{format_bytes(gpu.memory_total - gpu.memory_used)} of {format_bytes(gpu.memory_total)} free"
-        yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory}, driver {report.driver}")
-    yield check_torch_driver(_find_torch_version(), report.driver or "")
-    yield from _list_gpu_processes()
-    missing = explain_missing_compiler()
+    for gpu in gpu_report.gpus:
+        memory_text = "memory not reported by the driver"
+        if gpu.total_bytes is not None and gpu.used_bytes is not None:
+            memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"
+        yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory_text}, driver {gpu_report.driver_version}")
+    yield check_driver_supports_torch(_find_torch_version(), gpu_report.driver_version or "")
+    yield from _find_gpu_processes()
+    compiler_problem = explain_missing_compiler()
     yield Finding(
-        "problem" if missing else "ok",
+        "problem" if compiler_problem else "ok",
         "kernels",
-        missing or "wantui's kernels can be compiled (model_settings.speed: fused, attention maps)",
-        "install it, or set model_settings.speed: reference" if missing else "",
+        compiler_problem or "wantui's kernels can be compiled (model_settings.speed: fused, attention maps)",
+        "install it, or set model_settings.speed: reference" if compiler_problem else "",
     )
 
-    optional = [name for module, name in ATTENTION_MODULES if importlib.util.find_spec(module) is not None]
-    also = f"; also installed: {', '.join(optional)}" if optional else ""
+    installed_names = [
+        name for module, name in OPTIONAL_ATTENTION_MODULES if importlib.util.find_spec(module) is not None
+    ]
+    installed_text = f"; also installed: {', '.join(installed_names)}" if installed_names else ""
     yield Finding(
-        "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{also}"
+        "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{installed_text}"
     )
 
 
@@ -205,7 +207,7 @@ def _find_torch_version() -> str:
         return ""
 
 
-def check_torch_driver(torch_version: str, driver: str) -> Finding:
+def check_driver_supports_torch(torch_version: str, driver_version: str) -> Finding:
     """Check that the driver supports the CUDA version of a torch build."""
     if torch_version.endswith("+cpu"):
         return Finding(
@@ -217,70 +219,70 @@ def check_torch_driver(torch_version: str, driver: str) -> Finding:
     cuda_tag = re.search(r"\+cu(\d+)\d$", torch_version)
     if cuda_tag is None:
         return Finding("ok", "cuda", f"torch {torch_version}")
-    cuda, oldest = int(cuda_tag[1]), DRIVERS.get(int(cuda_tag[1]))
-    major = int(driver.partition(".")[0]) if driver.partition(".")[0].isdigit() else None
-    if oldest is not None and major is not None and major < oldest:
+    cuda_version, oldest_driver = int(cuda_tag[1]), MIN_DRIVER_BY_CUDA_VERSION.get(int(cuda_tag[1]))
+    driver_major = int(driver_version.partition(".")[0]) if driver_version.partition(".")[0].isdigit() else None
+    if oldest_driver is not None and driver_major is not None and driver_major < oldest_driver:
         return Finding(
             "problem",
             "cuda",
-            f"torch {torch_version} needs driver {oldest} or newer, but {driver} is installed",
-            f"update the driver, or install a torch build for CUDA {cuda - 1} or older",
+            f"torch {torch_version} needs driver {oldest_driver} or newer, but {driver_version} is installed",
+            f"update the driver, or install a torch build for CUDA {cuda_version - 1} or older",
         )
-    return Finding("ok", "cuda", f"torch is built for CUDA {cuda}; driver {driver} supports it")
+    return Finding("ok", "cuda", f"torch is built for CUDA {cuda_version}; driver {driver_version} supports it")
 
 
-def _list_gpu_processes() -> Iterator[Finding]:
+def _find_gpu_processes() -> Iterator[Finding]:
     """Report the processes that use GPU memory."""
     from wantui.gpu.monitor import GpuMonitor
 
-    monitor = GpuMonitor(lambda _: None)
-    monitor.reads_processes = True
-    for gpu in monitor.take_sample().gpus:
-        for process in gpu.processes:
-            memory = format_bytes(process.memory) if process.memory is not None else "some memory"
-            usage = f"process {process.process} ({process.name}) uses {memory}"
-            yield Finding("note", f"gpu {gpu.index}", usage, "videos can use only the remaining memory")
+    gpu_monitor = GpuMonitor(lambda _: None)
+    gpu_monitor.reads_processes = True
+    for gpu in gpu_monitor.take_sample().gpus:
+        for gpu_process in gpu.processes:
+            memory_text = format_bytes(gpu_process.memory) if gpu_process.memory is not None else "some memory"
+            usage_text = f"process {gpu_process.process} ({gpu_process.name}) uses {memory_text}"
+            yield Finding("note", f"gpu {gpu.index}", usage_text, "videos can use only the remaining memory")
 
 
-def _check_nano() -> Finding:
+def _check_nano_weights() -> Finding:
     from wantui.errors import UserError
-    from wantui.models.catalogue import read_directory
-    from wantui.models.fingerprint import fingerprint
-    from wantui.models.nano import WEIGHTS
+    from wantui.models.catalogue import read_model_directory
+    from wantui.models.fingerprint import fingerprint_model
+    from wantui.models.nano import NANO_WEIGHTS
 
     try:
-        read_directory(WEIGHTS)
+        read_model_directory(NANO_WEIGHTS)
     except UserError as error:
         return Finding("problem", "nano", str(error), "reinstall wantui with pip")
-    return Finding("ok", "nano", f"weights {fingerprint(WEIGHTS)[:12]}")
+    return Finding("ok", "nano", f"weights {fingerprint_model(NANO_WEIGHTS)[:12]}")
 
 
 def _check_hub_cache() -> Finding:
     """Check the folder of weights from the Hugging Face hub."""
     try:
-        cache = find_hub_cache(os.environ)
+        cache_folder = find_hub_cache(os.environ)
     except RuntimeError:  # no home folder
         return Finding("problem", "hub cache", "cannot find the home folder", "set HF_HOME to a folder for weights")
-    if cache.is_dir():
-        return Finding("ok", "hub cache", str(cache))
-    return Finding("note", "hub cache", f"{cache} does not exist", "fetching a model creates it")
+    if cache_folder.is_dir():
+        return Finding("ok", "hub cache", str(cache_folder))
+    return Finding("note", "hub cache", f"{cache_folder} does not exist", "fetching a model creates it")
 
 
 def find_hub_cache(environment: Mapping[str, str]) -> Path:
     """Return the hub cache folder by the rules of huggingface_hub, whose import would take a second."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(name):
-            return _expand_path(environment[name])
+            return _expand_environment_path(environment[name])
     if environment.get("HF_HOME"):
-        return _expand_path(environment["HF_HOME"]) / "hub"
-    return _expand_path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+        return _expand_environment_path(environment["HF_HOME"]) / "hub"
+    return _expand_environment_path(environment.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
-def _expand_path(text: str) -> Path:
+def _expand_environment_path(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def _check_queue(state_dir: "StateDirectory") -> Finding:
+def _check_queue_database(state_dir: "StateDirectory") -> Finding:
     """Check the queue database without changing it; only the engine may rename a damaged one."""
     import sqlite3
 
@@ -289,14 +291,14 @@ def _check_queue(state_dir: "StateDirectory") -> Finding:
     from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
     from wantui.queue.state_dir import find_write_fault
 
-    path = state_dir.directory / DATABASE_FILE
+    database_path = state_dir.directory / DATABASE_FILE
     try:
-        hold_reason = check_database(path) if os.path.lexists(path) else None
+        hold_reason = check_database(database_path) if os.path.lexists(database_path) else None
     except sqlite3.DatabaseError as error:
         advice = (
             "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE
         )
-        return Finding("problem", "queue", f"cannot open {path}: {error}", advice)
+        return Finding("problem", "queue", f"cannot open {database_path}: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
     if (reason := find_write_fault(state_dir.directory)) is not None:
@@ -307,7 +309,7 @@ def _check_queue(state_dir: "StateDirectory") -> Finding:
     return Finding("note" if state_dir.note else "ok", "queue", state_dir.note or f"in {state_dir.directory}")
 
 
-def _check_engine() -> Iterator[Finding]:
+def _check_engine_state() -> Iterator[Finding]:
     """Check the queue and the engine, and whether the engine survives a logout."""
     from wantui.engine.control import find_engine
     from wantui.engine.logind import read_logind
@@ -319,19 +321,19 @@ def _check_engine() -> Iterator[Finding]:
     except UserError as error:
         yield Finding("problem", "queue", str(error))
         return
-    yield _check_queue(state_dir)
+    yield _check_queue_database(state_dir)
     engine = find_engine(state_dir.directory)
     yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "not running")
     for warning in engine.warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    logout = read_logind()
-    if logout.engine_survives:
-        yield Finding("ok", "logout", f"the engine survives a logout ({logout.reason})")
+    logind_state = read_logind()
+    if logind_state.engine_survives:
+        yield Finding("ok", "logout", f"the engine survives a logout ({logind_state.reason})")
     else:
         yield Finding(
             "problem",
             "logout",
-            f"a logout ends the engine ({logout.reason})",
+            f"a logout ends the engine ({logind_state.reason})",
             "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
         )
 
@@ -342,30 +344,35 @@ def _check_disk_space() -> Iterator[Finding]:
     from wantui.storage.locks import can_lock_files
 
     try:
-        here = Path.cwd()
+        working_folder = Path.cwd()
     except FileNotFoundError:
         yield Finding("problem", "disk", "the working folder was deleted", "change to another folder")
         return
-    free = shutil.disk_usage(here).free
-    text = f"{format_bytes(free)} free in {here}"
-    if free < LOW_DISK_BYTES:
+    free_bytes = shutil.disk_usage(working_folder).free
+    free_text = f"{format_bytes(free_bytes)} free in {working_folder}"
+    if free_bytes < LOW_DISK_BYTES:
         yield Finding(
-            "note", "disk", text, "stored latents take hundreds of MB per video; choose another disk with --output-dir"
+            "note",
+            "disk",
+            free_text,
+            "stored latents take hundreds of MB per video; choose another disk with --output-dir",
         )
     else:
-        yield Finding("ok", "disk", text)
-    kind = find_file_system_type(here)
-    if kind in NETWORK_FILE_SYSTEMS:
+        yield Finding("ok", "disk", free_text)
+    file_system_type = find_file_system_type(working_folder)
+    if file_system_type in NETWORK_FILE_SYSTEMS:
         advice = "writing latents is slow there; choose a local disk with --output-dir"
-        yield Finding("note", "disk", f"{here} is on a network file system ({kind})", advice)
-    if os.access(here, os.W_OK) and not can_lock_files(here):
+        yield Finding("note", "disk", f"{working_folder} is on a network file system ({file_system_type})", advice)
+    if os.access(working_folder, os.W_OK) and not can_lock_files(working_folder):
         advice = (
             "a batch there runs on one worker at a time, and wantui slurm needs locks (Lustre: mount with -o flock)"
         )
-        yield Finding("note", "disk", f"{here} is on a file system without locks ({kind})", advice)
+        yield Finding(
+            "note", "disk", f"{working_folder} is on a file system without locks ({file_system_type})", advice
+        )
 
 
-def _run_self_check() -> Finding:
+def _run_nano_self_check() -> Finding:
     """Load nano and run it once."""
     try:
         from wantui.generation.load import load_pipeline, resolve_device

@@ -7,23 +7,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.commands import Group
-from wantui.cli.options import open_queue_for_command, show_warnings
+from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.options import open_queue_for_command, print_warnings
 from wantui.cli.output import echo, print_json
-from wantui.cli.types import PATH, WholeNumber
+from wantui.cli.types import PATH_TYPE, WholeNumber
 from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.engine.control import Engine
     from wantui.queue.records import Hold, VideoRow, WorkerRow
 
-LOGS_OPTION = click.option("--logs", type=PATH, help="Log folder.  [default: logs in the state directory]")
+LOGS_OPTION = click.option(
+    "--logs", "log_folder", type=PATH_TYPE, help="Log folder.  [default: logs in the state directory]"
+)
 WORKERS_OPTION = click.option(
-    "--workers", type=WholeNumber(1, 64), metavar="N", help="Number of CPU workers.  [default: one worker per GPU]"
+    "--workers",
+    "worker_count",
+    type=WholeNumber(1, 64),
+    metavar="N",
+    help="Number of CPU workers.  [default: one worker per GPU]",
 )
 
 
-@click.group("engine", cls=Group)
+@click.group("engine", cls=SingleUseOptionGroup)
 def command() -> None:
     """Manage the background process that runs the queue."""
 
@@ -31,25 +37,25 @@ def command() -> None:
 @command.command("start")
 @LOGS_OPTION
 @WORKERS_OPTION
-def start(logs: Path | None, workers: int | None) -> None:
+def start(log_folder: Path | None, worker_count: int | None) -> None:
     """Start the engine, unless one is running."""
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import find_state_directory
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    engine, started = ensure_engine(state_dir, logs, workers)
-    show_warnings(tuple(engine.warnings()))
-    outcome = "engine started" if started else "an engine is already running"
-    echo(f"{outcome}: process {engine.process}, logs in {engine.logs}", err=True)
-    held = queue.read_hold()
-    if held is not None:
-        echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
+    engine, was_started = ensure_engine(state_dir, log_folder, worker_count)
+    print_warnings(tuple(engine.warnings()))
+    outcome_text = "engine started" if was_started else "an engine is already running"
+    echo(f"{outcome_text}: process {engine.process}, logs in {engine.logs}", err=True)
+    hold = queue.read_hold()
+    if hold is not None:
+        echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
 
 
 @command.command("stop")
-@click.option("--now", is_flag=True, help="Stop immediately, and discard the current step.")
-def stop(now: bool) -> None:
+@click.option("--now", "is_immediate", is_flag=True, help="Stop immediately, and discard the current step.")
+def stop(is_immediate: bool) -> None:
     """Stop the engine after the current step.
 
     Running videos resume from there when the engine starts again.
@@ -57,8 +63,8 @@ def stop(now: bool) -> None:
     from wantui.engine.control import stop_engine
     from wantui.queue.state_dir import find_state_directory
 
-    process = stop_engine(find_state_directory().directory, now)
-    echo("no engine is running" if process is None else f"engine stopped (process {process})", err=True)
+    stopped_process = stop_engine(find_state_directory().directory, is_immediate)
+    echo("no engine is running" if stopped_process is None else f"engine stopped (process {stopped_process})", err=True)
 
 
 @command.command("status")
@@ -73,8 +79,8 @@ def status(as_json: bool) -> None:
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    engine, hold, running = find_engine(state_dir.directory), queue.read_hold(), queue.list_running_videos()
-    workers = queue.workers() if engine else []
+    engine, hold, running_videos = find_engine(state_dir.directory), queue.read_hold(), queue.list_running_videos()
+    worker_rows = queue.workers() if engine else []
     if as_json:
         print_json(
             {
@@ -82,21 +88,21 @@ def status(as_json: bool) -> None:
                 "logs": str(engine.logs) if engine else None,
                 "uptime": engine.uptime if engine else None,
                 "held": hold.reason if hold else None,
-                "workers": [asdict(worker) for worker in workers],
-                "running": [video.as_json() for video in running] if engine else [],
-                "interrupted": [] if engine else [video.as_json() for video in running],
+                "workers": [asdict(worker) for worker in worker_rows],
+                "running": [video.as_json() for video in running_videos] if engine else [],
+                "interrupted": [] if engine else [video.as_json() for video in running_videos],
             }
         )
     else:
-        _print_status(engine, hold, workers, running, describe_recording_fault(state_dir.directory))
+        _print_engine_status(engine, hold, worker_rows, running_videos, describe_recording_fault(state_dir.directory))
     sys.exit(0 if engine else 3)
 
 
-def _print_status(
+def _print_engine_status(
     engine: "Engine | None",
     hold: "Hold | None",
-    workers: "list[WorkerRow]",
-    running: "list[VideoRow]",
+    worker_rows: "list[WorkerRow]",
+    running_videos: "list[VideoRow]",
     recording_error: str | None,
 ) -> None:
     from wantui.queue.waiting import describe_starting_worker
@@ -104,38 +110,45 @@ def _print_status(
     if engine is None:
         echo("no engine is running. Start one: wantui engine start")
     else:
-        uptime = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
-        echo(f"engine: process {engine.process}, {uptime}wantui {engine.version}, logs in {engine.logs}")
+        uptime_text = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
+        echo(f"engine: process {engine.process}, {uptime_text}wantui {engine.version}, logs in {engine.logs}")
         for warning in engine.warnings():
             echo(f"note: {warning}")
     if recording_error is not None:
         echo(f"note: {recording_error}")
     if hold is not None:
-        automatic = " (it resumes automatically once that is fixed)" if hold.kind in ("disk", "folder") else ""
-        echo(f"held: {hold.reason}{automatic}. Resume with: wantui queue resume")
-    for worker in workers:
+        automatic_note = " (it resumes automatically once that is fixed)" if hold.kind in ("disk", "folder") else ""
+        echo(f"held: {hold.reason}{automatic_note}. Resume with: wantui queue resume")
+    for worker in worker_rows:
         if worker.state == "starting":
             echo(f"starting: {describe_starting_worker(worker)}")
     # Without an engine nothing runs: the last engine left these videos in the state "running".
-    state = "running" if engine else "interrupted"
-    for video in running:
-        where = f", {video.worker}" if engine else " when the engine ended"
-        echo(f"{state}: batch {video.batch}, {video.title}, step {video.step}/{video.steps}{where}")
+    state_text = "running" if engine else "interrupted"
+    for video in running_videos:
+        location_text = f", {video.worker}" if engine else " when the engine ended"
+        echo(f"{state_text}: batch {video.batch}, {video.title}, step {video.step}/{video.steps}{location_text}")
 
 
 @command.command("run")
 @LOGS_OPTION
 @WORKERS_OPTION
-@click.option("--drain", is_flag=True, help="Exit when no video is left that can be generated.")
-@click.option("--batch", type=PATH, help="Batch folder; its missing videos are queued first.")
+@click.option("--drain", "exits_when_drained", is_flag=True, help="Exit when no queued video is left.")
+@click.option("--batch", "batch_folder", type=PATH_TYPE, help="Batch folder; its missing videos are queued first.")
 @click.option(
     "--share",
+    "share_text",
     default="1/1",
     metavar="K/N",
     show_default=True,
     help="Shard of the batch: every N-th video from the K-th.",
 )
-def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None, share: str) -> None:
+def run(
+    log_folder: Path | None,
+    worker_count: int | None,
+    exits_when_drained: bool,
+    batch_folder: Path | None,
+    share_text: str,
+) -> None:
     """Run the engine in the foreground.
 
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
@@ -147,21 +160,21 @@ def run(logs: Path | None, workers: int | None, drain: bool, batch: Path | None,
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
-    state_dir, shard = find_state_directory(), Shard.parse(share)
-    if batch is None and share != "1/1":
+    state_dir, shard = find_state_directory(), Shard.parse(share_text)
+    if batch_folder is None and share_text != "1/1":
         raise click.UsageError("--share needs a batch. Name its folder with --batch")
-    if batch is not None:
-        folder = BatchFolder(batch.absolute())
-        queued = enqueue_missing_videos(state_dir, folder, read_manifest(folder), shard)
-        missing = queued.video_count if queued else 0
-        echo(f"queued {format_count(missing, 'missing video')} of {batch}, share {shard}", err=True)
-    if not run_engine(state_dir, find_logs_folder(state_dir, logs), workers, drain):
+    if batch_folder is not None:
+        folder = BatchFolder(batch_folder.absolute())
+        enqueued_batch = enqueue_missing_videos(state_dir, folder, read_manifest(folder), shard)
+        missing_count = enqueued_batch.video_count if enqueued_batch else 0
+        echo(f"queued {format_count(missing_count, 'missing video')} of {batch_folder}, share {shard}", err=True)
+    if not run_engine(state_dir, find_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
         engine = find_engine(state_dir.directory)
         raise NoEngineError(f"an engine is already running (process {engine.process if engine else 'unknown'})")
     with open_queue(state_dir)[0] as queue:
-        held = queue.read_hold()
-        unfinished = sum(batch.unfinished for batch in queue.batches(-1))
-    if drain and unfinished:
-        reason = f": the queue is held: {held.reason}" if held is not None else ""
-        echo(f"{format_count(unfinished, 'unfinished video')}{reason}", err=True)
+        hold = queue.read_hold()
+        unfinished_count = sum(batch.unfinished for batch in queue.batches(-1))
+    if exits_when_drained and unfinished_count:
+        hold_text = f": the queue is held: {hold.reason}" if hold is not None else ""
+        echo(f"{format_count(unfinished_count, 'unfinished video')}{hold_text}", err=True)
         sys.exit(1)

@@ -6,27 +6,32 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import Command
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo
-from wantui.cli.types import PATH, VideoId
+from wantui.cli.types import PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
 from wantui.storage.export import EXPORT_FORMATS
 
 
-@click.command("export", cls=Command)
-@click.argument("batch", type=PATH)
+@click.command("export", cls=SingleUseOptionCommand)
+@click.argument("batch", type=PATH_TYPE)
 @click.option(
-    "--format", "kind", type=click.Choice(EXPORT_FORMATS), default="npy", show_default=True, help="Output format."
+    "--format",
+    "export_format",
+    type=click.Choice(EXPORT_FORMATS),
+    default="npy",
+    show_default=True,
+    help="Output format.",
 )
-@click.option("-o", "--output", type=PATH, help="Output folder.  [default: in BATCH/exports]")
+@click.option("-o", "--output", "requested_folder", type=PATH_TYPE, help="Output folder.  [default: in BATCH/exports]")
 @click.option(
     "--video-id",
-    "ids",
-    type=VideoId(),
+    "id_prefixes",
+    type=VideoIdPrefix(),
     multiple=True,
-    help="Video ID, or its first characters; repeatable.",
+    help="Video to export: ID, or first characters of the ID; repeatable.  [default: all videos]",
 )
-def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -> None:
+def command(batch: Path, export_format: str, requested_folder: Path | None, id_prefixes: tuple[str, ...]) -> None:
     """Export the stored latents of BATCH.
 
     The format `older` writes the folder layout of diffusion_latent_exploration. Unreadable videos are reported on
@@ -34,20 +39,22 @@ def command(batch: Path, kind: str, output: Path | None, ids: tuple[str, ...]) -
     """
     from wantui.storage.export import export_batch
 
-    target = output or batch / "exports" / (f"{kind}_latents" if kind != "older" else "older/latents")
-    unreadable = 0
+    output_folder = requested_folder or batch / "exports" / (
+        f"{export_format}_latents" if export_format != "older" else "older/latents"
+    )
+    unreadable_count = 0
     try:
-        for video in export_batch(batch, target, kind, ids):
+        for video in export_batch(batch, output_folder, export_format, id_prefixes):
             if video.path is None:
-                unreadable += 1
+                unreadable_count += 1
                 echo(f"left out: {video.video}: {video.reason}", err=True)
             else:
                 echo(video.path)
     except OSError as error:
-        path = error.filename2 or error.filename or target
+        path = error.filename2 or error.filename or output_folder
         raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None
-    if kind == "older":
-        root = target.parent if target.name == "latents" else target
-        echo(f"analyze the export with\n  wantui analyze {shlex.quote(str(root))}", err=True)
-    if unreadable:
+    if export_format == "older":
+        export_root = output_folder.parent if output_folder.name == "latents" else output_folder
+        echo(f"analyze the export with\n  wantui analyze {shlex.quote(str(export_root))}", err=True)
+    if unreadable_count:
         sys.exit(1)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo
-from wantui.cli.types import INTEGER, PATH
+from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 
 
-@click.command("gallery")
-@click.argument("batch", type=PATH)
+@click.command("gallery", cls=SingleUseOptionCommand)
+@click.argument("batch", type=PATH_TYPE)
 @click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER, multiple=True, help="Seed to include; repeatable.")
+@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
 def command(batch: Path, variation_ids: tuple[str, ...], seeds: tuple[int, ...]) -> None:
     """Write gallery.html into BATCH: all clips in step, with filters and recipes.
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.commands import Group
+from wantui.cli.commands import SingleUseOptionGroup
 from wantui.cli.output import echo, print_columns, print_json
-from wantui.cli.types import PATH
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count, shorten_text
 
@@ -19,70 +19,70 @@ if TYPE_CHECKING:
 MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
 
-MAX_CLOSED_SHOWN = 3
+MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
 
-@click.group("library", cls=Group)
+@click.group("library", cls=SingleUseOptionGroup)
 def command() -> None:
     """List, show, verify and trash batch folders."""
 
 
 @command.command("ls")
-@click.argument("folders", nargs=-1, type=PATH)
-@click.option("--search", default="", help="Text to find in the name, template or model.")
+@click.argument("folders", nargs=-1, type=PATH_TYPE)
+@click.option("--search", "search_text", default="", help="Text that the name, template or model must contain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(folders: tuple[Path, ...], search: str, as_json: bool) -> None:
+def ls(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
     """List the batches in FOLDERS, newest first.  [default: outputs]
 
     Unreadable batches are also reported on stderr; the exit code is then 1.
     """
     from wantui.storage.batch_index import find_batches, find_inaccessible_folders
 
-    roots = folders or (Path("outputs"),)
-    for root in roots:
-        if folders and not root.is_dir():
-            reason = "it is not a folder" if root.exists() else "no such folder"
-            raise UserError(f"cannot list {root}: {reason}")
-    batches = find_batches(roots)
-    matching = [batch for batch in batches if batch.matches(search)]
-    if batches and not matching:
-        echo(f"no match for {search!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
+    root_folders = folders or (Path("outputs"),)
+    for root_folder in root_folders:
+        if folders and not root_folder.is_dir():
+            reason = "it is not a folder" if root_folder.exists() else "no such folder"
+            raise UserError(f"cannot list {root_folder}: {reason}")
+    batches = find_batches(root_folders)
+    matching_batches = [batch for batch in batches if batch.matches(search_text)]
+    if batches and not matching_batches:
+        echo(f"no match for {search_text!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:
-        echo(f"no batches in {', '.join(map(str, roots))}", err=True)
-    if closed := find_inaccessible_folders(roots):
-        omitted_text = ", ..." if len(closed) > MAX_CLOSED_SHOWN else ""
-        names = ", ".join(map(str, closed[:MAX_CLOSED_SHOWN])) + omitted_text
+        echo(f"no batches in {', '.join(map(str, root_folders))}", err=True)
+    if inaccessible_folders := find_inaccessible_folders(root_folders):
+        omitted_text = ", ..." if len(inaccessible_folders) > MAX_INACCESSIBLE_SHOWN else ""
+        folder_names = ", ".join(map(str, inaccessible_folders[:MAX_INACCESSIBLE_SHOWN])) + omitted_text
         echo(
-            f"skipped {format_count(len(closed), 'folder')} (permission denied): {names}",
+            f"skipped {format_count(len(inaccessible_folders), 'folder')} (permission denied): {folder_names}",
             err=True,
         )
-    _print_batches(matching, as_json)
-    damaged = [batch for batch in batches if batch.fault]
-    for batch in damaged:
+    _print_batch_summaries(matching_batches, as_json)
+    damaged_batches = [batch for batch in batches if batch.fault]
+    for batch in damaged_batches:
         echo(f"{batch.folder}: {batch.fault}", err=True)
-    if damaged:
+    if damaged_batches:
         sys.exit(1)
 
 
-def _print_batches(batches: "list[BatchSummary]", as_json: bool) -> None:
+def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
         print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in batches])
         return
     if not batches:
         return
-    lines = [("created", "done", "failed", "model", "folder", "template")]
+    table_rows = [("created", "done", "failed", "model", "folder", "template")]
     for batch in batches:
-        done = "unreadable" if batch.fault and not batch.counts else f"{batch.count_videos('done')}/{batch.total}"
+        done_text = "unreadable" if batch.fault and not batch.counts else f"{batch.count_videos('done')}/{batch.total}"
         template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE_LENGTH)
-        lines.append(
-            (batch.created[:16], done, str(batch.count_videos("failed")), batch.model, str(batch.folder), template)
+        table_rows.append(
+            (batch.created[:16], done_text, str(batch.count_videos("failed")), batch.model, str(batch.folder), template)
         )
-    print_columns(*lines)
+    print_columns(*table_rows)
 
 
 @command.command("show")
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=PATH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states and clips.
@@ -96,25 +96,29 @@ def show(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        _print_videos(manifest)
+        _print_manifest_videos(manifest)
     for fault in manifest.faults:
         echo(fault, err=True)
     if manifest.faults:
         sys.exit(1)
 
 
-def _print_videos(manifest: "Manifest") -> None:
+def _print_manifest_videos(manifest: "Manifest") -> None:
     echo(manifest.template, err=True)
-    lines = [("variation", "seed", "state", "seconds", "clip")]
+    table_rows = [("variation", "seed", "state", "seconds", "clip")]
     for video in manifest.videos:
-        seconds = f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
-        detail = video.files.get("clip", video.error or "")
-        lines.append((manifest.variations[video.variation].id, str(video.seed), video.state, seconds, detail))
-    print_columns(*lines)
+        seconds_text = (
+            f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
+        )
+        detail_text = video.files.get("clip", video.error or "")
+        table_rows.append(
+            (manifest.variations[video.variation].id, str(video.seed), video.state, seconds_text, detail_text)
+        )
+    print_columns(*table_rows)
 
 
 @command.command("check")
-@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH)
+@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
 def check(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify the files of each BATCH against their checksums.
@@ -125,33 +129,40 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
     """
     from wantui.storage.batch_check import check_batch, is_batch_folder
 
-    items, others = [], []
+    checked_items, other_folders = [], []
     for batch in batches:
         if not is_batch_folder(batch):
-            others.append(batch)
+            other_folders.append(batch)
             continue
-        for item in check_batch(batch):
-            items.append(item)
-            if item.damage and not as_json:
-                prefix = f"{item.batch}: {item.video}" if item.video else str(item.batch)
-                echo(f"{prefix}: {item.damage}")
-    damaged = sum(bool(item.damage) for item in items)
-    unverified = sum(not item.is_verified for item in items)
+        for checked_item in check_batch(batch):
+            checked_items.append(checked_item)
+            if checked_item.damage and not as_json:
+                item_prefix = (
+                    f"{checked_item.batch}: {checked_item.video}" if checked_item.video else str(checked_item.batch)
+                )
+                echo(f"{item_prefix}: {checked_item.damage}")
+    damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items)
+    unverified_count = sum(not checked_item.is_verified for checked_item in checked_items)
     if as_json:
-        print_json([vars(item) | {"batch": str(item.batch), "path": str(item.path)} for item in items])
-    summary = f"{format_count(len(items), 'item')} checked, {damaged:,} damaged"
-    if unverified:
-        summary += f", {unverified:,} without checksums (made by an earlier version)"
-    echo(summary, err=True)
-    for other in others:
-        reason = "it is not a batch folder: it has no batch.json" if other.is_dir() else "no such folder"
-        echo(f"cannot check {other}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
-    if damaged or others:
-        sys.exit(1 if damaged else 2)
+        print_json(
+            [
+                vars(checked_item) | {"batch": str(checked_item.batch), "path": str(checked_item.path)}
+                for checked_item in checked_items
+            ]
+        )
+    summary_text = f"{format_count(len(checked_items), 'item')} checked, {damaged_count:,} damaged"
+    if unverified_count:
+        summary_text += f", {unverified_count:,} without checksums (made by an earlier version)"
+    echo(summary_text, err=True)
+    for other_folder in other_folders:
+        reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "no such folder"
+        echo(f"cannot check {other_folder}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
+    if damaged_count or other_folders:
+        sys.exit(1 if damaged_count else 2)
 
 
 @command.command("trash")
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=PATH_TYPE)
 def trash(folder: Path) -> None:
     """Move a batch folder to the trash, unless it has unfinished videos."""
     from wantui.engine.control import open_queue
@@ -159,10 +170,12 @@ def trash(folder: Path) -> None:
     from wantui.storage.batch_index import move_to_trash
 
     with open_queue(find_state_directory())[0] as queue:
-        queued = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
-        if queued is not None and queued.unfinished:
-            raise UserError(f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued.id}")
+        queued_batch = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
+        if queued_batch is not None and queued_batch.unfinished:
+            raise UserError(
+                f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued_batch.id}"
+            )
         move_to_trash(folder)
-        if queued is not None:
-            queue.remove(queued.id)
+        if queued_batch is not None:
+            queue.remove(queued_batch.id)
     echo(f"moved {folder} to the trash", err=True)

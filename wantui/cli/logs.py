@@ -6,42 +6,43 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import Command
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo
-from wantui.cli.types import BATCH, PATH, WholeNumber
+from wantui.cli.types import BATCH_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
 
-POLL_SECONDS = 0.2
+LOG_POLL_SECONDS = 0.2
 
 
-@click.command("logs", cls=Command)
-@click.argument("batch", required=False, type=BATCH)
-@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines until Ctrl-C.")
+@click.command("logs", cls=SingleUseOptionCommand)
+@click.argument("batch", required=False, type=BATCH_TYPE)
+@click.option("-f", "--follow", "keeps_following", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(
     "-n",
     "--lines",
+    "line_count",
     type=WholeNumber(0),
     default=20,
     show_default=True,
-    help="Lines to print from the end of each file.",
+    help="Number of lines to print from the end of each file.",
 )
-@click.option("--logs", "folder", type=PATH, help="Log folder.  [default: that of the engine]")
-def command(batch: str | None, follow: bool, lines: int, folder: Path | None) -> None:
+@click.option("--logs", "log_folder", type=PATH_TYPE, help="Log folder.  [default: log folder of the engine]")
+def command(batch: str | None, keeps_following: bool, line_count: int, log_folder: Path | None) -> None:
     """Show the log of BATCH, or the logs of the engine and its workers."""
-    files = _find_log_files(batch, folder)
-    offsets: dict[Path, int] = {}
-    for path in files:
-        text_lines = _read_new_lines(path, offsets)
-        for line in text_lines[max(0, len(text_lines) - lines) :]:
-            _print_log_line(path, line, len(files) > 1)
-    while follow:
-        time.sleep(POLL_SECONDS)
-        for path in _find_log_files(batch, folder):
-            for line in _read_new_lines(path, offsets):
-                _print_log_line(path, line, len(offsets) > 1)
+    log_paths = _find_log_files(batch, log_folder)
+    offset_by_path: dict[Path, int] = {}
+    for path in log_paths:
+        text_lines = _read_new_lines(path, offset_by_path)
+        for line in text_lines[max(0, len(text_lines) - line_count) :]:
+            _print_log_line(path, line, len(log_paths) > 1)
+    while keeps_following:
+        time.sleep(LOG_POLL_SECONDS)
+        for path in _find_log_files(batch, log_folder):
+            for line in _read_new_lines(path, offset_by_path):
+                _print_log_line(path, line, len(offset_by_path) > 1)
 
 
-def _read_new_lines(path: Path, offsets: dict[Path, int]) -> list[str]:
+def _read_new_lines(log_path: Path, offset_by_path: dict[Path, int]) -> list[str]:
     """Return the complete lines of a log after its offset, and advance the offset.
 
     Raises:
@@ -49,24 +50,24 @@ def _read_new_lines(path: Path, offsets: dict[Path, int]) -> list[str]:
     """
     from wantui.queue.state_files import open_state_file
 
-    offset = offsets.get(path, 0)
+    start_offset = offset_by_path.get(log_path, 0)
     try:
-        with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:
-            if os.fstat(file.fileno()).st_size < offset:  # rotated
-                offset = 0
-            file.seek(offset)
-            new, newline, _ = file.read().rpartition(b"\n")
+        with os.fdopen(open_state_file(log_path, os.O_RDONLY), "rb") as file:
+            if os.fstat(file.fileno()).st_size < start_offset:  # rotated
+                start_offset = 0
+            file.seek(start_offset)
+            new_content, newline, _ = file.read().rpartition(b"\n")
     except FileNotFoundError:  # it is being rotated
         return []
-    offsets[path] = offset + len(new + newline)
-    return new.decode(errors="replace").splitlines()
+    offset_by_path[log_path] = start_offset + len(new_content + newline)
+    return new_content.decode(errors="replace").splitlines()
 
 
-def _print_log_line(path: Path, line: str, with_name: bool) -> None:
-    echo(f"{path.stem}: {line}" if with_name else line)
+def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:
+    echo(f"{log_path.stem}: {line}" if shows_name else line)
 
 
-def _find_log_files(batch: str | None, folder: Path | None) -> list[Path]:
+def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
     from wantui.engine.control import find_engine, open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
@@ -74,13 +75,13 @@ def _find_log_files(batch: str | None, folder: Path | None) -> list[Path]:
     state_dir = find_state_directory()
     if batch is not None:
         with open_queue(state_dir)[0] as queue:
-            log = BatchFolder(queue.find_batch(batch).folder).log
-        if not log.exists():
-            raise UserError(f"cannot show {log}: it does not exist, because no video of the batch has started")
-        return [log]
+            batch_log = BatchFolder(queue.find_batch(batch).folder).log
+        if not batch_log.exists():
+            raise UserError(f"cannot show {batch_log}: it does not exist, because no video of the batch has started")
+        return [batch_log]
     engine = find_engine(state_dir.directory)
-    folder = folder or (engine.logs if engine else state_dir.directory / "logs")
-    paths = sorted(path for path in folder.glob("*.log") if path.is_file())
-    if not paths:
-        raise UserError(f"no logs in {folder}. Choose another folder with --logs")
-    return paths
+    log_folder = log_folder or (engine.logs if engine else state_dir.directory / "logs")
+    log_paths = sorted(path for path in log_folder.glob("*.log") if path.is_file())
+    if not log_paths:
+        raise UserError(f"no logs in {log_folder}. Choose another folder with --logs")
+    return log_paths

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from wantui.cli.commands import Group
-from wantui.cli.options import preview_from_options, read_template, recipe_options
+from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.options import add_recipe_options, preview_batch_from_options, read_template
 from wantui.cli.output import echo, print_columns, print_json, print_progress
-from wantui.cli.types import PATH
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 
 
-@click.group("models", cls=Group)
+@click.group("models", cls=SingleUseOptionGroup)
 def command() -> None:
     """List, fetch and calibrate models."""
 
@@ -26,13 +26,13 @@ def ls(as_json: bool) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from wantui.models.catalogue import CATALOGUE, WanModel
     from wantui.models.fetch import NotFetchedError, ensure_model_folder
-    from wantui.models.fingerprint import find_snapshot
+    from wantui.models.fingerprint import find_snapshot_folder
     from wantui.models.parts import PartError
 
-    def weights_state(model: WanModel) -> str:
+    def find_weights_state(model: WanModel) -> str:
         if model.is_local:
             return "bundled"
-        if find_snapshot(model.location, None) is None:
+        if find_snapshot_folder(model.location, None) is None:
             return "missing"
         try:
             ensure_model_folder(model, None, may_fetch=False)
@@ -40,32 +40,39 @@ def ls(as_json: bool) -> None:
             return "incomplete"
         return "downloaded"
 
-    rows = []
+    model_records = []
     for model in CATALOGUE:
-        rows.append(
+        model_records.append(
             {
                 "name": model.name,
-                "weights": weights_state(model),
+                "weights": find_weights_state(model),
                 "location": model.location,
                 "description": model.description,
             }
         )
     if as_json:
-        print_json(rows)
+        print_json(model_records)
         return
-    shown = (
-        (row["name"], row["weights"], row["description"], "" if row["name"] == "nano" else row["location"])
-        for row in rows
+    table_rows = (
+        (
+            record["name"],
+            record["weights"],
+            record["description"],
+            "" if record["name"] == "nano" else record["location"],
+        )
+        for record in model_records
     )
-    print_columns(("name", "weights", "description", "location"), *shown)
+    print_columns(("name", "weights", "description", "location"), *table_rows)
     echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works too.", err=True)
 
 
 @command.command("fetch")
 @click.argument("name")
-@click.option("--revision", help="Branch, tag or commit to fetch.")
-@click.option("--dry-run", is_flag=True, help="Only print the number and size of the missing files.")
-def fetch(name: str, revision: str | None, dry_run: bool) -> None:
+@click.option("--revision", help="Branch, tag or commit to fetch.  [default: main]")
+@click.option(
+    "--dry-run", "is_dry_run", is_flag=True, help="Print the number and size of the missing files; download nothing."
+)
+def fetch(name: str, revision: str | None, is_dry_run: bool) -> None:
     """Fetch the weights of a model from the hub.
 
     NAME is a name from `wantui models ls`, or a hub id. Interrupted downloads are resumed.
@@ -80,43 +87,44 @@ def fetch(name: str, revision: str | None, dry_run: bool) -> None:
     if model.is_local:
         echo(f"nothing to fetch: {model.name} is on this machine in {model.location}", err=True)
         return
-    if dry_run:
-        missing = model_fetch.find_missing_files(model, revision)
-        echo(f"{format_count(missing.count, 'file')}, {format_bytes(missing.bytes)}")
+    if is_dry_run:
+        missing_files = model_fetch.find_missing_files(model, revision)
+        echo(f"{format_count(missing_files.file_count, 'file')}, {format_bytes(missing_files.total_bytes)}")
         return
     echo(model_fetch.fetch_model(model, revision))
 
 
 @command.command("calibrate")
-@recipe_options
-@click.option("--output", type=PATH, help="File to write.  [default: the file that wantui reads]")
-def calibrate(template: str | None, template_file: Path | None, output: Path | None, **options: Any) -> None:
+@add_recipe_options
+@click.option("--output", "output_path", type=PATH_TYPE, help="File to write.  [default: the file that wantui reads]")
+def calibrate(template: str | None, template_file: Path | None, output_path: Path | None, **options: Any) -> None:
     """Measure which passes `model_settings.speed: cached` may skip.
 
-    Denoises one video of the config with unipc in at least 50 steps, and writes the calibration of its model; writes no
+    Denoises one video of the config with unipc in at least 50 steps, and writes the calibration of the model. Writes no
     clip.
     """
-    text = read_template(template, template_file)
-    if text is None:
+    template_text = read_template(template, template_file)
+    if template_text is None:
         raise click.UsageError('--template is missing. Give a typical prompt: -t "a red circle moving left"')
-    batch = preview_from_options(template=text, **options)
+    preview = preview_batch_from_options(template=template_text, **options)
     from wantui.batches.calibrate import calibrate_model as measure
     from wantui.batches.enqueue import refuse_unsupported_batch
 
-    refuse_unsupported_batch(batch)
-    if (count := len(batch.variations)) > 1:
+    refuse_unsupported_batch(preview)
+    if (variation_count := len(preview.variations)) > 1:
         echo(
-            f"warning: the template has {count:,} variations; only the first is measured: {batch.first_recipe.prompt}",
+            f"warning: the template has {variation_count:,} variations; only the first is measured: "
+            f"{preview.first_recipe.prompt}",
             err=True,
         )
 
-    def print_step(step: int, count: int) -> None:
-        print_progress(f"step {step} of {count}")
-        if step == count:
+    def print_step(step_number: int, step_count: int) -> None:
+        print_progress(f"step {step_number} of {step_count}")
+        if step_number == step_count:
             print_progress("")
 
-    settings = batch.config.settings
-    path = measure(
-        batch.first_recipe, settings.model_settings.device, settings.memory_settings.plan, print_step, output
+    settings = preview.config.settings
+    calibration_path = measure(
+        preview.first_recipe, settings.model_settings.device, settings.memory_settings.plan, print_step, output_path
     )
-    echo(path)
+    echo(calibration_path)

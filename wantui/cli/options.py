@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.output import echo
-from wantui.cli.types import INTEGER, PATH
+from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
 from wantui.text_files import TextFileError, read_text_file
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
 """Longest template file, in bytes."""
-SURROGATE = re.compile(r"[\ud800-\udfff]")
+SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 
-SETTINGS_OF_OPTIONS = {
+SETTING_KEY_BY_PARAMETER = {
     "videos_per_variation": "videos_per_variation",
     "seed": "model_settings.seed",
     "output_dir": "output_dir",
@@ -37,43 +37,50 @@ SETTINGS_OF_OPTIONS = {
 RECIPE_OPTIONS = (
     click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
     click.option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
-    click.option("--template-file", type=PATH, help="File that contains the template."),
-    click.option("--seed", type=INTEGER, help="Seed of the first video of each variation."),
+    click.option("--template-file", type=PATH_TYPE, help="File that contains the template."),
+    click.option(
+        "--seed", type=INTEGER_TYPE, help="Seed of the first video of each variation.  [default: from the config]"
+    ),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."
     ),
 )
 BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
-    click.option("--videos-per-variation", type=INTEGER, help="Videos per variation, each with its own seed."),
+    click.option(
+        "--videos-per-variation",
+        type=INTEGER_TYPE,
+        help="Number of videos per variation, with consecutive seeds.  [default: from the config]",
+    ),
     RECIPE_OPTIONS[3],
-    click.option("--output-dir", type=PATH, help="Parent folder of the batch folder."),
-    click.option("--batch-name", help="Name of the batch folder."),
+    click.option("--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"),
+    click.option("--batch-name", help="Name of the batch folder.  [default: name of the config]"),
     click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
     click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),
     *RECIPE_OPTIONS[4:],
 )
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def add_recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that determine a recipe."""
     for option in reversed(RECIPE_OPTIONS):
         command = option(command)
     return command
 
 
-def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def add_batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that determine a batch."""
     for option in reversed(BATCH_OPTIONS):
         command = option(command)
     return command
 
 
-def resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
+def add_resume_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option --resume, which names an existing batch."""
     return click.option(
         "--resume",
-        type=PATH,
+        "resume_folder",
+        type=PATH_TYPE,
         metavar="BATCH_DIR",
         help="Batch folder to complete; its template and config cannot change.",
     )(command)
@@ -85,7 +92,7 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
     Raises:
         click.UsageError: both options are given, or the file cannot be read.
     """
-    if template is not None and SURROGATE.search(template):
+    if template is not None and SURROGATE_PATTERN.search(template):
         raise click.UsageError("--template is not UTF-8, or the locale is not. For UTF-8 text, set LC_ALL=C.UTF-8")
     if template is not None and template_file is not None:
         raise click.UsageError("give --template or --template-file, not both")
@@ -97,34 +104,36 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
         raise click.UsageError(f"--template-file: {error}") from None
 
 
-def plan_from_options(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
+def plan_batch_from_options(config: str | None, template: str, overrides: tuple[str, ...], **options: Any) -> "Batch":
     """Plan the batch that the options determine."""
     from wantui.planning import plan_batch
 
-    return plan_batch(_load_config(config, overrides, options), template)
+    return plan_batch(_load_config_from_options(config, overrides, options), template)
 
 
-def preview_from_options(
+def preview_batch_from_options(
     config: str | None, template: str, overrides: tuple[str, ...], **options: Any
 ) -> "BatchPreview":
-    """Preview the batch of `plan_from_options`, without a recipe for every video."""
+    """Preview the batch of `plan_batch_from_options`, without a recipe for every video."""
     from wantui.planning import preview_batch
 
-    return preview_batch(_load_config(config, overrides, options), template)
+    return preview_batch(_load_config_from_options(config, overrides, options), template)
 
 
-def _load_config(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
-    from wantui.config import Option, load_config
+def _load_config_from_options(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
+    from wantui.config import OptionValue, load_config
 
-    settings = {
-        setting: Option(f"--{name.replace('_', '-')}", _to_setting_value(options[name]))
-        for name, setting in SETTINGS_OF_OPTIONS.items()
-        if options.get(name) is not None
+    option_value_by_key = {
+        setting_key: OptionValue(
+            f"--{parameter_name.replace('_', '-')}", _convert_to_setting_value(options[parameter_name])
+        )
+        for parameter_name, setting_key in SETTING_KEY_BY_PARAMETER.items()
+        if options.get(parameter_name) is not None
     }
-    return load_config(DEFAULT_CONFIG if config is None else config, overrides, settings, may_be_pipe=True)
+    return load_config(DEFAULT_CONFIG if config is None else config, overrides, option_value_by_key, may_be_pipe=True)
 
 
-def _to_setting_value(value: Any) -> Any:
+def _convert_to_setting_value(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
@@ -133,13 +142,13 @@ def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue"
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import find_state_directory
 
-    queue, notes = open_queue(find_state_directory() if state_dir is None else state_dir)
+    queue, queue_notes = open_queue(find_state_directory() if state_dir is None else state_dir)
     click.get_current_context().call_on_close(queue.close)
-    show_warnings(tuple(notes))
+    print_warnings(tuple(queue_notes))
     return queue
 
 
-def show_warnings(warnings: tuple[str, ...]) -> None:
+def print_warnings(warnings: tuple[str, ...]) -> None:
     """Print each warning as a line on stderr."""
     for warning in warnings:
         echo(f"warning: {warning}", err=True)

@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.streams import output_may_close
-from wantui.formatting import UNPRINTABLE, escape_unprintable
+from wantui.cli.streams import allow_closed_output
+from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,32 +25,34 @@ CONTINUATION_INDENT = 4
 """Indent of the second and later lines of a table row, in columns."""
 
 
-def _write(text: str, nl: bool = True, err: bool = False) -> None:
-    with output_may_close(sys.stderr if err else sys.stdout):
+def _write_output(text: str, nl: bool = True, err: bool = False) -> None:
+    with allow_closed_output(sys.stderr if err else sys.stdout):
         click.echo(text, nl=nl, err=err)
 
 
 def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = False) -> None:
     """Print text to stdout or stderr, with control characters escaped except line breaks and tabs."""
-    safe = escape_unprintable(str(text), keep_lines=True)
+    safe_text = escape_unprintable(str(text), keep_lines=True)
     if err and nl and sys.stderr.isatty():
-        safe = "\n".join(_wrap(line, shutil.get_terminal_size().columns) for line in safe.split("\n"))
-    _write(click.style(safe, bold=True) if bold else safe, nl=nl, err=err)
+        safe_text = "\n".join(_wrap_line(line, shutil.get_terminal_size().columns) for line in safe_text.split("\n"))
+    _write_output(click.style(safe_text, bold=True) if bold else safe_text, nl=nl, err=err)
 
 
-def _wrap(line: str, width: int, indent: int = 0) -> str:
+def _wrap_line(line: str, terminal_width: int, indent: int = 0) -> str:
     """Wrap a line that is wider than the terminal between words; never split a path."""
-    if len(line) <= width:
+    if len(line) <= terminal_width:
         return line
-    return textwrap.fill(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        line, terminal_width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
     """Print a value as JSON on stdout."""
-    _write(to_json(value, indent, ascii_only=not _is_unicode(sys.stdout)))
+    _write_output(format_json(value, indent, ascii_only=not _has_unicode_encoding(sys.stdout)))
 
 
-def to_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
+def format_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
     """Return a value as JSON with control characters escaped; it parses to the same value."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     # JSON is ASCII outside of strings, so that a match is always inside a string, where \u is an escape.
@@ -59,17 +61,17 @@ def to_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str
 
 def _escape_for_json(match: re.Match[str]) -> str:
     character = match[0]
-    return f"\\u{ord(character):04x}" if UNPRINTABLE.match(character) else character
+    return f"\\u{ord(character):04x}" if UNPRINTABLE_PATTERN.match(character) else character
 
 
-def _is_unicode(stream: IO[str]) -> bool:
+def _has_unicode_encoding(stream: IO[str]) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
 def print_progress(text: str) -> None:
     """Replace the last line of stderr, if it is a terminal; an empty text ends the line."""
     if sys.stderr.isatty():
-        _write(f"\r{escape_unprintable(text)}" if text else "", err=True, nl=not text)
+        _write_output(f"\r{escape_unprintable(text)}" if text else "", err=True, nl=not text)
 
 
 def print_table(table: "Table") -> None:
@@ -80,9 +82,9 @@ def print_table(table: "Table") -> None:
         Console(highlight=False).print(table)
         return
     console = Console(width=10_000, highlight=False)
-    with console.capture() as captured:
+    with console.capture() as console_capture:
         console.print(table)
-    echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    echo("\n".join(line.rstrip() for line in console_capture.get().splitlines()))
 
 
 def create_plain_table(*columns: str) -> "Table":
@@ -101,34 +103,36 @@ def print_columns(*rows: tuple[str, ...]) -> None:
     On a terminal that is too narrow, each row takes several lines, and the columns stay aligned. Rich is avoided: its
     import would take most of the time of `wantui queue ls`.
     """
-    safe = [tuple(map(escape_unprintable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    lines = _split_into_lines(widths, columns)
-    for number, row in enumerate(safe):
-        for index, line_columns in enumerate(lines):
-            line = "  ".join(row[column].ljust(widths[column]) for column in line_columns).rstrip()
-            if line or index == 0:
+    safe_rows = [tuple(map(escape_unprintable, row)) for row in rows]
+    column_widths = [max(map(len, column)) for column in zip(*safe_rows, strict=True)]
+    terminal_width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    column_lines = _split_columns_into_lines(column_widths, terminal_width)
+    for row_number, row in enumerate(safe_rows):
+        for line_number, line_columns in enumerate(column_lines):
+            line = "  ".join(row[column].ljust(column_widths[column]) for column in line_columns).rstrip()
+            if line or line_number == 0:
                 echo(
-                    _wrap(" " * (CONTINUATION_INDENT * (index > 0)) + line, columns, 2 * CONTINUATION_INDENT),
-                    bold=number == 0,
+                    _wrap_line(
+                        " " * (CONTINUATION_INDENT * (line_number > 0)) + line, terminal_width, 2 * CONTINUATION_INDENT
+                    ),
+                    bold=row_number == 0,
                 )
 
 
-def _split_into_lines(widths: Sequence[int], terminal_width: int) -> list[list[int]]:
+def _split_columns_into_lines(column_widths: Sequence[int], terminal_width: int) -> list[list[int]]:
     """Return the indices of the columns on each line of a row."""
     lines: list[list[int]] = [[]]
-    used = 0
-    for column, column_width in enumerate(widths):
-        if lines[-1] and used + 2 + column_width > terminal_width:
+    used_width = 0
+    for column, column_width in enumerate(column_widths):
+        if lines[-1] and used_width + 2 + column_width > terminal_width:
             lines.append([])
-            used = CONTINUATION_INDENT
-        used += column_width + (2 if lines[-1] else 0)
+            used_width = CONTINUATION_INDENT
+        used_width += column_width + (2 if lines[-1] else 0)
         lines[-1].append(column)
     return lines
 
 
-def print_line(text: str, indent: int = 0) -> None:
+def print_wrapped_line(text: str, indent: int = 0) -> None:
     """Print a line to stdout; on a terminal it is wrapped between words, and its other lines are indented."""
     text = escape_unprintable(text)
     if sys.stdout.isatty():
@@ -136,7 +140,7 @@ def print_line(text: str, indent: int = 0) -> None:
     echo(text)
 
 
-def add_row(table: "Table", *cells: str) -> None:
+def add_table_row(table: "Table", *cells: str) -> None:
     """Add a row of plain text, without Rich markup."""
     from rich.text import Text
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.commands import Command
-from wantui.cli.options import batch_options, preview_from_options, read_template, show_warnings
-from wantui.cli.output import add_row, create_plain_table, echo, print_json, print_line, print_table
+from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
+from wantui.cli.output import add_table_row, create_plain_table, echo, print_json, print_table, print_wrapped_line
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ MAX_VARIATIONS_SHOWN = 50
 """Variations that are printed without --all."""
 
 
-@click.command("preview", cls=Command)
-@batch_options
+@click.command("preview", cls=SingleUseOptionCommand)
+@add_batch_options
 @click.option(
     "--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {MAX_VARIATIONS_SHOWN}."
 )
@@ -30,102 +30,110 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
 
     Generates no video.
     """
-    text = read_template(template, template_file)
-    if text is None:
+    template_text = read_template(template, template_file)
+    if template_text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
-    batch = preview_from_options(template=text, **options)
-    costs = _estimate_costs(batch)
+    preview = preview_batch_from_options(template=template_text, **options)
+    cost_lines = _estimate_preview_costs(preview)
     if as_json:
-        print_json(_build_report(batch, costs))
+        print_json(_build_preview_report(preview, cost_lines))
         return
-    show_warnings(batch.warnings)
-    _print_variations(batch, None if show_all else MAX_VARIATIONS_SHOWN)
+    print_warnings(preview.warnings)
+    _print_variations(preview, None if show_all else MAX_VARIATIONS_SHOWN)
     echo()
-    _print_summary(batch, costs)
+    _print_cost_summary(preview, cost_lines)
 
 
-def _build_report(batch: "BatchPreview", costs: "list[CostLine]") -> dict[str, Any]:
+def _build_preview_report(preview: "BatchPreview", cost_lines: "list[CostLine]") -> dict[str, Any]:
     """Return the preview as JSON values."""
-    from wantui.planning.disk_estimate import estimate_disk
+    from wantui.planning.disk_estimate import estimate_batch_disk
     from wantui.storage.disk_space import estimate_disk_need
 
-    disk = estimate_disk(batch)
+    disk_estimate = estimate_batch_disk(preview)
     return {
         "variations": [
             {
-                "id": v.id,
-                "prompt": v.prompt,
-                "choices": [{"bracket": c.bracket, "option": c.option, "text": c.text} for c in v.choices],
-                "marks": [{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in v.marks],
+                "id": variation.id,
+                "prompt": variation.prompt,
+                "choices": [
+                    {"bracket": choice.bracket_number, "option": choice.option_number, "text": choice.text}
+                    for choice in variation.choices
+                ],
+                "marks": [
+                    {"text": mark.text, "start": mark.start, "end": mark.end, "weight": mark.weight}
+                    for mark in variation.marks
+                ],
             }
-            for v in batch.variations
+            for variation in preview.variations
         ],
-        "videos": batch.videos,
-        "recipe": batch.first_recipe.model_dump(mode="json"),
-        "costs": [asdict(cost) for cost in costs],
+        "videos": preview.video_count,
+        "recipe": preview.first_recipe.model_dump(mode="json"),
+        "costs": [asdict(cost_line) for cost_line in cost_lines],
         "disk": {
-            "videos": disk.video_bytes,
+            "videos": disk_estimate.video_bytes,
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
-            **{part.name: part.bytes for part in disk.captures},
-            "total": disk.total,
-            "must_be_free": estimate_disk_need(batch.first_recipe, disk.total).total,
+            **{disk_part.name: disk_part.bytes for disk_part in disk_estimate.capture_parts},
+            "total": disk_estimate.total_bytes,
+            "must_be_free": estimate_disk_need(preview.first_recipe, disk_estimate.total_bytes).total,
         },
-        "warnings": batch.warnings,
-        "refusals": batch.refusals,
+        "warnings": preview.warnings,
+        "refusals": preview.refusals,
     }
 
 
-def _print_variations(batch: "BatchPreview", limit: int | None) -> None:
+def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
     table = create_plain_table("#", "id", "prompt", "marked")
-    shown = batch.variations[:limit]
-    for number, variation in enumerate(shown):
-        marks = ", ".join(m.text if m.weight == 1 else f"{m.text} x{m.weight:g}" for m in variation.marks)
-        add_row(table, str(number), variation.id, variation.prompt, marks)
+    shown_variations = preview.variations[:max_shown]
+    for number, variation in enumerate(shown_variations):
+        marks_text = ", ".join(
+            mark.text if mark.weight == 1 else f"{mark.text} x{mark.weight:g}" for mark in variation.marks
+        )
+        add_table_row(table, str(number), variation.id, variation.prompt, marks_text)
     print_table(table)
-    if len(shown) < len(batch.variations):
-        echo(f"... and {len(batch.variations) - len(shown):,} more (--all shows them)")
+    if len(shown_variations) < len(preview.variations):
+        echo(f"... and {len(preview.variations) - len(shown_variations):,} more (--all shows them)")
 
 
-def _print_summary(batch: "BatchPreview", costs: "list[CostLine]") -> None:
-    recipe, seeds = batch.first_recipe, batch.config.settings.videos_per_variation
-    print_line(
-        f"{format_count(len(batch.variations), 'variation')} x {format_count(seeds, 'seed')} "
-        f"({recipe.seed} to {recipe.seed + seeds - 1}) = {format_count(batch.videos, 'video')}"
+def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -> None:
+    recipe, seed_count = preview.first_recipe, preview.config.settings.videos_per_variation
+    print_wrapped_line(
+        f"{format_count(len(preview.variations), 'variation')} x {format_count(seed_count, 'seed')} "
+        f"({recipe.seed} to {recipe.seed + seed_count - 1}) = {format_count(preview.video_count, 'video')}"
     )
-    print_line(
+    print_wrapped_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
-        + (f", word weights by {method}" if (method := _describe_weighting(batch)) else "")
+        + (f", word weights by {weighting_method}" if (weighting_method := _find_weighting_method(preview)) else "")
     )
-    for cost in costs[1:]:
-        print_line(f"{cost.name}: {cost.text} ({cost.basis})")
-    for refusal in batch.refusals:
-        print_line(f"cannot run: {refusal}")
+    for cost_line in cost_lines[1:]:
+        print_wrapped_line(f"{cost_line.name}: {cost_line.text} ({cost_line.basis})")
+    for refusal in preview.refusals:
+        print_wrapped_line(f"cannot run: {refusal}")
 
 
-def _describe_weighting(batch: "BatchPreview") -> str | None:
+def _find_weighting_method(preview: "BatchPreview") -> str | None:
     """Return how word weights are applied; None if no word has a weight."""
-    has_weights = any(mark.weight != 1 for variation in batch.variations for mark in variation.marks)
-    return batch.config.settings.prompt_settings.embedding_method if has_weights else None
+    has_weights = any(mark.weight != 1 for variation in preview.variations for mark in variation.marks)
+    return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _estimate_costs(batch: "BatchPreview") -> "list[CostLine]":
+def _estimate_preview_costs(preview: "BatchPreview") -> "list[CostLine]":
     """Predict the costs from the finished videos on the queue, or without any if the queue cannot be read."""
-    from wantui.batches.batch_cost import estimate_costs
+    from wantui.batches.batch_cost import estimate_batch_costs
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import parse_timed_videos
     from wantui.queue.state_dir import find_state_directory
 
-    state = None
+    state_directory = None
     try:
         state_dir = find_state_directory()
-        state = state_dir.directory
+        state_directory = state_dir.directory
         with open_queue(state_dir)[0] as queue:
-            past = parse_timed_videos(queue.list_finished_videos())
+            past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError:
-        past = []
-    return estimate_costs(batch, past, GpuMonitor(lambda _: None).take_sample(), state)
+        past_videos = []
+    return estimate_batch_costs(preview, past_videos, GpuMonitor(lambda _: None).take_sample(), state_directory)

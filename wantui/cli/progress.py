@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from wantui.queue.records import Event
     from wantui.queue.waiting import BatchWait
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_PROGRESS_LINES = 10.0
 """Seconds between two lines about the progress of a video."""
-NUMBERS_WIDTH = 50
+NUMBERS_COLUMN_WIDTH = 50
 """Columns of a terminal for bar, steps, pace and time left; the title gets the others."""
 
 
-EtaSource = Callable[[], float | None]
+EtaFunction = Callable[[], float | None]
 """Function that returns the predicted seconds until the batch is done; None if unknown."""
 
 
@@ -30,30 +30,30 @@ class ProgressReporter(Protocol):
 
     def show_event(self, event: "Event") -> None: ...
     def show_message(self, text: str) -> None: ...
-    def show_waiting(self, waiting: "BatchWait") -> None: ...
+    def show_wait_reason(self, batch_wait: "BatchWait") -> None: ...
 
 
 @contextmanager
-def open_reporter(as_json: bool, eta: "EtaSource") -> Iterator[ProgressReporter]:
+def open_progress_reporter(as_json: bool, get_eta: "EtaFunction") -> Iterator[ProgressReporter]:
     """Yield a reporter: JSON lines, bars on a terminal, or plain lines."""
     if as_json:
         yield JsonLinesReporter()
     elif sys.stderr.isatty():
-        bars = BarReporter(eta)
-        with bars.progress:
-            yield bars
+        bar_reporter = BarReporter(get_eta)
+        with bar_reporter.progress:
+            yield bar_reporter
     else:
-        yield PlainReporter(eta)
+        yield PlainReporter(get_eta)
 
 
-def format_event(event: "Event") -> str | None:
+def format_event_line(event: "Event") -> str | None:
     """Return the line that describes an event; None for an event without a line."""
     from wantui.queue import events
 
     match event.payload:
         case events.VideoDone(title=title, seconds=seconds, files=files):
-            total = sum(seconds.get(part, 0.0) for part in ("denoise", "decode"))
-            return f"done: {title}, {total:.1f} s, {files.get('clip', '')}"
+            total_seconds = sum(seconds.get(phase, 0.0) for phase in ("denoise", "decode"))
+            return f"done: {title}, {total_seconds:.1f} s, {files.get('clip', '')}"
         case events.VideoInterrupted(title=title, error=error):
             return f"interrupted: {title}: {error}"
         case events.VideoCancelled(title=title):
@@ -84,26 +84,26 @@ def format_event(event: "Event") -> str | None:
 class BarReporter:
     """Reporter with a Rich progress bar on stderr for each running video, and a line for each finished one."""
 
-    def __init__(self, eta: EtaSource) -> None:
+    def __init__(self, get_eta: EtaFunction) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.table import Column
 
         console = Console(stderr=True, highlight=False)
-        width = max(console.width - NUMBERS_WIDTH, 12)
-        title = Column(no_wrap=True, overflow="ellipsis", max_width=width)
+        title_width = max(console.width - NUMBERS_COLUMN_WIDTH, 12)
+        title_column = Column(no_wrap=True, overflow="ellipsis", max_width=title_width)
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False, table_column=title),
+            TextColumn("{task.description}", markup=False, table_column=title_column),
             BarColumn(bar_width=12),
             TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
         )
-        self.tasks: dict[int, TaskID] = {}
+        self.task_by_video: dict[int, TaskID] = {}
         self.waiting_task: TaskID | None = None
-        self.waited_for: tuple[int, ...] = ()
-        self.eta = eta
+        self.shown_batch_ids: tuple[int, ...] = ()
+        self.get_eta = get_eta
 
     def show_message(self, text: str) -> None:
         self.progress.console.print(escape_unprintable(text), markup=False, soft_wrap=True)
@@ -112,68 +112,74 @@ class BarReporter:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
-        video, payload = event.video or 0, event.payload
+        video_id, payload = event.video or 0, event.payload
         match payload:
             case events.VideoStarted(title=title, steps=steps):
-                self._remove(video)
-                self.tasks[video] = self.progress.add_task(
+                self._remove_task(video_id)
+                self.task_by_video[video_id] = self.progress.add_task(
                     escape_unprintable(title), total=steps, pace="starting", count=""
                 )
-            case events.StepDone(step=step, steps=steps, seconds=seconds) if video in self.tasks:
-                pace = f"{seconds:.2f} s/step, {format_eta(self.eta())}"
-                self._advance(video, step, steps, pace)
-            case events.FramesDecoded(frames=frames, count=count) if video in self.tasks:
-                self._advance(video, frames, count, "frames decoded" if frames < count else "finishing its files")
+            case events.StepDone(step=step, steps=steps, seconds=seconds) if video_id in self.task_by_video:
+                pace_text = f"{seconds:.2f} s/step, {format_eta(self.get_eta())}"
+                self._update_task(video_id, step, steps, pace_text)
+            case events.FramesDecoded(frames=frames, count=count) if video_id in self.task_by_video:
+                self._update_task(
+                    video_id, frames, count, "frames decoded" if frames < count else "finishing its files"
+                )
         if isinstance(payload, events.STOPPING_EVENTS):
-            self._remove(video)
-        if (text := format_event(event)) is not None:
-            self.show_message(text)
+            self._remove_task(video_id)
+        if (event_line := format_event_line(event)) is not None:
+            self.show_message(event_line)
 
-    def show_waiting(self, waiting: "BatchWait") -> None:
-        text = escape_unprintable(waiting.describe())
-        if self.waiting_task is not None and not text:
+    def show_wait_reason(self, batch_wait: "BatchWait") -> None:
+        waiting_text = escape_unprintable(batch_wait.describe())
+        if self.waiting_task is not None and not waiting_text:
             self.progress.remove_task(self.waiting_task)
             self.waiting_task = None
-        elif self.waiting_task is None and text:
-            self.waiting_task = self.progress.add_task(text, total=None, pace="", count="")
+        elif self.waiting_task is None and waiting_text:
+            self.waiting_task = self.progress.add_task(waiting_text, total=None, pace="", count="")
         elif self.waiting_task is not None:
-            self.progress.update(self.waiting_task, description=text)
-        earlier = tuple(batch.id for batch in waiting.earlier_batches)
-        if earlier and earlier != self.waited_for:  # once in full: the bar may truncate the text
-            self.show_message(waiting.describe(with_seconds=False))
-        self.waited_for = earlier
+            self.progress.update(self.waiting_task, description=waiting_text)
+        earlier_batch_ids = tuple(batch.id for batch in batch_wait.earlier_batches)
+        if (
+            earlier_batch_ids and earlier_batch_ids != self.shown_batch_ids
+        ):  # once in full: the bar may truncate the text
+            self.show_message(batch_wait.describe(with_seconds=False))
+        self.shown_batch_ids = earlier_batch_ids
 
-    def _advance(self, video: int, completed: int, total: int, pace: str) -> None:
-        count = f"{completed}/{total}"
-        self.progress.update(self.tasks[video], completed=completed, total=total, pace=pace, count=count)
+    def _update_task(self, video_id: int, completed_count: int, total_count: int, pace_text: str) -> None:
+        count_text = f"{completed_count}/{total_count}"
+        self.progress.update(
+            self.task_by_video[video_id], completed=completed_count, total=total_count, pace=pace_text, count=count_text
+        )
 
-    def _remove(self, video: int) -> None:
-        task = self.tasks.pop(video, None)
-        if task is not None:
-            self.progress.remove_task(task)
+    def _remove_task(self, video_id: int) -> None:
+        task_id = self.task_by_video.pop(video_id, None)
+        if task_id is not None:
+            self.progress.remove_task(task_id)
 
 
 class PlainReporter:
     """Reporter with lines on stderr: the start and end of each video, and its progress every ten seconds."""
 
-    def __init__(self, eta: EtaSource) -> None:
-        self.eta, self.last = eta, time.monotonic()
-        self.waited_for: tuple[object, ...] = ()
+    def __init__(self, get_eta: EtaFunction) -> None:
+        self.get_eta, self.last_line_seconds = get_eta, time.monotonic()
+        self.shown_wait_key: tuple[object, ...] = ()
 
     def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def show_waiting(self, waiting: "BatchWait") -> None:
+    def show_wait_reason(self, batch_wait: "BatchWait") -> None:
         """Print the reason for waiting when it changes, and again every ten seconds."""
-        waits_for = (
-            *(batch.id for batch in waiting.earlier_batches),
-            *(worker.name for worker in waiting.starting_workers),
+        wait_key = (
+            *(batch.id for batch in batch_wait.earlier_batches),
+            *(worker.name for worker in batch_wait.starting_workers),
         )
-        is_due = time.monotonic() - self.last >= SECONDS_BETWEEN_LINES
-        if waiting and (waits_for != self.waited_for or is_due):
-            self.last = time.monotonic()
-            self.show_message(waiting.describe())
-        self.waited_for = waits_for
+        is_due = time.monotonic() - self.last_line_seconds >= SECONDS_BETWEEN_PROGRESS_LINES
+        if batch_wait and (wait_key != self.shown_wait_key or is_due):
+            self.last_line_seconds = time.monotonic()
+            self.show_message(batch_wait.describe())
+        self.shown_wait_key = wait_key
 
     def show_event(self, event: "Event") -> None:
         from wantui.batches.eta import format_eta
@@ -184,11 +190,11 @@ class PlainReporter:
             case events.VideoStarted(title=title, attempt=attempt):
                 self.show_message(f"started: {title}" + (f" (attempt {attempt})" if attempt > 1 else ""))
             case events.StepDone(step=step, steps=steps, seconds=seconds):
-                if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-                    self.last = time.monotonic()
-                    self.show_message(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.eta())}")
-        if (text := format_event(event)) is not None:
-            self.show_message(f"  {text}" if has_ended else text)
+                if time.monotonic() - self.last_line_seconds >= SECONDS_BETWEEN_PROGRESS_LINES:
+                    self.last_line_seconds = time.monotonic()
+                    self.show_message(f"  step {step}/{steps}, {seconds:.2f} s/step, {format_eta(self.get_eta())}")
+        if (event_line := format_event_line(event)) is not None:
+            self.show_message(f"  {event_line}" if has_ended else event_line)
 
 
 class JsonLinesReporter:
@@ -197,7 +203,7 @@ class JsonLinesReporter:
     def show_message(self, text: str) -> None:
         echo(text, err=True)
 
-    def show_waiting(self, waiting: "BatchWait") -> None:
+    def show_wait_reason(self, batch_wait: "BatchWait") -> None:
         """Print nothing: the events `worker_starting` and `worker_ready` report it, and `wantui queue ls --json` prints
         the order."""
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wantui.cli.commands import Command
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.options import (
     DEFAULT_CONFIG,
-    batch_options,
+    add_batch_options,
+    add_resume_option,
     open_queue_for_command,
-    plan_from_options,
+    plan_batch_from_options,
+    print_warnings,
     read_template,
-    resume_option,
-    show_warnings,
 )
 from wantui.cli.output import echo, print_json
-from wantui.cli.types import PATH
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
     from wantui.storage.manifest import Manifest
 
 
-@click.command("run", cls=Command)
-@batch_options
-@resume_option
-@click.option("--detach", is_flag=True, help="Queue the batch and return immediately.")
-@click.option("--logs", type=PATH, help="Log folder of a new engine.  [default: logs in the state directory]")
+@click.command("run", cls=SingleUseOptionCommand)
+@add_batch_options
+@add_resume_option
+@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
+@click.option(
+    "--logs", "log_folder", type=PATH_TYPE, help="Log folder of a new engine.  [default: logs in the state directory]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(
     config: str | None,
     template: str | None,
     template_file: Path | None,
-    resume: Path | None,
-    detach: bool,
-    logs: Path | None,
+    resume_folder: Path | None,
+    detaches: bool,
+    log_folder: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -52,56 +54,67 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.enqueue import check_device, create_batch
+    from wantui.batches.enqueue import check_device_exists, create_batch_folder
     from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable
 
-    text = read_template(template, template_file)
-    if text is None and resume is None:
+    template_text = read_template(template, template_file)
+    if template_text is None and resume_folder is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     if find_engine(state_dir.directory) is None:
-        find_logs_folder(state_dir, logs)  # fails now, before anything is queued for an engine that cannot start
+        find_logs_folder(state_dir, log_folder)  # fails now, before anything is queued for an engine that cannot start
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
-        if resume is not None:
-            folder, manifest, device = open_batch(resume, text, config, options)
+        if resume_folder is not None:
+            folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
             refuse_unwritable(folder)
-            check_device(state_dir, device)
+            check_device_exists(state_dir, device)
         else:
-            assert text is not None
-            batch = plan_from_options(config, text, **options)
+            assert template_text is not None
+            batch = plan_batch_from_options(config, template_text, **options)
             device = batch.config.settings.model_settings.device
-            check_device(state_dir, device)
-            show_warnings(batch.warnings)
+            check_device_exists(state_dir, device)
+            print_warnings(batch.warnings)
             if config is None:
                 echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
-            folder, manifest = create_batch(batch)
-        seq = queue.read_last_seq()
-        id_, missing = _enqueue(queue, folder, manifest, device, new=resume is None)
-        _follow_queued(queue, folder, manifest, id_, missing, seq, logs, detach, as_json, new=resume is None)
+            folder, manifest = create_batch_folder(batch)
+        last_seq = queue.read_last_seq()
+        batch_id, missing_count = _enqueue_missing_videos(queue, folder, manifest, device, is_new=resume_folder is None)
+        _follow_queued_batch(
+            queue,
+            folder,
+            manifest,
+            batch_id,
+            missing_count,
+            last_seq,
+            log_folder,
+            detaches,
+            as_json,
+            is_new=resume_folder is None,
+        )
     except KeyboardInterrupt:
         if folder is None:
             raise
-        _report_interrupted(queue, folder.root.resolve())
+        _report_interrupted_run(queue, folder.root.resolve())
 
 
-def _report_interrupted(queue: "Queue", root: Path) -> NoReturn:
+def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
     """Report whether the batch in a folder is on the queue, and how to continue; exit with code 130."""
-    from wantui.cli.follow import format_path, report_detached
+    from wantui.cli.follow import format_relative_path, report_detached
 
-    queued = next((row for row in queue.batches(-1) if row.folder == root and row.unfinished), None)
-    if queued is not None:  # the interrupt came just after the batch was queued
-        report_detached(queue, queued.id)
-    shown = format_path(root)
-    echo(f"interrupted: {shown} is not on the queue. Queue it: wantui run --resume {shown}", err=True)
+    queued_batch = next((row for row in queue.batches(-1) if row.folder == batch_folder and row.unfinished), None)
+    if queued_batch is not None:  # the interrupt came just after the batch was queued
+        report_detached(queue, queued_batch.id)
+    shown_folder = format_relative_path(batch_folder)
+    echo(f"interrupted: {shown_folder} is not on the queue. Queue it: wantui run --resume {shown_folder}", err=True)
     sys.exit(130)
 
 
-def open_batch(
-    root: Path, template: str | None, config: str | None, options: dict[str, Any]
+def open_batch_to_resume(
+    batch_folder: Path, template: str | None, config: str | None, options: dict[str, Any]
 ) -> tuple["BatchFolder", "Manifest", str]:
     """Return the batch in a folder and its device.
 
@@ -111,116 +124,138 @@ def open_batch(
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import is_edited, read_manifest
 
-    folder = BatchFolder(root)
+    folder = BatchFolder(batch_folder)
     manifest = read_manifest(folder)
-    show_warnings(manifest.faults)
+    print_warnings(manifest.faults)
     if is_edited(folder):
-        show_warnings(
+        print_warnings(
             (
                 f"{folder.manifest} was changed after wantui wrote it (SHA-256), and is used as it is now. If nobody "
                 "edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
             )
         )
     if template is not None and template != manifest.template:
-        raise UserError(f"cannot resume {root}: its template is\n  {manifest.template}\nnot\n  {template}")
+        raise UserError(f"cannot resume {batch_folder}: its template is\n  {manifest.template}\nnot\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
     if config is None and not os.path.lexists(folder.config):
         raise UserError(
-            f"cannot apply options to {root}: its settings ({folder.config}) are missing. Omit the options to resume "
+            f"cannot apply options to {batch_folder}: its settings ({folder.config}) are missing. Omit the options to "
+            "resume "
             "it unchanged, or give its original config with -c"
         )
     # Without a config, the options override the stored settings of the batch.
-    batch = plan_from_options(str(folder.config) if config is None else config, manifest.template, **options)
-    _compare_recipes(root, manifest, batch)
+    batch = plan_batch_from_options(str(folder.config) if config is None else config, manifest.template, **options)
+    _refuse_changed_recipes(batch_folder, manifest, batch)
     return folder, manifest, batch.config.settings.model_settings.device
 
 
-def _compare_recipes(root: Path, manifest: "Manifest", batch: "Batch") -> None:
+def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
     from wantui.batches.enqueue import refuse_unsupported_batch
     from wantui.planning import pin_revision
 
     refuse_unsupported_batch(batch)
-    planned = [video.recipe for video in batch.videos]
+    planned_recipes = [video.recipe for video in batch.videos]
     # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
-    pinned = pin_revision(batch.model, manifest.videos[0].recipe.revision)
-    recorded = [
-        video.recipe if batch.model.is_local else video.recipe.model_copy(update={"revision": pinned})
+    pinned_revision = pin_revision(batch.model, manifest.videos[0].recipe.revision)
+    stored_recipes = [
+        video.recipe if batch.model.is_local else video.recipe.model_copy(update={"revision": pinned_revision})
         for video in manifest.videos
     ]
-    if len(planned) != len(recorded):
-        count = format_count(len(recorded), "video")
-        raise UserError(f"cannot resume {root}: it has {count}, and these options give {len(planned)}")
-    for new_recipe, stored in zip(planned, recorded, strict=True):
-        if new_recipe.speed == stored.speed:  # a later calibration does not apply to a batch that has started
-            new_recipe = new_recipe.model_copy(update={"magnitudes": stored.magnitudes})
-        for field in type(new_recipe).model_fields:
-            if getattr(new_recipe, field) != getattr(stored, field):
+    if len(planned_recipes) != len(stored_recipes):
+        stored_count = format_count(len(stored_recipes), "video")
+        raise UserError(
+            f"cannot resume {batch_folder}: it has {stored_count}, but these options give {len(planned_recipes)}"
+        )
+    for new_recipe, stored_recipe in zip(planned_recipes, stored_recipes, strict=True):
+        if new_recipe.speed == stored_recipe.speed:  # a later calibration does not apply to a batch that has started
+            new_recipe = new_recipe.model_copy(update={"magnitudes": stored_recipe.magnitudes})
+        for field_name in type(new_recipe).model_fields:
+            if getattr(new_recipe, field_name) != getattr(stored_recipe, field_name):
                 raise UserError(
-                    f"cannot resume {root}: its {field} is {getattr(stored, field)}, but these options give "
-                    f"{getattr(new_recipe, field)}. Omit the options to resume with the stored settings"
+                    f"cannot resume {batch_folder}: its {field_name} is {getattr(stored_recipe, field_name)}, but "
+                    "these options give "
+                    f"{getattr(new_recipe, field_name)}. Omit the options to resume with the stored settings"
                 )
 
 
-def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, new: bool) -> tuple[int, int]:
+def _enqueue_missing_videos(
+    queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, is_new: bool
+) -> tuple[int, int]:
     """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos."""
-    from wantui.batches.batch_cost import warn_if_slow_on_cpu
+    from wantui.batches.batch_cost import find_slow_cpu_warning
     from wantui.batches.enqueue import can_use_gpu, enqueue_batch, find_missing_videos
     from wantui.queue.state_dir import StateDirectory
 
-    missing = [video for _, video in find_missing_videos(folder, manifest)]
-    if missing and not can_use_gpu(StateDirectory(queue.path.parent), device):
-        show_warnings(tuple(filter(None, [warn_if_slow_on_cpu(missing[0].recipe, len(missing))])))
-    return enqueue_batch(queue, folder, manifest, device, new)
+    missing_videos = [video for _, video in find_missing_videos(folder, manifest)]
+    if missing_videos and not can_use_gpu(StateDirectory(queue.path.parent), device):
+        print_warnings(tuple(filter(None, [find_slow_cpu_warning(missing_videos[0].recipe, len(missing_videos))])))
+    return enqueue_batch(queue, folder, manifest, device, is_new)
 
 
-def _follow_queued(
+def _follow_queued_batch(
     queue: "Queue",
     folder: "BatchFolder",
     manifest: "Manifest",
-    id_: int,
-    missing: int,
-    seq: int,
-    logs: Path | None,
-    detach: bool,
+    batch_id: int,
+    missing_count: int,
+    last_seq: int,
+    log_folder: Path | None,
+    detaches: bool,
     as_json: bool,
-    new: bool,
+    is_new: bool,
 ) -> NoReturn:
     from wantui.batches.enqueue import remove_claimed_files
-    from wantui.cli.follow import follow, format_path, report_detached, report_end
+    from wantui.cli.follow import follow_batch, format_relative_path, report_batch_end, report_detached
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
-    root = folder.root.resolve()
+    batch_folder = folder.root.resolve()
     try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
-        batch = queue.batch(id_)
+        batch = queue.batch(batch_id)
         assert batch is not None
-        echo(f"batch {id_}: {format_count(missing, 'video')} in {format_path(root)}", err=True)
+        echo(
+            f"batch {batch_id}: {format_count(missing_count, 'video')} in {format_relative_path(batch_folder)}",
+            err=True,
+        )
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
-        if missing or batch.unfinished:
-            engine, started = ensure_engine(StateDirectory(queue.path.parent), logs)
-            show_warnings(tuple(engine.warnings()))
-            if started:
-                echo(f"engine started (process {engine.process}, logs in {format_path(engine.logs)})", err=True)
-        if detach:
-            if (held := queue.read_hold()) is not None:
-                echo(f"the queue is held: {held.reason}. Resume with: wantui queue resume", err=True)
-            echo(f"follow its progress with\n  wantui watch {id_}", err=True)
+        if missing_count or batch.unfinished:
+            engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder)
+            print_warnings(tuple(engine.warnings()))
+            if was_started:
+                echo(
+                    f"engine started (process {engine.process}, logs in {format_relative_path(engine.logs)})", err=True
+                )
+        if detaches:
+            if (hold := queue.read_hold()) is not None:
+                echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
+            echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
             if as_json:
                 print_json(
-                    {"event": "detached", "batch": id_, "folder": str(format_path(root)), "videos": missing}, None
+                    {
+                        "event": "detached",
+                        "batch": batch_id,
+                        "folder": str(format_relative_path(batch_folder)),
+                        "videos": missing_count,
+                    },
+                    None,
                 )
             else:
-                echo(format_path(root))
+                echo(format_relative_path(batch_folder))
             sys.exit(0)
-        report_end(queue, follow(queue, batch, seq, as_json), as_json)
+        report_batch_end(queue, follow_batch(queue, batch, last_seq, as_json), as_json)
     except KeyboardInterrupt:
-        report_detached(queue, id_)
+        report_detached(queue, batch_id)
     except UserError:
         # The batch was refused before its first video (no weights, say): remove it.
-        if new and not any(root.rglob("*.mp4")) and (queued := queue.batch(id_)) and not queued.unfinished:
-            queue.remove(id_)
+        if (
+            is_new
+            and not any(batch_folder.rglob("*.mp4"))
+            and (queued_batch := queue.batch(batch_id))
+            and not queued_batch.unfinished
+        ):
+            queue.remove(batch_id)
             # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
-            remove_claimed_files(folder, with_root=bool(manifest.config.get("use_timestamp", True)))
+            remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
         raise

@@ -5,12 +5,12 @@ import socket
 
 import click
 
-from wantui.cli.commands import Command
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 
 
-@click.command("serve", cls=Command)
+@click.command("serve", cls=SingleUseOptionCommand)
 @click.option("--port", default=8000, show_default=True, type=WholeNumber(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
     """Serve the terminal application to a browser.
@@ -22,7 +22,7 @@ def command(port: int) -> None:
     from wantui.tui.web import LOOPBACK, WebServer
 
     try:
-        listening = socket.create_server((LOOPBACK, port))
+        listening_socket = socket.create_server((LOOPBACK, port))
     except OSError as error:
         raise UserError(f"cannot listen on port {port}: {error.strerror}. Choose another port with --port.") from None
 
@@ -32,5 +32,5 @@ def command(port: int) -> None:
     server = WebServer(port, announce=print_next_address)
     click.echo("Open this address. It works once; do not share it:", err=True)
     click.echo(server.address)
-    with listening:
-        asyncio.run(server.run(listening))
+    with listening_socket:
+        asyncio.run(server.run(listening_socket))

@@ -5,24 +5,25 @@ from pathlib import Path
 
 import click
 
+from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo
-from wantui.cli.types import INTEGER, PATH, WholeNumber
+from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
 
 SUFFIXES = (".png", ".mp4")
 
 
-@click.command("sheet")
-@click.argument("batch", type=PATH)
+@click.command("sheet", cls=SingleUseOptionCommand)
+@click.argument("batch", type=PATH_TYPE)
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=PATH_TYPE,
     help="PNG or MP4 file to write.  [default: both, sheet.png and sheet.mp4 in BATCH/exports]",
 )
 @click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of each video in pixels.  [default: as it fits]")
 @click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER, multiple=True, help="Seed to include; repeatable.")
+@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
 def command(
     batch: Path, output: Path | None, cell_width: int | None, variation_ids: tuple[str, ...], seeds: tuple[int, ...]
 ) -> None:
@@ -33,7 +34,7 @@ def command(
     """
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.sheet import write_sheet_clip, write_sheet_picture
-    from wantui.paths import check_new_folder
+    from wantui.paths import check_output_folder
     from wantui.storage.video_files import make_parent_folders
 
     if output is not None and output.suffix.lower() not in SUFFIXES:
@@ -44,7 +45,7 @@ def command(
         raise UserError(f"cannot make a sheet of {batch}: no selected video is done")
     unreadable: dict[str, None] = {}
     for target in targets:
-        check_new_folder(target.parent, target=target)
+        check_output_folder(target.parent, target=target)
         make_parent_folders(batch if target.is_relative_to(batch) else target.parent, target)
         write = write_sheet_clip if target.suffix.lower() == ".mp4" else write_sheet_picture
         try:

@@ -20,22 +20,24 @@ def raise_on_termination() -> Iterator[None]:
 
     An ignored signal (nohup) stays ignored. Commands may install their own handlers inside the block.
     """
-    received: list[int] = []
+    received_signals: list[int] = []
 
-    def handle(number: int, _: FrameType | None) -> None:
-        if not received:  # a closing terminal sends SIGHUP twice: the second must not interrupt the removal of files
-            received.append(number)
-            raise TerminatedError(signal.Signals(number).name)
+    def raise_terminated(signal_number: int, _: FrameType | None) -> None:
+        if (
+            not received_signals
+        ):  # a closing terminal sends SIGHUP twice: the second must not interrupt the removal of files
+            received_signals.append(signal_number)
+            raise TerminatedError(signal.Signals(signal_number).name)
 
     if threading.current_thread() is threading.main_thread():
-        for number in TERMINATION_SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, handle)
+        for signal_number in TERMINATION_SIGNALS:
+            if signal.getsignal(signal_number) is signal.SIG_DFL:
+                signal.signal(signal_number, raise_terminated)
     try:
         yield
     finally:
-        for number in TERMINATION_SIGNALS:
-            if signal.getsignal(number) is handle:
-                signal.signal(number, signal.SIG_DFL)
-        if received:  # the parent process must see that a signal ended this one
-            os.kill(os.getpid(), received[0])
+        for signal_number in TERMINATION_SIGNALS:
+            if signal.getsignal(signal_number) is raise_terminated:
+                signal.signal(signal_number, signal.SIG_DFL)
+        if received_signals:  # the parent process must see that a signal ended this one
+            os.kill(os.getpid(), received_signals[0])

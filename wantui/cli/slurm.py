@@ -5,8 +5,14 @@ from typing import Any
 
 import click
 
-from wantui.cli.commands import Command
-from wantui.cli.options import batch_options, plan_from_options, read_template, resume_option, show_warnings
+from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.options import (
+    add_batch_options,
+    add_resume_option,
+    plan_batch_from_options,
+    print_warnings,
+    read_template,
+)
 from wantui.cli.output import echo
 from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
@@ -14,46 +20,66 @@ from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 
 
-@click.command("slurm", cls=Command)
-@batch_options
-@resume_option
+@click.command("slurm", cls=SingleUseOptionCommand)
+@add_batch_options
+@add_resume_option
 @click.option(
     "--jobs",
+    "job_count",
     type=WholeNumber(1, 1000),
     default=4,
     show_default=True,
     help="Number of jobs that share the videos.",
 )
-@click.option("--at-once", type=WholeNumber(1), help="Maximum number of concurrent jobs.")
 @click.option(
-    "--time", "limit", default="4:00:00", show_default=True, help="Time limit per job: minutes, H:MM:SS or D-HH:MM:SS."
+    "--at-once",
+    "max_concurrent_jobs",
+    type=WholeNumber(1),
+    help="Maximum number of concurrent jobs.  [default: all jobs]",
 )
-@click.option("--gpus", type=WholeNumber(0, 16), default=1, show_default=True, help="GPUs per job.")
-@click.option("--cpus", type=WholeNumber(1), default=4, show_default=True, help="CPU cores per job.")
-@click.option("--mem", type=WholeNumber(1), default=32, show_default=True, metavar="GB", help="Memory per job in GB.")
-@click.option("--partition", help="Slurm partition.")
-@click.option("--account", help="Slurm account to charge.")
-@click.option("--qos", help="Slurm quality of service.")
-@click.option("--constraint", help="Node features that the jobs require.")
-@click.option("--setup", multiple=True, metavar="COMMAND", help="Shell command to run before wantui; repeatable.")
-@click.option("--sbatch", multiple=True, metavar="KEY[=VALUE]", help="Additional sbatch option; repeatable.")
+@click.option(
+    "--time",
+    "time_limit",
+    default="4:00:00",
+    show_default=True,
+    help="Time limit per job: minutes, H:MM:SS or D-HH:MM:SS.",
+)
+@click.option("--gpus", "gpu_count", type=WholeNumber(0, 16), default=1, show_default=True, help="GPUs per job.")
+@click.option("--cpus", "cpu_count", type=WholeNumber(1), default=4, show_default=True, help="CPU cores per job.")
+@click.option(
+    "--mem", "memory_gb", type=WholeNumber(1), default=32, show_default=True, metavar="GB", help="Memory per job in GB."
+)
+@click.option("--partition", help="Slurm partition.  [default: the cluster's default]")
+@click.option("--account", help="Slurm account to charge.  [default: your default account]")
+@click.option("--qos", help="Slurm quality of service (QOS).  [default: the account's default]")
+@click.option("--constraint", help="Node features that the jobs require, such as h100.  [default: none]")
+@click.option(
+    "--setup",
+    "setup_commands",
+    multiple=True,
+    metavar="COMMAND",
+    help="Shell command that each job runs before wantui; repeatable.",
+)
+@click.option(
+    "--sbatch", "sbatch_texts", multiple=True, metavar="KEY[=VALUE]", help="Additional option of sbatch; repeatable."
+)
 def command(
     config: str | None,
     template: str | None,
     template_file: Path | None,
-    resume: Path | None,
-    jobs: int,
-    at_once: int | None,
-    limit: str,
-    gpus: int,
-    cpus: int,
-    mem: int,
+    resume_folder: Path | None,
+    job_count: int,
+    max_concurrent_jobs: int | None,
+    time_limit: str,
+    gpu_count: int,
+    cpu_count: int,
+    memory_gb: int,
     partition: str | None,
     account: str | None,
     qos: str | None,
     constraint: str | None,
-    setup: tuple[str, ...],
-    sbatch: tuple[str, ...],
+    setup_commands: tuple[str, ...],
+    sbatch_texts: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Generate the videos of a template on a Slurm cluster.
@@ -62,51 +88,71 @@ def command(
     preempted or reaches its time limit resumes from its last checkpoint when Slurm runs it again. Prints the batch
     folder on stdout.
     """
-    from wantui.batches.enqueue import create_batch, find_missing_videos
-    from wantui.batches.slurm import JobResources, check_slurm, check_submission, parse_time_limit, submit_array
-    from wantui.cli.follow import format_path
-    from wantui.cli.run import open_batch
+    from wantui.batches.enqueue import create_batch_folder, find_missing_videos
+    from wantui.batches.slurm import (
+        JobResources,
+        check_slurm_installation,
+        check_submission_values,
+        parse_time_limit_minutes,
+        submit_job_array,
+    )
+    from wantui.cli.follow import format_relative_path
+    from wantui.cli.run import open_batch_to_resume
 
-    text = read_template(template, template_file)
-    if text is None and resume is None:
+    template_text = read_template(template, template_file)
+    if template_text is None and resume_folder is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     try:
-        minutes = parse_time_limit(limit)
+        limit_minutes = parse_time_limit_minutes(time_limit)
     except ValueError as error:
         raise click.UsageError(f"--time: {error}") from None
-    sbatch_options = tuple(map(_parse_sbatch_option, sbatch))
+    sbatch_options = tuple(map(_parse_sbatch_option, sbatch_texts))
     resources = JobResources(
-        minutes, gpus, cpus, mem, partition, account, qos, constraint, at_once, setup, sbatch_options
+        limit_minutes,
+        gpu_count,
+        cpu_count,
+        memory_gb,
+        partition,
+        account,
+        qos,
+        constraint,
+        max_concurrent_jobs,
+        setup_commands,
+        sbatch_options,
     )
-    check_slurm()
-    if resume is not None:
-        folder, manifest, _ = open_batch(resume, text, config, options)
+    check_slurm_installation()
+    if resume_folder is not None:
+        folder, manifest, _ = open_batch_to_resume(resume_folder, template_text, config, options)
     else:
-        assert text is not None
-        batch = plan_from_options(config, text, **options)
-        show_warnings(batch.warnings)
-        check_submission(expand_user_path(batch.config.settings.output_dir), resources)
-        folder, manifest = create_batch(batch)
-    missing = format_count(len(find_missing_videos(folder, manifest)), "video")
+        assert template_text is not None
+        batch = plan_batch_from_options(config, template_text, **options)
+        print_warnings(batch.warnings)
+        check_submission_values(expand_user_path(batch.config.settings.output_dir), resources)
+        folder, manifest = create_batch_folder(batch)
+    missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
     try:
-        submitted = submit_array(folder.root, jobs, resources)
+        job_ids = submit_job_array(folder.root, job_count, resources)
     except UserError:
-        if resume is None:
-            echo(f"the batch folder is {format_path(folder.root)}. Submit it later with --resume", err=True)
+        if resume_folder is None:
+            echo(f"the batch folder is {format_relative_path(folder.root)}. Submit it later with --resume", err=True)
         raise
-    array = submitted[0].split("_")[0]
+    array_id = job_ids[0].split("_")[0]
     echo(
-        f"{missing} in {format_count(len(submitted), 'job')}: {array}; logs in {format_path(folder.root / 'slurm')}",
+        f"{missing_text} in {format_count(len(job_ids), 'job')}: {array_id}; logs in "
+        f"{format_relative_path(folder.root / 'slurm')}",
         err=True,
     )
-    echo(f"check the progress with\n  squeue -j {array}\n  wantui library show {format_path(folder.root)}", err=True)
-    echo(format_path(folder.root))
+    echo(
+        f"check the progress with\n  squeue -j {array_id}\n  wantui library show {format_relative_path(folder.root)}",
+        err=True,
+    )
+    echo(format_relative_path(folder.root))
 
 
 def _parse_sbatch_option(text: str) -> tuple[str, str | bool]:
     """Return the key and value of KEY=VALUE; the value of a bare KEY is True."""
-    key, equals, value = text.partition("=")
+    key, separator, value = text.partition("=")
     key = key.strip().lstrip("-")
     if not key:
         raise click.UsageError(f"--sbatch: {text!r} has no key. Write KEY=VALUE, or KEY for a flag")
-    return key, value if equals else True
+    return key, value if separator else True

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 _closed_streams: "WeakSet[IO[str]]" = WeakSet()
 """Output streams whose reader has closed them."""
-WRITE_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
+WRITE_ERROR_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
 """Values of errno that only occur when a file is written."""
 
 
@@ -19,38 +19,42 @@ class OutputClosedError(Exception):
     """Raised when the reader of the output is gone, by a command that only prints."""
 
 
-def prepare_streams() -> None:
+def prepare_standard_streams() -> None:
     """Open missing standard streams on /dev/null, and let stdout and stderr accept any text.
 
     A process may start with closed streams. Python then sets them to None, and the next opened file (the database, say)
     would get their descriptor, to which child processes write.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
+    for descriptor_number, stream_name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, stream_name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
-            if descriptor != number:
-                os.dup2(descriptor, number)
+            if descriptor != descriptor_number:
+                os.dup2(descriptor, descriptor_number)
                 os.close(descriptor)
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+            setattr(
+                sys,
+                stream_name,
+                open(descriptor_number, "w" if descriptor_number else "r", encoding="utf-8", closefd=False),  # noqa: SIM115
+            )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a locale without UTF-8 lacks most characters
 
 
 @contextmanager
-def discard_on_closed_pipe() -> Iterator[None]:
+def discard_output_on_closed_pipe() -> Iterator[None]:
     """Flush the output at the end; if its reader is gone, discard the remaining output silently."""
     try:
         yield
         sys.stdout.flush()
         sys.stderr.flush()
     except (BrokenPipeError, OutputClosedError):
-        _discard(sys.stdout)
-        _discard(sys.stderr)
+        _discard_stream(sys.stdout)
+        _discard_stream(sys.stderr)
 
 
 @contextmanager
-def output_may_close(stream: IO[str]) -> Iterator[None]:
+def allow_closed_output(stream: IO[str]) -> Iterator[None]:
     """Discard output whose reader is gone, as in `wantui preview ... | head`, and let the command continue.
 
     The exit code still reports whether the command succeeded.
@@ -59,7 +63,7 @@ def output_may_close(stream: IO[str]) -> Iterator[None]:
         yield
     except BrokenPipeError:
         _closed_streams.add(stream)
-        _discard(stream)
+        _discard_stream(stream)
 
 
 def is_output_closed() -> bool:
@@ -67,24 +71,24 @@ def is_output_closed() -> bool:
     return sys.stdout in _closed_streams
 
 
-def _discard(stream: IO[str]) -> None:
+def _discard_stream(stream: IO[str]) -> None:
     """Redirect an unwritable stream to /dev/null; otherwise Python would print an error at exit."""
     try:
         stream.flush()
     except OSError:
-        with suppress(OSError), open(os.devnull, "w") as null:  # noqa: PTH123
-            os.dup2(null.fileno(), stream.fileno())
+        with suppress(OSError), open(os.devnull, "w") as null_file:  # noqa: PTH123
+            os.dup2(null_file.fileno(), stream.fileno())
 
 
 def describe_os_error(error: OSError) -> str | None:
     """Return the message for an error of the operating system; None if the error names no file."""
     reason = error.strerror or str(error)
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
-    if name is None:
+    file_name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
+    if file_name is None:
         if error.errno == errno.ENOENT:
             return "cannot access the working folder: it was deleted. Change to another folder."
-        if error.errno in WRITE_ERRORS or error.errno == errno.EIO:
-            _discard(sys.stdout)
+        if error.errno in WRITE_ERROR_CODES or error.errno == errno.EIO:
+            _discard_stream(sys.stdout)
             return f"cannot write the output: {reason}"
         return None
-    return f"cannot {'write' if error.errno in WRITE_ERRORS else 'access'} {name}: {reason}"
+    return f"cannot {'write' if error.errno in WRITE_ERROR_CODES else 'access'} {file_name}: {reason}"

@@ -14,51 +14,55 @@ COLOUR_SYSTEMS = ("auto", "standard", "256", "truecolor", "windows")
 """Values of TEXTUAL_COLOR_SYSTEM that Textual supports."""
 
 
-def _check_driver(name: str) -> None:
+def _check_textual_driver(driver_name: str) -> None:
     """Refuse a driver that Textual cannot load.
 
     Args:
-        name: module:Class.
+        driver_name: module:Class.
 
     Raises:
         UserError: the class does not exist or is not a driver.
     """
     from textual.driver import Driver
 
-    module, _, symbol = name.partition(":")
+    module_name, _, class_name = driver_name.partition(":")
     try:
-        driver = getattr(importlib.import_module(module), symbol)
+        driver_class = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, ValueError, TypeError, AttributeError):
-        driver = None
-    if not (isinstance(driver, type) and issubclass(driver, Driver)):
-        raise UserError(f"cannot draw with TEXTUAL_DRIVER={name!r}: it is not a Textual driver. Unset TEXTUAL_DRIVER")
+        driver_class = None
+    if not (isinstance(driver_class, type) and issubclass(driver_class, Driver)):
+        raise UserError(
+            f"cannot draw with TEXTUAL_DRIVER={driver_name!r}: it is not a Textual driver. Unset TEXTUAL_DRIVER"
+        )
 
 
-def run_application(low_bandwidth: bool, mouse: bool) -> None:
+def run_application(low_bandwidth: bool, captures_mouse: bool) -> None:
     """Run the terminal application until the user quits, then exit.
 
     Raises:
         UserError: stdin or stdout is not a terminal, or the queue or the settings cannot be used.
     """
-    in_browser = "TEXTUAL_DRIVER" in os.environ  # set by `wantui serve`
-    if not in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    is_in_browser = "TEXTUAL_DRIVER" in os.environ  # set by `wantui serve`
+    if not is_in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("cannot open the application: this is not a terminal. `wantui --help` lists other commands")
-    if not in_browser:
+    if not is_in_browser:
         # If COLUMNS and LINES are set, Textual uses them instead of the size of the terminal, and misses every resize.
         for name in ("COLUMNS", "LINES"):
             os.environ.pop(name, None)
-    colours = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
-    if colours not in COLOUR_SYSTEMS:
-        choices = ", ".join(COLOUR_SYSTEMS)
-        raise UserError(f"cannot draw with TEXTUAL_COLOR_SYSTEM={colours!r}. Unset it, or set one of: {choices}")
+    colour_system = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
+    if colour_system not in COLOUR_SYSTEMS:
+        known_systems = ", ".join(COLOUR_SYSTEMS)
+        raise UserError(
+            f"cannot draw with TEXTUAL_COLOR_SYSTEM={colour_system!r}. Unset it, or set one of: {known_systems}"
+        )
     gc.disable()  # until the first paint: imported objects stay alive, and scanning them takes a fifth of the start
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("ESCDELAY", "50")
     if low_bandwidth:
         for name, value in LOW_BANDWIDTH_VARIABLES.items():
             os.environ.setdefault(name, value)
-    if in_browser:
-        _check_driver(os.environ["TEXTUAL_DRIVER"])
+    if is_in_browser:
+        _check_textual_driver(os.environ["TEXTUAL_DRIVER"])
 
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import find_state_directory
@@ -67,14 +71,14 @@ def run_application(low_bandwidth: bool, mouse: bool) -> None:
 
     settings = load_settings()
     state_dir = find_state_directory()
-    queue, notes = open_queue(state_dir)
+    queue, queue_notes = open_queue(state_dir)
     queue.close()
     if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":
-        notes.append(
+        queue_notes.append(
             "the locale of this terminal is not UTF-8. If lines look broken, set LANG=C.UTF-8 before starting wantui"
         )
-    app = WantuiApp(state_dir, settings, tuple(notes), low_bandwidth)
-    app.run(mouse=mouse)
+    app = WantuiApp(state_dir, settings, tuple(queue_notes), low_bandwidth)
+    app.run(mouse=captures_mouse)
     if app.return_code:
         echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)
     sys.exit(app.return_code or 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wantui.config.speeds import to_current_speed_name
+from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 
@@ -34,7 +34,7 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
             self.fail(str(error), param, ctx)
 
 
-class VideoId(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
+class VideoIdPrefix(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
     """Parameter type of a video id, or its first characters; rejects an empty text, which would match every id."""
 
     name = "id"
@@ -58,23 +58,23 @@ class WholeNumber(click.IntRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_parse_number(self, value, param, ctx, is_whole=True), param, ctx)
+        return super().convert(_parse_number_text(self, value, param, ctx, is_integer=True), param, ctx)
 
 
-class Number(click.types.FloatParamType):
+class DecimalNumber(click.types.FloatParamType):
     """Parameter type of a decimal number, parsed by the same rule as `--set` and config files."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(_parse_number(self, value, param, ctx, is_whole=False), param, ctx)
+        return super().convert(_parse_number_text(self, value, param, ctx, is_integer=False), param, ctx)
 
 
-def _parse_number(
-    param_type: "WholeNumber | Number",
+def _parse_number_text(
+    param_type: "WholeNumber | DecimalNumber",
     value: Any,
     param: click.Parameter | None,
     ctx: click.Context | None,
     *,
-    is_whole: bool,
+    is_integer: bool,
 ) -> Any:
     """Parse a number from text, and return other values unchanged; click would accept `1_000` and `٣`."""
     if not isinstance(value, str):
@@ -82,12 +82,12 @@ def _parse_number(
     from wantui.config.values import parse_number  # imports pydantic, which would slow down --help
 
     try:
-        return parse_number(value.strip(), is_whole)
+        return parse_number(value.strip(), is_integer)
     except ValueError as error:
         param_type.fail(str(error), param, ctx)
 
 
-class BatchName(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
+class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
     """Parameter type of a batch on the queue: a number, a folder name, or a path."""
 
     name = "batch"
@@ -110,10 +110,10 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
         super().__init__(["reference", "fused"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(to_current_speed_name(value) if isinstance(value, str) else value, param, ctx)
+        return super().convert(migrate_speed_name(value) if isinstance(value, str) else value, param, ctx)
 
 
-PATH = UserPath()
-INTEGER = WholeNumber()
-BATCH = BatchName()
-SPEED = MeasuredSpeed()
+PATH_TYPE = UserPath()
+INTEGER_TYPE = WholeNumber()
+BATCH_TYPE = BatchReference()
+SPEED_TYPE = MeasuredSpeed()

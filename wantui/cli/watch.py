@@ -2,12 +2,12 @@
 
 import click
 
-from wantui.cli.commands import Command
-from wantui.cli.types import BATCH
+from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.types import BATCH_TYPE
 
 
-@click.command("watch", cls=Command)
-@click.argument("batch", required=False, type=BATCH)
+@click.command("watch", cls=SingleUseOptionCommand)
+@click.argument("batch", required=False, type=BATCH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(batch: str | None, as_json: bool) -> None:
     """Follow the progress of BATCH until it ends.
@@ -16,19 +16,19 @@ def command(batch: str | None, as_json: bool) -> None:
 
     Ctrl-C stops following; the batch continues.
     """
-    from wantui.cli.follow import follow, report_detached, report_end
+    from wantui.cli.follow import follow_batch, report_batch_end, report_detached
     from wantui.cli.options import open_queue_for_command
     from wantui.errors import UserError
 
     queue = open_queue_for_command()
     if batch is None:
-        unfinished = [row for row in queue.batches(-1) if row.unfinished]
-        if not unfinished:
+        unfinished_rows = [batch_row for batch_row in queue.batches(-1) if batch_row.unfinished]
+        if not unfinished_rows:
             raise UserError("no batch to follow: all batches have ended. List them: wantui queue ls --all")
-        row = unfinished[0]
+        batch_row = unfinished_rows[0]
     else:
-        row = queue.find_batch(batch)
+        batch_row = queue.find_batch(batch)
     try:
-        report_end(queue, follow(queue, row, queue.read_last_seq(), as_json), as_json)
+        report_batch_end(queue, follow_batch(queue, batch_row, queue.read_last_seq(), as_json), as_json)
     except KeyboardInterrupt:
-        report_detached(queue, row.id)
+        report_detached(queue, batch_row.id)

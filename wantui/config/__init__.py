@@ -1,23 +1,23 @@
 """Settings: pydantic models, YAML files, presets, keys of the older system. Never imports torch."""
 
 from wantui.config.document import format_yaml_scalar
-from wantui.config.load import Config, Option, dump, load_config, parse_config, to_dict
-from wantui.config.presets import find_config, find_preset_directory, list_preset_names
-from wantui.config.problems import ConfigError, Problem
+from wantui.config.load import Config, OptionValue, convert_settings_to_dict, dump_settings, load_config, parse_config
+from wantui.config.presets import find_config_path, find_preset_directory, list_preset_names
+from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.config.settings import Settings
 
 __all__ = [
     "Config",
     "ConfigError",
-    "Option",
-    "Problem",
+    "ConfigProblem",
+    "OptionValue",
     "Settings",
-    "dump",
-    "find_config",
+    "convert_settings_to_dict",
+    "dump_settings",
+    "find_config_path",
     "find_preset_directory",
     "format_yaml_scalar",
     "list_preset_names",
     "load_config",
     "parse_config",
-    "to_dict",
 ]

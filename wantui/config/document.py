@@ -11,21 +11,29 @@ from typing import Any
 import yaml
 
 from wantui import text_files
-from wantui.config.problems import ConfigError, Problem
+from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.formatting import shorten_text
 from wantui.text_files import TextFileError
 
 MAX_CONFIG_BYTES = 1_000_000
 """Longest config, in bytes."""
-MAX_DEPTH = 20
+MAX_NESTING_DEPTH = 20
 """Deepest nesting of mappings and lists."""
-MAX_NODES = 10_000
+MAX_YAML_NODES = 10_000
 """Maximum number of keys and values in a config, with every expansion of an alias counted."""
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """PyYAML's C loader if available: the application parses several configs while it draws a screen."""
-PARSE_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError)
+YAML_PARSE_ERRORS = (
+    yaml.YAMLError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+)
 """Exceptions that the C and Python loaders of PyYAML raise for invalid YAML."""
-CORE_TAGS = frozenset(
+SCALAR_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )
 """Tags that YAML gives to scalars by itself; they are ignored in favour of the declared type of the setting."""
@@ -34,11 +42,11 @@ COLLECTION_TAGS = frozenset(("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
 """Tags that YAML gives to mappings and lists by itself."""
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
 BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-Key = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Scalar:
+class YamlScalar:
     """A scalar of a document, with its text unconverted."""
 
     text: str
@@ -50,16 +58,16 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A mapping of keys to scalars, lists and mappings, with the line of each key, counted from 1."""
 
     values: dict[str, Any]
-    lines: dict[Key, int]
-    duplicates: tuple[tuple[Key, int], ...]
+    line_by_key: dict[KeyPath, int]
+    duplicate_keys: tuple[tuple[KeyPath, int], ...]
     """Keys that occur again in the same mapping, and the line of that occurrence, whose value is used."""
 
 
-def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
+def read_config_text(path: Path, *, may_be_pipe: bool = False) -> str:
     """Return the text of a config file.
 
     Args:
@@ -71,84 +79,89 @@ def read_text(path: Path, *, may_be_pipe: bool = False) -> str:
     try:
         return text_files.read_text_file(path, MAX_CONFIG_BYTES, may_be_pipe=may_be_pipe)
     except TextFileError as error:
-        raise ConfigError([Problem(path, None, "", error.reason)]) from None
+        raise ConfigError([ConfigProblem(path, None, "", error.reason)]) from None
 
 
-def read_document(text: str, source: Path | str) -> Document:
+def parse_yaml_document(text: str, source: Path | str) -> YamlDocument:
     """Parse YAML text to a document; an empty text is an empty mapping.
 
     Raises:
-        ConfigError: the text is not YAML or not a mapping, or exceeds MAX_CONFIG_BYTES, MAX_DEPTH or MAX_NODES.
+        ConfigError: the text is not YAML or not a mapping, or exceeds MAX_CONFIG_BYTES, MAX_NESTING_DEPTH or
+            MAX_YAML_NODES.
     """
-    _check_size(len(text), source)
+    _check_text_length(len(text), source)
     try:
         text.encode()  # fails for lone surrogates, which the two loaders treat differently
-        _check_bounds(text, source)
-        node = yaml.compose(text, Loader=YAML_LOADER)
-        if node is None:
-            return Document({}, {}, ())
-        if not isinstance(node, yaml.MappingNode):
-            raise _config_error(source, 1, "not a mapping of keys to values, such as `seed: 42`")
-        return _NodeConverter(source).convert_document(node)
-    except PARSE_ERRORS as error:
-        mark = getattr(error, "problem_mark", None)
+        _check_node_limits(text, source)
+        root_node = yaml.compose(text, Loader=YAML_LOADER)
+        if root_node is None:
+            return YamlDocument({}, {}, ())
+        if not isinstance(root_node, yaml.MappingNode):
+            raise _make_config_error(source, 1, "not a mapping of keys to values, such as `seed: 42`")
+        return _NodeConverter(source).convert_document(root_node)
+    except YAML_PARSE_ERRORS as error:
+        error_mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
         if reason.startswith("but ") and (context := getattr(error, "context", None)):
             reason = f"{context}, {reason}"  # PyYAML splits this sentence
-        raise _config_error(source, mark.line + 1 if mark else None, f"not valid YAML: {reason}") from None
+        raise _make_config_error(
+            source, error_mark.line + 1 if error_mark else None, f"not valid YAML: {reason}"
+        ) from None
 
 
 def format_yaml_scalar(text: str) -> str:
-    """Return the text of a YAML scalar for `parse_value`; return other YAML unchanged."""
+    """Return the text of a YAML scalar for `parse_setting_value`; return other YAML unchanged."""
     try:
         node = yaml.compose(text, Loader=YAML_LOADER)
-    except PARSE_ERRORS:
+    except YAML_PARSE_ERRORS:
         return text
     return str(node.value) if isinstance(node, yaml.ScalarNode) else text
 
 
-def to_plain(value: Any) -> Any:
+def convert_to_plain_value(value: Any) -> Any:
     """Convert a value without a declared type: scalars become text, booleans or None."""
     match value:
-        case Scalar():
+        case YamlScalar():
             if value.is_null:
                 return None
             return value.text if value.is_quoted else BOOLEAN_WORDS.get(value.text.lower(), value.text)
         case dict():
-            return {key: to_plain(item) for key, item in value.items()}
+            return {key: convert_to_plain_value(item) for key, item in value.items()}
         case list():
-            return [to_plain(item) for item in value]
+            return [convert_to_plain_value(item) for item in value]
     return value
 
 
-def _check_size(size: int, source: Path | str) -> None:
-    if size > MAX_CONFIG_BYTES:
-        raise _config_error(source, None, f"too large for a config: more than {MAX_CONFIG_BYTES // 1000:,} kB")
+def _check_text_length(text_length: int, source: Path | str) -> None:
+    if text_length > MAX_CONFIG_BYTES:
+        raise _make_config_error(source, None, f"too large for a config: more than {MAX_CONFIG_BYTES // 1000:,} kB")
 
 
-def _check_bounds(text: str, source: Path | str) -> None:
+def _check_node_limits(text: str, source: Path | str) -> None:
     """Refuse text whose nodes would take long to compose or exhaust the stack; parsing its events is safe."""
-    depth = nodes = 0
+    depth = node_count = 0
     for event in yaml.parse(text, Loader=YAML_LOADER):
-        nodes += isinstance(event, yaml.NodeEvent)
+        node_count += isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > MAX_DEPTH or nodes > MAX_NODES:
-            mark = event.start_mark
-            raise _too_large_error(source, mark.line + 1 if mark else None, depth > MAX_DEPTH)
+        if depth > MAX_NESTING_DEPTH or node_count > MAX_YAML_NODES:
+            event_mark = event.start_mark
+            raise _make_size_error(source, event_mark.line + 1 if event_mark else None, depth > MAX_NESTING_DEPTH)
 
 
-def _too_large_error(source: Path | str, line: int | None, is_too_deep: bool) -> ConfigError:
+def _make_size_error(source: Path | str, line: int | None, is_too_deep: bool) -> ConfigError:
     if is_too_deep:
-        reason = f"nested more than {MAX_DEPTH} levels deep, or an alias contains itself"
-        return _config_error(source, line, f"not valid YAML for a config: {reason}")
-    return _config_error(source, line, f"too large for a config: more than {MAX_NODES:,} values, with aliases expanded")
+        reason = f"nested more than {MAX_NESTING_DEPTH} levels deep, or an alias contains itself"
+        return _make_config_error(source, line, f"not valid YAML for a config: {reason}")
+    return _make_config_error(
+        source, line, f"too large for a config: more than {MAX_YAML_NODES:,} values, with aliases expanded"
+    )
 
 
-def _config_error(source: Path | str, line: int | None, message: str) -> ConfigError:
-    return ConfigError([Problem(source, line, "", shorten_text(message))])
+def _make_config_error(source: Path | str, line: int | None, message: str) -> ConfigError:
+    return ConfigError([ConfigProblem(source, line, "", shorten_text(message))])
 
 
 class _NodeConverter:
@@ -156,15 +169,15 @@ class _NodeConverter:
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
-        self.nodes = 0
-        self.lines: dict[Key, int] = {}
-        self.duplicates: list[tuple[Key, int]] = []
+        self.node_count = 0
+        self.line_by_key: dict[KeyPath, int] = {}
+        self.duplicate_keys: list[tuple[KeyPath, int]] = []
 
-    def convert_document(self, node: yaml.MappingNode) -> Document:
+    def convert_document(self, node: yaml.MappingNode) -> YamlDocument:
         values = self._convert_mapping(node, ())
-        return Document(values, self.lines, tuple(self.duplicates))
+        return YamlDocument(values, self.line_by_key, tuple(self.duplicate_keys))
 
-    def _convert_node(self, node: yaml.Node, key: Key, depth: int) -> Any:
+    def _convert_node(self, node: yaml.Node, key: KeyPath, depth: int) -> Any:
         self._count_node(node, depth)
         if isinstance(node, yaml.MappingNode):
             return self._convert_mapping(node, key, depth)
@@ -174,56 +187,58 @@ class _NodeConverter:
         assert isinstance(node, yaml.ScalarNode)
         return self._convert_scalar(node)
 
-    def _convert_mapping(self, node: yaml.MappingNode, parent: Key, depth: int = 0) -> dict[str, Any]:
+    def _convert_mapping(self, node: yaml.MappingNode, parent_key: KeyPath, depth: int = 0) -> dict[str, Any]:
         self._check_tag(node, COLLECTION_TAGS)
         # First, so that a key of the mapping itself keeps its own line.
-        values = self._convert_merged(node, parent, depth)
+        values = self._convert_merge_keys(node, parent_key, depth)
         seen_names: set[str] = set()
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _config_error(self.source, line, "not valid YAML for a config: a key that is not text")
+                raise _make_config_error(self.source, line, "not valid YAML for a config: a key that is not text")
             if key_node.tag == MERGE_TAG:
                 continue
             self._count_node(key_node, depth)
-            self._check_tag(key_node, CORE_TAGS)
+            self._check_tag(key_node, SCALAR_TAGS)
             name = str(key_node.value)
-            key = (*parent, name)
+            key = (*parent_key, name)
             if name in seen_names:
-                self.duplicates.append((key, line))
+                self.duplicate_keys.append((key, line))
             seen_names.add(name)
-            self.lines[key] = line
+            self.line_by_key[key] = line
             values[name] = self._convert_node(value_node, key, depth + 1)
         return values
 
-    def _convert_merged(self, node: yaml.MappingNode, parent: Key, depth: int) -> dict[str, Any]:
+    def _convert_merge_keys(self, node: yaml.MappingNode, parent_key: KeyPath, depth: int) -> dict[str, Any]:
         """Return the values after `<<:`, a mapping or a list of mappings, of which the first has precedence."""
-        pairs = [pair for pair in node.value if pair[0].tag == MERGE_TAG]
-        if len(pairs) > 1:
+        merge_pairs = [pair for pair in node.value if pair[0].tag == MERGE_TAG]
+        if len(merge_pairs) > 1:
             reason = "<< occurs twice in a mapping; write <<: [*first, *second]"
-            raise _config_error(self.source, pairs[1][0].start_mark.line + 1, f"not valid YAML for a config: {reason}")
+            raise _make_config_error(
+                self.source, merge_pairs[1][0].start_mark.line + 1, f"not valid YAML for a config: {reason}"
+            )
         values: dict[str, Any] = {}
-        for _, merged in pairs:
-            for item in reversed(merged.value if isinstance(merged, yaml.SequenceNode) else [merged]):
+        for _, merge_value in merge_pairs:
+            for item in reversed(merge_value.value if isinstance(merge_value, yaml.SequenceNode) else [merge_value]):
                 if not isinstance(item, yaml.MappingNode):
                     line = item.start_mark.line + 1
-                    raise _config_error(self.source, line, "not valid YAML: << is not followed by a mapping")
+                    raise _make_config_error(self.source, line, "not valid YAML: << is not followed by a mapping")
                 self._count_node(item, depth)
-                values |= self._convert_mapping(item, parent, depth + 1)
+                values |= self._convert_mapping(item, parent_key, depth + 1)
         return values
 
-    def _convert_scalar(self, node: yaml.ScalarNode) -> Scalar:
-        self._check_tag(node, CORE_TAGS)
+    def _convert_scalar(self, node: yaml.ScalarNode) -> YamlScalar:
+        self._check_tag(node, SCALAR_TAGS)
         text = str(node.value)
         # An explicit tag of text, as in `!!str null`, is the only way in which a plain null gets it.
-        return Scalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULL_WORDS))
+        return YamlScalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULL_WORDS))
 
-    def _check_tag(self, node: yaml.Node, supported: frozenset[str]) -> None:
-        if node.tag not in supported:
+    def _check_tag(self, node: yaml.Node, supported_tags: frozenset[str]) -> None:
+        if node.tag not in supported_tags:
             reason = f"not valid YAML for a config: the tag {node.tag} is not supported. Remove it"
-            raise _config_error(self.source, node.start_mark.line + 1, reason)
+            raise _make_config_error(self.source, node.start_mark.line + 1, reason)
 
     def _count_node(self, node: yaml.Node, depth: int) -> None:
-        self.nodes += 1
-        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise _too_large_error(self.source, node.start_mark.line + 1, depth > MAX_DEPTH)
+        self.node_count += 1
+        if self.node_count > MAX_YAML_NODES or depth > MAX_NESTING_DEPTH:
+            raise _make_size_error(self.source, node.start_mark.line + 1, depth > MAX_NESTING_DEPTH)

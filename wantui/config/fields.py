@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from wantui.config.settings import Settings
-from wantui.section import Section
+from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
     from wantui.config.load import Config
@@ -28,7 +28,7 @@ class FormField:
     """Valid values, in words."""
     is_optional: bool
     """True if the field may be empty."""
-    is_whole: bool = False
+    is_integer: bool = False
     """True if the value must be a whole number."""
 
     @property
@@ -44,26 +44,29 @@ class FormField:
 def list_form_fields() -> tuple[FormField, ...]:
     """Return the fields of all settings, in the order of the config file."""
     fields: list[FormField] = []
-    for name, field in Settings.model_fields.items():
-        model = field.annotation
-        if isinstance(model, type) and issubclass(model, Section):
-            fields += [_make_field(f"{name}.{key}", info) for key, info in model.model_fields.items()]
+    for setting_name, field in Settings.model_fields.items():
+        section_type = field.annotation
+        if isinstance(section_type, type) and issubclass(section_type, ConfigSection):
+            fields += [
+                _make_form_field(f"{setting_name}.{key}", field_info)
+                for key, field_info in section_type.model_fields.items()
+            ]
         else:
-            fields.append(_make_field(name, field))
+            fields.append(_make_form_field(setting_name, field))
     return tuple(fields)
 
 
-def find_field(key: str) -> FormField | None:
+def find_form_field(key: str) -> FormField | None:
     """Return the field of a dotted key; None if no setting has this key."""
-    return _index_fields().get(key)
+    return _index_form_fields_by_key().get(key)
 
 
 @cache
-def _index_fields() -> dict[str, FormField]:
+def _index_form_fields_by_key() -> dict[str, FormField]:
     return {field.key: field for field in list_form_fields()}
 
 
-def get_value(config: "Config", key: str) -> Any:
+def get_setting_value(config: "Config", key: str) -> Any:
     """Return the value of the setting with a dotted key."""
     value: Any = config.settings
     for part in key.split("."):
@@ -71,12 +74,12 @@ def get_value(config: "Config", key: str) -> Any:
     return value
 
 
-def _make_field(key: str, info: Any) -> FormField:
-    annotation, metadata = info.annotation, list(info.metadata)
+def _make_form_field(key: str, field_info: Any) -> FormField:
+    annotation, metadata = field_info.annotation, list(field_info.metadata)
     is_optional = False
     if get_origin(annotation) in (Union, UnionType):
-        parts = [part for part in get_args(annotation) if part is not NoneType]
-        is_optional, annotation = True, parts[0]
+        member_types = [part for part in get_args(annotation) if part is not NoneType]
+        is_optional, annotation = True, member_types[0]
     if get_origin(annotation) is Annotated:
         annotation, *constraints = get_args(annotation)
         for constraint in constraints:
@@ -85,29 +88,35 @@ def _make_field(key: str, info: Any) -> FormField:
     kind: Literal["flag", "choice", "number", "text"] = (
         "choice" if choices else "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
     )
-    valid = ", ".join(choices) if choices else "yes or no" if kind == "flag" else _describe_range(annotation, metadata)
-    valid += ", or empty" if is_optional else ""
-    return FormField(key, info.description or "", kind, choices, valid, is_optional, annotation is int)
+    valid_values = (
+        ", ".join(choices)
+        if choices
+        else "yes or no"
+        if kind == "flag"
+        else _describe_valid_values(annotation, metadata)
+    )
+    valid_values += ", or empty" if is_optional else ""
+    return FormField(key, field_info.description or "", kind, choices, valid_values, is_optional, annotation is int)
 
 
-def _describe_range(annotation: Any, metadata: list[Any]) -> str:
-    words = ["a whole number" if annotation is int else "a number" if annotation is float else "text"]
+def _describe_valid_values(annotation: Any, metadata: list[Any]) -> str:
+    phrases = ["a whole number" if annotation is int else "a number" if annotation is float else "text"]
     for constraint in metadata:
         match constraint:
             case Ge(ge=bound):
-                words.append(f"at least {bound:,}")
+                phrases.append(f"at least {bound:,}")
             case Gt(gt=bound):
-                words.append(f"more than {bound:,}")
+                phrases.append(f"more than {bound:,}")
             case Le(le=bound):
-                words.append(f"at most {bound:,}")
+                phrases.append(f"at most {bound:,}")
             case Lt(lt=bound):
-                words.append(f"less than {bound:,}")
+                phrases.append(f"less than {bound:,}")
             case MinLen(min_length=bound):
-                words.append(f"at least {bound} characters")
+                phrases.append(f"at least {bound} characters")
             case MaxLen(max_length=bound):
-                words.append(f"at most {bound} characters")
+                phrases.append(f"at most {bound} characters")
             case _:
                 pattern = getattr(constraint, "pattern", None)
                 if pattern:
-                    words.append(f"of the form {pattern}")
-    return ", ".join(words)
+                    phrases.append(f"of the form {pattern}")
+    return ", ".join(phrases)

@@ -12,14 +12,14 @@ import yaml
 from pydantic import ValidationError
 
 from wantui import __version__
-from wantui.config.document import Key, Scalar, read_document, read_text, to_plain
-from wantui.config.fields import find_field
-from wantui.config.presets import find_config
-from wantui.config.problems import MAX_PROBLEMS, ConfigError, Problem, limit_problems
+from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
+from wantui.config.fields import find_form_field
+from wantui.config.presets import find_config_path
+from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import PATTERN_RULES, Settings
-from wantui.config.values import parse_value
-from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE, escape_unprintable, shorten_text
-from wantui.section import Section
+from wantui.config.values import parse_setting_value
+from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE_PATTERN, escape_unprintable, shorten_text
+from wantui.section import ConfigSection
 
 UNSUPPORTED_SECTIONS = {
     "cfg_schedule_settings": "guidance schedules",
@@ -30,10 +30,10 @@ UNSUPPORTED_SECTIONS = {
 """Sections of the older system for features that wantui lacks, and the names of these features."""
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
 """Sections without effect, and the reason."""
-SURROGATE = re.compile(r"[\ud800-\udfff]")
+SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = MAX_TEXT_LENGTH
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
 MAX_KEY_LENGTH = 80
@@ -41,7 +41,7 @@ MAX_KEY_LENGTH = 80
 
 
 @dataclass(frozen=True)
-class Option:
+class OptionValue:
     """The value of a setting from a command-line option of its own."""
 
     name: str
@@ -55,8 +55,8 @@ class Config:
 
     settings: Settings
     source: Path | str
-    warnings: tuple[Problem, ...] = ()
-    refusals: tuple[Problem, ...] = ()
+    warnings: tuple[ConfigProblem, ...] = ()
+    refusals: tuple[ConfigProblem, ...] = ()
     """Requested features that this version lacks; the config can be shown, but not run."""
 
     @property
@@ -67,7 +67,7 @@ class Config:
 def load_config(
     name: Path | str,
     overrides: Sequence[str] = (),
-    options: Mapping[str, Option] | None = None,
+    options: Mapping[str, OptionValue] | None = None,
     *,
     may_be_pipe: bool = False,
 ) -> Config:
@@ -81,34 +81,39 @@ def load_config(
     Raises:
         ConfigError: the file is missing or not YAML, or keys or values are invalid; lists all problems.
     """
-    path = find_config(name)
-    return parse_config(read_text(path, may_be_pipe=may_be_pipe), path, overrides, options)
+    path = find_config_path(name)
+    return parse_config(read_config_text(path, may_be_pipe=may_be_pipe), path, overrides, options)
 
 
 def parse_config(
-    text: str, source: Path | str, overrides: Sequence[str] = (), options: Mapping[str, Option] | None = None
+    text: str, source: Path | str, overrides: Sequence[str] = (), options: Mapping[str, OptionValue] | None = None
 ) -> Config:
     """Parse YAML text to a config, as `load_config` does for a file."""
-    reader = _ConfigReader(source)
-    values = reader.read_yaml(text)
+    config_reader = _ConfigReader(source)
+    values = config_reader.read_yaml(text)
     for key, option in (options or {}).items():
-        reader.set_value(values, tuple(key.split(".")), option.value, option.name)
+        config_reader.set_option_value(values, tuple(key.split(".")), option.value, option.name)
     for override in overrides:
-        reader.apply_override(values, override)
-    reader.warn_of_repeated_options()
-    reader.drop_ignored_keys(values)
-    values = reader.convert_types(values)
-    problems, hidden = list(reader.problems), 0
+        config_reader.apply_override(values, override)
+    config_reader.warn_of_repeated_options()
+    config_reader.drop_ignored_keys(values)
+    values = config_reader.convert_value_types(values)
+    problems, hidden_count = list(config_reader.problems), 0
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        problems += [reader.explain_error(details) for details in errors[:MAX_PROBLEMS]]
-        hidden = max(len(errors) - MAX_PROBLEMS, 0)
+        validation_errors = error.errors(include_url=False)
+        problems += [
+            config_reader.explain_validation_error(error_details) for error_details in validation_errors[:MAX_PROBLEMS]
+        ]
+        hidden_count = max(len(validation_errors) - MAX_PROBLEMS, 0)
     if problems:
-        raise ConfigError(limit_problems(problems, source, hidden))
+        raise ConfigError(limit_problems(problems, source, hidden_count))
     return Config(
-        settings, source, tuple(limit_problems(reader.warnings, source)), tuple(limit_problems(reader.refusals, source))
+        settings,
+        source,
+        tuple(limit_problems(config_reader.warnings, source)),
+        tuple(limit_problems(config_reader.refusals, source)),
     )
 
 
@@ -117,178 +122,199 @@ class _ConfigReader:
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
-        self.lines: dict[Key, int] = {}
-        self.origins: dict[Key, str] = {}
+        self.line_by_key: dict[KeyPath, int] = {}
+        self.option_by_key: dict[KeyPath, str] = {}
         """Key -> command-line option that set it."""
-        self.repeated: dict[Key, list[str]] = {}
+        self.options_by_key: dict[KeyPath, list[str]] = {}
         """Key -> all command-line options that set it, in the order in which they were applied."""
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
-        self.refusals: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
+        self.warnings: list[ConfigProblem] = []
+        self.refusals: list[ConfigProblem] = []
 
-    def make_problem(self, key: Key, message: str) -> Problem:
+    def make_problem(self, key: KeyPath, message: str) -> ConfigProblem:
         """Return a problem at the line of a key, or of its section if the key has no line."""
-        dotted = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
-        if key in self.origins:
-            return Problem(self.origins[key], None, dotted, message)
-        line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
-        return Problem(self.source, line, dotted, message)
+        dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
+        if key in self.option_by_key:
+            return ConfigProblem(self.option_by_key[key], None, dotted_key, message)
+        line = next(
+            (
+                self.line_by_key[key[:part_count]]
+                for part_count in range(len(key), 0, -1)
+                if key[:part_count] in self.line_by_key
+            ),
+            None,
+        )
+        return ConfigProblem(self.source, line, dotted_key, message)
 
     def read_yaml(self, text: str) -> dict[str, Any]:
-        document = read_document(text, self.source)
-        self.lines = document.lines
-        for key, line in document.duplicates:
+        document = parse_yaml_document(text, self.source)
+        self.line_by_key = document.line_by_key
+        for key, line in document.duplicate_keys:
             self.warnings.append(self.make_problem(key, f"duplicate key; the value in line {line} is used"))
         return document.values
 
     def apply_override(self, values: dict[str, Any], override: str) -> None:
         """Set the value of section.key=value."""
-        dotted, equals, text = override.partition("=")
-        key = tuple(dotted.strip().split("."))
+        dotted_key, equals, value_text = override.partition("=")
+        key = tuple(dotted_key.strip().split("."))
         if not equals or not all(key):
             raise ConfigError(
-                [Problem("--set", None, shorten_text(override, MAX_KEY_LENGTH), "write it as section.key=value")]
+                [ConfigProblem("--set", None, shorten_text(override, MAX_KEY_LENGTH), "write it as section.key=value")]
             )
         if len(key) == 1 and _find_section(key[0]):
-            raise ConfigError([Problem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
-        self.set_value(values, key, Scalar(text, is_quoted=False), "--set")
+            raise ConfigError([ConfigProblem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
+        self.set_option_value(values, key, YamlScalar(value_text, is_quoted=False), "--set")
 
-    def set_value(self, values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
+    def set_option_value(self, values: dict[str, Any], key: KeyPath, value: Any, option_name: str) -> None:
         """Set a value from the command line."""
-        texts = (*key, value.text if isinstance(value, Scalar) else str(value))
-        if any(SURROGATE.search(text) for text in texts):
-            raise ConfigError([Problem(origin, None, "", "contains text that is not UTF-8")])
-        *sections, last = key
-        for section in sections:
-            inner = values.get(section)
-            if inner is None or (isinstance(inner, Scalar) and inner.is_null):
-                inner = values[section] = {}
-            if not isinstance(inner, dict):
-                message = f"{shorten_text(section, MAX_KEY_LENGTH)} is not a section"
+        checked_texts = (*key, value.text if isinstance(value, YamlScalar) else str(value))
+        if any(SURROGATE_PATTERN.search(text) for text in checked_texts):
+            raise ConfigError([ConfigProblem(option_name, None, "", "contains text that is not UTF-8")])
+        *section_names, setting_name = key
+        for section_name in section_names:
+            section_values = values.get(section_name)
+            if section_values is None or (isinstance(section_values, YamlScalar) and section_values.is_null):
+                section_values = values[section_name] = {}
+            if not isinstance(section_values, dict):
+                message = f"{shorten_text(section_name, MAX_KEY_LENGTH)} is not a section"
                 raise ConfigError(
-                    [Problem(origin, None, ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key), message)]
+                    [
+                        ConfigProblem(
+                            option_name, None, ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key), message
+                        )
+                    ]
                 )
-            values = inner
-        values[last] = value
-        self.repeated.setdefault(key, []).append(origin)
-        new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.lines or n == len(key))
-        self.origins.update(dict.fromkeys(new_keys, origin))
+            values = section_values
+        values[setting_name] = value
+        self.options_by_key.setdefault(key, []).append(option_name)
+        new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.line_by_key or n == len(key))
+        self.option_by_key.update(dict.fromkeys(new_keys, option_name))
 
     def warn_of_repeated_options(self) -> None:
         """Warn of settings that the command line sets several times."""
-        for key, origins in self.repeated.items():
-            if len(origins) > 1:
-                options = " and ".join(dict.fromkeys(origins))
-                times = "twice" if len(origins) == 2 else f"{len(origins)} times"
-                message = f"set {times}, by {options}; the last value of {origins[-1]} is used"
-                dotted = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
-                self.warnings.append(Problem("command line", None, dotted, message))
+        for key, option_names in self.options_by_key.items():
+            if len(option_names) > 1:
+                joined_names = " and ".join(dict.fromkeys(option_names))
+                times_text = "twice" if len(option_names) == 2 else f"{len(option_names)} times"
+                message = f"set {times_text}, by {joined_names}; the last value of {option_names[-1]} is used"
+                dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
+                self.warnings.append(ConfigProblem("command line", None, dotted_key, message))
 
-    def convert_types(self, values: dict[str, Any]) -> dict[str, Any]:
+    def convert_value_types(self, values: dict[str, Any]) -> dict[str, Any]:
         """Convert values to the declared types of the settings; record a problem for each invalid text."""
         converted: dict[str, Any] = {}
-        for name, content in values.items():
-            if _find_section(name) and isinstance(content, dict):
+        for name, setting_content in values.items():
+            if _find_section(name) and isinstance(setting_content, dict):
                 converted[name] = {}
-                for word, value in content.items():
-                    self._convert_value(converted[name], word, (name, word), value)
-            elif _find_section(name) and isinstance(content, Scalar) and content.is_null:
+                for setting_name, value in setting_content.items():
+                    self._convert_value(converted[name], setting_name, (name, setting_name), value)
+            elif _find_section(name) and isinstance(setting_content, YamlScalar) and setting_content.is_null:
                 converted[name] = {}
             else:
-                self._convert_value(converted, name, (name,), content)
+                self._convert_value(converted, name, (name,), setting_content)
         return converted
 
-    def _convert_value(self, target: dict[str, Any], word: str, key: Key, value: Any) -> None:
-        field = find_field(".".join(key))
-        if field is None or not isinstance(value, Scalar):
-            target[word] = to_plain(value)
-        elif value.is_null and key not in self.origins:
-            target[word] = None
+    def _convert_value(self, target_values: dict[str, Any], setting_name: str, key: KeyPath, value: Any) -> None:
+        field = find_form_field(".".join(key))
+        if field is None or not isinstance(value, YamlScalar):
+            target_values[setting_name] = convert_to_plain_value(value)
+        elif value.is_null and key not in self.option_by_key:
+            target_values[setting_name] = None
         elif value.is_quoted and field.kind == "text":
-            target[word] = value.text
+            target_values[setting_name] = value.text
         else:
             try:
-                target[word] = parse_value(field, value.text)
+                target_values[setting_name] = parse_setting_value(field, value.text)
             except ValueError as error:
                 self.problems.append(self.make_problem(key, str(error)))
 
     def drop_ignored_keys(self, values: dict[str, Any]) -> None:
         """Remove sections and keys of the older system without effect here, with a warning or refusal for each."""
-        for name, content in list(values.items()):
+        for name, section_content in list(values.items()):
             key = (name,)
             if name in UNSUPPORTED_SECTIONS:
-                self._drop_unsupported(name, to_plain(values.pop(name)))
+                self._drop_unsupported_section(name, convert_to_plain_value(values.pop(name)))
             elif name in IGNORED_SECTIONS:
                 del values[name]
                 self.warnings.append(self.make_problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
             elif "memory_settings" in name and name != "memory_settings":
                 del values[name]
                 self.warnings.append(self.make_problem(key, "ignored: a misspelt memory_settings"))
-            elif isinstance(content, dict) and (section := _find_section(name)):
-                for word in [word for word in content if word in section.IGNORED_KEYS]:
+            elif isinstance(section_content, dict) and (section := _find_section(name)):
+                for setting_name in [
+                    setting_name for setting_name in section_content if setting_name in section.IGNORED_KEYS
+                ]:
                     self.warnings.append(
-                        self.make_problem((*key, word), f"has no effect: {section.IGNORED_KEYS[word]}")
+                        self.make_problem((*key, setting_name), f"has no effect: {section.IGNORED_KEYS[setting_name]}")
                     )
-                    del content[word]
+                    del section_content[setting_name]
                 if name == "prompt_settings":
-                    self._drop_weighting(content)
+                    self._drop_weighting_keys(section_content)
 
-    def _drop_unsupported(self, name: str, content: Any) -> None:
+    def _drop_unsupported_section(self, section_name: str, section_content: Any) -> None:
         """Refuse a section for a feature that this version lacks, unless the section is disabled."""
-        if content is None or content == {} or (isinstance(content, dict) and _is_false(content.get("enabled", ""))):
+        if (
+            section_content is None
+            or section_content == {}
+            or (isinstance(section_content, dict) and _is_false_value(section_content.get("enabled", "")))
+        ):
             return
-        key: Key = (name, "enabled") if isinstance(content, dict) and "enabled" in content else (name,)
-        message = f"not supported: {UNSUPPORTED_SECTIONS[name]}"
-        if key == (name,) and isinstance(content, dict):
+        key: KeyPath = (
+            (section_name, "enabled")
+            if isinstance(section_content, dict) and "enabled" in section_content
+            else (section_name,)
+        )
+        message = f"not supported: {UNSUPPORTED_SECTIONS[section_name]}"
+        if key == (section_name,) and isinstance(section_content, dict):
             message += "; `enabled: false` disables the section"
         self.refusals.append(self.make_problem(key, message))
 
-    def _drop_weighting(self, content: dict[str, Any]) -> None:
+    def _drop_weighting_keys(self, section_content: dict[str, Any]) -> None:
         """Remove the weighting keys of the older system that have no counterpart here."""
-        if to_plain(content.get("embedding_method")) == "norm_preserving":
-            del content["embedding_method"]
+        if convert_to_plain_value(section_content.get("embedding_method")) == "norm_preserving":
+            del section_content["embedding_method"]
             message = "norm_preserving never had an effect; the method `attention` is used instead"
             self.warnings.append(self.make_problem(("prompt_settings", "embedding_method"), message))
-        if not _is_false(to_plain(content.pop("enable_weighting", False))):
+        if not _is_false_value(convert_to_plain_value(section_content.pop("enable_weighting", False))):
             key = ("prompt_settings", "enable_weighting")
             self.refusals.append(
                 self.make_problem(key, "automatic weighting is not supported; write (word:1.5) in the template")
             )
 
-    def explain_error(self, details: Any) -> Problem:
+    def explain_validation_error(self, error_details: Any) -> ConfigProblem:
         """Return the problem for a validation error of pydantic; for an unknown key, suggest the nearest valid one."""
-        key = tuple(str(part) for part in details["loc"] if part != "function-before")
-        if details["type"] == "extra_forbidden":
+        key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
+        if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{_suggest_key(key)}")
-        if details["type"] == "value_error":
-            return self.make_problem(key, shorten_text(str(details["ctx"]["error"])))
-        if details["type"] == "model_type":
-            words = "should be a section: keys and values below it"
-            return self.make_problem(key, f"{words}, got {_REPR.repr(details['input'])}")
-        if details["input"] is None:
-            words = "has no value. Give one, or remove the key to use the default"
-            return self.make_problem(key, words)
-        words = f"{details['msg'][0].lower()}{details['msg'][1:]}"
-        if details["type"] == "string_pattern_mismatch":
-            words = PATTERN_RULES.get(details["ctx"]["pattern"], words)
-        message = f"{words}, got {_REPR.repr(details['input'])}"
+        if error_details["type"] == "value_error":
+            return self.make_problem(key, shorten_text(str(error_details["ctx"]["error"])))
+        if error_details["type"] == "model_type":
+            explanation = "should be a section: keys and values below it"
+            return self.make_problem(key, f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}")
+        if error_details["input"] is None:
+            explanation = "has no value. Give one, or remove the key to use the default"
+            return self.make_problem(key, explanation)
+        explanation = f"{error_details['msg'][0].lower()}{error_details['msg'][1:]}"
+        if error_details["type"] == "string_pattern_mismatch":
+            explanation = PATTERN_RULES.get(error_details["ctx"]["pattern"], explanation)
+        message = f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"
         return self.make_problem(key, message)
 
 
-def _is_false(value: Any) -> bool:
+def _is_false_value(value: Any) -> bool:
     return value is None or value is False or value in ("0", "0.0")
 
 
-def _find_section(name: str) -> type[Section] | None:
+def _find_section(name: str) -> type[ConfigSection] | None:
     """Return the model of a section; None if the name is not that of a section."""
     field = Settings.model_fields.get(name)
     model = field.annotation if field else None
-    return model if isinstance(model, type) and issubclass(model, Section) else None
+    return model if isinstance(model, type) and issubclass(model, ConfigSection) else None
 
 
-def _list_valid_keys() -> list[Key]:
+def _list_valid_keys() -> list[KeyPath]:
     """Return all sections and keys, in the order of the config file."""
-    keys: list[Key] = []
+    keys: list[KeyPath] = []
     for name in Settings.model_fields:
         keys.append((name,))
         if section := _find_section(name):
@@ -296,50 +322,50 @@ def _list_valid_keys() -> list[Key]:
     return keys
 
 
-def _suggest_key(key: Key) -> str:
+def _suggest_key(key: KeyPath) -> str:
     """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
-    keys = _list_valid_keys()
+    valid_keys = _list_valid_keys()
     if key[-1] in RENAMED_KEYS:
         return f"; it is now {RENAMED_KEYS[key[-1]]}"
-    candidates = [valid for valid in keys if valid[-1] == key[-1]]
-    same_section = {valid[-1]: valid for valid in keys if valid[:-1] == key[:-1]}
-    all_sections = {valid[-1]: valid for valid in keys}
-    for choices in (same_section, all_sections):
+    candidates = [valid_key for valid_key in valid_keys if valid_key[-1] == key[-1]]
+    section_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys if valid_key[:-1] == key[:-1]}
+    all_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys}
+    for keys_by_name in (section_keys_by_name, all_keys_by_name):
         if candidates:
             break
-        close = difflib.get_close_matches(key[-1], choices, n=1, cutoff=0.6)
-        candidates = [choices[word] for word in close]
+        close_names = difflib.get_close_matches(key[-1], keys_by_name, n=1, cutoff=0.6)
+        candidates = [keys_by_name[name] for name in close_names]
     if candidates:
         return f"; did you mean {'.'.join(candidates[0])}?"
-    if not same_section:
+    if not section_keys_by_name:
         return f"; wantui {__version__} has no keys here"
-    return f"; valid keys of wantui {__version__} here: {', '.join(same_section)}"
+    return f"; valid keys of wantui {__version__} here: {', '.join(section_keys_by_name)}"
 
 
-def to_dict(settings: Settings) -> dict[str, Any]:
+def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values, in the order of the config file, without empty sections."""
     values = settings.model_dump(mode="json")
     return {name: value for name, value in values.items() if value != {}}
 
 
-def dump(settings: Settings) -> str:
+def dump_settings(settings: Settings) -> str:
     """Return the settings as YAML that loads to the same settings, with control characters escaped."""
-    return dump_values(to_dict(settings))
+    return dump_settings_values(convert_settings_to_dict(settings))
 
 
-def dump_values(values: Mapping[str, Any]) -> str:
-    """Return the values of `to_dict` as YAML, with control characters escaped."""
-    text = str(yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+def dump_settings_values(values: Mapping[str, Any]) -> str:
+    """Return the values of `convert_settings_to_dict` as YAML, with control characters escaped."""
+    text = str(yaml.dump(dict(values), Dumper=_SettingsDumper, sort_keys=False, allow_unicode=True))
     return escape_unprintable(text, keep_lines=True)
 
 
-class _Dumper(yaml.SafeDumper):
+class _SettingsDumper(yaml.SafeDumper):
     """YAML dumper that double-quotes text with control characters, because only there YAML has escapes for them."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        style = '"' if UNPRINTABLE.search(text) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+        scalar_style = '"' if UNPRINTABLE_PATTERN.search(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=scalar_style)
 
 
-_Dumper.add_representer(str, _Dumper.represent_text)
+_SettingsDumper.add_representer(str, _SettingsDumper.represent_text)

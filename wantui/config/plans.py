@@ -14,7 +14,7 @@ PlanName = Literal[
     "sequential",
     "small-tiles",
 ]
-FORMER_PLANS = {
+PLAN_BY_FORMER_NAME = {
     "everything resident": "resident",
     "text encoder first": "encode-first",
     "one part at a time": "offload",
@@ -28,6 +28,6 @@ FORMER_PLANS = {
 """Plan name in configs and manifests of earlier versions -> slug."""
 
 
-def to_current_plan_name(name: str) -> str:
+def migrate_plan_name(name: str) -> str:
     """Return the slug for a plan name of earlier versions; return any other text unchanged."""
-    return FORMER_PLANS.get(name, name)
+    return PLAN_BY_FORMER_NAME.get(name, name)

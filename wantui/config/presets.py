@@ -4,7 +4,7 @@ import difflib
 import os
 from pathlib import Path
 
-from wantui.config.problems import ConfigError, Problem
+from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.paths import expand_user_path
 from wantui.text_files import is_pipe
 
@@ -21,7 +21,7 @@ def list_preset_names() -> list[str]:
     return sorted(path.stem for path in find_preset_directory().glob("*.yaml"))
 
 
-def find_config(name: Path | str) -> Path:
+def find_config_path(name: Path | str) -> Path:
     """Return the path of a config: an existing file or pipe, otherwise the preset of this name.
 
     Raises:
@@ -32,12 +32,12 @@ def find_config(name: Path | str) -> Path:
         return path
     if is_pipe(path):  # as a shell passes it for `-c <(command)`
         return path
-    preset = find_preset_directory() / f"{name}.yaml"
+    preset_path = find_preset_directory() / f"{name}.yaml"
     if str(name) in list_preset_names():
-        return preset
+        return preset_path
     if os.path.exists(path):  # noqa: PTH110
-        raise ConfigError([Problem(path, None, "", "is not a file, and no preset has this name")])
-    close = difflib.get_close_matches(path.stem, list_preset_names(), n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+        raise ConfigError([ConfigProblem(path, None, "", "is not a file, and no preset has this name")])
+    close_names = difflib.get_close_matches(path.stem, list_preset_names(), n=1)
+    hint = f" Did you mean {close_names[0]}?" if close_names else ""
     message = f"no such file or preset.{hint} Presets: {', '.join(list_preset_names())}"
-    raise ConfigError([Problem(path, None, "", message)])
+    raise ConfigError([ConfigProblem(path, None, "", message)])

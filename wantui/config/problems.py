@@ -11,7 +11,7 @@ MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConfigProblem:
     """An error or a warning; `key` is dotted (section.key), `line` counts from 1."""
 
     source: Path | str
@@ -24,20 +24,20 @@ class Problem:
         return f"{location}: {self.key}: {self.message}" if self.key else f"{location}: {self.message}"
 
 
-def limit_problems(problems: Sequence[Problem], source: Path | str, hidden: int = 0) -> list[Problem]:
+def limit_problems(problems: Sequence[ConfigProblem], source: Path | str, hidden_count: int = 0) -> list[ConfigProblem]:
     """Return the first MAX_PROBLEMS problems, and the number of the others as a last problem.
 
     Args:
-        hidden: number of problems that are not in the list.
+        hidden_count: number of problems that are not in the list.
     """
-    omitted = max(len(problems) - MAX_PROBLEMS, 0) + hidden
-    summary = [Problem(source, None, "", f"and {omitted:,} more")] if omitted else []
-    return [*problems[:MAX_PROBLEMS], *summary]
+    omitted_count = max(len(problems) - MAX_PROBLEMS, 0) + hidden_count
+    summary_problems = [ConfigProblem(source, None, "", f"and {omitted_count:,} more")] if omitted_count else []
+    return [*problems[:MAX_PROBLEMS], *summary_problems]
 
 
 class ConfigError(UserError):
     """An invalid config, with all its problems."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[ConfigProblem]) -> None:
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))

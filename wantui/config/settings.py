@@ -12,12 +12,12 @@ from pydantic import Field, create_model, field_validator
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
-from wantui.config.plans import PlanName, to_current_plan_name
-from wantui.config.speeds import SpeedName, to_current_speed_name
+from wantui.config.plans import PlanName, migrate_plan_name
+from wantui.config.speeds import SpeedName, migrate_speed_name
 from wantui.controls import CONTROLS
-from wantui.controls.word_weights import Weighting
+from wantui.controls.word_weights import WeightingMethod
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
-from wantui.section import Section
+from wantui.section import ConfigSection
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -34,7 +34,7 @@ MAX_FRAME_COUNT = 4093
 """Frames of 1024 latent frames, the maximum of the transformer's rotary embedding."""
 
 
-class ModelSettings(Section):
+class ModelSettings(ConfigSection):
     """Model and sampling."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
@@ -76,7 +76,7 @@ class ModelSettings(Section):
     @field_validator("speed", mode="before")
     @classmethod
     def accept_former_speeds(cls, speed: object) -> object:
-        return to_current_speed_name(speed) if isinstance(speed, str) else speed
+        return migrate_speed_name(speed) if isinstance(speed, str) else speed
 
     @field_validator("sampler", mode="before")
     @classmethod
@@ -86,7 +86,7 @@ class ModelSettings(Section):
         return sampler
 
 
-class MemorySettings(Section):
+class MemorySettings(ConfigSection):
     """Placement of the model in memory."""
 
     IGNORED_KEYS = dict.fromkeys(
@@ -110,10 +110,10 @@ class MemorySettings(Section):
     @field_validator("plan", mode="before")
     @classmethod
     def accept_former_plans(cls, plan: object) -> object:
-        return to_current_plan_name(plan) if isinstance(plan, str) else plan
+        return migrate_plan_name(plan) if isinstance(plan, str) else plan
 
 
-class VideoSettings(Section):
+class VideoSettings(ConfigSection):
     """Size and length of the videos."""
 
     width: Annotated[int, Field(ge=16, le=16384)] = 832
@@ -128,7 +128,7 @@ class VideoSettings(Section):
     """Number of frames, 4k + 1; overrides `duration`. 81 if both are empty."""
 
 
-class PromptSettings(Section):
+class PromptSettings(ConfigSection):
     """Prompt and template."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
@@ -140,14 +140,14 @@ class PromptSettings(Section):
 
     negative_prompt: str = ""
     """Negative prompt: guidance steers away from this text."""
-    embedding_method: Weighting = "attention"
+    embedding_method: WeightingMethod = "attention"
     """Method to apply the weight of (word:2.5). attention: multiply the odds of the word in every cross-attention.
     multiply: scale its text embedding. interpolation: interpolate between the end token and the word."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
     """Maximum number of variations; a template with more is refused."""
 
 
-class _Sections(Section):
+class _Sections(ConfigSection):
     model_settings: ModelSettings = ModelSettings()
     memory_settings: MemorySettings = MemorySettings()
     video_settings: VideoSettings = VideoSettings()
@@ -164,9 +164,9 @@ else:
         "_WithSections",
         __base__=_Sections,
         **{
-            kind.section: (kind.settings_type, kind.settings_type())
+            kind.section_key: (kind.settings_type, kind.settings_type())
             for kind in (*CAPTURES, *CONTROLS)
-            if kind.section is not None and kind.settings_type is not None
+            if kind.section_key is not None and kind.settings_type is not None
         },
     )
 

@@ -3,10 +3,10 @@
 from typing import Literal
 
 SpeedName = Literal["reference", "fused", "cached"]
-FORMER_SPEEDS: dict[str, SpeedName] = {"plain": "reference", "exact": "fused", "fast": "cached"}
+SPEED_BY_FORMER_NAME: dict[str, SpeedName] = {"plain": "reference", "exact": "fused", "fast": "cached"}
 """Speed name in configs, format 1 recipes and benchmark results of earlier versions -> slug."""
 
 
-def to_current_speed_name(name: str) -> str:
+def migrate_speed_name(name: str) -> str:
     """Return the slug for a speed name of earlier versions; return any other text unchanged."""
-    return FORMER_SPEEDS.get(name, name)
+    return SPEED_BY_FORMER_NAME.get(name, name)

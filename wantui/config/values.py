@@ -7,13 +7,13 @@ from typing import Any
 from wantui.config.fields import FormField
 from wantui.formatting import shorten_text
 
-MAX_DIGITS = 40
+MAX_NUMBER_LENGTH = 40
 """Longest number, in characters."""
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+_DECIMAL_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 FLAG_VALUES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def parse_value(field: FormField, text: str) -> Any:
+def parse_setting_value(field: FormField, text: str) -> Any:
     """Parse the text of a setting.
 
     Text is returned unchanged, numbers are decimal, and an empty text (or `null`) is None for an optional setting. The
@@ -22,36 +22,36 @@ def parse_value(field: FormField, text: str) -> Any:
     Raises:
         ValueError: the text is not of the declared type; the message gives the expected one.
     """
-    word = text.strip()
-    if field.is_optional and word in ("", "null"):
+    stripped_text = text.strip()
+    if field.is_optional and stripped_text in ("", "null"):
         return None
     match field.kind:
         case "text":
             return text
         case "choice":
-            return word
+            return stripped_text
         case "flag":
-            if word.lower() not in FLAG_VALUES:
+            if stripped_text.lower() not in FLAG_VALUES:
                 raise ValueError(f"should be yes or no, got {shorten_text(repr(text))}")
-            return FLAG_VALUES[word.lower()]
+            return FLAG_VALUES[stripped_text.lower()]
         case "number":
-            return parse_number(word, field.is_whole)
+            return parse_number(stripped_text, field.is_integer)
 
 
-def parse_number(word: str, is_whole: bool) -> int | float:
+def parse_number(number_text: str, is_integer: bool) -> int | float:
     """Parse a decimal number of ASCII digits without separators.
 
     Raises:
         ValueError: the text is not such a number; the message gives the expected form.
     """
-    expected = "a whole number" if is_whole else "a number"
-    if len(word) > MAX_DIGITS or not _DECIMAL.fullmatch(word):
-        raise ValueError(f"should be {expected} in decimal digits, got {shorten_text(repr(word))}")
-    value = Decimal(word)
-    if value and abs(value.adjusted()) > MAX_DIGITS:
-        raise ValueError(f"should be {expected} of at most {MAX_DIGITS} digits, got {word}")
-    if not is_whole:
-        return float(value) or 0.0  # -0 would give the same video another recipe
-    if value != value.to_integral_value():
-        raise ValueError(f"should be {expected}, got {word}")
-    return int(value)
+    expected_kind = "a whole number" if is_integer else "a number"
+    if len(number_text) > MAX_NUMBER_LENGTH or not _DECIMAL_PATTERN.fullmatch(number_text):
+        raise ValueError(f"should be {expected_kind} in decimal digits, got {shorten_text(repr(number_text))}")
+    decimal_value = Decimal(number_text)
+    if decimal_value and abs(decimal_value.adjusted()) > MAX_NUMBER_LENGTH:
+        raise ValueError(f"should be {expected_kind} of at most {MAX_NUMBER_LENGTH} digits, got {number_text}")
+    if not is_integer:
+        return float(decimal_value) or 0.0  # -0 would give the same video another recipe
+    if decimal_value != decimal_value.to_integral_value():
+        raise ValueError(f"should be {expected_kind}, got {number_text}")
+    return int(decimal_value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from wantui.captures.base import DenoisingSize
-from wantui.section import Section
+from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
@@ -23,7 +23,7 @@ class ControlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def estimate_no_bytes(request: Any, size: DenoisingSize) -> int:
+def estimate_zero_bytes(request: Any, denoising_size: DenoisingSize) -> int:
     """Return 0, for a control that needs no additional GPU memory."""
     return 0
 
@@ -35,7 +35,7 @@ class ControlKind:
     Attributes:
         name: slug, also the name of the module that applies it.
         request_type: pydantic model of its part of a recipe.
-        section: key of its section in the config file; None for a control that users write in the template.
+        section_key: key of its section in the config file; None for a control that users write in the template.
         settings_type: pydantic model of that section.
         build_request: function that returns the request for given settings, or None without one.
         find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
@@ -44,8 +44,8 @@ class ControlKind:
 
     name: str
     request_type: type[ControlRequest]
-    section: str | None = None
-    settings_type: type[Section] | None = None
+    section_key: str | None = None
+    settings_type: type[ConfigSection] | None = None
     build_request: Callable[[Any], ControlRequest | None] = lambda settings: None
     find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
-    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_no_bytes
+    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from wantui.controls.base import ControlKind, ControlRequest
 
-Weighting = Literal["attention", "multiply", "interpolation"]
+WeightingMethod = Literal["attention", "multiply", "interpolation"]
 """Weighting method: of attention odds, of text embeddings, or between text embedding and end token."""
 MAX_WEIGHT = 100
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
@@ -15,7 +15,7 @@ Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 class WordWeightsRequest(ControlRequest):
     """Request to weight marked words: the method, and the weight of each mark in prompt order."""
 
-    weighting: Weighting
+    weighting: WeightingMethod
     weights: tuple[Weight, ...]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from wantui.errors import UserError
-from wantui.formatting import UNPRINTABLE
+from wantui.formatting import UNPRINTABLE_PATTERN
 
 LOGIND_CONFIGS = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
 LINGER_FOLDER = Path("/var/lib/systemd/linger")
@@ -87,7 +87,7 @@ def build_systemd_unit() -> str:
     state = user_state_path()
     for path in (folder, state, Path(sys.executable)):
         # WorkingDirectory takes no quotes, which would protect trailing white space or a trailing backslash.
-        if UNPRINTABLE.search(str(path)) or str(path) != str(path).strip() or str(path).endswith("\\"):
+        if UNPRINTABLE_PATTERN.search(str(path)) or str(path) != str(path).strip() or str(path).endswith("\\"):
             raise UserError(
                 f"cannot write a systemd unit for {path}: the path contains a control character, or ends with "
                 "white space or a backslash. Run this in another folder."

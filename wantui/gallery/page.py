@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from wantui import __version__
-from wantui.atomic_files import write_text
+from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
@@ -36,7 +36,7 @@ def write_gallery(grid: BatchGrid, path: Path) -> Path:
     text = page.substitute(
         title=html.escape(escape_unprintable(grid.folder.name)), version=__version__, data=_to_script_json(grid)
     )
-    write_text(path, text)
+    write_text_atomically(path, text)
     return path
 
 

@@ -125,7 +125,7 @@ def _measure_throughput(device: torch.device, speed: SpeedName, show: Callable[[
     free_memory()
     streamed = 0.0, 0.0
     if device.type == "cuda":
-        show(f"launching a block: {1000 * min(block.launch for block in blocks):.2f} ms")
+        show(f"launching a block: {1000 * min(block.launch_seconds for block in blocks):.2f} ms")
         streamed = _measure_streaming(device, speed)
         show(f"streaming: {1000 * streamed[0]:.2f} ms a block, {1e12 * streamed[1]:.1f} ms a GB")
     return fit_throughput(blocks, decoded, find_device_name(device), speed, torch.__version__, streamed, attention)

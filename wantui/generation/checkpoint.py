@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from wantui.atomic_files import create_new, partial_path, replace_created
-from wantui.config.speeds import to_current_speed_name
+from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file
+from wantui.config.speeds import migrate_speed_name
 from wantui.generation.denoise import Checkpoint, Start, Step, create_scheduler
 from wantui.generation.placement import find_device
 from wantui.generation.provenance import ARITHMETIC, describe_provenance
@@ -127,12 +127,12 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]
     }
     header["sha256"] = _compute_digest(header, tensors)
     path.parent.mkdir(exist_ok=True)
-    partial = partial_path(path)
+    partial = make_partial_path(path)
     try:
         # save_file is not used: its errors do not identify a full disk.
-        created = create_new(partial)
+        created = create_empty_file(partial)
         partial.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
-        replace_created(partial, path, created)
+        rename_created_file(partial, path, created)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -176,7 +176,7 @@ def _parse_checkpoint(
         Exception: its content has another form, or does not fit on the device.
     """
     current_identity, stored_identity = build_identity(pipeline, recipe), dict(header["made_by"])
-    stored_identity["blocks"] = to_current_speed_name(stored_identity["blocks"])
+    stored_identity["blocks"] = migrate_speed_name(stored_identity["blocks"])
     for name in {**current_identity, **stored_identity}:
         if stored_identity.get(name) != current_identity.get(name):
             raise CheckpointRefusedError(f"{name} was {stored_identity.get(name)} and is {current_identity.get(name)}")

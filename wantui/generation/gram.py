@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.captures.trajectory import MAX_PROJECTED_STATES
+from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
 
 SHARE_OF_FREE_MEMORY = 1 / 16
 """Largest share of free GPU memory for the states; beyond it they are in pinned CPU memory."""
@@ -101,7 +101,7 @@ class Projection:
     2.2 % for 4096. States of at most `k` values are not projected.
     """
 
-    def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTED_STATES) -> None:
+    def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTION_DIMENSION) -> None:
         self.dimension, self.k = dimension, min(k, dimension)
         self.is_identity = dimension <= k
         self.name = f"identity, {dimension}" if self.is_identity else f"balanced count sketch, {k}, seed {SEED}"

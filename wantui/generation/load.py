@@ -25,7 +25,7 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_components
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
 from wantui.planning.throughput import NATIVE_ATTENTION
 
@@ -82,7 +82,7 @@ def load_parts(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            folder = ensure_model_folder(model, revision, given, replaced=replaced, may_fetch=may_fetch)
+            folder = ensure_model_folder(model, revision, given, replaced_parts=replaced, may_fetch=may_fetch)
             pipeline = _load_from_folder(folder, dtype, given)
     except NotFetchedError as error:
         raise LoadError(
@@ -129,7 +129,7 @@ def load_pipeline(
     plan: MemoryPlan = RESIDENT,
     *,
     speed: SpeedName = "reference",
-    weights: Weights = "full",
+    weights: WeightsForm = "full",
     transformer_file: Path | None = None,
     attention: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
@@ -182,7 +182,7 @@ def _load_error(
     dtype: str,
     pipeline: WanPipeline,
     fused_speed: SpeedName | None,
-    weights: Weights,
+    weights: WeightsForm,
 ) -> LoadError:
     """Return the error for a model that was loaded but does not work, with a remedy.
 
@@ -244,7 +244,7 @@ def read_gguf(
         if not path.is_file():
             raise PartError("it is missing, or not a regular file")
         replaced = find_replaced_parts(path)
-        folder = ensure_model_folder(model, revision, replaced, replaced=replaced, may_fetch=may_fetch)
+        folder = ensure_model_folder(model, revision, replaced, replaced_parts=replaced, may_fetch=may_fetch)
         check_gguf(folder, path)
         quantization = GGUFQuantizationConfig(compute_dtype=precision)
         transformer = WanTransformer3DModel.from_single_file(

@@ -29,14 +29,14 @@ class Placement:
         self.swapped_parts: list[nn.Module] = []
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
-        if plan.tile_size is not None:
-            pipeline.vae.enable_tiling(plan.tile_size, plan.tile_size, plan.tile_size * 3 // 4, plan.tile_size * 3 // 4)
-        if device.type != "cuda" or plan.transformer == "resident":
+        if plan.tile_side is not None:
+            pipeline.vae.enable_tiling(plan.tile_side, plan.tile_side, plan.tile_side * 3 // 4, plan.tile_side * 3 // 4)
+        if device.type != "cuda" or plan.transformer_placement == "resident":
             pipeline.to(device)
             return
         self.swapped_parts = [pipeline.vae]
         for transformer in self.transformers:
-            match plan.transformer:
+            match plan.transformer_placement:
                 case "parked":
                     self.swapped_parts.append(transformer)
                 case "streamed":

@@ -16,7 +16,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.atomic_files import create_new, partial_path, remove, replace_created
+from wantui.atomic_files import create_empty_file, make_partial_path, remove_path, rename_created_file
 from wantui.generation.denoise import Start, Step
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import ensure_on_device, find_device
@@ -114,17 +114,17 @@ class PreviewTap:
 
         self.written_at = now
         pictures = self.fit.to_pictures(step.predicted_clean)
-        partial = partial_path(self.path)
+        partial = make_partial_path(self.path)
         try:
             self.path.parent.mkdir(exist_ok=True)
-            created = create_new(partial)
+            created = create_empty_file(partial)
             Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
-            replace_created(partial, self.path, created)
+            rename_created_file(partial, self.path, created)
         except OSError as error:
             self.is_new = False
             self._report(error)
             with suppress(OSError):
-                remove(partial)
+                remove_path(partial)
 
     def on_end(self) -> None:
         try:

@@ -16,9 +16,9 @@ from wantui.generation.load import load_parts
 from wantui.generation.placement import free_memory, is_out_of_memory
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
-from wantui.models.fingerprint import find_commit
+from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
-from wantui.planning.flops import TEXT_LENGTH
+from wantui.planning.flops import TEXT_POSITIONS
 from wantui.planning.memory_plan import RESIDENT
 from wantui.storage.embeddings import EmbeddingStore
 
@@ -51,13 +51,13 @@ class Embeddings:
             "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "length": TEXT_LENGTH,
+            "length": TEXT_POSITIONS,
         }
 
     @property
     def store(self) -> EmbeddingStore:
         """Return the store for these weights; the commit of a branch is known only after the download."""
-        commit = None if self.model.is_local else find_commit(self.model.location, self.revision)
+        commit = None if self.model.is_local else find_cached_commit(self.model.location, self.revision)
         return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:
@@ -70,7 +70,7 @@ class Embeddings:
         values = torch.from_numpy(stored)
         if self.dtype == "bfloat16":
             values = values.view(torch.bfloat16)
-        padded = torch.zeros(1, TEXT_LENGTH, values.shape[1], dtype=values.dtype)
+        padded = torch.zeros(1, TEXT_POSITIONS, values.shape[1], dtype=values.dtype)
         padded[0, : len(values)] = values
         return padded.to(self.device)
 
@@ -134,7 +134,7 @@ class Embeddings:
             if self.store.read_embedding(prompt) is not None:
                 continue
             embedding, _ = pipeline.encode_prompt(
-                prompt, None, False, max_sequence_length=TEXT_LENGTH, device=self.device
+                prompt, None, False, max_sequence_length=TEXT_POSITIONS, device=self.device
             )
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
             self.store.write_embedding(prompt, _to_array(_strip_padding(embedding[0])))

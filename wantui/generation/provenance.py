@@ -14,7 +14,7 @@ from wantui.generation import kernels
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.placement import find_device
 from wantui.models.catalogue import find_model
-from wantui.models.fingerprint import find_commit
+from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
 
 ARITHMETIC = 1
@@ -36,7 +36,7 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         block_fields = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
     return {
         "wantui": __version__,
-        "commit": None if model.is_local else find_commit(model.location, recipe.revision),
+        "commit": None if model.is_local else find_cached_commit(model.location, recipe.revision),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,

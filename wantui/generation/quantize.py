@@ -5,10 +5,10 @@ from typing import Any, assert_never
 import torch
 from torch import nn
 
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 
 
-def quantize(transformer: Any, weights: Weights) -> None:
+def quantize(transformer: Any, weights: WeightsForm) -> None:
     """Store the weights of the matrix products in a transformer's blocks in 8 bits.
 
     float8  e4m3 with 3 bits of mantissa, an error of up to 6 % of each weight; also biases. Uses diffusers.

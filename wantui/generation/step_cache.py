@@ -16,7 +16,7 @@ from wantui.planning import Recipe
 from wantui.planning.step_skipping import (
     MAX_CONSECUTIVE_SKIPS,
     MAX_MAGNITUDE_ERROR,
-    UNCACHED_SHARE,
+    NEVER_SKIPPED_SHARE,
     compute_magnitude_ratios,
 )
 
@@ -58,7 +58,7 @@ def build_cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCac
     return MagCacheConfig(
         threshold=MAX_MAGNITUDE_ERROR,
         max_skip_steps=MAX_CONSECUTIVE_SKIPS,
-        retention_ratio=UNCACHED_SHARE,
+        retention_ratio=NEVER_SKIPPED_SHARE,
         num_inference_steps=len(sigmas),
         mag_ratios=compute_magnitude_ratios(recipe.magnitudes, sigmas),
     )

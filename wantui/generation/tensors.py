@@ -20,7 +20,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
-from wantui.models.parts import PartError, check_config, find_weight_files, get_part_label, read_components, read_json
+from wantui.models.parts import (
+    PartError,
+    check_part_config,
+    find_weight_files,
+    get_part_label,
+    read_components,
+    read_part_json,
+)
 
 FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
 """Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
@@ -73,8 +80,8 @@ def check_part(folder: Path, part: str) -> None:
         PartError: a tensor is missing, unknown, duplicated, or has another shape or type; the message names it.
     """
     library, kind = read_components(folder)[part]
-    check_config(folder, part)
-    config = read_json(folder / part / "config.json")
+    check_part_config(folder, part)
+    config = read_part_json(folder / part / "config.json")
     if "quantization_config" in config:
         raise PartError(
             f"its {get_part_label(part)} is stored quantised, which is not supported. Use files in bfloat16"

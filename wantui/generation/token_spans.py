@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.models.tokenizer import SPACE_MARK
+from wantui.models.tokenizer import SPACE_TOKEN
 from wantui.planning import PromptMark
-from wantui.planning.flops import TEXT_LENGTH
+from wantui.planning.flops import TEXT_POSITIONS
 from wantui.planning.map_names import assign_map_names
 
 
@@ -57,7 +57,7 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             tokenizer.
     """
     encoded = tokenizer(
-        prompt, max_length=TEXT_LENGTH, truncation=True, add_special_tokens=True, return_offsets_mapping=True
+        prompt, max_length=TEXT_POSITIONS, truncation=True, add_special_tokens=True, return_offsets_mapping=True
     )
     offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     read_to = max((last for _, last in offsets), default=0)
@@ -70,11 +70,11 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
             if first < mark.end and last > mark.start and last > first and token not in special
         )
-        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE_MARK)}
+        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE_TOKEN)}
         if all(encoded["input_ids"][position] in of_no_word for position in tokens):
             why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
             if mark.start >= read_to:
-                why = f"it takes {TEXT_LENGTH} tokens at most. Shorten the prompt, or take away the mark"
+                why = f"it takes {TEXT_POSITIONS} tokens at most. Shorten the prompt, or take away the mark"
             raise MarkOutOfRangeError(
                 f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
             )
@@ -90,7 +90,8 @@ def check_length(tokenizer: Any, prompt: str, which: str) -> None:
         PromptTooLongError: the prompt has more tokens than the model reads.
     """
     length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
-    if length > TEXT_LENGTH:
+    if length > TEXT_POSITIONS:
         raise PromptTooLongError(
-            f"the {which} has {length} tokens, but the model reads {TEXT_LENGTH} and would ignore the rest. Shorten it"
+            f"the {which} has {length} tokens, but the model reads {TEXT_POSITIONS} and would ignore the rest. "
+            "Shorten it"
         )

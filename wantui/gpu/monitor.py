@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wantui.gpu.nvml import explain_unavailable, read_memory
+from wantui.gpu.nvml import explain_unavailable_nvml, read_gpu_memory
 
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 """Seconds between two queries of each field, and between two attempts to initialise NVML."""
@@ -70,28 +70,28 @@ class GpuSample:
 
 
 class GpuMonitor(threading.Thread):
-    """Thread that passes a `GpuSample` to `publish` at every interval, until `stop`.
+    """Thread that passes a `GpuSample` to `publish_sample` at every interval, until `stop`.
 
     Args:
-        interval: seconds.
+        interval_seconds: seconds.
         nvml: the module pynvml, or a substitute with the same functions.
-        clock: monotonic clock, seconds.
+        read_clock: monotonic clock, seconds.
     """
 
     def __init__(
         self,
-        publish: Callable[[GpuSample], None],
-        interval: float = 1.0,
+        publish_sample: Callable[[GpuSample], None],
+        interval_seconds: float = 1.0,
         nvml: Any = None,
-        clock: Callable[[], float] = time.monotonic,
+        read_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="gpu sampler", daemon=True)
-        self.publish, self.interval, self.clock = publish, interval, clock
+        self.publish_sample, self.interval_seconds, self.read_clock = publish_sample, interval_seconds, read_clock
         self.reads_processes = False
         """True to include the processes of each GPU in the samples."""
         self._nvml = nvml
-        self._ready, self._reason, self._driver = False, "starting", ""
-        self._last_try = -RETRY_SECONDS
+        self._is_initialised, self._unavailable_reason, self._driver_version = False, "starting", ""
+        self._last_attempt_seconds = -RETRY_SECONDS
         self._cached_answers: dict[tuple[int, str], tuple[float, Any]] = {}
         self._stop_requested = threading.Event()
 
@@ -104,10 +104,10 @@ class GpuMonitor(threading.Thread):
         psutil.cpu_percent()
         while not self._stop_requested.is_set():
             try:
-                self.publish(self.take_sample())
+                self.publish_sample(self.take_sample())
             except (OSError, psutil.Error):  # the machine's state cannot be read now; try again at the next interval
                 pass
-            self._stop_requested.wait(self.interval)
+            self._stop_requested.wait(self.interval_seconds)
 
     def take_sample(self) -> GpuSample:
         """Read the state of the GPUs and the machine once."""
@@ -115,28 +115,30 @@ class GpuMonitor(threading.Thread):
 
         memory = psutil.virtual_memory()
         gpus = self._read_gpus()
-        why = "" if gpus else self._reason
-        used = memory.total - memory.available
-        return GpuSample(time.time(), gpus, why, self._driver, memory.total, used, psutil.cpu_percent())
+        reason = "" if gpus else self._unavailable_reason
+        used_bytes = memory.total - memory.available
+        return GpuSample(
+            time.time(), gpus, reason, self._driver_version, memory.total, used_bytes, psutil.cpu_percent()
+        )
 
     def _read_gpus(self) -> tuple[GpuState, ...]:
-        if not self._ready and not self._init_nvml():
+        if not self._is_initialised and not self._initialise_nvml():
             return ()
         nvml = self._nvml
         try:
-            count = int(nvml.nvmlDeviceGetCount())
+            gpu_count = int(nvml.nvmlDeviceGetCount())
         except nvml.NVMLError as error:
-            self._ready, self._reason = False, f"the driver stopped responding: {error}"
+            self._is_initialised, self._unavailable_reason = False, f"the driver stopped responding: {error}"
             return ()
-        if count == 0:
-            self._reason = "the driver sees no GPU"
-        return tuple(self._read_gpu(index) for index in range(count))
+        if gpu_count == 0:
+            self._unavailable_reason = "the driver sees no GPU"
+        return tuple(self._read_gpu(index) for index in range(gpu_count))
 
-    def _init_nvml(self) -> bool:
-        now = self.clock()
-        if now - self._last_try < RETRY_SECONDS:
+    def _initialise_nvml(self) -> bool:
+        now_seconds = self.read_clock()
+        if now_seconds - self._last_attempt_seconds < RETRY_SECONDS:
             return False
-        self._last_try = now
+        self._last_attempt_seconds = now_seconds
         if self._nvml is None:
             import pynvml
 
@@ -144,11 +146,11 @@ class GpuMonitor(threading.Thread):
         nvml = self._nvml
         try:
             nvml.nvmlInit()
-            self._driver = str(nvml.nvmlSystemGetDriverVersion())
-            self._ready = True
+            self._driver_version = str(nvml.nvmlSystemGetDriverVersion())
+            self._is_initialised = True
         except nvml.NVMLError as error:
-            self._reason = explain_unavailable(nvml, error)
-        return self._ready
+            self._unavailable_reason = explain_unavailable_nvml(nvml, error)
+        return self._is_initialised
 
     def _read_gpu(self, index: int) -> GpuState:
         nvml = self._nvml
@@ -156,21 +158,25 @@ class GpuMonitor(threading.Thread):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             gpu = GpuState(index, str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle)))
         except (nvml.NVMLError, UnicodeDecodeError) as error:
-            lost = isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST
-            return GpuState(index, "", f"GPU {index}", "lost" if lost else "unreadable", str(error))
+            is_lost = isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST
+            return GpuState(index, "", f"GPU {index}", "lost" if is_lost else "unreadable", str(error))
         try:
-            memory = self._query(lambda: read_memory(nvml, handle))
-            utilisation = self._query(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-            power = self._query_every(
+            memory = self._query_nvml(lambda: read_gpu_memory(nvml, handle))
+            utilisation = self._query_nvml(lambda: int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+            power = self._query_nvml_cached(
                 index, "power", POWER_SECONDS, lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000
             )
-            limit = self._query_every(index, "limit", 60.0, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
-            temperature = self._query_every(
+            power_limit = self._query_nvml_cached(
+                index, "limit", 60.0, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
+            )
+            temperature = self._query_nvml_cached(
                 index, "heat", TEMPERATURE_SECONDS, lambda: int(nvml.nvmlDeviceGetTemperature(handle, 0))
             )
-            is_mig_enabled = self._query_every(index, "mig", 60.0, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0]))
+            is_mig_enabled = self._query_nvml_cached(
+                index, "mig", 60.0, lambda: bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+            )
             processes = (
-                self._query_every(index, "processes", PROCESS_SECONDS, lambda: self._read_processes(handle))
+                self._query_nvml_cached(index, "processes", PROCESS_SECONDS, lambda: self._read_processes(handle))
                 if self.reads_processes
                 else ()
             )
@@ -179,14 +185,14 @@ class GpuMonitor(threading.Thread):
                 "lost" if error.value == nvml.NVML_ERROR_GPU_IS_LOST else "unreadable"
             )
             return replace(gpu, state=state, reason=str(error))
-        total, used = memory or (None, None)
+        total_bytes, used_bytes = memory or (None, None)
         return replace(
             gpu,
-            memory_total=total,
-            memory_used=used,
+            memory_total=total_bytes,
+            memory_used=used_bytes,
             utilisation=utilisation,
             power=power,
-            power_limit=limit,
+            power_limit=power_limit,
             temperature=temperature,
             is_mig_enabled=bool(is_mig_enabled),
             processes=processes or (),
@@ -204,7 +210,7 @@ class GpuMonitor(threading.Thread):
             processes.append(GpuProcess(int(entry.pid), name, entry.usedGpuMemory))
         return tuple(processes)
 
-    def _query(self, query: Callable[[], Any]) -> Any:
+    def _query_nvml(self, run_query: Callable[[], Any]) -> Any:
         """Return the result of an NVML query, or None if the GPU or driver does not support it.
 
         Raises:
@@ -212,7 +218,7 @@ class GpuMonitor(threading.Thread):
         """
         nvml = self._nvml
         try:
-            return query()
+            return run_query()
         except nvml.NVMLError as error:
             if error.value == nvml.NVML_ERROR_GPU_IS_LOST:
                 raise
@@ -220,11 +226,13 @@ class GpuMonitor(threading.Thread):
         except (UnicodeDecodeError, AttributeError):
             return None
 
-    def _query_every(self, index: int, name: str, seconds: float, query: Callable[[], Any]) -> Any:
-        """Return the latest result of a GPU's query, and repeat the query if that result is older than `seconds`."""
-        now = self.clock()
-        queried_at, answer = self._cached_answers.get((index, name), (-1e9, None))
-        if now - queried_at >= seconds:
-            answer = self._query(query)
-            self._cached_answers[index, name] = now, answer
+    def _query_nvml_cached(
+        self, index: int, field_name: str, max_age_seconds: float, run_query: Callable[[], Any]
+    ) -> Any:
+        """Return the cached result of a GPU query; repeat the query if the result is older than `max_age_seconds`."""
+        now_seconds = self.read_clock()
+        queried_seconds, answer = self._cached_answers.get((index, field_name), (-1e9, None))
+        if now_seconds - queried_seconds >= max_age_seconds:
+            answer = self._query_nvml(run_query)
+            self._cached_answers[index, field_name] = now_seconds, answer
         return answer

@@ -17,9 +17,9 @@ class Gpu:
     index: int
     uuid: str
     name: str
-    memory_total: int | None
-    memory_used: int | None
-    instances: tuple["Gpu", ...] = ()
+    total_bytes: int | None
+    used_bytes: int | None
+    mig_instances: tuple["Gpu", ...] = ()
     """MIG instances of this GPU."""
 
 
@@ -34,7 +34,7 @@ class GpuReport:
     """The GPUs of this machine."""
 
     gpus: tuple[Gpu, ...]
-    driver: str | None
+    driver_version: str | None
     """Driver version; None without a working driver."""
     reason: str | None
     """Reason for the absence of GPUs; None if there is a GPU."""
@@ -47,7 +47,7 @@ def query_gpus() -> GpuReport:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return GpuReport((), None, explain_unavailable(pynvml, error))
+        return GpuReport((), None, explain_unavailable_nvml(pynvml, error))
     try:
         gpus = tuple(_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
         return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver sees no GPU")
@@ -57,82 +57,89 @@ def query_gpus() -> GpuReport:
         pynvml.nvmlShutdown()
 
 
-def select_visible_gpus(gpus: tuple[Gpu, ...], setting: str | None) -> list[Gpu]:
+def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES selects, in its order.
 
     Args:
-        setting: value of CUDA_VISIBLE_DEVICES: numbers, UUIDs or UUID prefixes, of GPUs or MIG instances; None if it
-            is not set.
+        visible_devices: value of CUDA_VISIBLE_DEVICES: numbers, UUIDs or UUID prefixes, of GPUs or MIG instances; None
+            if the variable is not set.
 
     Raises:
         NoSuchGpuError: an entry names no GPU, or names a GPU twice. CUDA would silently ignore this entry and all
             after it, and the batch would run on fewer GPUs, or on the CPU.
     """
-    if setting is None or not gpus:
+    if visible_devices is None or not gpus:
         return list(gpus)
-    chosen: list[Gpu] = []
-    for word in map(str.strip, setting.split(",")):
-        if word.lower() in NO_GPU_VALUES:  # CUDA ignores the rest of the list
+    chosen_gpus: list[Gpu] = []
+    for entry in map(str.strip, visible_devices.split(",")):
+        if entry.lower() in NO_GPU_VALUES:  # CUDA ignores the rest of the list
             break
-        matches = _match_gpus(gpus, word)
+        matches = _match_gpus(gpus, entry)
         if len(matches) != 1:
-            what = "several GPUs" if matches else "no GPU"
+            match_text = "several GPUs" if matches else "no GPU"
             raise NoSuchGpuError(
-                f"CUDA_VISIBLE_DEVICES={setting}: {word} matches {what}; this machine has {_list_names(gpus)}"
+                f"CUDA_VISIBLE_DEVICES={visible_devices}: {entry} matches {match_text}; this machine has "
+                f"{_list_gpu_names(gpus)}"
             )
-        if matches[0] in chosen:
-            raise NoSuchGpuError(f"CUDA_VISIBLE_DEVICES={setting}: names {matches[0].uuid} twice; name each GPU once")
-        chosen += matches
-    return chosen
+        if matches[0] in chosen_gpus:
+            raise NoSuchGpuError(
+                f"CUDA_VISIBLE_DEVICES={visible_devices}: names {matches[0].uuid} twice; name each GPU once"
+            )
+        chosen_gpus += matches
+    return chosen_gpus
 
 
-def _match_gpus(gpus: tuple[Gpu, ...], word: str) -> list[Gpu]:
-    if word.isascii() and word.isdigit():
-        return [gpu for gpu in gpus if str(gpu.index) == (word.lstrip("0") or "0")]
-    if word.startswith("MIG-"):
-        instances = [instance for gpu in gpus for instance in gpu.instances]
-        exact = [instance for instance in instances if instance.uuid == word]
-        return exact or [instance for instance in instances if instance.uuid.startswith(word)]
-    return [gpu for gpu in gpus if word.startswith("GPU-") and gpu.uuid.startswith(word)]
+def _match_gpus(gpus: tuple[Gpu, ...], entry: str) -> list[Gpu]:
+    if entry.isascii() and entry.isdigit():
+        return [gpu for gpu in gpus if str(gpu.index) == (entry.lstrip("0") or "0")]
+    if entry.startswith("MIG-"):
+        instances = [instance for gpu in gpus for instance in gpu.mig_instances]
+        exact_matches = [instance for instance in instances if instance.uuid == entry]
+        return exact_matches or [instance for instance in instances if instance.uuid.startswith(entry)]
+    return [gpu for gpu in gpus if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
 
 
-def _list_names(gpus: tuple[Gpu, ...]) -> str:
+def _list_gpu_names(gpus: tuple[Gpu, ...]) -> str:
     names = [f"{gpu.index} ({gpu.uuid})" for gpu in gpus]
-    names += [instance.uuid for gpu in gpus for instance in gpu.instances]
+    names += [instance.uuid for gpu in gpus for instance in gpu.mig_instances]
     return ", ".join(names)
 
 
-def find_device_remarks(report: GpuReport, setting: str | None) -> list[str]:
-    """Return a remark if CUDA_VISIBLE_DEVICES (`setting`) requests GPUs but none can be used."""
-    if report.gpus or setting is None or setting.split(",")[0].strip().lower() in NO_GPU_VALUES:
+def find_device_remarks(report: GpuReport, visible_devices: str | None) -> list[str]:
+    """Return a remark if CUDA_VISIBLE_DEVICES (`visible_devices`) requests GPUs but none can be used."""
+    if report.gpus or visible_devices is None or visible_devices.split(",")[0].strip().lower() in NO_GPU_VALUES:
         return []
-    return [f"CUDA_VISIBLE_DEVICES={setting}, but no GPU can be used ({report.reason}): videos run on the CPU"]
+    return [f"CUDA_VISIBLE_DEVICES={visible_devices}, but no GPU can be used ({report.reason}): videos run on the CPU"]
 
 
 def _read_gpu(pynvml: Any, index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    return replace(_read_device(pynvml, handle, index), instances=tuple(_read_mig_instances(pynvml, handle, index)))
+    return replace(
+        _read_gpu_or_instance(pynvml, handle, index), mig_instances=tuple(_read_mig_instances(pynvml, handle, index))
+    )
 
 
 def _read_mig_instances(pynvml: Any, handle: Any, index: int) -> Iterator[Gpu]:
     """Yield the MIG instances of a GPU; nothing if MIG is disabled or not supported."""
     try:
-        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+        instance_count = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
     except (pynvml.NVMLError, AttributeError):
         return
-    for number in range(count):
+    for instance_number in range(instance_count):
         try:
-            yield _read_device(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number), index)
+            yield _read_gpu_or_instance(
+                pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, instance_number), index
+            )
         except pynvml.NVMLError:  # an unused instance number
             continue
 
 
-def _read_device(pynvml: Any, handle: Any, index: int) -> Gpu:
+def _read_gpu_or_instance(pynvml: Any, handle: Any, index: int) -> Gpu:
     name, uuid = str(pynvml.nvmlDeviceGetName(handle)), str(pynvml.nvmlDeviceGetUUID(handle))
-    return Gpu(index, uuid, name, *(read_memory(pynvml, handle) or (None, None)))
+    return Gpu(index, uuid, name, *(read_gpu_memory(pynvml, handle) or (None, None)))
 
 
-def read_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
+def read_gpu_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
     """Return total and used memory of a GPU in bytes; None if the driver does not report it.
 
     Version 2 of the NVML call excludes driver-reserved memory from used memory, like nvidia-smi; old drivers support
@@ -155,12 +162,12 @@ def read_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
     return (int(memory.total), int(memory.used)) if memory.total else None
 
 
-def explain_unavailable(pynvml: Any, error: Any) -> str:
+def explain_unavailable_nvml(pynvml: Any, error: Any) -> str:
     """Return the reason and the remedy for an NVML error, as one phrase."""
-    known = {
+    reason_by_code = {
         pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",
         pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
         pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated: restart the machine",
         pynvml.NVML_ERROR_NO_PERMISSION: "this user may not use the NVIDIA driver",
     }
-    return known.get(error.value, f"the NVIDIA driver does not respond: {error}")
+    return reason_by_code.get(error.value, f"the NVIDIA driver does not respond: {error}")

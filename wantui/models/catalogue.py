@@ -11,14 +11,14 @@ from wantui.errors import UserError
 from wantui.formatting import shorten_text
 from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
-from wantui.models.parts import PartError, check_tokenizer
+from wantui.models.parts import PartError, check_tokenizer_files
 from wantui.paths import expand_user_path
 
 SHORTER_SIDE_OF_720P = 720
 """Shorter side of a 720p video, in pixels."""
-MAX_CONFIG_NUMBER = 1_000_000
+MAX_CONFIG_SIZE = 1_000_000
 """Largest accepted size in the config of a model part."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class UnknownModelError(UserError):
@@ -39,17 +39,17 @@ class WanModel:
     spatial_compression: int = 8
     temporal_compression: int = 4
     patch_size: int = 2
-    blocks: int = 30
+    block_count: int = 30
     """Number of blocks of a transformer. The defaults are those of Wan 2.1 1.3B."""
-    heads: int = 12
+    head_count: int = 12
     """Attention heads per block."""
-    dim: int = 1536
+    transformer_width: int = 1536
     """Width of the transformer."""
-    feed_forward: int = 8960
+    feed_forward_width: int = 8960
     """Width of the feed-forward layers."""
-    text_dim: int = 4096
+    text_width: int = 4096
     """Width of a text embedding."""
-    time_dim: int = 256
+    timestep_width: int = 256
     """Width of a timestep embedding."""
     flow_shift: float | None = None
     """Published flow shift; None if it depends on the video size: 3.0 at 480p, 5.0 at 720p."""
@@ -57,14 +57,14 @@ class WanModel:
     """Default precision of transformer and text encoder."""
     boundary_ratio: float | None = None
     """Fraction of the timesteps above which the first of two transformers is used; None for one transformer."""
-    text_encoder_parameters: int | None = None
+    text_encoder_parameter_count: int | None = None
     """Number of parameters of the text encoder; None if its files are not known yet."""
-    vae_parameters: int | None = None
+    vae_parameter_count: int | None = None
     """Number of parameters of the VAE; None if its files are not known yet."""
-    decode_bytes: float = 22_660.0
+    decode_bytes_per_pixel: float = 22_660.0
     """GPU bytes per pixel of a frame for decoding, without the weights of the VAE. Wan 2.1: measured on an H100 at
     480x832 and 720x1280, which agree within 0.1 %. Other models: scaled from it by the size of their tensors."""
-    decode_time: float = 1.0
+    relative_decode_time: float = 1.0
     """Time to decode a pixel of a frame, relative to Wan 2.1. Wan 2.2 5B: measured on an H100, because it has more
     operations, but in wider and therefore faster products. Nano: its number of operations."""
 
@@ -84,11 +84,11 @@ class WanModel:
             return self.flow_shift
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
 
-    def compute_latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
+    def compute_latent_shape(self, width: int, height: int, frame_count: int) -> tuple[int, int, int, int]:
         """Return the shape of the latents of one video: (channels, latent frames, height, width)."""
         return (
             self.latent_channels,
-            (frames - 1) // self.temporal_compression + 1,
+            (frame_count - 1) // self.temporal_compression + 1,
             height // self.spatial_compression,
             width // self.spatial_compression,
         )
@@ -96,23 +96,23 @@ class WanModel:
 
 NANO = WanModel(
     "nano",
-    str(nano.WEIGHTS),
+    str(nano.NANO_WEIGHTS),
     "moving shapes, 128x128, 17 frames; bundled, runs on a laptop",
     is_local=True,
-    blocks=8,
-    heads=6,
-    dim=192,
-    feed_forward=768,
-    text_dim=128,
-    time_dim=128,
+    block_count=8,
+    head_count=6,
+    transformer_width=192,
+    feed_forward_width=768,
+    text_width=128,
+    timestep_width=128,
     flow_shift=3.0,
     dtype="float32",
-    text_encoder_parameters=345_728,
-    vae_parameters=650_372,
-    decode_bytes=1_365.0,
-    decode_time=0.0026,
+    text_encoder_parameter_count=345_728,
+    vae_parameter_count=650_372,
+    decode_bytes_per_pixel=1_365.0,
+    relative_decode_time=0.0026,
 )
-PART_CLASSES = {
+CLASS_BY_PART = {
     "transformer": "WanTransformer3DModel",
     "transformer_2": "WanTransformer3DModel",
     "vae": "AutoencoderKLWan",
@@ -125,19 +125,19 @@ CATALOGUE = (
         "wan2.1-1.3b",
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         "Wan 2.1, 480p",
-        text_encoder_parameters=UMT5_XXL_PARAMETERS,
-        vae_parameters=VAE_2_1_PARAMETERS,
+        text_encoder_parameter_count=UMT5_XXL_PARAMETERS,
+        vae_parameter_count=VAE_2_1_PARAMETERS,
     ),
     WanModel(
         "wan2.1-14b",
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         "Wan 2.1, 480p and 720p",
-        blocks=40,
-        heads=40,
-        dim=5120,
-        feed_forward=13824,
-        text_encoder_parameters=UMT5_XXL_PARAMETERS,
-        vae_parameters=VAE_2_1_PARAMETERS,
+        block_count=40,
+        head_count=40,
+        transformer_width=5120,
+        feed_forward_width=13824,
+        text_encoder_parameter_count=UMT5_XXL_PARAMETERS,
+        vae_parameter_count=VAE_2_1_PARAMETERS,
     ),
     WanModel(
         "wan2.2-5b",
@@ -145,27 +145,27 @@ CATALOGUE = (
         "Wan 2.2, 704p, 24 frames per second",
         latent_channels=48,
         spatial_compression=16,
-        heads=24,
-        dim=3072,
-        feed_forward=14336,
+        head_count=24,
+        transformer_width=3072,
+        feed_forward_width=14336,
         flow_shift=5.0,
-        text_encoder_parameters=UMT5_XXL_PARAMETERS,
-        vae_parameters=VAE_2_2_PARAMETERS,
-        decode_bytes=25_040.0,
-        decode_time=0.94,
+        text_encoder_parameter_count=UMT5_XXL_PARAMETERS,
+        vae_parameter_count=VAE_2_2_PARAMETERS,
+        decode_bytes_per_pixel=25_040.0,
+        relative_decode_time=0.94,
     ),
     WanModel(
         "wan2.2-a14b",
         "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
         "Wan 2.2, two transformers, 480p and 720p",
-        blocks=40,
-        heads=40,
-        dim=5120,
-        feed_forward=13824,
+        block_count=40,
+        head_count=40,
+        transformer_width=5120,
+        feed_forward_width=13824,
         flow_shift=12.0,
         boundary_ratio=0.875,
-        text_encoder_parameters=UMT5_XXL_PARAMETERS,
-        vae_parameters=VAE_2_1_PARAMETERS,
+        text_encoder_parameter_count=UMT5_XXL_PARAMETERS,
+        vae_parameter_count=VAE_2_1_PARAMETERS,
     ),
 )
 
@@ -184,137 +184,148 @@ def find_model(name: str) -> WanModel:
     except UserError as error:
         raise UnknownModelError(f"cannot find the model: {error}") from None
     if os.path.isdir(directory):  # noqa: PTH112 -- Path.is_dir raises for a name that is too long
-        return read_directory(directory.resolve())
+        return read_model_directory(directory.resolve())
     if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110
         raise UnknownModelError(
             f"cannot find the model: {name} is not a directory. Give a diffusers directory with a model_index.json"
         )
-    if _HUB_ID.fullmatch(name):
+    if _HUB_ID_PATTERN.fullmatch(name):
         return WanModel(name, name, "hub model; assumed to have the sizes of Wan 2.1 1.3B")
-    known = ", ".join(model.name for model in CATALOGUE)
+    known_names = ", ".join(model.name for model in CATALOGUE)
     raise UnknownModelError(
-        f"unknown model {name!r}. Choose from {known}, or give a hub id (owner/name) or a local directory"
+        f"unknown model {name!r}. Choose from {known_names}, or give a hub id (owner/name) or a local directory"
     )
 
 
-def read_directory(directory: Path) -> WanModel:
+def read_model_directory(directory: Path) -> WanModel:
     """Read the properties of a model from the JSON files of a diffusers directory.
 
     Raises:
         UnknownModelError: files are missing, or the directory is not a Wan pipeline.
     """
-    index = _read_json(directory / "model_index.json")
-    if index.get("_class_name") != "WanPipeline":
+    pipeline_index = _read_model_json(directory / "model_index.json")
+    if pipeline_index.get("_class_name") != "WanPipeline":
         raise UnknownModelError(
             f"cannot use {directory}: it contains a "
-            f"{shorten_text(str(index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
+            f"{shorten_text(str(pipeline_index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
         )
-    for part, part_class in PART_CLASSES.items():
-        component = index.get(part)
+    for part, part_class in CLASS_BY_PART.items():
+        component = pipeline_index.get(part)
         if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
             class_name = shorten_text(str(component[-1])) if component else "part without a class"
             raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {class_name}, but that of a Wan model is a {part_class}"
+                f"cannot use {directory}: its {part} is a {class_name}, but a Wan model has a {part_class}"
             )
-    _check_transformers(directory, index)
+    _check_transformer_count(directory, pipeline_index)
     try:
-        check_tokenizer(directory)
+        check_tokenizer_files(directory)
     except PartError as error:
         raise UnknownModelError(f"cannot use {directory}: it is incomplete: {error}") from None
-    vae, transformer = _read_json(directory / "vae/config.json"), _read_json(directory / "transformer/config.json")
-    spatial_compression, boundary_ratio = (
-        _read_positive_integer(vae, "scale_factor_spatial", 8),
-        index.get("boundary_ratio"),
+    vae_config, transformer_config = (
+        _read_model_json(directory / "vae/config.json"),
+        _read_model_json(directory / "transformer/config.json"),
     )
-    patch_size = transformer.get("patch_size", [1, 2, 2])
+    spatial_compression, boundary_ratio = (
+        _read_positive_integer(vae_config, "scale_factor_spatial", 8),
+        pipeline_index.get("boundary_ratio"),
+    )
+    patch_size = transformer_config.get("patch_size", [1, 2, 2])
     if not isinstance(patch_size, list) or len(patch_size) != 3:
-        raise UnknownModelError(f"cannot use {directory}: its patch_size is {patch_size!r}, but must be three numbers")
-    heads = _read_positive_integer(transformer, "num_attention_heads", 40)
-    published = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
-    base = 160 if spatial_compression == 16 else 96
+        raise UnknownModelError(
+            f"cannot use {directory}: its patch_size is {patch_size!r}, but must consist of three numbers"
+        )
+    head_count = _read_positive_integer(transformer_config, "num_attention_heads", 40)
+    published_model = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
+    published_base_width = 160 if spatial_compression == 16 else 96
     return WanModel(
         directory.name,
         str(directory),
         "local directory",
         is_local=True,
-        latent_channels=_read_positive_integer(vae, "z_dim", 16),
+        latent_channels=_read_positive_integer(vae_config, "z_dim", 16),
         spatial_compression=spatial_compression,
-        temporal_compression=_read_positive_integer(vae, "scale_factor_temporal", 4),
+        temporal_compression=_read_positive_integer(vae_config, "scale_factor_temporal", 4),
         patch_size=_read_positive_integer({"patch_size": patch_size[1]}, "patch_size", 2),
-        blocks=_read_positive_integer(transformer, "num_layers", 40),
-        heads=heads,
-        dim=heads * _read_positive_integer(transformer, "attention_head_dim", 128),
-        feed_forward=_read_positive_integer(transformer, "ffn_dim", 13824),
-        text_dim=_read_positive_integer(transformer, "text_dim", 4096),
-        time_dim=_read_positive_integer(transformer, "freq_dim", 256),
+        block_count=_read_positive_integer(transformer_config, "num_layers", 40),
+        head_count=head_count,
+        transformer_width=head_count * _read_positive_integer(transformer_config, "attention_head_dim", 128),
+        feed_forward_width=_read_positive_integer(transformer_config, "ffn_dim", 13824),
+        text_width=_read_positive_integer(transformer_config, "text_dim", 4096),
+        timestep_width=_read_positive_integer(transformer_config, "freq_dim", 256),
         # Taken from the published model of the same kind: the scheduler config ignores the video size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,
-        text_encoder_parameters=_count_parameters(directory / "text_encoder"),
-        vae_parameters=_count_parameters(directory / "vae"),
-        decode_bytes=published.decode_bytes * _read_positive_integer(vae, "base_dim", base) / base,
-        decode_time=published.decode_time,
+        text_encoder_parameter_count=_count_stored_parameters(directory / "text_encoder"),
+        vae_parameter_count=_count_stored_parameters(directory / "vae"),
+        decode_bytes_per_pixel=published_model.decode_bytes_per_pixel
+        * _read_positive_integer(vae_config, "base_dim", published_base_width)
+        / published_base_width,
+        relative_decode_time=published_model.relative_decode_time,
     )
 
 
-def _check_transformers(directory: Path, index: dict[str, Any]) -> None:
+def _check_transformer_count(directory: Path, pipeline_index: dict[str, Any]) -> None:
     """Refuse a second transformer without a boundary_ratio, and vice versa.
 
     Raises:
         UnknownModelError: one of the two is missing, or the boundary_ratio is not between 0 and 1.
     """
-    boundary = index.get("boundary_ratio")
-    has_two = isinstance(index.get("transformer_2"), list) and index["transformer_2"][-1:] != [None]
-    if boundary is None and has_two:
+    boundary_ratio = pipeline_index.get("boundary_ratio")
+    has_two_transformers = isinstance(pipeline_index.get("transformer_2"), list) and pipeline_index["transformer_2"][
+        -1:
+    ] != [None]
+    if boundary_ratio is None and has_two_transformers:
         raise UnknownModelError(
             f"cannot use {directory}: it has a transformer_2, but no boundary_ratio in model_index.json"
         )
-    if boundary is None:
+    if boundary_ratio is None:
         return
-    if not has_two or not (directory / "transformer_2").is_dir():
+    if not has_two_transformers or not (directory / "transformer_2").is_dir():
         raise UnknownModelError(
             f"cannot use {directory}: it has a boundary_ratio in model_index.json, but no transformer_2"
         )
-    if isinstance(boundary, bool) or not isinstance(boundary, int | float) or not 0 <= boundary <= 1:
+    if isinstance(boundary_ratio, bool) or not isinstance(boundary_ratio, int | float) or not 0 <= boundary_ratio <= 1:
         raise UnknownModelError(
-            f"cannot use {directory}: its boundary_ratio is {boundary!r}, but must be between 0 and 1"
+            f"cannot use {directory}: its boundary_ratio is {boundary_ratio!r}, but must be between 0 and 1"
         )
 
 
-def _count_parameters(directory: Path) -> int | None:
+def _count_stored_parameters(directory: Path) -> int | None:
     """Count the parameters in the safetensors files of a folder by their headers; None if a file is unreadable or none
     exists."""
-    total = 0
+    parameter_count = 0
     for path in directory.glob("*.safetensors"):
         if not path.is_file():
             return None
         try:
             with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if length > MAX_JSON_BYTES:
+                header_bytes = int.from_bytes(file.read(8), "little")
+                if header_bytes > MAX_JSON_BYTES:
                     return None
-                header = parse_json(file.read(length))
-            total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+                header = parse_json(file.read(header_bytes))
+            parameter_count += sum(
+                math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-    return total or None
+    return parameter_count or None
 
 
 def _read_positive_integer(config: dict[str, Any], name: str, default: int) -> int:
     """Return a value of a config file that must be a positive integer.
 
     Raises:
-        UnknownModelError: the value is something else, or larger than MAX_CONFIG_NUMBER.
+        UnknownModelError: the value is something else, or larger than MAX_CONFIG_SIZE.
     """
     value = config.get(name, default)
-    if type(value) is not int or not 1 <= value <= MAX_CONFIG_NUMBER:
+    if type(value) is not int or not 1 <= value <= MAX_CONFIG_SIZE:
         raise UnknownModelError(
-            f"cannot use the model: its {name} is {value!r}, but must be a whole number from 1 to {MAX_CONFIG_NUMBER:,}"
+            f"cannot use the model: its {name} is {value!r}, but must be a whole number from 1 to {MAX_CONFIG_SIZE:,}"
         )
     return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_model_json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(path)
     except FileNotFoundError:

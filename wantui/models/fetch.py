@@ -8,8 +8,8 @@ from pathlib import Path
 from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
-from wantui.models.fingerprint import find_snapshot
-from wantui.models.parts import INDEX_FILE, PART_NAMES, PartError, check_files
+from wantui.models.fingerprint import find_snapshot_folder
+from wantui.models.parts import INDEX_FILE, PART_NAMES, PartError, check_model_files
 
 FETCH_PATTERNS = [INDEX_FILE, *(f"{part}/*" for part in PART_NAMES)]
 """Patterns of the pipeline files in a repository; images and weights in other formats are not fetched."""
@@ -25,8 +25,8 @@ class NotFetchedError(UserError):
 class MissingFiles:
     """Number and size of the files that are not in the cache yet."""
 
-    count: int
-    bytes: int
+    file_count: int
+    total_bytes: int
 
 
 def find_replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
@@ -34,19 +34,21 @@ def find_replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
     return () if transformer_file is None else ("transformer",)
 
 
-def _patterns_to_fetch(replaced: Collection[str]) -> list[str]:
+def _list_fetch_patterns(replaced_parts: Collection[str]) -> list[str]:
     """Return the patterns of the files to fetch; of replaced parts only configs, which describe the replacement."""
     return [
-        pattern if (part := pattern.partition("/")[0]) not in replaced else f"{part}/*config.json"
+        pattern if (part := pattern.partition("/")[0]) not in replaced_parts else f"{part}/*config.json"
         for pattern in FETCH_PATTERNS
     ]
 
 
-def find_missing_files(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> MissingFiles:
+def find_missing_files(
+    model: WanModel, revision: str | None = None, replaced_parts: Collection[str] = ()
+) -> MissingFiles:
     """Ask the hub for the files that a download would fetch.
 
     Args:
-        replaced: parts with weights from another file, which are not fetched.
+        replaced_parts: parts with weights from another file, which are not fetched.
 
     Raises:
         NotFetchedError: the hub cannot be reached, or has no such model or revision.
@@ -54,20 +56,20 @@ def find_missing_files(model: WanModel, revision: str | None = None, replaced: C
     from huggingface_hub import snapshot_download
 
     try:
-        files = snapshot_download(
-            model.location, revision=revision, allow_patterns=_patterns_to_fetch(replaced), dry_run=True
+        hub_files = snapshot_download(
+            model.location, revision=revision, allow_patterns=_list_fetch_patterns(replaced_parts), dry_run=True
         )
     except Exception as error:  # the client, its HTTP library and the system raise unrelated types
-        raise _fetch_error(model, revision, error) from None
-    missing = [file for file in files if file.will_download]
-    return MissingFiles(len(missing), sum(file.file_size or 0 for file in missing))
+        raise _make_fetch_error(model, revision, error) from None
+    missing_files = [file for file in hub_files if file.will_download]
+    return MissingFiles(len(missing_files), sum(file.file_size or 0 for file in missing_files))
 
 
-def fetch_model(model: WanModel, revision: str | None = None, replaced: Collection[str] = ()) -> Path:
+def fetch_model(model: WanModel, revision: str | None = None, replaced_parts: Collection[str] = ()) -> Path:
     """Download missing files into the hub cache, resume interrupted downloads, and return the model folder.
 
     Args:
-        replaced: parts with weights from another file, which are not fetched.
+        replaced_parts: parts with weights from another file, which are not fetched.
 
     Raises:
         NotFetchedError: there is not enough disk space, or the download fails; another call resumes it.
@@ -75,28 +77,31 @@ def fetch_model(model: WanModel, revision: str | None = None, replaced: Collecti
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    missing = find_missing_files(model, revision, replaced)
+    missing_files = find_missing_files(model, revision, replaced_parts)
     folder = Path(HF_HUB_CACHE)
     while not folder.is_dir():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if missing.bytes + RESERVE_BYTES > free:
+    free_bytes = shutil.disk_usage(folder).free
+    if missing_files.total_bytes + RESERVE_BYTES > free_bytes:
         raise NotFetchedError(
-            f"cannot fetch {model.name}: it needs {format_bytes(missing.bytes)} more, and {format_bytes(free)} are "
+            f"cannot fetch {model.name}: it needs {format_bytes(missing_files.total_bytes)} more, and "
+            f"{format_bytes(free_bytes)} are "
             f"free in {folder}. Free disk space, or set HF_HOME to a folder on another disk"
         )
     try:
-        return Path(snapshot_download(model.location, revision=revision, allow_patterns=_patterns_to_fetch(replaced)))
+        return Path(
+            snapshot_download(model.location, revision=revision, allow_patterns=_list_fetch_patterns(replaced_parts))
+        )
     except Exception as error:
-        raise _fetch_error(model, revision, error) from None
+        raise _make_fetch_error(model, revision, error) from None
 
 
 def ensure_model_folder(
     model: WanModel,
     revision: str | None,
-    without: Collection[str] = (),
+    ignored_parts: Collection[str] = (),
     *,
-    replaced: Collection[str] = (),
+    replaced_parts: Collection[str] = (),
     may_fetch: bool = True,
 ) -> Path:
     """Return the folder of a model with all files that loading needs; download missing files of hub models.
@@ -104,35 +109,35 @@ def ensure_model_folder(
     The hub is not contacted if the cache is complete.
 
     Args:
-        without: parts that may be incomplete.
-        replaced: parts with weights from another file, which are not fetched.
+        ignored_parts: parts that may be incomplete.
+        replaced_parts: parts with weights from another file, which are not fetched.
 
     Raises:
         PartError: a file is missing in a local folder, or on the hub.
         NotFetchedError: a file is missing in the cache, and cannot or may not be fetched.
     """
     if model.is_local:
-        check_files(Path(model.location), without)
+        check_model_files(Path(model.location), ignored_parts)
         return Path(model.location)
-    folder = find_snapshot(model.location, revision)
+    folder = find_snapshot_folder(model.location, revision)
     reason = f"no file of {model.name} is on this machine"
     if folder is not None:
         try:
-            check_files(folder, without)
+            check_model_files(folder, ignored_parts)
             return folder
         except PartError as error:
             reason = str(error)
     if not may_fetch:
         raise NotFetchedError(f"{reason}. Fetch the model: wantui models fetch {model.name}")
     try:
-        folder = fetch_model(model, revision, replaced)
+        folder = fetch_model(model, revision, replaced_parts)
     except NotFetchedError as error:
         raise NotFetchedError(f"{reason}; {error}") from error
-    check_files(folder, without)
+    check_model_files(folder, ignored_parts)
     return folder
 
 
-def _fetch_error(model: WanModel, revision: str | None, error: Exception) -> NotFetchedError:
+def _make_fetch_error(model: WanModel, revision: str | None, error: Exception) -> NotFetchedError:
     """Return the error for an exception of the hub client."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

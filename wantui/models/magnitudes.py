@@ -24,8 +24,8 @@ def find_magnitudes_path(model: WanModel, revision: str) -> Path:
     Args:
         revision: commit or fingerprint of the weights.
     """
-    name = hashlib.sha256(f"{model.location}\n{revision}".encode()).hexdigest()[:16]
-    return user_data_path("wantui") / "magnitudes" / f"{name}.json"
+    file_stem = hashlib.sha256(f"{model.location}\n{revision}".encode()).hexdigest()[:16]
+    return user_data_path("wantui") / "magnitudes" / f"{file_stem}.json"
 
 
 def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
@@ -35,9 +35,12 @@ def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
     paths = [find_magnitudes_path(model, revision), *([NANO_MAGNITUDES] if model is NANO else [])]
     for path in paths:
         try:
-            stored = read_json(path)
-            if stored["revision"] == revision:
-                return tuple((float(level), float(value)) for level, value in stored["magnitudes"])
+            stored_values = read_json(path)
+            if stored_values["revision"] == revision:
+                return tuple(
+                    (float(noise_level), float(log_magnitude))
+                    for noise_level, log_magnitude in stored_values["magnitudes"]
+                )
         except (OSError, UnreadableFileError, ValueError, KeyError, TypeError):
             continue
     return ()

@@ -17,13 +17,13 @@ PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transfor
 INDEX_FILE = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 """Files of which a tokenizer needs at least one: both contain its vocabulary."""
-DIFFUSERS_WEIGHTS = (
+DIFFUSERS_WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
     "diffusion_pytorch_model.bin.index.json",
 )
-TRANSFORMERS_WEIGHTS = (
+TRANSFORMERS_WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
@@ -31,27 +31,27 @@ TRANSFORMERS_WEIGHTS = (
 )
 """Names of weight files in the search order of the library, which loads the first that exists."""
 
-LAYER_COUNTS = ("num_layers", "num_decoder_layers", "num_res_blocks")
+LAYER_COUNT_KEYS = ("num_layers", "num_decoder_layers", "num_res_blocks")
 """Config keys for a number of layers."""
-MAX_LAYERS = 1000
+MAX_LAYER_COUNT = 1000
 """Maximum number of layers of a part (the largest Wan transformer has 40): the libraries build all layers before they
 check the weights."""
 ACTIVATION_CONFIG = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 """Activation of every UMT5 encoder. Another activation fits the same weights, but changes every embedding."""
 RELATIVE_DISTANCE = {"relative_attention_max_distance": 128}
 """Distance in tokens beyond which UMT5 treats all distances alike; another value changes the meaning of its weights."""
-FIXED_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE}
+FIXED_CONFIG_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE}
 """Part -> config values that are the same in every Wan model, and that its weights could not contradict."""
 EPSILON_KEYS = ("eps", "layer_norm_epsilon")
 MAX_EPSILON = 1e-3
 """Largest accepted epsilon of a norm; Wan models have 1e-6."""
-MAX_EXTRA_IDS = 10_000
+MAX_EXTRA_TOKENS = 10_000
 """Maximum number of extra tokens (UMT5 has 300): transformers creates them all before their number is checked."""
 SPIECE_PACKAGES = ("sentencepiece", "google.protobuf")
 """Modules that transformers needs to read a spiece.model."""
 MAX_HEADER_BYTES = 100_000_000
 """Longest header that the safetensors library reads, in bytes."""
-LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER_PREFIX = b"version https://git-lfs"
 """First bytes of the text file that Git LFS stores in place of a file that was not downloaded."""
 PART_LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
 """Part -> name in messages, if it differs from the name of its folder."""
@@ -67,12 +67,12 @@ def read_components(folder: Path) -> dict[str, tuple[str, str]]:
     Raises:
         PartError: the index is missing or is not a JSON object.
     """
-    index = read_json(folder / INDEX_FILE)
-    parts = {}
-    for name, component in index.items():
+    pipeline_index = read_part_json(folder / INDEX_FILE)
+    component_by_name = {}
+    for name, component in pipeline_index.items():
         if isinstance(component, list) and len(component) == 2 and all(isinstance(word, str) for word in component):
-            parts[name] = (component[0], component[1])
-    return parts
+            component_by_name[name] = (component[0], component[1])
+    return component_by_name
 
 
 def get_part_label(part: str) -> str:
@@ -86,25 +86,27 @@ def list_part_files(folder: Path) -> list[Path]:
     A part may be a symbolic link to a folder. Inside a part, links are followed to files and to the shards of an index,
     but not to folders, which may be large or contain the model folder.
     """
-    files = {Path(INDEX_FILE)} if (folder / INDEX_FILE).is_file() else set()
+    relative_paths = {Path(INDEX_FILE)} if (folder / INDEX_FILE).is_file() else set()
     try:
-        libraries = {name: library for name, (library, _) in read_components(folder).items()}
+        library_by_part = {name: library for name, (library, _) in read_components(folder).items()}
     except PartError:
-        libraries = {}
-    for name in {*PART_NAMES, *libraries}:
-        if (
-            Path(name).name != name or not os.path.isdir(folder / name)  # noqa: PTH112 -- as in find_weight_files
+        library_by_part = {}
+    for name in {*PART_NAMES, *library_by_part}:
+        if Path(name).name != name or not os.path.isdir(  # noqa: PTH112 -- as in find_weight_files
+            folder / name
         ):  # the index must not name a path outside of the folder
             continue
-        part = (folder / name).resolve()
-        files |= {Path(name) / path.relative_to(part) for path in part.rglob("*") if path.is_file()}
-        if name in libraries:
+        part_folder = (folder / name).resolve()
+        relative_paths |= {
+            Path(name) / path.relative_to(part_folder) for path in part_folder.rglob("*") if path.is_file()
+        }
+        if name in library_by_part:
             with suppress(PartError):
-                files |= {
+                relative_paths |= {
                     path.relative_to(folder)
-                    for path in find_weight_files(folder, name, libraries[name], is_loaded=False)
+                    for path in find_weight_files(folder, name, library_by_part[name], is_loaded=False)
                 }
-    return sorted(files)
+    return sorted(relative_paths)
 
 
 def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool = True) -> list[Path]:
@@ -117,86 +119,95 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     Raises:
         PartError: no file exists, a shard is missing, or the library could not load the files.
     """
-    known = DIFFUSERS_WEIGHTS if library == "diffusers" else TRANSFORMERS_WEIGHTS
-    path = next((path for name in known if (path := folder / part / name).is_file()), None)
+    weight_names = DIFFUSERS_WEIGHT_FILES if library == "diffusers" else TRANSFORMERS_WEIGHT_FILES
+    path = next((path for name in weight_names if (path := folder / part / name).is_file()), None)
     if path is None:
         raise PartError(
-            f"its {get_part_label(part)} has no weights: {folder / part} contains none of {', '.join(known)}"
+            f"its {get_part_label(part)} has no weights: {folder / part} contains none of {', '.join(weight_names)}"
         )
     if not path.name.endswith(".index.json"):
         return [path]
-    index = read_json(path)
-    shards = index.get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(shard, str) for shard in shards.values()):
+    weight_index = read_part_json(path)
+    shard_by_tensor = weight_index.get("weight_map")
+    if (
+        not isinstance(shard_by_tensor, dict)
+        or not shard_by_tensor
+        or not all(isinstance(shard, str) for shard in shard_by_tensor.values())
+    ):
         raise PartError(f"{path} names no weight files")
-    names = sorted(set(shards.values()))
-    if outside := [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]:
-        raise PartError(f"{path} refers to {outside[0]}, which is outside the model folder")
-    files = [path.parent / name for name in names]
+    shard_names = sorted(set(shard_by_tensor.values()))
+    if outside_names := [name for name in shard_names if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise PartError(f"{path} refers to {outside_names[0]}, which is outside the model folder")
+    files = [path.parent / name for name in shard_names]
     # Not Path.is_file, which raises for a name that is too long.
-    if missing := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
-        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing)}, which {path.name} names")
-    if is_loaded and not isinstance(index.get("metadata"), dict):
+    if missing_names := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
+        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing_names)}, which {path.name} names")
+    if is_loaded and not isinstance(weight_index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which {library} requires. Copy it again")
     return files
 
 
-def check_files(folder: Path, without: Collection[str] = ()) -> None:
+def check_model_files(folder: Path, ignored_parts: Collection[str] = ()) -> None:
     """Refuse a model folder that lacks a file that the pipeline needs.
 
     Without tokenizer files, transformers would create an empty tokenizer, for which all words are unknown.
 
     Args:
-        without: parts that are not checked.
+        ignored_parts: parts that are not checked.
 
     Raises:
         PartError: a file is missing or damaged.
     """
-    parts = read_components(folder)
+    component_by_part = read_components(folder)
     for part in ("scheduler", "tokenizer", "text_encoder", "transformer", "vae"):
-        if part not in parts:
+        if part not in component_by_part:
             raise PartError(f"its {INDEX_FILE} has no {get_part_label(part)}")
-    for part, (library, _) in parts.items():
-        if part not in PART_NAMES or part in without:
+    for part, (library, _) in component_by_part.items():
+        if part not in PART_NAMES or part in ignored_parts:
             continue
         if part == "tokenizer":
-            check_tokenizer(folder)
+            check_tokenizer_files(folder)
         elif part == "scheduler":
-            read_json(folder / part / "scheduler_config.json")
+            read_part_json(folder / part / "scheduler_config.json")
         else:
-            check_config(folder, part)
+            check_part_config(folder, part)
             for path in find_weight_files(folder, part, library):
-                check_file_length(path)
+                check_weight_file_length(path)
 
 
-def check_config(folder: Path, part: str) -> None:
+def check_part_config(folder: Path, part: str) -> None:
     """Refuse a config with a value that no Wan model has, but that loading the weights would not detect.
 
     Raises:
         PartError: a value is wrong, or the config cannot be read.
     """
-    config = read_json(folder / part / "config.json")
-    for name in LAYER_COUNTS:
-        if isinstance(number := config.get(name), int) and number > MAX_LAYERS:
+    config = read_part_json(folder / part / "config.json")
+    for name in LAYER_COUNT_KEYS:
+        if isinstance(layer_count := config.get(name), int) and layer_count > MAX_LAYER_COUNT:
             raise PartError(
-                f"the config of its {get_part_label(part)} has {name} {number:,}; the maximum is {MAX_LAYERS:,}"
+                f"the config of its {get_part_label(part)} has {name} {layer_count:,}; the maximum is "
+                f"{MAX_LAYER_COUNT:,}"
             )
-    for name, expected in FIXED_VALUES.get(part, {}).items():
-        if name in config and config[name] != expected:
-            raise _wrong_value_error(folder, part, name, config[name], f"it is {expected!r} in every Wan model")
+    for name, expected_value in FIXED_CONFIG_VALUES.get(part, {}).items():
+        if name in config and config[name] != expected_value:
+            raise _make_wrong_value_error(
+                folder, part, name, config[name], f"it is {expected_value!r} in every Wan model"
+            )
     for name in EPSILON_KEYS:
         value = config.get(name, MAX_EPSILON)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_EPSILON:
-            raise _wrong_value_error(folder, part, name, value, f"it must be above 0 and at most {MAX_EPSILON}")
+            raise _make_wrong_value_error(folder, part, name, value, f"it must be above 0 and at most {MAX_EPSILON}")
 
 
-def _wrong_value_error(folder: Path, part: str, name: str, value: object, rule: str) -> PartError:
+def _make_wrong_value_error(folder: Path, part: str, name: str, value: object, rule: str) -> PartError:
     path = folder / part / "config.json"
-    label, text = get_part_label(part), reprlib.repr(value)
-    return PartError(f"the config of its {label} has {name} {text}; {rule}. Copy {path} from the model again")
+    part_label, value_text = get_part_label(part), reprlib.repr(value)
+    return PartError(
+        f"the config of its {part_label} has {name} {value_text}; {rule}. Copy {path} from the model again"
+    )
 
 
-def check_file_length(path: Path) -> None:
+def check_weight_file_length(path: Path) -> None:
     """Refuse a safetensors file whose length differs from that in its header, as after an interrupted download.
 
     Raises:
@@ -205,53 +216,60 @@ def check_file_length(path: Path) -> None:
     if path.suffix != ".safetensors":
         return
     try:
-        stat = path.stat()
-        fault = _find_length_fault(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        status = path.stat()
+        length_fault = _find_length_fault(path, status.st_size, status.st_mtime_ns, status.st_ino)
     except OSError as error:
         raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
-    if fault:
-        raise PartError(f"{path} {fault}")
+    if length_fault:
+        raise PartError(f"{path} {length_fault}")
 
 
 @lru_cache(maxsize=256)
-def _find_length_fault(path: Path, size: int, *_: int) -> str | None:
+def _find_length_fault(path: Path, file_bytes: int, *_: int) -> str | None:
     """Return a description of a wrong length, or None; cached until the file changes."""
     with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
+        first_bytes = file.read(len(LFS_POINTER_PREFIX))
+        if first_bytes == LFS_POINTER_PREFIX:
             return "is only a Git LFS pointer. Fetch the file: git lfs pull"
-        length = int.from_bytes(start[:8], "little")
-        if len(start) < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        header_bytes = int.from_bytes(first_bytes[:8], "little")
+        if len(first_bytes) < 8 or header_bytes > min(file_bytes - 8, MAX_HEADER_BYTES):
             return "is not a safetensors file, or is incomplete. Copy it again"
         file.seek(8)
-        header = file.read(length)
+        header = file.read(header_bytes)
     try:
         tensors = parse_json(header)
-        end = max((tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0)
+        data_bytes = max(
+            (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0
+        )
     except (ValueError, LookupError, TypeError, AttributeError):
         return "has a damaged header. Copy it again"
-    if type(end) is not int or 8 + length + end != size:
-        return f"is incomplete: it has {size:,} bytes, but its header says {8 + length + end:,}. Copy it again"
+    if type(data_bytes) is not int or 8 + header_bytes + data_bytes != file_bytes:
+        return (
+            f"is incomplete: it has {file_bytes:,} bytes, but its header says {8 + header_bytes + data_bytes:,}. Copy "
+            "it again"
+        )
     return None
 
 
-def check_tokenizer(folder: Path) -> None:
+def check_tokenizer_files(folder: Path) -> None:
     """Refuse a model folder without a tokenizer vocabulary that can be read here.
 
     Raises:
         PartError: a file or a package is missing.
     """
-    paths = [folder / "tokenizer" / name for name in TOKENIZER_FILES]
-    if not any(path.is_file() and path.stat().st_size for path in paths):
-        raise PartError(f"its tokenizer is missing: {paths[0].parent} contains no {' or '.join(TOKENIZER_FILES)}")
-    if not paths[0].is_file():
-        _check_spiece_packages(paths[1])
-    if (config := folder / "tokenizer" / "tokenizer_config.json").exists():
-        extra = read_json(config).get("extra_ids", 0)
-        if extra is not None and (type(extra) is not int or not 0 <= extra <= MAX_EXTRA_IDS):
+    tokenizer_paths = [folder / "tokenizer" / name for name in TOKENIZER_FILES]
+    if not any(path.is_file() and path.stat().st_size for path in tokenizer_paths):
+        raise PartError(
+            f"its tokenizer is missing: {tokenizer_paths[0].parent} contains no {' or '.join(TOKENIZER_FILES)}"
+        )
+    if not tokenizer_paths[0].is_file():
+        _check_spiece_packages(tokenizer_paths[1])
+    if (config_path := folder / "tokenizer" / "tokenizer_config.json").exists():
+        extra_ids = read_part_json(config_path).get("extra_ids", 0)
+        if extra_ids is not None and (type(extra_ids) is not int or not 0 <= extra_ids <= MAX_EXTRA_TOKENS):
             raise PartError(
-                f"{config} has extra_ids {reprlib.repr(extra)}, but must have a whole number from 0 to "
-                f"{MAX_EXTRA_IDS:,}. Copy it from the model again"
+                f"{config_path} has extra_ids {reprlib.repr(extra_ids)}, but must have a whole number from 0 to "
+                f"{MAX_EXTRA_TOKENS:,}. Copy it from the model again"
             )
 
 
@@ -261,21 +279,22 @@ def _check_spiece_packages(path: Path) -> None:
     Raises:
         PartError: a package is missing.
     """
-    missing = []
+    missing_packages = []
     for name in SPIECE_PACKAGES:
         with suppress(ModuleNotFoundError):  # raised if the parent package is missing
             if find_spec(name):
                 continue
-        missing.append(name)
-    if missing:
+        missing_packages.append(name)
+    if missing_packages:
         raise PartError(
-            f"its tokenizer has no tokenizer.json, and {path} needs {' and '.join(missing)}, which "
-            f"{'is' if len(missing) == 1 else 'are'} not installed. Copy tokenizer.json from the model, or run: "
+            f"its tokenizer has no tokenizer.json, and {path} needs {' and '.join(missing_packages)}, which "
+            f"{'is' if len(missing_packages) == 1 else 'are'} not installed. Copy tokenizer.json from the model, or "
+            "run: "
             "pip install sentencepiece protobuf"
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_part_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:

@@ -8,22 +8,22 @@ from typing import Any
 
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
-from wantui.models.fingerprint import find_snapshot
-from wantui.models.parts import PartError, read_components, read_json
+from wantui.models.fingerprint import find_snapshot_folder
+from wantui.models.parts import PartError, read_components, read_part_json
 
-SPACE_MARK = "▁"
+SPACE_TOKEN = "▁"
 """Prefix of word-initial tokens in T5 vocabularies; alone, it is a token without text."""
 UNKNOWN_TOKEN = "<unk>"
 UNKNOWN_TOKEN_ID = 2
 """Id of the unknown token in T5Tokenizer, regardless of the file."""
-OUT_OF_VOCABULARY = "\U0010fffd"
+OUT_OF_VOCABULARY_CHARACTER = "\U0010fffd"
 """Private-use character that no vocabulary contains."""
 END_TOKEN = "</s>"
-EXTRA_TOKEN = "<extra_id_0>"
+FIRST_EXTRA_TOKEN = "<extra_id_0>"
 """First of the extra tokens that T5Tokenizer adds if tokenizer_config.json does not set their number."""
 MIN_VOCABULARY_FRACTION = 0.9
 """Smallest fraction of a text encoder's embeddings that its tokenizer must use; the others are padding."""
-PADDING_ROWS = 1024
+MAX_PADDING_EMBEDDINGS = 1024
 """Number of padding embeddings that any text encoder may have beyond the vocabulary of its tokenizer."""
 
 
@@ -33,7 +33,7 @@ class TokenizerError(UserError):
 
 def find_tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
     """Return the tokenizer.json of a model; None if it is not on this machine."""
-    folder = Path(model.location) if model.is_local else find_snapshot(model.location, revision)
+    folder = Path(model.location) if model.is_local else find_snapshot_folder(model.location, revision)
     if folder is None or not (folder / "tokenizer" / "tokenizer.json").is_file():
         return None
     return folder / "tokenizer" / "tokenizer.json"
@@ -42,10 +42,10 @@ def find_tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
 def _load_tokenizer(path: Path) -> Any:
     """Return the tokenizer of a tokenizer.json as transformers would load it."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
-    return _read_tokenizer(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return _read_tokenizer(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=4)
@@ -57,14 +57,14 @@ def _read_tokenizer(path: Path, *_: int) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no specific type
         raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
-    if _read_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
-        _replace_stages(tokenizer)
+    if _read_tokenizer_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
+        _replace_tokenizer_stages(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _read_class_name(folder: Path) -> str:
+def _read_tokenizer_class_name(folder: Path) -> str:
     """Return the class of a model's tokenizer; an empty string if the index is unreadable, which loading reports."""
     try:
         return read_components(folder).get("tokenizer", ("", ""))[1]
@@ -72,7 +72,7 @@ def _read_class_name(folder: Path) -> str:
         return ""
 
 
-def _replace_stages(tokenizer: Any) -> None:
+def _replace_tokenizer_stages(tokenizer: Any) -> None:
     """Replace the stages around the vocabulary with those of transformers' T5Tokenizer, which the pipeline uses.
 
     T5Tokenizer reads only the vocabulary and the character map of a tokenizer.json, and ignores its other normalisers
@@ -80,24 +80,28 @@ def _replace_stages(tokenizer: Any) -> None:
     """
     from tokenizers import models, normalizers, pre_tokenizers, processors
 
-    if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY)] != [
+    if [token.id for token in tokenizer.model.tokenize(OUT_OF_VOCABULARY_CHARACTER)] != [
         UNKNOWN_TOKEN_ID
     ]:  # unknown text gives another token, or bytes
         vocabulary = [tuple(entry) for entry in json.loads(tokenizer.model.__getstate__())["vocab"]]
         if len(vocabulary) > UNKNOWN_TOKEN_ID:
             tokenizer.model = models.Unigram(vocabulary, UNKNOWN_TOKEN_ID, False)
     normalizer = tokenizer.normalizer
-    stages = [] if normalizer is None else list(normalizer) if hasattr(normalizer, "__getitem__") else [normalizer]
-    tokenizer.normalizer = next((stage for stage in stages if isinstance(stage, normalizers.Precompiled)), None)
-    words = pre_tokenizers.Metaspace(replacement=SPACE_MARK, prepend_scheme="always", split=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
-    if (end := tokenizer.token_to_id(END_TOKEN)) is not None:
+    normalizer_stages = (
+        [] if normalizer is None else list(normalizer) if hasattr(normalizer, "__getitem__") else [normalizer]
+    )
+    tokenizer.normalizer = next(
+        (stage for stage in normalizer_stages if isinstance(stage, normalizers.Precompiled)), None
+    )
+    metaspace = pre_tokenizers.Metaspace(replacement=SPACE_TOKEN, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    if (end_token_id := tokenizer.token_to_id(END_TOKEN)) is not None:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=["$A", END_TOKEN], special_tokens=[(END_TOKEN, end)]
+            single=["$A", END_TOKEN], special_tokens=[(END_TOKEN, end_token_id)]
         )
 
 
-def check_tokenizer_fits(path: Path) -> None:
+def check_tokenizer_fits_model(path: Path) -> None:
     """Refuse a tokenizer whose kind does not match its class, or whose vocabulary does not match the text encoder.
 
     Args:
@@ -108,42 +112,53 @@ def check_tokenizer_fits(path: Path) -> None:
     """
     tokenizer, folder = _load_tokenizer(path), path.parents[1]
     try:
-        rows = read_json(folder / "text_encoder" / "config.json").get("vocab_size")
+        embedding_count = read_part_json(folder / "text_encoder" / "config.json").get("vocab_size")
     except PartError:  # a partly fetched model has no text encoder yet; loading reports missing files
         return
-    name, kind = _read_class_name(folder), type(tokenizer.model).__name__
-    if name.startswith("T5") and kind != "Unigram":
+    class_name, model_kind = _read_tokenizer_class_name(folder), type(tokenizer.model).__name__
+    if class_name.startswith("T5") and model_kind != "Unigram":
         raise TokenizerError(
-            f"{path} contains a {kind} tokenizer, but {name} loads a Unigram one. Copy it from the model again"
+            f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram one. Copy it from the model "
+            "again"
         )
-    if type(rows) is int and (fault := find_vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), rows)):
+    if type(embedding_count) is int and (
+        fault := find_vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), embedding_count)
+    ):
         raise TokenizerError(f"{path}: {fault}")
-    if name.startswith("T5") and tokenizer.token_to_id(EXTRA_TOKEN) is None and (fault := find_config_fault(folder)):
+    if (
+        class_name.startswith("T5")
+        and tokenizer.token_to_id(FIRST_EXTRA_TOKEN) is None
+        and (fault := find_tokenizer_config_fault(folder))
+    ):
         raise TokenizerError(fault)
 
 
-def find_config_fault(folder: Path) -> str | None:
+def find_tokenizer_config_fault(folder: Path) -> str | None:
     """Return the error for a tokenizer without tokenizer_config.json; None if the file exists."""
-    path = folder / "tokenizer" / "tokenizer_config.json"
-    if path.is_file():
+    config_path = folder / "tokenizer" / "tokenizer_config.json"
+    if config_path.is_file():
         return None
     return (
-        f"{path} is missing: without it, transformers adds 100 tokens to the vocabulary. Copy it from the model again"
+        f"{config_path} is missing: without it, transformers adds 100 tokens to the vocabulary. Copy it from the "
+        "model again"
     )
 
 
-def find_vocabulary_fault(vocabulary: Mapping[str, int], rows: int) -> str | None:
+def find_vocabulary_fault(vocabulary: Mapping[str, int], embedding_count: int) -> str | None:
     """Return the error for a vocabulary that does not match a text encoder; None if it does.
 
     Args:
         vocabulary: token -> id.
-        rows: number of embeddings of the text encoder.
+        embedding_count: number of embeddings of the text encoder.
     """
-    known, largest = len(vocabulary), max(vocabulary.values(), default=0)
-    if largest < rows and known >= min(MIN_VOCABULARY_FRACTION * rows, rows - PADDING_ROWS):
+    token_count, largest_id = len(vocabulary), max(vocabulary.values(), default=0)
+    if largest_id < embedding_count and token_count >= min(
+        MIN_VOCABULARY_FRACTION * embedding_count, embedding_count - MAX_PADDING_EMBEDDINGS
+    ):
         return None
     return (
-        f"its tokenizer has {known:,} tokens (largest id {largest:,}), but its text encoder has {rows:,} embeddings: "
+        f"its tokenizer has {token_count:,} tokens (largest id {largest_id:,}), but its text encoder has "
+        f"{embedding_count:,} embeddings: "
         "they belong to different models"
     )
 
@@ -157,17 +172,17 @@ def find_token_ids(path: Path, prompt: str) -> tuple[int, ...]:
     return tuple(_load_tokenizer(path).encode(prompt).ids)
 
 
-def has_tokens_for(path: Path, word: str, *, partly: bool = False) -> bool:
-    """Return whether the vocabulary covers all of a word, or with `partly` at least some of it.
+def has_tokens_for_word(path: Path, word: str, *, allows_partial: bool = False) -> bool:
+    """Return whether the vocabulary covers all of a word, or with `allows_partial` at least some of it.
 
     Raises:
         TokenizerError: the file cannot be read.
     """
     tokenizer = _load_tokenizer(path)
-    unknown, space = tokenizer.token_to_id(UNKNOWN_TOKEN), tokenizer.token_to_id(SPACE_MARK)
-    ids = tokenizer.encode(word, add_special_tokens=False).ids
-    known = [token not in (unknown, space) for token in ids if token != space]
-    return any(known) if partly else all(known)
+    unknown_id, space_id = tokenizer.token_to_id(UNKNOWN_TOKEN), tokenizer.token_to_id(SPACE_TOKEN)
+    token_ids = tokenizer.encode(word, add_special_tokens=False).ids
+    are_known = [token_id not in (unknown_id, space_id) for token_id in token_ids if token_id != space_id]
+    return any(are_known) if allows_partial else all(are_known)
 
 
 @lru_cache(maxsize=4096)
@@ -178,11 +193,13 @@ def find_token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str
         path: path of a tokenizer.json.
     """
     try:
-        encoded = _load_tokenizer(path).encode(prompt)
+        encoding = _load_tokenizer(path).encode(prompt)
     except TokenizerError:  # reported by `planning.token_checks`
         return ()
     return tuple(
         token
-        for token, (first, last), word in zip(encoded.tokens, encoded.offsets, encoded.word_ids, strict=True)
-        if first < end and last > start and last > first and word is not None
+        for token, (token_start, token_end), word_id in zip(
+            encoding.tokens, encoding.offsets, encoding.word_ids, strict=True
+        )
+        if token_start < end and token_end > start and token_end > token_start and word_id is not None
     )

@@ -1,9 +1,9 @@
 """Recipes, batches, and predictions of the time, memory and disk space that a batch needs. No torch here."""
 
 from wantui.planning.batch import Batch, BatchPreview, PlanError, pin_revision, plan_batch, preview_batch
-from wantui.planning.disk_estimate import DiskEstimate, estimate_disk
+from wantui.planning.disk_estimate import DiskEstimate, estimate_batch_disk
 from wantui.planning.recipe import Captures, PromptMark, Recipe
-from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_seconds, parse_timed_videos
+from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_video_seconds, parse_timed_videos
 
 __all__ = [
     "Batch",
@@ -15,8 +15,8 @@ __all__ = [
     "PromptMark",
     "Recipe",
     "TimedVideo",
-    "estimate_disk",
-    "estimate_seconds",
+    "estimate_batch_disk",
+    "estimate_video_seconds",
     "parse_timed_videos",
     "pin_revision",
     "plan_batch",

@@ -10,17 +10,17 @@ from wantui.captures.trajectory import TRAJECTORY
 from wantui.config import Config
 from wantui.config.settings import ModelSettings, Settings
 from wantui.controls import CONTROLS
-from wantui.controls.word_weights import Weighting
+from wantui.controls.word_weights import WeightingMethod
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel, find_model
-from wantui.models.fingerprint import find_commit, fingerprint, fingerprint_file
+from wantui.models.fingerprint import find_cached_commit, fingerprint_file, fingerprint_model
 from wantui.models.magnitudes import load_magnitudes
 from wantui.paths import expand_user_path
-from wantui.planning.batch_checks import find_duplicate_prompts, find_refusals, find_settings_warnings
+from wantui.planning.batch_checks import find_duplicate_prompt_warnings, find_refusals, find_settings_warnings
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import Captures, PromptMark, Recipe
-from wantui.planning.sizes import check_size, resolve_frames
-from wantui.planning.token_checks import check_tokens
+from wantui.planning.sizes import check_video_size, resolve_frame_count
+from wantui.planning.token_checks import check_prompt_tokens
 from wantui.prompts import Template, Variation, count_variations, expand_template, parse_template
 from wantui.prompts.cleaning import clean_prompt
 from wantui.prompts.expand import format_large_count
@@ -36,10 +36,10 @@ class PlanError(UserError):
 
 @dataclass(frozen=True)
 class PlannedVideo:
-    """One video of a batch: `variation` is the index of its variation from 0, `number` that of its seed from 1."""
+    """One video of a batch; `variation_index` counts variations from 0, and `seed_number` counts seeds from 1."""
 
-    variation: int
-    number: int
+    variation_index: int
+    seed_number: int
     recipe: Recipe
 
 
@@ -76,7 +76,7 @@ class BatchPreview:
     refusals: tuple[str, ...]
 
     @property
-    def videos(self) -> int:
+    def video_count(self) -> int:
         return len(self.variations) * self.config.settings.videos_per_variation
 
 
@@ -88,83 +88,91 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
             invalid.
     """
     settings = config.settings
-    parsed = parse_template(template)
-    variations = _expand_variations(parsed, settings)
+    parsed_template = parse_template(template)
+    variations = _expand_variations(parsed_template, settings)
     _parse_setting_path("output_dir", settings.output_dir)
     model = find_model(settings.model_settings.model_id)
-    check_size(settings.video_settings, model)
-    frames, frames_warning = resolve_frames(settings.video_settings, model)
-    first = _build_first_recipe(settings, model, variations, frames)
-    uses_marks = first.capture.attention is not None or any(
-        _choose_weighting(variation, settings) for variation in variations
+    check_video_size(settings.video_settings, model)
+    frame_count, frames_warning = resolve_frame_count(settings.video_settings, model)
+    first_recipe = _build_first_recipe(settings, model, variations, frame_count)
+    uses_marks = first_recipe.capture.attention is not None or any(
+        _choose_weighting_method(variation, settings) for variation in variations
     )
-    tokens = check_tokens(model, first.revision, variations, first.negative_prompt, uses_marks=uses_marks)
+    token_checks = check_prompt_tokens(
+        model, first_recipe.revision, variations, first_recipe.negative_prompt, uses_marks=uses_marks
+    )
     warnings = [
         *map(str, config.warnings),
-        *parsed.warnings,
-        *find_settings_warnings(settings, model, first, variations),
+        *parsed_template.warnings,
+        *find_settings_warnings(settings, model, first_recipe, variations),
         *([frames_warning] if frames_warning else []),
-        *find_duplicate_prompts(variations),
-        *tokens.warnings,
+        *find_duplicate_prompt_warnings(variations),
+        *token_checks.warnings,
     ]
     refusals = [
         *map(str, config.refusals),
-        *tokens.refusals,
-        *find_refusals(settings, model, first, variations),
+        *token_checks.refusals,
+        *find_refusals(settings, model, first_recipe, variations),
     ]
-    return BatchPreview(template, config, model, variations, first, tuple(warnings), tuple(refusals))
+    return BatchPreview(template, config, model, variations, first_recipe, tuple(warnings), tuple(refusals))
 
 
-def _expand_variations(parsed: Template, settings: Settings) -> tuple[Variation, ...]:
+def _expand_variations(parsed_template: Template, settings: Settings) -> tuple[Variation, ...]:
     """Return the variations of a template.
 
     Raises:
         UserError: there are too many variations or videos, or a seed exceeds 63 bits.
     """
-    number, limit = count_variations(parsed), settings.prompt_settings.max_variations
-    videos = number * settings.videos_per_variation
-    if number <= limit and videos > MAX_VIDEOS:  # otherwise expand_template reports the variations
+    variation_count, max_variations = count_variations(parsed_template), settings.prompt_settings.max_variations
+    video_count = variation_count * settings.videos_per_variation
+    if (
+        variation_count <= max_variations and video_count > MAX_VIDEOS
+    ):  # otherwise expand_template reports the variations
         raise PlanError(
-            f"cannot plan {format_large_count(videos)} videos: a batch has at most {MAX_VIDEOS:,}. "
+            f"cannot plan {format_large_count(video_count)} videos: a batch has at most {MAX_VIDEOS:,}. "
             "Use fewer options or fewer videos_per_variation, or several batches."
         )
-    variations = tuple(expand_template(parsed, limit))
+    variations = tuple(expand_template(parsed_template, max_variations))
     if settings.model_settings.seed + settings.videos_per_variation - 1 > MAX_SEED:
         raise PlanError("model_settings.seed: the last seed of the batch would exceed 63 bits. Use a smaller seed.")
     return variations
 
 
-def _build_first_recipe(settings: Settings, model: WanModel, variations: tuple[Variation, ...], frames: int) -> Recipe:
+def _build_first_recipe(
+    settings: Settings, model: WanModel, variations: tuple[Variation, ...], frame_count: int
+) -> Recipe:
     """Return the recipe of the first variation with the first seed."""
-    model_settings, video = settings.model_settings, settings.video_settings
-    transformer_file = _check_transformer_file(model, model_settings)
-    first = Recipe(
+    model_settings, video_settings = settings.model_settings, settings.video_settings
+    transformer_file = _resolve_transformer_file(model, model_settings)
+    first_recipe = Recipe(
         model=model.location if model.is_local and model is not NANO else model.name,
         revision=pin_revision(model, model_settings.revision),
         prompt=variations[0].prompt,
         negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
-        marks=to_prompt_marks(variations[0]),
-        weighting=_choose_weighting(variations[0], settings),
+        marks=convert_to_prompt_marks(variations[0]),
+        weighting=_choose_weighting_method(variations[0], settings),
         seed=model_settings.seed,
         sampler=model_settings.sampler,
         steps=model_settings.steps,
-        flow_shift=model_settings.flow_shift or model.choose_flow_shift(video.width, video.height),
+        flow_shift=model_settings.flow_shift or model.choose_flow_shift(video_settings.width, video_settings.height),
         guidance_scale=model_settings.cfg_scale,
         guidance_scale_2=model_settings.cfg_scale_2,
-        width=video.width,
-        height=video.height,
-        frames=frames,
-        fps=video.fps,
+        width=video_settings.width,
+        height=video_settings.height,
+        frames=frame_count,
+        fps=video_settings.fps,
         dtype=model.dtype if model_settings.dtype == "auto" else model_settings.dtype,
         weights=model_settings.weights if transformer_file is None else "gguf",
         transformer_file=transformer_file,
         speed=model_settings.speed,
-        capture=_build_captures(settings, has_marks=any(variation.marks for variation in variations)),
-        controls=_build_controls(settings),
+        capture=_build_capture_requests(settings, has_marks=any(variation.marks for variation in variations)),
+        controls=_build_control_requests(settings),
     )
     if model_settings.speed == "cached" and model.boundary_ratio is None:
-        first = first.model_copy(update={"magnitudes": load_magnitudes(model, first.source.weights_id)})
-    return first
+        first_recipe = first_recipe.model_copy(
+            update={"magnitudes": load_magnitudes(model, first_recipe.source.weights_id)}
+        )
+    return first_recipe
 
 
 def plan_batch(config: Config, template: str) -> Batch:
@@ -175,95 +183,97 @@ def plan_batch(config: Config, template: str) -> Batch:
     Raises:
         UserError: as for `preview_batch`.
     """
-    outline = preview_batch(config, template)
-    shared = dict(outline.first_recipe)
+    preview = preview_batch(config, template)
+    shared_values = dict(preview.first_recipe)
     videos = tuple(
         PlannedVideo(
-            index,
-            number,
+            variation_index,
+            seed_number,
             Recipe(
-                **shared
+                **shared_values
                 | {
                     "prompt": variation.prompt,
-                    "marks": to_prompt_marks(variation),
-                    "weighting": _choose_weighting(variation, config.settings),
-                    "seed": outline.first_recipe.seed + number - 1,
+                    "marks": convert_to_prompt_marks(variation),
+                    "weighting": _choose_weighting_method(variation, config.settings),
+                    "seed": preview.first_recipe.seed + seed_number - 1,
                 }
             ),
         )
-        for index, variation in enumerate(outline.variations)
-        for number in range(1, config.settings.videos_per_variation + 1)
+        for variation_index, variation in enumerate(preview.variations)
+        for seed_number in range(1, config.settings.videos_per_variation + 1)
     )
-    return Batch(template, config, outline.model, outline.variations, videos, outline.warnings, outline.refusals)
+    return Batch(template, config, preview.model, preview.variations, videos, preview.warnings, preview.refusals)
 
 
-def _check_transformer_file(model: WanModel, settings: ModelSettings) -> TransformerFile | None:
-    if settings.transformer_file is None:
+def _resolve_transformer_file(model: WanModel, model_settings: ModelSettings) -> TransformerFile | None:
+    if model_settings.transformer_file is None:
         return None
-    path = _parse_setting_path("model_settings.transformer_file", settings.transformer_file).absolute()
-    setting = f"model_settings.transformer_file: {path}"
+    path = _parse_setting_path("model_settings.transformer_file", model_settings.transformer_file).absolute()
+    setting_text = f"model_settings.transformer_file: {path}"
     if model.boundary_ratio is not None:
-        raise PlanError(f"{setting}: {model.name} has two transformers, which a file cannot replace")
+        raise PlanError(f"{setting_text}: {model.name} has two transformers, which a file cannot replace")
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block forever
-            raise PlanError(f"{setting} is not a regular file")
+            raise PlanError(f"{setting_text} is not a regular file")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise PlanError(f"{setting} is not a GGUF file")
+                raise PlanError(f"{setting_text} is not a GGUF file")
         if path.suffix != ".gguf":
             raise PlanError(
-                f"cannot use {setting}: diffusers recognises GGUF files by their suffix. Rename it to NAME.gguf"
+                f"cannot use {setting_text}: diffusers recognises GGUF files by their suffix. Rename it to NAME.gguf"
             )
         return TransformerFile(path=str(path), fingerprint=fingerprint_file(path), bytes=path.stat().st_size)
     except OSError as error:
-        raise PlanError(f"{setting} cannot be read: {error.strerror}") from None
+        raise PlanError(f"{setting_text} cannot be read: {error.strerror}") from None
 
 
-def _parse_setting_path(setting: str, text: str) -> Path:
+def _parse_setting_path(setting_key: str, path_text: str) -> Path:
     """Parse the value of a setting as a path.
 
     Raises:
         PlanError: the value is not a valid path; names the setting.
     """
     try:
-        return expand_user_path(text)
+        return expand_user_path(path_text)
     except UserError as error:
-        raise PlanError(f"{setting}: {error}") from None
+        raise PlanError(f"{setting_key}: {error}") from None
 
 
-def to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
+def convert_to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
     """Convert the marks of a variation to those of a recipe."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 
-def _choose_weighting(variation: Variation, settings: Settings) -> Weighting | None:
-    weighted = any(mark.weight != 1 for mark in variation.marks)
-    return settings.prompt_settings.embedding_method if weighted else None
+def _choose_weighting_method(variation: Variation, settings: Settings) -> WeightingMethod | None:
+    has_weights = any(mark.weight != 1 for mark in variation.marks)
+    return settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _build_captures(settings: Settings, has_marks: bool) -> Captures:
+def _build_capture_requests(settings: Settings, has_marks: bool) -> Captures:
     """Return the captures that the settings request."""
-    requests = {kind.name: kind.build_request(getattr(settings, kind.section)) for kind in CAPTURES}
-    trajectory, attention = requests.pop(TRAJECTORY.name), requests.pop(ATTENTION.name)
+    request_by_name = {kind.name: kind.build_request(getattr(settings, kind.section_key)) for kind in CAPTURES}
+    trajectory, attention = request_by_name.pop(TRAJECTORY.name), request_by_name.pop(ATTENTION.name)
     assert isinstance(attention, AttentionRequest | None)
     assert trajectory is not None
     return Captures(
         **dict(trajectory),
         geometry=settings.model_settings.speed != "cached" or settings.model_settings.force_capture,
         attention=attention if has_marks else None,
-        more={name: dict(request) for name, request in requests.items() if request is not None},
+        more={name: dict(request) for name, request in request_by_name.items() if request is not None},
     )
 
 
-def _build_controls(settings: Settings) -> dict[str, Any]:
+def _build_control_requests(settings: Settings) -> dict[str, Any]:
     """Return the controls that the settings request, by name."""
-    kinds = [kind for kind in CONTROLS if kind.section is not None]
-    requests = {kind.name: kind.build_request(getattr(settings, str(kind.section))) for kind in kinds}
-    return {name: dict(request) for name, request in requests.items() if request is not None}
+    control_kinds = [kind for kind in CONTROLS if kind.section_key is not None]
+    request_by_name = {
+        kind.name: kind.build_request(getattr(settings, str(kind.section_key))) for kind in control_kinds
+    }
+    return {name: dict(request) for name, request in request_by_name.items() if request is not None}
 
 
 def pin_revision(model: WanModel, requested_revision: str | None) -> str | None:
     """Return the fingerprint of local weights, the commit of cached weights, or else the requested revision."""
     if model.is_local:
-        return fingerprint(Path(model.location))
-    return find_commit(model.location, requested_revision) or requested_revision
+        return fingerprint_model(Path(model.location))
+    return find_cached_commit(model.location, requested_revision) or requested_revision

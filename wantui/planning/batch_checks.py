@@ -7,9 +7,9 @@ from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
-from wantui.models.fingerprint import find_commit
-from wantui.models.parts import PartError, check_files
-from wantui.planning.flops import TEXT_LENGTH
+from wantui.models.fingerprint import find_cached_commit
+from wantui.models.parts import PartError, check_model_files
+from wantui.planning.flops import TEXT_POSITIONS
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
@@ -24,26 +24,31 @@ def find_settings_warnings(
     Args:
         first_recipe: recipe of the first video.
     """
-    latents = settings.latent_analysis_settings
+    latent_settings = settings.latent_analysis_settings
     warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
     if not settings.attention_analysis_settings.store_attention:
         warnings += _find_unused_mark_warnings(variations)
-    if latents.store_latents and latents.storage_dtype == "float16":
+    if latent_settings.store_latents and latent_settings.storage_dtype == "float16":
         warnings.append(
             "latent_analysis_settings.storage_dtype: rounding to float16 adds turning to the stored latents, about 1 "
             "rad over 50 steps (recorded as float16_turning_added). `wantui analyze` uses the exact states unless "
             "--from-latents is given"
         )
     if first_recipe.speed == "cached" and not first_recipe.magnitudes:
-        better = "" if model.boundary_ratio else f"; run `wantui models calibrate` once on {model.name} to lose less"
-        warnings.append(f"model_settings.speed: cached decides by the first block which steps to skip{better}")
-    asked = settings.model_settings.revision
-    if model.is_local and asked is not None:
+        calibration_hint = (
+            "" if model.boundary_ratio else f"; run `wantui models calibrate` once on {model.name} to lose less"
+        )
         warnings.append(
-            f"model_settings.revision: {shorten_text(asked)} has no effect, because {model.name} is a local folder, "
+            f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
+        )
+    requested_revision = settings.model_settings.revision
+    if model.is_local and requested_revision is not None:
+        warnings.append(
+            f"model_settings.revision: {shorten_text(requested_revision)} has no effect, because {model.name} is a "
+            "local folder, "
             "not a hub model: remove the setting, or copy the files of that revision into the folder"
         )
-    if not model.is_local and find_commit(model.location, asked) is None:
+    if not model.is_local and find_cached_commit(model.location, requested_revision) is None:
         warnings.append(
             f"the weights of {model.name} are not on this machine: the first video will download them. To download "
             f"them now, run `wantui models fetch {model.name}`"
@@ -70,46 +75,51 @@ def find_refusals(
 
 def _find_control_conflicts(recipe: Recipe) -> list[str]:
     """Return reasons why the controls of a recipe cannot be applied."""
-    requests = ((kind, recipe.control(kind.name)) for kind in CONTROLS)
+    requests = ((kind, recipe.find_control_request(kind.name)) for kind in CONTROLS)
     return [text for kind, request in requests if request is not None for text in kind.find_conflicts(request, recipe)]
 
 
-def find_duplicate_prompts(variations: tuple[Variation, ...]) -> list[str]:
+def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning for each variation that has the prompt of an earlier variation."""
-    first: dict[str, str] = {}
+    first_id_by_prompt: dict[str, str] = {}
     warnings = []
     for variation in variations:
-        if variation.prompt in first:
-            warnings.append(f"variations {first[variation.prompt]} and {variation.id} have the same prompt")
-        first.setdefault(variation.prompt, variation.id)
+        if variation.prompt in first_id_by_prompt:
+            warnings.append(
+                f"variations {first_id_by_prompt[variation.prompt]} and {variation.id} have the same prompt"
+            )
+        first_id_by_prompt.setdefault(variation.prompt, variation.id)
     return warnings
 
 
 def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning about marks that have no weight while attention is not stored."""
-    unused = list(dict.fromkeys(mark.text for each in variations for mark in each.marks if mark.weight == 1))
-    if not unused:
+    unused_marks = list(
+        dict.fromkeys(mark.text for variation in variations for mark in variation.marks if mark.weight == 1)
+    )
+    if not unused_marks:
         return []
-    omitted_text = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    omitted_text = f" and {len(unused_marks) - 1:,} more" if len(unused_marks) > 1 else ""
     return [
-        f"'({format_excerpt(unused[0])})'{omitted_text} marks without effect: use --store-attention to store attention "
+        f"'({format_excerpt(unused_marks[0])})'{omitted_text} marks without effect: use --store-attention to store "
+        "attention "
         "maps, or add a weight, as in (word:1.5)"
     ]
 
 
 def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
-    if settings.attention_analysis_settings.store_attention and not any(each.marks for each in variations):
+    if settings.attention_analysis_settings.store_attention and not any(variation.marks for variation in variations):
         refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
     captures = first_recipe.capture
-    stored = captures.latents or captures.attention is not None or bool(captures.more)
-    if first_recipe.speed == "cached" and stored and not settings.model_settings.force_capture:
+    stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
+    if first_recipe.speed == "cached" and stores_captures and not settings.model_settings.force_capture:
         refusals.append(
             "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "
             "choose fused, turn captures off, or set model_settings.force_capture"
         )
-    latents = settings.latent_analysis_settings
-    if latents.store_predicted_clean and not latents.store_latents:
+    latent_settings = settings.latent_analysis_settings
+    if latent_settings.store_predicted_clean and not latent_settings.store_latents:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")
     return refusals
 
@@ -119,7 +129,7 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
     refusals = []
     if model.is_local:
         try:
-            check_files(Path(model.location), find_replaced_parts(first_recipe.transformer_file))
+            check_model_files(Path(model.location), find_replaced_parts(first_recipe.transformer_file))
         except PartError as error:
             refusals.append(f"the model in {model.location} is incomplete: {error}")
     if first_recipe.transformer_file is not None and settings.model_settings.weights != "full":
@@ -127,29 +137,30 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
             f"model_settings.weights: {settings.model_settings.weights} cannot be combined with a transformer_file, "
             "which has its own precision"
         )
-    if missing := explain_missing_package(first_recipe.weights):
-        refusals.append(missing)
+    if missing_package := explain_missing_package(first_recipe.weights):
+        refusals.append(missing_package)
     return refusals
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
     """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
     for variation in variations:
-        if len(variation.prompt) < 2 * TEXT_LENGTH - 1:
+        if len(variation.prompt) < 2 * TEXT_POSITIONS - 1:
             continue
-        words = len(variation.prompt.split())
-        if words >= TEXT_LENGTH:
+        word_count = len(variation.prompt.split())
+        if word_count >= TEXT_POSITIONS:
             return [
-                f"variation {variation.id} has {words} words, but the model reads only {TEXT_LENGTH} tokens and would "
+                f"variation {variation.id} has {word_count} words, but the model reads only {TEXT_POSITIONS} tokens "
+                "and would "
                 "ignore the rest: shorten the prompt"
             ]
     return []
 
 
 def _find_guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
-    asked = settings.model_settings
-    if asked.cfg_scale_2 is not None and model.boundary_ratio is None:
+    model_settings = settings.model_settings
+    if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
         return [f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one"]
-    if (asked.cfg_scale_2 or 0) > 1 >= asked.cfg_scale:
+    if (model_settings.cfg_scale_2 or 0) > 1 >= model_settings.cfg_scale:
         return ["model_settings.cfg_scale_2 has no effect if cfg_scale is at most 1, which turns guidance off"]
     return []

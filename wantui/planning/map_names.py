@@ -9,9 +9,9 @@ from wantui.captures.attention import MASS_NAMES
 
 RESERVED_NAMES = frozenset({*MASS_NAMES, "steps", "sigmas", "blocks", "cond", "uncond"})
 """Names of other arrays and groups in an attention capture, which a map cannot use."""
-MAX_NAME_BYTES = 200
+MAX_MAP_NAME_BYTES = 200
 """Maximum length in bytes of a map name before number suffixes; file systems allow 255 bytes."""
-_NOT_IN_NAME = re.compile(r"\W+")
+_NOT_IN_NAME_PATTERN = re.compile(r"\W+")
 
 
 def assign_map_names(texts: Iterable[str]) -> list[str]:
@@ -19,18 +19,18 @@ def assign_map_names(texts: Iterable[str]) -> list[str]:
 
     Names are unique on case-insensitive file systems too, and differ from RESERVED_NAMES.
     """
-    taken = {_make_collision_key(name) for name in RESERVED_NAMES}
+    taken_keys = {_make_collision_key(name) for name in RESERVED_NAMES}
     names = []
     for text in texts:
-        base = _NOT_IN_NAME.sub("_", text).strip("_") or "word"
-        if _make_collision_key(base) in {_make_collision_key(name) for name in RESERVED_NAMES}:
-            base = f"word_{base}"
-        base = _shorten_name(base)
-        number, name = 1, base
-        while _make_collision_key(name) in taken:
+        base_name = _NOT_IN_NAME_PATTERN.sub("_", text).strip("_") or "word"
+        if _make_collision_key(base_name) in {_make_collision_key(name) for name in RESERVED_NAMES}:
+            base_name = f"word_{base_name}"
+        base_name = _shorten_map_name(base_name)
+        number, name = 1, base_name
+        while _make_collision_key(name) in taken_keys:
             number += 1
-            name = f"{base}_{number}"
-        taken.add(_make_collision_key(name))
+            name = f"{base_name}_{number}"
+        taken_keys.add(_make_collision_key(name))
         names.append(name)
     return names
 
@@ -39,10 +39,10 @@ def _make_collision_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _shorten_name(name: str) -> str:
-    """Shorten a name to `MAX_NAME_BYTES`; a shortened name ends in a digest."""
-    encoded = name.encode()
-    if len(encoded) <= MAX_NAME_BYTES:
+def _shorten_map_name(name: str) -> str:
+    """Shorten a name to `MAX_MAP_NAME_BYTES`; a shortened name ends in a digest."""
+    encoded_name = name.encode()
+    if len(encoded_name) <= MAX_MAP_NAME_BYTES:
         return name
-    digest = hashlib.sha256(encoded).hexdigest()[:8]
-    return f"{encoded[: MAX_NAME_BYTES - 9].decode(errors='ignore')}_{digest}"
+    digest = hashlib.sha256(encoded_name).hexdigest()[:8]
+    return f"{encoded_name[: MAX_MAP_NAME_BYTES - 9].decode(errors='ignore')}_{digest}"

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
-from wantui.config.plans import to_current_plan_name
+from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import (
-    TEXT_LENGTH,
+    TEXT_POSITIONS,
     count_block_parameters,
     count_full_precision_block_parameters,
     count_full_precision_parameters,
-    count_positions,
+    count_latent_positions,
     count_quantized_block_parameters,
     count_transformer_parameters,
 )
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
 
 
@@ -36,27 +36,27 @@ class MemoryPlan:
     """Name used in configs, manifests, events and messages."""
     encodes_first: bool = False
     """True if all prompts of a batch are encoded, and the text encoder freed, before other parts are loaded."""
-    transformer: Literal["resident", "parked", "streamed", "sequential"] = "resident"
+    transformer_placement: Literal["resident", "parked", "streamed", "sequential"] = "resident"
     """Placement of the transformer: always on the GPU (resident), only during denoising (parked), streamed one block
     ahead (streamed), or streamed layer by layer (sequential)."""
-    tile_size: int | None = None
+    tile_side: int | None = None
     """Side in pixels of the decoded tiles; None decodes the complete frame."""
 
     @property
     def is_for_cpu(self) -> bool:
         """Return whether the plan is useful on a CPU; other plans only move weights to and from a GPU."""
-        return self.transformer == "resident"
+        return self.transformer_placement == "resident"
 
     @property
     def can_fuse(self) -> bool:
         """Return whether blocks can be fused, which needs all weights of a block on the GPU at once."""
-        return self.transformer != "sequential"
+        return self.transformer_placement != "sequential"
 
     @property
     def weight_streaming(self) -> Literal["none", "overlapped", "blocking"]:
         """Return how block weights reach the GPU during a pass: not at all, while the preceding block computes, or
         between layers while nothing computes."""
-        match self.transformer:
+        match self.transformer_placement:
             case "resident" | "parked":
                 return "none"
             case "streamed":
@@ -66,12 +66,12 @@ class MemoryPlan:
             case _:
                 assert_never(self.transformer)
 
-    def choose_tile(self, width: int, height: int) -> int | None:
+    def choose_tile_side(self, width: int, height: int) -> int | None:
         """Return the side of a tile in pixels, or None if one tile covers the complete frame."""
-        return None if self.tile_size is None or max(width, height) <= self.tile_size else self.tile_size
+        return None if self.tile_side is None or max(width, height) <= self.tile_side else self.tile_side
 
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+BYTES_BY_DTYPE = {"float32": 4, "bfloat16": 2}
 """Bytes per number of each dtype."""
 SMALL_TILE_SIDE, TILE_SIDE = 128, 256
 RESIDENT = MemoryPlan("resident")
@@ -80,31 +80,31 @@ PLANS = (
     MemoryPlan("encode-first", True),
     MemoryPlan("offload", True, "parked"),
     MemoryPlan("stream", True, "streamed"),
-    MemoryPlan("tiled", True, tile_size=TILE_SIDE),
+    MemoryPlan("tiled", True, tile_side=TILE_SIDE),
     MemoryPlan("offload-tiled", True, "parked", TILE_SIDE),
     MemoryPlan("stream-tiled", True, "streamed", TILE_SIDE),
     MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE),
-    MemoryPlan("small-tiles", True, tile_size=SMALL_TILE_SIDE),
+    MemoryPlan("small-tiles", True, tile_side=SMALL_TILE_SIDE),
 )
 """Plans in order of preference: first those that leave every pixel unchanged, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
-LATENT_BUFFERS = 10
+LATENT_BUFFER_COUNT = 10
 """Number of latent-sized float32 tensors: states, velocities and the sampler's earlier outputs."""
 WORKSPACE_BYTES = 70_000_000
 """Bytes of the cuBLAS workspace and of fragmentation."""
-ENCODING_BYTES = 240_000_000
+PROMPT_ENCODING_BYTES = 240_000_000
 """Bytes of UMT5-XXL's activations at 512 tokens; measured."""
 STREAMED_ENCODER_BYTES = 2_500_000_000
 """Peak bytes of a text encoder that is streamed layer by layer: its embedding and activations; measured."""
-MIN_FUSED_WIDTH = 512
+MIN_FUSED_TRANSFORMER_WIDTH = 512
 """Minimum transformer width for fused blocks; narrower blocks, such as nano's, take longer to launch than to
 compute."""
 CONTEXT_BYTES = 600_000_000
 """CUDA context and library memory per process, in bytes, on top of torch's allocations."""
-WIDENING_FACTORS = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
+WIDENING_FACTOR_BY_WEIGHTS = {"float8": 1.0, "int8": 1.0, "gguf": 5.4}
 """Memory for widening the largest weight to the model's dtype, relative to the widened weight; for GGUF the value of
 Q5_0, the maximum."""
-ALLOCATOR_SLACK = 1.04
+ALLOCATOR_OVERHEAD_FACTOR = 1.04
 """Memory reserved by torch's allocator, relative to allocated memory."""
 
 
@@ -114,7 +114,7 @@ def find_plan(name: str) -> MemoryPlan:
     Raises:
         KeyError: there is no such plan.
     """
-    return {plan.slug: plan for plan in PLANS}[to_current_plan_name(name)]
+    return {plan.slug: plan for plan in PLANS}[migrate_plan_name(name)]
 
 
 def estimate_transformer_bytes(model: WanModel, recipe: Recipe) -> int:
@@ -122,44 +122,48 @@ def estimate_transformer_bytes(model: WanModel, recipe: Recipe) -> int:
     if recipe.transformer_file is not None:
         return recipe.transformer_file.bytes
     return _estimate_parameter_bytes(
-        model, recipe, count_transformer_parameters(model), count_full_precision_parameters(model), model.blocks
+        model, recipe, count_transformer_parameters(model), count_full_precision_parameters(model), model.block_count
     )
 
 
 def estimate_block_bytes(model: WanModel, recipe: Recipe) -> int:
     """Return the weight bytes of one block; for weights in a file, the block's share of the file."""
-    parameters = count_block_parameters(model)
+    parameter_count = count_block_parameters(model)
     if recipe.transformer_file is not None:
-        return recipe.transformer_file.bytes * parameters // count_transformer_parameters(model)
-    return _estimate_parameter_bytes(model, recipe, parameters, count_full_precision_block_parameters(model), 1)
+        return recipe.transformer_file.bytes * parameter_count // count_transformer_parameters(model)
+    return _estimate_parameter_bytes(model, recipe, parameter_count, count_full_precision_block_parameters(model), 1)
 
 
 def _estimate_parameter_bytes(
-    model: WanModel, recipe: Recipe, parameters: int, full_precision: int, blocks: int
+    model: WanModel, recipe: Recipe, parameter_count: int, full_precision_count: int, block_count: int
 ) -> int:
-    """Return the bytes of some parameters, of which `full_precision` are float32, in a number of blocks."""
-    item = DTYPE_BYTES[recipe.dtype]
-    narrowed = scales = 0
+    """Return the bytes of some parameters, of which `full_precision_count` are float32, in a number of blocks."""
+    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
+    quantized_count = scale_count = 0
     if recipe.weights != "full":
-        narrowed = blocks * count_quantized_block_parameters(model, recipe.weights)
+        quantized_count = block_count * count_quantized_block_parameters(model, recipe.weights)
     if recipe.weights == "int8":
-        scales = blocks * (9 * model.dim + model.feed_forward)  # one scale per row
-    return item * (parameters - full_precision - narrowed) + narrowed + 4 * (full_precision + scales)
+        scale_count = block_count * (9 * model.transformer_width + model.feed_forward_width)  # one scale per row
+    return (
+        dtype_bytes * (parameter_count - full_precision_count - quantized_count)
+        + quantized_count
+        + 4 * (full_precision_count + scale_count)
+    )
 
 
-def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: Weights) -> bool:
+def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: WeightsForm) -> bool:
     """Return whether blocks are fused on a GPU: the plan and weights allow it, and the transformer is wide enough."""
-    as_loaded = plan.can_fuse and weights == "full"
-    return speed != "reference" and as_loaded and model.dim >= MIN_FUSED_WIDTH
+    weights_allow_fusion = plan.can_fuse and weights == "full"
+    return speed != "reference" and weights_allow_fusion and model.transformer_width >= MIN_FUSED_TRANSFORMER_WIDTH
 
 
 def estimate_weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """Return the weight bytes of all parts, as loaded, or None if their sizes are unknown."""
-    if model.text_encoder_parameters is None or model.vae_parameters is None:
+    if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
         return None
-    item = DTYPE_BYTES[recipe.dtype]
-    transformers = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
-    return transformers + item * model.text_encoder_parameters + 4 * model.vae_parameters
+    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
+    transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    return transformer_bytes + dtype_bytes * model.text_encoder_parameter_count + 4 * model.vae_parameter_count
 
 
 def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
@@ -172,33 +176,45 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
     Fused blocks peak with one wide tensor and five narrow ones (block input, residual, norm, output, input of the next
     pass), or with query, key and value and five narrow ones.
     """
-    item = DTYPE_BYTES[recipe.dtype]
-    tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
-    narrow, wide = tokens * model.dim * item, tokens * model.feed_forward * item
-    gated = 3 * tokens * model.dim * (0 if item == 4 else 4) + 5 * narrow
-    block = max(wide + 5 * narrow, 8 * narrow) if is_fused else max(2 * wide + 4 * narrow, gated)
-    rotary = 2 * tokens * (model.dim // model.heads) * 4
-    modulation = 0
+    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
+    token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
+    narrow_bytes, wide_bytes = (
+        token_count * model.transformer_width * dtype_bytes,
+        token_count * model.feed_forward_width * dtype_bytes,
+    )
+    block_end_bytes = 3 * token_count * model.transformer_width * (0 if dtype_bytes == 4 else 4) + 5 * narrow_bytes
+    block_bytes = (
+        max(wide_bytes + 5 * narrow_bytes, 8 * narrow_bytes)
+        if is_fused
+        else max(2 * wide_bytes + 4 * narrow_bytes, block_end_bytes)
+    )
+    rotary_bytes = 2 * token_count * (model.transformer_width // model.head_count) * 4
+    modulation_bytes = 0
     if model.has_timestep_per_token and not is_fused:
-        modulation = tokens * 6 * model.dim * (item + 4)
-    held = 0
+        modulation_bytes = token_count * 6 * model.transformer_width * (dtype_bytes + 4)
+    cached_bytes = 0
     if recipe.speed == "cached":  # per pass: its input and the blocks' residual, in two parts without magnitudes
-        held = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow
-    widened = int(WIDENING_FACTORS.get(recipe.weights, 0) * model.dim * model.feed_forward * item)
-    return block + rotary + modulation + widened + held
+        cached_bytes = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow_bytes
+    widened_bytes = int(
+        WIDENING_FACTOR_BY_WEIGHTS.get(recipe.weights, 0)
+        * model.transformer_width
+        * model.feed_forward_width
+        * dtype_bytes
+    )
+    return block_bytes + rotary_bytes + modulation_bytes + widened_bytes + cached_bytes
 
 
-def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_size: int | None) -> int:
+def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_side: int | None) -> int:
     """Return the peak bytes of decoding, without the VAE's weights.
 
     Args:
-        tile_size: side of a tile from `MemoryPlan.choose_tile`, or None.
+        tile_side: side of a tile from `MemoryPlan.choose_tile_side`, or None.
     """
-    pixels = recipe.width * recipe.height
-    if tile_size is None:
-        return int(model.decode_bytes * pixels)
-    video = 3 * 4 * pixels * recipe.frames
-    return int(max(4.75 * video, model.decode_bytes * tile_size * tile_size + 1.35 * video))
+    frame_pixels = recipe.width * recipe.height
+    if tile_side is None:
+        return int(model.decode_bytes_per_pixel * frame_pixels)
+    video_bytes = 3 * 4 * frame_pixels * recipe.frames
+    return int(max(4.75 * video_bytes, model.decode_bytes_per_pixel * tile_side * tile_side + 1.35 * video_bytes))
 
 
 def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
@@ -206,33 +222,49 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
 
     Excludes encoding the prompts if the plan encodes them first.
     """
-    if model.text_encoder_parameters is None or model.vae_parameters is None:
+    if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
         return None
-    item = DTYPE_BYTES[recipe.dtype]
-    bytes_per_transformer, count = estimate_transformer_bytes(model, recipe), 1 if model.boundary_ratio is None else 2
-    transformers = bytes_per_transformer * count
-    vae = 4 * model.vae_parameters
-    latents = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
-    beside = LATENT_BUFFERS * latents + 3 * TEXT_LENGTH * model.text_dim * item + WORKSPACE_BYTES
-    computing = estimate_activation_bytes(model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights))
-    computing += estimate_extra_gpu_bytes(recipe, model)
-    decoding = estimate_decode_bytes(model, recipe, plan.choose_tile(recipe.width, recipe.height))
-    block = estimate_block_bytes(model, recipe)
-    match plan.transformer:
+    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
+    bytes_per_transformer, transformer_count = (
+        estimate_transformer_bytes(model, recipe),
+        1 if model.boundary_ratio is None else 2,
+    )
+    transformer_bytes = bytes_per_transformer * transformer_count
+    vae_bytes = 4 * model.vae_parameter_count
+    latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+    constant_bytes = (
+        LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITIONS * model.text_width * dtype_bytes + WORKSPACE_BYTES
+    )
+    computing_bytes = estimate_activation_bytes(
+        model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+    )
+    computing_bytes += estimate_extra_gpu_bytes(recipe, model)
+    decoding_bytes = estimate_decode_bytes(model, recipe, plan.choose_tile_side(recipe.width, recipe.height))
+    block_bytes = estimate_block_bytes(model, recipe)
+    match plan.transformer_placement:
         case "resident":
-            working = max(transformers + vae + computing, transformers + vae + decoding)
+            working_bytes = max(
+                transformer_bytes + vae_bytes + computing_bytes, transformer_bytes + vae_bytes + decoding_bytes
+            )
         case "parked":
-            working = max(bytes_per_transformer + computing, vae + decoding)
+            working_bytes = max(bytes_per_transformer + computing_bytes, vae_bytes + decoding_bytes)
         case "streamed":
-            non_block_bytes = count * (bytes_per_transformer - block * model.blocks)
+            non_block_bytes = transformer_count * (bytes_per_transformer - block_bytes * model.block_count)
             # a block prefetched for a pass that was then skipped
-            prefetched_bytes = block if recipe.speed == "cached" else 0
-            working = non_block_bytes + max(2 * block + computing, prefetched_bytes + vae + decoding)
+            prefetched_bytes = block_bytes if recipe.speed == "cached" else 0
+            working_bytes = non_block_bytes + max(
+                2 * block_bytes + computing_bytes, prefetched_bytes + vae_bytes + decoding_bytes
+            )
         case "sequential":
-            working = max(2 * model.dim * model.feed_forward * item + computing, vae + decoding)
+            working_bytes = max(
+                2 * model.transformer_width * model.feed_forward_width * dtype_bytes + computing_bytes,
+                vae_bytes + decoding_bytes,
+            )
         case _:
             assert_never(plan.transformer)
-    return working + beside + (0 if plan.encodes_first else item * model.text_encoder_parameters)
+    return (
+        working_bytes + constant_bytes + (0 if plan.encodes_first else dtype_bytes * model.text_encoder_parameter_count)
+    )
 
 
 def estimate_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, streams_encoder: bool = False) -> int | None:
@@ -241,24 +273,24 @@ def estimate_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, strea
     Args:
         streams_encoder: True if the text encoder does not fit and is streamed layer by layer.
     """
-    working = estimate_peak_working_bytes(plan, model, recipe)
-    if working is None or model.text_encoder_parameters is None or not plan.encodes_first:
-        return working
-    encoder = DTYPE_BYTES[recipe.dtype] * model.text_encoder_parameters
-    encoding = encoder + ENCODING_BYTES * model.text_encoder_parameters // 5_680_910_336
+    working_bytes = estimate_peak_working_bytes(plan, model, recipe)
+    if working_bytes is None or model.text_encoder_parameter_count is None or not plan.encodes_first:
+        return working_bytes
+    encoder_bytes = BYTES_BY_DTYPE[recipe.dtype] * model.text_encoder_parameter_count
+    encoding_bytes = encoder_bytes + PROMPT_ENCODING_BYTES * model.text_encoder_parameter_count // 5_680_910_336
     if streams_encoder:
-        encoding = min(encoding, STREAMED_ENCODER_BYTES)
-    return max(working, encoding)
+        encoding_bytes = min(encoding_bytes, STREAMED_ENCODER_BYTES)
+    return max(working_bytes, encoding_bytes)
 
 
-def _estimate_expected_peak(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:
-    whole = estimate_peak_bytes(plan, model, recipe)
-    fits = whole is not None and int(whole * ALLOCATOR_SLACK) + CONTEXT_BYTES <= free_bytes
-    return whole if fits else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
+def _estimate_expected_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:
+    peak_bytes = estimate_peak_bytes(plan, model, recipe)
+    fits = peak_bytes is not None and int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES <= free_bytes
+    return peak_bytes if fits else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
 
 
-def _format_size(size: int | None) -> str:
-    return "?" if size is None else format_bytes(size)
+def _format_known_bytes(byte_count: int | None) -> str:
+    return "?" if byte_count is None else format_bytes(byte_count)
 
 
 def estimate_required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
@@ -266,8 +298,8 @@ def estimate_required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -
 
     Includes the CUDA context and the allocator's overhead.
     """
-    peak = estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
-    return None if peak is None else int(peak * ALLOCATOR_SLACK) + CONTEXT_BYTES
+    peak_bytes = estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
+    return None if peak_bytes is None else int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -284,11 +316,11 @@ class ChosenPlan:
     """Peak bytes without encoding the prompts, comparable with the measured peak of a video."""
 
 
-def choose_plan(
+def choose_memory_plan(
     model: WanModel,
     recipe: Recipe,
     free_bytes: int,
-    forced: MemoryPlan | None = None,
+    requested_plan: MemoryPlan | None = None,
     allowed_plans: Sequence[MemoryPlan] = PLANS,
 ) -> ChosenPlan:
     """Return the first plan that fits into a GPU's free memory, or the requested plan.
@@ -299,34 +331,38 @@ def choose_plan(
     """
 
     def make_choice(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
-        peak, working = (
-            _estimate_expected_peak(plan, model, recipe, free_bytes),
+        peak_bytes, working_bytes = (
+            _estimate_expected_peak_bytes(plan, model, recipe, free_bytes),
             estimate_peak_working_bytes(plan, model, recipe),
         )
-        return ChosenPlan(plan, peak, reason, fits, forced is not None, working)
+        return ChosenPlan(plan, peak_bytes, reason, fits, requested_plan is not None, working_bytes)
 
-    if forced is not None:
-        needed = estimate_required_bytes(forced, model, recipe)
-        fits = needed is None or needed <= free_bytes
+    if requested_plan is not None:
+        required_bytes = estimate_required_bytes(requested_plan, model, recipe)
+        fits = required_bytes is None or required_bytes <= free_bytes
         reason = (
             "requested"
             if fits
-            else f"requested; it needs {_format_size(needed)} and {_format_size(free_bytes)} are free"
+            else f"requested; it needs {_format_known_bytes(required_bytes)} and {_format_known_bytes(free_bytes)} are "
+            "free"
         )
-        return make_choice(forced, reason, fits)
-    known = [(plan, estimate_required_bytes(plan, model, recipe)) for plan in allowed_plans]
-    larger = ""
-    for plan, needed in known:
-        if needed is None:
+        return make_choice(requested_plan, reason, fits)
+    required_bytes_by_plan = [(plan, estimate_required_bytes(plan, model, recipe)) for plan in allowed_plans]
+    larger_plan_text = ""
+    for plan, required_bytes in required_bytes_by_plan:
+        if required_bytes is None:
             return make_choice(plan, "the sizes of the model's parts are unknown until it is downloaded")
-        if needed <= free_bytes:
-            why = f"{_format_size(free_bytes)} are free"
-            if larger:
-                why = f"{larger}, and {why}"
-            return make_choice(plan, why)
-        larger = larger or f"{plan.slug} needs {_format_size(needed)}"
-    plan, needed = min(known, key=lambda plan_and_need: plan_and_need[1] or 0)
-    reason = f"no plan fits: the smallest needs {_format_size(needed)} and {_format_size(free_bytes)} are free"
+        if required_bytes <= free_bytes:
+            fit_reason = f"{_format_known_bytes(free_bytes)} are free"
+            if larger_plan_text:
+                fit_reason = f"{larger_plan_text}, and {fit_reason}"
+            return make_choice(plan, fit_reason)
+        larger_plan_text = larger_plan_text or f"{plan.slug} needs {_format_known_bytes(required_bytes)}"
+    plan, required_bytes = min(required_bytes_by_plan, key=lambda plan_and_need: plan_and_need[1] or 0)
+    reason = (
+        f"no plan fits: the smallest needs {_format_known_bytes(required_bytes)} and "
+        f"{_format_known_bytes(free_bytes)} are free"
+    )
     return make_choice(plan, reason, False)
 
 
@@ -338,15 +374,17 @@ def find_next_plan(
     Args:
         model, recipe: model and recipe of the video; without them the next plan is returned, whatever it needs.
     """
-    known = None if model is None or recipe is None else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
-    for after in list_later_plans(plan):
-        if not on_gpu and not after.is_for_cpu:
+    current_peak_bytes = (
+        None if model is None or recipe is None else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
+    )
+    for later_plan in list_later_plans(plan):
+        if not on_gpu and not later_plan.is_for_cpu:
             continue
-        if on_gpu and known is not None and model is not None and recipe is not None:
-            peak = estimate_peak_bytes(after, model, recipe, streams_encoder=True)
-            if peak is not None and peak >= known:
+        if on_gpu and current_peak_bytes is not None and model is not None and recipe is not None:
+            peak_bytes = estimate_peak_bytes(later_plan, model, recipe, streams_encoder=True)
+            if peak_bytes is not None and peak_bytes >= current_peak_bytes:
                 continue
-        return after
+        return later_plan
     return None
 
 

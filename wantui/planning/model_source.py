@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Dtype = Literal["bfloat16", "float32"]
-Weights = Literal["full", "float8", "int8", "gguf"]
+ModelDtype = Literal["bfloat16", "float32"]
+WeightsForm = Literal["full", "float8", "int8", "gguf"]
 
 
 class TransformerFile(BaseModel):
@@ -28,8 +28,8 @@ class ModelSource:
     """Short name or hub id of a catalogued model, or the path of a local directory."""
     revision: str | None
     """Commit, tag or branch of a hub model; the fingerprint of a local directory."""
-    dtype: Dtype
-    weights: Weights
+    dtype: ModelDtype
+    weights: WeightsForm
     transformer_file: TransformerFile | None = None
 
     @property
@@ -53,7 +53,7 @@ class ModelSource:
         return self.model, self.dtype, self.weights, size
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def comparison_settings(self) -> dict[str, Any]:
         """Return the settings that trajectories must share to be compared, in display form."""
         file = self.transformer_file
         return {

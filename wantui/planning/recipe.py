@@ -24,15 +24,15 @@ from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
-from wantui.controls.word_weights import WORD_WEIGHTS, Weight, Weighting, WordWeightsRequest
+from wantui.controls.word_weights import WORD_WEIGHTS, Weight, WeightingMethod, WordWeightsRequest
 from wantui.json_files import describe_validation_error
-from wantui.planning.model_source import Dtype, ModelSource, TransformerFile, Weights
-from wantui.planning.recipe_formats import RECIPE_FORMAT, to_digest_form, upgrade_recipe
+from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
+from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
 from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have their own fields in `Captures`."""
-PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
+PositiveInteger = Annotated[int, Field(ge=1, le=1_000_000)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -49,16 +49,18 @@ class PromptMark(_FrozenModel):
     weight: Weight = 1.0
 
 
-def _validate_requests(value: Mapping[str, Any], noun: str, known: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
-    for name in value:
-        if name not in known:
-            raise PydanticCustomError(noun, f"this version has no {noun} {name!r}".replace("{", "{{"))
-    return {name: known[name].model_validate(request) for name, request in sorted(value.items())}
+def _validate_requests(
+    requests: Mapping[str, Any], kind_noun: str, request_type_by_name: Mapping[str, type[BaseModel]]
+) -> dict[str, Any]:
+    for name in requests:
+        if name not in request_type_by_name:
+            raise PydanticCustomError(kind_noun, f"this version has no {kind_noun} {name!r}".replace("{", "{{"))
+    return {name: request_type_by_name[name].model_validate(request) for name, request in sorted(requests.items())}
 
 
-def _drop_if_empty(serialised: dict[str, Any], name: str) -> dict[str, Any]:
-    if not serialised.get(name):  # the key may be missing, because callers can exclude it
-        serialised.pop(name, None)
+def _drop_if_empty(serialised: dict[str, Any], key: str) -> dict[str, Any]:
+    if not serialised.get(key):  # the key may be missing, because callers can exclude it
+        serialised.pop(key, None)
     return serialised
 
 
@@ -79,15 +81,15 @@ class Captures(TrajectoryRequest):
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Validate the request of each capture; refuse captures that this version does not have."""
-        known = {kind.name: kind.request_type for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
-        return _validate_requests(value, "capture", known)
+        request_type_by_name = {kind.name: kind.request_type for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
+        return _validate_requests(value, "capture", request_type_by_name)
 
     @model_serializer(mode="wrap")
     def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit an empty `more`, so that digests of recipes without it do not change."""
         return _drop_if_empty(handler(self), "more")
 
-    def request(self, name: str) -> CaptureRequest | None:
+    def find_request(self, name: str) -> CaptureRequest | None:
         """Return the request of a capture by name, or None if it is off."""
         if name == TRAJECTORY.name:
             return self if self.geometry else None
@@ -109,21 +111,21 @@ class Recipe(_FrozenModel):
     """Prompt as the pipeline tokenises it: cleaned, without the syntax of marks."""
     negative_prompt: str
     marks: tuple[PromptMark, ...] = ()
-    weighting: Weighting | None = None
+    weighting: WeightingMethod | None = None
     """Method of applying word weights; None if all weights are 1."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1)]
     sampler: SamplerName
-    steps: PositiveCount
+    steps: PositiveInteger
     flow_shift: Annotated[FiniteFloat, Field(gt=0)]
     guidance_scale: FiniteFloat
     guidance_scale_2: FiniteFloat | None = None
-    width: PositiveCount
-    height: PositiveCount
-    frames: PositiveCount
-    fps: PositiveCount
-    dtype: Dtype
+    width: PositiveInteger
+    height: PositiveInteger
+    frames: PositiveInteger
+    fps: PositiveInteger
+    dtype: ModelDtype
     """Precision of transformer and text encoder; the VAE and norm layers are float32."""
-    weights: Weights = "full"
+    weights: WeightsForm = "full"
     """Form of the transformer's weights: its dtype, 8 bits, or the file's own form, widened layer by layer; each form
     gives another video."""
     transformer_file: TransformerFile | None = None
@@ -156,7 +158,7 @@ class Recipe(_FrozenModel):
         """Omit empty `controls`, so that digests of recipes without controls do not change."""
         return _drop_if_empty(handler(self), "controls")
 
-    def control(self, name: str) -> ControlRequest | None:
+    def find_control_request(self, name: str) -> ControlRequest | None:
         """Return the request of a control by name, or None if it is off."""
         if name == WORD_WEIGHTS.name:
             if self.weighting is None:
@@ -208,7 +210,9 @@ class Recipe(_FrozenModel):
     @property
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON in format 1, which identifies the video."""
-        return hashlib.sha256(_to_canonical_json(to_digest_form(self.model_dump(mode="json"))).encode()).hexdigest()
+        return hashlib.sha256(
+            _to_canonical_json(convert_to_digest_form(self.model_dump(mode="json"))).encode()
+        ).hexdigest()
 
 
 def _to_canonical_json(value: dict[str, Any]) -> str:

@@ -8,57 +8,62 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from wantui.config.speeds import FORMER_SPEEDS
+from wantui.config.speeds import SPEED_BY_FORMER_NAME
 
 RECIPE_FORMAT = 2
 READABLE_FORMATS = (1, 2)
-PER_TOKEN, FORMER_PER_TOKEN = "per_token", "pieces"
+PER_TOKEN_KEY, FORMER_PER_TOKEN_KEY = "per_token", "pieces"
 
 
-def upgrade_recipe(value: dict[str, Any]) -> dict[str, Any]:
+def upgrade_recipe(recipe_values: dict[str, Any]) -> dict[str, Any]:
     """Convert the values of a recipe to the current format.
 
     Raises:
         PydanticCustomError: this version cannot read the format, or a value does not exist in it.
     """
-    number = value.get("format", RECIPE_FORMAT)
-    if type(number) is not int or number not in READABLE_FORMATS:
-        known = " and ".join(map(str, READABLE_FORMATS))
+    format_number = recipe_values.get("format", RECIPE_FORMAT)
+    if type(format_number) is not int or format_number not in READABLE_FORMATS:
+        known_formats = " and ".join(map(str, READABLE_FORMATS))
         raise PydanticCustomError(
-            "format", _escape_braces(f"it has format {number!r}; this version reads formats {known}")
+            "format", _escape_braces(f"it has format {format_number!r}; this version reads formats {known_formats}")
         )
-    if number == RECIPE_FORMAT:
-        return value
-    speed, capture = value.get("speed", "plain"), value.get("capture")
-    if not isinstance(speed, str) or speed not in FORMER_SPEEDS:
-        names = ", ".join(FORMER_SPEEDS)
+    if format_number == RECIPE_FORMAT:
+        return recipe_values
+    speed, capture = recipe_values.get("speed", "plain"), recipe_values.get("capture")
+    if not isinstance(speed, str) or speed not in SPEED_BY_FORMER_NAME:
+        former_names = ", ".join(SPEED_BY_FORMER_NAME)
         raise PydanticCustomError(
-            "speed", _escape_braces(f"speed: {speed!r} does not exist in format 1, which has {names}")
+            "speed", _escape_braces(f"speed: {speed!r} does not exist in format 1, which has {former_names}")
         )
-    upgraded = {**value, "format": RECIPE_FORMAT, "speed": FORMER_SPEEDS[speed]}
+    upgraded = {**recipe_values, "format": RECIPE_FORMAT, "speed": SPEED_BY_FORMER_NAME[speed]}
     if isinstance(capture, dict) and isinstance(attention := capture.get("attention"), dict):
-        if PER_TOKEN in attention:
-            raise PydanticCustomError("attention", f"capture.attention: {PER_TOKEN} does not exist in format 1")
-        upgraded["capture"] = {**capture, "attention": _rename_key(attention, FORMER_PER_TOKEN, PER_TOKEN)}
+        if PER_TOKEN_KEY in attention:
+            raise PydanticCustomError("attention", f"capture.attention: {PER_TOKEN_KEY} does not exist in format 1")
+        upgraded["capture"] = {**capture, "attention": _rename_key(attention, FORMER_PER_TOKEN_KEY, PER_TOKEN_KEY)}
     return upgraded
 
 
-def to_digest_form(recipe: dict[str, Any]) -> dict[str, Any]:
+def convert_to_digest_form(recipe: dict[str, Any]) -> dict[str, Any]:
     """Convert a serialised recipe to format 1, from which its digest is computed.
 
     Digests identify videos in batch folders, on the queue and in checkpoints. A new format must not change them, or a
     continued batch would not find its videos. Values that format 1 lacks stay unchanged.
     """
-    former = {slug: name for name, slug in FORMER_SPEEDS.items()}
+    former_name_by_slug = {slug: name for name, slug in SPEED_BY_FORMER_NAME.items()}
     capture = recipe["capture"]
     attention = capture["attention"]
     if attention is not None:
-        attention = _rename_key(attention, PER_TOKEN, FORMER_PER_TOKEN)
-    return {**recipe, "format": 1, "speed": former[recipe["speed"]], "capture": {**capture, "attention": attention}}
+        attention = _rename_key(attention, PER_TOKEN_KEY, FORMER_PER_TOKEN_KEY)
+    return {
+        **recipe,
+        "format": 1,
+        "speed": former_name_by_slug[recipe["speed"]],
+        "capture": {**capture, "attention": attention},
+    }
 
 
-def _rename_key(values: dict[str, Any], name: str, new_name: str) -> dict[str, Any]:
-    return {new_name if key == name else key: value for key, value in values.items()}
+def _rename_key(values: dict[str, Any], old_name: str, new_name: str) -> dict[str, Any]:
+    return {new_name if key == old_name else key: value for key, value in values.items()}
 
 
 def _escape_braces(message: str) -> str:

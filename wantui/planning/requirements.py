@@ -4,7 +4,7 @@ import os
 import shutil
 from importlib.util import find_spec
 
-from wantui.planning.model_source import Weights
+from wantui.planning.model_source import WeightsForm
 
 COMPILER_COMMANDS = ("cc", "gcc", "clang")
 
@@ -18,7 +18,7 @@ def explain_missing_compiler() -> str | None:
     return None
 
 
-def explain_missing_package(weights: Weights) -> str | None:
+def explain_missing_package(weights: WeightsForm) -> str | None:
     """Return a message about the package that these weights need and that is not installed, or None."""
     if weights == "int8" and find_spec("torchao") is None:
         return "model_settings.weights: int8 needs torchao: pip install torchao. float8 needs no extra package"

@@ -7,57 +7,72 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 
-DEFAULT_FRAMES = 81
+DEFAULT_FRAME_COUNT = 81
 
 
 class SizeError(UserError):
     """Raised for a size that the model cannot generate; the message gives the nearest valid sizes."""
 
 
-def resolve_frames(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
+def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
     """Return the number of frames that the pipeline will generate, and a warning if it differs from the request.
 
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """
     if video.frames is not None:
-        asked, origin = video.frames, format_count(video.frames, "frame")
+        requested_count, request_text = video.frames, format_count(video.frames, "frame")
     elif video.duration is not None:
-        asked = _count_frames(video.duration, video.fps)
-        origin = f"{video.duration:g} s at {video.fps} fps are {format_count(asked, 'frame')}"
+        requested_count = _count_frames(video.duration, video.fps)
+        request_text = f"{video.duration:g} s at {video.fps} fps are {format_count(requested_count, 'frame')}"
     else:
-        asked, origin = DEFAULT_FRAMES, f"{DEFAULT_FRAMES} frames"
-    if asked > MAX_FRAME_COUNT:
-        raise SizeError(f"video_settings: {origin}; Wan generates at most {MAX_FRAME_COUNT}")
-    step = model.temporal_compression
-    frames = asked if asked % step == 1 else max(1, asked // step * step + 1)
+        requested_count, request_text = DEFAULT_FRAME_COUNT, f"{DEFAULT_FRAME_COUNT} frames"
+    if requested_count > MAX_FRAME_COUNT:
+        raise SizeError(f"video_settings: {request_text}; Wan generates at most {MAX_FRAME_COUNT}")
+    compression = model.temporal_compression
+    frame_count = (
+        requested_count
+        if requested_count % compression == 1
+        else max(1, requested_count // compression * compression + 1)
+    )
     if (
         video.frames is not None
         and video.duration is not None
         and video.frames != _count_frames(video.duration, video.fps)
     ):
-        return frames, f"video_settings.duration: {video.duration:g} s has no effect, because frames is set: {origin}"
-    if frames == asked:
-        return frames, None
-    return frames, f"video_settings: {origin}, which is not {step}k + 1: the model will generate {frames}"
+        return (
+            frame_count,
+            f"video_settings.duration: {video.duration:g} s has no effect, because frames is set: {request_text}",
+        )
+    if frame_count == requested_count:
+        return frame_count, None
+    return (
+        frame_count,
+        f"video_settings: {request_text}, which is not {compression}k + 1: the model will generate {frame_count}",
+    )
 
 
-def _count_frames(seconds: float, fps: int) -> int:
+def _count_frames(seconds: float, frames_per_second: int) -> int:
     """Count the whole frames in a duration. 4.64 s at 25 fps are 116 frames as decimals but 115.99999 as floats."""
-    return int(min(Decimal(str(seconds)) * fps, Decimal(10**9)))
+    return int(min(Decimal(str(seconds)) * frames_per_second, Decimal(10**9)))
 
 
-def check_size(video: VideoSettings, model: WanModel) -> None:
+def check_video_size(video: VideoSettings, model: WanModel) -> None:
     """Refuse a width or height that the pipeline would silently round down.
 
     Raises:
         SizeError: the size is invalid; names the nearest valid sizes.
     """
-    faults = []
-    for name, value in (("width", video.width), ("height", video.height)):
-        multiple = model.size_multiple
-        if value % multiple:
-            below, above = value // multiple * multiple, (value // multiple + 1) * multiple
-            nearest = f"{below} or {above}" if below else str(above)
-            faults.append(f"video_settings.{name}: {value} is not a multiple of {multiple}; nearest are {nearest}")
-    if faults:
-        raise SizeError("\n".join(faults))
+    problems = []
+    for name, pixels in (("width", video.width), ("height", video.height)):
+        size_multiple = model.size_multiple
+        if pixels % size_multiple:
+            lower_multiple, upper_multiple = (
+                pixels // size_multiple * size_multiple,
+                (pixels // size_multiple + 1) * size_multiple,
+            )
+            nearest_text = f"{lower_multiple} or {upper_multiple}" if lower_multiple else str(upper_multiple)
+            problems.append(
+                f"video_settings.{name}: {pixels} is not a multiple of {size_multiple}; nearest are {nearest_text}"
+            )
+    if problems:
+        raise SizeError("\n".join(problems))

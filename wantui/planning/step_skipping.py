@@ -15,7 +15,7 @@ MAX_MAGNITUDE_ERROR = 0.12
 """Maximum predicted error, summed over consecutive skipped steps."""
 MAX_CONSECUTIVE_SKIPS = 4
 """Maximum number of consecutive skipped steps."""
-UNCACHED_SHARE = 0.2
+NEVER_SKIPPED_SHARE = 0.2
 """Share of the steps, at the start, that are never skipped."""
 ASSUMED_COMPUTED_SHARE = 0.5
 """Share of the blocks that a cached video is assumed to compute without magnitudes; the actual share depends on the
@@ -33,13 +33,13 @@ def estimate_computed_share(recipe: Recipe) -> float:
 
 def count_computed_steps(recipe: Recipe) -> int:
     """Count the evaluations that compute the blocks, for a recipe with magnitudes."""
-    return _count_by_magnitudes(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
+    return _count_computed_steps_cached(recipe.magnitudes, recipe.sampler, recipe.steps, recipe.flow_shift)
 
 
 @lru_cache(maxsize=256)
-def _count_by_magnitudes(magnitudes: Magnitudes, sampler: str, steps: int, flow_shift: float) -> int:
+def _count_computed_steps_cached(magnitudes: Magnitudes, sampler: str, step_count: int, flow_shift: float) -> int:
     return sum(
-        find_computed_steps(compute_magnitude_ratios(magnitudes, compute_noise_levels(sampler, steps, flow_shift)))
+        find_computed_steps(compute_magnitude_ratios(magnitudes, compute_noise_levels(sampler, step_count, flow_shift)))
     )
 
 
@@ -47,23 +47,27 @@ def compute_magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) ->
     """Return the ratio of the magnitude at each noise level to the preceding one; 1 for the first."""
     import numpy as np
 
-    levels, values = zip(*reversed(magnitudes), strict=True)
-    logarithms = np.interp(sigmas, levels, values)
-    return [1.0, *(math.exp(change) for change in np.diff(logarithms))]
+    noise_levels, log_magnitudes = zip(*reversed(magnitudes), strict=True)
+    interpolated_logs = np.interp(sigmas, noise_levels, log_magnitudes)
+    return [1.0, *(math.exp(change) for change in np.diff(interpolated_logs))]
 
 
 def find_computed_steps(step_ratios: Sequence[float]) -> list[bool]:
     """Return whether each step computes the blocks, from the magnitude ratios of the steps."""
-    unskipped = int(UNCACHED_SHARE * len(step_ratios) + 0.5)
-    computed = []
-    ratio, error, skipped = 1.0, 0.0, 0
+    never_skipped_count = int(NEVER_SKIPPED_SHARE * len(step_ratios) + 0.5)
+    computed_steps = []
+    accumulated_ratio, accumulated_error, skip_count = 1.0, 0.0, 0
     for step, step_ratio in enumerate(step_ratios):
-        if step >= unskipped:
-            ratio *= step_ratio
-            skipped += 1
-            error += abs(1.0 - ratio)
-        is_computed = step < max(1, unskipped) or error > MAX_MAGNITUDE_ERROR or skipped > MAX_CONSECUTIVE_SKIPS
+        if step >= never_skipped_count:
+            accumulated_ratio *= step_ratio
+            skip_count += 1
+            accumulated_error += abs(1.0 - accumulated_ratio)
+        is_computed = (
+            step < max(1, never_skipped_count)
+            or accumulated_error > MAX_MAGNITUDE_ERROR
+            or skip_count > MAX_CONSECUTIVE_SKIPS
+        )
         if is_computed:
-            ratio, error, skipped = 1.0, 0.0, 0
-        computed.append(is_computed)
-    return computed
+            accumulated_ratio, accumulated_error, skip_count = 1.0, 0.0, 0
+        computed_steps.append(is_computed)
+    return computed_steps

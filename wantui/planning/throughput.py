@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
-from wantui.planning.flops import TEXT_LENGTH, count_positions
+from wantui.planning.flops import TEXT_POSITIONS, count_latent_positions
 from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks, estimate_block_bytes
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
@@ -37,11 +37,11 @@ MAX_LAUNCH_RATIO = 1.05
 class MeasuredBlock:
     """One measured block: widths of its transformer, number of positions, and seconds."""
 
-    dim: int
-    feed_forward: int
-    tokens: int
+    transformer_width: int
+    feed_forward_width: int
+    token_count: int
     seconds: float
-    launch: float = 0.0
+    launch_seconds: float = 0.0
     """Seconds to submit the block's work to the device."""
 
 
@@ -69,60 +69,74 @@ class Throughput:
     """Seconds for the CPU to submit the work of one block, including overhead around the measured blocks; a lower bound
     for the time of a block."""
 
-    def predict_block_seconds(self, dim: int, feed_forward: int, tokens: int) -> float:
+    def predict_block_seconds(self, transformer_width: int, feed_forward_width: int, token_count: int) -> float:
         """Predict the seconds of one block."""
-        terms = _compute_cost_terms(dim, feed_forward, tokens)
-        return max(self.launch, math.fsum(map(operator.mul, terms, self._coefficients)))
+        terms = _compute_cost_terms(transformer_width, feed_forward_width, token_count)
+        return max(self.launch, math.fsum(map(operator.mul, terms, self._cost_coefficients)))
 
     @property
-    def _coefficients(self) -> tuple[float, float, float]:
+    def _cost_coefficients(self) -> tuple[float, float, float]:
         return self.attention_operation, self.product_operation, self.value
 
     def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds of one step: one pass, or two with guidance."""
-        tokens = count_positions(model, recipe.width, recipe.height, recipe.frames)
-        passes = 2 if recipe.guidance_scale > 1 else 1
-        block = self.predict_block_seconds(model.dim, model.feed_forward, tokens)
+        token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
+        pass_count = 2 if recipe.guidance_scale > 1 else 1
+        block_seconds = self.predict_block_seconds(model.transformer_width, model.feed_forward_width, token_count)
         if recipe.weights == "int8":
-            block += INT8_SCALING_COST * self.value * tokens * (7 * model.dim + model.feed_forward)
+            block_seconds += (
+                INT8_SCALING_COST * self.value * token_count * (7 * model.transformer_width + model.feed_forward_width)
+            )
         if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
-            block += POSITION_VALUE_COST * self.value * tokens * model.dim
+            block_seconds += POSITION_VALUE_COST * self.value * token_count * model.transformer_width
         if plan.weight_streaming != "none":
-            transfer = self.streamed_byte * estimate_block_bytes(model, recipe)
+            transfer_seconds = self.streamed_byte * estimate_block_bytes(model, recipe)
             is_overlapped = plan.weight_streaming == "overlapped"
-            block = self.streamed_block + (max(block, transfer) if is_overlapped else block + transfer)
-        return passes * estimate_computed_share(recipe) * model.blocks * block
+            block_seconds = self.streamed_block + (
+                max(block_seconds, transfer_seconds) if is_overlapped else block_seconds + transfer_seconds
+            )
+        return pass_count * estimate_computed_share(recipe) * model.block_count * block_seconds
 
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds to decode the video."""
-        return self.decoded_value * model.decode_time * count_decoded_pixels(recipe, plan)
+        return self.decoded_value * model.relative_decode_time * count_decoded_pixels(recipe, plan)
 
     def predict_video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
         """Predict the seconds of denoising and decoding, with the model already loaded."""
-        steps = count_model_evaluations(recipe.sampler, recipe.steps)
-        return steps * self.predict_step_seconds(model, recipe, plan) + self.predict_decode_seconds(model, recipe, plan)
+        evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
+        return evaluation_count * self.predict_step_seconds(model, recipe, plan) + self.predict_decode_seconds(
+            model, recipe, plan
+        )
 
 
 def count_decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:
     """Count the pixels to decode over all frames; pixels of tiles are weighted by TILED_PIXEL_COST."""
-    tile = plan.choose_tile(recipe.width, recipe.height)
-    pixels = count_decoded_side(recipe.width, tile) * count_decoded_side(recipe.height, tile)
-    return pixels * recipe.frames * (1.0 if tile is None else TILED_PIXEL_COST)
+    tile_side = plan.choose_tile_side(recipe.width, recipe.height)
+    frame_pixels = count_decoded_side_pixels(recipe.width, tile_side) * count_decoded_side_pixels(
+        recipe.height, tile_side
+    )
+    return frame_pixels * recipe.frames * (1.0 if tile_side is None else TILED_PIXEL_COST)
 
 
-def count_decoded_side(side: int, tile: int | None) -> int:
+def count_decoded_side_pixels(side_pixels: int, tile_side: int | None) -> int:
     """Count the pixels decoded along a side, where tiles overlap by a quarter."""
-    if tile is None or side <= tile:
-        return side
-    return sum(min(tile, side - start) for start in range(0, side, tile * 3 // 4))
+    if tile_side is None or side_pixels <= tile_side:
+        return side_pixels
+    return sum(min(tile_side, side_pixels - start) for start in range(0, side_pixels, tile_side * 3 // 4))
 
 
-def _compute_cost_terms(dim: int, feed_forward: int, tokens: int) -> tuple[float, float, float]:
+def _compute_cost_terms(
+    transformer_width: int, feed_forward_width: int, token_count: int
+) -> tuple[float, float, float]:
     """Return the operations of a block's self-attention and of its other products, and the values it reads and
     writes."""
-    attention = 4.0 * tokens * tokens * dim
-    products = 6 * tokens * dim * dim + 2 * TEXT_LENGTH * dim * (dim + tokens) + 2 * tokens * dim * feed_forward
-    return attention, 2.0 * products, float(tokens * dim)
+    attention_operations = 4.0 * token_count * token_count * transformer_width
+    multiply_adds = (
+        6 * token_count * transformer_width * transformer_width
+        + 2 * TEXT_POSITIONS * transformer_width * (transformer_width + token_count)
+        + 2 * token_count * transformer_width * feed_forward_width
+    )
+    return attention_operations, 2.0 * multiply_adds, float(token_count * transformer_width)
 
 
 def fit_throughput(
@@ -131,30 +145,42 @@ def fit_throughput(
     device: str,
     speed: SpeedName,
     torch_version: str,
-    streamed: tuple[float, float] = (0.0, 0.0),
-    attention: str = NATIVE_ATTENTION,
+    streaming_costs: tuple[float, float] = (0.0, 0.0),
+    attention_kernel: str = NATIVE_ATTENTION,
 ) -> Throughput:
     """Fit non-negative costs by least squares on relative errors.
 
     Blocks limited by their launch are excluded: their times do not depend on the device.
 
     Args:
-        streamed: extra seconds per block, and seconds per byte, of blocks streamed from host memory.
+        streaming_costs: extra seconds per block, and seconds per byte, of blocks streamed from host memory.
     """
     import numpy as np
     from scipy.optimize import nnls
 
-    terms = np.array([_compute_cost_terms(block.dim, block.feed_forward, block.tokens) for block in blocks])
-    seconds = np.array([block.seconds for block in blocks])
-    launches = np.array([block.launch for block in blocks])
-    is_device_bound = seconds > MAX_LAUNCH_RATIO * launches
-    scale = terms.max(0)
-    relative_terms = (terms / scale / seconds[:, None])[is_device_bound]
+    cost_terms = np.array(
+        [_compute_cost_terms(block.transformer_width, block.feed_forward_width, block.token_count) for block in blocks]
+    )
+    block_seconds = np.array([block.seconds for block in blocks])
+    launch_seconds = np.array([block.launch_seconds for block in blocks])
+    is_device_bound = block_seconds > MAX_LAUNCH_RATIO * launch_seconds
+    term_scale = cost_terms.max(0)
+    relative_terms = (cost_terms / term_scale / block_seconds[:, None])[is_device_bound]
     coefficients, _ = nnls(relative_terms, np.ones(is_device_bound.sum()))
-    coefficients = coefficients / scale
-    error = float(np.abs(np.maximum(launches, terms @ coefficients) / seconds - 1).max())
-    operation, product, value = map(float, coefficients)
-    launch = float(launches.min())
+    coefficients = coefficients / term_scale
+    largest_error = float(np.abs(np.maximum(launch_seconds, cost_terms @ coefficients) / block_seconds - 1).max())
+    attention_operation, product_operation, value = map(float, coefficients)
+    min_launch_seconds = float(launch_seconds.min())
     return Throughput(
-        device, speed, operation, product, value, decoded_value, *streamed, torch_version, error, attention, launch
+        device,
+        speed,
+        attention_operation,
+        product_operation,
+        value,
+        decoded_value,
+        *streaming_costs,
+        torch_version,
+        largest_error,
+        attention_kernel,
+        min_launch_seconds,
     )

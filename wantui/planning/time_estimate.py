@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.plans import to_current_plan_name
+from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
@@ -34,8 +34,8 @@ class TimedVideo:
     step_seconds: float
     """Seconds of a typical step; for a cached video the mean of all steps but the first."""
     decode_seconds: float
-    peak_memory: int | None
-    memory_plan: str
+    peak_memory_bytes: int | None
+    plan_name: str
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,22 @@ class Estimate:
     basis: str
 
 
-def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
+def parse_timed_videos(finished_videos: Iterable[tuple[str, dict[str, Any]]]) -> list[TimedVideo]:
     """Return the timed videos among events of finished videos; skips events of older versions without times."""
     videos = []
-    for recipe, data in finished:
-        seconds = data.get("seconds") or {}
-        if "step" not in seconds or "decode" not in seconds or "device" not in data:
+    for recipe_json, event_data in finished_videos:
+        seconds = event_data.get("seconds") or {}
+        if "step" not in seconds or "decode" not in seconds or "device" not in event_data:
             continue
         try:
             videos.append(
                 TimedVideo(
-                    Recipe.model_validate_json(recipe),
-                    data["device"],
+                    Recipe.model_validate_json(recipe_json),
+                    event_data["device"],
                     seconds["step"],
                     seconds["decode"],
-                    data.get("peak_memory"),
-                    to_current_plan_name(data.get("memory_plan") or ""),
+                    event_data.get("peak_memory"),
+                    migrate_plan_name(event_data.get("memory_plan") or ""),
                 )
             )
         except ValidationError:
@@ -69,10 +69,10 @@ def parse_timed_videos(finished: Iterable[tuple[str, dict[str, Any]]]) -> list[T
     return videos
 
 
-def estimate_seconds(
+def estimate_video_seconds(
     recipe: Recipe,
-    device: str,
-    past: Sequence[TimedVideo],
+    device_kind: str,
+    past_videos: Sequence[TimedVideo],
     throughput: Throughput | None = None,
     plan: MemoryPlan | None = None,
 ) -> Estimate:
@@ -82,24 +82,29 @@ def estimate_seconds(
         throughput: measured throughput of the device, used if no video with the same time per step exists.
         plan: memory plan; only videos with the same kind of weight streaming count. None counts all videos.
     """
-    here = [video for video in past if video.device == device and _estimate_timed_share(video.recipe) > 0]
+    device_videos = [
+        video for video in past_videos if video.device == device_kind and _estimate_timed_share(video.recipe) > 0
+    ]
     if plan is not None:
-        here = [
-            video for video in here if _find_recorded_plan(video.memory_plan).weight_streaming == plan.weight_streaming
+        device_videos = [
+            video
+            for video in device_videos
+            if _find_recorded_plan(video.plan_name).weight_streaming == plan.weight_streaming
         ]
-    alike = [video for video in here if _make_step_key(video.recipe) == _make_step_key(recipe)]
-    alike = [video for video in alike if video.recipe.speed == recipe.speed] or alike
-    if not alike:
-        if throughput is not None and device == "cuda":
+    similar_videos = [video for video in device_videos if _make_step_key(video.recipe) == _make_step_key(recipe)]
+    similar_videos = [video for video in similar_videos if video.recipe.speed == recipe.speed] or similar_videos
+    if not similar_videos:
+        if throughput is not None and device_kind == "cuda":
             return _estimate_by_throughput(recipe, throughput, plan or RESIDENT)
-        return _estimate_by_scaling(recipe, here, plan)
-    step = median(map(_compute_full_step_seconds, alike)) * estimate_computed_share(recipe)
-    decode = _estimate_decode_seconds(recipe, plan, alike)
+        return _estimate_by_scaling(recipe, device_videos, plan)
+    step_seconds = median(map(_compute_full_step_seconds, similar_videos)) * estimate_computed_share(recipe)
+    decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
     basis = (
-        f"{format_count(len(alike), 'like video')} on this machine: {step:.2g} s per step{_describe_skipping(recipe)}, "
-        f"{decode:.2g} s to decode"
+        f"{format_count(len(similar_videos), 'like video')} on this machine: {step_seconds:.2g} s per "
+        f"step{_describe_skipping(recipe)}, "
+        f"{decode_seconds:.2g} s to decode"
     )
-    return Estimate(step * count_model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+    return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 
 
 def _compute_full_step_seconds(video: TimedVideo) -> float:
@@ -110,10 +115,10 @@ def _compute_full_step_seconds(video: TimedVideo) -> float:
 
 def _estimate_timed_share(recipe: Recipe) -> float:
     """Return the share of computed steps among the steps averaged in `TimedVideo.step_seconds`."""
-    evaluations = count_model_evaluations(recipe.sampler, recipe.steps)
-    if recipe.speed != "cached" or not recipe.magnitudes or evaluations == 1:
+    evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
+    if recipe.speed != "cached" or not recipe.magnitudes or evaluation_count == 1:
         return estimate_computed_share(recipe)
-    return (count_computed_steps(recipe) - 1) / (evaluations - 1)
+    return (count_computed_steps(recipe) - 1) / (evaluation_count - 1)
 
 
 def _describe_skipping(recipe: Recipe) -> str:
@@ -122,9 +127,9 @@ def _describe_skipping(recipe: Recipe) -> str:
     return f" ({count_computed_steps(recipe)} of {count_model_evaluations(recipe.sampler, recipe.steps)} are computed)"
 
 
-def _find_recorded_plan(name: str) -> MemoryPlan:
+def _find_recorded_plan(plan_name: str) -> MemoryPlan:
     """Return the recorded plan; the resident plan if none is known, as in videos of the first version."""
-    return find_plan(name) if name in PLAN_SLUGS else RESIDENT
+    return find_plan(plan_name) if plan_name in PLAN_SLUGS else RESIDENT
 
 
 def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
@@ -132,59 +137,75 @@ def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: Memory
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "the model is unknown")
-    step = throughput.predict_step_seconds(model, recipe, plan)
-    basis = f"{step:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
+    step_seconds = throughput.predict_step_seconds(model, recipe, plan)
+    basis = f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
     return Estimate(throughput.predict_video_seconds(model, recipe, plan), basis)
 
 
 def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_videos: Sequence[TimedVideo]) -> float:
     """Return the median decoding time of videos, scaled to the decoded pixels of a recipe."""
-    scaled = []
+    scaled_seconds = []
     for video in timed_videos:
-        then = _find_recorded_plan(video.memory_plan)
-        ratio = count_decoded_pixels(recipe, plan or then) / count_decoded_pixels(video.recipe, then)
-        scaled.append(video.decode_seconds * ratio)
-    return median(scaled)
+        recorded_plan = _find_recorded_plan(video.plan_name)
+        pixel_ratio = count_decoded_pixels(recipe, plan or recorded_plan) / count_decoded_pixels(
+            video.recipe, recorded_plan
+        )
+        scaled_seconds.append(video.decode_seconds * pixel_ratio)
+    return median(scaled_seconds)
 
 
-def _estimate_by_scaling(recipe: Recipe, past: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
+def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
     """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
-    nothing = Estimate(None, "unknown until a video of this model has been generated here, or `wantui bench` was run")
-    same_model = [video for video in past if _make_operation_key(video.recipe) == _make_operation_key(recipe)]
-    if not same_model:
-        return nothing
+    no_estimate = Estimate(
+        None, "unknown until a video of this model has been generated here, or `wantui bench` was run"
+    )
+    same_model_videos = [
+        video for video in past_videos if _make_operation_key(video.recipe) == _make_operation_key(recipe)
+    ]
+    if not same_model_videos:
+        return no_estimate
     try:
         model = find_model(recipe.model)
     except UserError:
-        return nothing
-    work = count_step_flops(model, recipe)
-    ratios = {_make_step_key(video.recipe): work / count_step_flops(model, video.recipe) for video in same_model}
-    nearest = min(ratios, key=lambda one: abs(math.log(ratios[one])))
-    near, ratio = [video for video in same_model if _make_step_key(video.recipe) == nearest], ratios[nearest]
-    old = near[0].recipe
-    step = ratio * median(map(_compute_full_step_seconds, near)) * estimate_computed_share(recipe)
-    decode = _estimate_decode_seconds(recipe, plan, near)
-    size = f"{old.width}x{old.height}, {format_count(old.frames, 'frame')}"
-    basis = (
-        f"{step:.2g} s per step{_describe_skipping(recipe)}, scaled by FLOPs ({ratio:.2g} times as many) "
-        f"from {format_count(len(near), 'video')} of {size}"
+        return no_estimate
+    step_flops = count_step_flops(model, recipe)
+    flops_ratio_by_key = {
+        _make_step_key(video.recipe): step_flops / count_step_flops(model, video.recipe) for video in same_model_videos
+    }
+    nearest_key = min(flops_ratio_by_key, key=lambda step_key: abs(math.log(flops_ratio_by_key[step_key])))
+    nearest_videos, flops_ratio = (
+        [video for video in same_model_videos if _make_step_key(video.recipe) == nearest_key],
+        flops_ratio_by_key[nearest_key],
     )
-    return Estimate(step * count_model_evaluations(recipe.sampler, recipe.steps) + decode, basis)
+    nearest_recipe = nearest_videos[0].recipe
+    step_seconds = (
+        flops_ratio * median(map(_compute_full_step_seconds, nearest_videos)) * estimate_computed_share(recipe)
+    )
+    decode_seconds = _estimate_decode_seconds(recipe, plan, nearest_videos)
+    size_text = f"{nearest_recipe.width}x{nearest_recipe.height}, {format_count(nearest_recipe.frames, 'frame')}"
+    basis = (
+        f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, scaled by FLOPs ({flops_ratio:.2g} times as many) "
+        f"from {format_count(len(nearest_videos), 'video')} of {size_text}"
+    )
+    return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 
 
-def find_measured_peak(recipe: Recipe, plan: str, past: Sequence[TimedVideo]) -> Estimate:
+def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Sequence[TimedVideo]) -> Estimate:
     """Return the measured peak GPU bytes of the latest video with the same size, model and memory plan."""
-    alike = [
+    similar_videos = [
         video
-        for video in past
-        if video.peak_memory
-        and video.memory_plan == plan
+        for video in past_videos
+        if video.peak_memory_bytes
+        and video.plan_name == plan_name
         and _make_step_key(video.recipe) == _make_step_key(recipe)
         and _make_skipping_key(video.recipe) == _make_skipping_key(recipe)
     ]
-    if not alike:
+    if not similar_videos:
         return Estimate(None, "no like video on this machine yet")
-    return Estimate(alike[0].peak_memory, f"measured on the latest of {format_count(len(alike), 'like video')}")
+    return Estimate(
+        similar_videos[0].peak_memory_bytes,
+        f"measured on the latest of {format_count(len(similar_videos), 'like video')}",
+    )
 
 
 def _make_size_key(recipe: Recipe) -> tuple[Any, ...]:

@@ -7,18 +7,18 @@ The steps are those of `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML ent
 import html
 import re
 
-_SPACES = re.compile(r"\s+")
+_SPACES_PATTERN = re.compile(r"\s+")
 
 
-def clean_text(text: str) -> str:
+def clean_prompt_part(text: str) -> str:
     """Clean part of a prompt: like `clean_prompt`, but white space at an end becomes one space."""
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
 
         text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return _SPACES.sub(" ", text)
+    return _SPACES_PATTERN.sub(" ", text)
 
 
 def clean_prompt(text: str) -> str:
     """Clean a complete prompt, as the pipeline does before tokenising it."""
-    return clean_text(text).strip()
+    return clean_prompt_part(text).strip()

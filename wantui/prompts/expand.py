@@ -11,43 +11,45 @@ from itertools import chain, groupby
 from typing import NamedTuple
 
 from wantui.errors import UserError
-from wantui.prompts.cleaning import clean_prompt, clean_text
+from wantui.prompts.cleaning import clean_prompt, clean_prompt_part
 from wantui.prompts.foreign_syntax import format_excerpt
-from wantui.prompts.parse import Alternatives, MarkedText, Nodes, Template, TemplateError, Text
+from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, Template, TemplateError, TemplateNodes
 
 DEFAULT_MAX_VARIATIONS = 10_000
-MAX_ID_LENGTH = 60
+MAX_VARIATION_ID_LENGTH = 60
 MAX_EXPANDED_SIZE = 30_000_000
 """Maximum number of characters, choices and marks in all variations of a template; 10,000 prompts of 512 tokens have
 fewer."""
-_NOT_IN_ID = re.compile(r"[^\w]+")
-_DASHES = re.compile("-+")
+_NOT_IN_ID_PATTERN = re.compile(r"[^\w]+")
+_DASHES_PATTERN = re.compile("-+")
 
 
 class TooManyVariationsError(UserError):
     """Raised for a template that expands to more variations than allowed."""
 
-    def __init__(self, number: int, limit: int) -> None:
-        self.number, self.limit = number, limit
+    def __init__(self, variation_count: int, max_variations: int) -> None:
+        self.variation_count, self.max_variations = variation_count, max_variations
         super().__init__(
-            f"cannot expand the template: it has {format_large_count(number)} variations, more than the limit of "
-            f"{limit:,}. Use fewer options, or raise prompt_settings.max_variations."
+            f"cannot expand the template: it has {format_large_count(variation_count)} variations, more than the "
+            "limit of "
+            f"{max_variations:,}. Use fewer options, or raise prompt_settings.max_variations."
         )
 
 
 class ExpansionTooLargeError(UserError):
     """Raised for a template whose variations would be too large for memory."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, expanded_size: int) -> None:
         super().__init__(
-            f"cannot expand the template: its variations would have {format_large_count(size)} characters, choices and "
+            f"cannot expand the template: its variations would have {format_large_count(expanded_size)} characters, "
+            "choices and "
             f"marks together, more than {MAX_EXPANDED_SIZE:,}. Use shorter text or fewer options, or several batches."
         )
 
 
-def format_large_count(number: int) -> str:
+def format_large_count(count: int) -> str:
     """Format a count with separators, or as a power of ten from 10^15."""
-    return f"{number:,}" if number < 10**15 else f"about 10^{int(math.log10(number))}"
+    return f"{count:,}" if count < 10**15 else f"about 10^{int(math.log10(count))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ class Mark:
 class Choice:
     """The option chosen in a bracket. Both numbers count from 1; `text` is the expanded option."""
 
-    bracket: int
-    option: int
+    bracket_number: int
+    option_number: int
     text: str
 
 
@@ -78,7 +80,7 @@ class Variation(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-class _Piece(NamedTuple):
+class _ExpandedPart(NamedTuple):
     """An expanded part of a template. Mark positions count from the start of the part; `labels` are the texts of its
     outermost choices."""
 
@@ -91,7 +93,7 @@ class _Piece(NamedTuple):
 class _ExpandedSize(NamedTuple):
     """Number and total size of the expansions of a part of a template."""
 
-    expansions: int
+    expansion_count: int
     text_length: int
     """Characters."""
     extra_length: int
@@ -100,118 +102,121 @@ class _ExpandedSize(NamedTuple):
 
 def count_variations(template: Template) -> int:
     """Count the variations of a template without expanding it."""
-    return _measure_nodes(template.nodes).expansions
+    return _measure_nodes(template.nodes).expansion_count
 
 
-def _measure_nodes(nodes: Nodes) -> _ExpandedSize:
-    forms, text, extra_length = 1, 0, 0
+def _measure_nodes(nodes: TemplateNodes) -> _ExpandedSize:
+    expansion_count, text_length, extra_length = 1, 0, 0
     for node in nodes:
-        if isinstance(node, Text):
-            text += forms * len(node.text)
+        if isinstance(node, LiteralText):
+            text_length += expansion_count * len(node.text)
         else:
-            size = _measure_node(node)
-            text = text * size.expansions + size.text_length * forms
-            extra_length = extra_length * size.expansions + size.extra_length * forms
-            forms *= size.expansions
-    return _ExpandedSize(forms, text, extra_length)
+            node_size = _measure_node(node)
+            text_length = text_length * node_size.expansion_count + node_size.text_length * expansion_count
+            extra_length = extra_length * node_size.expansion_count + node_size.extra_length * expansion_count
+            expansion_count *= node_size.expansion_count
+    return _ExpandedSize(expansion_count, text_length, extra_length)
 
 
 def _measure_node(node: Alternatives | MarkedText) -> _ExpandedSize:
     if isinstance(node, MarkedText):
-        forms, text, extra_length = _measure_nodes(node.content)
-        return _ExpandedSize(forms, text, extra_length + text + forms)
-    sizes = [_measure_nodes(option) for option in node.options]
-    forms, text, extra_length = (sum(column) for column in zip(*sizes, strict=True))
-    return _ExpandedSize(forms, text, extra_length + text + forms)
+        expansion_count, text_length, extra_length = _measure_nodes(node.content)
+        return _ExpandedSize(expansion_count, text_length, extra_length + text_length + expansion_count)
+    option_sizes = [_measure_nodes(option) for option in node.options]
+    expansion_count, text_length, extra_length = (sum(column) for column in zip(*option_sizes, strict=True))
+    return _ExpandedSize(expansion_count, text_length, extra_length + text_length + expansion_count)
 
 
-def expand_template(template: Template, limit: int = DEFAULT_MAX_VARIATIONS) -> list[Variation]:
+def expand_template(template: Template, max_variations: int = DEFAULT_MAX_VARIATIONS) -> list[Variation]:
     """Return all variations in order, including duplicates.
 
     Raises:
-        TooManyVariationsError: the template has more than `limit` variations.
+        TooManyVariationsError: the template has more than `max_variations` variations.
         ExpansionTooLargeError: text, choices and marks together exceed MAX_EXPANDED_SIZE.
         TemplateError: a variation has no text, or cleaning would change its text across a bracket.
     """
-    size = _measure_nodes(template.nodes)
-    if size.expansions > limit:
-        raise TooManyVariationsError(size.expansions, limit)
-    if size.text_length + size.extra_length > MAX_EXPANDED_SIZE:
-        raise ExpansionTooLargeError(size.text_length + size.extra_length)
-    pieces = _expand_nodes(template.nodes)
-    ids = _build_variation_ids([piece.labels for piece in pieces])
-    plain = template.source.isascii() and "&" not in template.source
-    return [_build_variation(template, piece, name, plain) for piece, name in zip(pieces, ids, strict=True)]
+    expanded_size = _measure_nodes(template.nodes)
+    if expanded_size.expansion_count > max_variations:
+        raise TooManyVariationsError(expanded_size.expansion_count, max_variations)
+    if expanded_size.text_length + expanded_size.extra_length > MAX_EXPANDED_SIZE:
+        raise ExpansionTooLargeError(expanded_size.text_length + expanded_size.extra_length)
+    parts = _expand_nodes(template.nodes)
+    variation_ids = _build_variation_ids([part.labels for part in parts])
+    is_plain = template.source.isascii() and "&" not in template.source
+    return [
+        _build_variation(template, part, variation_id, is_plain)
+        for part, variation_id in zip(parts, variation_ids, strict=True)
+    ]
 
 
-def _expand_nodes(nodes: Nodes) -> list[_Piece]:
-    expanded: list[list[_Piece]] = []
+def _expand_nodes(nodes: TemplateNodes) -> list[_ExpandedPart]:
+    expansions_by_node: list[list[_ExpandedPart]] = []
     for node in nodes:
         match node:
-            case Text(text):
-                expanded.append([_Piece(clean_text(text))])
-            case Alternatives(options, bracket):
-                expanded.append(
+            case LiteralText(text):
+                expansions_by_node.append([_ExpandedPart(clean_prompt_part(text))])
+            case Alternatives(options, bracket_number):
+                expansions_by_node.append(
                     [
-                        _add_choice(piece, bracket, i)
-                        for i, option in enumerate(options, start=1)
-                        for piece in _expand_nodes(option)
+                        _add_choice(part, bracket_number, option_number)
+                        for option_number, option in enumerate(options, start=1)
+                        for part in _expand_nodes(option)
                     ]
                 )
             case MarkedText(content, weight):
-                expanded.append([_add_mark(piece, weight) for piece in _expand_nodes(content)])
-    return reduce(_combine_pieces, _merge_constant_parts(expanded), [_Piece("")])
+                expansions_by_node.append([_add_mark(part, weight) for part in _expand_nodes(content)])
+    return reduce(_combine_parts, _merge_constant_parts(expansions_by_node), [_ExpandedPart("")])
 
 
-def _merge_constant_parts(expanded: list[list[_Piece]]) -> list[list[_Piece]]:
+def _merge_constant_parts(expansions_by_node: list[list[_ExpandedPart]]) -> list[list[_ExpandedPart]]:
     """Append each part that has only one expansion to the preceding part once, not once per variation."""
-    merged: list[list[_Piece]] = []
-    for is_single, group in groupby(expanded, lambda pieces: len(pieces) == 1):
+    merged: list[list[_ExpandedPart]] = []
+    for is_single, expansion_group in groupby(expansions_by_node, lambda expansions: len(expansions) == 1):
         if not is_single:
-            merged += group
+            merged += expansion_group
         else:
-            joined = [_concatenate([pieces[0] for pieces in group])]
-            merged[-1:] = [_combine_pieces(merged[-1], joined)] if merged else [joined]
+            joined_expansions = [_concatenate_parts([expansions[0] for expansions in expansion_group])]
+            merged[-1:] = [_combine_parts(merged[-1], joined_expansions)] if merged else [joined_expansions]
     return merged
 
 
-def _concatenate(pieces: list[_Piece]) -> _Piece:
+def _concatenate_parts(parts: list[_ExpandedPart]) -> _ExpandedPart:
     """Concatenate pieces, and collapse adjacent spaces into one.
 
     All pieces are joined in one pass: joining pairs would copy the preceding text and marks again for each piece.
     """
-    texts, marks, length, ends_in_space = [], [], 0, False
-    for piece in pieces:
-        text = piece.text[1:] if ends_in_space and piece.text[:1] == " " else piece.text
-        offset = length + len(text) - len(piece.text)
-        marks += [replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in piece.marks]
+    texts, marks, total_length, ends_in_space = [], [], 0, False
+    for part in parts:
+        text = part.text[1:] if ends_in_space and part.text[:1] == " " else part.text
+        offset = total_length + len(text) - len(part.text)
+        marks += [replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in part.marks]
         texts.append(text)
-        length += len(text)
+        total_length += len(text)
         ends_in_space = text[-1:] == " " if text else ends_in_space
-    choices = tuple(chain.from_iterable(piece.choices for piece in pieces))
-    labels = tuple(chain.from_iterable(piece.labels for piece in pieces))
-    return _Piece("".join(texts), tuple(marks), choices, labels)
+    choices = tuple(chain.from_iterable(part.choices for part in parts))
+    labels = tuple(chain.from_iterable(part.labels for part in parts))
+    return _ExpandedPart("".join(texts), tuple(marks), choices, labels)
 
 
-def _combine_pieces(left: list[_Piece], right: list[_Piece]) -> list[_Piece]:
-    return [_concatenate([a, b]) for a in left for b in right]
+def _combine_parts(left_parts: list[_ExpandedPart], right_parts: list[_ExpandedPart]) -> list[_ExpandedPart]:
+    return [_concatenate_parts([a, b]) for a in left_parts for b in right_parts]
 
 
-def _add_choice(piece: _Piece, bracket: int, option: int) -> _Piece:
-    label = piece.text.strip()
-    return _Piece(piece.text, piece.marks, (Choice(bracket, option, label), *piece.choices), (label,))
+def _add_choice(part: _ExpandedPart, bracket_number: int, option_number: int) -> _ExpandedPart:
+    label = part.text.strip()
+    return _ExpandedPart(part.text, part.marks, (Choice(bracket_number, option_number, label), *part.choices), (label,))
 
 
-def _add_mark(piece: _Piece, weight: float) -> _Piece:
-    start = len(piece.text) - len(piece.text.lstrip())
-    marked = piece.text.strip()
-    if not marked:
-        return piece
-    return piece._replace(marks=(Mark(marked, start, start + len(marked), weight),))
+def _add_mark(part: _ExpandedPart, weight: float) -> _ExpandedPart:
+    start = len(part.text) - len(part.text.lstrip())
+    marked_text = part.text.strip()
+    if not marked_text:
+        return part
+    return part._replace(marks=(Mark(marked_text, start, start + len(marked_text), weight),))
 
 
-def _build_variation(template: Template, piece: _Piece, name: str, is_plain: bool) -> Variation:
-    prompt = piece.text.strip()
+def _build_variation(template: Template, part: _ExpandedPart, variation_id: str, is_plain: bool) -> Variation:
+    prompt = part.text.strip()
     if not prompt:
         raise TemplateError("cannot expand the template: one of its variations has no text", template.source, 0)
     if not is_plain and clean_prompt(prompt) != prompt:
@@ -220,46 +225,52 @@ def _build_variation(template: Template, piece: _Piece, name: str, is_plain: boo
             template.source,
             0,
         )
-    marks = piece.marks
-    if marks and piece.text[0] == " ":
+    marks = part.marks
+    if marks and part.text[0] == " ":
         marks = tuple(replace(mark, start=mark.start - 1, end=mark.end - 1) for mark in marks)
-    return Variation(name, prompt, piece.choices, marks)
+    return Variation(variation_id, prompt, part.choices, marks)
 
 
-def _build_variation_ids(labels: list[tuple[str, ...]]) -> list[str]:
+def _build_variation_ids(labels_by_variation: list[tuple[str, ...]]) -> list[str]:
     """Return a readable, unique id for each variation.
 
     An id that would be too long, or ambiguous between different choices, ends in a digest of the choices. Repeated
     choices get a number after a full stop, a character that occurs nowhere else in ids.
     """
-    names = ["_".join(map(_slugify_label, of_one)) or "single" for of_one in labels]
-    if len(set(names)) == len(names) and max(map(len, names)) <= MAX_ID_LENGTH:
-        return names
-    meanings = Counter(name for name, _ in set(zip(names, labels, strict=True)))
-    seen: Counter[str] = Counter()
-    ids = []
-    for name, of_one in zip(names, labels, strict=True):
-        if len(name) > MAX_ID_LENGTH or meanings[name] > 1:
-            digest = hashlib.sha256("\x1f".join(of_one).encode()).hexdigest()[:8]
-            name = f"{name[: MAX_ID_LENGTH - 9]}-{digest}"
-        seen[name] += 1
-        ids.append(name if seen[name] == 1 else f"{name}.{seen[name]}")
-    return ids
+    candidate_ids = [
+        "_".join(map(_slugify_label, variation_labels)) or "single" for variation_labels in labels_by_variation
+    ]
+    if len(set(candidate_ids)) == len(candidate_ids) and max(map(len, candidate_ids)) <= MAX_VARIATION_ID_LENGTH:
+        return candidate_ids
+    meaning_counts = Counter(
+        candidate_id for candidate_id, _ in set(zip(candidate_ids, labels_by_variation, strict=True))
+    )
+    use_counts: Counter[str] = Counter()
+    unique_ids = []
+    for candidate_id, variation_labels in zip(candidate_ids, labels_by_variation, strict=True):
+        if len(candidate_id) > MAX_VARIATION_ID_LENGTH or meaning_counts[candidate_id] > 1:
+            digest = hashlib.sha256("\x1f".join(variation_labels).encode()).hexdigest()[:8]
+            candidate_id = f"{candidate_id[: MAX_VARIATION_ID_LENGTH - 9]}-{digest}"
+        use_counts[candidate_id] += 1
+        unique_ids.append(
+            candidate_id if use_counts[candidate_id] == 1 else f"{candidate_id}.{use_counts[candidate_id]}"
+        )
+    return unique_ids
 
 
 @lru_cache(maxsize=20_000)  # bounded: Compose expands a new label after every keystroke
 def _slugify_label(label: str) -> str:
     if label.isascii():
-        return _NOT_IN_ID.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
-    for spell in (_choose_id_replacement, _name_character):
-        text = "".join(map(spell, label.lower())).replace("_", "-")
-        if text := _DASHES.sub("-", text).strip("-"):
+        return _NOT_IN_ID_PATTERN.sub("-", label.lower()).replace("_", "-").strip("-") or "none"
+    for spell_character in (_choose_id_replacement, _spell_out_character):
+        text = "".join(map(spell_character, label.lower())).replace("_", "-")
+        if text := _DASHES_PATTERN.sub("-", text).strip("-"):
             return text
     return "none"
 
 
-def _name_character(character: str) -> str:
-    return f"-{_NOT_IN_ID.sub('-', unicodedata.name(character, f'u{ord(character):x}').lower())}-"
+def _spell_out_character(character: str) -> str:
+    return f"-{_NOT_IN_ID_PATTERN.sub('-', unicodedata.name(character, f'u{ord(character):x}').lower())}-"
 
 
 def _choose_id_replacement(character: str) -> str:
@@ -267,12 +278,12 @@ def _choose_id_replacement(character: str) -> str:
 
     An emoji's skin tone is a separate character, and may be the only difference between two options.
     """
-    category, code = unicodedata.category(character), ord(character)
-    if 0x1F1E6 <= code <= 0x1F1FF:  # regional indicators, which form flags
-        return chr(ord("a") + code - 0x1F1E6)
+    category, code_point = unicodedata.category(character), ord(character)
+    if 0x1F1E6 <= code_point <= 0x1F1FF:  # regional indicators, which form flags
+        return chr(ord("a") + code_point - 0x1F1E6)
     if category.startswith("S") and not character.isascii():
-        return _name_character(character)
-    if _NOT_IN_ID.fullmatch(character) is None:
+        return _spell_out_character(character)
+    if _NOT_IN_ID_PATTERN.fullmatch(character) is None:
         return character
     # Combining marks stay, such as vowels of Indic scripts; the variation selectors of emoji do not.
-    return character if category in ("Mn", "Mc") and not 0xFE00 <= code <= 0xFE0F else "-"
+    return character if category in ("Mn", "Mc") and not 0xFE00 <= code_point <= 0xFE0F else "-"

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 MAX_EXCERPT_LENGTH = 60
 """Maximum length of a quoted excerpt, in characters."""
-_ESCAPED = re.compile(r"\\[\[\]|():\\]")
+_ESCAPED_PATTERN = re.compile(r"\\[\[\]|():\\]")
 _NUMBER_PATTERN = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
 r"""Pattern of a number, with bounded repetitions: \d+\.?\d* would try every split of a long run of digits."""
 _WORD_PATTERN = r"[^\W\d](?:\w{0,40}[^\W\d])?"
-_PROMPT_EDIT = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
+_PROMPT_EDIT_PATTERN = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
 """Pattern of prompt editing: `[to:when]` and `[from:to:when]`."""
 
-COMMON_SYNTAX = (
+COMMON_FOREIGN_SYNTAX = (
     (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
     (re.compile(r"\bembedding:\w[\w./-]*"), "is plain text: embeddings are not read from a prompt"),
     (re.compile(r"__[\w*/.-]+?__"), "is plain text, not a wildcard: write options as [red|blue]"),
@@ -35,7 +35,7 @@ COMMON_SYNTAX = (
     ),
 )
 """Foreign syntax to find in templates and negative prompts, with the warning for each pattern."""
-TEMPLATE_SYNTAX = (
+TEMPLATE_FOREIGN_SYNTAX = (
     (
         re.compile(r"[（）［］｛｝【】〔〕〖〗⟦⟧⟮⟯❨❩❲❳⦅⦆﹙﹚﹝﹞]"),
         "is not an ASCII bracket: only ASCII ( ) marks text, and only ASCII [ ] encloses options",
@@ -58,7 +58,7 @@ TEMPLATE_SYNTAX = (
         "is plain text after the mark: write (word:1.5)",
     ),
 )
-NEGATIVE_PROMPT_SYNTAX = (
+NEGATIVE_PROMPT_FOREIGN_SYNTAX = (
     (re.compile(r"\([^()]*\)|[\[\]|]"), "is plain text: a negative prompt has neither weights nor options"),
 )
 
@@ -66,13 +66,15 @@ NEGATIVE_PROMPT_SYNTAX = (
 def find_template_syntax_warnings(template: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a template, except escaped syntax."""
     # The replacement has the same length, so that the characters around an escape do not become neighbours.
-    text = _ESCAPED.sub("\x00\x00", template)
-    yield from _find_matches(text, COMMON_SYNTAX + TEMPLATE_SYNTAX, "")
+    text = _ESCAPED_PATTERN.sub("\x00\x00", template)
+    yield from _find_syntax_warnings(text, COMMON_FOREIGN_SYNTAX + TEMPLATE_FOREIGN_SYNTAX, "")
 
 
 def find_negative_prompt_warnings(text: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a negative prompt, including the template grammar."""
-    yield from _find_matches(text, COMMON_SYNTAX + NEGATIVE_PROMPT_SYNTAX, "prompt_settings.negative_prompt: ")
+    yield from _find_syntax_warnings(
+        text, COMMON_FOREIGN_SYNTAX + NEGATIVE_PROMPT_FOREIGN_SYNTAX, "prompt_settings.negative_prompt: "
+    )
 
 
 def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
@@ -83,15 +85,15 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
     """
     if not brackets:
         return
-    _, first = min(brackets)
+    _, first_bracket = min(brackets)
     omitted_text = f" and {len(brackets) - 1} more" if len(brackets) > 1 else ""
     has, its = ("has", "its") if not omitted_text else ("have", "their")
-    meaning = f"{has} only one option, so {its} brackets are dropped: "
-    if _PROMPT_EDIT.fullmatch(first):
-        meaning += "prompts cannot change between steps"
+    explanation = f"{has} only one option, so {its} brackets are dropped: "
+    if _PROMPT_EDIT_PATTERN.fullmatch(first_bracket):
+        explanation += "prompts cannot change between steps"
     else:
-        meaning += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
-    yield f"'{format_excerpt(first)}'{omitted_text} {meaning}"
+        explanation += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
+    yield f"'{format_excerpt(first_bracket)}'{omitted_text} {explanation}"
 
 
 def format_excerpt(text: str) -> str:
@@ -100,9 +102,11 @@ def format_excerpt(text: str) -> str:
     return text if len(text) <= MAX_EXCERPT_LENGTH else f"{text[: MAX_EXCERPT_LENGTH - 3]}..."
 
 
-def _find_matches(text: str, kinds: tuple[tuple[re.Pattern[str], str], ...], before: str) -> Iterator[str]:
-    for pattern, meaning in kinds:
+def _find_syntax_warnings(
+    text: str, syntax_kinds: tuple[tuple[re.Pattern[str], str], ...], message_prefix: str
+) -> Iterator[str]:
+    for pattern, explanation in syntax_kinds:
         matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
         if matches:
             omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
-            yield f"{before}'{format_excerpt(matches[0])}'{omitted_text} {meaning}"
+            yield f"{message_prefix}'{format_excerpt(matches[0])}'{omitted_text} {explanation}"

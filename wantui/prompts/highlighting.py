@@ -7,12 +7,12 @@ from typing import Literal
 from wantui.prompts.parse import SPECIAL_CHARACTERS
 
 TokenKind = Literal["bracket", "bar", "mark", "weight", "escape"]
-_WEIGHT = re.compile(r":[^()\[\]|:]*(?=\))")
+_WEIGHT_PATTERN = re.compile(r":[^()\[\]|:]*(?=\))")
 
 
 def highlight_template(source: str) -> Iterator[tuple[int, int, TokenKind]]:
     """Yield (start, end, kind) of each span that is not plain text, in order."""
-    marked_from: int | None = None
+    mark_start: int | None = None
     position = 0
     while position < len(source):
         character = source[position]
@@ -29,15 +29,15 @@ def highlight_template(source: str) -> Iterator[tuple[int, int, TokenKind]]:
         elif character == "|":
             yield position, position + 1, "bar"
         elif character == "(":
-            marked_from = position
+            mark_start = position
             yield position, position + 1, "mark"
         elif character == ")":
-            marked_from = None
+            mark_start = None
             yield position, position + 1, "mark"
-        elif character == ":" and marked_from is not None and (weight := _WEIGHT.match(source, position)):
+        elif character == ":" and mark_start is not None and (weight := _WEIGHT_PATTERN.match(source, position)):
             yield position, weight.end(), "weight"
             position = weight.end()
             continue
-        elif marked_from is not None:
+        elif mark_start is not None:
             yield position, position + 1, "mark"
         position += 1

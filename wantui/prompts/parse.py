@@ -19,11 +19,11 @@ ERROR_CONTEXT_LENGTH = 60
 """Number of characters that an error shows on each side of its position."""
 SPECIAL_CHARACTERS = frozenset("[]|():\\")
 MIN_WEIGHT, MAX_WEIGHT = 0.0, 10.0
-MAX_DEPTH = 100
-_PLAIN = re.compile(r"[^\[\]|():\\]+")
-_NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
+MAX_NESTING_DEPTH = 100
+_PLAIN_TEXT_PATTERN = re.compile(r"[^\[\]|():\\]+")
+_NUMBER_PATTERN = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
 r"""Pattern of a number. Not \d+\.?\d*, which would try every split of a long run of digits."""
-_TIME_OR_RATIO = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
+_TIME_OR_RATIO_PATTERN = re.compile(r"(.*\s)?\d+:\d+(\s.*)?", re.DOTALL)
 
 
 class TemplateError(UserError):
@@ -47,12 +47,12 @@ def _format_excerpt_around(line: str, column: int) -> tuple[str, int]:
     """Return an excerpt of a line that fits a terminal, and the position of the column in that excerpt."""
     start = max(0, column - ERROR_CONTEXT_LENGTH) if len(line) > 2 * ERROR_CONTEXT_LENGTH else 0
     end = max(start + 2 * ERROR_CONTEXT_LENGTH, column + ERROR_CONTEXT_LENGTH)
-    before, after = "..." if start else "", "..." if end < len(line) else ""
-    return f"{before}{line[start:end]}{after}", column - start + len(before)
+    prefix, suffix = "..." if start else "", "..." if end < len(line) else ""
+    return f"{prefix}{line[start:end]}{suffix}", column - start + len(prefix)
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class LiteralText:
     """Literal text with escapes resolved."""
 
     text: str
@@ -61,10 +61,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
-    """A bracket, `[a|b]`; `number` counts opening brackets from 1."""
+    """A bracket, `[a|b]`; `bracket_number` counts opening brackets from 1."""
 
-    options: tuple["Nodes", ...]
-    number: int
+    options: tuple["TemplateNodes", ...]
+    bracket_number: int
     span: tuple[int, int]
 
 
@@ -72,12 +72,12 @@ class Alternatives:
 class MarkedText:
     """A mark, `(text)` or `(text:weight)`."""
 
-    content: "Nodes"
-    parse_weight: float
+    content: "TemplateNodes"
+    weight: float
     span: tuple[int, int]
 
 
-Nodes = tuple[Text | Alternatives | MarkedText, ...]
+TemplateNodes = tuple[LiteralText | Alternatives | MarkedText, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Template:
     """A parsed template, with warnings about text that resembles syntax."""
 
     source: str
-    nodes: Nodes
+    nodes: TemplateNodes
     warnings: tuple[str, ...]
 
 
@@ -97,7 +97,7 @@ def parse_template(source: str) -> Template:
     """
     if not source.strip():
         raise TemplateError("the template is empty", source, 0)
-    parser = _Parser(source)
+    parser = _TemplateParser(source)
     nodes = parser.parse_nodes(opening_bracket=None)
     warnings = [
         *parser.warnings,
@@ -108,7 +108,7 @@ def parse_template(source: str) -> Template:
 
 
 @dataclass
-class _Parser:
+class _TemplateParser:
     """Recursive-descent parser of `source`; `position` is the index of the next character."""
 
     source: str
@@ -123,27 +123,27 @@ class _Parser:
     def make_error(self, message: str, position: int) -> TemplateError:
         return TemplateError(message, self.source, position)
 
-    def parse_nodes(self, opening_bracket: str | None) -> Nodes:
+    def parse_nodes(self, opening_bracket: str | None) -> TemplateNodes:
         """Parse nodes up to the end of the enclosing construct: "[", "(", or None for the template itself."""
-        nodes: list[Text | Alternatives | MarkedText] = []
+        nodes: list[LiteralText | Alternatives | MarkedText] = []
         # A list, because appending characters to a long string copies it each time.
-        texts: list[str] = []
-        start = self.position
+        text_parts: list[str] = []
+        text_start = self.position
         while self.position < len(self.source):
-            if plain := _PLAIN.match(self.source, self.position):
-                texts.append(plain[0])
-                self.position = plain.end()
+            if plain_match := _PLAIN_TEXT_PATTERN.match(self.source, self.position):
+                text_parts.append(plain_match[0])
+                self.position = plain_match.end()
                 continue
             character = self.source[self.position]
             if character in "[(":
-                if texts:
-                    nodes.append(Text("".join(texts), (start, self.position)))
-                literal = self.parse_time_or_ratio() if character == "(" else None
-                if literal:
-                    nodes.append(literal)
+                if text_parts:
+                    nodes.append(LiteralText("".join(text_parts), (text_start, self.position)))
+                literal_text = self.parse_time_or_ratio() if character == "(" else None
+                if literal_text:
+                    nodes.append(literal_text)
                 else:
                     nodes.append(self.parse_alternatives() if character == "[" else self.parse_mark())
-                texts, start = [], self.position
+                text_parts, text_start = [], self.position
                 continue
             if (opening_bracket == "[" and character in "|]") or (opening_bracket == "(" and character in ":)"):
                 break
@@ -152,98 +152,102 @@ class _Parser:
                     self.explain_stray_character(character, opening_bracket, "{" in self.source[: self.position]),
                     self.position,
                 )
-            following = self.source[self.position + 1 : self.position + 2]
-            if character == "\\" and following and following in SPECIAL_CHARACTERS:
-                character = following
+            next_character = self.source[self.position + 1 : self.position + 2]
+            if character == "\\" and next_character and next_character in SPECIAL_CHARACTERS:
+                character = next_character
                 self.position += 1
-            texts.append(character)
+            text_parts.append(character)
             self.position += 1
-        if texts:
-            nodes.append(Text("".join(texts), (start, self.position)))
+        if text_parts:
+            nodes.append(LiteralText("".join(text_parts), (text_start, self.position)))
         return tuple(nodes)
 
     @staticmethod
     def explain_stray_character(character: str, opening_bracket: str | None, has_braces: bool) -> str:
         advice = f"write \\{character} for the character itself"
         if character == "|":
-            options = "options are written [a|b], not {a|b}; " if opening_bracket is None and has_braces else ""
-            return f"'|' separates options, but this one is outside [ ]; {options}{advice}"
+            options_hint = "options are written [a|b], not {a|b}; " if opening_bracket is None and has_braces else ""
+            return f"'|' separates options, but this one is outside [ ]; {options_hint}{advice}"
         if opening_bracket:
-            closing = {"[": "]", "(": ")"}[opening_bracket]
-            return f"expected '{closing}' but found '{character}'; {advice}"
+            closing_bracket = {"[": "]", "(": ")"}[opening_bracket]
+            return f"expected '{closing_bracket}' but found '{character}'; {advice}"
         return f"'{character}' has no opening bracket; {advice}"
 
     def enter_bracket(self, start: int) -> None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.make_error(f"brackets are nested more than {MAX_DEPTH} deep", start)
+        if self.depth > MAX_NESTING_DEPTH:
+            raise self.make_error(f"brackets are nested more than {MAX_NESTING_DEPTH} deep", start)
 
     def parse_alternatives(self) -> Alternatives:
-        start = self.position
-        self.enter_bracket(start)
+        bracket_start = self.position
+        self.enter_bracket(bracket_start)
         self.bracket_count += 1
-        number = self.bracket_count
+        bracket_number = self.bracket_count
         options = []
         while True:
             self.position += 1  # over "[" or "|"
             options.append(self.parse_nodes(opening_bracket="["))
             if self.position == len(self.source):
-                raise self.make_error("'[' is never closed; write \\[ for the character itself", start)
+                raise self.make_error("'[' is never closed; write \\[ for the character itself", bracket_start)
             if self.source[self.position] == "]":
                 break
         self.position += 1
         self.depth -= 1
         if len(options) == 1:
-            self.single_option_brackets.append((start, self.source[start : self.position]))
-        return Alternatives(tuple(options), number, (start, self.position))
+            self.single_option_brackets.append((bracket_start, self.source[bracket_start : self.position]))
+        return Alternatives(tuple(options), bracket_number, (bracket_start, self.position))
 
-    def parse_time_or_ratio(self) -> Text | None:
+    def parse_time_or_ratio(self) -> LiteralText | None:
         """Return the parentheses at the current position as plain text if they enclose a time or a ratio."""
-        start = self.position
-        end = self.source.find(")", start)
-        inside = self.source[start + 1 : end] if end > 0 else ""
-        if not _TIME_OR_RATIO.fullmatch(inside) or SPECIAL_CHARACTERS.intersection(inside.replace(":", "", 1)):
+        opening_position = self.position
+        closing_position = self.source.find(")", opening_position)
+        enclosed_text = self.source[opening_position + 1 : closing_position] if closing_position > 0 else ""
+        if not _TIME_OR_RATIO_PATTERN.fullmatch(enclosed_text) or SPECIAL_CHARACTERS.intersection(
+            enclosed_text.replace(":", "", 1)
+        ):
             return None
-        self.position = end + 1
-        text = self.source[start : self.position]
+        self.position = closing_position + 1
+        text = self.source[opening_position : self.position]
         self.warnings.append(f"{format_excerpt(text)} is read as plain text (a time or a ratio), not as a mark")
-        return Text(text, (start, self.position))
+        return LiteralText(text, (opening_position, self.position))
 
     def parse_mark(self) -> MarkedText:
-        start = self.position
+        mark_start = self.position
         if self.is_inside_mark:
             advice = "write one weight, as in (word:1.2), or \\( \\) for literal parentheses"
-            raise self.make_error(f"marks cannot be nested; {advice}", start)
-        self.enter_bracket(start)
+            raise self.make_error(f"marks cannot be nested; {advice}", mark_start)
+        self.enter_bracket(mark_start)
         self.is_inside_mark = True
         self.position += 1
         content = self.parse_nodes(opening_bracket="(")
         if self.position == len(self.source):
-            raise self.make_error("'(' is never closed; write \\( for the character itself", start)
+            raise self.make_error("'(' is never closed; write \\( for the character itself", mark_start)
         weight = self.parse_weight() if self.source[self.position] == ":" else 1.0
-        if not any(not isinstance(node, Text) or node.text.strip() for node in content):
-            raise self.make_error("this mark has no text; write \\( \\) for literal parentheses", start)
+        if not any(not isinstance(node, LiteralText) or node.text.strip() for node in content):
+            raise self.make_error("this mark has no text; write \\( \\) for literal parentheses", mark_start)
         self.position += 1
         self.is_inside_mark = False
         self.depth -= 1
-        return MarkedText(content, weight, (start, self.position))
+        return MarkedText(content, weight, (mark_start, self.position))
 
     def parse_weight(self) -> float:
         """Parse the number between the colon at the current position and the closing parenthesis."""
-        start = self.position + 1
-        end = self.source.find(")", start)
-        if end < 0:
+        weight_start = self.position + 1
+        weight_end = self.source.find(")", weight_start)
+        if weight_end < 0:
             raise self.make_error("missing ')' after this weight", self.position)
-        written = self.source[start:end]
-        if not _NUMBER.fullmatch(written):
+        weight_text = self.source[weight_start:weight_end]
+        if not _NUMBER_PATTERN.fullmatch(weight_text):
             raise self.make_error(
-                f"the weight {format_excerpt(written)!r} is not a number; write \\: for a colon in marked text, "
+                f"the weight {format_excerpt(weight_text)!r} is not a number; write \\: for a colon in marked text, "
                 "or \\( \\) for literal parentheses",
-                start,
+                weight_start,
             )
-        value = float(written)
-        if not MIN_WEIGHT <= value <= MAX_WEIGHT:
-            shown = format_excerpt(written)  # a rounded number could be one of the two limits
-            raise self.make_error(f"the weight {shown} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", start)
-        self.position = end
-        return value
+        weight = float(weight_text)
+        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            excerpt = format_excerpt(weight_text)  # a rounded number could be one of the two limits
+            raise self.make_error(
+                f"the weight {excerpt} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", weight_start
+            )
+        self.position = weight_end
+        return weight

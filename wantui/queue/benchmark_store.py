@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from wantui.atomic_files import write_text
-from wantui.config.speeds import SpeedName, to_current_speed_name
+from wantui.atomic_files import write_text_atomically
+from wantui.config.speeds import SpeedName, migrate_speed_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
@@ -25,7 +25,9 @@ def save_throughput(directory: Path, measured: Throughput) -> Path:
         if (throughput.device, throughput.speed) != (measured.device, measured.speed)
     ]
     path = directory / THROUGHPUT_FILE
-    write_text(path, json.dumps([asdict(throughput) for throughput in (*retained, measured)], indent=1) + "\n")
+    write_text_atomically(
+        path, json.dumps([asdict(throughput) for throughput in (*retained, measured)], indent=1) + "\n"
+    )
     return path
 
 
@@ -64,7 +66,7 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 def _read_throughputs(directory: Path) -> list[Throughput]:
     try:
         return [
-            Throughput(**entry | {"speed": to_current_speed_name(entry["speed"])})
+            Throughput(**entry | {"speed": migrate_speed_name(entry["speed"])})
             for entry in read_json(directory / THROUGHPUT_FILE)
         ]
     except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):

@@ -11,8 +11,8 @@ from typing import Any
 from wantui import __version__
 from wantui.captures import CAPTURES
 from wantui.config import ConfigError
-from wantui.config.document import read_document, to_plain
-from wantui.config.load import dump_values
+from wantui.config.document import convert_to_plain_value, parse_yaml_document
+from wantui.config.load import dump_settings_values
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS
@@ -126,7 +126,7 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedIt
     """Compare the config, template and variations files with the manifest, which stores no checksums of them."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
-        (batch.config, _parse_yaml, dump_values(manifest.config)),
+        (batch.config, _parse_yaml, dump_settings_values(manifest.config)),
         (batch.template, str, manifest.template + "\n"),
         (batch.variations, parse_json, json.dumps(variations)),
     )
@@ -144,7 +144,7 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedIt
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:
-    return {key: to_plain(value) for key, value in read_document(text, "").values.items()}
+    return {key: convert_to_plain_value(value) for key, value in parse_yaml_document(text, "").values.items()}
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:

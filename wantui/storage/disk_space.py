@@ -57,7 +57,7 @@ def estimate_disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
         count_model_evaluations(recipe.sampler, recipe.steps) + 1
     )  # all states stay on disk until the video is done
     temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
-    return DiskNeed(estimate_recipe_disk(recipe, model).total if stored is None else stored, temporary)
+    return DiskNeed(estimate_recipe_disk(recipe, model).total_bytes if stored is None else stored, temporary)
 
 
 def query_free_disk_bytes(folder: Path) -> int:

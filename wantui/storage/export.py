@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import atomic_folder, atomic_write, write_text
+from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.paths import check_new_folder
+from wantui.paths import check_output_folder
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.video_files import make_parent_folders
@@ -56,7 +56,7 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
         OSError: a file in `target` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
-    check_new_folder(target)
+    check_output_folder(target)
     for wanted in ids:
         if not any(entry.id.startswith(wanted) for entry in manifest.videos):
             known = [entry.id for entry in manifest.videos]
@@ -141,7 +141,7 @@ def _write_npy(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Pat
             header[index] = capture.read_array("latents", index)
         header.flush()
         del header
-    write_text(path.with_suffix(".json"), json.dumps(about, indent=1))
+    write_text_atomically(path.with_suffix(".json"), json.dumps(about, indent=1))
     return path.with_suffix(".npy")
 
 

@@ -11,7 +11,7 @@ from wantui.captures import CAPTURES, CaptureKind
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
 
-WRITTEN_FOLDERS = ("videos", *(kind.folder for kind in CAPTURES))
+WRITTEN_FOLDERS = ("videos", *(kind.folder_name for kind in CAPTURES))
 """Names of the folders in a batch folder that workers write to."""
 MAX_BATCH_NAME_BYTES = 200
 """Maximum bytes of a batch name: file names may have 255 bytes, of which the time stamp and a number need some."""
@@ -83,7 +83,7 @@ class BatchFolder:
 
     def capture(self, kind: CaptureKind, variation: int, number: int) -> Path:
         """Return the zarr group of a capture of the `number`-th video (from 1) of a variation (from 0)."""
-        return self.root / kind.folder / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+        return self.root / kind.folder_name / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
 
     def latents(self, variation: int, number: int) -> Path:
         """Return the zarr group of a video's trajectory; arguments as `capture`."""

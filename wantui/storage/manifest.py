@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from wantui import __version__
-from wantui.atomic_files import write_text
-from wantui.config import dump, to_dict
-from wantui.config.plans import to_current_plan_name
+from wantui.atomic_files import write_text_atomically
+from wantui.config import convert_settings_to_dict, dump_settings
+from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_validation_error, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
@@ -32,7 +32,7 @@ VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interr
 
 
 def _to_plan_slug(name: object) -> object:
-    return to_current_plan_name(name) if isinstance(name, str) else name
+    return migrate_plan_name(name) if isinstance(name, str) else name
 
 
 class ManifestError(UserError):
@@ -123,7 +123,7 @@ class Manifest(_Entry):
     @property
     def memory_plan(self) -> str:
         """Return the slug of the requested memory plan, or auto."""
-        return to_current_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
+        return migrate_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
 
     def count_states(self) -> dict[str, int]:
         """Return the number of videos in each state that occurs."""
@@ -138,12 +138,14 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         template=batch.template,
-        config=to_dict(batch.config.settings),
+        config=convert_settings_to_dict(batch.config.settings),
         variations=[
             VariationEntry(
                 id=variation.id,
                 prompt=variation.prompt,
-                choices=[{"bracket": c.bracket, "option": c.option, "text": c.text} for c in variation.choices],
+                choices=[
+                    {"bracket": c.bracket_number, "option": c.option_number, "text": c.text} for c in variation.choices
+                ],
                 marks=[{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in variation.marks],
             )
             for variation in batch.variations
@@ -151,11 +153,11 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
         videos=[
             VideoEntry(
                 id=video.recipe.digest[:12],
-                variation=video.variation,
-                number=video.number,
+                variation=video.variation_index,
+                number=video.seed_number,
                 seed=video.recipe.seed,
                 recipe=video.recipe,
-                predicted={"bytes": sizes[video.variation]},
+                predicted={"bytes": sizes[video.variation_index]},
             )
             for video in batch.videos
         ],
@@ -175,7 +177,7 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     size = len(text.encode())
     if size > MAX_MANIFEST_BYTES:
         raise ManifestError(f"cannot write {folder.manifest}: it would be {size >> 20} MiB. Queue smaller batches")
-    write_text(folder.manifest, text)
+    write_text_atomically(folder.manifest, text)
     return size
 
 
@@ -204,10 +206,10 @@ def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
     """Write the manifest of a new batch, and copies of its config, template and variations; return the manifest."""
     manifest = new_manifest(batch, folder.root.name)
     manifest.journal = secrets.token_hex(8)
-    write_text(folder.config, dump(batch.config.settings))
-    write_text(folder.template, batch.template + "\n")
+    write_text_atomically(folder.config, dump_settings(batch.config.settings))
+    write_text_atomically(folder.template, batch.template + "\n")
     variations = [entry.model_dump() for entry in manifest.variations]
-    write_text(folder.variations, json.dumps(variations, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomically(folder.variations, json.dumps(variations, indent=1, ensure_ascii=False) + "\n")
     write_manifest(folder, manifest)
     return manifest
 

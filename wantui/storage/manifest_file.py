@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wantui.atomic_files import atomic_write, remove, sync_to_disk
+from wantui.atomic_files import atomic_write, remove_path, sync_to_disk
 from wantui.json_files import UnreadableFileError
 from wantui.storage.journal import (
     JournalLine,
@@ -108,7 +108,7 @@ class ManifestFile:
                 self.folder.journal.rename(self.folder.unused_damaged_journal())
             manifest.clear_faults()  # otherwise the next journal would be preserved for these faults too
         else:
-            remove(self.folder.journal)
+            remove_path(self.folder.journal)
         sync_to_disk(self.folder.root)
         self.discard_copy()
         self.manifest, self._seen = manifest, read_file_version(self.folder.manifest)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import create_new, partial_path, replace_created, sync_to_disk
-from wantui.config.speeds import to_current_speed_name
+from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file, sync_to_disk
+from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
 from wantui.json_files import parse_json
 from wantui.planning import Recipe
@@ -45,7 +45,7 @@ class ClipWriter:
     """
 
     def __init__(self, path: Path, fps: int, count: int, tags: dict[str, str]) -> None:
-        self.path, self.partial, self.fps, self.count, self.tags = path, partial_path(path), fps, count, tags
+        self.path, self.partial, self.fps, self.count, self.tags = path, make_partial_path(path), fps, count, tags
         self.thread = BackgroundWriter(MAX_PENDING_FRAMES)
         self.given = 0
         self.container: Any = None
@@ -84,14 +84,14 @@ class ClipWriter:
                 f"{self.path.name}: {self.given} frames encoded and {read_back} read back, {self.count} expected"
             )
         sync_to_disk(self.partial)
-        replace_created(self.partial, self.path, self.created)
+        rename_created_file(self.partial, self.path, self.created)
         sync_to_disk(self.path.parent)
 
     def _encode(self, frame: Frame) -> None:
         import av
 
         if self.container is None:
-            self.created = create_new(self.partial)
+            self.created = create_empty_file(self.partial)
             options = {"movflags": "+faststart+use_metadata_tags"}
             self.container = av.open(_make_file_url(self.partial), "w", format="mp4", options=options)
             self.container.metadata.update(self.tags)
@@ -150,7 +150,7 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
         if not isinstance(made_with, dict):
             raise ValueError("wantui_made_with is not a JSON object")
         if "blocks" in made_with:
-            made_with["blocks"] = to_current_speed_name(str(made_with["blocks"]))
+            made_with["blocks"] = migrate_speed_name(str(made_with["blocks"]))
         return parse_recipe(parse_json(tags["wantui"])), made_with
     except ValueError as error:  # includes text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import partial_path, remove
+from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
@@ -65,7 +65,7 @@ class StepArrayWriter:
         attributes: Mapping[str, Any],
         checksums: Sequence[int] = (),
     ) -> None:
-        self.path, self.partial = path, partial_path(path)
+        self.path, self.partial = path, make_partial_path(path)
         self.arrays, self.steps = dict(arrays), list(steps)
         self.attributes = {"recipe": recipe.model_dump(mode="json"), **attributes}
         self.checksums: list[int] = []
@@ -79,7 +79,7 @@ class StepArrayWriter:
     def _begin(self, sigmas: Sequence[float]) -> None:
         from zarr.codecs import ZstdCodec
 
-        remove(self.partial)
+        remove_path(self.partial)
         self.path.parent.mkdir(exist_ok=True)
         self.group = open_group_for_writing(self.partial, "w")
         self.group.attrs.update(self.attributes)

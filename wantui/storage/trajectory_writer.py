@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import partial_path, remove
+from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.storage.zarr_group import (
@@ -61,7 +61,7 @@ class TrajectoryWriter:
         checksums: Sequence[int] = (),
         resumable: bool = True,
     ) -> None:
-        self.path, self.partial = path, partial_path(path)
+        self.path, self.partial = path, make_partial_path(path)
         self.capture = recipe.capture
         self.count = len(sigmas)
         self.steps = (
@@ -89,7 +89,7 @@ class TrajectoryWriter:
     ) -> None:
         from zarr.codecs import ZstdCodec
 
-        remove(self.partial)
+        remove_path(self.partial)
         self.path.parent.mkdir(exist_ok=True)
         self.group = open_group_for_writing(self.partial, "w")
         self.group.attrs.update(self.attributes)
@@ -162,7 +162,7 @@ class TrajectoryWriter:
         if self.capture.latents and self.capture.dtype == "float16":
             stored, exact = self.total_turning(self.latents), self.total_turning_from_gram(derived["gram"])
             self.group.attrs["float16_turning_added"] = stored - exact
-        remove(self.partial / EXACT_STATES_ARRAY)
+        remove_path(self.partial / EXACT_STATES_ARRAY)
         publish_group(self.partial, self.path)
 
     def total_turning(self, states: Any) -> float:

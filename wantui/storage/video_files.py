@@ -6,7 +6,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wantui.atomic_files import partial_path, remove
+from wantui.atomic_files import make_partial_path, remove_path
 from wantui.captures import CAPTURES
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
@@ -110,11 +110,11 @@ def refuse_linked_folders(files: VideoFiles) -> None:
 
 def remove_temporary_files(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued, except in linked folders."""
-    pictures = [partial_path(files.preview), files.preview]
-    parts = [partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
+    pictures = [make_partial_path(files.preview), files.preview]
+    parts = [make_partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
     parts += pictures
     if files.checkpoint is not None:
-        parts += [files.checkpoint, partial_path(files.checkpoint)]
+        parts += [files.checkpoint, make_partial_path(files.checkpoint)]
     # Folder by folder, because thousands of videos that never started may be cancelled at once.
     for folder in dict.fromkeys(part.parent for part in parts):
         if not os.path.lexists(folder):
@@ -125,4 +125,4 @@ def remove_temporary_files(files: VideoFiles) -> None:
             if part.parent == folder and os.path.lexists(part):
                 # A preview that cannot be removed is harmless: in a sticky folder it may belong to another user.
                 with suppress(OSError) if part in pictures else nullcontext():
-                    remove(part)
+                    remove_path(part)

@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import remove, sync_to_disk, write_text
+from wantui.atomic_files import remove_path, sync_to_disk, write_text_atomically
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
@@ -282,7 +282,7 @@ def publish_group(partial: Path, path: Path) -> None:
     _write_checksums(partial)
     for part in (*partial.rglob("*"), partial):
         sync_to_disk(part)
-    remove(path)
+    remove_path(path)
     partial.rename(path)
     sync_to_disk(path.parent)
 
@@ -325,7 +325,7 @@ def _write_checksums(partial: Path) -> None:
     }
     root.setdefault("attributes", {})[CHECKSUMS_ATTRIBUTE] = sums
     sums[METADATA_FILE] = zlib.crc32(_encode_without_own_checksum(root))
-    write_text(partial / METADATA_FILE, json.dumps(root, indent=1))
+    write_text_atomically(partial / METADATA_FILE, json.dumps(root, indent=1))
 
 
 def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:

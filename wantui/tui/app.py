@@ -25,7 +25,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.signal import Signal
 
-from wantui.batches.eta import RECENT_EVENTS
+from wantui.batches.eta import RECENT_EVENT_COUNT
 from wantui.engine import control
 from wantui.engine.control import open_queue
 from wantui.errors import UserError
@@ -104,7 +104,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
         interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
-        first_seq = max(0, self.queue.read_last_seq() - RECENT_EVENTS)
+        first_seq = max(0, self.queue.read_last_seq() - RECENT_EVENT_COUNT)
         self.start_seq = self.queue.read_last_seq()
         """Sequence number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
@@ -243,7 +243,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             progress = self.snapshot.progress.get(video.id)
             if progress is None or video.worker is None:
                 continue
-            memory = parse_worker_memory(parse_worker_process(video.worker), progress.memory)
+            memory = parse_worker_memory(parse_worker_process(video.worker), progress.memory_bytes_by_name)
             if memory is not None:
                 self.gpu_history.workers[memory.process] = memory
 

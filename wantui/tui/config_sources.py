@@ -7,9 +7,9 @@ from pathlib import Path
 from platformdirs import user_config_path
 
 from wantui.config import Config, ConfigError, find_preset_directory, load_config, parse_config
-from wantui.config.document import read_text
-from wantui.config.fields import get_value
-from wantui.config.presets import find_config
+from wantui.config.document import read_config_text
+from wantui.config.fields import get_setting_value
+from wantui.config.presets import find_config_path
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.drafts import Drafts
@@ -112,7 +112,7 @@ def read_file(path: Path) -> DraftText:
     """Read a config file; if this fails, the result contains the error."""
     changed = modification_time(path)  # before reading: a change during the read is then detected later
     try:
-        return DraftText(read_text(path), path, path, changed)
+        return DraftText(read_config_text(path), path, path, changed)
     except ConfigError as error:
         return DraftText("", path, path, changed, error)
 
@@ -125,7 +125,7 @@ def read_draft(drafts: Drafts) -> DraftText:
     """
     if drafts.text is not None:
         return DraftText(drafts.text, drafts.config)
-    return read_file(find_config(drafts.config))
+    return read_file(find_config_path(drafts.config))
 
 
 def effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
@@ -137,7 +137,11 @@ def effective_changes(changes: dict[str, str], config: Config, file_config: Conf
     """
     if file_config is None:
         return changes
-    return {key: text for key, text in changes.items() if get_value(file_config, key) != get_value(config, key)}
+    return {
+        key: text
+        for key, text in changes.items()
+        if get_setting_value(file_config, key) != get_setting_value(config, key)
+    }
 
 
 def format_setting_errors(error: ConfigError, key: str) -> str:
@@ -152,10 +156,10 @@ def save_config(path: Path, text: str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from wantui.atomic_files import write_text
+    from wantui.atomic_files import write_text_atomically
 
     try:
-        write_text(path, text)
+        write_text_atomically(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 

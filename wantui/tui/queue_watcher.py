@@ -141,18 +141,18 @@ class QueueWatcher(threading.Thread):
         if events:
             self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
-            model.refresh()
+            model.reload_past_videos()
         batches, running = tuple(queue.batches(-1)), tuple(queue.list_running_videos())
         devices = engine.devices if engine is not None else ()
-        self._tracker.apply(events)
-        etas = model.estimate_etas(batches, running, devices, self._tracker.paces())
+        self._tracker.apply_events(events)
+        etas = model.estimate_etas(batches, running, devices, self._tracker.collect_paces())
         return QueueSnapshot(
             batches,
             running,
             queue.read_hold(),
             engine,
             etas,
-            self._tracker.snapshot(),
+            self._tracker.copy_progress(),
             events,
             None,
             tuple(queue.workers()),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wantui.config.document import read_document, read_text, to_plain
+from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.actions import all_actions
@@ -68,7 +68,9 @@ def load_settings() -> TuiSettings:
     if not os.path.lexists(path):
         return TuiSettings()
     try:
-        settings = TuiSettings.model_validate(to_plain(read_document(read_text(path), path).values))
+        settings = TuiSettings.model_validate(
+            convert_to_plain_value(parse_yaml_document(read_config_text(path), path).values)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -61,7 +61,7 @@ def measure_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> Wri
     """Return the checksums and sizes of a finished video's files; large files take seconds."""
     paths = {"clip": files.clip, "sheet": files.sheet}
     for kind in CAPTURES:
-        if kind.name in files.captures and recipe.capture.request(kind.name) is not None:
+        if kind.name in files.captures and recipe.capture.find_request(kind.name) is not None:
             paths[kind.file_key] = files.captures[kind.name]
     return WrittenFiles(
         to_relative_paths(folder, paths),

@@ -10,7 +10,7 @@ from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device, find_device_name, free_memory
 from wantui.generation.prompt_encoding import collect_prompts
 from wantui.models.catalogue import find_model
-from wantui.planning import Recipe, estimate_seconds, parse_timed_videos
+from wantui.planning import Recipe, estimate_video_seconds, parse_timed_videos
 from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, find_next_plan, find_plan
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.events import ModelLoading
@@ -116,7 +116,7 @@ class PipelineCache:
         device = find_device(self.loaded.pipeline)
         measured = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen.plan)
         past = parse_timed_videos(self.queue.list_finished_videos())
-        return estimate_seconds(recipe, device.type, past, measured, self.chosen.plan).value
+        return estimate_video_seconds(recipe, device.type, past, measured, self.chosen.plan).value
 
     def find_next_plan(self, claim: Claim) -> MemoryPlan | None:
         """Return the memory plan to try after the last one chosen, or None."""

@@ -12,10 +12,10 @@ from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
 from wantui.generation.prompt_encoding import Embeddings, collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_replaced_parts
-from wantui.models.fingerprint import fingerprint, fingerprint_file
+from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.models.parts import list_part_files
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_plan, find_plan, list_later_plans
+from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan, list_later_plans
 from wantui.queue.benchmark_store import load_attention_backend
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def choose_plan_for(
         best = next(plan for plan in allowed_plans if plan.is_for_cpu)
         return ChosenPlan(forced or best, None, "requested" if forced else "no GPU is used", is_forced=bool(forced))
     if first is not None:
-        chosen = choose_plan(
+        chosen = choose_memory_plan(
             model, recipe, query_free_gpu_bytes(where), allowed_plans=(first, *list_later_plans(first))
         )
         return replace(chosen, reason=f"{AFTER_FAILED_PLAN}, and {chosen.reason}")
-    return choose_plan(model, recipe, query_free_gpu_bytes(where), forced, allowed_plans)
+    return choose_memory_plan(model, recipe, query_free_gpu_bytes(where), forced, allowed_plans)
 
 
 def load_pipeline_for(
@@ -143,7 +143,7 @@ def check_weights(recipe: Recipe) -> None:
         LoadError: the files of a local model, or the transformer file, have changed since planning.
     """
     model = find_model(recipe.model)
-    if model.is_local and (digest := fingerprint(Path(model.location))) != recipe.revision:
+    if model.is_local and (digest := fingerprint_model(Path(model.location))) != recipe.revision:
         raise LoadError(
             f"the weights in {model.location} have changed since this batch was planned "
             f"(fingerprint {digest[:12]}, planned {str(recipe.revision)[:12]}). Plan a new batch"

@@ -74,7 +74,7 @@ def make_recorders(
     """Return the recorders of the captures that a recipe requests and that have a path, by name."""
     recorders: dict[str, Recorder] = {}
     for kind in CAPTURES:
-        if kind.name in paths and recipe.capture.request(kind.name) is not None:
+        if kind.name in paths and recipe.capture.find_request(kind.name) is not None:
             make: type[Recorder] = _module(kind.name).Recorder
             already = earlier.get(kind.name, ())
             recorders[kind.name] = make(paths[kind.name], recipe, background, already, resumable)

@@ -13,5 +13,5 @@ from wantui.generation.preparation import Preparation
 def apply_controls(preparation: Preparation) -> None:
     """Let every control that the recipe asks for change the preparation, in the order of the registry."""
     for kind in CONTROLS:
-        if (request := preparation.recipe.control(kind.name)) is not None:
+        if (request := preparation.recipe.find_control_request(kind.name)) is not None:
             import_module(f"{__name__}.{kind.name}").apply(request, preparation)

@@ -5,7 +5,7 @@ quarter of the arithmetic. Its compression is that of Wan 2.1: 8x8 pixels, 4 fra
 
 The stock module processes a clip in chunks of 1, 4, 4, ... frames with a cache of features, which makes training slow.
 The same function can be computed for a whole clip at once: causal convolutions pad with zeros, and the temporal
-resampling does not change the first frame. `enable_whole_clip` switches a module to that form.
+resampling does not change the first frame. `enable_whole_clip_resampling` switches a module to that form.
 """
 
 import math
@@ -26,17 +26,17 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor, nn
 
 from wantui.models.nano.muon import Muon
-from wantui.models.nano.render import pool_to_latent_frames, render, to_vae_range
-from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes, sample_scenes
+from wantui.models.nano.render import pool_to_latent_frames, render_scenes, scale_to_vae_range
+from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE, Scenes, sample_scenes
 
 LATENT_CHANNELS = 16
 INITIAL_LOG_VARIANCE = -4.0
 PATCH_SIZE = 2
-PEAK_RATE, DECODER_PEAK_RATE = 6e-3, 2e-3
+AUTOENCODER_PEAK_LEARNING_RATE, DECODER_PEAK_LEARNING_RATE = 6e-3, 2e-3
 """Peak learning rates of the autoencoder, and of the decoder when it is trained alone."""
-LATENT_NOISE = 0.15
+MAX_LATENT_NOISE = 0.15
 """Maximum noise on latents when the decoder is trained alone, in standard deviations of the latents."""
-WINDOW_SIZE = 64
+WINDOW_SIDE = 64
 """Width and height of a training window in pixels: a quarter of the picture."""
 
 
@@ -84,17 +84,17 @@ def build_autoencoder() -> AutoencoderKLWan:
 
 def _resample_whole_clip(self: WanResample, x: Tensor, feat_cache: None = None, feat_idx: None = None) -> Tensor:
     """Replace `WanResample.forward` for a whole clip."""
-    batch, channels, frames = x.shape[:3]
-    if self.mode == "upsample3d" and frames > 1:
-        pairs = self.time_conv(x[:, :, 1:]).unflatten(1, (2, channels))
-        x = torch.cat([x[:, :, :1], pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
-    x = self.resample(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).transpose(1, 2)
-    if self.mode == "downsample3d" and frames > 1:
+    batch_size, channel_count, frame_count = x.shape[:3]
+    if self.mode == "upsample3d" and frame_count > 1:
+        frame_pairs = self.time_conv(x[:, :, 1:]).unflatten(1, (2, channel_count))
+        x = torch.cat([x[:, :, :1], frame_pairs.permute(0, 2, 3, 1, 4, 5).flatten(2, 3)], dim=2)
+    x = self.resample(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch_size, -1)).transpose(1, 2)
+    if self.mode == "downsample3d" and frame_count > 1:
         x = torch.cat([x[:, :, :1], self.time_conv(x)], dim=2)
     return x
 
 
-def enable_whole_clip(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+def enable_whole_clip_resampling(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     """Prepare an autoencoder for `encode_clip` and `decode_clip`, which then equal its chunked encode and decode."""
     for module in vae.modules():
         if isinstance(module, WanResample):
@@ -121,7 +121,7 @@ class ReconstructionLoss(nn.Module):
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
-        self.vae = enable_whole_clip(vae)
+        self.vae = enable_whole_clip_resampling(vae)
         self.read_out = nn.Linear(LATENT_CHANNELS, 3)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,32 +144,45 @@ def downsample_to_latents(video: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    image_steps: int, clip_steps: int, bank_size: int, device: str, log: Callable[[str], None]
+    image_step_count: int, clip_step_count: int, clip_count: int, device: str, log_line: Callable[[str], None]
 ) -> AutoencoderKLWan:
     """Train an autoencoder on windows of single frames, then of clips; store latent statistics in its config."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = ReconstructionLoss(build_autoencoder()).to(device)
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    videos = torch.cat([render(scenes, device)[0] for scenes in _split_scenes(sample_scenes(bank_size, rng), 64)])
-    log(f"rendered {bank_size} clips")
+    trained_parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    videos = torch.cat(
+        [render_scenes(scenes, device)[0] for scenes in _split_scenes(sample_scenes(clip_count, rng), 64)]
+    )
+    log_line(f"rendered {clip_count} clips")
     divisor = 1 if device == "cuda" else 8  # smaller batches on a CPU
     compiled_loss = torch.compile(model, dynamic=False)  # twice as fast, after a minute of compilation per phase
-    for steps, batch_size, frames in ((image_steps, 256 // divisor, 1), (clip_steps, 64 // divisor, CLIP_FRAMES)):
-        optimizer = Muon(trained, weight_decay=1e-3)
-        for step in range(steps):
-            batch = to_vae_range(_sample_windows(videos, batch_size, frames)).to(memory_format=torch.channels_last_3d)
-            noise = torch.randn(batch_size, LATENT_CHANNELS, (frames - 1) // 4 + 1, WINDOW_SIZE // 8, WINDOW_SIZE // 8)
+    for step_count, batch_size, frame_count in (
+        (image_step_count, 256 // divisor, 1),
+        (clip_step_count, 64 // divisor, CLIP_FRAME_COUNT),
+    ):
+        optimizer = Muon(trained_parameters, weight_decay=1e-3)
+        for step_index in range(step_count):
+            batch = scale_to_vae_range(_sample_windows(videos, batch_size, frame_count)).to(
+                memory_format=torch.channels_last_3d
+            )
+            noise = torch.randn(
+                batch_size, LATENT_CHANNELS, (frame_count - 1) // 4 + 1, WINDOW_SIDE // 8, WINDOW_SIDE // 8
+            )
             with torch.autocast(device, torch.bfloat16):
                 loss, mse = compiled_loss(batch, noise.to(device))
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            decay = 0.5 * (1 + math.cos(math.pi * step / steps)) if frames > 1 else 1.0
-            optimizer.step(PEAK_RATE * min(1.0, (step + 1) / 100) * (decay + 0.005))
-            if step % 100 == 0 or step == steps - 1:
-                log(f"autoencoder, {frames} frames, step {step}: {10 * math.log10(4 / mse.item()):.1f} dB")
+            decay_factor = 0.5 * (1 + math.cos(math.pi * step_index / step_count)) if frame_count > 1 else 1.0
+            optimizer.apply_update(
+                AUTOENCODER_PEAK_LEARNING_RATE * min(1.0, (step_index + 1) / 100) * (decay_factor + 0.005)
+            )
+            if step_index % 100 == 0 or step_index == step_count - 1:
+                log_line(
+                    f"autoencoder, {frame_count} frames, step {step_index}: {10 * math.log10(4 / mse.item()):.1f} dB"
+                )
     vae = model.vae.eval().requires_grad_(False)
-    measure_latents(vae, videos[:512])
+    store_latent_statistics(vae, videos[:512])
     return vae
 
 
@@ -181,7 +194,7 @@ class DecodingLoss(nn.Module):
 
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
-        self.vae = enable_whole_clip(vae)
+        self.vae = enable_whole_clip_resampling(vae)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the mean squared error; `noise` has the shape and scale of the latents."""
@@ -192,7 +205,9 @@ class DecodingLoss(nn.Module):
         return error.abs().mean() + 4 * mse, mse.detach()
 
 
-def train_decoder(vae: AutoencoderKLWan, steps: int, bank_size: int, device: str, log: Callable[[str], None]) -> None:
+def train_decoder(
+    vae: AutoencoderKLWan, step_count: int, clip_count: int, device: str, log_line: Callable[[str], None]
+) -> None:
     """Train only the decoder, so that edges stay clean for latents that differ slightly from those of the encoder.
 
     The encoder is frozen, and with it the latents that the transformer learns.
@@ -200,54 +215,70 @@ def train_decoder(vae: AutoencoderKLWan, steps: int, bank_size: int, device: str
     torch.manual_seed(1)
     rng = np.random.default_rng(2)
     model = DecodingLoss(vae.to(device))
-    named = [*vae.decoder.named_parameters(), *vae.post_quant_conv.named_parameters()]
-    trained = [
-        (name, parameter) for name, parameter in named if parameter.any()
+    named_parameters = [*vae.decoder.named_parameters(), *vae.post_quant_conv.named_parameters()]
+    trained_parameters = [
+        (name, parameter) for name, parameter in named_parameters if parameter.any()
     ]  # without the untrained attention, which is zero
-    for _, parameter in trained:
+    for _, parameter in trained_parameters:
         parameter.requires_grad_(True)
-    videos = torch.cat([render(scenes, device)[0] for scenes in _split_scenes(sample_scenes(bank_size, rng), 64)])
-    std = LATENT_NOISE * torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
+    videos = torch.cat(
+        [render_scenes(scenes, device)[0] for scenes in _split_scenes(sample_scenes(clip_count, rng), 64)]
+    )
+    noise_std = MAX_LATENT_NOISE * torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     compiled_loss = torch.compile(model, dynamic=False)
-    optimizer = Muon(trained, weight_decay=1e-3)
+    optimizer = Muon(trained_parameters, weight_decay=1e-3)
     batch_size = 64 if device == "cuda" else 8
-    for step in range(steps):
-        batch = to_vae_range(_sample_windows(videos, batch_size, CLIP_FRAMES)).to(memory_format=torch.channels_last_3d)
-        shape = (batch_size, LATENT_CHANNELS, (CLIP_FRAMES - 1) // 4 + 1, WINDOW_SIZE // 8, WINDOW_SIZE // 8)
-        noise = std * torch.rand(batch_size, 1, 1, 1, 1, device=device) * torch.randn(shape, device=device)
+    for step_index in range(step_count):
+        batch = scale_to_vae_range(_sample_windows(videos, batch_size, CLIP_FRAME_COUNT)).to(
+            memory_format=torch.channels_last_3d
+        )
+        latent_shape = (
+            batch_size,
+            LATENT_CHANNELS,
+            (CLIP_FRAME_COUNT - 1) // 4 + 1,
+            WINDOW_SIDE // 8,
+            WINDOW_SIDE // 8,
+        )
+        noise = noise_std * torch.rand(batch_size, 1, 1, 1, 1, device=device) * torch.randn(latent_shape, device=device)
         with torch.autocast(device, torch.bfloat16):
             loss, mse = compiled_loss(batch, noise)
         loss.backward()
-        nn.utils.clip_grad_norm_([parameter for _, parameter in trained], 1.0)
-        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.step(DECODER_PEAK_RATE * min(1.0, (step + 1) / 100) * (decay + 0.005))
-        if step % 100 == 0 or step == steps - 1:
-            log(f"decoder, step {step}: {10 * math.log10(4 / mse.item()):.1f} dB")
+        nn.utils.clip_grad_norm_([parameter for _, parameter in trained_parameters], 1.0)
+        decay_factor = 0.5 * (1 + math.cos(math.pi * step_index / step_count))
+        optimizer.apply_update(DECODER_PEAK_LEARNING_RATE * min(1.0, (step_index + 1) / 100) * (decay_factor + 0.005))
+        if step_index % 100 == 0 or step_index == step_count - 1:
+            log_line(f"decoder, step {step_index}: {10 * math.log10(4 / mse.item()):.1f} dB")
     vae.eval().requires_grad_(False)
 
 
-def _sample_windows(videos: Tensor, n: int, frames: int) -> Tensor:
+def _sample_windows(videos: Tensor, window_count: int, frame_count: int) -> Tensor:
     """Sample n windows at random positions of random clips, starting at a random frame."""
-    clips = torch.randint(len(videos), (n,)).tolist()
-    corners = torch.randint(CLIP_SIZE - WINDOW_SIZE + 1, (n, 2)).tolist()
-    first = torch.randint(CLIP_FRAMES - frames + 1, (n,)).tolist()
+    clip_indices = torch.randint(len(videos), (window_count,)).tolist()
+    window_corners = torch.randint(CLIP_SIDE - WINDOW_SIDE + 1, (window_count, 2)).tolist()
+    first_frames = torch.randint(CLIP_FRAME_COUNT - frame_count + 1, (window_count,)).tolist()
     return torch.stack(
         [
-            videos[clip, :, start : start + frames, top : top + WINDOW_SIZE, left : left + WINDOW_SIZE]
-            for clip, (top, left), start in zip(clips, corners, first, strict=True)
+            videos[
+                clip_index,
+                :,
+                first_frame : first_frame + frame_count,
+                top : top + WINDOW_SIDE,
+                left : left + WINDOW_SIDE,
+            ]
+            for clip_index, (top, left), first_frame in zip(clip_indices, window_corners, first_frames, strict=True)
         ]
     )
 
 
 @torch.no_grad()
-def measure_latents(vae: AutoencoderKLWan, videos: Tensor) -> None:
+def store_latent_statistics(vae: AutoencoderKLWan, videos: Tensor) -> None:
     """Store the mean and standard deviation of each latent channel in the config of the autoencoder."""
-    moments = [encode_clip(vae, to_vae_range(batch)) for batch in videos.split(64)]
-    mean, log_variance = (torch.cat(parts).double() for parts in zip(*moments, strict=True))
-    dims = (0, 2, 3, 4)
-    std = (mean.var(dims) + log_variance.exp().mean(dims)).sqrt()
-    vae.register_to_config(latents_mean=mean.mean(dims).tolist(), latents_std=std.tolist())
+    latent_moments = [encode_clip(vae, scale_to_vae_range(batch)) for batch in videos.split(64)]
+    mean, log_variance = (torch.cat(batches).double() for batches in zip(*latent_moments, strict=True))
+    averaged_dims = (0, 2, 3, 4)
+    std = (mean.var(averaged_dims) + log_variance.exp().mean(averaged_dims)).sqrt()
+    vae.register_to_config(latents_mean=mean.mean(averaged_dims).tolist(), latents_std=std.tolist())
 
 
-def _split_scenes(scenes: Scenes, size: int) -> list[Scenes]:
-    return [scenes[start : start + size] for start in range(0, len(scenes), size)]
+def _split_scenes(scenes: Scenes, batch_size: int) -> list[Scenes]:
+    return [scenes[start : start + batch_size] for start in range(0, len(scenes), batch_size)]

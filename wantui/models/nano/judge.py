@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPES
+from wantui.models.nano.attributes import DIRECTION_BY_MOTION, RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
 from wantui.models.nano.render import build_pixel_grid, compute_signed_distance
 from wantui.models.nano.world import Scenes
 
 BACKGROUND_TOLERANCE = 0.12
 """Maximum error of a channel of the background colour, as a fraction of full brightness."""
-OBJECT_CONTRAST = 0.2
+MIN_OBJECT_CONTRAST = 0.2
 """Minimum Euclidean distance of an object pixel from the background colour."""
 MAX_STILL_TRAVEL = 0.2
 """Maximum displacement of a still object over the clip, in half widths of the picture."""
-VISIBLE_PIXELS = 40
+MIN_VISIBLE_PIXELS = 40
 """Minimum number of pixels of a visible object."""
 
 
@@ -42,47 +42,47 @@ def find_background_colour(video: Tensor) -> Tensor:
 
 def find_object_pixels(video: Tensor) -> Tensor:
     """Return a mask of the pixels that differ from the background: float32 [frames, height, width]."""
-    return (video - find_background_colour(video)[:, None, None, None]).norm(dim=0).gt(OBJECT_CONTRAST).float()
+    return (video - find_background_colour(video)[:, None, None, None]).norm(dim=0).gt(MIN_OBJECT_CONTRAST).float()
 
 
 def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
     """Compare a clip, float32 [rgb, frames, height, width] in 0 to 1, with the scene at an index."""
     video = video.cpu()
-    background = torch.tensor(list(BACKGROUNDS.values())[scenes.background[index]])
-    background_correct = bool((find_background_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
+    background = torch.tensor(list(RGB_BY_BACKGROUND.values())[scenes.background[index]])
+    is_background_correct = bool((find_background_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
     masks = (
         [find_object_pixels(video)]
         if scenes.object_count[index] == 1
-        else split_by_colour(video, background, scenes.colour[index])
+        else split_objects_by_colour(video, background, scenes.colour[index])
     )
     colour = direction = shape = True
-    for k, mask in enumerate(masks):
-        middle = mask[len(mask) // 2]
-        if middle.sum() < VISIBLE_PIXELS:
-            return ClipScore(background_correct, False, False, False)
+    for object_index, mask in enumerate(masks):
+        middle_mask = mask[len(mask) // 2]
+        if middle_mask.sum() < MIN_VISIBLE_PIXELS:
+            return ClipScore(is_background_correct, False, False, False)
         if scenes.object_count[index] == 1:
-            colour &= find_nearest_colour(video, mask) == scenes.colour[index, k]
-        direction &= detect_motion(mask) == list(MOTIONS)[scenes.motion[index, k]]
-        shape &= detect_shape(middle) == SHAPES[scenes.shape[index, k]]
-    return ClipScore(background_correct, colour, direction, shape)
+            colour &= find_nearest_colour(video, mask) == scenes.colour[index, object_index]
+        direction &= detect_motion(mask) == list(DIRECTION_BY_MOTION)[scenes.motion[index, object_index]]
+        shape &= detect_shape(middle_mask) == SHAPES[scenes.shape[index, object_index]]
+    return ClipScore(is_background_correct, colour, direction, shape)
 
 
 def find_nearest_colour(video: Tensor, mask: Tensor) -> int:
     """Return the index of the world colour that is nearest to the median colour under a mask."""
-    median = video[:, mask.bool()].median(dim=1).values
-    return int((torch.tensor(list(COLOURS.values())) - median).norm(dim=1).argmin())
+    median_colour = video[:, mask.bool()].median(dim=1).values
+    return int((torch.tensor(list(RGB_BY_COLOUR.values())) - median_colour).norm(dim=1).argmin())
 
 
-def split_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[Tensor]:
+def split_objects_by_colour(video: Tensor, background: Tensor, colours: Tensor) -> list[Tensor]:
     """Return masks of two objects of known colours, without the one-pixel seams in which colours mix."""
-    references = torch.stack([background, *(torch.tensor(list(COLOURS.values())[c]) for c in colours)])
-    distance = (video[None] - references[:, :, None, None, None]).norm(dim=1)
-    nearest = distance.argmin(0)
+    reference_colours = torch.stack([background, *(torch.tensor(list(RGB_BY_COLOUR.values())[c]) for c in colours)])
+    colour_distance = (video[None] - reference_colours[:, :, None, None, None]).norm(dim=1)
+    nearest_label = colour_distance.argmin(0)
     masks = []
     for label in (1, 2):
-        mask = ((nearest == label) & (distance[label] < 0.35)).float()[:, None]
-        opened = F.max_pool2d(-F.max_pool2d(-mask, 3, 1, 1), 3, 1, 1)
-        masks.append(opened[:, 0])
+        mask = ((nearest_label == label) & (colour_distance[label] < 0.35)).float()[:, None]
+        opened_mask = F.max_pool2d(-F.max_pool2d(-mask, 3, 1, 1), 3, 1, 1)
+        masks.append(opened_mask[:, 0])
     return masks
 
 
@@ -94,19 +94,19 @@ def find_centroid(mask: Tensor) -> Tensor:
 
 def detect_motion(mask: Tensor) -> str:
     """Return the direction of the centroid from the first to the last frame; "none" if the object is not visible."""
-    travel = find_centroid(mask[-1]) - find_centroid(mask[0])
-    if travel.isnan().any():
+    displacement = find_centroid(mask[-1]) - find_centroid(mask[0])
+    if displacement.isnan().any():
         return "none"
-    if travel.norm() < MAX_STILL_TRAVEL:
+    if displacement.norm() < MAX_STILL_TRAVEL:
         return "still"
-    horizontal = travel[0].abs() > travel[1].abs()
-    if horizontal:
-        return "right" if travel[0] > 0 else "left"
-    return "down" if travel[1] > 0 else "up"
+    is_horizontal = displacement[0].abs() > displacement[1].abs()
+    if is_horizontal:
+        return "right" if displacement[0] > 0 else "left"
+    return "down" if displacement[1] > 0 else "up"
 
 
 @cache
-def _measure_template(shape: str) -> tuple[float, Tensor]:
+def _measure_shape_template(shape: str) -> tuple[float, Tensor]:
     """Return the area of a shape of radius 1 and the offset of its centroid, measured on a shape of radius 0.5."""
     x, y = build_pixel_grid()
     mask = (compute_signed_distance(shape, 2 * x, 2 * y) < 0).float()
@@ -117,11 +117,11 @@ def detect_shape(mask: Tensor) -> str:
     """Return the shape that, rendered with the area and centroid of a mask, has the largest IoU with the mask."""
     x, y = build_pixel_grid()
     centre = find_centroid(mask)
-    overlaps = {}
+    overlap_by_shape = {}
     for shape in SHAPES:
-        area, offset = _measure_template(shape)
+        area, offset = _measure_shape_template(shape)
         radius = float(mask.mean() * 4 / area) ** 0.5
-        left, top = (centre - radius * offset).tolist()
-        drawn = compute_signed_distance(shape, (x - left) / radius, (y - top) / radius) < 0
-        overlaps[shape] = float((drawn & mask.bool()).sum() / (drawn | mask.bool()).sum())
-    return max(overlaps, key=lambda shape: overlaps[shape])
+        centre_x, centre_y = (centre - radius * offset).tolist()
+        template_mask = compute_signed_distance(shape, (x - centre_x) / radius, (y - centre_y) / radius) < 0
+        overlap_by_shape[shape] = float((template_mask & mask.bool()).sum() / (template_mask | mask.bool()).sum())
+    return max(overlap_by_shape, key=lambda shape: overlap_by_shape[shape])

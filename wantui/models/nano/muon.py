@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalise_matrices(matrices: Tensor) -> Tensor:
     """Run five Newton-Schulz steps toward the nearest semi-orthogonal matrices: [n, rows, columns], rows <= columns."""
     x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(5):
@@ -21,44 +21,50 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon:
-    """Optimiser for named parameters. Vectors, and parameters with a word of `adam` in their name, use AdamW."""
+    """Optimiser for named parameters. AdamW updates vectors, and parameters with an `adam_name_parts` in the name."""
 
     def __init__(
         self,
         named_parameters: Iterable[tuple[str, nn.Parameter]],
         weight_decay: float,
-        adam: tuple[str, ...] = (),
+        adam_name_parts: tuple[str, ...] = (),
         momentum: float = 0.95,
     ) -> None:
         self.weight_decay, self.momentum = weight_decay, momentum
-        self.groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+        self.parameters_by_size: dict[tuple[int, int], list[nn.Parameter]] = {}
         adam_parameters = []
         for name, parameter in named_parameters:
-            rows, columns = (parameter.shape[0], parameter[0].numel()) if parameter.ndim > 1 else (1, 1)
-            if min(rows, columns) < 4 or any(word in name for word in adam):
+            row_count, column_count = (parameter.shape[0], parameter[0].numel()) if parameter.ndim > 1 else (1, 1)
+            if min(row_count, column_count) < 4 or any(name_part in name for name_part in adam_name_parts):
                 adam_parameters.append(parameter)
             else:
                 # Matrices of the same size are orthogonalised as one batch.
-                self.groups.setdefault((min(rows, columns), max(rows, columns)), []).append(parameter)
-        self.buffers = {size: [torch.zeros_like(p) for p in group] for size, group in self.groups.items()}
-        self.adam = torch.optim.AdamW(adam_parameters, betas=(0.9, 0.98), weight_decay=0.0)
+                self.parameters_by_size.setdefault(
+                    (min(row_count, column_count), max(row_count, column_count)), []
+                ).append(parameter)
+        self.momenta_by_size = {
+            size: [torch.zeros_like(p) for p in group] for size, group in self.parameters_by_size.items()
+        }
+        self.adam_optimizer = torch.optim.AdamW(adam_parameters, betas=(0.9, 0.98), weight_decay=0.0)
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def apply_update(self, learning_rate: float) -> None:
         """Apply one update from the current gradients, then clear them."""
-        self.adam.param_groups[0]["lr"] = learning_rate
-        self.adam.step()
-        self.adam.zero_grad()
-        for size, group in self.groups.items():
+        self.adam_optimizer.param_groups[0]["lr"] = learning_rate
+        self.adam_optimizer.step()
+        self.adam_optimizer.zero_grad()
+        for matrix_size, group in self.parameters_by_size.items():
             updates = []
-            for parameter, buffer in zip(group, self.buffers[size], strict=True):
+            for parameter, momentum in zip(group, self.momenta_by_size[matrix_size], strict=True):
                 gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                buffer.lerp_(gradient, 1 - self.momentum)
-                update = gradient.lerp(buffer, self.momentum).flatten(1)
+                momentum.lerp_(gradient, 1 - self.momentum)
+                update = gradient.lerp(momentum, self.momentum).flatten(1)
                 updates.append(update if update.shape[0] <= update.shape[1] else update.mT)
                 parameter.grad = None
-            steps = orthogonalise(torch.stack(updates)) * (-learning_rate * 0.2 * size[1] ** 0.5)
-            for parameter, step in zip(group, steps, strict=True):
+            orthogonal_steps = orthogonalise_matrices(torch.stack(updates)) * (
+                -learning_rate * 0.2 * matrix_size[1] ** 0.5
+            )
+            for parameter, parameter_step in zip(group, orthogonal_steps, strict=True):
                 is_wide = parameter.shape[0] <= parameter[0].numel()
                 parameter.mul_(1 - learning_rate * self.weight_decay)
-                parameter.add_((step if is_wide else step.mT).reshape(parameter.shape))
+                parameter.add_((parameter_step if is_wide else parameter_step.mT).reshape(parameter.shape))

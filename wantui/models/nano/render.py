@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, SHAPES
-from wantui.models.nano.world import CLIP_FRAMES, CLIP_SIZE, Scenes
+from wantui.models.nano.attributes import RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
+from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE, Scenes
 
 EDGE_SHARPNESS = 1.6
 """Change of the sigmoid's argument per pixel at the soft edge of an object."""
@@ -24,19 +24,21 @@ def compute_signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
         case "square":
             return torch.maximum(x.abs(), y.abs()) - 0.85
         case "triangle":
-            flank = x.abs() * math.cos(math.pi / 6) - y * math.sin(math.pi / 6)
-            return torch.maximum(flank, y) - 0.55
+            side_distance = x.abs() * math.cos(math.pi / 6) - y * math.sin(math.pi / 6)
+            return torch.maximum(side_distance, y) - 0.55
         case "star":
             # Fold the plane into one of ten equal wedges, each with a single straight edge from tip to notch.
-            wedge = math.pi / 5
-            angle = (torch.remainder(torch.atan2(x, -y) + wedge, 2 * wedge) - wedge).abs()
-            radius, notch = torch.hypot(x, y), 0.45
-            edge = (notch * math.cos(wedge) - 1.05, notch * math.sin(wedge))
-            length = math.hypot(*edge)
-            return ((radius * torch.cos(angle) - 1.05) * edge[1] - radius * torch.sin(angle) * edge[0]) / length
+            wedge_angle = math.pi / 5
+            angle = (torch.remainder(torch.atan2(x, -y) + wedge_angle, 2 * wedge_angle) - wedge_angle).abs()
+            radius, notch_radius = torch.hypot(x, y), 0.45
+            edge_vector = (notch_radius * math.cos(wedge_angle) - 1.05, notch_radius * math.sin(wedge_angle))
+            edge_length = math.hypot(*edge_vector)
+            return (
+                (radius * torch.cos(angle) - 1.05) * edge_vector[1] - radius * torch.sin(angle) * edge_vector[0]
+            ) / edge_length
         case "cross":
-            larger, smaller = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
-            return torch.maximum(larger - 1, smaller - 0.3)
+            larger_coordinate, smaller_coordinate = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
+            return torch.maximum(larger_coordinate - 1, smaller_coordinate - 0.3)
         case "ring":
             return (torch.hypot(x, y) - 0.75).abs() - 0.25
     raise ValueError(f"unknown shape {shape!r}. Choose from: {', '.join(SHAPES)}")
@@ -44,36 +46,36 @@ def compute_signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 def build_pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Return x and y of the pixel centres, each [height, width]."""
-    centres = (torch.arange(CLIP_SIZE, device=device) + 0.5) / CLIP_SIZE * 2 - 1
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    pixel_centres = (torch.arange(CLIP_SIDE, device=device) + 0.5) / CLIP_SIDE * 2 - 1
+    y, x = torch.meshgrid(pixel_centres, pixel_centres, indexing="ij")
     return x, y
 
 
 def draw_object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
     """Return the coverage of each pixel by each object, before occlusion: [n, 2, frames, height, width]."""
     x, y = build_pixel_grid(device)
-    time = torch.linspace(0, 1, CLIP_FRAMES, device=device)
-    n = len(scenes)
+    relative_time = torch.linspace(0, 1, CLIP_FRAME_COUNT, device=device)
+    scene_count = len(scenes)
     start, travel, radius = (
         torch.from_numpy(values).to(device).flatten(0, 1) for values in (scenes.start, scenes.travel, scenes.radius)
     )
-    centre = start[:, None] + travel[:, None] * time[None, :, None]  # [2n, frames, xy]
+    centre_positions = start[:, None] + travel[:, None] * relative_time[None, :, None]  # [2n, frames, xy]
     shapes = torch.from_numpy(scenes.shape).to(device).flatten()
     is_shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.object_count).to(device)[:, None]
-    masks = torch.zeros(2 * n, CLIP_FRAMES, CLIP_SIZE, CLIP_SIZE, device=device)
+    masks = torch.zeros(2 * scene_count, CLIP_FRAME_COUNT, CLIP_SIDE, CLIP_SIDE, device=device)
     for index, shape in enumerate(SHAPES):
-        selected = torch.nonzero((shapes == index) & is_shown.flatten()).flatten()
-        scale = radius[selected, None, None, None]
-        distance = scale * compute_signed_distance(
+        selected_indices = torch.nonzero((shapes == index) & is_shown.flatten()).flatten()
+        selected_radii = radius[selected_indices, None, None, None]
+        distance = selected_radii * compute_signed_distance(
             shape,
-            (x - centre[selected, :, 0, None, None]) / scale,
-            (y - centre[selected, :, 1, None, None]) / scale,
+            (x - centre_positions[selected_indices, :, 0, None, None]) / selected_radii,
+            (y - centre_positions[selected_indices, :, 1, None, None]) / selected_radii,
         )
-        masks[selected] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIZE / 2)
-    return masks.unflatten(0, (n, 2))
+        masks[selected_indices] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIDE / 2)
+    return masks.unflatten(0, (scene_count, 2))
 
 
-def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def render_scenes(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Render scenes to video; the second object is in front of the first.
 
     Returns:
@@ -81,16 +83,16 @@ def render(scenes: Scenes, device: torch.device | str = "cpu") -> tuple[Tensor, 
         [n, 2, frames, height, width].
     """
     masks = draw_object_masks(scenes, device)
-    colours = torch.tensor(list(COLOURS.values()), device=device)[torch.from_numpy(scenes.colour).to(device)]
-    backgrounds = torch.tensor(list(BACKGROUNDS.values()), device=device)
+    colours = torch.tensor(list(RGB_BY_COLOUR.values()), device=device)[torch.from_numpy(scenes.colour).to(device)]
+    backgrounds = torch.tensor(list(RGB_BY_BACKGROUND.values()), device=device)
     video = backgrounds[torch.from_numpy(scenes.background).to(device)][:, :, None, None, None]
-    for k in range(2):
-        video = torch.lerp(video, colours[:, k, :, None, None, None], masks[:, k, None])
+    for object_index in range(2):
+        video = torch.lerp(video, colours[:, object_index, :, None, None, None], masks[:, object_index, None])
     masks[:, 0] *= 1 - masks[:, 1]
     return (video * 255).round().to(torch.uint8), masks
 
 
-def to_vae_range(video: Tensor) -> Tensor:
+def scale_to_vae_range(video: Tensor) -> Tensor:
     """Map uint8 pixels to float32 in -1 to 1, the range of the VAE."""
     return video.float() / 127.5 - 1
 
@@ -100,8 +102,8 @@ def pool_to_latent_frames(video: Tensor) -> Tensor:
 
     Maps [..., frames, height, width] to [..., (frames - 1) / 4 + 1, height, width].
     """
-    first, others = video[..., :1, :, :], video[..., 1:, :, :]
-    return torch.cat([first, others.unflatten(-3, (-1, 4)).mean(-3)], dim=-3)
+    first_frame, later_frames = video[..., :1, :, :], video[..., 1:, :, :]
+    return torch.cat([first_frame, later_frames.unflatten(-3, (-1, 4)).mean(-3)], dim=-3)
 
 
 def compute_cell_coverage(masks: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ WORD_PIECES = (
     "▁yel", "▁pur", "▁white", "low", "ple", "▁small", "▁large", "▁dark", "▁grey", "▁sand", "y",
 )
 # fmt: on
-CHARACTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits + string.punctuation
+CHARACTER_PIECES = string.ascii_lowercase + string.ascii_uppercase + string.digits + string.punctuation
 
 
-def build_tokenizer() -> "T5Tokenizer":
+def build_nano_tokenizer() -> "T5Tokenizer":
     """Build the tokenizer with its fixed vocabulary; ids 0, 1 and 2 are padding, end of text and unknown, as in T5."""
     from transformers import T5Tokenizer
 
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
-    pieces = [(piece, -2.0) for piece in WORD_PIECES]
-    letters = [(piece, -10.0) for piece in ("▁", *CHARACTERS) if piece not in WORD_PIECES]
-    return T5Tokenizer(vocab=special + pieces + letters, extra_ids=0, model_max_length=512)
+    special_pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
+    word_pieces = [(piece, -2.0) for piece in WORD_PIECES]
+    character_pieces = [(piece, -10.0) for piece in ("▁", *CHARACTER_PIECES) if piece not in WORD_PIECES]
+    return T5Tokenizer(vocab=special_pieces + word_pieces + character_pieces, extra_ids=0, model_max_length=512)

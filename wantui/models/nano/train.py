@@ -14,37 +14,70 @@ from transformers import PreTrainedTokenizerBase
 
 from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
-from wantui.models.nano.tokenizer import build_tokenizer
-from wantui.models.nano.transformer import TransformerTraining, encode_clips, start_training, train_transformer
+from wantui.models.nano.tokenizer import build_nano_tokenizer
+from wantui.models.nano.transformer import TransformerTraining, encode_training_clips, start_training, train_transformer
 
 STEPS_BETWEEN_CHECKPOINTS = 250
 """Transformer steps between two stored training states."""
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for weights and training state.")
+@click.option(
+    "--output",
+    "output_folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for weights and training state.",
+)
 @click.option(
     "--image-steps",
+    "image_step_count",
     default=300,
     show_default=True,
     help="Number of autoencoder training steps on single frames.",
 )
-@click.option("--clip-steps", default=2200, show_default=True, help="Number of autoencoder training steps on clips.")
-@click.option("--decoder-steps", default=1500, show_default=True, help="Number of training steps of the decoder alone.")
 @click.option(
-    "--autoencoder-clips", default=2048, show_default=True, help="Number of training clips for the autoencoder."
+    "--clip-steps",
+    "clip_step_count",
+    default=2200,
+    show_default=True,
+    help="Number of autoencoder training steps on clips.",
 )
-@click.option("--clips", "n_clips", default=49152, show_default=True, help="Training clips of the transformer.")
-@click.option("--transformer-steps", default=6250, show_default=True, help="Transformer steps.")
-@click.option("--batch-size", default=256, show_default=True, help="Clips per transformer step.")
+@click.option(
+    "--decoder-steps",
+    "decoder_step_count",
+    default=1500,
+    show_default=True,
+    help="Number of training steps of the decoder alone.",
+)
+@click.option(
+    "--autoencoder-clips",
+    "autoencoder_clip_count",
+    default=2048,
+    show_default=True,
+    help="Number of training clips for the autoencoder.",
+)
+@click.option(
+    "--clips", "clip_count", default=49152, show_default=True, help="Number of training clips for the transformer."
+)
+@click.option(
+    "--transformer-steps",
+    "transformer_step_count",
+    default=6250,
+    show_default=True,
+    help="Number of training steps of the transformer.",
+)
+@click.option(
+    "--batch-size", default=256, show_default=True, help="Number of clips per training step of the transformer."
+)
 def main(
-    output: Path,
-    image_steps: int,
-    clip_steps: int,
-    decoder_steps: int,
-    autoencoder_clips: int,
-    n_clips: int,
-    transformer_steps: int,
+    output_folder: Path,
+    image_step_count: int,
+    clip_step_count: int,
+    decoder_step_count: int,
+    autoencoder_clip_count: int,
+    clip_count: int,
+    transformer_step_count: int,
     batch_size: int,
 ) -> None:
     """Train nano, and write its diffusers directory."""
@@ -52,41 +85,41 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    output.mkdir(parents=True, exist_ok=True)
+    output_folder.mkdir(parents=True, exist_ok=True)
 
     def log(line: str) -> None:
         click.echo(f"[{time.monotonic() - start_time:6.1f} s] {line}")
 
-    if not (output / "autoencoder").exists():
-        vae = train_autoencoder(image_steps, clip_steps, autoencoder_clips, device, log)
-        with atomic_folder(output / "autoencoder") as partial:
+    if not (output_folder / "autoencoder").exists():
+        vae = train_autoencoder(image_step_count, clip_step_count, autoencoder_clip_count, device, log)
+        with atomic_folder(output_folder / "autoencoder") as partial:
             vae.to(torch.bfloat16).save_pretrained(partial)
-    if not (output / "vae").exists():
-        vae = AutoencoderKLWan.from_pretrained(output / "autoencoder").float()
-        train_decoder(vae, decoder_steps, autoencoder_clips, device, log)
-        with atomic_folder(output / "vae") as partial:
+    if not (output_folder / "vae").exists():
+        vae = AutoencoderKLWan.from_pretrained(output_folder / "autoencoder").float()
+        train_decoder(vae, decoder_step_count, autoencoder_clip_count, device, log)
+        with atomic_folder(output_folder / "vae") as partial:
             vae.to(torch.bfloat16).save_pretrained(partial)
-    vae = AutoencoderKLWan.from_pretrained(output / "vae").to(device).eval()
-    tokenizer = build_tokenizer()
-    clips = encode_clips(vae, tokenizer, n_clips, output / "clips.pt", device, log)
+    vae = AutoencoderKLWan.from_pretrained(output_folder / "vae").to(device).eval()
+    tokenizer = build_nano_tokenizer()
+    clips = encode_training_clips(vae, tokenizer, clip_count, output_folder / "clips.pt", device, log)
     training = start_training(len(tokenizer), device)
-    state = output / "training.pt"
-    if state.exists():
-        training.load_state(torch.load(state, weights_only=True))
-        log(f"resuming from step {training.step}")
-    while training.step < transformer_steps:
-        stop_step = min(transformer_steps, training.step + STEPS_BETWEEN_CHECKPOINTS)
-        train_transformer(training, clips, stop_step, transformer_steps, batch_size, device, log)
-        with atomic_write(state) as partial:
+    state_path = output_folder / "training.pt"
+    if state_path.exists():
+        training.load_state(torch.load(state_path, weights_only=True))
+        log(f"resuming from step {training.step_number}")
+    while training.step_number < transformer_step_count:
+        stop_step = min(transformer_step_count, training.step_number + STEPS_BETWEEN_CHECKPOINTS)
+        train_transformer(training, clips, stop_step, transformer_step_count, batch_size, device, log)
+        with atomic_write(state_path) as partial:
             torch.save(training.get_state(), partial)
     training.apply_average()
-    save_pipeline(output, tokenizer, training)
-    log(f"saved {output}")
+    save_nano_pipeline(output_folder, tokenizer, training)
+    log(f"saved {output_folder}")
 
 
-def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:
+def save_nano_pipeline(output_folder: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:
     """Write the diffusers directory, with weights in bfloat16."""
-    vae = AutoencoderKLWan.from_pretrained(output / "vae")
+    vae = AutoencoderKLWan.from_pretrained(output_folder / "vae")
     vae.register_to_config(_name_or_path="nano")  # otherwise the config would contain the path of the training folder
     WanPipeline(
         tokenizer=tokenizer,
@@ -94,7 +127,7 @@ def save_pipeline(output: Path, tokenizer: PreTrainedTokenizerBase, training: Tr
         vae=vae.to(torch.bfloat16),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
         transformer=training.transformer.eval().to(torch.bfloat16),
-    ).save_pretrained(output)
+    ).save_pretrained(output_folder)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A video x becomes x_s = (1 - s) x + s e with noise e, and the transformer predicts e - x from x_s, 1000 s and the text.
 The stock pipeline passes 512 text positions to the transformer: the embeddings of the prompt, then zeros. All zeros
 give the same key and value, so that one padding position can represent m of them in the softmax: log m is added to
-its logit. Training therefore covers all 512 positions at the cost of `TEXT_LENGTH`.
+its logit. Training therefore covers all 512 positions at the cost of `TRAINING_TEXT_POSITIONS`.
 """
 
 import math
@@ -21,21 +21,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from wantui.atomic_files import atomic_write
-from wantui.models.nano.autoencoder import LATENT_CHANNELS, enable_whole_clip, encode_clip
+from wantui.models.nano.autoencoder import LATENT_CHANNELS, enable_whole_clip_resampling, encode_clip
 from wantui.models.nano.muon import Muon
-from wantui.models.nano.render import compute_cell_coverage, render, to_vae_range
+from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
 from wantui.models.nano.world import Caption, sample_scenes, write_captions
 
-PIPELINE_TEXT_LENGTH = 512
+PIPELINE_TEXT_POSITIONS = 512
 """Text positions of the stock pipeline."""
-TEXT_LENGTH = 32
+TRAINING_TEXT_POSITIONS = 32
 """Text positions in training."""
 CAPTIONS_PER_CLIP = 4
-PEAK_RATE, WARM_UP_STEPS = 7e-3, 300
+TRANSFORMER_PEAK_LEARNING_RATE, WARM_UP_STEP_COUNT = 7e-3, 300
 CAPTION_DROPOUT = 0.1
 """Fraction of the clips that are trained without a caption."""
 ATTENTION_LOSS_WEIGHT = 0.02
-ADAM_PARAMETERS = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
+ADAM_PARAMETER_NAME_PARTS = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
 """Parts of the names of parameters that AdamW trains instead of Muon."""
 
 
@@ -87,55 +87,58 @@ def build_transformer() -> WanTransformer3DModel:
     return transformer
 
 
-def embed_text(text_encoder: UMT5EncoderModel, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return text embeddings [n, TEXT_LENGTH, 128], zero at the padding, and the logit bias of each position
-    [n, TEXT_LENGTH]."""
-    mask = ids != 0
-    hidden = text_encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    padding = (~mask).sum(1, keepdim=True)
-    multiplicity = (PIPELINE_TEXT_LENGTH - TEXT_LENGTH + padding) / padding.clamp_min(1)
-    return hidden * mask[..., None], torch.where(mask, 0.0, multiplicity.log())
+def embed_text(text_encoder: UMT5EncoderModel, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return text embeddings [n, positions, 128], zero at the padding, and their logit biases [n, positions]."""
+    mask = token_ids != 0
+    hidden_states = text_encoder(input_ids=token_ids, attention_mask=mask.long()).last_hidden_state
+    padding_count = (~mask).sum(1, keepdim=True)
+    padding_multiplicity = (
+        PIPELINE_TEXT_POSITIONS - TRAINING_TEXT_POSITIONS + padding_count
+    ) / padding_count.clamp_min(1)
+    return hidden_states * mask[..., None], torch.where(mask, 0.0, padding_multiplicity.log())
 
 
-def run_block(
+def run_block_with_logit_bias(
     block: WanTransformerBlock,
-    hidden: Tensor,
+    hidden_states: Tensor,
     text: Tensor,
     modulation: Tensor,
     rope_cos: Tensor,
     rope_sin: Tensor,
-    bias: Tensor,
-    words: Tensor,
+    logit_bias: Tensor,
+    word_masks: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Run `WanTransformerBlock.forward` with a logit bias; also return the attention to each word.
 
     Args:
-        hidden: hidden states [n, cells, width].
+        hidden_states: hidden states [n, cells, width].
         text: projected text embeddings [n, positions, width].
         modulation: timestep modulation [n, 6, width].
-        bias: bias of the cross-attention logits [n, positions].
-        words: 1 at the token positions of each word [n, words, positions].
+        logit_bias: bias of the cross-attention logits [n, positions].
+        word_masks: 1 at the token positions of each word [n, words, positions].
 
     Returns:
         The new hidden states, and the attention [n, words, cells]: mean over heads, sum over the tokens of a word.
     """
     shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (block.scale_shift_table + modulation.float()).chunk(6, dim=1)
-    normed = (block.norm1(hidden.float()) * (1 + scale) + shift).type_as(hidden)
-    hidden = (hidden.float() + block.attn1(normed, None, None, (rope_cos, rope_sin)) * gate).type_as(hidden)
+    normalised_states = (block.norm1(hidden_states.float()) * (1 + scale) + shift).type_as(hidden_states)
+    hidden_states = (
+        hidden_states.float() + block.attn1(normalised_states, None, None, (rope_cos, rope_sin)) * gate
+    ).type_as(hidden_states)
 
     attention = block.attn2
-    normed = block.norm2(hidden.float()).type_as(hidden)
-    query = attention.norm_q(attention.to_q(normed)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
+    normalised_states = block.norm2(hidden_states.float()).type_as(hidden_states)
+    query = attention.norm_q(attention.to_q(normalised_states)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
     key = attention.norm_k(attention.to_k(text)).unflatten(2, (attention.heads, -1)).transpose(1, 2)
     value = attention.to_v(text).unflatten(2, (attention.heads, -1)).transpose(1, 2)
-    logits = (query @ key.mT).float() * query.shape[-1] ** -0.5 + bias[:, None, None]
+    logits = (query @ key.mT).float() * query.shape[-1] ** -0.5 + logit_bias[:, None, None]
     probabilities = logits.softmax(-1)
-    attended = (probabilities.type_as(value) @ value).transpose(1, 2).flatten(2)
-    hidden = hidden + attention.to_out[0](attended.type_as(normed))
+    attended_values = (probabilities.type_as(value) @ value).transpose(1, 2).flatten(2)
+    hidden_states = hidden_states + attention.to_out[0](attended_values.type_as(normalised_states))
 
-    normed = (block.norm3(hidden.float()) * (1 + ffn_scale) + ffn_shift).type_as(hidden)
-    hidden = (hidden.float() + block.ffn(normed).float() * ffn_gate).type_as(hidden)
-    return hidden, torch.einsum("bhcp,bwp->bwc", probabilities, words) / attention.heads
+    normalised_states = (block.norm3(hidden_states.float()) * (1 + ffn_scale) + ffn_shift).type_as(hidden_states)
+    hidden_states = (hidden_states.float() + block.ffn(normalised_states).float() * ffn_gate).type_as(hidden_states)
+    return hidden_states, torch.einsum("bhcp,bwp->bwc", probabilities, word_masks) / attention.heads
 
 
 def predict_velocity(
@@ -143,26 +146,26 @@ def predict_velocity(
     latents: Tensor,
     timestep: Tensor,
     text: Tensor,
-    bias: Tensor,
-    words: Tensor,
-    block_forward: Callable[..., tuple[Tensor, Tensor]] = run_block,
+    logit_bias: Tensor,
+    word_masks: Tensor,
+    block_forward: Callable[..., tuple[Tensor, Tensor]] = run_block_with_logit_bias,
 ) -> tuple[Tensor, Tensor]:
     """Run `WanTransformer3DModel.forward` on text with a logit bias; return its output, and the word maps averaged over
     blocks."""
     n, _, frames, height, width = latents.shape
     rope = transformer.rope(latents)
-    hidden = transformer.patch_embedding(latents).flatten(2).mT.contiguous()
-    time, modulation, text, _ = transformer.condition_embedder(timestep, text)
+    hidden_states = transformer.patch_embedding(latents).flatten(2).mT.contiguous()
+    time_embedding, modulation, text, _ = transformer.condition_embedder(timestep, text)
     modulation = modulation.unflatten(1, (6, -1))
-    maps = []
+    block_maps = []
     for block in transformer.blocks:
-        hidden, word_maps = block_forward(block, hidden, text, modulation, *rope, bias, words)
-        maps.append(word_maps)
-    shift, scale = (transformer.scale_shift_table + time[:, None]).chunk(2, dim=1)
-    hidden = (transformer.norm_out(hidden.float()) * (1 + scale) + shift).type_as(hidden)
-    patches = transformer.proj_out(hidden).reshape(n, frames, height // 2, width // 2, 1, 2, 2, -1)
+        hidden_states, word_maps = block_forward(block, hidden_states, text, modulation, *rope, logit_bias, word_masks)
+        block_maps.append(word_maps)
+    shift, scale = (transformer.scale_shift_table + time_embedding[:, None]).chunk(2, dim=1)
+    hidden_states = (transformer.norm_out(hidden_states.float()) * (1 + scale) + shift).type_as(hidden_states)
+    patches = transformer.proj_out(hidden_states).reshape(n, frames, height // 2, width // 2, 1, 2, 2, -1)
     output = patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
-    return output, torch.stack(maps).mean(0)
+    return output, torch.stack(block_maps).mean(0)
 
 
 @dataclass(frozen=True)
@@ -171,77 +174,82 @@ class LatentClips:
 
     latents: Tensor  # bfloat16 [n, 16, 5, 16, 16], normalised
     coverage: Tensor  # float16 [n, 2, cells]
-    ids: Tensor  # uint8 [n, captions, TEXT_LENGTH]
-    words: Tensor  # bool [n, captions, 4, TEXT_LENGTH], tokens of the two shape words, then of the two phrases
+    ids: Tensor  # uint8 [n, captions, positions]
+    words: Tensor  # bool [n, captions, 4, positions], tokens of the two shape words, then of the two phrases
 
 
 @torch.no_grad()
-def encode_clips(
+def encode_training_clips(
     vae: AutoencoderKLWan,
     tokenizer: PreTrainedTokenizerBase,
-    n: int,
-    cache: Path,
+    clip_count: int,
+    cache_path: Path,
     device: str,
-    log: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> LatentClips:
-    """Sample, caption and encode n training scenes, or load them from the file `cache`, which stores the result."""
-    if cache.exists():
-        log(f"loaded the encoded clips from {cache}")
-        return LatentClips(**torch.load(cache, map_location=device, weights_only=True))
+    """Sample, caption and encode training scenes, and store the result in `cache_path`; load that file if it exists."""
+    if cache_path.exists():
+        log_line(f"loaded the encoded clips from {cache_path}")
+        return LatentClips(**torch.load(cache_path, map_location=device, weights_only=True))
     rng = np.random.default_rng(1)
-    scenes = sample_scenes(n, rng)
-    vae = enable_whole_clip(vae)
+    scenes = sample_scenes(clip_count, rng)
+    vae = enable_whole_clip_resampling(vae)
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     latents, coverage = [], []
-    encode = torch.compile(encode_clip)
+    compiled_encode = torch.compile(encode_clip)
     batch_size = 64 if device == "cuda" else 8
-    for start in range(0, n, batch_size):
-        video, masks = render(scenes[start : start + batch_size], device)
+    for batch_start in range(0, clip_count, batch_size):
+        video, masks = render_scenes(scenes[batch_start : batch_start + batch_size], device)
         with torch.autocast(device, torch.bfloat16):
-            clip_mean, _ = encode(vae, to_vae_range(video).to(memory_format=torch.channels_last_3d))
+            clip_mean, _ = compiled_encode(vae, scale_to_vae_range(video).to(memory_format=torch.channels_last_3d))
         latents.append(((clip_mean.float() - mean) / std).bfloat16())
         coverage.append(compute_cell_coverage(masks).half())
-        if start % 2048 == 0 or start + batch_size >= n:
-            log(f"encoded {start + len(video)} of {n} clips")
-    ids = torch.zeros(n, CAPTIONS_PER_CLIP, TEXT_LENGTH, dtype=torch.uint8)
-    words = torch.zeros(n, CAPTIONS_PER_CLIP, 4, TEXT_LENGTH, dtype=torch.bool)
-    for j in range(CAPTIONS_PER_CLIP):
+        if batch_start % 2048 == 0 or batch_start + batch_size >= clip_count:
+            log_line(f"encoded {batch_start + len(video)} of {clip_count} clips")
+    token_ids = torch.zeros(clip_count, CAPTIONS_PER_CLIP, TRAINING_TEXT_POSITIONS, dtype=torch.uint8)
+    word_masks = torch.zeros(clip_count, CAPTIONS_PER_CLIP, 4, TRAINING_TEXT_POSITIONS, dtype=torch.bool)
+    for caption_index in range(CAPTIONS_PER_CLIP):
         captions = write_captions(scenes, rng)
-        encoded = tokenizer(
-            [c.text for c in captions], padding="max_length", max_length=TEXT_LENGTH, return_offsets_mapping=True
+        encoded_captions = tokenizer(
+            [c.text for c in captions],
+            padding="max_length",
+            max_length=TRAINING_TEXT_POSITIONS,
+            return_offsets_mapping=True,
         )
-        ids[:, j] = torch.tensor(encoded["input_ids"], dtype=torch.uint8)
-        offsets = torch.tensor(encoded["offset_mapping"])  # [n, positions, start and end]
-        for k, spans in enumerate(torch.tensor([_find_word_spans(c) for c in captions]).unbind(1)):
-            words[:, j, k] = (offsets[..., 0] < spans[:, 1:]) & (offsets[..., 1] > spans[:, :1])
-    log("tokenised the captions")
-    clips = LatentClips(torch.cat(latents), torch.cat(coverage), ids.to(device), words.to(device))
-    with atomic_write(cache) as partial:
+        token_ids[:, caption_index] = torch.tensor(encoded_captions["input_ids"], dtype=torch.uint8)
+        token_offsets = torch.tensor(encoded_captions["offset_mapping"])  # [n, positions, start and end]
+        for word_index, word_spans in enumerate(torch.tensor([_find_word_spans(c) for c in captions]).unbind(1)):
+            word_masks[:, caption_index, word_index] = (token_offsets[..., 0] < word_spans[:, 1:]) & (
+                token_offsets[..., 1] > word_spans[:, :1]
+            )
+    log_line("tokenised the captions")
+    clips = LatentClips(torch.cat(latents), torch.cat(coverage), token_ids.to(device), word_masks.to(device))
+    with atomic_write(cache_path) as partial:
         torch.save(vars(clips), partial)
     return clips
 
 
 def _find_word_spans(caption: Caption) -> list[tuple[int, int]]:
     """Return the spans of two shape words, then of two phrases; empty spans for a missing object."""
-    missing = [(0, 0)] * (2 - len(caption.shape_words))
-    return [*caption.shape_words, *missing, *caption.phrases, *missing]
+    missing_spans = [(0, 0)] * (2 - len(caption.shape_words))
+    return [*caption.shape_words, *missing_spans, *caption.phrases, *missing_spans]
 
 
-def compute_attention_loss(maps: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
+def compute_attention_loss(word_maps: Tensor, coverage: Tensor, clip_weights: Tensor) -> Tensor:
     """Compute the cross-entropy between the attention to a word and the cells of its object, for visible objects.
 
     Args:
-        maps: attention to the two shape words, then to the two phrases [n, 4, cells].
+        word_maps: attention to the two shape words, then to the two phrases [n, 4, cells].
         coverage: covered fraction of each cell [n, 2, cells].
-        weight: weight of each clip [n].
+        clip_weights: weight of each clip [n].
     """
     coverage = torch.cat([coverage, coverage], dim=1)
-    attention = maps / maps.sum(-1, keepdim=True).clamp_min(1e-8)
-    total = coverage.sum(-1)
-    entropy = -(coverage / total.clamp_min(1e-3)[..., None] * (attention + 1e-6).log()).sum(-1)
-    weights = (total > 0.3) * (maps.sum(-1) > 0) * weight[:, None]
-    return (entropy * weights).sum() / weights.sum().clamp_min(1)
+    attention = word_maps / word_maps.sum(-1, keepdim=True).clamp_min(1e-8)
+    covered_sum = coverage.sum(-1)
+    cross_entropy = -(coverage / covered_sum.clamp_min(1e-3)[..., None] * (attention + 1e-6).log()).sum(-1)
+    pair_weights = (covered_sum > 0.3) * (word_maps.sum(-1) > 0) * clip_weights[:, None]
+    return (cross_entropy * pair_weights).sum() / pair_weights.sum().clamp_min(1)
 
 
 @dataclass
@@ -252,7 +260,7 @@ class TransformerTraining:
     transformer: WanTransformer3DModel
     averaged_parameters: list[Tensor]
     optimizer: Muon
-    step: int = 0
+    step_number: int = 0
 
     def list_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the transformer, then of the text encoder."""
@@ -261,18 +269,18 @@ class TransformerTraining:
     def get_state(self) -> dict[str, Any]:
         """Return the state from which `load_state` resumes the training."""
         return {
-            "step": self.step,
+            "step": self.step_number,
             "parameters": [p.detach().cpu() for p in self.list_parameters()],
             "averaged": [p.cpu() for p in self.averaged_parameters],
-            "momentum": {size: [b.cpu() for b in group] for size, group in self.optimizer.buffers.items()},
-            "adam": self.optimizer.adam.state_dict(),
+            "momentum": {size: [b.cpu() for b in group] for size, group in self.optimizer.momenta_by_size.items()},
+            "adam": self.optimizer.adam_optimizer.state_dict(),
         }
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a state of `get_state`."""
-        self.step = state["step"]
-        momentum = self.optimizer.buffers.items()
+        self.step_number = state["step"]
+        momentum = self.optimizer.momenta_by_size.items()
         copies: list[tuple[list[Any], list[Tensor]]] = [
             (self.list_parameters(), state["parameters"]),
             (self.averaged_parameters, state["averaged"]),
@@ -281,7 +289,7 @@ class TransformerTraining:
         for targets, sources in copies:
             for target, source in zip(targets, sources, strict=True):
                 target.copy_(source)
-        self.optimizer.adam.load_state_dict(state["adam"])
+        self.optimizer.adam_optimizer.load_state_dict(state["adam"])
 
     @torch.no_grad()
     def apply_average(self) -> None:
@@ -294,20 +302,20 @@ def start_training(vocabulary_size: int, device: str) -> TransformerTraining:
     """Return a training at step 0, with a fixed random seed."""
     torch.manual_seed(1)
     text_encoder, transformer = build_text_encoder(vocabulary_size).to(device), build_transformer().to(device)
-    named = [*transformer.named_parameters(), *text_encoder.named_parameters()]
-    optimizer = Muon(named, weight_decay=0.01, adam=ADAM_PARAMETERS)
-    return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named], optimizer)
+    named_parameters = [*transformer.named_parameters(), *text_encoder.named_parameters()]
+    optimizer = Muon(named_parameters, weight_decay=0.01, adam_name_parts=ADAM_PARAMETER_NAME_PARTS)
+    return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named_parameters], optimizer)
 
 
-def draw_sigmas(n: int, device: str) -> Tensor:
+def draw_sigmas(sigma_count: int, device: str) -> Tensor:
     """Draw n noise levels from sigmoid(0.4 + 1.2 N(0, 1)), and a tenth of them from a uniform distribution.
 
     The draw is stratified: one noise level from each of n quantile intervals, in random order.
     """
-    quantile = (torch.randperm(n, device=device) + torch.rand(n, device=device)) / n
-    sigma = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(quantile))
-    is_uniform = torch.rand(n, device=device) < 0.1
-    return torch.where(is_uniform, quantile, sigma)
+    quantiles = (torch.randperm(sigma_count, device=device) + torch.rand(sigma_count, device=device)) / sigma_count
+    sigmas = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(quantiles))
+    is_uniform = torch.rand(sigma_count, device=device) < 0.1
+    return torch.where(is_uniform, quantiles, sigmas)
 
 
 def train_transformer(
@@ -317,43 +325,55 @@ def train_transformer(
     total_steps: int,
     batch_size: int,
     device: str,
-    log: Callable[[str], None],
+    log_line: Callable[[str], None],
 ) -> None:
     """Train up to `stop_step` of a schedule of `total_steps`: warm-up, then cosine decay to zero."""
-    torch.manual_seed(1000 + training.step)
-    block_forward = torch.compile(run_block)
+    torch.manual_seed(1000 + training.step_number)
+    block_forward = torch.compile(run_block_with_logit_bias)
     autocast = torch.autocast(device, torch.bfloat16)
-    no_caption = torch.zeros(TEXT_LENGTH, dtype=torch.long, device=device)
-    no_caption[0] = 1  # only the end token
-    losses = []
-    while training.step < stop_step:
-        progress = training.step / total_steps
-        indices = torch.randint(len(clips.latents), (batch_size,), device=device)
-        caption = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
-        dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT
-        ids = torch.where(dropped[:, None], no_caption, clips.ids[indices, caption].long())
-        latents = clips.latents[indices].float()
-        sigma = draw_sigmas(batch_size, device)
+    empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITIONS, dtype=torch.long, device=device)
+    empty_caption_ids[0] = 1  # only the end token
+    flow_losses = []
+    while training.step_number < stop_step:
+        progress_fraction = training.step_number / total_steps
+        clip_indices = torch.randint(len(clips.latents), (batch_size,), device=device)
+        caption_indices = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
+        is_dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT
+        token_ids = torch.where(is_dropped[:, None], empty_caption_ids, clips.ids[clip_indices, caption_indices].long())
+        latents = clips.latents[clip_indices].float()
+        sigmas = draw_sigmas(batch_size, device)
         noise = torch.randn_like(latents)
-        noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
+        noisy_latents = torch.lerp(latents, noise, sigmas.view(-1, 1, 1, 1, 1))
         with autocast:
-            text, bias = embed_text(training.text_encoder, ids)
-            words = clips.words[indices, caption].float()
-            velocity, maps = predict_velocity(
-                training.transformer, noisy, 1000 * sigma, text, bias, words, block_forward=block_forward
+            text, logit_bias = embed_text(training.text_encoder, token_ids)
+            word_masks = clips.words[clip_indices, caption_indices].float()
+            velocity, word_maps = predict_velocity(
+                training.transformer,
+                noisy_latents,
+                1000 * sigmas,
+                text,
+                logit_bias,
+                word_masks,
+                block_forward=block_forward,
             )
         loss = F.mse_loss(velocity.float(), noise - latents)
-        losses.append(loss.detach())
-        attention_loss = compute_attention_loss(maps, clips.coverage[indices].float(), (1 - sigma) * ~dropped)
+        flow_losses.append(loss.detach())
+        attention_loss = compute_attention_loss(
+            word_maps, clips.coverage[clip_indices].float(), (1 - sigmas) * ~is_dropped
+        )
         (loss + ATTENTION_LOSS_WEIGHT * attention_loss).backward()
         nn.utils.clip_grad_norm_(training.list_parameters(), 1.0)
-        decay = 0.5 * (1 + math.cos(math.pi * progress))
-        training.optimizer.step(PEAK_RATE * min(1.0, (training.step + 1) / WARM_UP_STEPS) * (decay + 0.002))
-        training.step += 1
-        if training.step % 10 == 0:
+        decay_factor = 0.5 * (1 + math.cos(math.pi * progress_fraction))
+        training.optimizer.apply_update(
+            TRANSFORMER_PEAK_LEARNING_RATE
+            * min(1.0, (training.step_number + 1) / WARM_UP_STEP_COUNT)
+            * (decay_factor + 0.002)
+        )
+        training.step_number += 1
+        if training.step_number % 10 == 0:
             # The average covers about the last 300 steps, and at the start only about the last 20.
-            update_rate = 0.03 if training.step > 500 else 0.5
+            update_rate = 0.03 if training.step_number > 500 else 0.5
             torch._foreach_lerp_(
                 training.averaged_parameters, [p.detach() for p in training.list_parameters()], update_rate
             )
-    log(f"transformer, step {training.step}: flow loss {torch.stack(losses).mean().item():.4f}")
+    log_line(f"transformer, step {training.step_number}: flow loss {torch.stack(flow_losses).mean().item():.4f}")

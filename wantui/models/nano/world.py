@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.models.nano.attributes import BACKGROUNDS, COLOURS, MOTIONS, SHAPE_FREQUENCIES, SHAPES, SIZES
+from wantui.models.nano.attributes import (
+    DIRECTION_BY_MOTION,
+    FREQUENCY_BY_SHAPE,
+    RADIUS_BY_SIZE,
+    RGB_BY_BACKGROUND,
+    RGB_BY_COLOUR,
+    SHAPES,
+)
 
 TWO_OBJECT_FRACTION = 0.35
 """Fraction of the scenes with two objects."""
@@ -19,7 +26,7 @@ OMISSION_PROBABILITY = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0
 """Probability that a training caption omits an attribute, which then has a random value in the scene. An omitted shape
 is called "shape", so that "a red shape moving left" reveals which shape the model prefers."""
 
-CLIP_FRAMES, CLIP_SIZE = 17, 128
+CLIP_FRAME_COUNT, CLIP_SIDE = 17, 128
 """Frames of a clip, and its width and height in pixels."""
 
 FULL_SENTENCE_FRACTION = 0.15
@@ -28,7 +35,7 @@ FULL_SENTENCE_FRACTION = 0.15
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of n scenes. Attributes are indices into the tables above; with `count` 1, object 1 is not shown."""
+    """Batch of n scenes. Attributes are indices into the tables above; object 1 is hidden if `object_count` is 1."""
 
     object_count: NDArray[np.int64]  # [n]
     shape: NDArray[np.int64]  # [n, 2]
@@ -56,59 +63,66 @@ class Caption:
     phrases: tuple[tuple[int, int], ...]
 
 
-def is_held_out(scenes: Scenes) -> NDArray[np.bool_]:
+def find_held_out_scenes(scenes: Scenes) -> NDArray[np.bool_]:
     """Return a mask of the held-out scenes, which are a tenth of all combinations of first object and background."""
-    code = (
+    combination_code = (
         7 * scenes.shape[:, 0]
         + 3 * scenes.colour[:, 0]
         + 5 * scenes.size[:, 0]
         + scenes.motion[:, 0]
         + 9 * scenes.background
     )
-    return np.asarray(code % 10 == 0)
+    return np.asarray(combination_code % 10 == 0)
 
 
 def sample_scenes(
-    n: int, rng: np.random.Generator, two_objects: float = TWO_OBJECT_FRACTION, evaluation: bool = False
+    scene_count: int,
+    rng: np.random.Generator,
+    two_object_fraction: float = TWO_OBJECT_FRACTION,
+    is_evaluation: bool = False,
 ) -> Scenes:
     """Sample n scenes: held-out combinations for evaluation, otherwise only the others."""
-    candidates = _draw_scenes(max(64, n * (20 if evaluation else 2)), rng, two_objects)
-    indices = np.flatnonzero(is_held_out(candidates) == evaluation)[:n]
-    if len(indices) < n:
+    candidates = _draw_scenes(max(64, scene_count * (20 if is_evaluation else 2)), rng, two_object_fraction)
+    indices = np.flatnonzero(find_held_out_scenes(candidates) == is_evaluation)[:scene_count]
+    if len(indices) < scene_count:
         raise RuntimeError(
-            f"cannot sample {n} scenes: only {len(indices)} of {len(candidates)} candidates are suitable"
+            f"cannot sample {scene_count} scenes: only {len(indices)} of {len(candidates)} candidates are suitable"
         )
     return candidates[indices]
 
 
-def _draw_scenes(n: int, rng: np.random.Generator, two_objects: float) -> Scenes:
-    count = 1 + (rng.random(n) < two_objects).astype(np.int64)
-    colour = rng.integers(len(COLOURS), size=n)
-    other_colour = (colour + rng.integers(1, len(COLOURS), size=n)) % len(COLOURS)
-    size = rng.integers(len(SIZES), size=(n, 2))
-    motion = rng.integers(len(MOTIONS), size=(n, 2))
-    direction = np.array(list(MOTIONS.values()), dtype=np.float32)[motion]
-    has_one_object = (count == 1)[:, None, None]
+def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction: float) -> Scenes:
+    object_count = 1 + (rng.random(scene_count) < two_object_fraction).astype(np.int64)
+    first_colour = rng.integers(len(RGB_BY_COLOUR), size=scene_count)
+    second_colour = (first_colour + rng.integers(1, len(RGB_BY_COLOUR), size=scene_count)) % len(RGB_BY_COLOUR)
+    size = rng.integers(len(RADIUS_BY_SIZE), size=(scene_count, 2))
+    motion = rng.integers(len(DIRECTION_BY_MOTION), size=(scene_count, 2))
+    direction = np.array(list(DIRECTION_BY_MOTION.values()), dtype=np.float32)[motion]
+    has_one_object = (object_count == 1)[:, None, None]
 
     # Two objects stay in separate halves of the picture, side by side or one above the other.
-    axis = rng.integers(2, size=n)
-    side = rng.choice([-1, 1], size=n)
-    half_centre = np.zeros((n, 2, 2))
-    half_centre[np.arange(n), 0, axis] = 0.5 * side
-    half_centre[np.arange(n), 1, axis] = -0.5 * side
-    jitter = rng.uniform(-1, 1, size=(n, 2, 2))
-    middle = np.where(has_one_object, 0.25 * jitter, half_centre + 0.08 * jitter)
-    distance = np.where(has_one_object[..., 0], rng.uniform(0.8, 1.2, (n, 2)), rng.uniform(0.5, 0.7, (n, 2)))
-    travel = direction * distance[..., None]
+    axis = rng.integers(2, size=scene_count)
+    side_sign = rng.choice([-1, 1], size=scene_count)
+    half_centre = np.zeros((scene_count, 2, 2))
+    half_centre[np.arange(scene_count), 0, axis] = 0.5 * side_sign
+    half_centre[np.arange(scene_count), 1, axis] = -0.5 * side_sign
+    jitter = rng.uniform(-1, 1, size=(scene_count, 2, 2))
+    mean_centre = np.where(has_one_object, 0.25 * jitter, half_centre + 0.08 * jitter)
+    travel_distance = np.where(
+        has_one_object[..., 0], rng.uniform(0.8, 1.2, (scene_count, 2)), rng.uniform(0.5, 0.7, (scene_count, 2))
+    )
+    travel = direction * travel_distance[..., None]
     return Scenes(
-        object_count=count,
-        shape=rng.choice(len(SHAPES), size=(n, 2), p=list(SHAPE_FREQUENCIES.values())),
-        colour=np.stack([colour, other_colour], axis=1),
+        object_count=object_count,
+        shape=rng.choice(len(SHAPES), size=(scene_count, 2), p=list(FREQUENCY_BY_SHAPE.values())),
+        colour=np.stack([first_colour, second_colour], axis=1),
         size=size,
         motion=motion,
-        background=rng.integers(len(BACKGROUNDS), size=n),
-        radius=(np.array(list(SIZES.values()))[size] * rng.uniform(0.9, 1.1, (n, 2))).astype(np.float32),
-        start=(middle - travel / 2).astype(np.float32),
+        background=rng.integers(len(RGB_BY_BACKGROUND), size=scene_count),
+        radius=(np.array(list(RADIUS_BY_SIZE.values()))[size] * rng.uniform(0.9, 1.1, (scene_count, 2))).astype(
+            np.float32
+        ),
+        start=(mean_centre - travel / 2).astype(np.float32),
         travel=travel.astype(np.float32),
     )
 
@@ -120,24 +134,24 @@ def write_captions(scenes: Scenes, rng: np.random.Generator | None = None) -> li
         return rng is None or rng.random() >= OMISSION_PROBABILITY[attribute]
 
     captions = []
-    for i in range(len(scenes)):
+    for scene_index in range(len(scenes)):
         text, shape_words, phrases = "", [], []
-        for k in range(scenes.object_count[i]):
-            text += " and a" if k else "a"
+        for object_index in range(scenes.object_count[scene_index]):
+            text += " and a" if object_index else "a"
             phrase_start = len(text) + 1
             if is_included("size"):
-                text += " " + list(SIZES)[scenes.size[i, k]]
+                text += " " + list(RADIUS_BY_SIZE)[scenes.size[scene_index, object_index]]
             if is_included("colour"):
-                text += " " + list(COLOURS)[scenes.colour[i, k]]
-            start = len(text) + 1
-            text += " " + (SHAPES[scenes.shape[i, k]] if is_included("shape") else "shape")
-            shape_words.append((start, len(text)))
+                text += " " + list(RGB_BY_COLOUR)[scenes.colour[scene_index, object_index]]
+            word_start = len(text) + 1
+            text += " " + (SHAPES[scenes.shape[scene_index, object_index]] if is_included("shape") else "shape")
+            shape_words.append((word_start, len(text)))
             if is_included("motion"):
-                motion = list(MOTIONS)[scenes.motion[i, k]]
+                motion = list(DIRECTION_BY_MOTION)[scenes.motion[scene_index, object_index]]
                 text += " staying still" if motion == "still" else f" moving {motion}"
             phrases.append((phrase_start, len(text)))
         if is_included("background"):
-            text += f" over a {list(BACKGROUNDS)[scenes.background[i]]} background"
+            text += f" over a {list(RGB_BY_BACKGROUND)[scenes.background[scene_index]]} background"
         if rng is not None and rng.random() < FULL_SENTENCE_FRACTION:
             text = text[0].upper() + text[1:] + "."
         captions.append(Caption(text, tuple(shape_words), tuple(phrases)))

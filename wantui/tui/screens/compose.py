@@ -12,7 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from wantui.batches.batch_cost import CostLine, estimate_costs, warn_if_slow_on_cpu
+from wantui.batches.batch_cost import CostLine, estimate_batch_costs, find_slow_cpu_warning
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -169,7 +169,7 @@ class ComposeScreen(BaseScreen):
             if self.timed_videos is None:
                 with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.timed_videos = parse_timed_videos(queue.list_finished_videos())
-            lines = estimate_costs(
+            lines = estimate_batch_costs(
                 preview, self.timed_videos, self.wantui_app.gpu_history.sample, self.wantui_app.state_dir.directory
             )
         except TemplateError as error:
@@ -287,7 +287,7 @@ class ComposeScreen(BaseScreen):
 
         sample = self.wantui_app.gpu_history.sample
         on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
-        warning = None if on_gpu else warn_if_slow_on_cpu(self.preview.first_recipe, self.preview.videos)
+        warning = None if on_gpu else find_slow_cpu_warning(self.preview.first_recipe, self.preview.video_count)
         if warning is None:
             queue()
         else:
@@ -308,7 +308,7 @@ class ComposeScreen(BaseScreen):
         app = self.wantui_app
         try:
             batch = enqueue_new_batch(app.state_dir, plan_batch(config, template))
-            self.post_message(BatchQueued(template, batch.number, batch.video_count, str(batch.folder), "", is_demo))
+            self.post_message(BatchQueued(template, batch.batch_id, batch.video_count, str(batch.folder), "", is_demo))
         except UserError as error:
             self.post_message(BatchQueued(template, 0, 0, "", str(error), is_demo))
         except Exception as error:

@@ -109,7 +109,7 @@ class LibraryJobs(BaseScreen):
                 return
             self.post_message(
                 TaskFinished(
-                    f"batch {queued.number}: {format_count(queued.video_count, 'video')}", False, title="queued"
+                    f"batch {queued.batch_id}: {format_count(queued.video_count, 'video')}", False, title="queued"
                 )
             )
             self.wantui_app.start_engine()

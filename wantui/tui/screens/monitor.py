@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from wantui.batches.eta import format_seconds_left
-from wantui.batches.progress import CURVE_NAMES, VideoProgress
+from wantui.batches.progress import LIVE_METRIC_NAMES, VideoProgress
 from wantui.formatting import format_bytes
 from wantui.queue.records import VideoRow
 from wantui.queue.states import video_state
@@ -52,14 +52,14 @@ class RunningVideo:
     @property
     def is_decoding(self) -> bool:
         """Return whether the decoder has reported its progress."""
-        return self.progress.step == self.video.steps and bool(self.progress.frames)
+        return self.progress.step_number == self.video.steps and bool(self.progress.frame_count)
 
     @property
     def share(self) -> float:
         """Return the share of steps done, or of frames decoded, in 0 to 1."""
         if self.is_decoding:
-            return self.progress.decoded_frames / self.progress.frames
-        return self.progress.step / max(1, self.video.steps)
+            return self.progress.decoded_frame_count / self.progress.frame_count
+        return self.progress.step_number / max(1, self.video.steps)
 
     @property
     def count_done(self) -> str:
@@ -67,13 +67,15 @@ class RunningVideo:
         if self.progress.is_loading:
             return ""
         if self.is_decoding:
-            return f"{self.progress.decoded_frames}/{self.progress.frames} fr"
-        return f"{self.progress.step}/{self.video.steps}"
+            return f"{self.progress.decoded_frame_count}/{self.progress.frame_count} fr"
+        return f"{self.progress.step_number}/{self.video.steps}"
 
     @property
     def memory(self) -> str:
         """Return the GPU memory of the worker's tensors; empty without a GPU."""
-        return format_bytes(self.progress.memory["allocated"]) if self.progress.memory else ""
+        return (
+            format_bytes(self.progress.memory_bytes_by_name["allocated"]) if self.progress.memory_bytes_by_name else ""
+        )
 
 
 class MonitorScreen(BaseScreen):
@@ -171,7 +173,7 @@ class MonitorScreen(BaseScreen):
         self._draw_curves(progress)
         wait = self.wantui_app.settings.preview_seconds
         is_due = progress is not None and (
-            time.monotonic() - self._preview_shown_at >= wait or (self.shown_preview or (None,))[0] != progress.video
+            time.monotonic() - self._preview_shown_at >= wait or (self.shown_preview or (None,))[0] != progress.video_id
         )
         if progress is None and not self.running_videos:
             self.preview_cells.show([Text("")])
@@ -200,7 +202,7 @@ class MonitorScreen(BaseScreen):
             Column("progress", 8, lambda running: Text(bar(running.share, 8), rows.colour("success"))),
             Column("step", 8, lambda running: running.count_done, "right"),
             Column("σ", 5, lambda running: _format_number(running.progress.sigma, 3), "right", min_list_width=90),
-            Column("s/step", 6, lambda running: _format_number(running.progress.pace, 2), "right"),
+            Column("s/step", 6, lambda running: _format_number(running.progress.pace_seconds, 2), "right"),
             Column("ETA", 7, eta, "right"),
             Column("memory", 8, lambda running: running.memory, "right", min_list_width=110),
             Column("video", None, lambda running: Text(running.video.title, Style(bold=True))),
@@ -219,8 +221,8 @@ class MonitorScreen(BaseScreen):
         batch = next((row for row in snapshot.batches if row.id == video.batch), None)
         if batch is None or snapshot.engine is None:  # without an engine, the video is interrupted
             return None
-        now = replace(video, step=max(video.step, progress.step))
-        return snapshot.etas.estimate_video_eta(now, 0, batch, progress.pace)
+        now = replace(video, step=max(video.step, progress.step_number))
+        return snapshot.etas.estimate_video_eta(now, 0, batch, progress.pace_seconds)
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
         cells = self.curve_cells
@@ -228,12 +230,12 @@ class MonitorScreen(BaseScreen):
         if progress is None or not width:
             cells.show([Text("")])
             return
-        names = CURVE_NAMES if height >= 4 else CURVE_NAMES[:1]
+        names = LIVE_METRIC_NAMES if height >= 4 else LIVE_METRIC_NAMES[:1]
         each = max(1, (height - len(names)) // len(names))
         lines: list[Text] = []
         for name in names:
-            values = progress.curves[name]
-            low, high = self._curve_range(progress.video, name, values)
+            values = progress.curve_by_metric[name]
+            low, high = self._curve_range(progress.video_id, name, values)
             last = next((value for value in reversed(values) if value is not None), None)
             lines.append(
                 Text.assemble(
@@ -243,7 +245,7 @@ class MonitorScreen(BaseScreen):
                 )
             )
             if height >= 8:
-                steps = max(progress.steps, 1)
+                steps = max(progress.step_count, 1)
                 stretched = _stretch(values, steps, 2 * width)
                 lines += [Text(row, cells.colour("accent")) for row in braille(stretched, width, each, low, high)]
         cells.show(lines[:height])
@@ -266,13 +268,15 @@ class MonitorScreen(BaseScreen):
         """Start reading the log, and the newest preview if asked to, unless a read is in progress."""
         if self._is_reading_files:
             return
-        batch = next((row for row in self.wantui_app.snapshot.batches if progress and row.id == progress.batch), None)
+        batch = next(
+            (row for row in self.wantui_app.snapshot.batches if progress and row.id == progress.batch_id), None
+        )
         engine = self.wantui_app.snapshot.engine
         log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
         preview = None
-        is_new = progress is not None and (progress.video, progress.preview_step) != self.shown_preview
+        is_new = progress is not None and (progress.video_id, progress.preview_step) != self.shown_preview
         if with_preview and is_new and progress is not None and progress.preview_path is not None:
-            preview = (progress.video, progress.preview_step, progress.preview_path)
+            preview = (progress.video_id, progress.preview_step, progress.preview_path)
         if log is not None or preview is not None:
             self._is_reading_files = True
             self.read_files(log, self._log_version, preview)
@@ -303,7 +307,7 @@ class MonitorScreen(BaseScreen):
             self._log_lines = message.tail.lines
             self._draw_log()
         progress = self.current_progress()
-        if message.picture is not None and progress is not None and progress.video == message.video:
+        if message.picture is not None and progress is not None and progress.video_id == message.video:
             cells = self.preview_cells
             room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
             cells.show(half_blocks(message.picture, room.width, max(1, room.height)))

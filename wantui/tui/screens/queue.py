@@ -230,7 +230,9 @@ class QueueScreen(BaseScreen):
             return None
         before = self.pages[index // PAGE_SIZE].unfinished_before[index % PAGE_SIZE]
         progress = snapshot.progress.get(video.id)
-        return snapshot.etas.estimate_video_eta(video, before, batch, None if progress is None else progress.pace)
+        return snapshot.etas.estimate_video_eta(
+            video, before, batch, None if progress is None else progress.pace_seconds
+        )
 
     def _show_full_text(self) -> None:
         """Show the full text of the selected row below the list."""

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 
-from wantui.config import Config, ConfigError, dump
+from wantui.config import Config, ConfigError, dump_settings
 from wantui.errors import UserError
 from wantui.tui.config_sources import (
     ConfigSource,
@@ -218,7 +218,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         drafts = self.drafts
         drafts.text = previous.text
         if self.config is not None:
-            drafts.text, drafts.changes = dump(self.config.settings), {}
+            drafts.text, drafts.changes = dump_settings(self.config.settings), {}
         self.draft_text = read_draft(drafts)
         self.unchanged_config = self.draft_text.config_without_changes()
         self.post_message(self.Changed(""))
@@ -234,7 +234,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             return
         from wantui.tui.screens.dialogs import Confirm, InputDialog
 
-        text = dump(self.config.settings)
+        text = dump_settings(self.config.settings)
 
         def save(path: Path) -> None:
             try:
@@ -279,7 +279,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self._opens_editor_after_check = False
         drafts, draft_text = self.drafts, self.draft_text
         if self.config is not None and drafts.changes:
-            text = dump(self.config.settings)
+            text = dump_settings(self.config.settings)
         elif draft_text is not None and draft_text.error is None:
             text = draft_text.text
         else:

@@ -19,7 +19,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wantui.formatting import UNPRINTABLE, escape_unprintable
+from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 
 _SPACES = re.compile(r"[\t\n\r]")
 
@@ -89,7 +89,7 @@ class DiffText(Widget):
 def make_strip(line: Text, width: int) -> Strip:
     """Convert a line of untrusted text to a strip; a line that is too long ends in an ellipsis."""
     safe = line.copy()
-    if UNPRINTABLE.search(line.plain):
+    if UNPRINTABLE_PATTERN.search(line.plain):
         safe = Text()
         for text, style in _split_by_style(line):
             # Line breaks would move the terminal's cursor; they become spaces, other control characters become codes.

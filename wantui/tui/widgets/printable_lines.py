@@ -6,7 +6,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wantui.formatting import UNPRINTABLE
+from wantui.formatting import UNPRINTABLE_PATTERN
 
 if TYPE_CHECKING:
     _Base = Widget
@@ -22,7 +22,7 @@ class PrintableLinesMixin(_Base):
 
     def render_line(self, y: int) -> Strip:
         strip: Strip = super().render_line(y)
-        if not UNPRINTABLE.search(strip.text):
+        if not UNPRINTABLE_PATTERN.search(strip.text):
             return strip
-        segments = [Segment(UNPRINTABLE.sub("", text), style, control) for text, style, control in strip]
+        segments = [Segment(UNPRINTABLE_PATTERN.sub("", text), style, control) for text, style, control in strip]
         return Strip(segments).adjust_cell_length(strip.cell_length)

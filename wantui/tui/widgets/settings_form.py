@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from wantui.config import Config
-from wantui.config.fields import FormField, get_value, list_form_fields
+from wantui.config.fields import FormField, get_setting_value, list_form_fields
 from wantui.tui.content import to_content
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -94,7 +94,7 @@ class SettingsForm(Vertical):
         room = 20 if width >= 40 else 14
         name = entry.name if len(entry.name) <= room else entry.name[: room - 1] + "…"
         line = Text(f"{'*' if entry.key in self.changed else ' '} {name:<{room}} ")
-        line.append(_format_value(get_value(self.config, entry.key)), Style(bold=entry.key in self.changed))
+        line.append(_format_value(get_setting_value(self.config, entry.key)), Style(bold=entry.key in self.changed))
         return line
 
     def _current(self) -> FormField | None:
@@ -127,7 +127,7 @@ class SettingsForm(Vertical):
         if field.kind in ("flag", "choice"):
             self._cycle_choice(1)
             return
-        value = get_value(self.config, field.key)
+        value = get_setting_value(self.config, field.key)
         self.input.add_class("-open")
         self.input.value = "" if value is None else _format_editable(value)
         self.screen.set_focus(self.input)
@@ -149,7 +149,7 @@ class SettingsForm(Vertical):
         field = self._current()
         if field is None or self.config is None:
             return
-        value = get_value(self.config, field.key)
+        value = get_setting_value(self.config, field.key)
         if field.kind == "flag":
             self.post_message(self.Changed(field.key, "false" if value else "true", is_final=True))
         elif field.kind == "choice":
