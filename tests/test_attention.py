@@ -29,7 +29,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import make_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
 from wantui.models.catalogue import NANO, WanModel
-from wantui.planning import Captures, PromptMark, Recipe
+from wantui.planning import CaptureRequests, PromptMark, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk
 from wantui.planning.map_names import assign_map_names
 from wantui.storage import attention_maps
@@ -55,7 +55,7 @@ def marked(model: WanModel, attention: AttentionRequest | None = None, **changes
     values: dict[str, object] = {
         "prompt": PROMPT,
         "marks": marks(PROMPT, ("red", 1.0), ("star", 1.0), ("star", 1.0)),
-        "capture": Captures(attention=attention or AttentionRequest()),
+        "capture": CaptureRequests(attention=attention or AttentionRequest()),
     }
     return recipe_for(model, **values | changes)
 
@@ -241,7 +241,7 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
             assert torch.allclose(one.latents, other.latents, atol=1e-4)
             red, fused_red = (step.captured["attention"].maps["cond"]["red"] for step in (one, other))
             assert torch.allclose(red, fused_red, rtol=1e-4)
-        bare = list(denoise(pipeline, asked.model_copy(update={"capture": Captures()})))
+        bare = list(denoise(pipeline, asked.model_copy(update={"capture": CaptureRequests()})))
         assert torch.equal(bare[-1].latents, fused[-1].latents)
 
 
@@ -421,7 +421,9 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
 
 
 def test_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
-    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=Captures())
+    recipe = marked(
+        tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=CaptureRequests()
+    )
     start = prepare(tiny, recipe)
     outputs: list[torch.Tensor] = []
     handle = tiny.transformer.register_forward_hook(lambda m, i, out: outputs.append(out[0]))
@@ -439,7 +441,7 @@ def test_only_weight_one_leaves_the_video_unchanged(
 ) -> None:
     def latents(weight: float, method: str | None) -> torch.Tensor:
         recipe = marked(
-            tiny_models["wan2.1"], marks=marks(PROMPT, ("red", weight)), weighting=method, capture=Captures()
+            tiny_models["wan2.1"], marks=marks(PROMPT, ("red", weight)), weighting=method, capture=CaptureRequests()
         )
         *_, last = denoise(tiny, recipe)
         return last.latents
@@ -451,7 +453,7 @@ def test_only_weight_one_leaves_the_video_unchanged(
 def test_embedding_weights_change_only_the_tokens_of_the_word(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=Captures())
+    recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=CaptureRequests())
     plain = prepare(tiny, recipe).prompt_embeds[0]
     prompt = tokenize(tiny.tokenizer, PROMPT, recipe.marks)
     tokens = list(prompt.words[0].tokens)

@@ -22,7 +22,7 @@ from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
-from wantui.planning import Captures
+from wantui.planning import CaptureRequests
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.recipe import PromptMark, parse_recipe
 from wantui.schedule import count_model_evaluations
@@ -42,7 +42,7 @@ from wantui.storage.zarr_group import (
 STEPS, SHAPE = 4, (4, 3, 4, 4)
 
 
-def write_trajectory(path: Path, capture: Captures, sampler: str = "unipc") -> np.ndarray:
+def write_trajectory(path: Path, capture: CaptureRequests, sampler: str = "unipc") -> np.ndarray:
     """Write a capture of random states; returns them, [S + 1, *SHAPE]."""
     evaluations = count_model_evaluations(sampler, STEPS)
     sigmas = np.linspace(1, 0, STEPS + 1)
@@ -67,7 +67,7 @@ def write_trajectory(path: Path, capture: Captures, sampler: str = "unipc") -> n
 def write_maps(path: Path) -> None:
     attention = AttentionRequest(unconditional=True)
     mark = PromptMark(text="star", start=6, end=10)
-    recipe = recipe_for(NANO, steps=STEPS, marks=(mark,), capture=Captures(attention=attention))
+    recipe = recipe_for(NANO, steps=STEPS, marks=(mark,), capture=CaptureRequests(attention=attention))
     names = {"cond": ["star", "prompt_mass", "end_mass", "pad_mass"], "uncond": ["prompt_mass", "end_mass", "pad_mass"]}
     words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}}
     shape = (1, 1, 3, 2, 2)
@@ -81,8 +81,8 @@ def write_maps(path: Path) -> None:
     writer.finish({})
 
 
-EVERYTHING = Captures(latents=True, predicted_clean=True, compress=True)
-PLAIN = Captures(latents=True)
+EVERYTHING = CaptureRequests(latents=True, predicted_clean=True, compress=True)
+PLAIN = CaptureRequests(latents=True)
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_heun_captures_contain_only_corrected_states(tmp_path: Path) -> None:  #
     assert list_captured_steps("heun", 3, 1) == [0, 2, 4, 5]
     assert list_captured_steps("heun", 1, 1) == [0, 1]
     assert list_captured_steps("euler", 7, 3) == [0, 3, 6, 7]
-    states = write_trajectory(tmp_path / "v.zarr", Captures(latents=True, interval=2), "heun")
+    states = write_trajectory(tmp_path / "v.zarr", CaptureRequests(latents=True, interval=2), "heun")
     group = open_capture(tmp_path / "v.zarr")
     assert group["steps"][:].tolist() == [0, 4, 7]
     assert np.array_equal(group["latents"][:], states[[0, 4, 7]])
@@ -428,7 +428,9 @@ def test_invalid_scale_in_unverified_maps_is_an_error(maps: Path, scale: Any, re
 def write_star_maps(path: Path, request: AttentionRequest, maps: np.ndarray) -> None:
     """Write maps [steps, blocks | 1, heads | 1, frames, height, width] of the word star in a video of 80x64 pixels."""
     mark = PromptMark(text="star", start=6, end=10)
-    recipe = recipe_for(NANO, steps=len(maps), width=80, height=64, marks=(mark,), capture=Captures(attention=request))
+    recipe = recipe_for(
+        NANO, steps=len(maps), width=80, height=64, marks=(mark,), capture=CaptureRequests(attention=request)
+    )
     words = {"star": {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "token_texts": ["star"]}}
     levels = np.linspace(1, 0.1, len(maps))
     writer = AttentionMapWriter(

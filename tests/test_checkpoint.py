@@ -36,7 +36,7 @@ from wantui.generation.make_video import (
 )
 from wantui.generation.samplers import SAMPLERS
 from wantui.models.catalogue import WanModel
-from wantui.planning import Captures, PromptMark, Recipe
+from wantui.planning import CaptureRequests, PromptMark, Recipe
 from wantui.schedule import SamplerName
 from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
@@ -104,13 +104,13 @@ def finish(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
 
 MARK = PromptMark(text="star", start=6, end=10)
 CAPTURES = {
-    "float32": Captures(latents=True),
-    "float16": Captures(latents=True, dtype="float16"),
-    "every third, compressed, with what was predicted": Captures(
+    "float32": CaptureRequests(latents=True),
+    "float16": CaptureRequests(latents=True, dtype="float16"),
+    "every third, compressed, with what was predicted": CaptureRequests(
         latents=True, interval=3, compress=True, predicted_clean=True
     ),
-    "attention, no latents": Captures(attention=AttentionRequest(interval=2)),
-    "attention in all detail": Captures(
+    "attention, no latents": CaptureRequests(attention=AttentionRequest(interval=2)),
+    "attention in all detail": CaptureRequests(
         attention=AttentionRequest(
             interval=3, dtype="float16", per_block=True, per_head=True, per_token=True, downsample=2, unconditional=True
         )
@@ -121,7 +121,11 @@ CAPTURES = {
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 @pytest.mark.parametrize("stops", [(1,), (4,), (5,), (2, 3), (1, 2, 3, 4)], ids=str)
 def test_stopped_video_resumes_with_identical_latents_and_captures(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures, stops: tuple[int, ...]
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    tmp_path: Path,
+    capture: CaptureRequests,
+    stops: tuple[int, ...],
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
     undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
@@ -154,7 +158,7 @@ def test_stopped_video_resumes_with_identical_latents_and_captures(
 
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 def test_generated_but_unrecorded_video_is_only_decoded_again(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: Captures
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: CaptureRequests
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
     reference, _ = finish(make_video(tiny, recipe, files))
@@ -246,7 +250,7 @@ def test_damaged_checkpoint_restarts_the_video(
 def test_incomplete_captures_restart_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
-    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
     files = video_files(tmp_path)
     stop_after(make_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
@@ -309,7 +313,7 @@ def test_edited_checkpoint_restarts_the_video(
 ) -> None:
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
         return
-    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
     reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
@@ -323,7 +327,7 @@ def test_edited_checkpoint_restarts_the_video(
 def test_checkpoint_with_a_former_block_name_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
-    recipe = recipe_for(tiny_models["wan2.1"], capture=Captures(latents=True))
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
     reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
     assert files.checkpoint is not None
@@ -440,7 +444,7 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-CAPTURED = Captures(
+CAPTURED = CaptureRequests(
     latents=True, interval=2, dtype="float16", predicted_clean=True, attention=AttentionRequest(unconditional=True)
 )
 PARTS_OF_CAPTURES = [

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 from conftest import Wantui, recipe_for, step_done
 
-from wantui.batches.eta import BatchEta, EtaModel, RemainingTime, accumulate_etas, estimate_queue_etas
+from wantui.batches.eta import BatchEta, EtaModel, RemainingTime, accumulate_queue_etas, estimate_queue_etas
 from wantui.models.catalogue import NANO
 from wantui.planning import parse_timed_videos
 from wantui.queue.engine_lock import ENGINE_LOCK
@@ -40,7 +40,7 @@ def test_eta_includes_all_earlier_videos() -> None:  # C9
     paused = BatchRow(2, FOLDER, "auto", True, 0.0, {"queued": 5})
     last = BatchRow(3, FOLDER, "auto", False, 0.0, {"queued": 2, "done": 7})
     remaining = {1: RemainingTime(15.0, 10.0), 2: RemainingTime(50.0, 10.0), 3: RemainingTime(20.0, 10.0)}
-    etas = accumulate_etas([first, paused, last], remaining)
+    etas = accumulate_queue_etas([first, paused, last], remaining)
     assert etas.seconds_by_batch == {1: 15.0, 3: 35.0}
     assert etas.queue_seconds == 35.0
     waiting = VideoRow(9, 3, 8, "x", "queued", 0, None, 0, 20, "", None, None, None, None)
@@ -48,12 +48,12 @@ def test_eta_includes_all_earlier_videos() -> None:  # C9
     assert etas.estimate_video_eta(waiting, 0, last) == 25.0
     running = VideoRow(1, 1, 0, "x", "running", 0, "w", 10, 20, "", None, None, None, None)
     assert etas.estimate_video_eta(running, 0, first) == 5.0
-    assert accumulate_etas([first], {}).estimate_video_eta(running, 0, first, pace_seconds=2.0) == 20.0
-    assert accumulate_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).seconds_by_batch == {
+    assert accumulate_queue_etas([first], {}).estimate_video_eta(running, 0, first, pace_seconds=2.0) == 20.0
+    assert accumulate_queue_etas([first, last], {1: RemainingTime(None, None), 3: remaining[3]}).seconds_by_batch == {
         1: None,
         3: None,
     }
-    assert accumulate_etas([], {}).queue_seconds is None
+    assert accumulate_queue_etas([], {}).queue_seconds is None
 
 
 def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:

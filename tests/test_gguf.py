@@ -18,7 +18,7 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning import Recipe, preview_batch
 from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
-from wantui.planning.memory_plan import RESIDENT, can_fuse_blocks, estimate_peak_bytes, estimate_transformer_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes, estimate_transformer_bytes
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weights, choose_plan_for, load_pipeline_for
 
@@ -98,10 +98,10 @@ def test_gguf_weights_reduce_the_predicted_peak_and_are_not_fused(small_nano: Pa
     recipe = recipe_from(small_nano)
     model = find_model("wan2.1-14b")
     full = recipe.model_copy(update={"weights": "full", "transformer_file": None})
-    at_most = estimate_peak_bytes(RESIDENT, model, recipe)
+    at_most = estimate_peak_bytes(RESIDENT_PLAN, model, recipe)
     assert at_most is not None
-    assert at_most < estimate_peak_bytes(RESIDENT, model, full) - 0.9 * estimate_transformer_bytes(model, full)  # type: ignore[operator]
-    assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT, "fused", recipe.weights)
+    assert at_most < estimate_peak_bytes(RESIDENT_PLAN, model, full) - 0.9 * estimate_transformer_bytes(model, full)  # type: ignore[operator]
+    assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT_PLAN, "fused", recipe.weights)
 
 
 def test_batch_with_a_gguf_file_records_it(wantui: Wantui, small_nano: Path) -> None:

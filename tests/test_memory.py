@@ -36,14 +36,14 @@ from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint_model
 from wantui.models.magnitudes import Magnitudes
-from wantui.planning import Captures, PromptMark, Recipe, preview_batch
+from wantui.planning import CaptureRequests, PromptMark, Recipe, preview_batch
 from wantui.planning import requirements as installed
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import count_block_parameters, count_full_precision_parameters, count_transformer_parameters
 from wantui.planning.memory_plan import (
+    MEMORY_PLANS,
     PLAN_SLUGS,
-    PLANS,
-    RESIDENT,
+    RESIDENT_PLAN,
     SMALL_TILE_SIDE,
     TILE_SIDE,
     ChosenPlan,
@@ -235,7 +235,7 @@ def test_first_fitting_plan_is_chosen_with_its_reason(model: WanModel, free: int
     assert chosen.peak_bytes is not None
     assert chosen.peak_bytes <= free * GB
     assert f"{free}.0 GB are free" in chosen.reason
-    if chosen.plan is not RESIDENT:
+    if chosen.plan is not RESIDENT_PLAN:
         assert chosen.reason.startswith("resident needs")
 
 
@@ -244,19 +244,19 @@ def test_smallest_plan_is_tried_when_none_fits() -> None:
     chosen = choose_memory_plan(LARGE, recipe, 2 * GB)
     assert not chosen.fits
     assert estimate_required_bytes(chosen.plan, LARGE, recipe) == min(
-        estimate_required_bytes(plan, LARGE, recipe) or 0 for plan in PLANS
+        estimate_required_bytes(plan, LARGE, recipe) or 0 for plan in MEMORY_PLANS
     )
 
 
 def test_requested_plan_is_used_regardless_of_free_memory() -> None:
-    chosen = choose_memory_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT)
-    assert (chosen.plan, chosen.fits) == (RESIDENT, False)
+    chosen = choose_memory_plan(LARGE, recipe_of(LARGE), 8 * GB, RESIDENT_PLAN)
+    assert (chosen.plan, chosen.fits) == (RESIDENT_PLAN, False)
     assert "requested; it needs" in chosen.reason
 
 
 def test_model_of_unknown_size_is_tried_resident() -> None:
     unknown = find_model("someone/some-wan")
-    assert choose_memory_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT
+    assert choose_memory_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT_PLAN
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
 
 def ladder(model: WanModel | None, on_gpu: bool) -> list[str]:
     recipe = None if model is None else recipe_of(model)
-    result, plan = [], find_next_plan(RESIDENT, on_gpu, model, recipe)
+    result, plan = [], find_next_plan(RESIDENT_PLAN, on_gpu, model, recipe)
     while plan is not None:
         result.append(plan.slug)
         plan = find_next_plan(plan, on_gpu, model, recipe)
@@ -653,7 +653,7 @@ def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint_model(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
         choose_plan_for(recipe, "cpu", requested_plan="stream")
-    assert choose_plan_for(recipe, "cpu").plan is RESIDENT
+    assert choose_plan_for(recipe, "cpu").plan is RESIDENT_PLAN
     loaded = load_pipeline_for(recipe_of(NANO), "cpu", choose_plan_for(recipe, "cpu", find_plan("encode-first")).plan)
     assert loaded.pipeline.text_encoder is None
     assert loaded.embeddings is not None
@@ -700,7 +700,9 @@ def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
 def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:
     alone = recipe_for(NANO, steps=2, width=128, height=128, frames=17)
     marks = (PromptMark(text="circle", start=12, end=18),)
-    capture = Captures(attention=AttentionRequest(per_block=True, per_head=per_head, unconditional=unconditional))
+    capture = CaptureRequests(
+        attention=AttentionRequest(per_block=True, per_head=per_head, unconditional=unconditional)
+    )
     shown = alone.model_copy(update={"prompt": "a large red circle", "marks": marks, "capture": capture})
     result = []
     for recipe in (alone, shown):

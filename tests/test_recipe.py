@@ -19,7 +19,7 @@ from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_file
 from wantui.planning.disk_estimate import list_captured_steps
-from wantui.planning.memory_plan import RESIDENT, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
 from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, compute_noise_levels, count_model_evaluations
@@ -193,7 +193,7 @@ def test_pipe_as_a_transformer_file_does_not_block(wantui: Wantui, tmp_path: Pat
     file = {"path": str(tmp_path / "a.gguf"), "fingerprint": "0", "bytes": 1}
     recipe = recipe_for(NANO, weights="gguf", transformer_file=file)
     with pytest.raises(LoadError, match="it is missing, or not a regular file"):
-        load_pipeline_for(recipe, "cpu", RESIDENT)
+        load_pipeline_for(recipe, "cpu", RESIDENT_PLAN)
 
 
 def test_schedules_of_all_samplers_match_their_schedulers() -> None:

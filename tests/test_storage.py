@@ -16,7 +16,7 @@ from conftest import recipe_for
 from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.config import load_config
 from wantui.models.catalogue import NANO
-from wantui.planning import Captures, plan_batch
+from wantui.planning import CaptureRequests, plan_batch
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.layout import BatchFolder
@@ -181,7 +181,7 @@ def states(count: int, shape: tuple[int, ...] = (4, 3, 2, 2)) -> list[np.ndarray
     return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
 
 
-def latent_writer(capture: Captures, steps: int = 5, checksums: Sequence[int] = ()) -> TrajectoryWriter:
+def latent_writer(capture: CaptureRequests, steps: int = 5, checksums: Sequence[int] = ()) -> TrajectoryWriter:
     sigmas, recipe = np.linspace(1, 0, steps + 1), recipe_for(NANO, capture=capture, steps=steps)
     levels, timesteps = sigmas.tolist(), (1000 * sigmas[:-1]).tolist()
     return TrajectoryWriter(Path("vid.zarr"), (4, 3, 2, 2), levels, timesteps, recipe, checksums=checksums)
@@ -195,7 +195,7 @@ def gram_of(written: list[np.ndarray]) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("interval", [1, 2])
 def test_stored_latents_equal_the_states_bit_for_bit(interval: int, compress: bool) -> None:
-    writer = latent_writer(Captures(latents=True, interval=interval, compress=compress))
+    writer = latent_writer(CaptureRequests(latents=True, interval=interval, compress=compress))
     written = states(6)
     for step, state in enumerate(written):
         writer.write(step, state)
@@ -218,7 +218,7 @@ def test_turning_added_by_float16_is_recorded() -> None:
     start, end = states(2, (16, 5, 16, 16))
     sigmas = np.linspace(1, 0, 21).tolist()
     straight = [(sigma * start + (1 - sigma) * end).astype(np.float32) for sigma in sigmas]
-    recipe = recipe_for(NANO, capture=Captures(latents=True, dtype="float16"), steps=20)
+    recipe = recipe_for(NANO, capture=CaptureRequests(latents=True, dtype="float16"), steps=20)
     writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
     for step, state in enumerate(straight):
         writer.write(step, state)
@@ -255,7 +255,7 @@ def test_background_writer_bounds_its_queue_and_raises_failures() -> None:
 
 
 def test_incomplete_latents_are_not_published() -> None:
-    writer = latent_writer(Captures(latents=True))
+    writer = latent_writer(CaptureRequests(latents=True))
     for step, state in enumerate(states(4)):
         writer.write(step, state)
     with pytest.raises(RuntimeError, match="4 of 6 states"):
@@ -266,7 +266,7 @@ def test_incomplete_latents_are_not_published() -> None:
 
 @pytest.mark.parametrize("missing", ["sigmas/c/0", "latents/c/1/0/0/0/0"])
 def test_latents_with_a_removed_chunk_are_not_published(missing: str) -> None:
-    writer, written = latent_writer(Captures(latents=True)), states(6)
+    writer, written = latent_writer(CaptureRequests(latents=True)), states(6)
     for step, state in enumerate(written):
         writer.write(step, state)
     (writer.partial / missing).unlink()
@@ -280,13 +280,13 @@ def test_latents_with_a_removed_chunk_are_not_published(missing: str) -> None:
 
 def test_half_written_chunk_of_a_killed_process_is_not_published() -> None:
     written = states(6)
-    writer = latent_writer(Captures(latents=True))
+    writer = latent_writer(CaptureRequests(latents=True))
     for step, state in enumerate(written[:3]):
         writer.write(step, state)
     half = writer.partial / "latents/c/3/0/0/0/0.149c278cdbb642e2bc852e37cf1ce251.partial"
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_bytes(b"half")
-    writer = latent_writer(Captures(latents=True), checksums=writer.checksums)
+    writer = latent_writer(CaptureRequests(latents=True), checksums=writer.checksums)
     for step, state in enumerate(written[3:], start=3):
         writer.write(step, state)
     writer.finish(gram_of(written), {})
@@ -295,7 +295,7 @@ def test_half_written_chunk_of_a_killed_process_is_not_published() -> None:
 
 
 def test_float16_overflow_is_refused() -> None:
-    writer = latent_writer(Captures(latents=True, dtype="float16"))
+    writer = latent_writer(CaptureRequests(latents=True, dtype="float16"))
     with pytest.raises(ValueError, match="too large for float16"):
         writer.write(0, np.full((4, 3, 2, 2), 1e6, np.float32))
 

@@ -26,7 +26,7 @@ from wantui.generation.timing import measure_median_and_launch
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
 from wantui.planning.flops import count_forward_flops
-from wantui.planning.memory_plan import RESIDENT, estimate_block_bytes, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_block_bytes, find_plan
 from wantui.planning.throughput import (
     MeasuredBlock,
     Throughput,
@@ -198,7 +198,7 @@ def test_streamed_block_takes_at_least_its_transfer_time() -> None:
     large = large.model_copy(update={"dtype": "bfloat16"})
     small = large.model_copy(update={"width": 64, "height": 64, "frames": 1})
     result = fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11", streaming_costs=(0.004, 2e-11))
-    more = result.predict_step_seconds(model, large, plan) - result.predict_step_seconds(model, large, RESIDENT)
+    more = result.predict_step_seconds(model, large, plan) - result.predict_step_seconds(model, large, RESIDENT_PLAN)
     assert more == pytest.approx(2 * 40 * 0.004)
     coming = 0.004 + 2e-11 * estimate_block_bytes(model, small)
     assert result.predict_step_seconds(model, small, plan) == pytest.approx(2 * 40 * coming)
@@ -374,5 +374,5 @@ def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: py
 
     monkeypatch.setattr(pipelines, "load_pipeline", recorded_load)
     for speed in ("fused", "reference"):
-        pipelines.load_pipeline_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT)
+        pipelines.load_pipeline_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT_PLAN)
     assert asked == ["_native_math", "native"]

@@ -12,7 +12,7 @@ from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
 from wantui.planning import estimate_video_seconds, parse_timed_videos, preview_batch
 from wantui.planning.flops import count_forward_flops
-from wantui.planning.memory_plan import RESIDENT, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.step_skipping import count_computed_steps
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.worker.job import typical_step_seconds
@@ -42,7 +42,9 @@ def test_decoding_time_is_converted_between_whole_and_tiled() -> None:
     known, tiled = timed_videos({}, recipe=large), find_plan("tiled")
     result = estimate_video_seconds(large, "cpu", known, plan=tiled)
     assert result.value == pytest.approx(20 * 0.1 + 0.5 * 1.2 * 1088 * 608 / (832 * 480))
-    back = estimate_video_seconds(large, "cpu", timed_videos({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT)
+    back = estimate_video_seconds(
+        large, "cpu", timed_videos({"memory_plan": tiled.slug}, recipe=large), plan=RESIDENT_PLAN
+    )
     assert back.value == pytest.approx(20 * 0.1 + 0.5 / (1.2 * 1088 * 608 / (832 * 480)))
 
 
@@ -170,6 +172,6 @@ def test_batch_too_large_for_the_disk_suggests_what_would_fit(monkeypatch: pytes
 def test_unknown_plan_accepts_timings_of_all_plans() -> None:
     streamed, parked = timed_videos({"memory_plan": "stream"}), timed_videos({"memory_plan": "offload"})
     assert estimate_video_seconds(RECIPE, "cpu", streamed).value is not None
-    assert estimate_video_seconds(RECIPE, "cpu", streamed, plan=RESIDENT).value is None
+    assert estimate_video_seconds(RECIPE, "cpu", streamed, plan=RESIDENT_PLAN).value is None
     assert estimate_video_seconds(RECIPE, "cpu", streamed, plan=find_plan("stream")).value is not None
-    assert estimate_video_seconds(RECIPE, "cpu", parked, plan=RESIDENT).value is not None  # which works as fast
+    assert estimate_video_seconds(RECIPE, "cpu", parked, plan=RESIDENT_PLAN).value is not None  # which works as fast

@@ -9,7 +9,7 @@ OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
 ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-COMPARED_VARIABLES = (
+RENDERING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -38,10 +38,10 @@ def prepare_for_torch() -> None:
     os.environ.update(build_torch_environment(os.environ))
 
 
-def read_compared_environment() -> dict[str, str | None]:
+def read_rendering_environment() -> dict[str, str | None]:
     """Return the variables of this process that affect rendering; secrets are replaced by digests."""
     value_by_name: dict[str, str | None] = {}
-    for name in COMPARED_VARIABLES:
+    for name in RENDERING_VARIABLES:
         value = os.environ.get(name)
         if value is not None and name in SECRET_VARIABLES:
             value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]

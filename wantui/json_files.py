@@ -102,7 +102,7 @@ def is_start_of_object(text: bytes) -> bool:
     return end == len(text)  # `from_json` ignores text after the object
 
 
-def describe_validation_error(error: ValidationError) -> str:
+def describe_first_validation_error(error: ValidationError) -> str:
     """Return the first error of a document as one line with its field: "videos[3].seed: Input should be ..."."""
     first_error = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first_error["loc"]).lstrip(".")

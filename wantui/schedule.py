@@ -72,7 +72,7 @@ SCHEDULES: dict[SamplerName, SamplerSchedule] = {
 }
 
 
-def find_schedule(sampler: str) -> SamplerSchedule:
+def find_sampler_schedule(sampler: str) -> SamplerSchedule:
     """Return the schedule of a sampler.
 
     Raises:
@@ -86,12 +86,12 @@ def find_schedule(sampler: str) -> SamplerSchedule:
 
 def count_model_evaluations(sampler: str, step_count: int) -> int:
     """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
-    return 2 * step_count - 1 if find_schedule(sampler).evaluates_twice else step_count
+    return 2 * step_count - 1 if find_sampler_schedule(sampler).evaluates_twice else step_count
 
 
 def compute_noise_levels(sampler: str, step_count: int, flow_shift: float) -> list[float]:
     """Return the noise level of each model evaluation; times are equally spaced before the flow shift."""
-    schedule = find_schedule(sampler)
+    schedule = find_sampler_schedule(sampler)
     noise_levels = [
         apply_flow_shift(float(time), flow_shift) for time in schedule.compute_times(step_count, flow_shift)
     ]

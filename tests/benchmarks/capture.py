@@ -30,8 +30,8 @@ from wantui.generation.preparation import Preparation
 from wantui.generation.token_spans import tokenize
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
-from wantui.planning import Captures, PromptMark, Recipe
-from wantui.planning.memory_plan import RESIDENT
+from wantui.planning import CaptureRequests, PromptMark, Recipe
+from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.background_writer import BackgroundWriter
 
 PROMPT = "a large red circle moving left and a small blue star moving right over a dark background"
@@ -43,11 +43,11 @@ MARKS = tuple(
     for word in ("circle", "star", "background")
 )
 CAPTURES = {
-    "trajectory (Gram matrix, projection)": Captures(),
-    "and latents, float32": Captures(latents=True),
-    "and attention of three words": Captures(attention=AttentionRequest()),
-    "and attention, each block": Captures(attention=AttentionRequest(per_block=True)),
-    "and attention, each block and head": Captures(attention=AttentionRequest(per_block=True, per_head=True)),
+    "trajectory (Gram matrix, projection)": CaptureRequests(),
+    "and latents, float32": CaptureRequests(latents=True),
+    "and attention of three words": CaptureRequests(attention=AttentionRequest()),
+    "and attention, each block": CaptureRequests(attention=AttentionRequest(per_block=True)),
+    "and attention, each block and head": CaptureRequests(attention=AttentionRequest(per_block=True, per_head=True)),
 }
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
@@ -62,7 +62,7 @@ def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(build_nano_tokenizer(), None, vae, scheduler, transformer)
-    apply_plan(pipeline, device, RESIDENT)
+    apply_plan(pipeline, device, RESIDENT_PLAN)
     return pipeline
 
 
@@ -95,9 +95,9 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
 class Way:
     """A denoising loop with one way to capture, of which one step is made at a time."""
 
-    def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: Captures | None, folder: Path) -> None:
+    def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: CaptureRequests | None, folder: Path) -> None:
         self.device = pipeline._execution_device
-        recipe = recipe.model_copy(update={"capture": capture or Captures()})
+        recipe = recipe.model_copy(update={"capture": capture or CaptureRequests()})
         self.make: Callable[[], Start] = lambda: start_of(pipeline, recipe)
         start = self.make()
         self.background = BackgroundWriter()
@@ -175,7 +175,9 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     size = f"{recipe.width}x{recipe.height}x{recipe.frames}"
     click.echo(f"{model}, {size}, guided, {speed}, on {name}, torch {torch.__version__}")
     click.echo(f"medians of {rounds} pairs of steps, the {EARLIER}th of 50; peak of one step, both over the plain loop")
-    ways: dict[str, tuple[Recipe, Captures | None]] = {label: (recipe, capture) for label, capture in CAPTURES.items()}
+    ways: dict[str, tuple[Recipe, CaptureRequests | None]] = {
+        label: (recipe, capture) for label, capture in CAPTURES.items()
+    }
     for label, weight in WEIGHTS.items():
         marks = tuple(mark.model_copy(update={"weight": weight}) for mark in MARKS)
         ways[label] = recipe.model_copy(update={"marks": marks, "weighting": "attention"}), None

@@ -36,7 +36,7 @@ from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import Recipe, preview_batch
 from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
-    RESIDENT,
+    RESIDENT_PLAN,
     MemoryPlan,
     can_fuse_blocks,
     choose_memory_plan,
@@ -203,7 +203,7 @@ def cached(model: WanModel) -> None:
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
-    pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT)
+    pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT_PLAN)
     fuse_blocks(pipeline.transformer)
     seconds, peaks = [], []
     for recipe in (whole.model_copy(update={"steps": 2}), whole, less):

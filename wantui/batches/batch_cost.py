@@ -18,7 +18,7 @@ from wantui.planning.disk_estimate import (
     group_recipes_by_size,
 )
 from wantui.planning.flops import count_step_flops
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, choose_memory_plan, estimate_weight_bytes, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, choose_memory_plan, estimate_weight_bytes, find_plan
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.queue.benchmark_store import load_throughput
 from wantui.schedule import count_model_evaluations
@@ -68,7 +68,7 @@ def estimate_batch_costs(
     gpus = gpu_sample.gpus if gpu_sample is not None else ()
     is_on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
     chosen_plan = _choose_batch_plan(preview, gpus) if is_on_gpu else None
-    plan = RESIDENT if chosen_plan is None else chosen_plan.plan
+    plan = RESIDENT_PLAN if chosen_plan is None else chosen_plan.plan
     throughput = (
         load_throughput(state_directory, gpus[0].name, recipe, plan)
         if state_directory is not None and is_on_gpu

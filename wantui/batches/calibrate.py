@@ -11,10 +11,10 @@ from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import find_magnitudes_path
 from wantui.paths import check_output_file
-from wantui.planning import Captures, Recipe
+from wantui.planning import CaptureRequests, Recipe
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
 
-MIN_STEP_COUNT = 50
+MIN_CALIBRATION_STEPS = 50
 """Minimum number of steps: with fewer steps, the lowest noise levels are not measured."""
 
 
@@ -44,12 +44,12 @@ def calibrate_model(
     uncached_recipe = recipe.model_copy(
         update={
             "sampler": "unipc",
-            "steps": max(MIN_STEP_COUNT, recipe.steps),
+            "steps": max(MIN_CALIBRATION_STEPS, recipe.steps),
             "speed": "fused" if recipe.speed == "cached" else recipe.speed,
             "magnitudes": (),
             "marks": (),
             "weighting": None,
-            "capture": Captures(),
+            "capture": CaptureRequests(),
         }
     )
     loaded_pipeline = load_pipeline_for(

@@ -73,7 +73,7 @@ NO_ETAS = QueueEtas({}, {})
 """ETAs of an empty queue."""
 
 
-def accumulate_etas(batches: Sequence[BatchRow], remaining_by_batch: Mapping[int, RemainingTime]) -> QueueEtas:
+def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mapping[int, RemainingTime]) -> QueueEtas:
     """Return the ETAs of batches in queue order: each waits for the batches before it."""
     eta_by_batch: dict[int, float | None] = {}
     total_seconds: float | None = 0.0
@@ -124,7 +124,7 @@ class EtaModel:
             device_names: names of the devices of the running engine.
             pace_by_video: seconds per step of running videos, by video.
         """
-        return accumulate_etas(
+        return accumulate_queue_etas(
             batches,
             {
                 batch.id: self.estimate_remaining_time(batch, running_videos, device_names, pace_by_video)

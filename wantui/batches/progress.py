@@ -13,7 +13,7 @@ MAX_STORED_STEPS = 2000
 """Maximum number of steps stored per video."""
 PACE_STEP_COUNT = 15
 """Number of latest steps whose median duration is the pace."""
-MEMORY_FIELDS = ("allocated", "reserved", "peak", "predicted")
+STEP_MEMORY_FIELDS = ("allocated", "reserved", "peak", "predicted")
 """Names of a step's GPU memory figures, in bytes."""
 
 
@@ -71,7 +71,7 @@ class VideoProgress:
         if step_event.preview is not None:
             self.preview_path, self.preview_step = step_event.preview, step_event.step
         if step_event.allocated is not None:
-            memory_values = {name: getattr(step_event, name) for name in MEMORY_FIELDS}
+            memory_values = {name: getattr(step_event, name) for name in STEP_MEMORY_FIELDS}
             self.memory_bytes_by_name = {name: value for name, value in memory_values.items() if value is not None}
 
 

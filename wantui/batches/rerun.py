@@ -14,8 +14,8 @@ from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
-from wantui.planning import Captures, Recipe
-from wantui.planning.memory_plan import PLANS, MemoryPlan
+from wantui.planning import CaptureRequests, Recipe
+from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan
 from wantui.storage.mp4 import read_frames
 from wantui.storage.video_files import VideoFiles
 from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
@@ -79,7 +79,7 @@ def rerender_clip(
     video_files = VideoFiles(target_path, target_path.with_suffix(".jpg"))
     latents_sha256 = None
     # Captures do not change a video, and are not needed for the comparison.
-    uncaptured_recipe = recipe.model_copy(update={"capture": Captures()})
+    uncaptured_recipe = recipe.model_copy(update={"capture": CaptureRequests()})
     for event in make_video(pipeline, uncaptured_recipe, video_files, embeddings=loaded_pipeline.embeddings):
         if isinstance(event, FinishedVideo):
             latents_sha256 = event.latents_sha256
@@ -113,7 +113,9 @@ def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[st
     """Return a plan with the tile size of the original clip if it fits; otherwise the comparison reports the change."""
     if "tile" in original_provenance:
         same_tile_plans = [
-            plan for plan in PLANS if plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
+            plan
+            for plan in MEMORY_PLANS
+            if plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
         ]
         if same_tile_plans and (chosen_plan := choose_plan_for(recipe, device, allowed_plans=same_tile_plans)).fits:
             return chosen_plan.plan

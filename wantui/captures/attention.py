@@ -82,7 +82,7 @@ def count_stored_maps(request: AttentionRequest, denoising_size: DenoisingSize) 
     )
 
 
-def _build_request(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
+def _build_attention_request(settings: AttentionAnalysisSettings) -> AttentionRequest | None:
     if not settings.store_attention:
         return None
     return AttentionRequest(
@@ -97,7 +97,7 @@ def _build_request(settings: AttentionAnalysisSettings) -> AttentionRequest | No
     )
 
 
-def _estimate_disk_parts(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+def _estimate_attention_disk_parts(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
     step_count = len(list_every_nth_index(denoising_size.evaluation_count, request.interval))
     latent_frames, height, width = denoising_size.position_grid
     position_count = latent_frames * -(-height // request.downsample) * -(-width // request.downsample)
@@ -121,7 +121,7 @@ def _estimate_disk_parts(request: AttentionRequest, denoising_size: DenoisingSiz
     return (DiskPart("attention", step_count * map_count * values_per_map * value_bytes, basis),)
 
 
-def _estimate_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:
+def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:
     """Return the bytes of the maps that stay on the GPU until both passes of a step are complete."""
     map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
     if request.per_block:
@@ -136,7 +136,7 @@ ATTENTION = CaptureKind(
     section_key="attention_analysis_settings",
     settings_type=AttentionAnalysisSettings,
     request_type=AttentionRequest,
-    build_request=_build_request,
-    estimate_disk=_estimate_disk_parts,
-    estimate_gpu_bytes=_estimate_gpu_bytes,
+    build_request=_build_attention_request,
+    estimate_disk=_estimate_attention_disk_parts,
+    estimate_gpu_bytes=_estimate_attention_gpu_bytes,
 )

@@ -52,7 +52,7 @@ def list_stored_evaluations(step_count: int, step_interval: int, evaluates_twice
     return [min(2 * step, 2 * step_count - 1) for step in stored_steps] if evaluates_twice else stored_steps
 
 
-def _build_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
+def _build_trajectory_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
     return TrajectoryRequest(
         latents=settings.store_latents,
         interval=settings.storage_interval,
@@ -62,7 +62,7 @@ def _build_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
     )
 
 
-def _estimate_disk_parts(request: TrajectoryRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+def _estimate_trajectory_disk_parts(request: TrajectoryRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
     latent_shape, state_count = denoising_size.latent_shape, denoising_size.evaluation_count + 1
     geometry_bytes = state_count * (
         8 * state_count + 4 * min(MAX_PROJECTION_DIMENSION, math.prod(latent_shape)) + 8 * latent_shape[0]
@@ -90,7 +90,7 @@ TRAJECTORY = CaptureKind(
     section_key="latent_analysis_settings",
     settings_type=LatentAnalysisSettings,
     request_type=TrajectoryRequest,
-    build_request=_build_request,
-    estimate_disk=_estimate_disk_parts,
+    build_request=_build_trajectory_request,
+    estimate_disk=_estimate_trajectory_disk_parts,
     estimate_gpu_bytes=lambda request, size: 0,
 )

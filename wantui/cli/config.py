@@ -17,7 +17,7 @@ def command() -> None:
 @command.command("validate")
 @click.argument("configs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def validate(configs: tuple[str, ...], as_json: bool) -> None:
+def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
     """Check config files or presets.
 
     Checks every key and value, then video sizes and models. Exit code 0: all valid, 2: at least one is not.
@@ -62,7 +62,7 @@ def validate(configs: tuple[str, ...], as_json: bool) -> None:
 @click.argument("config", required=False)
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def show_config(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print all settings of a config, or list the presets.
 
     Lists the presets without CONFIG.
@@ -99,7 +99,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @command.command("schema")
-def schema() -> None:
+def print_config_schema() -> None:
     """Print the JSON schema of config files.
 
     It gives the meaning, unit and range of every key.

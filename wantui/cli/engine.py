@@ -37,7 +37,7 @@ def command() -> None:
 @command.command("start")
 @LOGS_OPTION
 @WORKERS_OPTION
-def start(log_folder: Path | None, worker_count: int | None) -> None:
+def start_background_engine(log_folder: Path | None, worker_count: int | None) -> None:
     """Start the engine, unless one is running."""
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import find_state_directory
@@ -55,7 +55,7 @@ def start(log_folder: Path | None, worker_count: int | None) -> None:
 
 @command.command("stop")
 @click.option("--now", "is_immediate", is_flag=True, help="Stop immediately, and discard the current step.")
-def stop(is_immediate: bool) -> None:
+def stop_background_engine(is_immediate: bool) -> None:
     """Stop the engine after the current step.
 
     Running videos resume from there when the engine starts again.
@@ -69,7 +69,7 @@ def stop(is_immediate: bool) -> None:
 
 @command.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(as_json: bool) -> None:
+def show_engine_status(as_json: bool) -> None:
     """Show the engine and its running videos.
 
     Exit code 0: an engine is running, 3: no engine is running.
@@ -142,7 +142,7 @@ def _print_engine_status(
     show_default=True,
     help="Shard of the batch: every N-th video from the K-th.",
 )
-def run(
+def run_foreground_engine(
     log_folder: Path | None,
     worker_count: int | None,
     exits_when_drained: bool,

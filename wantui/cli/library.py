@@ -32,7 +32,7 @@ def command() -> None:
 @click.argument("folders", nargs=-1, type=PATH_TYPE)
 @click.option("--search", "search_text", default="", help="Text that the name, template or model must contain.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
+def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
     """List the batches in FOLDERS, newest first.  [default: outputs]
 
     Unreadable batches are also reported on stderr; the exit code is then 1.
@@ -84,7 +84,7 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
 @command.command("show")
 @click.argument("folder", type=PATH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(folder: Path, as_json: bool) -> None:
+def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states and clips.
 
     Damage to the batch journal is reported on stderr; the exit code is then 1.
@@ -120,7 +120,7 @@ def _print_manifest_videos(manifest: "Manifest") -> None:
 @command.command("check")
 @click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
-def check(batches: tuple[Path, ...], as_json: bool) -> None:
+def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify the files of each BATCH against their checksums.
 
     Reads every manifest and capture, and decodes every clip. Damaged items are printed; the exit code is then 1. Files
@@ -163,7 +163,7 @@ def check(batches: tuple[Path, ...], as_json: bool) -> None:
 
 @command.command("trash")
 @click.argument("folder", type=PATH_TYPE)
-def trash(folder: Path) -> None:
+def trash_batch_folder(folder: Path) -> None:
     """Move a batch folder to the trash, unless it has unfinished videos."""
     from wantui.engine.control import open_queue
     from wantui.queue.state_dir import find_state_directory

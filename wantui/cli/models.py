@@ -20,7 +20,7 @@ def command() -> None:
 
 @command.command("ls")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(as_json: bool) -> None:
+def list_models(as_json: bool) -> None:
     """List the models and whether their weights are on this machine."""
     # Nothing below needs the network; this makes sure that no library uses it.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -72,7 +72,7 @@ def ls(as_json: bool) -> None:
 @click.option(
     "--dry-run", "is_dry_run", is_flag=True, help="Print the number and size of the missing files; download nothing."
 )
-def fetch(name: str, revision: str | None, is_dry_run: bool) -> None:
+def fetch_weights(name: str, revision: str | None, is_dry_run: bool) -> None:
     """Fetch the weights of a model from the hub.
 
     NAME is a name from `wantui models ls`, or a hub id. Interrupted downloads are resumed.
@@ -97,7 +97,9 @@ def fetch(name: str, revision: str | None, is_dry_run: bool) -> None:
 @command.command("calibrate")
 @add_recipe_options
 @click.option("--output", "output_path", type=PATH_TYPE, help="File to write.  [default: the file that wantui reads]")
-def calibrate(template: str | None, template_file: Path | None, output_path: Path | None, **options: Any) -> None:
+def calibrate_model_magnitudes(
+    template: str | None, template_file: Path | None, output_path: Path | None, **options: Any
+) -> None:
     """Measure which passes `model_settings.speed: cached` may skip.
 
     Denoises one video of the config with unipc in at least 50 steps, and writes the calibration of the model. Writes no

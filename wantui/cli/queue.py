@@ -35,7 +35,7 @@ def command() -> None:
 @command.command("ls")
 @click.option("--all", "show_all", is_flag=True, help="Include finished batches.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def ls(show_all: bool, as_json: bool) -> None:
+def list_batches(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import estimate_queue_etas, format_seconds_left
     from wantui.queue.states import batch_state, describe_state
@@ -112,7 +112,7 @@ def _has_running_engine(queue: "Queue") -> bool:
     help=f"Page to show, of {VIDEOS_PER_PAGE} videos each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
-def show(batch: str, page_number: int, as_json: bool) -> None:
+def show_batch(batch: str, page_number: int, as_json: bool) -> None:
     """List the videos of a batch, in pages."""
     from wantui.queue.records import display_number
 
@@ -146,7 +146,7 @@ def show(batch: str, page_number: int, as_json: bool) -> None:
 
 @command.command("pause")
 @click.argument("batch", required=False, type=BATCH_TYPE)
-def pause(batch: str | None) -> None:
+def pause_queue_or_batch(batch: str | None) -> None:
     """Pause the queue or one BATCH.
 
     Running videos stop after the current step.
@@ -169,7 +169,7 @@ def pause(batch: str | None) -> None:
 
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH_TYPE)
-def resume(batch: str | None) -> None:
+def resume_queue_or_batch(batch: str | None) -> None:
     """Resume the queue after a pause or a crash, or one paused BATCH."""
     from wantui.engine.control import find_engine
 
@@ -203,7 +203,7 @@ def resume(batch: str | None) -> None:
 @click.argument("batch", type=BATCH_TYPE)
 @click.argument("destination", metavar="up|down|top|bottom|before")
 @click.argument("other_batch", metavar="[OTHER]", required=False, type=BATCH_TYPE)
-def move(batch: str, destination: str, other_batch: str | None) -> None:
+def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     """Move BATCH up, down, to the top or bottom, or before OTHER."""
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
@@ -234,7 +234,7 @@ def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:
 @command.command("cancel")
 @click.argument("batch", type=BATCH_TYPE)
 @click.argument("video_number", metavar="[VIDEO]", required=False, type=INTEGER_TYPE)
-def cancel(batch: str, video_number: int | None) -> None:
+def cancel_videos(batch: str, video_number: int | None) -> None:
     """Cancel a batch or one of its videos.
 
     VIDEO is a number from `wantui queue show`. Finished videos are not affected.
@@ -267,7 +267,7 @@ def cancel(batch: str, video_number: int | None) -> None:
 @command.command("retry")
 @click.argument("batch", type=BATCH_TYPE)
 @click.argument("video_number", metavar="[VIDEO]", required=False, type=INTEGER_TYPE)
-def retry(batch: str, video_number: int | None) -> None:
+def retry_videos(batch: str, video_number: int | None) -> None:
     """Queue failed and cancelled videos again.
 
     VIDEO is a number from `wantui queue show`.
@@ -286,7 +286,7 @@ def retry(batch: str, video_number: int | None) -> None:
 
 @command.command("remove")
 @click.argument("batch", type=BATCH_TYPE)
-def remove(batch: str) -> None:
+def remove_batch(batch: str) -> None:
     """Remove a batch from the queue; its folder stays."""
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)

@@ -98,7 +98,7 @@ def parse_yaml_document(text: str, source: Path | str) -> YamlDocument:
             return YamlDocument({}, {}, ())
         if not isinstance(root_node, yaml.MappingNode):
             raise _make_config_error(source, 1, "not a mapping of keys to values, such as `seed: 42`")
-        return _NodeConverter(source).convert_document(root_node)
+        return _NodeConverter(source).convert_root_node(root_node)
     except YAML_PARSE_ERRORS as error:
         error_mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
@@ -173,22 +173,22 @@ class _NodeConverter:
         self.line_by_key: dict[KeyPath, int] = {}
         self.duplicate_keys: list[tuple[KeyPath, int]] = []
 
-    def convert_document(self, node: yaml.MappingNode) -> YamlDocument:
+    def convert_root_node(self, node: yaml.MappingNode) -> YamlDocument:
         values = self._convert_mapping(node, ())
         return YamlDocument(values, self.line_by_key, tuple(self.duplicate_keys))
 
     def _convert_node(self, node: yaml.Node, key: KeyPath, depth: int) -> Any:
-        self._count_node(node, depth)
+        self._count_and_limit_node(node, depth)
         if isinstance(node, yaml.MappingNode):
             return self._convert_mapping(node, key, depth)
         if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, COLLECTION_TAGS)
+            self._refuse_unsupported_tag(node, COLLECTION_TAGS)
             return [self._convert_node(item, key, depth + 1) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
         return self._convert_scalar(node)
 
     def _convert_mapping(self, node: yaml.MappingNode, parent_key: KeyPath, depth: int = 0) -> dict[str, Any]:
-        self._check_tag(node, COLLECTION_TAGS)
+        self._refuse_unsupported_tag(node, COLLECTION_TAGS)
         # First, so that a key of the mapping itself keeps its own line.
         values = self._convert_merge_keys(node, parent_key, depth)
         seen_names: set[str] = set()
@@ -198,8 +198,8 @@ class _NodeConverter:
                 raise _make_config_error(self.source, line, "not valid YAML for a config: a key that is not text")
             if key_node.tag == MERGE_TAG:
                 continue
-            self._count_node(key_node, depth)
-            self._check_tag(key_node, SCALAR_TAGS)
+            self._count_and_limit_node(key_node, depth)
+            self._refuse_unsupported_tag(key_node, SCALAR_TAGS)
             name = str(key_node.value)
             key = (*parent_key, name)
             if name in seen_names:
@@ -219,26 +219,28 @@ class _NodeConverter:
             )
         values: dict[str, Any] = {}
         for _, merge_value in merge_pairs:
-            for item in reversed(merge_value.value if isinstance(merge_value, yaml.SequenceNode) else [merge_value]):
-                if not isinstance(item, yaml.MappingNode):
-                    line = item.start_mark.line + 1
+            for merged_node in reversed(
+                merge_value.value if isinstance(merge_value, yaml.SequenceNode) else [merge_value]
+            ):
+                if not isinstance(merged_node, yaml.MappingNode):
+                    line = merged_node.start_mark.line + 1
                     raise _make_config_error(self.source, line, "not valid YAML: << is not followed by a mapping")
-                self._count_node(item, depth)
-                values |= self._convert_mapping(item, parent_key, depth + 1)
+                self._count_and_limit_node(merged_node, depth)
+                values |= self._convert_mapping(merged_node, parent_key, depth + 1)
         return values
 
     def _convert_scalar(self, node: yaml.ScalarNode) -> YamlScalar:
-        self._check_tag(node, SCALAR_TAGS)
+        self._refuse_unsupported_tag(node, SCALAR_TAGS)
         text = str(node.value)
         # An explicit tag of text, as in `!!str null`, is the only way in which a plain null gets it.
         return YamlScalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULL_WORDS))
 
-    def _check_tag(self, node: yaml.Node, supported_tags: frozenset[str]) -> None:
+    def _refuse_unsupported_tag(self, node: yaml.Node, supported_tags: frozenset[str]) -> None:
         if node.tag not in supported_tags:
             reason = f"not valid YAML for a config: the tag {node.tag} is not supported. Remove it"
             raise _make_config_error(self.source, node.start_mark.line + 1, reason)
 
-    def _count_node(self, node: yaml.Node, depth: int) -> None:
+    def _count_and_limit_node(self, node: yaml.Node, depth: int) -> None:
         self.node_count += 1
         if self.node_count > MAX_YAML_NODES or depth > MAX_NESTING_DEPTH:
             raise _make_size_error(self.source, node.start_mark.line + 1, depth > MAX_NESTING_DEPTH)

@@ -155,9 +155,9 @@ class _ConfigReader:
 
     def apply_override(self, values: dict[str, Any], override: str) -> None:
         """Set the value of section.key=value."""
-        dotted_key, equals, value_text = override.partition("=")
+        dotted_key, separator, value_text = override.partition("=")
         key = tuple(dotted_key.strip().split("."))
-        if not equals or not all(key):
+        if not separator or not all(key):
             raise ConfigError(
                 [ConfigProblem("--set", None, shorten_text(override, MAX_KEY_LENGTH), "write it as section.key=value")]
             )
@@ -285,7 +285,7 @@ class _ConfigReader:
         """Return the problem for a validation error of pydantic; for an unknown key, suggest the nearest valid one."""
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
-            return self.make_problem(key, f"unknown key{_suggest_key(key)}")
+            return self.make_problem(key, f"unknown key{_format_key_suggestion(key)}")
         if error_details["type"] == "value_error":
             return self.make_problem(key, shorten_text(str(error_details["ctx"]["error"])))
         if error_details["type"] == "model_type":
@@ -322,7 +322,7 @@ def _list_valid_keys() -> list[KeyPath]:
     return keys
 
 
-def _suggest_key(key: KeyPath) -> str:
+def _format_key_suggestion(key: KeyPath) -> str:
     """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
     valid_keys = _list_valid_keys()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
-from wantui.environment import build_torch_environment, describe_environment_differences, read_compared_environment
+from wantui.environment import build_torch_environment, describe_environment_differences, read_rendering_environment
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
@@ -73,7 +73,7 @@ class Engine:
             warnings.append(
                 f"the engine (process {self.process}) runs wantui {self.version}, this is {__version__}. {restart}"
             )
-        for difference in describe_environment_differences(self.environment, read_compared_environment()):
+        for difference in describe_environment_differences(self.environment, read_rendering_environment()):
             warnings.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
         return warnings
 
@@ -120,7 +120,7 @@ def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Se
         "version": __version__,
         "devices": devices,
         "boot": [read_boot_id(), read_boot_seconds()],
-        "environment": read_compared_environment(),
+        "environment": read_rendering_environment(),
         "notes": list(notes),
     }
     text = json.dumps(content).encode()

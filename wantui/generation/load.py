@@ -23,8 +23,8 @@ from wantui.generation.self_check import check_parts_compatible, self_check
 from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
-from wantui.models.parts import PartError, read_components
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
+from wantui.models.parts import PartError, read_pipeline_components
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
 from wantui.planning.throughput import NATIVE_ATTENTION
@@ -109,7 +109,7 @@ def _hub_cache() -> str:
 def _load_from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
     """Load a pipeline from a folder, after checking that its files contain exactly the tensors of each part's class."""
     for part in WEIGHTED_PARTS:
-        if part in read_components(folder) and part not in given:
+        if part in read_pipeline_components(folder) and part not in given:
             check_part(folder, part)
     check_sentencepiece(folder)
     dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
@@ -126,7 +126,7 @@ def load_pipeline(
     revision: str | None,
     dtype: str,
     device: torch.device,
-    plan: MemoryPlan = RESIDENT,
+    plan: MemoryPlan = RESIDENT_PLAN,
     *,
     speed: SpeedName = "reference",
     weights: WeightsForm = "full",

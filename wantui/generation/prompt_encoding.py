@@ -19,7 +19,7 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_POSITIONS
-from wantui.planning.memory_plan import RESIDENT
+from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.embeddings import EmbeddingStore
 
 
@@ -94,7 +94,7 @@ class Embeddings:
         except OSError as error:
             raise LoadError(
                 f"cannot store text embeddings in {self.store.directory}: {error.strerror or error}. Free disk space, "
-                f"set XDG_CACHE_HOME to another folder, or choose memory_settings.plan: {RESIDENT.slug}"
+                f"set XDG_CACHE_HOME to another folder, or choose memory_settings.plan: {RESIDENT_PLAN.slug}"
             ) from error
         finally:
             del pipeline

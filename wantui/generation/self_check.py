@@ -12,7 +12,7 @@ from diffusers import WanPipeline
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
 from wantui.generation.placement import ensure_on_device, find_device
-from wantui.models.parts import read_components
+from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_tokenizer_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_POSITIONS
 
@@ -90,7 +90,7 @@ def _check_latent_statistics(config: Any) -> None:
 
 def _read_encoder_config(folder: Path) -> Any:
     """Return the config of a folder's text encoder, which need not be loaded."""
-    kind = getattr(transformers, read_components(folder)["text_encoder"][1])
+    kind = getattr(transformers, read_pipeline_components(folder)["text_encoder"][1])
     return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 
 

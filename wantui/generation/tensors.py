@@ -25,8 +25,8 @@ from wantui.models.parts import (
     check_part_config,
     find_weight_files,
     get_part_label,
-    read_components,
     read_part_json,
+    read_pipeline_components,
 )
 
 FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
@@ -79,7 +79,7 @@ def check_part(folder: Path, part: str) -> None:
     Raises:
         PartError: a tensor is missing, unknown, duplicated, or has another shape or type; the message names it.
     """
-    library, kind = read_components(folder)[part]
+    library, kind = read_pipeline_components(folder)[part]
     check_part_config(folder, part)
     config = read_part_json(folder / part / "config.json")
     if "quantization_config" in config:
@@ -195,7 +195,7 @@ def check_gguf(folder: Path, path: Path) -> None:
 
 def build_empty_model(folder: Path, part: str) -> nn.Module:
     """Build a part of a model from its config, on the meta device."""
-    library, name = read_components(folder)[part]
+    library, name = read_pipeline_components(folder)[part]
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     kind = getattr(module, name, None)
     if kind is None:

@@ -74,7 +74,7 @@ def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> l
     for entry in map(str.strip, visible_devices.split(",")):
         if entry.lower() in NO_GPU_VALUES:  # CUDA ignores the rest of the list
             break
-        matches = _match_gpus(gpus, entry)
+        matches = _find_matching_gpus(gpus, entry)
         if len(matches) != 1:
             match_text = "several GPUs" if matches else "no GPU"
             raise NoSuchGpuError(
@@ -89,7 +89,7 @@ def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> l
     return chosen_gpus
 
 
-def _match_gpus(gpus: tuple[Gpu, ...], entry: str) -> list[Gpu]:
+def _find_matching_gpus(gpus: tuple[Gpu, ...], entry: str) -> list[Gpu]:
     if entry.isascii() and entry.isdigit():
         return [gpu for gpu in gpus if str(gpu.index) == (entry.lstrip("0") or "0")]
     if entry.startswith("MIG-"):

@@ -38,9 +38,9 @@ MAX_LAYER_COUNT = 1000
 check the weights."""
 ACTIVATION_CONFIG = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 """Activation of every UMT5 encoder. Another activation fits the same weights, but changes every embedding."""
-RELATIVE_DISTANCE = {"relative_attention_max_distance": 128}
+RELATIVE_DISTANCE_CONFIG = {"relative_attention_max_distance": 128}
 """Distance in tokens beyond which UMT5 treats all distances alike; another value changes the meaning of its weights."""
-FIXED_CONFIG_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE}
+FIXED_CONFIG_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE_CONFIG}
 """Part -> config values that are the same in every Wan model, and that its weights could not contradict."""
 EPSILON_KEYS = ("eps", "layer_norm_epsilon")
 MAX_EPSILON = 1e-3
@@ -61,7 +61,7 @@ class PartError(UserError):
     """A part of a model that is missing, incomplete or of another kind."""
 
 
-def read_components(folder: Path) -> dict[str, tuple[str, str]]:
+def read_pipeline_components(folder: Path) -> dict[str, tuple[str, str]]:
     """Return the library and class of each component in the index of a pipeline folder, without empty ones.
 
     Raises:
@@ -88,7 +88,7 @@ def list_part_files(folder: Path) -> list[Path]:
     """
     relative_paths = {Path(INDEX_FILE)} if (folder / INDEX_FILE).is_file() else set()
     try:
-        library_by_part = {name: library for name, (library, _) in read_components(folder).items()}
+        library_by_part = {name: library for name, (library, _) in read_pipeline_components(folder).items()}
     except PartError:
         library_by_part = {}
     for name in {*PART_NAMES, *library_by_part}:
@@ -158,7 +158,7 @@ def check_model_files(folder: Path, ignored_parts: Collection[str] = ()) -> None
     Raises:
         PartError: a file is missing or damaged.
     """
-    component_by_part = read_components(folder)
+    component_by_part = read_pipeline_components(folder)
     for part in ("scheduler", "tokenizer", "text_encoder", "transformer", "vae"):
         if part not in component_by_part:
             raise PartError(f"its {INDEX_FILE} has no {get_part_label(part)}")

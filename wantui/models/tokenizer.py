@@ -9,7 +9,7 @@ from typing import Any
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_snapshot_folder
-from wantui.models.parts import PartError, read_components, read_part_json
+from wantui.models.parts import PartError, read_part_json, read_pipeline_components
 
 SPACE_TOKEN = "▁"
 """Prefix of word-initial tokens in T5 vocabularies; alone, it is a token without text."""
@@ -67,7 +67,7 @@ def _read_tokenizer(path: Path, *_: int) -> Any:
 def _read_tokenizer_class_name(folder: Path) -> str:
     """Return the class of a model's tokenizer; an empty string if the index is unreadable, which loading reports."""
     try:
-        return read_components(folder).get("tokenizer", ("", ""))[1]
+        return read_pipeline_components(folder).get("tokenizer", ("", ""))[1]
     except PartError:
         return ""
 
@@ -93,8 +93,8 @@ def _replace_tokenizer_stages(tokenizer: Any) -> None:
     tokenizer.normalizer = next(
         (stage for stage in normalizer_stages if isinstance(stage, normalizers.Precompiled)), None
     )
-    metaspace = pre_tokenizers.Metaspace(replacement=SPACE_TOKEN, prepend_scheme="always", split=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
+    metaspace_stage = pre_tokenizers.Metaspace(replacement=SPACE_TOKEN, prepend_scheme="always", split=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace_stage])
     if (end_token_id := tokenizer.token_to_id(END_TOKEN)) is not None:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=["$A", END_TOKEN], special_tokens=[(END_TOKEN, end_token_id)]

@@ -2,13 +2,13 @@
 
 from wantui.planning.batch import Batch, BatchPreview, PlanError, pin_revision, plan_batch, preview_batch
 from wantui.planning.disk_estimate import DiskEstimate, estimate_batch_disk
-from wantui.planning.recipe import Captures, PromptMark, Recipe
+from wantui.planning.recipe import CaptureRequests, PromptMark, Recipe
 from wantui.planning.time_estimate import Estimate, TimedVideo, estimate_video_seconds, parse_timed_videos
 
 __all__ = [
     "Batch",
     "BatchPreview",
-    "Captures",
+    "CaptureRequests",
     "DiskEstimate",
     "Estimate",
     "PlanError",

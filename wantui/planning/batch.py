@@ -18,7 +18,7 @@ from wantui.models.magnitudes import load_magnitudes
 from wantui.paths import expand_user_path
 from wantui.planning.batch_checks import find_duplicate_prompt_warnings, find_refusals, find_settings_warnings
 from wantui.planning.model_source import TransformerFile
-from wantui.planning.recipe import Captures, PromptMark, Recipe
+from wantui.planning.recipe import CaptureRequests, PromptMark, Recipe
 from wantui.planning.sizes import check_video_size, resolve_frame_count
 from wantui.planning.token_checks import check_prompt_tokens
 from wantui.prompts import Template, Variation, count_variations, expand_template, parse_template
@@ -26,7 +26,7 @@ from wantui.prompts.cleaning import clean_prompt
 from wantui.prompts.expand import format_large_count
 
 MAX_SEED = 2**63 - 1
-MAX_VIDEOS = 100_000
+MAX_BATCH_VIDEOS = 100_000
 """Maximum number of videos in a batch; a manifest of that size has about 120 MB and is read in one piece."""
 
 
@@ -126,10 +126,10 @@ def _expand_variations(parsed_template: Template, settings: Settings) -> tuple[V
     variation_count, max_variations = count_variations(parsed_template), settings.prompt_settings.max_variations
     video_count = variation_count * settings.videos_per_variation
     if (
-        variation_count <= max_variations and video_count > MAX_VIDEOS
+        variation_count <= max_variations and video_count > MAX_BATCH_VIDEOS
     ):  # otherwise expand_template reports the variations
         raise PlanError(
-            f"cannot plan {format_large_count(video_count)} videos: a batch has at most {MAX_VIDEOS:,}. "
+            f"cannot plan {format_large_count(video_count)} videos: a batch has at most {MAX_BATCH_VIDEOS:,}. "
             "Use fewer options or fewer videos_per_variation, or several batches."
         )
     variations = tuple(expand_template(parsed_template, max_variations))
@@ -249,13 +249,13 @@ def _choose_weighting_method(variation: Variation, settings: Settings) -> Weight
     return settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _build_capture_requests(settings: Settings, has_marks: bool) -> Captures:
+def _build_capture_requests(settings: Settings, has_marks: bool) -> CaptureRequests:
     """Return the captures that the settings request."""
     request_by_name = {kind.name: kind.build_request(getattr(settings, kind.section_key)) for kind in CAPTURES}
     trajectory, attention = request_by_name.pop(TRAJECTORY.name), request_by_name.pop(ATTENTION.name)
     assert isinstance(attention, AttentionRequest | None)
     assert trajectory is not None
-    return Captures(
+    return CaptureRequests(
         **dict(trajectory),
         geometry=settings.model_settings.speed != "cached" or settings.model_settings.force_capture,
         attention=attention if has_marks else None,

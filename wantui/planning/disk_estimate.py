@@ -11,12 +11,12 @@ from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch, BatchPreview, convert_to_prompt_marks
 from wantui.planning.recipe import Recipe
-from wantui.schedule import count_model_evaluations, find_schedule
+from wantui.schedule import count_model_evaluations, find_sampler_schedule
 
 CLIP_BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
 
-MarksKey = tuple[str | int, ...]
+CaptureSizeKey = tuple[str | int, ...]
 """Key of prompts whose captures have equal sizes: the text of each mark if the negative prompt contains it, otherwise
 the length of that text."""
 MAX_LISTED_BASES = 2
@@ -43,7 +43,7 @@ class DiskEstimate:
 
 def list_captured_steps(sampler: str, step_count: int, interval: int) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored."""
-    return list_stored_evaluations(step_count, interval, find_schedule(sampler).evaluates_twice)
+    return list_stored_evaluations(step_count, interval, find_sampler_schedule(sampler).evaluates_twice)
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
@@ -68,13 +68,13 @@ def estimate_batch_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     for part in chain.from_iterable(estimate.capture_parts for estimate in estimates):
         parts_by_name.setdefault(part.name, []).append(part)
     captures = tuple(
-        DiskPart(name, sum(part.bytes for part in capture_parts), _join_bases(capture_parts))
+        DiskPart(name, sum(part.bytes for part in capture_parts), _join_basis_texts(capture_parts))
         for name, capture_parts in parts_by_name.items()
     )
     return DiskEstimate(sum(estimate.video_bytes for estimate in estimates), estimates[0].videos_basis, captures)
 
 
-def _join_bases(parts: Sequence[DiskPart]) -> str:
+def _join_basis_texts(parts: Sequence[DiskPart]) -> str:
     """Join the explanations of the predicted bytes of one kind of file."""
     joined_bases = "; ".join(part.basis for part in parts[:MAX_LISTED_BASES])
     return (
@@ -93,28 +93,28 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
     seed_count = batch.config.settings.videos_per_variation
     if batch.first_recipe.capture.attention is None:
         return [(batch.first_recipe, len(batch.variations) * seed_count)]
-    recipe_by_key: dict[MarksKey, tuple[Recipe, int]] = {}
-    for key, recipe in _iterate_variation_recipes(batch):
-        recipe, video_count = recipe_by_key.get(key) or (recipe, 0)
-        recipe_by_key[key] = recipe, video_count + seed_count
+    recipe_by_key: dict[CaptureSizeKey, tuple[Recipe, int]] = {}
+    for size_key, recipe in _iterate_variation_recipes(batch):
+        recipe, video_count = recipe_by_key.get(size_key) or (recipe, 0)
+        recipe_by_key[size_key] = recipe, video_count + seed_count
     return list(recipe_by_key.values())
 
 
 def estimate_variation_bytes(batch: Batch) -> list[int]:
     """Predict the bytes of one video of each variation."""
-    bytes_by_key: dict[MarksKey, int] = {}
-    for key, recipe in _iterate_variation_recipes(batch):
-        if key not in bytes_by_key:
-            bytes_by_key[key] = estimate_recipe_disk(recipe, batch.model).total_bytes
-    return [bytes_by_key[key] for key, _ in _iterate_variation_recipes(batch)]
+    bytes_by_key: dict[CaptureSizeKey, int] = {}
+    for size_key, recipe in _iterate_variation_recipes(batch):
+        if size_key not in bytes_by_key:
+            bytes_by_key[size_key] = estimate_recipe_disk(recipe, batch.model).total_bytes
+    return [bytes_by_key[size_key] for size_key, _ in _iterate_variation_recipes(batch)]
 
 
-def _iterate_variation_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[MarksKey, Recipe]]:
+def _iterate_variation_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[CaptureSizeKey, Recipe]]:
     """Yield the key of equal capture sizes and a recipe for each variation."""
     for variation in batch.variations:
         marks, negative_prompt = convert_to_prompt_marks(variation), batch.first_recipe.negative_prompt
-        key = tuple(mark.text if mark.text in negative_prompt else len(mark.text) for mark in marks)
-        yield key, batch.first_recipe.model_copy(update={"marks": marks})
+        size_key = tuple(mark.text if mark.text in negative_prompt else len(mark.text) for mark in marks)
+        yield size_key, batch.first_recipe.model_copy(update={"marks": marks})
 
 
 def estimate_recipe_disk(recipe: Recipe, model: WanModel, video_count: int = 1) -> DiskEstimate:

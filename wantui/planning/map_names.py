@@ -14,25 +14,25 @@ MAX_MAP_NAME_BYTES = 200
 _NOT_IN_NAME_PATTERN = re.compile(r"\W+")
 
 
-def assign_map_names(texts: Iterable[str]) -> list[str]:
+def assign_map_names(marked_texts: Iterable[str]) -> list[str]:
     """Return a unique name for the map of each marked text: its letters and digits, with _2, _3 for repeated texts.
 
     Names are unique on case-insensitive file systems too, and differ from RESERVED_NAMES.
     """
-    taken_keys = {_make_collision_key(name) for name in RESERVED_NAMES}
-    names = []
-    for text in texts:
+    taken_keys = {_make_collision_key(map_name) for map_name in RESERVED_NAMES}
+    map_names = []
+    for text in marked_texts:
         base_name = _NOT_IN_NAME_PATTERN.sub("_", text).strip("_") or "word"
-        if _make_collision_key(base_name) in {_make_collision_key(name) for name in RESERVED_NAMES}:
+        if _make_collision_key(base_name) in {_make_collision_key(map_name) for map_name in RESERVED_NAMES}:
             base_name = f"word_{base_name}"
         base_name = _shorten_map_name(base_name)
-        number, name = 1, base_name
-        while _make_collision_key(name) in taken_keys:
-            number += 1
-            name = f"{base_name}_{number}"
-        taken_keys.add(_make_collision_key(name))
-        names.append(name)
-    return names
+        suffix_number, map_name = 1, base_name
+        while _make_collision_key(map_name) in taken_keys:
+            suffix_number += 1
+            map_name = f"{base_name}_{suffix_number}"
+        taken_keys.add(_make_collision_key(map_name))
+        map_names.append(map_name)
+    return map_names
 
 
 def _make_collision_key(name: str) -> str:

@@ -74,9 +74,9 @@ class MemoryPlan:
 BYTES_BY_DTYPE = {"float32": 4, "bfloat16": 2}
 """Bytes per number of each dtype."""
 SMALL_TILE_SIDE, TILE_SIDE = 128, 256
-RESIDENT = MemoryPlan("resident")
-PLANS = (
-    RESIDENT,
+RESIDENT_PLAN = MemoryPlan("resident")
+MEMORY_PLANS = (
+    RESIDENT_PLAN,
     MemoryPlan("encode-first", True),
     MemoryPlan("offload", True, "parked"),
     MemoryPlan("stream", True, "streamed"),
@@ -87,7 +87,7 @@ PLANS = (
     MemoryPlan("small-tiles", True, tile_side=SMALL_TILE_SIDE),
 )
 """Plans in order of preference: first those that leave every pixel unchanged, faster before slower."""
-PLAN_SLUGS = tuple(plan.slug for plan in PLANS)
+PLAN_SLUGS = tuple(plan.slug for plan in MEMORY_PLANS)
 LATENT_BUFFER_COUNT = 10
 """Number of latent-sized float32 tensors: states, velocities and the sampler's earlier outputs."""
 WORKSPACE_BYTES = 70_000_000
@@ -114,7 +114,7 @@ def find_plan(name: str) -> MemoryPlan:
     Raises:
         KeyError: there is no such plan.
     """
-    return {plan.slug: plan for plan in PLANS}[migrate_plan_name(name)]
+    return {plan.slug: plan for plan in MEMORY_PLANS}[migrate_plan_name(name)]
 
 
 def estimate_transformer_bytes(model: WanModel, recipe: Recipe) -> int:
@@ -321,7 +321,7 @@ def choose_memory_plan(
     recipe: Recipe,
     free_bytes: int,
     requested_plan: MemoryPlan | None = None,
-    allowed_plans: Sequence[MemoryPlan] = PLANS,
+    allowed_plans: Sequence[MemoryPlan] = MEMORY_PLANS,
 ) -> ChosenPlan:
     """Return the first plan that fits into a GPU's free memory, or the requested plan.
 
@@ -369,7 +369,7 @@ def choose_memory_plan(
 def find_next_plan(
     plan: MemoryPlan, on_gpu: bool, model: WanModel | None = None, recipe: Recipe | None = None
 ) -> MemoryPlan | None:
-    """Return the plan to try after one that did not fit: the next in `PLANS` that needs less memory, or None.
+    """Return the plan to try after one that did not fit: the next in `MEMORY_PLANS` that needs less memory, or None.
 
     Args:
         model, recipe: model and recipe of the video; without them the next plan is returned, whatever it needs.
@@ -389,5 +389,5 @@ def find_next_plan(
 
 
 def list_later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:
-    """Return the plans after this one in `PLANS`."""
-    return PLANS[PLANS.index(plan) + 1 :]
+    """Return the plans after this one in `MEMORY_PLANS`."""
+    return MEMORY_PLANS[MEMORY_PLANS.index(plan) + 1 :]

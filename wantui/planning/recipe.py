@@ -25,13 +25,13 @@ from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
 from wantui.controls.word_weights import WORD_WEIGHTS, Weight, WeightingMethod, WordWeightsRequest
-from wantui.json_files import describe_validation_error
+from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
 from wantui.schedule import SamplerName
 
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
-"""Captures whose requests have their own fields in `Captures`."""
+"""Captures whose requests have their own fields in `CaptureRequests`."""
 PositiveInteger = Annotated[int, Field(ge=1, le=1_000_000)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -58,13 +58,13 @@ def _validate_requests(
     return {name: request_type_by_name[name].model_validate(request) for name, request in sorted(requests.items())}
 
 
-def _drop_if_empty(serialised: dict[str, Any], key: str) -> dict[str, Any]:
+def _drop_empty_value(serialised: dict[str, Any], key: str) -> dict[str, Any]:
     if not serialised.get(key):  # the key may be missing, because callers can exclude it
         serialised.pop(key, None)
     return serialised
 
 
-class Captures(TrajectoryRequest):
+class CaptureRequests(TrajectoryRequest):
     """Requests of the captures to record while a video is denoised.
 
     The trajectory and attention requests have their own fields, as in recipes of format 1. The requests of all other
@@ -87,7 +87,7 @@ class Captures(TrajectoryRequest):
     @model_serializer(mode="wrap")
     def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit an empty `more`, so that digests of recipes without it do not change."""
-        return _drop_if_empty(handler(self), "more")
+        return _drop_empty_value(handler(self), "more")
 
     def find_request(self, name: str) -> CaptureRequest | None:
         """Return the request of a capture by name, or None if it is off."""
@@ -134,7 +134,7 @@ class Recipe(_FrozenModel):
     """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
     magnitudes: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
     """Calibrated magnitudes that decide which steps a cached video skips; without them the first block decides."""
-    capture: Captures = Captures()
+    capture: CaptureRequests = CaptureRequests()
     controls: dict[str, Any] = Field(default_factory=dict)
     """Requests of controls by name, except word weights, which are in `marks` and `weighting`. The canonical JSON omits
     an empty value."""
@@ -156,7 +156,7 @@ class Recipe(_FrozenModel):
     @model_serializer(mode="wrap")
     def omit_empty_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit empty `controls`, so that digests of recipes without controls do not change."""
-        return _drop_if_empty(handler(self), "controls")
+        return _drop_empty_value(handler(self), "controls")
 
     def find_control_request(self, name: str) -> ControlRequest | None:
         """Return the request of a control by name, or None if it is off."""
@@ -228,4 +228,4 @@ def parse_recipe(value: Any) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise ValueError(describe_validation_error(error)) from None
+        raise ValueError(describe_first_validation_error(error)) from None

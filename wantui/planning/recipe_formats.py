@@ -29,41 +29,44 @@ def upgrade_recipe(recipe_values: dict[str, Any]) -> dict[str, Any]:
         )
     if format_number == RECIPE_FORMAT:
         return recipe_values
-    speed, capture = recipe_values.get("speed", "plain"), recipe_values.get("capture")
-    if not isinstance(speed, str) or speed not in SPEED_BY_FORMER_NAME:
+    former_speed, capture_values = recipe_values.get("speed", "plain"), recipe_values.get("capture")
+    if not isinstance(former_speed, str) or former_speed not in SPEED_BY_FORMER_NAME:
         former_names = ", ".join(SPEED_BY_FORMER_NAME)
         raise PydanticCustomError(
-            "speed", _escape_braces(f"speed: {speed!r} does not exist in format 1, which has {former_names}")
+            "speed", _escape_braces(f"speed: {former_speed!r} does not exist in format 1, which has {former_names}")
         )
-    upgraded = {**recipe_values, "format": RECIPE_FORMAT, "speed": SPEED_BY_FORMER_NAME[speed]}
-    if isinstance(capture, dict) and isinstance(attention := capture.get("attention"), dict):
-        if PER_TOKEN_KEY in attention:
+    upgraded_values = {**recipe_values, "format": RECIPE_FORMAT, "speed": SPEED_BY_FORMER_NAME[former_speed]}
+    if isinstance(capture_values, dict) and isinstance(attention_values := capture_values.get("attention"), dict):
+        if PER_TOKEN_KEY in attention_values:
             raise PydanticCustomError("attention", f"capture.attention: {PER_TOKEN_KEY} does not exist in format 1")
-        upgraded["capture"] = {**capture, "attention": _rename_key(attention, FORMER_PER_TOKEN_KEY, PER_TOKEN_KEY)}
-    return upgraded
+        upgraded_values["capture"] = {
+            **capture_values,
+            "attention": _rename_key(attention_values, FORMER_PER_TOKEN_KEY, PER_TOKEN_KEY),
+        }
+    return upgraded_values
 
 
-def convert_to_digest_form(recipe: dict[str, Any]) -> dict[str, Any]:
+def convert_to_digest_form(recipe_values: dict[str, Any]) -> dict[str, Any]:
     """Convert a serialised recipe to format 1, from which its digest is computed.
 
     Digests identify videos in batch folders, on the queue and in checkpoints. A new format must not change them, or a
     continued batch would not find its videos. Values that format 1 lacks stay unchanged.
     """
     former_name_by_slug = {slug: name for name, slug in SPEED_BY_FORMER_NAME.items()}
-    capture = recipe["capture"]
-    attention = capture["attention"]
-    if attention is not None:
-        attention = _rename_key(attention, PER_TOKEN_KEY, FORMER_PER_TOKEN_KEY)
+    capture_values = recipe_values["capture"]
+    attention_values = capture_values["attention"]
+    if attention_values is not None:
+        attention_values = _rename_key(attention_values, PER_TOKEN_KEY, FORMER_PER_TOKEN_KEY)
     return {
-        **recipe,
+        **recipe_values,
         "format": 1,
-        "speed": former_name_by_slug[recipe["speed"]],
-        "capture": {**capture, "attention": attention},
+        "speed": former_name_by_slug[recipe_values["speed"]],
+        "capture": {**capture_values, "attention": attention_values},
     }
 
 
-def _rename_key(values: dict[str, Any], old_name: str, new_name: str) -> dict[str, Any]:
-    return {new_name if key == old_name else key: value for key, value in values.items()}
+def _rename_key(value_by_key: dict[str, Any], old_name: str, new_name: str) -> dict[str, Any]:
+    return {new_name if key == old_name else key: value for key, value in value_by_key.items()}
 
 
 def _escape_braces(message: str) -> str:

@@ -22,7 +22,7 @@ def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str
     if video.frames is not None:
         requested_count, request_text = video.frames, format_count(video.frames, "frame")
     elif video.duration is not None:
-        requested_count = _count_frames(video.duration, video.fps)
+        requested_count = _count_whole_frames(video.duration, video.fps)
         request_text = f"{video.duration:g} s at {video.fps} fps are {format_count(requested_count, 'frame')}"
     else:
         requested_count, request_text = DEFAULT_FRAME_COUNT, f"{DEFAULT_FRAME_COUNT} frames"
@@ -37,7 +37,7 @@ def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str
     if (
         video.frames is not None
         and video.duration is not None
-        and video.frames != _count_frames(video.duration, video.fps)
+        and video.frames != _count_whole_frames(video.duration, video.fps)
     ):
         return (
             frame_count,
@@ -51,7 +51,7 @@ def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str
     )
 
 
-def _count_frames(seconds: float, frames_per_second: int) -> int:
+def _count_whole_frames(seconds: float, frames_per_second: int) -> int:
     """Count the whole frames in a duration. 4.64 s at 25 fps are 116 frames as decimals but 115.99999 as floats."""
     return int(min(Decimal(str(seconds)) * frames_per_second, Decimal(10**9)))
 
@@ -63,16 +63,16 @@ def check_video_size(video: VideoSettings, model: WanModel) -> None:
         SizeError: the size is invalid; names the nearest valid sizes.
     """
     problems = []
-    for name, pixels in (("width", video.width), ("height", video.height)):
+    for name, side_pixels in (("width", video.width), ("height", video.height)):
         size_multiple = model.size_multiple
-        if pixels % size_multiple:
+        if side_pixels % size_multiple:
             lower_multiple, upper_multiple = (
-                pixels // size_multiple * size_multiple,
-                (pixels // size_multiple + 1) * size_multiple,
+                side_pixels // size_multiple * size_multiple,
+                (side_pixels // size_multiple + 1) * size_multiple,
             )
             nearest_text = f"{lower_multiple} or {upper_multiple}" if lower_multiple else str(upper_multiple)
             problems.append(
-                f"video_settings.{name}: {pixels} is not a multiple of {size_multiple}; nearest are {nearest_text}"
+                f"video_settings.{name}: {side_pixels} is not a multiple of {size_multiple}; nearest are {nearest_text}"
             )
     if problems:
         raise SizeError("\n".join(problems))

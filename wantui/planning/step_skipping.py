@@ -57,13 +57,13 @@ def find_computed_steps(step_ratios: Sequence[float]) -> list[bool]:
     never_skipped_count = int(NEVER_SKIPPED_SHARE * len(step_ratios) + 0.5)
     computed_steps = []
     accumulated_ratio, accumulated_error, skip_count = 1.0, 0.0, 0
-    for step, step_ratio in enumerate(step_ratios):
-        if step >= never_skipped_count:
+    for step_index, step_ratio in enumerate(step_ratios):
+        if step_index >= never_skipped_count:
             accumulated_ratio *= step_ratio
             skip_count += 1
             accumulated_error += abs(1.0 - accumulated_ratio)
         is_computed = (
-            step < max(1, never_skipped_count)
+            step_index < max(1, never_skipped_count)
             or accumulated_error > MAX_MAGNITUDE_ERROR
             or skip_count > MAX_CONSECUTIVE_SKIPS
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_POSITIONS, count_latent_positions
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks, estimate_block_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks, estimate_block_bytes
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
 from wantui.schedule import count_model_evaluations
@@ -78,7 +78,7 @@ class Throughput:
     def _cost_coefficients(self) -> tuple[float, float, float]:
         return self.attention_operation, self.product_operation, self.value
 
-    def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds of one step: one pass, or two with guidance."""
         token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
         pass_count = 2 if recipe.guidance_scale > 1 else 1
@@ -97,11 +97,11 @@ class Throughput:
             )
         return pass_count * estimate_computed_share(recipe) * model.block_count * block_seconds
 
-    def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""
         return self.decoded_value * model.relative_decode_time * count_decoded_pixels(recipe, plan)
 
-    def predict_video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> float:
+    def predict_video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds of denoising and decoding, with the model already loaded."""
         evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
         return evaluation_count * self.predict_step_seconds(model, recipe, plan) + self.predict_decode_seconds(

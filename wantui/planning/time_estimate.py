@@ -17,7 +17,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import find_model
 from wantui.planning.flops import count_step_flops
-from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT, MemoryPlan, find_plan
+from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT_PLAN, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import count_computed_steps, estimate_computed_share
 from wantui.planning.throughput import Throughput, count_decoded_pixels
@@ -95,7 +95,7 @@ def estimate_video_seconds(
     similar_videos = [video for video in similar_videos if video.recipe.speed == recipe.speed] or similar_videos
     if not similar_videos:
         if throughput is not None and device_kind == "cuda":
-            return _estimate_by_throughput(recipe, throughput, plan or RESIDENT)
+            return _estimate_by_throughput(recipe, throughput, plan or RESIDENT_PLAN)
         return _estimate_by_scaling(recipe, device_videos, plan)
     step_seconds = median(map(_compute_full_step_seconds, similar_videos)) * estimate_computed_share(recipe)
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
@@ -129,7 +129,7 @@ def _describe_skipping(recipe: Recipe) -> str:
 
 def _find_recorded_plan(plan_name: str) -> MemoryPlan:
     """Return the recorded plan; the resident plan if none is known, as in videos of the first version."""
-    return find_plan(plan_name) if plan_name in PLAN_SLUGS else RESIDENT
+    return find_plan(plan_name) if plan_name in PLAN_SLUGS else RESIDENT_PLAN
 
 
 def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
@@ -208,7 +208,7 @@ def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Seque
     )
 
 
-def _make_size_key(recipe: Recipe) -> tuple[Any, ...]:
+def _make_video_size_key(recipe: Recipe) -> tuple[Any, ...]:
     return recipe.width, recipe.height, recipe.frames
 
 
@@ -222,7 +222,7 @@ def _make_operation_key(recipe: Recipe) -> tuple[Any, ...]:
 
 def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of equal time per computed step."""
-    return *_make_size_key(recipe), _count_passes_per_step(recipe), *_make_operation_key(recipe)
+    return *_make_video_size_key(recipe), _count_passes_per_step(recipe), *_make_operation_key(recipe)
 
 
 def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:

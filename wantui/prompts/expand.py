@@ -17,7 +17,7 @@ from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, Template
 
 DEFAULT_MAX_VARIATIONS = 10_000
 MAX_VARIATION_ID_LENGTH = 60
-MAX_EXPANDED_SIZE = 30_000_000
+MAX_EXPANSION_LENGTH = 30_000_000
 """Maximum number of characters, choices and marks in all variations of a template; 10,000 prompts of 512 tokens have
 fewer."""
 _NOT_IN_ID_PATTERN = re.compile(r"[^\w]+")
@@ -43,7 +43,8 @@ class ExpansionTooLargeError(UserError):
         super().__init__(
             f"cannot expand the template: its variations would have {format_large_count(expanded_size)} characters, "
             "choices and "
-            f"marks together, more than {MAX_EXPANDED_SIZE:,}. Use shorter text or fewer options, or several batches."
+            f"marks together, more than {MAX_EXPANSION_LENGTH:,}. Use shorter text or fewer options, or several "
+            "batches."
         )
 
 
@@ -132,13 +133,13 @@ def expand_template(template: Template, max_variations: int = DEFAULT_MAX_VARIAT
 
     Raises:
         TooManyVariationsError: the template has more than `max_variations` variations.
-        ExpansionTooLargeError: text, choices and marks together exceed MAX_EXPANDED_SIZE.
+        ExpansionTooLargeError: text, choices and marks together exceed MAX_EXPANSION_LENGTH.
         TemplateError: a variation has no text, or cleaning would change its text across a bracket.
     """
     expanded_size = _measure_nodes(template.nodes)
     if expanded_size.expansion_count > max_variations:
         raise TooManyVariationsError(expanded_size.expansion_count, max_variations)
-    if expanded_size.text_length + expanded_size.extra_length > MAX_EXPANDED_SIZE:
+    if expanded_size.text_length + expanded_size.extra_length > MAX_EXPANSION_LENGTH:
         raise ExpansionTooLargeError(expanded_size.text_length + expanded_size.extra_length)
     parts = _expand_nodes(template.nodes)
     variation_ids = _build_variation_ids([part.labels for part in parts])

@@ -103,10 +103,10 @@ def format_excerpt(text: str) -> str:
 
 
 def _find_syntax_warnings(
-    text: str, syntax_kinds: tuple[tuple[re.Pattern[str], str], ...], message_prefix: str
+    searched_text: str, syntax_kinds: tuple[tuple[re.Pattern[str], str], ...], message_prefix: str
 ) -> Iterator[str]:
     for pattern, explanation in syntax_kinds:
-        matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(text)))
+        matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(searched_text)))
         if matches:
             omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
             yield f"{message_prefix}'{format_excerpt(matches[0])}'{omitted_text} {explanation}"

@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.prompts.foreign_syntax import find_single_option_warnings, find_template_syntax_warnings, format_excerpt
 
-ERROR_CONTEXT_LENGTH = 60
+ERROR_CONTEXT_CHARACTERS = 60
 """Number of characters that an error shows on each side of its position."""
 SPECIAL_CHARACTERS = frozenset("[]|():\\")
 MIN_WEIGHT, MAX_WEIGHT = 0.0, 10.0
@@ -45,8 +45,8 @@ class TemplateError(UserError):
 
 def _format_excerpt_around(line: str, column: int) -> tuple[str, int]:
     """Return an excerpt of a line that fits a terminal, and the position of the column in that excerpt."""
-    start = max(0, column - ERROR_CONTEXT_LENGTH) if len(line) > 2 * ERROR_CONTEXT_LENGTH else 0
-    end = max(start + 2 * ERROR_CONTEXT_LENGTH, column + ERROR_CONTEXT_LENGTH)
+    start = max(0, column - ERROR_CONTEXT_CHARACTERS) if len(line) > 2 * ERROR_CONTEXT_CHARACTERS else 0
+    end = max(start + 2 * ERROR_CONTEXT_CHARACTERS, column + ERROR_CONTEXT_CHARACTERS)
     prefix, suffix = "..." if start else "", "..." if end < len(line) else ""
     return f"{prefix}{line[start:end]}{suffix}", column - start + len(prefix)
 

@@ -9,7 +9,7 @@ from wantui.config.speeds import SpeedName, migrate_speed_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
-from wantui.planning.memory_plan import RESIDENT, MemoryPlan, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import find_state_directory
@@ -31,7 +31,9 @@ def save_throughput(directory: Path, measured: Throughput) -> Path:
     return path
 
 
-def load_throughput(directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT) -> Throughput | None:
+def load_throughput(
+    directory: Path, device: str, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN
+) -> Throughput | None:
     """Return the measured throughput of a device for a recipe's kind of blocks; None if the device was not measured.
 
     A cached video has fused blocks; the number of skipped blocks is not measured. If only one of reference and fused

@@ -15,7 +15,7 @@ from wantui.atomic_files import write_text_atomically
 from wantui.config import convert_settings_to_dict, dump_settings
 from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_validation_error, parse_json, read_json_object
+from wantui.json_files import UnreadableFileError, describe_first_validation_error, parse_json, read_json_object
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
 from wantui.planning.disk_estimate import estimate_variation_bytes
@@ -244,7 +244,7 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
         check_manifest(manifest)
     except ValidationError as error:
         raise ManifestError(
-            f"{path} is damaged: {describe_validation_error(error)}{_describe_writer(document)}"
+            f"{path} is damaged: {describe_first_validation_error(error)}{_describe_writer(document)}"
         ) from None
     except ValueError as error:
         raise ManifestError(f"{path} is damaged: {error}") from None
@@ -315,7 +315,7 @@ def apply_outcome(entry: object, video: VideoEntry) -> VideoEntry:
     try:
         changed = VideoEntry.model_validate({**entry, **fixed})
     except ValidationError as error:
-        raise ValueError(describe_validation_error(error)) from None
+        raise ValueError(describe_first_validation_error(error)) from None
     check_file_paths("entry", changed)
     return changed
 

@@ -9,7 +9,7 @@ from typing import assert_never
 from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS
+from wantui.planning.memory_plan import MEMORY_PLANS
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
@@ -100,7 +100,7 @@ class OutcomeApplier:
             self._fail(claim, folder, f"out of memory with plan {chosen.plan.slug}{forced}: {error}", log)
             return
         log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, plan.slug)
-        earlier_plans = [earlier.slug for earlier in PLANS[: PLANS.index(plan)]]
+        earlier_plans = [earlier.slug for earlier in MEMORY_PLANS[: MEMORY_PLANS.index(plan)]]
         self.queue.requeue_with_plan(claim, plan.slug, earlier_plans, error)
 
     def wait_for_disk_space(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:

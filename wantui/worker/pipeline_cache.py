@@ -11,7 +11,7 @@ from wantui.generation.placement import find_device, find_device_name, free_memo
 from wantui.generation.prompt_encoding import collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_video_seconds, parse_timed_videos
-from wantui.planning.memory_plan import RESIDENT, ChosenPlan, MemoryPlan, find_next_plan, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, find_next_plan, find_plan
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.events import ModelLoading
 from wantui.queue.queue import Queue
@@ -40,7 +40,7 @@ class PipelineCache:
         self.cache_key: tuple[Any, ...] = ()
         self.weight_files: tuple[WeightFile, ...] = ()
         """Local files of the loaded pipeline."""
-        self.chosen = ChosenPlan(RESIDENT, None, "no video was generated yet")
+        self.chosen = ChosenPlan(RESIDENT_PLAN, None, "no video was generated yet")
         """Memory plan of the current video, or the last plan tried."""
 
     def get(

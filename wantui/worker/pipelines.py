@@ -15,7 +15,14 @@ from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.models.parts import list_part_files
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import PLANS, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan, list_later_plans
+from wantui.planning.memory_plan import (
+    MEMORY_PLANS,
+    ChosenPlan,
+    MemoryPlan,
+    choose_memory_plan,
+    find_plan,
+    list_later_plans,
+)
 from wantui.queue.benchmark_store import load_attention_backend
 
 if TYPE_CHECKING:
@@ -77,7 +84,7 @@ def choose_plan_for(
     device: str,
     first: MemoryPlan | None = None,
     requested_plan: str = "auto",
-    allowed_plans: Sequence[MemoryPlan] = PLANS,
+    allowed_plans: Sequence[MemoryPlan] = MEMORY_PLANS,
 ) -> ChosenPlan:
     """Choose the memory plan for a recipe: the requested plan, or the first that fits into free memory.
 

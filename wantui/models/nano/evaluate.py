@@ -100,7 +100,7 @@ def score_by_shape(clips: Tensor, scenes: Scenes) -> dict[str, float]:
     }
 
 
-def sample_each_shape(clip_count: int, rng: np.random.Generator) -> Scenes:
+def sample_scenes_of_each_shape(clip_count: int, rng: np.random.Generator) -> Scenes:
     """Sample held-out scenes of one object with each shape equally often, so that rare shapes are measured too."""
     candidates = sample_scenes(40 * max(clip_count, 12), rng, two_object_fraction=0.0, is_evaluation=True)
     indices = [
@@ -207,9 +207,9 @@ def load_stock_pipeline(weights_folder: Path) -> WanPipeline:
 def draw_contact_sheet(weights_folder: Path, sheet_path: Path, step_count: int, guidance_scale: float) -> None:
     """Write an image with ten held-out captions (first one per shape) and five frames of a clip of each."""
     rng = np.random.default_rng(3)
-    one_object = sample_each_shape(6, rng)
-    two_objects = sample_scenes(4, rng, two_object_fraction=1.0, is_evaluation=True)
-    captions = [caption.text for caption in (*write_captions(one_object), *write_captions(two_objects))]
+    one_object_scenes = sample_scenes_of_each_shape(6, rng)
+    two_object_scenes = sample_scenes(4, rng, two_object_fraction=1.0, is_evaluation=True)
+    captions = [caption.text for caption in (*write_captions(one_object_scenes), *write_captions(two_object_scenes))]
     clips, _ = generate_clips(load_stock_pipeline(weights_folder), captions, FIRST_SEED, step_count, guidance_scale)
     frame_indices = np.linspace(0, CLIP_FRAME_COUNT - 1, 5).round().astype(int)
     label_pixels, gap_pixels = 18, 6
@@ -235,10 +235,12 @@ def evaluate_nano(
     """Return all measurements, by section."""
     pipeline = load_stock_pipeline(weights_folder)
     rng = np.random.default_rng(2)
-    one_object = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
-    two_objects = sample_scenes(clip_count // 2, rng, two_object_fraction=1.0, is_evaluation=True)
-    each_shape = sample_each_shape(clip_count, rng)
-    rendered_one, rendered_two = ((render_scenes(scenes)[0].float() / 255) for scenes in (one_object, two_objects))
+    one_object_scenes = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
+    two_object_scenes = sample_scenes(clip_count // 2, rng, two_object_fraction=1.0, is_evaluation=True)
+    scenes_of_each_shape = sample_scenes_of_each_shape(clip_count, rng)
+    rendered_one, rendered_two = (
+        (render_scenes(scenes)[0].float() / 255) for scenes in (one_object_scenes, two_object_scenes)
+    )
     rendered_clips = render_scenes(sample_scenes(min(clip_count, 128), rng, is_evaluation=True))[0].to(pipeline.device)
 
     def generate_scene_clips(scenes: Scenes, seed: int) -> Tensor:
@@ -246,21 +248,25 @@ def evaluate_nano(
             pipeline, [caption.text for caption in write_captions(scenes)], seed, step_count, guidance_scale
         )[0]
 
-    generate_scene_clips(one_object[:1], 0)  # warm-up
+    generate_scene_clips(one_object_scenes[:1], 0)  # warm-up
     start_time = time.perf_counter()
-    generate_scene_clips(one_object[:1], 0)
+    generate_scene_clips(one_object_scenes[:1], 0)
     generation_seconds = time.perf_counter() - start_time
     return {
-        f"one object (n = {clip_count})": score_clips(generate_scene_clips(one_object, FIRST_SEED), one_object),
-        f"two objects, both right (n = {clip_count // 2})": score_clips(
-            generate_scene_clips(two_objects, 2 * FIRST_SEED), two_objects
+        f"one object (n = {clip_count})": score_clips(
+            generate_scene_clips(one_object_scenes, FIRST_SEED), one_object_scenes
         ),
-        "shape of one object, right": score_by_shape(generate_scene_clips(each_shape, 3 * FIRST_SEED), each_shape),
-        "the judge on drawn clips, one object": score_clips(rendered_one, one_object),
-        "the judge on drawn clips, two objects": score_clips(rendered_two, two_objects),
+        f"two objects, both right (n = {clip_count // 2})": score_clips(
+            generate_scene_clips(two_object_scenes, 2 * FIRST_SEED), two_object_scenes
+        ),
+        "shape of one object, right": score_by_shape(
+            generate_scene_clips(scenes_of_each_shape, 3 * FIRST_SEED), scenes_of_each_shape
+        ),
+        "the judge on drawn clips, one object": score_clips(rendered_one, one_object_scenes),
+        "the judge on drawn clips, two objects": score_clips(rendered_two, two_object_scenes),
         "attention": {
             "IoU of the shape word": measure_attention_overlap(
-                pipeline, one_object[: clip_count // 2], step_count, guidance_scale
+                pipeline, one_object_scenes[: clip_count // 2], step_count, guidance_scale
             )
         },
         "autoencoder": measure_autoencoder(pipeline, rendered_clips),
@@ -276,7 +282,7 @@ def evaluate_nano(
     type=click.Path(path_type=Path, exists=True),
     default=NANO_WEIGHTS,
     show_default="the bundled weights",
-    help="Diffusers directory.",
+    help="Diffusers directory of the model to measure.",
 )
 @click.option(
     "--clips",

@@ -22,7 +22,7 @@ from wantui.models.nano.attributes import (
 TWO_OBJECT_FRACTION = 0.35
 """Fraction of the scenes with two objects."""
 
-OMISSION_PROBABILITY = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
+OMISSION_PROBABILITY_BY_ATTRIBUTE = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
 """Probability that a training caption omits an attribute, which then has a random value in the scene. An omitted shape
 is called "shape", so that "a red shape moving left" reveals which shape the model prefers."""
 
@@ -128,10 +128,10 @@ def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction
 
 
 def write_captions(scenes: Scenes, rng: np.random.Generator | None = None) -> list[Caption]:
-    """Write a caption for each scene; with `rng`, omit attributes with OMISSION_PROBABILITY, otherwise none."""
+    """Write a caption for each scene; with `rng`, omit attributes at random (OMISSION_PROBABILITY_BY_ATTRIBUTE)."""
 
     def is_included(attribute: str) -> bool:
-        return rng is None or rng.random() >= OMISSION_PROBABILITY[attribute]
+        return rng is None or rng.random() >= OMISSION_PROBABILITY_BY_ATTRIBUTE[attribute]
 
     captions = []
     for scene_index in range(len(scenes)):
