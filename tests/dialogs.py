@@ -26,10 +26,10 @@ from wantui.tui.screens.yaml_editor import YamlEditor
 class PausedPlayer(Player):
     """The player of two clips that were made up, which does not play: a clip that plays is a change."""
 
-    def load(self) -> None:  # type: ignore[override]
-        self.playing = False
+    def load_clips(self) -> None:  # type: ignore[override]
+        self.is_playing = False
         frames = [np.full((64, 64, 3), 40 * number, np.uint8) for number in range(3)]
-        self.post_message(ClipsLoaded([frames] * len(self.clips), ""))
+        self.post_message(ClipsLoaded([frames] * len(self.captioned_paths), ""))
 
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {

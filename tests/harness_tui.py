@@ -49,11 +49,11 @@ async def application(
 ) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host="gpu1", nvml=nvml)
+    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml)
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
         under = AppUnderTest(app, pilot)
-        await under.until(lambda: app.gpu_history.sample is not None)
+        await under.until(lambda: app.gpu_history.latest_sample is not None)
         await pilot.pause()
         yield under
 
@@ -91,7 +91,7 @@ class AppUnderTest:
         return screen
 
     def cells(self, selector: str) -> str:
-        return self.app.screen.query_one(selector, DiffText).text()
+        return self.app.screen.query_one(selector, DiffText).get_shown_text()
 
     def text(self, screen: Screen[Any] | None = None) -> str:
         """The screen, line by line."""

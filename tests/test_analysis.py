@@ -22,8 +22,8 @@ from pydantic import BaseModel
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
 from wantui.analysis import loading as read
-from wantui.analysis.attention_overlay import compute_shared_scale, draw_overlay, find_latent_frame
-from wantui.analysis.attention_summary import average_over_steps, compute_word_curves, summarise_words
+from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_latent_frame
+from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.dispersion import (
@@ -34,19 +34,25 @@ from wantui.analysis.dispersion import (
     run_permdisp,
 )
 from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
-from wantui.analysis.groups import CannotCompareError, find_groupings, group_videos, pool_groups, summarise_group
-from wantui.analysis.loading import collect_control_settings, read_batch
+from wantui.analysis.groups import (
+    CannotCompareError,
+    find_dividing_groupings,
+    group_videos,
+    pool_comparable_groups,
+    summarise_group_metric,
+)
+from wantui.analysis.loading import collect_control_settings, read_batch_videos
 from wantui.analysis.null_models import build_gaussian_null
 from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.statistics import Effect, compute_paired_effect
-from wantui.analysis.strides import apply_stride
+from wantui.analysis.strides import apply_stride_to_videos
 from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
-from wantui.tui.analysis_data import draw_attention_words
+from wantui.tui.analysis_data import draw_word_attentions
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
@@ -84,8 +90,8 @@ def synthetic_videos(
                         SETTINGS,
                         build_trajectory(path @ path.T, SIGMAS, DIMENSION),
                         dimension=DIMENSION,
-                        path=place,
-                        words=4,
+                        trajectory_path=place,
+                        word_count=4,
                     )
                 )
     return videos
@@ -93,26 +99,26 @@ def synthetic_videos(
 
 @pytest.mark.slow
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
-    result = compare_groups(synthetic_videos(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), by="1")
+    result = compare_groups(synthetic_videos(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), grouping="1")
     (verdict,) = result.verdicts
-    assert (verdict.kind, verdict.first, verdict.second) == ("differs", "wide", "narrow")
+    assert (verdict.kind, verdict.first_group, verdict.second_group) == ("differs", "wide", "narrow")
     assert verdict.p < 0.01
     spread = result.differences[0]
-    assert (spread.metric, spread.effect.n) == ("spread", 12)
-    assert spread.low < spread.share < spread.high
+    assert (spread.metric, spread.paired_effect.pair_count) == ("spread", 12)
+    assert spread.relative_low < spread.relative_difference < spread.relative_high
     assert result.spread_test is not None
-    assert result.spread_test.p < 0.01
-    assert "more spread" in verdict.text
-    assert set(result.centroid_distances) == {("wide", "narrow")}
-    assert result.centroid_distances["wide", "narrow"] < 0.5  # both lie around the same place
+    assert result.spread_test.p_value < 0.01
+    assert "more spread" in verdict.verdict_text
+    assert set(result.squared_centroid_distances_by_pair) == {("wide", "narrow")}
+    assert result.squared_centroid_distances_by_pair["wide", "narrow"] < 0.5  # both lie around the same place
 
 
 @pytest.mark.slow
 def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: dict[Path, NDArray[np.float64]] = {}  # in memory: 1,200 stores on a disk take half a minute
     sigmas = np.array([1, 0.5, 0.0])
-    monkeypatch.setattr(Video, "projection", lambda video: states[video.path].astype(np.float32))
-    monkeypatch.setattr(Video, "noise_levels", lambda _: sigmas)
+    monkeypatch.setattr(Video, "load_projection", lambda video: states[video.trajectory_path].astype(np.float32))
+    monkeypatch.setattr(Video, "load_noise_levels", lambda _: sigmas)
     monkeypatch.setattr(final_states, "RELABELLING_COUNT", 1)  # which only tell what chance makes, in no verdict
     called = 0
     for turn in range(60):
@@ -126,7 +132,19 @@ def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypat
                 states[place] = path
                 result = build_trajectory(path @ path.T, sigmas, DIMENSION)
                 videos.append(
-                    Video(tmp_path, 0, "", name, name, {}, seed, SETTINGS, result, dimension=DIMENSION, path=place)
+                    Video(
+                        tmp_path,
+                        0,
+                        "",
+                        name,
+                        name,
+                        {},
+                        seed,
+                        SETTINGS,
+                        result,
+                        dimension=DIMENSION,
+                        trajectory_path=place,
+                    )
                 )
         called += compare_groups(videos, metrics=["length"]).verdicts[0].kind == "differs"
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
@@ -139,10 +157,10 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
     assert result.describe_chance().startswith(
         "with groups exchanged at random within seeds, 95 % of the differences in spread are between -"
     )
-    assert result.null_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
+    assert result.false_positive_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
     assert "with spread recomputed, the test calls" in result.describe_chance()
     few = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
-    assert math.isnan(few.null_rate)
+    assert math.isnan(few.false_positive_rate)
     assert "% of them" not in few.describe_chance()
 
 
@@ -154,59 +172,59 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
 
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     odd = videos[3]
-    assert odd.path is not None
-    states = odd.projection()
+    assert odd.trajectory_path is not None
+    states = odd.load_projection()
     states[-1] *= 8
-    zarr.open_group(odd.path, mode="a")["projection"][:] = states
-    assert compare_groups(videos, metrics=["length"]).null_rate < 0.08
+    zarr.open_group(odd.trajectory_path, mode="a")["projection"][:] = states
+    assert compare_groups(videos, metrics=["length"]).false_positive_rate < 0.08
     monkeypatch.setattr(final_states, "compute_distances_to_median", to_centroid)
-    assert compare_groups(videos, metrics=["length"]).null_rate > 0.3
+    assert compare_groups(videos, metrics=["length"]).false_positive_rate > 0.3
 
 
 def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-    result = compare_groups(videos, primary="length", metrics=[])
+    result = compare_groups(videos, primary_metric="length", metrics=[])
     values = np.array([[video.compute_metric("length") for video in group.videos] for group in result.groups])
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
-    assert math.isnan(result.null_rate)
-    assert result.null_band == pytest.approx((-half, half), rel=0.25)
+    assert math.isnan(result.false_positive_rate)
+    assert result.chance_interval == pytest.approx((-half, half), rel=0.25)
 
 
 @pytest.mark.slow
 def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
-    result = compare_groups(videos, by="1")
+    result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 2, 3)
     assert len(result.groups[0].videos) == 20
-    assert result.differences[0].effect.n == 4
+    assert result.differences[0].paired_effect.pair_count == 4
     assert result.verdicts[0].kind == "cannot tell"
-    assert "4 seeds cannot give p below 0.125; generate at least 6" in result.verdicts[0].text
+    assert "4 seeds cannot give p below 0.125; generate at least 6" in result.verdicts[0].verdict_text
 
 
 @pytest.mark.slow
 def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
-    alike = compare_groups(videos, by="1", primary="length")
+    alike = compare_groups(videos, grouping="1", primary_metric="length")
     assert alike.verdicts[0].kind == "alike"
-    assert "alike in length, within 5%" in alike.verdicts[0].text
-    unsure = compare_groups(videos, by="1", primary="length", margin=1e-9)
+    assert "alike in length, within 5%" in alike.verdicts[0].verdict_text
+    unsure = compare_groups(videos, grouping="1", primary_metric="length", equivalence_margin=1e-9)
     assert unsure.verdicts[0].kind == "cannot tell"
 
 
 @pytest.mark.slow
 def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
-    result = compare_groups(videos, by="variation", metrics=["length", "turning"])
-    assert [(v.first, v.second, v.kind) for v in result.verdicts] == [
+    result = compare_groups(videos, grouping="variation", metrics=["length", "turning"])
+    assert [(v.first_group, v.second_group, v.kind) for v in result.verdicts] == [
         ("a_0", "b_0", "cannot tell"),
         ("a_0", "c_0", "differs"),
         ("b_0", "c_0", "differs"),
     ]
     assert result.omnibus_p < 0.01
     assert len(result.differences) == 3 * 3
-    assert all(d.family_p >= d.effect.p for d in result.differences)  # C12
-    assert all(d.discovery_p >= d.effect.p for d in result.differences)
+    assert all(d.family_p >= d.paired_effect.p for d in result.differences)  # C12
+    assert all(d.discovery_p >= d.paired_effect.p for d in result.differences)
     assert any("only one phrasing" in warning for warning in result.warnings)
 
 
@@ -219,16 +237,18 @@ def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
     for video in videos[9:]:
-        assert video.path is not None
-        zarr.open_group(video.path, mode="a")["projection"][:] = video.projection() + 3 * (1 - SIGMAS[:, None])
+        assert video.trajectory_path is not None
+        zarr.open_group(video.trajectory_path, mode="a")["projection"][:] = video.load_projection() + 3 * (
+            1 - SIGMAS[:, None]
+        )
     result = compare_groups(videos, metrics=[])
-    assert result.verdicts[0].text.startswith("in spread, one_0 against other_0: cannot tell: ")
+    assert result.verdicts[0].verdict_text.startswith("in spread, one_0 against other_0: cannot tell: ")
     assert result.verdicts[0].metric == "spread"
     assert re.fullmatch(
         r"location of the final states: differs \(PERMANOVA F [\d.e+]+, p 0.0039\d*\)", result.describe_location()
     )
     assert result.location_test is not None
-    assert result.location_test.p == pytest.approx(2 / 2**9)
+    assert result.location_test.p_value == pytest.approx(2 / 2**9)
 
 
 @pytest.mark.slow
@@ -237,21 +257,21 @@ def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeyp
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
 
     def value_of(video: Video) -> float:
-        phrasing = int(video.choices[7].split()[-1])
-        noise = np.random.default_rng([video.seed, phrasing, len(video.choices[3])]).normal(0, 0.05)
-        return float(10 + (video.choices[3] == "one") * interaction[phrasing] + noise)
+        phrasing = int(video.choices_by_bracket[7].split()[-1])
+        noise = np.random.default_rng([video.seed, phrasing, len(video.choices_by_bracket[3])]).normal(0, 0.05)
+        return float(10 + (video.choices_by_bracket[3] == "one") * interaction[phrasing] + noise)
 
     set_values(monkeypatch, value_of)
     many = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=8)
-    result = compare_groups(many, by="1", primary="length", metrics=[])
-    assert result.differences[0].effect.p < 0.01  # by seeds alone
+    result = compare_groups(many, grouping="1", primary_metric="length", metrics=[])
+    assert result.differences[0].paired_effect.p < 0.01  # by seeds alone
     assert result.verdicts[0].kind != "differs"
-    assert "by 8 phrasings" in result.verdicts[0].text
+    assert "by 8 phrasings" in result.verdicts[0].verdict_text
     assert result.verdicts[0].p == result.differences[0].phrasing_p > 0.3
-    few = [video for video in many if int(video.choices[7].split()[-1]) in (0, 2, 4, 5)]
-    comparison = compare_groups(few, by="1", primary="length", metrics=[])
+    few = [video for video in many if int(video.choices_by_bracket[7].split()[-1]) in (0, 2, 4, 5)]
+    comparison = compare_groups(few, grouping="1", primary_metric="length", metrics=[])
     assert comparison.verdicts[0].kind == "differs"
-    assert "more length, of these 4 phrasings" in comparison.verdicts[0].text
+    assert "more length, of these 4 phrasings" in comparison.verdicts[0].verdict_text
     assert any("the result applies to these sentences" in warning for warning in comparison.warnings)
 
 
@@ -263,27 +283,31 @@ def test_disagreeing_test_and_interval_give_cannot_tell(
     first = min(video.seed for video in videos)
 
     def value_of(video: Video) -> float:
-        return 10 + (video.choices[3] == "one") * excess[video.seed - first + 1]
+        return 10 + (video.choices_by_bracket[3] == "one") * excess[video.seed - first + 1]
 
     set_values(monkeypatch, value_of)
-    result = compare_groups(videos, by="1", primary="length", metrics=[])
-    assert result.differences[0].effect.p == pytest.approx(2 / 2**6)
+    result = compare_groups(videos, grouping="1", primary_metric="length", metrics=[])
+    assert result.differences[0].paired_effect.p == pytest.approx(2 / 2**6)
     assert result.verdicts[0].kind == "cannot tell"
-    assert "the interval contains 0" in result.verdicts[0].text
+    assert "the interval contains 0" in result.verdicts[0].verdict_text
 
 
 @pytest.mark.slow
 def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_values(
         monkeypatch,
-        lambda video: float(10 + (video.choices[3] == "one") + 0.1 * np.random.default_rng([video.number]).normal()),
+        lambda video: float(
+            10 + (video.choices_by_bracket[3] == "one") + 0.1 * np.random.default_rng([video.video_index]).normal()
+        ),
     )
     result = compare_groups(
-        synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6), by="1", primary="length"
+        synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=6),
+        grouping="1",
+        primary_metric="length",
     )
     assert result.verdicts[0].kind == "differs"
     assert result.verdicts[0].p == 2 / 2**6
-    assert "of these" not in result.verdicts[0].text
+    assert "of these" not in result.verdicts[0].verdict_text
 
 
 @pytest.mark.slow
@@ -302,15 +326,15 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
             ),
         )
         videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
-        result = compare_groups(videos, by="1", primary="length", metrics=[], margin=0.05)
-        assert result.differences[0].needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
-        assert "to find a difference of 5%, about 34 seeds are needed" in result.verdicts[0].text
+        result = compare_groups(videos, grouping="1", primary_metric="length", metrics=[], equivalence_margin=0.05)
+        assert result.differences[0].seeds_needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
+        assert "to find a difference of 5%, about 34 seeds are needed" in result.verdicts[0].verdict_text
 
 
 def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices[3] == "one") * 1e-15)
+    set_values(monkeypatch, lambda video: 1.0 + video.seed + (video.choices_by_bracket[3] == "one") * 1e-15)
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
-    result = compare_groups(videos, by="1", primary="length", metrics=[])
+    result = compare_groups(videos, grouping="1", primary_metric="length", metrics=[])
     assert result.verdicts[0].kind == "alike"
     assert (result.verdicts[0].p, result.omnibus_p) == (1, 1)
 
@@ -322,11 +346,15 @@ def weighted(videos: list[Video], weights: str, seeds: int = 0, **change: Any) -
     """The same videos as a batch of another folder, with weights of the words in their first option."""
     result = []
     for video in videos:
-        option = f"({video.choices[3]}:{weights})" if weights and video.choices[3] == "one" else video.choices[3]
+        option = (
+            f"({video.choices_by_bracket[3]}:{weights})"
+            if weights and video.choices_by_bracket[3] == "one"
+            else video.choices_by_bracket[3]
+        )
         own: dict[str, Any] = {
-            "options": {3: option, 7: video.choices[7]},
-            "weights": option.strip("()") if option != video.choices[3] else "",
-            "weighting": "attention" if option != video.choices[3] else "",
+            "options_by_bracket": {3: option, 7: video.choices_by_bracket[7]},
+            "word_weights": option.strip("()") if option != video.choices_by_bracket[3] else "",
+            "weighting_method": "attention" if option != video.choices_by_bracket[3] else "",
             "folder": video.folder / f"batch{weights}",
             "seed": video.seed + seeds,
         }
@@ -343,7 +371,7 @@ def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: s
     assert len(names) == 3
     assert sum("one:6" in name for name in names) == 1
     with pytest.raises(CannotCompareError, match=r"share 0 seeds.*0-3; .*: 0-7; .*one:6.*: 4-7"):
-        compare_groups(mixed, by=by, primary="length")
+        compare_groups(mixed, grouping=by, primary_metric="length")
     assert [group.name for group in group_videos(weighted(videos, "6"), by)] == [
         group.name for group in group_videos(videos, by)
     ]
@@ -351,8 +379,8 @@ def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: s
 
 def test_weights_of_ungrouped_words_count_as_phrasings(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
-    plain, heavy = ([replace(video, template=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
-    result = compare_groups(plain + heavy, by="1", primary="length")
+    plain, heavy = ([replace(video, template_skeleton=text) for video in videos] for text in ("a [1]", "a (big:2) [1]"))
+    result = compare_groups(plain + heavy, grouping="1", primary_metric="length")
     assert len(result.groups[0].videos) == 6
     assert len(result.seeds) == 3
 
@@ -361,10 +389,12 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
     # S5
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
-    by_embedding = weighted(videos[:3], "6", weighting="multiply")
+    by_embedding = weighted(videos[:3], "6", weighting_method="multiply")
     kept, left = select_comparable_videos(by_attention + by_embedding)
     assert len(kept) == 8  # those without weights are comparable with both
-    assert [video.reason for video in left] == ["embedding_method is multiply, but attention in most videos"] * 3
+    assert [video.exclusion_reason for video in left] == [
+        "embedding_method is multiply, but attention in most videos"
+    ] * 3
 
 
 def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
@@ -372,12 +402,14 @@ def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
-    result = compare_groups([*videos, *again, *other], by="1", primary="length")
-    assert len(result.excluded_videos) == 7
+    result = compare_groups([*videos, *again, *other], grouping="1", primary_metric="length")
+    assert len(result.exclusion_reasons) == 7
     first = f"is used from batch {tmp_path.name}"
-    assert result.excluded_videos[0] == ("one_0 seed 0 of later", f"the same video {first}")
-    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in result.excluded_videos
-    within = compare_groups([*videos, replace(videos[0], id="x")], by="1", primary="length").excluded_videos
+    assert result.exclusion_reasons[0] == ("one_0 seed 0 of later", f"the same video {first}")
+    assert ("one_0 seed 0 of later", f"a video with seed 0 and this phrasing {first}") in result.exclusion_reasons
+    within = compare_groups(
+        [*videos, replace(videos[0], id="x")], grouping="1", primary_metric="length"
+    ).exclusion_reasons
     assert within == (("one_0 seed 0", "the group has another video with seed 0 and this phrasing"),)
 
 
@@ -404,16 +436,16 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
         for name, scale in (("a", 1.0), ("b", 4.0))
         for video in videos
     ]
-    result = compare_groups(batches, by="batch", primary="length")
+    result = compare_groups(batches, grouping="batch", primary_metric="length")
     assert [group.name for group in result.groups] == ["guidance_scale 1.0", "guidance_scale 4.0"]
     assert len(result.seeds) == 6
-    assert result.excluded_videos == ()
+    assert result.exclusion_reasons == ()
     assert "the batches differ in guidance_scale only" in result.warnings
     both = [
         replace(video, settings={**video.settings, "steps": 20}) if video.folder.name == "b" else video
         for video in batches
     ]
-    result = compare_groups(both, by="batch", primary="length")
+    result = compare_groups(both, grouping="batch", primary_metric="length")
     assert [group.name for group in result.groups] == ["a", "b"]
     assert any(
         "differ in steps, guidance_scale: any of these may cause a difference" in text for text in result.warnings
@@ -423,10 +455,12 @@ def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
         for video in batches
     ]
     with pytest.raises(CannotCompareError, match="width is 128, but 64 in most videos"):
-        compare_groups(wide, by="batch", primary="length")
+        compare_groups(wide, grouping="batch", primary_metric="length")
     heavy = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "6")
     light = weighted(synthetic_videos(tmp_path, {"one": 1.0}, seeds=4), "")
-    assert [group.name for group in compare_groups(light + heavy, by="batch", primary="length").groups] == [
+    assert [
+        group.name for group in compare_groups(light + heavy, grouping="batch", primary_metric="length").groups
+    ] == [
         "no weights of words",
         "weights of words one:6",
     ]
@@ -442,10 +476,10 @@ def test_batches_with_equal_names_in_two_folders_are_two_groups(tmp_path: Path) 
 def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a phrasing of "other"
-    result = compare_groups(videos, by="1")
+    result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 2, 3)
-    assert len(result.excluded_videos) == 3
-    assert all(why == "not in every group with this seed" for _, why in result.excluded_videos)
+    assert len(result.exclusion_reasons) == 3
+    assert all(why == "not in every group with this seed" for _, why in result.exclusion_reasons)
 
 
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
@@ -455,17 +489,17 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
     videos[2] = replace(videos[2], settings=SETTINGS | {"steps": 20})
     kept, left = select_comparable_videos(videos)
     assert (len(kept), len(left)) == (9, 1)
-    assert left[0].reason == "steps is 20, but 8 in most videos"
-    assert compare_groups(videos, by="1").seeds == (0, 1, 3, 4)
+    assert left[0].exclusion_reason == "steps is 20, but 8 in most videos"
+    assert compare_groups(videos, grouping="1").seeds == (0, 1, 3, 4)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"by": "9"}, "the template has brackets 1 to 2"),
-        ({"by": "colour"}, "cannot group by 'colour'"),
-        ({"by": "batch"}, "cannot compare groups by batch: there is only one"),
-        ({"primary": "lenght"}, "unknown metric 'lenght'"),
+        ({"grouping": "9"}, "the template has brackets 1 to 2"),
+        ({"grouping": "colour"}, "cannot group by 'colour'"),
+        ({"grouping": "batch"}, "cannot compare groups by batch: there is only one"),
+        ({"primary_metric": "lenght"}, "unknown metric 'lenght'"),
         ({"metrics": ["x"]}, "unknown metric 'x'"),
     ],
 )
@@ -476,11 +510,11 @@ def test_compare_names_what_it_cannot_compare(tmp_path: Path, change: dict[str, 
 
 def test_compare_without_comparable_videos_gives_the_reason(tmp_path: Path) -> None:
     one, *others = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4)
-    broken = [replace(video, trajectory=None, reason="its file is gone") for video in others]
+    broken = [replace(video, trajectory=None, exclusion_reason="its file is gone") for video in others]
     with pytest.raises(
         CannotCompareError, match=r"there is only one.*15 of 16 videos are excluded, for example .*: its file is gone"
     ):
-        compare_groups([one, *broken], by="1")
+        compare_groups([one, *broken], grouping="1")
 
 
 def with_states(video: Video, stored: list[int]) -> Video:
@@ -495,7 +529,7 @@ def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
     left = select_comparable_videos(mixed)[1]
     assert {video.seed for video in left} == {4, 5}
-    assert all(video.reason.startswith("noise_levels is 3 (checksum ") for video in left)
+    assert all(video.exclusion_reason.startswith("noise_levels is 3 (checksum ") for video in left)
     # As many states at other levels are another path too.
     other = [with_states(video, [0, 2, 8]) if video.seed > 3 else with_states(video, [0, 4, 8]) for video in videos]
     assert {video.seed for video in select_comparable_videos(other)[1]} == {4, 5}
@@ -508,18 +542,18 @@ def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> No
         for video in synthetic_videos(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1)
     ]
     one = [replace(video, settings={**SETTINGS, "storage_interval": 1}) for video in one]
-    result = compare_groups([*one, *other], by="batch", primary="turning")
+    result = compare_groups([*one, *other], grouping="batch", primary_metric="turning")
     assert [group.name for group in result.groups] == ["storage_interval 1", "storage_interval 4"]
     assert "the batches differ in storage_interval only" in result.warnings
     unsaid = [replace(video, settings=SETTINGS) for video in (*one, *other)]
-    assert "the batches differ in noise_levels only" in compare_groups(unsaid, by="batch").warnings
+    assert "the batches differ in noise_levels only" in compare_groups(unsaid, grouping="batch").warnings
 
 
 def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
-    groups, left = pool_groups([*one, *again, *other], "1")
+    groups, left = pool_comparable_groups([*one, *again, *other], "1")
     assert [len(group.videos) for group in groups] == [4, 4]
     assert [why for _, why in left] == [
         "steps is 9, but 8 in most videos",
@@ -535,7 +569,7 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
         assert video.trajectory is not None
         path = replace(video.trajectory, sigmas=SIGMAS**power)
         other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
-    result = compare_groups([*one, *other], by="batch", primary="turning")
+    result = compare_groups([*one, *other], grouping="batch", primary_metric="turning")
     legend = report._draw_curves(result).axes[0].get_legend()
     assert legend is not None
     assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
@@ -544,8 +578,8 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
 def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=4, phrasings=1)
     videos[0] = replace(videos[0], trajectory=Trajectory(SIGMAS, np.ones((STATES, STATES))))  # it never moves
-    described = summarise_group(group_videos(videos, "1")[0], "straightness")
-    assert described.n == 3
+    described = summarise_group_metric(group_videos(videos, "1")[0], "straightness")
+    assert described.video_count == 3
     assert described.mean == pytest.approx(np.mean([video.compute_metric("straightness") for video in videos[1:]]))
 
 
@@ -573,14 +607,14 @@ def test_groups_without_common_seeds_cannot_be_compared(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     videos = [replace(video, seed=video.seed + 100) if video.variation == "other_0" else video for video in videos]
     with pytest.raises(CannotCompareError, match="share 0 seeds"):
-        compare_groups(videos, by="1")
+        compare_groups(videos, grouping="1")
 
 
 @pytest.mark.parametrize("by", ["1,1", "1, 01"])
 def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
     with pytest.raises(CannotCompareError, match="a bracket occurs twice"):
-        compare_groups(videos, by=by)
+        compare_groups(videos, grouping=by)
 
 
 def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> None:
@@ -596,9 +630,12 @@ def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> N
     )
     same = [replace(video, trajectory=first.trajectory) for video, first in zip(other, one, strict=True)]
     expected = "3 of 3 videos of one and other have identical trajectories"
-    assert any(expected in warning for warning in compare_groups([*one, *same], by="1", primary="length").warnings)
+    assert any(
+        expected in warning for warning in compare_groups([*one, *same], grouping="1", primary_metric="length").warnings
+    )
     assert not any(
-        "identical" in warning for warning in compare_groups([*one, *other], by="1", primary="length").warnings
+        "identical" in warning
+        for warning in compare_groups([*one, *other], grouping="1", primary_metric="length").warnings
     )
 
 
@@ -619,11 +656,11 @@ def test_spread_of_two_videos_is_not_compared(tmp_path: Path) -> None:
     with pytest.raises(
         CannotCompareError, match=r"spread needs 3 videos in each group, but there are 2\. Generate more seeds"
     ):
-        compare_groups(videos, by="1")
+        compare_groups(videos, grouping="1")
     with pytest.raises(CannotCompareError, match=r"videos_per_variation.*--primary straightness"):
-        compare_groups(videos, by="1")
-    result = compare_groups(videos, by="1", primary="length")
-    assert "nan" not in result.verdicts[0].text
+        compare_groups(videos, grouping="1")
+    result = compare_groups(videos, grouping="1", primary_metric="length")
+    assert "nan" not in result.verdicts[0].verdict_text
     assert result.verdicts[0].kind == "cannot tell"
     assert "spread" not in {difference.metric for difference in result.differences}
     assert any("spread is not compared" in warning for warning in result.warnings)
@@ -633,23 +670,25 @@ def test_prompts_of_different_length_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3)
-    videos = [replace(video, words=9) if video.choices[3] == "one" else video for video in videos]
-    assert any("differ in their number of words" in warning for warning in compare_groups(videos, by="1").warnings)
+    videos = [replace(video, word_count=9) if video.choices_by_bracket[3] == "one" else video for video in videos]
+    assert any(
+        "differ in their number of words" in warning for warning in compare_groups(videos, grouping="1").warnings
+    )
 
 
 def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
     assert [group.name for group in group_videos(videos, "2")] == ["phrasing 0", "phrasing 1"]
     assert [group.name for group in group_videos(videos, "1,2")][1] == "one, phrasing 1"
-    assert find_groupings(videos) == ["variation", "1", "2"]
+    assert find_dividing_groupings(videos) == ["variation", "1", "2"]
     group = group_videos(videos, "1")[0]
     lengths = [video.compute_metric("length") for video in group.videos]
-    summary = summarise_group(group, "length")
-    assert summary.n == 4
+    summary = summarise_group_metric(group, "length")
+    assert summary.video_count == 4
     assert summary.mean == pytest.approx(np.mean(lengths))
-    assert summary.deviation == pytest.approx(np.std(lengths, ddof=1))
-    assert summary.random_walk == pytest.approx(summary.mean)  # a walk keeps the step lengths
-    assert math.isnan(summary.gaussian_flow)
+    assert summary.standard_deviation == pytest.approx(np.std(lengths, ddof=1))
+    assert summary.random_walk_mean == pytest.approx(summary.mean)  # a walk keeps the step lengths
+    assert math.isnan(summary.gaussian_flow_mean)
 
 
 def in_memory(states: Any) -> ReadStates:
@@ -674,7 +713,7 @@ def test_blockwise_gram_matrix_equals_the_whole_one(monkeypatch: pytest.MonkeyPa
             with ThreadPoolExecutor(3) as threads:
                 result = threads.map(lambda _, held=held: compute_gram(in_memory(states), 7, 200, held), range(6))
                 assert all(gram == pytest.approx(flat @ flat.T, rel=1e-12) for gram in result)
-            assert len(held.free) == len(held.values)
+            assert len(held.free_rows) == len(held.values)
 
 
 def test_failed_read_releases_buffer_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -720,7 +759,7 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
     result = compute_word_curves(maps, "two")
     assert result.centre[0, 0] == pytest.approx([3.5 / 8, 2.5 / 4])
     assert result.spread[0] == pytest.approx([2 / 8] * 3)
-    _, overlaps = summarise_words(maps)
+    _, overlaps = summarise_all_words(maps)
     assert overlaps["point"]["two"] == pytest.approx([0, 0])
     assert overlaps["even"]["point"] == pytest.approx([math.sqrt(3 / 96)] * 2)
     with pytest.raises(AttentionMapsError, match="Stored maps: even, point, two"):
@@ -739,7 +778,7 @@ def test_words_are_summarised_from_one_read_of_each_map(tmp_path: Path, monkeypa
         return read_map(maps, name, index)
 
     monkeypatch.setattr(StoredAttentionMaps, "read_map", record_read)
-    curves, overlaps = summarise_words(maps)
+    curves, overlaps = summarise_all_words(maps)
     assert sorted(read_maps) == sorted((name, step) for name in maps.words for step in range(2))
     for curve, single in zip(curves, singles, strict=True):
         for name in ("mass", "entropy", "centre", "spread"):
@@ -758,7 +797,7 @@ def test_mean_map_skips_steps_without_maps(tmp_path: Path) -> None:
     values = np.full((3, 2, 4, 4), 0.25)
     values[1] = np.nan
     maps = maps_of({"cat": values}, tmp_path)
-    assert np.isfinite(average_over_steps(maps, "cat")).all()
+    assert np.isfinite(average_map_over_steps(maps, "cat")).all()
     result = compute_word_curves(maps, "cat")
     assert np.isnan(result.mass[1])
     assert np.isnan(result.entropy[1])
@@ -789,7 +828,7 @@ def with_maps(make_once: MakeOnce, small: list[str]) -> BatchFolder:
 
 def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantui: Wantui) -> None:
     root = with_maps.root
-    videos = list(read_batch(root))
+    videos = list(read_batch_videos(root))
     shown = wantui("analyze", root)
     assert shown.code == 0
     assert f"{videos[0].compute_metric('turning'):.5g}" in shown.out
@@ -869,7 +908,7 @@ def oscillating_videos(
             group = zarr.open_group(place, mode="w")
             group.create_array("projection", data=path.astype(np.float32))
             group.create_array("sigmas", data=sigmas)
-            about = {"dimension": DIMENSION, "path": place}
+            about = {"dimension": DIMENSION, "trajectory_path": place}
             result = build_trajectory(path @ path.T, sigmas, DIMENSION)
             videos.append(
                 Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, result, **about)  # type: ignore[arg-type]
@@ -941,15 +980,15 @@ def test_stride_that_leaves_too_few_states_is_refused(
 @pytest.mark.parametrize("stride", [1, 2])
 def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
     videos = oscillating_videos(tmp_path, ("sigma", "other"), predictors)
-    result = compare_groups(apply_stride(videos, stride), metrics=["turning"])
+    result = compare_groups(apply_stride_to_videos(videos, stride), metrics=["turning"])
     for name in ("sigma", "other"):
         record = build_comparison_record(result)["dispersion"][name]
         assert record["sigma"] == pytest.approx(np.linspace(1, 0, 41))
         assert len(record["value"]) == 41
-    ends = np.stack([video.projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
+    ends = np.stack([video.load_projection()[[0, -1]] for video in videos[:4]]).astype(np.float64)
     expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
-    assert result.dispersion_curves["sigma"].values[[0, -1]] == pytest.approx(expected, rel=1e-5)
-    assert np.abs(np.diff(result.dispersion_curves["sigma"].values)).max() < 0.05  # predictors would jump
+    assert result.dispersion_curves_by_group["sigma"].dispersion[[0, -1]] == pytest.approx(expected, rel=1e-5)
+    assert np.abs(np.diff(result.dispersion_curves_by_group["sigma"].dispersion)).max() < 0.05  # predictors would jump
     (line, *_) = report.draw_dispersion(result).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
 
@@ -960,7 +999,7 @@ def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> N
         replace(video, settings={"sampler": sampler}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=3)
     ]
     null = build_gaussian_null(videos)
-    assert (null.paths, null.sampler) == ((), "")
+    assert (null.trajectories, null.sampler_name) == ((), "")
     assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
 
@@ -974,7 +1013,7 @@ def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(differences, "compute_paired_effect", counted)
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
-    compare_groups(videos, by="1", metrics=["length", "turning"])
+    compare_groups(videos, grouping="1", metrics=["length", "turning"])
     assert len(calls) == len(set(calls)) == 3 * 3 * 2  # pairs, metrics, seeds and phrasings
 
 
@@ -988,7 +1027,7 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
     assert "needs one video with attention maps, and there are 6" in several.err
-    ids = [video.id for video in read_batch(with_maps.root)]
+    ids = [video.id for video in read_batch_videos(with_maps.root)]
     drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", ids[0])
     assert drawn.code == 0
     assert Path(drawn.out.strip()).stat().st_size > 1000
@@ -1051,7 +1090,7 @@ def test_word_without_attention_does_not_hide_other_words(
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
     maps = open_attention_maps(made.attention(0, 1))
-    mean = float(np.mean(summarise_words(maps)[1]["dog"]["tree"]))
+    mean = float(np.mean(summarise_all_words(maps)[1]["dog"]["tree"]))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
@@ -1084,11 +1123,11 @@ def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> N
     for video in document["videos"]:
         del video["files"]["clip"]
     with_maps.manifest.write_text(json.dumps(document))
-    videos = list(read_batch(with_maps.root))
+    videos = list(read_batch_videos(with_maps.root))
     with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
-        draw_attention_words(videos[0], with_strips=True)
-    assert draw_attention_words(videos[0], with_strips=False)[0].strip is None
-    report.write_report(with_maps.root / "page.html", compare_groups(videos, primary="length"))
+        draw_word_attentions(videos[0], with_strips=True)
+    assert draw_word_attentions(videos[0], with_strips=False)[0].strip_picture is None
+    report.write_report(with_maps.root / "page.html", compare_groups(videos, primary_metric="length"))
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 
 
@@ -1098,10 +1137,10 @@ def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> N
 )
 def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     videos = [
-        replace(video, choices={3: name if video.choices[3] == "one" else "other"})
+        replace(video, choices_by_bracket={3: name if video.choices_by_bracket[3] == "one" else "other"})
         for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     ]
-    report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
+    report.write_report(tmp_path / "page.html", compare_groups(videos, grouping="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
     drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", page)).split()
     wanted = report._format_figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
@@ -1112,8 +1151,8 @@ def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: p
 def test_empty_maps_are_refused_without_a_numpy_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     maps = maps_of({"star": np.full((2, 1, 3, 3), np.nan)}, tmp_path)
     with pytest.raises(AttentionMapsError, match="no block computed attention at any stored step"):
-        compute_shared_scale(maps, ["star"])
-    assert np.isnan(average_over_steps(maps, "star")).all()
+        compute_scale_maximum(maps, ["star"])
+    assert np.isnan(average_map_over_steps(maps, "star")).all()
     assert not list(recwarn)
 
 
@@ -1130,7 +1169,7 @@ def test_attention_table_names_batches_if_there_are_several(with_maps: BatchFold
 
 
 def test_unwritable_overlay_is_an_error_message(with_maps: BatchFolder, wantui: Wantui) -> None:
-    video = next(video for video in read_batch(with_maps.root) if video.attention)
+    video = next(video for video in read_batch_videos(with_maps.root) if video.attention_path)
     Path("file").write_text("")
     result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", video.id, "-o", "file/below.mp4")
     assert (result.code, "cannot write file/below.mp4: " in result.err) == (2, True)
@@ -1150,8 +1189,8 @@ def test_missing_chunks_are_not_read_as_zeros(with_maps: BatchFolder) -> None:
     shutil.copytree(with_maps.root, clone)
     first = next(iter(sorted(clone.glob("latents/*/*.zarr"))))
     shutil.rmtree(first / "gram" / "c")
-    videos = list(read_batch(clone))
-    assert f"1 of the 1 chunks of {first / 'gram'} are missing" in videos[0].reason
+    videos = list(read_batch_videos(clone))
+    assert f"1 of the 1 chunks of {first / 'gram'} are missing" in videos[0].exclusion_reason
     assert all(video.trajectory is not None for video in videos[1:])
     maps = next(iter(sorted(clone.glob("attention_maps/*/*.zarr"))))
     shutil.rmtree(maps / "circle" / "c" / "1")
@@ -1164,9 +1203,9 @@ def test_analysis_skips_damaged_videos_of_a_batch(with_maps: BatchFolder, wantui
         if part.is_file():
             part.unlink()
     (with_maps.attention(0, 1) / "zarr.json").write_text("{")
-    videos = list(read_batch(with_maps.root))
+    videos = list(read_batch_videos(with_maps.root))
     assert videos[3].trajectory is None
-    assert "cannot be read" in videos[3].reason
+    assert "cannot be read" in videos[3].exclusion_reason
     analysed = wantui("analyze", with_maps.root)
     assert analysed.code == 1  # B8: the others are analysed, and a script sees that one was not
     assert "left out: blue seed 42: its stored trajectory cannot be read" in analysed.err
@@ -1202,26 +1241,34 @@ def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp
     (group,) = group_videos([replace_path(videos[0], np.ones((STATES, DIMENSION))), *videos[1:]], "1")
     (others,) = group_videos(videos[1:], "1")
     for metric in ("straightness", "curvature"):
-        result, expected = summarise_group(group, metric), summarise_group(others, metric)
-        assert (result.n, result.mean, result.random_walk) == (3, expected.mean, expected.random_walk)
+        result, expected = summarise_group_metric(group, metric), summarise_group_metric(others, metric)
+        assert (result.video_count, result.mean, result.random_walk_mean) == (
+            3,
+            expected.mean,
+            expected.random_walk_mean,
+        )
 
 
 def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
-    result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), by="1")
+    result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), grouping="1")
     for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
         assert len(members) == len(group.videos) == 12
-        ends = np.stack([video.projection()[-1] for video in group.videos]).astype(np.float64) / math.sqrt(DIMENSION)
+        ends = np.stack([video.load_projection()[-1] for video in group.videos]).astype(np.float64) / math.sqrt(
+            DIMENSION
+        )
         spread = compute_distances_to_median(compute_squared_distances(ends))
-        summary = result.summaries["spread"][group.name]
-        assert (summary.n, summary.mean, summary.deviation) == pytest.approx((12, spread.mean(), spread.std(ddof=1)))
+        summary = result.summaries_by_metric["spread"][group.name]
+        assert (summary.video_count, summary.mean, summary.standard_deviation) == pytest.approx(
+            (12, spread.mean(), spread.std(ddof=1))
+        )
 
 
 def test_report_on_identical_final_states_has_shares_of_variance(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     video, *_ = synthetic_videos(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
-    videos = [replace(video, seed=seed, choices={3: name}) for name in ("one", "two") for seed in range(4)]
-    report.write_report(tmp_path / "page.html", compare_groups(videos, by="1", metrics=["length"]))
+    videos = [replace(video, seed=seed, choices_by_bracket={3: name}) for name in ("one", "two") for seed in range(4)]
+    report.write_report(tmp_path / "page.html", compare_groups(videos, grouping="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
     assert "first axis, 0 % of the variance" in page
     assert not re.search(r"\bnan\b", page)
@@ -1246,25 +1293,27 @@ def test_video_with_unusable_projection_is_left_out_by_name(
     tmp_path: Path, damaged: NDArray[Any], reason: str
 ) -> None:  # B8
     videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
-    rest = compare_groups([video for video in videos if video.seed != 2], by="1")
-    assert videos[2].path is not None
-    zarr.open_group(videos[2].path, mode="r+").create_array("projection", data=damaged, overwrite=True)
-    result = compare_groups(videos, by="1")
+    rest = compare_groups([video for video in videos if video.seed != 2], grouping="1")
+    assert videos[2].trajectory_path is not None
+    zarr.open_group(videos[2].trajectory_path, mode="r+").create_array("projection", data=damaged, overwrite=True)
+    result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 3, 4)
-    named = dict(result.excluded_videos)
+    named = dict(result.exclusion_reasons)
     assert named["one_0 seed 2"].startswith(reason)
     assert named["two_0 seed 2"] == "not in every group with this seed"
-    assert [(d.metric, d.effect) for d in result.differences] == [(d.metric, d.effect) for d in rest.differences]
+    assert [(d.metric, d.paired_effect) for d in result.differences] == [
+        (d.metric, d.paired_effect) for d in rest.differences
+    ]
     assert result.spread_test == rest.spread_test
-    assert build_gaussian_null(videos).reason.startswith("one_0 seed 2: ")
+    assert build_gaussian_null(videos).missing_reason.startswith("one_0 seed 2: ")
 
 
 def test_unusable_projection_does_not_exclude_a_video_from_another_metric(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
-    assert videos[2].path is not None
-    group = zarr.open_group(videos[2].path, mode="r+")
+    assert videos[2].trajectory_path is not None
+    group = zarr.open_group(videos[2].trajectory_path, mode="r+")
     group.create_array("projection", data=np.full((9, 60), np.nan, dtype=np.float32), overwrite=True)
-    result = compare_groups(videos, by="1", primary="length")
+    result = compare_groups(videos, grouping="1", primary_metric="length")
     assert result.seeds == (0, 1, 2, 3, 4)
     assert "spread is not compared: one_0 seed 2: its projection contains NaN or infinity" in result.warnings
 
@@ -1272,9 +1321,9 @@ def test_unusable_projection_does_not_exclude_a_video_from_another_metric(tmp_pa
 def test_spread_is_refused_by_name_if_too_few_projections_can_be_used(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=3, phrasings=1)
     for video in (videos[1], videos[5]):
-        assert video.path is not None
-        group = zarr.open_group(video.path, mode="r+")
+        assert video.trajectory_path is not None
+        group = zarr.open_group(video.trajectory_path, mode="r+")
         group.create_array("projection", data=np.full((9, 60), np.nan, dtype=np.float32), overwrite=True)
     unusable = r"cannot compare spread: one_0 seed 1: its projection contains NaN or infinity \(1 of the other videos"
     with pytest.raises(CannotCompareError, match=unusable):
-        compare_groups(videos, by="1")
+        compare_groups(videos, grouping="1")

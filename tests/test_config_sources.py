@@ -12,10 +12,10 @@ from textual.widgets import TextArea
 from wantui.config import list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.config_sources import find_sources, read_draft
+from wantui.tui.config_sources import find_config_sources, read_draft_text
 from wantui.tui.drafts import DRAFTS_FILE, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
-from wantui.tui.settings import SETTINGS_VARIABLE, load_settings
+from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
 
 
 def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> None:
@@ -30,7 +30,7 @@ def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> 
     Path("configs/dangling.yaml").symlink_to("nothing.yaml")
     Path("configs/\x1b[2J.yaml").write_text("")
     os.mkfifo("configs/pipe.yaml")
-    sources = {Path(source.name).stem: source for source in find_sources()}
+    sources = {Path(source.config_name).stem: source for source in find_config_sources()}
     assert set(list_preset_names()) <= set(sources)  # R6
     assert sources["fine"].is_valid
     bad = [source for source in sources.values() if not source.is_valid]
@@ -64,7 +64,7 @@ def test_draft_changes_of_an_earlier_version_are_read_as_yaml() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"welcomed": True, "config": "nano", "changes": changes, "template": "a"}))
     drafts = load_drafts(path.parent)
-    settings = read_draft(drafts).config(drafts.changes).settings
+    settings = read_draft_text(drafts).parse_with_changes(drafts.changes).settings
     assert settings.prompt_settings.negative_prompt == 'no "quotes" # here'  # A8
     assert settings.model_settings.revision is None
     assert settings.model_settings.steps == 33
@@ -87,7 +87,7 @@ def test_damaged_drafts_are_quarantined(text: str) -> None:
 def test_hostile_application_settings_are_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(BOMBS[name])
-    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
+    monkeypatch.setenv(SETTINGS_PATH_VARIABLE, str(path))
     with pytest.raises(UserError, match=r"tui\.yaml"):
         load_settings()  # R6
 
@@ -95,7 +95,7 @@ def test_hostile_application_settings_are_refused(name: str, monkeypatch: pytest
 def test_application_settings_have_the_expected_types(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text("preview_seconds: 0.5\nbell: no\nkeys: {queue.cancel: 5}\ntheme: nord\noutput_dirs: [a, ~/b]\n")
-    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
+    monkeypatch.setenv(SETTINGS_PATH_VARIABLE, str(path))
     settings = load_settings()
     assert (settings.preview_seconds, settings.bell, settings.theme) == (0.5, False, "nord")
     assert settings.keys == {"queue.cancel": "5"}

@@ -12,7 +12,7 @@ import zarr
 from conftest import TEMPLATE, Wantui, batch, only_queued
 from safetensors.numpy import load_file
 
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -52,7 +52,7 @@ def test_legacy_export_can_be_analysed_at_its_output_folder(made: BatchFolder, w
     for options, root in (([], made.root / "exports" / "older"), (["-o", "old"], Path("old"))):
         result = wantui("export", made.root, "--format", "older", *options)
         assert f"wantui analyze {root}" in result.err
-        assert [video.prompt for video in read_batch(root)] == ["a red circle", "a blue circle"]
+        assert [video.prompt for video in read_batch_videos(root)] == ["a red circle", "a blue circle"]
         assert wantui("analyze", root).code == 0
 
 
@@ -63,7 +63,7 @@ def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(made: BatchF
     with gzip.open(directory / "step_001.npy.gz") as file:
         state = np.load(file)
     assert np.array_equal(state[0], latents(made)[2])
-    ours, older = list(read_batch(made.root)), list(read_batch(Path("old")))
+    ours, older = list(read_batch_videos(made.root)), list(read_batch_videos(Path("old")))
     assert [video.seed for video in older] == [42, 42]
     assert older[0].prompt == "a red circle"
     assert older[0].trajectory is not None
@@ -79,12 +79,12 @@ def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, 
     wantui("export", made.root, "--format", "older", "-o", "old/latents")
     broken = Path("old/latents/prompt_000/vid_001/step_001.npy.gz")
     broken.write_bytes(broken.read_bytes()[:100])
-    first, second = read_batch(Path("old"))
+    first, second = read_batch_videos(Path("old"))
     assert first.trajectory is None
-    assert "step_001.npy.gz cannot be read" in first.reason
+    assert "step_001.npy.gz cannot be read" in first.exclusion_reason
     assert second.trajectory is not None
     np.save(Path("old/latents/prompt_001/vid_001/step_003.npy"), np.zeros((1, 2, 2, 2, 2)))
-    assert "different shapes" in list(read_batch(Path("old")))[1].reason
+    assert "different shapes" in list(read_batch_videos(Path("old")))[1].exclusion_reason
 
 
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "older"])
@@ -177,4 +177,4 @@ def test_export_names_existing_files_in_its_way(made: BatchFolder, wantui: Wantu
 
 def test_export_refuses_a_folder_that_is_not_a_batch() -> None:
     with pytest.raises(UserError, match="is not a batch folder"):
-        list(read_batch(Path()))
+        list(read_batch_videos(Path()))

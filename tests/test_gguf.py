@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tiny import latents_of
 
 from wantui.analysis.comparability import select_comparable_videos
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
@@ -192,8 +192,8 @@ def test_trajectories_of_different_weights_are_not_compared(wantui: Wantui, tmp_
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *words)
         assert result.code == 0, result.err
         folders.append(batch(result).root)
-    kept, left = select_comparable_videos([video for folder in folders for video in read_batch(folder)])
+    kept, left = select_comparable_videos([video for folder in folders for video in read_batch_videos(folder)])
     assert len(kept) == 2
     assert [video.folder for video in left] == [folders[2]]
-    assert left[0].reason is not None
-    assert left[0].reason.startswith("transformer_file is ")
+    assert left[0].exclusion_reason is not None
+    assert left[0].exclusion_reason.startswith("transformer_file is ")

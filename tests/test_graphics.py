@@ -9,8 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wantui.tui.graphics import detect_protocol, encode_kitty, encode_sixel, fit_to_cells, play_frames
-from wantui.tui.plots import bar, braille, half_blocks, sparkline
+from wantui.tui.graphics import (
+    detect_graphics_protocol,
+    encode_kitty_picture,
+    encode_sixel_picture,
+    fit_picture_to_cells,
+    play_frames,
+)
+from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline
 
 Picture = NDArray[np.uint8]
 
@@ -53,12 +59,12 @@ def read_sixel(data: bytes) -> Picture:
 
 
 def test_sixel_round_trips() -> None:
-    assert (read_sixel(encode_sixel(picture())) == picture()).all()
+    assert (read_sixel(encode_sixel_picture(picture())) == picture()).all()
 
 
 def test_kitty_commands_contain_the_picture_and_its_position() -> None:
     large = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", encode_kitty(large, 30, 12))
+    commands = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", encode_kitty_picture(large, 30, 12))
     assert len(commands) > 1
     assert b"c=30,r=12" in commands[0][0]
     assert [b"m=1" in keys for keys, _ in commands] == [True] * (len(commands) - 1) + [False]
@@ -79,14 +85,14 @@ def test_kitty_commands_contain_the_picture_and_its_position() -> None:
     ],
 )
 def test_graphics_protocol_is_detected_from_the_environment(environ: dict[str, str], protocol: str | None) -> None:
-    assert detect_protocol(environ) == protocol
+    assert detect_graphics_protocol(environ) == protocol
 
 
 def test_fitted_picture_keeps_its_proportions() -> None:
-    columns, rows = fit_to_cells((832, 480), 80, 23)
+    columns, rows = fit_picture_to_cells((832, 480), 80, 23)
     assert columns == 80
     assert 80 * 8 / (rows * 16) == pytest.approx(832 / 480, rel=0.03)
-    assert fit_to_cells((128, 128), 80, 23) == (46, 23)
+    assert fit_picture_to_cells((128, 128), 80, 23) == (46, 23)
 
 
 @pytest.mark.parametrize("protocol", ["kitty", "sixel"])
@@ -107,36 +113,36 @@ def test_frames_are_played_in_a_loop_until_a_key(protocol: str) -> None:
 
 
 def test_curve_with_fixed_bounds_is_drawn_at_its_values() -> None:
-    assert braille([0.0] * 8, 4, 2, 0, 1) == ["    ", "⣀⣀⣀⣀"]
-    assert braille([1.0] * 8, 4, 2, 0, 1) == ["⠉⠉⠉⠉", "    "]
-    assert braille([0.0, None, float("nan"), float("inf")], 2, 1, 0, 1) == ["⡀ "]
-    assert braille([5.0, -5.0], 1, 1, 0, 1) == ["⢹"], "what is beyond the bounds is drawn at them"
+    assert draw_curve([0.0] * 8, 4, 2, 0, 1) == ["    ", "⣀⣀⣀⣀"]
+    assert draw_curve([1.0] * 8, 4, 2, 0, 1) == ["⠉⠉⠉⠉", "    "]
+    assert draw_curve([0.0, None, float("nan"), float("inf")], 2, 1, 0, 1) == ["⡀ "]
+    assert draw_curve([5.0, -5.0], 1, 1, 0, 1) == ["⢹"], "what is beyond the bounds is drawn at them"
 
 
 @pytest.mark.parametrize("values", [[], [None], [float("nan")], [float("inf"), None]])
 def test_non_finite_values_do_not_break_a_curve(values: list[float | None]) -> None:
-    assert sparkline(values, 5) == "     "
-    assert braille(values, 3, 1, 0, 1) == ["   "]
+    assert draw_sparkline(values, 5) == "     "
+    assert draw_curve(values, 3, 1, 0, 1) == ["   "]
 
 
 def test_sparkline_spans_minimum_to_maximum() -> None:
-    assert sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
-    assert sparkline([3.0, 3.0], 4) == "▁▁  "
+    assert draw_sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
+    assert draw_sparkline([3.0, 3.0], 4) == "▁▁  "
 
 
 def test_wide_sparkline_shows_every_value_once() -> None:
-    assert sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 12) == "▁▂▃▄▅▆▇█    "
+    assert draw_sparkline([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 12) == "▁▂▃▄▅▆▇█    "
 
 
 @pytest.mark.parametrize(
     ("share", "drawn"), [(0, "────"), (0.5, "██──"), (1, "████"), (2, "████"), (float("nan"), "────")]
 )
 def test_bar_is_full_at_one(share: float, drawn: str) -> None:
-    assert bar(share, 4) == drawn
+    assert draw_bar(share, 4) == drawn
 
 
 def test_half_blocks_show_two_pixels_each() -> None:
-    shown = half_blocks(picture(4, 6), 6, 2)
+    shown = draw_picture(picture(4, 6), 6, 2)
     assert len(shown) == 2
     assert [len(line.plain) for line in shown] == [6, 6]
     upper = shown[0].spans[0].style

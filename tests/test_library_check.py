@@ -10,7 +10,7 @@ import pytest
 import zarr
 from conftest import TEMPLATE, Wantui, batch, deny, replace_by_fifo, replace_by_folder
 
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_file import ManifestFile
 
@@ -188,7 +188,7 @@ def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
     assert all("Permission denied" in item["damage"] for item in damage)
     exported = wantui("export", made.root, "--format", "npy", "-o", "out")
     assert len(exported.out.splitlines()) == (2 if denied == "videos" else 1)
-    videos = list(read_batch(made.root))
+    videos = list(read_batch_videos(made.root))
     assert [video.is_damaged for video in videos] == [denied != "videos", False]
 
 

@@ -13,8 +13,8 @@ from conftest import Wantui, deny
 
 from wantui.analysis import gram as products
 from wantui.analysis.comparability import select_comparable_videos
-from wantui.analysis.loading import read_batch
-from wantui.analysis.noise_levels import find_levels_after
+from wantui.analysis.loading import read_batch_videos
+from wantui.analysis.noise_levels import find_noise_levels_after_steps
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 
@@ -67,7 +67,7 @@ def write_states(folder: Path, states: Sequence[Any]) -> None:
 
 
 def read_single_video(folder: Path) -> Video:
-    (video,) = read_batch(folder)
+    (video,) = read_batch_videos(folder)
     return video
 
 
@@ -118,13 +118,15 @@ def test_inconsistent_noise_level_is_refused(tmp_path: Path) -> None:  # A6
     write_straight_video(tmp_path, range(0, STEPS, 5), odd)
     video = read_single_video(tmp_path)
     assert video.trajectory is None
-    assert "the noise level after step 0 is not stored, and cannot be derived" in video.reason
+    assert "the noise level after step 0 is not stored, and cannot be derived" in video.exclusion_reason
     write_straight_video(tmp_path / "all", range(STEPS), odd)  # each next level is stored
     assert read_single_video(tmp_path / "all").compute_metric("flow_straightness") == pytest.approx(0, abs=1e-8)
 
 
 def test_levels_after_steps_are_read_from_our_export() -> None:
-    levels = find_levels_after([1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}})
+    levels = find_noise_levels_after_steps(
+        [1, 5], {1: {"sigma": 0.9, "sigma_after": 0.7}, 5: {"sigma": 0.3, "sigma_after": 0.1}}
+    )
     assert levels.sigmas.tolist() == [0.7, 0.1]
 
 
@@ -145,7 +147,7 @@ def test_videos_of_the_newest_layout_are_grouped_by_prompt_and_bending(tmp_path:
 
                 name = f"p{prompt:03d}_b{bending:03d}_s{seed:03d}/vid_001"
                 write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3), name, change)
-    videos = list(read_batch(tmp_path))
+    videos = list(read_batch_videos(tmp_path))
     assert {video.variation for video in videos} == {"p000_b000", "p000_b001", "p001_b000", "p001_b001"}
     assert [video.seed for video in videos[:4]] == [40, 41, 42, 40]
     assert {video.prompt for video in videos if video.variation.startswith("p001")} == {"a star"}
@@ -165,9 +167,9 @@ def test_unreadable_metadata_is_named_and_excludes_the_video(tmp_path: Path, odd
     for number in (1, 2):
         write_straight_video(tmp_path, range(STEPS), sigmas, f"prompt_000/vid_{number:03d}")
     (tmp_path / "latents/prompt_000/vid_001/step_004_metadata.json").write_text(ODD[odd])
-    first, second = read_batch(tmp_path)
+    first, second = read_batch_videos(tmp_path)
     assert first.trajectory is None
-    assert "step_004_metadata.json cannot be read" in first.reason
+    assert "step_004_metadata.json cannot be read" in first.exclusion_reason
     assert second.trajectory is not None
     result = wantui("analyze", tmp_path)
     assert result.code == 1
@@ -186,7 +188,7 @@ def test_invalid_noise_level_is_reported_and_missing_level_is_derived(tmp_path: 
     if odd is None:  # not stored, and follows from the others
         assert video.trajectory is not None
     else:
-        assert "sigma of step 3 is " in video.reason
+        assert "sigma of step 3 is " in video.exclusion_reason
 
 
 def test_legacy_batch_without_metadata_is_read_with_a_warning(tmp_path: Path, wantui: Wantui) -> None:  # A6
@@ -206,7 +208,7 @@ def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
         return {name: value for name, value in about.items() if name != "total_steps"}
 
     write_straight_video(tmp_path / "a", range(0, STEPS, 5), unipc_levels(STEPS, 3), change=without_total)
-    assert "nor the number of steps is stored" in read_single_video(tmp_path / "a").reason
+    assert "nor the number of steps is stored" in read_single_video(tmp_path / "a").exclusion_reason
     write_straight_video(tmp_path / "b", range(STEPS), unipc_levels(STEPS, 3), change=without_total)
     assert "step 19 is assumed to be the last" in read_single_video(tmp_path / "b").warnings[0]
     write_straight_video(
@@ -215,9 +217,9 @@ def test_steps_without_a_known_total_are_refused(tmp_path: Path) -> None:
         unipc_levels(STEPS, 3),
         change=lambda step, about: about | {"total_steps": 20 + step % 2},
     )
-    assert "its metadata disagree on the number of steps: 20, 21" in read_single_video(tmp_path / "c").reason
+    assert "its metadata disagree on the number of steps: 20, 21" in read_single_video(tmp_path / "c").exclusion_reason
     with pytest.raises(NoGeometryError, match="step 25 is stored, but the metadata of the video declare 20 steps"):
-        find_levels_after([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
+        find_noise_levels_after_steps([0, 25], {0: {"sigma": 1.0, "total_steps": 20}})
 
 
 def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
@@ -228,7 +230,7 @@ def test_damaged_states_are_named_with_their_file(tmp_path: Path) -> None:  # B8
         file.write_bytes(damaged)
         video = read_single_video(tmp_path)
         assert video.is_damaged
-        assert "step_004.npy.gz cannot be read" in video.reason
+        assert "step_004.npy.gz cannot be read" in video.exclusion_reason
 
 
 def test_folder_with_an_unusual_name_is_read(tmp_path: Path) -> None:
@@ -243,8 +245,8 @@ def test_unreadable_legacy_video_is_named_and_others_are_read(
     for video in ("prompt_000/vid_001", "prompt_001/vid_001"):
         write_straight_video(tmp_path, range(STEPS), unipc_levels(STEPS, 3.0), video)
     deny(monkeypatch, tmp_path / denied)
-    closed, read = read_batch(tmp_path)
-    assert "Permission denied" in closed.reason
+    closed, read = read_batch_videos(tmp_path)
+    assert "Permission denied" in closed.exclusion_reason
     assert closed.is_damaged
     assert read.trajectory is not None
 
@@ -252,7 +254,7 @@ def test_unreadable_legacy_video_is_named_and_others_are_read(
 @pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
 def test_states_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_states(tmp_path, [np.zeros(shape)] * STEPS)
-    assert read_single_video(tmp_path).reason == "its states have no values"
+    assert read_single_video(tmp_path).exclusion_reason == "its states have no values"
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])
@@ -260,7 +262,7 @@ def test_states_of_non_real_dtype_are_refused(tmp_path: Path, dtype: Any) -> Non
     write_states(tmp_path, [np.zeros(8, dtype=dtype)] * STEPS)
     video = read_single_video(tmp_path)
     assert video.is_damaged
-    assert "must be real numbers" in video.reason
+    assert "must be real numbers" in video.exclusion_reason
 
 
 def test_enormous_state_is_refused_without_reading_it(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_enormous_state_is_refused_without_reading_it(tmp_path: Path) -> None:
     video = read_single_video(tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert video.reason == f"its states have {1 << 36:,} values each, more than the maximum of 67,108,864"
+    assert video.exclusion_reason == f"its states have {1 << 36:,} values each, more than the maximum of 67,108,864"
     assert peak < 10 << 20
 
 
@@ -300,7 +302,7 @@ def test_trailing_bytes_in_a_state_are_reported(tmp_path: Path, suffix: bytes) -
     file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + suffix))
     video = read_single_video(tmp_path)
     assert video.is_damaged
-    assert "step_004.npy.gz cannot be read: it has more bytes than its header declares" in video.reason
+    assert "step_004.npy.gz cannot be read: it has more bytes than its header declares" in video.exclusion_reason
 
 
 def test_changed_value_in_a_gzipped_state_is_detected_by_its_checksum(tmp_path: Path) -> None:
@@ -311,7 +313,7 @@ def test_changed_value_in_a_gzipped_state_is_detected_by_its_checksum(tmp_path: 
     file.write_bytes(stored)
     video = read_single_video(tmp_path)
     assert video.is_damaged
-    assert "step_004.npy.gz cannot be read: CRC check failed" in video.reason
+    assert "step_004.npy.gz cannot be read: CRC check failed" in video.exclusion_reason
 
 
 def test_single_value_states_use_little_memory(tmp_path: Path) -> None:
@@ -331,14 +333,14 @@ def test_folder_without_steps_is_not_a_video(tmp_path: Path, name: str) -> None:
     other = tmp_path / "latents" / "prompt_000" / "vid_002"
     other.mkdir()
     (other / name).write_text("")
-    assert read_single_video(tmp_path).reason == ""
+    assert read_single_video(tmp_path).exclusion_reason == ""
 
 
 def test_values_beyond_float32_are_refused_without_a_numpy_warning(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     write_states(tmp_path, [np.array([1e300, 0.0, -1e300])] * STEPS)
-    assert read_single_video(tmp_path).reason == "the stored inner products contain NaN or infinity"
+    assert read_single_video(tmp_path).exclusion_reason == "the stored inner products contain NaN or infinity"
     assert not list(recwarn)
 
 
@@ -356,5 +358,5 @@ def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
             f"prompt_000/vid_{number:03d}",
             with_guidance(scale),
         )
-    _, left = select_comparable_videos(list(read_batch(tmp_path)))
-    assert [video.reason for video in left] == ["guidance_scale is 9.0, but 5.0 in most videos"]
+    _, left = select_comparable_videos(list(read_batch_videos(tmp_path)))
+    assert [video.exclusion_reason for video in left] == ["guidance_scale is 9.0, but 5.0 in most videos"]

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
-from wantui.analysis.differences import compute_family_p, equalise_within_rounding
+from wantui.analysis.differences import compute_family_p, remove_rounding_differences
 from wantui.analysis.dispersion import (
     compute_distances_to_median,
     compute_median_weights,
@@ -54,9 +54,9 @@ def test_sign_flip_test_of_many_pairs_agrees_with_the_t_test() -> None:
 def test_paired_effect_has_a_t_interval_and_hedges_correction() -> None:
     differences = np.array([0.3, 1.2, 0.8, -0.1, 0.9, 1.4, 0.2, 0.6])
     result, by_scipy = compute_paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
-    assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
-    assert result.method == "t"
-    assert result.size == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
+    assert (result.interval_low, result.interval_high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert result.interval_method == "t"
+    assert result.d_z == pytest.approx((1 - 3 / (4 * 7 - 1)) * differences.mean() / differences.std(ddof=1))
 
 
 @pytest.mark.parametrize("n", [8, 20, 24, 50])
@@ -64,8 +64,8 @@ def test_effect_interval_is_a_t_interval_for_any_number_of_pairs(n: int) -> None
     # S7: BCa intervals, taken from 20 pairs on, covered .924 there.
     differences = np.random.default_rng(1).lognormal(size=n)
     result, by_scipy = compute_paired_effect(differences), stats.ttest_1samp(differences, 0).confidence_interval()
-    assert (result.low, result.high) == pytest.approx((by_scipy.low, by_scipy.high))
-    assert result.method == "t"
+    assert (result.interval_low, result.interval_high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert result.interval_method == "t"
 
 
 # S7: with the mean of the reference taken as known these were .91, .87 and .99.
@@ -86,7 +86,7 @@ def test_ratio_interval_contains_one_when_difference_interval_contains_zero() ->
     for _ in range(200):
         one, other = rng.normal(1.3, 0.4, 12), rng.normal(1, 0.4, 12)
         (low, high), own = compute_ratio_interval(one, other), compute_paired_effect(one - other)
-        assert (low <= 1 <= high) == (own.low <= 0 <= own.high)
+        assert (low <= 1 <= high) == (own.interval_low <= 0 <= own.interval_high)
         negative = compute_ratio_interval(-one, -other)
         assert negative == pytest.approx((low, high))
 
@@ -123,9 +123,9 @@ def test_effect_of_one_pair_or_with_nan_is_refused() -> None:
         compute_paired_effect(np.array([1.0]))
     with pytest.raises(ValueError, match="has 2"):
         compute_paired_effect(np.array([1.0, np.nan, 2.0]))
-    assert math.isnan(compute_paired_effect(np.array([0.5, 1.0])).size)
+    assert math.isnan(compute_paired_effect(np.array([0.5, 1.0])).d_z)
     same = compute_paired_effect(np.full(6, 0.5))
-    assert (same.low, same.high, same.size, same.p) == (0.5, 0.5, math.inf, 0.03125)
+    assert (same.interval_low, same.interval_high, same.d_z, same.p) == (0.5, 0.5, math.inf, 0.03125)
 
 
 def test_max_t_controls_the_family_and_leaves_a_single_metric_unchanged() -> None:
@@ -158,10 +158,10 @@ def test_corrected_p_is_never_below_the_raw_p() -> None:
 def test_rounding_differences_are_equalised() -> None:
     base = np.random.default_rng(12).normal(size=(8, 1, 1, 1)) + 5
     cells = np.concatenate([base, base * (1 + 1e-15), base * (1 + 2e-15)], axis=2)
-    assert np.ptp(equalise_within_rounding(cells), axis=2).max() == 0
-    assert (equalise_within_rounding(cells)[:, :, 0] == base[:, :, 0]).all()
+    assert np.ptp(remove_rounding_differences(cells), axis=2).max() == 0
+    assert (remove_rounding_differences(cells)[:, :, 0] == base[:, :, 0]).all()
     apart = np.concatenate([base, base + 1e-6], axis=2)
-    assert (equalise_within_rounding(apart) == apart).all()
+    assert (remove_rounding_differences(apart) == apart).all()
 
 
 def all_flips(values: np.ndarray) -> list[np.ndarray]:
@@ -239,8 +239,8 @@ def test_permutation_p_is_never_below_its_minimum(seeds: int, groups: int) -> No
     values = rng.normal(size=(seeds, groups)) * 1e-3 + 100 * np.arange(groups)
     assert run_omnibus_test(values) == pytest.approx(least)
     x = np.concatenate([states(g, seeds, 30, scale=1 + 50 * g, shift=0) for g in range(groups)])
-    assert run_permanova(compute_squared_distances(x), cells(seeds, groups)).p >= least * (1 - 1e-9)
-    spread = run_permdisp(compute_squared_distances(x), cells(seeds, groups)).p
+    assert run_permanova(compute_squared_distances(x), cells(seeds, groups)).p_value >= least * (1 - 1e-9)
+    spread = run_permdisp(compute_squared_distances(x), cells(seeds, groups)).p_value
     assert spread >= least * (1 - 1e-9) or (math.isnan(spread) and seeds < 3)
 
 
@@ -261,7 +261,7 @@ def test_few_permutations_are_enumerated_exhaustively() -> None:
 
     swaps = itertools.product((False, True), repeat=4)
     result = [f(np.array([*swap, *(not s for s in swap)])) for swap in swaps]
-    assert run_permanova(distances, cells(4, 2)).p == pytest.approx(
+    assert run_permanova(distances, cells(4, 2)).p_value == pytest.approx(
         np.mean(np.array(result) >= result[0] * (1 - 1e-12))
     )
 
@@ -271,7 +271,7 @@ def test_rounding_differences_are_never_significant() -> None:
     values = 3 + 1e-16 * rng.normal(size=(12, 3)) + rng.normal(size=(12, 1))
     assert run_omnibus_test(values) == 1
     same = compute_squared_distances(np.zeros((12, 5)))
-    assert run_permdisp(same, cells(4, 3)).p == run_permanova(same, cells(4, 3)).p == 1
+    assert run_permdisp(same, cells(4, 3)).p_value == run_permanova(same, cells(4, 3)).p_value == 1
 
 
 # Distances.
@@ -383,33 +383,33 @@ def test_mean_distance_to_the_median_is_independent_of_group_size() -> None:
 def test_permanova_in_one_dimension_equals_anova() -> None:
     x = np.concatenate([states(1, 8, 1), states(2, 8, 1, shift=1.5), states(3, 8, 1)])
     result = run_permanova(compute_squared_distances(x), cells(8, 3))
-    assert result.f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
+    assert result.pseudo_f == pytest.approx(stats.f_oneway(x[:8, 0], x[8:16, 0], x[16:, 0]).statistic)
 
 
 def test_permdisp_equals_anova_of_distances_to_the_median() -> None:
     x = np.concatenate([states(1, 8, 20), states(2, 8, 20, scale=2)])
     z = [compute_distances_to_median(compute_squared_distances(part)) for part in (x[:8], x[8:])]
     result = run_permdisp(compute_squared_distances(x), cells(8, 2))
-    assert result.f == pytest.approx(stats.f_oneway(*z).statistic)
-    assert result.p < 0.02
+    assert result.pseudo_f == pytest.approx(stats.f_oneway(*z).statistic)
+    assert result.p_value < 0.02
 
 
 def test_permanova_detects_location_and_permdisp_detects_only_spread() -> None:
     rng, called_spread = np.random.default_rng(0), 0
     for _ in range(200):
         x = np.concatenate([rng.normal(size=(10, 50)), rng.normal(size=(10, 50)) + 0.6])
-        called_spread += run_permdisp(compute_squared_distances(x), cells(10, 2)).p <= 0.05
+        called_spread += run_permdisp(compute_squared_distances(x), cells(10, 2)).p_value <= 0.05
     assert called_spread / 200 == pytest.approx(0.05, abs=2.5 * math.sqrt(0.05 * 0.95 / 200))
-    assert run_permanova(compute_squared_distances(x), cells(10, 2)).p < 0.01
+    assert run_permanova(compute_squared_distances(x), cells(10, 2)).p_value < 0.01
     wider = compute_squared_distances(np.concatenate([states(1, 10, 50), states(2, 10, 50, scale=1.5)]))
-    assert run_permdisp(wider, cells(10, 2)).p < 0.01
+    assert run_permdisp(wider, cells(10, 2)).p_value < 0.01
 
 
 def test_phrasings_of_one_seed_are_permuted_together() -> None:
     # Two seeds, eight phrasings that only repeat them: there are two exchanges, and p cannot fall below a half.
     base = np.concatenate([states(1, 2, 30), states(2, 2, 30, shift=5)])
     x = np.repeat(base, 8, axis=0)
-    assert run_permanova(compute_squared_distances(x), cells(2, 2, 8)).p > 0.4
+    assert run_permanova(compute_squared_distances(x), cells(2, 2, 8)).p_value > 0.4
 
 
 def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:

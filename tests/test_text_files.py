@@ -86,7 +86,7 @@ def test_byte_order_mark_is_ignored(wantui: Wantui) -> None:
 def test_settings_file_that_is_a_pipe_is_refused_without_blocking(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(settings.SETTINGS_VARIABLE, str(tmp_path / "tui.yaml"))
+    monkeypatch.setenv(settings.SETTINGS_PATH_VARIABLE, str(tmp_path / "tui.yaml"))
     os.mkfifo(tmp_path / "tui.yaml")
     with pytest.raises(UserError, match=r"tui\.yaml: cannot be read: it is a pipe, not a file"):
         settings.load_settings()
@@ -103,8 +103,8 @@ def test_settings_file_that_is_a_pipe_is_refused_without_blocking(
 def test_settings_file_from_the_environment_must_exist(
     monkeypatch: pytest.MonkeyPatch, named: str, message: str
 ) -> None:
-    monkeypatch.setenv(settings.SETTINGS_VARIABLE, named)
-    with pytest.raises(UserError, match=f"{settings.SETTINGS_VARIABLE}: .*{message}"):
+    monkeypatch.setenv(settings.SETTINGS_PATH_VARIABLE, named)
+    with pytest.raises(UserError, match=f"{settings.SETTINGS_PATH_VARIABLE}: .*{message}"):
         settings.load_settings()
 
 

@@ -14,13 +14,13 @@ from scipy.integrate import solve_ivp
 
 from wantui.analysis.null_models import (
     GaussianData,
-    compute_path_from_noise,
     compute_random_walk_null,
+    compute_trajectory_from_noise,
     draw_gaussian_flow,
-    draw_paths,
+    draw_gaussian_paths,
 )
 from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
-from wantui.analysis.strides import find_unsettled_metrics, measure_strides, take_strided_path
+from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides, select_strided_states
 from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, compute_metric
 from wantui.generation.denoise import prepare
 from wantui.generation.samplers import build_scheduler
@@ -29,16 +29,16 @@ from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError
 
 pytestmark = pytest.mark.torch
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
-def trajectory_of(states: Floats, sigmas: Floats | None = None) -> Trajectory:
+def trajectory_of(states: FloatArray, sigmas: FloatArray | None = None) -> Trajectory:
     return build_trajectory(
         states @ states.T, np.linspace(1, 0, len(states)) if sigmas is None else sigmas, states.shape[1]
     )
 
 
-def grid(steps: int, shift: float) -> Floats:
+def grid(steps: int, shift: float) -> FloatArray:
     u = np.linspace(1, 0, steps + 1)
     return shift * u / (1 + (shift - 1) * u)
 
@@ -52,13 +52,13 @@ def euler(variance: float, steps: int, shift: float) -> float:
     return x
 
 
-def exact_response(sigmas: Floats, variances: Floats) -> Floats:
+def exact_response(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
     """Return factors [S + 1, k] of the exact flow, over its first value."""
     spread = np.sqrt((1 - sigmas[:, None]) ** 2 * variances + sigmas[:, None] ** 2)
     return np.asarray(spread / spread[0])
 
 
-def flow(sigmas: Floats, variances: Floats) -> Trajectory:
+def flow(sigmas: FloatArray, variances: FloatArray) -> Trajectory:
     """The exact flow to N(0, variances), one for each equally large part of very many axes."""
     scale = exact_response(sigmas, variances)
     return Trajectory(sigmas, scale @ scale.T / len(variances))
@@ -130,7 +130,7 @@ def test_metrics_from_the_gram_matrix_equal_metrics_from_states() -> None:
     assert result.flow_straightness == pytest.approx(straight)
     assert result.chord_alignment == pytest.approx(np.mean(d @ unit / np.linalg.norm(d, axis=1)))
     variances = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2 / 9 / 400
-    assert result.spectrum[:8] == pytest.approx(variances[:8])
+    assert result.principal_variances[:8] == pytest.approx(variances[:8])
     assert result.effective_dimension == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
     assert result.log_volume == pytest.approx(0.5 * np.log(variances[:3]).sum())
     clean = x[:-1] - sigmas[:-1, None] * v
@@ -227,7 +227,7 @@ def test_c7_rounding_adds_a_known_turning_to_a_straight_line(
 def test_c8_random_walk_has_known_spectrum_straightness_and_turning() -> None:
     result = compute_random_walk_null(trajectory_of(np.eye(51) * np.sqrt(np.arange(51))[:, None]))
     even = Trajectory(np.linspace(1, 0, 2001), np.minimum.outer(np.arange(2001.0), np.arange(2001.0)))
-    shares = even.spectrum[:3] / even.spectrum.sum()
+    shares = even.principal_variances[:3] / even.principal_variances.sum()
     assert shares == pytest.approx([0.608, 0.152, 0.068], abs=1e-3)
     walk = compute_random_walk_null(
         Trajectory(np.linspace(1, 0, 51), np.minimum.outer(np.arange(51.0), np.arange(51.0)))
@@ -256,10 +256,10 @@ def test_c10_path_drawn_from_a_spectrum_matches_its_null() -> None:
 # S2: the null took the spectrum of channels only, with mean 0.
 
 
-def gaussian_velocity(mean: Floats, covariance: Floats) -> Callable[[float, Floats], Floats]:
+def gaussian_velocity(mean: FloatArray, covariance: FloatArray) -> Callable[[float, FloatArray], FloatArray]:
     """The exact model of N(mean, covariance): E[noise - data | x], by matrices and nothing else."""
 
-    def velocity(sigma: float, x: Floats) -> Floats:
+    def velocity(sigma: float, x: FloatArray) -> FloatArray:
         total = (1 - sigma) ** 2 * covariance + sigma**2 * np.eye(len(mean))
         whitened = np.linalg.solve(total, x - (1 - sigma) * mean)
         return sigma * whitened - mean - (1 - sigma) * covariance @ whitened
@@ -267,20 +267,20 @@ def gaussian_velocity(mean: Floats, covariance: Floats) -> Callable[[float, Floa
     return velocity
 
 
-def few_states(n: int = 4, dimension: int = 9) -> Floats:
+def few_states(n: int = 4, dimension: int = 9) -> FloatArray:
     return 2 + np.random.default_rng(20).normal(size=(n, dimension)) * np.geomspace(3, 0.1, dimension)
 
 
-def null_of(x0: Floats, states: Floats, sigmas: Floats, factors: Floats) -> Trajectory:
+def null_of(x0: FloatArray, states: FloatArray, sigmas: FloatArray, factors: FloatArray) -> Trajectory:
     """The null from a noise given in coordinates, with the axes found by an SVD."""
-    data = GaussianData.estimate(states, states.shape[1])
+    data = GaussianData.estimate_distribution(states, states.shape[1])
     mean = states.mean(0)
     _, _, axes = np.linalg.svd(states - mean, full_matrices=False)
     axes = axes[: len(data.variances)][::-1]  # eigenvalues come in ascending order
     axes = axes * np.sign((axes @ mean) * data.mean_components)[:, None]
     along = axes @ x0
     rest = x0 - along @ axes
-    return compute_path_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
+    return compute_trajectory_from_noise(data, sigmas, factors, along, float(rest @ rest), float(rest @ mean))
 
 
 def test_gaussian_flow_equals_an_ode_solution() -> None:
@@ -288,7 +288,7 @@ def test_gaussian_flow_equals_an_ode_solution() -> None:
     velocity = gaussian_velocity(states.mean(0), np.cov(states.T))
     x0 = np.random.default_rng(21).normal(size=9)
     solved = solve_ivp(velocity, (1, 0.01), x0, t_eval=sigmas, rtol=1e-11, atol=1e-12, method="DOP853").y.T
-    data = GaussianData.estimate(states, 9)
+    data = GaussianData.estimate_distribution(states, 9)
     null = null_of(x0, states, sigmas, exact_response(sigmas, data.variances))
     assert null.gram * 9 == pytest.approx(solved @ solved.T, rel=1e-7, abs=1e-7)
 
@@ -308,7 +308,7 @@ def test_sampler_response_on_gaussian_data_equals_diffusers(sampler: SamplerName
         output, state = (torch.from_numpy(own)[None, None, None, None] for own in (velocity(sigma, x), x))
         x = scheduler.step(output, timestep, state, return_dict=False)[0].numpy().ravel()
         path.append(x)
-    factors = compute_sampler_response(sampler, sigmas, GaussianData.estimate(states, 9).variances)
+    factors = compute_sampler_response(sampler, sigmas, GaussianData.estimate_distribution(states, 9).variances)
     null = null_of(path[0], states, sigmas, factors)
     assert null.gram * 9 == pytest.approx(np.stack(path) @ np.stack(path).T, rel=1e-4, abs=1e-4)
 
@@ -325,7 +325,9 @@ def test_gram_matrices_of_drawn_paths_are_valid_for_their_dimension(sampler: str
     # The noise off the axes and its component along the mean share a direction.
     states = np.random.default_rng(26).normal(size=(3, dimension)) + 3
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-3)
-    for path in draw_gaussian_flow(GaussianData.estimate(states, dimension), sigmas, sampler, draws=200):
+    for path in draw_gaussian_flow(
+        GaussianData.estimate_distribution(states, dimension), sigmas, sampler, path_count=200
+    ):
         values = np.linalg.eigvalsh(path.gram)
         assert values[0] >= -1e-12 * values[-1]
         assert (values > 1e-9 * values[-1]).sum() <= dimension
@@ -334,10 +336,10 @@ def test_gram_matrices_of_drawn_paths_are_valid_for_their_dimension(sampler: str
 @pytest.mark.parametrize("sampler", SCHEDULES)
 def test_flow_to_data_without_covariance_is_a_straight_line(sampler: str) -> None:
     states = np.tile(np.random.default_rng(22).normal(size=300), (5, 1))
-    data = GaussianData.estimate(states, 300)
+    data = GaussianData.estimate_distribution(states, 300)
     assert len(data.variances) == 0
     sigmas = np.repeat(grid(10, 3), [1, *[2] * 9, 1]) if sampler == "heun" else grid(10, 3) * (1 - 1e-6)
-    for path in draw_gaussian_flow(data, sigmas, sampler, draws=3):
+    for path in draw_gaussian_flow(data, sigmas, sampler, path_count=3):
         assert (path.straightness, path.first_pc_variance) == pytest.approx((1, 1))
         assert path.total_turning == pytest.approx(0, abs=1e-5)
         assert path.final_norm == pytest.approx(math.sqrt((states[0] ** 2).mean()))
@@ -347,7 +349,7 @@ def test_flow_to_zero_mean_data_depends_only_on_its_spectrum() -> None:
     variances = np.array([4.0, 1.0, 0.25, 0.01])
     data = GaussianData(10_000, 8000, 0.0, np.repeat(variances, 2000), np.zeros(8000))
     null = flow(grid(20, 3), variances)
-    for path in draw_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), draws=2):
+    for path in draw_gaussian_paths(data, grid(20, 3), exact_response(grid(20, 3), data.variances), path_count=2):
         for metric in METRICS:
             assert compute_metric(path, metric) == pytest.approx(compute_metric(null, metric), rel=0.05, abs=0.02), (
                 metric
@@ -360,7 +362,7 @@ def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
     axes = np.linalg.qr(rng.normal(size=(3000, 6)))[0].T
     data = 0.8 * rng.normal(size=3000) + (rng.normal(size=(400, 6)) * np.sqrt([900, 400, 100, 50, 20, 10])) @ axes
     mean, covariance = data.mean(0), 0
-    fitted = GaussianData.estimate(data, 3000)
+    fitted = GaussianData.estimate_distribution(data, 3000)
     assert fitted.variances[-6:] == pytest.approx([10, 20, 50, 100, 400, 900], rel=0.2)
     sigmas = grid(20, 3)
     result = []
@@ -371,7 +373,7 @@ def test_paths_to_low_rank_data_with_a_mean_match_their_null() -> None:
         result.append(
             trajectory_of((1 - sigmas)[:, None] * mean + covariance + sigmas[:, None] * (z - along @ axes), sigmas)
         )
-    null = draw_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
+    null = draw_gaussian_paths(fitted, sigmas, exact_response(sigmas, fitted.variances))
     for metric in ("straightness", "turning", "curvature", "effective_dimension", "log_volume"):
         truth = np.array([compute_metric(path, metric) for path in result])
         null_values = np.array([compute_metric(path, metric) for path in null])
@@ -402,8 +404,8 @@ def test_smooth_path_has_stable_metrics_at_every_stride() -> None:
     for metric in ("turning", "curvature", "acceleration"):
         check = measure_strides([result], metric)
         assert check.is_settled
-        assert check.values[2] == pytest.approx(check.values[0], rel=0.2)
-    assert find_unsettled_metrics([result], list(METRICS)) == []
+        assert check.means[2] == pytest.approx(check.means[0], rel=0.2)
+    assert find_unsettled_stride_checks([result], list(METRICS)) == []
 
 
 def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> None:
@@ -412,7 +414,7 @@ def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> Non
     sigmas = grid(50, 3)[:, None]
     states = (sigmas * noise + (1 - sigmas) * data).astype(np.float16).astype(np.float64)
     check = measure_strides([trajectory_of(states, sigmas[:, 0])], "turning")
-    assert check.values[0] > 1.6 * check.values[1] > 1.6 * 1.6 * check.values[2]
+    assert check.means[0] > 1.6 * check.means[1] > 1.6 * 1.6 * check.means[2]
     assert check.settled_stride is None
     assert "mostly reflects the sampler's steps or rounding" in check.description
     exact = trajectory_of(sigmas * noise + (1 - sigmas) * data, sigmas[:, 0])
@@ -425,7 +427,7 @@ def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
     result = trajectory_of(np.stack([np.cos(angles), np.sin(angles), swing], axis=1))
     check = measure_strides([result], "turning")
     assert (check.is_settled, check.settled_stride) == (False, 2)
-    assert check.values[1] == pytest.approx(1.5, rel=0.1)
+    assert check.means[1] == pytest.approx(1.5, rel=0.1)
     assert "--stride 2 is closer" in check.description
 
 
@@ -434,7 +436,7 @@ def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
 )
 def test_stride_counts_from_the_last_state(steps: int, stride: int, kept: list[int]) -> None:
     result = trajectory_of(np.random.default_rng(24).normal(size=(steps + 1, 30)))
-    strided = take_strided_path(result, stride)
+    strided = select_strided_states(result, stride)
     assert strided.sigmas == pytest.approx(result.sigmas[kept])
     assert strided.gram == pytest.approx(result.gram[np.ix_(kept, kept)])
 
@@ -449,7 +451,7 @@ def test_strides_ignore_predictor_states() -> None:
     check, alone = (
         measure_strides([trajectory_of(*both)], "turning") for both in ((with_predictors, repeated), (path, sigmas))
     )
-    assert check.values == pytest.approx(alone.values)
+    assert check.means == pytest.approx(alone.means)
     assert check.is_settled
 
 
@@ -458,16 +460,20 @@ def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
     swing = 0.03 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
     result = trajectory_of(np.stack([np.linspace(0, 1, 41), swing], axis=1))
     check = measure_strides([result], "turning")
-    assert check.values[0] < 1.6 * check.values[1]
-    assert check.values[1] > 1.6 * check.values[2]
+    assert check.means[0] < 1.6 * check.means[1]
+    assert check.means[1] > 1.6 * check.means[2]
     assert (check.is_settled, check.settled_stride) == (False, None)
 
 
 def test_metric_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
-    monkeypatch.setattr("wantui.analysis.strides.compute_metric", lambda path, metric: 40.0 / len(path.sigmas))
+    monkeypatch.setattr(
+        "wantui.analysis.strides.compute_metric", lambda trajectory, metric: 40.0 / len(trajectory.sigmas)
+    )
     assert measure_strides([result], "curvature").settled_stride is None
-    monkeypatch.setattr("wantui.analysis.strides.compute_metric", lambda path, metric: 1.0 + (len(path.sigmas) > 40))
+    monkeypatch.setattr(
+        "wantui.analysis.strides.compute_metric", lambda trajectory, metric: 1.0 + (len(trajectory.sigmas) > 40)
+    )
     assert measure_strides([result], "curvature").settled_stride == 2
 
 
@@ -482,8 +488,8 @@ def test_smooth_path_is_settled_with_few_steps(steps: int) -> None:
 def test_stride_that_leaves_two_states_is_refused(stride: int) -> None:
     result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
     with pytest.raises(NoGeometryError, match=f"stride {stride} leaves 2 of 41 states, but an angle needs three"):
-        take_strided_path(result, stride)
-    assert len(take_strided_path(result, 20).sigmas) == 3
+        select_strided_states(result, stride)
+    assert len(select_strided_states(result, 20).sigmas) == 3
 
 
 def test_few_steps_give_no_verdict_on_strides() -> None:
@@ -504,7 +510,7 @@ def test_commitment_within_the_first_steps_is_not_settled() -> None:
 
 def test_random_walk_null_preserves_step_lengths() -> None:
     result = trajectory_of(np.random.default_rng(4).normal(size=(12, 100)).cumsum(0))
-    assert compute_random_walk_null(result).lengths == pytest.approx(result.lengths)
+    assert compute_random_walk_null(result).step_lengths == pytest.approx(result.step_lengths)
     assert compute_random_walk_null(result).norm[0] == pytest.approx(result.norm[0])
 
 
@@ -517,7 +523,7 @@ def test_second_heun_state_at_a_noise_level_is_used() -> None:
     )
 
 
-REFUSED: dict[str, tuple[Callable[[], tuple[Floats, Floats]], str]] = {
+REFUSED: dict[str, tuple[Callable[[], tuple[FloatArray, FloatArray]], str]] = {
     "two states": (lambda: (np.eye(2), np.array([1.0, 0.0])), "2 states are stored, but an angle needs three"),
     "NaN": (lambda: (np.full((3, 3), np.nan), np.array([1.0, 0.5, 0.0])), "NaN or infinity"),
     "one level": (lambda: (np.eye(3), np.array([0.5, 0.5, 0.5])), "1 states are stored"),
@@ -577,7 +583,7 @@ def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
 def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> None:
     smooth = trajectory_of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
     still = trajectory_of(np.ones((41, 2)))
-    assert find_unsettled_metrics([smooth, still], ["curvature"]) == []
+    assert find_unsettled_stride_checks([smooth, still], ["curvature"]) == []
     alone, both = (measure_strides(paths, "curvature") for paths in ([smooth], [smooth, still]))
     assert both == alone
 
@@ -681,6 +687,6 @@ def test_equal_states_of_many_values_are_no_step() -> None:
     gram = np.array([[2.0, 1, 1, 0.5], [1, 2, 2, 0.9], [1, 2, 2, 0.9], [0.5, 0.9, 0.9, 2]])
     gram[2, 2] *= 1 + 1e-13
     path = build_trajectory(gram * 1e6, np.array([1, 0.6, 0.3, 0]), 1_000_000)
-    assert path.lengths[1] == 0
+    assert path.step_lengths[1] == 0
     exact = build_trajectory(gram[np.ix_([0, 1, 3], [0, 1, 3])] * 1e6, np.array([1, 0.6, 0]), 1_000_000)
     assert path.total_turning == pytest.approx(exact.total_turning, rel=1e-12)

@@ -8,7 +8,7 @@ from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, synthetic_videos
 from test_tui_screens import on
 
-from wantui.analysis.groups import Group, pool_groups
+from wantui.analysis.groups import Group, pool_comparable_groups
 from wantui.analysis.video import Video
 from wantui.tui.analysis_data import ComparisonDone, TrajectoriesLoaded
 from wantui.tui.screens.analysis import AnalysisScreen
@@ -39,7 +39,7 @@ def in_two_batches(folder: Path) -> list[Video]:
 
 def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path) -> None:
     videos = in_two_batches(tmp_path)
-    pooled, left_out = pool_groups(videos, "variation")
+    pooled, left_out = pool_comparable_groups(videos, "variation")
     assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
 
     async def test(it: AppUnderTest) -> None:
@@ -97,7 +97,7 @@ def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
 
 def test_groups_without_trajectories_explain_why_they_are_empty(tmp_path: Path) -> None:
     videos = [
-        replace(video, trajectory=None, reason="it has no stored trajectory")
+        replace(video, trajectory=None, exclusion_reason="it has no stored trajectory")
         for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
     ]
 
@@ -115,7 +115,7 @@ def test_unreadable_chosen_batch_is_reported_while_others_are_shown(tmp_path: Pa
 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos, "b/batch.json cannot be read: it is not JSON")
-        assert "left out: b/batch.json cannot be read" in it.notifications()
+        assert "some batches are left out: b/batch.json cannot be read" in it.notifications()
 
     on("analysis", test)
 
@@ -127,10 +127,12 @@ def test_outdated_comparison_is_discarded(tmp_path: Path, is_of_these_videos: bo
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("g")
-        await it.until(lambda: screen.comparison)
+        await it.until(lambda: screen.comparison_outcome)
         screen.post_message(ComparisonDone(videos if is_of_these_videos else list(videos), "variation", None, "late"))
         await it.pilot.pause()
-        assert (screen.comparison is not None and screen.comparison.reason == "late") == is_of_these_videos
+        assert (
+            screen.comparison_outcome is not None and screen.comparison_outcome.error == "late"
+        ) == is_of_these_videos
 
     on("analysis", test)
 
@@ -141,15 +143,15 @@ def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("g")
-        first = await it.until(lambda: screen.comparison)
+        first = await it.until(lambda: screen.comparison_outcome)
         screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], list(videos), ""))
         await it.pilot.pause()
-        assert screen.comparison is first
+        assert screen.comparison_outcome is first
         again = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
         screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], again, ""))
-        await it.until(lambda: screen.comparison is not None and screen.comparison is not first)
-        assert screen.comparison is not None
-        assert screen.comparison.videos is again
+        await it.until(lambda: screen.comparison_outcome is not None and screen.comparison_outcome is not first)
+        assert screen.comparison_outcome is not None
+        assert screen.comparison_outcome.videos is again
 
     on("analysis", test)
 

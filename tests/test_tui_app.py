@@ -15,10 +15,10 @@ from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS, all_actions
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, iterate_actions
 from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help
-from wantui.tui.settings import SETTINGS_VARIABLE, load_settings
+from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
 
 pytestmark = pytest.mark.terminal
 
@@ -26,26 +26,28 @@ LOOKS = Path(__file__).parent / "data" / "screens"
 
 
 def test_every_action_has_a_unique_id_and_a_method() -> None:
-    names = [action.id for action in all_actions()]
+    names = [action.id for action in iterate_actions()]
     assert len(names) == len(set(names))
 
     async def test() -> None:
         async with application() as it:
-            for number, name in enumerate(SCREENS, start=1):
+            for number, name in enumerate(SCREEN_TITLES, start=1):
                 await it.press("escape", str(number))
                 await it.until(lambda: it.app.screen.name == name)  # noqa: B023
                 for where, target in (("app", it.app), (name, it.app.screen)):
                     for action in ACTIONS_BY_SCREEN[where]:
-                        method = action.action.partition("(")[0]
+                        method = action.textual_action.partition("(")[0]
                         assert callable(getattr(target, f"action_{method}", None)), action.id
 
     run(test)
 
 
 def test_keys_of_a_screen_do_not_conflict() -> None:
-    for where in SCREENS:
+    for where in SCREEN_TITLES:
         keys = [
-            key for action in (*ACTIONS_BY_SCREEN[where], *ACTIONS_BY_SCREEN["app"]) for key in action.keys.split(",")
+            key
+            for action in (*ACTIONS_BY_SCREEN[where], *ACTIONS_BY_SCREEN["app"])
+            for key in action.key_names.split(",")
         ]
         assert len(keys) == len(set(keys)), where
 
@@ -107,7 +109,7 @@ def test_palette_finds_actions_of_the_screen() -> None:
 def test_every_screen_is_drawn_in_each_theme_and_the_theme_is_saved(theme: str) -> None:
     async def test() -> None:
         async with application() as it:
-            it.app._use_theme(theme)
+            it.app._apply_theme(theme)
             for number in "12345":
                 await it.press(number)
             await it.until(lambda: load_drafts(find_state_directory().directory).theme == theme)
@@ -190,7 +192,7 @@ def test_invalid_settings_error_names_file_and_problem(
 ) -> None:
     path = tmp_path / "tui.yaml"
     path.write_text(text)
-    monkeypatch.setenv(SETTINGS_VARIABLE, str(path))
+    monkeypatch.setenv(SETTINGS_PATH_VARIABLE, str(path))
     with pytest.raises(UserError) as error:
         load_settings()
     assert str(path) in str(error.value)
@@ -200,7 +202,7 @@ def test_invalid_settings_error_names_file_and_problem(
 def test_missing_settings_file_gives_defaults_and_is_not_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
+    monkeypatch.delenv(SETTINGS_PATH_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert load_settings().gpu_panel == "line"
     assert not list(tmp_path.glob("*.yaml"))
@@ -225,7 +227,7 @@ def _something_of_everything() -> None:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-@pytest.mark.parametrize("screen", list(SCREENS))
+@pytest.mark.parametrize("screen", list(SCREEN_TITLES))
 def test_screen_looks_match_stored_screens(screen: str, size: tuple[int, int]) -> None:
     """WANTUI_NEW_LOOKS=1 writes the looks anew, to be looked at before they are kept."""
     _something_of_everything()
@@ -239,7 +241,7 @@ def test_screen_looks_match_stored_screens(screen: str, size: tuple[int, int]) -
                 await it.until(lambda: "platonic kiss" in it.text())
                 await it.press("escape")
             else:
-                await it.press(str(list(SCREENS).index(screen) + 1))
+                await it.press(str(list(SCREEN_TITLES).index(screen) + 1))
                 await it.until(lambda: it.app.screen.name == screen and ready(it, screen))
             await it.pilot.pause(0.3)
             look = "\n".join(_steady(line) for line in it.text().splitlines()) + "\n"

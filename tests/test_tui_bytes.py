@@ -62,7 +62,7 @@ def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen
                 for step in range(5):
                     queue.record_step(running, step_done(step, 20, 0.25, 1 - step / 20, norm=1.0, velocity=1.5))
                     await asyncio.sleep(SECONDS / 5)
-                await it.until(lambda: it.app.snapshot.running[0].step == 5)
+                await it.until(lambda: it.app.snapshot.running_videos[0].step == 5)
             assert len("".join(written)) <= FEW
             it.app.pop_screen()
             await it.until(lambda: "5/20" in it.text())

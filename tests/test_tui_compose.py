@@ -59,14 +59,14 @@ def test_template_error_is_described_and_highlighted() -> None:
             await it.press("t")
             await it.paste("a [red|blue circle")
             screen = it.screen(ComposeScreen)
-            await it.until(lambda: screen.editor.error_position == 2)
+            await it.until(lambda: screen.template_editor.error_position == 2)
             assert "'[' is never closed" in it.text()
             await it.press("f5")
             assert "cannot queue the batch: '[' is never closed" in it.notifications()
             assert not Path("outputs").exists()
             await it.paste("]")
             await it.until(lambda: screen.preview is not None)
-            assert screen.editor.error_position is None
+            assert screen.template_editor.error_position is None
 
     run(test)
 
@@ -122,8 +122,8 @@ async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
     screen = it.screen(ComposeScreen)
     await it.until(lambda: screen.config)
     await it.press("escape", "s")
-    keys = [getattr(entry, "key", None) for entry in screen.config_pane.form.entries]
-    screen.config_pane.form.rows.cursor = keys.index(key)
+    keys = [getattr(entry, "key", None) for entry in screen.config_pane.settings_form.entries]
+    screen.config_pane.settings_form.field_list.cursor = keys.index(key)
     await it.pilot.pause()
 
 
@@ -135,14 +135,17 @@ def test_setting_is_validated_while_typed_and_applied_only_if_valid() -> None:
             assert "Number of denoising steps" in it.text()
             assert "at most 1,000" in it.text()
             await it.press("enter")
-            screen.config_pane.form.input.value = "0"
+            screen.config_pane.settings_form.value_input.value = "0"
             await it.until(
-                lambda: screen.config_pane.form.error and "greater than or equal to 1" in screen.config_pane.form.error
+                lambda: (
+                    screen.config_pane.settings_form.value_error
+                    and "greater than or equal to 1" in screen.config_pane.settings_form.value_error
+                )
             )
             await it.press("enter")
             assert screen.config is not None
             assert screen.config.settings.model_settings.steps == 20
-            screen.config_pane.form.input.value = "33"
+            screen.config_pane.settings_form.value_input.value = "33"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: screen.config and screen.config.settings.model_settings.steps == 33)
@@ -165,7 +168,7 @@ def test_space_bar_changes_flags_and_choices_and_text_is_literal() -> None:
             assert screen.config.settings.model_settings.sampler == "unipc-3"
             await go_to(it, "prompt_settings.negative_prompt")
             await it.press("enter")
-            screen.config_pane.form.input.value = 'yes: [no] "1.5'
+            screen.config_pane.settings_form.value_input.value = 'yes: [no] "1.5'
             await it.pilot.pause()
             await it.press("enter")
             assert screen.config.settings.prompt_settings.negative_prompt == 'yes: [no] "1.5'
@@ -179,10 +182,10 @@ def test_moving_the_cursor_discards_a_half_typed_value() -> None:
             await go_to(it, "model_settings.seed")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.config_pane.form.input.value = "7"
-            screen.config_pane.form.rows.cursor += 1
+            screen.config_pane.settings_form.value_input.value = "7"
+            screen.config_pane.settings_form.field_list.cursor += 1
             await it.pilot.pause()
-            assert not screen.config_pane.form.is_editing
+            assert not screen.config_pane.settings_form.is_editing
             assert it.app.drafts.changes == {}
 
     run(test)
@@ -199,11 +202,11 @@ def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
             await it.until(lambda: "2 videos in outputs" in it.notifications())
             await it.pilot.pause(0.3)
             assert len(Queue(find_state_directory().directory).batches()) == 1
-            screen.editor.text = "a template that was not queued"
+            screen.template_editor.text = "a template that was not queued"
             await it.press("ctrl+r")
             await it.until(lambda: isinstance(it.app.screen, History))
             await it.press("enter")
-            await it.until(lambda: screen.editor.text == "a red circle")
+            await it.until(lambda: screen.template_editor.text == "a red circle")
             assert "a template that was not queued" in it.app.drafts.history
 
     run(test)
@@ -233,14 +236,14 @@ def test_draft_is_restored_at_the_next_start() -> None:
             await it.paste("a [big|small] star")
             await go_to(it, "model_settings.seed")
             await it.press("enter")
-            it.screen(ComposeScreen).config_pane.form.input.value = "7"
+            it.screen(ComposeScreen).config_pane.settings_form.value_input.value = "7"
             await it.pilot.pause()
             await it.press("enter")
             await it.until(lambda: load_drafts(find_state_directory().directory).changes)
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config and screen.preview)
-            assert screen.editor.text == "a [big|small] star"
+            assert screen.template_editor.text == "a [big|small] star"
             assert screen.config is not None
             assert screen.config.settings.model_settings.seed == 7
 
@@ -262,7 +265,7 @@ def test_saving_a_config_asks_before_overwriting() -> None:
             await go_to(it, "videos_per_variation")
             await it.press("enter")
             screen = it.screen(ComposeScreen)
-            screen.config_pane.form.input.value = "9"
+            screen.config_pane.settings_form.value_input.value = "9"
             await it.pilot.pause()
             await it.press("enter", "ctrl+s")
             await it.until(lambda: isinstance(it.app.screen, InputDialog))
@@ -314,7 +317,7 @@ def test_missing_or_invalid_config_is_reported() -> None:
             await it.until(lambda: "using nano instead" in it.notifications())
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config_pane.sources)
-            place = [source.name for source in screen.config_pane.sources].index("configs/broken.yaml")
+            place = [source.config_name for source in screen.config_pane.sources].index("configs/broken.yaml")
             assert not screen.config_pane.sources[place].is_valid
             it.app.screen.query_one("#configs", VirtualList).focus()
             it.app.screen.query_one("#configs", VirtualList).cursor = place
@@ -353,8 +356,8 @@ def test_large_paste_is_accepted_and_too_many_variations_are_refused() -> None:
             await it.paste("a circle and " * 8000)
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.preview)
-            assert len(screen.editor.text) == 13 * 8000
-            screen.editor.text = "[a|b]" * 20
+            assert len(screen.template_editor.text) == 13 * 8000
+            screen.template_editor.text = "[a|b]" * 20
             await it.until(lambda: "1,048,576 variations" in it.text())
             assert screen.preview is None
 
@@ -435,7 +438,7 @@ def test_warnings_key_without_warnings_is_explained() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
             await it.press("w")
-            assert "no warnings" in it.notifications()
+            assert "the draft has no warnings" in it.notifications()
 
     run(test)
 
@@ -449,8 +452,8 @@ def test_invalid_config_clears_the_previous_cost() -> None:
             await it.paste("a [red|blue] circle")
             await it.until(lambda: "4 = 2 variations" in it.cells("#cost DiffText"))
             it.app.drafts.text = "model_settings:\n  steps: none\n  seed: many\n"
-            screen.config_pane.load()
-            await it.until(lambda: screen.error)
+            screen.config_pane.load_config()
+            await it.until(lambda: screen.draft_error)
             assert screen.preview is None
             assert not it.cells("#cost DiffText").strip()
             await it.press("f5")
@@ -470,7 +473,7 @@ def test_template_of_a_megabyte_is_refused_with_its_length() -> None:
             await it.until(lambda: screen.config)
             await it.press("t")
             await it.paste("word " * 200_000)
-            await it.until(lambda: "it has 1,000,000 characters" in screen.error)
+            await it.until(lambda: "it has 1,000,000 characters" in screen.draft_error)
             await it.press("f5")
             assert "cannot expand the template" in it.notifications()
 
@@ -487,7 +490,7 @@ def test_engine_and_pause_keys_do_not_edit_the_template(monkeypatch: pytest.Monk
             await it.press("t")
             await it.paste("a red circle")
             await it.press("f6", "f7", "x")
-            assert it.screen(ComposeScreen).editor.text == "a red circlex"
+            assert it.screen(ComposeScreen).template_editor.text == "a red circlex"
             assert pressed == ["engine", "pause"]
 
     run(test)

@@ -21,7 +21,7 @@ from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.queue.states import find_batch_state
 from wantui.tui.app import WantuiApp
-from wantui.tui.plots import centred
+from wantui.tui.plots import draw_centred_picture
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog
 from wantui.tui.screens.library import LibraryScreen
@@ -142,10 +142,10 @@ def test_every_input_accepts_all_lines_of_a_paste(where: str) -> None:  # A10
                     await it.press("4", "slash")
                 case "value":
                     await it.press("s")
-                    keys = [getattr(entry, "key", None) for entry in screen.config_pane.form.entries]
-                    screen.config_pane.form.rows.cursor = keys.index("prompt_settings.negative_prompt")
+                    keys = [getattr(entry, "key", None) for entry in screen.config_pane.settings_form.entries]
+                    screen.config_pane.settings_form.field_list.cursor = keys.index("prompt_settings.negative_prompt")
                     await it.press("enter")
-                    screen.config_pane.form.input.value = ""
+                    screen.config_pane.settings_form.value_input.value = ""
                 case "ask":
                     await it.press("ctrl+s")
                     await it.until(lambda: isinstance(it.app.screen, InputDialog))
@@ -166,7 +166,7 @@ def test_every_input_accepts_all_lines_of_a_paste(where: str) -> None:  # A10
 
 @pytest.mark.parametrize("keys", [("t",), ("y",), ("ctrl+s",), ("4", "slash")])
 def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTE", 1000)
+    monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTE_LENGTH", 1000)
 
     async def test() -> None:
         async with application() as it:
@@ -240,12 +240,12 @@ def test_escape_returns_focus_from_value_to_settings_to_configs(queue: Queue) ->
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
             await it.press("s", "down", "enter")
-            assert screen.config_pane.form.is_editing
+            assert screen.config_pane.settings_form.is_editing
             await it.press("escape")
-            assert not screen.config_pane.form.is_editing
-            assert it.app.focused is screen.config_pane.form.rows
+            assert not screen.config_pane.settings_form.is_editing
+            assert it.app.focused is screen.config_pane.settings_form.field_list
             await it.press("escape")
-            assert it.app.focused is screen.config_pane.rows
+            assert it.app.focused is screen.config_pane.config_list
 
     run(test)
 
@@ -255,18 +255,18 @@ def test_setting_restored_to_its_value_is_not_marked_changed() -> None:  # C10
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config)
-            form = screen.config_pane.form
+            form = screen.config_pane.settings_form
             keys = [getattr(entry, "key", None) for entry in form.entries]
             await it.press("s")
             for key, values in (("model_settings.steps", ("33", "20")), ("model_settings.seed", ("7", "42"))):
-                form.rows.cursor = keys.index(key)
+                form.field_list.cursor = keys.index(key)
                 for value in values:
                     await it.press("enter")
-                    form.input.value = value
+                    form.value_input.value = value
                     await it.press("enter")
                     await it.until(lambda: not form.is_editing)
                     assert (key in it.app.drafts.changes) == (value == values[0])
-            form.rows.cursor = keys.index("latent_analysis_settings.store_latents")
+            form.field_list.cursor = keys.index("latent_analysis_settings.store_latents")
             await it.press("space", "space")
             assert it.app.drafts.changes == {}
             assert "changed)" not in it.text()
@@ -327,7 +327,7 @@ def test_worker_that_is_loading_torch_is_shown_as_starting(queue: Queue) -> None
 def test_clip_fills_the_available_area_and_is_centred(size: tuple[int, int], shape: tuple[int, int]) -> None:  # C14
     width, height = size
     picture = np.full((*shape, 3), 200, np.uint8)
-    lines = [line.plain for line in centred(picture, width, height)]
+    lines = [line.plain for line in draw_centred_picture(picture, width, height)]
     drawn = [line for line in lines if "▀" in line]
     columns = drawn[0].count("▀")
     assert columns == width or len(drawn) == height
@@ -396,11 +396,11 @@ def test_keys_do_nothing_after_a_search_without_matches(wantui: Wantui, small: l
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest and "red, seed 42" in it.text())
+        await it.until(lambda: screen.shown_manifest and "red, seed 42" in it.text())
         await it.press("slash")
         await it.paste("nothing like it")
         await it.until(lambda: "no batch matches" in it.text())
-        assert screen.folder is None
+        assert screen.shown_folder is None
         assert made.root.name not in it.text()
         assert "red, seed 42" not in it.text()
         await it.press("enter")
@@ -408,7 +408,7 @@ def test_keys_do_nothing_after_a_search_without_matches(wantui: Wantui, small: l
             await it.press(key)
             assert isinstance(it.app.screen, LibraryScreen), key
         await it.press("escape")
-        await it.until(lambda: screen.folder == made.root.resolve() and "red, seed 42" in it.text())
+        await it.until(lambda: screen.shown_folder == made.root.resolve() and "red, seed 42" in it.text())
 
     on("library", test)
 
@@ -595,7 +595,7 @@ def test_invalid_config_does_not_hide_other_configs() -> None:  # R6
         async with application() as it:
             screen = it.screen(ComposeScreen)
             await it.until(
-                lambda: {"configs/bad.yaml", "configs/good.yaml"} <= {s.name for s in screen.config_pane.sources}
+                lambda: {"configs/bad.yaml", "configs/good.yaml"} <= {s.config_name for s in screen.config_pane.sources}
             )
 
     run(test)

@@ -58,7 +58,7 @@ def test_log_is_read_again_after_a_failed_read(queue: Queue, monkeypatch: pytest
         claimed = claim(queue)
         queue.record_step(claimed, step_done(0, 20, 0.25, 1.0))
         await it.until(lambda: failures)
-        await it.until(lambda: "cannot read files: MemoryError" in it.notifications())
+        await it.until(lambda: "cannot read monitor files: MemoryError" in it.notifications())
         monkeypatch.undo()
         await it.until(lambda: "the first line" in it.text())
 
@@ -87,7 +87,7 @@ def test_changing_a_setting_does_not_reread_the_config(config_file: Path, monkey
             for value, changes in (("7", {"model_settings.steps": "7"}), ("5", {})):
                 await go_to(it, "model_settings.steps")
                 await it.press("enter")
-                screen.config_pane.form.input.value = value
+                screen.config_pane.settings_form.value_input.value = value
                 await it.pilot.pause()
                 await it.press("enter")
                 await it.until(lambda: it.app.drafts.changes == changes)  # noqa: B023

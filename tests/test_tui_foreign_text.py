@@ -71,11 +71,11 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
 async def visit_library(it: AppUnderTest) -> None:
     await it.press("4")
     screen = it.screen(LibraryScreen)
-    await it.until(lambda: screen.manifest)
+    await it.until(lambda: screen.shown_manifest)
     await it.press("enter", "right", "m", "y", "down", "c")
     await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and "this video has no clip" in it.notifications())
     await it.press("left", "c")
-    await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen.frames)
+    await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen.frames_by_clip)
     await it.press("space", "escape", "i")
     await it.until(lambda: '"seed"' in it.text())
     await it.press("escape", "question_mark", "escape", "P", "delete")
@@ -111,7 +111,7 @@ async def visit_analysis(it: AppUnderTest) -> None:
     await it.press("a")
     await it.until(lambda: "of the attention" in it.text())
     await it.press("a", "g")
-    await it.until(lambda: screen.comparison is not None)
+    await it.until(lambda: screen.comparison_outcome is not None)
     await it.press("enter", "escape", "b")
     await it.press("escape", "slash")
     await it.paste(f"zzz {EVIL}")
@@ -121,7 +121,7 @@ async def visit_analysis(it: AppUnderTest) -> None:
 
 async def visit_compose(it: AppUnderTest) -> None:
     await it.press("2", "e")
-    await it.until(lambda: it.app.screen.name == "compose" and it.screen(ComposeScreen).editor.text)
+    await it.until(lambda: it.app.screen.name == "compose" and it.screen(ComposeScreen).template_editor.text)
     await it.press("y")
     await it.until(lambda: isinstance(it.app.screen, YamlEditor))
     await it.press("escape", "escape", "ctrl+s", "t")
@@ -154,14 +154,14 @@ def test_pasted_control_sequences_are_stored_but_not_sent() -> None:  # R1
                 await it.press("t")
                 await it.paste(f"a {COMMANDS} star")
                 await it.pilot.pause(0.3)
-            assert it.screen(ComposeScreen).editor.text == f"a {COMMANDS} star"
+            assert it.screen(ComposeScreen).template_editor.text == f"a {COMMANDS} star"
             assert "star" in it.text()
             assert_harmless(written)
 
     run(test)
 
 
-SAFE_CALLS = {"to_content", "build_widget_table", "build_action_table"}
+SAFE_CALLS = {"make_content", "build_widget_table", "build_action_table"}
 
 
 def _is_safe(node: ast.expr) -> bool:

@@ -45,20 +45,20 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
         await it.until(lambda: "red seed 44" in it.text())
         for name in ("third", "second", "third"):
             await click(it, f"{name} ")
-            assert screen.batches[screen.batch_rows.cursor].name == name
+            assert screen.visible_batches[screen.batch_list.cursor].name == name
         await it.until(lambda: "Videos of third" in it.text())
         await click(it, "red seed 46")
-        assert screen.video_rows.cursor == 4
+        assert screen.video_list.cursor == 4
         await it.press("end")
         await it.until(lambda: "red seed 100" in it.text())
         await click(it, "red seed 100")
-        assert screen.video_rows.cursor == 58
-        frame = screen.video_rows.region
+        assert screen.video_list.cursor == 58
+        frame = screen.video_list.region
         for x, y in ((frame.x + 4, frame.y), (frame.x, frame.y + 2), (frame.x + 4, frame.bottom - 1)):
             await it.pilot.click(offset=(x, y))
-            assert screen.video_rows.cursor == 58, "a click on the frame moves nothing"
+            assert screen.video_list.cursor == 58, "a click on the frame moves nothing"
         await it.pilot.click(offset=(frame.x + 4, frame.y + 1))
-        assert screen.video_rows.cursor == 58, "a click on the header moves nothing"
+        assert screen.video_list.cursor == 58, "a click on the header moves nothing"
 
     on("queue", test)
 
@@ -88,7 +88,7 @@ def test_queue_opens_a_batch_in_an_unvisited_library(queue: Queue, keys: tuple[s
         await it.until(lambda: "broken" in it.text())
         await it.press("down", *keys)
         screen = await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen)
-        await it.until(lambda: screen.folder == folder.resolve())
+        await it.until(lambda: screen.shown_folder == folder.resolve())
 
     on("queue", test)
 
@@ -98,14 +98,14 @@ def test_first_click_on_a_cell_moves_the_cursor_and_second_chooses_it() -> None:
 
     async def test(it: AppUnderTest) -> None:
         matrix = it.screen(LibraryScreen).matrix
-        matrix.show([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", same=False)
+        matrix.show_cells([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", is_same_batch=False)
         await it.pilot.pause()
 
         def choose() -> None:
             chosen.append((matrix.cursor, matrix.column))
 
         matrix.action_choose = choose  # type: ignore[method-assign]
-        names, _ = matrix._widths(matrix.size.width)
+        names, _ = matrix._fit_widths(matrix.size.width)
         for row, column in ((3, 2), (3, 4), (0, 4)):
             offset = (matrix.content_region.x + names + 3 * column + 1, matrix.content_region.y + row)
             await it.pilot.click(offset=offset)
@@ -130,10 +130,10 @@ def test_click_on_a_footer_key_runs_its_action() -> None:
                 if label in it.text().splitlines()[-1]:
                     await click(it, label)
                     await it.press("escape")
-            assert screen.editor.text == "a circle"
+            assert screen.template_editor.text == "a circle"
             await it.press("escape")
             await click(it, "s Settings")
-            assert it.app.focused is screen.config_pane.form.rows
+            assert it.app.focused is screen.config_pane.settings_form.field_list
             await click(it, "? Help")
             await it.until(lambda: isinstance(it.app.screen, Help))
 
@@ -167,7 +167,7 @@ def test_click_below_the_last_row_chooses_nothing(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 42" in it.text())
-        region = screen.video_rows.content_region
+        region = screen.video_list.content_region
         await it.pilot.click(offset=(region.x + 3, region.bottom - 1))
         await it.pilot.pause()
         assert isinstance(it.app.screen, QueueScreen)

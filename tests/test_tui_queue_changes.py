@@ -15,7 +15,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.queue_watcher import PAGE_SIZE, QueueWatcher, VideoPages
+from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueWatcher, VideoPages
 from wantui.tui.screens.queue import QueueScreen
 
 pytestmark = pytest.mark.terminal
@@ -84,7 +84,7 @@ def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Q
         holder.execute("ROLLBACK")
         holder.close()
         await it.press("f7")
-        await it.until(lambda: it.app.snapshot.held)
+        await it.until(lambda: it.app.snapshot.hold)
 
     on("queue", test)
 
@@ -94,25 +94,25 @@ def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
     published: list[VideoPages] = []
     feed = QueueWatcher(find_state_directory(), lambda snapshot: None, published.append, 60.0, 0)
     with closing(QueueReader(find_state_directory().directory)) as view:
-        feed.watch(first, {0})
-        feed._read_pages(view, changed=True)
-        feed.watch(second, {0})
-        feed.watch(first, {0})
-        feed._read_pages(view, changed=False)
-        assert [read.batch for read in published] == [first, first]
-        feed.watch(first, {0})
-        feed._read_pages(view, changed=True)
+        feed.watch_pages(first, {0})
+        feed._publish_changed_pages(view, has_changed=True)
+        feed.watch_pages(second, {0})
+        feed.watch_pages(first, {0})
+        feed._publish_changed_pages(view, has_changed=False)
+        assert [read.batch_id for read in published] == [first, first]
+        feed.watch_pages(first, {0})
+        feed._publish_changed_pages(view, has_changed=True)
         assert len(published) == 2, "nothing that is known already is published"
 
 
 def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
-    number = add(queue, "many", PAGE_SIZE)
+    number = add(queue, "many", VIDEOS_PER_PAGE)
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
-        queue.add(Path("many").absolute(), "auto", [NewVideo(PAGE_SIZE, "one more", RECIPE, 20)], new=False)
-        await it.until(lambda: screen.video_rows.count == PAGE_SIZE + 1)
+        queue.add(Path("many").absolute(), "auto", [NewVideo(VIDEOS_PER_PAGE, "one more", RECIPE, 20)], new=False)
+        await it.until(lambda: screen.video_list.row_count == VIDEOS_PER_PAGE + 1)
         assert queue.batch(number) is not None
         for _ in range(3):
             await it.pilot.pause(0.1)

@@ -12,7 +12,7 @@ from harness_tui import AppUnderTest, application, engine_announced, run
 from PIL import Image
 from test_gpu_monitor import FakeNvml
 
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
@@ -22,7 +22,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
-from wantui.tui.queue_watcher import PAGE_SIZE
+from wantui.tui.queue_watcher import VIDEOS_PER_PAGE
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
@@ -109,7 +109,7 @@ def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: 
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: "1 will stop once an engine starts" in it.notifications())
+        await it.until(lambda: "1 running video will stop once an engine starts" in it.notifications())
         await it.until(lambda: it.app.screen is screen)
         await it.press("x")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
@@ -185,14 +185,14 @@ def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 42" in it.text())
-        assert set(screen.pages) == {0}
+        assert set(screen.pages_by_number) == {0}
         await it.press("enter", "end")
         await it.until(lambda: "red seed 10041" in it.text())
-        assert set(screen.pages) <= {0, 10_000 // PAGE_SIZE - 1}
+        assert set(screen.pages_by_number) <= {0, 10_000 // VIDEOS_PER_PAGE - 1}
         await it.press("home")
         await it.until(lambda: "red seed 42" in it.text())
         drawn: list[int] = []
-        screen.video_rows.update_row = drawn.append  # type: ignore[method-assign, assignment]
+        screen.video_list.update_row = drawn.append  # type: ignore[method-assign, assignment]
         running = claim(queue)
         queue.record_step(running, step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: len(drawn) > 1)  # the first step gives every video an ETA
@@ -296,7 +296,7 @@ def test_changes_behind_another_screen_are_shown_on_return(queue: Queue) -> None
         queue.record_done(taken, VideoDone(seconds={}))
         await it.until(lambda: it.app.snapshot.batches[0].counts.get("done") == 1)
         claim(queue)  # other news after it
-        await it.until(lambda: it.app.snapshot.running)
+        await it.until(lambda: it.app.snapshot.running_videos)
         await it.press("2")
         await it.until(lambda: "✓ done" in it.text())
 
@@ -306,15 +306,15 @@ def test_changes_behind_another_screen_are_shown_on_return(queue: Queue) -> None
 def test_opening_a_video_in_the_library_clears_an_old_search(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("slash")
         await it.paste("nothing like it")
-        await it.until(lambda: not screen.visible_rows)
+        await it.until(lambda: not screen.visible_batches)
         await it.press("escape", "2")
         await it.until(lambda: "✓ done" in it.text())
         await it.press("enter", "down", "down", "o")
-        await it.until(lambda: it.app.screen.name == "library" and screen.current_entry())
-        entry = screen.current_entry()
+        await it.until(lambda: it.app.screen.name == "library" and screen.get_current_entry())
+        entry = screen.get_current_entry()
         assert entry is not None
         assert (entry.variation, entry.number) == (1, 1)
 
@@ -345,7 +345,7 @@ def test_edit_copy_loads_template_and_settings(wantui: Wantui, small: list[str])
         await it.press("e")
         await it.until(lambda: it.app.screen.name == "compose")
         screen = it.screen(ComposeScreen)
-        await it.until(lambda: screen.editor.text == TEMPLATE and screen.config)
+        await it.until(lambda: screen.template_editor.text == TEMPLATE and screen.config)
         assert screen.config is not None
         assert screen.config.settings.model_settings.seed == 5
 
@@ -371,8 +371,8 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
             figures = {"norm": 1.0, "velocity": 1.5, "turning": 0.3, "straightness": 0.97, "preview": str(strip)}
             queue.record_step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
         screen = it.screen(MonitorScreen)
-        await it.until(lambda: screen.current_progress() and screen.current_progress().step_number == 8)  # type: ignore[union-attr]
-        screen._draw_all()
+        await it.until(lambda: screen.get_current_progress() and screen.get_current_progress().step_number == 8)  # type: ignore[union-attr]
+        screen._draw_details()
         await it.pilot.pause()
         shown = it.text()
         assert re.search(r"σ +s/step +ETA ", shown)
@@ -474,10 +474,10 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
 def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         assert "2 variations by seeds 42 to 43" in it.text()
         await it.press("enter", "down", "right")
-        entry = screen.current_entry()
+        entry = screen.get_current_entry()
         assert entry is not None
         assert (entry.variation, entry.number) == (1, 2)
         await it.until(lambda: "blue, seed 43" in it.cells("#about"))
@@ -495,18 +495,20 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: "▀" in it.cells("#sheet"))
-        shown = screen.query_one("#sheet", DiffText).lines
+        shown = screen.query_one("#sheet", DiffText).shown_strips
         await it.press("2", "4")
         await it.pilot.pause(0.2)
-        assert screen.query_one("#sheet", DiffText).lines is shown  # nothing is drawn again where nothing has changed
+        assert (
+            screen.query_one("#sheet", DiffText).shown_strips is shown
+        )  # nothing is drawn again where nothing has changed
         ManifestStore.for_folder(made.root).edit_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
-        entry = screen.current_entry()
+        entry = screen.get_current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
         await it.press("2", "4")
         await it.until(lambda: "denoise 1234 s" in it.cells("#about"))
         await it.until(lambda: "▀" in it.cells("#sheet"))
-        assert screen.query_one("#sheet", DiffText).lines != shown
+        assert screen.query_one("#sheet", DiffText).shown_strips != shown
 
     on("library", test)
 
@@ -514,19 +516,19 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
 def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("enter", "p")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
         await it.until(lambda: player.frame_count == 9)
         assert "▀" in it.cells("#picture-0")
         await it.press("space", "home", "right", "right")
-        assert player.frame == 2
+        assert player.frame_index == 2
         await it.press("left", "escape")
         await it.press("c")
         assert "mark a video first" in it.notifications()
         await it.press("m", "down", "c")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
-        await it.until(lambda: len(player.frames) == 2)
+        await it.until(lambda: len(player.frames_by_clip) == 2)
         assert "red seed 42   |   blue seed 42" in it.cells("#about")
         await it.press("escape")
 
@@ -539,7 +541,7 @@ def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("enter", "p")
         await it.until(lambda: "is not a readable clip" in it.notifications())
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
@@ -556,15 +558,15 @@ def test_library_searches_filters_and_names_damaged_batches(made: BatchFolder, w
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: len(screen.visible_rows) == 2)
+        await it.until(lambda: len(screen.visible_batches) == 2)
         assert "✗ unreadable broken  batch.json" in it.text()
-        await it.press("home", *["down"] * [result.folder.name for result in screen.visible_rows].index("broken"))
+        await it.press("home", *["down"] * [result.folder.name for result in screen.visible_batches].index("broken"))
         await it.until(lambda: "cannot be read: EOF while parsing" in " ".join(it.cells("#cell #about").split()))
         await it.press("slash")
         await it.paste("circle red")
-        await it.until(lambda: [result.folder for result in screen.visible_rows] == [made.root.resolve()])
+        await it.until(lambda: [result.folder for result in screen.visible_batches] == [made.root.resolve()])
         await it.press("escape", "f")
-        await it.until(lambda: [result.folder.name for result in screen.visible_rows] == ["broken"])
+        await it.until(lambda: [result.folder.name for result in screen.visible_batches] == ["broken"])
 
     on("library", test)
 
@@ -572,7 +574,7 @@ def test_library_searches_filters_and_names_damaged_batches(made: BatchFolder, w
 def test_clip_path_is_copied_to_the_clipboard(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("y")
         assert it.app.clipboard == str(made.clip(0, 1).resolve())
 
@@ -592,7 +594,7 @@ def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monke
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("delete")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
@@ -607,7 +609,7 @@ def test_missing_videos_of_a_batch_are_queued_again(made: BatchFolder, queue: Qu
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
+        await it.until(lambda: screen.shown_manifest)
         await it.press("n")
         await it.until(lambda: "batch 1: 1 video" in it.notifications())
         assert [video.state for video in queue.videos(1)] == ["done", "done", "queued", "done"]
@@ -620,7 +622,7 @@ def test_missing_videos_of_a_batch_are_queued_again(made: BatchFolder, queue: Qu
 
 
 def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder) -> None:
-    videos = list(read_batch(made.root))
+    videos = list(read_batch_videos(made.root))
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
@@ -683,8 +685,8 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         await it.until(lambda: "enter accepts" in it.text())
         await it.press("home", "space" if "maps" not in screen.chosen_folders[0].name else "end", "enter")
         await it.until(lambda: any("maps" in path.name for path in screen.chosen_folders))
-        place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention", None) is not None)
-        screen.rows.cursor = place
+        place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention_path", None) is not None)
+        screen.row_list.cursor = place
         await it.press("a")
         await it.until(lambda: "of the attention, entropy" in it.cells("#curve-cells"))
 
@@ -756,8 +758,8 @@ def test_library_states_equal_manifest_states(made: BatchFolder) -> None:
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
-        await it.until(lambda: screen.manifest)
-        states = [screen._cell_state(row, column) for row in range(2) for column in range(2)]
+        await it.until(lambda: screen.shown_manifest)
+        states = [screen._get_cell_state(row, column) for row in range(2) for column in range(2)]
         assert states == [video.state for video in manifest.videos]
 
     on("library", test)

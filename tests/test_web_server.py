@@ -21,8 +21,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from harness_engine import Machine
 
 from wantui.tui.web import LOOPBACK, WebServer
-from wantui.tui.web.connections import MAX_UNAUTHENTICATED
-from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_size
+from wantui.tui.web.connections import MAX_UNAUTHENTICATED_CONNECTIONS
+from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_terminal_size
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
@@ -139,7 +139,7 @@ def test_invalid_tokens_and_cookies_are_refused_without_a_server_error(text: str
     server = WebServer(8000)
     requests = (
         {"path": f"{path_of(server)}?token={text}"},
-        {"path": path_of(server), "headers": {"Cookie": f"{server.cookie}={text}"}},
+        {"path": path_of(server), "headers": {"Cookie": f"{server.cookie_name}={text}"}},
         {"path": f"{path_of(server)}open", "method": "POST", "data": {"token": text}},
     )
     assert [reply.status for reply in ask(server, *requests)] == [403, 403, 403]  # R3: was 500
@@ -166,7 +166,7 @@ def test_undecodable_forms_are_refused_without_a_server_error() -> None:
     ],
 )
 def test_terminal_sizes_are_bounded(columns: Any, rows: Any, size: tuple[int, int] | None) -> None:
-    assert clamp_size(columns, rows) == size  # R3: a child took 12 GB
+    assert clamp_terminal_size(columns, rows) == size  # R3: a child took 12 GB
 
 
 # A server in a process of its own
@@ -258,7 +258,7 @@ def test_idle_connections_of_strangers_do_not_block_the_owner(served: Served) ->
 
     asyncio.run(visit())
     opened = [c for c in psutil.Process(served.process.pid).net_connections() if c.status == "ESTABLISHED"]
-    assert len(opened) <= MAX_UNAUTHENTICATED + 1
+    assert len(opened) <= MAX_UNAUTHENTICATED_CONNECTIONS + 1
     for stranger in strangers:
         stranger.close()
     assert len(served.errors.read_text().splitlines()) <= 4, served.errors.read_text()
@@ -315,13 +315,17 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
 
 def test_application_that_reads_no_input_ends_with_its_tab() -> None:
     server = WebServer(0)
-    server.command = (sys.executable, "-c", "import time; print('__GANGLION__', flush=True); time.sleep(600)")
+    server.application_command = (
+        sys.executable,
+        "-c",
+        "import time; print('__GANGLION__', flush=True); time.sleep(600)",
+    )
     others = set(psutil.Process().children())  # of this process, by other tests: a resource tracker, say
     listening = socket.create_server((LOOPBACK, 0))
     server.port = listening.getsockname()[1]
 
     async def visit() -> None:
-        serving = asyncio.create_task(server.run(listening))
+        serving = asyncio.create_task(server.serve_until_signal(listening))
         url = urlsplit(server.address)
         base = f"http://{url.netloc}{url.path}"
         async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:

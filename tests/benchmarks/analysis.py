@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from wantui.analysis.compare import compare_groups
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.trajectory import METRICS
 from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
 from wantui.config import load_config
@@ -81,7 +81,7 @@ def forget(root: Path) -> None:
 
 def ours(root: Path) -> None:
     """Every metric from the stored latents."""
-    for video in read_batch(root, from_latents=True):
+    for video in read_batch_videos(root, from_latents=True):
         assert video.trajectory is not None
         for metric in METRICS:
             video.compute_metric(metric)
@@ -141,7 +141,7 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
         times = []
         for _ in range(rounds):
             began = time.perf_counter()
-            result = list(read_batch(root))
+            result = list(read_batch_videos(root))
             for video in result:
                 for metric in METRICS:
                     video.compute_metric(metric)

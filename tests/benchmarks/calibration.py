@@ -24,10 +24,10 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 
 from wantui.analysis.compare import Comparison, compare_groups
-from wantui.analysis.differences import format_interval
+from wantui.analysis.differences import format_difference
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
 from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.statistics import compute_paired_effect, run_sign_flip_test
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
@@ -161,11 +161,13 @@ def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -
     frequencies = np.log([FREQUENCY_BY_SHAPE[group.name] for group in result.groups])
     slopes, means = compute_paired_effect(slope(frequencies, values)), values.mean(0)
     shown = " | ".join(f"{mean:.4g}" for mean in means)
-    if metric in METRICS and not METRICS[metric].is_ratio:
-        message = f"{slopes.mean:+.3f} ({slopes.low:+.3f} to {slopes.high:+.3f}) {METRICS[metric].unit}"
+    if metric in METRICS and not METRICS[metric].has_ratio_scale:
+        message = (
+            f"{slopes.mean:+.3f} ({slopes.interval_low:+.3f} to {slopes.interval_high:+.3f}) {METRICS[metric].unit}"
+        )
     else:
         mean = abs(float(values.mean()))
-        message = f"{slopes.mean / mean:+.1%} ({slopes.low / mean:+.1%} to {slopes.high / mean:+.1%})"
+        message = f"{slopes.mean / mean:+.1%} ({slopes.interval_low / mean:+.1%} to {slopes.interval_high / mean:+.1%})"
     p = p_over_shapes(frequencies, means)
     return f"| {metric} | {shown} | {message} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |"
 
@@ -173,9 +175,9 @@ def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -
 def of_controls(result: Comparison, metric: str) -> str:
     """Return the largest difference between equally frequent groups, and how many of the pairs are significant."""
     own = [d for d in result.differences if d.metric == metric]
-    largest = max(own, key=lambda d: abs(d.effect.mean))
-    called = sum(d.effect.p <= 0.05 for d in own)
-    return f"{largest.first} - {largest.second}: {format_interval(largest)} | {called} of {len(own)}"
+    largest = max(own, key=lambda d: abs(d.paired_effect.mean))
+    called = sum(d.paired_effect.p <= 0.05 for d in own)
+    return f"{largest.first_group} - {largest.second_group}: {format_difference(largest)} | {called} of {len(own)}"
 
 
 def of_seeds(result: Comparison, metric: str) -> NDArray[np.float64]:
@@ -201,7 +203,7 @@ def within_phrasing(result: Comparison) -> NDArray[np.float64]:
 
 
 def _spread(videos: Sequence[Video]) -> NDArray[np.float64]:
-    final = np.stack([video.projection()[-1] for video in videos])
+    final = np.stack([video.load_projection()[-1] for video in videos])
     return compute_distances_to_median(compute_squared_distances(final) / videos[0].dimension)
 
 
@@ -228,7 +230,8 @@ def localisation(root: Path) -> Iterable[str]:
     for kind, by_seed in scores.items():
         message = compute_paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
         yield (
-            f"| {kind} | {0.5 + message.mean:.3f} ({0.5 + message.low:.3f} to {0.5 + message.high:.3f}) | "
+            f"| {kind} | {0.5 + message.mean:.3f} ({0.5 + message.interval_low:.3f} to "
+            f"{0.5 + message.interval_high:.3f}) | "
             f"{np.mean(shares[kind]):.1%} | {np.mean(areas):.1%} |"
         )
 
@@ -239,7 +242,7 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
     Halves are paired at random, and spread is computed anew in each: values of other metrics do not depend on the
     half, and would be called different as often as the test's level says whatever they are.
     """
-    distances = compute_squared_distances(np.stack([video.projection()[-1] for video in videos]))
+    distances = compute_squared_distances(np.stack([video.load_projection()[-1] for video in videos]))
     random, half, p = np.random.default_rng(0), len(videos) // 2, []
     for _ in range(splits):
         order = random.permutation(len(videos))
@@ -251,11 +254,11 @@ def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, 
 
 
 def report_shapes(folder: Path) -> None:
-    videos = list(read_batch(folder))
-    result = compare_groups(videos, by="2")
+    videos = list(read_batch_videos(folder))
+    result = compare_groups(videos, grouping="2")
     names = " | ".join(f"{group.name} {FREQUENCY_BY_SHAPE[group.name]:.0%}" for group in result.groups)
     click.echo(
-        f"{len(videos)} videos, {len(result.seeds)} seeds, {result.groups[0].phrasings} phrasings for each shape\n"
+        f"{len(videos)} videos, {len(result.seeds)} seeds, {result.groups[0].phrasing_count} phrasings for each shape\n"
     )
     heads = ("for e times the frequency (95 % over seeds)", "p over shapes", "rank correlation")
     click.echo(f"| metric | {names} | {' | '.join(heads)} |")
@@ -273,7 +276,7 @@ def report_shapes(folder: Path) -> None:
 
 
 def report_controls(folders: Sequence[Path]) -> None:
-    result = [compare_groups(list(read_batch(folder)), by="1") for folder in folders]
+    result = [compare_groups(list(read_batch_videos(folder)), grouping="1") for folder in folders]
     heads = [
         f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(result, folders, strict=True)
     ]
@@ -286,7 +289,7 @@ def report_controls(folders: Sequence[Path]) -> None:
 def report_converged(folders: Sequence[Path]) -> None:
     """Print the means of six shapes with 50 Euler steps, with and without guidance."""
     for folder in folders:
-        result = compare_groups(list(read_batch(folder)), by="1")
+        result = compare_groups(list(read_batch_videos(folder)), grouping="1")
         names = " | ".join(group.name for group in result.groups)
         click.echo(
             f"\n{folder.name}, {len(result.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
@@ -321,7 +324,7 @@ def main(folder: Path, seeds: int, processes: int, device: str, only: tuple[str,
     if converged := [folder / name for name in ("guided", "unguided") if name in chosen]:
         report_converged(converged)
     if "one" in chosen:
-        alone = list(read_batch(folder / "one"))
+        alone = list(read_batch_videos(folder / "one"))
         at_5, at_1 = false_positives(alone)
         click.echo(
             f"\n{len(alone)} seeds of one prompt, 500 splits: spread called different in {at_5:.1%}; at 1 %: {at_1:.1%}"

@@ -18,7 +18,7 @@ from wantui.analysis.dispersion import compute_distances_to_median, compute_squa
 from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test
 from wantui.analysis.trajectory import METRICS
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 ALPHA = 0.05
 VALUES = 50
 """Values of a state."""

@@ -210,7 +210,7 @@ def bytes_under_dialogs(seconds: float) -> None:
     from wantui.tui.settings import TuiSettings
 
     async def measure() -> dict[str, float]:
-        app, rates = WantuiApp(find_state_directory(), TuiSettings(), host="bench"), {}
+        app, rates = WantuiApp(find_state_directory(), TuiSettings(), host_name="bench"), {}
         async with app.run_test(size=SIZE) as pilot:
             await pilot.press("3")
             for kind in sorted(dialog_types(), key=lambda kind: kind.__name__):
@@ -277,7 +277,7 @@ def soak(ticks: int) -> None:
     process = psutil.Process()
 
     async def run() -> None:
-        app = WantuiApp(find_state_directory(), TuiSettings(bell=False), host="soak")
+        app = WantuiApp(find_state_directory(), TuiSettings(bell=False), host_name="soak")
         app.drafts.welcomed = True
         async with app.run_test(size=SIZE) as pilot:
             await pilot.pause(1.0)
@@ -298,10 +298,12 @@ def soak(ticks: int) -> None:
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
                     events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
                 tracker.apply_events(events)
-                snapshot = QueueSnapshot((batch,), (row,), progress=tracker.copy_progress(), events=tuple(events))
+                snapshot = QueueSnapshot(
+                    (batch,), (row,), progress_by_video=tracker.copy_progress(), events=tuple(events)
+                )
                 app.post_message(QueueChanged(snapshot))
-                if app.gpu_history.sample is not None:
-                    app.post_message(GpuSampled(app.gpu_history.sample))
+                if app.gpu_history.latest_sample is not None:
+                    app.post_message(GpuSampled(app.gpu_history.latest_sample))
                 if tick % 100 == 99:
                     await pilot.pause()
                     app.screen._draw_all()  # type: ignore[attr-defined]

@@ -19,15 +19,18 @@ phrasings (`groups`)."""
 SIZE_SETTINGS = ("width", "height", "frames", "shape", "values")
 """Settings that determine the shape of the initial noise; seeds can be paired only if these are equal."""
 WEIGHTING_SETTING = "embedding_method"
+"""Name of the setting for the method of applying word weights."""
 NOISE_LEVELS_SETTING = "noise_levels"
+"""Name of the setting that summarises the noise levels of the stored states."""
 SCHEDULE_SETTINGS = ("steps", "sampler", "flow_shift", "storage_interval", "levels")
 """Settings that explain different noise levels."""
 NOISE_LEVEL_DIGITS = 4
 """Decimal places to which noise levels are compared."""
 MAX_LABEL_LENGTH = 40
+"""Maximum length of a batch label in characters."""
 
 
-def collect_settings(video: Video) -> dict[str, Any]:
+def collect_compared_settings(video: Video) -> dict[str, Any]:
     """Return the settings of a video as JSON values, with the number of values per state and the noise levels.
 
     The noise levels count because lengths and bends depend on which states are stored, and recipes with equal steps
@@ -41,44 +44,54 @@ def collect_settings(video: Video) -> dict[str, Any]:
     return settings
 
 
-def select_comparable_videos(videos: Sequence[Video], by: str = "variation") -> tuple[list[Video], list[Video]]:
-    """Return the videos that can be compared, and the excluded videos with their `reason`.
+def select_comparable_videos(videos: Sequence[Video], grouping: str = "variation") -> tuple[list[Video], list[Video]]:
+    """Return the videos that can be compared, and the excluded videos with their `exclusion_reason`.
 
-    Videos can be compared if they have a trajectory and the most common settings. Batches (`by` is "batch") may differ
-    in the settings under study, which `find_differing_settings` names, but not in size.
+    Videos can be compared if they have a trajectory and the most common settings. Batches (`grouping` is "batch") may
+    differ in the settings under study, which `find_differing_settings` names, but not in size.
     """
     usable = [video for video in videos if video.trajectory is not None]
     excluded = [video for video in videos if video.trajectory is None]
-    if by == "batch":
+    if grouping == "batch":
         included: list[Video] = []
-        for members in _group_by_folder(usable).values():
-            alike, others = _split_by_majority(members)
-            included, excluded = included + alike, excluded + others
-        included, others = _split_by_majority(included, SIZE_SETTINGS)
+        for members in _group_videos_by_folder(usable).values():
+            majority, minority = _split_by_majority(members)
+            included, excluded = included + majority, excluded + minority
+        included, minority = _split_by_majority(included, SIZE_SETTINGS)
     else:
-        included, others = _split_by_majority(usable)
-    return included, excluded + others
+        included, minority = _split_by_majority(usable)
+    return included, excluded + minority
 
 
-def _split_by_majority(videos: Sequence[Video], names: Sequence[str] | None = None) -> tuple[list[Video], list[Video]]:
-    every = [collect_settings(video) for video in videos]
-    every = [{name: settings[name] for name in settings if names is None or name in names} for settings in every]
-    kinds = Counter(json.dumps(settings, sort_keys=True) for settings in every)
-    methods = Counter(video.weighting for video in videos if video.weighting)
-    if len(kinds) < 2 and (len(methods) < 2 or names is not None):
+def _split_by_majority(
+    videos: Sequence[Video], setting_names: Sequence[str] | None = None
+) -> tuple[list[Video], list[Video]]:
+    all_settings = [collect_compared_settings(video) for video in videos]
+    all_settings = [
+        {name: settings[name] for name in settings if setting_names is None or name in setting_names}
+        for settings in all_settings
+    ]
+    setting_counts = Counter(json.dumps(settings, sort_keys=True) for settings in all_settings)
+    method_counts = Counter(video.weighting_method for video in videos if video.weighting_method)
+    if len(setting_counts) < 2 and (len(method_counts) < 2 or setting_names is not None):
         return list(videos), []
-    usual: dict[str, Any] = json.loads(kinds.most_common(1)[0][0])
-    method = methods.most_common(1)[0][0] if methods else ""
+    common_settings: dict[str, Any] = json.loads(setting_counts.most_common(1)[0][0])
+    common_method = method_counts.most_common(1)[0][0] if method_counts else ""
     included, excluded = [], []
-    for video, settings in zip(videos, every, strict=True):
-        different = [name for name in {**usual, **settings} if settings.get(name) != usual.get(name)]
-        if any(name in SCHEDULE_SETTINGS for name in different):
-            different = [name for name in different if name != NOISE_LEVELS_SETTING]
-        differs = [f"{name} is {settings.get(name)}, but {usual.get(name)} in most videos" for name in different]
-        if names is None and video.weighting and video.weighting != method:
-            differs.append(f"{WEIGHTING_SETTING} is {video.weighting}, but {method} in most videos")
-        if differs:
-            excluded.append(replace(video, trajectory=None, reason="; ".join(differs)))
+    for video, settings in zip(videos, all_settings, strict=True):
+        different_names = [
+            name for name in {**common_settings, **settings} if settings.get(name) != common_settings.get(name)
+        ]
+        if any(name in SCHEDULE_SETTINGS for name in different_names):
+            different_names = [name for name in different_names if name != NOISE_LEVELS_SETTING]
+        reasons = [
+            f"{name} is {settings.get(name)}, but {common_settings.get(name)} in most videos"
+            for name in different_names
+        ]
+        if setting_names is None and video.weighting_method and video.weighting_method != common_method:
+            reasons.append(f"{WEIGHTING_SETTING} is {video.weighting_method}, but {common_method} in most videos")
+        if reasons:
+            excluded.append(replace(video, trajectory=None, exclusion_reason="; ".join(reasons)))
         else:
             included.append(video)
     return included, excluded
@@ -88,20 +101,20 @@ def _split_by_majority(videos: Sequence[Video], names: Sequence[str] | None = No
 class DifferingSettings:
     """Settings, prompts and word weights in which batches differ."""
 
-    values: Mapping[str, Mapping[Path, Any]]
+    values_by_setting: Mapping[str, Mapping[Path, Any]]
     """Values by setting, then by batch folder."""
 
-    def label(self, folder: Path) -> str:
+    def make_label(self, folder: Path) -> str:
         """Return a label with the batch's value of the only differing setting; empty if none or several differ."""
-        if len(self.values) != 1:
+        if len(self.values_by_setting) != 1:
             return ""
-        ((name, values),) = self.values.items()
+        ((name, values),) = self.values_by_setting.items()
         text = f"no {name}" if values[folder] in ("", None) else f"{name} {values[folder]}"
         return text if len(text) <= MAX_LABEL_LENGTH else ""
 
     @property
     def description(self) -> str:
-        names = list(self.values)
+        names = list(self.values_by_setting)
         if not names:
             return "the batches have equal settings and prompts: any difference between them is chance"
         if len(names) == 1:
@@ -111,74 +124,79 @@ class DifferingSettings:
 
 def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
     """Return the settings, prompts and word weights in which the batches of some videos differ."""
-    batches = _group_by_folder(videos)
-    if len(batches) < 2:
+    videos_by_folder = _group_videos_by_folder(videos)
+    if len(videos_by_folder) < 2:
         return DifferingSettings({})
-    by_name: dict[str, dict[Path, Any]] = {}
-    for folder, members in batches.items():
-        for name, value in collect_settings(members[0]).items():
-            by_name.setdefault(name, {})[folder] = value
-        by_name.setdefault(WEIGHTING_SETTING, {})[folder] = next(
-            (video.weighting for video in members if video.weighting), ""
+    values_by_setting: dict[str, dict[Path, Any]] = {}
+    for folder, members in videos_by_folder.items():
+        for name, value in collect_compared_settings(members[0]).items():
+            values_by_setting.setdefault(name, {})[folder] = value
+        values_by_setting.setdefault(WEIGHTING_SETTING, {})[folder] = next(
+            (video.weighting_method for video in members if video.weighting_method), ""
         )
-    for name, pairs in (
-        ("prompt", _find_shared_texts(batches, "prompt")),
-        ("weights of words", _find_shared_texts(batches, "weights")),
+    for name, values_by_folder in (
+        ("prompt", _find_shared_texts(videos_by_folder, "prompt")),
+        ("weights of words", _find_shared_texts(videos_by_folder, "word_weights")),
     ):
-        by_name[name] = pairs
-    differ = {name: values for name, values in by_name.items() if len({json.dumps(v) for v in values.values()}) > 1}
-    if "weights of words" in differ and any(not value for value in differ.get(WEIGHTING_SETTING, {}).values()):
-        differ.pop(WEIGHTING_SETTING, None)  # a batch without weights has no method of applying them
-    if "model" in differ:
-        differ.pop("revision", None)
-    if any(name in SCHEDULE_SETTINGS for name in differ):
-        differ.pop(NOISE_LEVELS_SETTING, None)
-    return DifferingSettings(differ)
+        values_by_setting[name] = values_by_folder
+    differing_values = {
+        name: values for name, values in values_by_setting.items() if len({json.dumps(v) for v in values.values()}) > 1
+    }
+    if "weights of words" in differing_values and any(
+        not value for value in differing_values.get(WEIGHTING_SETTING, {}).values()
+    ):
+        differing_values.pop(WEIGHTING_SETTING, None)  # a batch without weights has no method of applying them
+    if "model" in differing_values:
+        differing_values.pop("revision", None)
+    if any(name in SCHEDULE_SETTINGS for name in differing_values):
+        differing_values.pop(NOISE_LEVELS_SETTING, None)
+    return DifferingSettings(differing_values)
 
 
-def _find_shared_texts(batches: Mapping[Path, Sequence[Video]], name: str) -> dict[Path, str]:
+def _find_shared_texts(videos_by_folder: Mapping[Path, Sequence[Video]], attribute: str) -> dict[Path, str]:
     """Return the prompts (or weights) of the variations that all batches share, joined, by batch folder."""
-    each = {
-        folder: {video.variation: str(getattr(video, name)) for video in members} for folder, members in batches.items()
+    texts_by_folder = {
+        folder: {video.variation: str(getattr(video, attribute)) for video in members}
+        for folder, members in videos_by_folder.items()
     }
-    shared = set.intersection(*(set(members) for members in each.values()))
+    shared_variations = set.intersection(*(set(members) for members in texts_by_folder.values()))
     return {
-        folder: "; ".join(dict.fromkeys(members[key] for key in members if key in shared))
-        for folder, members in each.items()
+        folder: "; ".join(dict.fromkeys(members[variation] for variation in members if variation in shared_variations))
+        for folder, members in texts_by_folder.items()
     }
 
 
-def _group_by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
-    by_folder: dict[Path, list[Video]] = {}
+def _group_videos_by_folder(videos: Sequence[Video]) -> dict[Path, list[Video]]:
+    videos_by_folder: dict[Path, list[Video]] = {}
     for video in videos:
-        by_folder.setdefault(video.folder, []).append(video)
-    return by_folder
+        videos_by_folder.setdefault(video.folder, []).append(video)
+    return videos_by_folder
 
 
 class VideoNamer:
     """Names of videos for messages; they include the batch if there are several."""
 
     def __init__(self, videos: Sequence[Video]) -> None:
-        self.batch_names = choose_batch_names([video.folder for video in videos])
+        self.batch_names_by_folder = choose_unique_batch_names([video.folder for video in videos])
 
     def name_batch(self, video: Video) -> str:
         """Return the name of the video's batch."""
-        return self.batch_names.get(video.folder, video.folder.name)
+        return self.batch_names_by_folder.get(video.folder, video.folder.name)
 
-    def __call__(self, video: Video) -> str:
+    def name_video(self, video: Video) -> str:
         """Return the name of the video."""
-        return f"{video.name} of {self.name_batch(video)}" if len(self.batch_names) > 1 else video.name
+        return f"{video.name} of {self.name_batch(video)}" if len(self.batch_names_by_folder) > 1 else video.name
 
 
-def choose_batch_names(folders: Sequence[Path]) -> dict[Path, str]:
+def choose_unique_batch_names(folders: Sequence[Path]) -> dict[Path, str]:
     """Return the shortest unique name of each folder: as many trailing path parts as distinguish it from the others."""
     unique_folders = list(dict.fromkeys(folders))
     return {folder: next(_generate_unique_endings(folder, unique_folders)) for folder in unique_folders}
 
 
 def _generate_unique_endings(folder: Path, all_folders: Sequence[Path]) -> Iterator[str]:
-    for count in range(1, len(folder.parts) + 1):
-        ending = folder.parts[-count:]
-        if sum(other_folder.parts[-count:] == ending for other_folder in all_folders) == 1:
-            yield str(Path(*ending))
+    for part_count in range(1, len(folder.parts) + 1):
+        ending_parts = folder.parts[-part_count:]
+        if sum(other_folder.parts[-part_count:] == ending_parts for other_folder in all_folders) == 1:
+            yield str(Path(*ending_parts))
     yield str(folder)

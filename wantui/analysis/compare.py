@@ -9,12 +9,12 @@ import numpy as np
 
 from wantui.analysis.comparability import VideoNamer, find_differing_settings, select_comparable_videos
 from wantui.analysis.differences import (
-    ALPHA,
+    SIGNIFICANCE_LEVEL,
     Difference,
-    GroupPairs,
-    compare_pairs,
+    GroupIndexPairs,
+    compare_group_pairs,
     compute_family_p,
-    equalise_within_rounding,
+    remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.final_states import (
@@ -25,18 +25,18 @@ from wantui.analysis.final_states import (
     VideoKey,
     get_video_key,
 )
-from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group
+from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group_metric
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
-from wantui.analysis.statistics import Floats, flip_signs, run_omnibus_test
-from wantui.analysis.strides import find_unsettled_metrics
+from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
+from wantui.analysis.strides import find_unsettled_stride_checks
 from wantui.analysis.trajectory import METRICS, NoGeometryError
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
-DEFAULT_MARGIN = 0.05
+DEFAULT_EQUIVALENCE_MARGIN = 0.05
 """Default equivalence margin, as a share of the mean."""
-MIN_SEEDS_FOR_RATE = 10
+MIN_SEEDS_FOR_FALSE_POSITIVE_RATE = 10
 """Minimum number of seeds for reporting the false-positive rate; with fewer it is too noisy."""
 
 
@@ -49,7 +49,7 @@ class Comparison:
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
     """Compared groups, all with the same seeds."""
-    summaries: Mapping[str, Mapping[str, GroupSummary]]
+    summaries_by_metric: Mapping[str, Mapping[str, GroupSummary]]
     """Summaries by metric, then by group."""
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
@@ -59,61 +59,68 @@ class Comparison:
     """PERMANOVA of the final states."""
     spread_test: PermutationTest | None
     """PERMDISP of the final states."""
-    centroid_distances: Mapping[tuple[str, str], float]
-    """Squared distance by pair of groups: |mean paired difference of the final states|^2 / D, unbiased, so that chance
-    can make it negative."""
-    dispersion_curves: Mapping[str, DispersionCurve]
+    squared_centroid_distances_by_pair: Mapping[tuple[str, str], float]
+    """Squared distance of the mean final states by pair of groups, divided by D.
+
+    The estimate is |mean paired difference|^2 without its bias, so chance can make it negative."""
+    dispersion_curves_by_group: Mapping[str, DispersionCurve]
     """Dispersion over all noise levels, by group."""
-    sigmas: Mapping[str, Floats]
+    sigmas_by_group: Mapping[str, FloatArray]
     """Noise levels of the measured states, by group."""
-    null_band: tuple[float, float]
-    """Central 95 % of the differences in the declared metric between two groups, when groups are exchanged at random
-    within seeds."""
-    null_rate: float
-    """Share of such exchanges that the test of `spread` calls different at 5 %, with spread recomputed in each; NaN
-    with fewer than MIN_SEEDS_FOR_RATE seeds, and for other metrics, where it is 5 % by construction."""
-    gaussian_nulls: Mapping[str, GaussianNull]
+    chance_interval: tuple[float, float]
+    """Central 95 % of the differences in the declared metric between two groups that are exchanged at random within
+    seeds."""
+    false_positive_rate: float
+    """Share of these exchanges in which the test calls the groups different at the 5 % level.
+
+    Computed for `spread` only, whose values are recomputed in each exchange. NaN for other metrics, for which it is
+    5 % by construction, and NaN with fewer than MIN_SEEDS_FOR_FALSE_POSITIVE_RATE seeds."""
+    gaussian_nulls_by_group: Mapping[str, GaussianNull]
     """Gaussian null models by group."""
     stride: int = 1
     """Stride of the trajectories, in stored states."""
     warnings: tuple[str, ...] = ()
-    excluded_videos: tuple[tuple[str, str], ...] = ()
-    """Names of excluded videos, with reasons."""
+    exclusion_reasons: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each excluded video."""
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""
-        low, high = self.null_band
+        low, high = self.chance_interval
         if not math.isfinite(low):
             return ""
-        text = (
+        description = (
             f"with groups exchanged at random within seeds, 95 % of the differences in "
             f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
         )
-        if math.isfinite(self.null_rate):
-            text += f"; with {SPREAD_METRIC} recomputed, the test calls {self.null_rate:.1%} of them different "
-            text += "at the 5 % level (up to 8 % is chance)"
-        return text
+        if math.isfinite(self.false_positive_rate):
+            description += (
+                f"; with {SPREAD_METRIC} recomputed, the test calls {self.false_positive_rate:.1%} of them different "
+            )
+            description += "at the 5 % level (up to 8 % is chance)"
+        return description
 
     def describe_location(self) -> str:
         """Describe whether the final states of the groups differ in location; empty if unknown."""
         if self.location_test is None or self.spread_test is None:
             return ""
-        if self.location_test.p > ALPHA:
-            text = "cannot tell"
-        elif self.spread_test.p > ALPHA:
-            text = "differs"
+        if self.location_test.p_value > SIGNIFICANCE_LEVEL:
+            verdict = "cannot tell"
+        elif self.spread_test.p_value > SIGNIFICANCE_LEVEL:
+            verdict = "differs"
         else:
-            text = "differs, or only the spread does: this test responds to both"
-        test = self.location_test
-        return f"location of the final states: {text} (PERMANOVA F {test.f:.3g}, p {test.p:.3g})"
+            verdict = "differs, or only the spread does: this test responds to both"
+        permanova = self.location_test
+        return (
+            f"location of the final states: {verdict} (PERMANOVA F {permanova.pseudo_f:.3g}, p {permanova.p_value:.3g})"
+        )
 
 
 def compare_groups(
     videos: Sequence[Video],
-    by: str = "variation",
-    primary: str = SPREAD_METRIC,
+    grouping: str = "variation",
+    primary_metric: str = SPREAD_METRIC,
     metrics: Sequence[str] | None = None,
-    margin: float = DEFAULT_MARGIN,
+    equivalence_margin: float = DEFAULT_EQUIVALENCE_MARGIN,
 ) -> Comparison:
     """Compare groups of videos.
 
@@ -121,73 +128,82 @@ def compare_groups(
     phrasings that all groups share are averaged for each seed.
 
     Args:
-        primary: declared metric, which decides the verdict; all other metrics are exploratory.
+        primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.
         metrics: metrics to explore; default all of METRICS.
-        margin: equivalence margin, as a share of the mean.
+        equivalence_margin: equivalence margin, as a share of the mean.
 
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
-    names = _choose_metrics(primary, metrics)
-    matched, left_out, final, without_final = _match_final_states(videos, by, primary)
-    groups = matched.groups
-    pairs = list(itertools.combinations(range(len(groups)), 2))
-    warnings = [*_find_identical_path_warnings(groups), *_find_design_warnings(matched, by)]
-    warnings += without_final
-    if final is not None:
-        names.insert(0 if primary == SPREAD_METRIC else 1, SPREAD_METRIC)
-    names, cells, without_value = _compute_cell_values(matched, final, names)
-    warnings += without_value
+    metric_names = _choose_metrics(primary_metric, metrics)
+    matched_groups, exclusion_reasons, final_states, final_state_warnings = _match_groups_and_final_states(
+        videos, grouping, primary_metric
+    )
+    groups = matched_groups.groups
+    group_pairs = list(itertools.combinations(range(len(groups)), 2))
+    warnings = [*_find_identical_trajectory_warnings(groups), *_find_design_warnings(matched_groups, grouping)]
+    warnings += final_state_warnings
+    if final_states is not None:
+        metric_names.insert(0 if primary_metric == SPREAD_METRIC else 1, SPREAD_METRIC)
+    metric_names, cell_values, missing_value_warnings = _compute_cell_values(matched_groups, final_states, metric_names)
+    warnings += missing_value_warnings
     stride = groups[0].stride
-    paths = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [strides.description for strides in find_unsettled_metrics(paths, names, stride)]
-    primary_cells = cells[..., 0]
-    compared = compare_pairs(groups, names, cells, pairs, margin)
-    nulls = {
+    trajectories = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
+    warnings += [
+        stride_check.description for stride_check in find_unsettled_stride_checks(trajectories, metric_names, stride)
+    ]
+    primary_values = cell_values[..., 0]
+    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin)
+    nulls_by_group = {
         group.name: build_gaussian_null(
-            group.videos, None if final is None else final.points[g] * math.sqrt(final.dimension)
+            group.videos,
+            None if final_states is None else final_states.scaled_states[g] * math.sqrt(final_states.dimension),
         )
         for g, group in enumerate(groups)
     }
-    band, rate = _compute_exchange_band(matched, final, primary, primary_cells, pairs)
+    chance_interval, false_positive_rate = _compute_chance_interval(
+        matched_groups, final_states, primary_metric, primary_values, group_pairs
+    )
     return Comparison(
-        by,
-        primary,
-        matched.seeds,
+        grouping,
+        primary_metric,
+        matched_groups.seeds,
         groups,
-        _summarise_groups(groups, names, cells, nulls),
-        tuple(compared),
-        tuple(_judge_pairs(compared, primary_cells, pairs, margin)),
-        run_omnibus_test(primary_cells.mean(1)),
-        final.run_permanova(matched) if final is not None else None,
-        final.run_permdisp(matched) if final is not None else None,
-        final.compute_centroid_distances(matched, pairs) if final is not None else {},
-        final.curves if final is not None else {},
-        {group.name: _find_group_noise_levels(group) for group in groups},
-        band,
-        rate,
-        nulls,
+        _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
+        tuple(differences),
+        tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
+        run_omnibus_test(primary_values.mean(1)),
+        final_states.run_permanova(matched_groups) if final_states is not None else None,
+        final_states.run_permdisp(matched_groups) if final_states is not None else None,
+        final_states.compute_squared_centroid_distances(matched_groups, group_pairs)
+        if final_states is not None
+        else {},
+        final_states.curves_by_group if final_states is not None else {},
+        {group.name: _get_group_noise_levels(group) for group in groups},
+        chance_interval,
+        false_positive_rate,
+        nulls_by_group,
         stride,
         tuple(warnings),
-        tuple(left_out),
+        tuple(exclusion_reasons),
     )
 
 
-def _choose_metrics(primary: str, metrics: Sequence[str] | None) -> list[str]:
+def _choose_metrics(primary_metric: str, metrics: Sequence[str] | None) -> list[str]:
     """Return the metrics to compare, except `spread`, the declared metric first.
 
     Raises:
         CannotCompareError: a metric is unknown.
     """
-    explored = list(METRICS) if metrics is None else list(metrics)
-    for name in (primary, *explored):
+    explored_metrics = list(METRICS) if metrics is None else list(metrics)
+    for name in (primary_metric, *explored_metrics):
         if name != SPREAD_METRIC and name not in METRICS:
             raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {SPREAD_METRIC}, {', '.join(METRICS)}")
-    return [name for name in dict.fromkeys((primary, *explored)) if name != SPREAD_METRIC]
+    return [name for name in dict.fromkeys((primary_metric, *explored_metrics)) if name != SPREAD_METRIC]
 
 
-def _match_final_states(
-    videos: Sequence[Video], by: str, primary: str
+def _match_groups_and_final_states(
+    videos: Sequence[Video], grouping: str, primary_metric: str
 ) -> tuple[MatchedGroups, list[tuple[str, str]], FinalStates | None, list[str]]:
     """Return matched groups, the excluded videos with reasons, final states, and warnings.
 
@@ -197,15 +213,15 @@ def _match_final_states(
     Raises:
         CannotCompareError: the groups cannot be compared, or have no final states and the declared metric needs them.
     """
-    matched, left_out = _match_groups(videos, by)
-    unusable: dict[VideoKey, str] = {}
+    matched_groups, exclusion_reasons = _match_groups(videos, grouping)
+    unusable_reasons: dict[VideoKey, str] = {}
     first_error: NoGeometryError | None = None
     while True:
         try:
-            return matched, left_out, FinalStates.load(matched.groups), []
+            return matched_groups, exclusion_reasons, FinalStates.load(matched_groups.groups), []
         except NoGeometryError as error:
-            if primary != SPREAD_METRIC:
-                return matched, left_out, None, [f"{SPREAD_METRIC} is not compared: {error}"]
+            if primary_metric != SPREAD_METRIC:
+                return matched_groups, exclusion_reasons, None, [f"{SPREAD_METRIC} is not compared: {error}"]
             refusal = CannotCompareError(
                 f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
                 "To use another metric, add for example --primary straightness"
@@ -213,170 +229,214 @@ def _match_final_states(
             if not isinstance(error, UnusableProjectionsError):
                 raise refusal from None
             first_error = first_error or error
-            unusable |= error.reasons
-        rest = [
-            replace(video, trajectory=None, reason=reason) if (reason := unusable.get(get_video_key(video))) else video
+            unusable_reasons |= error.reasons
+        usable_videos = [
+            replace(video, trajectory=None, exclusion_reason=reason)
+            if (reason := unusable_reasons.get(get_video_key(video)))
+            else video
             for video in videos
         ]
         try:
-            matched, left_out = _match_groups(rest, by)
+            matched_groups, exclusion_reasons = _match_groups(usable_videos, grouping)
         except CannotCompareError:
             raise refusal from None
 
 
 def _compute_cell_values(
-    matched: MatchedGroups, final: FinalStates | None, names: Sequence[str]
-) -> tuple[list[str], Floats, list[str]]:
+    matched_groups: MatchedGroups, final_states: FinalStates | None, metric_names: Sequence[str]
+) -> tuple[list[str], FloatArray, list[str]]:
     """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and warnings.
 
     Args:
-        names: metrics, the declared metric first.
+        metric_names: metrics, the declared metric first.
 
     Raises:
         CannotCompareError: some videos have no value of the declared metric.
     """
-    cells = np.stack([np.stack(_collect_cells_by_group(matched, final, name), axis=2) for name in names], axis=3)
-    is_known = [bool(np.isfinite(cells[..., m]).all()) for m in range(len(names))]
-    if not is_known[0]:
+    cell_values = np.stack(
+        [np.stack(_collect_group_cell_values(matched_groups, final_states, name), axis=2) for name in metric_names],
+        axis=3,
+    )
+    is_complete = [bool(np.isfinite(cell_values[..., m]).all()) for m in range(len(metric_names))]
+    if not is_complete[0]:
         raise CannotCompareError(
-            f"cannot compare {names[0]}: some videos have no value of this metric. Declare another metric"
+            f"cannot compare {metric_names[0]}: some videos have no value of this metric. Declare another metric"
         )
     warnings = []
-    if missing := [name for name, known in zip(names, is_known, strict=True) if not known]:
-        warnings.append(f"not compared, because some videos have no value: {', '.join(missing)}")
-    known_names = [name for name, known in zip(names, is_known, strict=True) if known]
-    return known_names, equalise_within_rounding(cells[..., np.array(is_known)]), warnings
+    if incomplete_names := [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]:
+        warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_names)}")
+    complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
+    return complete_names, remove_rounding_differences(cell_values[..., np.array(is_complete)]), warnings
 
 
-def _match_groups(videos: Sequence[Video], by: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
+def _match_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
     """Return groups with the same seeds, and the names of excluded videos with reasons."""
-    usable, excluded_videos = select_comparable_videos(videos, by)
-    names = VideoNamer(videos)
+    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
+    namer = VideoNamer(videos)
     try:
-        matched = MatchedGroups.match(usable, by, names)
+        matched_groups = MatchedGroups.match_groups(comparable_videos, grouping, namer)
     except CannotCompareError as error:
         if not excluded_videos:
             raise
-        example = f"{names(excluded_videos[0])}: {excluded_videos[0].reason}"
+        example = f"{namer.name_video(excluded_videos[0])}: {excluded_videos[0].exclusion_reason}"
         raise CannotCompareError(
             f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} are excluded, "
             f"for example {example}"
         ) from None
-    return matched, [(names(video), video.reason) for video in excluded_videos] + matched.excluded_videos
+    return matched_groups, [
+        (namer.name_video(video), video.exclusion_reason) for video in excluded_videos
+    ] + matched_groups.exclusion_reasons
 
 
-def _find_identical_path_warnings(groups: Sequence[Group]) -> list[str]:
+def _find_identical_trajectory_warnings(groups: Sequence[Group]) -> list[str]:
     """Return warnings about pairs of groups with identical trajectories, such as copies of a batch."""
     warnings = []
     for first, second in itertools.combinations(groups, 2):
-        same = sum(_have_same_path(*both) for both in zip(first.videos, second.videos, strict=True))
-        if same:
-            share = f"{same} of {format_count(len(first.videos), 'video')}"
+        identical_count = sum(
+            _have_same_trajectory(*video_pair) for video_pair in zip(first.videos, second.videos, strict=True)
+        )
+        if identical_count:
+            count_text = f"{identical_count} of {format_count(len(first.videos), 'video')}"
             warnings.append(
-                f"{share} of {first.name} and {second.name} have identical trajectories, as from equal prompts "
+                f"{count_text} of {first.name} and {second.name} have identical trajectories, as from equal prompts "
                 "or copies of a batch: their differences of 0 are meaningless"
             )
     return warnings
 
 
-def _have_same_path(first: Video, second: Video) -> bool:
+def _have_same_trajectory(first: Video, second: Video) -> bool:
     if first.trajectory is None or second.trajectory is None:
         return False
     return np.array_equal(first.trajectory.gram, second.trajectory.gram)
 
 
-def _find_design_warnings(matched: MatchedGroups, by: str) -> list[str]:
-    groups = matched.groups
+def _find_design_warnings(matched_groups: MatchedGroups, grouping: str) -> list[str]:
+    groups = matched_groups.groups
     warnings = []
-    if by == "batch":
+    if grouping == "batch":
         warnings.append(find_differing_settings([video for group in groups for video in group.videos]).description)
-    elif by != "prompt" and (ones := [group.name for group in groups if group.phrasings == 1]):
+    elif grouping != "prompt" and (
+        single_phrasing_names := [group.name for group in groups if group.phrasing_count == 1]
+    ):
         warnings.append(
-            f"only one phrasing of {', '.join(ones)}: the result applies to this sentence, not to the concept"
+            f"only one phrasing of {', '.join(single_phrasing_names)}: the result applies to this sentence, "
+            "not to the concept"
         )
-    shared = matched.cells.shape[2]
-    if 1 < shared < MIN_PHRASINGS and by != "batch":
+    phrasing_count = matched_groups.cell_indices.shape[2]
+    if 1 < phrasing_count < MIN_PHRASINGS and grouping != "batch":
         warnings.append(
-            f"only {shared} phrasings: the result applies to these sentences; generalising takes {MIN_PHRASINGS}"
+            f"only {phrasing_count} phrasings: the result applies to these sentences; generalising takes "
+            f"{MIN_PHRASINGS}"
         )
-    lengths = {group.name: np.mean([video.words for video in group.videos]) for group in groups}
-    if max(lengths.values()) - min(lengths.values()) >= 2:
-        each = ", ".join(f"{name} {length:.1f}" for name, length in lengths.items())
-        warnings.append(f"the prompts differ in their number of words ({each}), which may cause a difference")
+    word_counts_by_group = {group.name: np.mean([video.word_count for video in group.videos]) for group in groups}
+    if max(word_counts_by_group.values()) - min(word_counts_by_group.values()) >= 2:
+        word_counts_text = ", ".join(f"{name} {length:.1f}" for name, length in word_counts_by_group.items())
+        warnings.append(
+            f"the prompts differ in their number of words ({word_counts_text}), which may cause a difference"
+        )
     return warnings
 
 
-def _collect_cells_by_group(matched: MatchedGroups, final: FinalStates | None, metric: str) -> list[Floats]:
+def _collect_group_cell_values(
+    matched_groups: MatchedGroups, final_states: FinalStates | None, metric: str
+) -> list[FloatArray]:
     """Return the values of one metric, [seeds, phrasings] for each group."""
     if metric == SPREAD_METRIC:
-        assert final is not None
-        return [matched.arrange_by_cell(final.spread[group.name].tolist()) for group in matched.groups]
+        assert final_states is not None
+        return [
+            matched_groups.arrange_values_by_cell(final_states.spread_by_group[group.name].tolist())
+            for group in matched_groups.groups
+        ]
     return [
-        matched.arrange_by_cell([video.compute_metric(metric) for video in group.videos]) for group in matched.groups
+        matched_groups.arrange_values_by_cell([video.compute_metric(metric) for video in group.videos])
+        for group in matched_groups.groups
     ]
 
 
-def _judge_pairs(compared: Sequence[Difference], values: Floats, pairs: GroupPairs, margin: float) -> list[Verdict]:
+def _judge_group_pairs(
+    differences: Sequence[Difference],
+    primary_values: FloatArray,
+    group_pairs: GroupIndexPairs,
+    equivalence_margin: float,
+) -> list[Verdict]:
     """Return the verdict on each pair of groups.
 
     Args:
-        values: [seeds, phrasings, groups] of the declared metric.
+        primary_values: [seeds, phrasings, groups] of the declared metric.
     """
-    of_metric = [difference for difference in compared if difference.metric == compared[0].metric]
-    raw = np.array([[difference.effect.p] for difference in of_metric])
-    p = compute_family_p(values.mean(1)[:, :, None], pairs, raw)[:, 0]
-    phrasing_p = np.full(len(pairs), math.nan)
-    if values.shape[1] >= MIN_PHRASINGS:
-        raw = np.array([[difference.phrasing_p] for difference in of_metric])
-        phrasing_p = compute_family_p(values.mean(0)[:, :, None], pairs, raw)[:, 0]
+    primary_differences = [difference for difference in differences if difference.metric == differences[0].metric]
+    pairwise_p = np.array([[difference.paired_effect.p] for difference in primary_differences])
+    family_p = compute_family_p(primary_values.mean(1)[:, :, None], group_pairs, pairwise_p)[:, 0]
+    phrasing_p = np.full(len(group_pairs), math.nan)
+    if primary_values.shape[1] >= MIN_PHRASINGS:
+        pairwise_p = np.array([[difference.phrasing_p] for difference in primary_differences])
+        phrasing_p = compute_family_p(primary_values.mean(0)[:, :, None], group_pairs, pairwise_p)[:, 0]
     return [
         judge_difference(
-            difference, values[..., i], values[..., j], float(p[k]), float(phrasing_p[k]), margin, len(pairs)
+            difference,
+            primary_values[..., i],
+            primary_values[..., j],
+            float(family_p[k]),
+            float(phrasing_p[k]),
+            equivalence_margin,
+            len(group_pairs),
         )
-        for k, ((i, j), difference) in enumerate(zip(pairs, of_metric, strict=True))
+        for k, ((i, j), difference) in enumerate(zip(group_pairs, primary_differences, strict=True))
     ]
 
 
 def _summarise_groups(
-    groups: Sequence[Group], names: Sequence[str], cells: Floats, nulls: Mapping[str, GaussianNull]
+    groups: Sequence[Group],
+    metric_names: Sequence[str],
+    cell_values: FloatArray,
+    nulls_by_group: Mapping[str, GaussianNull],
 ) -> dict[str, dict[str, GroupSummary]]:
-    described = {}
-    for m, name in enumerate(names):
-        described[name] = {
-            group.name: _summarise_spread(cells[..., g, m])
+    summaries_by_metric = {}
+    for m, name in enumerate(metric_names):
+        summaries_by_metric[name] = {
+            group.name: _summarise_spread(cell_values[..., g, m])
             if name == SPREAD_METRIC
-            else summarise_group(group, name, nulls[group.name])
+            else summarise_group_metric(group, name, nulls_by_group[group.name])
             for g, group in enumerate(groups)
         }
-    return described
+    return summaries_by_metric
 
 
-def _summarise_spread(values: Floats) -> GroupSummary:
+def _summarise_spread(values: FloatArray) -> GroupSummary:
     nan = float("nan")
     return GroupSummary(values.size, float(values.mean()), float(values.std(ddof=1)), nan, nan)
 
 
-def _compute_exchange_band(
-    matched: MatchedGroups, final: FinalStates | None, primary: str, values: Floats, pairs: GroupPairs
+def _compute_chance_interval(
+    matched_groups: MatchedGroups,
+    final_states: FinalStates | None,
+    primary_metric: str,
+    primary_values: FloatArray,
+    group_pairs: GroupIndexPairs,
 ) -> tuple[tuple[float, float], float]:
     """Return the central 95 % of differences between groups exchanged within seeds, and the share that the test calls
     different."""
-    nan, n = float("nan"), len(matched.seeds)
-    if n < 4:
+    nan, seed_count = float("nan"), len(matched_groups.seeds)
+    if seed_count < 4:
         return (nan, nan), nan
-    rate = nan
-    if primary == SPREAD_METRIC:
-        assert final is not None
-        band, p = final.resample_spread(matched, pairs)
-        if n >= MIN_SEEDS_FOR_RATE:
-            rate = float(np.mean(p <= ALPHA))
+    false_positive_rate = nan
+    if primary_metric == SPREAD_METRIC:
+        assert final_states is not None
+        sampled_differences, p = final_states.resample_spread(matched_groups, group_pairs)
+        if seed_count >= MIN_SEEDS_FOR_FALSE_POSITIVE_RATE:
+            false_positive_rate = float(np.mean(p <= SIGNIFICANCE_LEVEL))
     else:
-        by_seed, (flips, _) = values.mean(1), flip_signs(n)
-        band = np.concatenate([flips @ (by_seed[:, i] - by_seed[:, j]) / n for i, j in pairs])
-    return (float(np.quantile(band, 0.025)), float(np.quantile(band, 0.975))), rate
+        seed_means, (flips, _) = primary_values.mean(1), draw_sign_flips(seed_count)
+        sampled_differences = np.concatenate(
+            [flips @ (seed_means[:, i] - seed_means[:, j]) / seed_count for i, j in group_pairs]
+        )
+    return (
+        float(np.quantile(sampled_differences, 0.025)),
+        float(np.quantile(sampled_differences, 0.975)),
+    ), false_positive_rate
 
 
-def _find_group_noise_levels(group: Group) -> Floats:
-    first = group.videos[0].trajectory
-    assert first is not None
-    return first.sigmas
+def _get_group_noise_levels(group: Group) -> FloatArray:
+    trajectory = group.videos[0].trajectory
+    assert trajectory is not None
+    return trajectory.sigmas

@@ -9,11 +9,11 @@ from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
 from wantui.analysis.statistics import (
     Effect,
-    Floats,
+    FloatArray,
     adjust_false_discovery,
+    compute_absolute_t,
     compute_paired_effect,
     compute_ratio_interval,
-    compute_t_statistic,
     count_pairs_needed,
     draw_within_seed_permutations,
     run_max_t_test,
@@ -21,10 +21,12 @@ from wantui.analysis.statistics import (
 from wantui.analysis.trajectory import METRICS
 from wantui.formatting import format_percent_change
 
-ALPHA = 0.05
+SIGNIFICANCE_LEVEL = 0.05
+"""Largest p that counts as significant."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
-GroupPairs = Sequence[tuple[int, int]]
+GroupIndexPairs = Sequence[tuple[int, int]]
+"""Indices of the first and the second group of each compared pair."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,21 @@ class Difference:
     """Difference of one metric between two groups."""
 
     metric: str
-    first: str
-    second: str
-    effect: Effect
-    share: float
+    first_group: str
+    second_group: str
+    paired_effect: Effect
+    relative_difference: float
     """Difference relative to the second group's mean: 0.1 is 10 % more. NaN for logarithms, which have no ratio."""
-    low: float
-    high: float
+    relative_low: float
+    relative_high: float
     """95 % interval of the share, with both means uncertain (Fieller)."""
     family_p: float
     """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
     """Benjamini-Hochberg adjusted p over all metrics and pairs of groups."""
-    needed: int | None
+    seeds_needed: int | None
     """Number of seeds that detect a difference of the equivalence margin with a power of 0.8."""
-    phrasings: int
+    phrasing_count: int
     """Number of phrasings that both groups share."""
     phrasing_p: float
     """Sign-flip p with phrasings as units instead of seeds; NaN with fewer than two phrasings."""
@@ -54,10 +56,10 @@ class Difference:
 
 def is_ratio_metric(metric: str) -> bool:
     """Return whether a relative difference of the metric is meaningful."""
-    return metric == SPREAD_METRIC or METRICS[metric].is_ratio
+    return metric == SPREAD_METRIC or METRICS[metric].has_ratio_scale
 
 
-def compute_family_p(values: Floats, pairs: GroupPairs, pairwise_p: Floats) -> Floats:
+def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_p: FloatArray) -> FloatArray:
     """Return max-T p [pairs, metrics] over the whole family, with groups permuted within units.
 
     With three or more groups, all groups are permuted. That allows more orders than the signs of one pair, so p could
@@ -67,107 +69,125 @@ def compute_family_p(values: Floats, pairs: GroupPairs, pairwise_p: Floats) -> F
         values: [units, groups, metrics].
         pairwise_p: [pairs, metrics] sign-flip p of each pair alone.
     """
-    n, groups, metrics = values.shape
-    if groups == 2:
+    unit_count, group_count, metric_count = values.shape
+    if group_count == 2:
         return run_max_t_test(values[:, 0] - values[:, 1])[None]
-    first_groups, second_groups = [i for i, _ in pairs], [j for _, j in pairs]
-    max_t_chunks: list[Floats] = []
-    observed = np.empty(0)
-    orders = draw_within_seed_permutations(n, groups)
-    for order_chunk in np.array_split(orders, max(1, len(orders) * n * len(pairs) * metrics // 2_000_000)):
-        permuted = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
-        differences = permuted[:, :, first_groups] - permuted[:, :, second_groups]
-        t = compute_t_statistic(differences.mean(1), differences.var(axis=1, ddof=1), n).reshape(len(order_chunk), -1)
-        observed = t[0] if not max_t_chunks else observed
+    first_groups, second_groups = [i for i, _ in group_pairs], [j for _, j in group_pairs]
+    max_t_chunks: list[FloatArray] = []
+    observed_t = np.empty(0)
+    orders = draw_within_seed_permutations(unit_count, group_count)
+    for order_chunk in np.array_split(
+        orders, max(1, len(orders) * unit_count * len(group_pairs) * metric_count // 2_000_000)
+    ):
+        permuted_values = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
+        differences = permuted_values[:, :, first_groups] - permuted_values[:, :, second_groups]
+        t = compute_absolute_t(differences.mean(1), differences.var(axis=1, ddof=1), unit_count).reshape(
+            len(order_chunk), -1
+        )
+        observed_t = t[0] if not max_t_chunks else observed_t
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)
-    adjusted = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed])
-    return np.maximum(adjusted.reshape(len(pairs), metrics), pairwise_p)
+    adjusted_p = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
+    return np.maximum(adjusted_p.reshape(len(group_pairs), metric_count), pairwise_p)
 
 
-def equalise_within_rounding(cells: Floats) -> Floats:
+def remove_rounding_differences(values: FloatArray) -> FloatArray:
     """Make values [..., groups, metrics] equal that differ between groups only by rounding.
 
     Otherwise the rounding of a constant metric could have the same sign for all seeds, and be "significant".
     """
-    order = np.argsort(cells, axis=-2)
-    ascending = np.take_along_axis(cells, order, axis=-2)
-    for group in range(1, cells.shape[-2]):
-        below, above = ascending[..., group - 1, :], ascending[..., group, :]
+    sort_order = np.argsort(values, axis=-2)
+    sorted_values = np.take_along_axis(values, sort_order, axis=-2)
+    for group in range(1, values.shape[-2]):
+        below, above = sorted_values[..., group - 1, :], sorted_values[..., group, :]
         with np.errstate(invalid="ignore"):
-            ascending[..., group, :] = np.where(above - below <= ROUNDING_TOLERANCE * np.abs(above), below, above)
-    result = np.empty_like(cells)
-    np.put_along_axis(result, order, ascending, axis=-2)
-    return result
+            sorted_values[..., group, :] = np.where(above - below <= ROUNDING_TOLERANCE * np.abs(above), below, above)
+    equalised_values = np.empty_like(values)
+    np.put_along_axis(equalised_values, sort_order, sorted_values, axis=-2)
+    return equalised_values
 
 
-def compare_pairs(
-    groups: Sequence[Group], names: Sequence[str], cells: Floats, pairs: GroupPairs, margin: float
+def compare_group_pairs(
+    groups: Sequence[Group],
+    metric_names: Sequence[str],
+    cell_values: FloatArray,
+    group_pairs: GroupIndexPairs,
+    equivalence_margin: float,
 ) -> list[Difference]:
     """Return the difference of each pair of groups in each metric.
 
     Args:
-        cells: values [seeds, phrasings, groups, metrics].
-        margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        cell_values: values [seeds, phrasings, groups, metrics].
+        equivalence_margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
     """
-    values, by_phrasing = cells.mean(1), cells.mean(0)
-    effects = [[compute_paired_effect(values[:, i, m] - values[:, j, m]) for m in range(len(names))] for i, j in pairs]
-    raw = np.array([[effect.p for effect in row] for row in effects])
-    family = compute_family_p(values, pairs, raw)
-    discovery = adjust_false_discovery(raw.ravel()).reshape(family.shape)
-    result = []
-    for k, (i, j) in enumerate(pairs):
-        for m, name in enumerate(names):
-            first_values, second_values = values[:, i, m], values[:, j, m]
-            share, low, high = (
+    seed_means, phrasing_means = cell_values.mean(1), cell_values.mean(0)
+    effects = [
+        [compute_paired_effect(seed_means[:, i, m] - seed_means[:, j, m]) for m in range(len(metric_names))]
+        for i, j in group_pairs
+    ]
+    pairwise_p = np.array([[effect.p for effect in row] for row in effects])
+    family_p = compute_family_p(seed_means, group_pairs, pairwise_p)
+    discovery_p = adjust_false_discovery(pairwise_p.ravel()).reshape(family_p.shape)
+    differences = []
+    for k, (i, j) in enumerate(group_pairs):
+        for m, name in enumerate(metric_names):
+            first_values, second_values = seed_means[:, i, m], seed_means[:, j, m]
+            relative_difference, relative_low, relative_high = (
                 _compute_relative_difference(first_values, second_values)
                 if is_ratio_metric(name)
                 else (float("nan"),) * 3
             )
-            phrasings = by_phrasing[:, i, m] - by_phrasing[:, j, m]
-            min_difference = margin * abs(float(second_values.mean())) if is_ratio_metric(name) else margin
-            tests = len(pairs) * (1 if m == 0 else len(names))
-            result.append(
+            phrasing_differences = phrasing_means[:, i, m] - phrasing_means[:, j, m]
+            min_difference = (
+                equivalence_margin * abs(float(second_values.mean())) if is_ratio_metric(name) else equivalence_margin
+            )
+            test_count = len(group_pairs) * (1 if m == 0 else len(metric_names))
+            differences.append(
                 Difference(
                     name,
                     groups[i].name,
                     groups[j].name,
                     effects[k][m],
-                    share,
-                    low,
-                    high,
-                    float(family[k, m]),
-                    float(discovery[k, m]),
-                    _count_seeds_needed(first_values - second_values, min_difference, tests),
-                    len(phrasings),
-                    compute_paired_effect(phrasings).p if len(phrasings) > 1 else float("nan"),
+                    relative_difference,
+                    relative_low,
+                    relative_high,
+                    float(family_p[k, m]),
+                    float(discovery_p[k, m]),
+                    _count_seeds_needed(first_values - second_values, min_difference, test_count),
+                    len(phrasing_differences),
+                    compute_paired_effect(phrasing_differences).p if len(phrasing_differences) > 1 else float("nan"),
                 )
             )
-    return result
+    return differences
 
 
-def _compute_relative_difference(first_values: Floats, second_values: Floats) -> tuple[float, float, float]:
+def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
     """Return the difference as a share of the second mean, with its interval."""
-    mean = float(second_values.mean())
-    if mean == 0:
+    reference_mean = float(second_values.mean())
+    if reference_mean == 0:
         return float("nan"), float("nan"), float("nan")
     low, high = compute_ratio_interval(first_values, second_values)
-    sign = 1 if mean > 0 else -1
+    sign = 1 if reference_mean > 0 else -1
     low, high = sorted((sign * (low - 1), sign * (high - 1)))
-    return float((first_values - second_values).mean()) / abs(mean), low, high
+    return float((first_values - second_values).mean()) / abs(reference_mean), low, high
 
 
-def _count_seeds_needed(paired_differences: Floats, min_difference: float, test_count: int) -> int | None:
+def _count_seeds_needed(paired_differences: FloatArray, min_difference: float, test_count: int) -> int | None:
     deviation = float(paired_differences.std(ddof=1))
-    return count_pairs_needed(min_difference / deviation, alpha=ALPHA / test_count) if deviation > 0 else None
+    return (
+        count_pairs_needed(min_difference / deviation, alpha=SIGNIFICANCE_LEVEL / test_count) if deviation > 0 else None
+    )
 
 
-def format_interval(difference: Difference) -> str:
+def format_difference(difference: Difference) -> str:
     """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
-    if np.isfinite([difference.share, difference.low, difference.high]).all():
-        change = format_percent_change(difference.share)
-        low, high = format_percent_change(difference.low), format_percent_change(difference.high)
-        return f"{change} (95 % interval {low} to {high})"
+    if np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all():
+        change_text = format_percent_change(difference.relative_difference)
+        low_text, high_text = (
+            format_percent_change(difference.relative_low),
+            format_percent_change(difference.relative_high),
+        )
+        return f"{change_text} (95 % interval {low_text} to {high_text})"
     unit = "" if difference.metric == SPREAD_METRIC else f" {METRICS[difference.metric].unit}".rstrip()
-    e = difference.effect
-    return f"{e.mean:+.3g}{unit} (95 % interval {e.low:+.3g} to {e.high:+.3g})"
+    effect = difference.paired_effect
+    return f"{effect.mean:+.3g}{unit} (95 % interval {effect.interval_low:+.3g} to {effect.interval_high:+.3g})"

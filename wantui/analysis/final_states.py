@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.dispersion import (
-    MIN_VIDEOS,
-    Floats,
+    MIN_GROUP_VIDEOS,
+    FloatArray,
     PermutationTest,
     compute_distances_to_median,
     compute_median_weights,
@@ -22,7 +22,7 @@ from wantui.analysis.dispersion import (
     run_permdisp,
 )
 from wantui.analysis.groups import Group, MatchedGroups
-from wantui.analysis.statistics import SEED, run_sign_flip_test
+from wantui.analysis.statistics import RANDOM_SEED, run_sign_flip_test
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 
@@ -45,13 +45,13 @@ class UnusableProjectionsError(NoGeometryError):
     """
 
     def __init__(self, groups: Sequence[Group], reasons: Mapping[VideoKey, str]) -> None:
-        every = [video for group in groups for video in group.videos]
-        names = VideoNamer(every)
-        unusable = [video for video in every if get_video_key(video) in reasons]
-        text = f"{names(unusable[0])}: {reasons[get_video_key(unusable[0])]}"
-        if len(unusable) > 1:
-            text += f" ({len(unusable) - 1} of the other videos cannot be used either)"
-        super().__init__(text)
+        all_videos = [video for group in groups for video in group.videos]
+        namer = VideoNamer(all_videos)
+        unusable_videos = [video for video in all_videos if get_video_key(video) in reasons]
+        message = f"{namer.name_video(unusable_videos[0])}: {reasons[get_video_key(unusable_videos[0])]}"
+        if len(unusable_videos) > 1:
+            message += f" ({len(unusable_videos) - 1} of the other videos cannot be used either)"
+        super().__init__(message)
         self.reasons = reasons
 
 
@@ -59,9 +59,9 @@ class UnusableProjectionsError(NoGeometryError):
 class DispersionCurve:
     """Dispersion of the videos of a group at every noise level, whatever the stride of the trajectories."""
 
-    sigmas: Floats
+    sigmas: FloatArray
     """[N + 1] noise levels, without those of Heun's predictors."""
-    values: Floats
+    dispersion: FloatArray
     """[N + 1] sqrt(W^2 / D) at each noise level."""
 
 
@@ -69,15 +69,15 @@ class DispersionCurve:
 class FinalStates:
     """Final states of all groups, ordered by group, with their distances and dispersion."""
 
-    distances: Floats
+    squared_distances: FloatArray
     """[videos, videos] squared distances / D."""
-    points: Floats
+    scaled_states: FloatArray
     """[groups, videos, k] final states / sqrt(D)."""
-    spread: Mapping[str, Floats]
+    spread_by_group: Mapping[str, FloatArray]
     """Distance of each video to the spatial median of its group, by group."""
     dimension: int
     """D, values of a state."""
-    curves: Mapping[str, DispersionCurve]
+    curves_by_group: Mapping[str, DispersionCurve]
     """Dispersion by group."""
 
     @classmethod
@@ -88,50 +88,56 @@ class FinalStates:
             UnusableProjectionsError: projections are missing, not finite, or differ in shape from most of their group.
             NoGeometryError: there are too few videos, or the projections of the groups differ in size.
         """
-        if (videos := len(groups[0].videos)) < MIN_VIDEOS:
+        if (video_count := len(groups[0].videos)) < MIN_GROUP_VIDEOS:
             raise NoGeometryError(
-                f"{SPREAD_METRIC} needs {MIN_VIDEOS} videos in each group, but there are {videos}. Generate more seeds "
+                f"{SPREAD_METRIC} needs {MIN_GROUP_VIDEOS} videos in each group, but there are "
+                f"{video_count}. Generate more seeds "
                 "(videos_per_variation)"
             )
         dimension = groups[0].videos[0].dimension
-        curves: dict[str, DispersionCurve] = {}
-        final: list[Floats] = []
+        curves_by_group: dict[str, DispersionCurve] = {}
+        final_states: list[FloatArray] = []
         reasons: dict[VideoKey, str] = {}
         for group in groups:
-            sigmas, states, unusable = _load_group_states(group)
-            reasons |= unusable
-            if not unusable:
-                final.append(states[:, -1].astype(np.float64))
-                curves[group.name] = _compute_dispersion_curve(sigmas, states, dimension)
+            sigmas, states, group_reasons = _load_group_states(group)
+            reasons |= group_reasons
+            if not group_reasons:
+                final_states.append(states[:, -1].astype(np.float64))
+                curves_by_group[group.name] = _compute_dispersion_curve(sigmas, states, dimension)
         if reasons:
             raise UnusableProjectionsError(groups, reasons)
-        if len(widths := {states.shape[1] for states in final}) > 1:
-            raise NoGeometryError(f"the projections of the groups have different numbers of values: {widths}")
-        points = np.stack(final) / np.sqrt(dimension)
-        distances = compute_squared_distances(points.reshape(-1, points.shape[2]))
-        to_medians = {
+        if len(dimensions := {states.shape[1] for states in final_states}) > 1:
+            raise NoGeometryError(f"the projections of the groups have different numbers of values: {dimensions}")
+        scaled_states = np.stack(final_states) / np.sqrt(dimension)
+        squared_distances = compute_squared_distances(scaled_states.reshape(-1, scaled_states.shape[2]))
+        spread_by_group = {
             group.name: compute_distances_to_median(
-                distances[g * videos : (g + 1) * videos, g * videos : (g + 1) * videos]
+                squared_distances[g * video_count : (g + 1) * video_count, g * video_count : (g + 1) * video_count]
             )
             for g, group in enumerate(groups)
         }
-        return cls(distances, points, to_medians, dimension, curves)
+        return cls(squared_distances, scaled_states, spread_by_group, dimension, curves_by_group)
 
-    def compute_centroid_distances(
-        self, matched: MatchedGroups, pairs: Sequence[tuple[int, int]]
+    def compute_squared_centroid_distances(
+        self, matched_groups: MatchedGroups, group_pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[str, str], float]:
         """Return the unbiased |mean paired difference|^2 of each pair of groups."""
-        seeds, names = len(matched.seeds), [group.name for group in matched.groups]
-        by_seed = self.points.reshape(len(names), seeds, -1, self.points.shape[2]).mean(2)
-        return {(names[i], names[j]): compute_unbiased_squared_mean(by_seed[i] - by_seed[j]) for i, j in pairs}
+        seed_count, group_names = len(matched_groups.seeds), [group.name for group in matched_groups.groups]
+        seed_means = self.scaled_states.reshape(len(group_names), seed_count, -1, self.scaled_states.shape[2]).mean(2)
+        return {
+            (group_names[i], group_names[j]): compute_unbiased_squared_mean(seed_means[i] - seed_means[j])
+            for i, j in group_pairs
+        }
 
-    def run_permanova(self, matched: MatchedGroups) -> PermutationTest:
-        return run_permanova(self.distances, matched.cells)
+    def run_permanova(self, matched_groups: MatchedGroups) -> PermutationTest:
+        return run_permanova(self.squared_distances, matched_groups.cell_indices)
 
-    def run_permdisp(self, matched: MatchedGroups) -> PermutationTest:
-        return run_permdisp(self.distances, matched.cells)
+    def run_permdisp(self, matched_groups: MatchedGroups) -> PermutationTest:
+        return run_permdisp(self.squared_distances, matched_groups.cell_indices)
 
-    def resample_spread(self, matched: MatchedGroups, pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats]:
+    def resample_spread(
+        self, matched_groups: MatchedGroups, group_pairs: Sequence[tuple[int, int]]
+    ) -> tuple[FloatArray, FloatArray]:
         """Exchange two groups at random within each seed, and recompute `spread` and its test.
 
         Groups are first moved so that their medians coincide, because a distance between groups is not spread. The
@@ -141,59 +147,63 @@ class FinalStates:
         Returns:
             [relabellings] differences in mean spread, and the sign-flip p of each.
         """
-        random = np.random.default_rng(SEED)
-        seeds = len(matched.seeds)
-        differences, p = [], []
-        for i, j in pairs:
-            states = np.concatenate([_centre_on_median(self.points[i]), _centre_on_median(self.points[j])])
-            distances = compute_squared_distances(states)
-            indices = np.arange(len(states)).reshape(2, seeds, -1)
-            for _ in range(max(1, RELABELLING_COUNT // len(pairs))):
-                swapped = random.integers(0, 2, seeds).astype(bool)[:, None]
-                first_indices = np.where(swapped, indices[1], indices[0])
-                second_indices = np.where(swapped, indices[0], indices[1])
-                by_seed = [
-                    compute_distances_to_median(distances[np.ix_(members.ravel(), members.ravel())])
+        generator = np.random.default_rng(RANDOM_SEED)
+        seed_count = len(matched_groups.seeds)
+        mean_differences, p_values = [], []
+        for i, j in group_pairs:
+            states = np.concatenate(
+                [_centre_states_on_median(self.scaled_states[i]), _centre_states_on_median(self.scaled_states[j])]
+            )
+            squared_distances = compute_squared_distances(states)
+            indices = np.arange(len(states)).reshape(2, seed_count, -1)
+            for _ in range(max(1, RELABELLING_COUNT // len(group_pairs))):
+                is_swapped = generator.integers(0, 2, seed_count).astype(bool)[:, None]
+                first_indices = np.where(is_swapped, indices[1], indices[0])
+                second_indices = np.where(is_swapped, indices[0], indices[1])
+                spreads = [
+                    compute_distances_to_median(squared_distances[np.ix_(members.ravel(), members.ravel())])
                     for members in (first_indices, second_indices)
                 ]
-                by_pair = by_seed[0].reshape(seeds, -1).mean(1) - by_seed[1].reshape(seeds, -1).mean(1)
-                differences.append(by_pair.mean())
-                p.append(run_sign_flip_test(by_pair))
-        return np.array(differences), np.array(p)
+                seed_differences = spreads[0].reshape(seed_count, -1).mean(1) - spreads[1].reshape(seed_count, -1).mean(
+                    1
+                )
+                mean_differences.append(seed_differences.mean())
+                p_values.append(run_sign_flip_test(seed_differences))
+        return np.array(mean_differences), np.array(p_values)
 
 
 def get_video_key(video: Video) -> VideoKey:
     """Return the key of a video in `UnusableProjectionsError.reasons`."""
-    return video.folder, video.number
+    return video.folder, video.video_index
 
 
-def _load_group_states(group: Group) -> tuple[Floats, NDArray[np.float32], dict[VideoKey, str]]:
+def _load_group_states(group: Group) -> tuple[FloatArray, NDArray[np.float32], dict[VideoKey, str]]:
     """Return noise levels [N + 1], projected states [videos, N + 1, k], and the videos whose projection cannot be used.
 
     The states are complete only if no video is unusable.
     """
-    paths: list[tuple[VideoKey, Floats, NDArray[np.float32]]] = []
+    projected_paths: list[tuple[VideoKey, FloatArray, NDArray[np.float32]]] = []
     reasons: dict[VideoKey, str] = {}
     for video in group.videos:
         key = get_video_key(video)
         try:
-            sigmas, states = video.projected_path()
+            sigmas, states = video.load_projected_path()
         except NoGeometryError as error:
             reasons[key] = str(error)
             continue
-        paths.append((key, sigmas, states))
+        projected_paths.append((key, sigmas, states))
         if not np.isfinite(states).all():
             reasons[key] = "its projection contains NaN or infinity"
-    usual = Counter(states.shape for _, _, states in paths).most_common(1)
-    for key, _, states in paths:
-        if states.shape != usual[0][0]:
-            reasons[key] = f"its projection has shape {states.shape}, but {usual[0][0]} in most videos"
+    shape_counts = Counter(states.shape for _, _, states in projected_paths).most_common(1)
+    for key, _, states in projected_paths:
+        if states.shape != shape_counts[0][0]:
+            reasons[key] = f"its projection has shape {states.shape}, but {shape_counts[0][0]} in most videos"
     if reasons:
         return np.empty(0), np.empty((0, 0, 0), dtype=np.float32), reasons
-    return paths[0][1], np.stack([states for _, _, states in paths]), {}
+    return projected_paths[0][1], np.stack([states for _, _, states in projected_paths]), {}
 
 
-def _compute_dispersion_curve(sigmas: Floats, states: NDArray[np.float32], dimension: int) -> DispersionCurve:
+def _compute_dispersion_curve(sigmas: FloatArray, states: NDArray[np.float32], dimension: int) -> DispersionCurve:
     """Return the dispersion of projected states [videos, N + 1, k]."""
     variances = [
         compute_total_variance(compute_squared_distances(states[:, i]) / dimension) for i in range(states.shape[1])
@@ -201,6 +211,6 @@ def _compute_dispersion_curve(sigmas: Floats, states: NDArray[np.float32], dimen
     return DispersionCurve(sigmas, np.sqrt(variances))
 
 
-def _centre_on_median(states: Floats) -> Floats:
+def _centre_states_on_median(states: FloatArray) -> FloatArray:
     """Shift states [n, k] so that their spatial median is 0."""
     return states - compute_median_weights(compute_squared_distances(states)) @ states

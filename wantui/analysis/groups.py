@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from wantui.analysis.comparability import (
     VideoNamer,
-    choose_batch_names,
+    choose_unique_batch_names,
     find_differing_settings,
     select_comparable_videos,
 )
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
-from wantui.analysis.trajectory import Floats, compute_metric, select_finite_values
+from wantui.analysis.trajectory import FloatArray, compute_metric, select_finite_values
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
-_BRACKET_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
-NOTHING_TO_GROUP = "cannot group videos: there is no finished video with a stored trajectory"
+_BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
+NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
 
 
@@ -40,19 +40,19 @@ class Group:
 
     def compute_mean(self, metric: str) -> float:
         """Return the mean over the videos that have the metric; NaN if none has it."""
-        values = self._finite_values(metric)
+        values = self._compute_finite_values(metric)
         return float(values.mean()) if len(values) else float("nan")
 
-    def compute_deviation(self, metric: str) -> float:
+    def compute_standard_deviation(self, metric: str) -> float:
         """Return the standard deviation of a metric, with n - 1."""
-        values = self._finite_values(metric)
+        values = self._compute_finite_values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
     def count_values(self, metric: str) -> int:
         """Return the number of videos that have the metric."""
-        return len(self._finite_values(metric))
+        return len(self._compute_finite_values(metric))
 
-    def _finite_values(self, metric: str) -> Floats:
+    def _compute_finite_values(self, metric: str) -> FloatArray:
         return select_finite_values([video.compute_metric(metric) for video in self.videos])
 
     @property
@@ -61,7 +61,7 @@ class Group:
         return self.videos[0].stride
 
     @property
-    def phrasings(self) -> int:
+    def phrasing_count(self) -> int:
         """Return the number of different prompts."""
         return len({video.prompt for video in self.videos})
 
@@ -70,87 +70,89 @@ class Group:
 class GroupSummary:
     """Summary of one metric of one group."""
 
-    n: int
+    video_count: int
     """Number of videos with a value of the metric."""
     mean: float
-    deviation: float
+    standard_deviation: float
     """Standard deviation, with n - 1."""
-    random_walk: float
+    random_walk_mean: float
     """Mean of the metric on random walks with the same step lengths."""
-    gaussian_flow: float
+    gaussian_flow_mean: float
     """Mean of the metric on the Gaussian flow to the group's final states; NaN if there is no flow."""
-    gaussian_flow_deviation: float = float("nan")
+    gaussian_flow_standard_deviation: float = float("nan")
     """Standard deviation of the metric over paths of the Gaussian flow."""
 
 
-def group_videos(videos: Sequence[Video], by: str = "variation") -> list[Group]:
+def group_videos(videos: Sequence[Video], grouping: str = "variation") -> list[Group]:
     """Return groups of videos, in the order of their first video.
 
     Args:
-        by: "variation", "prompt", "batch", or bracket numbers from 1, such as "1" or "1,3".
+        grouping: "variation", "prompt", "batch", or bracket numbers from 1, such as "1" or "1,3".
 
     Raises:
         CannotCompareError: the template has no such bracket.
     """
-    members: dict[str, list[Video]] = {}
-    for name, video in zip(_name_groups(videos, by), videos, strict=True):
-        members.setdefault(name, []).append(video)
-    return [Group(name, tuple(group)) for name, group in members.items()]
+    videos_by_group: dict[str, list[Video]] = {}
+    for name, video in zip(_name_groups(videos, grouping), videos, strict=True):
+        videos_by_group.setdefault(name, []).append(video)
+    return [Group(name, tuple(group_members)) for name, group_members in videos_by_group.items()]
 
 
-def pool_groups(videos: Sequence[Video], by: str) -> tuple[list[Group], list[tuple[str, str]]]:
+def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
     """Return groups of comparable videos, and the names of excluded videos with reasons.
 
     Each video counts once, even if several batches contain it.
     """
-    usable, excluded_videos = select_comparable_videos(videos, by)
-    names = VideoNamer(videos)
-    reasons = [(names(video), video.reason) for video in excluded_videos]
-    if not usable:
-        return [], reasons
+    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
+    namer = VideoNamer(videos)
+    exclusion_reasons = [(namer.name_video(video), video.exclusion_reason) for video in excluded_videos]
+    if not comparable_videos:
+        return [], exclusion_reasons
     groups = []
-    for group in group_videos(usable, by):
-        unique: dict[tuple[object, ...], Video] = {}
+    for group in group_videos(comparable_videos, grouping):
+        videos_by_key: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
-            first = unique.setdefault((video.variation, video.prompt, video.weights, video.seed), video)
-            if first is not video:
-                reasons.append((names(video), _explain_duplicate(video, first, names)))
-        groups.append(Group(group.name, tuple(unique.values())))
-    return groups, reasons
+            earlier_video = videos_by_key.setdefault(
+                (video.variation, video.prompt, video.word_weights, video.seed), video
+            )
+            if earlier_video is not video:
+                exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
+        groups.append(Group(group.name, tuple(videos_by_key.values())))
+    return groups, exclusion_reasons
 
 
-def find_groupings(videos: Sequence[Video]) -> list[str]:
-    """Return the values of `by` that divide these videos into several groups."""
-    ways = ["variation", *(str(bracket + 1) for bracket in range(len(_find_varied_brackets(videos)))), "batch"]
-    usable = [way for way in ways if len(group_videos(videos, way)) > 1]
+def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
+    """Return the groupings that divide these videos into several groups."""
+    candidates = ["variation", *(str(bracket + 1) for bracket in range(len(_find_varied_brackets(videos)))), "batch"]
+    dividing = [grouping for grouping in candidates if len(group_videos(videos, grouping)) > 1]
     # Grouping by the only bracket equals grouping by variation.
-    return [way for way in usable if not (way == "1" and len(_find_varied_brackets(videos)) == 1)]
+    return [grouping for grouping in dividing if not (grouping == "1" and len(_find_varied_brackets(videos)) == 1)]
 
 
 def _find_varied_brackets(videos: Sequence[Video]) -> list[int]:
-    return sorted({bracket for video in videos for bracket in video.choices})
+    return sorted({bracket for video in videos for bracket in video.choices_by_bracket})
 
 
-def _name_groups(videos: Sequence[Video], by: str) -> list[str]:
+def _name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
     """Return the name of each video's group.
 
     Videos of a group have equal options with equal weights. If a short name is ambiguous, as between batches with
     (circle) and with (circle:6), the longer names are used.
     """
-    if by == "batch":
-        folders = choose_batch_names([video.folder for video in videos])
-        differing = find_differing_settings(videos)
-        labels = {folder: differing.label(folder) for folder in folders}
-        counts = Counter(labels.values())
+    if grouping == "batch":
+        names_by_folder = choose_unique_batch_names([video.folder for video in videos])
+        differing_settings = find_differing_settings(videos)
+        labels_by_folder = {folder: differing_settings.make_label(folder) for folder in names_by_folder}
+        label_counts = Counter(labels_by_folder.values())
         return [
             label
-            if (label := labels[video.folder]) and counts[label] == 1
-            else " ".join(filter(None, (folders[video.folder], label and f"({label})")))
+            if (label := labels_by_folder[video.folder]) and label_counts[label] == 1
+            else " ".join(filter(None, (names_by_folder[video.folder], label and f"({label})")))
             for video in videos
         ]
-    if by in ("variation", "prompt"):
-        names = [video.variation if by == "variation" else video.prompt for video in videos]
-        levels = [
+    if grouping in ("variation", "prompt"):
+        names = [video.variation if grouping == "variation" else video.prompt for video in videos]
+        name_levels = [
             names,
             [" ".join(filter(None, (name, _format_weights(video)))) for name, video in zip(names, videos, strict=True)],
             [
@@ -159,67 +161,77 @@ def _name_groups(videos: Sequence[Video], by: str) -> list[str]:
             ],
         ]
     else:
-        chosen = _parse_brackets(videos, by)
-        levels = [
-            [", ".join(video.choices.get(b, "") or "(nothing)" for b in chosen) for video in videos],
-            [", ".join(_find_option_text(video, b) or "(nothing)" for b in chosen) for video in videos],
+        brackets = _parse_brackets(videos, grouping)
+        name_levels = [
+            [", ".join(video.choices_by_bracket.get(b, "") or "(nothing)" for b in brackets) for video in videos],
+            [", ".join(_find_option_text(video, b) or "(nothing)" for b in brackets) for video in videos],
         ]
-    return _shorten_group_names(levels)
+    return _shorten_group_names(name_levels)
 
 
-def _shorten_group_names(levels: Sequence[Sequence[str]]) -> list[str]:
+def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:
     """Return the shortest unambiguous name of each video.
 
     Args:
-        levels: names of the videos, from short to long; equal names of the last level are one group.
+        name_levels: names of the videos, from short to long; equal names of the last level are one group.
     """
-    names: list[str] = list(levels[-1])
-    for level in reversed(levels[:-1]):
-        meanings: dict[str, set[str]] = {}
-        for name, full in zip(level, levels[-1], strict=True):
-            meanings.setdefault(name, set()).add(full)
-        names = [name if len(meanings[name]) == 1 else longer for name, longer in zip(level, names, strict=True)]
+    names: list[str] = list(name_levels[-1])
+    for shorter_names in reversed(name_levels[:-1]):
+        full_names_by_name: dict[str, set[str]] = {}
+        for name, full_name in zip(shorter_names, name_levels[-1], strict=True):
+            full_names_by_name.setdefault(name, set()).add(full_name)
+        names = [
+            name if len(full_names_by_name[name]) == 1 else longer
+            for name, longer in zip(shorter_names, names, strict=True)
+        ]
     return names
 
 
 def _format_weights(video: Video) -> str:
-    return f"[{video.weights}]" if video.weights else ""
+    return f"[{video.word_weights}]" if video.word_weights else ""
 
 
 def _find_option_text(video: Video, bracket: int) -> str:
     """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
-    return video.options.get(bracket, "") or video.choices.get(bracket, "")
+    return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")
 
 
-def _parse_brackets(videos: Sequence[Video], by: str) -> list[int]:
+def _parse_brackets(videos: Sequence[Video], grouping: str) -> list[int]:
     brackets = _find_varied_brackets(videos)
-    words = [word.strip() for word in by.split(",")]
-    numbers = [int(word) if _BRACKET_NUMBER.fullmatch(word) else 0 for word in words]
+    parts = [part.strip() for part in grouping.split(",")]
+    numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
     if len(set(numbers)) < len(numbers) and all(numbers):
-        raise CannotCompareError(f"cannot group by {by!r}: a bracket occurs twice. Name each bracket once")
+        raise CannotCompareError(f"cannot group by {grouping!r}: a bracket occurs twice. Name each bracket once")
     if not all(0 < number <= len(brackets) for number in numbers):
         available = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
         raise CannotCompareError(
-            f"cannot group by {by!r}: the template has {available}. Use variation, prompt, batch, or a bracket number"
+            f"cannot group by {grouping!r}: the template has {available}. Use variation, prompt, batch, or "
+            "a bracket number"
         )
     return [brackets[number - 1] for number in numbers]
 
 
-def summarise_group(group: Group, metric: str, null: GaussianNull | None = None) -> GroupSummary:
+def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:
     """Summarise a metric of a group, with the same metric of its null models."""
-    usable = [video for video in group.videos if video.trajectory is not None]
-    if not usable:
+    usable_videos = [video for video in group.videos if video.trajectory is not None]
+    if not usable_videos:
         return GroupSummary(0, *[float("nan")] * 4)
-    paths = [video.trajectory for video in usable if video.trajectory is not None]
-    walks = select_finite_values([compute_metric(compute_random_walk_null(path), metric) for path in paths])
-    flows = select_finite_values([compute_metric(path, metric) for path in null.paths] if null is not None else [])
+    trajectories = [video.trajectory for video in usable_videos if video.trajectory is not None]
+    random_walk_values = select_finite_values(
+        [compute_metric(compute_random_walk_null(trajectory), metric) for trajectory in trajectories]
+    )
+    gaussian_flow_values = select_finite_values(
+        [compute_metric(trajectory, metric) for trajectory in gaussian_null.trajectories]
+        if gaussian_null is not None
+        else []
+    )
     return GroupSummary(
         group.count_values(metric),
         group.compute_mean(metric),
-        group.compute_deviation(metric),
-        float(walks.mean()) if len(walks) else float("nan"),
-        float(flows.mean()) if len(flows) else float("nan"),
-        float(flows.std(ddof=1)) if len(flows) > 1 else float("nan"),
+        group.compute_standard_deviation(metric),
+        float(random_walk_values.mean()) if len(random_walk_values) else float("nan"),
+        float(gaussian_flow_values.mean()) if len(gaussian_flow_values) else float("nan"),
+        float(gaussian_flow_values.std(ddof=1)) if len(gaussian_flow_values) > 1 else float("nan"),
     )
 
 
@@ -229,104 +241,128 @@ class MatchedGroups:
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
-    excluded_videos: list[tuple[str, str]]
+    """Seeds that all groups share."""
+    exclusion_reasons: list[tuple[str, str]]
+    """Name and reason of each excluded video."""
 
     @classmethod
-    def match(cls, videos: Sequence[Video], by: str, names: VideoNamer) -> "MatchedGroups":
+    def match_groups(cls, videos: Sequence[Video], grouping: str, namer: VideoNamer) -> "MatchedGroups":
         """Group videos, and exclude those whose seed or phrasing is not in every group.
 
         Args:
-            names: names of videos, for messages.
+            namer: names of videos, for messages.
 
         Raises:
             CannotCompareError: there are fewer than two groups, more than MAX_GROUPS, or fewer than two shared seeds.
         """
         if not videos:
-            raise CannotCompareError(NOTHING_TO_GROUP)
-        groups = group_videos(videos, by)
+            raise CannotCompareError(NOTHING_TO_GROUP_ERROR)
+        groups = group_videos(videos, grouping)
         if len(groups) < 2:
-            raise CannotCompareError(f"cannot compare groups by {by}: there is only one. Choose another --by")
+            raise CannotCompareError(f"cannot compare groups by {grouping}: there is only one. Choose another --by")
         if len(groups) > MAX_GROUPS:
             raise CannotCompareError(
                 f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
                 "options, or choose fewer videos or batches"
             )
-        rest = _choose_phrasing_key(videos, by)
-        cells: list[dict[tuple[str, int], Video]] = []
-        excluded_videos: list[tuple[str, str]] = []
+        get_phrasing = _choose_phrasing_key(videos, grouping)
+        cells_by_group: list[dict[tuple[str, int], Video]] = []
+        exclusion_reasons: list[tuple[str, str]] = []
         for group in groups:
-            by_cell: dict[tuple[str, int], Video] = {}
+            videos_by_cell: dict[tuple[str, int], Video] = {}
             for video in group.videos:
-                first = by_cell.setdefault((rest(video), video.seed), video)
-                if first is not video:
-                    excluded_videos.append((names(video), _explain_duplicate(video, first, names)))
-            cells.append(by_cell)
-        shared = set.intersection(*({key for key, _ in by_cell} for by_cell in cells))
+                earlier_video = videos_by_cell.setdefault((get_phrasing(video), video.seed), video)
+                if earlier_video is not video:
+                    exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
+            cells_by_group.append(videos_by_cell)
+        shared_phrasings = set.intersection(
+            *({phrasing for phrasing, _ in videos_by_cell} for videos_by_cell in cells_by_group)
+        )
         seeds = [
             seed
-            for seed in sorted({seed for by_cell in cells for _, seed in by_cell})
-            if shared and all((key, seed) in by_cell for by_cell in cells for key in shared)
+            for seed in sorted({seed for videos_by_cell in cells_by_group for _, seed in videos_by_cell})
+            if shared_phrasings
+            and all(
+                (phrasing, seed) in videos_by_cell for videos_by_cell in cells_by_group for phrasing in shared_phrasings
+            )
         ]
         if len(seeds) < 2:
-            raise CannotCompareError(_explain_too_few_seeds(groups, len(seeds), bool(shared)))
-        taken = {(key, seed) for key in shared for seed in seeds}
-        excluded_videos += [
-            (names(video), "not in every group with this seed")
-            for by_cell in cells
-            for cell, video in by_cell.items()
-            if cell not in taken
+            raise CannotCompareError(_explain_too_few_seeds(groups, len(seeds), bool(shared_phrasings)))
+        matched_cells = {(phrasing, seed) for phrasing in shared_phrasings for seed in seeds}
+        exclusion_reasons += [
+            (namer.name_video(video), "not in every group with this seed")
+            for videos_by_cell in cells_by_group
+            for cell, video in videos_by_cell.items()
+            if cell not in matched_cells
         ]
-        ordered = sorted(taken, key=lambda cell: (cell[1], cell[0]))
-        kept = [
-            Group(group.name, tuple(by_cell[cell] for cell in ordered))
-            for group, by_cell in zip(groups, cells, strict=True)
+        ordered_cells = sorted(matched_cells, key=lambda cell: (cell[1], cell[0]))
+        matched_groups = [
+            Group(group.name, tuple(videos_by_cell[cell] for cell in ordered_cells))
+            for group, videos_by_cell in zip(groups, cells_by_group, strict=True)
         ]
-        return cls(tuple(kept), tuple(seeds), excluded_videos)
+        return cls(tuple(matched_groups), tuple(seeds), exclusion_reasons)
 
     @property
-    def cells(self) -> NDArray[np.int64]:
+    def cell_indices(self) -> NDArray[np.int64]:
         """Return [seeds, groups, phrasings] indices of the videos in the concatenation of all groups."""
         indices = np.arange(sum(len(group.videos) for group in self.groups))
         return indices.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
 
-    def arrange_by_cell(self, values: Sequence[float]) -> Floats:
+    def arrange_values_by_cell(self, values: Sequence[float]) -> FloatArray:
         """Reshape values in the order of a group's videos to [seeds, phrasings]."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
-def _choose_phrasing_key(videos: Sequence[Video], by: str) -> Callable[[Video], str]:
+def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
     """Return a function that returns the phrasing of a video: its prompt, word weights included, without the brackets
     that form the groups."""
-    if by in ("variation", "prompt"):
+    if grouping in ("variation", "prompt"):
         return lambda video: ""
-    if by == "batch":
+    if grouping == "batch":
         return lambda video: video.variation
-    grouped = set(_parse_brackets(videos, by))
+    grouped_brackets = set(_parse_brackets(videos, grouping))
     return lambda video: "|".join(
-        [video.template, *(f"{b}={_find_option_text(video, b)}" for b in sorted(video.choices) if b not in grouped)]
+        [
+            video.template_skeleton,
+            *(
+                f"{b}={_find_option_text(video, b)}"
+                for b in sorted(video.choices_by_bracket)
+                if b not in grouped_brackets
+            ),
+        ]
     )
 
 
-def _explain_duplicate(video: Video, first: Video, names: VideoNamer) -> str:
-    if video.folder == first.folder:
+def _explain_duplicate(video: Video, earlier_video: Video, namer: VideoNamer) -> str:
+    if video.folder == earlier_video.folder:
         return f"the group has another video with seed {video.seed} and this phrasing"
-    duplicate = "the same video" if video.id == first.id else f"a video with seed {video.seed} and this phrasing"
-    return f"{duplicate} is used from batch {names.name_batch(first)}"
+    duplicate = (
+        "the same video" if video.id == earlier_video.id else f"a video with seed {video.seed} and this phrasing"
+    )
+    return f"{duplicate} is used from batch {namer.name_batch(earlier_video)}"
 
 
-def _explain_too_few_seeds(groups: Sequence[Group], seeds: int, share_phrasings: bool) -> str:
+def _explain_too_few_seeds(groups: Sequence[Group], seed_count: int, share_phrasings: bool) -> str:
     text = (
-        f"cannot compare {len(groups)} groups: they share {format_count(seeds, 'seed')}, but a comparison needs two. "
+        f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
+        "needs two. "
     )
     if not share_phrasings:
         return text + "No phrasing is in every group: compare batches of one template, or group by variation"
-    each = "; ".join(f"{group.name}: {_format_ranges([video.seed for video in group.videos])}" for group in groups[:4])
-    return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {each}"
+    seeds_text = "; ".join(
+        f"{group.name}: {_format_seed_ranges([video.seed for video in group.videos])}" for group in groups[:4]
+    )
+    return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
 
 
-def _format_ranges(seeds: Sequence[int]) -> str:
-    every = sorted(set(seeds))
-    ends = [i for i in range(len(every)) if i + 1 == len(every) or every[i + 1] != every[i] + 1]
+def _format_seed_ranges(seeds: Sequence[int]) -> str:
+    unique_seeds = sorted(set(seeds))
+    ends = [
+        i for i in range(len(unique_seeds)) if i + 1 == len(unique_seeds) or unique_seeds[i + 1] != unique_seeds[i] + 1
+    ]
     starts = [0, *(i + 1 for i in ends[:-1])]
-    parts = [str(every[i]) if i == j else f"{every[i]}-{every[j]}" for i, j in zip(starts, ends, strict=True)]
+    parts = [
+        str(unique_seeds[i]) if i == j else f"{unique_seeds[i]}-{unique_seeds[j]}"
+        for i, j in zip(starts, ends, strict=True)
+    ]
     return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")

@@ -16,9 +16,9 @@ import numpy as np
 
 from wantui.analysis.comparability import COMPARED_FIELDS
 from wantui.analysis.gram import StateBuffer, compute_gram
-from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch
+from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.template_parts import split_template
-from wantui.analysis.trajectory import Floats, NoGeometryError, Trajectory, build_trajectory
+from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS, ControlKind
 from wantui.errors import UserError
@@ -29,7 +29,7 @@ from wantui.storage.state_reader import StoredStates
 from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
 
 
-def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
+def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Video]:
     """Yield every finished video of a batch folder, of wantui or of the older system.
 
     Args:
@@ -39,16 +39,16 @@ def read_batch(folder: Path, from_latents: bool = False) -> Iterator[Video]:
         UserError: the folder is not a batch folder of either system.
     """
     try:
-        is_ours = (folder / "batch.json").exists()
-        is_older = not is_ours and (
+        is_current = (folder / "batch.json").exists()
+        is_legacy = not is_current and (
             (folder / "batch_metadata.json").exists() or any(find_latents_folder(folder).glob("*/vid_*/step_*.npy*"))
         )
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
-    if is_ours:
-        yield from _load_batch(folder, from_latents)
-    elif is_older:
-        yield from read_legacy_batch(folder)
+    if is_current:
+        yield from _load_current_batch(folder, from_latents)
+    elif is_legacy:
+        yield from read_legacy_batch_videos(folder)
     else:
         raise UserError(
             f"{folder} is not a batch folder: it has neither batch.json nor files of the older system, such as "
@@ -63,82 +63,99 @@ def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[l
         UserError: no batch can be read.
     """
     videos: list[Video] = []
-    faults: list[UserError] = []
-    seen: dict[str, Path] = {}
+    errors: list[UserError] = []
+    folders_by_real_path: dict[str, Path] = {}
     for folder in folders:
         try:
-            if (first := seen.setdefault(os.path.realpath(folder), folder)) is not folder:
+            if (first := folders_by_real_path.setdefault(os.path.realpath(folder), folder)) is not folder:
                 raise UserError(f"cannot analyze {folder} again: it is the same batch as {first}. Name each batch once")
-            videos += read_batch(folder, from_latents)
+            videos += read_batch_videos(folder, from_latents)
         except UserError as error:
-            faults.append(error)
-    if faults and len(faults) == len(folders):
-        raise faults[0]
-    return videos, [str(fault) for fault in faults]
+            errors.append(error)
+    if errors and len(errors) == len(folders):
+        raise errors[0]
+    return videos, [str(error) for error in errors]
 
 
-def _load_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
+def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     manifest = read_manifest(BatchFolder(folder))
-    done = [(number, entry) for number, entry in enumerate(manifest.videos) if entry.state == "done"]
+    done_entries = [(video_index, entry) for video_index, entry in enumerate(manifest.videos) if entry.state == "done"]
     if not from_latents:
-        for number, entry in done:
-            yield _load_video(folder, number, entry, manifest, None)
+        for video_index, entry in done_entries:
+            yield _load_video(folder, video_index, entry, manifest, None)
         return
     from threadpoolctl import threadpool_limits
 
     state_buffer = StateBuffer()
     # One thread reads while the other multiplies. More BLAS threads would take CPU time from reading.
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
-        waiting = [threads.submit(_load_video, folder, number, entry, manifest, state_buffer) for number, entry in done]
+        futures = [
+            threads.submit(_load_video, folder, video_index, entry, manifest, state_buffer)
+            for video_index, entry in done_entries
+        ]
         try:
-            for video in waiting:
-                yield video.result()
+            for future in futures:
+                yield future.result()
         finally:
             threads.shutdown(cancel_futures=True)
 
 
 def _load_video(
     folder: Path,
-    number: int,
+    video_index: int,
     entry: VideoEntry,
     manifest: Manifest,
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    cache, parts = recipe.magnitudes, split_template(manifest.template)
-    known: dict[str, Any] = {
+    magnitudes, template_parts = recipe.magnitudes, split_template(manifest.template)
+    common_fields: dict[str, Any] = {
         "folder": folder,
-        "number": number,
+        "video_index": video_index,
         "id": entry.id,
         "variation": variation.id,
         "prompt": recipe.prompt,
-        "choices": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
+        "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": recipe.source.comparison_settings
         | {name: getattr(recipe, name) for name in COMPARED_FIELDS}
         | {
             "cached": recipe.speed == "cached",
-            "magnitudes": hashlib.sha256(json.dumps(cache).encode()).hexdigest()[:8] if cache else None,
+            "magnitudes": hashlib.sha256(json.dumps(magnitudes).encode()).hexdigest()[:8] if magnitudes else None,
         }
         | collect_control_settings(recipe)
         | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
-        "template": parts.skeleton,
-        "options": parts.fill_options({int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}),
-        "weighting": recipe.weighting or "",
-        "weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
-        "attention": folder / entry.files["attention"] if "attention" in entry.files else None,
-        "words": len(recipe.prompt.split()),
+        "template_skeleton": template_parts.skeleton,
+        "options_by_bracket": template_parts.fill_options(
+            {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
+        ),
+        "weighting_method": recipe.weighting or "",
+        "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
+        "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
+        "word_count": len(recipe.prompt.split()),
     }
     if "latents" not in entry.files:
-        return Video(**known, reason="it has no stored trajectory")
+        return Video(**common_fields, exclusion_reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        trajectory, dimension, power, warnings = _load_trajectory(path, state_buffer)
+        trajectory, dimension, channel_power, warnings = _load_trajectory(path, state_buffer)
     except NoGeometryError as error:
-        return Video(**known, path=path, reason=str(error))
+        return Video(**common_fields, trajectory_path=path, exclusion_reason=str(error))
     except CaptureError as error:
-        return Video(**known, path=path, reason=f"its stored trajectory cannot be read: {error}", is_damaged=True)
-    return Video(**known, trajectory=trajectory, dimension=dimension, channel_power=power, path=path, warnings=warnings)
+        return Video(
+            **common_fields,
+            trajectory_path=path,
+            exclusion_reason=f"its stored trajectory cannot be read: {error}",
+            is_damaged=True,
+        )
+    return Video(
+        **common_fields,
+        trajectory=trajectory,
+        dimension=dimension,
+        channel_power=channel_power,
+        trajectory_path=path,
+        warnings=warnings,
+    )
 
 
 def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
@@ -146,8 +163,13 @@ def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONT
 
     These settings must be equal for a comparison. Word weights instead are part of the phrasing.
     """
-    requests = {kind.name: recipe.find_control_request(kind.name) for kind in kinds if kind.section_key is not None}
-    return {name: None if request is None else request.model_dump(mode="json") for name, request in requests.items()}
+    requests_by_control = {
+        kind.name: recipe.find_control_request(kind.name) for kind in kinds if kind.section_key is not None
+    }
+    return {
+        name: None if request is None else request.model_dump(mode="json")
+        for name, request in requests_by_control.items()
+    }
 
 
 def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
@@ -157,26 +179,31 @@ def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
 
 def _load_trajectory(
     path: Path, state_buffer: StateBuffer | None
-) -> tuple[Trajectory, int, Floats | None, tuple[str, ...]]:
+) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
     """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
     warnings."""
     group = open_capture(path)
     with raise_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
-        dimension = _read_dimension(group)
+        dimension = _read_state_dimension(group)
         if state_buffer is None:
-            power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
-            return build_trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, power, ()
+            channel_power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
+            return build_trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, channel_power, ()
         if "latents" not in group:
             raise NoGeometryError("its latents are not stored, only their inner products")
         steps = [int(step) for step in group["steps"][:]]
-        chosen, warnings = select_corrected_states(steps, sigmas)
-        states = StoredStates(group["latents"], chosen)
+        state_indices, warnings = select_corrected_states(steps, sigmas)
+        states = StoredStates(group["latents"], state_indices)
         gram = compute_gram(states.read, len(states), states.dimension, state_buffer)
-        return build_trajectory(gram, sigmas[[steps[index] for index in chosen]], dimension), dimension, None, warnings
+        return (
+            build_trajectory(gram, sigmas[[steps[index] for index in state_indices]], dimension),
+            dimension,
+            None,
+            warnings,
+        )
 
 
-def _read_dimension(group: Any) -> int:
+def _read_state_dimension(group: Any) -> int:
     """Return the number of values of a state.
 
     Raises:
@@ -192,7 +219,7 @@ def _read_dimension(group: Any) -> int:
     return math.prod(shape)
 
 
-def select_corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[int], tuple[str, ...]]:
+def select_corrected_states(steps: Sequence[int], sigmas: FloatArray) -> tuple[list[int], tuple[str, ...]]:
     """Return the indices of the stored states that are the last ones of their noise level, and a warning if predictors
     without their corrected state are stored.
 
@@ -204,11 +231,11 @@ def select_corrected_states(steps: Sequence[int], sigmas: Floats) -> tuple[list[
         steps: number of model evaluations before each stored state.
         sigmas: [S + 1] noise levels of all states, stored or not.
     """
-    last = np.append(np.diff(sigmas) != 0, True)
-    chosen = [index for index, step in enumerate(steps) if last[step]]
-    dropped = [step for step in steps if not last[step] and step + 1 not in steps]
-    if not dropped:
-        return chosen, ()
-    return chosen, (
-        f"{len(dropped)} of {len(steps)} stored states are excluded: they are predictors of the heun sampler",
+    is_last = np.append(np.diff(sigmas) != 0, True)
+    state_indices = [index for index, step in enumerate(steps) if is_last[step]]
+    lone_predictors = [step for step in steps if not is_last[step] and step + 1 not in steps]
+    if not lone_predictors:
+        return state_indices, ()
+    return state_indices, (
+        f"{len(lone_predictors)} of {len(steps)} stored states are excluded: they are predictors of the heun sampler",
     )

@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wantui import __version__
-from wantui.analysis.attention_overlay import compute_shared_scale, draw_strip, find_clip
-from wantui.analysis.attention_summary import average_finite, compute_word_curves
+from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip, find_clip_path
+from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.null_models import compute_random_walk_null
-from wantui.analysis.statistics import SEED
-from wantui.analysis.strides import MAX_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
+from wantui.analysis.statistics import RANDOM_SEED
+from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
@@ -32,8 +32,8 @@ from wantui.storage.attention_maps import open_attention_maps
 
 GROUP_COLOURS = ("#2a6f97", "#c1551f", "#4f7942", "#7b4b94", "#a8802c", "#9c3848", "#4a8c8c", "#5c5c5c")
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
-MAX_OVERLAYS = 6
-MAX_LABEL_LENGTH = 40
+MAX_ATTENTION_VIDEOS = 6
+MAX_FIGURE_LABEL_LENGTH = 40
 """Maximum length of a group name in a figure, in characters; tables show the complete name."""
 MATPLOTLIB_SETTINGS = {"text.parse_math": False, "svg.fonttype": "none"}
 """matplotlib settings: group names with $ are not parsed as formulas, and labels stay text in the SVG."""
@@ -48,14 +48,14 @@ th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1
 """
 
 
-def write_report(path: Path, comparison: Comparison) -> None:
+def write_report(report_path: Path, comparison: Comparison) -> None:
     """Write the report of a comparison."""
     with rc_context(MATPLOTLIB_SETTINGS):
-        _write_page(path, comparison)
+        _write_report_page(report_path, comparison)
 
 
-def _write_page(path: Path, comparison: Comparison) -> None:
-    parts = [
+def _write_report_page(report_path: Path, comparison: Comparison) -> None:
+    page_parts = [
         f"<h1>{html.escape(_format_title(comparison))}</h1>",
         _render_note(
             f"{format_count(len(comparison.seeds), 'seed')}, equal in all groups; {_describe_groups(comparison)}. "
@@ -63,12 +63,12 @@ def _write_page(path: Path, comparison: Comparison) -> None:
         ),
         "<h2>Verdicts</h2>",
         f"<p>Declared metric: <b>{comparison.primary_metric}</b>. Tests permute within seeds.</p>",
-        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.text)}</p>' for v in comparison.verdicts),
+        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(_render_note(f"Note: {warning}") for warning in comparison.warnings),
-        *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.excluded_videos),
+        *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
         "<h2>Effects</h2>",
-        _to_svg(_draw_effects(comparison.differences, comparison.primary_metric)),
+        _render_svg(_draw_effects(comparison.differences, comparison.primary_metric)),
         _render_note(
             "Differences relative to the second group's mean, with 95 % intervals. Filled markers: p at most 0.05 over "
             "all metrics and pairs (max-T)."
@@ -79,34 +79,35 @@ def _write_page(path: Path, comparison: Comparison) -> None:
             "Mean ± standard deviation over videos; in parentheses the same metric on a random walk with the same step "
             "lengths, and on the Gaussian flow to the group's final states."
         ),
-        *(_render_note(f"{name}: {null.description}.") for name, null in comparison.gaussian_nulls.items()),
+        *(_render_note(f"{name}: {null.description}.") for name, null in comparison.gaussian_nulls_by_group.items()),
         "<h2>Metrics that depend on the steps</h2>",
         _render_strides_table(comparison),
         _render_note(
             "Mean of each group, measured at strides "
             f"{', '.join(str(comparison.stride * m) for m in STRIDE_MULTIPLES)}. "
-            f"Bold: a larger stride changes the value by more than a factor of {MAX_RATIO}, so it mostly reflects the "
+            f"Bold: a larger stride changes the value by more than a factor of {MAX_SETTLED_RATIO}, so it "
+            "mostly reflects the "
             "sampler's steps or rounding, not the path; or there are too few steps to tell."
         ),
         "<h2>Curves</h2>",
-        _to_svg(_draw_curves(comparison)),
+        _render_svg(_draw_curves(comparison)),
         _render_note(
             "Mean and central 90 % of the videos of each group, over the noise level. Grey: central 95 % of the "
             "difference between two groups exchanged at random within seeds, around the mean of all videos. Dashed: a "
             "random walk with the same step lengths."
         ),
     ]
-    if comparison.dispersion_curves:
-        parts += ["<h2>Dispersion of each group</h2>", _to_svg(draw_dispersion(comparison))]
-        parts += ["<h2>Paths</h2>", _to_svg(_draw_paths(comparison))]
-        parts.append(
+    if comparison.dispersion_curves_by_group:
+        page_parts += ["<h2>Dispersion of each group</h2>", _render_svg(draw_dispersion(comparison))]
+        page_parts += ["<h2>Paths</h2>", _render_svg(_draw_projected_paths(comparison))]
+        page_parts.append(
             _render_note(
                 "All states, projected to the first two principal axes of the final states. Dots are final states."
             )
         )
-    parts += _render_attention_section([video for group in comparison.groups for video in group.videos])
+    page_parts += _render_attention_section([video for group in comparison.groups for video in group.videos])
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_format_title(comparison))}</title>"
-    write_text_atomically(path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(parts) + "</html>\n")
+    write_text_atomically(report_path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(page_parts) + "</html>\n")
 
 
 def _render_note(text: str) -> str:
@@ -120,110 +121,123 @@ def _format_title(comparison: Comparison) -> str:
 
 def _describe_groups(comparison: Comparison) -> str:
     return ", ".join(
-        f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.phrasings, 'phrasing')}"
+        f"{group.name}: {format_count(len(group.videos), 'video')} of {format_count(group.phrasing_count, 'phrasing')}"
         for group in comparison.groups
     )
 
 
 def _describe_tests(comparison: Comparison) -> str:
-    parts = [f"Any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"]
+    sentences = [f"Any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"]
     if comparison.spread_test is not None:
-        parts.append(
-            f"Spread of the final states (PERMDISP): F {comparison.spread_test.f:.3g}, p {comparison.spread_test.p:.3g}"
+        sentences.append(
+            f"Spread of the final states (PERMDISP): F {comparison.spread_test.pseudo_f:.3g}, p "
+            f"{comparison.spread_test.p_value:.3g}"
         )
-    parts += [
+    sentences += [
         f"{text[0].upper()}{text[1:]}"
         for text in (comparison.describe_location(), comparison.describe_chance())
         if text
     ]
-    return ". ".join(parts) + "."
+    return ". ".join(sentences) + "."
 
 
 def _format_figure_label(name: str) -> str:
     """Return the name of a group for a figure: one short line, without a leading underscore, which would hide it from
     a matplotlib legend."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()) or "?"
-    text = text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 13]}...{text[-10:]}"
+    text = text if len(text) <= MAX_FIGURE_LABEL_LENGTH else f"{text[: MAX_FIGURE_LABEL_LENGTH - 13]}...{text[-10:]}"
     return f" {text}" if text.startswith("_") else text
 
 
-def _to_svg(figure: Figure) -> str:
-    written = io.StringIO()
+def _render_svg(figure: Figure) -> str:
+    svg_buffer = io.StringIO()
     with warnings.catch_warnings():
         # The font is used for layout only: the browser draws the text with its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(written, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = written.getvalue()
+        figure.savefig(svg_buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = svg_buffer.getvalue()
     return text[text.index("<svg") :]
 
 
-def _strip_axes(axes: Any) -> None:
+def _simplify_axes(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
 
 
-def _draw_effects(differences: Sequence[Difference], primary: str) -> Figure:
-    shown = [d for d in differences if np.isfinite([d.share, d.low, d.high]).all()]
-    figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown))))
+def _draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figure:
+    shown_differences = [
+        d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
+    ]
+    figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown_differences))))
     axes = figure.subplots()
-    several = len({(d.first, d.second) for d in shown}) > 1
-    for row, d in enumerate(reversed(shown)):
-        colour = GROUP_COLOURS[1] if d.metric == primary else GROUP_COLOURS[0]
-        axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, lw=1.5)
-        filled = d.family_p <= 0.05
-        axes.plot(100 * d.share, row, "o", ms=5, color=colour, mfc=colour if filled else "white")
-    pairs = [f"{_format_figure_label(d.first)} against {_format_figure_label(d.second)}" for d in reversed(shown)]
-    names = [f"{d.metric}, {pair}" if several else d.metric for d, pair in zip(reversed(shown), pairs, strict=True)]
-    axes.set_yticks(range(len(shown)), names)
+    has_several_pairs = len({(d.first_group, d.second_group) for d in shown_differences}) > 1
+    for row, d in enumerate(reversed(shown_differences)):
+        colour = GROUP_COLOURS[1] if d.metric == primary_metric else GROUP_COLOURS[0]
+        axes.plot([100 * d.relative_low, 100 * d.relative_high], [row, row], color=colour, lw=1.5)
+        is_significant = d.family_p <= 0.05
+        axes.plot(100 * d.relative_difference, row, "o", ms=5, color=colour, mfc=colour if is_significant else "white")
+    pair_labels = [
+        f"{_format_figure_label(d.first_group)} against {_format_figure_label(d.second_group)}"
+        for d in reversed(shown_differences)
+    ]
+    tick_labels = [
+        f"{d.metric}, {pair}" if has_several_pairs else d.metric
+        for d, pair in zip(reversed(shown_differences), pair_labels, strict=True)
+    ]
+    axes.set_yticks(range(len(shown_differences)), tick_labels)
     axes.axvline(0, color="#999", lw=0.8)
-    axes.set_xlabel("difference, %" if several or not shown else f"{pairs[0]}, %", fontsize=9)
+    axes.set_xlabel(
+        "difference, %" if has_several_pairs or not shown_differences else f"{pair_labels[0]}, %", fontsize=9
+    )
     axes.margins(y=0.02)
-    _strip_axes(axes)
+    _simplify_axes(axes)
     return figure
 
 
 def _draw_curves(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     for axes, name in zip(figure.subplots(2, 2).ravel(), SHOWN_CURVES, strict=True):
-        every: list[NDArray[np.float64]] = []
-        levels: list[NDArray[np.float64]] = []
+        curve_values: list[NDArray[np.float64]] = []
+        curve_sigmas: list[NDArray[np.float64]] = []
         for colour, group in zip(_assign_group_colours(comparison), comparison.groups, strict=True):
-            drawn = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
-            values = np.stack([values for _, values in drawn])
-            sigmas = drawn[0][0]
+            curves = [CURVES[name](v.trajectory) for v in group.videos if v.trajectory is not None]
+            values = np.stack([values for _, values in curves])
+            sigmas = curves[0][0]
             axes.plot(sigmas, values.mean(0), color=colour, lw=1.4, label=_format_figure_label(group.name))
             axes.fill_between(sigmas, *np.quantile(values, [0.05, 0.95], axis=0), color=colour, alpha=0.15, lw=0)
-            every.append(values)
-            levels.append(sigmas)
+            curve_values.append(values)
+            curve_sigmas.append(sigmas)
         # Values at different noise levels are not exchangeable, even if the curves have equally many points.
-        if all(np.array_equal(levels[0], grid) for grid in levels):
-            low, high = _compute_exchange_band(every, len(comparison.seeds))
+        if all(np.array_equal(curve_sigmas[0], grid) for grid in curve_sigmas):
+            low, high = _compute_chance_band(curve_values, len(comparison.seeds))
             axes.fill_between(sigmas, low, high, color="#000", alpha=0.12, lw=0, label="by chance")
-        first = comparison.groups[0].videos[0].trajectory
-        assert first is not None
-        sigmas, walk = CURVES[name](compute_random_walk_null(first))
-        axes.plot(sigmas, walk, color="#999", lw=1, ls="--")
+        first_trajectory = comparison.groups[0].videos[0].trajectory
+        assert first_trajectory is not None
+        sigmas, random_walk_values = CURVES[name](compute_random_walk_null(first_trajectory))
+        axes.plot(sigmas, random_walk_values, color="#999", lw=1, ls="--")
         axes.invert_xaxis()
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("noise level", fontsize=8)
-        _strip_axes(axes)
+        _simplify_axes(axes)
     figure.axes[0].legend(fontsize=8, frameon=False)
     return figure
 
 
-def _compute_exchange_band(
-    groups: Sequence[NDArray[np.float64]], seeds: int, draws: int = 500
+def _compute_chance_band(
+    values_by_group: Sequence[NDArray[np.float64]], seed_count: int, draw_count: int = 500
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the central 95 % of differences between two groups exchanged within seeds, around the mean of all
     videos."""
-    by_seed = np.stack([values.reshape(seeds, -1, values.shape[1]).mean(1) for values in groups], axis=1)
-    random, differences = np.random.default_rng(SEED), []
-    for _ in range(draws):
-        orders = np.argsort(random.random(by_seed.shape[:2]), axis=1)[..., None]
-        exchanged = np.take_along_axis(by_seed, orders, axis=1)
+    seed_means = np.stack(
+        [values.reshape(seed_count, -1, values.shape[1]).mean(1) for values in values_by_group], axis=1
+    )
+    generator, differences = np.random.default_rng(RANDOM_SEED), []
+    for _ in range(draw_count):
+        orders = np.argsort(generator.random(seed_means.shape[:2]), axis=1)[..., None]
+        exchanged = np.take_along_axis(seed_means, orders, axis=1)
         differences.append((exchanged[:, 0] - exchanged[:, 1]).mean(0))
     low, high = np.quantile(differences, [0.025, 0.975], axis=0)
-    return by_seed.mean((0, 1)) + low, by_seed.mean((0, 1)) + high
+    return seed_means.mean((0, 1)) + low, seed_means.mean((0, 1)) + high
 
 
 def draw_dispersion(comparison: Comparison) -> Figure:
@@ -231,39 +245,45 @@ def draw_dispersion(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
     for colour, (name, curve) in zip(
-        _assign_group_colours(comparison), comparison.dispersion_curves.items(), strict=True
+        _assign_group_colours(comparison), comparison.dispersion_curves_by_group.items(), strict=True
     ):
-        axes.plot(curve.sigmas, curve.values, color=colour, label=_format_figure_label(name))
+        axes.plot(curve.sigmas, curve.dispersion, color=colour, label=_format_figure_label(name))
     axes.invert_xaxis()
     axes.set_xlabel("noise level", fontsize=8)
     axes.set_ylabel("sqrt(W² / D)", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
-    _strip_axes(axes)
+    _simplify_axes(axes)
     return figure
 
 
-def _draw_paths(comparison: Comparison) -> Figure:
+def _draw_projected_paths(comparison: Comparison) -> Figure:
     from sklearn.decomposition import PCA
 
-    states = [[video.projected_path()[1] for video in group.videos] for group in comparison.groups]
-    pooled = np.stack([one[-1] for group in states for one in group]).astype(np.float64)
+    paths_by_group = [[video.load_projected_path()[1] for video in group.videos] for group in comparison.groups]
+    final_states = np.stack([projected_path[-1] for group in paths_by_group for projected_path in group]).astype(
+        np.float64
+    )
     # Axes of the final states: axes of all states would mostly show the seeds' initial noise.
     with np.errstate(invalid="ignore"):  # identical final states have no variance, and shares of it are NaN
-        pca = PCA(2, svd_solver="randomized", random_state=0).fit(pooled)
+        pca = PCA(2, svd_solver="randomized", random_state=0).fit(final_states)
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
-    for colour, group, paths in zip(_assign_group_colours(comparison), comparison.groups, states, strict=True):
-        for index, one in enumerate(paths):
-            path = pca.transform(one)
+    for colour, group, paths in zip(_assign_group_colours(comparison), comparison.groups, paths_by_group, strict=True):
+        for index, projected_path in enumerate(paths):
+            plane_path = pca.transform(projected_path)
             axes.plot(
-                *path.T, color=colour, lw=0.7, alpha=0.6, label=_format_figure_label(group.name) if index == 0 else None
+                *plane_path.T,
+                color=colour,
+                lw=0.7,
+                alpha=0.6,
+                label=_format_figure_label(group.name) if index == 0 else None,
             )
-            axes.plot(*path[-1], "o", color=colour, ms=3)
-    shares = 100 * np.nan_to_num(pca.explained_variance_ratio_)
-    axes.set_xlabel(f"first axis, {shares[0]:.0f} % of the variance", fontsize=8)
-    axes.set_ylabel(f"second axis, {shares[1]:.0f} %", fontsize=8)
+            axes.plot(*plane_path[-1], "o", color=colour, ms=3)
+    variance_percents = 100 * np.nan_to_num(pca.explained_variance_ratio_)
+    axes.set_xlabel(f"first axis, {variance_percents[0]:.0f} % of the variance", fontsize=8)
+    axes.set_ylabel(f"second axis, {variance_percents[1]:.0f} %", fontsize=8)
     axes.legend(fontsize=8, frameon=False)
-    _strip_axes(axes)
+    _simplify_axes(axes)
     return figure
 
 
@@ -272,67 +292,70 @@ def _assign_group_colours(comparison: Comparison) -> list[str]:
 
 
 def _render_metrics_table(comparison: Comparison) -> str:
-    names = [group.name for group in comparison.groups]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    group_names = [group.name for group in comparison.groups]
+    header_cells = "".join(f"<th>{html.escape(name)}</th>" for name in group_names)
     rows = []
-    for metric, by_group in comparison.summaries.items():
+    for metric, by_group in comparison.summaries_by_metric.items():
         cells = []
-        for name in names:
-            d = by_group[name]
-            null_model_means = (
+        for name in group_names:
+            summary = by_group[name]
+            null_text = (
                 ""
                 if metric == SPREAD_METRIC
-                else f" <span class=note>({_format_number(d.random_walk)}; {_format_number(d.gaussian_flow)})</span>"
+                else (
+                    f" <span class=note>({_format_number_or_dash(summary.random_walk_mean)}; "
+                    f"{_format_number_or_dash(summary.gaussian_flow_mean)})</span>"
+                )
             )
-            cells.append(f"<td>{format_mean(d.mean, d.deviation, 4)}{null_model_means}</td>")
+            cells.append(f"<td>{format_mean(summary.mean, summary.standard_deviation, 4)}{null_text}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
-    return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<table><thead><tr><th>metric</th>{header_cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _render_strides_table(comparison: Comparison) -> str:
-    names = [group.name for group in comparison.groups]
+    group_names = [group.name for group in comparison.groups]
     rows = []
     for metric in STRIDE_METRICS:
         cells = []
         for group in comparison.groups:
-            paths = [video.trajectory for video in group.videos if video.trajectory is not None]
-            measured = measure_strides(paths, metric, comparison.stride)
-            text = ", ".join(_format_number(value) for value in measured.values)
-            cells.append(f"<td>{text if measured.is_settled else f'<b>{text}</b>'}</td>")
+            trajectories = [video.trajectory for video in group.videos if video.trajectory is not None]
+            stride_check = measure_strides(trajectories, metric, comparison.stride)
+            text = ", ".join(_format_number_or_dash(value) for value in stride_check.means)
+            cells.append(f"<td>{text if stride_check.is_settled else f'<b>{text}</b>'}</td>")
         rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    return f"<table><thead><tr><th>metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    header_cells = "".join(f"<th>{html.escape(name)}</th>" for name in group_names)
+    return f"<table><thead><tr><th>metric</th>{header_cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _format_number(value: float) -> str:
+def _format_number_or_dash(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "–"
 
 
 def _render_attention_section(videos: Sequence[Video]) -> list[str]:
-    with_maps = [video for video in videos if video.attention is not None][:MAX_OVERLAYS]
-    if not with_maps:
+    videos_with_maps = [video for video in videos if video.attention_path is not None][:MAX_ATTENTION_VIDEOS]
+    if not videos_with_maps:
         return []
-    parts, names = ["<h2>Attention</h2>"], VideoNamer(videos)
-    for video in with_maps:
-        assert video.attention is not None
+    section_parts, namer = ["<h2>Attention</h2>"], VideoNamer(videos)
+    for video in videos_with_maps:
+        assert video.attention_path is not None
         try:
-            maps = open_attention_maps(video.attention)
+            maps = open_attention_maps(video.attention_path)
             words = list(maps.words)
-            scale = compute_shared_scale(maps, words)
-            clip = find_clip(video)
+            scale_maximum = compute_scale_maximum(maps, words)
+            clip_path = find_clip_path(video)
             for word in words:
-                mean = average_finite(compute_word_curves(maps, word).mass)
-                label = f"{names(video)}, {maps.words[word]['text']}: {mean:.2%} of the attention"
-                parts.append(_render_note(f"{label}; colours from 0 to {scale:.2g}"))
-                parts.append(_to_png(draw_strip(clip, maps, word, scale)))
+                mean_mass = average_finite_values(compute_word_curves(maps, word).mass)
+                label = f"{namer.name_video(video)}, {maps.words[word]['text']}: {mean_mass:.2%} of the attention"
+                section_parts.append(_render_note(f"{label}; colours from 0 to {scale_maximum:.2g}"))
+                section_parts.append(_render_png(draw_strip(clip_path, maps, word, scale_maximum)))
         except UserError as error:
-            parts.append(_render_note(f"{names(video)}: {error}"))
-    return parts
+            section_parts.append(_render_note(f"{namer.name_video(video)}: {error}"))
+    return section_parts
 
 
-def _to_png(picture: NDArray[np.uint8]) -> str:
+def _render_png(picture: NDArray[np.uint8]) -> str:
     from PIL import Image
 
-    written = io.BytesIO()
-    Image.fromarray(picture).save(written, format="PNG")
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}">'
+    png_buffer = io.BytesIO()
+    Image.fromarray(picture).save(png_buffer, format="PNG")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png_buffer.getvalue()).decode()}">'

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from wantui.schedule import SamplerName, UnknownSamplerError
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 MIN_FULL_ORDER_STEPS = 15
 """Minimum number of steps for which DPM-Solver keeps its full order near the end."""
 
 
-def compute_sampler_response(sampler: str, sigmas: Floats, variances: Floats) -> Floats:
+def compute_sampler_response(sampler_name: str, sigmas: FloatArray, variances: FloatArray) -> FloatArray:
     """Return the response factors [S + 1, k] of a sampler.
 
     Args:
@@ -30,56 +30,56 @@ def compute_sampler_response(sampler: str, sigmas: Floats, variances: Floats) ->
         UnknownSamplerError: the sampler is unknown.
     """
     for name, solve in SOLVERS.items():
-        if name == sampler:
+        if name == sampler_name:
             return solve(np.asarray(sigmas, dtype=np.float64), np.asarray(variances))
-    raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SOLVERS)}")
+    raise UnknownSamplerError(f"unknown sampler {sampler_name!r}; known are {', '.join(SOLVERS)}")
 
 
-def _predict_clean(sigma: float, state: Floats, variances: Floats) -> Floats:
+def _predict_clean(sigma: float, state: FloatArray, variances: FloatArray) -> FloatArray:
     """Return the predicted clean state, E[data | state]."""
     return (1 - sigma) * variances / ((1 - sigma) ** 2 * variances + sigma**2) * state
 
 
-def _predict_velocity(sigma: float, state: Floats, variances: Floats) -> Floats:
+def _predict_velocity(sigma: float, state: FloatArray, variances: FloatArray) -> FloatArray:
     """Return the model's output, E[noise - data | state]."""
     spread = (1 - sigma) ** 2 * variances + sigma**2
     return (sigma - (1 - sigma) * variances) / spread * state
 
 
-def _solve_euler(sigmas: Floats, variances: Floats) -> Floats:
+def _solve_euler(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
     states = [np.ones_like(variances)]
-    for here, there in itertools.pairwise(sigmas.tolist()):
-        states.append(states[-1] + (there - here) * _predict_velocity(here, states[-1], variances))
+    for sigma, next_sigma in itertools.pairwise(sigmas.tolist()):
+        states.append(states[-1] + (next_sigma - sigma) * _predict_velocity(sigma, states[-1], variances))
     return np.stack(states)
 
 
-def _solve_heun(sigmas: Floats, variances: Floats) -> Floats:
+def _solve_heun(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
     """Return predictors and corrected states alternately; the last step is an Euler step."""
     states = [np.ones_like(variances)]
     for index in range(len(sigmas) - 1):
         if index % 2 == 0:
-            begin, slope = states[-1], _predict_velocity(sigmas[index], states[-1], variances)
-            states.append(begin + (sigmas[index + 1] - sigmas[index]) * slope)
+            start_state, velocity = states[-1], _predict_velocity(sigmas[index], states[-1], variances)
+            states.append(start_state + (sigmas[index + 1] - sigmas[index]) * velocity)
         else:
-            both = (slope + _predict_velocity(sigmas[index], states[-1], variances)) / 2
-            states.append(begin + (sigmas[index] - sigmas[index - 1]) * both)
+            mean_velocity = (velocity + _predict_velocity(sigmas[index], states[-1], variances)) / 2
+            states.append(start_state + (sigmas[index] - sigmas[index - 1]) * mean_velocity)
     return np.stack(states)
 
 
-def _compute_half_log_snr(sigmas: Floats) -> Floats:
+def _compute_half_log_snr(sigmas: FloatArray) -> FloatArray:
     with np.errstate(divide="ignore"):
         return np.log(1 - sigmas) - np.log(sigmas)
 
 
-def _make_dpm_solver(order: int) -> Callable[[Floats, Floats], Floats]:
+def _make_dpm_solver(order: int) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """Return multistep DPM-Solver++ (Lu et al. 2022) of an order, in midpoint form."""
 
-    def solve(sigmas: Floats, variances: Floats) -> Floats:
+    def solve(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
         levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
-        clean: list[Floats] = []
+        clean_predictions: list[FloatArray] = []
         for i in range(steps):
-            clean.append(_predict_clean(sigmas[i], states[-1], variances))
+            clean_predictions.append(_predict_clean(sigmas[i], states[-1], variances))
             h = levels[i + 1] - levels[i]
             used_order = min(order, i + 1)
             if i == steps - 1:
@@ -87,82 +87,96 @@ def _make_dpm_solver(order: int) -> Callable[[Floats, Floats], Floats]:
             elif i == steps - 2 and steps < MIN_FULL_ORDER_STEPS:
                 used_order = min(used_order, 2)
             shrink, alpha = np.expm1(-h), 1 - sigmas[i + 1]
-            after = sigmas[i + 1] / sigmas[i] * states[-1] - alpha * shrink * clean[-1]
+            next_state = sigmas[i + 1] / sigmas[i] * states[-1] - alpha * shrink * clean_predictions[-1]
             if used_order > 1:
                 r0 = (levels[i] - levels[i - 1]) / h
-                first = (clean[-1] - clean[-2]) / r0
+                first_difference = (clean_predictions[-1] - clean_predictions[-2]) / r0
                 if used_order == 2:
-                    after = after - 0.5 * alpha * shrink * first
+                    next_state = next_state - 0.5 * alpha * shrink * first_difference
                 else:
                     r1 = (levels[i - 1] - levels[i - 2]) / h
-                    bend = (first - (clean[-2] - clean[-3]) / r1) / (r0 + r1)
-                    after = after + alpha * (shrink / h + 1) * (first + r0 * bend)
-                    after = after - alpha * ((shrink + h) / h**2 - 0.5) * bend
-            states.append(after)
+                    second_difference = (first_difference - (clean_predictions[-2] - clean_predictions[-3]) / r1) / (
+                        r0 + r1
+                    )
+                    next_state = next_state + alpha * (shrink / h + 1) * (first_difference + r0 * second_difference)
+                    next_state = next_state - alpha * ((shrink + h) / h**2 - 0.5) * second_difference
+            states.append(next_state)
         return np.stack(states)
 
     return solve
 
 
-def _make_unipc_solver(order: int) -> Callable[[Floats, Floats], Floats]:
+def _make_unipc_solver(order: int) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction. Its states are those of the
     predictor, as stored."""
 
-    def solve(sigmas: Floats, variances: Floats) -> Floats:
+    def solve(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
         levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
         states = [np.ones_like(variances)]
-        clean: list[Floats] = []
-        begin, used_order = states[0], 0
+        clean_predictions: list[FloatArray] = []
+        start_state, used_order = states[0], 0
         for i in range(steps):
-            predicted = _predict_clean(sigmas[i], states[-1], variances)
-            sample = states[-1]
+            clean_prediction = _predict_clean(sigmas[i], states[-1], variances)
+            corrected_state = states[-1]
             if i > 0:
-                sample = _update_unipc(sigmas, levels, i - 1, used_order, begin, clean, predicted)
-            clean.append(predicted)
+                corrected_state = _compute_unipc_state(
+                    sigmas, levels, i - 1, used_order, start_state, clean_predictions, clean_prediction
+                )
+            clean_predictions.append(clean_prediction)
             used_order = min(order, steps - i, i + 1)
-            begin = sample
-            states.append(_update_unipc(sigmas, levels, i, used_order, sample, clean, None))
+            start_state = corrected_state
+            states.append(_compute_unipc_state(sigmas, levels, i, used_order, corrected_state, clean_predictions, None))
         return np.stack(states)
 
     return solve
 
 
-def _update_unipc(
-    sigmas: Floats, levels: Floats, i: int, order: int, state: Floats, clean: list[Floats], next_clean: Floats | None
-) -> Floats:
+def _compute_unipc_state(
+    sigmas: FloatArray,
+    levels: FloatArray,
+    i: int,
+    order: int,
+    state: FloatArray,
+    clean_predictions: list[FloatArray],
+    next_clean_prediction: FloatArray | None,
+) -> FloatArray:
     """Return the state after step i, corrected if the prediction at its end is given.
 
     Args:
-        clean: predictions at the noise levels up to i.
-        next_clean: prediction at level i + 1, for the corrector; None for the predictor.
+        clean_predictions: predictions at the noise levels up to i.
+        next_clean_prediction: prediction at level i + 1, for the corrector; None for the predictor.
     """
     h = levels[i + 1] - levels[i]
     scale, alpha = np.expm1(-h), 1 - sigmas[i + 1]
     ratios = np.array([(levels[i - k] - levels[i]) / h for k in range(1, order)] + [1.0])
-    changes = [(clean[i - k] - clean[i]) / ratio for k, ratio in enumerate(ratios[:-1], start=1)]
+    clean_differences = [
+        (clean_predictions[i - k] - clean_predictions[i]) / ratio for k, ratio in enumerate(ratios[:-1], start=1)
+    ]
     weights = _compute_unipc_weights(-h, ratios)
-    after = sigmas[i + 1] / sigmas[i] * state - alpha * scale * clean[i]
-    if next_clean is not None:
+    next_state = sigmas[i + 1] / sigmas[i] * state - alpha * scale * clean_predictions[i]
+    if next_clean_prediction is not None:
         rho = np.array([0.5]) if order == 1 else np.linalg.solve(*weights)
-        changes.append(next_clean - clean[i])
+        clean_differences.append(next_clean_prediction - clean_predictions[i])
     else:
-        matrix, right = weights
-        rho = np.array([0.5]) if order == 2 else np.linalg.solve(matrix[:-1, :-1], right[:-1])
-    return after - alpha * scale * sum((r * change for r, change in zip(rho, changes, strict=False)), 0 * state)
+        matrix, right_side = weights
+        rho = np.array([0.5]) if order == 2 else np.linalg.solve(matrix[:-1, :-1], right_side[:-1])
+    return next_state - alpha * scale * sum(
+        (r * change for r, change in zip(rho, clean_differences, strict=False)), 0 * state
+    )
 
 
-def _compute_unipc_weights(hh: float, ratios: Floats) -> tuple[Floats, Floats]:
+def _compute_unipc_weights(hh: float, ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
     phi, factorial = np.expm1(hh) / hh - 1 if np.isfinite(hh) else -1.0, 1
-    matrix, right = [], []
+    matrix, right_side = [], []
     for power in range(len(ratios)):
         matrix.append(ratios**power)
-        right.append(phi * factorial / np.expm1(hh))
+        right_side.append(phi * factorial / np.expm1(hh))
         factorial *= power + 2
         phi = phi / hh - 1 / factorial
-    return np.stack(matrix), np.array(right)
+    return np.stack(matrix), np.array(right_side)
 
 
-SOLVERS: dict[SamplerName, Callable[[Floats, Floats], Floats]] = {
+SOLVERS: dict[SamplerName, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "unipc": _make_unipc_solver(2),
     "unipc-3": _make_unipc_solver(3),
     "dpm++2m": _make_dpm_solver(2),

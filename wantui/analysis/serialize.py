@@ -5,31 +5,34 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wantui.analysis.compare import Comparison
-from wantui.analysis.groups import Group, summarise_group
+from wantui.analysis.differences import Difference
+from wantui.analysis.dispersion import PermutationTest
+from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
+from wantui.analysis.statistics import Effect
 from wantui.analysis.strides import STRIDE_METRICS, measure_strides
 from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, compute_metric
+from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters that start a formula in spreadsheets (OWASP), with their full-width forms."""
-_NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def build_video_record(
-    video: Video, metrics: Sequence[str], null: GaussianNull | None = None, curves: bool = False
+    video: Video, metrics: Sequence[str], gaussian_null: GaussianNull | None = None, with_curves: bool = False
 ) -> dict[str, Any]:
     """Return the JSON record of one video: identity, metrics with null models, strides and, on request, curves.
 
     Args:
-        null: Gaussian flow to the final states of the videos with its batch, prompt and weights.
+        gaussian_null: Gaussian flow to the final states of the videos with its batch, prompt and weights.
     """
     record: dict[str, Any] = {
         "batch": str(video.folder),
@@ -41,54 +44,120 @@ def build_video_record(
     }
     trajectory = video.trajectory
     if trajectory is None:
-        return record | {"reason": video.reason}
-    walk, flow = compute_random_walk_null(trajectory), null.paths if null is not None else ()
+        return record | {"reason": video.exclusion_reason}
+    random_walk, flow_trajectories = (
+        compute_random_walk_null(trajectory),
+        gaussian_null.trajectories if gaussian_null is not None else (),
+    )
     record["metrics"] = {
         name: {
             "value": compute_metric(trajectory, name),
-            "random_walk": compute_metric(walk, name),
-            "gaussian_flow": float(np.mean([compute_metric(path, name) for path in flow])) if flow else None,
+            "random_walk": compute_metric(random_walk, name),
+            "gaussian_flow": float(np.mean([compute_metric(path, name) for path in flow_trajectories]))
+            if flow_trajectories
+            else None,
         }
         for name in metrics
     }
-    record["gaussian_flow"] = None if null is None else _build_null_record(null)
+    record["gaussian_flow"] = None if gaussian_null is None else _build_null_record(gaussian_null)
     record["strides"] = _build_stride_records([trajectory], metrics, video.stride)
-    if curves:
-        drawn = {name: curve(trajectory) for name, curve in CURVES.items()}
-        record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in drawn.items()}
-        record["spectrum"] = trajectory.spectrum
+    if with_curves:
+        curves_by_name = {name: curve(trajectory) for name, curve in CURVES.items()}
+        record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in curves_by_name.items()}
+        record["spectrum"] = trajectory.principal_variances
     return to_json_values(record)
 
 
-def _build_null_record(null: GaussianNull) -> dict[str, Any]:
-    return {"videos": null.count, "sampler": null.sampler or None, "description": null.description}
-
-
-def _build_stride_records(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
-    """Return the metrics of STRIDE_METRICS at each stride, and whether they have settled."""
-    checked = [measure_strides(paths, name, stride) for name in metrics if name in STRIDE_METRICS]
+def _build_null_record(gaussian_null: GaussianNull) -> dict[str, Any]:
     return {
-        measured.metric: {
-            "values": dict(zip(measured.strides, measured.values, strict=True)),
-            "settled_at": measured.settled_stride,
-            "is_checked": measured.is_checked,
-        }
-        for measured in checked
+        "videos": gaussian_null.video_count,
+        "sampler": gaussian_null.sampler_name or None,
+        "description": gaussian_null.description,
     }
 
 
-def build_group_record(group: Group, metrics: Sequence[str], null: GaussianNull) -> dict[str, Any]:
+def _build_stride_records(trajectories: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
+    """Return the metrics of STRIDE_METRICS at each stride, and whether they have settled."""
+    stride_checks = [measure_strides(trajectories, name, stride) for name in metrics if name in STRIDE_METRICS]
+    return {
+        stride_check.metric: {
+            "values": dict(zip(stride_check.strides, stride_check.means, strict=True)),
+            "settled_at": stride_check.settled_stride,
+            "is_checked": stride_check.is_checked,
+        }
+        for stride_check in stride_checks
+    }
+
+
+def build_group_record(group: Group, metrics: Sequence[str], gaussian_null: GaussianNull) -> dict[str, Any]:
     """Return the JSON record of one group: summaries of its metrics with null models, and strides."""
-    paths = [video.trajectory for video in group.videos if video.trajectory is not None]
+    trajectories = [video.trajectory for video in group.videos if video.trajectory is not None]
     return to_json_values(
         {
             "group": group.name,
             "stride": group.stride,
-            "metrics": {name: asdict(summarise_group(group, name, null)) for name in metrics},
-            "gaussian_flow": _build_null_record(null),
-            "strides": _build_stride_records(paths, metrics, group.stride) if paths else {},
+            "metrics": {
+                name: _build_summary_record(summarise_group_metric(group, name, gaussian_null)) for name in metrics
+            },
+            "gaussian_flow": _build_null_record(gaussian_null),
+            "strides": _build_stride_records(trajectories, metrics, group.stride) if trajectories else {},
         }
     )
+
+
+def _build_summary_record(summary: GroupSummary) -> dict[str, Any]:
+    return {
+        "n": summary.video_count,
+        "mean": summary.mean,
+        "deviation": summary.standard_deviation,
+        "random_walk": summary.random_walk_mean,
+        "gaussian_flow": summary.gaussian_flow_mean,
+        "gaussian_flow_deviation": summary.gaussian_flow_standard_deviation,
+    }
+
+
+def _build_verdict_record(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "first": verdict.first_group,
+        "second": verdict.second_group,
+        "kind": verdict.kind,
+        "p": verdict.p,
+        "text": verdict.verdict_text,
+        "metric": verdict.metric,
+    }
+
+
+def _build_difference_record(difference: Difference) -> dict[str, Any]:
+    return {
+        "metric": difference.metric,
+        "first": difference.first_group,
+        "second": difference.second_group,
+        "effect": _build_effect_record(difference.paired_effect),
+        "share": difference.relative_difference,
+        "low": difference.relative_low,
+        "high": difference.relative_high,
+        "family_p": difference.family_p,
+        "discovery_p": difference.discovery_p,
+        "needed": difference.seeds_needed,
+        "phrasings": difference.phrasing_count,
+        "phrasing_p": difference.phrasing_p,
+    }
+
+
+def _build_effect_record(effect: Effect) -> dict[str, Any]:
+    return {
+        "n": effect.pair_count,
+        "mean": effect.mean,
+        "low": effect.interval_low,
+        "high": effect.interval_high,
+        "size": effect.d_z,
+        "p": effect.p,
+        "method": effect.interval_method,
+    }
+
+
+def _build_test_record(test: PermutationTest) -> dict[str, Any]:
+    return {"f": test.pseudo_f, "p": test.p_value}
 
 
 def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -99,36 +168,38 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
         "stride": comparison.stride,
         "seeds": comparison.seeds,
         "groups": [
-            {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasings}
+            {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasing_count}
             for group in comparison.groups
         ],
-        "verdicts": [asdict(verdict) for verdict in comparison.verdicts],
+        "verdicts": [_build_verdict_record(verdict) for verdict in comparison.verdicts],
         "omnibus_p": comparison.omnibus_p,
-        "permanova": None if comparison.location_test is None else asdict(comparison.location_test),
-        "permdisp": None if comparison.spread_test is None else asdict(comparison.spread_test),
+        "permanova": None if comparison.location_test is None else _build_test_record(comparison.location_test),
+        "permdisp": None if comparison.spread_test is None else _build_test_record(comparison.spread_test),
         "centroid_distances": [
             {"first": first, "second": second, "squared": value}
-            for (first, second), value in comparison.centroid_distances.items()
+            for (first, second), value in comparison.squared_centroid_distances_by_pair.items()
         ],
-        "null_band": comparison.null_band,
-        "null_rate": comparison.null_rate,
+        "null_band": comparison.chance_interval,
+        "null_rate": comparison.false_positive_rate,
         "metrics": {
-            name: {group: asdict(d) for group, d in by_group.items()} for name, by_group in comparison.summaries.items()
+            name: {group: _build_summary_record(summary) for group, summary in by_group.items()}
+            for name, by_group in comparison.summaries_by_metric.items()
         },
-        "gaussian_flow": {name: _build_null_record(null) for name, null in comparison.gaussian_nulls.items()},
+        "gaussian_flow": {name: _build_null_record(null) for name, null in comparison.gaussian_nulls_by_group.items()},
         "strides": {
             group.name: _build_stride_records(
                 [video.trajectory for video in group.videos if video.trajectory], list(METRICS), comparison.stride
             )
             for group in comparison.groups
         },
-        "differences": [asdict(difference) for difference in comparison.differences],
+        "differences": [_build_difference_record(difference) for difference in comparison.differences],
         "dispersion": {
-            name: {"sigma": curve.sigmas, "value": curve.values} for name, curve in comparison.dispersion_curves.items()
+            name: {"sigma": curve.sigmas, "value": curve.dispersion}
+            for name, curve in comparison.dispersion_curves_by_group.items()
         },
-        "sigmas": comparison.sigmas,
+        "sigmas": comparison.sigmas_by_group,
         "warnings": comparison.warnings,
-        "excluded": [{"video": name, "reason": reason} for name, reason in comparison.excluded_videos],
+        "excluded": [{"video": name, "reason": reason} for name, reason in comparison.exclusion_reasons],
     }
     return to_json_values(record)
 
@@ -137,21 +208,35 @@ def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[li
     """Return the header and rows of a table of videos."""
     rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
     for video in videos:
-        values = [_format_number(video.compute_metric(name)) for name in metrics]
-        about = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
-        rows.append([*about, *values, video.reason, str(video.stride)])
+        metric_cells = [_format_csv_number(video.compute_metric(name)) for name in metrics]
+        identity_cells = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
+        rows.append([*identity_cells, *metric_cells, video.exclusion_reason, str(video.stride)])
     return rows
 
 
 def build_difference_rows(comparison: Comparison) -> list[list[str]]:
     """Return the header and rows of a table of differences."""
-    head = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
-    rows = [[*head, "phrasings", "phrasing_p", "stride"]]
+    header = ["metric", "first", "second", "n", "mean", "low", "high", "method", "d_z", "p", "family_p", "discovery_p"]
+    rows = [[*header, "phrasings", "phrasing_p", "stride"]]
     for d in comparison.differences:
-        e = d.effect
-        interval, numbers = map(_format_number, (e.mean, e.low, e.high)), (e.size, e.p, d.family_p, d.discovery_p)
-        last = [str(d.phrasings), _format_number(d.phrasing_p), str(comparison.stride)]
-        rows.append([d.metric, d.first, d.second, str(e.n), *interval, e.method, *map(_format_number, numbers), *last])
+        effect = d.paired_effect
+        interval_cells, effect_numbers = (
+            map(_format_csv_number, (effect.mean, effect.interval_low, effect.interval_high)),
+            (effect.d_z, effect.p, d.family_p, d.discovery_p),
+        )
+        last_cells = [str(d.phrasing_count), _format_csv_number(d.phrasing_p), str(comparison.stride)]
+        rows.append(
+            [
+                d.metric,
+                d.first_group,
+                d.second_group,
+                str(effect.pair_count),
+                *interval_cells,
+                effect.interval_method,
+                *map(_format_csv_number, effect_numbers),
+                *last_cells,
+            ]
+        )
     return rows
 
 
@@ -179,10 +264,10 @@ def _escape_formula(cell: str) -> str:
     """
     if not cell.startswith(FORMULA_STARTS):
         return cell
-    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
+    return cell if _NUMBER_PATTERN.fullmatch(cell) else f"'{cell}"
 
 
-def _format_number(value: float) -> str:
+def _format_csv_number(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else ""
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
 RESAMPLE_COUNT = 9999
 """Number of random sign flips or permutations if there are too many to try all."""
-SEED = 20240229
+RANDOM_SEED = 20240229
 """Seed of all random draws, so that reports are reproducible."""
 MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 """Maximum number of permutations that are all tried; above it, RESAMPLE_COUNT are drawn.
@@ -26,7 +26,7 @@ MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 It exceeds RESAMPLE_COUNT, so that a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
 smallest p of all permutations.
 """
-LARGE_SHIFT = 1e4
+LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
 
@@ -34,21 +34,21 @@ LARGE_SHIFT = 1e4
 class Effect:
     """Mean of paired differences, with interval, standardised size and p."""
 
-    n: int
+    pair_count: int
     mean: float
-    low: float
-    high: float
+    interval_low: float
+    interval_high: float
     """95 % interval of the mean."""
-    size: float
+    d_z: float
     """d_z with Hedges' correction: mean over standard deviation of the differences, times 1 - 3 / (4 (n - 1) - 1).
     NaN for two differences, where the correction would be 0."""
     p: float
     """Two-sided p of a sign-flip test of the mean."""
-    method: str = "t"
+    interval_method: str = "t"
     """Method that computed the interval."""
 
 
-def compute_paired_effect(differences: Floats) -> Effect:
+def compute_paired_effect(differences: FloatArray) -> Effect:
     """Return the effect of n paired differences, with Student's interval.
 
     Raises:
@@ -63,12 +63,16 @@ def compute_paired_effect(differences: Floats) -> Effect:
         return Effect(
             n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, run_sign_flip_test(differences)
         )
-    half = _compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
+    half_width = _compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
-    return Effect(n, mean, mean - half, mean + half, correction * mean / deviation, run_sign_flip_test(differences))
+    return Effect(
+        n, mean, mean - half_width, mean + half_width, correction * mean / deviation, run_sign_flip_test(differences)
+    )
 
 
-def compute_ratio_interval(values: Floats, reference: Floats, level: float = 0.95) -> tuple[float, float]:
+def compute_ratio_interval(
+    values: FloatArray, reference: FloatArray, confidence_level: float = 0.95
+) -> tuple[float, float]:
     """Return the interval of mean(values) / mean(reference) of n pairs, with both means uncertain (Fieller 1954).
 
     The interval contains the ratios r for which a t test does not reject mean(values - r reference) = 0. It contains 1
@@ -76,7 +80,7 @@ def compute_ratio_interval(values: Floats, reference: Floats, level: float = 0.9
     ratio is then unbounded.
     """
     n = len(values)
-    t2 = _compute_t_quantile((1 + level) / 2, n - 1) ** 2 / n
+    t2 = _compute_t_quantile((1 + confidence_level) / 2, n - 1) ** 2 / n
     a, b = float(values.mean()), float(reference.mean())
     (vaa, vab), (_, vbb) = np.cov(values, reference) * t2
     # The roots of (a - r b)^2 = t^2 var(values - r reference) / n.
@@ -89,24 +93,24 @@ def compute_ratio_interval(values: Floats, reference: Floats, level: float = 0.9
 
 
 @lru_cache(maxsize=8)
-def flip_signs(n: int) -> tuple[Floats, bool]:
+def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
     """Return signs [flips, n] of a sign-flip test, and whether they are all 2^n. The first row flips nothing."""
     if n <= MAX_EXACT_PAIRS:
-        drawn = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     else:
-        drawn = np.random.default_rng(SEED).choice((1.0, -1.0), size=(RESAMPLE_COUNT + 1, n))
-        drawn[0] = 1.0
-    drawn.flags.writeable = False
-    return drawn, n <= MAX_EXACT_PAIRS
+        signs = np.random.default_rng(RANDOM_SEED).choice((1.0, -1.0), size=(RESAMPLE_COUNT + 1, n))
+        signs[0] = 1.0
+    signs.flags.writeable = False
+    return signs, n <= MAX_EXACT_PAIRS
 
 
-def run_sign_flip_test(differences: Floats) -> float:
+def run_sign_flip_test(differences: FloatArray) -> float:
     """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
     large.
 
     Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLE_COUNT random flips and the observed signs.
     """
-    flips, _ = flip_signs(len(differences))
+    flips, _ = draw_sign_flips(len(differences))
     means = np.abs(flips @ differences)
     return float(np.mean(means >= means[0] * (1 - 1e-12)))
 
@@ -116,79 +120,83 @@ def compute_min_attainable_p(n: int) -> float:
     return 2 / 2**n if n <= MAX_EXACT_PAIRS else 1 / (RESAMPLE_COUNT + 1)
 
 
-def run_max_t_test(differences: Floats) -> Floats:
+def run_max_t_test(differences: FloatArray) -> FloatArray:
     """Return the family-wise p of each column of paired differences [n, m]: the share of sign flips whose largest |t|
     is at least the column's |t| (Westfall and Young 1993)."""
-    n, m = differences.shape
-    flips, _ = flip_signs(n)
+    n, column_count = differences.shape
+    flips, _ = draw_sign_flips(n)
     means = flips @ differences / n
-    variance = (differences**2).mean(0) - means**2
-    t = compute_t_statistic(means, np.maximum(variance, 0) * n / (n - 1), n)
-    largest = t.max(1)
-    return np.array([np.mean(largest >= t[0, j] * (1 - 1e-9)) for j in range(m)])
+    variances = (differences**2).mean(0) - means**2
+    t = compute_absolute_t(means, np.maximum(variances, 0) * n / (n - 1), n)
+    max_t = t.max(1)
+    return np.array([np.mean(max_t >= t[0, j] * (1 - 1e-9)) for j in range(column_count)])
 
 
-def compute_t_statistic(means: Floats, variance: Floats, n: int) -> Floats:
+def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
     """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if all are 0."""
-    equal = variance <= 1e-14 * means**2
+    is_constant = variances <= 1e-14 * means**2
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.abs(means) / np.sqrt(variance / n)
-    return np.where(equal, np.where(means != 0, np.inf, 0.0), t)
+        t = np.abs(means) / np.sqrt(variances / n)
+    return np.where(is_constant, np.where(means != 0, np.inf, 0.0), t)
 
 
-def adjust_false_discovery(p: Floats) -> Floats:
+def adjust_false_discovery(p: FloatArray) -> FloatArray:
     """Return Benjamini-Hochberg adjusted p; NaN stays NaN."""
     adjusted = np.full(len(p), np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        adjusted[known] = stats.false_discovery_control(p[known])
+    is_finite = np.isfinite(p)
+    if is_finite.any():
+        adjusted[is_finite] = stats.false_discovery_control(p[is_finite])
     return adjusted
 
 
-def count_pairs_needed(size: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """Return the number of pairs with which a two-sided test detects an effect of d_z = `size`; None if `size` is 0.
+def count_pairs_needed(d_z: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """Return the number of pairs with which a two-sided test detects an effect of d_z = `d_z`; None if `d_z` is 0.
 
-    `size` is the smallest effect of interest, declared in advance; the observed effect would only restate its p (Hoenig
+    `d_z` is the smallest effect of interest, declared in advance; the observed effect would only restate its p (Hoenig
     and Heisey 2001). The number has the given power in a paired t test, and is at least what a sign-flip test needs.
     """
-    if not abs(size) > 1e-3:
+    if not abs(d_z) > 1e-3:
         return None
-    least = next(n for n in itertools.count(2) if compute_min_attainable_p(n) <= 0.05)
-    low, high = least - 1, least
-    while _compute_power(size, high, alpha) < power:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _compute_power(size, middle, alpha) < power else (low, middle)
+    min_pairs = next(n for n in itertools.count(2) if compute_min_attainable_p(n) <= 0.05)
+    low_count, high_count = min_pairs - 1, min_pairs
+    while _compute_power(d_z, high_count, alpha) < power:
+        low_count, high_count = high_count, 2 * high_count
+    while high_count - low_count > 1:
+        middle_count = (low_count + high_count) // 2
+        low_count, high_count = (
+            (middle_count, high_count)
+            if _compute_power(d_z, middle_count, alpha) < power
+            else (low_count, middle_count)
+        )
     # With the minimum number of pairs, a sign-flip test needs equal signs of all differences.
-    return high + int(high == least and float(special.ndtr(abs(size))) ** least < power)
+    return high_count + int(high_count == min_pairs and float(special.ndtr(abs(d_z))) ** min_pairs < power)
 
 
-def _compute_power(size: float, n: int, alpha: float) -> float:
+def _compute_power(d_z: float, n: int, alpha: float) -> float:
     """Return the power of a two-sided paired t test, from its near tail; at 0.8 the far tail adds less than 1e-5."""
     if n < 2:
         return 0.0
-    critical, shift = _compute_t_quantile(1 - alpha / 2, n - 1), abs(size) * math.sqrt(n)
-    if shift > LARGE_SHIFT:  # nctdtr gives NaN there
-        return float(special.chdtr(n - 1, (n - 1) * min(shift / critical, 1e9) ** 2))
+    critical_t, noncentrality = _compute_t_quantile(1 - alpha / 2, n - 1), abs(d_z) * math.sqrt(n)
+    if noncentrality > LARGE_NONCENTRALITY:  # nctdtr gives NaN there
+        return float(special.chdtr(n - 1, (n - 1) * min(noncentrality / critical_t, 1e9) ** 2))
     # Not stats.nct.cdf, which gives NaN far below the shift: both comparisons of the search would then be false.
-    return 1 - float(special.nctdtr(n - 1, shift, critical))
+    return 1 - float(special.nctdtr(n - 1, noncentrality, critical_t))
 
 
 @lru_cache(maxsize=1024)
-def _compute_t_quantile(p: float, degrees: int) -> float:
+def _compute_t_quantile(probability: float, degrees_of_freedom: int) -> float:
     """Return a quantile of Student's t distribution, much faster than stats.t.ppf."""
-    return float(special.stdtrit(degrees, p))
+    return float(special.stdtrit(degrees_of_freedom, probability))
 
 
-def is_equivalent(differences: Floats, margin: float, alpha: float = 0.05) -> bool:
+def is_equivalent(differences: FloatArray, margin: float, alpha: float = 0.05) -> bool:
     """Return whether the mean is shown to be between -margin and margin, by two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
-    half = _compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
-    return bool(abs(differences.mean()) + half < margin)
+    half_width = _compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+    return bool(abs(differences.mean()) + half_width < margin)
 
 
-def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha: float = 0.05) -> bool:
+def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float, alpha: float = 0.05) -> bool:
     """Return whether mean(values) / mean(reference) is shown to be between 1 - margin and 1 + margin.
 
     Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so that the mean of
@@ -202,30 +210,34 @@ def is_ratio_equivalent(values: Floats, reference: Floats, margin: float, alpha:
     return bool(above.mean() + t * above.std(ddof=1) < 0 < below.mean() - t * below.std(ddof=1))
 
 
-def draw_within_seed_permutations(n: int, groups: int, count: int = RESAMPLE_COUNT) -> NDArray[np.int64]:
+def draw_within_seed_permutations(
+    seed_count: int, group_count: int, random_count: int = RESAMPLE_COUNT
+) -> NDArray[np.int64]:
     """Return m orders of the groups within each of n seeds, [m, n, groups]; the first is the observed order.
 
     If there are at most MAX_EXACT_PERMUTATIONS, returns all orders with the first seed fixed, because every statistic
-    here is invariant under renaming the groups. Otherwise returns the observed order and `count` random ones.
+    here is invariant under renaming the groups. Otherwise returns the observed order and `random_count` random ones.
     """
-    if math.factorial(groups) ** (n - 1) <= MAX_EXACT_PERMUTATIONS:
-        each = np.array(list(itertools.permutations(range(groups))), dtype=np.int64)
-        which = np.array(list(itertools.product(range(len(each)), repeat=n - 1)), dtype=np.int64)
-        others = each[which.reshape(len(which), n - 1)]
-        first = np.broadcast_to(each[0], (len(which), 1, groups))
-        return np.concatenate([first, others], axis=1)
-    random = np.random.default_rng(SEED)
-    orders = np.argsort(random.random((count + 1, n, groups)), axis=2)
-    orders[0] = np.arange(groups)
+    if math.factorial(group_count) ** (seed_count - 1) <= MAX_EXACT_PERMUTATIONS:
+        group_orders = np.array(list(itertools.permutations(range(group_count))), dtype=np.int64)
+        order_indices = np.array(
+            list(itertools.product(range(len(group_orders)), repeat=seed_count - 1)), dtype=np.int64
+        )
+        other_seed_orders = group_orders[order_indices.reshape(len(order_indices), seed_count - 1)]
+        first_seed_orders = np.broadcast_to(group_orders[0], (len(order_indices), 1, group_count))
+        return np.concatenate([first_seed_orders, other_seed_orders], axis=1)
+    generator = np.random.default_rng(RANDOM_SEED)
+    orders = np.argsort(generator.random((random_count + 1, seed_count, group_count)), axis=2)
+    orders[0] = np.arange(group_count)
     return orders
 
 
-def run_omnibus_test(values: Floats) -> float:
+def run_omnibus_test(values: FloatArray) -> float:
     """Return p of a within-seed permutation test that any group differs, from values [n, groups] of one metric."""
-    n, groups = values.shape
+    seed_count, group_count = values.shape
     if np.ptp(values, axis=1).max() <= 1e-10 * np.abs(values).max():
         return 1.0  # equal up to rounding, which would order permutations by chance
-    orders = draw_within_seed_permutations(n, groups)
-    permuted = np.take_along_axis(values[None], orders, axis=2)
-    between = ((permuted.mean(1) - values.mean()) ** 2).sum(1)
-    return float(np.mean(between >= between[0] * (1 - 1e-9)))
+    orders = draw_within_seed_permutations(seed_count, group_count)
+    permuted_values = np.take_along_axis(values[None], orders, axis=2)
+    between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
+    return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))

@@ -18,14 +18,14 @@ from wantui.analysis.video import Video
 
 STRIDE_MULTIPLES = (1, 2, 4)
 """Strides at which metrics are compared, as multiples of the trajectories' own stride."""
-MIN_STATES = 3
+MIN_PATH_STATES = 3
 """Minimum number of states of a path with an angle."""
-MAX_RATIO = 1.6
+MAX_SETTLED_RATIO = 1.6
 """Maximum factor between a settled metric at one stride and at the next. A smooth path of 20 steps has about 1.1;
 samplers of order 2 in float32 up to 1.4; rounding alone 2 or more."""
 MIN_STRIDED_STEPS = 3
 """Minimum number of steps at a stride for its value to be compared; with fewer, the ends of the path weigh too much."""
-MIN_STEPS = 2 * MIN_STRIDED_STEPS
+MIN_CHECKED_STEPS = 2 * MIN_STRIDED_STEPS
 """Minimum number of steps that allow two different strides."""
 MIN_TURNING = 1e-3
 """Total turning, in radians, below which a path counts as straight, because its bend is rounding of inner products."""
@@ -35,47 +35,51 @@ STRIDE_METRICS = (*BEND_METRICS, "commitment")
 first steps do not resolve it."""
 
 
-def take_strided_path(path: Trajectory, stride: int) -> Trajectory:
+def select_strided_states(trajectory: Trajectory, stride: int) -> Trajectory:
     """Return the path through the initial noise and every `stride`-th state, counted from the end.
 
     The first step takes the remainder and is therefore the longest, because the path is straightest there.
 
     Raises:
-        NoGeometryError: fewer than MIN_STATES remain.
+        NoGeometryError: fewer than MIN_PATH_STATES remain.
     """
     if stride == 1:
-        return path
-    last = len(path.sigmas) - 1
-    state_indices = [0, *range(last - stride * max(0, last // stride - 1), last + 1, stride)]
-    if len(state_indices) < MIN_STATES:
+        return trajectory
+    last_index = len(trajectory.sigmas) - 1
+    state_indices = [0, *range(last_index - stride * max(0, last_index // stride - 1), last_index + 1, stride)]
+    if len(state_indices) < MIN_PATH_STATES:
         raise NoGeometryError(
-            f"stride {stride} leaves {len(state_indices)} of {last + 1} states, but an angle needs three"
+            f"stride {stride} leaves {len(state_indices)} of {last_index + 1} states, but an angle needs three"
         )
-    return Trajectory(path.sigmas[state_indices], path.gram[np.ix_(state_indices, state_indices)], path.dimension)
+    return Trajectory(
+        trajectory.sigmas[state_indices], trajectory.gram[np.ix_(state_indices, state_indices)], trajectory.dimension
+    )
 
 
-def apply_stride(videos: Sequence[Video], stride: int) -> list[Video]:
+def apply_stride_to_videos(videos: Sequence[Video], stride: int) -> list[Video]:
     """Return the videos with their trajectories reduced to every `stride`-th state.
 
     Raises:
         NoGeometryError: the stride leaves too few states in every trajectory.
     """
-    strided = [_apply_stride_to_video(video, stride) for video in videos]
-    too_short = [new for old, new in zip(videos, strided, strict=True) if old.trajectory and not new.trajectory]
-    if too_short and not any(video.trajectory for video in strided):
-        example = f"{VideoNamer(videos)(too_short[0])}: {too_short[0].reason}"
+    strided_videos = [_apply_stride_to_video(video, stride) for video in videos]
+    too_short_videos = [
+        new for old, new in zip(videos, strided_videos, strict=True) if old.trajectory and not new.trajectory
+    ]
+    if too_short_videos and not any(video.trajectory for video in strided_videos):
+        example = f"{VideoNamer(videos).name_video(too_short_videos[0])}: {too_short_videos[0].exclusion_reason}"
         raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
-    return strided
+    return strided_videos
 
 
 def _apply_stride_to_video(video: Video, stride: int) -> Video:
     if video.trajectory is None:
         return replace(video, stride=stride * video.stride)
     try:
-        path = take_strided_path(video.trajectory, stride)
+        trajectory = select_strided_states(video.trajectory, stride)
     except NoGeometryError as error:
-        return replace(video, stride=stride * video.stride, trajectory=None, reason=str(error))
-    return replace(video, stride=stride * video.stride, trajectory=path)
+        return replace(video, stride=stride * video.stride, trajectory=None, exclusion_reason=str(error))
+    return replace(video, stride=stride * video.stride, trajectory=trajectory)
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,11 @@ class StrideCheck:
     metric: str
     strides: tuple[int, ...]
     """Strides in stored states, in ascending order."""
-    values: tuple[float, ...]
+    means: tuple[float, ...]
     """Mean at each stride; NaN if there are too few states."""
     settled_stride: int | None
-    """Smallest stride from which no doubling changes the value by more than a factor of MAX_RATIO, up or down; None if
-    there is none."""
+    """Smallest stride from which no doubling changes the value by more than a factor of MAX_SETTLED_RATIO, up or down;
+    None if there is none."""
     is_checked: bool = True
     """False if there are too few steps to tell."""
 
@@ -99,41 +103,46 @@ class StrideCheck:
 
     @property
     def description(self) -> str:
-        pairs = zip(self.values, self.strides, strict=True)
-        values = ", ".join(f"{value:.3g} at stride {stride}" for value, stride in pairs if np.isfinite(value))
+        means_by_stride = zip(self.means, self.strides, strict=True)
+        means_text = ", ".join(
+            f"{value:.3g} at stride {stride}" for value, stride in means_by_stride if np.isfinite(value)
+        )
         if not self.is_checked:
-            return f"{self.metric} {values}: too few steps to tell whether it reflects the path or the steps"
+            return f"{self.metric} {means_text}: too few steps to tell whether it reflects the path or the steps"
         if self.is_settled:
-            return f"{self.metric} {values}: it reflects the path"
+            return f"{self.metric} {means_text}: it reflects the path"
         if self.metric == "commitment":
-            return f"{self.metric} {values}: it falls within the first steps, which are too coarse to resolve it"
-        best = f"; --stride {self.settled_stride} is closer to the path" if self.settled_stride is not None else ""
-        return f"{self.metric} {values}: it mostly reflects the sampler's steps or rounding, not the path{best}"
+            return f"{self.metric} {means_text}: it falls within the first steps, which are too coarse to resolve it"
+        advice = f"; --stride {self.settled_stride} is closer to the path" if self.settled_stride is not None else ""
+        return f"{self.metric} {means_text}: it mostly reflects the sampler's steps or rounding, not the path{advice}"
 
 
-def measure_strides(paths: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
+def measure_strides(trajectories: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
     """Measure a metric of STRIDE_METRICS at each of STRIDE_MULTIPLES.
 
     Args:
         stride: stride of the paths, in stored states.
     """
-    labels = tuple(stride * multiple for multiple in STRIDE_MULTIPLES)
-    steps = min(len(path.sigmas) for path in paths) - 1
-    measured = [
-        _compute_mean_at_stride(paths, metric, multiple) for multiple in STRIDE_MULTIPLES if steps >= 2 * multiple
+    strides = tuple(stride * multiple for multiple in STRIDE_MULTIPLES)
+    step_count = min(len(path.sigmas) for path in trajectories) - 1
+    computed_means = [
+        _compute_mean_at_stride(trajectories, metric, multiple)
+        for multiple in STRIDE_MULTIPLES
+        if step_count >= 2 * multiple
     ]
-    values = (*measured, *[math.nan] * (len(STRIDE_MULTIPLES) - len(measured)))
-    if steps < MIN_STEPS:
-        return StrideCheck(metric, labels, values, None, is_checked=False)
-    if metric in BEND_METRICS and _compute_mean_at_stride(paths, "turning", 1) < MIN_TURNING:
-        return StrideCheck(metric, labels, values, stride)
+    padded_means = (*computed_means, *[math.nan] * (len(STRIDE_MULTIPLES) - len(computed_means)))
+    if step_count < MIN_CHECKED_STEPS:
+        return StrideCheck(metric, strides, padded_means, None, is_checked=False)
+    if metric in BEND_METRICS and _compute_mean_at_stride(trajectories, "turning", 1) < MIN_TURNING:
+        return StrideCheck(metric, strides, padded_means, stride)
     # The value at the largest stride has no larger stride to compare with, so that stride never counts as settled.
-    compared = measured[: sum(steps >= MIN_STRIDED_STEPS * multiple for multiple in STRIDE_MULTIPLES)]
-    steady = [
-        _compute_change_factor(metric, fine, coarse) <= MAX_RATIO for fine, coarse in itertools.pairwise(compared)
+    compared_means = computed_means[: sum(step_count >= MIN_STRIDED_STEPS * multiple for multiple in STRIDE_MULTIPLES)]
+    is_steady = [
+        _compute_change_factor(metric, fine, coarse) <= MAX_SETTLED_RATIO
+        for fine, coarse in itertools.pairwise(compared_means)
     ]
-    settled = next((labels[i] for i in range(len(steady)) if all(steady[i:])), None)
-    return StrideCheck(metric, labels, values, settled)
+    settled_stride = next((strides[i] for i in range(len(is_steady)) if all(is_steady[i:])), None)
+    return StrideCheck(metric, strides, padded_means, settled_stride)
 
 
 def _compute_change_factor(metric: str, fine: float, coarse: float) -> float:
@@ -147,19 +156,25 @@ def _compute_change_factor(metric: str, fine: float, coarse: float) -> float:
     return max(abs(fine / coarse), abs(coarse / fine))
 
 
-def _compute_mean_at_stride(paths: Sequence[Trajectory], metric: str, multiple: int) -> float:
+def _compute_mean_at_stride(trajectories: Sequence[Trajectory], metric: str, multiple: int) -> float:
     """Return the mean over the paths that have the metric; NaN if none has it."""
-    values = select_finite_values([compute_metric(take_strided_path(path, multiple), metric) for path in paths])
-    return float(values.mean()) if len(values) else math.nan
+    finite_values = select_finite_values(
+        [compute_metric(select_strided_states(trajectory, multiple), metric) for trajectory in trajectories]
+    )
+    return float(finite_values.mean()) if len(finite_values) else math.nan
 
 
-def find_unsettled_metrics(paths: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1) -> list[StrideCheck]:
+def find_unsettled_stride_checks(
+    trajectories: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1
+) -> list[StrideCheck]:
     """Return the stride checks of the metrics that have not settled.
 
     Args:
         stride: stride of the paths, in stored states.
     """
-    checked = [
-        measure_strides(paths, metric, stride) for metric in metrics if metric in STRIDE_METRICS and metric in METRICS
+    stride_checks = [
+        measure_strides(trajectories, metric, stride)
+        for metric in metrics
+        if metric in STRIDE_METRICS and metric in METRICS
     ]
-    return [measured for measured in checked if not measured.is_settled]
+    return [stride_check for stride_check in stride_checks if not stride_check.is_settled]

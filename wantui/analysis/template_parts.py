@@ -14,16 +14,21 @@ class TemplateParts:
 
     skeleton: str
     """Template text with a placeholder for each bracket."""
-    options: Mapping[tuple[int, int], str]
+    options_by_bracket: Mapping[tuple[int, int], str]
     """Option texts by bracket number and option number, from 1."""
 
-    def fill_options(self, choices: Mapping[int, int]) -> dict[int, str]:
+    def fill_options(self, choices_by_bracket: Mapping[int, int]) -> dict[int, str]:
         """Return the text of each bracket's option, from option numbers by bracket number."""
-        written = {bracket: self.options.get((bracket, option), "") for bracket, option in choices.items()}
-        for bracket in sorted(written, reverse=True):  # nested brackets have higher numbers
-            for inner in written:
-                written[bracket] = written[bracket].replace(_make_placeholder(inner), written[inner])
-        return written
+        texts_by_bracket = {
+            bracket: self.options_by_bracket.get((bracket, option), "")
+            for bracket, option in choices_by_bracket.items()
+        }
+        for bracket in sorted(texts_by_bracket, reverse=True):  # nested brackets have higher numbers
+            for nested_bracket in texts_by_bracket:
+                texts_by_bracket[bracket] = texts_by_bracket[bracket].replace(
+                    _make_placeholder(nested_bracket), texts_by_bracket[nested_bracket]
+                )
+        return texts_by_bracket
 
 
 @lru_cache(maxsize=64)
@@ -33,22 +38,22 @@ def split_template(source: str) -> TemplateParts:
         nodes = parse_template(source).nodes
     except TemplateError:
         return TemplateParts(source, {})
-    options: dict[tuple[int, int], str] = {}
-    return TemplateParts(_collect_options(nodes, options), options)
+    options_by_bracket: dict[tuple[int, int], str] = {}
+    return TemplateParts(_build_skeleton(nodes, options_by_bracket), options_by_bracket)
 
 
-def _collect_options(nodes: TemplateNodes, options: dict[tuple[int, int], str]) -> str:
+def _build_skeleton(nodes: TemplateNodes, options_by_bracket: dict[tuple[int, int], str]) -> str:
     parts = []
     for node in nodes:
         match node:
             case LiteralText(text):
                 parts.append(text)
             case MarkedText(content, weight):
-                inside = _collect_options(content, options)
-                parts.append(inside if weight == 1 else f"({inside}:{weight:g})")
+                marked_skeleton = _build_skeleton(content, options_by_bracket)
+                parts.append(marked_skeleton if weight == 1 else f"({marked_skeleton}:{weight:g})")
             case Alternatives(alternatives, number):
                 for index, option in enumerate(alternatives, start=1):
-                    options[number, index] = _collect_options(option, options).strip()
+                    options_by_bracket[number, index] = _build_skeleton(option, options_by_bracket).strip()
                 parts.append(_make_placeholder(number))
     return "".join(parts)
 

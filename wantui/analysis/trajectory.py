@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wantui.errors import UserError
 
-Floats = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 VOLUME_DIMENSIONS = 3
 """Number of dimensions of the log-volume; fixed, because otherwise the volume would depend on the number of steps."""
 ROUNDING_TOLERANCE = 1e-14
@@ -24,11 +24,11 @@ UNIT_ROUNDOFF = 2.0**-53
 """Largest relative error of one rounded float64 operation."""
 ROUNDINGS_PER_DIFFERENCE = 5
 """Rounded operations behind an inner product of steps, besides its sums: storage, division by D, three differences."""
-DETOUR_ROUNDING = 1e-12
+DETOUR_ROUNDING_TOLERANCE = 1e-12
 """Detour up to which a path is straight: the rounding of float32 states alone gives about 1e-13."""
 MAX_SIGMA = 1 + 1e-6
 """Largest noise level, with room for rounding in float32: level 1 is pure noise."""
-INCONSISTENCY = 1e-6
+INNER_PRODUCT_TOLERANCE = 1e-6
 """Share by which an inner product may exceed the product of the two norms; more is damage, not rounding."""
 
 
@@ -40,33 +40,35 @@ class NoGeometryError(UserError):
 class Trajectory:
     """One trajectory of N + 1 states; curves are computed on first access."""
 
-    sigmas: Floats
+    sigmas: FloatArray
     """[N + 1] noise level of each state; neighbours differ."""
-    gram: Floats
+    gram: FloatArray
     """[N + 1, N + 1] inner products of the states, divided by D."""
     dimension: int = 1
     """D, values of a state: products that were summed for each inner product, which determines its rounding error."""
 
     @cached_property
-    def norm(self) -> Floats:
+    def norm(self) -> FloatArray:
         """Return [N + 1], |x_i| / sqrt(D)."""
         return np.sqrt(np.maximum(np.diagonal(self.gram), 0))
 
     @cached_property
-    def sigma_steps(self) -> Floats:
+    def sigma_steps(self) -> FloatArray:
         """Return [N], sigma_{i+1} - sigma_i; negative."""
         return np.diff(self.sigmas)
 
     @cached_property
-    def steps(self) -> Floats:
+    def step_products(self) -> FloatArray:
         """Return [N, N], inner products of the differences; 0 between states that are equal up to rounding."""
-        gram, squares = self.gram, np.diagonal(self.gram)
-        steps = gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
-        moves = _zero_rounding_errors(np.diagonal(steps), squares[:-1] + squares[1:]) > np.diagonal(self._step_errors)
-        return np.where(np.logical_and.outer(moves, moves), steps, 0.0)
+        gram, squared_norms = self.gram, np.diagonal(self.gram)
+        step_products = gram[1:, 1:] - gram[1:, :-1] - gram[:-1, 1:] + gram[:-1, :-1]
+        is_moving = _zero_rounding_errors(
+            np.diagonal(step_products), squared_norms[:-1] + squared_norms[1:]
+        ) > np.diagonal(self._step_product_errors)
+        return np.where(np.logical_and.outer(is_moving, is_moving), step_products, 0.0)
 
     @property
-    def _rounding(self) -> float:
+    def _relative_rounding_error(self) -> float:
         """Return the error of a difference of inner products, as a share of the sum of their sizes.
 
         The error of a sum of D rounded terms stays below sqrt(D) units (Higham and Mary 2019, SIAM J. Sci. Comput. 41);
@@ -75,47 +77,56 @@ class Trajectory:
         return (ROUNDINGS_PER_DIFFERENCE + math.sqrt(self.dimension)) * UNIT_ROUNDOFF
 
     @cached_property
-    def _step_errors(self) -> Floats:
+    def _step_product_errors(self) -> FloatArray:
         """Return [N, N], largest rounding errors of the inner products of the differences."""
-        sizes = np.abs(self.gram)
-        return self._rounding * (sizes[1:, 1:] + sizes[1:, :-1] + sizes[:-1, 1:] + sizes[:-1, :-1])
+        absolute_products = np.abs(self.gram)
+        return self._relative_rounding_error * (
+            absolute_products[1:, 1:]
+            + absolute_products[1:, :-1]
+            + absolute_products[:-1, 1:]
+            + absolute_products[:-1, :-1]
+        )
 
     @cached_property
-    def lengths(self) -> Floats:
+    def step_lengths(self) -> FloatArray:
         """Return [N], |d_i| / sqrt(D); 0 between states that are equal up to rounding."""
-        return np.sqrt(np.diagonal(self.steps))
+        return np.sqrt(np.diagonal(self.step_products))
 
     @cached_property
-    def velocity(self) -> Floats:
+    def velocity(self) -> FloatArray:
         """Return [N], |d_i| / (sqrt(D) |sigma_{i+1} - sigma_i|); the norm of the model's output only for Euler."""
-        return self.lengths / np.abs(self.sigma_steps)
+        return self.step_lengths / np.abs(self.sigma_steps)
 
     @cached_property
-    def turning(self) -> Floats:
+    def turning(self) -> FloatArray:
         """Return [N - 1], angle between d_i and d_{i+1}, radians; 0 or pi if it differs from them by rounding only."""
-        return _compute_angles(self.steps, self._step_errors)
+        return _compute_turning_angles(self.step_products, self._step_product_errors)
 
     @cached_property
-    def _velocities(self) -> Floats:
+    def _velocity_products(self) -> FloatArray:
         """Return [N, N], inner products of v_i = d_i / (sigma_{i+1} - sigma_i)."""
-        return self.steps / np.outer(self.sigma_steps, self.sigma_steps)
+        return self.step_products / np.outer(self.sigma_steps, self.sigma_steps)
 
     @cached_property
-    def acceleration(self) -> Floats:
+    def acceleration(self) -> FloatArray:
         """Return [N - 1], |v_{i+1} - v_i| / ((sigma_{i+2} - sigma_i) / 2) / sqrt(D): change of velocity in sigma."""
-        products = np.outer(self.sigma_steps, self.sigma_steps)
-        squares = _sum_neighbours(self._velocities, -1)
+        sigma_step_products = np.outer(self.sigma_steps, self.sigma_steps)
+        squared_velocity_changes = _sum_neighbours(self._velocity_products, -1)
         # The products of falling noise levels are positive, so the errors of all terms add up.
-        squares = np.where(squares > _sum_neighbours(self._step_errors / products, 1), squares, 0.0)
-        return np.sqrt(squares) / self._half_spans
+        squared_velocity_changes = np.where(
+            squared_velocity_changes > _sum_neighbours(self._step_product_errors / sigma_step_products, 1),
+            squared_velocity_changes,
+            0.0,
+        )
+        return np.sqrt(squared_velocity_changes) / self._half_spans
 
     @property
-    def _half_spans(self) -> Floats:
+    def _half_spans(self) -> FloatArray:
         """Return [N - 1], half of the noise levels that each pair of steps crosses."""
         return np.abs(self.sigmas[2:] - self.sigmas[:-2]) / 2
 
     @cached_property
-    def curvature(self) -> Floats:
+    def curvature(self) -> FloatArray:
         """Return [N - 1], sqrt(D) sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3, with derivatives in sigma.
 
         In the middle of two steps, v = (v_i + v_{i+1}) / 2 and a = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2). The
@@ -123,25 +134,25 @@ class Trajectory:
         cancellation.
         """
         area = self.velocity[:-1] * self.velocity[1:] * np.sin(self.turning) / self._half_spans
-        cubed = (_sum_neighbours(self._velocities, 1) / 4) ** 1.5
-        return np.divide(area, cubed, out=np.zeros_like(area), where=cubed > 0)
+        cubed_speed = (_sum_neighbours(self._velocity_products, 1) / 4) ** 1.5
+        return np.divide(area, cubed_speed, out=np.zeros_like(area), where=cubed_speed > 0)
 
     @cached_property
     def length(self) -> float:
         """Return the sum of |d_i| / sqrt(D)."""
-        return float(self.lengths.sum())
+        return float(self.step_lengths.sum())
 
     @cached_property
     def chord(self) -> float:
         """Return |x_N - x_0| / sqrt(D)."""
-        ends = self.gram[0, 0] + self.gram[-1, -1]
-        square = _zero_rounding_errors(ends - 2 * self.gram[0, -1], ends)
-        return float(np.sqrt(square)) if square > self._chord_error else 0.0
+        end_squares = self.gram[0, 0] + self.gram[-1, -1]
+        squared_chord = _zero_rounding_errors(end_squares - 2 * self.gram[0, -1], end_squares)
+        return float(np.sqrt(squared_chord)) if squared_chord > self._chord_error else 0.0
 
     @property
     def _chord_error(self) -> float:
         """Return the largest rounding error of the squared chord."""
-        return self._rounding * float(self.gram[0, 0] + self.gram[-1, -1] + 2 * abs(self.gram[0, -1]))
+        return self._relative_rounding_error * float(self.gram[0, 0] + self.gram[-1, -1] + 2 * abs(self.gram[0, -1]))
 
     @property
     def straightness(self) -> float:
@@ -152,21 +163,31 @@ class Trajectory:
     def detour(self) -> float:
         """Return 1 - straightness; near 0 for flow models, so compare it on a logarithmic scale."""
         detour = 1 - self.straightness
-        return 0.0 if abs(detour) < DETOUR_ROUNDING else detour
+        return 0.0 if abs(detour) < DETOUR_ROUNDING_TOLERANCE else detour
 
     @property
     def largest_deviation(self) -> float:
         """Return the largest distance of a state from the line through the first and last states, over the chord."""
-        gram, sizes, chord = self.gram, np.abs(self.gram), self.chord
+        gram, absolute_products, chord = self.gram, np.abs(self.gram), self.chord
         if chord == 0:
             return float("nan")
-        from_start = np.diagonal(gram) + gram[0, 0] - 2 * gram[0]
-        along = (gram[:, -1] - gram[:, 0] - gram[0, -1] + gram[0, 0]) / chord
-        start_errors = self._rounding * (np.diagonal(sizes) + sizes[0, 0] + 2 * sizes[0])
-        along_errors = self._rounding * (sizes[:, -1] + sizes[:, 0] + sizes[0, -1] + sizes[0, 0]) / chord
-        errors = start_errors + 2 * np.abs(along) * along_errors + (along / chord) ** 2 * self._chord_error
-        squares = from_start - along**2
-        return float(np.sqrt(np.where(squares > errors, squares, 0.0)).max() / chord)
+        squared_start_distances = np.diagonal(gram) + gram[0, 0] - 2 * gram[0]
+        chord_components = (gram[:, -1] - gram[:, 0] - gram[0, -1] + gram[0, 0]) / chord
+        start_errors = self._relative_rounding_error * (
+            np.diagonal(absolute_products) + absolute_products[0, 0] + 2 * absolute_products[0]
+        )
+        along_errors = (
+            self._relative_rounding_error
+            * (absolute_products[:, -1] + absolute_products[:, 0] + absolute_products[0, -1] + absolute_products[0, 0])
+            / chord
+        )
+        square_errors = (
+            start_errors
+            + 2 * np.abs(chord_components) * along_errors
+            + (chord_components / chord) ** 2 * self._chord_error
+        )
+        squared_deviations = squared_start_distances - chord_components**2
+        return float(np.sqrt(np.where(squared_deviations > square_errors, squared_deviations, 0.0)).max() / chord)
 
     @property
     def flow_straightness(self) -> float:
@@ -174,18 +195,24 @@ class Trajectory:
 
         w_i is the share of step i in the range of noise levels (Liu et al. 2022, arXiv 2209.03003).
         """
-        total = self.sigmas[-1] - self.sigmas[0]
+        sigma_span = self.sigmas[-1] - self.sigmas[0]
         weights = np.abs(self.sigma_steps) / np.abs(self.sigma_steps).sum()
-        against = self.steps.sum(0) / total / self.sigma_steps  # <x_N - x_0, v_i> / total
-        squared = self.chord**2 / total**2 - 2 * against + np.diagonal(self._velocities)
-        return float((weights * np.maximum(squared, 0)).sum())
+        chord_velocity_products = self.step_products.sum(0) / sigma_span / self.sigma_steps  # <x_N - x_0, v_i> / total
+        squared_deviations = (
+            self.chord**2 / sigma_span**2 - 2 * chord_velocity_products + np.diagonal(self._velocity_products)
+        )
+        return float((weights * np.maximum(squared_deviations, 0)).sum())
 
     @property
     def chord_alignment(self) -> float:
         """Return the mean cosine of the angle between a step and the chord, over steps of non-zero length."""
-        both = self.lengths * self.chord
-        moves = both > 0
-        return float((self.steps.sum(0)[moves] / both[moves]).mean()) if moves.any() else float("nan")
+        length_products = self.step_lengths * self.chord
+        is_moving = length_products > 0
+        return (
+            float((self.step_products.sum(0)[is_moving] / length_products[is_moving]).mean())
+            if is_moving.any()
+            else float("nan")
+        )
 
     @property
     def total_turning(self) -> float:
@@ -193,18 +220,20 @@ class Trajectory:
 
         Steps of length 0 have no direction and are skipped: the angle is between the steps before and after.
         """
-        moves = np.flatnonzero(self.lengths > 0)
-        both = np.ix_(moves, moves)
-        return float(_compute_angles(self.steps[both], self._step_errors[both]).sum())
+        moving_steps = np.flatnonzero(self.step_lengths > 0)
+        moving_pairs = np.ix_(moving_steps, moving_steps)
+        return float(
+            _compute_turning_angles(self.step_products[moving_pairs], self._step_product_errors[moving_pairs]).sum()
+        )
 
     @property
     def mean_curvature(self) -> float:
         """Return the mean curvature, weighted by the length of the path."""
-        weights = (self.lengths[:-1] + self.lengths[1:]) / 2
+        weights = (self.step_lengths[:-1] + self.step_lengths[1:]) / 2
         return float((weights * self.curvature).sum() / weights.sum()) if weights.sum() > 0 else float("nan")
 
     @cached_property
-    def spectrum(self) -> Floats:
+    def principal_variances(self) -> FloatArray:
         """Return [N + 1] variances of the states along their principal axes, the largest first."""
         n = len(self.gram)
         centre = np.eye(n) - 1 / n
@@ -214,32 +243,46 @@ class Trajectory:
     @property
     def first_pc_variance(self) -> float:
         """Return the share of the variance on the first principal axis. A random walk already has 6 / pi^2 = 0.608."""
-        total = self.spectrum.sum()
-        return float(self.spectrum[0] / total) if total > 0 else float("nan")
+        total_variance = self.principal_variances.sum()
+        return float(self.principal_variances[0] / total_variance) if total_variance > 0 else float("nan")
 
     @property
     def effective_dimension(self) -> float:
         """Return the participation ratio (sum of variances)^2 / sum of squared variances; at most N."""
-        squares = (self.spectrum**2).sum()
-        return float(self.spectrum.sum() ** 2 / squares) if squares > 0 else float("nan")
+        squares = (self.principal_variances**2).sum()
+        return float(self.principal_variances.sum() ** 2 / squares) if squares > 0 else float("nan")
 
     @property
     def log_volume(self) -> float:
         """Return half the sum of the logarithms of the three largest variances; -inf for a path in a plane."""
-        largest = self.spectrum[:VOLUME_DIMENSIONS]
-        floor = 1e-14 * self.spectrum[0] if len(self.spectrum) else 0.0  # smaller variances are rounding
-        return float(0.5 * np.log(largest).sum()) if (largest > floor).all() else float("-inf")
+        largest_variances = self.principal_variances[:VOLUME_DIMENSIONS]
+        min_variance = (
+            1e-14 * self.principal_variances[0] if len(self.principal_variances) else 0.0
+        )  # smaller variances are rounding
+        return (
+            float(0.5 * np.log(largest_variances).sum()) if (largest_variances > min_variance).all() else float("-inf")
+        )
 
     @cached_property
-    def clean_distance(self) -> Floats:
+    def clean_distance(self) -> FloatArray:
         """Return [N], |c_i - x_N| / sqrt(D), where c_i = x_i - sigma_i v_i is step i extended to sigma = 0."""
         # c_i = (1 - r) x_i + r x_{i+1} with r = sigma_i / (sigma_i - sigma_{i+1})
-        ratio, gram = -self.sigmas[:-1] / self.sigma_steps, self.gram
-        here, there, cross = np.diagonal(gram)[:-1], np.diagonal(gram)[1:], np.diagonal(gram, 1)
-        squared = (1 - ratio) ** 2 * here + ratio**2 * there + 2 * ratio * (1 - ratio) * cross
-        with_end = (1 - ratio) * gram[:-1, -1] + ratio * gram[1:, -1]
-        largest = (1 - ratio) ** 2 * here + ratio**2 * there + gram[-1, -1]
-        return np.sqrt(_zero_rounding_errors(squared + gram[-1, -1] - 2 * with_end, largest))
+        extension_ratio, gram = -self.sigmas[:-1] / self.sigma_steps, self.gram
+        squared_norms, next_squared_norms, neighbour_products = (
+            np.diagonal(gram)[:-1],
+            np.diagonal(gram)[1:],
+            np.diagonal(gram, 1),
+        )
+        squared_clean_norms = (
+            (1 - extension_ratio) ** 2 * squared_norms
+            + extension_ratio**2 * next_squared_norms
+            + 2 * extension_ratio * (1 - extension_ratio) * neighbour_products
+        )
+        end_products = (1 - extension_ratio) * gram[:-1, -1] + extension_ratio * gram[1:, -1]
+        squared_terms = (
+            (1 - extension_ratio) ** 2 * squared_norms + extension_ratio**2 * next_squared_norms + gram[-1, -1]
+        )
+        return np.sqrt(_zero_rounding_errors(squared_clean_norms + gram[-1, -1] - 2 * end_products, squared_terms))
 
     @property
     def commitment(self) -> float:
@@ -247,14 +290,16 @@ class Trajectory:
 
         Interpolated between states, because otherwise only noise levels of states would be possible.
         """
-        distance = np.append(self.clean_distance, 0.0)
-        half = distance[0] / 2
-        beyond = np.flatnonzero(distance > half)
-        if not len(beyond):  # the path heads for its end from the first step, or all distances are NaN
-            return float(self.sigmas[0]) if np.isfinite(distance).all() else float("nan")
-        last = beyond[-1]
-        share = (distance[last] - half) / (distance[last] - distance[last + 1])
-        return float(self.sigmas[last] + share * self.sigma_steps[last])
+        distances = np.append(self.clean_distance, 0.0)
+        half_distance = distances[0] / 2
+        distant_states = np.flatnonzero(distances > half_distance)
+        if not len(distant_states):  # the path heads for its end from the first step, or all distances are NaN
+            return float(self.sigmas[0]) if np.isfinite(distances).all() else float("nan")
+        last_distant = distant_states[-1]
+        crossing_fraction = (distances[last_distant] - half_distance) / (
+            distances[last_distant] - distances[last_distant + 1]
+        )
+        return float(self.sigmas[last_distant] + crossing_fraction * self.sigma_steps[last_distant])
 
     @property
     def final_norm(self) -> float:
@@ -275,7 +320,7 @@ class Metric:
     min_states: int
     """Minimum number of states."""
     unit: str = ""
-    is_ratio: bool = True
+    has_ratio_scale: bool = True
     """True if "N percent more" is meaningful; False for logarithms."""
 
 
@@ -295,12 +340,12 @@ METRICS: dict[str, Metric] = {
     "acceleration": Metric(lambda t: float(t.acceleration.mean()), 3),
     "first_pc_variance": Metric(lambda t: t.first_pc_variance, 3),
     "effective_dimension": Metric(lambda t: t.effective_dimension, 3),
-    "log_volume": Metric(lambda t: t.log_volume, 5, "nats", is_ratio=False),
+    "log_volume": Metric(lambda t: t.log_volume, 5, "nats", has_ratio_scale=False),
     "commitment": Metric(lambda t: t.commitment, 3, "sigma"),
     "final_norm": Metric(lambda t: t.final_norm, 3),
     "least_norm": Metric(lambda t: t.least_norm, 3),
 }
-CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
+CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
     "norm": lambda t: (t.sigmas, t.norm),
     "velocity": lambda t: (_compute_midpoints(t.sigmas), t.velocity),
     "turning": lambda t: (t.sigmas[1:-1], t.turning),
@@ -311,55 +356,63 @@ CURVES: dict[str, Callable[[Trajectory], tuple[Floats, Floats]]] = {
 """Functions that return the noise levels and values of each curve, by name."""
 
 
-def _zero_rounding_errors(squares: Floats | float, terms: Floats | float) -> Floats:
+def _zero_rounding_errors(squares: FloatArray | float, terms: FloatArray | float) -> FloatArray:
     """Set squares to 0 that are only rounding relative to the terms of their sums."""
     return np.where(squares > ROUNDING_TOLERANCE * terms, squares, 0.0)
 
 
-def _compute_angles(steps: Floats, errors: Floats) -> Floats:
+def _compute_turning_angles(step_products: FloatArray, step_product_errors: FloatArray) -> FloatArray:
     """Return the angles between successive steps; 0 if a step has no length.
 
     Near 0 and pi, a cosine that is wrong by e gives an angle that is wrong by up to sqrt(2 e). Angles that rounding
     cannot distinguish from 0 or pi are therefore 0 or pi.
 
     Args:
-        steps: [n, n] inner products of the steps.
-        errors: [n, n] their largest rounding errors.
+        step_products: [n, n] inner products of the steps.
+        step_product_errors: [n, n] their largest rounding errors.
     """
-    squares = np.diagonal(steps)
-    both = np.sqrt(squares[:-1] * squares[1:])
-    moves = both > 0
-    cosine = np.divide(np.diagonal(steps, 1), both, out=np.ones_like(both), where=moves)
-    of_lengths = np.divide(np.diagonal(errors), squares, out=np.zeros_like(squares), where=squares > 0)
-    error = np.divide(np.diagonal(errors, 1), both, out=np.zeros_like(both), where=moves)
-    error += (of_lengths[:-1] + of_lengths[1:]) / 2 + 4 * UNIT_ROUNDOFF  # a product, a root, a division, 1 - cosine
-    angles = np.arccos(np.clip(cosine, -1, 1))
-    return np.where(1 - cosine <= error, 0.0, np.where(1 + cosine <= error, np.pi, angles))
+    squared_lengths = np.diagonal(step_products)
+    length_products = np.sqrt(squared_lengths[:-1] * squared_lengths[1:])
+    is_moving = length_products > 0
+    cosines = np.divide(
+        np.diagonal(step_products, 1), length_products, out=np.ones_like(length_products), where=is_moving
+    )
+    relative_length_errors = np.divide(
+        np.diagonal(step_product_errors), squared_lengths, out=np.zeros_like(squared_lengths), where=squared_lengths > 0
+    )
+    cosine_errors = np.divide(
+        np.diagonal(step_product_errors, 1), length_products, out=np.zeros_like(length_products), where=is_moving
+    )
+    cosine_errors += (
+        relative_length_errors[:-1] + relative_length_errors[1:]
+    ) / 2 + 4 * UNIT_ROUNDOFF  # a product, a root, a division, 1 - cosine
+    angles = np.arccos(np.clip(cosines, -1, 1))
+    return np.where(1 - cosines <= cosine_errors, 0.0, np.where(1 + cosines <= cosine_errors, np.pi, angles))
 
 
-def _sum_neighbours(products: Floats, sign: int) -> Floats:
+def _sum_neighbours(products: FloatArray, sign: int) -> FloatArray:
     """Return |v_i + v_{i+1}|^2 (with sign -1, |v_i - v_{i+1}|^2) from the inner products of vectors v_i."""
     squares = np.diagonal(products)
     return np.maximum(squares[:-1] + squares[1:] + 2 * sign * np.diagonal(products, 1), 0)
 
 
-def _compute_midpoints(sigmas: Floats) -> Floats:
+def _compute_midpoints(sigmas: FloatArray) -> FloatArray:
     return (sigmas[1:] + sigmas[:-1]) / 2
 
 
-def select_finite_values(values: Sequence[float]) -> Floats:
+def select_finite_values(values: Sequence[float]) -> FloatArray:
     """Return the values that are finite: those of paths that have a metric."""
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
 
 
-def compute_metric(path: Trajectory, metric: str) -> float:
+def compute_metric(trajectory: Trajectory, metric: str) -> float:
     """Return one metric of a trajectory; NaN if it has too few states or no value."""
     definition = METRICS[metric]
-    return definition.compute(path) if len(path.sigmas) >= definition.min_states else float("nan")
+    return definition.compute(trajectory) if len(trajectory.sigmas) >= definition.min_states else float("nan")
 
 
-def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory:
+def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Trajectory:
     """Build a trajectory from the inner products of its states.
 
     Of successive states with equal noise levels (Heun's method), only the last is kept.
@@ -380,12 +433,12 @@ def build_trajectory(gram: Floats, sigmas: Floats, dimension: int) -> Trajectory
         raise NoGeometryError("the stored inner products contain NaN or infinity")
     if sigmas.min() < 0 or sigmas.max() > MAX_SIGMA or (np.diff(sigmas) > 0).any():
         raise NoGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
-    norms = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INCONSISTENCY)
+    norm_bounds = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INNER_PRODUCT_TOLERANCE)
     with np.errstate(over="ignore"):
-        is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norms, norms)).all()
+        is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norm_bounds, norm_bounds)).all()
     if not is_possible:
         raise NoGeometryError("the stored inner products are damaged: no states can have them")
-    distinct_steps = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
-    if len(distinct_steps) < 3:
-        raise NoGeometryError(f"{len(distinct_steps)} states are stored, but an angle needs three: store more steps")
-    return Trajectory(sigmas[distinct_steps], gram[np.ix_(distinct_steps, distinct_steps)] / dimension, dimension)
+    distinct_states = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
+    if len(distinct_states) < 3:
+        raise NoGeometryError(f"{len(distinct_states)} states are stored, but an angle needs three: store more steps")
+    return Trajectory(sigmas[distinct_states], gram[np.ix_(distinct_states, distinct_states)] / dimension, dimension)

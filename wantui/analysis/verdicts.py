@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from wantui.analysis.differences import ALPHA, Difference, format_interval, is_ratio_metric
-from wantui.analysis.statistics import Floats, compute_min_attainable_p, is_equivalent, is_ratio_equivalent
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference, is_ratio_metric
+from wantui.analysis.statistics import FloatArray, compute_min_attainable_p, is_equivalent, is_ratio_equivalent
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
@@ -15,76 +15,90 @@ MIN_PHRASINGS = 6
 class Verdict:
     """Verdict on the declared metric between two groups."""
 
-    first: str
-    second: str
+    first_group: str
+    second_group: str
     kind: str
     """differs, alike or cannot tell."""
     p: float
     """p by seeds over all pairs of groups; the larger of this and p by phrasings if there are MIN_PHRASINGS."""
-    text: str
+    verdict_text: str
     metric: str = ""
 
 
 def judge_difference(
     difference: Difference,
-    first_cells: Floats,
-    second_cells: Floats,
-    p: float,
+    first_values: FloatArray,
+    second_values: FloatArray,
+    seed_p: float,
     phrasing_p: float,
-    margin: float,
-    pairs: int,
+    equivalence_margin: float,
+    pair_count: int,
 ) -> Verdict:
     """Return the verdict on two groups.
 
     Args:
-        first_cells, second_cells: values [seeds, phrasings] of the declared metric in each group.
-        p: p by seeds, over all pairs of groups.
+        first_values, second_values: values [seeds, phrasings] of the declared metric in each group.
+        seed_p: p by seeds, over all pairs of groups.
         phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
-        margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
-        pairs: number of pairs of groups.
+        equivalence_margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        pair_count: number of pairs of groups.
     """
-    n, phrasings = first_cells.shape
-    by_phrasing = phrasings >= MIN_PHRASINGS
-    units = [(first_cells.mean(1), second_cells.mean(1))]
-    if by_phrasing:
-        units.append((first_cells.mean(0), second_cells.mean(0)))
-        said_p = f"p {p:.3g} by seeds, {phrasing_p:.3g} by {phrasings} phrasings"
-        p = max(p, phrasing_p)
+    seed_count, phrasing_count = first_values.shape
+    tests_phrasings = phrasing_count >= MIN_PHRASINGS
+    value_pairs = [(first_values.mean(1), second_values.mean(1))]
+    if tests_phrasings:
+        value_pairs.append((first_values.mean(0), second_values.mean(0)))
+        p_text = f"p {seed_p:.3g} by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings"
+        seed_p = max(seed_p, phrasing_p)
     else:
-        said_p = f"p {p:.3g}"
-    said_p += f" over {pairs} pairs of groups" if pairs > 1 else ""
-    size = f"d_z {difference.effect.size:.2f}, " if math.isfinite(difference.effect.size) else ""  # two seeds give none
-    evidence = f"{format_interval(difference)}, {size}{said_p}, {format_count(n, 'seed')}"
-    names, metric = f"{difference.first} against {difference.second}", difference.metric
-    of_these = "" if by_phrasing else f", of {'this sentence' if phrasings == 1 else f'these {phrasings} phrasings'}"
-    alike = all(_is_within_margin(metric, *both, margin) for both in units)
+        p_text = f"p {seed_p:.3g}"
+    p_text += f" over {pair_count} pairs of groups" if pair_count > 1 else ""
+    size_text = (
+        f"d_z {difference.paired_effect.d_z:.2f}, " if math.isfinite(difference.paired_effect.d_z) else ""
+    )  # two seeds give none
+    evidence = f"{format_difference(difference)}, {size_text}{p_text}, {format_count(seed_count, 'seed')}"
+    group_names, metric = f"{difference.first_group} against {difference.second_group}", difference.metric
+    phrasing_scope = (
+        ""
+        if tests_phrasings
+        else f", of {'this sentence' if phrasing_count == 1 else f'these {phrasing_count} phrasings'}"
+    )
+    is_alike = all(_is_within_margin(metric, *value_pair, equivalence_margin) for value_pair in value_pairs)
 
     def make_verdict(kind: str, text: str) -> Verdict:
-        return Verdict(difference.first, difference.second, kind, p, text, metric)
+        return Verdict(difference.first_group, difference.second_group, kind, seed_p, text, metric)
 
     if (
-        p <= ALPHA and difference.effect.low <= 0 <= difference.effect.high
+        seed_p <= SIGNIFICANCE_LEVEL
+        and difference.paired_effect.interval_low <= 0 <= difference.paired_effect.interval_high
     ):  # signs and sizes of the differences disagree
-        skewed = "the differences are skewed: p is significant, but the interval contains 0"
-        return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {skewed}. {evidence}")
-    if p <= ALPHA:
-        word = "more" if difference.effect.mean > 0 else "less"
-        little = "; within the equivalence margin" if alike else ""
-        return make_verdict("differs", f"{names}: {word} {metric}{of_these}: {evidence}{little}")
-    if compute_min_attainable_p(n) > ALPHA:
-        few = f"{format_count(n, 'seed')} cannot give p below {compute_min_attainable_p(n):.3g}; generate at least 6"
-        return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {few}. {evidence}")
-    if alike:
-        within = format_percent(margin) if is_ratio_metric(metric) else f"{margin:g}"
-        return make_verdict("alike", f"{names}: alike in {metric}, within {within}{of_these}: {evidence}")
+        skew_reason = "the differences are skewed: p is significant, but the interval contains 0"
+        return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {skew_reason}. {evidence}")
+    if seed_p <= SIGNIFICANCE_LEVEL:
+        direction = "more" if difference.paired_effect.mean > 0 else "less"
+        margin_note = "; within the equivalence margin" if is_alike else ""
+        return make_verdict("differs", f"{group_names}: {direction} {metric}{phrasing_scope}: {evidence}{margin_note}")
+    if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
+        seed_note = (
+            f"{format_count(seed_count, 'seed')} cannot give p below "
+            f"{compute_min_attainable_p(seed_count):.3g}; generate at least 6"
+        )
+        return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
+    if is_alike:
+        margin_text = format_percent(equivalence_margin) if is_ratio_metric(metric) else f"{equivalence_margin:g}"
+        return make_verdict(
+            "alike", f"{group_names}: alike in {metric}, within {margin_text}{phrasing_scope}: {evidence}"
+        )
     seeds_advice = ""
-    if difference.needed is not None and difference.needed > n:
-        size = format_percent(margin) if is_ratio_metric(metric) else f"{margin:g}"
-        seeds_advice = f"; to find a difference of {size}, about {difference.needed:,} seeds are needed"
-    return make_verdict("cannot tell", f"in {metric}, {names}: cannot tell: {evidence}{seeds_advice}")
+    if difference.seeds_needed is not None and difference.seeds_needed > seed_count:
+        size_text = format_percent(equivalence_margin) if is_ratio_metric(metric) else f"{equivalence_margin:g}"
+        seeds_advice = f"; to find a difference of {size_text}, about {difference.seeds_needed:,} seeds are needed"
+    return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
 
 
-def _is_within_margin(metric: str, first_values: Floats, second_values: Floats, margin: float) -> bool:
+def _is_within_margin(
+    metric: str, first_values: FloatArray, second_values: FloatArray, equivalence_margin: float
+) -> bool:
     if is_ratio_metric(metric) and math.isfinite(second_values.mean()) and second_values.mean() != 0:
-        return is_ratio_equivalent(first_values, second_values, margin)
-    return is_equivalent(first_values - second_values, margin)
+        return is_ratio_equivalent(first_values, second_values, equivalence_margin)
+    return is_equivalent(first_values - second_values, equivalence_margin)

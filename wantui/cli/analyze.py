@@ -107,7 +107,7 @@ def command(
     reported on stderr and left out; the exit code is then 1.
     """
     from wantui.analysis.loading import read_batches
-    from wantui.analysis.strides import apply_stride
+    from wantui.analysis.strides import apply_stride_to_videos
     from wantui.analysis.trajectory import METRICS, RENAMED_METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
@@ -133,7 +133,7 @@ def command(
     _print_video_warnings(videos, read_errors)
     damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
     if stride > 1:
-        videos = apply_stride(videos, stride)
+        videos = apply_stride_to_videos(videos, stride)
     if list_videos:
         _print_video_list(videos, as_json)
     elif overlay_word is not None:
@@ -204,7 +204,7 @@ def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None
     video_namer = VideoNamer(videos)
     for video in videos:
         if video.is_damaged:
-            echo(f"left out: {video_namer(video)}: {video.reason}", err=True)
+            echo(f"left out: {video_namer.name_video(video)}: {video.exclusion_reason}", err=True)
 
 
 def _parse_metrics(metrics: str | None, known_metrics: list[str]) -> list[str] | None:
@@ -241,8 +241,8 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
             "variation": video.variation,
             "seed": video.seed,
             "trajectory": video.trajectory is not None,
-            "attention": video.attention is not None,
-            "reason": video.reason,
+            "attention": video.attention_path is not None,
+            "reason": video.exclusion_reason,
         }
         for video in videos
     ]
@@ -255,7 +255,7 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
             video.folder.name,
             video.variation,
             str(video.seed),
-            video.reason or "trajectory" + (", attention" if video.attention is not None else ""),
+            video.exclusion_reason or "trajectory" + (", attention" if video.attention_path is not None else ""),
         )
         for video in videos
     ]
@@ -266,14 +266,14 @@ def _print_metrics_of_videos(
     videos: "list[Video]", metric_names: list[str], as_json: bool, csv_path: Path | None
 ) -> None:
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.null_models import build_gaussian_null_per_video
+    from wantui.analysis.null_models import build_gaussian_nulls_per_video
     from wantui.analysis.serialize import build_video_record, build_video_rows
 
     if as_json:
-        null_models = build_gaussian_null_per_video(videos)
+        null_models = build_gaussian_nulls_per_video(videos)
         print_json(
             [
-                build_video_record(video, metric_names, null_model, curves=True)
+                build_video_record(video, metric_names, null_model, with_curves=True)
                 for video, null_model in zip(videos, null_models, strict=True)
             ]
         )
@@ -284,23 +284,24 @@ def _print_metrics_of_videos(
     video_namer = VideoNamer(videos)
     if not any(video.trajectory for video in videos):
         reasons_text = (
-            "; ".join(dict.fromkeys(f"{video_namer(video)}: {video.reason}" for video in videos)) or "no finished video"
+            "; ".join(dict.fromkeys(f"{video_namer.name_video(video)}: {video.exclusion_reason}" for video in videos))
+            or "no finished video"
         )
         raise UserError(f"cannot analyze any video: {reasons_text}")
-    from wantui.tui.plots import sparkline
+    from wantui.tui.plots import draw_sparkline
 
-    has_batch_column = len(video_namer.batch_names) > 1
+    has_batch_column = len(video_namer.batch_names_by_folder) > 1
     header_cells = (*(["batch"] if has_batch_column else []), "variation", "seed", *metric_names, "velocity")
     table_rows = []
     for video in videos:
         label_cells = [*([video_namer.name_batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
         if video.trajectory is None:
-            reason = "unreadable" if video.is_damaged else video.reason
+            reason = "unreadable" if video.is_damaged else video.exclusion_reason
             table_rows.append((*label_cells, *["-"] * len(metric_names), reason))
             continue
         value_cells = [
             "-" if (value := video.compute_metric(name)) != value else f"{value:.5g}" for name in metric_names
         ]
-        table_rows.append((*label_cells, *value_cells, sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
+        table_rows.append((*label_cells, *value_cells, draw_sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
     print_columns(header_cells, *table_rows)
     warn_about_metrics(videos, metric_names)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
     """Print the means of each group beside its null models."""
-    from wantui.analysis.groups import pool_groups, summarise_group
+    from wantui.analysis.groups import pool_comparable_groups, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
 
-    groups, excluded_videos = pool_groups([video for video in videos if not video.is_damaged], grouping)
+    groups, excluded_videos = pool_comparable_groups([video for video in videos if not video.is_damaged], grouping)
     for name, reason in excluded_videos:
         echo(f"left out: {name}: {reason}", err=True)
     metric_names = chosen_metrics or list(DEFAULT_METRICS)
@@ -36,12 +36,14 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
     table_rows = []
     for group, null_model in zip(groups, null_models, strict=True):
         for name in metric_names:
-            summary = summarise_group(group, name, null_model)
-            has_flow = math.isfinite(summary.gaussian_flow)
-            flow_text = format_mean(summary.gaussian_flow, summary.gaussian_flow_deviation, 5) if has_flow else ""
-            walk_text = "-" if math.isnan(summary.random_walk) else f"{summary.random_walk:.5g}"
-            mean_text = format_mean(summary.mean, summary.deviation, 5)
-            table_rows.append((group.name, str(summary.n), name, mean_text, walk_text, flow_text))
+            summary = summarise_group_metric(group, name, null_model)
+            has_flow = math.isfinite(summary.gaussian_flow_mean)
+            flow_text = (
+                format_mean(summary.gaussian_flow_mean, summary.gaussian_flow_standard_deviation, 5) if has_flow else ""
+            )
+            walk_text = "-" if math.isnan(summary.random_walk_mean) else f"{summary.random_walk_mean:.5g}"
+            mean_text = format_mean(summary.mean, summary.standard_deviation, 5)
+            table_rows.append((group.name, str(summary.video_count), name, mean_text, walk_text, flow_text))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *table_rows)
     for text in dict.fromkeys(null_model.description for null_model in null_models):
         echo(f"note: {text}", err=True)
@@ -93,8 +95,8 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
     video_namer = VideoNamer(videos)
-    already_named = {(video_namer(video), video.reason) for video in videos if video.is_damaged}
-    for name, reason in comparison.excluded_videos:
+    already_named = {(video_namer.name_video(video), video.exclusion_reason) for video in videos if video.is_damaged}
+    for name, reason in comparison.exclusion_reasons:
         if (name, reason) not in already_named:
             echo(f"left out: {name}: {reason}", err=True)
     seeds_text, groups_text = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
@@ -104,46 +106,51 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         f"{comparison.primary_metric}{stride_text}"
     )
     for verdict in comparison.verdicts:
-        print_wrapped_line(f"  {verdict.text}", indent=4)
+        print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
     print_wrapped_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
     if comparison.spread_test is not None:
         print_wrapped_line(
-            f"spread of the final states (PERMDISP): F {comparison.spread_test.f:.3g}, "
-            f"p {comparison.spread_test.p:.3g}",
+            f"spread of the final states (PERMDISP): F {comparison.spread_test.pseudo_f:.3g}, "
+            f"p {comparison.spread_test.p_value:.3g}",
             indent=2,
         )
     for text in (comparison.describe_location(), comparison.describe_chance()):
         if text:
             print_wrapped_line(text, indent=2)
-    for (first_group, second_group), squared_distance in comparison.centroid_distances.items():
+    for (first_group, second_group), squared_distance in comparison.squared_centroid_distances_by_pair.items():
         distance = max(squared_distance, 0) ** 0.5
         print_wrapped_line(f"  mean final states of {first_group} and {second_group}: {distance:.3g} sqrt(D) apart")
     echo()
-    has_phrasings = any(difference.phrasings > 1 for difference in comparison.differences)
+    has_phrasings = any(difference.phrasing_count > 1 for difference in comparison.differences)
     table_rows = []
     for difference in comparison.differences:
-        effect = difference.effect
-        is_relative = difference.share == difference.share and difference.low == difference.low
+        effect = difference.paired_effect
+        is_relative = (
+            difference.relative_difference == difference.relative_difference
+            and difference.relative_low == difference.relative_low
+        )
         interval_text = (
-            f"{format_percent_change(difference.low)} to {format_percent_change(difference.high)}"
+            f"{format_percent_change(difference.relative_low)} to {format_percent_change(difference.relative_high)}"
             if is_relative
-            else f"{effect.low:+.3g} to {effect.high:+.3g}"
+            else f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
         )
         unit = METRICS[difference.metric].unit if difference.metric in METRICS else ""
-        difference_text = format_percent_change(difference.share) if is_relative else f"{effect.mean:+.3g} {unit}"
-        p_cells = [f"{difference.effect.p:.3g}", f"{difference.family_p:.3g}", f"{difference.discovery_p:.3g}"]
+        difference_text = (
+            format_percent_change(difference.relative_difference) if is_relative else f"{effect.mean:+.3g} {unit}"
+        )
+        p_cells = [f"{difference.paired_effect.p:.3g}", f"{difference.family_p:.3g}", f"{difference.discovery_p:.3g}"]
         if has_phrasings:
             p_cells.append(f"{difference.phrasing_p:.3g}" if difference.phrasing_p == difference.phrasing_p else "")
-        pair_text = f"{difference.first} - {difference.second}"
+        pair_text = f"{difference.first_group} - {difference.second_group}"
         table_rows.append(
             (
                 pair_text,
                 difference.metric,
                 difference_text,
                 interval_text,
-                f"{effect.size:.2f}" if effect.size == effect.size else "-",
+                f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
                 *p_cells,
-                f"{difference.needed or '-'}",
+                f"{difference.seeds_needed or '-'}",
             )
         )
     p_headers = ("p", "max-T", "BH", *(["p by phrasing"] if has_phrasings else []))

@@ -16,7 +16,7 @@ DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_
 
 def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
-    from wantui.analysis.strides import find_unsettled_metrics
+    from wantui.analysis.strides import find_unsettled_stride_checks
     from wantui.analysis.trajectory import METRICS
 
     measured_videos = [video for video in videos if video.trajectory is not None]
@@ -30,7 +30,7 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
                 f"warning: {message_prefix}{name} needs {needed_states} states, but a trajectory has {min_state_count}",
                 err=True,
             )
-    for measured_strides in find_unsettled_metrics(trajectories, metric_names, measured_videos[0].stride):
+    for measured_strides in find_unsettled_stride_checks(trajectories, metric_names, measured_videos[0].stride):
         echo(f"warning: {message_prefix}{measured_strides.description}", err=True)
 
 

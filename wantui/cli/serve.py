@@ -29,8 +29,8 @@ def command(port: int) -> None:
     def print_next_address(address: str) -> None:
         click.echo(f"A browser has opened the address. Address for another browser:\n{address}", err=True)
 
-    server = WebServer(port, announce=print_next_address)
+    server = WebServer(port, announce_address=print_next_address)
     click.echo("Open this address. It works once; do not share it:", err=True)
     click.echo(server.address)
     with listening_socket:
-        asyncio.run(server.run(listening_socket))
+        asyncio.run(server.serve_until_signal(listening_socket))

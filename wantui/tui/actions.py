@@ -12,23 +12,23 @@ class Action:
 
     id: str
     """Screen and name, such as `queue.cancel`; the key maps of users contain it."""
-    keys: str
+    key_names: str
     """Comma-separated keys; the footer shows the first."""
-    action: str
+    textual_action: str
     """Textual action: the name of its method without `action_`, and arguments."""
-    label: str
+    footer_label: str
     """Label in the footer."""
-    help: str
+    help_text: str
     """Sentence in the help and the palette."""
-    show: bool = True
+    is_in_footer: bool = True
     """True if the footer shows the action."""
-    priority: bool = False
+    has_priority: bool = False
     """True if the key also works while the user types."""
     opens_field: bool = False
     """True if the action focuses a text field; it then runs before the next key, which must reach the field."""
 
 
-SCREENS = {
+SCREEN_TITLES = {
     "compose": "Compose",
     "queue": "Queue",
     "monitor": "Monitor",
@@ -37,112 +37,140 @@ SCREENS = {
 }
 """Screens in the order of their number keys."""
 
-SCREEN_KEYS = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
+KEYS_BY_SCREEN = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
 """Keys by screen. F keys also work in text fields, where digits are text; Alt+digit is a letter in many terminals."""
 
-APP = (
+APP_ACTIONS = (
     *(
-        Action(f"app.{name}", keys, f"go('{name}')", SCREENS[name], f"Go to {SCREENS[name]}.", show=False)
-        for name, keys in SCREEN_KEYS.items()
+        Action(
+            f"app.{name}",
+            keys,
+            f"go('{name}')",
+            SCREEN_TITLES[name],
+            f"Go to {SCREEN_TITLES[name]}.",
+            is_in_footer=False,
+        )
+        for name, keys in KEYS_BY_SCREEN.items()
     ),
-    Action("app.help", "question_mark,f1", "help", "Help", "Show the keys of this screen.", priority=False),
-    Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find an action by name.", priority=True),
-    Action("app.gpu_hide", "f8", "gpu_hide", "GPU", "Show or hide the GPU panel.", show=False, priority=True),
-    Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU+", "Enlarge or shrink the GPU panel.", priority=True),
-    Action("app.pause", "f7", "pause_queue", "Pause all", "Pause or resume the whole queue.", show=False),
-    Action("app.engine", "f6", "start_engine", "Engine", "Start the engine unless one is running.", show=False),
-    Action("app.leave", "escape", "leave_field", "Leave", "Leave the text field.", show=False),
+    Action("app.help", "question_mark,f1", "help", "Help", "Show the keys of this screen.", has_priority=False),
+    Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find an action by name.", has_priority=True),
+    Action(
+        "app.gpu_hide", "f8", "gpu_hide", "GPU", "Show or hide the GPU panel.", is_in_footer=False, has_priority=True
+    ),
+    Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU+", "Enlarge or shrink the GPU panel.", has_priority=True),
+    Action("app.pause", "f7", "pause_queue", "Pause all", "Pause or resume the whole queue.", is_in_footer=False),
+    Action("app.engine", "f6", "start_engine", "Engine", "Start the engine unless one is running.", is_in_footer=False),
+    Action("app.leave", "escape", "leave_field", "Leave", "Leave the text field.", is_in_footer=False),
     Action("app.quit", "q,ctrl+q", "quit", "Quit", "Quit; the engine keeps running the queue."),
 )
 
-COMPOSE = (
-    Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Add the batch to the queue.", priority=True),
+COMPOSE_ACTIONS = (
+    Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Add the batch to the queue.", has_priority=True),
     Action("compose.template", "t", "focus_template", "Template", "Edit the template.", opens_field=True),
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
-    Action("compose.list", "v", "focus_variations", "Variations", "Browse the variations.", show=False),
-    Action("compose.warnings", "w", "warnings", "Warnings", "Show all warnings and errors of the draft.", show=False),
-    Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),
-    Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config to a file.", priority=True),
-    Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Discard the changes to the config.", show=False),
-    Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", priority=True),
+    Action("compose.list", "v", "focus_variations", "Variations", "Browse the variations.", is_in_footer=False),
     Action(
-        "compose.editor", "ctrl+e", "external_editor", "$EDITOR", "Edit the template in your editor.", priority=True
+        "compose.warnings",
+        "w",
+        "warnings",
+        "Warnings",
+        "Show all warnings and errors of the draft.",
+        is_in_footer=False,
+    ),
+    Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),
+    Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config to a file.", has_priority=True),
+    Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Discard the changes to the config.", is_in_footer=False),
+    Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", has_priority=True),
+    Action(
+        "compose.editor", "ctrl+e", "external_editor", "$EDITOR", "Edit the template in your editor.", has_priority=True
     ),
 )
 
-QUEUE = (
-    Action("queue.up", "K,shift+up", "move('up')", "Up", "Move the batch up.", show=False),
-    Action("queue.down", "J,shift+down", "move('down')", "Down", "Move the batch down.", show=False),
+QUEUE_ACTIONS = (
+    Action("queue.up", "K,shift+up", "move('up')", "Up", "Move the batch up.", is_in_footer=False),
+    Action("queue.down", "J,shift+down", "move('down')", "Down", "Move the batch down.", is_in_footer=False),
     Action("queue.top", "T", "move('top')", "Top", "Move the batch to the top."),
-    Action("queue.bottom", "B", "move('bottom')", "Bottom", "Move the batch to the bottom.", show=False),
+    Action("queue.bottom", "B", "move('bottom')", "Bottom", "Move the batch to the bottom.", is_in_footer=False),
     Action("queue.pause", "p", "pause_batch", "Pause", "Pause or resume the batch."),
     Action("queue.cancel", "c", "cancel", "Cancel", "Cancel the selected batch or video."),
     Action("queue.retry", "r", "retry", "Retry", "Queue failed and cancelled videos again."),
     Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one."),
     Action("queue.remove", "x,delete", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
     Action("queue.open", "o", "open_library", "Open", "Show the batch in the library."),
-    Action("queue.all", "a", "toggle_ended", "All", "Show or hide ended batches.", show=False),
+    Action("queue.all", "a", "toggle_ended", "All", "Show or hide ended batches.", is_in_footer=False),
 )
 
-MONITOR = (
+MONITOR_ACTIONS = (
     Action("monitor.preview", "v", "preview", "Preview", "Show the latest preview of the video."),
     Action("monitor.auto", "V", "auto_preview", "Auto", "Turn automatic previews on or off."),
     Action("monitor.cancel", "c", "cancel", "Cancel", "Cancel the selected video."),
     Action("monitor.log", "l", "toggle_log", "Log", "Enlarge or shrink the log."),
 )
 
-LIBRARY = (
+LIBRARY_ACTIONS = (
     Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model.", opens_field=True),
     Action("library.state", "f", "filter", "Filter", "Show all batches, those with failures, or unfinished ones."),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
-    Action("library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", show=False),
+    Action(
+        "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
+    ),
     Action("library.mark", "m", "mark", "Mark", "Mark the video for comparison with another."),
     Action("library.compare", "c", "compare", "Compare", "Play the marked video and this one side by side."),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),
-    Action("library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", show=False),
-    Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one.", show=False),
-    Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", show=False),
+    Action(
+        "library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", is_in_footer=False
+    ),
+    Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one.", is_in_footer=False),
+    Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", is_in_footer=False),
     Action("library.trash", "delete,X", "trash", "Trash", "Move the batch folder to the trash."),
-    Action("library.refresh", "r", "reload", "Reload", "Read the folders again.", show=False),
+    Action("library.refresh", "r", "reload", "Reload", "Read the folders again.", is_in_footer=False),
 )
 
-ANALYSIS = (
+ANALYSIS_ACTIONS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
-    Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", show=False),
+    Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
     Action("analysis.filter", "slash", "search", "Filter", "Filter videos by name.", opens_field=True),
     Action("analysis.groups", "g", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
     Action("analysis.export", "x", "export", "Export", "Write a CSV and a report on the groups to the batch folder."),
-    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the previous columns.", show=False),
-    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the next columns.", show=False),
+    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the previous columns.", is_in_footer=False),
+    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the next columns.", is_in_footer=False),
 )
 
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
-    "app": APP,
-    "compose": COMPOSE,
-    "queue": QUEUE,
-    "monitor": MONITOR,
-    "library": LIBRARY,
-    "analysis": ANALYSIS,
+    "app": APP_ACTIONS,
+    "compose": COMPOSE_ACTIONS,
+    "queue": QUEUE_ACTIONS,
+    "monitor": MONITOR_ACTIONS,
+    "library": LIBRARY_ACTIONS,
+    "analysis": ANALYSIS_ACTIONS,
 }
 
 
-def all_actions() -> Iterator[Action]:
+def iterate_actions() -> Iterator[Action]:
     """Yield every action of every screen."""
     for actions in ACTIONS_BY_SCREEN.values():
         yield from actions
 
 
-def bindings(group: str) -> list[Binding]:
+def make_bindings(group_name: str) -> list[Binding]:
     """Return the Textual bindings of one key of `ACTIONS_BY_SCREEN`."""
     return [
-        Binding(a.keys, a.action, a.label, show=a.show, priority=a.priority or a.opens_field, tooltip=a.help, id=a.id)
-        for a in ACTIONS_BY_SCREEN[group]
+        Binding(
+            a.key_names,
+            a.textual_action,
+            a.footer_label,
+            show=a.is_in_footer,
+            priority=a.has_priority or a.opens_field,
+            tooltip=a.help_text,
+            id=a.id,
+        )
+        for a in ACTIONS_BY_SCREEN[group_name]
     ]
 
 
-FIELD_OPENING_ACTIONS = frozenset(action.action for action in all_actions() if action.opens_field)
+FIELD_OPENING_ACTIONS = frozenset(action.textual_action for action in iterate_actions() if action.opens_field)
 """Textual actions that focus a text field."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from wantui.analysis.loading import read_batch
+from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wantui.analysis.compare import Comparison
 
-MAX_FOLDERS = 50
+MAX_SCANNED_BATCHES = 50
 """Number of the newest batches that are searched for trajectories."""
 
 
@@ -29,19 +29,19 @@ MAX_FOLDERS = 50
 class WordAttention:
     """Attention to one word, as it is shown."""
 
-    line: str
-    mass: list[float]
-    strip: "NDArray[np.uint8] | None"
+    summary: str
+    mass_by_step: list[float]
+    strip_picture: "NDArray[np.uint8] | None"
 
 
 @dataclass
 class TrajectoriesLoaded(Message):
-    """The trajectories of the chosen batches; `folders` are all that have some."""
+    """The trajectories of the chosen batches; `available_folders` are all batches that have trajectories."""
 
-    folders: list[Path]
-    chosen: list[Path]
+    available_folders: list[Path]
+    chosen_folders: list[Path]
     videos: list[Video]
-    error: str
+    load_error: str
 
 
 @dataclass
@@ -50,8 +50,8 @@ class ComparisonDone(Message):
 
     videos: Sequence[Video]
     grouping: str
-    result: "Comparison | None"
-    reason: str
+    comparison: "Comparison | None"
+    error: str
 
 
 @dataclass
@@ -59,28 +59,28 @@ class AttentionLoaded(Message):
     """The attention of one video, or the reason why it cannot be shown."""
 
     video: Video
-    words: list[WordAttention]
-    reason: str
+    word_attentions: list[WordAttention]
+    error: str
 
 
-def load_trajectories(
-    roots: Sequence[Path], chosen: Sequence[Path], is_cancelled: Callable[[], bool]
+def load_chosen_trajectories(
+    library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
-    recent = [batch.folder for batch in find_batches(list(roots)) if batch.counts][:MAX_FOLDERS]
-    folders = [path for path in recent if any((path / "latents").glob("*/*.zarr"))]
-    kept = [path for path in chosen if path in folders] or folders[:1]
+    recent_folders = [batch.folder for batch in find_batches(list(library_roots)) if batch.counts][:MAX_SCANNED_BATCHES]
+    available_folders = [folder for folder in recent_folders if any((folder / "latents").glob("*/*.zarr"))]
+    loaded_folders = [folder for folder in chosen_folders if folder in available_folders] or available_folders[:1]
     videos: list[Video] = []
     errors: list[str] = []
-    for folder in kept:
+    for folder in loaded_folders:
         try:
-            for video in read_batch(folder):
+            for video in read_batch_videos(folder):
                 videos.append(video)
                 if is_cancelled():
                     return None
         except UserError as error:
             errors.append(str(error))
-    return TrajectoriesLoaded(folders, kept, videos, "\n".join(errors))
+    return TrajectoriesLoaded(available_folders, loaded_folders, videos, "\n".join(errors))
 
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
@@ -93,18 +93,20 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
         return ComparisonDone(videos, grouping, None, str(error))
 
 
-def load_attention(video: Video, with_strips: bool) -> AttentionLoaded:
+def load_video_attention(video: Video, with_strips: bool) -> AttentionLoaded:
     """Read the attention maps of one video."""
-    if video.attention is None:
-        reason = "no attention maps are stored of this video: mark a (word) and set store_attention"
-        return AttentionLoaded(video, [], reason)
+    if video.attention_path is None:
+        error_text = "no attention maps are stored of this video: mark a (word) and set store_attention"
+        return AttentionLoaded(video, [], error_text)
     try:
-        return AttentionLoaded(video, draw_attention_words(video, with_strips), "")
+        return AttentionLoaded(video, draw_word_attentions(video, with_strips), "")
     except UserError as error:
         return AttentionLoaded(video, [], str(error))
 
 
-def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Comparison | None") -> tuple[Path, list[str]]:
+def export_analysis(
+    batch_folder: Path, videos: Sequence[Video], comparison: "Comparison | None"
+) -> tuple[Path, list[str]]:
     """Write a CSV table of the videos, and an HTML report on the groups if they were compared, below a batch folder.
 
     Returns the folder and the names of the written files.
@@ -115,40 +117,43 @@ def export_analysis(batch: Path, videos: Sequence[Video], comparison: "Compariso
     from wantui.analysis.report import write_report
     from wantui.analysis.serialize import build_video_rows, write_csv
 
-    stamp = f"{datetime.now():%Y%m%d_%H%M%S}"
-    folder = batch / "reports"
-    table = folder / f"trajectories_{stamp}.csv"
-    make_parent_folders(batch, table)
-    write_csv(table, build_video_rows(videos, list(METRICS)))
-    names = [table.name]
+    timestamp = f"{datetime.now():%Y%m%d_%H%M%S}"
+    report_folder = batch_folder / "reports"
+    table_path = report_folder / f"trajectories_{timestamp}.csv"
+    make_parent_folders(batch_folder, table_path)
+    write_csv(table_path, build_video_rows(videos, list(METRICS)))
+    file_names = [table_path.name]
     if comparison is not None:
-        report = folder / f"comparison_{stamp}.html"
-        write_report(report, comparison)
-        names.append(report.name)
-    return folder, names
+        report_path = report_folder / f"comparison_{timestamp}.html"
+        write_report(report_path, comparison)
+        file_names.append(report_path.name)
+    return report_folder, file_names
 
 
-def draw_attention_words(video: Video, with_strips: bool) -> list[WordAttention]:
+def draw_word_attentions(video: Video, with_strips: bool) -> list[WordAttention]:
     """Draw the attention of a video's marked words.
 
     Raises:
         UserError: no maps or no clip can be read.
     """
-    from wantui.analysis.attention_overlay import compute_shared_scale, draw_strip, find_clip
-    from wantui.analysis.attention_summary import average_finite, compute_word_curves
+    from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip, find_clip_path
+    from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
     from wantui.storage.attention_maps import open_attention_maps
 
-    assert video.attention is not None
-    maps = open_attention_maps(video.attention)
+    assert video.attention_path is not None
+    maps = open_attention_maps(video.attention_path)
     if not maps.words:
         return []
-    scale = compute_shared_scale(maps, list(maps.words))
-    clip = find_clip(video) if with_strips else None
-    drawn = []
-    for name in maps.words:
-        curves = compute_word_curves(maps, name)
-        mass, entropy = average_finite(curves.mass), average_finite(curves.entropy)
-        line = f"{curves.text} ({' '.join(curves.tokens)}): {mass:.2%} of the attention, entropy {entropy:.2f}"
-        picture = draw_strip(clip, maps, name, scale) if clip is not None else None
-        drawn.append(WordAttention(line, curves.mass.tolist(), picture))
-    return drawn
+    scale_maximum = compute_scale_maximum(maps, list(maps.words))
+    clip_path = find_clip_path(video) if with_strips else None
+    word_attentions = []
+    for map_name in maps.words:
+        curves = compute_word_curves(maps, map_name)
+        mean_mass, mean_entropy = average_finite_values(curves.mass), average_finite_values(curves.entropy)
+        summary = (
+            f"{curves.word_text} ({' '.join(curves.token_texts)}): {mean_mass:.2%} of the attention, entropy "
+            f"{mean_entropy:.2f}"
+        )
+        strip_picture = draw_strip(clip_path, maps, map_name, scale_maximum) if clip_path is not None else None
+        word_attentions.append(WordAttention(summary, curves.mass.tolist(), strip_picture))
+    return word_attentions

@@ -13,28 +13,30 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 
-def announce(app: "WantuiApp", before: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
+def announce_changes(
+    app: "WantuiApp", previous: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[Event]
+) -> None:
     """Notify of errors, another engine version and new events.
 
     Args:
-        before: previous snapshot.
+        previous: previous snapshot.
         new_events: events of the snapshot since the application started.
     """
-    if snapshot.error is not None and snapshot.error != before.error:  # the header truncates it
+    if snapshot.error is not None and snapshot.error != previous.error:  # the header truncates it
         app.notify(snapshot.error, severity="error", title="queue", timeout=20)
-    if snapshot.engine is not None and snapshot.engine != before.engine:
-        _announce_version(app, snapshot.engine)
+    if snapshot.engine is not None and snapshot.engine != previous.engine:
+        _announce_engine_version(app, snapshot.engine)
     for event in new_events:
         _announce_event(app, event)
-    _announce_ends(app, snapshot, new_events)
+    _announce_ended_batches(app, snapshot, new_events)
 
 
-def _announce_version(app: "WantuiApp", engine: Engine) -> None:
+def _announce_engine_version(app: "WantuiApp", engine: Engine) -> None:
     if engine.version != __version__:
         app.notify(
             f"the engine runs wantui {engine.version}, but this is wantui {__version__}. To restart the engine with "
             "this version, run wantui engine stop, then press F6",
-            title="another version",
+            title="engine of another version",
             severity="warning",
             timeout=15,
         )
@@ -52,17 +54,19 @@ def _announce_event(app: "WantuiApp", event: Event) -> None:
             app.notify(f"{title}: retrying with plan {plan}", severity="warning", title="out of memory")
 
 
-def _announce_ends(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
+def _announce_ended_batches(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
     """Notify of failed videos and ended batches, once per batch."""
-    failed = [(event.batch, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)]
-    for batch_id in dict.fromkeys(batch for batch, _ in failed):
-        failures = [payload for batch, payload in failed if batch == batch_id]
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        app.notify(f"{failures[0].title}: {failures[0].error}{more}", severity="error", title="failed")
-    ended = {event.batch for event in new_events if isinstance(event.payload, events.ENDING_EVENTS)}
+    failed_videos = [
+        (event.batch, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)
+    ]
+    for batch_id in dict.fromkeys(batch for batch, _ in failed_videos):
+        failures = [payload for batch, payload in failed_videos if batch == batch_id]
+        more_text = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        app.notify(f"{failures[0].title}: {failures[0].error}{more_text}", severity="error", title="video failed")
+    ended_ids = {event.batch for event in new_events if isinstance(event.payload, events.ENDING_EVENTS)}
     for batch in snapshot.batches:
-        if batch.id in ended and not batch.unfinished:
-            done = batch.counts.get("done", 0)
-            app.notify(f"{batch.name}: {done} of {batch.total} done", title="batch ended")
+        if batch.id in ended_ids and not batch.unfinished:
+            done_count = batch.counts.get("done", 0)
+            app.notify(f"{batch.name}: {done_count} of {batch.total} done", title="batch ended")
             if app.settings.bell:
                 app.bell()

@@ -34,26 +34,26 @@ from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import expand_user_path
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS, bindings
-from wantui.tui.announcements import announce
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, make_bindings
+from wantui.tui.announcements import announce_changes
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.keyboard import replace_invalid_utf8
 from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
-from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process
+from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
-LOCK_SECONDS = 0.3
+MAX_LOCK_SECONDS = 0.3
 """Maximum seconds that a key press waits for a locked database."""
-FAST_SECONDS, SLOW_SECONDS = 0.25, 2.0
+POLL_SECONDS, SLOW_POLL_SECONDS = 0.25, 2.0
 """Seconds between two polls of the queue: normally, and with --low-bandwidth."""
-EXIT_SECONDS = 2.0
+MAX_EXIT_SECONDS = 2.0
 """Maximum seconds of a regular exit without a terminal; then the process is ended."""
 
 
-def _new_screen(name: str) -> Screen[Any]:
+def _create_screen(name: str) -> Screen[Any]:
     """Import and create the screen of a name when it is first shown."""
     module = importlib.import_module(f"wantui.tui.screens.{name}")
     screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
@@ -70,9 +70,9 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
     """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"
-    CSS_PATH = ["app.tcss", *(f"screens/{name}.tcss" for name in SCREENS)]
-    BINDINGS = [*bindings("app")]
-    MODES = {name: partial(_new_screen, name) for name in SCREENS}
+    CSS_PATH = ["app.tcss", *(f"screens/{name}.tcss" for name in SCREEN_TITLES)]
+    BINDINGS = [*make_bindings("app")]
+    MODES = {name: partial(_create_screen, name) for name in SCREEN_TITLES}
     DEFAULT_MODE = "compose"
     COMMAND_PALETTE_BINDING = "ctrl+backslash"  # keeps ctrl+p free for our own action
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (110, "-wide")]
@@ -82,28 +82,28 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self,
         state_dir: StateDirectory,
         settings: TuiSettings,
-        notes: tuple[str, ...] = (),
-        low_bandwidth: bool = False,
-        host: str | None = None,
+        start_notes: tuple[str, ...] = (),
+        is_low_bandwidth: bool = False,
+        host_name: str | None = None,
         nvml: Any = None,
     ) -> None:
         super().__init__()
-        self.state_dir, self.settings, self.notes = state_dir, settings, notes
-        self.low_bandwidth = low_bandwidth or settings.low_bandwidth
-        self.host = host or platform.node()
+        self.state_dir, self.settings, self.start_notes = state_dir, settings, start_notes
+        self.is_low_bandwidth = is_low_bandwidth or settings.low_bandwidth
+        self.host_name = host_name or platform.node()
         self.drafts: Drafts = load_drafts(state_dir.directory)
         self.queue = open_queue(state_dir)[0]
-        self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * LOCK_SECONDS)}")
+        self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * MAX_LOCK_SECONDS)}")
         self.snapshot = QueueSnapshot()
         self.gpu_history = GpuHistory()
-        self.gpu_panel = settings.gpu_panel
+        self.gpu_panel_mode = settings.gpu_panel
         self._terminal_title = ""
         self.is_starting_engine = False
-        self._drafts_failed = False
+        self._has_draft_error = False
         self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
-        interval = SLOW_SECONDS if self.low_bandwidth else FAST_SECONDS
+        poll_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else POLL_SECONDS
         first_seq = max(0, self.queue.read_last_seq() - RECENT_EVENT_COUNT)
         self.start_seq = self.queue.read_last_seq()
         """Sequence number of the last event before the application started."""
@@ -111,12 +111,12 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             state_dir,
             lambda snapshot: self._post_if_running(QueueChanged(snapshot)),
             lambda pages: self._post_if_running(PagesChanged(pages)),
-            interval,
+            poll_seconds,
             first_seq,
         )
-        sample_seconds = SLOW_SECONDS if self.low_bandwidth else 1.0
+        sample_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else 1.0
         self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), sample_seconds, nvml)
-        self.gpu_monitor.reads_processes = self.gpu_panel == "large"
+        self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
         self.animation_level = "none"
 
     def get_driver_class(self) -> type[Driver]:
@@ -148,11 +148,11 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.notify(f"unknown theme {theme!r}; the command palette (ctrl+p) lists all themes", severity="warning")
         self.set_keymap(self.settings.keys)
         self.theme_changed_signal.subscribe(self, self._save_theme)
-        for note in self.notes:
+        for note in self.start_notes:
             self.notify(note, severity="warning", timeout=15)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, self._exit_without_terminal)
+            for signal_number in (signal.SIGHUP, signal.SIGTERM):
+                signal.signal(signal_number, self._exit_without_terminal)
             if not self.is_headless and os.isatty(0):
                 threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
         self.queue_watcher.start()
@@ -164,8 +164,8 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.call_after_refresh(self.push_screen, Welcome())
 
     def _exit_without_terminal(self, *_: object) -> None:
-        """Exit after the terminal was lost; force the exit after `EXIT_SECONDS`."""
-        timer = threading.Timer(EXIT_SECONDS, os._exit, (1,))
+        """Exit after the terminal was lost; force the exit after `MAX_EXIT_SECONDS`."""
+        timer = threading.Timer(MAX_EXIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
         self.save_drafts_or_notify()
@@ -177,7 +177,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         poll.register(0, 0)  # no events requested: poll always reports a hang-up
         poll.poll()
         self.call_later(self._exit_without_terminal)
-        time.sleep(EXIT_SECONDS)
+        time.sleep(MAX_EXIT_SECONDS)
         os._exit(1)
 
     def on_unmount(self) -> None:
@@ -195,11 +195,11 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         try:
             save_drafts(self.state_dir.directory, self.drafts)
         except (OSError, ValueError) as error:
-            if not self._drafts_failed:
+            if not self._has_draft_error:
                 self.notify(f"cannot save drafts: {error}", severity="warning", timeout=12)
-            self._drafts_failed = True
+            self._has_draft_error = True
         else:
-            self._drafts_failed = False
+            self._has_draft_error = False
 
     def notify(
         self,
@@ -222,10 +222,10 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
     # Updates
 
     def on_queue_changed(self, message: QueueChanged) -> None:
-        before, self.snapshot = self.snapshot, message.snapshot
+        previous, self.snapshot = self.snapshot, message.snapshot
         self._update_worker_memory()
         new_events = [event for event in message.snapshot.events if event.seq > self.start_seq]
-        announce(self, before, message.snapshot, new_events)
+        announce_changes(self, previous, message.snapshot, new_events)
         if new_events:
             self._set_terminal_title()
         self.snapshot_signal.publish(message.snapshot)
@@ -234,30 +234,30 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.pages_signal.publish(message.pages)
 
     def on_gpu_sampled(self, message: GpuSampled) -> None:
-        self.gpu_history.add(message.sample)
+        self.gpu_history.add_sample(message.sample)
         self.sample_signal.publish(message.sample)
 
     def _update_worker_memory(self) -> None:
-        self.gpu_history.workers.clear()
-        for video in self.snapshot.running:
-            progress = self.snapshot.progress.get(video.id)
+        self.gpu_history.memory_by_process.clear()
+        for video in self.snapshot.running_videos:
+            progress = self.snapshot.progress_by_video.get(video.id)
             if progress is None or video.worker is None:
                 continue
-            memory = parse_worker_memory(parse_worker_process(video.worker), progress.memory_bytes_by_name)
+            memory = parse_worker_memory(parse_worker_process_id(video.worker), progress.memory_bytes_by_name)
             if memory is not None:
-                self.gpu_history.workers[memory.process] = memory
+                self.gpu_history.memory_by_process[memory.process_id] = memory
 
     def _set_terminal_title(self) -> None:
         """Show the number of remaining videos in the terminal title, visible from other windows."""
-        left = sum(batch.unfinished for batch in self.snapshot.batches)
-        title = f"wantui: {left} left" if left else "wantui: all done"
+        remaining_count = sum(batch.unfinished for batch in self.snapshot.batches)
+        title = f"wantui: {remaining_count} left" if remaining_count else "wantui: all done"
         if self._driver is not None and not self.is_headless and title != self._terminal_title:
             self._driver.write(f"\x1b]0;{title}\x07")
             self._terminal_title = title
 
     # Actions of all screens
 
-    def change_queue(self, change: Callable[[Queue], None]) -> None:
+    def change_queue(self, apply_change: Callable[[Queue], None]) -> None:
         """Call a function that changes the queue, and report its error.
 
         This is no context manager, because a context manager cannot skip its body if opening the queue fails.
@@ -265,10 +265,10 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         try:
             if self.queue.is_replaced():
                 # open_queue could quarantine the database and read those of other hosts: too slow for a key press.
-                replacement = Queue(self.state_dir.directory, LOCK_SECONDS)
+                replacement = Queue(self.state_dir.directory, MAX_LOCK_SECONDS)
                 self.queue.close()
                 self.queue = replacement
-            change(self.queue)
+            apply_change(self.queue)
         except (sqlite3.Error, OSError) as error:
             self.notify(describe_queue_error(error), severity="error", timeout=12)
         except UserError as error:
@@ -291,20 +291,20 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
 
         screen = self.show_screen("library")
         assert isinstance(screen, LibraryScreen)
-        screen.select_batch(message.folder, message.video)
+        screen.select_batch(message.folder, message.video_index)
 
     def on_draft_ready(self, message: DraftReady) -> None:
         from wantui.tui.screens.compose import ComposeScreen
 
         screen = self.show_screen("compose")
         assert isinstance(screen, ComposeScreen)
-        self.call_later(screen.show_draft, message.and_queue)
+        self.call_later(screen.show_draft, message.queues_demo)
 
     def action_leave_field(self) -> None:
         from wantui.tui.screens.base import BaseScreen
 
         if isinstance(self.screen, BaseScreen):
-            self.screen.focus_default()
+            self.screen.focus_main_widget()
 
     async def action_help(self) -> None:
         from wantui.tui.screens.help import Help
@@ -312,19 +312,19 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.push_screen(Help(self.screen.name or "", self.focused))
 
     def action_gpu_hide(self) -> None:
-        self.gpu_panel = "line" if self.gpu_panel == "hidden" else "hidden"
+        self.gpu_panel_mode = "line" if self.gpu_panel_mode == "hidden" else "hidden"
         self._update_gpu_panel()
 
     def action_gpu_enlarge(self) -> None:
-        self.gpu_panel = "line" if self.gpu_panel == "large" else "large"
+        self.gpu_panel_mode = "line" if self.gpu_panel_mode == "large" else "large"
         self._update_gpu_panel()
 
     def _update_gpu_panel(self) -> None:
-        self.gpu_monitor.reads_processes = self.gpu_panel == "large"
-        if self.gpu_history.sample is not None:
-            self.sample_signal.publish(self.gpu_history.sample)
+        self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
+        if self.gpu_history.latest_sample is not None:
+            self.sample_signal.publish(self.gpu_history.latest_sample)
 
-    def library_roots(self) -> list[Path]:
+    def list_library_roots(self) -> list[Path]:
         """Return the folders that may contain batches: those of the settings and of the queue."""
         folders = [expand_user_path(text) for text in self.settings.output_dirs]
         return list(dict.fromkeys([*folders, *(batch.folder.parent for batch in self.snapshot.batches)]))
@@ -346,11 +346,11 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         else:
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 
-    def start_engine(self, logs: Path | None = None) -> None:
+    def start_engine(self, log_folder: Path | None = None) -> None:
         """Start the engine unless one is running, and wait for it; call this from a thread."""
         self.is_starting_engine = True
         try:
-            engine, _ = control.ensure_engine(self.state_dir, logs)
+            engine, _ = control.ensure_engine(self.state_dir, log_folder)
             for warning in engine.warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
@@ -369,14 +369,20 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         name = screen.name or ""
         for group in (name, "app"):
             for action in ACTIONS_BY_SCREEN.get(group, ()):
-                title = SCREENS.get(group, "wantui")
+                title = SCREEN_TITLES.get(group, "wantui")
                 target = screen if group == name else self
-                yield SystemCommand(f"{title}: {action.label}", action.help, self._make_callback(action.action, target))
+                yield SystemCommand(
+                    f"{title}: {action.footer_label}",
+                    action.help_text,
+                    self._make_action_callback(action.textual_action, target),
+                )
         for theme in self.available_themes:
-            yield SystemCommand(f"theme: {theme}", "Use this colour theme.", lambda theme=theme: self._use_theme(theme))
+            yield SystemCommand(
+                f"theme: {theme}", "Use this colour theme.", lambda theme=theme: self._apply_theme(theme)
+            )
 
-    def _make_callback(self, action: str, target: Any) -> Callable[[], Any]:
+    def _make_action_callback(self, action: str, target: Any) -> Callable[[], Any]:
         return lambda: self.call_later(self.run_action, action, target)
 
-    def _use_theme(self, theme: str) -> None:
+    def _apply_theme(self, theme: str) -> None:
         self.theme = theme

@@ -20,10 +20,10 @@ class Picture:
     """Tinted copy of the lines of a screen."""
 
     def __init__(self, strips: Iterable[Strip], tint: Color) -> None:
-        self._lines = [list(BackgroundScreen.process_segments(strip, tint)) for strip in strips]
+        self._segment_lines = [list(BackgroundScreen.process_segments(strip, tint)) for strip in strips]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in self._lines:
+        for line in self._segment_lines:
             yield from line
             yield Segment.line()
 
@@ -46,10 +46,10 @@ class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, _Base):
     _picture_size = Size(0, 0)
 
     def on_mount(self) -> None:
-        below = [screen for screen in self.app.screen_stack if screen is not self]
-        if below and below[-1].size == self.app.size:
-            self._picture = Picture(below[-1]._compositor.render_strips(), self.styles.background)
-            self._picture_size = below[-1].size
+        lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
+        if lower_screens and lower_screens[-1].size == self.app.size:
+            self._picture = Picture(lower_screens[-1]._compositor.render_strips(), self.styles.background)
+            self._picture_size = lower_screens[-1].size
 
     def on_resize(self, event: Resize) -> None:
         if event.size != self._picture_size:  # the screen below gets its new layout only when it is in front again

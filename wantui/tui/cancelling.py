@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 
-def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> None:
+def cancel_videos(app: "WantuiApp", batch_id: int, video_number: int | None = None) -> None:
     """Cancel a batch or one of its videos.
 
     Waiting videos are cancelled in the manifest, too; for running videos, their worker does that. The state of a video
@@ -19,18 +19,18 @@ def cancel_videos(app: "WantuiApp", batch: int, number: int | None = None) -> No
     """
 
     def cancel(queue: Queue) -> None:
-        row = queue.batch(batch)
-        if row is None:
-            raise UserError(f"cannot cancel: batch {batch} is no longer in the queue. Nothing was changed.")
-        numbers, running = queue.cancel(batch, number)
+        batch = queue.batch(batch_id)
+        if batch is None:
+            raise UserError(f"cannot cancel: batch {batch_id} is no longer in the queue. Nothing was changed.")
+        cancelled_numbers, running_count = queue.cancel(batch_id, video_number)
         try:
-            ManifestStore.for_folder(row.folder).cancel_videos(numbers)
+            ManifestStore.for_folder(batch.folder).cancel_videos(cancelled_numbers)
         except (OSError, UserError) as error:
             app.notify(f"cannot record the cancellation in the batch folder: {error}", severity="warning")
-        parts = [f"{format_count(len(numbers), 'video')} cancelled"] if numbers else []
-        if running:
-            when = "at the next step" if app.snapshot.engine is not None else "once an engine starts (F6)"
-            parts.append(f"{running} will stop {when}")
+        parts = [f"{format_count(len(cancelled_numbers), 'video')} cancelled"] if cancelled_numbers else []
+        if running_count:
+            stop_time = "at the next step" if app.snapshot.engine is not None else "once an engine starts (F6)"
+            parts.append(f"{format_count(running_count, 'running video')} will stop {stop_time}")
         app.notify(", ".join(parts) or "nothing to cancel: all videos have already ended")
 
     app.change_queue(cancel)

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 from rich.text import Text
 
 Row = TypeVar("Row")
-GAP = " "
+COLUMN_GAP = " "
 """Text between two columns."""
 
 
@@ -15,34 +15,36 @@ GAP = " "
 class Column(Generic[Row]):
     """One column of a list."""
 
-    header: str
+    header_text: str
     width: int | None
     """Width in cells; None uses the rest of the line (last column only)."""
-    cell: Callable[[Row], Text | str]
+    draw_cell: Callable[[Row], Text | str]
     """Function that returns the cell content for a row."""
-    align: Literal["left", "right"] = "left"
+    alignment: Literal["left", "right"] = "left"
     min_list_width: int = 0
     """Smallest list width, in cells, at which the column is shown."""
 
 
-def draw_row(columns: Sequence[Column[Row]], row: Row, list_width: int) -> Text:
+def draw_list_row(columns: Sequence[Column[Row]], row: Row, list_width: int) -> Text:
     """Return one row of a list that is `list_width` cells wide; content that is too long ends in an ellipsis."""
-    return _join_cells([(column, column.cell(row)) for column in columns if list_width >= column.min_list_width])
+    return _join_cells([(column, column.draw_cell(row)) for column in columns if list_width >= column.min_list_width])
 
 
-def draw_header(columns: Sequence[Column[Row]], list_width: int) -> Text:
+def draw_column_headers(columns: Sequence[Column[Row]], list_width: int) -> Text:
     """Return the header line of a list that is `list_width` cells wide."""
-    return _join_cells([(column, Text(column.header)) for column in columns if list_width >= column.min_list_width])
+    return _join_cells(
+        [(column, Text(column.header_text)) for column in columns if list_width >= column.min_list_width]
+    )
 
 
 def _join_cells(cells: Sequence[tuple[Column[Row], Text | str]]) -> Text:
     line = Text()
-    for number, (column, content) in enumerate(cells):
-        text = Text(content) if isinstance(content, str) else content.copy()
+    for number, (column, cell) in enumerate(cells):
+        text = Text(cell) if isinstance(cell, str) else cell.copy()
         if number:
-            line.append(GAP)
+            line.append(COLUMN_GAP)
         if column.width is not None:
             text.truncate(column.width, overflow="ellipsis")
-            text.align(column.align, column.width)
+            text.align(column.alignment, column.width)
         line.append_text(text)
     return line

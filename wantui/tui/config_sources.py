@@ -19,36 +19,43 @@ from wantui.tui.drafts import Drafts
 class ConfigSource:
     """An available config."""
 
-    name: str
+    config_name: str
     """Name or path, as accepted by `wantui run -c`."""
-    path: Path
+    config_path: Path
     summary: str
     """One-line summary, or the reason why the config is invalid."""
     is_valid: bool
 
 
-def user_config_folder() -> Path:
+def find_user_config_folder() -> Path:
     """Return the folder of the user's configs, used if the working folder has no configs/."""
     return user_config_path("wantui") / "configs"
 
 
-def find_sources() -> list[ConfigSource]:
+def find_config_sources() -> list[ConfigSource]:
     """Return all configs: those of the working folder, of the user, and the bundled presets."""
     sources: dict[Path, ConfigSource] = {}
-    for folder, is_preset in ((Path("configs"), False), (user_config_folder(), False), (find_preset_directory(), True)):
+    for folder, is_preset in (
+        (Path("configs"), False),
+        (find_user_config_folder(), False),
+        (find_preset_directory(), True),
+    ):
         try:
             paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
         except OSError:
             continue
         for path in paths:
             try:
-                real = path.resolve()
+                resolved_path = path.resolve()
             except (OSError, RuntimeError):  # a symlink loop
-                real = path.absolute()
-            preset = is_preset or real.parent == find_preset_directory().resolve()
-            if real not in sources:
-                sources[real] = summarise_config(path.stem if preset else str(path), real)
-    return sorted(sources.values(), key=lambda source: (source.name != "nano", "/" in source.name, source.name))
+                resolved_path = path.absolute()
+            is_bundled = is_preset or resolved_path.parent == find_preset_directory().resolve()
+            if resolved_path not in sources:
+                sources[resolved_path] = summarise_config(path.stem if is_bundled else str(path), resolved_path)
+    return sorted(
+        sources.values(),
+        key=lambda source: (source.config_name != "nano", "/" in source.config_name, source.config_name),
+    )
 
 
 def summarise_config(name: str, path: Path) -> ConfigSource:
@@ -58,12 +65,16 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
     except UserError as error:
         return ConfigSource(name, path, str(error).splitlines()[0].removeprefix(f"{path}:").strip(), False)
     model, video = settings.model_settings, settings.video_settings
-    length = f"{video.frames} frames" if video.frames else f"{video.duration:g} s" if video.duration else "81 frames"
-    short = model.model_id.rpartition("/")[2]
-    return ConfigSource(name, path, f"{short}, {video.width}x{video.height}, {length}, {model.steps} steps", True)
+    length_text = (
+        f"{video.frames} frames" if video.frames else f"{video.duration:g} s" if video.duration else "81 frames"
+    )
+    model_name = model.model_id.rpartition("/")[2]
+    return ConfigSource(
+        name, path, f"{model_name}, {video.width}x{video.height}, {length_text}, {model.steps} steps", True
+    )
 
 
-def modification_time(path: Path) -> float | None:
+def read_modification_time(path: Path) -> float | None:
     """Return the modification time of a file; None if it is deleted."""
     try:
         return path.stat().st_mtime
@@ -75,16 +86,16 @@ def modification_time(path: Path) -> float | None:
 class DraftText:
     """YAML of a draft's config as read, without the changes in the form."""
 
-    text: str
+    yaml_text: str
     source: Path | str
-    path: Path | None = None
+    file_path: Path | None = None
     """File of the text; None if it was edited as text."""
-    changed: float | None = None
+    modified_at: float | None = None
     """Modification time of the file when read, in seconds."""
     error: ConfigError | None = None
     """Error of a file that cannot be read; the text is then empty."""
 
-    def config(self, changes: Mapping[str, str]) -> Config:
+    def parse_with_changes(self, changes: Mapping[str, str]) -> Config:
         """Parse the config with changes; reads no file.
 
         Raises:
@@ -92,32 +103,32 @@ class DraftText:
         """
         if self.error is not None:
             raise self.error
-        return parse_config(self.text, self.source, [f"{key}={value}" for key, value in changes.items()])
+        return parse_config(self.yaml_text, self.source, [f"{key}={value}" for key, value in changes.items()])
 
-    def config_without_changes(self) -> Config | None:
+    def parse_without_changes(self) -> Config | None:
         """Parse the config without changes; return None if it is invalid without them."""
         try:
-            return self.config({})
+            return self.parse_with_changes({})
         except ConfigError:
             return None
 
-    def reload(self) -> "DraftText | None":
+    def reload_file(self) -> "DraftText | None":
         """Return this object if its file is unchanged, the new text if it changed, or None if it was deleted."""
-        if self.path is None or (now := modification_time(self.path)) == self.changed:
+        if self.file_path is None or (modified_at := read_modification_time(self.file_path)) == self.modified_at:
             return self
-        return None if now is None else read_file(self.path)
+        return None if modified_at is None else read_config_file(self.file_path)
 
 
-def read_file(path: Path) -> DraftText:
+def read_config_file(path: Path) -> DraftText:
     """Read a config file; if this fails, the result contains the error."""
-    changed = modification_time(path)  # before reading: a change during the read is then detected later
+    modified_at = read_modification_time(path)  # before reading: a change during the read is then detected later
     try:
-        return DraftText(read_config_text(path), path, path, changed)
+        return DraftText(read_config_text(path), path, path, modified_at)
     except ConfigError as error:
-        return DraftText("", path, path, changed, error)
+        return DraftText("", path, path, modified_at, error)
 
 
-def read_draft(drafts: Drafts) -> DraftText:
+def read_draft_text(drafts: Drafts) -> DraftText:
     """Read the config of a draft.
 
     Raises:
@@ -125,10 +136,10 @@ def read_draft(drafts: Drafts) -> DraftText:
     """
     if drafts.text is not None:
         return DraftText(drafts.text, drafts.config)
-    return read_file(find_config_path(drafts.config))
+    return read_config_file(find_config_path(drafts.config))
 
 
-def effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
+def find_effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
     """Return the changes whose value differs from that of the file.
 
     Args:
@@ -144,9 +155,9 @@ def effective_changes(changes: dict[str, str], config: Config, file_config: Conf
     }
 
 
-def format_setting_errors(error: ConfigError, key: str) -> str:
-    """Return the errors of the setting `key`, or all errors if none concerns it."""
-    messages = [problem.message for problem in error.problems if problem.key == key]
+def format_setting_errors(error: ConfigError, setting_key: str) -> str:
+    """Return the errors of the setting `setting_key`, or all errors if none concerns it."""
+    messages = [problem.message for problem in error.problems if problem.key == setting_key]
     return "; ".join(messages or [str(problem) for problem in error.problems])
 
 
@@ -169,4 +180,4 @@ def resolve_save_path(name: str) -> Path:
     path = expand_user_path(name if name.endswith((".yaml", ".yml")) else f"{name}.yaml")
     if path.is_absolute() or len(path.parts) > 1:
         return path
-    return (Path("configs") if Path("configs").is_dir() else user_config_folder()) / path
+    return (Path("configs") if Path("configs").is_dir() else find_user_config_folder()) / path

@@ -5,7 +5,7 @@ from textual.content import Content
 from wantui.formatting import escape_unprintable
 
 
-def to_content(text: str, keep_lines: bool = False) -> Content:
+def make_content(text: str, keep_lines: bool = False) -> Content:
     """Convert text to content without markup and control characters.
 
     Textual interprets a `str` as markup: `[/x]` in a name would crash the application, and `[@click=app.quit]` would

@@ -12,9 +12,9 @@ from wantui.json_files import UnreadableFileError, read_json
 DRAFTS_FILE = "tui.json"
 DRAFTS_FORMAT = 2
 """Format of tui.json; format 1 had no `format` key and stored changes as YAML values."""
-MAX_HISTORY = 200
+MAX_HISTORY_LENGTH = 200
 """Maximum number of stored templates."""
-MAX_HISTORY_TEMPLATE = 100_000
+MAX_HISTORY_TEMPLATE_LENGTH = 100_000
 """Maximum characters of a stored template."""
 
 
@@ -38,13 +38,13 @@ class Drafts(BaseModel):
 
     def add_to_history(self, template: str) -> None:
         """Add a template to the front of the history."""
-        if len(template) <= MAX_HISTORY_TEMPLATE:
-            self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY]
+        if len(template) <= MAX_HISTORY_TEMPLATE_LENGTH:
+            self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY_LENGTH]
 
 
-def load_drafts(directory: Path) -> Drafts:
+def load_drafts(state_directory: Path) -> Drafts:
     """Read the stored drafts; an unreadable file is renamed to tui.damaged.json and replaced by defaults."""
-    path = directory / DRAFTS_FILE
+    path = state_directory / DRAFTS_FILE
     try:
         values = read_json(path)
         if isinstance(values, dict) and "format" not in values:
@@ -58,12 +58,12 @@ def load_drafts(directory: Path) -> Drafts:
         return Drafts()
 
 
-def save_drafts(directory: Path, drafts: Drafts) -> None:
+def save_drafts(state_directory: Path, drafts: Drafts) -> None:
     """Write the drafts atomically.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_write(directory / DRAFTS_FILE) as partial:
-        partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
-        partial.chmod(0o600)
+    with atomic_write(state_directory / DRAFTS_FILE) as partial_path:
+        partial_path.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
+        partial_path.chmod(0o600)

@@ -9,14 +9,14 @@ from typing import Any
 from textual.driver import Driver
 
 
-def _lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
+def _make_lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
     """Return a factory of decoders that replace invalid bytes with U+FFFD."""
     return partial(codecs.getincrementaldecoder(encoding), errors="replace")
 
 
-def replace_invalid_utf8(driver: type[Driver]) -> None:
+def replace_invalid_utf8(driver_class: type[Driver]) -> None:
     """Patch a Textual driver to replace invalid UTF-8, which would otherwise crash the application."""
-    for kind in driver.__mro__:
-        module: Any = sys.modules[kind.__module__]
+    for base_class in driver_class.__mro__:
+        module: Any = sys.modules[base_class.__module__]
         if hasattr(module, "getincrementaldecoder"):
-            module.getincrementaldecoder = _lenient_decoder
+            module.getincrementaldecoder = _make_lenient_decoder

@@ -49,16 +49,16 @@ def lend_terminal(app: App[Any]) -> Iterator[None]:
         TerminalNotLentError: the application has no terminal to lend, or was asked to exit.
     """
     failure: BaseException | None = None
-    received: list[int] = []
+    received_signals: list[int] = []
 
-    def request_exit(number: int, _: FrameType | None) -> None:
-        if not received:  # a second signal must not interrupt restoring the terminal
-            received.append(number)
+    def request_exit(signal_number: int, _: FrameType | None) -> None:
+        if not received_signals:  # a second signal must not interrupt restoring the terminal
+            received_signals.append(signal_number)
             raise _ExitRequested
 
-    handlers = {number: signal.signal(number, request_exit) for number in EXIT_SIGNALS}
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        handlers[number] = signal.signal(number, lambda *_: None)
+    handlers_by_signal = {signal_number: signal.signal(signal_number, request_exit) for signal_number in EXIT_SIGNALS}
+    for signal_number in (signal.SIGINT, signal.SIGQUIT):
+        handlers_by_signal[signal_number] = signal.signal(signal_number, lambda *_: None)
     try:
         with app.suspend(), _preserve_terminal_modes():
             try:
@@ -70,9 +70,9 @@ def lend_terminal(app: App[Any]) -> Iterator[None]:
     except SuspendNotSupported:
         raise TerminalNotLentError("cannot lend the terminal to another program: no terminal is attached") from None
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if received and callable(handler := handlers[signal.Signals(received[0])]):
-        handler(received[0], None)
+        for signal_number, handler in handlers_by_signal.items():
+            signal.signal(signal_number, handler)
+    if received_signals and callable(handler := handlers_by_signal[signal.Signals(received_signals[0])]):
+        handler(received_signals[0], None)
     if failure is not None:
         raise failure

@@ -20,7 +20,7 @@ STATE_FILTERS = ("all", "failures", "unfinished")
 class BatchFoldersScanned(Message):
     """The batch folders were scanned."""
 
-    batches: list[BatchSummary]
+    batch_summaries: list[BatchSummary]
 
 
 @dataclass
@@ -30,34 +30,34 @@ class BatchLoaded(Message):
     folder: Path
     manifest: Manifest | None
     error: str
-    video: int | None
+    video_index: int | None
     """Index of the video to select; None keeps the cursor."""
 
 
-def read_batch(folder: Path, video: int | None) -> BatchLoaded:
+def load_batch_manifest(folder: Path, video_index: int | None) -> BatchLoaded:
     """Read the manifest of a batch; an unreadable manifest yields a message with the error."""
     try:
-        return BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video)
+        return BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video_index)
     except UserError as error:
-        return BatchLoaded(folder, None, str(error), video)
+        return BatchLoaded(folder, None, str(error), video_index)
 
 
-def filter_batches(batches: Sequence[BatchSummary], words: str, state_filter: str) -> list[BatchSummary]:
+def filter_batches(batches: Sequence[BatchSummary], search_words: str, state_filter: str) -> list[BatchSummary]:
     """Return the batches that match the words of a search and one of `STATE_FILTERS`."""
     return [
         batch
         for batch in batches
-        if batch.matches(words)
+        if batch.matches(search_words)
         and (state_filter != "failures" or batch.count_videos("failed") or batch.fault)
         and (state_filter != "unfinished" or batch.count_videos("done") < batch.total)
     ]
 
 
-def explain_empty_list(count: int, words: str, state_filter: str) -> str:
-    """Return the text shown instead of an empty list; `count` batches exist in total."""
-    if not count:
+def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: str) -> str:
+    """Return the text shown instead of an empty list; `batch_count` batches exist in total."""
+    if not batch_count:
         return "no batches yet; press 1 to compose one"
-    total = format_count(count, "batch", "batches")
-    if words:
-        return f"no batch matches {words!r}; escape clears the search ({total} in total)"
-    return f"no batch matches the filter {state_filter!r}; f changes the filter ({total} in total)"
+    total_text = format_count(batch_count, "batch", "batches")
+    if search_words:
+        return f"no batch matches {search_words!r}; escape clears the search ({total_text} in total)"
+    return f"no batch matches the filter {state_filter!r}; f changes the filter ({total_text} in total)"

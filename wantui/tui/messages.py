@@ -35,7 +35,7 @@ class ShowBatch(Message):
     """Show a batch in the library."""
 
     folder: Path
-    video: int | None
+    video_index: int | None
     """Index in the manifest of the video to select, or None."""
 
 
@@ -43,5 +43,5 @@ class ShowBatch(Message):
 class DraftReady(Message):
     """Show the stored draft in Compose."""
 
-    and_queue: bool = False
+    queues_demo: bool = False
     """True to queue the draft at once as the demo."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LOG_BYTES = 20_000
+MAX_LOG_TAIL_BYTES = 20_000
 """Bytes read from the end of a log."""
 
 
@@ -23,7 +23,7 @@ LOG_BYTES = 20_000
 class LogTail:
     """Last lines of a log."""
 
-    version: tuple[Path, int, int]
+    file_version: tuple[Path, int, int]
     """Path, size in bytes and modification time in nanoseconds of the file."""
     lines: list[str]
 
@@ -32,11 +32,11 @@ class LogTail:
 class MonitorFilesRead(Message):
     """A preview or a changed log was read."""
 
-    video: int
-    step: int
-    picture: "NDArray[np.uint8] | None"
+    video_id: int
+    preview_step: int
+    preview_picture: "NDArray[np.uint8] | None"
     """Preview picture; None if missing or deleted."""
-    tail: LogTail | None
+    log_tail: LogTail | None
 
 
 def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:
@@ -48,27 +48,29 @@ def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> Lo
             stat = os.fstat(file.fileno())
             if (path, stat.st_size, stat.st_mtime_ns) == known_version:
                 return None
-            file.seek(max(0, stat.st_size - LOG_BYTES))
-            text = file.read(LOG_BYTES).decode(errors="replace")
+            file.seek(max(0, stat.st_size - MAX_LOG_TAIL_BYTES))
+            text = file.read(MAX_LOG_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return None
     return LogTail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
 
 
-def explain_idle(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
     """Return why no video is running, and what will happen next or which key to press."""
-    waiting = sum(batch.unfinished for batch in snapshot.batches if not batch.paused)
-    suffix = f"; {format_count(waiting, 'video')} waiting" if waiting else ""
-    if snapshot.held is not None:
-        return f"no video is running: the queue is on hold ({snapshot.held.reason})\n\nPress F7 to resume the queue"
+    waiting_count = sum(batch.unfinished for batch in snapshot.batches if not batch.paused)
+    suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
+    if snapshot.hold is not None:
+        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\nPress F7 to resume the queue"
     if snapshot.engine is None:
         if is_starting_engine:
             return "no video is running yet: the engine is starting"
         return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
-    starting = [worker for worker in snapshot.workers if worker.state == "starting"]
-    if starting:
-        return "no video is running yet" + "".join(f"\n\n{_describe_starting_worker(worker)}" for worker in starting)
-    if waiting:
+    starting_workers = [worker for worker in snapshot.workers if worker.state == "starting"]
+    if starting_workers:
+        return "no video is running yet" + "".join(
+            f"\n\n{_describe_starting_worker(worker)}" for worker in starting_workers
+        )
+    if waiting_count:
         return f"no video is running{suffix}\n\na worker will start the next video"
     if any(batch.unfinished for batch in snapshot.batches):
         return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"

@@ -12,7 +12,7 @@ from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.widgets.line_input import LineInputMixin
 from wantui.tui.widgets.option_lists import PagedCommandList
 
-PLACEHOLDER = "Find an action ..."
+PALETTE_PLACEHOLDER = "Find an action ..."
 
 
 class PaletteInput(LineInputMixin, CommandInput):
@@ -23,7 +23,7 @@ class Palette(BackdropMixin, CommandPalette):
     """Textual's palette without animations, which would send data while idle."""
 
     def __init__(self) -> None:
-        super().__init__(providers=[SystemCommandsProvider], placeholder=PLACEHOLDER)
+        super().__init__(providers=[SystemCommandsProvider], placeholder=PALETTE_PLACEHOLDER)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="--container"):

@@ -13,9 +13,9 @@ from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import StateDirectory, describe_recording_fault
 
-ENGINE_SECONDS = 1.0
+ENGINE_CHECK_SECONDS = 1.0
 """Seconds between two checks for the engine."""
-PAGE_SIZE = 200
+VIDEOS_PER_PAGE = 200
 """Number of videos per page; pages are read as a whole."""
 BATCH_END_EVENTS = (*ENDING_EVENTS, BatchRefused)
 """Event types after which a batch may have ended."""
@@ -26,11 +26,11 @@ class QueueSnapshot:
     """State of the queue, and the events since the previous snapshot."""
 
     batches: tuple[BatchRow, ...] = ()
-    running: tuple[VideoRow, ...] = ()
-    held: Hold | None = None
+    running_videos: tuple[VideoRow, ...] = ()
+    hold: Hold | None = None
     engine: Engine | None = None
     etas: QueueEtas = NO_ETAS
-    progress: Mapping[int, VideoProgress] = field(default_factory=dict)
+    progress_by_video: Mapping[int, VideoProgress] = field(default_factory=dict)
     """Progress by id of the running video."""
     events: tuple[Event, ...] = ()
     error: str | None = None
@@ -43,17 +43,17 @@ class QueueSnapshot:
 class VideoPages:
     """Videos of one batch, by page number."""
 
-    batch: int
-    pages: Mapping[int, VideoPage]
+    batch_id: int
+    pages_by_number: Mapping[int, VideoPage]
 
 
 @dataclass(frozen=True)
 class WatchRequest:
-    """Pages of one batch that a screen watches; `batch` None watches none."""
+    """Pages of one batch that a screen watches; `batch_id` None watches none."""
 
-    batch: int | None
-    pages: frozenset[int]
-    generation: int
+    batch_id: int | None
+    page_numbers: frozenset[int]
+    request_number: int
     """Number of the request. Each request is answered, because a screen drops its pages when it changes the batch."""
 
 
@@ -61,27 +61,27 @@ class QueueWatcher(threading.Thread):
     """Thread that reads the queue, so that screens never wait for the database.
 
     Args:
-        publish: called with a snapshot after each change, at most once per `interval`.
+        publish_snapshot: called with a snapshot after each change, at most once per `poll_seconds`.
         publish_pages: called with the watched videos after each request and each change.
-        interval: seconds between two polls.
+        poll_seconds: seconds between two polls.
         last_seq: sequence number of the last event to skip.
     """
 
     def __init__(
         self,
         state_dir: StateDirectory,
-        publish: Callable[[QueueSnapshot], None],
+        publish_snapshot: Callable[[QueueSnapshot], None],
         publish_pages: Callable[[VideoPages], None],
-        interval: float,
+        poll_seconds: float,
         last_seq: int,
     ) -> None:
         super().__init__(name="queue watcher", daemon=True)
-        self.state_dir, self.publish, self.publish_pages = state_dir, publish, publish_pages
-        self.interval, self.last_seq = interval, last_seq
+        self.state_dir, self.publish_snapshot, self.publish_pages = state_dir, publish_snapshot, publish_pages
+        self.poll_seconds, self.last_seq = poll_seconds, last_seq
         self._stop_requested, self._poll_requested = threading.Event(), threading.Event()
         self._tracker = ProgressTracker()
         self._request = WatchRequest(None, frozenset(), 0)
-        self._published: tuple[int, VideoPages] | None = None
+        self._last_published: tuple[int, VideoPages] | None = None
         """Generation of the last answered request, and the pages published last."""
 
     def stop(self) -> None:
@@ -92,63 +92,63 @@ class QueueWatcher(threading.Thread):
         """Poll immediately, because the user changed the queue."""
         self._poll_requested.set()
 
-    def watch(self, batch: int | None, pages: Iterable[int] = ()) -> None:
+    def watch_pages(self, batch_id: int | None, page_numbers: Iterable[int] = ()) -> None:
         """Watch these pages of a batch instead of the previous ones; None watches no batch."""
-        before, numbers = self._request, frozenset(pages)
-        if (batch, numbers) != (before.batch, before.pages):
-            self._request = WatchRequest(batch, numbers, before.generation + 1)
+        previous_request, requested_numbers = self._request, frozenset(page_numbers)
+        if (batch_id, requested_numbers) != (previous_request.batch_id, previous_request.page_numbers):
+            self._request = WatchRequest(batch_id, requested_numbers, previous_request.request_number + 1)
             self._poll_requested.set()
 
     def run(self) -> None:
-        snapshot, version, engine_checked_at, model = QueueSnapshot(), -1, 0.0, None
+        snapshot, data_version, engine_checked_at, eta_model = QueueSnapshot(), -1, 0.0, None
         write_error: str | None = None
         while not self._stop_requested.is_set():
             try:
-                if model is not None and model.queue.is_replaced():
-                    model.queue.close()
-                    model = None
-                if model is None:
-                    model = EtaModel(QueueReader(self.state_dir.directory))
-                    version, self.last_seq = -1, min(self.last_seq, model.queue.read_last_seq())
+                if eta_model is not None and eta_model.queue.is_replaced():
+                    eta_model.queue.close()
+                    eta_model = None
+                if eta_model is None:
+                    eta_model = EtaModel(QueueReader(self.state_dir.directory))
+                    data_version, self.last_seq = -1, min(self.last_seq, eta_model.queue.read_last_seq())
                 engine, now = snapshot.engine, time.monotonic()
-                if now - engine_checked_at >= ENGINE_SECONDS or self._poll_requested.is_set():
+                if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_engine(self.state_dir.directory), now
                     write_error = describe_recording_fault(self.state_dir.directory)
                 self._poll_requested.clear()
-                changed = (current := model.queue.read_data_version()) != version
-                if changed or engine != snapshot.engine or write_error != snapshot.error:
-                    version = current
-                    snapshot = replace(self._read_snapshot(model, engine), error=write_error)
-                    self.publish(snapshot)
-                self._read_pages(model.queue, changed)
+                has_changed = (current_version := eta_model.queue.read_data_version()) != data_version
+                if has_changed or engine != snapshot.engine or write_error != snapshot.error:
+                    data_version = current_version
+                    snapshot = replace(self._read_queue_snapshot(eta_model, engine), error=write_error)
+                    self.publish_snapshot(snapshot)
+                self._publish_changed_pages(eta_model.queue, has_changed)
             except Exception as error:  # any error must reach the screens, which would silently freeze otherwise
                 message = f"cannot read the queue: {error}"
                 if snapshot.error != message:
                     snapshot = replace(snapshot, events=(), error=message)
-                    self.publish(snapshot)
-                if model is not None:
-                    model.queue.close()
-                model = None
+                    self.publish_snapshot(snapshot)
+                if eta_model is not None:
+                    eta_model.queue.close()
+                eta_model = None
                 self._stop_requested.wait(1.0)
-            self._poll_requested.wait(self.interval)
-        if model is not None:
-            model.queue.close()
+            self._poll_requested.wait(self.poll_seconds)
+        if eta_model is not None:
+            eta_model.queue.close()
 
-    def _read_snapshot(self, model: EtaModel, engine: Engine | None) -> QueueSnapshot:
-        queue = model.queue
+    def _read_queue_snapshot(self, eta_model: EtaModel, engine: Engine | None) -> QueueSnapshot:
+        queue = eta_model.queue
         queue.check_not_newer()
         events = tuple(queue.events(self.last_seq))
         if events:
             self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
-            model.reload_past_videos()
-        batches, running = tuple(queue.batches(-1)), tuple(queue.list_running_videos())
+            eta_model.reload_past_videos()
+        batches, running_videos = tuple(queue.batches(-1)), tuple(queue.list_running_videos())
         devices = engine.devices if engine is not None else ()
         self._tracker.apply_events(events)
-        etas = model.estimate_etas(batches, running, devices, self._tracker.collect_paces())
+        etas = eta_model.estimate_etas(batches, running_videos, devices, self._tracker.collect_paces())
         return QueueSnapshot(
             batches,
-            running,
+            running_videos,
             queue.read_hold(),
             engine,
             etas,
@@ -158,15 +158,19 @@ class QueueWatcher(threading.Thread):
             tuple(queue.workers()),
         )
 
-    def _read_pages(self, queue: QueueReader, changed: bool) -> None:
+    def _publish_changed_pages(self, queue: QueueReader, has_changed: bool) -> None:
         """Read the watched pages if they may have changed, and publish them if they did."""
-        request, published = self._request, self._published
-        batch, is_new = request.batch, published is None or published[0] != request.generation
-        if batch is None or not (changed or is_new):
+        request, last_published = self._request, self._last_published
+        batch_id, is_new = request.batch_id, last_published is None or last_published[0] != request.request_number
+        if batch_id is None or not (has_changed or is_new):
             return
         pages = VideoPages(
-            batch, {number: queue.read_page(batch, PAGE_SIZE, number * PAGE_SIZE) for number in sorted(request.pages)}
+            batch_id,
+            {
+                number: queue.read_page(batch_id, VIDEOS_PER_PAGE, number * VIDEOS_PER_PAGE)
+                for number in sorted(request.page_numbers)
+            },
         )
-        if is_new or published is None or published[1] != pages:
-            self._published = request.generation, pages
+        if is_new or last_published is None or last_published[1] != pages:
+            self._last_published = request.request_number, pages
             self.publish_pages(pages)

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
-from wantui.tui.actions import all_actions
+from wantui.tui.actions import iterate_actions
 
-SETTINGS_VARIABLE = "WANTUI_TUI_CONFIG"
+SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable with the path of another file."""
 
 
@@ -38,22 +38,22 @@ class TuiSettings(BaseModel):
     """Seconds between two previews in the monitor; 0 shows previews only on request."""
 
 
-def settings_path() -> Path:
+def find_settings_path() -> Path:
     """Return the path of the file: from the environment, or in the user's configuration folder.
 
     Raises:
         UserError: the environment variable contains an invalid path, or names a missing file.
     """
-    named = os.environ.get(SETTINGS_VARIABLE)
-    if not named:
+    variable_value = os.environ.get(SETTINGS_PATH_VARIABLE)
+    if not variable_value:
         return user_config_path("wantui") / "tui.yaml"
     try:
-        path = expand_user_path(named)
+        path = expand_user_path(variable_value)
     except UserError as error:
-        raise UserError(f"{SETTINGS_VARIABLE}: {error}") from None
+        raise UserError(f"{SETTINGS_PATH_VARIABLE}: {error}") from None
     if not os.path.lexists(path):
         raise UserError(
-            f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset {SETTINGS_VARIABLE}"
+            f"{SETTINGS_PATH_VARIABLE}: cannot read {path}: no such file. Write it, or unset {SETTINGS_PATH_VARIABLE}"
         )
     return path
 
@@ -64,7 +64,7 @@ def load_settings() -> TuiSettings:
     Raises:
         UserError: the file is invalid; names the key and the nearest valid one.
     """
-    path = settings_path()
+    path = find_settings_path()
     if not os.path.lexists(path):
         return TuiSettings()
     try:
@@ -72,16 +72,18 @@ def load_settings() -> TuiSettings:
             convert_to_plain_value(parse_yaml_document(read_config_text(path), path).values)
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        near = difflib.get_close_matches(key, TuiSettings.model_fields, n=1)
-        hint = f"; did you mean {near[0]}?" if near and first["type"] == "extra_forbidden" else ""
-        raise UserError(f"{path}: {key or 'the file'}: {first['msg'].lower()}{hint}") from None
-    names = [action.id for action in all_actions()]
+        first_error = error.errors()[0]
+        setting_key = ".".join(map(str, first_error["loc"]))
+        nearest_names = difflib.get_close_matches(setting_key, TuiSettings.model_fields, n=1)
+        hint = (
+            f"; did you mean {nearest_names[0]}?" if nearest_names and first_error["type"] == "extra_forbidden" else ""
+        )
+        raise UserError(f"{path}: {setting_key or 'the file'}: {first_error['msg'].lower()}{hint}") from None
+    action_ids = [action.id for action in iterate_actions()]
     for name in settings.keys:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        if name not in action_ids:
+            nearest_names = difflib.get_close_matches(name, action_ids, n=1)
+            hint = f"; did you mean {nearest_names[0]}?" if nearest_names else ""
             raise UserError(f"{path}: keys.{name}: no such action{hint}")
     for folder in settings.output_dirs:
         try:

@@ -10,12 +10,12 @@ class StateStyle:
     """Appearance of one state."""
 
     glyph: str
-    word: str
-    colour: str
+    state_word: str
+    colour_name: str
     """Name of a theme colour."""
 
 
-STYLES = {
+STYLES_BY_STATE = {
     "queued": ("·", "foreground"),
     "running": ("▶", "accent"),
     "done": ("✓", "success"),
@@ -28,7 +28,7 @@ STYLES = {
 """Glyph and colour by state."""
 
 
-def state_style(state: str) -> StateStyle:
+def get_state_style(state: str) -> StateStyle:
     """Return the style of a state; an unknown state is shown by its name."""
-    glyph, colour = STYLES.get(state, ("?", "warning"))
+    glyph, colour = STYLES_BY_STATE.get(state, ("?", "warning"))
     return StateStyle(glyph, describe_state(state), colour)

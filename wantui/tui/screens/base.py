@@ -22,20 +22,20 @@ from wantui.tui.worker_errors import WorkerErrorsMixin
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
-TOO_SMALL = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
+TOO_SMALL_TEXT = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
 class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
     """Base of the screens; subclasses define the body and handle queue updates."""
 
-    NAME = ""
+    SCREEN_NAME = ""
     BINDING_GROUP_TITLE = ""
 
     header = getters.query_one(Header)
     gpu_panel = getters.query_one(GpuPanel)
 
     def __init__(self) -> None:
-        super().__init__(name=self.NAME)
+        super().__init__(name=self.SCREEN_NAME)
 
     @property
     def wantui_app(self) -> "WantuiApp":
@@ -46,8 +46,8 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
         return not (action in FIELD_OPENING_ACTIONS and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
-        yield Header(self.NAME, self.wantui_app.host)
-        yield Static(TOO_SMALL, classes="too-small")
+        yield Header(self.SCREEN_NAME, self.wantui_app.host_name)
+        yield Static(TOO_SMALL_TEXT, classes="too-small")
         with Container(id="body"):
             yield from self.compose_body()
         yield GpuPanel(self.wantui_app.gpu_history)
@@ -63,16 +63,16 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._update_from_snapshot(self.wantui_app.snapshot)
-        if self.wantui_app.gpu_history.sample is not None:
-            self._handle_gpu_sample(self.wantui_app.gpu_history.sample)
+        if self.wantui_app.gpu_history.latest_sample is not None:
+            self._handle_gpu_sample(self.wantui_app.gpu_history.latest_sample)
         self.on_shown()
 
     def on_resize(self) -> None:
         """Restore the focus, which Textual removes while the terminal is too small."""
         if self.focused is None and self.is_current:
-            self.call_after_refresh(self.focus_default)
+            self.call_after_refresh(self.focus_main_widget)
 
-    def focus_default(self) -> None:
+    def focus_main_widget(self) -> None:
         """Move the focus from an input to the screen's main widget (escape)."""
 
     def on_shown(self) -> None:
@@ -95,6 +95,6 @@ class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
             return
         panel = self.gpu_panel
         # A class, because `display` would override the style for small terminals.
-        panel.set_class(self.wantui_app.gpu_panel == "hidden", "-hidden")
-        panel.large = self.wantui_app.gpu_panel == "large"
-        panel.draw()
+        panel.set_class(self.wantui_app.gpu_panel_mode == "hidden", "-hidden")
+        panel.is_large = self.wantui_app.gpu_panel_mode == "large"
+        panel.draw_panel()

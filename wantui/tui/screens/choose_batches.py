@@ -12,7 +12,7 @@ from textual.widgets import Label
 from textual.widgets.selection_list import Selection
 
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 from wantui.tui.widgets.option_lists import PagedSelectionList
 
 
@@ -24,23 +24,26 @@ class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
         Binding("escape,q", "dismiss(None)", "Cancel"),
     ]
 
-    batches = getters.query_one(PagedSelectionList)
+    folder_list = getters.query_one(PagedSelectionList)
 
-    def __init__(self, folders: Sequence[Path], chosen: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], initial_folders: Sequence[Path]) -> None:
         super().__init__()
-        self.folders, self.chosen = list(folders), set(chosen)
+        self.folders, self.initial_folders = list(folders), set(initial_folders)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
             yield PagedSelectionList(
-                *(Selection(to_content(path.name), i, path in self.chosen) for i, path in enumerate(self.folders))
+                *(
+                    Selection(make_content(path.name), i, path in self.initial_folders)
+                    for i, path in enumerate(self.folders)
+                )
             )
             yield Label("space marks, enter accepts, escape cancels", markup=False)
 
     def on_mount(self) -> None:
-        self.set_focus(self.batches)
+        self.set_focus(self.folder_list)
 
     def action_accept(self) -> None:
-        marked: list[int] = self.batches.selected
-        self.dismiss([self.folders[index] for index in sorted(marked)] or None)
+        marked_indices: list[int] = self.folder_list.selected
+        self.dismiss([self.folders[index] for index in sorted(marked_indices)] or None)

@@ -20,8 +20,8 @@ from wantui.models.tokenizer import find_tokenizer_file
 from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, plan_batch, preview_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
-from wantui.tui.actions import bindings
-from wantui.tui.content import to_content
+from wantui.tui.actions import make_bindings
+from wantui.tui.content import make_content
 from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
@@ -32,7 +32,7 @@ from wantui.tui.widgets.cost_pane import CostPane
 from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import TEMPLATE_HELP, Variations
 
-REPEAT_SECONDS = 1.0
+MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 """Seconds after queueing a batch in which no other is queued: a held key queues once."""
 MAX_TEMPLATE_LENGTH = 200_000
 """Maximum characters of a template that is expanded on every key; a million take seconds, and quitting waits for it."""
@@ -45,12 +45,12 @@ class BatchPreviewed(Message):
     """The preview of the draft was computed, or failed."""
 
     preview: BatchPreview | None
-    costs: list[CostLine]
+    cost_lines: list[CostLine]
     error: str
     """Reason of a failure; otherwise empty."""
-    position: int | None
+    error_position: int | None
     """Index of the invalid character of the template."""
-    tokenizer: Path | None
+    tokenizer_path: Path | None
 
 
 @dataclass
@@ -58,8 +58,8 @@ class BatchQueued(Message):
     """The batch was queued, or could not be queued."""
 
     template: str
-    batch: int
-    videos: int
+    batch_number: int
+    video_count: int
     folder: str
     error: str
     """Reason of a failure; otherwise empty."""
@@ -69,10 +69,10 @@ class BatchQueued(Message):
 class ComposeScreen(BaseScreen):
     """Config on the left, template on the right; every change is saved."""
 
-    NAME = "compose"
-    BINDINGS = [*bindings("compose")]
+    SCREEN_NAME = "compose"
+    BINDINGS = [*make_bindings("compose")]
 
-    editor = getters.query_one(TemplateEditor)
+    template_editor = getters.query_one(TemplateEditor)
     config_pane = getters.query_one(ConfigPane)
     variations = getters.query_one(Variations)
     cost_pane = getters.query_one(CostPane)
@@ -81,13 +81,13 @@ class ComposeScreen(BaseScreen):
     def __init__(self) -> None:
         super().__init__()
         self.preview: BatchPreview | None = None
-        self.error = ""
+        self.draft_error = ""
         """Error in the template or config; otherwise empty."""
-        self.costs: list[CostLine] = []
+        self.cost_lines: list[CostLine] = []
         self.timed_videos: list[TimedVideo] | None = None
         self._preview_timer: Timer | None = None
         self._save_timer: Timer | None = None
-        self._is_queueing, self._queued_at = False, -REPEAT_SECONDS
+        self._is_queueing, self._last_queued_at = False, -MIN_QUEUEING_INTERVAL_SECONDS
 
     def compose_body(self) -> ComposeResult:
         drafts = self.wantui_app.drafts
@@ -107,14 +107,14 @@ class ComposeScreen(BaseScreen):
         return self.config_pane.config
 
     def on_mount(self) -> None:
-        self.set_focus(self.config_pane.rows)
-        self.config_pane.load()
-        self.call_after_refresh(self.config_pane.find_sources)
+        self.set_focus(self.config_pane.config_list)
+        self.config_pane.load_config()
+        self.call_after_refresh(self.config_pane.find_config_sources)
 
-    def focus_default(self) -> None:
+    def focus_main_widget(self) -> None:
         """Focus the settings list if a value is being edited, otherwise the configs."""
-        if not self.config_pane.form.leave():
-            self.set_focus(self.config_pane.rows)
+        if not self.config_pane.settings_form.cancel_edit():
+            self.set_focus(self.config_pane.config_list)
 
     # The config
 
@@ -127,7 +127,7 @@ class ComposeScreen(BaseScreen):
             self._preview_soon()
 
     def action_drop_changes(self) -> None:
-        self.config_pane.drop_changes()
+        self.config_pane.discard_changes()
 
     def action_save_as(self) -> None:
         self.config_pane.save_as()
@@ -139,7 +139,7 @@ class ComposeScreen(BaseScreen):
 
     @on(TemplateEditor.Typed)
     def _handle_template_typed(self) -> None:
-        self.wantui_app.drafts.template = self.editor.text
+        self.wantui_app.drafts.template = self.template_editor.text
         self._save_drafts_soon()
         self._preview_soon()
 
@@ -150,13 +150,13 @@ class ComposeScreen(BaseScreen):
 
     def _start_preview(self) -> None:
         if self.config is not None:
-            self.preview_draft(self.config, self.editor.text)
+            self.preview_draft(self.config, self.template_editor.text)
 
     @work(thread=True, exclusive=True, group="preview", exit_on_error=False)
     def preview_draft(self, config: Config, template: str) -> None:
         """Expand the draft and predict its cost in a thread."""
         worker = get_current_worker()
-        preview, lines, reason, position, tokenizer = None, [], "", None, None
+        preview, cost_lines, failure, error_position, tokenizer_path = None, [], "", None, None
         try:
             if len(template) > MAX_TEMPLATE_LENGTH:
                 raise UserError(
@@ -165,67 +165,70 @@ class ComposeScreen(BaseScreen):
                     "wantui run."
                 )
             preview = preview_batch(config, template)
-            tokenizer = find_tokenizer_file(preview.model, preview.first_recipe.revision)
+            tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
             if self.timed_videos is None:
                 with Queue(self.wantui_app.state_dir.directory) as queue:
                     self.timed_videos = parse_timed_videos(queue.list_finished_videos())
-            lines = estimate_batch_costs(
-                preview, self.timed_videos, self.wantui_app.gpu_history.sample, self.wantui_app.state_dir.directory
+            cost_lines = estimate_batch_costs(
+                preview,
+                self.timed_videos,
+                self.wantui_app.gpu_history.latest_sample,
+                self.wantui_app.state_dir.directory,
             )
         except TemplateError as error:
-            reason, position = error.message, error.position
+            failure, error_position = error.message, error.position
         except UserError as error:
-            reason = str(error)
+            failure = str(error)
         except Exception as error:  # an error that only ends the thread would leave an outdated preview
-            reason = f"{type(error).__name__}: {error}"
+            failure = f"{type(error).__name__}: {error}"
         if not worker.is_cancelled:
-            self.post_message(BatchPreviewed(preview, lines, reason, position, tokenizer))
+            self.post_message(BatchPreviewed(preview, cost_lines, failure, error_position, tokenizer_path))
 
     @on(BatchPreviewed)
-    def _handle_preview(self, message: BatchPreviewed) -> None:
+    def _show_computed_preview(self, message: BatchPreviewed) -> None:
         if self.config is None:  # became invalid during the preview; its error is already shown
             return
-        if not self.editor.text.strip():
+        if not self.template_editor.text.strip():
             self._show_preview(None, "", None, TEMPLATE_HELP)
             return
-        self.costs = message.costs
+        self.cost_lines = message.cost_lines
         empty_text = "no preview until the template is corrected"
-        self._show_preview(message.preview, message.error, message.position, empty_text, message.tokenizer)
+        self._show_preview(message.preview, message.error, message.error_position, empty_text, message.tokenizer_path)
 
     def _show_preview(
         self,
         preview: BatchPreview | None,
-        reason: str,
-        position: int | None,
+        error: str,
+        error_position: int | None,
         empty_text: str,
-        tokenizer: Path | None = None,
+        tokenizer_path: Path | None = None,
     ) -> None:
         """Show the preview of the draft, or the reason of a failure.
 
         Args:
-            position: index of the invalid character of the template.
+            error_position: index of the invalid character of the template.
             empty_text: text shown instead of variations.
         """
-        self.preview, self.error = preview, reason
-        self._show_error(reason, position)
-        self.variations.show(preview, tokenizer, empty_text)
-        self.cost_pane.show(preview, self.costs)
+        self.preview, self.draft_error = preview, error
+        self._show_error(error, error_position)
+        self.variations.show_preview(preview, tokenizer_path, empty_text)
+        self.cost_pane.show_costs(preview, self.cost_lines)
 
-    def _show_error(self, reason: str, position: int | None) -> None:
-        self.error_line.display = bool(reason)
-        if reason:
-            self.error_line.update(to_content(f"✗ {reason}", keep_lines=True))
-        self.editor.mark_error(position)
+    def _show_error(self, error: str, error_position: int | None) -> None:
+        self.error_line.display = bool(error)
+        if error:
+            self.error_line.update(make_content(f"✗ {error}", keep_lines=True))
+        self.template_editor.mark_error(error_position)
 
     def action_warnings(self) -> None:
         """Show all warnings and errors of the draft."""
         messages = [*self.preview.refusals, *self.preview.warnings] if self.preview is not None else []
-        if self.error:
-            messages.insert(0, self.error)
+        if self.draft_error:
+            messages.insert(0, self.draft_error)
         if not messages:
-            self.notify("no warnings")
+            self.notify("the draft has no warnings and no errors")
             return
-        title = format_count(len(messages), "warning") if not self.error else "Errors and warnings"
+        title = format_count(len(messages), "warning") if not self.draft_error else "Errors and warnings"
         self.app.push_screen(TextViewer(title, "\n\n".join(messages)))
 
     def action_history(self) -> None:
@@ -237,9 +240,9 @@ class ComposeScreen(BaseScreen):
 
         def replace_template(template: str | None) -> None:
             if template is not None:
-                if self.editor.text.strip():
-                    self.wantui_app.drafts.add_to_history(self.editor.text)
-                self.editor.text = template
+                if self.template_editor.text.strip():
+                    self.wantui_app.drafts.add_to_history(self.template_editor.text)
+                self.template_editor.text = template
 
         self.app.push_screen(History(self.wantui_app.drafts.history), replace_template)
 
@@ -248,7 +251,7 @@ class ComposeScreen(BaseScreen):
 
         try:
             with lend_terminal(self.app):
-                edited = click.edit(self.editor.text, extension=".txt")
+                edited_template = click.edit(self.template_editor.text, extension=".txt")
         except TerminalNotLentError:
             self.notify("cannot open an editor: no terminal is attached. Edit the template here.", severity="warning")
             return
@@ -260,44 +263,46 @@ class ComposeScreen(BaseScreen):
                 timeout=12,
             )
             return
-        if edited is not None:
-            self.editor.text = edited.rstrip("\n")
+        if edited_template is not None:
+            self.template_editor.text = edited_template.rstrip("\n")
 
     # The queue
 
     def action_enqueue(self) -> None:
         if self.preview is None or self.config is None:
-            if self.editor.text.strip():
-                reason = self.error or "the config is invalid"
+            if self.template_editor.text.strip():
+                reason = self.draft_error or "the config is invalid"
                 self.notify(f"cannot queue the batch: {reason}", severity="error")
                 return
             self.notify("cannot queue the batch: the template is empty", severity="warning")
-            self.set_focus(self.editor)
+            self.set_focus(self.template_editor)
             return
-        if self._is_queueing or time.monotonic() - self._queued_at < REPEAT_SECONDS:
+        if self._is_queueing or time.monotonic() - self._last_queued_at < MIN_QUEUEING_INTERVAL_SECONDS:
             return
         # The current text: the preview may be a key behind.
-        config, template = self.config, self.editor.text
+        config, template = self.config, self.template_editor.text
 
-        def queue(confirmed: bool | None = True) -> None:
-            if confirmed:
+        def queue_if_confirmed(is_confirmed: bool | None = True) -> None:
+            if is_confirmed:
                 self._is_queueing = True
                 self.cost_pane.border_subtitle = "queueing ..."  # takes seconds while another program locks the queue
                 self.queue_batch(config, template, is_demo=False)
 
-        sample = self.wantui_app.gpu_history.sample
-        on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
-        warning = None if on_gpu else find_slow_cpu_warning(self.preview.first_recipe, self.preview.video_count)
-        if warning is None:
-            queue()
+        sample = self.wantui_app.gpu_history.latest_sample
+        runs_on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
+        slow_warning = (
+            None if runs_on_gpu else find_slow_cpu_warning(self.preview.first_recipe, self.preview.video_count)
+        )
+        if slow_warning is None:
+            queue_if_confirmed()
         else:
-            self.app.push_screen(Confirm(f"{warning}.\n\nQueue it anyway?", "Queue it"), queue)
+            self.app.push_screen(Confirm(f"{slow_warning}.\n\nQueue it anyway?", "Queue it"), queue_if_confirmed)
 
-    def show_draft(self, and_queue: bool) -> None:
-        """Show the stored draft; if `and_queue`, queue it at once as the demo."""
-        self.editor.text = self.wantui_app.drafts.template
-        self.config_pane.load()
-        if and_queue and self.config is not None:
+    def show_draft(self, queues_demo: bool) -> None:
+        """Show the stored draft; if `queues_demo`, queue it at once as the demo."""
+        self.template_editor.text = self.wantui_app.drafts.template
+        self.config_pane.load_config()
+        if queues_demo and self.config is not None:
             self.queue_batch(self.config, self.wantui_app.drafts.template, is_demo=True)
 
     @work(thread=True, group="enqueue", exit_on_error=False)
@@ -321,14 +326,15 @@ class ComposeScreen(BaseScreen):
         self._is_queueing = False
         self.cost_pane.update_subtitle()
         if message.error:
-            self.notify(message.error, severity="error", title="not queued", timeout=20)
+            self.notify(message.error, severity="error", title="batch not queued", timeout=20)
             return
-        self._queued_at = time.monotonic()
+        self._last_queued_at = time.monotonic()
         self.wantui_app.drafts.add_to_history(message.template)
         self.wantui_app.save_drafts_or_notify()
         self.wantui_app.queue_watcher.poll_now()
         self.notify(
-            f"batch {message.batch}: {format_count(message.videos, 'video')} in {message.folder}", title="queued"
+            f"batch {message.batch_number}: {format_count(message.video_count, 'video')} in {message.folder}",
+            title="batch queued",
         )
         if message.is_demo:
             self.wantui_app.show_screen("monitor")
@@ -356,13 +362,13 @@ class ComposeScreen(BaseScreen):
             self._preview_soon()
 
     def action_focus_template(self) -> None:
-        self.set_focus(self.editor)
+        self.set_focus(self.template_editor)
 
     def action_focus_configs(self) -> None:
-        self.set_focus(self.config_pane.rows)
+        self.set_focus(self.config_pane.config_list)
 
     def action_focus_settings(self) -> None:
-        self.set_focus(self.config_pane.form.rows)
+        self.set_focus(self.config_pane.settings_form.field_list)
 
     def action_focus_variations(self) -> None:
         self.set_focus(self.variations)

@@ -7,7 +7,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 from wantui.tui.widgets.line_input import LineInput
 
 
@@ -19,16 +19,16 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
         Binding("n,escape", "answer(False)", "No"),
     ]
 
-    def __init__(self, question: str, yes: str) -> None:
+    def __init__(self, question: str, yes_label: str) -> None:
         super().__init__()
-        self.question, self.yes = question, yes
+        self.question, self.yes_label = question, yes_label
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(to_content(self.question, keep_lines=True))
+            yield Label(make_content(self.question, keep_lines=True))
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")
-                yield Button(f"{self.yes} (y)", id="yes", variant="error")
+                yield Button(f"{self.yes_label} (y)", id="yes", variant="error")
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one("#no"))
@@ -36,8 +36,8 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")
 
-    def action_answer(self, answer: bool) -> None:
-        self.dismiss(answer)
+    def action_answer(self, is_confirmed: bool) -> None:
+        self.dismiss(is_confirmed)
 
 
 class InputDialog(BackdropMixin, ModalScreen[str | None]):
@@ -45,14 +45,14 @@ class InputDialog(BackdropMixin, ModalScreen[str | None]):
 
     BINDINGS = [Binding("escape", "dismiss(None)", "Cancel")]
 
-    def __init__(self, question: str, value: str = "") -> None:
+    def __init__(self, question: str, initial_value: str = "") -> None:
         super().__init__()
-        self.question, self.value = question, value
+        self.question, self.initial_value = question, initial_value
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(to_content(self.question, keep_lines=True))
-            yield LineInput(self.value)
+            yield Label(make_content(self.question, keep_lines=True))
+            yield LineInput(self.initial_value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)
@@ -69,8 +69,8 @@ class TextViewer(BackdropMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = to_content(self.heading)
-            yield Static(to_content(self.text, keep_lines=True))
+            scroll.border_title = make_content(self.heading)
+            yield Static(make_content(self.text, keep_lines=True))
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(VerticalScroll))

@@ -9,9 +9,9 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREENS
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 
 
 class Help(BackdropMixin, ModalScreen[None]):
@@ -19,13 +19,13 @@ class Help(BackdropMixin, ModalScreen[None]):
 
     BINDINGS = [Binding("escape,q,question_mark,f1", "dismiss", "Close")]
 
-    def __init__(self, screen: str, focused: Widget | None) -> None:
+    def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
         super().__init__()
-        self.screen_name, self.focused_widget = screen, focused
+        self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = to_content(f"Help: {SCREENS.get(self.screen_name, 'wantui')}")
+            scroll.border_title = make_content(f"Help: {SCREEN_TITLES.get(self.screen_name, 'wantui')}")
             if self.focused_widget is not None:
                 yield Static(self.build_widget_table(self.focused_widget))
             yield Static(self.build_action_table())
@@ -49,6 +49,6 @@ class Help(BackdropMixin, ModalScreen[None]):
         keymap = self.app._keymap
         for group in (self.screen_name, "app"):
             for action in ACTIONS_BY_SCREEN.get(group, ()):
-                keys = keymap.get(action.id, action.keys).replace("question_mark", "?").replace("slash", "/")
-                table.add_row(Text(keys.replace(",", ", ")), Text(action.help), Text(action.id, "dim"))
+                keys = keymap.get(action.id, action.key_names).replace("question_mark", "?").replace("slash", "/")
+                table.add_row(Text(keys.replace(",", ", ")), Text(action.help_text), Text(action.id, "dim"))
         return table

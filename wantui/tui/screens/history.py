@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList
 
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 from wantui.tui.widgets.option_lists import PagedOptionList
 
 
@@ -26,7 +26,7 @@ class History(BackdropMixin, ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Earlier templates"
-            yield PagedOptionList(*(to_content(template[:500], keep_lines=True) for template in self.templates))
+            yield PagedOptionList(*(make_content(template[:500], keep_lines=True) for template in self.templates))
 
     @on(OptionList.OptionSelected)
     def _dismiss_with_choice(self, event: OptionList.OptionSelected) -> None:

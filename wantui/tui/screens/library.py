@@ -18,23 +18,23 @@ from wantui.queue.queue import Queue
 from wantui.queue.states import find_batch_state
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.tui.actions import bindings
-from wantui.tui.columns import Column, draw_header, draw_row
-from wantui.tui.content import to_content
-from wantui.tui.edit_copy import edit_copy
+from wantui.tui.actions import make_bindings
+from wantui.tui.columns import Column, draw_column_headers, draw_list_row
+from wantui.tui.content import make_content
+from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.library_data import (
     STATE_FILTERS,
     BatchFoldersScanned,
     BatchLoaded,
-    explain_empty_list,
+    explain_empty_batch_list,
     filter_batches,
-    read_batch,
+    load_batch_manifest,
 )
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.library_jobs import LibraryJobs
 from wantui.tui.screens.player import Player
-from wantui.tui.state_style import state_style
+from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
@@ -44,23 +44,23 @@ from wantui.tui.widgets.virtual_list import VirtualList
 class LibraryScreen(LibraryJobs):
     """Batch folders on the left; matrix and video details on the right."""
 
-    NAME = "library"
-    BINDINGS = [*bindings("library")]
+    SCREEN_NAME = "library"
+    BINDINGS = [*make_bindings("library")]
 
-    rows = getters.query_one("#batches", VirtualList)
+    batch_list = getters.query_one("#batches", VirtualList)
     matrix = getters.query_one(Matrix)
     details = getters.query_one(VideoDetails)
-    search = getters.query_one(Search)
+    search_input = getters.query_one(Search)
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[BatchSummary] = []
-        self.visible_rows: list[BatchSummary] = []
+        self.visible_batches: list[BatchSummary] = []
         """Batches that match search and filter."""
         self.state_filter = "all"
-        self.folder: Path | None = None
+        self.shown_folder: Path | None = None
         """Folder of the batch shown in the matrix."""
-        self.manifest: Manifest | None = None
+        self.shown_manifest: Manifest | None = None
         self.video_indices: dict[tuple[int, int], int] = {}
         """Index of each video in the manifest, by row and column of the matrix."""
         self.marked_clip: tuple[Path, str] | None = None
@@ -72,21 +72,23 @@ class LibraryScreen(LibraryJobs):
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("name, prompt or model")
-                batches = VirtualList(id="batches", classes="pane", empty="reading ...", header=self._draw_header)
+                batches = VirtualList(
+                    id="batches", classes="pane", empty_text="reading ...", header_renderer=self._draw_header
+                )
                 batches.border_title = "Batches"
                 yield batches
             with Vertical(id="right"):
                 matrix = Matrix(id="matrix", classes="pane")
                 matrix.border_title = "Variations by seeds"
                 yield matrix
-                yield VideoDetails(with_sheets=not self.wantui_app.low_bandwidth)
+                yield VideoDetails(draws_sheets=not self.wantui_app.is_low_bandwidth)
 
     def on_mount(self) -> None:
-        self.set_focus(self.rows)
+        self.set_focus(self.batch_list)
 
-    def focus_default(self) -> None:
-        self.search.close()
-        self.set_focus(self.rows)
+    def focus_main_widget(self) -> None:
+        self.search_input.close()
+        self.set_focus(self.batch_list)
 
     def on_shown(self) -> None:
         self.scan_folders()
@@ -100,89 +102,93 @@ class LibraryScreen(LibraryJobs):
     @work(thread=True, exclusive=True, group="scan", exit_on_error=False)
     def scan_folders(self) -> None:
         """Scan the batch folders on a background thread."""
-        worker, batches = get_current_worker(), find_batches(self.wantui_app.library_roots())
+        worker, batches = get_current_worker(), find_batches(self.wantui_app.list_library_roots())
         if not worker.is_cancelled:
             self.post_message(BatchFoldersScanned(batches))
 
     @on(BatchFoldersScanned)
     def _show_scanned_batches(self, message: BatchFoldersScanned) -> None:
-        if message.batches == self.batches and self.folder is not None:
-            self.load_batch(self.folder, None)  # a regenerated video leaves all counts unchanged
+        if message.batch_summaries == self.batches and self.shown_folder is not None:
+            self.load_batch(self.shown_folder, None)  # a regenerated video leaves all counts unchanged
             return
-        self.batches = message.batches
-        self._apply_filter()
+        self.batches = message.batch_summaries
+        self._update_batch_list()
 
-    def _apply_filter(self) -> None:
+    def _update_batch_list(self) -> None:
         """Show the batches that match search and filter; keep the cursor on its batch."""
-        words = self.search.value
-        self.visible_rows = filter_batches(self.batches, words, self.state_filter)
-        folders = [batch.folder for batch in self.visible_rows]
-        self.rows.empty = explain_empty_list(len(self.batches), words, self.state_filter)
-        self.rows.fill(len(self.visible_rows), self._draw_batch)
+        search_words = self.search_input.value
+        self.visible_batches = filter_batches(self.batches, search_words, self.state_filter)
+        folders = [batch.folder for batch in self.visible_batches]
+        self.batch_list.empty_text = explain_empty_batch_list(len(self.batches), search_words, self.state_filter)
+        self.batch_list.fill_rows(len(self.visible_batches), self._draw_batch)
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
-        self.rows.border_title = to_content(f"Batches: {len(self.visible_rows)} of {len(self.batches)}{suffix}")
-        folder, video = self._pending_selection or (self.folder, None)
-        if folder in folders:
-            self.rows.set_reactive(VirtualList.cursor, folders.index(folder))
-            self.rows.refresh()
+        self.batch_list.border_title = make_content(
+            f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}"
+        )
+        selected_folder, video_index = self._pending_selection or (self.shown_folder, None)
+        if selected_folder in folders:
+            self.batch_list.set_reactive(VirtualList.cursor, folders.index(selected_folder))
+            self.batch_list.refresh()
             self._pending_selection = None
         else:
-            video = None
-        if self.visible_rows:
-            self.load_batch(self.visible_rows[self.rows.cursor].folder, video)
+            video_index = None
+        if self.visible_batches:
+            self.load_batch(self.visible_batches[self.batch_list.cursor].folder, video_index)
         else:
             self._clear_details()
 
     def _clear_details(self) -> None:
         """Clear the right side, so that no key acts on an invisible batch."""
-        if self._pending_selection is None and self.folder is not None:
-            self._pending_selection = (self.folder, None)  # the cursor returns here
-        self.folder = self.manifest = None
+        if self._pending_selection is None and self.shown_folder is not None:
+            self._pending_selection = (self.shown_folder, None)  # the cursor returns here
+        self.shown_folder = self.shown_manifest = None
         self.video_indices = {}
-        self.matrix.show([], 0, lambda row, column: None, same=False)
+        self.matrix.show_cells([], 0, lambda row, column: None, is_same_batch=False)
         self.matrix.border_title = "Variations by seeds"
         self.details.show_message("")
 
-    def select_batch(self, folder: Path, video: int | None) -> None:
+    def select_batch(self, folder: Path, video_index: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
-        self._pending_selection = (folder.resolve(), video)
+        self._pending_selection = (folder.resolve(), video_index)
         self.state_filter = "all"
         self.batches = []
         if self.is_mounted:  # otherwise the screen is about to be shown, and scans then
-            self.search.close()
+            self.search_input.close()
             self.scan_folders()
 
     @cached_property
-    def _columns(self) -> list[Column[BatchSummary]]:
-        rows = self.rows
+    def _batch_columns(self) -> list[Column[BatchSummary]]:
+        batch_list = self.batch_list
 
-        def state(batch: BatchSummary) -> Text:
-            style = state_style(find_batch_state(dict(batch.counts)))
-            return Text(style.glyph, rows.colour(style.colour))
+        def draw_state(batch: BatchSummary) -> Text:
+            style = get_state_style(find_batch_state(dict(batch.counts)))
+            return Text(style.glyph, batch_list.make_colour_style(style.colour_name))
 
-        def name(batch: BatchSummary) -> Text:
+        def draw_name(batch: BatchSummary) -> Text:
             return Text.assemble((batch.folder.name, "bold"), (f"  {batch.template}", "dim"))
 
         return [
-            Column("", 1, state),
+            Column("", 1, draw_state),
             Column("done", 9, lambda batch: f"{batch.count_videos('done')}/{batch.total}", "right"),
-            Column("batch", None, name),
+            Column("batch", None, draw_name),
         ]
 
     def _draw_header(self, width: int) -> Text:
-        return draw_header(self._columns, width)
+        return draw_column_headers(self._batch_columns, width)
 
     def _draw_batch(self, index: int, width: int) -> Text:
-        batch, rows = self.visible_rows[index], self.rows
+        batch, batch_list = self.visible_batches[index], self.batch_list
         if batch.fault:
             reason = batch.fault.replace(f"{batch.folder}/", "")  # a long path would push the reason out of sight
-            return Text.assemble(("✗ unreadable ", rows.colour("error")), batch.folder.name, "  ", (reason, "dim"))
-        return draw_row(self._columns, batch, width)
+            return Text.assemble(
+                ("✗ unreadable ", batch_list.make_colour_style("error")), batch.folder.name, "  ", (reason, "dim")
+            )
+        return draw_list_row(self._batch_columns, batch, width)
 
     @on(VirtualList.Highlighted, "#batches")
     def _load_highlighted_batch(self) -> None:
-        if self.rows.cursor < len(self.visible_rows):
-            self.load_batch(self.visible_rows[self.rows.cursor].folder, None)
+        if self.batch_list.cursor < len(self.visible_batches):
+            self.load_batch(self.visible_batches[self.batch_list.cursor].folder, None)
 
     @on(VirtualList.Chosen, "#batches")
     def _focus_matrix(self) -> None:
@@ -190,75 +196,80 @@ class LibraryScreen(LibraryJobs):
 
     @on(Input.Changed, "#search")
     def _filter_while_typing(self) -> None:
-        self._apply_filter()
+        self._update_batch_list()
 
     @on(Input.Submitted, "#search")
     def _focus_batch_list(self) -> None:
-        self.set_focus(self.rows)
+        self.set_focus(self.batch_list)
 
     # One batch
 
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
-    def load_batch(self, folder: Path, video: int | None) -> None:
-        """Read a manifest on a background thread; `video` is the index of the video to select."""
-        worker, message = get_current_worker(), read_batch(folder, video)
+    def load_batch(self, folder: Path, video_index: int | None) -> None:
+        """Read a manifest on a background thread; `video_index` is the index of the video to select."""
+        worker, message = get_current_worker(), load_batch_manifest(folder, video_index)
         if not worker.is_cancelled:
             self.post_message(message)
 
     @on(BatchLoaded)
     def _show_batch(self, message: BatchLoaded) -> None:
-        if not self.visible_rows or self.visible_rows[self.rows.cursor].folder != message.folder:
+        if not self.visible_batches or self.visible_batches[self.batch_list.cursor].folder != message.folder:
             return  # the cursor has moved to another batch, or the list is empty
-        same, before = message.folder == self.folder, self.current_entry()
-        if same and message.video is None and message.manifest is not None and message.manifest == self.manifest:
+        is_same_batch, previous_entry = message.folder == self.shown_folder, self.get_current_entry()
+        if (
+            is_same_batch
+            and message.video_index is None
+            and message.manifest is not None
+            and message.manifest == self.shown_manifest
+        ):
             return
-        self.folder, self.manifest = message.folder, message.manifest
+        self.shown_folder, self.shown_manifest = message.folder, message.manifest
         manifest = message.manifest
         if manifest is None:
-            self.matrix.show([], 0, lambda row, column: None, same=False)
+            self.matrix.show_cells([], 0, lambda row, column: None, is_same_batch=False)
             self.details.show_message(f"✗ {message.error}")
             return
-        numbers = sorted({video.number for video in manifest.videos})
+        video_numbers = sorted({video.number for video in manifest.videos})
         self.video_indices = {
-            (video.variation, numbers.index(video.number)): index for index, video in enumerate(manifest.videos)
+            (video.variation, video_numbers.index(video.number)): index for index, video in enumerate(manifest.videos)
         }
-        names = [variation.id for variation in manifest.variations]
-        self.matrix.show(names, len(numbers), self._cell_state, same)
+        variation_ids = [variation.id for variation in manifest.variations]
+        self.matrix.show_cells(variation_ids, len(video_numbers), self._get_cell_state, is_same_batch)
         seeds = sorted({video.seed for video in manifest.videos})
-        seeds_shown = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-        title = f"{message.folder.name}: {format_count(len(names), 'variation')} by {seeds_shown}"
-        self.matrix.border_title = to_content(title)
-        if message.video is not None and message.video < len(manifest.videos):
-            video = manifest.videos[message.video]
+        seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+        title = f"{message.folder.name}: {format_count(len(variation_ids), 'variation')} by {seed_text}"
+        self.matrix.border_title = make_content(title)
+        if message.video_index is not None and message.video_index < len(manifest.videos):
+            video = manifest.videos[message.video_index]
             self.matrix.cursor = video.variation
-            self.matrix.column = numbers.index(video.number)
+            self.matrix.column = video_numbers.index(video.number)
         if (
-            not same or before is None or self.current_entry() != before
+            not is_same_batch or previous_entry is None or self.get_current_entry() != previous_entry
         ):  # a contact sheet is drawn only where it may be new
             self._show_current_video()
 
-    def _cell_state(self, row: int, column: int) -> str | None:
+    def _get_cell_state(self, row: int, column: int) -> str | None:
         index = self.video_indices.get((row, column))
-        return None if index is None or self.manifest is None else self.manifest.videos[index].state
+        return None if index is None or self.shown_manifest is None else self.shown_manifest.videos[index].state
 
-    def current_entry(self) -> VideoEntry | None:
+    def get_current_entry(self) -> VideoEntry | None:
         """Return the manifest entry of the video under the cursor, or None."""
         index = self.video_indices.get((self.matrix.cursor, self.matrix.column))
-        return None if index is None or self.manifest is None else self.manifest.videos[index]
+        return None if index is None or self.shown_manifest is None else self.shown_manifest.videos[index]
 
-    def current_clip(self) -> tuple[VideoEntry, Path] | None:
+    def find_current_clip(self) -> tuple[VideoEntry, Path] | None:
         """Return the video under the cursor and its clip; notify and return None if the clip is missing."""
-        entry = self.current_entry()
-        if entry is None or self.folder is None:
+        entry = self.get_current_entry()
+        if entry is None or self.shown_folder is None:
             self.notify("no video is selected")
             return None
-        path = self.folder / entry.files.get("clip", "?")
-        if "clip" not in entry.files or not path.is_file():
+        clip_path = self.shown_folder / entry.files.get("clip", "?")
+        if "clip" not in entry.files or not clip_path.is_file():
             self.notify(
                 f"this video has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning"
             )
             return None
-        return entry, path
+        return entry, clip_path
 
     @on(Matrix.Moved)
     def _show_highlighted_video(self) -> None:
@@ -269,114 +280,122 @@ class LibraryScreen(LibraryJobs):
         self.action_play()
 
     def _show_current_video(self) -> None:
-        entry = self.current_entry()
-        if entry is None or self.folder is None or self.manifest is None:
+        entry = self.get_current_entry()
+        if entry is None or self.shown_folder is None or self.shown_manifest is None:
             self.details.show_message("")
         else:
-            self.details.show(self.manifest.variations[entry.variation].id, entry, self.folder)
+            self.details.show_entry(self.shown_manifest.variations[entry.variation].id, entry, self.shown_folder)
 
     # Actions
 
     def action_search(self) -> None:
-        self.search.open()
+        self.search_input.open()
 
     def action_filter(self) -> None:
         self.state_filter = STATE_FILTERS[(STATE_FILTERS.index(self.state_filter) + 1) % len(STATE_FILTERS)]
-        self._apply_filter()
+        self._update_batch_list()
 
     def action_reload(self) -> None:
         self.batches = []
         self.scan_folders()
 
     def rescan_folders(self) -> None:
-        self.folder = None
+        self.shown_folder = None
         self.action_reload()
 
     def action_play(self) -> None:
-        if (chosen := self.current_clip()) is not None:
-            entry, path = chosen
-            self.app.push_screen(Player([(path, self._video_title(entry))], entry.recipe.fps))
+        if (current_clip := self.find_current_clip()) is not None:
+            entry, clip_path = current_clip
+            self.app.push_screen(Player([(clip_path, self._format_video_title(entry))], entry.recipe.fps))
 
     def action_play_pixels(self) -> None:
-        from wantui.tui.graphics import require_protocol
+        from wantui.tui.graphics import require_graphics_protocol
 
         try:
-            protocol = require_protocol()
+            protocol = require_graphics_protocol()
         except UserError as error:
             self.notify(str(error), severity="error", timeout=12)
             return
-        if (chosen := self.current_clip()) is not None:
-            entry, path = chosen
-            self.decode_for_pixels(path, entry.recipe.fps, self._video_title(entry), protocol)
+        if (current_clip := self.find_current_clip()) is not None:
+            entry, clip_path = current_clip
+            self.decode_clip_for_pixels(clip_path, entry.recipe.fps, self._format_video_title(entry), protocol)
 
     def action_mark(self) -> None:
-        if (chosen := self.current_clip()) is not None:
-            entry, path = chosen
-            self.marked_clip = (path, self._video_title(entry))
-            self.matrix.marked = (self.matrix.cursor, self.matrix.column)
+        if (current_clip := self.find_current_clip()) is not None:
+            entry, clip_path = current_clip
+            self.marked_clip = (clip_path, self._format_video_title(entry))
+            self.matrix.marked_cell = (self.matrix.cursor, self.matrix.column)
             self.matrix.refresh()
-            self.notify(f"marked {self._video_title(entry)}; select another video and press c to compare")
+            self.notify(f"marked video {self._format_video_title(entry)}; select another video and press c to compare")
 
     def action_compare(self) -> None:
         if self.marked_clip is None:
-            self.notify("mark a video first (m)", severity="warning")
-        elif (chosen := self.current_clip()) is not None:
-            entry, path = chosen
-            self.app.push_screen(Player([self.marked_clip, (path, self._video_title(entry))], entry.recipe.fps))
+            self.notify("cannot compare: mark a video first (m)", severity="warning")
+        elif (current_clip := self.find_current_clip()) is not None:
+            entry, clip_path = current_clip
+            self.app.push_screen(
+                Player([self.marked_clip, (clip_path, self._format_video_title(entry))], entry.recipe.fps)
+            )
 
-    def _video_title(self, entry: VideoEntry) -> str:
-        assert self.manifest is not None
-        return f"{self.manifest.variations[entry.variation].id} seed {entry.seed}"
+    def _format_video_title(self, entry: VideoEntry) -> str:
+        assert self.shown_manifest is not None
+        return f"{self.shown_manifest.variations[entry.variation].id} seed {entry.seed}"
 
     def action_recipe(self) -> None:
-        entry = self.current_entry()
+        entry = self.get_current_entry()
         if entry is not None:
             text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            self.app.push_screen(TextViewer(f"Recipe of {self._video_title(entry)}", text))
+            self.app.push_screen(TextViewer(f"Recipe of {self._format_video_title(entry)}", text))
 
     def action_copy_path(self) -> None:
-        entry = self.current_entry()
-        if entry is None or self.folder is None:
+        entry = self.get_current_entry()
+        if entry is None or self.shown_folder is None:
             self.notify("no video is selected")
             return
-        path = self.folder / entry.files.get("clip", "")
-        self.app.copy_to_clipboard(str(path))
-        self.notify(f"{path}\n(in tmux: set -g set-clipboard on)", title="copied")
+        clip_path = self.shown_folder / entry.files.get("clip", "")
+        self.app.copy_to_clipboard(str(clip_path))
+        self.notify(f"{clip_path}\n(in tmux: set -g set-clipboard on)", title="path copied")
 
     def action_edit_copy(self) -> None:
-        if self.folder is not None:
-            edit_copy(self, self.folder)
+        if self.shown_folder is not None:
+            copy_batch_to_draft(self, self.shown_folder)
 
     def action_rerun(self) -> None:
-        if (chosen := self.current_clip()) is not None:
+        if (current_clip := self.find_current_clip()) is not None:
             self.notify("generating the video again in the background; the result will appear here")
-            self.rerun(chosen[1])
+            self.rerun_clip(current_clip[1])
 
     def action_resume(self) -> None:
-        if self.folder is not None and self.manifest is not None:
-            self.queue_missing(self.folder, self.manifest)
+        if self.shown_folder is not None and self.shown_manifest is not None:
+            self.queue_missing_videos(self.shown_folder, self.shown_manifest)
 
     def action_trash(self) -> None:
-        folder = self.visible_rows[self.rows.cursor].folder if self.rows.cursor < len(self.visible_rows) else None
+        folder = (
+            self.visible_batches[self.batch_list.cursor].folder
+            if self.batch_list.cursor < len(self.visible_batches)
+            else None
+        )
         if folder is None:
             self.notify("no batch is selected")
             return
-        queued = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
-        if queued is not None and queued.unfinished:
+        queued_batch = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
+        if queued_batch is not None and queued_batch.unfinished:
             self.notify(f"cannot trash {folder.name}: it is on the queue. Cancel it there first", severity="error")
             return
 
         def remove_and_trash(queue: Queue) -> None:
             # While the dialog was open, the batch may have been queued again.
-            row = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
-            if row is not None and row.unfinished:
+            batch = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
+            if batch is not None and batch.unfinished:
                 raise UserError(f"cannot trash {folder.name}: it is on the queue again. Cancel it there first")
-            if row is not None:
-                queue.remove(row.id)
+            if batch is not None:
+                queue.remove(batch.id)
             self.move_folder_to_trash(folder)
 
-        def act(confirmed: bool | None) -> None:
-            if confirmed:
+        def trash_if_confirmed(is_confirmed: bool | None) -> None:
+            if is_confirmed:
                 self.wantui_app.change_queue(remove_and_trash)
 
-        self.app.push_screen(Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), act)
+        self.app.push_screen(
+            Confirm(f"Move {folder.name} with all its videos to the trash?", "Move"), trash_if_confirmed
+        )

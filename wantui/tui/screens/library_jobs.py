@@ -18,7 +18,7 @@ from wantui.storage.manifest import Manifest
 from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.screens.base import BaseScreen
-from wantui.tui.screens.player import read_clip
+from wantui.tui.screens.player import decode_clip
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 class TaskFinished(Message):
     """Outcome of a background job."""
 
-    text: str
+    outcome: str
     is_error: bool
-    reload: bool = False
-    title: str = ""
+    needs_rescan: bool = False
+    toast_title: str = ""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class ClipDecoded(Message):
 
     frames: "list[NDArray[np.uint8]]"
     fps: float
-    title: str
+    clip_title: str
     protocol: "Protocol"
 
 
@@ -55,61 +55,67 @@ class LibraryJobs(BaseScreen):
         raise NotImplementedError
 
     @work(thread=True, exclusive=True, group="pixels", exit_on_error=False)
-    def decode_for_pixels(self, path: Path, fps: float, title: str, protocol: "Protocol") -> None:
+    def decode_clip_for_pixels(self, clip_path: Path, fps: float, clip_title: str, protocol: "Protocol") -> None:
         """Decode a clip on a background thread."""
         try:
-            frames = list(read_clip(path))
+            frames = list(decode_clip(clip_path))
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
             return
         if not get_current_worker().is_cancelled:
-            self.post_message(ClipDecoded(frames, fps, title, protocol))
+            self.post_message(ClipDecoded(frames, fps, clip_title, protocol))
 
     @on(ClipDecoded)
     def _play_decoded_clip(self, message: ClipDecoded) -> None:
-        from wantui.tui.graphics import play_on_terminal
+        from wantui.tui.graphics import play_frames_on_terminal
 
         if not message.frames:
-            self.notify(f"cannot play {message.title}: the clip contains no frames", severity="error")
+            self.notify(f"cannot play {message.clip_title}: the clip contains no frames", severity="error")
             return
         try:
             with lend_terminal(self.app):
-                play_on_terminal(message.frames, message.fps, message.title, message.protocol)
+                play_frames_on_terminal(message.frames, message.fps, message.clip_title, message.protocol)
         except TerminalNotLentError:
-            self.notify("cannot play in pixels: no terminal is attached. Play in half blocks: p", severity="warning")
+            self.notify(
+                "cannot play in pixels: no terminal is attached. Press p to play in half blocks", severity="warning"
+            )
         except Exception as error:  # a clip of any origin can fail in any way; the screens must survive it
-            self.notify(f"cannot play {message.title} in pixels: {error}. Play in half blocks: p", severity="error")
+            self.notify(
+                f"cannot play {message.clip_title} in pixels: {error}. Press p to play in half blocks", severity="error"
+            )
 
     @work(group="rerun", exit_on_error=False)
-    async def rerun(self, clip: Path) -> None:
+    async def rerun_clip(self, clip_path: Path) -> None:
         """Run `wantui rerun` in a subprocess and report its output."""
         import asyncio
 
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "wantui", "rerun", str(clip)),
+            *(sys.executable, "-m", "wantui", "rerun", str(clip_path)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await process.communicate()
+            output, error_output = await process.communicate()
         except asyncio.CancelledError:
             process.kill()
             raise
-        text = (out or err).decode(errors="replace").strip()
-        self.post_message(TaskFinished(text, process.returncode != 0, title="rerun"))
+        outcome = (output or error_output).decode(errors="replace").strip()
+        self.post_message(TaskFinished(outcome, process.returncode != 0, toast_title="rerun"))
 
     @work(thread=True, group="missing", exit_on_error=False)
-    def queue_missing(self, folder: Path, manifest: Manifest) -> None:
+    def queue_missing_videos(self, folder: Path, manifest: Manifest) -> None:
         """Queue the missing videos of a batch, as `wantui run --resume` does."""
         try:
-            queued = enqueue_missing_videos(self.wantui_app.state_dir, BatchFolder(folder), manifest)
-            if queued is None:
+            queued_batch = enqueue_missing_videos(self.wantui_app.state_dir, BatchFolder(folder), manifest)
+            if queued_batch is None:
                 self.post_message(TaskFinished(f"{folder.name} has no missing videos", False))
                 return
             self.post_message(
                 TaskFinished(
-                    f"batch {queued.batch_id}: {format_count(queued.video_count, 'video')}", False, title="queued"
+                    f"batch {queued_batch.batch_id}: {format_count(queued_batch.video_count, 'video')}",
+                    False,
+                    toast_title="videos queued",
                 )
             )
             self.wantui_app.start_engine()
@@ -123,13 +129,13 @@ class LibraryJobs(BaseScreen):
         """Move a batch folder to the trash; slow across file systems."""
         try:
             move_to_trash(folder)
-            self.post_message(TaskFinished(f"moved {folder.name} to the trash", False, reload=True))
+            self.post_message(TaskFinished(f"moved {folder.name} to the trash", False, needs_rescan=True))
         except UserError as error:
             self.post_message(TaskFinished(str(error), True))
 
     @on(TaskFinished)
     def _notify_outcome(self, message: TaskFinished) -> None:
         severity: Literal["error", "information"] = "error" if message.is_error else "information"
-        self.notify(message.text, severity=severity, title=message.title, timeout=12)
-        if message.reload:
+        self.notify(message.outcome, severity=severity, title=message.toast_title, timeout=12)
+        if message.needs_rescan:
             self.rescan_folders()

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
@@ -19,22 +18,19 @@ from wantui.formatting import format_bytes
 from wantui.queue.records import VideoRow
 from wantui.queue.states import video_state
 from wantui.storage.layout import BatchFolder
-from wantui.tui.actions import bindings
+from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
-from wantui.tui.columns import Column, draw_header, draw_row
-from wantui.tui.content import to_content
-from wantui.tui.monitor_data import MonitorFilesRead, explain_idle, read_log_tail
+from wantui.tui.columns import Column, draw_column_headers, draw_list_row
+from wantui.tui.content import make_content
+from wantui.tui.monitor_data import MonitorFilesRead, explain_idle_queue, read_log_tail
 from wantui.tui.pictures import read_picture
-from wantui.tui.plots import bar, braille, half_blocks
+from wantui.tui.plots import draw_bar, draw_curve, draw_picture
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.state_style import state_style
+from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
-
-if TYPE_CHECKING:
-    pass
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 """Seconds between redraws; with --low-bandwidth."""
@@ -55,14 +51,14 @@ class RunningVideo:
         return self.progress.step_number == self.video.steps and bool(self.progress.frame_count)
 
     @property
-    def share(self) -> float:
+    def done_share(self) -> float:
         """Return the share of steps done, or of frames decoded, in 0 to 1."""
         if self.is_decoding:
             return self.progress.decoded_frame_count / self.progress.frame_count
         return self.progress.step_number / max(1, self.video.steps)
 
     @property
-    def count_done(self) -> str:
+    def progress_text(self) -> str:
         """Return steps done and total, or frames ("fr") once the decoder reports; empty while the model loads."""
         if self.progress.is_loading:
             return ""
@@ -71,7 +67,7 @@ class RunningVideo:
         return f"{self.progress.step_number}/{self.video.steps}"
 
     @property
-    def memory(self) -> str:
+    def memory_text(self) -> str:
         """Return the GPU memory of the worker's tensors; empty without a GPU."""
         return (
             format_bytes(self.progress.memory_bytes_by_name["allocated"]) if self.progress.memory_bytes_by_name else ""
@@ -81,22 +77,22 @@ class RunningVideo:
 class MonitorScreen(BaseScreen):
     """One row per running video; below, details of the video under the cursor."""
 
-    NAME = "monitor"
-    BINDINGS = [*bindings("monitor")]
+    SCREEN_NAME = "monitor"
+    BINDINGS = [*make_bindings("monitor")]
 
-    rows = getters.query_one("#running", VirtualList)
-    preview = getters.query_one("#preview", Vertical)
-    preview_cells = getters.query_one("#preview DiffText", DiffText)
-    curve_cells = getters.query_one("#curves DiffText", DiffText)
+    running_list = getters.query_one("#running", VirtualList)
+    preview_pane = getters.query_one("#preview", Vertical)
+    preview_text = getters.query_one("#preview DiffText", DiffText)
+    curve_text = getters.query_one("#curves DiffText", DiffText)
     log_pane = getters.query_one("#log", Vertical)
-    log_cells = getters.query_one("#log DiffText", DiffText)
+    log_text = getters.query_one("#log DiffText", DiffText)
 
     def __init__(self) -> None:
         super().__init__()
         self.running_videos: list[VideoRow] = []
-        self._curve_ranges: dict[tuple[int, str], tuple[float, float]] = {}
+        self._ranges_by_curve: dict[tuple[int, str], tuple[float, float]] = {}
         """Vertical range of each curve, by video and curve."""
-        self.auto_preview: bool | None = None
+        self.is_auto_preview: bool | None = None
         self.shown_preview: tuple[int, int] | None = None
         """Video and step of the preview on the screen."""
         self._preview_shown_at = 0.0
@@ -108,7 +104,7 @@ class MonitorScreen(BaseScreen):
 
     def compose_body(self) -> ComposeResult:
         with Vertical():
-            running = VirtualList(id="running", classes="pane", header=self._draw_header)
+            running = VirtualList(id="running", classes="pane", header_renderer=self._draw_header)
             running.border_title = "Running"
             yield running
             with Horizontal(id="middle"):
@@ -123,148 +119,160 @@ class MonitorScreen(BaseScreen):
                 yield DiffText()
 
     def on_mount(self) -> None:
-        self.set_focus(self.rows)
-        self.auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.low_bandwidth
-        self.set_interval(SLOW_REDRAW_SECONDS if self.wantui_app.low_bandwidth else REDRAW_SECONDS, self._tick)
+        self.set_focus(self.running_list)
+        self.is_auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.is_low_bandwidth
+        self.set_interval(
+            SLOW_REDRAW_SECONDS if self.wantui_app.is_low_bandwidth else REDRAW_SECONDS, self._redraw_running_videos
+        )
 
-    def focus_default(self) -> None:
-        self.set_focus(self.rows)
+    def focus_main_widget(self) -> None:
+        self.set_focus(self.running_list)
 
-    def _tick(self) -> None:
+    def _redraw_running_videos(self) -> None:
         if self.is_current:
             self._show_idle_reason(self.wantui_app.snapshot)
             if self.running_videos:
-                self._draw_all()
+                self._draw_details()
 
     def _show_idle_reason(self, snapshot: QueueSnapshot) -> None:
         """Show why no video is running, if so."""
         is_interrupted = bool(self.running_videos) and snapshot.engine is None
         title = "Running" if not is_interrupted else "Interrupted: the engine stopped; F6 starts it again"
-        if title != str(self.rows.border_title):  # setting the title redraws all rows
-            self.rows.border_title = to_content(title)
-        text = "" if self.running_videos else explain_idle(snapshot, self.wantui_app.is_starting_engine)
-        if text != self.rows.empty:
-            self.rows.empty = text
-            self.rows.refresh()
+        if title != str(self.running_list.border_title):  # setting the title redraws all rows
+            self.running_list.border_title = make_content(title)
+        text = "" if self.running_videos else explain_idle_queue(snapshot, self.wantui_app.is_starting_engine)
+        if text != self.running_list.empty_text:
+            self.running_list.empty_text = text
+            self.running_list.refresh()
 
     def on_shown(self) -> None:
-        self.call_after_refresh(self._draw_all)
+        self.call_after_refresh(self._draw_details)
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
-        """Update the list of running videos at once; `_tick` draws their progress."""
+        """Update the list of running videos at once; `_redraw_running_videos` draws their progress."""
         self._show_idle_reason(snapshot)
-        if [video.id for video in snapshot.running] != [video.id for video in self.running_videos]:
-            self.running_videos = list(snapshot.running)
-            self.rows.fill(len(self.running_videos), self._draw_running_video)
-            self.call_after_refresh(self._draw_all)
+        if [video.id for video in snapshot.running_videos] != [video.id for video in self.running_videos]:
+            self.running_videos = list(snapshot.running_videos)
+            self.running_list.fill_rows(len(self.running_videos), self._draw_running_video)
+            self.call_after_refresh(self._draw_details)
         else:
-            self.running_videos = list(snapshot.running)
+            self.running_videos = list(snapshot.running_videos)
 
-    def current_progress(self) -> VideoProgress | None:
+    def get_current_progress(self) -> VideoProgress | None:
         """Return the progress of the video under the cursor, or None."""
-        if (index := self.rows.cursor) >= len(self.running_videos):
+        if (index := self.running_list.cursor) >= len(self.running_videos):
             return None
-        return self.wantui_app.snapshot.progress.get(self.running_videos[index].id)
+        return self.wantui_app.snapshot.progress_by_video.get(self.running_videos[index].id)
 
-    def _draw_all(self) -> None:
+    def _draw_details(self) -> None:
         for index in range(len(self.running_videos)):
-            self.rows.update_row(index)
-        progress = self.current_progress()
+            self.running_list.update_row(index)
+        progress = self.get_current_progress()
         self._draw_curves(progress)
-        wait = self.wantui_app.settings.preview_seconds
-        is_due = progress is not None and (
-            time.monotonic() - self._preview_shown_at >= wait or (self.shown_preview or (None,))[0] != progress.video_id
+        preview_seconds = self.wantui_app.settings.preview_seconds
+        is_preview_due = progress is not None and (
+            time.monotonic() - self._preview_shown_at >= preview_seconds
+            or (self.shown_preview or (None,))[0] != progress.video_id
         )
         if progress is None and not self.running_videos:
-            self.preview_cells.show([Text("")])
-            self.preview.border_title = "Predicted video"
+            self.preview_text.show_lines([Text("")])
+            self.preview_pane.border_title = "Predicted video"
             self.shown_preview = None
         self._draw_log()
-        self._request_files(progress, with_preview=bool(self.auto_preview) and is_due)
+        self._request_monitor_files(progress, with_preview=bool(self.is_auto_preview) and is_preview_due)
 
     @cached_property
-    def _columns(self) -> list[Column[RunningVideo]]:
-        rows = self.rows
+    def _running_columns(self) -> list[Column[RunningVideo]]:
+        running_list = self.running_list
 
-        def state(running: RunningVideo) -> Text:
+        def draw_state(running: RunningVideo) -> Text:
             name = video_state(running.video, self.wantui_app.snapshot.engine is not None)
-            style = state_style(name)
-            text = running.progress.describe_phase(running.video.steps) if name == "running" else style.word
-            return Text(f"{style.glyph} {text}", rows.colour(style.colour))
+            style = get_state_style(name)
+            text = running.progress.describe_phase(running.video.steps) if name == "running" else style.state_word
+            return Text(f"{style.glyph} {text}", running_list.make_colour_style(style.colour_name))
 
-        def eta(running: RunningVideo) -> str:
-            seconds = self._estimate_eta(running.video, running.progress)
+        def format_eta(running: RunningVideo) -> str:
+            seconds = self._estimate_video_eta(running.video, running.progress)
             return "" if seconds is None else format_seconds_left(seconds)
 
         return [
             Column("worker", 9, lambda running: (running.video.worker or "").partition(":")[0]),
-            Column("state", 13, state),
-            Column("progress", 8, lambda running: Text(bar(running.share, 8), rows.colour("success"))),
-            Column("step", 8, lambda running: running.count_done, "right"),
-            Column("σ", 5, lambda running: _format_number(running.progress.sigma, 3), "right", min_list_width=90),
-            Column("s/step", 6, lambda running: _format_number(running.progress.pace_seconds, 2), "right"),
-            Column("ETA", 7, eta, "right"),
-            Column("memory", 8, lambda running: running.memory, "right", min_list_width=110),
+            Column("state", 13, draw_state),
+            Column(
+                "progress",
+                8,
+                lambda running: Text(draw_bar(running.done_share, 8), running_list.make_colour_style("success")),
+            ),
+            Column("step", 8, lambda running: running.progress_text, "right"),
+            Column("σ", 5, lambda running: _format_decimals(running.progress.sigma, 3), "right", min_list_width=90),
+            Column("s/step", 6, lambda running: _format_decimals(running.progress.pace_seconds, 2), "right"),
+            Column("ETA", 7, format_eta, "right"),
+            Column("memory", 8, lambda running: running.memory_text, "right", min_list_width=110),
             Column("video", None, lambda running: Text(running.video.title, Style(bold=True))),
         ]
 
     def _draw_header(self, width: int) -> Text:
-        return draw_header(self._columns, width)
+        return draw_column_headers(self._running_columns, width)
 
     def _draw_running_video(self, index: int, width: int) -> Text:
         video = self.running_videos[index]
-        progress = self.wantui_app.snapshot.progress.get(video.id, VideoProgress(video.batch, video.id, video.title))
-        return draw_row(self._columns, RunningVideo(video, progress), width)
+        progress = self.wantui_app.snapshot.progress_by_video.get(
+            video.id, VideoProgress(video.batch, video.id, video.title)
+        )
+        return draw_list_row(self._running_columns, RunningVideo(video, progress), width)
 
-    def _estimate_eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
+    def _estimate_video_eta(self, video: VideoRow, progress: VideoProgress) -> float | None:
         snapshot = self.wantui_app.snapshot
         batch = next((row for row in snapshot.batches if row.id == video.batch), None)
         if batch is None or snapshot.engine is None:  # without an engine, the video is interrupted
             return None
-        now = replace(video, step=max(video.step, progress.step_number))
-        return snapshot.etas.estimate_video_eta(now, 0, batch, progress.pace_seconds)
+        current_video = replace(video, step=max(video.step, progress.step_number))
+        return snapshot.etas.estimate_video_eta(current_video, 0, batch, progress.pace_seconds)
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
-        cells = self.curve_cells
-        width, height = cells.size.width, cells.parent.size.height if cells.parent else 0  # type: ignore[attr-defined]
+        curve_text = self.curve_text
+        width, height = curve_text.size.width, curve_text.parent.size.height if curve_text.parent else 0  # type: ignore[attr-defined]
         if progress is None or not width:
-            cells.show([Text("")])
+            curve_text.show_lines([Text("")])
             return
-        names = LIVE_METRIC_NAMES if height >= 4 else LIVE_METRIC_NAMES[:1]
-        each = max(1, (height - len(names)) // len(names))
+        curve_names = LIVE_METRIC_NAMES if height >= 4 else LIVE_METRIC_NAMES[:1]
+        curve_height = max(1, (height - len(curve_names)) // len(curve_names))
         lines: list[Text] = []
-        for name in names:
+        for name in curve_names:
             values = progress.curve_by_metric[name]
-            low, high = self._curve_range(progress.video_id, name, values)
-            last = next((value for value in reversed(values) if value is not None), None)
+            lowest, highest = self._update_curve_range(progress.video_id, name, values)
+            last_value = next((value for value in reversed(values) if value is not None), None)
             lines.append(
                 Text.assemble(
                     (f"{name:<13}", Style(bold=True)),
-                    "" if last is None else f"{last:.4g}",
-                    (f" [{low:.3g}, {'π' if high == math.pi else f'{high:.3g}'}]", Style(dim=True)),
+                    "" if last_value is None else f"{last_value:.4g}",
+                    (f" [{lowest:.3g}, {'π' if highest == math.pi else f'{highest:.3g}'}]", Style(dim=True)),
                 )
             )
             if height >= 8:
                 steps = max(progress.step_count, 1)
-                stretched = _stretch(values, steps, 2 * width)
-                lines += [Text(row, cells.colour("accent")) for row in braille(stretched, width, each, low, high)]
-        cells.show(lines[:height])
+                stretched = _resample_curve(values, steps, 2 * width)
+                lines += [
+                    Text(row, curve_text.make_colour_style("accent"))
+                    for row in draw_curve(stretched, width, curve_height, lowest, highest)
+                ]
+        curve_text.show_lines(lines[:height])
 
-    def _curve_range(self, video: int, name: str, values: list[float | None]) -> tuple[float, float]:
+    def _update_curve_range(self, video_id: int, name: str, values: list[float | None]) -> tuple[float, float]:
         """Return the fixed range of a curve, or one that doubles when exceeded and never shrinks, so nothing jumps."""
         if name in CURVE_BOUNDS:
             return CURVE_BOUNDS[name]
-        known = [value for value in values if value is not None]
-        _, high = self._curve_ranges.get((video, name), (0.0, 1.0))
-        while known and max(known) > high:
+        known_values = [value for value in values if value is not None]
+        _, high = self._ranges_by_curve.get((video_id, name), (0.0, 1.0))
+        while known_values and max(known_values) > high:
             high *= 2
-        self._curve_ranges = {key: limits for key, limits in self._curve_ranges.items() if key[0] == video}
-        self._curve_ranges[video, name] = 0.0, high
+        self._ranges_by_curve = {key: limits for key, limits in self._ranges_by_curve.items() if key[0] == video_id}
+        self._ranges_by_curve[video_id, name] = 0.0, high
         return 0.0, high
 
     # Files are read on a background thread: a network file system may be slow.
 
-    def _request_files(self, progress: VideoProgress | None, with_preview: bool) -> None:
+    def _request_monitor_files(self, progress: VideoProgress | None, with_preview: bool) -> None:
         """Start reading the log, and the newest preview if asked to, unless a read is in progress."""
         if self._is_reading_files:
             return
@@ -272,18 +280,20 @@ class MonitorScreen(BaseScreen):
             (row for row in self.wantui_app.snapshot.batches if progress and row.id == progress.batch_id), None
         )
         engine = self.wantui_app.snapshot.engine
-        log = BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
+        log_path = (
+            BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
+        )
         preview = None
         is_new = progress is not None and (progress.video_id, progress.preview_step) != self.shown_preview
         if with_preview and is_new and progress is not None and progress.preview_path is not None:
             preview = (progress.video_id, progress.preview_step, progress.preview_path)
-        if log is not None or preview is not None:
+        if log_path is not None or preview is not None:
             self._is_reading_files = True
-            self.read_files(log, self._log_version, preview)
+            self.read_monitor_files(log_path, self._log_version, preview)
 
     @work(thread=True, group="files", exit_on_error=False)
-    def read_files(
-        self, log: Path | None, known_version: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
+    def read_monitor_files(
+        self, log_path: Path | None, known_version: tuple[Path, int, int] | None, preview: tuple[int, int, str] | None
     ) -> None:
         """Read the end of a log if it changed, and a preview, on a background thread.
 
@@ -291,81 +301,85 @@ class MonitorScreen(BaseScreen):
             known_version: version of the log on the screen.
             preview: video, step and path of the preview.
         """
-        picture, tail = None, None
-        video, step = (0, 0) if preview is None else preview[:2]
+        preview_picture, log_tail = None, None
+        video_id, preview_step = (0, 0) if preview is None else preview[:2]
         try:
-            picture = None if preview is None else read_picture(Path(preview[2]))
-            tail = None if log is None else read_log_tail(log, known_version)
+            preview_picture = None if preview is None else read_picture(Path(preview[2]))
+            log_tail = None if log_path is None else read_log_tail(log_path, known_version)
         finally:  # the handler resets `_is_reading_files`; without it no file would ever be read again
-            self.post_message(MonitorFilesRead(video, step, picture, tail))
+            self.post_message(MonitorFilesRead(video_id, preview_step, preview_picture, log_tail))
 
     @on(MonitorFilesRead)
-    def _show_files(self, message: MonitorFilesRead) -> None:
+    def _show_monitor_files(self, message: MonitorFilesRead) -> None:
         self._is_reading_files = False
-        if message.tail is not None:
-            self._log_version = message.tail.version
-            self._log_lines = message.tail.lines
+        if message.log_tail is not None:
+            self._log_version = message.log_tail.file_version
+            self._log_lines = message.log_tail.lines
             self._draw_log()
-        progress = self.current_progress()
-        if message.picture is not None and progress is not None and progress.video_id == message.video:
-            cells = self.preview_cells
-            room = cells.parent.size if cells.parent else cells.size  # type: ignore[attr-defined]
-            cells.show(half_blocks(message.picture, room.width, max(1, room.height)))
-            self.shown_preview, self._preview_shown_at = (message.video, message.step), time.monotonic()
-            self.preview.border_title = to_content(f"Predicted video, after step {message.step}")
+        progress = self.get_current_progress()
+        if message.preview_picture is not None and progress is not None and progress.video_id == message.video_id:
+            preview_text = self.preview_text
+            pane_size = preview_text.parent.size if preview_text.parent else preview_text.size  # type: ignore[attr-defined]
+            preview_text.show_lines(draw_picture(message.preview_picture, pane_size.width, max(1, pane_size.height)))
+            self.shown_preview, self._preview_shown_at = (message.video_id, message.preview_step), time.monotonic()
+            self.preview_pane.border_title = make_content(f"Predicted video, after step {message.preview_step}")
 
     def _draw_log(self) -> None:
         """Show the last lines that fit."""
         if self._log_version is not None:
-            cells = self.log_cells
-            room = cells.parent.size.height if cells.parent else 1  # type: ignore[attr-defined]
-            cells.show([Text(line) for line in self._log_lines[-max(1, room) :]])
-            self.log_pane.border_title = to_content(f"Log: {self._log_version[0].name}")
+            log_text = self.log_text
+            pane_height = log_text.parent.size.height if log_text.parent else 1  # type: ignore[attr-defined]
+            log_text.show_lines([Text(line) for line in self._log_lines[-max(1, pane_height) :]])
+            self.log_pane.border_title = make_content(f"Log: {self._log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
     def _show_highlighted_video(self) -> None:
         self.shown_preview, self._log_version, self._log_lines = None, None, []
-        self._draw_all()
+        self._draw_details()
 
     def action_preview(self) -> None:
-        progress = self.current_progress()
+        progress = self.get_current_progress()
         if progress is None:
             self.notify("no video is running")
         elif progress.preview_path is None:
-            self.notify("no preview yet: the first step writes the first one")
+            self.notify("no preview yet: the first step writes the first preview")
         else:
-            self._request_files(progress, with_preview=True)
+            self._request_monitor_files(progress, with_preview=True)
 
     def action_auto_preview(self) -> None:
-        self.auto_preview = not self.auto_preview
-        self.notify("automatic previews on" if self.auto_preview else "automatic previews off (v shows one)")
+        self.is_auto_preview = not self.is_auto_preview
+        self.notify(
+            "automatic previews are on" if self.is_auto_preview else "automatic previews are off; v shows a preview"
+        )
 
     def action_cancel(self) -> None:
-        index = self.rows.cursor
+        index = self.running_list.cursor
         if index >= len(self.running_videos):
             self.notify("no video is running")
             return
         video = self.running_videos[index]
 
-        def cancel(confirmed: bool | None) -> None:
-            if confirmed:
+        def cancel_if_confirmed(is_confirmed: bool | None) -> None:
+            if is_confirmed:
                 cancel_videos(self.wantui_app, video.batch, video.number)
 
-        self.app.push_screen(Confirm(f"Cancel {video.title}? Its progress will be lost.", "Cancel video"), cancel)
+        self.app.push_screen(
+            Confirm(f"Cancel {video.title}? Its progress will be lost.", "Cancel video"), cancel_if_confirmed
+        )
 
     def action_toggle_log(self) -> None:
         self.toggle_class("-large-log")
-        self.call_after_refresh(self._draw_all)
+        self.call_after_refresh(self._draw_details)
 
 
-def _stretch(values: list[float | None], steps: int, width: int) -> list[float | None]:
-    """Resample the values so far to their share of a curve in which `steps` steps take `width` points."""
-    points = max(1, round(width * len(values) / max(steps, len(values), 1)))
+def _resample_curve(values: list[float | None], step_count: int, full_width: int) -> list[float | None]:
+    """Resample the values so far to their share of a curve in which `step_count` steps take `full_width` points."""
+    point_count = max(1, round(full_width * len(values) / max(step_count, len(values), 1)))
     if not values:
         return []
-    return [values[min(len(values) - 1, i * len(values) // points)] for i in range(points)]
+    return [values[min(len(values) - 1, i * len(values) // point_count)] for i in range(point_count)]
 
 
-def _format_number(value: float | None, decimals: int) -> str:
+def _format_decimals(value: float | None, decimals: int) -> str:
     """Return a number with fixed decimals; empty for None."""
     return "" if value is None else f"{value:.{decimals}f}"

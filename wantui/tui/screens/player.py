@@ -17,7 +17,7 @@ from textual.worker import get_current_worker
 
 from wantui.errors import UserError
 from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.plots import centred
+from wantui.tui.plots import draw_centred_picture
 from wantui.tui.selection import SafeSelectionMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_FRAMES = 1200
+MAX_CLIP_FRAMES = 1200
 """Maximum number of decoded frames of a clip."""
-MAX_SIDE = 256
+MAX_FRAME_SIDE = 256
 """Maximum width and height of a stored frame in pixels: more than a terminal shows."""
-SLOW_FPS = 2.0
+MAX_SLOW_FPS = 2.0
 """Maximum frames per second with --low-bandwidth."""
 
 
-def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
-    """Decode the first `MAX_FRAMES` frames of a clip.
+def decode_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
+    """Decode the first `MAX_CLIP_FRAMES` frames of a clip.
 
     Raises:
         UserError: the clip cannot be decoded.
@@ -44,7 +44,7 @@ def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
     from wantui.storage.mp4 import read_frames
 
     try:
-        yield from itertools.islice(read_frames(path), MAX_FRAMES)
+        yield from itertools.islice(read_frames(path), MAX_CLIP_FRAMES)
     except UserError:
         raise
     except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
@@ -55,7 +55,7 @@ def read_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
 class ClipsLoaded(Message):
     """The clips were decoded, or one could not be decoded."""
 
-    clips: "list[list[NDArray[np.uint8]]]"
+    frames_by_clip: "list[list[NDArray[np.uint8]]]"
     """Frames by clip."""
     error: str
     """Reason of a failure; otherwise empty."""
@@ -65,7 +65,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScree
     """Screen that plays clips in a loop.
 
     Args:
-        clips: path and caption of one or two clips.
+        captioned_paths: path and caption of one or two clips.
         fps: frames per second of the first clip; limited with --low-bandwidth.
     """
 
@@ -84,81 +84,83 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScree
     Player #about { height: 1; padding: 0 1; }
     """
 
-    def __init__(self, clips: list[tuple[Path, str]], fps: float) -> None:
+    def __init__(self, captioned_paths: list[tuple[Path, str]], fps: float) -> None:
         super().__init__()
-        self.clips, self.fps = clips, fps
-        self.frames: list[list[Any]] = []
-        self.frame, self.playing = 0, True
+        self.captioned_paths, self.fps = captioned_paths, fps
+        self.frames_by_clip: list[list[Any]] = []
+        self.frame_index, self.is_playing = 0, True
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="stage"):
-            for number in range(len(self.clips)):
+            for number in range(len(self.captioned_paths)):
                 with Vertical():
                     yield DiffText(id=f"picture-{number}")
         yield DiffText(id="about")
         yield KeyFooter()
 
     def on_mount(self) -> None:
-        self.load()
+        self.load_clips()
 
     @work(thread=True, exclusive=True, exit_on_error=False)
-    def load(self) -> None:
+    def load_clips(self) -> None:
         """Decode the clips in a thread."""
-        worker, clips, reason = get_current_worker(), [], ""
+        worker, frames_by_clip, error_text = get_current_worker(), [], ""
         try:
-            for path, _ in self.clips:
+            for path, _ in self.captioned_paths:
                 small_frames = []
-                for frame in read_clip(path):
-                    stride = max(1, -(-max(frame.shape[:2]) // MAX_SIDE))
-                    small_frames.append(frame[::stride, ::stride].copy())
+                for frame in decode_clip(path):
+                    pixel_stride = max(1, -(-max(frame.shape[:2]) // MAX_FRAME_SIDE))
+                    small_frames.append(frame[::pixel_stride, ::pixel_stride].copy())
                     if worker.is_cancelled:
                         return
-                clips.append(small_frames)
+                frames_by_clip.append(small_frames)
         except UserError as error:
-            reason = str(error)
-        self.post_message(ClipsLoaded(clips, reason))
+            error_text = str(error)
+        self.post_message(ClipsLoaded(frames_by_clip, error_text))
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self._draw)
+        self.call_after_refresh(self._draw_frames)
 
     def on_clips_loaded(self, message: ClipsLoaded) -> None:
-        if message.error or not all(message.clips):
+        if message.error or not all(message.frames_by_clip):
             self.notify(message.error or "cannot play: the clip contains no frames", severity="error")
             self.dismiss()
             return
-        self.frames = message.clips
-        slow = getattr(self.app, "low_bandwidth", False)
-        self.set_interval(1 / min(self.fps, SLOW_FPS if slow else self.fps), self._tick)
-        self._draw()
+        self.frames_by_clip = message.frames_by_clip
+        is_slow = getattr(self.app, "is_low_bandwidth", False)
+        self.set_interval(1 / min(self.fps, MAX_SLOW_FPS if is_slow else self.fps), self._advance_frame)
+        self._draw_frames()
 
     @property
     def frame_count(self) -> int:
-        return max((len(clip) for clip in self.frames), default=0)
+        return max((len(clip) for clip in self.frames_by_clip), default=0)
 
-    def _tick(self) -> None:
-        if self.playing and self.frame_count:
-            self.frame = (self.frame + 1) % self.frame_count
-            self._draw()
+    def _advance_frame(self) -> None:
+        if self.is_playing and self.frame_count:
+            self.frame_index = (self.frame_index + 1) % self.frame_count
+            self._draw_frames()
 
-    def _draw(self) -> None:
-        for number, clip in enumerate(self.frames):
-            cells = self.query_one(f"#picture-{number}", DiffText)
-            frame = clip[min(self.frame, len(clip) - 1)]
-            cells.show(centred(frame, cells.size.width, cells.size.height))
-        names = "   |   ".join(name for _, name in self.clips)
-        state = "▶" if self.playing else "‖"
-        self.query_one("#about", DiffText).show([Text(f"{state} {self.frame + 1}/{self.frame_count}  {names}")])
+    def _draw_frames(self) -> None:
+        for clip_index, clip in enumerate(self.frames_by_clip):
+            picture_text = self.query_one(f"#picture-{clip_index}", DiffText)
+            frame = clip[min(self.frame_index, len(clip) - 1)]
+            picture_text.show_lines(draw_centred_picture(frame, picture_text.size.width, picture_text.size.height))
+        captions = "   |   ".join(name for _, name in self.captioned_paths)
+        state_glyph = "▶" if self.is_playing else "‖"
+        self.query_one("#about", DiffText).show_lines(
+            [Text(f"{state_glyph} {self.frame_index + 1}/{self.frame_count}  {captions}")]
+        )
 
     def action_pause(self) -> None:
-        self.playing = not self.playing
-        self._draw()
+        self.is_playing = not self.is_playing
+        self._draw_frames()
 
-    def action_step(self, frames: int) -> None:
-        self.playing = False
+    def action_step(self, frame_count: int) -> None:
+        self.is_playing = False
         if self.frame_count:
-            self.frame = (self.frame + frames) % self.frame_count
-            self._draw()
+            self.frame_index = (self.frame_index + frame_count) % self.frame_count
+            self._draw_frames()
 
     def action_restart(self) -> None:
-        self.frame = 0
-        self._draw()
+        self.frame_index = 0
+        self._draw_frames()

@@ -14,11 +14,11 @@ from wantui.tui.messages import DraftReady
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
-DEMO = "a large [red|blue] (circle) moving left over a dark background"
-TEXT = (
+DEMO_TEMPLATE = "a large [red|blue] (circle) moving left over a dark background"
+WELCOME_TEXT = (
     "wantui generates videos from a prompt template and analyses how the model generates them.\n\n"
     "The demo takes half a minute on any machine, without a network. nano, a tiny video model included in wantui, "
-    f"generates\n\n  {DEMO}\n\n"
+    f"generates\n\n  {DEMO_TEMPLATE}\n\n"
     "with two seeds per variation: four videos. They are generated in the background; you can close this terminal at "
     "any time."
 )
@@ -31,7 +31,7 @@ class Welcome(BackdropMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(TEXT, markup=False)
+            yield Label(WELCOME_TEXT, markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Not now (n)", id="later")
                 yield Button("Run the demo (enter)", id="demo", variant="primary")
@@ -48,10 +48,10 @@ class Welcome(BackdropMixin, ModalScreen[None]):
     def action_demo(self) -> None:
         app = cast("WantuiApp", self.app)
         self._save_welcomed(app)
-        app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO
+        app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO_TEMPLATE
         app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
         self.dismiss()
-        app.post_message(DraftReady(and_queue=True))
+        app.post_message(DraftReady(queues_demo=True))
 
     def action_later(self) -> None:
         self._save_welcomed(cast("WantuiApp", self.app))

@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_exceptions import HTTPException
 
-MAX_UNAUTHENTICATED = 32
+MAX_UNAUTHENTICATED_CONNECTIONS = 32
 """Maximum number of connections without a valid cookie; a further one replaces the oldest."""
 AUTHENTICATION_SECONDS = 5.0
 """Seconds after which a connection without a valid cookie is closed."""
@@ -28,24 +28,24 @@ class ConnectionLimiter:
     def __call__(self) -> web.RequestHandler:
         connection = self._server()
         self._unauthenticated[connection] = None
-        asyncio.get_running_loop().call_later(AUTHENTICATION_SECONDS, self._close, connection)
-        while len(self._unauthenticated) > MAX_UNAUTHENTICATED:
-            self._close(next(iter(self._unauthenticated)))
+        asyncio.get_running_loop().call_later(AUTHENTICATION_SECONDS, self._close_unauthenticated, connection)
+        while len(self._unauthenticated) > MAX_UNAUTHENTICATED_CONNECTIONS:
+            self._close_unauthenticated(next(iter(self._unauthenticated)))
         return connection
 
-    def admit(self, connection: web.RequestHandler) -> None:
+    def mark_authenticated(self, connection: web.RequestHandler) -> None:
         """Mark a connection as authenticated."""
         self._unauthenticated.pop(connection, None)
 
-    def _close(self, connection: web.RequestHandler) -> None:
+    def _close_unauthenticated(self, connection: web.RequestHandler) -> None:
         if connection in self._unauthenticated:
             del self._unauthenticated[connection]
-            _force_close(connection, tries=10)
+            _force_close_connection(connection, tries_left=10)
 
 
-def _force_close(connection: web.RequestHandler, tries: int) -> None:
-    if connection.transport is None and tries:  # accepted in this iteration of the event loop, not connected yet
-        asyncio.get_running_loop().call_soon(_force_close, connection, tries - 1)
+def _force_close_connection(connection: web.RequestHandler, tries_left: int) -> None:
+    if connection.transport is None and tries_left:  # accepted in this iteration of the event loop, not connected yet
+        asyncio.get_running_loop().call_soon(_force_close_connection, connection, tries_left - 1)
     connection.force_close()
 
 

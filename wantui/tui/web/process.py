@@ -9,20 +9,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-MIN_SIZE, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
+MIN_CELLS, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 """Limits of the terminal size in cells; the application stores every cell, so a huge size would exhaust memory."""
-MAX_PACKET = 64_000_000
+MAX_PACKET_BYTES = 64_000_000
 """Maximum bytes of a packet from the application, well above a frame of the largest terminal."""
-QUIT_SECONDS = 3.0
+MAX_QUIT_SECONDS = 3.0
 """Seconds to wait for an application to exit, before SIGTERM and again before SIGKILL."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)  # loaded at import, because loading between fork and exec is unsafe
 
 
-def clamp_size(columns: Any, rows: Any) -> tuple[int, int] | None:
+def clamp_terminal_size(columns: Any, rows: Any) -> tuple[int, int] | None:
     """Clamp a terminal size to the limits; return None if either value is not a number."""
     try:
-        return max(MIN_SIZE, min(int(columns), MAX_COLUMNS)), max(MIN_SIZE, min(int(rows), MAX_ROWS))
+        return max(MIN_CELLS, min(int(columns), MAX_COLUMNS)), max(MIN_CELLS, min(int(rows), MAX_ROWS))
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -34,9 +34,9 @@ class ApplicationProcess:
         self._process = process
 
     @classmethod
-    async def start(cls, command: Sequence[str], size: tuple[int, int]) -> "ApplicationProcess":
-        """Start the application for a terminal of `size` columns and rows."""
-        columns, rows = size
+    async def start_application(cls, command: Sequence[str], terminal_size: tuple[int, int]) -> "ApplicationProcess":
+        """Start the application for a terminal of `terminal_size` columns and rows."""
+        columns, rows = terminal_size
         environment = os.environ | {
             "TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver",
             "TEXTUAL_COLOR_SYSTEM": "truecolor",
@@ -51,12 +51,12 @@ class ApplicationProcess:
             stderr=asyncio.subprocess.DEVNULL,  # the application reports its own errors on its screen
             env=environment,
             start_new_session=True,  # Ctrl-C in our terminal must not reach it
-            preexec_fn=_end_with_parent,
+            preexec_fn=_request_end_with_parent,
         )
         return cls(process)
 
-    async def forward(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        """Pass the application's output to `write` until it exits."""
+    async def forward_output(self, write_output: Callable[[bytes], Awaitable[None]]) -> None:
+        """Pass the application's output to `write_output` until it exits."""
         output = self._process.stdout
         assert output is not None
         with suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
@@ -64,41 +64,41 @@ class ApplicationProcess:
                 if not line:
                     return
             while True:
-                kind = await output.readexactly(1)
-                length = int.from_bytes(await output.readexactly(4), "big")
-                if length > MAX_PACKET:
+                packet_kind = await output.readexactly(1)
+                payload_length = int.from_bytes(await output.readexactly(4), "big")
+                if payload_length > MAX_PACKET_BYTES:
                     return
-                payload = await output.readexactly(length)
-                if kind == b"D":
-                    await write(payload)
-                elif kind == b"M" and json.loads(payload).get("type") == "exit":
+                payload = await output.readexactly(payload_length)
+                if packet_kind == b"D":
+                    await write_output(payload)
+                elif packet_kind == b"M" and json.loads(payload).get("type") == "exit":
                     return
 
     async def send_keys(self, text: str) -> None:
         """Send typed text to the application."""
-        await self._send(b"D", text.encode("utf-8", "replace"))
+        await self._send_packet(b"D", text.encode("utf-8", "replace"))
 
-    async def send_event(self, kind: str, **data: int) -> None:
+    async def send_event(self, event_kind: str, **data: int) -> None:
         """Send an event to the application: resize (with width and height), focus, blur or quit."""
-        await self._send(b"M", json.dumps({"type": kind, **data}).encode())
+        await self._send_packet(b"M", json.dumps({"type": event_kind, **data}).encode())
 
-    async def _send(self, kind: bytes, payload: bytes) -> None:
+    async def _send_packet(self, packet_kind: bytes, payload: bytes) -> None:
         pipe = self._process.stdin
         assert pipe is not None
         with suppress(ConnectionError, RuntimeError):
-            pipe.write(kind + len(payload).to_bytes(4, "big") + payload)
+            pipe.write(packet_kind + len(payload).to_bytes(4, "big") + payload)
             await pipe.drain()
 
-    async def stop(self) -> None:
+    async def stop_application(self) -> None:
         """Stop the application by a quit event, then SIGTERM, then SIGKILL."""
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.send_event("quit"), QUIT_SECONDS)
-        for number in (None, signal.SIGTERM, signal.SIGKILL):
-            if number is not None:
+            await asyncio.wait_for(self.send_event("quit"), MAX_QUIT_SECONDS)
+        for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
+            if signal_number is not None:
                 with suppress(ProcessLookupError):
-                    self._process.send_signal(number)
+                    self._process.send_signal(signal_number)
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._drain_until_exit(), QUIT_SECONDS)
+                await asyncio.wait_for(self._drain_until_exit(), MAX_QUIT_SECONDS)
                 return
 
     async def _drain_until_exit(self) -> None:
@@ -109,6 +109,6 @@ class ApplicationProcess:
         await self._process.wait()
 
 
-def _end_with_parent() -> None:
+def _request_end_with_parent() -> None:
     """Request SIGTERM for this process when its parent ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -15,14 +15,14 @@ from wantui.errors import UserError
 from wantui.tui.config_sources import (
     ConfigSource,
     DraftText,
-    effective_changes,
-    find_sources,
+    find_config_sources,
+    find_effective_changes,
     format_setting_errors,
-    read_draft,
+    read_draft_text,
     resolve_save_path,
     save_config,
 )
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 from wantui.tui.drafts import Drafts
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -56,8 +56,8 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         error: str
         """Reason why the config is invalid; otherwise empty."""
 
-    rows = getters.query_one("#configs", VirtualList)
-    form = getters.query_one(SettingsForm)
+    config_list = getters.query_one("#configs", VirtualList)
+    settings_form = getters.query_one(SettingsForm)
 
     def __init__(self, drafts: Drafts) -> None:
         super().__init__(id="left")
@@ -82,107 +82,107 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             yield SettingsForm()
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
-    def find_sources(self) -> None:
+    def find_config_sources(self) -> None:
         """List the available configs in a thread."""
-        self.post_message(SourcesFound(find_sources()))
+        self.post_message(SourcesFound(find_config_sources()))
 
     @on(SourcesFound)
     def _show_sources(self, message: SourcesFound) -> None:
         self.sources = message.sources
-        rows = self.rows
-        rows.fill(len(self.sources), self._draw_source)
-        names = [source.name for source in self.sources]
-        self._name_width = min(24, max((len(Path(name).stem) for name in names), default=0))
-        if self.drafts.config in names:
-            rows.cursor = names.index(self.drafts.config)
+        config_list = self.config_list
+        config_list.fill_rows(len(self.sources), self._draw_source)
+        config_names = [source.config_name for source in self.sources]
+        self._name_width = min(24, max((len(Path(name).stem) for name in config_names), default=0))
+        if self.drafts.config in config_names:
+            config_list.cursor = config_names.index(self.drafts.config)
 
     def _draw_source(self, index: int, width: int) -> Text:
-        source, rows = self.sources[index], self.rows
-        chosen = source.name == self.drafts.config
-        line = Text.assemble(("● " if chosen else "  ", rows.colour("accent")))
-        name = Path(source.name).stem if "/" in source.name else source.name
-        line.append(f"{name:<{self._name_width}} ", Style(bold=chosen))
-        line.append(source.summary, Style(dim=True) if source.is_valid else rows.colour("error"))
+        source, config_list = self.sources[index], self.config_list
+        is_chosen = source.config_name == self.drafts.config
+        line = Text.assemble(("● " if is_chosen else "  ", config_list.make_colour_style("accent")))
+        name = Path(source.config_name).stem if "/" in source.config_name else source.config_name
+        line.append(f"{name:<{self._name_width}} ", Style(bold=is_chosen))
+        line.append(source.summary, Style(dim=True) if source.is_valid else config_list.make_colour_style("error"))
         return line
 
     @on(VirtualList.Chosen, "#configs")
-    def _choose(self, message: VirtualList.Chosen) -> None:
+    def _choose_config(self, message: VirtualList.Chosen) -> None:
         from wantui.tui.screens.dialogs import Confirm
 
-        source, drafts = self.sources[message.index], self.drafts
+        source, drafts = self.sources[message.row_index], self.drafts
 
-        def choose(confirmed: bool | None = True) -> None:
-            if confirmed:
-                drafts.config, drafts.text, drafts.changes = source.name, None, {}
-                self.load()
+        def choose_if_confirmed(is_confirmed: bool | None = True) -> None:
+            if is_confirmed:
+                drafts.config, drafts.text, drafts.changes = source.config_name, None, {}
+                self.load_config()
 
-        if (drafts.changes or drafts.text is not None) and source.name != drafts.config:
-            self.app.push_screen(Confirm(f"Discard the changes to {drafts.config}?", "Discard"), choose)
+        if (drafts.changes or drafts.text is not None) and source.config_name != drafts.config:
+            self.app.push_screen(Confirm(f"Discard the changes to {drafts.config}?", "Discard"), choose_if_confirmed)
         else:
-            choose()
+            choose_if_confirmed()
 
-    def load(self, text: DraftText | None = None) -> None:
+    def load_config(self, draft_text: DraftText | None = None) -> None:
         """Load the draft's config, and report its errors.
 
         Args:
-            text: text of the config; None reads its file.
+            draft_text: text of the config; None reads its file.
         """
         drafts = self.drafts
-        self.draft_text = text
+        self.draft_text = draft_text
         try:
-            self.draft_text = text or read_draft(drafts)
-            self.config = self.draft_text.config(drafts.changes)
+            self.draft_text = draft_text or read_draft_text(drafts)
+            self.config = self.draft_text.parse_with_changes(drafts.changes)
         except ConfigError as error:
             self.config = self.unchanged_config = None
             if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
                 self.notify(f"cannot find config {drafts.config}; using nano instead", severity="warning")
                 drafts.config, drafts.text, drafts.changes = "nano", None, {}
-                self.draft_text = read_draft(drafts)
-                self.config = self.draft_text.config({})
+                self.draft_text = read_draft_text(drafts)
+                self.config = self.draft_text.parse_with_changes({})
             else:
                 self.post_message(self.Changed(str(error)))
                 self.notify(
                     f"{error}\nChoose another config, or press y to edit this one.", severity="error", timeout=15
                 )
                 return
-        self.unchanged_config = self.draft_text.config_without_changes()
-        drafts.changes = effective_changes(drafts.changes, self.config, self.unchanged_config)
-        self.form.show(self.config, set(drafts.changes))
-        self.rows.refresh()
+        self.unchanged_config = self.draft_text.parse_without_changes()
+        drafts.changes = find_effective_changes(drafts.changes, self.config, self.unchanged_config)
+        self.settings_form.show_config(self.config, set(drafts.changes))
+        self.config_list.refresh()
         self._update_settings_title()
         self.post_message(self.Changed(""))
 
     def _update_settings_title(self) -> None:
         drafts = self.drafts
-        changes = len(drafts.changes) + (drafts.text is not None)
-        title = f"Settings ({changes} changed)" if changes else "Settings"
-        self.query_one("#settings").border_title = to_content(title)
+        change_count = len(drafts.changes) + (drafts.text is not None)
+        title = f"Settings ({change_count} changed)" if change_count else "Settings"
+        self.query_one("#settings").border_title = make_content(title)
 
     @on(SettingsForm.Changed)
-    def _setting_changed(self, message: SettingsForm.Changed) -> None:
+    def _handle_setting_changed(self, message: SettingsForm.Changed) -> None:
         drafts = self.drafts
         if self.draft_text is None:
-            self.form.show_error(f"cannot read {drafts.config}")
+            self.settings_form.show_error(f"cannot read {drafts.config}")
             return
         try:
-            config = self.draft_text.config({**drafts.changes, message.key: message.value})
+            config = self.draft_text.parse_with_changes({**drafts.changes, message.key: message.value})
         except ConfigError as error:
-            self.form.show_error(format_setting_errors(error, message.key))
+            self.settings_form.show_error(format_setting_errors(error, message.key))
             return
-        self.form.show_error(None)
+        self.settings_form.show_error(None)
         if message.is_final:
-            drafts.changes = effective_changes(
+            drafts.changes = find_effective_changes(
                 {**drafts.changes, message.key: message.value}, config, self.unchanged_config
             )
             self.config = config
-            self.form.accept()
-            self.form.show(config, set(drafts.changes))
+            self.settings_form.close_accepted_input()
+            self.settings_form.show_config(config, set(drafts.changes))
             self._update_settings_title()
             self.post_message(self.Changed(""))
 
     def check_file(self) -> None:
         """Check the config file for changes, in a thread: network file systems are slow."""
-        if self.draft_text is not None and self.draft_text.path is not None and not self._is_checking_file:
+        if self.draft_text is not None and self.draft_text.file_path is not None and not self._is_checking_file:
             self._is_checking_file = True
             self.reread_file(self.draft_text)
 
@@ -191,7 +191,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         """Read a config file again if it changed."""
         current: DraftText | None = previous
         try:
-            current = previous.reload()
+            current = previous.reload_file()
         finally:  # without the message, no file would ever be checked again
             self.post_message(FileChecked(previous, current))
 
@@ -200,33 +200,33 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self._is_checking_file = False
         is_same_config = self.draft_text is message.previous
         if is_same_config and message.current is not message.previous:
-            self._apply_file_change(message.previous, message.current)
+            self._load_changed_file(message.previous, message.current)
         if self._opens_editor_after_check and self.screen.is_current:
             self._open_editor()
         self._opens_editor_after_check = False
 
-    def _apply_file_change(self, previous: DraftText, current: DraftText | None) -> None:
+    def _load_changed_file(self, previous: DraftText, current: DraftText | None) -> None:
         """Load a config file that was edited on disk; if it was deleted, keep its settings as the draft."""
         if current is not None:
             self.notify(f"{Path(previous.source).name} changed on disk and was reloaded")
-            self.load(current)
+            self.load_config(current)
             return
         if previous.error is not None:  # its settings were never read
-            self.load()
+            self.load_config()
             return
         self.notify(f"{previous.source} was deleted; press ctrl+s to save its settings", severity="warning")
         drafts = self.drafts
-        drafts.text = previous.text
+        drafts.text = previous.yaml_text
         if self.config is not None:
             drafts.text, drafts.changes = dump_settings(self.config.settings), {}
-        self.draft_text = read_draft(drafts)
-        self.unchanged_config = self.draft_text.config_without_changes()
+        self.draft_text = read_draft_text(drafts)
+        self.unchanged_config = self.draft_text.parse_without_changes()
         self.post_message(self.Changed(""))
 
-    def drop_changes(self) -> None:
+    def discard_changes(self) -> None:
         drafts = self.drafts
         drafts.text, drafts.changes = None, {}
-        self.load()
+        self.load_config()
 
     def save_as(self) -> None:
         if self.config is None:
@@ -244,9 +244,9 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
                 return
             drafts = self.drafts
             drafts.config, drafts.text, drafts.changes = str(path), None, {}
-            self.notify(f"saved as {path}")
-            self.find_sources()
-            self.load()
+            self.notify(f"config saved as {path}")
+            self.find_config_sources()
+            self.load_config()
 
         def save_under_name(name: str | None) -> None:
             if not name or not name.strip():
@@ -281,7 +281,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         if self.config is not None and drafts.changes:
             text = dump_settings(self.config.settings)
         elif draft_text is not None and draft_text.error is None:
-            text = draft_text.text
+            text = draft_text.yaml_text
         else:
             reason = f": {draft_text.error}" if draft_text is not None else ""
             self.notify(f"cannot read {drafts.config}{reason}", severity="error")
@@ -290,6 +290,6 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         def apply_edit(edited: str | None) -> None:
             if edited is not None and edited != text:
                 drafts.text, drafts.changes = edited, {}
-                self.load()
+                self.load_config()
 
         self.app.push_screen(YamlEditor(text, drafts.config), apply_edit)

@@ -23,38 +23,42 @@ class KeyFooter(DiffText):
     """Actions whose keys are always shown."""
 
     def on_mount(self) -> None:
-        self.screen.bindings_updated_signal.subscribe(self, self._changed)
+        self.screen.bindings_updated_signal.subscribe(self, self._handle_bindings_changed)
 
-    def _changed(self, screen: Screen[object]) -> None:
+    def _handle_bindings_changed(self, screen: Screen[object]) -> None:
         if self.screen.is_current:
-            self.draw()
+            self.draw_keys()
 
     def on_resize(self, event: Resize) -> None:
-        self.draw()
+        self.draw_keys()
 
-    def draw(self) -> None:
+    def draw_keys(self) -> None:
         width = self.content_size.width
         if not width:
             return
-        bindings, nodes = {}, {}
-        for active in self.screen.active_bindings.values():
-            if active.binding.show and active.enabled and active.binding.action not in bindings:
-                bindings[active.binding.action] = active.binding
-                nodes[active.binding.action] = active.node
-        always = [bindings.pop(name) for name in self.ALWAYS_SHOWN if name in bindings]
-        room = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always)
+        bindings_by_action, nodes_by_action = {}, {}
+        for active_binding in self.screen.active_bindings.values():
+            if (
+                active_binding.binding.show
+                and active_binding.enabled
+                and active_binding.binding.action not in bindings_by_action
+            ):
+                bindings_by_action[active_binding.binding.action] = active_binding.binding
+                nodes_by_action[active_binding.binding.action] = active_binding.node
+        always_shown = [bindings_by_action.pop(name) for name in self.ALWAYS_SHOWN if name in bindings_by_action]
+        free_width = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always_shown)
         line, self._key_spans = Text(no_wrap=True), []
-        for binding in [*bindings.values(), *always]:
+        for binding in [*bindings_by_action.values(), *always_shown]:
             key = self.app.get_key_display(binding)
-            needed = len(key) + len(binding.description) + 3
-            if binding not in always:
-                if needed > room:
+            key_width = len(key) + len(binding.description) + 3
+            if binding not in always_shown:
+                if key_width > free_width:
                     continue
-                room -= needed
-            self._key_spans.append((len(line), len(line) + needed, nodes[binding.action], binding.action))
-            line.append(key, self.colour("accent") + Style(bold=True))
+                free_width -= key_width
+            self._key_spans.append((len(line), len(line) + key_width, nodes_by_action[binding.action], binding.action))
+            line.append(key, self.make_colour_style("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
-        self.show([line])
+        self.show_lines([line])
 
     _key_spans: list[tuple[int, int, DOMNode, str]] = []
     """First and end column of each key, the node of its action, and the action."""

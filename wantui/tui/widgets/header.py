@@ -5,7 +5,7 @@ from rich.text import Text
 from textual.events import Click, Resize
 
 from wantui.batches.eta import format_eta
-from wantui.tui.actions import SCREENS
+from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -17,65 +17,71 @@ class Header(DiffText):
     Header { height: 1; background: $panel; }
     """
 
-    def __init__(self, screen: str, host: str) -> None:
+    def __init__(self, screen_name: str, host_name: str) -> None:
         super().__init__()
-        self.current_screen, self.host = screen, host
+        self.current_screen_name, self.host_name = screen_name, host_name
         self.snapshot = QueueSnapshot()
-        self._tabs: list[tuple[int, int, str]] = []
+        self._tab_spans: list[tuple[int, int, str]] = []
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         self.snapshot = snapshot
-        self.draw()
+        self.draw_header()
 
     def on_resize(self, event: Resize) -> None:
-        self.draw()
+        self.draw_header()
 
-    def draw(self) -> None:
+    def draw_header(self) -> None:
         width = self.size.width
         if not width:
             return
-        state = self.describe_state(wide=width >= 100)
-        short = width < 100
-        line, self._tabs = Text(no_wrap=True), []
-        for number, (name, title) in enumerate(SCREENS.items(), start=1):
-            tab = f" {number} {title} " if not short or name == self.current_screen else f" {number} {title[:3]} "
-            self._tabs.append((len(line), len(line) + len(tab), name))
-            line.append(tab, Style(reverse=True, bold=True) if name == self.current_screen else Style.null())
-        room = width - len(line) - 1
-        state.truncate(max(0, room), overflow="ellipsis")
+        state = self.describe_state(is_wide=width >= 100)
+        is_narrow = width < 100
+        line, self._tab_spans = Text(no_wrap=True), []
+        for number, (name, title) in enumerate(SCREEN_TITLES.items(), start=1):
+            tab = (
+                f" {number} {title} "
+                if not is_narrow or name == self.current_screen_name
+                else f" {number} {title[:3]} "
+            )
+            self._tab_spans.append((len(line), len(line) + len(tab), name))
+            line.append(tab, Style(reverse=True, bold=True) if name == self.current_screen_name else Style.null())
+        free_width = width - len(line) - 1
+        state.truncate(max(0, free_width), overflow="ellipsis")
         line.append(" " * max(0, width - len(line) - state.cell_len - 1))
         line.append_text(state)
-        self.show([line])
+        self.show_lines([line])
 
-    def describe_state(self, wide: bool) -> Text:
-        """Return host (if `wide`), engine state and remaining work."""
+    def describe_state(self, is_wide: bool) -> Text:
+        """Return host (if `is_wide`), engine state and remaining work."""
         snapshot, text = self.snapshot, Text(no_wrap=True)
-        if wide:
-            text.append(f"{self.host}  ", Style(bold=True))
+        if is_wide:
+            text.append(f"{self.host_name}  ", Style(bold=True))
         if snapshot.error:
-            return text.append(f"! {snapshot.error}", self.colour("error"))
+            return text.append(f"! {snapshot.error}", self.make_colour_style("error"))
         if snapshot.engine is None:
-            text.append("■ no engine", self.colour("warning"))
-        elif snapshot.held is not None:
-            text.append("‖ on hold", self.colour("warning"))
-        elif snapshot.running:
-            text.append(f"▶ {len(snapshot.running)} running", self.colour("accent"))
+            text.append("■ no engine", self.make_colour_style("warning"))
+        elif snapshot.hold is not None:
+            text.append("‖ on hold", self.make_colour_style("warning"))
+        elif snapshot.running_videos:
+            text.append(f"▶ {len(snapshot.running_videos)} running", self.make_colour_style("accent"))
         elif any(worker.state == "starting" for worker in snapshot.workers):
-            text.append("◌ starting", self.colour("accent"))
+            text.append("◌ starting", self.make_colour_style("accent"))
         else:
-            text.append("● idle", self.colour("success"))
-        waiting = [batch for batch in snapshot.batches if batch.unfinished]
-        if waiting:
-            videos = sum(batch.unfinished for batch in waiting)
-            if wide:
-                number = next((n for n, batch in enumerate(waiting, 1) if batch.counts.get("running")), 1)
-                text.append(f"  batch {number}/{len(waiting)}")
-            text.append(f"  {videos:,} left")
+            text.append("● idle", self.make_colour_style("success"))
+        unfinished_batches = [batch for batch in snapshot.batches if batch.unfinished]
+        if unfinished_batches:
+            remaining_count = sum(batch.unfinished for batch in unfinished_batches)
+            if is_wide:
+                running_position = next(
+                    (n for n, batch in enumerate(unfinished_batches, 1) if batch.counts.get("running")), 1
+                )
+                text.append(f"  batch {running_position}/{len(unfinished_batches)}")
+            text.append(f"  {remaining_count:,} left")
             if snapshot.etas.seconds_by_batch:
                 text.append(f"  {format_eta(snapshot.etas.queue_seconds)}")
         return text
 
     async def on_click(self, event: Click) -> None:
-        for start, end, name in self._tabs:
+        for start, end, name in self._tab_spans:
             if start <= event.x < end:
                 await self.app.run_action(f"app.go('{name}')")

@@ -10,7 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.reactive import reactive
 
-from wantui.tui.state_style import state_style
+from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.virtual_list import VirtualList
 
 CELL_WIDTH = 3
@@ -18,7 +18,7 @@ CELL_WIDTH = 3
 
 
 class Matrix(VirtualList):
-    """List of rows of cells with a two-dimensional cursor; `show` sets names, columns and states."""
+    """List of rows of cells with a two-dimensional cursor; `show_cells` sets names, columns and states."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left,h", "move_column(-1)", "Left", show=False),
@@ -36,27 +36,29 @@ class Matrix(VirtualList):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.names: list[str] = []
-        self.columns = 0
-        self.state: Callable[[int, int], str | None] = lambda row, column: None
-        self.marked: tuple[int, int] | None = None
+        self.row_names: list[str] = []
+        self.column_count = 0
+        self.get_state: Callable[[int, int], str | None] = lambda row, column: None
+        self.marked_cell: tuple[int, int] | None = None
 
-    def show(self, names: list[str], columns: int, state: Callable[[int, int], str | None], same: bool) -> None:
+    def show_cells(
+        self, row_names: list[str], column_count: int, get_state: Callable[[int, int], str | None], is_same_batch: bool
+    ) -> None:
         """Show cells.
 
         Args:
-            names: names of the rows.
-            state: returns the state of a cell by row and column; None if the cell has no video.
-            same: keep cursor and mark, because the cells are those of the same batch.
+            row_names: names of the rows.
+            get_state: returns the state of a cell by row and column; None if the cell has no video.
+            is_same_batch: keep cursor and mark, because the cells are those of the same batch.
         """
-        self.names, self.columns, self.state = names, columns, state
-        if not same:
+        self.row_names, self.column_count, self.get_state = row_names, column_count, get_state
+        if not is_same_batch:
             self.set_reactive(Matrix.column, 0)
-            self.marked = None
-        self.fill(len(names), self._draw_row, keep_cursor=same)
+            self.marked_cell = None
+        self.fill_rows(len(row_names), self._draw_row, keep_cursor=is_same_batch)
 
     def validate_column(self, column: int) -> int:
-        return max(0, min(column, self.columns - 1))
+        return max(0, min(column, self.column_count - 1))
 
     def watch_column(self) -> None:
         self.refresh()
@@ -70,26 +72,26 @@ class Matrix(VirtualList):
     def action_move_column(self, step: int) -> None:
         self.column += step
 
-    def _first_column(self, room: int) -> int:
-        """Return the first visible column if `room` columns fit and the cursor must be visible."""
-        return max(0, self.column - room + 1)
+    def _find_first_column(self, visible_columns: int) -> int:
+        """Return the first visible column if `visible_columns` columns fit and the cursor must be visible."""
+        return max(0, self.column - visible_columns + 1)
 
-    def _widths(self, width: int) -> tuple[int, int]:
+    def _fit_widths(self, width: int) -> tuple[int, int]:
         """Return the width of the names, and the number of cells that fit."""
-        names = min(30, max([len(name) for name in self.names[:500]] + [4]) + 1, max(8, width // 2))
-        return names, max(1, (width - names) // CELL_WIDTH)
+        name_width = min(30, max([len(name) for name in self.row_names[:500]] + [4]) + 1, max(8, width // 2))
+        return name_width, max(1, (width - name_width) // CELL_WIDTH)
 
     def _draw_row(self, row: int, width: int) -> Text:
-        names, room = self._widths(width)
-        line = Text(f"{self.names[row]:<{names}.{names - 1}}")
-        first = self._first_column(room)
-        for column in range(first, min(self.columns, first + room)):
-            state = self.state(row, column)
-            appearance = state_style(state) if state is not None else None
-            style = self.colour(appearance.colour) if appearance else Style(dim=True)
+        name_width, visible_columns = self._fit_widths(width)
+        line = Text(f"{self.row_names[row]:<{name_width}.{name_width - 1}}")
+        first = self._find_first_column(visible_columns)
+        for column in range(first, min(self.column_count, first + visible_columns)):
+            state = self.get_state(row, column)
+            state_style = get_state_style(state) if state is not None else None
+            style = self.make_colour_style(state_style.colour_name) if state_style else Style(dim=True)
             has_cursor = row == self.cursor and column == self.column
-            glyph = appearance.glyph if appearance else " "
-            left, right = ("[", "]") if has_cursor else ("*", " ") if self.marked == (row, column) else (" ", " ")
+            glyph = state_style.glyph if state_style else " "
+            left, right = ("[", "]") if has_cursor else ("*", " ") if self.marked_cell == (row, column) else (" ", " ")
             line.append(left, Style(bold=True))
             line.append(glyph, style + Style(bold=has_cursor))
             line.append(right, Style(bold=True))
@@ -97,11 +99,11 @@ class Matrix(VirtualList):
 
     def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the clicked cell; choose the cell if the cursor is already there."""
-        names, room = self._widths(self.size.width)
-        before = self.column
-        if x >= names:
-            self.column = (x - names) // CELL_WIDTH + self._first_column(room)
-        if self.column == before:
+        name_width, visible_columns = self._fit_widths(self.size.width)
+        previous_column = self.column
+        if x >= name_width:
+            self.column = (x - name_width) // CELL_WIDTH + self._find_first_column(visible_columns)
+        if self.column == previous_column:
             super().handle_click(index, x)
         else:
             self.cursor = index

@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, get_setting_value, list_form_fields
-from wantui.tui.content import to_content
+from wantui.tui.content import make_content
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -25,7 +25,7 @@ class _Heading:
 
 
 class SettingsForm(Vertical):
-    """Form of a config. It posts `Changed` to request a change; the parent answers with `show` or `show_error`."""
+    """Form of a config that posts `Changed` to request a change; its parent calls `show_config` or `show_error`."""
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
@@ -45,15 +45,15 @@ class SettingsForm(Vertical):
         is_final: bool
         """True if the value was submitted, False while it is being typed."""
 
-    rows = getters.query_one("#fields", VirtualList)
-    input = getters.query_one("#value", Input)
-    about = getters.query_one("#about", Static)
+    field_list = getters.query_one("#fields", VirtualList)
+    value_input = getters.query_one("#value", Input)
+    explanation = getters.query_one("#about", Static)
 
     def __init__(self) -> None:
         super().__init__()
         self.config: Config | None = None
-        self.changed: set[str] = set()
-        self.error: str | None = None
+        self.changed_keys: set[str] = set()
+        self.value_error: str | None = None
         self.entries: list[FormField | _Heading] = []
         section = "?"
         for field in list_form_fields():
@@ -69,84 +69,86 @@ class SettingsForm(Vertical):
 
     @property
     def is_editing(self) -> bool:
-        return self.input.has_class("-open")
+        return self.value_input.has_class("-open")
 
-    def show(self, config: Config, changed: set[str]) -> None:
-        """Show a config; keys in `changed` differ from the file."""
-        self.config, self.changed = config, changed
-        self.rows.fill(len(self.entries), self._draw)
-        self._explain()
+    def show_config(self, config: Config, changed_keys: set[str]) -> None:
+        """Show a config; keys in `changed_keys` differ from the file."""
+        self.config, self.changed_keys = config, changed_keys
+        self.field_list.fill_rows(len(self.entries), self._draw_entry)
+        self._show_explanation()
 
     def show_error(self, error: str | None) -> None:
         """Show why the typed value is invalid; None clears the error."""
-        self.error = error
-        self._explain()
+        self.value_error = error
+        self._show_explanation()
 
-    def accept(self) -> None:
+    def close_accepted_input(self) -> None:
         """Close the input after its value was accepted."""
-        self._close()
+        self._close_input()
 
-    def _draw(self, index: int, width: int) -> Text:
+    def _draw_entry(self, index: int, width: int) -> Text:
         entry = self.entries[index]
         if isinstance(entry, _Heading):
-            return Text(f"{entry.title}", self.rows.colour("primary") + Style(bold=True))
+            return Text(f"{entry.title}", self.field_list.make_colour_style("primary") + Style(bold=True))
         assert self.config is not None
-        room = 20 if width >= 40 else 14
-        name = entry.name if len(entry.name) <= room else entry.name[: room - 1] + "…"
-        line = Text(f"{'*' if entry.key in self.changed else ' '} {name:<{room}} ")
-        line.append(_format_value(get_setting_value(self.config, entry.key)), Style(bold=entry.key in self.changed))
+        name_width = 20 if width >= 40 else 14
+        name = entry.name if len(entry.name) <= name_width else entry.name[: name_width - 1] + "…"
+        line = Text(f"{'*' if entry.key in self.changed_keys else ' '} {name:<{name_width}} ")
+        line.append(
+            _format_value(get_setting_value(self.config, entry.key)), Style(bold=entry.key in self.changed_keys)
+        )
         return line
 
-    def _current(self) -> FormField | None:
-        entry = self.entries[self.rows.cursor]
+    def _get_current_field(self) -> FormField | None:
+        entry = self.entries[self.field_list.cursor]
         return entry if isinstance(entry, FormField) else None
 
-    def _explain(self) -> None:
-        field, about = self._current(), self.about
-        about.set_class(self.error is not None, "-error")
-        if self.error is not None:
-            about.update(to_content(f"✗ {self.error}", keep_lines=True))
+    def _show_explanation(self) -> None:
+        field, explanation = self._get_current_field(), self.explanation
+        explanation.set_class(self.value_error is not None, "-error")
+        if self.value_error is not None:
+            explanation.update(make_content(f"✗ {self.value_error}", keep_lines=True))
         elif field is None:
-            about.update("")
+            explanation.update("")
         else:
             hint = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
-            about.update(to_content(f"{field.help}\n{field.valid_values}; {hint}", keep_lines=True))
+            explanation.update(make_content(f"{field.help}\n{field.valid_values}; {hint}", keep_lines=True))
 
     @on(VirtualList.Highlighted, "#fields")
-    def _handle_cursor_moved(self) -> None:
+    def _handle_field_highlighted(self) -> None:
         if self.is_editing:
-            self._close()
-        self.error = None
-        self._explain()
+            self._close_input()
+        self.value_error = None
+        self._show_explanation()
 
     @on(VirtualList.Chosen, "#fields")
-    def _edit(self) -> None:
-        field = self._current()
+    def _edit_current_field(self) -> None:
+        field = self._get_current_field()
         if field is None or self.config is None:
             return
         if field.kind in ("flag", "choice"):
             self._cycle_choice(1)
             return
         value = get_setting_value(self.config, field.key)
-        self.input.add_class("-open")
-        self.input.value = "" if value is None else _format_editable(value)
-        self.screen.set_focus(self.input)
+        self.value_input.add_class("-open")
+        self.value_input.value = "" if value is None else _format_editable(value)
+        self.screen.set_focus(self.value_input)
 
     def key_space(self) -> None:
-        if self.rows.has_focus:
+        if self.field_list.has_focus:
             self._cycle_choice(1)
 
     def key_right(self) -> None:
-        if self.rows.has_focus:
+        if self.field_list.has_focus:
             self._cycle_choice(1)
 
     def key_left(self) -> None:
-        if self.rows.has_focus:
+        if self.field_list.has_focus:
             self._cycle_choice(-1)
 
     def _cycle_choice(self, step: int) -> None:
         """Request the next or previous choice of the selected setting, or toggle a flag."""
-        field = self._current()
+        field = self._get_current_field()
         if field is None or self.config is None:
             return
         value = get_setting_value(self.config, field.key)
@@ -159,32 +161,32 @@ class SettingsForm(Vertical):
             )
 
     @on(Input.Changed, "#value")
-    def _handle_typing(self, event: Input.Changed) -> None:
-        field = self._current()
+    def _handle_value_typed(self, event: Input.Changed) -> None:
+        field = self._get_current_field()
         if self.is_editing and field is not None:
             self.post_message(self.Changed(field.key, event.value, is_final=False))
 
     @on(Input.Submitted, "#value")
-    def _handle_submitted(self, event: Input.Submitted) -> None:
+    def _handle_value_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        field = self._current()
+        field = self._get_current_field()
         if field is not None:
             self.post_message(self.Changed(field.key, event.value, is_final=True))
 
-    def leave(self) -> bool:
+    def cancel_edit(self) -> bool:
         """Discard the value being typed; return whether there was one."""
         if not self.is_editing:
             return False
-        self._close()
+        self._close_input()
         return True
 
-    def _close(self) -> None:
-        had_focus = self.input.has_focus
-        self.input.remove_class("-open")
-        self.error = None
-        self._explain()
+    def _close_input(self) -> None:
+        had_focus = self.value_input.has_focus
+        self.value_input.remove_class("-open")
+        self.value_error = None
+        self._show_explanation()
         if had_focus:
-            self.screen.set_focus(self.rows)
+            self.screen.set_focus(self.field_list)
 
 
 def _format_editable(value: object) -> str:

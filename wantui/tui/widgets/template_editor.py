@@ -6,10 +6,10 @@ from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from wantui.prompts.highlighting import highlight_template
-from wantui.tui.widgets.diff_text import colour
+from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
-MAX_COLOURED_LENGTH = 20_000
+MAX_HIGHLIGHTED_LENGTH = 20_000
 """Maximum characters of a highlighted template; highlighting a longer one would delay typing."""
 
 
@@ -50,17 +50,17 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self.app.theme_changed_signal.subscribe(self, lambda _: self._apply_theme())
 
     def _apply_theme(self) -> None:
-        base = Style()
+        base_style = Style()
         self.register_theme(
             TextAreaTheme(
                 "template",
                 syntax_styles={
-                    "bracket": base + colour(self.app, "accent") + Style(bold=True),
-                    "bar": base + colour(self.app, "accent") + Style(bold=True),
-                    "mark": base + colour(self.app, "success") + Style(bold=True),
-                    "weight": base + colour(self.app, "warning"),
+                    "bracket": base_style + make_colour_style(self.app, "accent") + Style(bold=True),
+                    "bar": base_style + make_colour_style(self.app, "accent") + Style(bold=True),
+                    "mark": base_style + make_colour_style(self.app, "success") + Style(bold=True),
+                    "weight": base_style + make_colour_style(self.app, "warning"),
                     "escape": Style(dim=True),
-                    "error": colour(self.app, "error") + Style(reverse=True),
+                    "error": make_colour_style(self.app, "error") + Style(reverse=True),
                 },
             )
         )
@@ -80,24 +80,24 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text
-        if len(text) > MAX_COLOURED_LENGTH:
+        if len(text) > MAX_HIGHLIGHTED_LENGTH:
             return
         spans: list[tuple[int, int, str]] = list(highlight_template(text))
         if self.error_position is not None and text:
             position = min(self.error_position, len(text) - 1)
             spans.append((position, position + 1, "error"))
         lines = text.split("\n")
-        starts = [0]
+        line_starts = [0]
         for line in lines:
-            starts.append(starts[-1] + len(line) + 1)
+            line_starts.append(line_starts[-1] + len(line) + 1)
         row = 0
         for start, end, kind in sorted(spans, key=lambda span: span[0]):
-            while start >= starts[row + 1]:
+            while start >= line_starts[row + 1]:
                 row += 1
             line = lines[row]
-            first = len(line[: start - starts[row]].encode())
-            last = len(line[: end - starts[row]].encode())
-            self._highlights[row].append((first, last, kind))
+            first_byte = len(line[: start - line_starts[row]].encode())
+            end_byte = len(line[: end - line_starts[row]].encode())
+            self._highlights[row].append((first_byte, end_byte, kind))
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

@@ -8,13 +8,13 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.analysis.strides import BEND_METRICS, find_unsettled_metrics
+from wantui.analysis.strides import BEND_METRICS, find_unsettled_stride_checks
 from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.analysis_data import WordAttention
-from wantui.tui.content import to_content
-from wantui.tui.plots import braille, half_blocks, sparkline
+from wantui.tui.content import make_content
+from wantui.tui.plots import draw_curve, draw_picture, draw_sparkline
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
@@ -23,107 +23,136 @@ if TYPE_CHECKING:
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Names of the drawn curves; a low pane drops the last ones."""
-STRIP_LINES = 7
+MAX_STRIP_LINES = 7
 """Maximum height of an attention strip in lines."""
-MAX_LEFT_OUT = 5
+MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
 
 
 class TrajectoryDetails(VerticalScroll):
     """Pane with the details of one trajectory, comparison or attention."""
 
-    cells = getters.query_one("#curve-cells", DiffText)
+    details_text = getters.query_one("#curve-cells", DiffText)
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="curve-cells")
 
     def show_message(self, text: str, title: str = "Curves") -> None:
         """Show a text instead of curves."""
-        self.border_title = to_content(title)
-        self.cells.show([Text(line) for line in text.splitlines()] or [Text("")])
+        self.border_title = make_content(title)
+        self.details_text.show_lines([Text(line) for line in text.splitlines()] or [Text("")])
 
     def show_video(self, video: Video) -> None:
         """Show the curves of a trajectory over the noise level."""
-        path, width, height = video.trajectory, self.cells.size.width, self.size.height
-        if path is None:
-            self.show_message(video.reason)
+        trajectory, width, height = video.trajectory, self.details_text.size.width, self.size.height
+        if trajectory is None:
+            self.show_message(video.exclusion_reason)
             return
         if not width or not height:
             return
         self.border_title = "Curves"
-        notes = [
+        stride_notes = [
             line
-            for checked in find_unsettled_metrics([path], BEND_METRICS, video.stride)
-            for line in wrap_text(checked.description, width, self.cells.colour("warning"))
+            for stride_check in find_unsettled_stride_checks([trajectory], BEND_METRICS, video.stride)
+            for line in wrap_text(stride_check.description, width, self.details_text.make_colour_style("warning"))
         ]
-        notes = notes[: height // 3]
-        height -= len(notes)
-        names = SHOWN_CURVES[: max(1, min(len(SHOWN_CURVES), height // 3))]
-        each = max(1, height // len(names) - 1)
+        stride_notes = stride_notes[: height // 3]
+        height -= len(stride_notes)
+        curve_names = SHOWN_CURVES[: max(1, min(len(SHOWN_CURVES), height // 3))]
+        curve_height = max(1, height // len(curve_names) - 1)
         lines: list[Text] = []
-        for name in names:
-            sigmas, values = CURVES[name](path)
-            high = float(values.max()) or 1.0
+        for name in curve_names:
+            sigmas, values = CURVES[name](trajectory)
+            highest = float(values.max()) or 1.0
             summary = (
-                f"  {values[0]:.4g} at σ {sigmas[0]:.2f} to {values[-1]:.4g} at σ {sigmas[-1]:.2f}; 0 to {high:.4g}"
+                f"  {values[0]:.4g} at σ {sigmas[0]:.2f} to {values[-1]:.4g} at σ {sigmas[-1]:.2f}; 0 to {highest:.4g}"
             )
             lines.append(Text.assemble((name, "bold"), (summary, "dim")))
             points = [float(values[min(len(values) - 1, i * len(values) // (2 * width))]) for i in range(2 * width)]
-            lines += [Text(line, self.cells.colour("accent")) for line in braille(points, width, each, 0.0, high)]
-        self.cells.show([*lines[:height], *notes])
+            lines += [
+                Text(line, self.details_text.make_colour_style("accent"))
+                for line in draw_curve(points, width, curve_height, 0.0, highest)
+            ]
+        self.details_text.show_lines([*lines[:height], *stride_notes])
 
-    def show_groups(self, text: str, left_out: Sequence[tuple[str, str]]) -> None:
+    def show_groups(self, text: str, exclusion_reasons: Sequence[tuple[str, str]]) -> None:
         """Show a text on the groups, and the videos excluded from their means."""
         self.border_title = "Groups"
-        width = max(20, self.cells.size.width)
-        self.cells.show([*wrap_text(text, width), *self._list_left_out("left out", left_out, width)])
+        width = max(20, self.details_text.size.width)
+        self.details_text.show_lines(
+            [*wrap_text(text, width), *self._list_exclusions("left out", exclusion_reasons, width)]
+        )
 
-    def _list_left_out(self, label: str, videos: Sequence[tuple[str, str]], width: int) -> list[Text]:
+    def _list_exclusions(self, label: str, exclusion_reasons: Sequence[tuple[str, str]], width: int) -> list[Text]:
         """Return lines with the first excluded videos and their reasons, and the number of further ones."""
-        messages = [f"{label}: {name}: {reason}" for name, reason in videos[:MAX_LEFT_OUT]]
-        if more := len(videos) - len(messages):
-            messages.append(f"{label}: {more} more; `wantui analyze --groups` and `--compare` list all")
-        return [line for text in messages for line in wrap_text(text, width, self.cells.colour("text-muted"))]
+        exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
+        if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
+            exclusion_texts.append(f"{label}: {hidden_count} more; `wantui analyze --groups` and `--compare` list all")
+        return [
+            line
+            for text in exclusion_texts
+            for line in wrap_text(text, width, self.details_text.make_colour_style("text-muted"))
+        ]
 
-    def show_comparison(self, comparison: "Comparison", left_out: Sequence[tuple[str, str]]) -> None:
+    def show_comparison(self, comparison: "Comparison", exclusion_reasons: Sequence[tuple[str, str]]) -> None:
         """Show the verdicts of a comparison, then tests, dispersion and warnings.
 
         Args:
-            left_out: name and reason of the videos excluded from the group means; the comparison excludes further ones.
+            exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
+                further ones.
         """
-        seeds = format_count(len(comparison.seeds), "seed")
-        self.border_title = to_content(f"Groups by {comparison.grouping}: {comparison.primary_metric}, {seeds}")
-        width = max(20, self.cells.size.width)
+        seed_text = format_count(len(comparison.seeds), "seed")
+        self.border_title = make_content(f"Groups by {comparison.grouping}: {comparison.primary_metric}, {seed_text}")
+        width = max(20, self.details_text.size.width)
         lines: list[Text] = []
         for verdict in comparison.verdicts:
-            style = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
-            lines += wrap_text(verdict.text, width, self.cells.colour(style) if style else None)
+            colour_name = {"differs": "warning", "alike": "success"}.get(verdict.kind, "")
+            lines += wrap_text(
+                verdict.verdict_text, width, self.details_text.make_colour_style(colour_name) if colour_name else None
+            )
         text = f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
         if comparison.spread_test is not None:
-            text += f"; spread (PERMDISP) p {comparison.spread_test.p:.3g}"
+            text += f"; spread (PERMDISP) p {comparison.spread_test.p_value:.3g}"
         lines += wrap_text(text, width)
         for text in filter(None, (comparison.describe_location(), comparison.describe_chance())):
             lines += wrap_text(text, width)
-        for name, curve in comparison.dispersion_curves.items():
-            values = curve.values
-            about = f"  room from {values[0]:.3f} to {values[-1]:.3f}, sqrt(W²/D) over the noise level"
-            lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline(values.tolist(), 24), (about, "dim")))
-        for warning in comparison.warnings:
-            lines += wrap_text(f"note: {warning}", width, self.cells.colour("text-muted"))
-        lines += self._list_left_out("left out", left_out, width)
-        lines += self._list_left_out(
-            "not compared", [video for video in comparison.excluded_videos if video not in set(left_out)], width
-        )
-        self.cells.show(lines)
-
-    def show_attention(self, video: Video, words: list[WordAttention]) -> None:
-        """Show the attention to each marked word over the frames of a video."""
-        self.border_title = to_content(f"Attention, {video.name}")
-        lines: list[Text] = []
-        for word in words:
-            lines.append(
-                Text.assemble(word.line, "  ", (sparkline(word.mass, 12).rstrip(), self.cells.colour("accent")))
+        for name, curve in comparison.dispersion_curves_by_group.items():
+            dispersion = curve.dispersion
+            dispersion_text = (
+                f"  dispersion from {dispersion[0]:.3f} to {dispersion[-1]:.3f}, sqrt(W²/D) over the noise level"
             )
-            if word.strip is not None:
-                lines += half_blocks(word.strip, max(20, self.cells.size.width), STRIP_LINES)
-        self.cells.show(lines or [Text("the prompt has no marked words")])
+            lines.append(
+                Text.assemble(
+                    (f"{name:<20.20} ", "bold"), draw_sparkline(dispersion.tolist(), 24), (dispersion_text, "dim")
+                )
+            )
+        for warning in comparison.warnings:
+            lines += wrap_text(f"note: {warning}", width, self.details_text.make_colour_style("text-muted"))
+        lines += self._list_exclusions("left out", exclusion_reasons, width)
+        lines += self._list_exclusions(
+            "not compared",
+            [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)],
+            width,
+        )
+        self.details_text.show_lines(lines)
+
+    def show_attention(self, video: Video, word_attentions: list[WordAttention]) -> None:
+        """Show the attention to each marked word over the frames of a video."""
+        self.border_title = make_content(f"Attention, {video.name}")
+        lines: list[Text] = []
+        for word_attention in word_attentions:
+            lines.append(
+                Text.assemble(
+                    word_attention.summary,
+                    "  ",
+                    (
+                        draw_sparkline(word_attention.mass_by_step, 12).rstrip(),
+                        self.details_text.make_colour_style("accent"),
+                    ),
+                )
+            )
+            if word_attention.strip_picture is not None:
+                lines += draw_picture(
+                    word_attention.strip_picture, max(20, self.details_text.size.width), MAX_STRIP_LINES
+                )
+        self.details_text.show_lines(lines or [Text("the prompt has no marked words")])

@@ -16,7 +16,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.tui.widgets.diff_text import colour, make_strip
+from wantui.tui.widgets.diff_text import make_colour_style, make_strip
 
 RowRenderer = Callable[[int, int], Text]
 """Function that returns the text of a row, given its index and the width in cells."""
@@ -25,11 +25,11 @@ HeaderRenderer = Callable[[int], Text]
 
 
 class VirtualList(ScrollView, can_focus=True):
-    """List with a cursor; `fill` sets the number of rows and the function that draws a row.
+    """List with a cursor; `fill_rows` sets the number of rows and the function that draws a row.
 
     Args:
-        empty: text shown if the list is empty.
-        header: draws a fixed line above the rows, hidden if the list is empty.
+        empty_text: text shown if the list is empty.
+        header_renderer: draws a fixed line above the rows, hidden if the list is empty.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -51,56 +51,56 @@ class VirtualList(ScrollView, can_focus=True):
     class Highlighted(Message):
         """The cursor moved to another row."""
 
-        rows: "VirtualList"
-        index: int
+        row_list: "VirtualList"
+        row_index: int
 
         @property
         def control(self) -> "VirtualList":
-            return self.rows
+            return self.row_list
 
     @dataclass
     class Chosen(Message):
         """The row under the cursor was chosen by enter or a click."""
 
-        rows: "VirtualList"
-        index: int
+        row_list: "VirtualList"
+        row_index: int
 
         @property
         def control(self) -> "VirtualList":
-            return self.rows
+            return self.row_list
 
     @dataclass
     class VisibleRowsChanged(Message):
         """The visible rows changed, by scrolling, resizing or filling."""
 
-        rows: "VirtualList"
-        first: int
-        last: int
-        """Index of the last visible row; less than `first` if no row is visible."""
+        row_list: "VirtualList"
+        first_index: int
+        last_index: int
+        """Index of the last visible row; less than `first_index` if no row is visible."""
 
         @property
         def control(self) -> "VirtualList":
-            return self.rows
+            return self.row_list
 
-    def __init__(self, *, empty: str = "", header: HeaderRenderer | None = None, **options: Any) -> None:
+    def __init__(self, *, empty_text: str = "", header_renderer: HeaderRenderer | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.header = header
-        self.empty = empty
+        self.header_renderer = header_renderer
+        self.empty_text = empty_text
         """Text shown if the list is empty."""
-        self.count = 0
-        self._draw: RowRenderer = lambda index, width: Text()
+        self.row_count = 0
+        self._row_renderer: RowRenderer = lambda index, width: Text()
         self._drawn_rows: dict[int, Text] = {}
         """Text of each visible row as last drawn, by index."""
 
-    def fill(self, count: int, draw: RowRenderer, keep_cursor: bool = True) -> None:
-        """Show `count` rows; the cursor keeps its index, or moves to the first row."""
-        resized = count != self.count
-        self.count, self._draw, self._drawn_rows = count, draw, {}
+    def fill_rows(self, row_count: int, draw_row: RowRenderer, keep_cursor: bool = True) -> None:
+        """Show `row_count` rows; the cursor keeps its index, or moves to the first row."""
+        has_resized = row_count != self.row_count
+        self.row_count, self._row_renderer, self._drawn_rows = row_count, draw_row, {}
         self._set_virtual_size()
-        self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, count - 1)))
+        self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, row_count - 1)))
         if not keep_cursor:
             self.scroll_to(y=0, animate=False, force=True)
-        if resized:
+        if has_resized:
             self.refresh(layout=False)
         else:
             self.refresh()
@@ -109,25 +109,25 @@ class VirtualList(ScrollView, can_focus=True):
     @property
     def header_height(self) -> int:
         """Height of the header in lines: 0 or 1."""
-        return 1 if self.header is not None and self.count else 0
+        return 1 if self.header_renderer is not None and self.row_count else 0
 
     def _set_virtual_size(self) -> None:
         # One more line, because the header covers one: otherwise the last row could not be scrolled into view.
-        self.virtual_size = Size(self.scrollable_content_region.width or 1, self.count + self.header_height)
+        self.virtual_size = Size(self.scrollable_content_region.width or 1, self.row_count + self.header_height)
 
-    def redraw(self) -> None:
+    def redraw_changed_rows(self) -> None:
         """Redraw the visible rows whose text changed."""
         for index, drawn in self._drawn_rows.items():
-            if index < self.count and self._draw(index, self.size.width) != drawn:
+            if index < self.row_count and self._row_renderer(index, self.size.width) != drawn:
                 self.update_row(index)
 
-    def visible_range(self) -> tuple[int, int]:
+    def get_visible_range(self) -> tuple[int, int]:
         """Return the indices of the first and last visible rows."""
         first = self.scroll_offset.y
-        return first, min(self.count, first + self.size.height - self.header_height) - 1
+        return first, min(self.row_count, first + self.size.height - self.header_height) - 1
 
     def _post_visible_rows(self) -> None:
-        first, last = self.visible_range()
+        first, last = self.get_visible_range()
         self._drawn_rows = {index: text for index, text in self._drawn_rows.items() if first <= index <= last}
         if self.is_mounted:
             self.post_message(self.VisibleRowsChanged(self, first, last))
@@ -144,16 +144,16 @@ class VirtualList(ScrollView, can_focus=True):
             self.refresh(Region(0, y, self.size.width, 1))
 
     def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, self.count - 1))
+        return max(0, min(cursor, self.row_count - 1))
 
-    def watch_cursor(self, before: int, now: int) -> None:
-        if before == now:
+    def watch_cursor(self, previous: int, current: int) -> None:
+        if previous == current:
             return
-        self.update_row(before)
-        self.update_row(now)
-        self.scroll_to_region(Region(0, now, 1, 1 + self.header_height), animate=False, force=True)
-        if self.count:
-            self.post_message(self.Highlighted(self, now))
+        self.update_row(previous)
+        self.update_row(current)
+        self.scroll_to_region(Region(0, current, 1, 1 + self.header_height), animate=False, force=True)
+        if self.row_count:
+            self.post_message(self.Highlighted(self, current))
 
     def action_move(self, rows: int) -> None:
         self.cursor += rows
@@ -162,7 +162,7 @@ class VirtualList(ScrollView, can_focus=True):
         self.cursor += pages * max(1, self.size.height - self.header_height - 1)
 
     def action_choose(self) -> None:
-        if self.count:
+        if self.row_count:
             self.post_message(self.Chosen(self, self.cursor))
 
     def on_click(self, event: Click) -> None:
@@ -170,7 +170,7 @@ class VirtualList(ScrollView, can_focus=True):
         offset = event.get_content_offset(self)
         if offset is None or offset.y < self.header_height:
             return
-        if (index := offset.y - self.header_height + self.scroll_offset.y) < self.count:
+        if (index := offset.y - self.header_height + self.scroll_offset.y) < self.row_count:
             self.handle_click(index, offset.x)
 
     def handle_click(self, index: int, x: int) -> None:
@@ -188,30 +188,32 @@ class VirtualList(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         index = y - self.header_height + self.scroll_offset.y
         width = self.size.width
-        base = self.rich_style
-        if self.header is not None and y < self.header_height:
-            line = self.header(width)
+        base_style = self.rich_style
+        if self.header_renderer is not None and y < self.header_height:
+            line = self.header_renderer(width)
             line.stylize("dim")
-            return make_strip(line, width).apply_style(base).adjust_cell_length(width, base)
-        if index >= self.count:
-            empty_lines = self._empty_lines(width) if self.count == 0 else []
+            return make_strip(line, width).apply_style(base_style).adjust_cell_length(width, base_style)
+        if index >= self.row_count:
+            empty_lines = self._wrap_empty_text(width) if self.row_count == 0 else []
             line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
-            return make_strip(line, width).apply_style(base).adjust_cell_length(width, base)
+            return make_strip(line, width).apply_style(base_style).adjust_cell_length(width, base_style)
         if index == self.cursor:
-            base += self._cursor_style()
-        drawn = self._drawn_rows[index] = self._draw(index, width)
-        strip = make_strip(drawn, width)
-        return Strip([Segment(s.text, base + (s.style or Style.null())) for s in strip]).adjust_cell_length(width, base)
+            base_style += self._choose_cursor_style()
+        drawn_row = self._drawn_rows[index] = self._row_renderer(index, width)
+        strip = make_strip(drawn_row, width)
+        return Strip([Segment(s.text, base_style + (s.style or Style.null())) for s in strip]).adjust_cell_length(
+            width, base_style
+        )
 
-    def _empty_lines(self, width: int) -> list[str]:
+    def _wrap_empty_text(self, width: int) -> list[str]:
         """Wrap the text of an empty list."""
-        return [part for line in self.empty.splitlines() for part in wrap(line, max(1, width)) or [""]]
+        return [part for line in self.empty_text.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
-    def _cursor_style(self) -> Style:
+    def _choose_cursor_style(self) -> Style:
         """Return the cursor's style: underlined without focus, a coloured bar with focus (reversed in 16 colours)."""
         if not self.has_focus:
             return Style(underline=True)
-        background = colour(self.app, "primary-muted").color
+        background = make_colour_style(self.app, "primary-muted").color
         is_true_colour = background is not None and background.triplet
         return Style(bgcolor=background, bold=True) if is_true_colour else Style(reverse=True)
 
@@ -219,5 +221,5 @@ class VirtualList(ScrollView, can_focus=True):
         self._set_virtual_size()
         self._post_visible_rows()
 
-    def colour(self, name: str) -> Style:
-        return colour(self.app, name)
+    def make_colour_style(self, colour_name: str) -> Style:
+        return make_colour_style(self.app, colour_name)
