@@ -44,8 +44,8 @@ from wantui.planning.memory_plan import (
     MEMORY_PLANS,
     PLAN_SLUGS,
     RESIDENT_PLAN,
-    SMALL_TILE_SIDE,
-    TILE_SIDE,
+    SMALL_TILE_SIDE_PIXELS,
+    TILE_SIDE_PIXELS,
     ChosenPlan,
     MemoryPlan,
     choose_memory_plan,
@@ -520,7 +520,10 @@ def test_tiles_overlap_by_a_quarter() -> None:
     Placement(pipeline, CPU, find_plan("tiled"))
     Placement(pipeline, CPU, find_plan("small-tiles"))
     sides = [call.args for call in pipeline.vae.enable_tiling.call_args_list]
-    assert sides == [(TILE_SIDE, TILE_SIDE, 192, 192), (SMALL_TILE_SIDE, SMALL_TILE_SIDE, 96, 96)]
+    assert sides == [
+        (TILE_SIDE_PIXELS, TILE_SIDE_PIXELS, 192, 192),
+        (SMALL_TILE_SIDE_PIXELS, SMALL_TILE_SIDE_PIXELS, 96, 96),
+    ]
 
 
 # Prompts that are encoded first.

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from scipy.stats import norm
 
-from wantui.models.nano import NANO_WEIGHTS
+from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.models.nano.attributes import (
     DIRECTION_BY_MOTION,
     FREQUENCY_BY_SHAPE,
@@ -36,7 +36,7 @@ from wantui.models.nano.render import (
 )
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.models.nano.transformer import (
-    TRAINING_TEXT_POSITIONS,
+    TRAINING_TEXT_POSITION_COUNT,
     build_text_encoder,
     build_transformer,
     compute_attention_loss,
@@ -105,7 +105,7 @@ def test_world_words_round_trip_through_the_tokenizer(rng: np.random.Generator) 
     tokenizer = build_nano_tokenizer()
     for caption in write_captions(sample_scenes(200, rng), rng):
         ids = tokenizer(caption.text)["input_ids"]
-        assert len(ids) <= TRAINING_TEXT_POSITIONS
+        assert len(ids) <= TRAINING_TEXT_POSITION_COUNT
         assert 2 not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == caption.text
     words = [*SHAPES, *RGB_BY_COLOUR, *DIRECTION_BY_MOTION, *RGB_BY_BACKGROUND]
@@ -204,14 +204,14 @@ def test_training_forward_equals_the_transformer_with_512_text_positions() -> No
         ids = tokenizer(
             ["a small red circle", "a star"],
             padding="max_length",
-            max_length=TRAINING_TEXT_POSITIONS,
+            max_length=TRAINING_TEXT_POSITION_COUNT,
             return_tensors="pt",
         )
         latents, timestep = torch.randn(2, 16, 5, 16, 16), torch.tensor([900.0, 300.0])
         text, bias = embed_text(text_encoder, ids["input_ids"])
-        words = torch.zeros(2, 2, TRAINING_TEXT_POSITIONS)
+        words = torch.zeros(2, 2, TRAINING_TEXT_POSITION_COUNT)
         collapsed, _ = predict_velocity(transformer, latents, timestep, text, bias, words)
-        all_positions = torch.cat([text, torch.zeros(2, 512 - TRAINING_TEXT_POSITIONS, text.shape[-1])], dim=1)
+        all_positions = torch.cat([text, torch.zeros(2, 512 - TRAINING_TEXT_POSITION_COUNT, text.shape[-1])], dim=1)
         stock = transformer(latents, timestep, all_positions, return_dict=False)[0]
     assert torch.allclose(collapsed, stock, atol=1e-4)
 
@@ -242,7 +242,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
 
 
 def test_bundled_nano_is_complete_small_and_matches_its_definition(nano: WanPipeline) -> None:
-    size = sum(path.stat().st_size for path in Path(NANO_WEIGHTS).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in Path(NANO_WEIGHTS_FOLDER).rglob("*") if path.is_file())
     assert size <= 16 * 1024 * 1024
     assert isinstance(nano.vae, AutoencoderKLWan)
     assert nano.tokenizer.get_vocab() == build_nano_tokenizer().get_vocab()

@@ -28,7 +28,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint_model
-from wantui.models.magnitudes import NANO_MAGNITUDES, Magnitudes
+from wantui.models.magnitudes import NANO_MAGNITUDES_PATH, Magnitudes
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import MEMORY_PLANS, can_fuse_blocks
 from wantui.planning.step_skipping import compute_magnitude_ratios, count_computed_steps
@@ -198,7 +198,7 @@ def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str
 
 
 def test_bundled_magnitudes_match_the_bundled_nano() -> None:
-    assert json.loads(NANO_MAGNITUDES.read_text())["revision"] == fingerprint_model(Path(NANO.location))
+    assert json.loads(NANO_MAGNITUDES_PATH.read_text())["revision"] == fingerprint_model(Path(NANO.location))
     assert recipe_of("cached").magnitudes
     assert not recipe_of("fused").magnitudes
 

@@ -22,9 +22,9 @@ REFUSED_SAMPLERS = {
 }
 """Reasons against the diffusers samplers that are not supported, by name."""
 
-TRAINED_NOISE_LEVELS = 1000
+TRAINED_NOISE_LEVEL_COUNT = 1000
 """Number of noise levels in the training of Wan models."""
-LAST_TRAINED_TIME = 1 / TRAINED_NOISE_LEVELS
+LAST_TRAINED_TIME = 1 / TRAINED_NOISE_LEVEL_COUNT
 """Time of the lowest noise level in training."""
 
 

@@ -118,10 +118,10 @@ def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
         return None
     if min_seconds < CPU_WARNING_SECONDS:
         return None
-    cores = format_count(os.cpu_count() or 1, "core")
+    cores_text = format_count(os.cpu_count() or 1, "core")
     return (
         f"without a GPU {format_count(video_count, 'video')} of {recipe.model} will take at least "
-        f"{format_long_duration(min_seconds)} on this machine ({cores}); -c nano is a model for CPUs"
+        f"{format_long_duration(min_seconds)} on this machine ({cores_text}); -c nano is a model for CPUs"
     )
 
 

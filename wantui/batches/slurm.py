@@ -32,7 +32,7 @@ from wantui.storage.manifest import read_manifest
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-MAX_REQUEUES = 1000
+MAX_REQUEUE_COUNT = 1000
 """Maximum number of times that a job is requeued at its time limit."""
 POLL_SECONDS = 0.2
 REQUEUE_WAIT_SECONDS = 5.0
@@ -245,7 +245,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUES)
+    executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUE_COUNT)
     executor.update_parameters(**_build_submitit_parameters(folder, resources))
     drain_shares = [
         DrainShare(folder, share) for share in split_into_shards(missing_indices, len(manifest.videos), max_jobs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.commands import SingleUseOptionCommand
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
@@ -147,7 +147,7 @@ def command(
     elif show_groups:
         print_group_means(videos, grouping, chosen_metrics, as_json)
     else:
-        default_metrics = list(METRICS) if as_json or csv_path else list(DEFAULT_METRICS)
+        default_metrics = list(METRICS) if as_json or csv_path else list(DEFAULT_METRIC_NAMES)
         _print_metrics_of_videos(videos, chosen_metrics or default_metrics, as_json, csv_path)
     if damaged_names:
         sys.exit(1)

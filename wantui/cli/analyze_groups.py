@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.analyze_output import DEFAULT_METRICS, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean, format_percent, format_percent_change
@@ -23,7 +23,7 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
     groups, excluded_videos = pool_comparable_groups([video for video in videos if not video.is_damaged], grouping)
     for name, reason in excluded_videos:
         echo(f"left out: {name}: {reason}", err=True)
-    metric_names = chosen_metrics or list(DEFAULT_METRICS)
+    metric_names = chosen_metrics or list(DEFAULT_METRIC_NAMES)
     null_models = [build_gaussian_null(group.videos) for group in groups]
     if as_json:
         print_json(

@@ -10,7 +10,7 @@ from wantui.errors import UserError
 if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
-DEFAULT_METRICS = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
+DEFAULT_METRIC_NAMES = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
 """Metrics that a table shows without --metrics; more would not fit on a screen."""
 
 

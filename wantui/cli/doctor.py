@@ -248,13 +248,13 @@ def _check_nano_weights() -> Finding:
     from wantui.errors import UserError
     from wantui.models.catalogue import read_model_directory
     from wantui.models.fingerprint import fingerprint_model
-    from wantui.models.nano import NANO_WEIGHTS
+    from wantui.models.nano import NANO_WEIGHTS_FOLDER
 
     try:
-        read_model_directory(NANO_WEIGHTS)
+        read_model_directory(NANO_WEIGHTS_FOLDER)
     except UserError as error:
         return Finding("problem", "nano", str(error), "reinstall wantui with pip")
-    return Finding("ok", "nano", f"weights {fingerprint_model(NANO_WEIGHTS)[:12]}")
+    return Finding("ok", "nano", f"weights {fingerprint_model(NANO_WEIGHTS_FOLDER)[:12]}")
 
 
 def _check_hub_cache() -> Finding:

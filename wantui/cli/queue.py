@@ -213,7 +213,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     elif destination in ("up", "down", "top", "bottom") and other_batch is None:
         queue.move(batch_row.id, destination)  # type: ignore[arg-type]
     else:
-        raise click.UsageError("unknown target. Use: up, down, top, bottom, or before OTHER")
+        raise click.UsageError("unknown destination. Use: up, down, top, bottom, or before OTHER")
     new_order = _list_unfinished_batch_ids(queue)
     if not batch_row.unfinished:
         echo(

@@ -41,7 +41,7 @@ TEXT_TAG, MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 COLLECTION_TAGS = frozenset(("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
 """Tags that YAML gives to mappings and lists by itself."""
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
-BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+BOOLEAN_BY_WORD = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 KeyPath = tuple[str, ...]
 
 
@@ -124,7 +124,7 @@ def convert_to_plain_value(value: Any) -> Any:
         case YamlScalar():
             if value.is_null:
                 return None
-            return value.text if value.is_quoted else BOOLEAN_WORDS.get(value.text.lower(), value.text)
+            return value.text if value.is_quoted else BOOLEAN_BY_WORD.get(value.text.lower(), value.text)
         case dict():
             return {key: convert_to_plain_value(item) for key, item in value.items()}
         case list():

@@ -8,13 +8,13 @@ from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.paths import expand_user_path
 from wantui.text_files import is_pipe
 
-_PACKAGED_PRESETS = Path(__file__).parent / "presets"
-_CHECKOUT_PRESETS = Path(__file__).parents[2] / "configs"
+_PACKAGED_PRESETS_FOLDER = Path(__file__).parent / "presets"
+_CHECKOUT_PRESETS_FOLDER = Path(__file__).parents[2] / "configs"
 
 
 def find_preset_directory() -> Path:
     """Return the folder of the presets: inside the package, or `configs/` of a checkout."""
-    return _PACKAGED_PRESETS if _PACKAGED_PRESETS.is_dir() else _CHECKOUT_PRESETS
+    return _PACKAGED_PRESETS_FOLDER if _PACKAGED_PRESETS_FOLDER.is_dir() else _CHECKOUT_PRESETS_FOLDER
 
 
 def list_preset_names() -> list[str]:

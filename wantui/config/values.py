@@ -10,7 +10,16 @@ from wantui.formatting import shorten_text
 MAX_NUMBER_LENGTH = 40
 """Longest number, in characters."""
 _DECIMAL_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-FLAG_VALUES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+BOOLEAN_BY_FLAG_WORD = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
 
 
 def parse_setting_value(field: FormField, text: str) -> Any:
@@ -31,9 +40,9 @@ def parse_setting_value(field: FormField, text: str) -> Any:
         case "choice":
             return stripped_text
         case "flag":
-            if stripped_text.lower() not in FLAG_VALUES:
+            if stripped_text.lower() not in BOOLEAN_BY_FLAG_WORD:
                 raise ValueError(f"should be yes or no, got {shorten_text(repr(text))}")
-            return FLAG_VALUES[stripped_text.lower()]
+            return BOOLEAN_BY_FLAG_WORD[stripped_text.lower()]
         case "number":
             return parse_number(stripped_text, field.is_integer)
 

@@ -8,15 +8,15 @@ from wantui.controls.base import ControlKind, ControlRequest
 
 WeightingMethod = Literal["attention", "multiply", "interpolation"]
 """Weighting method: of attention odds, of text embeddings, or between text embedding and end token."""
-MAX_WEIGHT = 100
-Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
+MAX_WORD_WEIGHT = 100
+WordWeight = Annotated[float, Field(ge=0, le=MAX_WORD_WEIGHT, allow_inf_nan=False)]
 
 
 class WordWeightsRequest(ControlRequest):
     """Request to weight marked words: the method, and the weight of each mark in prompt order."""
 
     weighting: WeightingMethod
-    weights: tuple[Weight, ...]
+    weights: tuple[WordWeight, ...]
 
 
 WORD_WEIGHTS = ControlKind(name="word_weights", request_type=WordWeightsRequest)

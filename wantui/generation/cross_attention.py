@@ -30,7 +30,7 @@ from wantui.generation.cross_attention_softmax import average_over_heads, comput
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import Preparation
 from wantui.generation.token_spans import TokenizedPrompt, tokenize
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHECKED_ROWS = 256
 """Number of evenly spaced video positions at which each block is checked, once per video."""
@@ -251,7 +251,7 @@ class CrossAttention:
         """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
         key_of_block = self.transformer, evaluation.context, block
         if key_of_block not in self.modes:
-            if query.shape[0] != 1 or key.shape[1] != TEXT_POSITIONS:
+            if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
                 raise CaptureMismatchError(
                     f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
                 )
@@ -262,9 +262,9 @@ class CrossAttention:
         self, evaluation: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         length = evaluation.prompt.length
-        columns, are_pads_equal = min(TEXT_POSITIONS, -(-(length + 1) // 8) * 8), True
+        columns, are_pads_equal = min(TEXT_POSITION_COUNT, -(-(length + 1) // 8) * 8), True
         if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
-            columns, are_pads_equal = TEXT_POSITIONS, False
+            columns, are_pads_equal = TEXT_POSITION_COUNT, False
         rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
         few = query[:, rows.to(query.device)]
         logits = torch.einsum("nhd,thd->hnt", few[0].double(), key[0].double()) / math.sqrt(query.shape[3])
@@ -289,7 +289,7 @@ class CrossAttention:
         ours = self._compute_attention(few, key, columns).double()
         exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
         gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
-        if length == TEXT_POSITIONS:
+        if length == TEXT_POSITION_COUNT:
             gathered = [p[:, :, :length] for p in gathered]
         of_columns = (gathered[0] - gathered[1]).abs() / gathered[1].clamp_min(1e-30)
         map_error = float(of_columns.max())

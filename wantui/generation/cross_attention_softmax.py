@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wantui.generation import kernels
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHUNK_BYTES = 1 << 25
 """Bytes of float32 logits that are computed at a time."""
@@ -31,7 +31,7 @@ def compute_softmax_rows(
     """
     keys = key[0, :columns].permute(1, 2, 0)
     heads, dim = query.shape[2:]
-    scale, log_padding_count = 1 / math.sqrt(dim), math.log(TEXT_POSITIONS - columns + 1)
+    scale, log_padding_count = 1 / math.sqrt(dim), math.log(TEXT_POSITION_COUNT - columns + 1)
     several = max(1, CHUNK_BYTES // (4 * heads * columns))
     for first in range(0, query.shape[1], several):
         rows = slice(first, min(first + several, query.shape[1]))

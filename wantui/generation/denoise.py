@@ -26,7 +26,7 @@ from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_length
 from wantui.planning import Recipe
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.sizes import SizeError
 
 
@@ -119,7 +119,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         negative_prompt_embeds = embeddings(recipe.negative_prompt) if guided else None
     else:
         prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
-            recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_POSITIONS, device=device
+            recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_POSITION_COUNT, device=device
         )
     scheduler = create_scheduler(recipe, device)
     preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds)

@@ -29,8 +29,13 @@ class Placement:
         self.swapped_parts: list[nn.Module] = []
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
-        if plan.tile_side is not None:
-            pipeline.vae.enable_tiling(plan.tile_side, plan.tile_side, plan.tile_side * 3 // 4, plan.tile_side * 3 // 4)
+        if plan.tile_side_pixels is not None:
+            pipeline.vae.enable_tiling(
+                plan.tile_side_pixels,
+                plan.tile_side_pixels,
+                plan.tile_side_pixels * 3 // 4,
+                plan.tile_side_pixels * 3 // 4,
+            )
         if device.type != "cuda" or plan.transformer_placement == "resident":
             pipeline.to(device)
             return

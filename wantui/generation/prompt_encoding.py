@@ -18,7 +18,7 @@ from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.embeddings import EmbeddingStore
 
@@ -51,7 +51,7 @@ class Embeddings:
             "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "length": TEXT_POSITIONS,
+            "length": TEXT_POSITION_COUNT,
         }
 
     @property
@@ -70,7 +70,7 @@ class Embeddings:
         values = torch.from_numpy(stored)
         if self.dtype == "bfloat16":
             values = values.view(torch.bfloat16)
-        padded = torch.zeros(1, TEXT_POSITIONS, values.shape[1], dtype=values.dtype)
+        padded = torch.zeros(1, TEXT_POSITION_COUNT, values.shape[1], dtype=values.dtype)
         padded[0, : len(values)] = values
         return padded.to(self.device)
 
@@ -134,7 +134,7 @@ class Embeddings:
             if self.store.read_embedding(prompt) is not None:
                 continue
             embedding, _ = pipeline.encode_prompt(
-                prompt, None, False, max_sequence_length=TEXT_POSITIONS, device=self.device
+                prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=self.device
             )
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
             self.store.write_embedding(prompt, _to_array(_strip_padding(embedding[0])))

@@ -14,7 +14,7 @@ from wantui.generation.fuse import is_fused
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_tokenizer_config_fault, find_vocabulary_fault
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHECK_SIZE = 8
 """Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""
@@ -116,7 +116,7 @@ def self_check(pipeline: WanPipeline) -> None:
         shape = (1, transformer.config.in_channels, 1, CHECK_SIZE * patch_height, CHECK_SIZE * patch_width)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
-        text = torch.zeros(1, TEXT_POSITIONS, transformer.config.text_dim)
+        text = torch.zeros(1, TEXT_POSITION_COUNT, transformer.config.text_dim)
         text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
         text = text.to(device, transformer.dtype)
         per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
@@ -164,7 +164,7 @@ def check_text_encoder(pipeline: WanPipeline, device: torch.device) -> None:
         LoadError: the embeddings are equal, or not finite.
     """
     prompts = list(choose_two_prompts(pipeline.tokenizer))
-    embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_POSITIONS, device=device)
+    embeddings, _ = pipeline.encode_prompt(prompts, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=device)
     if not embeddings.isfinite().all() or torch.equal(embeddings[0], embeddings[1]):
         raise LoadError(
             "the text encoder returns the same embedding, or no finite embedding, for different prompts: its token "

@@ -6,7 +6,7 @@ from typing import Any
 from wantui.errors import UserError
 from wantui.models.tokenizer import SPACE_TOKEN
 from wantui.planning import PromptMark
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.map_names import assign_map_names
 
 
@@ -57,7 +57,7 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
             tokenizer.
     """
     encoded = tokenizer(
-        prompt, max_length=TEXT_POSITIONS, truncation=True, add_special_tokens=True, return_offsets_mapping=True
+        prompt, max_length=TEXT_POSITION_COUNT, truncation=True, add_special_tokens=True, return_offsets_mapping=True
     )
     offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     read_to = max((last for _, last in offsets), default=0)
@@ -74,7 +74,7 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
         if all(encoded["input_ids"][position] in of_no_word for position in tokens):
             why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
             if mark.start >= read_to:
-                why = f"it takes {TEXT_POSITIONS} tokens at most. Shorten the prompt, or take away the mark"
+                why = f"it takes {TEXT_POSITION_COUNT} tokens at most. Shorten the prompt, or take away the mark"
             raise MarkOutOfRangeError(
                 f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
             )
@@ -90,8 +90,8 @@ def check_length(tokenizer: Any, prompt: str, which: str) -> None:
         PromptTooLongError: the prompt has more tokens than the model reads.
     """
     length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
-    if length > TEXT_POSITIONS:
+    if length > TEXT_POSITION_COUNT:
         raise PromptTooLongError(
-            f"the {which} has {length} tokens, but the model reads {TEXT_POSITIONS} and would ignore the rest. "
+            f"the {which} has {length} tokens, but the model reads {TEXT_POSITION_COUNT} and would ignore the rest. "
             "Shorten it"
         )

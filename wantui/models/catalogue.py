@@ -96,7 +96,7 @@ class WanModel:
 
 NANO = WanModel(
     "nano",
-    str(nano.NANO_WEIGHTS),
+    str(nano.NANO_WEIGHTS_FOLDER),
     "moving shapes, 128x128, 17 frames; bundled, runs on a laptop",
     is_local=True,
     block_count=8,

@@ -15,7 +15,7 @@ from wantui.models.catalogue import NANO, WanModel
 
 Magnitudes = tuple[tuple[float, float], ...]
 """Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""
-NANO_MAGNITUDES = Path(__file__).with_name("nano") / "magnitudes.json"
+NANO_MAGNITUDES_PATH = Path(__file__).with_name("nano") / "magnitudes.json"
 
 
 def find_magnitudes_path(model: WanModel, revision: str) -> Path:
@@ -32,7 +32,7 @@ def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
     """Return the magnitudes of a model with these weights; empty if they were not measured."""
     if revision is None:
         return ()
-    paths = [find_magnitudes_path(model, revision), *([NANO_MAGNITUDES] if model is NANO else [])]
+    paths = [find_magnitudes_path(model, revision), *([NANO_MAGNITUDES_PATH] if model is NANO else [])]
     for path in paths:
         try:
             stored_values = read_json(path)

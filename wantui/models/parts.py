@@ -40,7 +40,7 @@ ACTIVATION_CONFIG = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_ne
 """Activation of every UMT5 encoder. Another activation fits the same weights, but changes every embedding."""
 RELATIVE_DISTANCE_CONFIG = {"relative_attention_max_distance": 128}
 """Distance in tokens beyond which UMT5 treats all distances alike; another value changes the meaning of its weights."""
-FIXED_CONFIG_VALUES: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE_CONFIG}
+FIXED_CONFIG_BY_PART: dict[str, dict[str, object]] = {"text_encoder": ACTIVATION_CONFIG | RELATIVE_DISTANCE_CONFIG}
 """Part -> config values that are the same in every Wan model, and that its weights could not contradict."""
 EPSILON_KEYS = ("eps", "layer_norm_epsilon")
 MAX_EPSILON = 1e-3
@@ -53,7 +53,7 @@ MAX_HEADER_BYTES = 100_000_000
 """Longest header that the safetensors library reads, in bytes."""
 LFS_POINTER_PREFIX = b"version https://git-lfs"
 """First bytes of the text file that Git LFS stores in place of a file that was not downloaded."""
-PART_LABELS = {"text_encoder": "text encoder", "vae": "VAE"}
+LABEL_BY_PART = {"text_encoder": "text encoder", "vae": "VAE"}
 """Part -> name in messages, if it differs from the name of its folder."""
 
 
@@ -77,7 +77,7 @@ def read_pipeline_components(folder: Path) -> dict[str, tuple[str, str]]:
 
 def get_part_label(part: str) -> str:
     """Return the name of a part in messages."""
-    return PART_LABELS.get(part, part)
+    return LABEL_BY_PART.get(part, part)
 
 
 def list_part_files(folder: Path) -> list[Path]:
@@ -188,7 +188,7 @@ def check_part_config(folder: Path, part: str) -> None:
                 f"the config of its {get_part_label(part)} has {name} {layer_count:,}; the maximum is "
                 f"{MAX_LAYER_COUNT:,}"
             )
-    for name, expected_value in FIXED_CONFIG_VALUES.get(part, {}).items():
+    for name, expected_value in FIXED_CONFIG_BY_PART.get(part, {}).items():
         if name in config and config[name] != expected_value:
             raise _make_wrong_value_error(
                 folder, part, name, config[name], f"it is {expected_value!r} in every Wan model"

@@ -9,7 +9,7 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
@@ -145,12 +145,13 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
     """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
     for variation in variations:
-        if len(variation.prompt) < 2 * TEXT_POSITIONS - 1:
+        if len(variation.prompt) < 2 * TEXT_POSITION_COUNT - 1:
             continue
         word_count = len(variation.prompt.split())
-        if word_count >= TEXT_POSITIONS:
+        if word_count >= TEXT_POSITION_COUNT:
             return [
-                f"variation {variation.id} has {word_count} words, but the model reads only {TEXT_POSITIONS} tokens "
+                f"variation {variation.id} has {word_count} words, but the model reads only {TEXT_POSITION_COUNT} "
+                "tokens "
                 "and would "
                 "ignore the rest: shorten the prompt"
             ]

@@ -4,7 +4,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
 
-TEXT_POSITIONS = 512
+TEXT_POSITION_COUNT = 512
 """Number of text positions of the transformer, including padding; the default of `encode_prompt` would be 226."""
 
 
@@ -24,12 +24,12 @@ def count_forward_flops(model: WanModel, width: int, height: int, frame_count: i
     timestep_count = token_count if model.has_timestep_per_token else 1
     block_flops = (
         6 * token_count * d * d  # query, key, value and output of self-attention, query and output of cross-attention
-        + 2 * TEXT_POSITIONS * d * d  # key and value of cross-attention
-        + 2 * token_count * token_count * d + 2 * token_count * TEXT_POSITIONS * d
+        + 2 * TEXT_POSITION_COUNT * d * d  # key and value of cross-attention
+        + 2 * token_count * token_count * d + 2 * token_count * TEXT_POSITION_COUNT * d
         + 2 * token_count * d * f
     )  # fmt: skip
     patch_flops = 2 * token_count * d * latent_channels * model.patch_size**2
-    text_flops = TEXT_POSITIONS * (model.text_width * d + d * d)
+    text_flops = TEXT_POSITION_COUNT * (model.text_width * d + d * d)
     time_flops = timestep_count * (model.timestep_width * d + d * d + 6 * d * d)
     return 2 * (model.block_count * block_flops + patch_flops + text_flops + time_flops)
 

@@ -16,7 +16,7 @@ from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import (
-    TEXT_POSITIONS,
+    TEXT_POSITION_COUNT,
     count_block_parameters,
     count_full_precision_block_parameters,
     count_full_precision_parameters,
@@ -39,7 +39,7 @@ class MemoryPlan:
     transformer_placement: Literal["resident", "parked", "streamed", "sequential"] = "resident"
     """Placement of the transformer: always on the GPU (resident), only during denoising (parked), streamed one block
     ahead (streamed), or streamed layer by layer (sequential)."""
-    tile_side: int | None = None
+    tile_side_pixels: int | None = None
     """Side in pixels of the decoded tiles; None decodes the complete frame."""
 
     @property
@@ -68,23 +68,27 @@ class MemoryPlan:
 
     def choose_tile_side(self, width: int, height: int) -> int | None:
         """Return the side of a tile in pixels, or None if one tile covers the complete frame."""
-        return None if self.tile_side is None or max(width, height) <= self.tile_side else self.tile_side
+        return (
+            None
+            if self.tile_side_pixels is None or max(width, height) <= self.tile_side_pixels
+            else self.tile_side_pixels
+        )
 
 
 BYTES_BY_DTYPE = {"float32": 4, "bfloat16": 2}
 """Bytes per number of each dtype."""
-SMALL_TILE_SIDE, TILE_SIDE = 128, 256
+SMALL_TILE_SIDE_PIXELS, TILE_SIDE_PIXELS = 128, 256
 RESIDENT_PLAN = MemoryPlan("resident")
 MEMORY_PLANS = (
     RESIDENT_PLAN,
     MemoryPlan("encode-first", True),
     MemoryPlan("offload", True, "parked"),
     MemoryPlan("stream", True, "streamed"),
-    MemoryPlan("tiled", True, tile_side=TILE_SIDE),
-    MemoryPlan("offload-tiled", True, "parked", TILE_SIDE),
-    MemoryPlan("stream-tiled", True, "streamed", TILE_SIDE),
-    MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE),
-    MemoryPlan("small-tiles", True, tile_side=SMALL_TILE_SIDE),
+    MemoryPlan("tiled", True, tile_side_pixels=TILE_SIDE_PIXELS),
+    MemoryPlan("offload-tiled", True, "parked", TILE_SIDE_PIXELS),
+    MemoryPlan("stream-tiled", True, "streamed", TILE_SIDE_PIXELS),
+    MemoryPlan("sequential", True, "sequential", SMALL_TILE_SIDE_PIXELS),
+    MemoryPlan("small-tiles", True, tile_side_pixels=SMALL_TILE_SIDE_PIXELS),
 )
 """Plans in order of preference: first those that leave every pixel unchanged, faster before slower."""
 PLAN_SLUGS = tuple(plan.slug for plan in MEMORY_PLANS)
@@ -233,7 +237,7 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
     vae_bytes = 4 * model.vae_parameter_count
     latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
     constant_bytes = (
-        LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITIONS * model.text_width * dtype_bytes + WORKSPACE_BYTES
+        LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITION_COUNT * model.text_width * dtype_bytes + WORKSPACE_BYTES
     )
     computing_bytes = estimate_activation_bytes(
         model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights)

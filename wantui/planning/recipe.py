@@ -24,7 +24,7 @@ from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
-from wantui.controls.word_weights import WORD_WEIGHTS, Weight, WeightingMethod, WordWeightsRequest
+from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeight, WordWeightsRequest
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
@@ -46,7 +46,7 @@ class PromptMark(_FrozenModel):
     text: str
     start: Annotated[int, Field(ge=0)]
     end: Annotated[int, Field(ge=1)]
-    weight: Weight = 1.0
+    weight: WordWeight = 1.0
 
 
 def _validate_requests(
@@ -205,17 +205,17 @@ class Recipe(_FrozenModel):
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no spaces."""
-        return _to_canonical_json(self.model_dump(mode="json"))
+        return _format_canonical_json(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON in format 1, which identifies the video."""
         return hashlib.sha256(
-            _to_canonical_json(convert_to_digest_form(self.model_dump(mode="json"))).encode()
+            _format_canonical_json(convert_to_digest_form(self.model_dump(mode="json"))).encode()
         ).hexdigest()
 
 
-def _to_canonical_json(value: dict[str, Any]) -> str:
+def _format_canonical_json(value: dict[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
-from wantui.planning.flops import TEXT_POSITIONS, count_latent_positions
+from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks, estimate_block_bytes
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
@@ -133,7 +133,7 @@ def _compute_cost_terms(
     attention_operations = 4.0 * token_count * token_count * transformer_width
     multiply_adds = (
         6 * token_count * transformer_width * transformer_width
-        + 2 * TEXT_POSITIONS * transformer_width * (transformer_width + token_count)
+        + 2 * TEXT_POSITION_COUNT * transformer_width * (transformer_width + token_count)
         + 2 * token_count * transformer_width * feed_forward_width
     )
     return attention_operations, 2.0 * multiply_adds, float(token_count * transformer_width)

@@ -21,7 +21,7 @@ from wantui.prompts import Variation
 
 MAX_LISTED_WORDS = 5
 """Maximum number of words or groups that a message lists; it counts the rest."""
-MAX_WORD_LENGTH = 60
+MAX_LISTED_WORD_LENGTH = 60
 """Maximum length of a listed word, in characters."""
 _PUNCTUATION = ".,;:!?'\"()[]{}-–—…“”‘’。，、！？"
 
@@ -116,7 +116,9 @@ def _find_unknown_mark_refusals(tokenizer_path: Path, variations: Sequence[Varia
 
 
 def _format_word_list(words: Sequence[str], conjunction: str = "") -> str:
-    words = [shorten_text(word if any(map(str.isprintable, word)) else ascii(word), MAX_WORD_LENGTH) for word in words]
+    words = [
+        shorten_text(word if any(map(str.isprintable, word)) else ascii(word), MAX_LISTED_WORD_LENGTH) for word in words
+    ]
     if len(words) > MAX_LISTED_WORDS:
         return f"{', '.join(words[:MAX_LISTED_WORDS])} and {len(words) - MAX_LISTED_WORDS:,} more"
     if conjunction and len(words) > 1:

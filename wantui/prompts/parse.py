@@ -18,7 +18,7 @@ from wantui.prompts.foreign_syntax import find_single_option_warnings, find_temp
 ERROR_CONTEXT_CHARACTERS = 60
 """Number of characters that an error shows on each side of its position."""
 SPECIAL_CHARACTERS = frozenset("[]|():\\")
-MIN_WEIGHT, MAX_WEIGHT = 0.0, 10.0
+MIN_MARK_WEIGHT, MAX_MARK_WEIGHT = 0.0, 10.0
 MAX_NESTING_DEPTH = 100
 _PLAIN_TEXT_PATTERN = re.compile(r"[^\[\]|():\\]+")
 _NUMBER_PATTERN = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+) *")
@@ -244,10 +244,10 @@ class _TemplateParser:
                 weight_start,
             )
         weight = float(weight_text)
-        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        if not MIN_MARK_WEIGHT <= weight <= MAX_MARK_WEIGHT:
             excerpt = format_excerpt(weight_text)  # a rounded number could be one of the two limits
             raise self.make_error(
-                f"the weight {excerpt} is not between {MIN_WEIGHT:g} and {MAX_WEIGHT:g}", weight_start
+                f"the weight {excerpt} is not between {MIN_MARK_WEIGHT:g} and {MAX_MARK_WEIGHT:g}", weight_start
             )
         self.position = weight_end
         return weight

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wantui.planning.flops import TEXT_POSITIONS
+from wantui.planning.flops import TEXT_POSITION_COUNT
 
 ROWS = 64
 """Places of the video for each program."""
@@ -33,7 +33,7 @@ def fused_average_over_heads(query: Tensor, key: Tensor, columns: int) -> Tensor
         key.stride(1),
         key.stride(2),
         1 / math.sqrt(dim),
-        math.log(TEXT_POSITIONS - columns + 1),
+        math.log(TEXT_POSITION_COUNT - columns + 1),
         ROWS_=ROWS,
         COLUMNS=max(16, triton.next_power_of_2(columns)),
         DIM=max(16, triton.next_power_of_2(dim)),

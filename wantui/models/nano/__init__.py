@@ -5,5 +5,5 @@ README.md in this folder is the model card; `train.py` trained the weights and `
 
 from pathlib import Path
 
-NANO_WEIGHTS = Path(__file__).parent / "weights"
+NANO_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Diffusers directory of the trained model."""

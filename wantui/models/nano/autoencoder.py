@@ -27,16 +27,16 @@ from torch import Tensor, nn
 
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import pool_to_latent_frames, render_scenes, scale_to_vae_range
-from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE, Scenes, sample_scenes
+from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes, sample_scenes
 
-LATENT_CHANNELS = 16
+LATENT_CHANNEL_COUNT = 16
 INITIAL_LOG_VARIANCE = -4.0
-PATCH_SIZE = 2
+PATCH_SIDE_PIXELS = 2
 AUTOENCODER_PEAK_LEARNING_RATE, DECODER_PEAK_LEARNING_RATE = 6e-3, 2e-3
 """Peak learning rates of the autoencoder, and of the decoder when it is trained alone."""
 MAX_LATENT_NOISE = 0.15
 """Maximum noise on latents when the decoder is trained alone, in standard deviations of the latents."""
-WINDOW_SIDE = 64
+WINDOW_SIDE_PIXELS = 64
 """Width and height of a training window in pixels: a quarter of the picture."""
 
 
@@ -48,16 +48,16 @@ def build_autoencoder() -> AutoencoderKLWan:
     """
     vae = AutoencoderKLWan(
         base_dim=8,
-        z_dim=LATENT_CHANNELS,
+        z_dim=LATENT_CHANNEL_COUNT,
         dim_mult=[1, 4, 4],
         num_res_blocks=1,
         temperal_downsample=[True, True],
         is_residual=True,
-        patch_size=PATCH_SIZE,
-        in_channels=3 * PATCH_SIZE**2,
-        out_channels=3 * PATCH_SIZE**2,
-        latents_mean=[0.0] * LATENT_CHANNELS,
-        latents_std=[1.0] * LATENT_CHANNELS,
+        patch_size=PATCH_SIDE_PIXELS,
+        in_channels=3 * PATCH_SIDE_PIXELS**2,
+        out_channels=3 * PATCH_SIDE_PIXELS**2,
+        latents_mean=[0.0] * LATENT_CHANNEL_COUNT,
+        latents_std=[1.0] * LATENT_CHANNEL_COUNT,
     )
     with torch.no_grad():
         for name, module in vae.named_modules():
@@ -78,7 +78,7 @@ def build_autoencoder() -> AutoencoderKLWan:
                     module.weight[:, :, 2, 0, 0] += torch.cat([identity, identity])
             else:
                 module.weight[:, :, :2] = 0
-        vae.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
+        vae.quant_conv.bias[LATENT_CHANNEL_COUNT:] = INITIAL_LOG_VARIANCE
     return vae
 
 
@@ -104,13 +104,13 @@ def enable_whole_clip_resampling(vae: AutoencoderKLWan) -> AutoencoderKLWan:
 
 def encode_clip(vae: AutoencoderKLWan, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode video to mean and log-variance of latents, each [n, 16, latent frames, height / 8, width / 8]."""
-    mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, PATCH_SIZE))).chunk(2, dim=1)
+    mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, PATCH_SIDE_PIXELS))).chunk(2, dim=1)
     return mean, log_variance
 
 
 def decode_clip(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """Decode latents to video [n, rgb, frames, height, width] in -1 to 1, not clamped."""
-    return unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), PATCH_SIZE)
+    return unpatchify(vae.decoder(vae.post_quant_conv(latents), first_chunk=True), PATCH_SIDE_PIXELS)
 
 
 class ReconstructionLoss(nn.Module):
@@ -122,7 +122,7 @@ class ReconstructionLoss(nn.Module):
     def __init__(self, vae: AutoencoderKLWan) -> None:
         super().__init__()
         self.vae = enable_whole_clip_resampling(vae)
-        self.read_out = nn.Linear(LATENT_CHANNELS, 3)
+        self.read_out = nn.Linear(LATENT_CHANNEL_COUNT, 3)
 
     def forward(self, video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the mean squared error; `noise` has the shape of the latents."""
@@ -167,7 +167,11 @@ def train_autoencoder(
                 memory_format=torch.channels_last_3d
             )
             noise = torch.randn(
-                batch_size, LATENT_CHANNELS, (frame_count - 1) // 4 + 1, WINDOW_SIDE // 8, WINDOW_SIDE // 8
+                batch_size,
+                LATENT_CHANNEL_COUNT,
+                (frame_count - 1) // 4 + 1,
+                WINDOW_SIDE_PIXELS // 8,
+                WINDOW_SIDE_PIXELS // 8,
             )
             with torch.autocast(device, torch.bfloat16):
                 loss, mse = compiled_loss(batch, noise.to(device))
@@ -234,10 +238,10 @@ def train_decoder(
         )
         latent_shape = (
             batch_size,
-            LATENT_CHANNELS,
+            LATENT_CHANNEL_COUNT,
             (CLIP_FRAME_COUNT - 1) // 4 + 1,
-            WINDOW_SIDE // 8,
-            WINDOW_SIDE // 8,
+            WINDOW_SIDE_PIXELS // 8,
+            WINDOW_SIDE_PIXELS // 8,
         )
         noise = noise_std * torch.rand(batch_size, 1, 1, 1, 1, device=device) * torch.randn(latent_shape, device=device)
         with torch.autocast(device, torch.bfloat16):
@@ -254,7 +258,7 @@ def train_decoder(
 def _sample_windows(videos: Tensor, window_count: int, frame_count: int) -> Tensor:
     """Sample n windows at random positions of random clips, starting at a random frame."""
     clip_indices = torch.randint(len(videos), (window_count,)).tolist()
-    window_corners = torch.randint(CLIP_SIDE - WINDOW_SIDE + 1, (window_count, 2)).tolist()
+    window_corners = torch.randint(CLIP_SIDE_PIXELS - WINDOW_SIDE_PIXELS + 1, (window_count, 2)).tolist()
     first_frames = torch.randint(CLIP_FRAME_COUNT - frame_count + 1, (window_count,)).tolist()
     return torch.stack(
         [
@@ -262,8 +266,8 @@ def _sample_windows(videos: Tensor, window_count: int, frame_count: int) -> Tens
                 clip_index,
                 :,
                 first_frame : first_frame + frame_count,
-                top : top + WINDOW_SIDE,
-                left : left + WINDOW_SIDE,
+                top : top + WINDOW_SIDE_PIXELS,
+                left : left + WINDOW_SIDE_PIXELS,
             ]
             for clip_index, (top, left), first_frame in zip(clip_indices, window_corners, first_frames, strict=True)
         ]

@@ -16,16 +16,16 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from wantui.models.nano import NANO_WEIGHTS
+from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE, SHAPES
 from wantui.models.nano.autoencoder import downsample_to_latents
 from wantui.models.nano.judge import MIN_VISIBLE_PIXELS, detect_shape, find_object_pixels, judge_clip
 from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
-from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE, Scenes, sample_scenes, write_captions
+from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes, sample_scenes, write_captions
 
-BATCH_SIZE = 16
-FIRST_SEED = 1_000_000
-MIN_COVERAGE = 0.4
+EVALUATION_BATCH_SIZE = 16
+FIRST_EVALUATION_SEED = 1_000_000
+MIN_CELL_COVERAGE = 0.4
 """Minimum covered fraction of a cell that counts as part of an object."""
 
 
@@ -58,12 +58,12 @@ def generate_clips(
 ) -> tuple[Tensor, Tensor]:
     """Generate clips [n, rgb, frames, height, width] in 0 to 1 and their latents, with consecutive seeds."""
     clips, latents = [], []
-    for batch_start in range(0, len(captions), BATCH_SIZE):
-        batch = captions[batch_start : batch_start + BATCH_SIZE]
+    for batch_start in range(0, len(captions), EVALUATION_BATCH_SIZE):
+        batch = captions[batch_start : batch_start + EVALUATION_BATCH_SIZE]
         batch_latents = pipeline(
             batch,
-            height=CLIP_SIDE,
-            width=CLIP_SIDE,
+            height=CLIP_SIDE_PIXELS,
+            width=CLIP_SIDE_PIXELS,
             num_frames=CLIP_FRAME_COUNT,
             num_inference_steps=step_count,
             guidance_scale=guidance_scale,
@@ -124,8 +124,8 @@ def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count:
     for block in pipeline.transformer.blocks:
         block.attn2.set_processor(processor)
     iou_values = []
-    for batch_start in range(0, len(captions), BATCH_SIZE):
-        batch = captions[batch_start : batch_start + BATCH_SIZE]
+    for batch_start in range(0, len(captions), EVALUATION_BATCH_SIZE):
+        batch = captions[batch_start : batch_start + EVALUATION_BATCH_SIZE]
         token_offsets = pipeline.tokenizer(
             [c.text for c in batch], padding="max_length", max_length=512, return_offsets_mapping=True
         )["offset_mapping"]
@@ -137,10 +137,10 @@ def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count:
             torch.zeros(1, device=pipeline.device),
         )
         clips, _ = generate_clips(
-            pipeline, [c.text for c in batch], FIRST_SEED + batch_start, step_count, guidance_scale
+            pipeline, [c.text for c in batch], FIRST_EVALUATION_SEED + batch_start, step_count, guidance_scale
         )
         for clip, attention in zip(clips, processor.attention_sum.cpu(), strict=True):
-            is_covered = compute_cell_coverage(find_object_pixels(clip)[None, None])[0, 0] > MIN_COVERAGE
+            is_covered = compute_cell_coverage(find_object_pixels(clip)[None, None])[0, 0] > MIN_CELL_COVERAGE
             covered_count = int(is_covered.sum())
             is_top = torch.zeros_like(is_covered)
             is_top[attention.topk(covered_count).indices] = True
@@ -156,23 +156,23 @@ def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count:
 def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float]:
     """Measure the PSNR of the stock autoencoder on rendered clips (uint8), and how linear colour is in its latents."""
     latents, psnr_values = [], []
-    for batch in clips.split(BATCH_SIZE):
+    for batch in clips.split(EVALUATION_BATCH_SIZE):
         video = scale_to_vae_range(batch)
         latents.append(pipeline.vae.encode(video).latent_dist.mode())
         mse = (pipeline.vae.decode(latents[-1]).sample - video).square().mean((1, 2, 3, 4))
         psnr_values += (10 * torch.log10(4 / mse)).tolist()
     features = torch.cat(latents).movedim(1, -1).double()
     features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-    colour = (
-        torch.cat([downsample_to_latents(scale_to_vae_range(batch)) for batch in clips.split(BATCH_SIZE)])
+    mean_colours = (
+        torch.cat([downsample_to_latents(scale_to_vae_range(batch)) for batch in clips.split(EVALUATION_BATCH_SIZE)])
         .movedim(1, -1)
         .double()
     )
     half_count = len(clips) // 2  # fit on the first half, measure on the second
     read_out = torch.linalg.lstsq(
-        features[:half_count].flatten(0, 3).cpu(), colour[:half_count].flatten(0, 3).cpu()
+        features[:half_count].flatten(0, 3).cpu(), mean_colours[:half_count].flatten(0, 3).cpu()
     ).solution
-    target_colours = colour[half_count:].flatten(0, 3).cpu()
+    target_colours = mean_colours[half_count:].flatten(0, 3).cpu()
     residual = features[half_count:].flatten(0, 3).cpu() @ read_out - target_colours
     r2 = 1 - residual.square().sum() / (target_colours - target_colours.mean(0)).square().sum()
     return {
@@ -210,21 +210,28 @@ def draw_contact_sheet(weights_folder: Path, sheet_path: Path, step_count: int, 
     one_object_scenes = sample_scenes_of_each_shape(6, rng)
     two_object_scenes = sample_scenes(4, rng, two_object_fraction=1.0, is_evaluation=True)
     captions = [caption.text for caption in (*write_captions(one_object_scenes), *write_captions(two_object_scenes))]
-    clips, _ = generate_clips(load_stock_pipeline(weights_folder), captions, FIRST_SEED, step_count, guidance_scale)
+    clips, _ = generate_clips(
+        load_stock_pipeline(weights_folder), captions, FIRST_EVALUATION_SEED, step_count, guidance_scale
+    )
     frame_indices = np.linspace(0, CLIP_FRAME_COUNT - 1, 5).round().astype(int)
     label_pixels, gap_pixels = 18, 6
     sheet_image = Image.new(
         "RGB",
-        (len(frame_indices) * (CLIP_SIDE + gap_pixels), len(captions) * (CLIP_SIDE + label_pixels + gap_pixels)),
+        (
+            len(frame_indices) * (CLIP_SIDE_PIXELS + gap_pixels),
+            len(captions) * (CLIP_SIDE_PIXELS + label_pixels + gap_pixels),
+        ),
         "white",
     )
     draw = ImageDraw.Draw(sheet_image)
     for row, (caption, clip) in enumerate(zip(captions, clips, strict=True)):
-        top_pixels = row * (CLIP_SIDE + label_pixels + gap_pixels)
+        top_pixels = row * (CLIP_SIDE_PIXELS + label_pixels + gap_pixels)
         draw.text((2, top_pixels + 2), caption, fill="black", font=ImageFont.load_default(12))
         for column, frame in enumerate(frame_indices):
             pixels = (clip[:, frame].permute(1, 2, 0) * 255).round().byte().numpy()
-            sheet_image.paste(Image.fromarray(pixels), (column * (CLIP_SIDE + gap_pixels), top_pixels + label_pixels))
+            sheet_image.paste(
+                Image.fromarray(pixels), (column * (CLIP_SIDE_PIXELS + gap_pixels), top_pixels + label_pixels)
+            )
     sheet_image.save(sheet_path, quality=90)
 
 
@@ -254,13 +261,13 @@ def evaluate_nano(
     generation_seconds = time.perf_counter() - start_time
     return {
         f"one object (n = {clip_count})": score_clips(
-            generate_scene_clips(one_object_scenes, FIRST_SEED), one_object_scenes
+            generate_scene_clips(one_object_scenes, FIRST_EVALUATION_SEED), one_object_scenes
         ),
         f"two objects, both right (n = {clip_count // 2})": score_clips(
-            generate_scene_clips(two_object_scenes, 2 * FIRST_SEED), two_object_scenes
+            generate_scene_clips(two_object_scenes, 2 * FIRST_EVALUATION_SEED), two_object_scenes
         ),
         "shape of one object, right": score_by_shape(
-            generate_scene_clips(scenes_of_each_shape, 3 * FIRST_SEED), scenes_of_each_shape
+            generate_scene_clips(scenes_of_each_shape, 3 * FIRST_EVALUATION_SEED), scenes_of_each_shape
         ),
         "the judge on drawn clips, one object": score_clips(rendered_one, one_object_scenes),
         "the judge on drawn clips, two objects": score_clips(rendered_two, two_object_scenes),
@@ -280,7 +287,7 @@ def evaluate_nano(
     "--weights",
     "weights_folder",
     type=click.Path(path_type=Path, exists=True),
-    default=NANO_WEIGHTS,
+    default=NANO_WEIGHTS_FOLDER,
     show_default="the bundled weights",
     help="Diffusers directory of the model to measure.",
 )

@@ -15,7 +15,7 @@ from wantui.models.nano.attributes import DIRECTION_BY_MOTION, RGB_BY_BACKGROUND
 from wantui.models.nano.render import build_pixel_grid, compute_signed_distance
 from wantui.models.nano.world import Scenes
 
-BACKGROUND_TOLERANCE = 0.12
+MAX_BACKGROUND_ERROR = 0.12
 """Maximum error of a channel of the background colour, as a fraction of full brightness."""
 MIN_OBJECT_CONTRAST = 0.2
 """Minimum Euclidean distance of an object pixel from the background colour."""
@@ -49,7 +49,7 @@ def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
     """Compare a clip, float32 [rgb, frames, height, width] in 0 to 1, with the scene at an index."""
     video = video.cpu()
     background = torch.tensor(list(RGB_BY_BACKGROUND.values())[scenes.background[index]])
-    is_background_correct = bool((find_background_colour(video) - background).abs().max() < BACKGROUND_TOLERANCE)
+    is_background_correct = bool((find_background_colour(video) - background).abs().max() < MAX_BACKGROUND_ERROR)
     masks = (
         [find_object_pixels(video)]
         if scenes.object_count[index] == 1

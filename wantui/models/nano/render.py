@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wantui.models.nano.attributes import RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
-from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE, Scenes
+from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes
 
 EDGE_SHARPNESS = 1.6
 """Change of the sigmoid's argument per pixel at the soft edge of an object."""
@@ -46,7 +46,7 @@ def compute_signed_distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 def build_pixel_grid(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Return x and y of the pixel centres, each [height, width]."""
-    pixel_centres = (torch.arange(CLIP_SIDE, device=device) + 0.5) / CLIP_SIDE * 2 - 1
+    pixel_centres = (torch.arange(CLIP_SIDE_PIXELS, device=device) + 0.5) / CLIP_SIDE_PIXELS * 2 - 1
     y, x = torch.meshgrid(pixel_centres, pixel_centres, indexing="ij")
     return x, y
 
@@ -62,7 +62,7 @@ def draw_object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
     centre_positions = start[:, None] + travel[:, None] * relative_time[None, :, None]  # [2n, frames, xy]
     shapes = torch.from_numpy(scenes.shape).to(device).flatten()
     is_shown = torch.arange(2, device=device)[None] < torch.from_numpy(scenes.object_count).to(device)[:, None]
-    masks = torch.zeros(2 * scene_count, CLIP_FRAME_COUNT, CLIP_SIDE, CLIP_SIDE, device=device)
+    masks = torch.zeros(2 * scene_count, CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, CLIP_SIDE_PIXELS, device=device)
     for index, shape in enumerate(SHAPES):
         selected_indices = torch.nonzero((shapes == index) & is_shown.flatten()).flatten()
         selected_radii = radius[selected_indices, None, None, None]
@@ -71,7 +71,7 @@ def draw_object_masks(scenes: Scenes, device: torch.device | str) -> Tensor:
             (x - centre_positions[selected_indices, :, 0, None, None]) / selected_radii,
             (y - centre_positions[selected_indices, :, 1, None, None]) / selected_radii,
         )
-        masks[selected_indices] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIDE / 2)
+        masks[selected_indices] = torch.sigmoid(-distance * EDGE_SHARPNESS * CLIP_SIDE_PIXELS / 2)
     return masks.unflatten(0, (scene_count, 2))
 
 

@@ -3,7 +3,7 @@
 A video x becomes x_s = (1 - s) x + s e with noise e, and the transformer predicts e - x from x_s, 1000 s and the text.
 The stock pipeline passes 512 text positions to the transformer: the embeddings of the prompt, then zeros. All zeros
 give the same key and value, so that one padding position can represent m of them in the softmax: log m is added to
-its logit. Training therefore covers all 512 positions at the cost of `TRAINING_TEXT_POSITIONS`.
+its logit. Training therefore covers all 512 positions at the cost of `TRAINING_TEXT_POSITION_COUNT`.
 """
 
 import math
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from wantui.atomic_files import atomic_write
-from wantui.models.nano.autoencoder import LATENT_CHANNELS, enable_whole_clip_resampling, encode_clip
+from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT, enable_whole_clip_resampling, encode_clip
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
 from wantui.models.nano.world import Caption, sample_scenes, write_captions
 
-PIPELINE_TEXT_POSITIONS = 512
+PIPELINE_TEXT_POSITION_COUNT = 512
 """Text positions of the stock pipeline."""
-TRAINING_TEXT_POSITIONS = 32
+TRAINING_TEXT_POSITION_COUNT = 32
 """Text positions in training."""
 CAPTIONS_PER_CLIP = 4
 TRANSFORMER_PEAK_LEARNING_RATE, WARM_UP_STEP_COUNT = 7e-3, 300
-CAPTION_DROPOUT = 0.1
+CAPTION_DROPOUT_FRACTION = 0.1
 """Fraction of the clips that are trained without a caption."""
 ATTENTION_LOSS_WEIGHT = 0.02
 ADAM_PARAMETER_NAME_PARTS = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
@@ -64,8 +64,8 @@ def build_transformer() -> WanTransformer3DModel:
         patch_size=(1, 2, 2),
         num_attention_heads=6,
         attention_head_dim=32,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=LATENT_CHANNEL_COUNT,
+        out_channels=LATENT_CHANNEL_COUNT,
         text_dim=128,
         freq_dim=128,
         ffn_dim=768,
@@ -93,7 +93,7 @@ def embed_text(text_encoder: UMT5EncoderModel, token_ids: Tensor) -> tuple[Tenso
     hidden_states = text_encoder(input_ids=token_ids, attention_mask=mask.long()).last_hidden_state
     padding_count = (~mask).sum(1, keepdim=True)
     padding_multiplicity = (
-        PIPELINE_TEXT_POSITIONS - TRAINING_TEXT_POSITIONS + padding_count
+        PIPELINE_TEXT_POSITION_COUNT - TRAINING_TEXT_POSITION_COUNT + padding_count
     ) / padding_count.clamp_min(1)
     return hidden_states * mask[..., None], torch.where(mask, 0.0, padding_multiplicity.log())
 
@@ -207,14 +207,14 @@ def encode_training_clips(
         coverage.append(compute_cell_coverage(masks).half())
         if batch_start % 2048 == 0 or batch_start + batch_size >= clip_count:
             log_line(f"encoded {batch_start + len(video)} of {clip_count} clips")
-    token_ids = torch.zeros(clip_count, CAPTIONS_PER_CLIP, TRAINING_TEXT_POSITIONS, dtype=torch.uint8)
-    word_masks = torch.zeros(clip_count, CAPTIONS_PER_CLIP, 4, TRAINING_TEXT_POSITIONS, dtype=torch.bool)
+    token_ids = torch.zeros(clip_count, CAPTIONS_PER_CLIP, TRAINING_TEXT_POSITION_COUNT, dtype=torch.uint8)
+    word_masks = torch.zeros(clip_count, CAPTIONS_PER_CLIP, 4, TRAINING_TEXT_POSITION_COUNT, dtype=torch.bool)
     for caption_index in range(CAPTIONS_PER_CLIP):
         captions = write_captions(scenes, rng)
         encoded_captions = tokenizer(
             [c.text for c in captions],
             padding="max_length",
-            max_length=TRAINING_TEXT_POSITIONS,
+            max_length=TRAINING_TEXT_POSITION_COUNT,
             return_offsets_mapping=True,
         )
         token_ids[:, caption_index] = torch.tensor(encoded_captions["input_ids"], dtype=torch.uint8)
@@ -331,14 +331,14 @@ def train_transformer(
     torch.manual_seed(1000 + training.step_number)
     block_forward = torch.compile(run_block_with_logit_bias)
     autocast = torch.autocast(device, torch.bfloat16)
-    empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITIONS, dtype=torch.long, device=device)
+    empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITION_COUNT, dtype=torch.long, device=device)
     empty_caption_ids[0] = 1  # only the end token
     flow_losses = []
     while training.step_number < stop_step:
         progress_fraction = training.step_number / total_steps
         clip_indices = torch.randint(len(clips.latents), (batch_size,), device=device)
         caption_indices = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
-        is_dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT
+        is_dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT_FRACTION
         token_ids = torch.where(is_dropped[:, None], empty_caption_ids, clips.ids[clip_indices, caption_indices].long())
         latents = clips.latents[clip_indices].float()
         sigmas = draw_sigmas(batch_size, device)

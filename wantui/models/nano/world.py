@@ -26,7 +26,7 @@ OMISSION_PROBABILITY_BY_ATTRIBUTE = {"size": 0.25, "colour": 0.10, "shape": 0.08
 """Probability that a training caption omits an attribute, which then has a random value in the scene. An omitted shape
 is called "shape", so that "a red shape moving left" reveals which shape the model prefers."""
 
-CLIP_FRAME_COUNT, CLIP_SIDE = 17, 128
+CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS = 17, 128
 """Frames of a clip, and its width and height in pixels."""
 
 FULL_SENTENCE_FRACTION = 0.15
@@ -93,19 +93,19 @@ def sample_scenes(
 
 def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction: float) -> Scenes:
     object_count = 1 + (rng.random(scene_count) < two_object_fraction).astype(np.int64)
-    first_colour = rng.integers(len(RGB_BY_COLOUR), size=scene_count)
-    second_colour = (first_colour + rng.integers(1, len(RGB_BY_COLOUR), size=scene_count)) % len(RGB_BY_COLOUR)
-    size = rng.integers(len(RADIUS_BY_SIZE), size=(scene_count, 2))
-    motion = rng.integers(len(DIRECTION_BY_MOTION), size=(scene_count, 2))
-    direction = np.array(list(DIRECTION_BY_MOTION.values()), dtype=np.float32)[motion]
+    first_colours = rng.integers(len(RGB_BY_COLOUR), size=scene_count)
+    second_colours = (first_colours + rng.integers(1, len(RGB_BY_COLOUR), size=scene_count)) % len(RGB_BY_COLOUR)
+    size_indices = rng.integers(len(RADIUS_BY_SIZE), size=(scene_count, 2))
+    motion_indices = rng.integers(len(DIRECTION_BY_MOTION), size=(scene_count, 2))
+    direction = np.array(list(DIRECTION_BY_MOTION.values()), dtype=np.float32)[motion_indices]
     has_one_object = (object_count == 1)[:, None, None]
 
     # Two objects stay in separate halves of the picture, side by side or one above the other.
-    axis = rng.integers(2, size=scene_count)
-    side_sign = rng.choice([-1, 1], size=scene_count)
+    separated_axes = rng.integers(2, size=scene_count)
+    side_signs = rng.choice([-1, 1], size=scene_count)
     half_centre = np.zeros((scene_count, 2, 2))
-    half_centre[np.arange(scene_count), 0, axis] = 0.5 * side_sign
-    half_centre[np.arange(scene_count), 1, axis] = -0.5 * side_sign
+    half_centre[np.arange(scene_count), 0, separated_axes] = 0.5 * side_signs
+    half_centre[np.arange(scene_count), 1, separated_axes] = -0.5 * side_signs
     jitter = rng.uniform(-1, 1, size=(scene_count, 2, 2))
     mean_centre = np.where(has_one_object, 0.25 * jitter, half_centre + 0.08 * jitter)
     travel_distance = np.where(
@@ -115,11 +115,11 @@ def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction
     return Scenes(
         object_count=object_count,
         shape=rng.choice(len(SHAPES), size=(scene_count, 2), p=list(FREQUENCY_BY_SHAPE.values())),
-        colour=np.stack([first_colour, second_colour], axis=1),
-        size=size,
-        motion=motion,
+        colour=np.stack([first_colours, second_colours], axis=1),
+        size=size_indices,
+        motion=motion_indices,
         background=rng.integers(len(RGB_BY_BACKGROUND), size=scene_count),
-        radius=(np.array(list(RADIUS_BY_SIZE.values()))[size] * rng.uniform(0.9, 1.1, (scene_count, 2))).astype(
+        radius=(np.array(list(RADIUS_BY_SIZE.values()))[size_indices] * rng.uniform(0.9, 1.1, (scene_count, 2))).astype(
             np.float32
         ),
         start=(mean_centre - travel / 2).astype(np.float32),
