@@ -47,7 +47,7 @@ def write_clip_batch(
         if index in unfinished:
             video.state, video.error = "failed", "out of memory"
             continue
-        clip = batch_folder.clip(video.variation, video.number)
+        clip = batch_folder.make_clip_path(video.variation, video.number)
         clip.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(clip, draw_clip(choose_colour(video)), FPS, FRAME_COUNT, {})
         video.state, video.files = "done", {"clip": clip.relative_to(folder).as_posix()}

@@ -236,9 +236,9 @@ def generate_queued_videos(place: StateDirectory) -> None:
     torch.set_num_threads(1)  # tiny models only lose by more
     queue, devices = Queue(place.directory), ("auto", "cpu")
     worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
-    while (claim := queue.claim(worker.name, devices)) is not None:
+    while (claim := queue.claim_next_video(worker.name, devices)) is not None:
         worker.run_claim(claim)
-    worker.finish_pending()
+    worker.finish_pending_video()
 
 
 def generate_batch(folder: Path, *options: object) -> None:

@@ -81,14 +81,14 @@ class Machine:
         """Yield until nothing has happened on the queue for a long time."""
         seq, deadline = -1, 0.0
         while (now := time.monotonic()) < deadline or seq < 0:
-            if (last := self.queue.read_last_seq()) != seq:
+            if (last := self.queue.read_last_event_seq()) != seq:
                 seq, deadline = last, now + TIMEOUT_SECONDS
             yield
 
     def engine(self) -> int | None:
         """The engine's process, if one runs."""
         result = find_engine(self.state_dir.directory)
-        return result.process if result is not None else None
+        return result.process_id if result is not None else None
 
     def workers(self) -> list[int]:
         """The processes of workers, whoever started them."""
@@ -117,15 +117,15 @@ class Machine:
         """What a person would want to see of a test that fails."""
         videos = [
             (video.title, video.state, video.error)
-            for batch in self.queue.batches()
-            for video in self.queue.videos(batch.id)
+            for batch in self.queue.list_batches()
+            for video in self.queue.list_videos(batch.id)
         ]
         logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.state_dir.directory / "logs").glob("*")))
         return f"{videos}\nheld: {self.queue.read_hold()}\n{logs}"
 
     def ended(self) -> bool:
         """Whether nothing is left to make."""
-        return all(not batch.unfinished for batch in self.queue.batches())
+        return all(not batch.unfinished_count for batch in self.queue.list_batches())
 
     def shut_down(self) -> None:
         for client in self.clients:

@@ -769,21 +769,21 @@ def test_mass_entropy_centre_and_spread_match_known_maps(tmp_path: Path) -> None
 def test_words_are_summarised_from_one_read_of_each_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     maps = maps_of({f"word{i}": rng.random((2, 3, 4, 8)) for i in range(12)}, tmp_path)
-    singles = [compute_word_curves(maps, name) for name in maps.words]
+    singles = [compute_word_curves(maps, name) for name in maps.metadata_by_word]
     read_maps = []
     read_map = StoredAttentionMaps.read_map
 
-    def record_read(maps: StoredAttentionMaps, name: str, index: int) -> NDArray[np.float32]:
-        read_maps.append((name, index))
-        return read_map(maps, name, index)
+    def record_read(maps: StoredAttentionMaps, name: str, step_index: int) -> NDArray[np.float32]:
+        read_maps.append((name, step_index))
+        return read_map(maps, name, step_index)
 
     monkeypatch.setattr(StoredAttentionMaps, "read_map", record_read)
     curves, overlaps = summarise_all_words(maps)
-    assert sorted(read_maps) == sorted((name, step) for name in maps.words for step in range(2))
+    assert sorted(read_maps) == sorted((name, step) for name in maps.metadata_by_word for step in range(2))
     for curve, single in zip(curves, singles, strict=True):
         for name in ("mass", "entropy", "centre", "spread"):
             np.testing.assert_allclose(getattr(curve, name), getattr(single, name), rtol=1e-12)
-    q, p = (a / a.sum() for a in (maps.read_mean("word2")[1], maps.read_mean("word7")[1]))
+    q, p = (a / a.sum() for a in (maps.read_mean_map("word2")[1], maps.read_mean_map("word7")[1]))
     assert overlaps["word2"]["word7"][1] == pytest.approx(np.sqrt(q * p).sum(), rel=1e-12)
     assert overlaps["word7"]["word2"][1] == overlaps["word2"]["word7"][1]
 
@@ -1022,8 +1022,8 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
     assert shown.code == 0
     assert "circle" in shown.out.splitlines()[1]
     records = json.loads(wantui("analyze", with_maps.root, "--attention", "--json").out)
-    maps = open_attention_maps(with_maps.attention(0, 1))
-    assert records[0]["mass"] == pytest.approx(maps.read_mean("circle").mean((1, 2, 3)))
+    maps = open_attention_maps(with_maps.make_attention_path(0, 1))
+    assert records[0]["mass"] == pytest.approx(maps.read_mean_map("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
     assert "needs one video with attention maps, and there are 6" in several.err
@@ -1089,7 +1089,7 @@ def test_word_without_attention_does_not_hide_other_words(
     cat, dog, tree = (line.split() for line in shown.out.splitlines()[1:])
     assert "nan" not in shown.out
     assert cat[-7:-1] != dog[-7:-1]
-    maps = open_attention_maps(made.attention(0, 1))
+    maps = open_attention_maps(made.make_attention_path(0, 1))
     mean = float(np.mean(summarise_all_words(maps)[1]["dog"]["tree"]))
     assert [" ".join(row[-3:-1]) for row in (dog, tree)] == [f"{mean:.2f} tree", f"{mean:.2f} dog"]
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
@@ -1100,9 +1100,9 @@ def test_overlay_is_written_inside_its_batch_for_any_video_id(
 ) -> None:  # R10
     victim = tmp_path / "victim_circle.mp4"
     victim.write_text("precious")
-    document = json.loads(with_maps.manifest.read_text())
+    document = json.loads(with_maps.manifest_path.read_text())
     document["videos"][0]["id"] = str(tmp_path / "victim")
-    with_maps.manifest.write_text(json.dumps(document))
+    with_maps.manifest_path.write_text(json.dumps(document))
     drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", str(tmp_path / "victim"))
     assert drawn.code == 0
     assert victim.read_text() == "precious"
@@ -1110,19 +1110,19 @@ def test_overlay_is_written_inside_its_batch_for_any_video_id(
 
 
 def test_overlay_without_a_clip_is_an_error_message(with_maps: BatchFolder, wantui: Wantui) -> None:  # R12
-    document = json.loads(with_maps.manifest.read_text())
+    document = json.loads(with_maps.manifest_path.read_text())
     del document["videos"][0]["files"]["clip"]
-    with_maps.manifest.write_text(json.dumps(document))
+    with_maps.manifest_path.write_text(json.dumps(document))
     result = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", document["videos"][0]["id"])
     assert result.code == 2
     assert "its clip is not listed in batch.json" in result.err
 
 
 def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> None:
-    document = json.loads(with_maps.manifest.read_text())
+    document = json.loads(with_maps.manifest_path.read_text())
     for video in document["videos"]:
         del video["files"]["clip"]
-    with_maps.manifest.write_text(json.dumps(document))
+    with_maps.manifest_path.write_text(json.dumps(document))
     videos = list(read_batch_videos(with_maps.root))
     with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
         draw_word_attentions(videos[0], with_strips=True)
@@ -1199,10 +1199,10 @@ def test_missing_chunks_are_not_read_as_zeros(with_maps: BatchFolder) -> None:
 
 
 def test_analysis_skips_damaged_videos_of_a_batch(with_maps: BatchFolder, wantui: Wantui) -> None:
-    for part in Path(with_maps.latents(1, 1) / "gram").rglob("*"):
+    for part in Path(with_maps.make_trajectory_path(1, 1) / "gram").rglob("*"):
         if part.is_file():
             part.unlink()
-    (with_maps.attention(0, 1) / "zarr.json").write_text("{")
+    (with_maps.make_attention_path(0, 1) / "zarr.json").write_text("{")
     videos = list(read_batch_videos(with_maps.root))
     assert videos[3].trajectory is None
     assert "cannot be read" in videos[3].exclusion_reason

@@ -20,14 +20,14 @@ from tiny import FORMS, diffusers_output
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks
 from wantui.generation import step_cache as cache
-from wantui.generation.attention_check import BlockCheck, SelfCheck
+from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention import CaptureMismatchError, CrossAttention
-from wantui.generation.denoise import Start, denoise, prepare
+from wantui.generation.cross_attention import CaptureMismatchError, CrossAttentionObserver
+from wantui.generation.denoise import DenoisingInputs, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import make_video
-from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
+from wantui.generation.make_video import generate_video
+from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk
@@ -60,9 +60,9 @@ def marked(model: WanModel, attention: AttentionRequest | None = None, **changes
     return recipe_for(model, **values | changes)
 
 
-def attention_hook(start: Start) -> CrossAttention:
-    hook = start.hooks["attention"]
-    assert isinstance(hook, CrossAttention)
+def attention_hook(start: DenoisingInputs) -> CrossAttentionObserver:
+    hook = start.hooks_by_capture["attention"]
+    assert isinstance(hook, CrossAttentionObserver)
     return hook
 
 
@@ -108,18 +108,18 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
     pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
     changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
     recipe = marked(tiny_models[form], AttentionRequest(per_token=True, unconditional=True), **changes)
-    start = prepare(pipeline, recipe)
+    start = prepare_inputs(pipeline, recipe)
     attention = attention_hook(start)
-    grid = attention.grid
-    words = {word.name: word.tokens for word in attention.prompts["cond"].words}
+    grid = attention.position_grid
+    words = {word.map_name: word.token_positions for word in attention.prompts_by_context["cond"].words}
     assert set(words) == {"red", "star", "star_2"}
-    length = attention.prompts["cond"].length
+    length = attention.prompts_by_context["cond"].token_count
     with projections_of(pipeline) as seen:
-        for step in denoise(pipeline, recipe, start):
+        for step in denoise_latents(pipeline, recipe, start):
             latents = step.latents
             blocks, calls = len(pipeline.transformer.blocks), list(seen)
             seen.clear()
-            assert "attention" in step.captured
+            assert "attention" in step.values_by_capture
             p = torch.stack([exact_attention(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
             expected = {name: p[:, list(tokens)].sum(1) for name, tokens in words.items()}
             expected |= {
@@ -128,20 +128,22 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
                 "pad_mass": p[:, length:].sum(1),
             }
             for name, values in expected.items():
-                result = step.captured["attention"].maps["cond"][name]
+                result = step.values_by_capture["attention"].maps_by_context["cond"][name]
                 assert result.shape == (1, 1, *grid)
                 assert (result.flatten().double() / values - 1).abs().max() < 1e-4
-            uncond = step.captured["attention"].maps["uncond"]
+            uncond = step.values_by_capture["attention"].maps_by_context["uncond"]
             assert set(uncond) == {"prompt_mass", "end_mass", "pad_mass"}
             q = torch.stack([exact_attention(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
             assert (uncond["pad_mass"].flatten().double() / q[:, 1:].sum(1) - 1).abs().max() < 1e-4
             pieces = [
-                values for name, values in step.captured["attention"].maps["cond"].items() if name.startswith("red.")
+                values
+                for name, values in step.values_by_capture["attention"].maps_by_context["cond"].items()
+                if name.startswith("red.")
             ]
             if pieces:
-                assert torch.allclose(sum(pieces), step.captured["attention"].maps["cond"]["red"])
-    assert attention.check.map_error < 1e-4
-    assert attention.check.output_error < (1e-5 if dtype == "float32" else 1e-2)
+                assert torch.allclose(sum(pieces), step.values_by_capture["attention"].maps_by_context["cond"]["red"])
+    assert attention.check_results.max_map_error < 1e-4
+    assert attention.check_results.max_output_error < (1e-5 if dtype == "float32" else 1e-2)
     assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent"))
 
 
@@ -150,20 +152,22 @@ def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
 ) -> None:
     prompt = "a red </s> star moving left"
     changes = {"prompt": prompt, "marks": marks(prompt, ("red </s> star", 1.0))}
-    start = prepare(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes))
-    (word,) = attention_hook(start).prompts["cond"].words
-    assert word.tokens[-1] - word.tokens[0] + 1 > len(word.tokens)
-    step = next(denoise(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes), start))
-    maps = step.captured["attention"].maps["cond"]
-    pieces = [maps[f"{word.name}.{i}"] for i in range(len(word.tokens))]
-    assert torch.allclose(maps[word.name], sum(pieces), rtol=1e-5)
+    start = prepare_inputs(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes))
+    (word,) = attention_hook(start).prompts_by_context["cond"].words
+    assert word.token_positions[-1] - word.token_positions[0] + 1 > len(word.token_positions)
+    step = next(
+        denoise_latents(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes), start)
+    )
+    maps = step.values_by_capture["attention"].maps_by_context["cond"]
+    pieces = [maps[f"{word.map_name}.{i}"] for i in range(len(word.token_positions))]
+    assert torch.allclose(maps[word.map_name], sum(pieces), rtol=1e-5)
 
 
 def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
     files = VideoFiles(
         folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr", "attention": folder / "a.zarr"}
     )
-    for _ in make_video(pipeline, recipe, files):
+    for _ in generate_video(pipeline, recipe, files):
         pass
     return files
 
@@ -174,17 +178,19 @@ def test_stored_maps_equal_the_maps_of_each_step(
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(dtype=dtype, interval=2), steps=6)  # type: ignore[arg-type]
     files = store_video(tiny, recipe, tmp_path)
-    steps = [step for step in denoise(tiny, recipe) if "attention" in step.captured]
-    maps = open_attention_maps(files.captures["attention"])
-    assert maps.steps.tolist() == [step.index for step in steps] == [0, 2, 4, 5]
+    steps = [step for step in denoise_latents(tiny, recipe) if "attention" in step.values_by_capture]
+    maps = open_attention_maps(files.capture_paths["attention"])
+    assert maps.evaluations.tolist() == [step.evaluation_index for step in steps] == [0, 2, 4, 5]
     assert maps.sigmas == pytest.approx([step.sigma for step in steps])
     for name in ("red", "star", "star_2", "prompt_mass", "end_mass", "pad_mass"):
-        of_steps = np.stack([step.captured["attention"].maps["cond"][name].numpy() for step in steps])
+        of_steps = np.stack(
+            [step.values_by_capture["attention"].maps_by_context["cond"][name].numpy() for step in steps]
+        )
         assert maps.read_map(name).shape == of_steps.shape
         assert np.abs(maps.read_map(name) / of_steps - 1).max() <= tolerance
     total = sum(maps.read_map(name).astype(np.float64) for name in ("prompt_mass", "end_mass", "pad_mass"))
     assert np.abs(total - 1).max() < (1e-3 if dtype == "float16" else 1e-5)
-    assert maps.words["star_2"] | {"tokens": 0, "token_texts": 0} == {
+    assert maps.metadata_by_word["star_2"] | {"tokens": 0, "token_texts": 0} == {
         "text": "star", "start": 22, "end": 26, "weight": 1.0, "tokens": 0, "token_texts": 0
     }  # fmt: skip
     assert maps.group["blocks"][:].all()
@@ -198,7 +204,7 @@ def test_disk_use_of_maps_is_predicted(
 ) -> None:
     capture = AttentionRequest(per_token=per_token, unconditional=True, per_block=True, compress=False)
     recipe = marked(tiny_models["wan2.1"], capture, negative_prompt="a star, and no star")
-    group = zarr.open_group(store_video(tiny, recipe, tmp_path).captures["attention"], mode="r")
+    group = zarr.open_group(store_video(tiny, recipe, tmp_path).capture_paths["attention"], mode="r")
     sizes = [one.nbytes for _, one in group.members(None) if isinstance(one, zarr.Array) and one.ndim == 6]
     predicted = estimate_recipe_disk(recipe, tiny_models["wan2.1"]).sum_capture_bytes("attention")
     assert predicted >= sum(sizes) if per_token else predicted == sum(sizes)
@@ -209,9 +215,9 @@ def test_per_block_per_head_and_downsampled_maps_match_the_plain_map(
 ) -> None:
     def first(**options: object) -> torch.Tensor:
         capture = AttentionRequest.model_validate(options)
-        step = next(denoise(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
-        assert "attention" in step.captured
-        red: torch.Tensor = step.captured["attention"].maps["cond"]["red"]
+        step = next(denoise_latents(tiny, marked(tiny_models["wan2.1"], capture, width=80, height=64)))
+        assert "attention" in step.values_by_capture
+        red: torch.Tensor = step.values_by_capture["attention"].maps_by_context["cond"]["red"]
         return red
 
     plain = first()
@@ -234,14 +240,16 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
     weighted = recipe.model_copy(update={"marks": marks(PROMPT, ("red", 3.0)), "weighting": "attention"})
     for asked in (recipe, weighted):
         pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
-        plain = list(denoise(pipeline, asked))
+        plain = list(denoise_latents(pipeline, asked))
         fuse_blocks(pipeline.transformer)
-        fused = list(denoise(pipeline, asked))
+        fused = list(denoise_latents(pipeline, asked))
         for one, other in zip(plain, fused, strict=True):
             assert torch.allclose(one.latents, other.latents, atol=1e-4)
-            red, fused_red = (step.captured["attention"].maps["cond"]["red"] for step in (one, other))
+            red, fused_red = (
+                step.values_by_capture["attention"].maps_by_context["cond"]["red"] for step in (one, other)
+            )
             assert torch.allclose(red, fused_red, rtol=1e-4)
-        bare = list(denoise(pipeline, asked.model_copy(update={"capture": CaptureRequests()})))
+        bare = list(denoise_latents(pipeline, asked.model_copy(update={"capture": CaptureRequests()})))
         assert torch.equal(bare[-1].latents, fused[-1].latents)
 
 
@@ -267,21 +275,21 @@ def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
         pipeline.vae.enable_tiling()
     recipe = marked(model, steps=2)
     with projections_of(pipeline) as seen:
-        step = next(denoise(pipeline, recipe))
-    assert "attention" in step.captured
+        step = next(denoise_latents(pipeline, recipe))
+    assert "attention" in step.values_by_capture
     p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
-    tokens = tokenize(pipeline.tokenizer, PROMPT, recipe.marks).words[0].tokens
-    result = step.captured["attention"].maps["cond"]["red"].flatten().double()
+    tokens = tokenize_prompt(pipeline.tokenizer, PROMPT, recipe.marks).words[0].token_positions
+    result = step.values_by_capture["attention"].maps_by_context["cond"]["red"].flatten().double()
     assert (result / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
 
 
 def test_skipped_block_is_recorded_and_has_no_map(
     tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FIRST_BLOCK_CHANGE", 1e9)
+    monkeypatch.setattr(cache, "MAX_FIRST_BLOCK_CHANGE", 1e9)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="cached")
-    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).capture_paths["attention"])
     blocks = maps.group["blocks"][:]
     assert blocks.tolist() == [[True, True], [True, False], [True, False]]
     assert np.isfinite(maps.read_map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
@@ -295,7 +303,7 @@ def test_skipped_pass_is_recorded_and_has_no_map(
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
     asked = AttentionRequest(per_block=per_block)
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
-    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).captures["attention"])
+    maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).capture_paths["attention"])
     assert maps.group["blocks"][:].tolist() == [[True, True], [False, False], [False, False]]
     assert np.isfinite(maps.read_map("red")).all((1, 2, 3, 4, 5)).tolist() == [True, False, False]
     assert np.isnan(maps.read_map("red")[1]).all()
@@ -310,13 +318,13 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
 
     for block in pipeline.transformer.blocks:
         block.attn2.norm_k.register_forward_hook(drift)
-    start = prepare(pipeline, recipe)
+    start = prepare_inputs(pipeline, recipe)
     with projections_of(pipeline) as seen:
-        step = next(denoise(pipeline, recipe, start))
-    assert not attention_hook(start).check.is_padding_merged
+        step = next(denoise_latents(pipeline, recipe, start))
+    assert not attention_hook(start).check_results.is_padding_merged
     p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
-    length = attention_hook(start).prompts["cond"].length
-    result = step.captured["attention"].maps["cond"]["pad_mass"].flatten().double()
+    length = attention_hook(start).prompts_by_context["cond"].token_count
+    result = step.values_by_capture["attention"].maps_by_context["cond"]["pad_mass"].flatten().double()
     assert (result / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
 
@@ -325,28 +333,30 @@ def test_attention_that_differs_from_the_kernel_is_refused(
 ) -> None:
     monkeypatch.setattr(attention_hooks, "dispatch_attention_fn", lambda *a, **k: dispatch_attention_fn(*a, **k) * 1.01)
     with pytest.raises(CaptureMismatchError, match=r"differs from the output of the model's kernel by 0\.0099"):
-        next(denoise(tiny, marked(tiny_models["wan2.1"])))
+        next(denoise_latents(tiny, marked(tiny_models["wan2.1"])))
 
 
 def test_maps_with_nan_are_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attended = CrossAttention._compute_attention
-    monkeypatch.setattr(CrossAttention, "_compute_attention", lambda *arguments: attended(*arguments) * math.nan)
+    attended = CrossAttentionObserver._compute_attention
+    monkeypatch.setattr(
+        CrossAttentionObserver, "_compute_attention", lambda *arguments: attended(*arguments) * math.nan
+    )
     with pytest.raises(
         CaptureMismatchError, match="the maps differ from a softmax over all text positions in float64 by nan"
     ):
-        list(denoise(tiny, marked(tiny_models["wan2.1"])))
+        list(denoise_latents(tiny, marked(tiny_models["wan2.1"])))
 
 
 FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error": 1e-7, "padding_merged": False}
 
 
 def test_resumed_self_check_equals_the_original() -> None:
-    first, second = SelfCheck(), SelfCheck()
-    first.add("transformer cond 0", BlockCheck(**FOUND))
-    second.restore(json.loads(json.dumps(first.to_attribute())))
-    second.add("transformer cond 0", BlockCheck(**FOUND | {"output_error": 2e-6}))  # of a later step
+    first, second = AttentionCheckResults(), AttentionCheckResults()
+    first.add_result("transformer cond 0", BlockCheckResult(**FOUND))
+    second.restore_results(json.loads(json.dumps(first.to_attribute())))
+    second.add_result("transformer cond 0", BlockCheckResult(**FOUND | {"output_error": 2e-6}))  # of a later step
     assert second.to_attribute() == first.to_attribute()
     assert not second.is_padding_merged
 
@@ -359,14 +369,14 @@ DAMAGED_CHECKS: list[Any] = [
 
 @pytest.mark.parametrize("damaged", DAMAGED_CHECKS, ids=str)
 def test_damaged_self_check_record_reads_as_empty(damaged: Any) -> None:
-    check = SelfCheck()
-    check.restore(damaged)
-    assert check.blocks == {}
+    check = AttentionCheckResults()
+    check.restore_results(damaged)
+    assert check.results_by_block == {}
 
 
 def test_interrupted_capture_restores_the_pipeline(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     before = [block.attn2.processor for block in tiny.transformer.blocks]
-    steps = denoise(tiny, marked(tiny_models["wan2.1"]))
+    steps = denoise_latents(tiny, marked(tiny_models["wan2.1"]))
     next(steps)
     steps.close()
     assert [block.attn2.processor for block in tiny.transformer.blocks] == before
@@ -375,19 +385,19 @@ def test_interrupted_capture_restores_the_pipeline(tiny: WanPipeline, tiny_model
 def test_mark_beyond_the_token_limit_is_refused_by_name(tiny: WanPipeline) -> None:
     prompt = "a star and " * 300 + "one ring"
     with pytest.raises(MarkOutOfRangeError, match="the model does not read the marked 'ring' at character 3304"):
-        tokenize(tiny.tokenizer, prompt, marks(prompt, ("ring", 1.0)))
+        tokenize_prompt(tiny.tokenizer, prompt, marks(prompt, ("ring", 1.0)))
 
 
 def test_prompt_of_512_tokens_has_exact_maps(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     prompt = "a red star and " * 127 + "a red star"
     recipe = marked(tiny_models["wan2.1"], prompt=prompt, marks=marks(prompt, ("red", 1.0)), steps=1)
-    start = prepare(tiny, recipe)
-    step = next(denoise(tiny, recipe, start))
+    start = prepare_inputs(tiny, recipe)
+    step = next(denoise_latents(tiny, recipe, start))
     attention = attention_hook(start)
-    assert attention.prompts["cond"].length == 512
-    assert attention.check.map_error < 1e-4
-    assert "attention" in step.captured
-    assert not step.captured["attention"].maps["cond"]["pad_mass"].any()
+    assert attention.prompts_by_context["cond"].token_count == 512
+    assert attention.check_results.max_map_error < 1e-4
+    assert "attention" in step.values_by_capture
+    assert not step.values_by_capture["attention"].maps_by_context["cond"]["pad_mass"].any()
 
 
 # Weights.
@@ -400,36 +410,42 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
     pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, CPU)
     weighted = marks(PROMPT, ("red", 2.5), ("star", 1.0), ("star", 0.5))
     recipe = marked(tiny_models["wan2.1"], marks=weighted, weighting="attention", dtype=dtype, steps=1)
-    start = prepare(pipeline, recipe)
-    assert "attention" in start.hooks
+    start = prepare_inputs(pipeline, recipe)
+    assert "attention" in start.hooks_by_capture
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
         block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
     with projections_of(pipeline) as seen:
-        step = next(denoise(pipeline, recipe, start))
-    by_token = {t: w.weight for w in attention_hook(start).prompts["cond"].words for t in w.tokens}
+        step = next(denoise_latents(pipeline, recipe, start))
+    by_token = {t: w.weight for w in attention_hook(start).prompts_by_context["cond"].words for t in w.token_positions}
     maps = []
     for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
         p = exact_attention(q, k, by_token)
         maps.append(p)
         expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
         assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
-    red = torch.stack(maps).mean((0, 1))[:, list(attention_hook(start).prompts["cond"].words[0].tokens)].sum(1)
-    assert "attention" in step.captured
-    assert (step.captured["attention"].maps["cond"]["red"].flatten().double() / red - 1).abs().max() < 1e-4
+    red = (
+        torch.stack(maps)
+        .mean((0, 1))[:, list(attention_hook(start).prompts_by_context["cond"].words[0].token_positions)]
+        .sum(1)
+    )
+    assert "attention" in step.values_by_capture
+    assert (
+        step.values_by_capture["attention"].maps_by_context["cond"]["red"].flatten().double() / red - 1
+    ).abs().max() < 1e-4
 
 
 def test_unconditional_pass_is_not_weighted(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = marked(
         tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 4.0)), weighting="attention", capture=CaptureRequests()
     )
-    start = prepare(tiny, recipe)
+    start = prepare_inputs(tiny, recipe)
     outputs: list[torch.Tensor] = []
     handle = tiny.transformer.register_forward_hook(lambda m, i, out: outputs.append(out[0]))
-    next(denoise(tiny, recipe, start))
-    plain = prepare(tiny, recipe.model_copy(update={"weighting": None}))
-    next(denoise(tiny, recipe.model_copy(update={"weighting": None}), plain))
+    next(denoise_latents(tiny, recipe, start))
+    plain = prepare_inputs(tiny, recipe.model_copy(update={"weighting": None}))
+    next(denoise_latents(tiny, recipe.model_copy(update={"weighting": None}), plain))
     handle.remove()
     assert not torch.equal(outputs[0], outputs[2])
     assert torch.equal(outputs[1], outputs[3])
@@ -443,7 +459,7 @@ def test_only_weight_one_leaves_the_video_unchanged(
         recipe = marked(
             tiny_models["wan2.1"], marks=marks(PROMPT, ("red", weight)), weighting=method, capture=CaptureRequests()
         )
-        *_, last = denoise(tiny, recipe)
+        *_, last = denoise_latents(tiny, recipe)
         return last.latents
 
     assert torch.equal(latents(1.0, weighting), latents(1.0, None))
@@ -454,15 +470,15 @@ def test_embedding_weights_change_only_the_tokens_of_the_word(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=CaptureRequests())
-    plain = prepare(tiny, recipe).prompt_embeds[0]
-    prompt = tokenize(tiny.tokenizer, PROMPT, recipe.marks)
-    tokens = list(prompt.words[0].tokens)
+    plain = prepare_inputs(tiny, recipe).prompt_embeds[0]
+    prompt = tokenize_prompt(tiny.tokenizer, PROMPT, recipe.marks)
+    tokens = list(prompt.words[0].token_positions)
     others = [token for token in range(512) if token not in tokens]
-    times = prepare(tiny, recipe.model_copy(update={"weighting": "multiply"})).prompt_embeds[0]
+    times = prepare_inputs(tiny, recipe.model_copy(update={"weighting": "multiply"})).prompt_embeds[0]
     assert torch.equal(times[others], plain[others])
     assert torch.equal(times[tokens], 2.5 * plain[tokens])
-    between = prepare(tiny, recipe.model_copy(update={"weighting": "interpolation"})).prompt_embeds[0]
-    end = plain[prompt.length - 1]
+    between = prepare_inputs(tiny, recipe.model_copy(update={"weighting": "interpolation"})).prompt_embeds[0]
+    end = plain[prompt.token_count - 1]
     assert end.any()
     assert torch.equal(between[others], plain[others])
     assert torch.allclose(between[tokens], end + 2.5 * (plain[tokens] - end))
@@ -482,7 +498,9 @@ def test_attention_mass_of_a_word_grows_with_its_weight(nano: WanPipeline) -> No
             frames=17,
             steps=4,
         )
-        maps = [step.captured["attention"].maps["cond"]["red"] for step in denoise(nano, recipe)]
+        maps = [
+            step.values_by_capture["attention"].maps_by_context["cond"]["red"] for step in denoise_latents(nano, recipe)
+        ]
         masses.append(float(torch.stack(maps).mean()))
     assert masses == sorted(masses)
     assert masses[-1] > 4 * masses[0]
@@ -506,15 +524,15 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float,
         NANO, prompt=prompt, marks=marks(prompt, ("circle", weight)), weighting="attention", dtype=dtype,
         width=128, height=128, frames=17, steps=2, guidance_scale=1.0,
     )  # fmt: skip
-    start = prepare(pipeline, recipe)
+    start = prepare_inputs(pipeline, recipe)
     attention = attention_hook(start)
-    by_token = dict.fromkeys(attention.prompts["cond"].words[0].tokens, weight)
+    by_token = dict.fromkeys(attention.prompts_by_context["cond"].words[0].token_positions, weight)
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))
         block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
     with projections_of(pipeline) as seen:
-        for _ in denoise(pipeline, recipe, start):
+        for _ in denoise_latents(pipeline, recipe, start):
             pass
     for (_, q, k), output, value in zip(seen, outputs, values, strict=True):
         expected = torch.einsum(
@@ -524,7 +542,7 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float,
         assert (output[0] - expected).norm() / expected.norm() < tolerance
         worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
         assert worst < (1e-4 if dtype == "float32" else 1e-2)
-    assert attention.check.weighted_error < tolerance
+    assert attention.check_results.max_weighted_error < tolerance
 
 
 # S4
@@ -532,8 +550,8 @@ def test_word_of_weight_zero_gets_no_attention(tiny: WanPipeline, tiny_models: d
     capture = AttentionRequest()
     asked = marks(PROMPT, ("red", 0.0), ("star", 2.0))
     recipe = marked(tiny_models["wan2.1"], capture, marks=asked, weighting="attention", steps=1)
-    step = next(denoise(tiny, recipe))
-    maps = step.captured["attention"].maps["cond"]
+    step = next(denoise_latents(tiny, recipe))
+    maps = step.values_by_capture["attention"].maps_by_context["cond"]
     assert not maps["red"].any()
     assert torch.allclose(maps["prompt_mass"] + maps["end_mass"] + maps["pad_mass"], torch.ones(()), atol=1e-6)
 
@@ -542,15 +560,15 @@ def test_word_of_weight_zero_gets_no_attention(tiny: WanPipeline, tiny_models: d
 def test_wrongly_applied_weights_are_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply = WordWeights.apply
-    monkeypatch.setattr(WordWeights, "apply", lambda *a: ((r, 1.01 * out, p) for r, out, p in apply(*a)))
+    apply = WordWeights.apply_to_attention
+    monkeypatch.setattr(WordWeights, "apply_to_attention", lambda *a: ((r, 1.01 * out, p) for r, out, p in apply(*a)))
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 0.5)), weighting="attention")
     with pytest.raises(CaptureMismatchError, match=r"attention with word weights differs by 0\.01 of its norm"):
-        next(denoise(tiny, recipe))
+        next(denoise_latents(tiny, recipe))
 
 
 # S4
-@pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_correct"), ((2.0, 0.5), "_recompute")])
+@pytest.mark.parametrize(("weights", "way"), [((2.0, 3.0), "_correct_outputs"), ((2.0, 0.5), "_recompute_outputs")])
 def test_output_is_recomputed_only_for_weights_below_one(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
@@ -569,10 +587,10 @@ def test_output_is_recomputed_only_for_weights_below_one(
 
         monkeypatch.setattr(WordWeights, name, recorded)
 
-    for name in ("_correct", "_recompute"):
+    for name in ("_correct_outputs", "_recompute_outputs"):
         record_calls(name)
     asked = marks(PROMPT, ("red", weights[0]), ("star", weights[1]))
-    next(denoise(tiny, marked(tiny_models["wan2.1"], marks=asked, weighting="attention")))
+    next(denoise_latents(tiny, marked(tiny_models["wan2.1"], marks=asked, weighting="attention")))
     assert set(taken) == {way}
 
 
@@ -597,10 +615,10 @@ def test_map_names_are_unique_among_words_and_arrays(
     asked = marks(words, *((word, 1.0) for word in words.split()))
     capture = AttentionRequest(per_token=True, unconditional=True)
     recipe = marked(tiny_models["wan2.1"], capture, prompt=words, negative_prompt=words, marks=asked, steps=1)
-    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).captures["attention"])
-    assert list(maps.words) == NAMES[words]
-    assert [maps.words[name]["text"] for name in maps.words] == words.split()
-    assert maps.steps.tolist() == [0]
+    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).capture_paths["attention"])
+    assert list(maps.metadata_by_word) == NAMES[words]
+    assert [maps.metadata_by_word[name]["text"] for name in maps.metadata_by_word] == words.split()
+    assert maps.evaluations.tolist() == [0]
     for name in NAMES[words]:
         assert maps.read_map(name).shape == (1, 1, 1, 3, 2, 2)
 
@@ -613,21 +631,21 @@ def test_map_names_of_long_marks_are_short(tiny: WanPipeline, tiny_models: dict[
     with pytest.raises(MarkOutOfRangeError):  # nano's tokenizer has no ö
         store_video(tiny, marked(tiny_models["wan2.1"], prompt=prompt, marks=asked, steps=1), tmp_path)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), prompt=prompt, marks=asked[:2], steps=1)
-    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).captures["attention"])
-    assert [words["text"] for words in maps.words.values()] == [one, f"{one}s"]
+    maps = open_attention_maps(store_video(tiny, recipe, tmp_path).capture_paths["attention"])
+    assert [words["text"] for words in maps.metadata_by_word.values()] == [one, f"{one}s"]
     assert all(len(name.encode()) <= 200 for name in assign_map_names([one, f"{one}s", "ö" * 150]))
 
 
 def test_self_check_record_of_an_earlier_version_can_be_resumed() -> None:
     stored = {"output_error": 0.01, "weighted_error": 0.0, "map_error": 0.02, "pads_taken_together": False}
-    check = SelfCheck()
-    check.restore({"blocks": {"transformer cond 0": stored}})
-    assert (check.output_error, check.map_error, check.is_padding_merged) == (0.01, 0.02, False)
-    again = SelfCheck()
-    again.restore(check.to_attribute())
-    assert again.blocks == check.blocks
+    check = AttentionCheckResults()
+    check.restore_results({"blocks": {"transformer cond 0": stored}})
+    assert (check.max_output_error, check.max_map_error, check.is_padding_merged) == (0.01, 0.02, False)
+    again = AttentionCheckResults()
+    again.restore_results(check.to_attribute())
+    assert again.results_by_block == check.results_by_block
 
 
 def test_word_record_of_an_earlier_version_provides_token_texts() -> None:
     stored = {"text": "star", "start": 6, "end": 10, "weight": 1.0, "tokens": [5], "pieces": ["star"]}
-    assert attention_maps._check_word(stored)["token_texts"] == ["star"]
+    assert attention_maps._parse_word_metadata(stored)["token_texts"] == ["star"]

@@ -12,8 +12,8 @@ from conftest import recipe_for
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tiny import FORMS, latents_of
 
-from wantui.generation.attention_hooks import Site, add_observer
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.attention_hooks import AttentionSite, add_observer
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
@@ -25,26 +25,26 @@ pytestmark = pytest.mark.torch
 class _Watcher:
     """Observe one attention and change nothing; remember the shapes that each block shows."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: AttentionSite) -> None:
         self.site = site
-        self.sites: Collection[Site] = (site,)
+        self.sites: Collection[AttentionSite] = (site,)
         self.shown: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
 
     @contextmanager
-    def observe_evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+    def observe_evaluation(self, context: str, evaluation_index: int, transformer: Any) -> Iterator[None]:
         with add_observer(self, self.site):
             yield
 
-    def take_record(self) -> int:
+    def pop_record(self) -> int:
         return len(self.shown)
 
-    def attend(
-        self, block: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor
+    def observe_attention(
+        self, block_index: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, output: torch.Tensor
     ) -> torch.Tensor:
         q, k, v = (part.transpose(1, 2).double() for part in (query, key, value))
         exact = F.scaled_dot_product_attention(q, k, v)
         assert torch.allclose(exact.transpose(1, 2).flatten(2), output.double(), atol=1e-4)
-        self.shown.append((block, tuple(query.shape), tuple(key.shape)))
+        self.shown.append((block_index, tuple(query.shape), tuple(key.shape)))
         return output
 
 
@@ -56,7 +56,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("site", ["self", "cross"])
 @pytest.mark.parametrize("form", FORMS)
 def test_observing_attention_leaves_latents_bit_identical(
-    tiny_models: dict[str, WanModel], form: str, site: Site, is_fused: bool, device: str
+    tiny_models: dict[str, WanModel], form: str, site: AttentionSite, is_fused: bool, device: str
 ) -> None:
     pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device(device))
     if is_fused:
@@ -64,12 +64,12 @@ def test_observing_attention_leaves_latents_bit_identical(
     recipe = recipe_for(tiny_models[form], steps=2)
     plain = latents_of(pipeline, recipe)
     watcher = _Watcher(site)
-    start = prepare(pipeline, recipe)
-    *_, last = denoise(pipeline, recipe, replace(start, hooks={"watcher": watcher}))
+    start = prepare_inputs(pipeline, recipe)
+    *_, last = denoise_latents(pipeline, recipe, replace(start, hooks_by_capture={"watcher": watcher}))
     assert torch.equal(last.latents, plain)
     blocks = len(pipeline.transformer.blocks)
     count = 2 * recipe.steps * blocks
-    assert last.captured == {"watcher": count}, "every block of both passes of every step"
+    assert last.values_by_capture == {"watcher": count}, "every block of both passes of every step"
     positions = watcher.shown[0][1][1]
     assert watcher.shown[0][2][1] == (positions if site == "self" else 512)
     assert [block for block, *_ in watcher.shown] == list(range(blocks)) * (2 * recipe.steps)

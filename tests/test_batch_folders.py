@@ -105,7 +105,7 @@ def test_run_that_cannot_load_a_model_keeps_the_users_empty_folder(
         raise LoadError("its weights are cut")
 
     Path("outputs/mine").mkdir(parents=True)
-    monkeypatch.setattr(warm, "load_pipeline_for", refuse)
+    monkeypatch.setattr(warm, "load_recipe_pipeline", refuse)
     result = wantui("run", "-t", "a star", *small, "--batch-name", "mine", "--set", f"use_timestamp={stamped}")
     assert "its weights are cut" in result.err
     assert [path.name for path in Path("outputs").iterdir()] == ["mine"]

@@ -32,7 +32,7 @@ from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import (
     CaptureError,
     IncompleteCaptureError,
-    is_published,
+    is_group_published,
     open_capture,
     publish_group,
     reopen_group_for_writing,
@@ -53,14 +53,14 @@ def write_trajectory(path: Path, capture: CaptureRequests, sampler: str = "unipc
     recipe = recipe_for(NANO, steps=STEPS, sampler=sampler, capture=capture)
     writer = TrajectoryWriter(path, SHAPE, sigmas.tolist(), (1000 * sigmas[:-1]).tolist(), recipe)
     for step, state in enumerate(states):
-        writer.write(step, state, state)
+        writer.write_state(step, state, state)
     flat = states.reshape(len(states), -1).astype(np.float64)
     derived = {
         "gram": flat @ flat.T,
         "projection": flat.astype(np.float32),
         "channel_power": (states.astype(np.float64) ** 2).mean((2, 3, 4)),
     }
-    writer.finish(derived, {"projection": "identity"})
+    writer.finish_group(derived, {"projection": "identity"})
     return states
 
 
@@ -78,7 +78,7 @@ def write_maps(path: Path) -> None:
             context: {name: random.random(shape).astype(np.float32) for name in own} for context, own in names.items()
         }
         writer.write_maps(maps, {context: [True, True] for context in names})
-    writer.finish({})
+    writer.finish_group({})
 
 
 EVERYTHING = CaptureRequests(latents=True, predicted_clean=True, compress=True)
@@ -114,8 +114,8 @@ def test_capture_of_an_earlier_version_is_identified_by_its_recipe(tmp_path: Pat
     former["capture"]["attention"]["pieces"] = former["capture"]["attention"].pop("per_token")
     group.attrs["recipe"] = former
     del group.attrs["checksums"]
-    assert is_published(path.with_name("maps.zarr.partial"), path, recipe)
-    assert not is_published(path.with_name("maps.zarr.partial"), path, recipe.model_copy(update={"seed": 1}))
+    assert is_group_published(path.with_name("maps.zarr.partial"), path, recipe)
+    assert not is_group_published(path.with_name("maps.zarr.partial"), path, recipe.model_copy(update={"seed": 1}))
 
 
 def without_checksums(path: Path) -> None:
@@ -191,15 +191,15 @@ def test_uncompressed_states_are_verified_when_read_directly_from_files(tmp_path
     path = tmp_path / "vid_001.zarr"  # R5
     states = write_trajectory(path, PLAIN)
     whole = StoredStates(open_capture(path)["latents"])
-    assert whole.folder is not None
+    assert whole.plain_file_folder is not None
     expected = states.reshape(len(states), -1).astype(np.float64)
-    gram = compute_gram(whole.read, len(whole), whole.dimension, StateBuffer())
+    gram = compute_gram(whole.read_states, len(whole), whole.dimension, StateBuffer())
     assert gram == pytest.approx(expected @ expected.T)
     file = path / "latents" / "c" / "2" / "0" / "0" / "0" / "0"
     file.write_bytes(DAMAGE[damage](file.read_bytes()))
     damaged = StoredStates(open_capture(path)["latents"])
     with pytest.raises(CaptureError, match="latents"):
-        compute_gram(damaged.read, len(damaged), damaged.dimension, StateBuffer())
+        compute_gram(damaged.read_states, len(damaged), damaged.dimension, StateBuffer())
 
 
 def test_swapped_chunk_is_detected(trajectory: Path) -> None:  # R5: each is well by itself
@@ -421,7 +421,7 @@ def test_invalid_scale_in_unverified_maps_is_an_error(maps: Path, scale: Any, re
     without_checksums(maps)
     zarr.open_group(maps, mode="r+")["star"].attrs["scale"] = scale
     with pytest.raises(AttentionMapsError, match=r"maps\.zarr cannot be read: its attribute scale is"):
-        open_attention_maps(maps).read_mean("star")
+        open_attention_maps(maps).read_mean_map("star")
     assert not list(recwarn)
 
 
@@ -438,7 +438,7 @@ def write_star_maps(path: Path, request: AttentionRequest, maps: np.ndarray) -> 
     )
     for step in maps:
         writer.write_maps({"cond": {"star": step.astype(np.float32)}}, {"cond": [True, True]})
-    writer.finish({})
+    writer.finish_group({})
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 64])
@@ -470,7 +470,7 @@ def test_mean_map_excludes_skipped_blocks(tmp_path: Path) -> None:
     maps = np.random.default_rng(3).random((3, 2, 1, 3, 4, 5))
     maps[1, 1], maps[2] = np.nan, np.nan
     write_star_maps(tmp_path / "maps.zarr", AttentionRequest(per_block=True), maps)
-    mean = open_attention_maps(tmp_path / "maps.zarr").read_mean("star")
+    mean = open_attention_maps(tmp_path / "maps.zarr").read_mean_map("star")
     assert mean[0] == pytest.approx(maps[0].mean((0, 1)))
     assert mean[1] == pytest.approx(maps[1, 0, 0])
     assert np.isnan(mean[2]).all()

@@ -21,20 +21,20 @@ from tiny import FORMS
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import provenance as versions
-from wantui.generation.checkpoint import CheckpointTap, read_checkpoint
+from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import (
-    Decoded,
     FinishedVideo,
-    Restarted,
-    Resumed,
+    FrameDecoded,
+    GenerationRestarted,
+    GenerationResumed,
     StepFinished,
-    begin_video,
-    make_video,
+    generate_frames,
+    generate_video,
 )
-from wantui.generation.samplers import SAMPLERS
+from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe
 from wantui.schedule import SamplerName
@@ -47,7 +47,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", float("inf"))
+    monkeypatch.setattr(checkpoints, "MAX_CHECKPOINT_TIME_FRACTION", float("inf"))
 
 
 @pytest.fixture(scope="module", params=[(form, dtype) for form in FORMS for dtype in ("float32", "bfloat16")])
@@ -62,19 +62,19 @@ def test_denoising_resumes_after_any_step_bit_identically(
     loaded: tuple[WanPipeline, Recipe], sampler: str, tmp_path: Path
 ) -> None:
     pipeline, recipe = loaded[0], loaded[1].model_copy(update={"sampler": sampler})
-    tap = CheckpointTap(pipeline, recipe, tmp_path / "last", {})
-    start = prepare(pipeline, recipe)
+    tap = CheckpointListener(pipeline, recipe, tmp_path / "last", {})
+    start = prepare_inputs(pipeline, recipe)
     tap.on_start(start, 0)
     whole = []
-    for step in denoise(pipeline, recipe, start):
+    for step in denoise_latents(pipeline, recipe, start):
         tap.on_step(step)
-        shutil.copy(tmp_path / "last", tmp_path / str(step.index + 1))
+        shutil.copy(tmp_path / "last", tmp_path / str(step.evaluation_index + 1))
         whole.append(step.latents)
     for done in range(1, len(whole)):
         result = read_checkpoint(tmp_path / str(done), pipeline, recipe)
         assert result is not None
         assert result.steps_done == done
-        rest = [step.latents for step in denoise(pipeline, recipe, resume_from=result)]
+        rest = [step.latents for step in denoise_latents(pipeline, recipe, resume_from=result)]
         assert len(rest) == len(whole) - done
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[done:], strict=True))
 
@@ -91,7 +91,7 @@ def video_files(root: Path) -> VideoFiles:
 def stop_after(events: Iterator[object], steps: int) -> None:
     """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
     for event in events:
-        if isinstance(event, StepFinished) and event.step.index + 1 == steps:
+        if isinstance(event, StepFinished) and event.step.evaluation_index + 1 == steps:
             events.close()  # type: ignore[attr-defined]
             return
 
@@ -99,7 +99,7 @@ def stop_after(events: Iterator[object], steps: int) -> None:
 def finish(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
     result = list(events)
     assert isinstance(result[-1], FinishedVideo)
-    return result[-1], [event for event in result if isinstance(event, Resumed | Restarted)]
+    return result[-1], [event for event in result if isinstance(event, GenerationResumed | GenerationRestarted)]
 
 
 MARK = PromptMark(text="star", start=6, end=10)
@@ -129,19 +129,19 @@ def test_stopped_video_resumes_with_identical_latents_and_captures(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
     undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
-    reference, _ = finish(make_video(tiny, recipe, undisturbed))
+    reference, _ = finish(generate_video(tiny, recipe, undisturbed))
     for steps in stops:
-        stop_after(make_video(tiny, recipe, stopped), steps)
-        assert not stopped.clip.exists()
-        assert not stopped.captures["trajectory"].exists()
-    result, restarts = finish(make_video(tiny, recipe, stopped))
-    assert restarts == [Resumed(stops[-1])]
+        stop_after(generate_video(tiny, recipe, stopped), steps)
+        assert not stopped.clip_path.exists()
+        assert not stopped.capture_paths["trajectory"].exists()
+    result, restarts = finish(generate_video(tiny, recipe, stopped))
+    assert restarts == [GenerationResumed(stops[-1])]
     assert result.latents_sha256 == reference.latents_sha256
-    assert stopped.clip.read_bytes() == undisturbed.clip.read_bytes()
+    assert stopped.clip_path.read_bytes() == undisturbed.clip_path.read_bytes()
     for kind in ("trajectory", "attention"):
-        if not undisturbed.captures[kind].exists():
+        if not undisturbed.capture_paths[kind].exists():
             continue
-        one, other = (zarr.open_group(files.captures[kind], mode="r") for files in (undisturbed, stopped))
+        one, other = (zarr.open_group(files.capture_paths[kind], mode="r") for files in (undisturbed, stopped))
         assert set(one) == set(other)
         assert "exact" not in one
         for name, array in one.members(max_depth=None):
@@ -161,37 +161,37 @@ def test_generated_but_unrecorded_video_is_only_decoded_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: CaptureRequests
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5), video_files(tmp_path)
-    reference, _ = finish(make_video(tiny, recipe, files))
-    before = {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")}
-    again, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Resumed(5)]
+    reference, _ = finish(generate_video(tiny, recipe, files))
+    before = {path: path.stat().st_mtime_ns for path in files.capture_paths["trajectory"].rglob("*")}
+    again, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationResumed(5)]
     assert again.latents_sha256 == reference.latents_sha256
-    assert {path: path.stat().st_mtime_ns for path in files.captures["trajectory"].rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in files.capture_paths["trajectory"].rglob("*")} == before
 
 
 def test_garbage_collection_of_a_failed_decoding_does_not_disturb_the_next(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path / "a")
-    finish(make_video(tiny, recipe, files))
-    failing = begin_video(tiny, recipe, video_files(tmp_path / "b"))
+    finish(generate_video(tiny, recipe, files))
+    failing = generate_frames(tiny, recipe, video_files(tmp_path / "b"))
     kept: list[BaseException] = []  # with its traceback, as an error in a reference cycle is until it is collected
     try:
-        failing.throw(next(OSError(28, "full") for event in failing if isinstance(event, Decoded)))
+        failing.throw(next(OSError(28, "full") for event in failing if isinstance(event, FrameDecoded)))
     except OSError as error:
         kept.append(error)
     again = video_files(tmp_path / "c")
-    for event in make_video(tiny, recipe, again):
-        if isinstance(event, Decoded) and event.frames == 5:  # of 9, which are three chunks
+    for event in generate_video(tiny, recipe, again):
+        if isinstance(event, FrameDecoded) and event.decoded_count == 5:  # of 9, which are three chunks
             kept.clear()
             gc.collect()
-    assert again.clip.read_bytes() == files.clip.read_bytes()
+    assert again.clip_path.read_bytes() == files.clip_path.read_bytes()
 
 
 def test_clearing_the_vae_cache_during_decoding_does_not_change_frames(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    latents = prepare(tiny, recipe_for(tiny_models["wan2.1"])).noise
+    latents = prepare_inputs(tiny, recipe_for(tiny_models["wan2.1"])).noise
     undisturbed = list(decode_frames(tiny, latents))
     frames = []
     for frame in decode_frames(tiny, latents):
@@ -204,29 +204,29 @@ def test_clearing_the_vae_cache_during_decoding_does_not_change_frames(
 def test_video_stopped_between_checkpoints_resumes_from_its_last_step(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "CHECKPOINT_TIME_BUDGET", 1e-9)
+    monkeypatch.setattr(checkpoints, "MAX_CHECKPOINT_TIME_FRACTION", 1e-9)
     recipe, files = recipe_for(tiny_models["wan2.1"], steps=5), video_files(tmp_path)
-    stop_after(make_video(tiny, recipe, files), 4)
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Resumed(4)]
+    stop_after(generate_video(tiny, recipe, files), 4)
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationResumed(4)]
 
 
 def test_checkpoint_of_another_torch_or_recipe_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(generate_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "1.0")
-        stop_after(make_video(tiny, recipe, files), 2)
-    result, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Restarted(f"torch was 1.0 and is {torch.__version__}")]
+        stop_after(generate_video(tiny, recipe, files), 2)
+    result, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationRestarted(f"torch was 1.0 and is {torch.__version__}")]
     assert result.latents_sha256 == reference.latents_sha256
 
-    stop_after(make_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
-    result, restarts = finish(make_video(tiny, recipe, files))
+    stop_after(generate_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
+    result, restarts = finish(generate_video(tiny, recipe, files))
     assert len(restarts) == 1
     assert str(restarts[0]).startswith("Restarted(reason='recipe was ")
     assert result.latents_sha256 == reference.latents_sha256
@@ -236,14 +236,14 @@ def test_damaged_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(generate_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
-    assert files.checkpoint is not None
+    assert files.checkpoint_path is not None
     for spoil in (lambda data: data[:-8] + bytes(8), lambda data: data[: len(data) // 2], lambda data: b""):
-        stop_after(make_video(tiny, recipe, files), 2)
-        files.checkpoint.write_bytes(spoil(files.checkpoint.read_bytes()))
-        result, restarts = finish(make_video(tiny, recipe, files))
-        assert [type(event) for event in restarts] == [Restarted]
+        stop_after(generate_video(tiny, recipe, files), 2)
+        files.checkpoint_path.write_bytes(spoil(files.checkpoint_path.read_bytes()))
+        result, restarts = finish(generate_video(tiny, recipe, files))
+        assert [type(event) for event in restarts] == [GenerationRestarted]
         assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -252,10 +252,10 @@ def test_incomplete_captures_restart_the_video(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
     files = video_files(tmp_path)
-    stop_after(make_video(tiny, recipe, files), 3)
+    stop_after(generate_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Restarted("the state after step 1 differs from its checksum")]
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationRestarted("the state after step 1 differs from its checksum")]
 
 
 # R12
@@ -269,7 +269,7 @@ def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tens
     change(header, tensors)
     if signed:
         header.pop("sha256", None)
-        header["sha256"] = checkpoints._compute_digest(header, tensors)
+        header["sha256"] = checkpoints._compute_checkpoint_digest(header, tensors)
     path.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
 
 
@@ -314,13 +314,13 @@ def test_edited_checkpoint_restarts_the_video(
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
         return
     recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
-    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(generate_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
-    assert files.checkpoint is not None
-    stop_after(make_video(tiny, recipe, files), 2)
-    rewritten(files.checkpoint, EDITS[edit], signed)
-    result, restarts = finish(make_video(tiny, recipe, files))
-    assert [type(event) for event in restarts] == [Restarted]
+    assert files.checkpoint_path is not None
+    stop_after(generate_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint_path, EDITS[edit], signed)
+    result, restarts = finish(generate_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [GenerationRestarted]
     assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -328,13 +328,13 @@ def test_checkpoint_with_a_former_block_name_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
-    reference, _ = finish(make_video(tiny, recipe, video_files(tmp_path / "a")))
+    reference, _ = finish(generate_video(tiny, recipe, video_files(tmp_path / "a")))
     files = video_files(tmp_path / "b")
-    assert files.checkpoint is not None
-    stop_after(make_video(tiny, recipe, files), 2)
-    rewritten(files.checkpoint, lambda h, t: h["made_by"].update(blocks="plain"), signed=True)
-    result, events = finish(make_video(tiny, recipe, files))
-    assert [type(event) for event in events] == [Resumed]
+    assert files.checkpoint_path is not None
+    stop_after(generate_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint_path, lambda h, t: h["made_by"].update(blocks="plain"), signed=True)
+    result, events = finish(generate_video(tiny, recipe, files))
+    assert [type(event) for event in events] == [GenerationResumed]
     assert result.latents_sha256 == reference.latents_sha256
 
 
@@ -365,33 +365,33 @@ def test_any_invalid_checkpoint_restarts_the_video(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, spoil: str
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
-    assert files.checkpoint is not None
-    stop_after(make_video(tiny, recipe, files), 2)
-    CORRUPTIONS[spoil](files.checkpoint)
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert [type(event) for event in restarts] == [Restarted]
+    assert files.checkpoint_path is not None
+    stop_after(generate_video(tiny, recipe, files), 2)
+    CORRUPTIONS[spoil](files.checkpoint_path)
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [GenerationRestarted]
 
 
 def test_restart_reason_names_the_checkpoint_format(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
-    assert files.checkpoint is not None
-    stop_after(make_video(tiny, recipe, files), 2)
-    rewritten(files.checkpoint, lambda h, t: h.update(format=2), signed=False)
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Restarted("its format is 2, but this version reads format 3")]
+    assert files.checkpoint_path is not None
+    stop_after(generate_video(tiny, recipe, files), 2)
+    rewritten(files.checkpoint_path, lambda h, t: h.update(format=2), signed=False)
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationRestarted("its format is 2, but this version reads format 3")]
 
 
 def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
-    stop_after(make_video(tiny, recipe, files), 2)
+    stop_after(generate_video(tiny, recipe, files), 2)
     monkeypatch.setattr(versions, "__version__", "99.0.1")
     monkeypatch.setattr(platform, "python_version", lambda: "3.99")
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Resumed(2)]
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationResumed(2)]
 
 
 @pytest.mark.parametrize(
@@ -415,24 +415,24 @@ def test_checkpoint_with_other_arithmetic_restarts_the_video(
     recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(target, name, value)
-        stop_after(make_video(tiny, recipe, files), 2)
-    _, restarts = finish(make_video(tiny, recipe, files))
+        stop_after(generate_video(tiny, recipe, files), 2)
+    _, restarts = finish(generate_video(tiny, recipe, files))
     assert [str(event).partition("'")[2].startswith(reason) for event in restarts] == [True]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS_BY_NAME)
 def test_checkpoint_contains_exactly_the_changing_sampler_state(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, sampler: SamplerName
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=6)
-    tap = CheckpointTap(tiny, recipe, tmp_path / "c", {})
-    start = prepare(tiny, recipe)
+    tap = CheckpointListener(tiny, recipe, tmp_path / "c", {})
+    start = prepare_inputs(tiny, recipe)
     tap.on_start(start, 0)
     seen: set[str] = set()
-    for step in denoise(tiny, recipe, start):
+    for step in denoise_latents(tiny, recipe, start):
         tap.on_step(step)
         seen |= tap._collect_changed_state().keys()
-    assert seen == SAMPLERS[sampler].state_attributes
+    assert seen == SAMPLERS_BY_NAME[sampler].state_attributes
     start.scheduler.something = 1
     with pytest.raises(RuntimeError, match="a checkpoint cannot hold something of "):
         tap._collect_changed_state()
@@ -472,14 +472,14 @@ def test_modified_partial_captures_restart_the_video(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
     files = video_files(tmp_path)
-    stop_after(make_video(tiny, recipe, files), 3)
+    stop_after(generate_video(tiny, recipe, files), 3)
     if "blocks/c" in part:  # most of it is of later steps, and is written again
         blocks = zarr.open_array(tmp_path / "a.zarr.partial" / "blocks", mode="r+")
         blocks[0, 0] = False
     else:
         flip(tmp_path / part)
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert [type(event) for event in restarts] == [Restarted]
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert [type(event) for event in restarts] == [GenerationRestarted]
 
 
 @pytest.mark.parametrize("name", ["v.zarr", "a.zarr"])
@@ -488,11 +488,11 @@ def test_capture_attributes_are_rewritten_when_a_video_resumes(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
     files = video_files(tmp_path)
-    stop_after(make_video(tiny, recipe, files), 3)
+    stop_after(generate_video(tiny, recipe, files), 3)
     path = tmp_path / f"{name}.partial" / "zarr.json"
     path.write_text(path.read_text().replace("a red star", "a red ring").replace('"star"', '"ring"'))
-    _, restarts = finish(make_video(tiny, recipe, files))
-    assert restarts == [Resumed(3)]
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationResumed(3)]
     attributes = dict(zarr.open_group(tmp_path / name, mode="r").attrs)
     assert attributes["recipe"] == recipe.model_dump(mode="json")
     assert attributes.get("words", {"star": 0}).keys() == {"star"}

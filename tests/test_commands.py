@@ -100,7 +100,7 @@ def test_invalid_input_exits_with_code_2_and_writes_nothing(wantui: Wantui, mist
 
 def test_rerun_reproduces_a_clip_bit_identically(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    clip = folder.clip(0, 1)
+    clip = folder.make_clip_path(0, 1)
     before = clip.read_bytes()
     result = wantui("rerun", clip, "-o", "again.mp4", "--device", "cpu")
     assert result.out == f"bit-identical: latents and frames of {clip}\n"
@@ -114,7 +114,7 @@ def test_rerun_uses_tile_size_of_original_clip(wantui: Wantui, small: list[str])
     tiled = [*small, "--set", "memory_settings.plan=small-tiles"]
     for side, pixels in (("width", 192), ("height", 160)):
         tiled += ["--set", f"video_settings.{side}={pixels}"]
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *tiled)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *tiled)).make_clip_path(0, 1)
     recipe, made_with = read_clip_tags(clip)
     assert made_with["tile"] == 128
     assert wantui("rerun", clip, "--device", "cpu").out == f"bit-identical: latents and frames of {clip}\n"
@@ -127,7 +127,7 @@ def test_rerun_uses_tile_size_of_original_clip(wantui: Wantui, small: list[str])
 
 
 def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[str]) -> None:
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     recipe, made_with = read_clip_tags(clip)
     former = json.loads(recipe.to_json()) | {"format": 1, "speed": "exact"}
     tags = {"wantui": json.dumps(former), "wantui_made_with": json.dumps({**made_with, "blocks": "plain"})}
@@ -141,8 +141,8 @@ def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[
 
 def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    recipe, made_with = read_clip_tags(folder.clip(0, 1))
-    frames = [255 - frame for frame in read_frames(folder.clip(0, 1))]
+    recipe, made_with = read_clip_tags(folder.make_clip_path(0, 1))
+    frames = [255 - frame for frame in read_frames(folder.make_clip_path(0, 1))]
     tags = {"wantui": recipe.to_json(), "wantui_made_with": json.dumps({**made_with, "torch": "1.0"})}
     write_mp4(Path("changed.mp4"), frames, 8, 9, tags)
     result = wantui("rerun", "changed.mp4", "--device", "cpu")
@@ -161,7 +161,7 @@ def test_rerun_refuses_a_file_that_is_not_a_clip(wantui: Wantui, content: bytes 
 
 
 def test_rerun_refuses_a_truncated_clip(wantui: Wantui, small: list[str]) -> None:
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     result = wantui("rerun", clip, "--device", "cpu")
     assert result.code == 2
@@ -199,7 +199,7 @@ def test_rerun_claims_equal_versions_only_if_the_clip_records_them(
 
 
 def test_rerun_overwrites_no_files(wantui: Wantui, small: list[str]) -> None:
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     Path("again.jpg").write_text("a picture")
     for output, message in (
         ("again.mp4", "cannot write again.jpg: it already exists"),
@@ -360,7 +360,7 @@ def test_duplicate_visible_device_is_refused_before_queueing(
 
 
 def test_rerun_prints_its_progress(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     monkeypatch.setattr("wantui.cli.rerun.SECONDS_BETWEEN_PROGRESS_LINES", 0.0)
     lines = wantui("rerun", clip, "--device", "cpu").err.splitlines()
     assert lines[0].startswith("loading ")  # C11
@@ -377,7 +377,7 @@ def test_rerun_downloads_a_named_model_only_on_request(
     def fetch(*_: object) -> Path:
         raise AssertionError("the hub was asked")
 
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     recipe, made_with = read_clip_tags(clip)
     other = recipe.model_copy(update={"model": model, "revision": None})
     tags = {"wantui": other.to_json(), "wantui_made_with": json.dumps(made_with)}
@@ -392,7 +392,7 @@ def test_rerun_downloads_a_named_model_only_on_request(
 
 
 def test_rerun_refuses_an_output_equal_to_its_contact_sheet(wantui: Wantui, small: list[str]) -> None:
-    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).clip(0, 1)
+    clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     result = wantui("rerun", clip, "-o", "again.jpg", "--device", "cpu")
     assert result.code == 2
     assert "contact sheet" in result.err
@@ -401,8 +401,8 @@ def test_rerun_refuses_an_output_equal_to_its_contact_sheet(wantui: Wantui, smal
 def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
         # A batch that was continued: only what was missing is on the queue.
-        queue.add(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
-        claim = queue.claim("w", ("cpu",))
+        queue.add_batch(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
+        claim = queue.claim_next_video("w", ("cpu",))
         assert claim is not None
         queue.record_done(claim)
     done = wantui("queue", "retry", 1, 5)
@@ -481,11 +481,11 @@ def test_cancelling_queued_videos_searches_for_no_files(
 def test_queue_commands_refuse_to_pause_resume_or_move_an_ended_batch(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
         for name in "abc":
-            queue.add(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
-        queue.cancel(2)
+            queue.add_batch(tmp_path / name, "cpu", [NewVideo(0, "v", "{}", 3)])
+        queue.cancel_videos(2)
         refused = "batch 2 has 1 cancelled; only batches with unfinished videos can be "
         assert wantui("queue", "pause", 2).err == f"{refused}paused\n"
-        assert not queue.batches()[1].paused
+        assert not queue.list_batches()[1].paused
         moved = wantui("queue", "move", 2, "top").err
         assert moved == f"{refused}moved\nqueue order: 1, 3\n"
         assert wantui("queue", "resume", 2).err.startswith(f"{refused}resumed\n")
@@ -495,7 +495,7 @@ def test_queue_commands_refuse_to_pause_resume_or_move_an_ended_batch(wantui: Wa
         assert wantui("queue", "resume").err.startswith("the queue is not held\nstill paused: batch 3. ")
         assert wantui("queue", "resume", 3).err.startswith("batch 3 is resumed\n")
         assert wantui("queue", "resume", 3).err.startswith("batch 3 is not paused\n")
-        queue.hold("paused", "it was paused")
+        queue.hold_queue("paused", "it was paused")
         assert "the queue is held: it was paused. " in wantui("queue", "resume", 3).err
         assert wantui("queue", "resume").err.startswith("the queue is resumed\n")
 
@@ -503,8 +503,8 @@ def test_queue_commands_refuse_to_pause_resume_or_move_an_ended_batch(wantui: Wa
 def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
         for number in range(5):
-            queue.add(tmp_path / f"b{number}", "cpu", [NewVideo(0, "v", "{}", 3)])
-            claim = queue.claim("w", ("cpu",))
+            queue.add_batch(tmp_path / f"b{number}", "cpu", [NewVideo(0, "v", "{}", 3)])
+            claim = queue.claim_next_video("w", ("cpu",))
             assert claim is not None
             queue.record_batch_failure(claim, "no weights", 2)
     output = wantui("queue", "ls").err

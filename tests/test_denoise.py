@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import FORMS, diffusers_output, latents_of
 
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import Start, Step, denoise, prepare
+from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_pipeline
@@ -87,9 +87,9 @@ def test_consecutive_steps_share_noise_levels_and_latents(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], sampler: str
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=5)
-    start = prepare(tiny, recipe)
-    steps = list(denoise(tiny, recipe, start))
-    assert [step.index for step in steps] == list(range(steps[0].count))
+    start = prepare_inputs(tiny, recipe)
+    steps = list(denoise_latents(tiny, recipe, start))
+    assert [step.evaluation_index for step in steps] == list(range(steps[0].evaluation_count))
     assert len(steps) == (9 if sampler == "heun" else 5)
     assert torch.equal(steps[0].latents_before, start.noise)
     for before, after in itertools.pairwise(steps):
@@ -131,7 +131,7 @@ def test_predicted_clean_latents_are_exact_for_an_exact_velocity(tiny: WanPipeli
     field, data, noise = Gaussian(0.0, 0.0), torch.zeros(1, 1, 1, 2, 2), torch.randn(1, 1, 1, 2, 2)
     sigma = 0.6
     noisy = (1 - sigma) * data + sigma * noise
-    step = Step(0, 1, sigma, 0.0, 600.0, noisy, field.velocity(noisy, sigma), data, 0.0)
+    step = DenoisingStep(0, 1, sigma, 0.0, 600.0, noisy, field.velocity(noisy, sigma), data, 0.0)
     assert torch.allclose(step.predicted_clean, data, atol=1e-7)
 
 
@@ -149,8 +149,8 @@ def test_step_with_nan_or_infinity_is_an_error_naming_the_step(
 
     pipeline.transformer.register_forward_hook(spoil)
     recipe = recipe_for(tiny_models["wan2.1"], guidance_scale=1.0, steps=5)
-    steps = denoise(pipeline, recipe)
-    assert [next(steps).index, next(steps).index] == [0, 1]
+    steps = denoise_latents(pipeline, recipe)
+    assert [next(steps).evaluation_index, next(steps).evaluation_index] == [0, 1]
     with pytest.raises(NotFiniteError, match=r"after step 3 of 5 \(timestep"):
         next(steps)
 
@@ -168,16 +168,16 @@ def test_frame_by_frame_decoding_can_be_stopped_and_restarted(
 
 
 def test_seed_gives_the_same_noise_for_every_prompt(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
-    def start(**changes: object) -> Start:
-        return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+    def start(**changes: object) -> DenoisingInputs:
+        return prepare_inputs(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
     assert torch.equal(start(prompt="a red circle").noise, start(prompt="a white ring").noise)
     assert not torch.equal(start(seed=1).noise, start(seed=2).noise)
 
 
 def test_prompt_beyond_the_token_limit_is_refused(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
-    def start(**changes: object) -> Start:
-        return prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+    def start(**changes: object) -> DenoisingInputs:
+        return prepare_inputs(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
     one = len(tiny.tokenizer("red ")["input_ids"]) - 1
     fits = "red " * ((512 - 1) // one)

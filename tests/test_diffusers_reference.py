@@ -15,7 +15,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from tiny import tiny_autoencoder, tiny_pipeline
 
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.models.catalogue import NANO
 
 pytestmark = pytest.mark.torch
@@ -77,8 +77,8 @@ def test_diffusers_reference_videos_are_reproduced(
     pipeline = upstream_pipeline(form)
     recipe = recipe_for(NANO, seed=0, steps=2, guidance_scale=6.0, frames=9, **settings)
     no_text = torch.zeros(1, 16, 32)
-    start = replace(prepare(pipeline, recipe), prompt_embeds=no_text, negative_prompt_embeds=no_text)
-    *_, last = denoise(pipeline, recipe, start)
+    start = replace(prepare_inputs(pipeline, recipe), prompt_embeds=no_text, negative_prompt_embeds=no_text)
+    *_, last = denoise_latents(pipeline, recipe, start)
     video = np.stack(list(decode_frames(pipeline, last.latents))).transpose(0, 3, 1, 2)
     assert video.shape == (9, 3, recipe.height, recipe.width)
     assert np.abs(video.ravel()[:8] - expected[0]).max() < 1e-3

@@ -15,7 +15,7 @@ import pytest
 from conftest import MakeOnce, generate_batch
 from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
 
-from wantui.engine.control import find_engine_process
+from wantui.engine.control import find_engine_process_id
 from wantui.models.catalogue import WanModel
 from wantui.queue.events import VideoResumed
 from wantui.queue.queue import Queue
@@ -77,9 +77,9 @@ from pathlib import Path
 if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
     import wantui.worker.worker as w
-    gate, advance, begin, workers = Path(sys.path[0]), d._advance, w.Worker.__init__, []
+    gate, advance, begin, workers = Path(sys.path[0]), d._run_step, w.Worker.__init__, []
     def is_closed(seed):
-        return gate.exists() and str(seed) in gate.read_text().split() and not workers[0].stopping
+        return gate.exists() and str(seed) in gate.read_text().split() and not workers[0].is_stopping
     def wait_at_gate(pipeline, recipe, start, latents, timestep, index):
         while index > 6 and is_closed(recipe.seed):
             time.sleep(0.01)
@@ -87,7 +87,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
     def remember(self, *arguments):
         workers.append(self)
         begin(self, *arguments)
-    d._advance, w.Worker.__init__ = wait_at_gate, remember
+    d._run_step, w.Worker.__init__ = wait_at_gate, remember
 """
 """Videos whose seeds are in the file of the gate stop after seven steps, until it is deleted or the worker must end."""
 
@@ -118,7 +118,7 @@ def test_ctrl_c_detaches_and_says_how_to_watch_again(start: Start, tiny_batch: l
     assert "wantui watch 1" in err
     assert "Traceback" not in err
     machine.until(machine.ended)
-    assert machine.queue.batches()[0].counts == {"done": 6}
+    assert machine.queue.list_batches()[0].counts == {"done": 6}
 
 
 def test_video_of_a_killed_worker_resumes_from_its_checkpoint(
@@ -128,9 +128,11 @@ def test_video_of_a_killed_worker_resumes_from_its_checkpoint(
     begin(machine, batch(tiny_batch, 2), step=20)
     (worker,) = machine.workers()
     kill(worker)
-    machine.until(lambda: any(event.kind == "interrupted" for event in machine.queue.events(0)))
+    machine.until(lambda: any(event.kind == "interrupted" for event in machine.queue.list_events(0)))
     machine.until(machine.ended)
-    resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]
+    resumed = [
+        event.payload.steps_done for event in machine.queue.list_events(0) if isinstance(event.payload, VideoResumed)
+    ]
     assert len(resumed) == 1
     assert resumed[0] > 1
     assert_equal_to_the_bit(machine.root / "batch", undisturbed)
@@ -152,7 +154,7 @@ def test_killing_the_engine_ends_workers_and_holds_the_queue(start: Start, tiny_
     assert not machine.queue.list_running_videos()
     machine.call("queue", "resume")
     machine.until(machine.ended)
-    assert machine.queue.batches()[0].counts == {"done": 2}
+    assert machine.queue.list_batches()[0].counts == {"done": 2}
 
 
 def test_engine_stop_ends_at_the_next_step_and_loses_nothing(
@@ -167,11 +169,11 @@ def test_engine_stop_ends_at_the_next_step_and_loses_nothing(
     gate.unlink()
     assert machine.engine() is None
     assert not machine.workers()
-    (video,) = machine.queue.videos(1)
+    (video,) = machine.queue.list_videos(1)
     assert (video.state, machine.queue.read_hold()) == ("queued", None)
     assert machine.call("engine", "status")[0] == 3
     machine.call("engine", "run", "--drain")
-    assert machine.queue.batches()[0].counts == {"done": 1}
+    assert machine.queue.list_batches()[0].counts == {"done": 1}
     assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
@@ -213,12 +215,12 @@ POISON = """
 import os, signal, sys
 if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
-    real = d._advance
+    real = d._run_step
     def fatal(pipeline, recipe, start, latents, timestep, index):
         if recipe.seed == 43 and index == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(pipeline, recipe, start, latents, timestep, index)
-    d._advance = fatal
+    d._run_step = fatal
 """
 
 
@@ -236,11 +238,11 @@ SLOW_END = """
 import sys, time
 if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.storage.mp4 as mp4
-    real = mp4.ClipWriter.finish
+    real = mp4.ClipWriter.finish_clip
     def slow(self):
         time.sleep(2)
         real(self)
-    mp4.ClipWriter.finish = slow
+    mp4.ClipWriter.finish_clip = slow
 """
 
 
@@ -253,7 +255,7 @@ def test_finalizing_video_is_recorded_when_the_engine_stops(
     machine.call(*batch(tiny_batch, 2), "--detach")
     machine.until(lambda: len(machine.queue.list_running_videos()) == 2)  # one is ended, and one is made
     machine.call("engine", "stop")
-    assert [video.state for video in machine.queue.videos(1)] == ["done", "queued"]
+    assert [video.state for video in machine.queue.list_videos(1)] == ["done", "queued"]
     gate.unlink()
     machine.call("engine", "run", "--drain")
     assert [video.state for video in manifest_of(machine.root / "batch").videos] == ["done", "done"]
@@ -283,7 +285,7 @@ def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_
     machine = start(BROKEN)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3
-    crashes = [event for event in machine.queue.events(0) if event.kind == "worker_died"]
+    crashes = [event for event in machine.queue.list_events(0) if event.kind == "worker_died"]
     assert len(crashes) == 3
     message = "no worker can start (3 tries): exit code 1: SystemExit: libcudart.so.13: no \\x1b[31m such file; see "
     assert message in err
@@ -305,7 +307,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
     from wantui.queue.queue import Queue
     def end(*_):
         raise RuntimeError("the driver is too old")
-    Queue.claim = end
+    Queue.claim_next_video = end
 """
 
 
@@ -336,7 +338,7 @@ def test_new_engine_retries_batch_whose_worker_could_not_start(start: Start, tin
     machine.call("engine", "stop")
     machine.call("engine", "start")
     machine.until(machine.ended)
-    assert machine.queue.batches()[0].counts == {"done": 1}
+    assert machine.queue.list_batches()[0].counts == {"done": 1}
 
 
 def environment_of(process: int) -> dict[str, str]:
@@ -410,7 +412,7 @@ def test_run_works_in_a_read_only_working_folder(start: Start, tiny_batch: list[
         machine.call("engine", "stop")
         code, _, err = machine.call(*batch(tiny_batch, 1, "second"), "--set", f"output_dir={outputs}", "--logs", "logs")
         assert (code, "cannot write the log folder" in err) == (2, True)
-        assert len(machine.queue.batches()) == 1  # nothing was queued
+        assert len(machine.queue.list_batches()) == 1  # nothing was queued
         assert not (outputs / "second").exists()
     finally:
         subprocess.run(["chattr", "-i", locked], check=False)
@@ -431,8 +433,8 @@ def test_deleted_queue_under_an_idle_engine_is_recovered(start: Start, tiny_batc
     assert "1 of 1 video done" in err
     machine.queue.close()
     machine.queue = Queue(machine.state_dir.directory)
-    assert [video.state for video in machine.queue.videos(1)] == ["done"]
-    claims = [str(event.as_json()["worker"]) for event in machine.queue.events(0) if event.kind == "started"]
+    assert [video.state for video in machine.queue.list_videos(1)] == ["done"]
+    claims = [str(event.as_json()["worker"]) for event in machine.queue.list_events(0) if event.kind == "started"]
     assert [worker.partition(":")[0] for worker in claims] == ["worker-0"]
     if what == "database":
         assert machine.engine() == old  # it went on with the new one
@@ -446,7 +448,7 @@ def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> No
     machine.queue.db.execute("BEGIN IMMEDIATE")
     try:
         engine = machine.client("engine", "run")
-        machine.until(lambda: find_engine_process(machine.state_dir.directory))
+        machine.until(lambda: find_engine_process_id(machine.state_dir.directory))
         machine.call("engine", "stop")
     finally:
         machine.queue.db.execute("ROLLBACK")
@@ -456,14 +458,14 @@ def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> No
 def test_run_and_status_show_a_starting_worker(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:  # C11
     machine = start(SLOW_IMPORT.replace("sys.path[0]", repr(str(tmp_path))))
     client = machine.client(*batch(tiny_batch, 1))
-    machine.until(lambda: any(worker.state == "starting" for worker in machine.queue.workers()))
+    machine.until(lambda: any(worker.state == "starting" for worker in machine.queue.list_workers()))
     code, out, _ = machine.call("engine", "status")
     assert code == 0
     assert re.search(r"starting: worker-0: loading torch, \d+:\d\d", out)
     (tmp_path / "ready").touch()
     _, err = machine.end_of(client)
     assert re.search(r"worker-0: loading torch, \d+:\d\d", err)
-    kinds = [event.kind for event in machine.queue.events(0)]
+    kinds = [event.kind for event in machine.queue.list_events(0)]
     assert kinds.index("worker_starting") < kinds.index("worker_ready") < kinds.index("started")
 
 
@@ -480,12 +482,12 @@ HELD_BACK = """
 import pathlib, sys, time
 if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
-    real = d._advance
+    real = d._run_step
     def wait(*arguments):
         while not pathlib.Path(sys.path[0], "go").exists():
             time.sleep(0.05)
         return real(*arguments)
-    d._advance = wait
+    d._run_step = wait
 """
 
 
@@ -541,7 +543,9 @@ def test_out_of_memory_is_reported_and_decoding_retried_in_tiles(start: Start, t
     assert err.count("retrying with memory plan tiled or a smaller one") == 1  # the second video knows from the first
     videos = manifest_of(machine.root / "batch").videos
     assert [video.memory_plan for video in videos] == ["tiled"] * 2
-    resumed = [event.payload.steps_done for event in machine.queue.events(0) if isinstance(event.payload, VideoResumed)]
+    resumed = [
+        event.payload.steps_done for event in machine.queue.list_events(0) if isinstance(event.payload, VideoResumed)
+    ]
     assert resumed == [60, 60]  # without the text encoder first, which was not what took the room
 
 
@@ -566,7 +570,7 @@ def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str], undistur
     machine.call("engine", "start", "--workers", "2")
     machine.call(*batch(tiny_batch, 6))
     names = {
-        event.as_json()["worker"].partition(":")[0] for event in machine.queue.events(0) if event.kind == "started"
+        event.as_json()["worker"].partition(":")[0] for event in machine.queue.list_events(0) if event.kind == "started"
     }
     assert names == {"worker-0", "worker-1"}
     assert_equal_to_the_bit(machine.root / "batch", undisturbed)

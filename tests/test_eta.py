@@ -12,7 +12,7 @@ from conftest import Wantui, recipe_for, step_done
 from wantui.batches.eta import BatchEta, EtaModel, RemainingTime, accumulate_queue_etas, estimate_queue_etas
 from wantui.models.catalogue import NANO
 from wantui.planning import parse_timed_videos
-from wantui.queue.engine_lock import ENGINE_LOCK
+from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, VideoRow
@@ -25,12 +25,12 @@ CPU = ("auto", "cpu")
 
 
 def add(queue: Queue, folder: str, videos: int, device: str = "auto") -> BatchRow:
-    number = queue.add(Path(folder), device, [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(videos)])
+    number = queue.add_batch(Path(folder), device, [NewVideo(i, f"v{i}", RECIPE.to_json(), 20) for i in range(videos)])
     return row(queue, number)
 
 
 def row(queue: Queue, number: int) -> BatchRow:
-    batch = queue.batch(number)
+    batch = queue.get_batch(number)
     assert batch is not None
     return batch
 
@@ -61,14 +61,14 @@ def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:
     batch = add(queue, "/outputs/a", 4)
     model = EtaModel(queue)
     assert model.estimate_remaining_time(batch, queue.list_running_videos(), CPU, {}).batch_seconds is None
-    claim = queue.claim("w:1", ("auto",))
+    claim = queue.claim_next_video("w:1", ("auto",))
     assert claim is not None
     queue.record_done(claim, DONE)
-    claim = queue.claim("w:1", ("auto",))
+    claim = queue.claim_next_video("w:1", ("auto",))
     assert claim is not None
     queue.record_step(claim, step_done(9, 20, 0.1, 0.5))
     model.reload_past_videos()
-    left = model.estimate_remaining_time(row(queue, batch.id), queue.list_running_videos(), CPU, {claim.video: 77.0})
+    left = model.estimate_remaining_time(row(queue, batch.id), queue.list_running_videos(), CPU, {claim.video_id: 77.0})
     assert left.video_seconds == pytest.approx(20 * 0.1 + 0.5), "past videos come before the pace of a running one"
     assert left.batch_seconds == pytest.approx(2.5 * (3 - 0.5))
 
@@ -78,12 +78,12 @@ def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:
     batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)
     follower = BatchEta(queue, batch.id)
     assert follower.estimate_batch_seconds() is None
-    claim = queue.claim("w:1", ("auto",))
+    claim = queue.claim_next_video("w:1", ("auto",))
     assert claim is not None
     for step in range(5):
         queue.record_step(claim, step_done(step, 20, 0.5, 0.5))
     follower = BatchEta(queue, batch.id)
-    for event in queue.events(0, batch.id):
+    for event in queue.list_events(0, batch.id):
         follower.apply_event(event)
     # 3 videos of 20 steps of 0.5 s, of which 5 steps are done.
     assert follower.estimate_batch_seconds() == pytest.approx((60 - 5) * 0.5)
@@ -94,10 +94,10 @@ def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkey
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 20)
     follower = BatchEta(queue, batch.id)
-    queue.cancel(batch.id)
+    queue.cancel_videos(batch.id)
     reads = Mock(side_effect=queue.list_finished_videos)
     monkeypatch.setattr(queue, "list_finished_videos", reads)
-    for event in queue.events(0, batch.id):
+    for event in queue.list_events(0, batch.id):
         follower.apply_event(event)
     assert reads.call_count == 0
     assert follower.estimate_batch_seconds() is None
@@ -107,7 +107,7 @@ def test_follower_reads_past_videos_once_however_many_end(tmp_path: Path, monkey
 def test_eta_does_not_wait_for_an_engine_that_starts(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch = add(queue, "/outputs/a", 1)
-    with (tmp_path / ENGINE_LOCK).open("w") as lock:
+    with (tmp_path / ENGINE_LOCK_FILE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # it has published nothing yet
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "sleep", Mock(side_effect=AssertionError("it waits")))
@@ -130,7 +130,7 @@ def test_eta_divides_a_batch_but_not_a_video_among_workers(tmp_path: Path) -> No
 def test_queue_ls_predicts_from_the_pace_of_the_first_video(wantui: Wantui) -> None:
     with Queue(find_state_directory().directory) as queue:
         add(queue, "/outputs/one", 3)
-        claim = queue.claim("w:1", ("auto",))
+        claim = queue.claim_next_video("w:1", ("auto",))
         assert claim is not None
         for step in range(5):
             queue.record_step(claim, step_done(step, 20, 0.5, 0.5))
@@ -141,10 +141,10 @@ def test_queue_ls_predicts_from_the_pace_of_the_first_video(wantui: Wantui) -> N
 def test_queue_ls_shows_state_and_eta_of_each_batch(wantui: Wantui) -> None:
     with Queue(find_state_directory().directory) as queue:
         first, second = add(queue, "/outputs/one", 3), add(queue, "/outputs/two", 2)
-        claim = queue.claim("w:1", ("auto",))
+        claim = queue.claim_next_video("w:1", ("auto",))
         assert claim is not None
         queue.record_done(claim, DONE)
-        queue.pause_batch(second.id, True)
+        queue.set_batch_paused(second.id, True)
         assert estimate_queue_etas(queue).seconds_by_batch == {first.id: pytest.approx(5.0)}
     lines = wantui("queue", "ls").out.splitlines()
     assert lines[0].split() == ["batch", "state", "done", "videos", "failed", "ETA", "name"]

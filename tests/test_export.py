@@ -26,7 +26,7 @@ def made(wantui: Wantui, small: list[str]) -> BatchFolder:
 
 
 def latents(folder: BatchFolder, variation: int = 0) -> np.ndarray:
-    group: Any = zarr.open_group(folder.latents(variation, 1), mode="r")
+    group: Any = zarr.open_group(folder.make_trajectory_path(variation, 1), mode="r")
     return np.asarray(group["latents"][:])
 
 
@@ -91,7 +91,7 @@ def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, 
 def test_export_names_unreadable_videos_and_writes_the_others(
     made: BatchFolder, wantui: Wantui, kind: str
 ) -> None:  # B8
-    chunk = made.latents(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
+    chunk = made.make_trajectory_path(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
     result = wantui("export", made.root, "--format", kind, "-o", kind)
     assert result.code == 1
@@ -138,10 +138,10 @@ def test_export_names_unfinished_videos(wantui: Wantui, small: list[str]) -> Non
     assert wantui("queue", "cancel", 1, 2).code == 0
     wantui("run", "--resume", folder.root)
     assert wantui("export", folder.root).code == 0
-    first = folder.clip(0, 1)
-    document = json.loads(folder.manifest.read_text())
+    first = folder.make_clip_path(0, 1)
+    document = json.loads(folder.manifest_path.read_text())
     document["videos"][0] |= {"state": "failed", "files": {}}
-    folder.manifest.write_text(json.dumps(document))
+    folder.manifest_path.write_text(json.dumps(document))
     assert first.exists()
     part = wantui("export", folder.root)
     assert part.code == 1
@@ -160,7 +160,7 @@ def test_export_to_an_unwritable_folder_is_refused(made: BatchFolder, wantui: Wa
 def test_export_checks_its_target_before_reading_videos(made: BatchFolder, wantui: Wantui, target: str) -> None:
     Path("file").touch()
     Path("dangling").symlink_to("nowhere")
-    (made.latents(0, 1) / "zarr.json").write_text("{")  # would be named as left out
+    (made.make_trajectory_path(0, 1) / "zarr.json").write_text("{")  # would be named as left out
     result = wantui("export", made.root, "-o", target)
     assert (result.code, result.out) == (2, "")
     assert f"cannot write {target}: " in result.err

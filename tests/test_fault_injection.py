@@ -54,8 +54,8 @@ def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
                 # Where it stands when it is hit is left to chance: loading, in a step, decoding, between two videos.
                 machine.until(lambda: machine.workers())
                 if chance.random() < 0.8:
-                    seq = machine.queue.read_last_seq()
-                    machine.until(lambda seq=seq: machine.queue.read_last_seq() > seq or machine.ended())  # type: ignore[misc]
+                    seq = machine.queue.read_last_event_seq()
+                    machine.until(lambda seq=seq: machine.queue.read_last_event_seq() > seq or machine.ended())  # type: ignore[misc]
                 time.sleep(chance.uniform(0, 0.8))
                 target = machine.engine() if victim == "engine" else next(iter(machine.workers()), None)
                 if target is not None:
@@ -66,11 +66,11 @@ def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
             revive(machine)
             time.sleep(0.2)
         assert killed == KILLS
-        assert batch.total == VIDEOS
-        done = [event for event in machine.queue.events(0, batch.id) if event.kind == "done"]
-        made = Counter(event.video for event in done if not event.as_json().get("already_done"))
+        assert batch.video_count == VIDEOS
+        done = [event for event in machine.queue.list_events(0, batch.id) if event.kind == "done"]
+        made = Counter(event.video_id for event in done if not event.as_json().get("already_done"))
         # Killed between its record and the queue's, a video is done without the queue having seen it made.
-        assert {event.video for event in done} == {video.id for video in machine.queue.videos(batch.id)}
+        assert {event.video_id for event in done} == {video.id for video in machine.queue.list_videos(batch.id)}
         assert set(made.values()) == {1}
         assert_equal_to_the_bit(machine.root / "batch", undisturbed())
         assert [tuple(row) for row in machine.queue.db.execute("PRAGMA integrity_check")] == [("ok",)]
@@ -84,7 +84,7 @@ def revive(machine: Machine) -> None:
         machine.call("engine", "start")
     if machine.queue.read_hold() is not None:
         machine.call("queue", "resume")
-    if any(batch.counts.get("failed") for batch in machine.queue.batches()):
+    if any(batch.counts.get("failed") for batch in machine.queue.list_batches()):
         machine.call("queue", "retry", "batch")
 
 

@@ -11,7 +11,7 @@ from conftest import Wantui
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from wantui.generation.errors import LoadError
-from wantui.generation.load import load_parts, read_gguf
+from wantui.generation.load import load_pipeline_parts, read_gguf_transformer
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.fetch import FETCH_PATTERNS
 
@@ -114,7 +114,7 @@ def test_local_files_are_not_downloaded(wantui: Wantui, hub: Hub) -> None:
 
 def test_missing_model_is_downloaded_on_load(hub: Hub, tiny_models: dict[str, WanModel]) -> None:
     hub.folder = tiny_models["wan2.1"].location
-    pipeline = load_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
+    pipeline = load_pipeline_parts(find_model("wan2.1-1.3b"), "v1", "bfloat16", {"text_encoder": None})
     assert hub.asked[-1][1] == {"revision": "v1", "allow_patterns": FETCH_PATTERNS}
     assert pipeline.text_encoder is None
     assert pipeline.transformer.config.text_dim == 32
@@ -131,9 +131,11 @@ def test_transformer_replaced_by_a_file_is_not_downloaded(
     file.write_bytes(b"GGUF")
     pytest.importorskip("gguf", reason="needs gguf (extra gguf)")
     with pytest.raises(LoadError, match=r"a\.gguf cannot be loaded as the transformer of wan2\.1-1\.3b"):
-        read_gguf(model, None, "bfloat16", file)
-    transformer = load_parts(tiny_models["wan2.1"], None, "bfloat16").transformer
-    pipeline = load_parts(model, None, "bfloat16", {"transformer": transformer}, replaced=("transformer",))
+        read_gguf_transformer(model, None, "bfloat16", file)
+    transformer = load_pipeline_parts(tiny_models["wan2.1"], None, "bfloat16").transformer
+    pipeline = load_pipeline_parts(
+        model, None, "bfloat16", {"transformer": transformer}, replaced_parts=("transformer",)
+    )
     assert pipeline.transformer is transformer
     patterns = [options["allow_patterns"] for _, options in hub.asked]
     assert len(patterns) == 4
@@ -144,5 +146,5 @@ def test_transformer_replaced_by_a_file_is_not_downloaded(
 def test_loading_a_missing_model_checks_disk_space_first(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000_000))
     with pytest.raises(LoadError, match=r"not all on this machine.*needs 3.0 GB more, and 2.0 GB are free"):
-        load_parts(find_model("wan2.1-1.3b"), None, "bfloat16")
+        load_pipeline_parts(find_model("wan2.1-1.3b"), None, "bfloat16")
     assert len(hub.asked) == 1

@@ -16,7 +16,7 @@ from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_model
 from wantui.planning import preview_batch
 from wantui.storage.manifest import read_manifest
-from wantui.worker.pipelines import check_weights
+from wantui.worker.pipelines import check_weight_fingerprints
 
 pytestmark = pytest.mark.torch
 
@@ -136,10 +136,10 @@ def test_shards_in_a_linked_folder_affect_the_fingerprint(model: Path) -> None:
 def test_changed_weights_behind_a_link_are_refused(model: Path) -> None:
     config = load_config("nano", [f"model_settings.model_id={model}"])
     recipe = preview_batch(config, "a star").first_recipe
-    check_weights(recipe)
+    check_weight_fingerprints(recipe)
     other_weights(Path("first/diffusion_pytorch_model.safetensors"))
     with pytest.raises(LoadError, match="have changed since this batch was planned"):
-        check_weights(recipe)
+        check_weight_fingerprints(recipe)
 
 
 # C7

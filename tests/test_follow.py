@@ -16,14 +16,14 @@ from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, f
 from wantui.engine import control
 from wantui.errors import UserError
 from wantui.queue import state_dir
-from wantui.queue.events import BatchAdded, parse_payload
+from wantui.queue.events import BatchAdded, parse_event_payload
 from wantui.queue.queue import Queue
-from wantui.queue.records import BatchRow, Event, NewVideo, WorkerRow
+from wantui.queue.records import BatchRow, NewVideo, QueueEvent, WorkerRow
 from wantui.queue.waiting import BatchWait
 
 
-def event(kind: str, video: int = 1, **data: Any) -> Event:
-    return Event(1, 0.0, 1, video, parse_payload(kind, json.dumps(data)))
+def event(kind: str, video: int = 1, **data: Any) -> QueueEvent:
+    return QueueEvent(1, 0.0, 1, video, parse_event_payload(kind, json.dumps(data)))
 
 
 LIFE = [
@@ -80,7 +80,7 @@ def test_json_lines_number_videos_from_1_without_database_ids(capsys: pytest.Cap
     # A13
     lines = JsonLinesReporter()
     lines.show_event(event("step", video=917, number=2, step=1, steps=20, seconds=0.1, sigma=1.0))
-    lines.show_event(Event(1, 0.0, 1, None, BatchAdded(videos=2)))
+    lines.show_event(QueueEvent(1, 0.0, 1, None, BatchAdded(videos=2)))
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["batch"], first["video"], first["number"]) == (1, 2, 2)
     assert second["video"] is None
@@ -131,12 +131,12 @@ def test_follow_shows_an_earlier_start_once(
 ) -> None:
     monkeypatch.setattr("wantui.cli.follow.ENGINE_CHECK_SECONDS", 0.0)
     with Queue(tmp_path) as queue:
-        before = queue.read_last_seq()
-        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])
-        running = queue.claim("w", ("cpu",))
+        before = queue.read_last_event_seq()
+        queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3), NewVideo(1, "red seed 2", "{}", 3)])
+        running = queue.claim_next_video("w", ("cpu",))
         assert running is not None
         batch = queue.find_batch("1")
-        for after, starts in ((before, 1), (queue.read_last_seq(), 1)):
+        for after, starts in ((before, 1), (queue.read_last_event_seq(), 1)):
             with pytest.raises(UserError, match="no engine is running"):
                 follow_batch(queue, batch, after, False)
             assert capsys.readouterr().err.count("started: red seed 1") == starts
@@ -150,9 +150,9 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
     monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: next(answers))
     monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
     with Queue(tmp_path) as queue:
-        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(StopIteration):
-            follow_batch(queue, queue.find_batch("1"), queue.read_last_seq(), False)
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
     assert capsys.readouterr().err.splitlines() == [
         f"cannot write the queue in {tmp_path}: No space left on device. Fix this, and the engine continues "
         "by itself; until then no video advances",
@@ -172,16 +172,16 @@ def test_follow_waits_while_the_state_directory_is_inaccessible(
     monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(control, "find_engine", look)
     with Queue(tmp_path) as queue:
-        queue.add(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(UserError, match="no engine is running"):
-            follow_batch(queue, queue.find_batch("1"), queue.read_last_seq(), False)
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
     assert next(looks, None) is None
 
 
 def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Queue(tmp_path) as queue:
-        queue.add(tmp_path, "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
-        claim = queue.claim("w", ("cpu",))
+        queue.add_batch(tmp_path, "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        claim = queue.claim_next_video("w", ("cpu",))
         assert claim is not None
         queue.record_failure(claim, "it has no batch.json")
         with pytest.raises(SystemExit):

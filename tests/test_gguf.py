@@ -20,7 +20,7 @@ from wantui.planning import requirements as installed
 from wantui.planning.batch import PlanError
 from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes, estimate_transformer_bytes
 from wantui.storage.manifest import read_manifest
-from wantui.worker.pipelines import check_weights, choose_plan_for, load_pipeline_for
+from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
 
 pytestmark = pytest.mark.torch
 gguf = pytest.importorskip("gguf", reason="needs gguf (extra gguf)")
@@ -85,7 +85,7 @@ def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path
     recipe = recipe_from(small_nano, "model_settings.steps=8")
     assert recipe.weights == "gguf"
     own = load_pipeline(NANO, None, "bfloat16", CPU)
-    near = load_pipeline_for(recipe, "cpu", choose_plan_for(recipe, "cpu").plan).pipeline
+    near = load_recipe_pipeline(recipe, "cpu", choose_recipe_plan(recipe, "cpu").plan).pipeline
     exact, result = latents_of(own, recipe), latents_of(near, recipe)
     assert 0 < float((result - exact).norm() / exact.norm()) < 0.1
     held = sum(p.nbytes for p in near.transformer.parameters())
@@ -129,13 +129,13 @@ def test_computation_note_names_non_default_weights_and_speed(small_nano: Path) 
 def test_gguf_file_changed_after_planning_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf", NANO, Kind.Q8_0)
     recipe = recipe_from(path)
-    check_weights(recipe)
+    check_weight_fingerprints(recipe)
     write_gguf(path, NANO, Kind.Q5_0)
     with pytest.raises(LoadError, match=r"a\.gguf has changed since this batch was planned"):
-        check_weights(recipe)
+        check_weight_fingerprints(recipe)
     path.unlink()
     with pytest.raises(LoadError, match=r"a\.gguf cannot be read: No such file"):
-        check_weights(recipe)
+        check_weight_fingerprints(recipe)
 
 
 def test_gguf_file_of_another_model_is_refused_with_the_mismatch(

@@ -8,7 +8,7 @@ from test_gpu_monitor import FakeNvml
 
 from wantui.cli import doctor
 from wantui.cli.doctor import check_driver_supports_torch
-from wantui.engine.slots import create_slots
+from wantui.engine.slots import create_worker_slots
 from wantui.gpu.monitor import GpuMonitor
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
@@ -60,9 +60,9 @@ def test_unknown_or_repeated_gpu_name_is_refused(setting: str, message: str) -> 
 
 
 def test_mig_instances_get_separate_workers() -> None:  # C15
-    first, second = create_slots(select_visible_gpus(DIVIDED, "MIG-e2,1"), None)
-    assert first.environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
-    assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
+    first, second = create_worker_slots(select_visible_gpus(DIVIDED, "MIG-e2,1"), None)
+    assert first.added_environment == {"CUDA_VISIBLE_DEVICES": "MIG-e2"}
+    assert second.added_environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
 
 
 @pytest.mark.parametrize(("setting", "remarks"), [("0", 1), ("MIG-e1", 1), (None, 0), ("", 0), ("-1", 0)])
@@ -75,17 +75,17 @@ def test_requested_gpus_on_a_machine_without_gpus_cause_a_remark(setting: str | 
 
 
 def test_each_gpu_gets_a_worker_that_sees_only_that_gpu() -> None:
-    first, second = create_slots(select_visible_gpus(GPUS, "3,1"), None)
-    assert first.environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}
-    assert set(first.devices) == {"auto", "cuda", "cpu", "cuda:0"}
-    assert second.environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
-    assert "cuda:1" in second.devices
-    assert (first.device, second.device) == ("cuda", "cuda")
+    first, second = create_worker_slots(select_visible_gpus(GPUS, "3,1"), None)
+    assert first.added_environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}
+    assert set(first.served_devices) == {"auto", "cuda", "cpu", "cuda:0"}
+    assert second.added_environment == {"CUDA_VISIBLE_DEVICES": "GPU-b0000"}
+    assert "cuda:1" in second.served_devices
+    assert (first.torch_device, second.torch_device) == ("cuda", "cuda")
 
 
 def test_cpu_machine_has_one_worker_unless_more_are_requested() -> None:
-    assert [slot.devices for slot in create_slots((), None)] == [("auto", "cpu")]
-    assert [slot.device for slot in create_slots(GPUS, 3)] == ["cpu"] * 3
+    assert [slot.served_devices for slot in create_worker_slots((), None)] == [("auto", "cpu")]
+    assert [slot.torch_device for slot in create_worker_slots(GPUS, 3)] == ["cpu"] * 3
 
 
 @pytest.mark.parametrize(

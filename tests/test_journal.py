@@ -62,40 +62,40 @@ def expected(count: int) -> list[str]:
 def finish(folder: BatchFolder, numbers: range) -> ManifestStore:
     record = ManifestStore(folder)
     for number in numbers:
-        record.edit_entry(number, done)
+        record.edit_video_entry(number, done)
     return record
 
 
 def test_finished_video_appends_a_journal_line_without_rewriting_the_manifest(folder: BatchFolder) -> None:  # R16
-    before = folder.manifest.read_bytes()
+    before = folder.manifest_path.read_bytes()
     record = finish(folder, range(5))
-    assert folder.manifest.read_bytes() == before
-    assert len(folder.journal.read_bytes().splitlines()) == 5
+    assert folder.manifest_path.read_bytes() == before
+    assert len(folder.journal_path.read_bytes().splitlines()) == 5
     assert states(folder) == expected(5)
-    assert [video.state for video in record.read().videos] == expected(5)
+    assert [video.state for video in record.read_manifest().videos] == expected(5)
     assert read_manifest(folder).videos[4].seconds == {"denoise": 1.5}
 
 
 def test_journal_is_folded_when_the_batch_ends(folder: BatchFolder) -> None:  # R16
     finish(folder, range(VIDEOS))
-    assert not folder.journal.exists()
-    assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS)
+    assert not folder.journal_path.exists()
+    assert [video["state"] for video in json.loads(folder.manifest_path.read_text())["videos"]] == expected(VIDEOS)
 
 
 def test_manifest_of_a_rerun_batch_is_not_rewritten_for_each_video(folder: BatchFolder) -> None:
     record = finish(folder, range(VIDEOS))
-    before = folder.manifest.read_bytes()
+    before = folder.manifest_path.read_bytes()
     for number in range(5):
-        record.edit_entry(number, lambda entry: setattr(entry, "bytes", 99))
-    assert folder.manifest.read_bytes() == before
+        record.edit_video_entry(number, lambda entry: setattr(entry, "bytes", 99))
+    assert folder.manifest_path.read_bytes() == before
     assert read_manifest(folder).videos[4].bytes == 99
 
 
 def test_change_without_effect_writes_nothing(folder: BatchFolder) -> None:
-    before = folder.manifest.read_bytes()
-    ManifestStore(folder).edit_entry(0, lambda entry: None)
-    assert not folder.journal.exists()
-    assert folder.manifest.read_bytes() == before
+    before = folder.manifest_path.read_bytes()
+    ManifestStore(folder).edit_video_entry(0, lambda entry: None)
+    assert not folder.journal_path.exists()
+    assert folder.manifest_path.read_bytes() == before
 
 
 def test_bytes_written_grow_linearly_with_the_videos(
@@ -113,7 +113,7 @@ def test_bytes_written_grow_linearly_with_the_videos(
 
     monkeypatch.setattr(manifest_file, "write_manifest", count_manifest)
     monkeypatch.setattr(manifest_file, "append_journal_lines", count_lines)
-    size = folder.manifest.stat().st_size
+    size = folder.manifest_path.stat().st_size
     finish(folder, range(VIDEOS))
     assert sum(written) < 3 * size  # rewriting it for each video would be 24 times its size
 
@@ -121,27 +121,27 @@ def test_bytes_written_grow_linearly_with_the_videos(
 def test_journal_never_exceeds_the_manifest_size(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     for turn in range(200):
-        record.edit_entry(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
-        if folder.journal.exists():
-            assert folder.journal.stat().st_size <= folder.manifest.stat().st_size
+        record.edit_video_entry(turn % 3, lambda entry, turn=turn: setattr(entry, "bytes", turn + 1))  # type: ignore[misc]
+        if folder.journal_path.exists():
+            assert folder.journal_path.stat().st_size <= folder.manifest_path.stat().st_size
     assert [video.bytes for video in read_manifest(folder).videos[:3]] == [199, 200, 198]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 200])
 def test_torn_last_line_is_ignored_and_removed_by_the_fold(folder: BatchFolder, cut: int) -> None:  # R16
     finish(folder, range(3))
-    folder.journal.write_bytes(folder.journal.read_bytes()[:-cut])
+    folder.journal_path.write_bytes(folder.journal_path.read_bytes()[:-cut])
     assert states(folder) == expected(2)
     assert read_manifest(folder).faults == ()
     finish(folder, range(3, 4))
     assert states(folder) == ["done", "done", "queued", "done"] + ["queued"] * (VIDEOS - 4)
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
 
 
 @pytest.mark.parametrize("damage", ["zeros", "zeros at the end", "newline", "bytes", "text"])
 def test_damaged_end_of_a_journal_is_reported_and_preserved(folder: BatchFolder, damage: str) -> None:
     finish(folder, range(3))
-    whole = folder.journal.read_bytes()
+    whole = folder.journal_path.read_bytes()
     end_of_second = whole.rstrip(b"\n").rindex(b"\n") + 1
     content, intact = {
         "zeros": (bytes(len(whole)), 0),
@@ -150,13 +150,13 @@ def test_damaged_end_of_a_journal_is_reported_and_preserved(folder: BatchFolder,
         "bytes": (whole[:end_of_second] + b"\xe9" * 40, 2),
         "text": (whole[:end_of_second] + b"overwritten", 2),
     }[damage]
-    folder.journal.write_bytes(content)
+    folder.journal_path.write_bytes(content)
     manifest = read_manifest(folder)
     assert [video.state for video in manifest.videos] == expected(intact)
     (fault,) = manifest.faults
     zero_bytes = " (zero bytes)" if damage.startswith("zeros") else ""
     size = len(whole) if damage == "zeros" else len(content) - end_of_second
-    assert fault == f"the last {size} bytes of {folder.journal} are damaged: not a line{zero_bytes}"
+    assert fault == f"the last {size} bytes of {folder.journal_path} are damaged: not a line{zero_bytes}"
     (summary,) = find_batches([folder.root])
     assert summary.fault == fault
     assert fault in [item.damage for item in check_batch(folder.root)]
@@ -168,7 +168,7 @@ def test_damaged_end_of_a_journal_is_reported_and_preserved(folder: BatchFolder,
 @pytest.mark.parametrize("damage", ["bit", "zeros", "no JSON", "of another video", "no video", "odd state", "outside"])
 def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolder, damage: str) -> None:  # R16
     finish(folder, range(4))
-    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    lines = folder.journal_path.read_bytes().splitlines(keepends=True)
     result = json.loads(lines[1])
     if damage == "bit":
         lines[1] = lines[1].replace(b'"done"', b'"dnne"')
@@ -185,24 +185,24 @@ def test_damaged_journal_line_is_reported_and_others_are_read(folder: BatchFolde
         video = 99 if damage == "no video" else 1
         name = "0" * 12 if damage == "of another video" else result["id"]
         lines[1] = encode_journal_line(result["journal"], JournalLine(video, name, entry))
-    folder.journal.write_bytes(b"".join(lines))
+    folder.journal_path.write_bytes(b"".join(lines))
     manifest = read_manifest(folder)
     assert [video.state for video in manifest.videos[:4]] == ["done", "queued", "done", "done"]
     (fault,) = manifest.faults
     assert "line 2 of " in fault
     finish(folder, range(4, 5))
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": b"".join(lines)}
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
     assert read_manifest(folder).faults == ()
 
 
 def test_library_ignores_journal_lines_with_a_wrong_id(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     line = JournalLine(1, manifest.videos[0].id, {**manifest.videos[0].collect_outcome(), "state": "done"})
-    folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
+    folder.journal_path.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
     (result,) = find_batches([folder.root])
-    assert dict(result.counts) == {"queued": len(manifest.videos)}
+    assert dict(result.counts_by_state) == {"queued": len(manifest.videos)}
     assert "line 1 of " in result.fault
 
 
@@ -221,42 +221,42 @@ def test_library_ignores_journal_lines_with_invalid_fields(folder: BatchFolder, 
     entry = {**manifest.videos[1].collect_outcome(), "state": "done"}
     entry |= {field: INVALID.get(field)}
     line = JournalLine(1, manifest.videos[1].id, [entry] if field == "no object" else entry)  # type: ignore[arg-type]
-    folder.journal.write_bytes(encode_journal_line(manifest.journal, line))
+    folder.journal_path.write_bytes(encode_journal_line(manifest.journal, line))
     assert set(states(folder)) == {"queued"}
     (result,) = find_batches([folder.root])
-    assert dict(result.counts) == {"queued": VIDEOS}
+    assert dict(result.counts_by_state) == {"queued": VIDEOS}
     assert "line 1 of " in result.fault
-    assert any(f"line 1 of {folder.journal} is damaged" in item.damage for item in check_batch(folder.root))
+    assert any(f"line 1 of {folder.journal_path} is damaged" in item.damage for item in check_batch(folder.root))
 
 
 def test_restored_earlier_manifest_does_not_lose_journal_lines_silently(folder: BatchFolder) -> None:
     finish(folder, range(1))
-    earlier = folder.manifest.read_bytes()
+    earlier = folder.manifest_path.read_bytes()
     writer = ManifestFile(folder)
-    writer.read()
-    writer.fold()
+    writer.read_manifest()
+    writer.fold_journal()
     finish(folder, range(1, 3))
-    lines = folder.journal.read_bytes()
-    folder.manifest.write_bytes(earlier)
+    lines = folder.journal_path.read_bytes()
+    folder.manifest_path.write_bytes(earlier)
     (fault,) = read_manifest(folder).faults
-    assert f"line 1 of {folder.journal} updates another batch.json" in fault
-    ManifestStore(folder).fold_when_reopened()
+    assert f"line 1 of {folder.journal_path} updates another batch.json" in fault
+    ManifestStore(folder).fold_journal_when_reopened()
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": lines}
 
 
 def test_folded_journal_is_recognised_despite_newer_entries(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
-    record.edit_entry(0, lambda entry: setattr(entry, "bytes", 1))
-    before = folder.journal.read_bytes()
+    record.edit_video_entry(0, lambda entry: setattr(entry, "bytes", 1))
+    before = folder.journal_path.read_bytes()
     writer = ManifestFile(folder)
-    writer.read().videos[0].bytes = 2
-    writer.fold()
-    folder.journal.write_bytes(before)  # as where a crash kept it from being removed
+    writer.read_manifest().videos[0].bytes = 2
+    writer.fold_journal()
+    folder.journal_path.write_bytes(before)  # as where a crash kept it from being removed
     assert read_manifest(folder).faults == ()
     assert read_manifest(folder).videos[0].bytes == 2
-    ManifestStore(folder).fold_when_reopened()
+    ManifestStore(folder).fold_journal_when_reopened()
     assert damaged_journals(folder) == {}
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
 
 
 def damaged_journals(folder: BatchFolder) -> dict[str, bytes]:
@@ -265,9 +265,9 @@ def damaged_journals(folder: BatchFolder) -> dict[str, bytes]:
 
 def flip_a_byte(folder: BatchFolder) -> bytes:
     """Damage the first line of the journal; returns its bytes."""
-    damaged = bytearray(folder.journal.read_bytes())
+    damaged = bytearray(folder.journal_path.read_bytes())
     damaged[40] ^= 1
-    folder.journal.write_bytes(damaged)
+    folder.journal_path.write_bytes(damaged)
     return bytes(damaged)
 
 
@@ -275,20 +275,20 @@ def test_damaged_journal_is_preserved_once(folder: BatchFolder) -> None:
     finish(folder, range(1))
     damaged = flip_a_byte(folder)
     record = ManifestStore(folder)
-    record.fold_when_reopened()
+    record.fold_journal_when_reopened()
     for number in (0, *range(2, VIDEOS), 1):  # the last one ends the batch, and folds once more
-        record.edit_entry(number, done)
+        record.edit_video_entry(number, done)
     assert damaged_journals(folder) == {"batch.journal.damaged.jsonl": damaged}
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
     assert states(folder) == expected(VIDEOS)
 
 
 def test_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) -> None:
     damaged = []
     for number in (0, 1):
-        ManifestStore(folder).edit_entry(number, done)
+        ManifestStore(folder).edit_video_entry(number, done)
         damaged.append(flip_a_byte(folder))
-        ManifestStore(folder).fold_when_reopened()
+        ManifestStore(folder).fold_journal_when_reopened()
     assert damaged_journals(folder) == {
         "batch.journal.damaged.jsonl": damaged[0],
         "batch.journal.damaged-2.jsonl": damaged[1],
@@ -299,9 +299,9 @@ def test_missing_damaged_journal_does_not_fail_the_fold(folder: BatchFolder) -> 
     finish(folder, range(2))
     flip_a_byte(folder)
     writer = ManifestFile(folder)
-    assert writer.read().faults
-    folder.journal.unlink()
-    writer.fold()
+    assert writer.read_manifest().faults
+    folder.journal_path.unlink()
+    writer.fold_journal()
     assert states(folder) == ["queued", "done"] + ["queued"] * (VIDEOS - 2)
     assert damaged_journals(folder) == {}
 
@@ -313,11 +313,11 @@ def test_journal_path_that_is_not_a_regular_file_neither_blocks_nor_is_followed(
     victim = folder.root / "victim"
     victim.write_text("before")
     if kind == "fifo":
-        os.mkfifo(folder.journal)
+        os.mkfifo(folder.journal_path)
     elif kind == "folder":
-        folder.journal.mkdir()
+        folder.journal_path.mkdir()
     else:
-        folder.journal.symlink_to(victim if kind == "link" else "/dev/zero")
+        folder.journal_path.symlink_to(victim if kind == "link" else "/dev/zero")
     finish(folder, range(2))
     assert states(folder) == expected(2)
     assert victim.read_text() == "before"
@@ -325,7 +325,7 @@ def test_journal_path_that_is_not_a_regular_file_neither_blocks_nor_is_followed(
 
 def test_full_disk_leaves_the_journal_unchanged(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     record = finish(folder, range(2))
-    before = folder.journal.read_bytes()
+    before = folder.journal_path.read_bytes()
     write = os.write
 
     def half(descriptor: int, content: bytes) -> int:
@@ -336,10 +336,10 @@ def test_full_disk_leaves_the_journal_unchanged(folder: BatchFolder, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", half)
         with pytest.raises(OSError, match="No space"):
-            record.edit_entry(2, done)
-    assert folder.journal.read_bytes() == before
+            record.edit_video_entry(2, done)
+    assert folder.journal_path.read_bytes() == before
     assert states(folder) == expected(2)
-    record.edit_entry(2, done)
+    record.edit_video_entry(2, done)
     assert states(folder) == expected(3)
 
 
@@ -356,8 +356,8 @@ def test_changes_of_another_process_are_read_incrementally(
     monkeypatch.setattr(manifest_file, "parse_manifest", counted_parse)
     other = ManifestStore(folder)
     for number in range(1, 6):
-        other.edit_entry(number, done)
-        assert [video.state for video in mine.read().videos] == expected(number + 1)
+        other.edit_video_entry(number, done)
+        assert [video.state for video in mine.read_manifest().videos] == expected(number + 1)
     assert len(parsed) == 1  # by the other one
 
 
@@ -368,8 +368,8 @@ def test_fold_between_two_reads_is_noticed(folder: BatchFolder, monkeypatch: pyt
     def read_slowly(path: Path, *arguments: object) -> object:
         if next(folds, False):  # after the manifest was read, and before its journal is
             writer = ManifestFile(folder)
-            writer.read()
-            writer.fold()
+            writer.read_manifest()
+            writer.fold_journal()
         return read_journal_tail(path, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(manifest_file, "read_journal_tail", read_slowly)
@@ -378,7 +378,7 @@ def test_fold_between_two_reads_is_noticed(folder: BatchFolder, monkeypatch: pyt
 
 def _work(root: Path, numbers: range) -> None:
     for number in numbers:
-        ManifestStore.for_folder(root).edit_entry(number, done)
+        ManifestStore.for_folder(root).edit_video_entry(number, done)
 
 
 @pytest.mark.processes
@@ -411,10 +411,10 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
                     os.kill(os.getpid(), signal.SIGKILL)
 
         record = ManifestStore(folder)
-        record.read()
+        record.read_manifest()
         sys.setprofile(before_call)
         for number in numbers:
-            record.edit_entry(number, done)
+            record.edit_video_entry(number, done)
             os.write(sending, b"x")
         os._exit(0)
     os.close(sending)
@@ -440,33 +440,33 @@ def test_process_killed_at_any_system_call_loses_no_reported_change(folder: Batc
             break
         assert os.WTERMSIG(status) == signal.SIGKILL
         # Whoever continues finds a folder that can be written, and finishes the batch.
-        finish(clone, range(known, VIDEOS)).fold_when_reopened()
+        finish(clone, range(known, VIDEOS)).fold_journal_when_reopened()
         assert states(clone) == expected(VIDEOS)
-        assert not clone.journal.exists()
+        assert not clone.journal_path.exists()
         assert not list(clone.root.glob("*.partial"))
     assert 10 < point < 199
 
 
 def test_journal_left_by_a_crash_after_folding_is_recognised_as_old(folder: BatchFolder) -> None:
     finish(folder, range(4))
-    old = folder.journal.read_bytes()
-    ManifestStore(folder).edit_entry(1, lambda entry: setattr(entry, "state", "failed"))
+    old = folder.journal_path.read_bytes()
+    ManifestStore(folder).edit_video_entry(1, lambda entry: setattr(entry, "state", "failed"))
     writer = ManifestFile(folder)
-    writer.read()
-    writer.fold()
-    folder.journal.write_bytes(old)
+    writer.read_manifest()
+    writer.fold_journal()
+    folder.journal_path.write_bytes(old)
     assert states(folder)[:4] == ["done", "failed", "done", "done"]
-    ManifestStore(folder).edit_entry(2, lambda entry: setattr(entry, "state", "failed"))
+    ManifestStore(folder).edit_video_entry(2, lambda entry: setattr(entry, "state", "failed"))
     assert states(folder)[:4] == ["done", "failed", "failed", "done"]
     assert read_manifest(folder).faults == ()
 
 
 def test_reopened_batch_has_its_journal_folded(folder: BatchFolder) -> None:  # R16
     finish(folder, range(VIDEOS - 2))
-    assert folder.journal.exists()
-    ManifestStore(folder).fold_when_reopened()
-    assert not folder.journal.exists()
-    assert [video["state"] for video in json.loads(folder.manifest.read_text())["videos"]] == expected(VIDEOS - 2)
+    assert folder.journal_path.exists()
+    ManifestStore(folder).fold_journal_when_reopened()
+    assert not folder.journal_path.exists()
+    assert [video["state"] for video in json.loads(folder.manifest_path.read_text())["videos"]] == expected(VIDEOS - 2)
 
 
 @pytest.mark.parametrize("video", ["Infinity", "1e999", "null", '"0"', "1.5", "[]"])
@@ -486,7 +486,7 @@ def test_damaged_lines_beyond_the_limit_are_counted(tmp_path: Path) -> None:  # 
     path.write_bytes(b"\n" * 5000)
     faults = read_journal_tail(path, "a").faults
     assert len(faults) == MAX_DESCRIBED_FAULTS + 1
-    assert "holds 4,990 more damaged lines" in faults[-1]
+    assert "contains 4,990 more damaged lines" in faults[-1]
 
 
 def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> None:
@@ -494,7 +494,7 @@ def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> No
     record = ManifestStore(folder)
     record.record_failures([0], error)
     record.close_videos([1], "failed", error)
-    for manifest in (record.read(), read_manifest(folder)):
+    for manifest in (record.read_manifest(), read_manifest(folder)):
         assert manifest.faults == ()
         assert [video.error for video in manifest.videos[:3]] == [
             "FileNotFoundError: 'a\\udcff.zarr'\nline 2",
@@ -502,7 +502,7 @@ def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> No
             None,
         ]
     record.record_failures(list(range(2, VIDEOS)), error)  # the batch ends, and its manifest is written
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
     assert read_manifest(folder).count_states() == {"failed": VIDEOS}
 
 

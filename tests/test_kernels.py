@@ -11,12 +11,17 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a GPU, or Triton and TRITON_INTERPRET=1", allow_module_level=True)
 pytest.importorskip("triton")
 
-from wantui.generation.fused_attention import apply_norm_rotary
-from wantui.generation.fused_norm import add_to, layer_norm, rms_norm
-from wantui.generation.kernels.cross_attention import fused_attend_to
-from wantui.generation.kernels.norm import fused_add_layer_norm, fused_add_to, fused_layer_norm, fused_rms_norm
-from wantui.generation.kernels.rotary import fused_norm_rotary
-from wantui.generation.kernels.softmax import fused_average_over_heads
+from wantui.generation.fused_attention import apply_norm_and_rotary
+from wantui.generation.fused_norm import add_gated, apply_layer_norm, apply_rms_norm
+from wantui.generation.kernels.cross_attention import run_cross_attention_kernel
+from wantui.generation.kernels.norm import (
+    run_add_kernel,
+    run_add_layer_norm_kernel,
+    run_layer_norm_kernel,
+    run_rms_norm_kernel,
+)
+from wantui.generation.kernels.rotary import run_norm_rotary_kernel
+from wantui.generation.kernels.softmax import run_softmax_mean_kernel
 from wantui.generation.pass_cache import merge_padding
 
 pytestmark = pytest.mark.torch
@@ -53,7 +58,7 @@ def test_attention_with_merged_padding_equals_attention_to_512_tokens(
     assert together is not None
     q, k, v = (part.double().transpose(1, 2) for part in (query, keys, values))
     full = F.scaled_dot_product_attention(q, k, v)
-    assert relative_error(fused_attend_to(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
+    assert relative_error(run_cross_attention_kernel(query, *together), full.transpose(1, 2).flatten(2)) < ROUNDING
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -62,7 +67,7 @@ def test_mean_map_equals_a_softmax_over_512_tokens(places: int, heads: int, dim:
     columns = length + 3
     p = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5).softmax(2).mean(0)
     wanted = torch.cat([p[:, : columns - 1], p[:, columns - 1 :].sum(1, keepdim=True)], 1)
-    assert relative_error(fused_average_over_heads(query, keys, columns)[0], wanted) < 1e-5
+    assert relative_error(run_softmax_mean_kernel(query, keys, columns)[0], wanted) < 1e-5
 
 
 @pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
@@ -73,8 +78,8 @@ def test_fused_norm_rotary_equals_norm_and_rotary(places: int, heads: int, dim: 
     cos, sin = (part.repeat_interleave(2, 3) for part in (angles.cos(), angles.sin()))
     key_weight = weight.flip(0)
     wanted = projected.double()
-    apply_norm_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
-    fused_norm_rotary(projected, weight, key_weight, cos, sin, 1e-6)
+    apply_norm_and_rotary(wanted, weight.double(), key_weight.double(), cos.double(), sin.double(), 1e-6)
+    run_norm_rotary_kernel(projected, weight, key_weight, cos, sin, 1e-6)
     for result, right in zip(projected.chunk(3, 2), wanted.chunk(3, 2), strict=True):
         assert relative_error(result, right) < ROUNDING
 
@@ -85,11 +90,11 @@ def test_fused_add_norm_equals_add_and_norm(width: int) -> None:
     gate, weight, bias = random(3, width).float()
     x, y, g, w, b = (part.double() for part in (hidden, added, gate, weight, bias))
     for gated in (True, False):
-        total, normed = fused_add_layer_norm(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
-        wanted = add_to(x, y.clone(), g if gated else None)
-        assert torch.equal(fused_add_to(hidden, added.clone(), gate if gated else None), total)
+        total, normed = run_add_layer_norm_kernel(hidden, added.clone(), gate if gated else None, weight, bias, 1e-6)
+        wanted = add_gated(x, y.clone(), g if gated else None)
+        assert torch.equal(run_add_kernel(hidden, added.clone(), gate if gated else None), total)
         assert relative_error(total, wanted) < ROUNDING
-        assert relative_error(normed, layer_norm(total.double(), w, b, 1e-6)) < ROUNDING
-    assert relative_error(fused_layer_norm(hidden, weight, bias, 1e-6), layer_norm(x, w, b, 1e-6)) < ROUNDING
+        assert relative_error(normed, apply_layer_norm(total.double(), w, b, 1e-6)) < ROUNDING
+    assert relative_error(run_layer_norm_kernel(hidden, weight, bias, 1e-6), apply_layer_norm(x, w, b, 1e-6)) < ROUNDING
     scale = random(width)
-    assert relative_error(fused_rms_norm(hidden, scale, 1e-6), rms_norm(x, scale.double(), 1e-6)) < ROUNDING
+    assert relative_error(run_rms_norm_kernel(hidden, scale, 1e-6), apply_rms_norm(x, scale.double(), 1e-6)) < ROUNDING

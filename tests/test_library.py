@@ -38,7 +38,7 @@ def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFol
 def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFolder, tmp_path: Path) -> None:
     older = tmp_path / "older"
     older.mkdir()
-    manifest = json.loads(made.manifest.read_text())
+    manifest = json.loads(made.manifest_path.read_text())
     (older / "batch.json").write_text(json.dumps(manifest | {"created": "2020-01-01T00:00:00+00:00"}))
     result = find_batches([older, made.root.parent, tmp_path / "not there"])
     assert [one.folder for one in result] == [made.root.resolve(), older]
@@ -46,9 +46,9 @@ def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFo
 
 def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
     assert find_batches([made.root])[0].count_videos("done") == 2
-    manifest = json.loads(made.manifest.read_text())
+    manifest = json.loads(made.manifest_path.read_text())
     manifest["videos"][0]["state"] = "failed"
-    made.manifest.write_text(json.dumps(manifest))
+    made.manifest_path.write_text(json.dumps(manifest))
     assert find_batches([made.root])[0].count_videos("failed") == 1
 
 

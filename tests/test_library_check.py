@@ -32,50 +32,61 @@ def cut(path: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
-    "clip": (lambda b: flip(b.clip(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
-    "sheet": (lambda b: flip(b.sheet(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
-    "gram": (lambda b: flip(b.latents(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
-    "states": (lambda b: flip(b.latents(0, 1) / "latents/c/1/0/0/0/0"), "red seed 42: .*latents/c/1/.* is damaged"),
-    "metadata": (lambda b: flip(b.latents(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
+    "clip": (lambda b: flip(b.make_clip_path(0, 1)), "red seed 42: .*video_001.mp4 is damaged"),
+    "sheet": (lambda b: flip(b.make_sheet_path(1, 1)), "blue seed 42: .*video_001.jpg is damaged"),
+    "gram": (lambda b: flip(b.make_trajectory_path(0, 1) / "gram/c/0/0"), "red seed 42: .*gram/c/0/0 is damaged"),
+    "states": (
+        lambda b: flip(b.make_trajectory_path(0, 1) / "latents/c/1/0/0/0/0"),
+        "red seed 42: .*latents/c/1/.* is damaged",
+    ),
+    "metadata": (lambda b: flip(b.make_trajectory_path(0, 1) / "sigmas/zarr.json"), "red seed 42: .*sigmas/zarr.json"),
     "array's metadata a folder": (
-        lambda b: replace_by_folder(b.attention(0, 1) / "circle/zarr.json"),
+        lambda b: replace_by_folder(b.make_attention_path(0, 1) / "circle/zarr.json"),
         "red seed 42: .*circle/zarr.json is missing",
     ),
     "recipe": (
-        lambda b: b.manifest.write_text(
-            re.sub('"checksum": "[^"]*"', '"checksum": ""', b.manifest.read_text()).replace(
+        lambda b: b.manifest_path.write_text(
+            re.sub('"checksum": "[^"]*"', '"checksum": ""', b.manifest_path.read_text()).replace(
                 '"guidance_scale": 4', '"guidance_scale": 7', 1
             )
         ),
         "red seed 42: its recipe in .*batch.json does not match its id",
     ),
-    "maps": (lambda b: flip(b.attention(1, 1) / "circle/c/1/0/0/0/0/0"), "blue seed 42: .*circle/c/1/.* is damaged"),
-    "missing clip": (lambda b: b.clip(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
-    "missing capture": (lambda b: shutil.rmtree(b.latents(1, 1)), "blue seed 42: .*vid_001.zarr is missing"),
-    "manifest": (lambda b: b.manifest.write_text("{"), "batch.json cannot be read"),
+    "maps": (
+        lambda b: flip(b.make_attention_path(1, 1) / "circle/c/1/0/0/0/0/0"),
+        "blue seed 42: .*circle/c/1/.* is damaged",
+    ),
+    "missing clip": (lambda b: b.make_clip_path(0, 1).unlink(), "red seed 42: .*video_001.mp4 is missing"),
+    "missing capture": (
+        lambda b: shutil.rmtree(b.make_trajectory_path(1, 1)),
+        "blue seed 42: .*vid_001.zarr is missing",
+    ),
+    "manifest": (lambda b: b.manifest_path.write_text("{"), "batch.json cannot be read"),
     "figure in the manifest": (
-        lambda b: b.manifest.write_text(re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest.read_text(), count=1)),
+        lambda b: b.manifest_path.write_text(
+            re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest_path.read_text(), count=1)
+        ),
         "batch.json was changed since wantui wrote it",
     ),
     "date in the manifest": (
-        lambda b: b.manifest.write_text(b.manifest.read_text().replace('"created": "2', '"created": "3', 1)),
+        lambda b: b.manifest_path.write_text(b.manifest_path.read_text().replace('"created": "2', '"created": "3', 1)),
         "batch.json was changed since wantui wrote it",
     ),
-    "cut config": (lambda b: cut(b.config), "generation_config.yaml is damaged"),
-    "cut template": (lambda b: cut(b.template), "prompt_template.txt is damaged: it differs from batch.json"),
-    "cut variations": (lambda b: cut(b.variations), "prompt_variations.json is damaged: "),
+    "cut config": (lambda b: cut(b.config_path), "generation_config.yaml is damaged"),
+    "cut template": (lambda b: cut(b.template_path), "prompt_template.txt is damaged: it differs from batch.json"),
+    "cut variations": (lambda b: cut(b.variations_path), "prompt_variations.json is damaged: "),
     "changed config": (
-        lambda b: b.config.write_text(b.config.read_text().replace("steps: 3", "steps: 4")),
+        lambda b: b.config_path.write_text(b.config_path.read_text().replace("steps: 3", "steps: 4")),
         "generation_config.yaml is damaged: it differs from batch.json",
     ),
-    "bytes in config": (lambda b: b.config.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
-    "missing config": (lambda b: b.config.unlink(), "generation_config.yaml is missing"),
-    "missing variations": (lambda b: b.variations.unlink(), "prompt_variations.json is missing"),
+    "bytes in config": (lambda b: b.config_path.write_bytes(b"\xff\0"), "generation_config.yaml is damaged: .*utf-8"),
+    "missing config": (lambda b: b.config_path.unlink(), "generation_config.yaml is missing"),
+    "missing variations": (lambda b: b.variations_path.unlink(), "prompt_variations.json is missing"),
     "template FIFO": (
-        lambda b: replace_by_fifo(b.template),
+        lambda b: replace_by_fifo(b.template_path),
         "prompt_template.txt cannot be read: it is not a regular file",
     ),
-    "journal": (lambda b: b.journal.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
+    "journal": (lambda b: b.journal_path.write_text("{}\n"), "line 1 of .*batch.journal.jsonl is damaged"),
 }
 
 
@@ -98,30 +109,30 @@ def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Want
 
 
 def test_items_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
-    for path in (made.latents(0, 1), made.attention(0, 1)):
+    for path in (made.make_trajectory_path(0, 1), made.make_attention_path(0, 1)):
         del zarr.open_group(path, mode="r+").attrs["checksums"]
-    document = json.loads(made.manifest.read_text())
+    document = json.loads(made.manifest_path.read_text())
     del document["videos"][0]["sha256"], document["checksum"]
-    made.manifest.write_text(json.dumps(document | {"format": 1}))
+    made.manifest_path.write_text(json.dumps(document | {"format": 1}))
     result = wantui("library", "check", made.root)
     assert result.code == 0
     assert "12 items checked, 0 damaged, 5 without checksums (made by an earlier version)" in result.err
-    made.clip(0, 1).write_bytes(made.clip(0, 1).read_bytes()[:3000])
+    made.make_clip_path(0, 1).write_bytes(made.make_clip_path(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 1
 
 
 def test_edited_manifest_is_read_and_preserved(made: BatchFolder, wantui: Wantui) -> None:
-    made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
-    edited = made.manifest.read_bytes()
+    made.manifest_path.write_text(made.manifest_path.read_text().replace('"created": "2', '"created": "3', 1))
+    edited = made.manifest_path.read_bytes()
     assert wantui("library", "show", made.root).code == 0
     assert wantui("library", "check", made.root).code == 1
     file = ManifestFile(made)
-    assert file.read().created.startswith("3")
-    file.fold()
-    file.fold()  # only what was edited is kept
-    assert [path.name for path in made.preserved_files()] == ["batch.edited.json"]
-    (kept,) = made.preserved_files()
+    assert file.read_manifest().created.startswith("3")
+    file.fold_journal()
+    file.fold_journal()  # only what was edited is kept
+    assert [path.name for path in made.list_preserved_files()] == ["batch.edited.json"]
+    (kept,) = made.list_preserved_files()
     assert kept.read_bytes() == edited
     result = wantui("library", "check", made.root)
     assert result.code == 1
@@ -133,9 +144,9 @@ def test_edited_manifest_is_read_and_preserved(made: BatchFolder, wantui: Wantui
 
 def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(made: BatchFolder, wantui: Wantui) -> None:
     assert "was changed after" not in wantui("run", "--resume", made.root).err
-    made.manifest.write_text(made.manifest.read_text().replace('"created": "2', '"created": "3', 1))
+    made.manifest_path.write_text(made.manifest_path.read_text().replace('"created": "2', '"created": "3', 1))
     result = wantui("run", "--resume", made.root)
-    assert f"warning: {made.manifest} was changed after wantui wrote it (SHA-256)" in result.err
+    assert f"warning: {made.manifest_path} was changed after wantui wrote it (SHA-256)" in result.err
     assert result.code == 0
 
 
@@ -147,7 +158,7 @@ def test_folder_without_a_batch_is_not_counted_as_damaged(made: BatchFolder, wan
     assert "12 items checked, 0 damaged\n" in result.err
     assert f"cannot check {tmp_path / 'notes'}: it is not a batch folder: it has no batch.json. List the" in result.err
     assert f"cannot check {missing}: no such folder. List the batches in a folder: wantui library ls" in result.err
-    made.manifest.unlink()  # the lock file remains: this was a batch
+    made.manifest_path.unlink()  # the lock file remains: this was a batch
     result = wantui("library", "check", made.root, missing)
     assert result.code == 1
     assert f"{made.root} is not a batch folder: it has no batch.json" in result.out
@@ -155,11 +166,11 @@ def test_folder_without_a_batch_is_not_counted_as_damaged(made: BatchFolder, wan
 
 
 def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
-    made.journal.write_text("{}\n")
+    made.journal_path.write_text("{}\n")
     result = wantui("run", "--resume", made.root)
-    assert f"warning: line 1 of {made.journal} is damaged" in result.err
-    assert not made.journal.exists()
-    (kept,) = made.preserved_files()
+    assert f"warning: line 1 of {made.journal_path} is damaged" in result.err
+    assert not made.journal_path.exists()
+    (kept,) = made.list_preserved_files()
     assert "batch.journal.damaged.jsonl is a journal with unreadable lines" in (
         wantui("library", "check", made.root).out
     )
@@ -168,11 +179,11 @@ def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wa
 
 
 DENIED: dict[str, Callable[[BatchFolder], Path]] = {
-    "videos": lambda b: b.clip(0, 1).parent,
-    "captures": lambda b: b.latents(0, 1).parent,
-    "capture": lambda b: b.latents(0, 1),
-    "array": lambda b: b.latents(0, 1) / "latents",
-    "chunks": lambda b: b.latents(0, 1) / "latents" / "c",
+    "videos": lambda b: b.make_clip_path(0, 1).parent,
+    "captures": lambda b: b.make_trajectory_path(0, 1).parent,
+    "capture": lambda b: b.make_trajectory_path(0, 1),
+    "array": lambda b: b.make_trajectory_path(0, 1) / "latents",
+    "chunks": lambda b: b.make_trajectory_path(0, 1) / "latents" / "c",
 }
 
 

@@ -16,9 +16,9 @@ from wantui.analysis.trajectory import build_trajectory
 from wantui.atomic_files import make_partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise, prepare
-from wantui.generation.make_video import FinishedVideo, StepFinished, make_video
-from wantui.generation.preview import PreviewTap, fit_latents_to_rgb
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.make_video import FinishedVideo, StepFinished, generate_video
+from wantui.generation.preview import PreviewListener, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.video_files import VideoFiles, remove_temporary_files
@@ -35,13 +35,13 @@ def test_live_metrics_equal_those_of_the_full_trajectory(
     tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], steps=6)
-    start = prepare(tiny, recipe)
-    tap = Recorder(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), resumable=False)
+    start = prepare_inputs(tiny, recipe)
+    tap = Recorder(tmp_path / "v.zarr", recipe, BackgroundWriter(), (), is_resumable=False)
     tap.on_start(start, 0)
     states, figures_by_step = [start.noise.double().flatten()], []
-    for step in denoise(tiny, recipe, start):
+    for step in denoise_latents(tiny, recipe, start):
         tap.on_step(step)
-        figures_by_step.append(tap.figures)
+        figures_by_step.append(tap.live_metrics)
         states.append(step.latents.double().flatten())
     stacked = torch.stack(states).numpy()
     whole = build_trajectory(stacked @ stacked.T, np.array(start.sigmas), stacked.shape[1])
@@ -54,9 +54,9 @@ def test_live_metrics_equal_those_of_the_full_trajectory(
 
 def test_preview_does_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
-    alone = list(make_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
-    listeners = (PreviewTap(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
-    heard = list(make_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
+    alone = list(generate_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
+    listeners = (PreviewListener(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
+    heard = list(generate_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
     assert isinstance(alone, FinishedVideo)
     assert isinstance(heard, FinishedVideo)
     assert heard.latents_sha256 == alone.latents_sha256
@@ -69,9 +69,9 @@ def test_preview_of_the_last_step_resembles_the_video(tmp_path: Path, nano: WanP
     fit = fit_latents_to_rgb(nano)
     assert fit.r2 > 0.95
     path = tmp_path / "strip.png"
-    tap = PreviewTap(fit, path, LOG)
+    tap = PreviewListener(fit, path, LOG)
     latents = None
-    for step in denoise(nano, recipe):
+    for step in denoise_latents(nano, recipe):
         tap.on_step(step)
         latents = step.latents
     assert latents is not None
@@ -91,19 +91,19 @@ def test_preview_is_removed_with_its_video(tmp_path: Path, tiny: WanPipeline, ti
     files = files_in(tmp_path)
     events = making(tiny, files, recipe_steps=recipe)
     next(events)
-    assert files.preview.exists()
+    assert files.preview_path.exists()
     for _ in events:
         pass
-    assert not files.preview.exists()
+    assert not files.preview_path.exists()
     again = making(tiny, files, recipe_steps=recipe)
     next(again)
     remove_temporary_files(files)
-    assert not files.preview.exists()
+    assert not files.preview_path.exists()
 
 
 def making(pipeline: WanPipeline, files: VideoFiles, recipe_steps: object) -> Iterator[StepFinished]:
-    tap = PreviewTap(fit_latents_to_rgb(pipeline), files.preview, LOG)
-    for event in make_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
+    tap = PreviewListener(fit_latents_to_rgb(pipeline), files.preview_path, LOG)
+    for event in generate_video(pipeline, recipe_steps, files, (tap,)):  # type: ignore[arg-type]
         if isinstance(event, StepFinished):
             yield event
 
@@ -121,11 +121,11 @@ def test_unwritable_preview_is_reported_once_and_generation_continues(
         path.parent.write_text("in the way")
     else:
         path.mkdir(parents=True)
-    tap = PreviewTap(fit_latents_to_rgb(tiny), path, LOG)
-    for step in denoise(tiny, recipe_for(tiny_models["wan2.1"])):
+    tap = PreviewListener(fit_latents_to_rgb(tiny), path, LOG)
+    for step in denoise_latents(tiny, recipe_for(tiny_models["wan2.1"])):
         tap.on_step(step)
         tap.written_at = float("-inf")
-        assert not tap.is_new
+        assert not tap.wrote_preview
     tap.on_end()
     assert [
         record.message for record in caplog.records if "Generation continues without previews" in record.message
@@ -136,16 +136,16 @@ def test_unwritable_preview_is_reported_once_and_generation_continues(
 
 def test_preview_of_another_user_does_not_fail_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_in(tmp_path)
-    files.preview.write_bytes(b"of another user")
-    make_partial_path(files.clip).write_bytes(b"begun")
+    files.preview_path.write_bytes(b"of another user")
+    make_partial_path(files.clip_path).write_bytes(b"begun")
     unlink = Path.unlink
 
     def refuse(path: Path, missing_ok: bool = False) -> None:
-        if path == files.preview:  # a sticky folder lets only owners remove files
+        if path == files.preview_path:  # a sticky folder lets only owners remove files
             raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
         unlink(path, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", refuse)
     remove_temporary_files(files)
-    assert files.preview.exists()
-    assert not make_partial_path(files.clip).exists()
+    assert files.preview_path.exists()
+    assert not make_partial_path(files.clip_path).exists()

@@ -20,12 +20,12 @@ from transformers import T5Tokenizer
 from wantui.config import load_config
 from wantui.generation import tensors
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
-from wantui.generation.load import load_parts, load_pipeline
+from wantui.generation.load import load_pipeline, load_pipeline_parts
 from wantui.generation.preview import fit_latents_to_rgb
-from wantui.generation.prompt_encoding import Embeddings
+from wantui.generation.prompt_encoding import CachedPromptEncoder
 from wantui.models import fetch, parts
 from wantui.models import tokenizer as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_model_directory
@@ -145,13 +145,13 @@ def test_missing_files_of_a_cached_model_are_fetched(
 
     monkeypatch.setattr(fetch, "fetch_model", bring)
     model = find_model("someone/tiny")
-    load_parts(model, None, "float32")
+    load_pipeline_parts(model, None, "float32")
     assert asked == []
     shutil.rmtree(cached / missing) if missing == "tokenizer" else (cached / missing).unlink()
     with pytest.raises(LoadError, match=r"not all on this machine.*Fetch the model: wantui models fetch someone/tiny"):
-        load_parts(model, None, "float32", may_fetch=False)
+        load_pipeline_parts(model, None, "float32", may_fetch=False)
     assert asked == []
-    load_parts(model, None, "float32")
+    load_pipeline_parts(model, None, "float32")
     assert asked == [("someone/tiny", None)]
 
 
@@ -163,7 +163,7 @@ def test_missing_files_of_a_cached_model_are_named_offline(cached: Path, monkeyp
 
     monkeypatch.setattr(fetch, "fetch_model", offline)
     with pytest.raises(LoadError, match=r"its tokenizer is missing: .*; no network"):
-        load_parts(find_model("someone/tiny"), None, "float32")
+        load_pipeline_parts(find_model("someone/tiny"), None, "float32")
 
 
 # A2
@@ -245,7 +245,9 @@ def test_sharded_weights_are_read_and_every_shard_is_checked(
 ) -> None:
     folder = copy()
     first, second = sharded(folder, part)
-    loaded, expected = (getattr(one, part).state_dict() for one in (load_parts(local(folder), None, "float32"), tiny))
+    loaded, expected = (
+        getattr(one, part).state_dict() for one in (load_pipeline_parts(local(folder), None, "float32"), tiny)
+    )
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
     tensors = load_file(first)
@@ -306,7 +308,7 @@ def test_contradicting_duplicate_embeddings_are_refused(copy: Callable[..., Path
     )
     refused(
         folder,
-        r"holds encoder\.embed_tokens\.weight and shared\.weight, with different values; they must be the same tensor",
+        r"contains different values for encoder\.embed_tokens\.weight and shared\.weight, which must be equal",
     )
 
 
@@ -407,13 +409,13 @@ def test_non_finite_embeddings_are_an_error(tiny: WanPipeline, tiny_models: dict
         return torch.full((1, 512, 32), float("nan") if bad else 1.0)
 
     with pytest.raises(NotFiniteError, match=f"the text embedding of the {which} holds NaN or infinity"):
-        prepare(tiny, recipe, embeddings)
+        prepare_inputs(tiny, recipe, embeddings)
 
 
 def test_non_finite_embeddings_are_not_stored(
     tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embeddings = Embeddings(tiny_models["wan2.1"], None, "float32", CPU)
+    embeddings = CachedPromptEncoder(tiny_models["wan2.1"], None, "float32", CPU)
 
     def broken(self: WanPipeline, prompt: object, *_: object, **__: object) -> tuple[torch.Tensor, None]:
         if isinstance(prompt, list):  # of the self-check
@@ -422,7 +424,7 @@ def test_non_finite_embeddings_are_not_stored(
 
     monkeypatch.setattr(WanPipeline, "encode_prompt", broken)
     with pytest.raises(NotFiniteError, match="the text embedding of 'a red star' holds NaN or infinity"):
-        embeddings.encode(["a red star"])
+        embeddings.encode_prompts(["a red star"])
     monkeypatch.undo()
     assert embeddings("a red star").isfinite().all()
 

@@ -18,12 +18,12 @@ from wantui.errors import UserError
 from wantui.storage import locks
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import (
-    MANIFEST_LOCK,
-    VIDEO_LOCKS,
+    MANIFEST_LOCK_FILE,
+    VIDEO_LOCK_FILE,
     can_lock_files,
-    check_writable,
+    check_batch_writable,
     lock_manifest,
-    refuse_unwritable,
+    refuse_unwritable_batch,
     try_lock_video,
     unlock_video,
 )
@@ -71,7 +71,7 @@ def test_video_lock_survives_checks_and_access_by_another_path(tmp_path: Path) -
     folder.mkdir()
     other.symlink_to(folder)
     assert try_lock_video(folder, 0)
-    check_writable(BatchFolder(folder))
+    check_batch_writable(BatchFolder(folder))
     assert try_lock_video(other, 1)
     unlock_video(other, 1)
     with lock_manifest(folder):
@@ -90,7 +90,7 @@ def test_unlocked_folder_has_no_open_descriptor(tmp_path: Path) -> None:  # B4
             pass
         unlock_video(folder, 0)
         unlock_video(folder, 0)
-        check_writable(BatchFolder(folder))
+        check_batch_writable(BatchFolder(folder))
     assert descriptors(tmp_path) == before
 
 
@@ -112,9 +112,9 @@ def test_deleted_folder_with_a_lock_has_no_open_descriptor(tmp_path: Path) -> No
 def test_lock_is_released_after_its_file_was_deleted(tmp_path: Path) -> None:
     before = descriptors(tmp_path)
     assert try_lock_video(tmp_path, 0)
-    (tmp_path / VIDEO_LOCKS).rename(tmp_path / "kept")
+    (tmp_path / VIDEO_LOCK_FILE).rename(tmp_path / "kept")
     unlock_video(tmp_path, 0)
-    (tmp_path / "kept").rename(tmp_path / VIDEO_LOCKS)
+    (tmp_path / "kept").rename(tmp_path / VIDEO_LOCK_FILE)
     assert other_process_locks(tmp_path, 0)
     assert descriptors(tmp_path) == before
 
@@ -124,7 +124,7 @@ def test_stale_lock_file_does_not_affect_other_batches(tmp_path: Path, monkeypat
     stale.mkdir()
     other.mkdir()
     assert try_lock_video(stale, 0)
-    unreachable = (stale / VIDEO_LOCKS).stat().st_ino
+    unreachable = (stale / VIDEO_LOCK_FILE).stat().st_ino
     real = os.fstat
 
     def fstat(descriptor: int) -> os.stat_result:
@@ -139,20 +139,20 @@ def test_stale_lock_file_does_not_affect_other_batches(tmp_path: Path, monkeypat
     unlock_video(stale, 0)
 
 
-@pytest.mark.parametrize("name", [MANIFEST_LOCK, VIDEO_LOCKS])
+@pytest.mark.parametrize("name", [MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE])
 def test_planted_link_at_a_lock_path_is_not_followed(tmp_path: Path, name: str) -> None:  # R10
     folder, victim = tmp_path / "batch", tmp_path / "victim"
     folder.mkdir()
     (folder / name).symlink_to(victim)
     with pytest.raises(OSError, match="symbolic links"):
-        check_writable(BatchFolder(folder))
+        check_batch_writable(BatchFolder(folder))
     assert not victim.exists()
 
 
 def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / VIDEO_LOCKS)
+    os.mkfifo(tmp_path / VIDEO_LOCK_FILE)
     with pytest.raises(UserError, match="it is not a regular file"):
-        refuse_unwritable(BatchFolder(tmp_path))
+        refuse_unwritable_batch(BatchFolder(tmp_path))
 
 
 def test_only_unsupported_lock_errors_count_as_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ def group_folder() -> Iterator[Path]:
 SECOND = """
 import os, sys
 from pathlib import Path
-from wantui.storage.locks import lock_manifest, refuse_unwritable, try_lock_video
+from wantui.storage.locks import lock_manifest, refuse_unwritable_batch, try_lock_video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 os.setgroups([50])
@@ -198,7 +198,7 @@ os.setresuid(65534, 65534, 65534)
 os.umask(0o002)
 folder = Path(sys.argv[1])
 try:
-    refuse_unwritable(BatchFolder(folder))
+    refuse_unwritable_batch(BatchFolder(folder))
     with lock_manifest(folder):
         print(try_lock_video(folder, 0), try_lock_video(folder, 1))
 except UserError as error:
@@ -223,7 +223,9 @@ def test_second_user_of_a_group_folder_can_lock_other_videos(group_folder: Path)
         assert try_lock_video(group_folder, 0)
         with lock_manifest(group_folder):
             pass
-        assert {stat.S_IMODE((group_folder / name).stat().st_mode) for name in (MANIFEST_LOCK, VIDEO_LOCKS)} == {0o664}
+        assert {
+            stat.S_IMODE((group_folder / name).stat().st_mode) for name in (MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE)
+        } == {0o664}
         assert as_second_user(group_folder) == "False True\n"
     finally:
         os.umask(before)
@@ -233,10 +235,10 @@ def test_second_user_of_a_group_folder_can_lock_other_videos(group_folder: Path)
 @pytest.mark.processes
 @SECOND_USER
 def test_inaccessible_lock_file_is_reported_before_anything_is_generated(group_folder: Path) -> None:  # R4
-    (group_folder / VIDEO_LOCKS).touch(0o600)
+    (group_folder / VIDEO_LOCK_FILE).touch(0o600)
     output = as_second_user(group_folder)
     assert output.startswith(
-        f"cannot write the batch folder {group_folder}: {group_folder / VIDEO_LOCKS}: Permission denied"
+        f"cannot write the batch folder {group_folder}: {group_folder / VIDEO_LOCK_FILE}: Permission denied"
     )
     assert "chmod -R g+rwX" in output
 
@@ -244,9 +246,9 @@ def test_inaccessible_lock_file_is_reported_before_anything_is_generated(group_f
 @pytest.mark.processes
 @SECOND_USER
 def test_lock_files_of_earlier_versions_become_group_writable(group_folder: Path) -> None:  # R4
-    for name in (MANIFEST_LOCK, VIDEO_LOCKS):
+    for name in (MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE):
         (group_folder / name).touch(0o600)
-    check_writable(BatchFolder(group_folder))
+    check_batch_writable(BatchFolder(group_folder))
     assert as_second_user(group_folder) == "True True\n"
 
 
@@ -265,8 +267,8 @@ def test_unwritable_batch_folder_advice_fits_the_error(
     def fail(path: Path) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(locks, "_open_for_locking", fail)
+    monkeypatch.setattr(locks, "_open_lock_file", fail)
     with pytest.raises(UserError, match=advice) as refused:
-        refuse_unwritable(BatchFolder(tmp_path))
+        refuse_unwritable_batch(BatchFolder(tmp_path))
     assert os.strerror(number) in str(refused.value)
     assert ("chmod" in str(refused.value)) == (number == errno.EACCES)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Wantui
 
-from wantui.engine.logind import read_logind
+from wantui.engine.logind import read_logout_effect
 
 
 def machine(root: Path, settings: dict[str, str], lingers: bool = False) -> Path:
@@ -45,11 +45,11 @@ KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
 def test_logout_ends_the_engine_only_if_logind_kills_processes_without_linger(
     tmp_path: Path, settings: dict[str, str], lingers: bool, survives: bool
 ) -> None:
-    assert read_logind(machine(tmp_path, settings, lingers)).engine_survives == survives
+    assert read_logout_effect(machine(tmp_path, settings, lingers)).engine_survives == survives
 
 
 def test_engine_survives_logout_without_systemd(tmp_path: Path) -> None:
-    assert read_logind(tmp_path).engine_survives
+    assert read_logout_effect(tmp_path).engine_survives
 
 
 @pytest.mark.usefixtures("torch_not_imported")

@@ -20,7 +20,7 @@ from wantui.planning import plan_batch
 from wantui.storage import batch_index as library
 from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_journal_tail
-from wantui.storage.layout import BatchFolder, new_batch_folder
+from wantui.storage.layout import BatchFolder, choose_batch_folder
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import MANIFEST_FORMAT, Manifest, ManifestError, read_manifest, write_manifest
 from wantui.storage.manifest_store import ManifestStore
@@ -39,9 +39,9 @@ def folder(tmp_path: Path) -> BatchFolder:
 
 def edit(folder: BatchFolder, change: Callable[[Document], object]) -> None:
     """Edit a manifest by hand."""
-    document = json.loads(folder.manifest.read_text())
+    document = json.loads(folder.manifest_path.read_text())
     change(document)
-    folder.manifest.write_text(json.dumps(document))
+    folder.manifest_path.write_text(json.dumps(document))
 
 
 def test_format_1_manifest_is_read_and_migrated_on_write(folder: BatchFolder) -> None:
@@ -50,16 +50,16 @@ def test_format_1_manifest_is_read_and_migrated_on_write(folder: BatchFolder) ->
     assert manifest.videos[0].files["clip"] == "videos/prompt_000/video_001.mp4"
     assert manifest.videos[0].memory_plan == "resident"
     assert len(find_missing_videos(folder, manifest)) == 4  # its clip is not here
-    assert folder.manifest.read_text() == STORED.read_text()
+    assert folder.manifest_path.read_text() == STORED.read_text()
     ManifestStore(folder).record_failures([2], "no room")
-    document = json.loads(folder.manifest.read_text())
+    document = json.loads(folder.manifest_path.read_text())
     assert (document["format"], document["wantui"]) == (MANIFEST_FORMAT, __version__)
     assert read_manifest(folder).count_states() == {"done": 1, "failed": 2, "queued": 1}
 
 
 @pytest.mark.parametrize(("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached")])
 def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, stored: str, speed: str) -> None:
-    shutil.copy(STORED.parent / stored, folder.manifest)
+    shutil.copy(STORED.parent / stored, folder.manifest_path)
     manifest = read_manifest(folder)
     assert {video.recipe.speed for video in manifest.videos} == {speed}
     assert [video.recipe.digest[:12] for video in manifest.videos] == [video.id for video in manifest.videos]
@@ -70,10 +70,10 @@ def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, sto
 
 
 def test_journal_lines_extend_a_format_2_manifest(folder: BatchFolder) -> None:
-    shutil.copy(STORED.parent / "batch-2.json", folder.manifest)
-    before = folder.manifest.read_bytes()
+    shutil.copy(STORED.parent / "batch-2.json", folder.manifest_path)
+    before = folder.manifest_path.read_bytes()
     ManifestStore(folder).record_failures([0], "no room")
-    assert folder.manifest.read_bytes() == before
+    assert folder.manifest_path.read_bytes() == before
     manifest = read_manifest(folder)
     assert (manifest.count_states(), manifest.faults) == ({"failed": 1, "queued": 1}, ())
 
@@ -186,11 +186,11 @@ CONTENTS: dict[str, Callable[[Path], object]] = {
 def test_invalid_manifest_does_not_hide_other_batches(folder: BatchFolder, wantui: Wantui, content: str) -> None:
     other = folder.root.with_name("other")  # R10, F17: hangs, 6 GB, RecursionError
     shutil.copytree(folder.root, other)
-    CONTENTS[content](folder.manifest)
+    CONTENTS[content](folder.manifest_path)
     with pytest.raises(ManifestError):
         read_manifest(folder)
     result = {batch.folder.name: batch for batch in find_batches([folder.root.parent])}
-    assert result["other"].total == 4
+    assert result["other"].video_count == 4
     assert not result["other"].fault
     if content != "a loop":  # which no look finds
         assert result["b"].fault
@@ -203,23 +203,23 @@ def test_invalid_manifest_does_not_hide_other_batches(folder: BatchFolder, wantu
 def test_listing_reads_states_from_the_journal_too(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     record.record_failures([2], "first")  # writes the manifest in format 2
-    record.edit_entry(0, lambda entry: setattr(entry, "error", "looked at"))
-    record.edit_entry(1, lambda entry: setattr(entry, "state", "queued"))
-    assert folder.journal.exists()
+    record.edit_video_entry(0, lambda entry: setattr(entry, "error", "looked at"))
+    record.edit_video_entry(1, lambda entry: setattr(entry, "state", "queued"))
+    assert folder.journal_path.exists()
     (result,) = find_batches([folder.root])
-    assert dict(result.counts) == read_manifest(folder).count_states() == {"done": 1, "queued": 2, "failed": 1}
+    assert dict(result.counts_by_state) == read_manifest(folder).count_states() == {"done": 1, "queued": 2, "failed": 1}
 
 
 def test_manifest_that_cannot_be_read_back_is_not_written(folder: BatchFolder) -> None:
     from wantui.storage import manifest
 
     result: Manifest = read_manifest(folder)
-    before = folder.manifest.read_bytes()
+    before = folder.manifest_path.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "MAX_MANIFEST_BYTES", 100)
         with pytest.raises(ManifestError, match="Queue smaller batches"):
             manifest.write_manifest(folder, result)
-    assert folder.manifest.read_bytes() == before
+    assert folder.manifest_path.read_bytes() == before
 
 
 NAMES = {
@@ -238,15 +238,15 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_folder_names_keep_letters_of_any_script(tmp_path: Path, name: str) -> None:  # C7
-    assert new_batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
+    assert choose_batch_folder(tmp_path, name, None).root == tmp_path / NAMES[name]
 
 
 @pytest.mark.parametrize("name", ["x" * 500, "圆" * 300, "e\u0301\u0302" * 200])
 def test_long_batch_name_is_truncated_between_characters(tmp_path: Path, name: str) -> None:  # C7
-    folder = new_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
+    folder = choose_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root
     assert 150 < len(folder.name.encode()) <= 255
     folder.mkdir()
-    assert new_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root.name == f"{folder.name}_2"
+    assert choose_batch_folder(tmp_path, name, datetime(2026, 1, 2)).root.name == f"{folder.name}_2"
 
 
 @pytest.mark.parametrize("permissions", ["umask", "private"])
@@ -282,11 +282,11 @@ def test_planted_link_at_a_log_path_is_not_followed(tmp_path: Path) -> None:  # 
 def test_listing_reports_a_damaged_journal_line_beside_the_counts(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
     record.record_failures([2], "first")  # writes the manifest in format 2
-    record.edit_entry(0, lambda entry: setattr(entry, "bytes", 9))
-    with folder.journal.open("ab") as file:
+    record.edit_video_entry(0, lambda entry: setattr(entry, "bytes", 9))
+    with folder.journal_path.open("ab") as file:
         file.write(b"{}\n")
     (result,) = find_batches([folder.root])
-    assert result.total == 4
+    assert result.video_count == 4
     assert "line 2 of " in result.fault
     listed = wantui("library", "ls", folder.root)
     assert listed.code == 1
@@ -306,23 +306,23 @@ def test_listing_reads_only_the_new_lines_of_a_journal(folder: BatchFolder, monk
     record.record_failures([2], "first")
     sizes = [0]
     for number in (0, 1):
-        record.edit_entry(number, lambda entry: setattr(entry, "state", "cancelled"))
+        record.edit_video_entry(number, lambda entry: setattr(entry, "state", "cancelled"))
         (result,) = find_batches([folder.root])
-        assert dict(result.counts) == read_manifest(folder).count_states()
-        sizes.append(folder.journal.stat().st_size)
+        assert dict(result.counts_by_state) == read_manifest(folder).count_states()
+        sizes.append(folder.journal_path.stat().st_size)
     assert starts == sizes[:-1]
 
 
 def test_resuming_a_batch_folds_its_journal(folder: BatchFolder, wantui: Wantui) -> None:
     record = ManifestStore(folder)
     record.record_failures([2], "first")  # writes the manifest in format 2
-    record.edit_entry(2, lambda entry: setattr(entry, "error", "torn"))
-    with folder.journal.open("ab") as file:
+    record.edit_video_entry(2, lambda entry: setattr(entry, "error", "torn"))
+    with folder.journal_path.open("ab") as file:
         file.write(b"{")
     with only_queued():
         result = wantui("run", "--detach", "--resume", folder.root)
     assert result.code == 0, result.err
-    assert not folder.journal.exists()
+    assert not folder.journal_path.exists()
     assert read_manifest(folder).videos[2].error == "torn"
 
 

@@ -24,14 +24,20 @@ from wantui.config.plans import PLAN_BY_FORMER_NAME, PlanName
 from wantui.generation import bench, fused_attention, load
 from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
-from wantui.generation.bench import VAE_OF_2_2_5B
+from wantui.generation.bench import WAN_2_2_5B_VAE_CONFIG
 from wantui.generation.decode import _decode_chunks, decode_frames
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.load import load_pipeline
-from wantui.generation.placement import Placement, is_fatal_cuda_error, is_out_of_memory, set_device, stream_blocks
-from wantui.generation.prompt_encoding import Embeddings, collect_prompts
+from wantui.generation.placement import (
+    PipelinePlacement,
+    is_fatal_cuda_error,
+    is_out_of_memory,
+    select_gpu,
+    stream_blocks,
+)
+from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint_model
@@ -63,7 +69,7 @@ from wantui.storage.embeddings import EmbeddingStore
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import pipelines
 from wantui.worker.pipeline_cache import PipelineCache
-from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
+from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
 pytestmark = pytest.mark.torch
 
@@ -193,7 +199,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_vae_memory_scales_with_its_tensors() -> None:
     """Of Wan 2.1 a GPU needs 1.16 times what its tensors take, as was measured there."""
     nano = AutoencoderKLWan.load_config(Path(NANO.location) / "vae")
-    for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", VAE_OF_2_2_5B), ("nano", nano)):
+    for name, config in (("wan2.1-1.3b", {}), ("wan2.2-5b", WAN_2_2_5B_VAE_CONFIG), ("nano", nano)):
         model, width, height, frames = find_model(name), 416, 256, 17
         with torch.device("meta"):
             vae = AutoencoderKLWan.from_config(config)
@@ -272,7 +278,7 @@ def test_next_fitting_plan_follows_a_failed_one(
 ) -> None:
     monkeypatch.setattr(pipelines, "resolve_device", lambda _: GPU)
     monkeypatch.setattr(pipelines, "query_free_gpu_bytes", lambda _: free)
-    chosen = choose_plan_for(recipe_of(SMALL), "cuda", find_plan("encode-first"))
+    chosen = choose_recipe_plan(recipe_of(SMALL), "cuda", find_plan("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
 
@@ -284,17 +290,21 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
     loaded: list[MemoryPlan] = []
     result = [ChosenPlan(find_plan(name), None, "") for name in ("tiled", "tiled", "encode-first")]
     asked = iter(result)
-    monkeypatch.setattr(warm, "choose_plan_for", lambda *_: next(asked))
+    monkeypatch.setattr(warm, "choose_recipe_plan", lambda *_: next(asked))
 
     def load(recipe: Recipe, device: str, plan: MemoryPlan, *_: object) -> Mock:
         loaded.append(plan)
         return Mock(plan=plan, latent_to_rgb=Mock(r2=1.0))
 
-    monkeypatch.setattr(warm, "load_pipeline_for", load)
-    monkeypatch.setattr(warm, "check_weights", lambda _: None)
-    pipeline, claim, manifest = PipelineCache(Mock(), "cuda"), Mock(device="auto", plan="encode-first"), Mock(videos=[])
+    monkeypatch.setattr(warm, "load_recipe_pipeline", load)
+    monkeypatch.setattr(warm, "check_weight_fingerprints", lambda _: None)
+    pipeline, claim, manifest = (
+        PipelineCache(Mock(), "cuda"),
+        Mock(device="auto", first_plan_slug="encode-first"),
+        Mock(videos=[]),
+    )
     for _ in range(5):
-        pipeline.get(claim, recipe, manifest, Mock(), Mock())
+        pipeline.get_pipeline(claim, recipe, manifest, Mock(), Mock())
     assert loaded == [result[0].plan, result[2].plan]
 
 
@@ -334,7 +344,7 @@ def test_plan_order_on_a_cpu_skips_plans_without_benefit() -> None:
 )
 def test_offloaded_pipeline_is_never_moved_to_the_gpu_whole(device: torch.device, plan: str, calls: list[str]) -> None:
     pipeline = Mock(transformer_2=None, text_encoder=None)
-    Placement(pipeline, device, find_plan(plan))
+    PipelinePlacement(pipeline, device, find_plan(plan))
     assert [call[0] for call in pipeline.mock_calls] == calls
 
 
@@ -342,7 +352,7 @@ def test_streamed_transformer_is_not_moved_to_the_gpu(monkeypatch: pytest.Monkey
     pipeline = Mock(text_encoder=None)
     streamed: list[object] = []
     monkeypatch.setattr(memory, "stream_blocks", lambda transformer, device: streamed.append(transformer))
-    Placement(pipeline, GPU, find_plan("stream"))
+    PipelinePlacement(pipeline, GPU, find_plan("stream"))
     assert streamed == [pipeline.transformer, pipeline.transformer_2]
     assert pipeline.mock_calls == []
 
@@ -390,7 +400,7 @@ def test_kernels_run_on_the_requested_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     for name in ("cpu", "cuda", "cuda:1"):
-        set_device(torch.device(name))
+        select_gpu(torch.device(name))
     assert current == [torch.device("cuda:1")]
 
 
@@ -399,7 +409,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelines are loaded as on a GPU, and stay in the machine's memory."""
     monkeypatch.setattr(load, "can_fuse_blocks", lambda *_: True)
     monkeypatch.setattr(load, "explain_missing_compiler", lambda: None)
-    monkeypatch.setattr(load, "apply_plan", lambda *_: None)
+    monkeypatch.setattr(load, "apply_memory_plan", lambda *_: None)
 
 
 @pytest.mark.parametrize("model", ["wan2.1", "5b", "a14b"])
@@ -407,13 +417,13 @@ def test_fused_pipeline_is_checked_after_fusing(
     model: str, tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
-    ours = fused_attention.apply_norm_rotary
+    ours = fused_attention.apply_norm_and_rotary
 
     def counted(*arguments: Any) -> None:
         checked.append(arguments[0].shape[1])
         ours(*arguments)
 
-    monkeypatch.setattr(fused_attention, "apply_norm_rotary", counted)
+    monkeypatch.setattr(fused_attention, "apply_norm_and_rotary", counted)
     pipeline = load_pipeline(tiny_models[model], None, "float32", GPU, speed="fused")
     transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
     assert all(is_fused(one) for one in transformers)
@@ -423,9 +433,9 @@ def test_fused_pipeline_is_checked_after_fusing(
 def test_missing_kernel_requirements_are_reported_before_loading(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "load_parts", Mock(side_effect=AssertionError))
+    monkeypatch.setattr(load, "load_pipeline_parts", Mock(side_effect=AssertionError))
     with pytest.raises(LoadError, match=r"chose the attention kernel _flash_3, but .*`wantui bench` again"):
-        load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused", attention="_flash_3")
+        load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused", attention_kernel="_flash_3")
     monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
     with pytest.raises(
         LoadError, match=r"no C compiler is installed\. Install it, or choose model_settings.speed: reference"
@@ -448,7 +458,7 @@ def test_kernel_build_failure_names_its_requirements(
     def compiler(*_: object) -> None:
         raise subprocess.CalledProcessError(1, ["gcc", "main.c"])
 
-    monkeypatch.setattr(fused_attention, "apply_norm_rotary", compiler)
+    monkeypatch.setattr(fused_attention, "apply_norm_and_rotary", compiler)
     with pytest.raises(LoadError, match=r"speed: fused needs kernels.*'gcc', 'main.c'.*python3-dev.*speed: reference"):
         load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused")
 
@@ -496,7 +506,7 @@ class Part(torch.nn.Module):
 def test_offload_plan_keeps_one_part_on_the_gpu() -> None:
     log: list[str] = []
     parts = {name: Part(name, log) for name in ("vae", "transformer", "transformer_2")}
-    placement = Placement(Mock(text_encoder=None, **parts), GPU, find_plan("offload"))
+    placement = PipelinePlacement(Mock(text_encoder=None, **parts), GPU, find_plan("offload"))
     for name in ("transformer", "transformer", "transformer_2", "vae", "transformer"):
         placement.ensure_on_device(parts[name])
         assert [part.name for part in parts.values() if part.where == "cuda"] == [name]
@@ -517,8 +527,8 @@ def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -
 
 def test_tiles_overlap_by_a_quarter() -> None:
     pipeline = Mock(transformer_2=None)
-    Placement(pipeline, CPU, find_plan("tiled"))
-    Placement(pipeline, CPU, find_plan("small-tiles"))
+    PipelinePlacement(pipeline, CPU, find_plan("tiled"))
+    PipelinePlacement(pipeline, CPU, find_plan("small-tiles"))
     sides = [call.args for call in pipeline.vae.enable_tiling.call_args_list]
     assert sides == [
         (TILE_SIDE_PIXELS, TILE_SIDE_PIXELS, 192, 192),
@@ -538,14 +548,14 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype: str) -> None:
     recipe = recipe_of(NANO, dtype=dtype, negative_prompt="blurred", width=128, height=128, frames=17)
-    embeddings = Embeddings(NANO, None, dtype, CPU)
-    assert embeddings.encode(collect_prompts([recipe])) == 2
-    assert embeddings.encode(collect_prompts([recipe])) == 0
+    embeddings = CachedPromptEncoder(NANO, None, dtype, CPU)
+    assert embeddings.encode_prompts(collect_prompts([recipe])) == 2
+    assert embeddings.encode_prompts(collect_prompts([recipe])) == 0
     assert len(list(kept.iterdir())) == 2
     whole = load_pipeline(NANO, None, dtype, CPU)
     without = load_pipeline(NANO, None, dtype, CPU, find_plan("encode-first"))
     assert without.text_encoder is None
-    ours, stock = prepare(without, recipe, embeddings), prepare(whole, recipe)
+    ours, stock = prepare_inputs(without, recipe, embeddings), prepare_inputs(whole, recipe)
     assert torch.equal(ours.prompt_embeds, stock.prompt_embeds)
     assert ours.negative_prompt_embeds is not None
     assert stock.negative_prompt_embeds is not None
@@ -560,32 +570,32 @@ def test_negative_prompt_is_not_encoded_without_guidance() -> None:
 
 def test_text_encoder_that_does_not_fit_is_streamed_by_layer(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    real = Embeddings._encode
+    real = CachedPromptEncoder._encode_and_store
 
-    def encode(self: Embeddings, pipeline: WanPipeline, prompts: Any) -> None:
+    def encode(self: CachedPromptEncoder, pipeline: WanPipeline, prompts: Any) -> None:
         tried.append("encode")
         if len(tried) == 1:
             raise torch.OutOfMemoryError("no room")
         real(self, pipeline, prompts)
 
-    monkeypatch.setattr(Embeddings, "_encode", encode)
-    with patch.object(Embeddings, "_stream", lambda self, pipeline: tried.append("stream")):
-        Embeddings(NANO, None, "float32", CPU).encode(["a", "b"])
+    monkeypatch.setattr(CachedPromptEncoder, "_encode_and_store", encode)
+    with patch.object(CachedPromptEncoder, "_stream_encoder", lambda self, pipeline: tried.append("stream")):
+        CachedPromptEncoder(NANO, None, "float32", CPU).encode_prompts(["a", "b"])
     assert tried == ["encode", "stream", "encode"]
 
 
 def test_damaged_embedding_file_is_rewritten(kept: Path) -> None:
-    embeddings = Embeddings(NANO, None, "float32", CPU)
-    embeddings.encode(["a"])
-    embeddings.store.find_path("a").write_bytes(b"\x93NUMPY nonsense")
-    assert embeddings.encode(["a"]) == 1
+    embeddings = CachedPromptEncoder(NANO, None, "float32", CPU)
+    embeddings.encode_prompts(["a"])
+    embeddings.store.find_embedding_path("a").write_bytes(b"\x93NUMPY nonsense")
+    assert embeddings.encode_prompts(["a"]) == 1
 
 
 def test_deleted_embeddings_are_encoded_again(kept: Path) -> None:
-    embeddings = Embeddings(NANO, None, "float32", CPU)
-    embeddings.encode(["a"])
+    embeddings = CachedPromptEncoder(NANO, None, "float32", CPU)
+    embeddings.encode_prompts(["a"])
     first = embeddings("a")
-    embeddings.store.find_path("a").unlink()
+    embeddings.store.find_embedding_path("a").unlink()
     assert torch.equal(embeddings("a"), first)
 
 
@@ -593,7 +603,7 @@ def test_unwritable_embedding_store_is_reported_with_a_remedy(kept: Path) -> Non
     kept.parent.mkdir(parents=True)
     kept.write_text("not a folder")
     with pytest.raises(LoadError, match=r"cannot store text embeddings in .*embeddings.*set XDG_CACHE_HOME"):
-        Embeddings(NANO, None, "float32", CPU).encode(["a"])
+        CachedPromptEncoder(NANO, None, "float32", CPU).encode_prompts(["a"])
 
 
 def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -604,10 +614,10 @@ def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatc
     store = EmbeddingStore({}, tmp_path)
     for age, prompt in enumerate(("new", "old", "needed")):
         store.write_embedding(prompt, np.zeros(100, np.float32))
-        os.utime(store.find_path(prompt), (1000 - age, 1000 - age))
+        os.utime(store.find_embedding_path(prompt), (1000 - age, 1000 - age))
     monkeypatch.setattr("wantui.storage.embeddings.MAX_CACHE_BYTES", 1100)
-    store.remove_least_used({"needed"})
-    assert [store.find_path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
+    store.remove_least_used_files({"needed"})
+    assert [store.find_embedding_path(prompt).exists() for prompt in ("new", "old", "needed")] == [True, False, True]
 
 
 def test_two_workers_can_store_the_same_embedding_concurrently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -623,17 +633,17 @@ def test_two_workers_can_store_the_same_embedding_concurrently(tmp_path: Path, m
     monkeypatch.setattr(np, "save", meanwhile)
     store.write_embedding("a", values)
     assert np.array_equal(store.read_embedding("a"), values)  # type: ignore[arg-type]
-    assert list(store.directory.iterdir()) == [store.find_path("a")]
+    assert list(store.directory.iterdir()) == [store.find_embedding_path("a")]
 
 
 def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other = (Embeddings(NANO, None, "float32", CPU) for _ in range(2))
+    ours, other = (CachedPromptEncoder(NANO, None, "float32", CPU) for _ in range(2))
     encoded: list[str] = []
 
     def meanwhile(pipeline: WanPipeline, device: torch.device) -> None:
         check_text_encoder(pipeline, device)
         monkeypatch.setattr(encoding, "check_text_encoder", check_text_encoder)
-        other.encode(["a"])
+        other.encode_prompts(["a"])
         encode = pipeline.encode_prompt
 
         def recorded_encode(prompt: str, *arguments: Any, **options: Any) -> Any:
@@ -643,21 +653,23 @@ def test_embeddings_of_another_worker_are_reused(kept: Path, monkeypatch: pytest
         pipeline.encode_prompt = recorded_encode
 
     monkeypatch.setattr(encoding, "check_text_encoder", meanwhile)
-    ours.encode(["a", "b"])
+    ours.encode_prompts(["a", "b"])
     assert encoded == ["b"]
 
 
 def test_other_model_revision_has_other_embeddings(kept: Path) -> None:
-    one = EmbeddingStore({"model": "a", "revision": "1"}).find_path("a circle")
-    assert one != EmbeddingStore({"model": "a", "revision": "2"}).find_path("a circle")
+    one = EmbeddingStore({"model": "a", "revision": "1"}).find_embedding_path("a circle")
+    assert one != EmbeddingStore({"model": "a", "revision": "2"}).find_embedding_path("a circle")
 
 
 def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     recipe = recipe_of(NANO, revision=fingerprint_model(Path(NANO.location)))
     with pytest.raises(LoadError, match="is for GPUs"):
-        choose_plan_for(recipe, "cpu", requested_plan="stream")
-    assert choose_plan_for(recipe, "cpu").plan is RESIDENT_PLAN
-    loaded = load_pipeline_for(recipe_of(NANO), "cpu", choose_plan_for(recipe, "cpu", find_plan("encode-first")).plan)
+        choose_recipe_plan(recipe, "cpu", requested_slug="stream")
+    assert choose_recipe_plan(recipe, "cpu").plan is RESIDENT_PLAN
+    loaded = load_recipe_pipeline(
+        recipe_of(NANO), "cpu", choose_recipe_plan(recipe, "cpu", find_plan("encode-first")).plan
+    )
     assert loaded.pipeline.text_encoder is None
     assert loaded.embeddings is not None
 
@@ -709,7 +721,7 @@ def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool
     shown = alone.model_copy(update={"prompt": "a large red circle", "marks": marks, "capture": capture})
     result = []
     for recipe in (alone, shown):
-        steps = denoise(nano, recipe)
+        steps = denoise_latents(nano, recipe)
         next(steps)  # which checks the maps of some places, in float64
         with LiveBytes() as live:
             next(steps)
@@ -725,9 +737,9 @@ def test_step_cache_memory_is_predicted(nano: WanPipeline, magnitudes: Magnitude
     cached = fused.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     result = []
     for recipe in (fused, cached):
-        start = prepare(nano, recipe)
+        start = prepare_inputs(nano, recipe)
         with LiveBytes() as live:
-            for _ in denoise(nano, recipe, start):
+            for _ in denoise_latents(nano, recipe, start):
                 pass
         result.append(live.most)
     counted = estimate_activation_bytes(NANO, cached) - estimate_activation_bytes(NANO, fused)

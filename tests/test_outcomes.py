@@ -16,19 +16,19 @@ from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 from wantui.worker import outcomes
 from wantui.worker.outcomes import (
-    Cancel,
     CancelledError,
+    CancelVideo,
     ErrorContext,
-    Fail,
-    Outcome,
+    FailVideo,
     RefuseBatch,
-    Release,
+    ReleaseVideo,
     StoppedError,
     TryNextPlan,
+    VideoOutcome,
     WaitForDiskSpace,
     WaitForFolder,
     decide_outcome,
-    deleted_folder_error,
+    describe_deleted_folder,
 )
 
 pytestmark = pytest.mark.torch
@@ -46,23 +46,23 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
-TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
+TABLE: dict[str, tuple[BaseException, VideoOutcome | None]] = {
     "claim lost": (LostClaimError("not ours"), None),
     "queue unavailable": (sqlite3.OperationalError("database is locked"), None),
     "GPU lost": (LOST_GPU, None),
     "GPU lost while loading": (caused(LoadError("cannot load"), LOST_GPU), None),
     "process told to exit": (SystemExit(1), None),
-    "cancelled": (CancelledError(), Cancel()),
-    "paused": (StoppedError("paused after step 3 of 9"), Release("paused after step 3 of 9")),
-    "interrupted": (KeyboardInterrupt(), Release("interrupted", frees_pipeline=True)),
+    "cancelled": (CancelledError(), CancelVideo()),
+    "paused": (StoppedError("paused after step 3 of 9"), ReleaseVideo("paused after step 3 of 9")),
+    "interrupted": (KeyboardInterrupt(), ReleaseVideo("interrupted", frees_pipeline=True)),
     "out of memory": (OUT_OF_MEMORY, TryNextPlan("CUDA out of memory")),
     "out of memory while loading": (caused(LoadError("cannot load"), OUT_OF_MEMORY), TryNextPlan("cannot load")),
     "no weights": (LoadError("no weights"), RefuseBatch("no weights", LoadError.exit_code)),
-    "capture": (CaptureError("cannot complete it"), Fail("cannot complete it")),
-    "manifest": (ManifestError("another batch"), Fail("another batch")),
-    "anything else": (ValueError("odd"), Fail("ValueError: odd", is_unexpected=True)),
+    "capture": (CaptureError("cannot complete it"), FailVideo("cannot complete it")),
+    "manifest": (ManifestError("another batch"), FailVideo("another batch")),
+    "anything else": (ValueError("odd"), FailVideo("ValueError: odd", is_unexpected=True)),
     "full disk": (OSError(errno.ENOSPC, "No space left on device"), WaitForDiskSpace("No space left on device")),
-    "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/x"), Fail("FileNotFoundError: ")),
+    "missing file": (FileNotFoundError(errno.ENOENT, "No such file", "/elsewhere/x"), FailVideo("FileNotFoundError: ")),
 }
 
 
@@ -70,7 +70,7 @@ TABLE: dict[str, tuple[BaseException, Outcome | None]] = {
 def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
     error, expected = TABLE[row]
     result = decide_outcome(error, situation(tmp_path))
-    if isinstance(expected, Fail) and isinstance(result, Fail):
+    if isinstance(expected, FailVideo) and isinstance(result, FailVideo):
         assert result.error.startswith(expected.error)
         assert result.is_unexpected == expected.is_unexpected
     else:
@@ -89,16 +89,16 @@ def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number:
     path = tmp_path / "videos" / "v.mp4"
     for names in ((str(path),), (f"{path}.partial", None, str(path))):
         result = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
-        assert result == Fail(f"cannot write {path}: {message} the video again: wantui queue retry")
+        assert result == FailVideo(f"cannot write {path}: {message} the video again: wantui queue retry")
 
 
 def test_linked_folder_error_fails_the_video_with_its_message(tmp_path: Path) -> None:
     error = LinkedFolderError(tmp_path / "videos")
-    assert decide_outcome(error, situation(tmp_path)) == Fail(str(error))
+    assert decide_outcome(error, situation(tmp_path)) == FailVideo(str(error))
 
 
 def test_interrupting_a_cancelled_video_cancels_it(tmp_path: Path) -> None:
-    assert decide_outcome(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == Cancel(frees_pipeline=True)
+    assert decide_outcome(KeyboardInterrupt(), situation(tmp_path, cancelled=True)) == CancelVideo(frees_pipeline=True)
 
 
 def test_model_that_does_not_fit_the_last_plan_fails_the_batch(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_model_that_does_not_fit_the_last_plan_fails_the_batch(tmp_path: Path) -
 @pytest.mark.parametrize("error", [ValueError("odd"), OSError(errno.EIO, "I/O error"), ManifestError("gone")], ids=str)
 def test_deleted_folder_is_named_for_any_exception(error: Exception, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    assert decide_outcome(error, situation(gone)) == Fail(deleted_folder_error(gone))
+    assert decide_outcome(error, situation(gone)) == FailVideo(describe_deleted_folder(gone))
 
 
 def test_unwritable_folder_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +121,8 @@ def test_unwritable_folder_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
 def test_transient_error_is_retried_a_few_times(tmp_path: Path) -> None:
     error = OSError(errno.ESTALE, "Stale file handle")
     again = decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS - 1))
-    assert again == Release("Stale file handle (transient)", is_warning=True)
-    assert isinstance(decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS)), Fail)
+    assert again == ReleaseVideo("Stale file handle (transient)", is_warning=True)
+    assert isinstance(decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS)), FailVideo)
 
 
 def test_foreign_file_in_a_sticky_folder_fails_the_video_naming_the_owner(
@@ -135,9 +135,9 @@ def test_foreign_file_in_a_sticky_folder_fails_the_video_naming_the_owner(
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     error = PermissionError(errno.EPERM, "Operation not permitted", str(theirs))
     result = decide_outcome(error, situation(tmp_path))
-    assert isinstance(result, Fail)
+    assert isinstance(result, FailVideo)
     assert f"{theirs}: it belongs to {owner}" in result.error
     tmp_path.chmod(0o777)
-    assert isinstance(decide_outcome(error, situation(tmp_path)), Release), (
+    assert isinstance(decide_outcome(error, situation(tmp_path)), ReleaseVideo), (
         "without the sticky bit anybody may replace it"
     )

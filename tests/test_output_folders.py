@@ -25,11 +25,16 @@ from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
 from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import MANIFEST_LOCK
+from wantui.storage.locks import MANIFEST_LOCK_FILE
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import Manifest, parse_manifest, read_manifest
 from wantui.storage.mp4 import ClipWriter
-from wantui.storage.output_errors import UNWRITABLE_ERRORS, find_unwritable_folder, is_folder_deleted, probe_write_error
+from wantui.storage.output_errors import (
+    UNWRITABLE_ERROR_NUMBERS,
+    find_unwritable_folder,
+    is_folder_deleted,
+    probe_write_error,
+)
 from wantui.worker import finalize as ending
 
 pytestmark = pytest.mark.torch
@@ -56,7 +61,7 @@ def look_at_hold(queue: Queue) -> None:
     """Run an engine without workers: it looks at the hold and ends, as it can make nothing."""
     import logging
 
-    Supervisor(queue, [], Path("logs"), logging.getLogger("engine"), drain=True).run()
+    Supervisor(queue, [], Path("logs"), logging.getLogger("engine"), ends_when_idle=True).run()
 
 
 @pytest.mark.parametrize("below", ["", "videos/prompt_000"])
@@ -65,7 +70,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
 ) -> None:  # R9
     with only_queued():
         folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 3, "--detach", *small))
-    clips = folder.clip(0, 1).parent
+    clips = folder.make_clip_path(0, 1).parent
     clips.mkdir(parents=True)
     freeze(folder.root / below)
     generate_queued_videos(find_state_directory())
@@ -74,7 +79,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     assert held is not None
     assert (held.kind, held.folder) == ("folder", (folder.root / below).resolve())
     assert "cannot write the output folder" in held.reason
-    assert [video.state for video in queue.videos(1)] == ["queued"] * 3
+    assert [video.state for video in queue.list_videos(1)] == ["queued"] * 3
     look_at_hold(queue)
     assert queue.read_hold() is not None  # it is as it was
     subprocess.run(["chattr", "-i", folder.root / below], check=True)
@@ -86,7 +91,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
 
 def test_deleting_an_unwritable_folder_ends_its_hold(tmp_path: Path) -> None:  # R9
     queue = Queue(tmp_path)
-    queue.hold("folder", "cannot write", tmp_path / "gone")
+    queue.hold_queue("folder", "cannot write", tmp_path / "gone")
     look_at_hold(queue)
     assert queue.read_hold() is None
 
@@ -97,9 +102,9 @@ def test_repeated_transient_error_fails_the_video(
     def encode(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(ClipWriter, "_encode", encode)
+    monkeypatch.setattr(ClipWriter, "_encode_frame", encode)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
-    started = [event for event in Queue(find_state_directory().directory).events(0) if event.kind == "started"]
+    started = [event for event in Queue(find_state_directory().directory).list_events(0) if event.kind == "started"]
     assert (result.code, len(started)) == (1, 3)
     assert "Input/output error" in result.err
 
@@ -120,7 +125,7 @@ def test_briefly_inaccessible_folder_neither_ends_the_worker_nor_fails_the_video
     monkeypatch.setattr(Path, "stat", stale)
     generate_queued_videos(find_state_directory())
     queue = Queue(find_state_directory().directory)
-    assert [event.kind for event in queue.events(0) if event.kind in ("failed", "done")] == ["done"]
+    assert [event.kind for event in queue.list_events(0) if event.kind in ("failed", "done")] == ["done"]
     assert not refused
 
 
@@ -143,7 +148,7 @@ def test_worker_caches_the_manifest_of_one_batch_only(
             wantui("run", "-t", "a star", "--videos-per-variation", 1, "--batch-name", name, "--detach", *small)
     monkeypatch.setattr(record, "ManifestStore", Counted)
     generate_queued_videos(find_state_directory())
-    assert not any(result.unfinished for result in Queue(find_state_directory().directory).batches())
+    assert not any(result.unfinished_count for result in Queue(find_state_directory().directory).list_batches())
     assert most <= 3  # of the batch before, whose last video is being ended, too
 
 
@@ -154,19 +159,19 @@ def test_paused_claims_do_not_count_as_transient_errors(
         wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small)
     queue = Queue(find_state_directory().directory)
     for _ in range(5):
-        claim = queue.claim("worker-0:7", ("auto", "cpu"))
+        claim = queue.claim_next_video("worker-0:7", ("auto", "cpu"))
         assert claim is not None
-        queue.release(claim, "paused after step 1 of 3")
-    real, errors = ClipWriter._encode, [errno.EIO, errno.ESTALE]
+        queue.release_video(claim, "paused after step 1 of 3")
+    real, errors = ClipWriter._encode_frame, [errno.EIO, errno.ESTALE]
 
     def encode(*arguments: Any) -> Any:
         if errors:
             raise OSError(number := errors.pop(), os.strerror(number))
         return real(*arguments)
 
-    monkeypatch.setattr(ClipWriter, "_encode", encode)
+    monkeypatch.setattr(ClipWriter, "_encode_frame", encode)
     generate_queued_videos(find_state_directory())
-    assert [video.state for video in queue.videos(1)] == ["done"]
+    assert [video.state for video in queue.list_videos(1)] == ["done"]
 
 
 @pytest.mark.parametrize("moment", ["step", "decode", "record"])
@@ -175,8 +180,8 @@ def test_folder_deleted_during_generation_is_named_and_not_recreated(
 ) -> None:  # R9
     kind, name = {
         "step": (Queue, "record_step"),
-        "decode": (ClipWriter, "_encode"),
-        "record": (record.ManifestStore, "edit_entry"),
+        "decode": (ClipWriter, "_encode_frame"),
+        "record": (record.ManifestStore, "edit_video_entry"),
     }[moment]
     real = getattr(kind, name)
 
@@ -198,7 +203,7 @@ def test_folder_errors_are_distinguished_from_file_errors(tmp_path: Path, monkey
     elsewhere = PermissionError(errno.EACCES, "Permission denied", "/weights/transformer")
     assert find_unwritable_folder(tmp_path, elsewhere) is None
     assert find_unwritable_folder(tmp_path, OSError(errno.ENOSPC, "No space left on device")) is None
-    for number in UNWRITABLE_ERRORS:
+    for number in UNWRITABLE_ERROR_NUMBERS:
 
         def refuse(number: int = number, **_: object) -> None:
             raise OSError(number, os.strerror(number))
@@ -230,14 +235,14 @@ def test_resume_of_an_unwritable_folder_is_refused_before_queueing(
     wantui: Wantui, small: list[str], freeze: Freeze
 ) -> None:  # R4
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    folder.clip(0, 1).unlink()
+    folder.make_clip_path(0, 1).unlink()
     (folder.root / ".lock").unlink()
     freeze(folder.root)
     result = wantui("run", "--resume", folder.root)
     assert result.code == 2
     assert "cannot write the batch folder" in result.err
-    assert not Queue(find_state_directory().directory).batches()[0].unfinished
-    assert BatchFolder(folder.root).manifest.exists()
+    assert not Queue(find_state_directory().directory).list_batches()[0].unfinished_count
+    assert BatchFolder(folder.root).manifest_path.exists()
 
 
 @pytest.mark.parametrize("stamped", ["true", "false"])
@@ -265,7 +270,7 @@ def test_run_reports_an_error_if_100_folder_names_are_claimed(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B3
     Path("outputs/taken").mkdir(parents=True)
-    monkeypatch.setattr(enqueue, "new_batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
+    monkeypatch.setattr(enqueue, "choose_batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
     result = wantui("run", "-t", "a star", *small)
     assert (result.code, "100 names in a row were taken" in result.err) == (2, True)
 
@@ -286,7 +291,7 @@ def test_closing_many_videos_reads_the_manifest_once(
     def fail(*_: object) -> None:
         raise ValueError("no frames\udcff")
 
-    monkeypatch.setattr(ClipWriter, "_encode", fail)
+    monkeypatch.setattr(ClipWriter, "_encode_frame", fail)
     generate_queued_videos(find_state_directory())
     count = len(parsed)
     assert read_manifest(folder).count_states() == {"failed": 8}
@@ -300,7 +305,7 @@ def test_checksums_are_computed_without_the_manifest_lock(
     hashed: list[Path] = []
 
     def look_at_lock(path: Path) -> str:
-        with (Path(path).parents[2] / MANIFEST_LOCK).open("r+b") as file:
+        with (Path(path).parents[2] / MANIFEST_LOCK_FILE).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody has it
         hashed.append(path)
         return compute_file_sha256(path)
@@ -329,13 +334,13 @@ def test_working_folder_with_a_non_utf8_name_is_refused(
 def test_run_names_a_deleted_manifest_and_the_state_of_its_videos(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = record.ManifestStore.edit_entry
+    real = record.ManifestStore.edit_video_entry
 
     def deleting(self: record.ManifestStore, *arguments: Any) -> None:
-        self.folder.manifest.unlink(missing_ok=True)
+        self.folder.manifest_path.unlink(missing_ok=True)
         real(self, *arguments)
 
-    monkeypatch.setattr(record.ManifestStore, "edit_entry", deleting)
+    monkeypatch.setattr(record.ManifestStore, "edit_video_entry", deleting)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
     assert result.code == 1
     assert "0 of 2 videos done, 2 failed:" in result.err
@@ -360,7 +365,7 @@ def test_run_leaves_no_batch_folder_when_queue_disk_is_full(
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise error
 
-    monkeypatch.setattr(Queue, "add", full)
+    monkeypatch.setattr(Queue, "add_batch", full)
     result = wantui("run", "-t", "a star", *small)
     assert result.code == 3
     assert "cannot use the queue: database or disk is full. Free disk space" in result.err

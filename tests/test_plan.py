@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from wantui.config import load_config
 from wantui.errors import UserError
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import prepare_inputs
 from wantui.models.catalogue import CATALOGUE, NANO, UnknownModelError, WanModel, find_model
 from wantui.planning import Batch, Recipe, estimate_batch_disk, plan_batch, preview_batch
 from wantui.planning.disk_estimate import list_captured_steps
-from wantui.storage.manifest import new_manifest
+from wantui.storage.manifest import create_manifest
 
 pytestmark = pytest.mark.torch
 
@@ -274,7 +274,7 @@ def test_disk_estimate_counts_the_marks_of_each_variation(template: str) -> None
     assert estimate_batch_disk(batch).sum_capture_bytes("attention") == of_words
     outline = preview_batch(batch.config, template)
     assert estimate_batch_disk(outline) == estimate_batch_disk(batch)
-    predicted = [video.predicted["bytes"] for video in new_manifest(batch, "a").videos]
+    predicted = [video.predicted["bytes"] for video in create_manifest(batch, "a").videos]
     assert sum(predicted) == pytest.approx(estimate_batch_disk(batch).total_bytes, abs=len(predicted))
     assert len(set(predicted)) == 2
 
@@ -307,7 +307,7 @@ def test_disk_estimate_of_latents_is_exact() -> None:
 def test_latent_shapes_match_the_pipeline(tiny_models: dict[str, WanModel], tiny: WanPipeline) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], width=48, height=32, frames=13)
     expected = tiny_models["wan2.1"].compute_latent_shape(48, 32, 13)
-    assert prepare(tiny, recipe).noise.shape == torch.Size((1, *expected))
+    assert prepare_inputs(tiny, recipe).noise.shape == torch.Size((1, *expected))
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from wantui.cli.output import echo, format_json, print_columns
 from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config
 from wantui.planning import plan_batch
-from wantui.queue.events import parse_payload
+from wantui.queue.events import parse_event_payload
 from wantui.queue.queue import Queue
-from wantui.queue.records import Event
+from wantui.queue.records import QueueEvent
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -42,7 +42,7 @@ def hostile() -> BatchFolder:
     evil = folder.root.with_name("b\x9b2J\x85\u202ex")  # with a C0 character no path is taken at all
     folder.root.rename(evil)
     folder = BatchFolder(evil)
-    manifest = json.loads(folder.manifest.read_text())
+    manifest = json.loads(folder.manifest_path.read_text())
     manifest["template"] = manifest["name"] = manifest["created"] = EVIL
     for variation in manifest["variations"]:
         variation["id"] += EVIL
@@ -53,14 +53,14 @@ def hostile() -> BatchFolder:
         video["error"] = EVIL
     manifest["videos"][0] |= {"state": "done", "files": {"clip": f"v{EVIL}.mp4"}}
     manifest["videos"][1]["state"] = "failed"
-    folder.manifest.write_text(json.dumps(manifest))
+    folder.manifest_path.write_text(json.dumps(manifest))
     queued = enqueue_missing_videos(find_state_directory(), folder, read_manifest(folder))
     assert queued is not None
     with closing(sqlite3.connect(find_state_directory().directory / "queue.db")) as database:
         database.execute("update video set state = 'failed', error = ? where id = 1", (EVIL,))
         database.commit()
-    folder.log.parent.mkdir()
-    folder.log.write_text(f"{EVIL}\n")
+    folder.log_path.parent.mkdir()
+    folder.log_path.write_text(f"{EVIL}\n")
     Path(f"{EVIL.replace('/', '')}.log").write_text(f"{EVIL}\n")
     Path("evil.yaml").write_text(
         'model_settings:\n  "st\\e[2Jeps": 1\n  sampler: "x\\e]0;y\\a"\nbatch_name: "\\e[2J"\n'
@@ -216,7 +216,7 @@ def test_progress_prints_no_terminal_control_sequences(
         ("failed", {"title": EVIL, "error": EVIL}),
         ("held", {"reason": EVIL}),
     ):
-        shown.show_event(Event(1, 0.0, 1, 1, parse_payload(kind, json.dumps(data))))
+        shown.show_event(QueueEvent(1, 0.0, 1, 1, parse_event_payload(kind, json.dumps(data))))
     captured = capsys.readouterr()
     assert "failed: \\x1b]52" in captured.out + captured.err  # R1
     assert OBEYED.findall(captured.out + captured.err) == []
@@ -282,7 +282,7 @@ def test_ascii_locale_gets_escaped_json(tmp_path: Path) -> None:
 def test_closed_streams_do_not_corrupt_the_queue_database(tmp_path: Path) -> None:
     program("queue ls", shell="$W <&- >&- 2>&-")
     place = next(Path.cwd().rglob("queue.db"))
-    assert Queue(place.parent).batches(-1) == []  # B7
+    assert Queue(place.parent).list_batches(-1) == []  # B7
 
 
 @pytest.mark.parametrize("width", [20, 40, 50, 200])

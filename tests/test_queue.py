@@ -21,7 +21,7 @@ from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import DATABASE_FILE, NewerDatabaseError, load_migrations, open_database
 from wantui.queue.events import (
-    PAYLOAD_TYPES,
+    PAYLOAD_TYPES_BY_KIND,
     ModelLoading,
     StepDone,
     UnknownEvent,
@@ -48,19 +48,19 @@ def videos(n: int) -> list[NewVideo]:
 
 
 def add(queue: Queue, name: str, n: int = 1, device: str = "auto") -> int:
-    return queue.add(Path("/outputs") / name, device, videos(n))
+    return queue.add_batch(Path("/outputs") / name, device, videos(n))
 
 
 def claim(queue: Queue, worker: str = "w", devices: tuple[str, ...] = CPU) -> Claim:
-    result = queue.claim(worker, devices)
+    result = queue.claim_next_video(worker, devices)
     assert result is not None
     return result
 
 
 def claimed_order(queue: Queue) -> list[str]:
     names = []
-    while (result := queue.claim("w", CPU)) is not None:
-        names.append(f"{result.folder.name}{result.number}")
+    while (result := queue.claim_next_video("w", CPU)) is not None:
+        names.append(f"{result.batch_folder.name}{result.video_index}")
         queue.record_done(result)
     return names
 
@@ -69,7 +69,7 @@ def test_videos_are_claimed_by_batch_order_then_number(queue: Queue) -> None:
     add(queue, "a", 2)
     add(queue, "b", 1)
     assert claimed_order(queue) == ["a0", "a1", "b0"]
-    assert queue.claim("w", CPU) is None
+    assert queue.claim_next_video("w", CPU) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_batches_can_be_moved(queue: Queue, moves: list[tuple[int, int | str]], 
     for name in "abcd":
         add(queue, name)
     for batch, to in moves:
-        queue.move(batch, to)  # type: ignore[arg-type]
+        queue.move_batch(batch, to)  # type: ignore[arg-type]
     assert claimed_order(queue) == [f"{name}0" for name in order]
 
 
@@ -98,9 +98,9 @@ def test_move_passes_one_unfinished_batch_and_any_ended_ones(queue: Queue, batch
     for name in "abcd":
         add(queue, name)
     for ended in (2, 3):
-        queue.cancel(ended)
-    queue.move(batch, to)
-    assert [row.name for row in queue.batches() if row.unfinished] == ["d", "a"]
+        queue.cancel_videos(ended)
+    queue.move_batch(batch, to)
+    assert [row.name for row in queue.list_batches() if row.unfinished_count] == ["d", "a"]
 
 
 def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> No
 
     def work(name: str) -> None:
         mine = Queue(tmp_path)
-        while (result := mine.claim(name, CPU)) is not None:
-            claimed.append(result.number)
+        while (result := mine.claim_next_video(name, CPU)) is not None:
+            claimed.append(result.video_index)
             mine.record_done(result)
 
     workers = [threading.Thread(target=work, args=(f"w{i}",)) for i in range(8)]
@@ -124,46 +124,46 @@ def test_concurrent_workers_claim_every_video_exactly_once(tmp_path: Path) -> No
 def test_worker_claims_only_videos_for_its_devices(queue: Queue) -> None:
     add(queue, "a", device="cuda:1")
     add(queue, "b", device="auto")
-    assert claim(queue, devices=("auto", "cuda", "cuda:0")).folder.name == "b"
-    assert claim(queue, devices=("auto", "cuda", "cuda:1")).folder.name == "a"
+    assert claim(queue, devices=("auto", "cuda", "cuda:0")).batch_folder.name == "b"
+    assert claim(queue, devices=("auto", "cuda", "cuda:1")).batch_folder.name == "a"
 
 
 def test_claim_skips_a_paused_batch_and_a_held_queue(queue: Queue) -> None:
     first, _ = add(queue, "a"), add(queue, "b")
-    queue.pause_batch(first, True)
-    assert claim(queue).folder.name == "b"
-    queue.pause_batch(first, False)
-    queue.hold("paused", "it was paused")
-    assert queue.claim("w", CPU) is None
+    queue.set_batch_paused(first, True)
+    assert claim(queue).batch_folder.name == "b"
+    queue.set_batch_paused(first, False)
+    queue.hold_queue("paused", "it was paused")
+    assert queue.claim_next_video("w", CPU) is None
     assert not queue.has_claimable_video(CPU)
-    queue.resume()
+    queue.resume_queue()
     assert queue.has_claimable_video(CPU)
-    assert claim(queue).folder.name == "a"
+    assert claim(queue).batch_folder.name == "a"
 
 
 def test_running_video_receives_requests_at_its_next_step(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     running = claim(queue)
     assert queue.record_step(running, step_done(0, 20, 0.1, 1.0)) == "continue"
-    queue.pause_batch(batch, True)
+    queue.set_batch_paused(batch, True)
     assert queue.record_step(running, step_done(1, 20, 0.1, 0.9)) == "pause"
-    queue.pause_batch(batch, False)
-    queue.hold("disk", "no room")  # what runs may go on: its own writes will tell
+    queue.set_batch_paused(batch, False)
+    queue.hold_queue("disk", "no room")  # what runs may go on: its own writes will tell
     assert queue.record_step(running, step_done(2, 20, 0.1, 0.8)) == "continue"
-    assert queue.cancel(batch) == ([1, 2], 1)
+    assert queue.cancel_videos(batch) == ([1, 2], 1)
     assert queue.record_step(running, step_done(3, 20, 0.1, 0.7)) == "cancel"
     queue.record_cancellation(running)
-    assert {video.state for video in queue.videos(batch)} == {"cancelled"}
+    assert {video.state for video in queue.list_videos(batch)} == {"cancelled"}
 
 
 def test_repeated_cancel_and_retry_have_no_effect(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     queue.record_done(claim(queue))
-    assert queue.cancel(batch) == ([1], 0)
-    assert queue.cancel(batch) == ([], 0)
-    assert queue.retry(batch) == 1
-    assert queue.retry(batch) == 0
-    assert [video.state for video in queue.videos(batch)] == ["done", "queued"]
+    assert queue.cancel_videos(batch) == ([1], 0)
+    assert queue.cancel_videos(batch) == ([], 0)
+    assert queue.retry_videos(batch) == 1
+    assert queue.retry_videos(batch) == 0
+    assert [video.state for video in queue.list_videos(batch)] == ["done", "queued"]
 
 
 def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
@@ -171,7 +171,7 @@ def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     old = claim(queue, "w1")
     queue.reclaim_videos("w1", "signal SIGKILL", counts_crash=True)
     new = claim(queue, "w2")
-    assert (new.video, new.attempt) == (old.video, 2)
+    assert (new.video_id, new.attempt) == (old.video_id, 2)
     updates = (
         lambda c: queue.record_failure(c, "no"),
         lambda c: queue.record_step(c, step_done(0, 1, 0.1, 0.5)),
@@ -181,17 +181,17 @@ def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
         with pytest.raises(LostClaimError):
             say(old)
     queue.record_done(new)
-    assert queue.video(new.video).state == "done"
+    assert queue.get_video(new.video_id).state == "done"
 
 
 def test_video_that_killed_two_workers_fails_and_the_next_is_claimed(queue: Queue) -> None:
     batch = add(queue, "a", 2)
     for expected in ("interrupted", "failed"):
-        assert claim(queue).number == 0
+        assert claim(queue).video_index == 0
         assert [video.state for video in queue.reclaim_videos("w", "signal SIGSEGV", counts_crash=True)] == [expected]
-    poison = queue.videos(batch)[0]
+    poison = queue.list_videos(batch)[0]
     assert poison.error == "2 workers died while rendering it. The last error: signal SIGSEGV"
-    assert claim(queue).number == 1
+    assert claim(queue).video_index == 1
 
 
 def test_only_the_last_started_video_of_a_dead_worker_is_blamed(queue: Queue) -> None:
@@ -199,7 +199,7 @@ def test_only_the_last_started_video_of_a_dead_worker_is_blamed(queue: Queue) ->
     for expected in ("interrupted", "failed"):
         ending, made = claim(queue), claim(queue)
         taken = {video.id: video.state for video in queue.reclaim_videos("w", "signal SIGKILL", counts_crash=True)}
-        assert taken == {ending.video: "interrupted", made.video: expected}
+        assert taken == {ending.video_id: "interrupted", made.video_id: expected}
 
 
 def test_last_started_video_is_blamed_despite_a_clock_change(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_last_started_video_is_blamed_despite_a_clock_change(queue: Queue, monke
     monkeypatch.setattr(time, "time", lambda: 0.0)
     made = claim(queue)
     queue.reclaim_videos("w", "signal SIGKILL", counts_crash=True)
-    assert [queue.video(video.video).worker_crashes for video in (ending, made)] == [0, 1]
+    assert [queue.get_video(video.video_id).worker_crashes for video in (ending, made)] == [0, 1]
 
 
 def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queue) -> None:
@@ -216,7 +216,7 @@ def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queu
     for _ in range(3):
         claim(queue)
         queue.reclaim_videos("w", "signal SIGKILL", counts_crash=False)
-    assert (queue.videos(batch)[0].state, queue.videos(batch)[0].worker_crashes) == ("interrupted", 0)
+    assert (queue.list_videos(batch)[0].state, queue.list_videos(batch)[0].worker_crashes) == ("interrupted", 0)
 
 
 def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> None:
@@ -226,10 +226,10 @@ def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> N
     held = queue.read_hold()
     assert held is not None
     assert held.reason == "1 video was interrupted when the engine ended"
-    assert queue.claim("w", CPU) is None
-    queue.resume()
-    assert claim(queue).number == 0
-    assert [video.state for video in queue.videos(batch)] == ["running", "queued"]
+    assert queue.claim_next_video("w", CPU) is None
+    queue.resume_queue()
+    assert claim(queue).video_index == 0
+    assert [video.state for video in queue.list_videos(batch)] == ["running", "queued"]
 
 
 def test_followers_read_every_event_once_in_order(tmp_path: Path) -> None:
@@ -240,28 +240,28 @@ def test_followers_read_every_event_once_in_order(tmp_path: Path) -> None:
     for index in range(3):
         queue.record_step(running, step_done(index, 3, 0.1, 1 - index / 3))
     assert follower.read_data_version() != before
-    first = follower.events(0, batch)
+    first = follower.list_events(0, batch)
     assert [event.kind for event in first] == ["added", "started", "step", "step", "step"]
     queue.record_done(running, VideoDone(files={}))
-    rest = follower.events(first[-1].seq, batch)
+    rest = follower.list_events(first[-1].seq, batch)
     assert [event.kind for event in rest] == ["done"]
-    assert follower.events(rest[-1].seq, batch) == []
+    assert follower.list_events(rest[-1].seq, batch) == []
 
 
 def test_batch_with_a_running_video_cannot_be_removed(queue: Queue) -> None:
     batch = add(queue, "a")
     running = claim(queue)
     with pytest.raises(Exception, match="Cancel it: wantui queue cancel"):
-        queue.remove(batch)
+        queue.remove_batch(batch)
     queue.record_done(running)
-    queue.remove(batch)
-    assert queue.batches() == []
+    queue.remove_batch(batch)
+    assert queue.list_batches() == []
 
 
 def test_batch_is_found_by_number_name_or_path_and_similar_names_are_suggested(queue: Queue, tmp_path: Path) -> None:
     with pytest.raises(UnknownBatchError, match="the queue is empty"):
         queue.find_batch("1")
-    batch = queue.add(tmp_path / "kiss_20261124", "auto", videos(1))
+    batch = queue.add_batch(tmp_path / "kiss_20261124", "auto", videos(1))
     for word in (str(batch), "kiss_20261124", str(tmp_path / "kiss_20261124")):
         assert queue.find_batch(word).id == batch
     for word in ("kiss_2026124", "kiss"):
@@ -277,19 +277,19 @@ def test_every_earlier_schema_is_migrated_with_its_rows(tmp_path: Path) -> None:
         with sqlite3.connect(path) as old:
             old.executescript(stored.read_text())
         queue = Queue(path.parent)
-        assert [video.state for video in queue.videos(1)[:3]] == ["done", "failed", "queued"]
-        queue.resume("disk")
+        assert [video.state for video in queue.list_videos(1)[:3]] == ["done", "failed", "queued"]
+        queue.resume_queue("disk")
         fresh = open_database(tmp_path / f"fresh-{version}.db")
         schema = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
         assert [tuple(row) for row in queue.db.execute(schema)] == [tuple(row) for row in fresh.execute(schema)]
-        assert claim(queue).number == 2
+        assert claim(queue).video_index == 2
 
 
 def test_schema_4_events_are_migrated_to_typed_payloads(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-4.sql").read_text())
     queue = Queue(tmp_path)
-    events = {event.kind: event.payload for event in queue.events(0)}
+    events = {event.kind: event.payload for event in queue.list_events(0)}
     assert not any(isinstance(payload, UnknownEvent) for payload in events.values())
     assert events["video_resumed"] == VideoResumed(title="red seed 42", number=1, steps_done=1)
     assert events["restarted"] == VideoRestarted(title="red seed 42", number=1, reason="it is damaged")
@@ -306,25 +306,25 @@ def test_straightness_in_schema_5_events_is_renamed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-5.sql").read_text())
     queue = Queue(tmp_path)
-    step = [event.payload for event in queue.events(0) if event.kind == "step"][-1]
+    step = [event.payload for event in queue.list_events(0) if event.kind == "step"][-1]
     assert isinstance(step, StepDone)
     assert (step.step, step.straightness) == (2, 0.75)
-    recipe = parse_recipe(json.loads(queue.recipe(3)))
+    recipe = parse_recipe(json.loads(queue.read_recipe(3)))
     assert (recipe.format, recipe.speed) == (2, "cached")
 
 
 def test_unknown_event_of_a_later_version_is_preserved(queue: Queue) -> None:
     add(queue, "a")
     queue.db.execute("INSERT INTO event (time, kind, data) VALUES (1.0, 'warped', '{\"factor\": 9}')")
-    last = queue.events(0)[-1]
+    last = queue.list_events(0)[-1]
     assert last.as_json() == {"event": "warped", "seq": last.seq, "batch": None, "video": None, "factor": 9}
 
 
-@pytest.mark.parametrize("kind", PAYLOAD_TYPES)
+@pytest.mark.parametrize("kind", PAYLOAD_TYPES_BY_KIND)
 def test_every_event_round_trips_and_is_documented(queue: Queue, kind: str) -> None:
-    payload = PAYLOAD_TYPES[kind]()
-    queue.emit(payload)
-    assert queue.events(0)[-1].payload == payload
+    payload = PAYLOAD_TYPES_BY_KIND[kind]()
+    queue.emit_event(payload)
+    assert queue.list_events(0)[-1].payload == payload
     documented = (Path(__file__).parents[1] / "docs" / "events.md").read_text()
     section = documented.partition(f"### `{kind}`")[2].partition("###")[0]
     assert section, f"{kind} is not in docs/events.md"
@@ -336,7 +336,7 @@ def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())
     queue = Queue(tmp_path)
-    done, *_ = result = queue.videos(1)
+    done, *_ = result = queue.list_videos(1)
     plans = [None, "encode-first", "offload", "stream", "tiled", "offload-tiled", "stream-tiled", "sequential"]
     assert [video.plan for video in result[3:]] == [*plans, "small-tiles"]
     assert (done.plan, done.seconds) == ("tiled", 62.5)
@@ -348,25 +348,25 @@ def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
 def test_queued_videos_skip_a_failed_plan_and_never_return_to_an_earlier_one(queue: Queue) -> None:
     batch = add(queue, "a", 3)
     queue.db.execute("UPDATE video SET plan = 'tiled' WHERE number = 2")
-    queue.requeue_with_plan(claim(queue), "offload", ("resident", "encode-first"), "no memory")
-    assert [video.plan for video in queue.videos(batch)] == ["offload", "offload", "tiled"]
-    assert claim(queue).plan == "offload"
+    queue.requeue_video_with_plan(claim(queue), "offload", ("resident", "encode-first"), "no memory")
+    assert [video.plan for video in queue.list_videos(batch)] == ["offload", "offload", "tiled"]
+    assert claim(queue).first_plan_slug == "offload"
 
 
 def test_video_numbers_count_from_1_in_json_and_events(queue: Queue) -> None:  # A13
     batch = add(queue, "a", 2)
-    assert [video.as_json()["number"] for video in queue.videos(batch)] == [1, 2]
+    assert [video.as_json()["number"] for video in queue.list_videos(batch)] == [1, 2]
     first = claim(queue)
     queue.record_step(first, step_done(0, 20, 0.1, 1.0))
     queue.record_decoded_frames(first, 1, 9)
     queue.emit_video_event(first, ModelLoading(model="nano"))
-    queue.release(first, "paused")
-    queue.requeue_with_plan(claim(queue), "offload", (), "no memory")
+    queue.release_video(first, "paused")
+    queue.requeue_video_with_plan(claim(queue), "offload", (), "no memory")
     claim(queue)
     queue.reclaim_videos("w", "signal", counts_crash=True)
     queue.record_done(claim(queue))
-    queue.cancel(batch, 1)
-    events = [event for event in queue.events(0) if event.video is not None]
+    queue.cancel_videos(batch, 1)
+    events = [event for event in queue.list_events(0) if event.video_id is not None]
     numbers = {(event.kind, event.as_json()["number"]) for event in events}
     expected = {
         "started",
@@ -386,58 +386,60 @@ def test_video_numbers_count_from_1_in_json_and_events(queue: Queue) -> None:  #
 def test_video_page_counts_the_unfinished_videos_before_each_row(queue: Queue) -> None:  # T3
     batch = add(queue, "a", 6)
     queue.record_done(claim(queue))
-    queue.cancel(batch, 3)
-    page = queue.read_page(batch, 3, 2)
+    queue.cancel_videos(batch, 3)
+    page = queue.read_video_page(batch, 3, 2)
     assert [video.number for video in page.videos] == [2, 3, 4]
     assert (
-        page.unfinished_before
-        == tuple(queue.count_unfinished_before(batch, number) for number in (2, 3, 4))
+        page.unfinished_counts_before
+        == tuple(queue.count_unfinished_videos_before(batch, number) for number in (2, 3, 4))
         == (1, 2, 2)
     )
-    assert queue.read_page(batch, 3, 99).videos == ()
+    assert queue.read_video_page(batch, 3, 99).videos == ()
 
 
 def test_batches_before_a_batch_follow_the_claim_order(queue: Queue) -> None:  # C11
     ended, paused, running, last, after = (add(queue, name, 2) for name in "abcde")
-    queue.cancel(ended)
-    queue.pause_batch(paused, True)
-    assert claim(queue).batch == running
-    assert [(batch.id, batch.unfinished) for batch in queue.list_batches_before(last)] == [(running, 2)]
-    assert queue.list_batches_before(running) == []
-    assert [batch.id for batch in queue.list_batches_before(after)] == [running, last]
+    queue.cancel_videos(ended)
+    queue.set_batch_paused(paused, True)
+    assert claim(queue).batch_number == running
+    assert [(batch.id, batch.unfinished_count) for batch in queue.list_unfinished_batches_before(last)] == [
+        (running, 2)
+    ]
+    assert queue.list_unfinished_batches_before(running) == []
+    assert [batch.id for batch in queue.list_unfinished_batches_before(after)] == [running, last]
 
 
 def test_starting_worker_is_listed_until_ready_or_ended(queue: Queue) -> None:  # C11
     queue.record_starting_worker("worker-0:7", "cpu")
-    (worker,) = queue.workers()
+    (worker,) = queue.list_workers()
     assert (worker.short_name, worker.state, worker.device) == ("worker-0", "starting", "cpu")
     assert worker.seconds is not None
     assert worker.seconds < 60
     queue.record_ready_worker("worker-0:7")
-    assert queue.workers()[0].state == "ready"
-    queue.reclaim_videos("worker-0:7", "exit code 0", counts_crash=True, has_ended=True)
-    assert queue.workers() == []
-    kinds = [event.kind for event in queue.events(0)]
+    assert queue.list_workers()[0].state == "ready"
+    queue.reclaim_videos("worker-0:7", "exit code 0", counts_crash=True, has_worker_ended=True)
+    assert queue.list_workers() == []
+    kinds = [event.kind for event in queue.list_events(0)]
     assert kinds == ["worker_starting", "worker_ready", "worker_ended"]
     queue.record_starting_worker("worker-0:8", "cpu")
     queue.recover_interrupted_videos()  # the engine that started it is dead
-    assert queue.workers() == []
+    assert queue.list_workers() == []
 
 
 def test_durations_ignore_clock_changes(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # R14
     batch = add(queue, "a", 2)
     first = claim(queue)
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    (running, _) = queue.videos(batch)
+    (running, _) = queue.list_videos(batch)
     assert running.seconds is not None
     assert 0 <= running.seconds < 60
     queue.record_done(first)
-    seconds = queue.videos(batch)[0].seconds
+    seconds = queue.list_videos(batch)[0].seconds
     assert seconds is not None
     assert 0 <= seconds < 60
     claim(queue)
     monkeypatch.setattr(clock, "read_boot_id", lambda: "of another boot")
-    assert queue.videos(batch)[1].seconds is None
+    assert queue.list_videos(batch)[1].seconds is None
 
 
 def test_database_of_a_newer_version_is_refused_and_unchanged(tmp_path: Path) -> None:
@@ -453,7 +455,7 @@ def test_database_of_a_newer_version_is_refused_and_unchanged(tmp_path: Path) ->
 def test_damaged_database_is_quarantined_and_reported(tmp_path: Path) -> None:
     (tmp_path / DATABASE_FILE).write_bytes(b"this was a queue once, and is not any more" * 100)
     queue, notes = open_queue(StateDirectory(tmp_path))
-    assert queue.batches() == []
+    assert queue.list_batches() == []
     assert len(notes) == 1
     assert "was damaged" in notes[0]
     aside = list(tmp_path.glob("queue.db.damaged-*"))
@@ -470,33 +472,33 @@ def test_internal_database_damage_is_detected_on_engine_start(tmp_path: Path) ->
     data[8 * 4096 : 40 * 4096] = b"\xff" * (32 * 4096)
     path.write_bytes(data)
     reopened, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
-    assert reopened.batches() == []
+    assert reopened.list_batches() == []
     assert "was damaged" in notes[0]
     assert list(tmp_path.glob("queue.db.damaged-*"))
 
 
 @pytest.mark.processes
 def test_many_processes_can_open_a_new_queue_concurrently(tmp_path: Path) -> None:
-    code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).read_last_seq()"
+    code = "import sys, pathlib, wantui.queue.queue as q; q.Queue(pathlib.Path(sys.argv[1])).read_last_event_seq()"
     openers = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.PIPE) for _ in range(8)]
     errors = [opener.communicate()[1].decode() for opener in openers]
     assert errors == [""] * 8
 
 
 def test_pause_replaces_a_full_disk_hold_and_outlasts_it(queue: Queue) -> None:
-    queue.hold("disk", "no room", Path("/outputs"), 10)
-    queue.hold("paused", "it was paused")
-    queue.resume("disk")
+    queue.hold_queue("disk", "no room", Path("/outputs"), 10)
+    queue.hold_queue("paused", "it was paused")
+    queue.resume_queue("disk")
     held = queue.read_hold()
     assert held is not None
     assert held.kind == "paused"
 
 
 def test_requeued_batch_uses_the_new_recipes(queue: Queue) -> None:
-    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "old", 20)])
-    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "blue", "new", 30)], new=False)
+    queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "red", "old", 20)])
+    queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "blue", "new", 30)], is_new=False)
     result = claim(queue)
-    assert (result.recipe, result.title) == ("new", "blue")
+    assert (result.recipe_json, result.title) == ("new", "blue")
 
 
 def test_state_directory_is_private_to_the_user(tmp_path: Path) -> None:
@@ -551,24 +553,24 @@ def test_errors_with_non_utf8_paths_are_stored_escaped(queue: Queue) -> None:
     error, stored = "cannot read a\udcff", "cannot read a\\udcff"
     add(queue, "a", 2)
     add(queue, "b", 1)
-    queue.release(claim(queue), error)
-    queue.requeue_with_plan(claim(queue), "offload", [], error)
+    queue.release_video(claim(queue), error)
+    queue.requeue_video_with_plan(claim(queue), "offload", [], error)
     queue.record_failure(claim(queue), error)
     queue.record_batch_failure(claim(queue), error, 3)
-    queue.hold("disk", error)
-    assert [video.error for video in queue.videos(1)] == [stored, stored]
+    queue.hold_queue("disk", error)
+    assert [video.error for video in queue.list_videos(1)] == [stored, stored]
     held = queue.read_hold()
     assert held is not None
     assert held.reason == stored
-    texts = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.events(0)]
+    texts = [event.as_json().get("error") or event.as_json().get("reason") for event in queue.list_events(0)]
     assert [text for text in texts if text is not None] == [stored] * 5
 
 
 def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:
     with Queue(tmp_path) as queue:
-        queue.read_last_seq()
+        queue.read_last_event_seq()
     with pytest.raises(sqlite3.ProgrammingError):
-        queue.read_last_seq()
+        queue.read_last_event_seq()
 
 
 def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,7 +609,7 @@ def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatc
             wantui(*command)
             for queue in opened:
                 with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-                    queue.read_last_seq()
+                    queue.read_last_event_seq()
     assert len(opened) >= len(commands) - 3
 
 
@@ -616,13 +618,13 @@ def test_open_connection_does_not_write_a_database_of_a_newer_schema(queue: Queu
     with closing(sqlite3.connect(queue.path)) as newer:
         newer.execute("PRAGMA user_version = 999")
     for change in (
-        lambda: queue.hold("paused", "it was paused"),
-        lambda: queue.cancel(batch),
-        lambda: queue.remove(batch),
-        lambda: queue.claim("worker-0:1", ("auto", "cpu")),
+        lambda: queue.hold_queue("paused", "it was paused"),
+        lambda: queue.cancel_videos(batch),
+        lambda: queue.remove_batch(batch),
+        lambda: queue.claim_next_video("worker-0:1", ("auto", "cpu")),
     ):
         with pytest.raises(NewerDatabaseError, match="schema 999"):
             change()
     assert queue.read_hold() is None
     assert not queue.list_running_videos()
-    assert [row.counts for row in queue.batches()] == [{"queued": 2}]
+    assert [row.counts for row in queue.list_batches()] == [{"queued": 2}]

@@ -11,7 +11,7 @@ from conftest import Wantui, deny
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue
 from wantui.errors import UserError
 from wantui.queue.database import DATABASE_FILE, is_database_damage, open_database
-from wantui.queue.engine_lock import ENGINE_LOCK
+from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.events import QueueResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -69,7 +69,7 @@ DAMAGES: dict[str, Damage] = {
 def damaged(request: pytest.FixtureRequest) -> Path:
     directory = find_state_directory().directory
     queue = Queue(directory)
-    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue.close()
     DAMAGES[request.param](directory / DATABASE_FILE)
     return directory
@@ -94,15 +94,15 @@ def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command
 
 def test_invalid_utf8_in_the_queue_is_found_on_engine_start(tmp_path: Path) -> None:  # R8
     queue = Queue(tmp_path)
-    queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue.close()
     not_utf8_title(tmp_path / DATABASE_FILE)
     with pytest.raises(sqlite3.DatabaseError) as error:
-        Queue(tmp_path).videos(1)
+        Queue(tmp_path).list_videos(1)
     assert is_database_damage(error.value)
     queue, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
-    assert queue.batches() == []
+    assert queue.list_batches() == []
 
 
 def test_locked_or_full_queue_is_not_treated_as_damaged(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_inaccessible_state_directory_is_not_treated_as_deleted(
             deny(patch, tmp_path)
             assert not queue.is_replaced()
             assert is_lock_current(lock, tmp_path)
-        (tmp_path / ENGINE_LOCK).unlink()
+        (tmp_path / ENGINE_LOCK_FILE).unlink()
         assert not is_lock_current(lock, tmp_path)
         os.close(lock)
 
@@ -143,9 +143,9 @@ def test_inaccessible_state_directory_is_not_treated_as_deleted(
 def test_queue_overwritten_with_garbage_is_detected_and_quarantined(tmp_path: Path) -> None:  # R8
     queue, other = Queue(tmp_path), Queue(tmp_path)
     for number in range(300):
-        queue.add(Path(f"/outputs/{number}"), "auto", [NewVideo(0, "red" * 100, "{}", 20)])
+        queue.add_batch(Path(f"/outputs/{number}"), "auto", [NewVideo(0, "red" * 100, "{}", 20)])
     queue.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    queue.emit(QueueResumed())
+    queue.emit_event(QueueResumed())
     other.close()
     assert not queue.is_replaced()
     (tmp_path / DATABASE_FILE).write_bytes(b"\xa5" * (tmp_path / DATABASE_FILE).stat().st_size)
@@ -154,7 +154,7 @@ def test_queue_overwritten_with_garbage_is_detected_and_quarantined(tmp_path: Pa
     queue.close()
     again, notes = open_queue(StateDirectory(tmp_path), is_engine=True)
     assert "was damaged" in notes[0]
-    assert again.batches() == []
+    assert again.list_batches() == []
     assert list(tmp_path.glob(f"{DATABASE_FILE}.damaged-*"))
     again.close()
 
@@ -163,8 +163,8 @@ def test_queue_overwritten_with_garbage_is_detected_and_quarantined(tmp_path: Pa
 def test_unknown_batch_error_suggests_no_dissimilar_name(wantui: Wantui, word: str) -> None:  # C8
     queue = Queue(find_state_directory().directory)
     for name in "abde":
-        queue.add(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
-    queue.remove(3)
+        queue.add_batch(Path("/outputs") / f"kiss_{name}", "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.remove_batch(3)
     result = wantui("queue", "cancel", word)
     assert result.code == 2
     assert "did you mean" not in result.err
@@ -175,20 +175,21 @@ def test_unknown_batch_error_suggests_no_dissimilar_name(wantui: Wantui, word: s
 def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) -> None:  # C11
     queue = Queue(tmp_path)
     first, second = (
-        queue.add(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)]) for name in "ab"
+        queue.add_batch(Path("/outputs") / name, "auto", [NewVideo(i, "red", "{}", 20) for i in range(2)])
+        for name in "ab"
     )
     queue.record_starting_worker("worker-0:7", "cpu")
-    assert find_batch_wait(queue, second).describe(with_seconds=False) == (
+    assert find_batch_wait(queue, second).describe(shows_seconds=False) == (
         "worker-0: loading torch; waits for 2 videos of batch 1 (a)"
     )
     queue.record_ready_worker("worker-0:7")
-    queue.claim("worker-0:7", ("auto",))
+    queue.claim_next_video("worker-0:7", ("auto",))
     assert not find_batch_wait(queue, first)
     assert find_batch_wait(queue, second).describe() == "waits for 2 videos of batch 1 (a)"
-    queue.hold("paused", "it was paused")
+    queue.hold_queue("paused", "it was paused")
     assert not find_batch_wait(queue, second)
-    queue.resume()
-    queue.pause_batch(second, True)
+    queue.resume_queue()
+    queue.set_batch_paused(second, True)
     assert not find_batch_wait(queue, second)
     assert not find_batch_wait(queue, 99)
 
@@ -196,7 +197,7 @@ def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) 
 @pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_and_detached_run_report_a_held_queue(wantui: Wantui, small: list[str]) -> None:  # C7
     queue = Queue(find_state_directory().directory)
-    queue.hold("paused", "it was paused")
+    queue.hold_queue("paused", "it was paused")
     result = wantui("run", "--detach", "-t", "a star", *small)
     assert result.code == 0
     assert "the queue is held: " in result.err
@@ -217,8 +218,8 @@ def test_doctor_and_detached_run_report_a_held_queue(wantui: Wantui, small: list
 def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: Wantui, statement: str) -> None:  # R8
     place = find_state_directory()
     with Queue(place.directory) as queue:
-        queue.add(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
-        claim = queue.claim("worker-0:1", ("auto",))
+        queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+        claim = queue.claim_next_video("worker-0:1", ("auto",))
         assert claim is not None
         queue.record_done(claim)
         queue.record_starting_worker("worker-0:1", "cpu")

@@ -12,9 +12,9 @@ from diffusers import WanPipeline
 
 from wantui.batches.rerun import rerender_clip
 from wantui.generation import quantize as narrow
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import prepare_inputs
 from wantui.generation.errors import LoadError
-from wantui.generation.samplers import SAMPLERS, build_scheduler
+from wantui.generation.samplers import SAMPLERS_BY_NAME, build_scheduler
 from wantui.models import fetch
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_file
@@ -23,7 +23,7 @@ from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
 from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, compute_noise_levels, count_model_evaluations
-from wantui.worker.pipelines import load_pipeline_for
+from wantui.worker.pipelines import load_recipe_pipeline
 
 pytestmark = pytest.mark.torch
 
@@ -160,7 +160,7 @@ def test_size_that_the_model_would_round_is_refused(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SizeError, match=message):
-        prepare(tiny, recipe_for(tiny_models["wan2.1"], **changes))
+        prepare_inputs(tiny, recipe_for(tiny_models["wan2.1"], **changes))
 
 
 # R12
@@ -177,9 +177,9 @@ def test_rerun_without_fetch_downloads_nothing(monkeypatch: pytest.MonkeyPatch, 
     ):
         next(rerender_clip(tmp_path / "a.mp4", recipe, {}, tmp_path / "b.mp4", "cpu", may_fetch=False))
     with pytest.raises(LoadError, match="Fetch the model: wantui models fetch someone/something"):
-        load_pipeline_for(recipe, "cpu", find_plan(plan), may_fetch=False)
+        load_recipe_pipeline(recipe, "cpu", find_plan(plan), may_fetch=False)
     with pytest.raises(LoadError, match="the hub was asked"):
-        load_pipeline_for(recipe, "cpu", find_plan(plan))
+        load_recipe_pipeline(recipe, "cpu", find_plan(plan))
 
 
 # R12
@@ -193,11 +193,11 @@ def test_pipe_as_a_transformer_file_does_not_block(wantui: Wantui, tmp_path: Pat
     file = {"path": str(tmp_path / "a.gguf"), "fingerprint": "0", "bytes": 1}
     recipe = recipe_for(NANO, weights="gguf", transformer_file=file)
     with pytest.raises(LoadError, match="it is missing, or not a regular file"):
-        load_pipeline_for(recipe, "cpu", RESIDENT_PLAN)
+        load_recipe_pipeline(recipe, "cpu", RESIDENT_PLAN)
 
 
 def test_schedules_of_all_samplers_match_their_schedulers() -> None:
-    assert set(SCHEDULES) == set(SAMPLERS) == set(get_args(SamplerName))
+    assert set(SCHEDULES) == set(SAMPLERS_BY_NAME) == set(get_args(SamplerName))
     for sampler in get_args(SamplerName):
         scheduler = build_scheduler(sampler, 5.0)
         scheduler.set_timesteps(9)
@@ -216,7 +216,7 @@ def test_unknown_sampler_is_refused(ask: Any) -> None:
 
 def test_unknown_weights_are_refused(tiny: WanPipeline) -> None:
     with pytest.raises(AssertionError, match="int4"):
-        narrow.quantize(tiny.transformer, "int4")  # type: ignore[arg-type]
+        narrow.quantize_transformer(tiny.transformer, "int4")  # type: ignore[arg-type]
 
 
 def test_recipe_json_contains_no_unused_captures() -> None:

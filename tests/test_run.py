@@ -29,10 +29,10 @@ from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, ClipWriter, read_clip_tags, read_frames
-from wantui.storage.video_files import video_files
+from wantui.storage.video_files import find_video_files
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import worker as engine_worker
-from wantui.worker.pipelines import load_pipeline_for
+from wantui.worker.pipelines import load_recipe_pipeline
 
 pytestmark = pytest.mark.torch
 
@@ -44,7 +44,7 @@ def test_run_generates_every_video_and_prints_the_folder(wantui: Wantui, small: 
     assert folder.root.parent == Path("outputs")
     assert folder.root.name.startswith("my_batch_2")
     made = [file.removeprefix(f"{folder.root}/") for file in files(folder.root) if ".zarr/" not in file]
-    assert all(folder.latents(v, k).is_dir() for v in (0, 1) for k in (1, 2))
+    assert all(folder.make_trajectory_path(v, k).is_dir() for v in (0, 1) for k in (1, 2))
     assert made == [
         ".lock",
         ".making",
@@ -95,7 +95,7 @@ def test_resume_generates_only_missing_videos(wantui: Wantui, small: list[str]) 
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, *small))
     before = {video.id: video.latents_sha256 for video in read_manifest(folder).videos}
     kept = {path: path.stat().st_mtime_ns for path in folder.root.rglob("*.mp4")}
-    lost = folder.clip(1, 1)
+    lost = folder.make_clip_path(1, 1)
     lost.unlink()
     del kept[lost]
     result = wantui("run", "--resume", folder.root)
@@ -112,18 +112,18 @@ def test_resume_generates_only_missing_videos(wantui: Wantui, small: list[str]) 
 def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         folder = batch(wantui("run", "-t", TEMPLATE, *small, "--detach"))
-    document = json.loads(folder.manifest.read_text())
+    document = json.loads(folder.manifest_path.read_text())
     del document["videos"][1]  # the third and fourth have other numbers then
-    folder.manifest.write_text(json.dumps(document))
+    folder.manifest_path.write_text(json.dumps(document))
     generate_queued_videos(find_state_directory())
-    (row,) = Queue(find_state_directory().directory).batches(10)
+    (row,) = Queue(find_state_directory().directory).list_batches(10)
     assert row.counts == {"done": 1, "failed": 3}
-    (last,) = Queue(find_state_directory().directory).videos(row.id, limit=1, offset=3)
+    (last,) = Queue(find_state_directory().directory).list_videos(row.id, limit=1, offset=3)
     assert last.error is not None
     assert last.error.endswith(f"To continue without it: wantui run --resume {folder.root.absolute()}")
     again = wantui("run", "--resume", folder.root)
     assert (again.code, "3 of 3 videos done" in again.err) == (0, True), again.err
-    (row,) = Queue(find_state_directory().directory).batches(10)
+    (row,) = Queue(find_state_directory().directory).list_batches(10)
     assert row.counts == {"done": 3}
 
 
@@ -134,7 +134,7 @@ def test_ctrl_c_before_queueing_says_how_to_queue_the_folder(
         raise KeyboardInterrupt  # by a user who does not wait for the lock of the queue
 
     with monkeypatch.context() as patch:
-        patch.setattr(Queue, "add", locked)
+        patch.setattr(Queue, "add_batch", locked)
         result = wantui("run", "-t", TEMPLATE, *small)
     (root,) = Path("outputs").iterdir()
     assert result.code == 130
@@ -158,11 +158,11 @@ def test_resume_accepts_equal_options_and_refuses_others(wantui: Wantui, small: 
 
 def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
-    folder.config.unlink()
+    folder.config_path.unlink()
     assert wantui("run", "--resume", folder.root).code == 0
     seeded = wantui("run", "--resume", folder.root, "--seed", 42)
     assert seeded.code == 2
-    assert f"its settings ({folder.config}) are missing. Omit the options to resume it" in seeded.err
+    assert f"its settings ({folder.config_path}) are missing. Omit the options to resume it" in seeded.err
 
 
 def test_resume_refuses_weights_that_have_changed(
@@ -172,7 +172,7 @@ def test_resume_refuses_weights_that_have_changed(
     shutil.copytree(tiny_models["wan2.1"].location, copy)
     options = [*small, "--set", f"model_settings.model_id={copy}", "--videos-per-variation", 1]
     folder = batch(wantui("run", "-t", "a star", *options))
-    folder.clip(0, 1).unlink()
+    folder.make_clip_path(0, 1).unlink()
     weights = copy / "transformer/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     result = wantui("run", "--resume", folder.root)
@@ -194,10 +194,10 @@ def test_failed_video_does_not_stop_the_batch(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     class Failing(ClipWriter):
-        def _encode(self, frame: Any) -> None:
+        def _encode_frame(self, frame: Any) -> None:
             if self.path.parent.name == "prompt_000":
                 raise error
-            super()._encode(frame)
+            super()._encode_frame(frame)
 
     with monkeypatch.context() as patch:
         patch.setattr(make_video, "ClipWriter", Failing)
@@ -208,8 +208,8 @@ def test_failed_video_does_not_stop_the_batch(
     assert f"failed: red seed 42: {type(error).__name__}: " in result.err
     assert "the encoder failed" in result.err
     assert [video.state for video in read_manifest(folder).videos] == ["failed", "done"]
-    assert not folder.clip(0, 1).exists()
-    assert not folder.latents(0, 1).exists()
+    assert not folder.make_clip_path(0, 1).exists()
+    assert not folder.make_trajectory_path(0, 1).exists()
     assert not list(folder.root.rglob("*.partial"))
     assert wantui("run", "--resume", folder.root).code == 0
 
@@ -217,14 +217,14 @@ def test_failed_video_does_not_stop_the_batch(
 def test_nan_in_latents_fails_the_video_naming_the_step(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = load_pipeline_for
+    real = load_recipe_pipeline
 
     def spoilt(*arguments: Any) -> Any:
         loaded = real(*arguments)
         loaded.pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
         return loaded
 
-    monkeypatch.setattr(warm, "load_pipeline_for", spoilt)
+    monkeypatch.setattr(warm, "load_recipe_pipeline", spoilt)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
     assert "NaN or infinity after step 1 of 3" in result.err
@@ -244,8 +244,8 @@ def test_video_locked_by_another_engine_is_waited_for_and_left_untouched(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
-    record.ManifestStore.for_folder(folder.root).edit_entry(0, lambda entry: setattr(entry, "state", "queued"))
-    begun = video_files(folder, 0, 1).checkpoint
+    record.ManifestStore.for_folder(folder.root).edit_video_entry(0, lambda entry: setattr(entry, "state", "queued"))
+    begun = find_video_files(folder, 0, 1).checkpoint_path
     assert begun is not None
     begun.write_text("of the other engine")
     with subprocess.Popen(
@@ -301,10 +301,10 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
         queued = batch(wantui("run", "-t", "a star", "--batch-name", "queued", "--detach", *options))
     shutil.rmtree(queued.root)
     shutil.copytree(other.root, queued.root)
-    before = queued.clip(0, 1).read_bytes()
+    before = queued.make_clip_path(0, 1).read_bytes()
     generate_queued_videos(find_state_directory())
     assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
-    assert queued.clip(0, 1).read_bytes() == before
+    assert queued.make_clip_path(0, 1).read_bytes() == before
 
 
 def test_json_lines_contain_every_event(wantui: Wantui, small: list[str]) -> None:
@@ -324,7 +324,7 @@ def test_json_lines_contain_every_event(wantui: Wantui, small: list[str]) -> Non
 
 def test_batch_log_covers_every_video_to_its_end(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a circle", "--videos-per-variation", 3, *small))
-    lines = folder.log.read_text().splitlines()
+    lines = folder.log_path.read_text().splitlines()
     assert [sum(f"seed {seed} done in" in line for line in lines) for seed in (42, 43, 44)] == [1, 1, 1]
 
 
@@ -356,7 +356,7 @@ def test_full_disk_at_a_manifest_write_is_an_error_message_and_keeps_the_clips(
     assert result.code == 3  # the queue is held, and here is no engine that would wait for room
     assert "the queue is held: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
-    assert folder.clip(0, 1).exists()
+    assert folder.make_clip_path(0, 1).exists()
     assert wantui("queue", "resume").code == 0
     assert wantui("run", "--resume", folder.root).code == 0
     assert {video.state for video in read_manifest(folder).videos} == {"done"}
@@ -366,23 +366,23 @@ def test_full_disk_during_a_video_holds_the_queue_and_the_video_resumes(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(ClipWriter, "_encode", full)
+        patch.setattr(ClipWriter, "_encode_frame", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
     assert "the queue is held: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert not list(folder.root.rglob("*.mp4"))
-    assert folder.checkpoint(0, 1).exists()
+    assert folder.make_checkpoint_path(0, 1).exists()
     wantui("queue", "resume")
     result = wantui("run", "--json", "--resume", folder.root)
     assert [json.loads(line) for line in result.out.splitlines()][-1]["done"] == 1
-    assert not folder.checkpoint(0, 1).exists()
+    assert not folder.make_checkpoint_path(0, 1).exists()
     assert not list(folder.root.rglob("*.partial"))
 
 
 def test_decoding_is_reported_and_can_be_cancelled(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_worker, "DECODE_REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(engine_worker, "DECODE_REPORT_INTERVAL_SECONDS", 0.0)
     report = wantui("run", "--json", "-t", "a star", "--videos-per-variation", 1, *small)
     events = [json.loads(line) for line in report.out.splitlines()]
     assert [(e["frames"], e["count"]) for e in events if e["event"] == "decoded"] == [(i, 9) for i in range(1, 10)]
@@ -392,7 +392,7 @@ def test_decoding_is_reported_and_can_be_cancelled(
         frames = real(*arguments)
         yield next(frames)
         queue = Queue(find_state_directory().directory)
-        queue.cancel(max(row.id for row in queue.batches()))
+        queue.cancel_videos(max(row.id for row in queue.list_batches()))
         yield from frames
 
     monkeypatch.setattr(make_video, "decode_frames", cancelled)
@@ -446,9 +446,9 @@ def test_config_changed_after_queueing_has_no_effect(wantui: Wantui, small: list
     with only_queued():
         folder = batch(wantui("run", "-c", "mine.yaml", "-t", "a star", "--detach", *options))
     Path("mine.yaml").write_text("model_settings: {steps: 9}\n")
-    folder.config.write_text("model_settings: {steps: 9}\n")
+    folder.config_path.write_text("model_settings: {steps: 9}\n")
     generate_queued_videos(find_state_directory())
-    recipe, _ = read_clip_tags(folder.clip(0, 1))
+    recipe, _ = read_clip_tags(folder.make_clip_path(0, 1))
     assert recipe.steps == 2
 
 
@@ -461,7 +461,7 @@ def test_model_loading_failure_is_recorded_in_the_manifest(
     with only_queued():
         folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 2, "--detach", *small))
     with monkeypatch.context() as patched:
-        patched.setattr(warm, "load_pipeline_for", refuse)
+        patched.setattr(warm, "load_recipe_pipeline", refuse)
         generate_queued_videos(find_state_directory())
     assert {(video.state, video.error) for video in read_manifest(folder).videos} == {("failed", "its weights are cut")}
     assert wantui("queue", "retry", 1).code == 0
@@ -484,12 +484,12 @@ def test_moved_output_folder_is_named_and_continues_from_its_new_place(wantui: W
 
 def test_resume_uses_the_newly_given_device(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
-    folder.clip(0, 1).unlink()
+    folder.make_clip_path(0, 1).unlink()
     result = wantui("run", "--resume", folder.root, "--set", "model_settings.device=cuda:7")
     assert result.code == 3
-    assert folder.manifest.exists()
+    assert folder.manifest_path.exists()
     assert wantui("run", "--resume", folder.root, "--seed", 42).code == 0
-    assert folder.clip(0, 1).exists()
+    assert folder.make_clip_path(0, 1).exists()
 
 
 def test_missing_gpu_exits_with_code_3(wantui: Wantui, small: list[str]) -> None:

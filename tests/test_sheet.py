@@ -186,7 +186,7 @@ def test_clips_of_different_rates_are_not_played_in_step() -> None:
 
 def test_damaged_journal_is_reported(wantui: Wantui) -> None:
     write_clip_batch(BATCH, "one circle", seeds=1)
-    BatchFolder(BATCH).journal.write_text(json.dumps({"journal": "other"}) + "\nnonsense\nmore nonsense\n")
+    BatchFolder(BATCH).journal_path.write_text(json.dumps({"journal": "other"}) + "\nnonsense\nmore nonsense\n")
     faults = read_manifest(BatchFolder(BATCH)).faults
     assert faults
     result = wantui("gallery", BATCH)

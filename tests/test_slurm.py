@@ -201,7 +201,7 @@ def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_slurm_job_near_its_limit_stops_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
     job = DrainShare(folder.root, Shard(1, 6))
     job.engine = job._start_engine(tmp_path)
-    checkpoint = folder.checkpoint(0, 1)
+    checkpoint = folder.make_checkpoint_path(0, 1)
     while not checkpoint.exists():
         assert job.engine.poll() is None
         time.sleep(0.02)

@@ -21,9 +21,9 @@ from torch import nn
 from wantui.config import load_config
 from wantui.generation import fused_attention, fused_block
 from wantui.generation.calibrate import measure_magnitudes
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks, is_fused
-from wantui.generation.fused_linear import linear, linear_gelu
+from wantui.generation.fused_linear import apply_linear, apply_linear_gelu
 from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
@@ -100,7 +100,7 @@ def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps:
     recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
     pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
     levels = compute_noise_levels(sampler, steps, recipe.flow_shift)
-    assert np.allclose(levels, prepare(pipeline, recipe).sigmas[:-1], atol=1e-5)
+    assert np.allclose(levels, prepare_inputs(pipeline, recipe).sigmas[:-1], atol=1e-5)
     ran: list[bool] = []
     for part, is_computed in ((pipeline.transformer.proj_out, False), (pipeline.transformer.blocks[-1].ffn, True)):
         part.register_forward_pre_hook(lambda *_, is_computed=is_computed: ran.append(is_computed))
@@ -130,7 +130,7 @@ def test_cache_of_the_first_transformer_is_freed_before_the_second_runs(tiny_mod
     pipeline = load_pipeline(model, None, "float32", CPU)
     recipe = recipe_for(model, steps=6, speed="cached")
     held: list[tuple[int, int]] = []
-    for _ in denoise(pipeline, recipe):
+    for _ in denoise_latents(pipeline, recipe):
         held.append((_held_by_cache(pipeline.transformer), _held_by_cache(pipeline.transformer_2)))
     assert held[0][0] > 0 == held[0][1]
     assert held[-1][0] == 0 < held[-1][1]
@@ -163,7 +163,7 @@ def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui,
     video = read_manifest(folder).videos[0]
     assert video.recipe.speed == "cached"
     assert "latents" not in video.files
-    assert not folder.latents(0, 1).exists()
+    assert not folder.make_trajectory_path(0, 1).exists()
     assert not list(Path(folder.root).rglob("*.checkpoint"))
 
 
@@ -187,7 +187,7 @@ def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str
     blocks[0].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     blocks[-1].register_forward_hook(lambda *given: added.append(given[2] - inputs[-1]))
     progress: list[tuple[int, int]] = []
-    result = measure_magnitudes(pipeline, recipe, prepare(pipeline, recipe), lambda *step: progress.append(step))
+    result = measure_magnitudes(pipeline, recipe, prepare_inputs(pipeline, recipe), lambda *step: progress.append(step))
     assert progress == [(1, 3), (2, 3), (3, 3)]
     norms = [each.norm(dim=2) for each in added]  # cond, uncond, cond, ...
     steps = [float((norms[i] / norms[i - 2]).mean() + (norms[i + 1] / norms[i - 1]).mean()) / 2 for i in (2, 4)]
@@ -271,9 +271,9 @@ def test_fused_linear_functions_equal_torch() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(*s, generator=generator).double() for s in ((2, 5, 8), (7, 8), (7,)))
     expected = F.linear(hidden, weight, bias)
-    assert torch.allclose(linear(hidden, weight, bias), expected, rtol=1e-12)
+    assert torch.allclose(apply_linear(hidden, weight, bias), expected, rtol=1e-12)
     # A CPU's kernel has GELU's other form, which is within 5e-4 of the tanh form.
-    assert torch.allclose(linear_gelu(hidden, weight, bias), F.gelu(expected, approximate="tanh"), atol=5e-4)
+    assert torch.allclose(apply_linear_gelu(hidden, weight, bias), F.gelu(expected, approximate="tanh"), atol=5e-4)
 
 
 def test_fused_transformer_matches_the_unfused_one_without_extra_parameters(
@@ -294,7 +294,7 @@ def test_fused_norms_match_the_norms_of_the_block(fused: WanTransformer3DModel, 
     with torch.no_grad():
         wanted, result = (each(*inputs, return_dict=False)[0] for each in (unfused, fused))
     assert torch.allclose(result, wanted, atol=2e-4)
-    assert fused.blocks[0].forward.__func__ is fused_block.forward
+    assert fused.blocks[0].forward.__func__ is fused_block.forward_fused_block
 
 
 def test_blocks_without_cross_attention_norm_are_fused_except_for_their_norms() -> None:
@@ -306,7 +306,7 @@ def test_blocks_without_cross_attention_norm_are_fused_except_for_their_norms() 
         wanted = transformer(*inputs, return_dict=False)[0]
         fuse_blocks(transformer)
         assert torch.allclose(transformer(*inputs, return_dict=False)[0], wanted, atol=2e-4)
-    assert transformer.blocks[0].forward.__func__ is not fused_block.forward
+    assert transformer.blocks[0].forward.__func__ is not fused_block.forward_fused_block
 
 
 def test_fused_blocks_embed_a_timestep_shared_by_all_tokens_once(
@@ -364,16 +364,16 @@ def test_merged_padding_stores_each_distinct_key_once() -> None:
 def test_pass_cache_is_empty_after_a_video() -> None:
     pipeline = load_pipeline(NANO, None, "float32", CPU)
     fuse_blocks(pipeline.transformer)
-    start = prepare(pipeline, recipe_of("fused", steps=2))
-    list(denoise(pipeline, recipe_of("fused", steps=2), start))
-    assert not start.pass_cache._texts
+    start = prepare_inputs(pipeline, recipe_of("fused", steps=2))
+    list(denoise_latents(pipeline, recipe_of("fused", steps=2), start))
+    assert not start.pass_cache._key_values_by_text
     assert start.pass_cache._step.first_attention is None
 
 
 def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    counts = dict.fromkeys(("apply_norm_rotary", "merge_padding"), 0)
+    counts = dict.fromkeys(("apply_norm_and_rotary", "merge_padding"), 0)
     for name in counts:
         original = getattr(fused_attention, name)
 
@@ -388,4 +388,4 @@ def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
     wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
     result = latents_of(pipeline, recipe)
     assert float((result - wanted).norm() / wanted.norm()) < 1e-3
-    assert counts == {"apply_norm_rotary": 3 * (2 * NANO.block_count - 1), "merge_padding": 2 * NANO.block_count}
+    assert counts == {"apply_norm_and_rotary": 3 * (2 * NANO.block_count - 1), "merge_padding": 2 * NANO.block_count}

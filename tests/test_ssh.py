@@ -86,9 +86,11 @@ def test_batch_over_ssh_survives_ten_dropped_connections(connect: list[str], tmp
         for cut in range(CUTS):
             command = begin if cut == 0 else shlex.join([*WANTUI, "watch", "batch"])
             ssh = subprocess.Popen([*connect, here + command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            machine.until(lambda: machine.queue.list_running_videos() or (machine.ended() and machine.queue.batches()))
-            seq = machine.queue.read_last_seq()
-            machine.until(lambda seq=seq: machine.queue.read_last_seq() > seq + 2 or machine.ended())  # type: ignore[misc]
+            machine.until(
+                lambda: machine.queue.list_running_videos() or (machine.ended() and machine.queue.list_batches())
+            )
+            seq = machine.queue.read_last_event_seq()
+            machine.until(lambda seq=seq: machine.queue.read_last_event_seq() > seq + 2 or machine.ended())  # type: ignore[misc]
             assert not machine.ended(), f"all was made after {cut} cuts"
             if cut % 2:
                 ssh.send_signal(signal.SIGKILL)  # this end is gone: the server sends SIGHUP

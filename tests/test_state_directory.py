@@ -18,12 +18,12 @@ from wantui.engine.control import (
     NoEngineError,
     acquire_engine_lock,
     find_engine,
-    find_engine_process,
+    find_engine_process_id,
     open_queue,
     publish_engine_info,
     stop_engine,
 )
-from wantui.engine.slots import create_slots
+from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.queue import state_dir as places
 from wantui.queue.database import DATABASE_FILE
@@ -176,29 +176,29 @@ def test_empty_queue_reports_unfinished_queue_of_another_host_name(tmp_path: Pat
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / DATABASE_FILE).write_bytes(b"no database")
     old = Queue(tmp_path / "old")
-    batch = old.add(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
+    batch = old.add_batch(Path("/outputs/kiss"), "auto", [NewVideo(0, "red", "{}", 20)])
     queue, notes = open_queue(StateDirectory(tmp_path / "new"))
     (note,) = notes
     assert f"the queue of new is empty, but the queue of old has 1 batch: {tmp_path / 'old'}" in note
     assert "wantui run --resume FOLDER" in note
-    queue.add(Path("/outputs/b"), "auto", [NewVideo(0, "red", "{}", 20)])
+    queue.add_batch(Path("/outputs/b"), "auto", [NewVideo(0, "red", "{}", 20)])
     assert open_queue(StateDirectory(tmp_path / "new"))[1] == []
-    queue.remove(queue.batches()[0].id)
-    old.cancel(batch)
+    queue.remove_batch(queue.list_batches()[0].id)
+    old.cancel_videos(batch)
     assert open_queue(StateDirectory(tmp_path / "new"))[1] == []  # nothing is left to make there
 
 
 def test_republished_engine_info_replaces_longer_earlier_info(tmp_path: Path) -> None:  # R8
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
-    assert find_engine_process(tmp_path) == os.getpid()  # before it is ready
+    assert find_engine_process_id(tmp_path) == os.getpid()  # before it is ready
     publish_engine_info(lock, tmp_path, ["auto", "cpu"], ["a remark that makes it longer"])
     publish_engine_info(lock, tmp_path, ["auto"])
     result = find_engine(tmp_path)
     assert result is not None
-    assert (result.devices, result.notes, result.warnings()) == (("auto",), (), [])
-    assert result.uptime is not None
-    assert 0 <= result.uptime < 60
+    assert (result.device_names, result.notes, result.list_warnings()) == (("auto",), (), [])
+    assert result.uptime_seconds is not None
+    assert 0 <= result.uptime_seconds < 60
     os.close(lock)
     assert find_engine(tmp_path) is None
 
@@ -229,13 +229,13 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
     signals: list[int] = []
     monkeypatch.setattr(os, "kill", lambda process, number: signals.append(process))
     with pytest.raises(NoEngineError, match="in the middle of a step"):
-        stop_engine(tmp_path, now=False, wait_seconds=0.0)
+        stop_engine(tmp_path, is_immediate=False, wait_seconds=0.0)
     with pytest.raises(NoEngineError, match=f"it is suspended.* Kill it: kill -9 {os.getpid()}"):
-        stop_engine(tmp_path, now=True, wait_seconds=0.0)
+        stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
     assert signals == [os.getpid()] * 3
     monkeypatch.setattr(control, "read_pid_namespace", lambda: 1)
     with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} of another container"):
-        stop_engine(tmp_path, now=True, wait_seconds=0.0)
+        stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
     assert len(signals) == 3
     os.close(lock)
 
@@ -291,12 +291,12 @@ def test_queue_behind_a_link_to_a_file_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ODD_KINDS)
 def test_worker_output_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
-    (slot,) = create_slots((), 1)
-    path = slot.output_path(tmp_path)
+    (slot,) = create_worker_slots((), 1)
+    path = slot.find_output_path(tmp_path)
     make_odd_file(path, kind)
     reason = f"cannot use {path}: it is not a regular file. Remove it, and try again"
     with pytest.raises(UserError, match=re.escape(reason)):
-        slot.start(tmp_path, tmp_path)
+        slot.start_process(tmp_path, tmp_path)
     assert slot.read_last_output_line(tmp_path) == f"({reason})"
 
 

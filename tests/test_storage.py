@@ -92,27 +92,27 @@ def test_clip_contains_its_frames_frame_rate_and_recipe() -> None:
 
 
 def test_frames_are_encoded_in_the_background_with_a_bounded_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, encode = threading.Event(), ClipWriter._encode
+    gate, encode = threading.Event(), ClipWriter._encode_frame
 
     def slowly(self: ClipWriter, frame: np.ndarray) -> None:
         gate.wait()
         encode(self, frame)
 
-    monkeypatch.setattr(ClipWriter, "_encode", slowly)
+    monkeypatch.setattr(ClipWriter, "_encode_frame", slowly)
     with ClipWriter(Path("clip.mp4"), 8, 20, {}) as clip:
 
         def give() -> None:
             for frame in moving_bar(20, width=96):
-                clip.write(frame)
+                clip.write_frame(frame)
 
         giver = threading.Thread(target=give)
         giver.start()
         giver.join(0.2)
         assert giver.is_alive()
-        assert clip.given == MAX_PENDING_FRAMES + 1  # the last of them waits to be taken
+        assert clip.submitted_count == MAX_PENDING_FRAMES + 1  # the last of them waits to be taken
         gate.set()
         giver.join()
-        clip.finish()
+        clip.finish_clip()
     assert len(list(read_frames(Path("clip.mp4")))) == 20
     assert everything_here() == ["clip.mp4"]
 
@@ -121,7 +121,7 @@ def test_encoder_failure_is_raised_and_leaves_no_file(monkeypatch: pytest.Monkey
     def full(self: ClipWriter, frame: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(ClipWriter, "_encode", full)
+    monkeypatch.setattr(ClipWriter, "_encode_frame", full)
     with pytest.raises(OSError, match="full"):
         write_mp4(Path("clip.mp4"), iter(moving_bar(9)), 8, 9, {})
     assert everything_here() == []
@@ -168,8 +168,8 @@ def test_contact_sheet_shows_five_frames_from_first_to_last() -> None:
 
     sheet = ContactSheet(17)
     frames = [np.full((32, 48, 3), 15 * index, np.uint8) for index in range(17)]
-    assert list(map(id, sheet.watch(frames))) == list(map(id, frames))
-    sheet.write(Path("sheet.jpg"))
+    assert list(map(id, sheet.collect_frames(frames))) == list(map(id, frames))
+    sheet.write_sheet(Path("sheet.jpg"))
     picture = np.asarray(Image.open("sheet.jpg").convert("L"))
     assert picture.shape == (32, 5 * 48)
     centres = picture[16, 24::48].astype(int)
@@ -198,9 +198,9 @@ def test_stored_latents_equal_the_states_bit_for_bit(interval: int, compress: bo
     writer = latent_writer(CaptureRequests(latents=True, interval=interval, compress=compress))
     written = states(6)
     for step, state in enumerate(written):
-        writer.write(step, state)
+        writer.write_state(step, state)
     assert not Path("vid.zarr").exists()
-    writer.finish(gram_of(written), {"projection": "identity"})
+    writer.finish_group(gram_of(written), {"projection": "identity"})
     group = zarr.open_group("vid.zarr", mode="r")
     chosen = [0, 1, 2, 3, 4, 5] if interval == 1 else [0, 2, 4, 5]
     assert group["latents"].dtype == np.float32
@@ -221,8 +221,8 @@ def test_turning_added_by_float16_is_recorded() -> None:
     recipe = recipe_for(NANO, capture=CaptureRequests(latents=True, dtype="float16"), steps=20)
     writer = TrajectoryWriter(Path("vid.zarr"), (16, 5, 16, 16), sigmas, sigmas[:-1], recipe)
     for step, state in enumerate(straight):
-        writer.write(step, state)
-    writer.finish(gram_of(straight), {})
+        writer.write_state(step, state)
+    writer.finish_group(gram_of(straight), {})
     group = zarr.open_group("vid.zarr", mode="r")
     stored = group["latents"][:].reshape(21, -1).astype(np.float64)
     steps = np.diff(stored, axis=0)
@@ -232,35 +232,35 @@ def test_turning_added_by_float16_is_recorded() -> None:
 
 
 def test_background_writer_bounds_its_queue_and_raises_failures() -> None:
-    background, written = BackgroundWriter(waiting=2), []
+    background, written = BackgroundWriter(max_pending_writes=2), []
     gate = threading.Event()
-    background.submit(gate.wait)  # type: ignore[arg-type]
-    background.submit(lambda: written.append(1))
-    third = threading.Thread(target=background.submit, args=(lambda: written.append(2),))
+    background.submit_write(gate.wait)  # type: ignore[arg-type]
+    background.submit_write(lambda: written.append(1))
+    third = threading.Thread(target=background.submit_write, args=(lambda: written.append(2),))
     third.start()
     third.join(0.05)
     assert third.is_alive()  # it waits for the first to be written
     gate.set()
     third.join()
-    background.flush()
+    background.wait_for_writes()
     assert written == [1, 2]
 
     def full() -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    background.submit(full)
+    background.submit_write(full)
     with pytest.raises(OSError, match="full"):
-        background.flush()
+        background.wait_for_writes()
     background.close()
 
 
 def test_incomplete_latents_are_not_published() -> None:
     writer = latent_writer(CaptureRequests(latents=True))
     for step, state in enumerate(states(4)):
-        writer.write(step, state)
+        writer.write_state(step, state)
     with pytest.raises(RuntimeError, match="4 of 6 states"):
-        writer.finish({}, {})
-    assert writer.partial.exists()
+        writer.finish_group({}, {})
+    assert writer.partial_folder.exists()
     assert not writer.path.exists()
 
 
@@ -268,13 +268,13 @@ def test_incomplete_latents_are_not_published() -> None:
 def test_latents_with_a_removed_chunk_are_not_published(missing: str) -> None:
     writer, written = latent_writer(CaptureRequests(latents=True)), states(6)
     for step, state in enumerate(written):
-        writer.write(step, state)
-    (writer.partial / missing).unlink()
+        writer.write_state(step, state)
+    (writer.partial_folder / missing).unlink()
     array = missing.partition("/")[0]
     with pytest.raises(
         CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. Generate"
     ):
-        writer.finish(gram_of(written), {})
+        writer.finish_group(gram_of(written), {})
     assert not writer.path.exists()
 
 
@@ -282,14 +282,14 @@ def test_half_written_chunk_of_a_killed_process_is_not_published() -> None:
     written = states(6)
     writer = latent_writer(CaptureRequests(latents=True))
     for step, state in enumerate(written[:3]):
-        writer.write(step, state)
-    half = writer.partial / "latents/c/3/0/0/0/0.149c278cdbb642e2bc852e37cf1ce251.partial"
+        writer.write_state(step, state)
+    half = writer.partial_folder / "latents/c/3/0/0/0/0.149c278cdbb642e2bc852e37cf1ce251.partial"
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_bytes(b"half")
     writer = latent_writer(CaptureRequests(latents=True), checksums=writer.checksums)
     for step, state in enumerate(written[3:], start=3):
-        writer.write(step, state)
-    writer.finish(gram_of(written), {})
+        writer.write_state(step, state)
+    writer.finish_group(gram_of(written), {})
     assert list(writer.path.rglob("*.partial")) == []
     assert zarr.open_group(writer.path, mode="r")["latents"].shape[0] == 6
 
@@ -297,7 +297,7 @@ def test_half_written_chunk_of_a_killed_process_is_not_published() -> None:
 def test_float16_overflow_is_refused() -> None:
     writer = latent_writer(CaptureRequests(latents=True, dtype="float16"))
     with pytest.raises(ValueError, match="too large for float16"):
-        writer.write(0, np.full((4, 3, 2, 2), 1e6, np.float32))
+        writer.write_state(0, np.full((4, 3, 2, 2), 1e6, np.float32))
 
 
 def test_manifest_round_trips() -> None:
@@ -365,9 +365,9 @@ def test_uncompressed_float32_states_are_read_directly_from_files(
     array[:4] = wanted[:4]  # the last one is as if it had never been written
     wanted[4] = 0
     states = StoredStates(zarr.open_group(tmp_path / "v.zarr", mode="r")["latents"])
-    assert (states.folder is not None) == from_files
+    assert (states.plain_file_folder is not None) == from_files
     result = np.full((5, states.dimension), np.nan, dtype=np.float32)
-    states.read(range(1, 5), list(result[1:]))
+    states.read_states(range(1, 5), list(result[1:]))
     assert np.array_equal(result[1:], wanted[1:].reshape(4, -1).astype(np.float32))
     assert np.isnan(result[0]).all()
 
@@ -380,4 +380,4 @@ def test_truncated_state_file_is_an_error(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
     rows = list(np.zeros((2, 16), dtype=np.float32))
     with pytest.raises(Exception, match=r"buffer|size|shape|bytes"):
-        StoredStates(array).read(range(2), rows)
+        StoredStates(array).read_states(range(2), rows)

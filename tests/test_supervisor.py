@@ -17,13 +17,13 @@ import pytest
 
 from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
-from wantui.engine.control import acquire_engine_lock, find_engine_process
-from wantui.engine.slots import Slot
-from wantui.engine.stop_requests import StopRequests
-from wantui.engine.supervisor import TICK_SECONDS, Supervisor, run_engine
+from wantui.engine.control import acquire_engine_lock, find_engine_process_id
+from wantui.engine.slots import WorkerSlot
+from wantui.engine.stop_requests import StopRequestCounter
+from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor, run_engine
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
-from wantui.queue.engine_lock import ENGINE_LOCK
+from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -31,16 +31,16 @@ from wantui.queue.state_dir import StateDirectory
 LOG = logging.getLogger("engine")
 
 
-class FailingSlot(Slot):
+class FailingSlot(WorkerSlot):
     """A place whose workers end at once with exit code 1."""
 
     starts = 0
 
-    def start(self, state: Path, logs: Path) -> None:
+    def start_process(self, state_directory: Path, logs_folder: Path) -> None:
         self.starts += 1
         assert self.starts < 20, "a worker is started again for ever"
-        logs.mkdir(exist_ok=True)
-        self.output_path(logs).write_text("the driver is too old\n")
+        logs_folder.mkdir(exist_ok=True)
+        self.find_output_path(logs_folder).write_text("the driver is too old\n")
         self.process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
         self.sent_signals = set()
 
@@ -50,11 +50,11 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[FailingSlot]:
     """Places on two GPUs, where no worker works and none is waited for."""
     monkeypatch.setattr(slots, "MIN_RESTART_DELAY_SECONDS", 0.0)
     names = ("auto", "cuda", "cpu")
-    return [FailingSlot(f"worker-{i}", (*names, f"cuda:{i}"), "cuda", {}, restart_delay=0.0) for i in range(2)]
+    return [FailingSlot(f"worker-{i}", (*names, f"cuda:{i}"), "cuda", {}, restart_delay_seconds=0.0) for i in range(2)]
 
 
 def add(queue: Queue, device: str, videos: int = 1) -> int:
-    return queue.add(Path("/outputs") / device, device, [NewVideo(i, "red", "{}", 20) for i in range(videos)])
+    return queue.add_batch(Path("/outputs") / device, device, [NewVideo(i, "red", "{}", 20) for i in range(videos)])
 
 
 @pytest.mark.processes
@@ -64,7 +64,7 @@ def test_failing_gpu_holds_the_queue_while_the_other_gpu_is_idle(
 ) -> None:
     queue = Queue(tmp_path)
     add(queue, device)
-    Supervisor(queue, two_gpus, tmp_path / "logs", LOG, drain=True).run()
+    Supervisor(queue, two_gpus, tmp_path / "logs", LOG, ends_when_idle=True).run()
     held = queue.read_hold()
     assert held is not None
     assert held.kind == "worker"
@@ -76,8 +76,8 @@ def test_worker_output_that_cannot_be_written_is_explained(tmp_path: Path, monke
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    slot = Slot("worker-0", ("auto", "cpu"), "cpu", {})
-    slot.output_path(tmp_path).touch()
+    slot = WorkerSlot("worker-0", ("auto", "cpu"), "cpu", {})
+    slot.find_output_path(tmp_path).touch()
     assert slot.read_last_output_line(tmp_path) == "(it printed nothing)"
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert slot.read_last_output_line(tmp_path) == (
@@ -90,10 +90,10 @@ def test_worker_output_that_cannot_be_written_is_explained(tmp_path: Path, monke
 def test_worker_failure_does_not_hold_a_finished_queue(tmp_path: Path, two_gpus: list[FailingSlot]) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
-    engine = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=True)
+    engine = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, ends_when_idle=True)
     two_gpus[0].consecutive_failures = 2
-    two_gpus[0].start(tmp_path, tmp_path / "logs")
-    claim = queue.claim("worker-1:7", ("auto",))
+    two_gpus[0].start_process(tmp_path, tmp_path / "logs")
+    claim = queue.claim_next_video("worker-1:7", ("auto",))
     assert claim is not None
     assert two_gpus[0].process is not None
     two_gpus[0].process.wait()
@@ -106,29 +106,29 @@ def test_worker_failure_does_not_hold_a_finished_queue(tmp_path: Path, two_gpus:
 def test_next_tick_interrupts_the_video_of_a_dead_worker(tmp_path: Path, two_gpus: list[FailingSlot]) -> None:
     queue = Queue(tmp_path)
     add(queue, "auto")
-    engine, slot = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, drain=False), two_gpus[0]
-    slot.start(tmp_path, tmp_path / "logs")
-    assert queue.claim(slot.worker, ("auto",)) is not None
+    engine, slot = Supervisor(queue, two_gpus[:1], tmp_path / "logs", LOG, ends_when_idle=False), two_gpus[0]
+    slot.start_process(tmp_path, tmp_path / "logs")
+    assert queue.claim_next_video(slot.worker_name, ("auto",)) is not None
     assert slot.process is not None
     slot.process.wait()
-    slot.earliest_start = math.inf  # no other worker takes the video
-    engine._tick()
-    assert [video.state for video in queue.videos(1)] == ["interrupted"]
-    assert TICK_SECONDS < 1.0
+    slot.earliest_start_at = math.inf  # no other worker takes the video
+    engine._supervise_once()
+    assert [video.state for video in queue.list_videos(1)] == ["interrupted"]
+    assert SUPERVISION_INTERVAL_SECONDS < 1.0
 
 
 def test_dead_worker_and_its_video_are_reclaimed_in_one_transaction(tmp_path: Path) -> None:
     queue, other = Queue(tmp_path), Queue(tmp_path)
     add(queue, "auto")
     queue.record_starting_worker("worker-0:7", "cpu")
-    queue.claim("worker-0:7", ("auto",))
+    queue.claim_next_video("worker-0:7", ("auto",))
     seen: list[tuple[str, int]] = []
-    queue.db.set_trace_callback(lambda _: seen.append((other.videos(1)[0].state, len(other.workers()))))
-    queue.reclaim_videos("worker-0:7", "signal SIGKILL", counts_crash=True, has_ended=True)
+    queue.db.set_trace_callback(lambda _: seen.append((other.list_videos(1)[0].state, len(other.list_workers()))))
+    queue.reclaim_videos("worker-0:7", "signal SIGKILL", counts_crash=True, has_worker_ended=True)
     queue.db.set_trace_callback(None)
-    seen.append((other.videos(1)[0].state, len(other.workers())))
+    seen.append((other.list_videos(1)[0].state, len(other.list_workers())))
     assert set(seen) == {("running", 1), ("interrupted", 0)}
-    assert [event.kind for event in queue.events(0)][-2:] == ["interrupted", "worker_ended"]
+    assert [event.kind for event in queue.list_events(0)][-2:] == ["interrupted", "worker_ended"]
 
 
 def test_running_videos_are_not_read_while_no_worker_has_failed(
@@ -138,8 +138,8 @@ def test_running_videos_are_not_read_while_no_worker_has_failed(
         raise AssertionError("read without need")
 
     monkeypatch.setattr(Queue, "list_running_videos", running)
-    requests = StopRequests()
-    requests.add()
+    requests = StopRequestCounter()
+    requests.count_request()
     Supervisor(Queue(tmp_path), two_gpus, tmp_path / "logs", LOG, False, requests).run()
 
 
@@ -174,7 +174,7 @@ def test_stop_request_is_kept_while_a_deleted_database_is_reopened(
 
     monkeypatch.setattr(supervisor, "open_queue", open_and_lose)
     monkeypatch.setattr(Queue, "is_replaced", replaced)
-    assert run_engine(place, tmp_path / "logs", None, drain=False)
+    assert run_engine(place, tmp_path / "logs", None, ends_when_idle=False)
     assert len(opened) == {"noticed": 1, "in between": 2}[moment]
 
 
@@ -187,7 +187,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
     others: list[int | None] = []
     place.directory.mkdir()
     monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
-    monkeypatch.setattr(supervisor, "FILE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "FILE_CHECK_INTERVAL_SECONDS", 0.0)
 
     def opened_again(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
         opened[0] += 1
@@ -195,19 +195,19 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
 
     def looked(_: Queue) -> bool:
         if opened[0] == 1:
-            (place.directory / ENGINE_LOCK).unlink()
+            (place.directory / ENGINE_LOCK_FILE).unlink()
             if then == "another engine starts":
                 others.append(acquire_engine_lock(place.directory))
             if then == "its directory is deleted":
                 shutil.rmtree(place.directory)
         else:
-            assert find_engine_process(place.directory) == os.getpid()
+            assert find_engine_process_id(place.directory) == os.getpid()
             os.kill(os.getpid(), signal.SIGTERM)
         return False
 
     monkeypatch.setattr(supervisor, "open_queue", opened_again)
     monkeypatch.setattr(Queue, "is_replaced", looked)
-    assert run_engine(place, tmp_path / "logs", None, drain=False)
+    assert run_engine(place, tmp_path / "logs", None, ends_when_idle=False)
     assert opened[0] == (2 if then == "nobody takes its place" else 1)
     for descriptor in others:
         assert descriptor is not None
@@ -222,9 +222,9 @@ def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch:
         raise error
 
     monkeypatch.setattr(Queue, "recover_interrupted_videos", locked)
-    monkeypatch.setattr(supervisor, "BUSY_LIMIT_SECONDS", -1.0)
+    monkeypatch.setattr(supervisor, "MAX_DATABASE_WAIT_SECONDS", -1.0)
     with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End the process that locks it"):
-        run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, drain=True)
+        run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, ends_when_idle=True)
     log = (tmp_path / "logs" / "engine.log").read_text()
     assert "database is locked" in log
     assert "damaged" not in log
@@ -250,9 +250,9 @@ def test_cpu_videos_run_despite_invalid_visible_devices(
         enqueue.check_device_exists(StateDirectory(tmp_path), "auto")
     queue = Queue(tmp_path)
     add(queue, "cpu")
-    run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, drain=True)
+    run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, ends_when_idle=True)
     assert published == [["cpu"] if workers is None else ["auto", "cpu"]]
     add(queue, "auto")
     if workers is None:
         with pytest.raises(NoSuchGpuError):
-            run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, drain=True)
+            run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, ends_when_idle=True)

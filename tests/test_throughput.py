@@ -22,7 +22,7 @@ from wantui.generation.bench import build_random_transformer
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
 from wantui.generation.provenance import describe_provenance
-from wantui.generation.timing import measure_median_and_launch
+from wantui.generation.timing import measure_round_and_launch_seconds
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
 from wantui.planning.flops import count_forward_flops
@@ -98,7 +98,7 @@ def test_timing_runs_for_minimum_rounds_and_seconds(
         now[0] += 0.25 if now[0] else 100  # the first round does not count
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    assert measure_median_and_launch(run, torch.device("cpu"), seconds=seconds) == (0.25, 0.25)
+    assert measure_round_and_launch_seconds(run, torch.device("cpu"), min_seconds=seconds) == (0.25, 0.25)
     assert now[0] == 100 + 0.25 * rounds
 
 
@@ -180,12 +180,12 @@ def test_random_transformer_has_the_dtypes_of_a_loaded_one() -> None:
 
 @pytest.mark.parametrize("speed", ["reference", "fused"])
 def test_bench_measures_blocks_of_each_width_and_size(speed: SpeedName, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
-    monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
-    monkeypatch.setattr(bench, "DECODED_SIZE", (16, 16))  # of a VAE in its full width
-    monkeypatch.setattr(bench, "MIN_SECONDS", 0.05)
+    monkeypatch.setattr(bench, "TIMED_TRANSFORMERS", ((1, 256, 1), (2, 512, 1)))
+    monkeypatch.setattr(bench, "LATENT_GRIDS", ((1, 8, 8), (2, 8, 8)))
+    monkeypatch.setattr(bench, "DECODED_FRAME_SIZE", (16, 16))  # of a VAE in its full width
+    monkeypatch.setattr(bench, "MIN_MEASUREMENT_SECONDS", 0.05)
     lines: list[str] = []
-    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
     result = bench.measure_throughput(torch.device("cpu"), speed, lines.append)
     assert len([line for line in lines if not line.startswith("attention by")]) == 5
     assert result.attention_operation + result.product_operation + result.value > 0
@@ -257,8 +257,8 @@ def test_streaming_overhead_is_measured_against_resident_blocks(monkeypatch: pyt
 
     monkeypatch.setattr(bench, "stream_blocks", stream)
     monkeypatch.setattr(bench, "measure_median_seconds", measure)
-    monkeypatch.setattr(bench, "WIDTHS", ((1, 256, 1), (2, 512, 1)))
-    monkeypatch.setattr(bench, "GRIDS", ((1, 8, 8), (2, 8, 8)))
+    monkeypatch.setattr(bench, "TIMED_TRANSFORMERS", ((1, 256, 1), (2, 512, 1)))
+    monkeypatch.setattr(bench, "LATENT_GRIDS", ((1, 8, 8), (2, 8, 8)))
     block, byte = bench._measure_streaming(torch.device("cpu"), "fused")
     assert block == pytest.approx(0.03)
     assert byte == pytest.approx(0)
@@ -271,10 +271,8 @@ def test_bench_on_the_cpu_is_refused(wantui: Wantui) -> None:
 
 def test_bench_on_a_full_gpu_is_an_error_message(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "resolve_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(bench, "check_kernels", lambda _: None)
-    monkeypatch.setattr(
-        bench, "_measure_throughput", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB"))
-    )
+    monkeypatch.setattr(bench, "check_kernel_requirements", lambda _: None)
+    monkeypatch.setattr(bench, "_run_measurements", Mock(side_effect=torch.OutOfMemoryError("tried to allocate 2 GiB")))
     result = wantui("bench")
     assert result.code == 2
     assert "cannot measure cuda: not enough free memory" in result.err
@@ -324,18 +322,18 @@ def test_cached_video_uses_the_throughput_of_fused_videos(tmp_path: Path) -> Non
 def test_attention_kernel_is_selected_only_if_clearly_faster_than_torch(
     monkeypatch: pytest.MonkeyPatch, seconds: float, best: str
 ) -> None:
-    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
-    monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math", "_flash_3"))
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "_native_math", "_flash_3"))
     times = iter((1.0, seconds))
     monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: next(times))
     lines: list[str] = []
-    assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == best
+    assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lines.append) == best
     assert "attention by _flash_3: not available" in lines[2]
 
 
 def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_probe, "POSITIONS", 64)
-    monkeypatch.setattr(attention_probe, "KERNELS", ("native", "_native_math"))
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "_native_math"))
     monkeypatch.setattr(
         attention_probe,
         "dispatch_attention_fn",
@@ -343,7 +341,7 @@ def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.
     )
     monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: 1.0)
     lines: list[str] = []
-    assert attention_probe.fastest_attention(torch.device("cpu"), lines.append) == "native"
+    assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lines.append) == "native"
     assert "not used (relative error 1.0e-01 against torch" in lines[1]
 
 
@@ -370,9 +368,9 @@ def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: py
 
     def recorded_load(*arguments: Any, attention: str, **options: Any) -> WanPipeline:
         asked.append(attention)
-        return load_pipeline(*arguments, attention=attention, **options)
+        return load_pipeline(*arguments, attention_kernel=attention, **options)
 
     monkeypatch.setattr(pipelines, "load_pipeline", recorded_load)
     for speed in ("fused", "reference"):
-        pipelines.load_pipeline_for(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT_PLAN)
+        pipelines.load_recipe_pipeline(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT_PLAN)
     assert asked == ["_native_math", "native"]

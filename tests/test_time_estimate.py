@@ -15,7 +15,7 @@ from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.step_skipping import count_computed_steps
 from wantui.planning.time_estimate import find_measured_peak_memory
-from wantui.worker.job import typical_step_seconds
+from wantui.worker.job import estimate_typical_step_seconds
 
 pytestmark = pytest.mark.torch
 
@@ -60,7 +60,7 @@ def test_calibrated_cached_video_time_counts_computed_steps() -> None:
     computed = [count_computed_steps(recipe) for recipe in (few, many)]
     assert computed[1] / 60 < computed[0] / 20 < 1
     # As a worker tells it of a video whose computed steps take a second, and whose others take no time.
-    usual = typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
+    usual = estimate_typical_step_seconds([1.0, *[1.0] * (computed[0] - 1), *[0.0] * (20 - computed[0])], few)
     fast_ones = timed_videos({"seconds": {"step": usual, "decode": 0.5}}, recipe=few)
     result = estimate_video_seconds(many, "cpu", fast_ones)
     assert result.value == pytest.approx(computed[1] + 0.5)

@@ -12,8 +12,8 @@ from diffusers import WanPipeline
 from transformers import T5Tokenizer
 
 from wantui.config import load_config
-from wantui.generation.denoise import prepare
-from wantui.generation.token_spans import MarkOutOfRangeError, tokenize
+from wantui.generation.denoise import prepare_inputs
+from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.models.nano.world import sample_scenes, write_captions
@@ -133,7 +133,7 @@ def test_tokens_equal_the_pipeline_for_any_tokenizer_stages(
         assert find_token_ids(path, prompt) == tuple(encoded["input_ids"])
         if "star" in prompt:
             start = prompt.index("star")
-            (word,) = tokenize(pipeline, prompt, mark(prompt, "star")).words
+            (word,) = tokenize_prompt(pipeline, prompt, mark(prompt, "star")).words
             assert find_token_texts(path, prompt, start, start + 4) == word.token_texts
 
 
@@ -171,7 +171,7 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
     assert message in result.err
     assert not Path("outputs").exists()
     with closing(Queue(find_state_directory().directory)) as queue:
-        assert queue.batches(-1) == []
+        assert queue.list_batches(-1) == []
 
 
 # A5
@@ -202,15 +202,15 @@ def test_marked_word_without_tokens_is_not_reported_as_out_of_range(nano: WanPip
         with pytest.raises(
             MarkOutOfRangeError, match=rf"does not read the marked '{word}' .*no tokens for it \(<unk>\)"
         ):
-            tokenize(nano.tokenizer, prompt, mark(prompt, word))
+            tokenize_prompt(nano.tokenizer, prompt, mark(prompt, word))
     far = "a star and " * 300 + "红色"
     with pytest.raises(MarkOutOfRangeError, match=r"it takes 512 tokens at most\. Shorten the prompt"):
-        tokenize(nano.tokenizer, far, mark(far, "红色"))
-    (naive,) = tokenize(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
+        tokenize_prompt(nano.tokenizer, far, mark(far, "红色"))
+    (naive,) = tokenize_prompt(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
     assert naive.token_texts == ("▁", "n", "a", "<unk>", "v", "e")
     recipe = recipe_for(NANO, prompt="a 红色 circle", marks=mark("a 红色 circle", "红色"), weighting="multiply")
     with pytest.raises(MarkOutOfRangeError, match="no tokens for it"):
-        prepare(nano, recipe)
+        prepare_inputs(nano, recipe)
 
 
 def ids(template: str) -> list[str]:

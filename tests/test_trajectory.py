@@ -22,7 +22,7 @@ from wantui.analysis.null_models import (
 from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
 from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides, select_strided_states
 from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, compute_metric
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
 from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError
@@ -152,7 +152,9 @@ def test_c1_initial_noise_has_gaussian_norm_and_distance() -> None:
 def test_c2_initial_noise_depends_on_the_seed_not_the_prompt(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
-    one, other = (prepare(tiny, recipe_for(tiny_models["wan2.1"], prompt=prompt)) for prompt in ("a star", "two rings"))
+    one, other = (
+        prepare_inputs(tiny, recipe_for(tiny_models["wan2.1"], prompt=prompt)) for prompt in ("a star", "two rings")
+    )
     assert torch.equal(one.noise, other.noise)
 
 

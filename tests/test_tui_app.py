@@ -120,7 +120,7 @@ def test_every_screen_is_drawn_in_each_theme_and_the_theme_is_saved(theme: str) 
 def test_states_have_words_and_glyphs_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     queue = Queue(find_state_directory().directory)
-    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     queue.record_failure(claim(queue), "it broke")
 
     async def test() -> None:
@@ -216,7 +216,7 @@ def _something_of_everything() -> None:
     queue = Queue(find_state_directory().directory)
     videos = [NewVideo(i, f"romantic seed {42 + i}", RECIPE, 20) for i in range(3)]
     for name in ("kiss", "flowers"):
-        queue.add(Path("/outputs") / name, "auto", videos)
+        queue.add_batch(Path("/outputs") / name, "auto", videos)
     queue.record_failure(claim(queue), "RuntimeError: the encoder failed")
     taken = claim(queue)
     for index in range(8):
@@ -281,7 +281,7 @@ def test_footer_shows_the_keys_of_the_screen() -> None:
 
 def test_quitting_the_application_leaves_the_queue_unchanged() -> None:
     queue = Queue(find_state_directory().directory)
-    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
 
     async def test() -> None:
         async with application() as it:
@@ -289,4 +289,4 @@ def test_quitting_the_application_leaves_the_queue_unchanged() -> None:
             await it.until(lambda: not it.app.is_running)
 
     run(test)
-    assert [video.state for video in queue.videos(1)] == ["queued"]
+    assert [video.state for video in queue.list_videos(1)] == ["queued"]

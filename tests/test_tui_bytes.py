@@ -48,7 +48,7 @@ def test_dialog_sends_nothing_while_nothing_happens(kind: type[ModalScreen[Any]]
 @pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
 def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen[Any]]) -> None:  # T1
     queue = Queue(find_state_directory().directory)
-    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     running = claim(queue)
 
     async def test() -> None:
@@ -76,7 +76,7 @@ def test_screen_is_redrawn_when_a_dialog_closes() -> None:  # T1
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")
             queue = Queue(find_state_directory().directory)
-            queue.add(Path("kiss").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+            queue.add_batch(Path("kiss").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
             await it.until(lambda: it.app.snapshot.batches)
             await it.pilot.resize_terminal(80, 24)
             await it.press("escape")

@@ -91,8 +91,8 @@ def test_one_key_queues_the_batch() -> None:
             await it.press("f5")
             await it.until(lambda: "4 videos in outputs/nano_" in it.notifications())
             queue = Queue(find_state_directory().directory)
-            (batch,) = queue.batches()
-            assert batch.total == 4
+            (batch,) = queue.list_batches()
+            assert batch.video_count == 4
             manifest = read_manifest(BatchFolder(batch.folder))
             assert manifest.template == "a [red|blue] circle"
             await it.until(lambda: "4 left" in it.text())
@@ -111,7 +111,7 @@ def test_batch_that_cannot_be_generated_is_refused_and_leaves_nothing() -> None:
             await it.until(lambda: "marks no word" in it.cells("#cost DiffText"))
             await it.press("f5")
             await it.until(lambda: "cannot generate this batch" in it.notifications())
-            assert not Queue(find_state_directory().directory).batches()
+            assert not Queue(find_state_directory().directory).list_batches()
             assert not list(Path("outputs").glob("*"))
 
     run(test)
@@ -201,7 +201,7 @@ def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
             await it.press("f5", "f5", "f5")
             await it.until(lambda: "2 videos in outputs" in it.notifications())
             await it.pilot.pause(0.3)
-            assert len(Queue(find_state_directory().directory).batches()) == 1
+            assert len(Queue(find_state_directory().directory).list_batches()) == 1
             screen.template_editor.text = "a template that was not queued"
             await it.press("ctrl+r")
             await it.until(lambda: isinstance(it.app.screen, History))
@@ -387,8 +387,8 @@ def test_first_start_offers_a_demo_batch() -> None:
             await it.until(lambda: isinstance(it.app.screen, Welcome))
             await it.press("enter")
             await it.until(lambda: isinstance(it.app.screen, MonitorScreen))
-            (batch,) = Queue(find_state_directory().directory).batches()
-            assert batch.total == 4
+            (batch,) = Queue(find_state_directory().directory).list_batches()
+            assert batch.video_count == 4
             await it.until(lambda: load_drafts(find_state_directory().directory).welcomed)
 
     run(test)

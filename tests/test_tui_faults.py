@@ -19,7 +19,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.queue.states import find_batch_state
+from wantui.queue.states import derive_batch_state
 from wantui.tui.app import WantuiApp
 from wantui.tui.plots import draw_centred_picture
 from wantui.tui.screens.compose import ComposeScreen
@@ -34,16 +34,16 @@ from wantui.tui.widgets.line_input import join_lines
 pytestmark = pytest.mark.terminal
 
 READS = (
-    "batches",
-    "batch",
-    "videos",
-    "read_page",
+    "list_batches",
+    "get_batch",
+    "list_videos",
+    "read_video_page",
     "list_running_videos",
     "read_hold",
-    "events",
-    "workers",
+    "list_events",
+    "list_workers",
     "list_finished_videos",
-    "count_unfinished_before",
+    "count_unfinished_videos_before",
 )
 
 
@@ -73,7 +73,7 @@ def test_unreadable_queue_is_reported_and_screens_stay_usable(
         await it.until(lambda: "red seed 44" in it.text())
         break_reads(monkeypatch)
         monkeypatch.setattr(WantuiApp, "action_start_engine", lambda _: None)  # a retry would start a real one
-        queue.emit(BatchAdded())
+        queue.emit_event(BatchAdded())
         await it.until(lambda: "disk I/O error" in it.text())
         await it.press("enter", "end", "pageup", "home", "escape", "J", "p", "r", "a", "a", "x", "y", "f7")
         for screen in "3451234512":
@@ -116,7 +116,7 @@ def test_recreated_queue_file_is_reopened(queue: Queue) -> None:
         number = add(again, "new")
         await it.until(lambda: "new" in it.text() and "old" not in it.text())
         await it.press("p")
-        row = again.batch(number)
+        row = again.get_batch(number)
         assert row is not None
         assert row.paused
 
@@ -197,12 +197,12 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
     ],
 )
 def test_batch_state_follows_from_video_counts(counts: dict[str, int], state: str) -> None:  # C9
-    assert find_batch_state(counts) == state
+    assert derive_batch_state(counts) == state
 
 
 def test_cancelled_batch_has_no_success_mark(queue: Queue) -> None:  # C9
     number = add(queue, "kiss")
-    queue.cancel(number)
+    queue.cancel_videos(number)
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "− cancelled" in it.text())
@@ -281,7 +281,7 @@ def test_edit_copy_asks_before_replacing_a_draft(queue: Queue) -> None:  # C10
     from wantui.storage.layout import BatchFolder
 
     batch = BatchFolder(folder)
-    for path, text in ((batch.config, "model_settings:\n  model_id: nano\n"), (batch.template, "a kiss\n")):
+    for path, text in ((batch.config_path, "model_settings:\n  model_id: nano\n"), (batch.template_path, "a kiss\n")):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
 
@@ -474,7 +474,7 @@ def test_exception_in_a_screen_thread_is_reported(monkeypatch: pytest.MonkeyPatc
 def test_every_screen_and_dialog_survives_every_size(size: tuple[int, int], queue: Queue) -> None:
     from dialogs import DIALOGS
 
-    queue.add(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     queue.record_step(claim(queue), step_done(3, 20, 0.1, 0.5, norm=1.0))
 
     async def test() -> None:
@@ -635,11 +635,11 @@ def test_slow_cpu_batch_is_queued_only_after_confirmation(monkeypatch: pytest.Mo
             await it.press("f5")
             await it.until(lambda: isinstance(it.app.screen, Confirm) and asked in it.text())
             await it.press("n")
-            assert not Queue(find_state_directory().directory).batches()
+            assert not Queue(find_state_directory().directory).list_batches()
             await it.press("f5")
             await it.until(lambda: isinstance(it.app.screen, Confirm))
             await it.press("y")
-            await it.until(lambda: Queue(find_state_directory().directory).batches())
+            await it.until(lambda: Queue(find_state_directory().directory).list_batches())
 
     with only_queued():
         run(test)

@@ -43,7 +43,7 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     made = batch(wantui("run", "-t", "a [red|blue] (circle)", "--videos-per-variation", 2, "--store-attention", *small))
     root = made.root.rename(made.root.with_name(EVIL.replace("/", "")))
     folder = BatchFolder(root)
-    manifest = json.loads(folder.manifest.read_text())
+    manifest = json.loads(folder.manifest_path.read_text())
     manifest["template"] = EVIL
     for variation in manifest["variations"]:
         variation["id"] += EVIL
@@ -52,18 +52,18 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
         video["recipe"]["prompt"] += EVIL
         video["memory_plan"] = EVIL
     manifest["videos"][3] |= {"state": "failed", "error": EVIL, "files": {}}
-    folder.manifest.write_text(json.dumps(manifest))
-    folder.template.write_text(EVIL)
-    folder.config.write_text(f"# {EVIL}\nmodel_settings:\n  model_id: '{MARKUP}'\n")
-    folder.log.parent.mkdir(exist_ok=True)
-    folder.log.write_text(f"2026-11-28 INFO {EVIL}\n" * 3)
+    folder.manifest_path.write_text(json.dumps(manifest))
+    folder.template_path.write_text(EVIL)
+    folder.config_path.write_text(f"# {EVIL}\nmodel_settings:\n  model_id: '{MARKUP}'\n")
+    folder.log_path.parent.mkdir(exist_ok=True)
+    folder.log_path.write_text(f"2026-11-28 INFO {EVIL}\n" * 3)
     queue = Queue(find_state_directory().directory)
-    queue.remove(1)
-    queue.add(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
+    queue.remove_batch(1)
+    queue.add_batch(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
     queue.record_failure(claim(queue), EVIL)
     running = claim(queue)
     queue.record_step(running, step_done(3, 20, 0.1, 0.5, preview=EVIL))
-    queue.hold("paused", EVIL)
+    queue.hold_queue("paused", EVIL)
     queue.close()
     return folder
 

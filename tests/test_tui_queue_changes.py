@@ -111,9 +111,10 @@ def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "red seed 44" in it.text())
-        queue.add(Path("many").absolute(), "auto", [NewVideo(VIDEOS_PER_PAGE, "one more", RECIPE, 20)], new=False)
+        videos = [NewVideo(VIDEOS_PER_PAGE, "one more", RECIPE, 20)]
+        queue.add_batch(Path("many").absolute(), "auto", videos, is_new=False)
         await it.until(lambda: screen.video_list.row_count == VIDEOS_PER_PAGE + 1)
-        assert queue.batch(number) is not None
+        assert queue.get_batch(number) is not None
         for _ in range(3):
             await it.pilot.pause(0.1)
             assert "red seed 44" in it.text()
@@ -139,7 +140,7 @@ def test_queue_migrated_by_a_newer_version_is_not_changed(
             await it.until(lambda: "a newer wantui wrote it (schema 999" in it.notifications())
 
     on("queue", test)
-    row = queue.batch(batch)
+    row = queue.get_batch(batch)
     assert row is not None
     assert not row.paused
     assert row.counts == {"queued": 3}
@@ -153,7 +154,7 @@ def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest
         raise sqlite3.OperationalError(faults[-1])
 
     async def test(it: AppUnderTest) -> None:
-        monkeypatch.setattr(QueueReader, "batches", fail)
+        monkeypatch.setattr(QueueReader, "list_batches", fail)
         add(queue, "kiss")
         await it.until(lambda: "disk I/O error" in it.notifications())
         faults.append("database or disk is full")

@@ -48,11 +48,11 @@ def queue() -> Iterator[Queue]:
 def add(queue: Queue, name: str, videos: int = 3) -> int:
     folder = Path(name).absolute()
     folder.mkdir(exist_ok=True)
-    return queue.add(folder, "auto", [NewVideo(i, f"red seed {42 + i}", RECIPE, 20) for i in range(videos)])
+    return queue.add_batch(folder, "auto", [NewVideo(i, f"red seed {42 + i}", RECIPE, 20) for i in range(videos)])
 
 
 def claim(queue: Queue, worker: str = "worker-0:1") -> Claim:
-    result = queue.claim(worker, ("auto", "cpu"))
+    result = queue.claim_next_video(worker, ("auto", "cpu"))
     assert result is not None
     return result
 
@@ -126,15 +126,15 @@ def test_batch_can_be_moved_paused_and_resumed(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "two" in it.text())
         await it.press("J")
-        assert [row.id for row in queue.batches()] == [second, first]
+        assert [row.id for row in queue.list_batches()] == [second, first]
         await it.until(lambda: it.text().index("two") < it.text().index("one", it.text().index("Batches")))
         await it.press("p")
-        paused = queue.batch(first)
+        paused = queue.get_batch(first)
         assert paused is not None
         assert paused.paused, "the cursor stays on the batch that was moved"
         await it.until(lambda: "‖ paused" in it.text())
         await it.press("p")
-        resumed = queue.batch(first)
+        resumed = queue.get_batch(first)
         assert resumed is not None
         assert not resumed.paused
 
@@ -150,14 +150,16 @@ def test_cancelling_asks_first_and_acts_on_the_selected_video(queue: Queue) -> N
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         assert "red seed 43" in it.text()
         await it.press("n")
-        assert [video.state for video in queue.videos(number)] == ["queued"] * 3
+        assert [video.state for video in queue.list_videos(number)] == ["queued"] * 3
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")
-        await it.until(lambda: [video.state for video in queue.videos(number)] == ["queued", "cancelled", "queued"])
+        await it.until(
+            lambda: [video.state for video in queue.list_videos(number)] == ["queued", "cancelled", "queued"]
+        )
         await it.until(lambda: isinstance(it.app.screen, QueueScreen))
         await it.press("r")
-        await it.until(lambda: [video.state for video in queue.videos(number)] == ["queued"] * 3)
+        await it.until(lambda: [video.state for video in queue.list_videos(number)] == ["queued"] * 3)
 
     with only_queued():
         on("queue", test)
@@ -172,7 +174,7 @@ def test_removing_a_batch_asks_first_and_leaves_its_folder(queue: Queue) -> None
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         assert "3 videos not generated yet." in it.text().replace("\n", " ")
         await it.press("y")
-        await it.until(lambda: not queue.batches())
+        await it.until(lambda: not queue.list_batches())
         await it.until(lambda: "the queue is empty" in it.text())
         assert Path("one").is_dir()
 
@@ -214,7 +216,7 @@ def test_locked_queue_is_reported_and_unchanged(queue: Queue) -> None:
         await it.press("p")
         assert "another program has locked it" in it.notifications()
         other.execute("ROLLBACK")
-        row = queue.batch(number)
+        row = queue.get_batch(number)
         assert row is not None
         assert not row.paused
 
@@ -266,7 +268,7 @@ def test_cancelled_batch_is_announced_once(queue: Queue) -> None:
         rung = []
         it.app.bell = lambda: rung.append(1)  # type: ignore[method-assign]
         await it.until(lambda: it.app.snapshot.batches)
-        queue.cancel(number)
+        queue.cancel_videos(number)
         await it.until(lambda: rung)
         await it.pilot.pause(0.5)
         assert len(rung) == 1
@@ -407,7 +409,7 @@ def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
     made: BatchFolder, queue: Queue, then: str
 ) -> None:
     entry = read_manifest(made).videos[0]
-    number = queue.add(made.root.absolute(), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
+    number = queue.add_batch(made.root.absolute(), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
     taken = claim(queue)
     (made.root / next(path for path in entry.files.values() if path.endswith(".mp4"))).unlink()
 
@@ -418,13 +420,13 @@ def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
         if then == "done":
             queue.record_done(taken, VideoDone(seconds={"denoise": 1.0}))
         else:
-            queue.release(taken, "paused")
+            queue.release_video(taken, "paused")
         await it.press("y")
         await it.until(lambda: "nothing to cancel" in it.notifications() or "1 video cancelled" in it.notifications())
         assert "will stop" not in it.notifications()
 
     on("monitor", test)
-    (video,) = queue.videos(number)
+    (video,) = queue.list_videos(number)
     if then == "queued again":
         assert video.state == read_manifest(made).videos[0].state == "cancelled"
     else:
@@ -433,7 +435,7 @@ def test_cancelling_a_video_that_stopped_meanwhile_does_not_claim_to_stop_it(
 
 def test_monitor_shows_the_batch_log(queue: Queue) -> None:
     add(queue, "one")
-    log = BatchFolder(Path("one").absolute()).log
+    log = BatchFolder(Path("one").absolute()).log_path
     log.parent.mkdir(parents=True)
     log.write_text("2026-11-24 INFO loading nano\n")
     claim(queue)
@@ -501,7 +503,7 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
         assert (
             screen.query_one("#sheet", DiffText).shown_strips is shown
         )  # nothing is drawn again where nothing has changed
-        ManifestStore.for_folder(made.root).edit_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
+        ManifestStore.for_folder(made.root).edit_video_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
         entry = screen.get_current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
@@ -536,8 +538,8 @@ def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
 
 
 def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
-    made.clip(0, 1).write_bytes(b"not a clip")
-    made.clip(0, 2).unlink()
+    made.make_clip_path(0, 1).write_bytes(b"not a clip")
+    made.make_clip_path(0, 2).unlink()
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
@@ -576,7 +578,7 @@ def test_clip_path_is_copied_to_the_clipboard(made: BatchFolder) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.shown_manifest)
         await it.press("y")
-        assert it.app.clipboard == str(made.clip(0, 1).resolve())
+        assert it.app.clipboard == str(made.make_clip_path(0, 1).resolve())
 
     on("library", test)
 
@@ -605,14 +607,14 @@ def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monke
 
 
 def test_missing_videos_of_a_batch_are_queued_again(made: BatchFolder, queue: Queue) -> None:
-    made.clip(1, 1).unlink()
+    made.make_clip_path(1, 1).unlink()
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.shown_manifest)
         await it.press("n")
         await it.until(lambda: "batch 1: 1 video" in it.notifications())
-        assert [video.state for video in queue.videos(1)] == ["done", "done", "queued", "done"]
+        assert [video.state for video in queue.list_videos(1)] == ["done", "done", "queued", "done"]
 
     with only_queued():
         on("library", test)

@@ -370,11 +370,11 @@ def test_batch_queued_in_tmux_completes_after_the_terminal_is_killed(machine: Ma
         tmux("send-keys", "-t", "w", "-l", "a large [red|blue] (circle)")
         machine.until(lambda: tmux.shows("a large blue circle"))
         tmux.keys("F5")
-        machine.until(lambda: machine.queue.batches())
+        machine.until(lambda: machine.queue.list_batches())
         machine.until(lambda: machine.queue.list_running_videos())
         tmux("kill-server")
         machine.until(machine.ended)
-        (batch,) = machine.queue.batches()
+        (batch,) = machine.queue.list_batches()
         assert {video.state for video in manifest_of(batch.folder).videos} == {"done"}
         tmux.start()
         machine.until(lambda: tmux.shows("Template"))

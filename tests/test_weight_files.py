@@ -11,7 +11,7 @@ from conftest import Wantui, batch
 from wantui.models.catalogue import WanModel
 from wantui.storage.manifest import read_manifest
 from wantui.worker import pipeline_cache
-from wantui.worker.pipelines import load_pipeline_for
+from wantui.worker.pipelines import load_recipe_pipeline
 from wantui.worker.worker import Worker
 
 pytestmark = pytest.mark.torch
@@ -85,9 +85,9 @@ def test_weights_changed_while_loading_are_refused(
 
     def load(*arguments: Any) -> Any:
         flip_last_byte(TRANSFORMER)
-        return load_pipeline_for(*arguments)
+        return load_recipe_pipeline(*arguments)
 
-    monkeypatch.setattr(pipeline_cache, "load_pipeline_for", load)
+    monkeypatch.setattr(pipeline_cache, "load_recipe_pipeline", load)
     result = wantui("run", "-t", "a star", *own_model)
     assert result.code == 2
     assert "have changed since this batch was planned" in result.err

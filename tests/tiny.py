@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wantui.generation.denoise import denoise
+from wantui.generation.denoise import denoise_latents
 from wantui.generation.samplers import build_scheduler
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import Recipe
@@ -110,5 +110,5 @@ def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str) ->
 
 def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
     """The last ones of our loop."""
-    *_, last = denoise(pipeline, recipe)
+    *_, last = denoise_latents(pipeline, recipe)
     return last.latents

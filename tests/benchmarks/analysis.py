@@ -41,7 +41,7 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
     rng, sigmas = np.random.default_rng(0), np.linspace(1, 0, STEPS + 1)
     bend = np.sin(np.pi * sigmas)
     for entry in manifest.videos:
-        path = folder.latents(entry.variation, entry.number)
+        path = folder.make_trajectory_path(entry.variation, entry.number)
         group = zarr.open_group(path, mode="w")
         group.attrs["shape"] = list(SHAPE)
         mixing = np.stack([sigmas, 1 - sigmas, bend * rng.uniform(0.05, 0.15)], axis=1)

@@ -18,16 +18,16 @@ from torch import Tensor
 from wantui.config import load_config
 from wantui.generation import step_cache
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise
+from wantui.generation.denoise import denoise_latents
 from wantui.generation.load import load_pipeline
-from wantui.generation.step_cache import FIRST_BLOCK_CHANGE
+from wantui.generation.step_cache import MAX_FIRST_BLOCK_CHANGE
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, plan_batch
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.step_skipping import MAX_MAGNITUDE_ERROR
 
 TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
-CHANGES, ERRORS = (0.03, 0.05, FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, MAX_MAGNITUDE_ERROR, 0.2, 0.3)
+CHANGES, ERRORS = (0.03, 0.05, MAX_FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, MAX_MAGNITUDE_ERROR, 0.2, 0.3)
 Made = list[tuple[Tensor, np.ndarray, float]]
 """Final latents, frames in 0 to 1, and seconds of denoising, of each video."""
 
@@ -43,7 +43,7 @@ def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
     made = []
     for recipe in chosen:
         began = time.perf_counter()
-        *_, last = denoise(pipeline, recipe)
+        *_, last = denoise_latents(pipeline, recipe)
         seconds = time.perf_counter() - began
         made.append((last.latents, np.stack(list(decode_frames(pipeline, last.latents))), seconds))
     return made
@@ -79,8 +79,8 @@ def main(steps: int, videos: int) -> None:
         tell(f"magnitudes, {error}", made, wanted, mark)
     uncalibrated = [recipe.model_copy(update={"magnitudes": ()}) for recipe in cached]
     for change in CHANGES:
-        mark = "  (speed: cached, not calibrated)" if change == FIRST_BLOCK_CHANGE else ""
-        with patch.object(step_cache, "FIRST_BLOCK_CHANGE", change):
+        mark = "  (speed: cached, not calibrated)" if change == MAX_FIRST_BLOCK_CHANGE else ""
+        with patch.object(step_cache, "MAX_FIRST_BLOCK_CHANGE", change):
             made = make(pipeline, uncalibrated)
         tell(f"first block, {change}", made, wanted, mark)
     wanted = make(load("bfloat16", "full"), fused)

@@ -36,7 +36,7 @@ from wantui.generation.captures import Recorder
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE, RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
@@ -85,17 +85,17 @@ def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
     root, index, recipe, variation, number = job
     folder, background = BatchFolder(root), BackgroundWriter()
     pipeline = nano_on(device)
-    trajectories = folder.latents(variation, number)
-    recorders: list[Recorder] = [trajectory_capture.Recorder(trajectories, recipe, background, (), resumable=False)]
+    trajectories = folder.make_trajectory_path(variation, number)
+    recorders: list[Recorder] = [trajectory_capture.Recorder(trajectories, recipe, background, (), is_resumable=False)]
     trajectories.parent.parent.mkdir(exist_ok=True)
     if recipe.capture.attention is not None:
-        maps = folder.attention(variation, number)
-        recorders.append(attention_capture.Recorder(maps, recipe, background, (), resumable=False))
+        maps = folder.make_attention_path(variation, number)
+        recorders.append(attention_capture.Recorder(maps, recipe, background, (), is_resumable=False))
         maps.parent.parent.mkdir(exist_ok=True)
-    start = prepare(pipeline, recipe)
+    start = prepare_inputs(pipeline, recipe)
     for recorder in recorders:
         recorder.on_start(start, 0)
-    for step in denoise(pipeline, recipe, start):
+    for step in denoise_latents(pipeline, recipe, start):
         for recorder in recorders:
             recorder.on_step(step)
         latents = step.latents
@@ -133,9 +133,13 @@ def make_batch(root: Path, part: Part, seeds: int, processes: int, device: str) 
                 click.echo(f"{done} of {len(jobs)} in {time.time() - began:.0f} s", err=True)
     for entry in manifest.videos:
         entry.state = "done"
-        entry.files = {"latents": folder.latents(entry.variation, entry.number).relative_to(root).as_posix()}
+        entry.files = {
+            "latents": folder.make_trajectory_path(entry.variation, entry.number).relative_to(root).as_posix()
+        }
         if part.has_attention:
-            entry.files["attention"] = folder.attention(entry.variation, entry.number).relative_to(root).as_posix()
+            entry.files["attention"] = (
+                folder.make_attention_path(entry.variation, entry.number).relative_to(root).as_posix()
+            )
     write_manifest(folder, manifest)
 
 
@@ -220,8 +224,8 @@ def localisation(root: Path) -> Iterable[str]:
         if not 0 < on.sum() < on.size:
             continue
         areas.append(float(on.mean()))
-        for kind, word in zip(("colour", "shape"), maps.words, strict=True):
-            a = maps.read_mean(word).mean(0)
+        for kind, word in zip(("colour", "shape"), maps.metadata_by_word, strict=True):
+            a = maps.read_mean_map(word).mean(0)
             order = np.argsort(np.argsort(a.ravel())).reshape(a.shape)
             n = on.sum()
             area = (order[on].sum() - n * (n - 1) / 2) / (n * (on.size - n))

@@ -22,12 +22,12 @@ from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
-from wantui.generation.denoise import Start, create_scheduler, denoise, prepare
+from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
-from wantui.generation.placement import apply_plan
-from wantui.generation.preparation import Preparation
-from wantui.generation.token_spans import tokenize
+from wantui.generation.placement import apply_memory_plan
+from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.token_spans import tokenize_prompt
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import CaptureRequests, PromptMark, Recipe
@@ -62,26 +62,26 @@ def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     vae = AutoencoderKLWan(base_dim=3, num_res_blocks=1)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(build_nano_tokenizer(), None, vae, scheduler, transformer)
-    apply_plan(pipeline, device, RESIDENT_PLAN)
+    apply_memory_plan(pipeline, device, RESIDENT_PLAN)
     return pipeline
 
 
-def start_of(pipeline: WanPipeline, recipe: Recipe) -> Start:
+def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
     """As `prepare`, with random embeddings where there is no text encoder."""
     if pipeline.text_encoder is not None:
-        return prepare(pipeline, recipe)
+        return prepare_inputs(pipeline, recipe)
     device = pipeline._execution_device
     generator = torch.Generator("cpu").manual_seed(0)
-    length = tokenize(pipeline.tokenizer, recipe.prompt, ()).length
+    length = tokenize_prompt(pipeline.tokenizer, recipe.prompt, ()).token_count
     embeds = torch.zeros(1, 512, pipeline.transformer.config.text_dim)
     embeds[:, :length] = torch.randn(1, length, embeds.shape[2], generator=generator)
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = create_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
-    preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), embeds, None)
+    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), embeds, None)
     apply_controls(preparation)
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
-    return Start(
+    return DenoisingInputs(
         noise,
         tuple(scheduler.sigmas.tolist()),
         tuple(scheduler.timesteps.tolist()),
@@ -98,22 +98,22 @@ class Way:
     def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: CaptureRequests | None, folder: Path) -> None:
         self.device = pipeline._execution_device
         recipe = recipe.model_copy(update={"capture": capture or CaptureRequests()})
-        self.make: Callable[[], Start] = lambda: start_of(pipeline, recipe)
+        self.make: Callable[[], DenoisingInputs] = lambda: start_of(pipeline, recipe)
         start = self.make()
         self.background = BackgroundWriter()
         self.recorders: list[Recorder] = []
         if capture is not None:
-            trajectory = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), resumable=False)
+            trajectory = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), is_resumable=False)
             self.recorders.append(trajectory)
             if capture.attention is not None:
                 self.recorders.append(
-                    attention_capture.Recorder(folder / "a.zarr", recipe, self.background, (), resumable=False)
+                    attention_capture.Recorder(folder / "a.zarr", recipe, self.background, (), is_resumable=False)
                 )
             for recorder in self.recorders:
                 recorder.on_start(start, 0)
             for _ in range(EARLIER - 1):
-                trajectory.gram.add(torch.randn_like(start.noise))
-        self.steps = denoise(pipeline, recipe, start)
+                trajectory.gram_matrix.add_state(torch.randn_like(start.noise))
+        self.steps = denoise_latents(pipeline, recipe, start)
         self.peak = 0
         self.one()
 
@@ -202,8 +202,9 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
         if "attention" in label:
             attention = captured.recorders[1]
             assert isinstance(attention, attention_capture.Recorder)
-            check = attention.attention.check
-            line += f"  check {check.output_error:.1e}, maps {check.map_error:.1e}, collapsed {check.is_padding_merged}"
+            check = attention.observer.check_results
+            line += f"  check {check.max_output_error:.1e}, maps {check.max_map_error:.1e}"
+            line += f", collapsed {check.is_padding_merged}"
         click.echo(line)
         plain.close()
         captured.close()

@@ -24,7 +24,7 @@ def make_steps() -> None:
     import torch
 
     from wantui.config import load_config
-    from wantui.generation.denoise import denoise
+    from wantui.generation.denoise import denoise_latents
     from wantui.generation.load import load_pipeline
     from wantui.models.catalogue import NANO
     from wantui.planning import plan_batch
@@ -32,7 +32,7 @@ def make_steps() -> None:
     config = load_config("nano", [f"model_settings.steps={STEPS}"])
     recipe = plan_batch(config, "a large red circle moving left").videos[0].recipe
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
-    steps = list(denoise(pipeline, recipe))
+    steps = list(denoise_latents(pipeline, recipe))
     digest = hashlib.sha256(steps[-1].latents.numpy().tobytes()).hexdigest()[:12]
     print(json.dumps({"seconds": [step.seconds for step in steps], "digest": digest}))  # noqa: T201
 

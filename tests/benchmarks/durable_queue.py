@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from wantui.config import load_config
-from wantui.generation.checkpoint import CheckpointTap
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.checkpoint import CheckpointListener
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.load import load_pipeline, resolve_device
 from wantui.models.catalogue import find_model
 from wantui.planning import plan_batch
@@ -54,31 +54,33 @@ def queue_figures(state: Path) -> None:
     queue = Queue(state)
     recipe = plan_batch(load_config("nano", []), "a large red circle moving left").videos[0].recipe.to_json()
     for batch in range(BATCHES):
-        queue.add(Path(f"/outputs/{batch}"), "auto", [NewVideo(i, f"red seed {i}", recipe, 20) for i in range(VIDEOS)])
+        queue.add_batch(
+            Path(f"/outputs/{batch}"), "auto", [NewVideo(i, f"red seed {i}", recipe, 20) for i in range(VIDEOS)]
+        )
     bare = sqlite3.connect(state / "bare.db", isolation_level=None)
     bare.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; CREATE TABLE t (x)")
     transaction = median_ms(500, lambda: bare.execute("INSERT INTO t VALUES (1)"))
 
     def claim_and_finish() -> None:
-        claim = queue.claim("w", ("auto", "cpu"))
+        claim = queue.claim_next_video("w", ("auto", "cpu"))
         assert claim is not None
         queue.record_done(claim)
 
     click.echo(f"{BATCHES * VIDEOS:,} videos queued; a bare transaction of one row takes {transaction:.3f} ms")
-    claim = median_ms(500, lambda: queue.claim("w", ("auto", "cpu")))
+    claim = median_ms(500, lambda: queue.claim_next_video("w", ("auto", "cpu")))
     queue.recover_interrupted_videos()
-    queue.resume()
+    queue.resume_queue()
     click.echo(f"  claim                     {claim:8.3f} ms, {claim / transaction:.1f} bare transactions")
     both = median_ms(500, claim_and_finish)
     click.echo(f"  claim and done            {both:8.3f} ms, {both / transaction:.1f} bare transactions")
-    click.echo(f"  all batches with counts   {median_ms(50, lambda: queue.batches(-1)):8.3f} ms")
-    click.echo(f"  first page of a batch     {median_ms(50, lambda: queue.videos(5, 50)):8.3f} ms")
+    click.echo(f"  all batches with counts   {median_ms(50, lambda: queue.list_batches(-1)):8.3f} ms")
+    click.echo(f"  first page of a batch     {median_ms(50, lambda: queue.list_videos(5, 50)):8.3f} ms")
 
 
 def follower_figures(state: Path, seconds: float) -> None:
     """Latency and processor time of one that follows as `wantui watch` does, beside a writer of ten steps a second."""
     follower = Queue(state)
-    claim = Queue(state).claim("w", ("auto", "cpu"))
+    claim = Queue(state).claim_next_video("w", ("auto", "cpu"))
     assert claim is not None
     written: list[float] = []
     over = threading.Event()
@@ -89,7 +91,7 @@ def follower_figures(state: Path, seconds: float) -> None:
             written.append(time.monotonic())
             mine.record_step(claim, StepDone(step=len(written), steps=10_000, seconds=0.1, sigma=0.5))
 
-    latencies, after, version, cpu = [], follower.read_last_seq(), -1, 0.0
+    latencies, after, version, cpu = [], follower.read_last_event_seq(), -1, 0.0
     thread = threading.Thread(target=write)
     thread.start()
     began = time.monotonic()
@@ -97,7 +99,7 @@ def follower_figures(state: Path, seconds: float) -> None:
         busy = time.thread_time()
         if (now := follower.read_data_version()) != version:
             version = now
-            for event in follower.events(after, claim.batch):
+            for event in follower.list_events(after, claim.batch_number):
                 after = event.seq
                 if isinstance(event.payload, StepDone):
                     latencies.append(time.monotonic() - written[event.payload.step - 1])
@@ -127,11 +129,11 @@ def checkpoint_figures(folder: Path, rounds: int) -> None:
 
     def run(with_checkpoints: bool) -> float:
         nonlocal count
-        tap = CheckpointTap(pipeline, recipe, folder / "v.checkpoint", {})
-        start = prepare(pipeline, recipe)
+        tap = CheckpointListener(pipeline, recipe, folder / "v.checkpoint", {})
+        start = prepare_inputs(pipeline, recipe)
         tap.on_start(start, 0)
         began = time.perf_counter()
-        for step in denoise(pipeline, recipe, start):
+        for step in denoise_latents(pipeline, recipe, start):
             if with_checkpoints:
                 before, earliest = time.perf_counter(), tap.next_write_at
                 tap.on_step(step)
@@ -153,7 +155,7 @@ def manifest_figures(folder: Path, videos: int) -> None:
     batch.root.mkdir()
     settings = ["videos_per_variation=" + str(videos), "model_settings.steps=20"]
     write_batch_files(batch, plan_batch(load_config("nano", settings), "a large red circle moving left"))
-    size, record, written = batch.manifest.stat().st_size, ManifestStore(batch), 0
+    size, record, written = batch.manifest_path.stat().st_size, ManifestStore(batch), 0
 
     def finish(entry: VideoEntry) -> None:
         entry.state, entry.latents_sha256, entry.bytes, entry.peak_memory = "done", "0" * 64, 123_456, 1 << 34
@@ -166,7 +168,7 @@ def manifest_figures(folder: Path, videos: int) -> None:
     times = []
     for number in range(videos):
         before, began = written_so_far(), time.perf_counter()
-        record.edit_entry(number, finish)
+        record.edit_video_entry(number, finish)
         times.append(time.perf_counter() - began)
         written += written_so_far() - before
     click.echo(f"a batch of {videos:,} videos, whose manifest has {size / 1e6:.1f} MB")
@@ -185,9 +187,9 @@ def checksum_figures(folder: Path) -> None:
     writer = TrajectoryWriter(folder / "v.zarr", shape, list(sigmas), list(sigmas[:-1]), recipe)
     state = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     for step in range(steps + 1):
-        writer.write(step, state)
+        writer.write_state(step, state)
     began = time.perf_counter()
-    writer.finish({"gram": np.eye(steps + 1)}, {})
+    writer.finish_group({"gram": np.eye(steps + 1)}, {})
     published = time.perf_counter() - began
     size = sum(file.stat().st_size for file in (folder / "v.zarr").rglob("*") if file.is_file())
     read = median_ms(3, lambda: [file.read_bytes() for file in (folder / "v.zarr").rglob("*") if file.is_file()])

@@ -25,11 +25,11 @@ from wantui.config.speeds import SpeedName
 from wantui.generation import placement as memory
 from wantui.generation.bench import build_random_transformer, build_random_vae, measure_throughput
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise, prepare
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks, fuse_pipeline
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import Placement, ensure_on_device
-from wantui.generation.quantize import quantize
+from wantui.generation.placement import PipelinePlacement, ensure_on_device
+from wantui.generation.quantize import quantize_transformer
 from wantui.generation.timing import measure_median_seconds
 from wantui.models.catalogue import WanModel, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
@@ -131,7 +131,7 @@ def pipeline_of(model: WanModel, device: torch.device, weights: WeightsForm = "f
                 model.latent_channels,
             )
         )
-        quantize(transformers[-1], weights)
+        quantize_transformer(transformers[-1], weights)
     vae = build_random_vae(model.has_timestep_per_token, device)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     return WanPipeline(
@@ -203,13 +203,13 @@ def cached(model: WanModel) -> None:
     whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
     pipeline = pipeline_of(model, DEVICE)
-    pipeline.wantui_placement = Placement(pipeline, DEVICE, RESIDENT_PLAN)
+    pipeline.wantui_placement = PipelinePlacement(pipeline, DEVICE, RESIDENT_PLAN)
     fuse_blocks(pipeline.transformer)
     seconds, peaks = [], []
     for recipe in (whole.model_copy(update={"steps": 2}), whole, less):
         torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        for _ in denoise(pipeline, recipe, prepare(pipeline, recipe, embedding)):
+        for _ in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embedding)):
             pass
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
@@ -272,9 +272,9 @@ def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tu
 
 
 def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan) -> tuple[int, float, float, int, int]:
-    pipeline.wantui_placement = Placement(pipeline, DEVICE, plan)
+    pipeline.wantui_placement = PipelinePlacement(pipeline, DEVICE, plan)
     seconds = []
-    for step in denoise(pipeline, recipe, prepare(pipeline, recipe, embedding)):
+    for step in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embedding)):
         seconds.append(step.seconds)
         latents = step.latents
     torch.cuda.synchronize()

@@ -14,7 +14,7 @@ import torch
 from diffusers import WanPipeline
 
 from wantui.config import load_config
-from wantui.generation.denoise import denoise
+from wantui.generation.denoise import denoise_latents
 from wantui.generation.load import load_pipeline, resolve_device
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import find_model
@@ -33,7 +33,7 @@ COMMANDS = (
 
 def ours(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
     latents = torch.empty(0)
-    for step in denoise(pipeline, recipe):  # as the program does: no step is kept
+    for step in denoise_latents(pipeline, recipe):  # as the program does: no step is kept
         latents = step.latents
     return latents
 

@@ -141,8 +141,8 @@ def a_queue_that_runs(stop: threading.Event) -> None:
         flow_shift=3.0, guidance_scale=4.0, width=128, height=128, frames=17, fps=8, dtype="float32",
     )  # fmt: skip
     folder = Path(tempfile.mkdtemp())
-    queue.add(folder, "auto", [NewVideo(i, f"red seed {i}", recipe.to_json(), 1000) for i in range(6)])
-    claims = [queue.claim(f"worker-{i}:{os.getpid()}", ("auto",)) for i in range(2)]
+    queue.add_batch(folder, "auto", [NewVideo(i, f"red seed {i}", recipe.to_json(), 1000) for i in range(6)])
+    claims = [queue.claim_next_video(f"worker-{i}:{os.getpid()}", ("auto",)) for i in range(2)]
     index = 0
     while not stop.is_set():
         for claim in claims:
@@ -268,7 +268,7 @@ def soak(ticks: int) -> None:
     import psutil
 
     from wantui.batches.progress import ProgressTracker
-    from wantui.queue.records import BatchRow, Event, VideoRow
+    from wantui.queue.records import BatchRow, QueueEvent, VideoRow
     from wantui.tui.app import WantuiApp
     from wantui.tui.messages import GpuSampled, QueueChanged
     from wantui.tui.queue_watcher import QueueSnapshot
@@ -293,10 +293,10 @@ def soak(ticks: int) -> None:
                 )
                 done = StepDone(step=step + 1, steps=50, seconds=0.5, sigma=1 - step / 50, norm=1.0,
                                 velocity=1.0 + step / 50, turning=0.2, straightness=0.9)  # fmt: skip
-                events = [Event(10**6 + tick, 0.0, 1, video, done)]
+                events = [QueueEvent(10**6 + tick, 0.0, 1, video, done)]
                 if step == 0:
-                    events.insert(0, Event(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
-                    events.insert(0, Event(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
+                    events.insert(0, QueueEvent(10**6 + tick, 0.0, 1, video, VideoStarted(title="red", steps=50)))
+                    events.insert(0, QueueEvent(10**6 + tick, 0.0, 1, video - 1, VideoDone(title="red")))
                 tracker.apply_events(events)
                 snapshot = QueueSnapshot(
                     (batch,), (row,), progress_by_video=tracker.copy_progress(), events=tuple(events)

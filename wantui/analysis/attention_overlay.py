@@ -79,9 +79,11 @@ def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path
         AttentionMapsError: no map of the word is stored.
     """
     maps = open_attention_maps(maps_path)
-    if word not in maps.words:
-        raise AttentionMapsError(f"no map of {word!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
-    scale_maximum = compute_scale_maximum(maps, list(maps.words))
+    if word not in maps.metadata_by_word:
+        raise AttentionMapsError(
+            f"no map of {word!r} is stored. Stored maps: {', '.join(maps.metadata_by_word) or 'none'}"
+        )
+    scale_maximum = compute_scale_maximum(maps, list(maps.metadata_by_word))
     frames = list(read_frames(clip_path))
     overlaid_frames = draw_overlay(frames, average_map_over_steps(maps, word), scale_maximum)
     tags = {"title": f"attention to {word}", "comment": f"mean over steps, blocks and heads; 0 to {scale_maximum:.3g}"}

@@ -40,9 +40,11 @@ def compute_word_curves(maps: StoredAttentionMaps, map_name: str) -> WordCurves:
     Raises:
         AttentionMapsError: no map of the word is stored.
     """
-    if map_name not in maps.words:
-        raise AttentionMapsError(f"no map of {map_name!r} is stored. Stored maps: {', '.join(maps.words) or 'none'}")
-    return _build_word_curves(maps, map_name, *_summarise_maps(maps.read_mean(map_name)))
+    if map_name not in maps.metadata_by_word:
+        raise AttentionMapsError(
+            f"no map of {map_name!r} is stored. Stored maps: {', '.join(maps.metadata_by_word) or 'none'}"
+        )
+    return _build_word_curves(maps, map_name, *_summarise_maps(maps.read_mean_map(map_name)))
 
 
 def summarise_all_words(maps: StoredAttentionMaps) -> tuple[list[WordCurves], dict[str, dict[str, FloatArray]]]:
@@ -54,7 +56,7 @@ def summarise_all_words(maps: StoredAttentionMaps) -> tuple[list[WordCurves], di
     Raises:
         AttentionMapsError: a map is missing or damaged.
     """
-    map_names, step_count = list(maps.words), len(maps.steps)
+    map_names, step_count = list(maps.metadata_by_word), len(maps.evaluations)
     if not map_names:
         return [], {}
     summaries: dict[str, list[tuple[FloatArray, ...]]] = {name: [] for name in map_names}
@@ -62,7 +64,7 @@ def summarise_all_words(maps: StoredAttentionMaps) -> tuple[list[WordCurves], di
     for step in range(step_count):
         root_distributions = []
         for name in map_names:
-            a = maps.read_mean_at_step(name, step)
+            a = maps.read_mean_map_at_step(name, step)
             summaries[name].append(_summarise_maps(a[None]))
             with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 of a word of weight 0, which has no attention
                 root_distributions.append(np.sqrt(a.ravel() / a.sum()))
@@ -102,7 +104,7 @@ def _build_word_curves(
     centre: FloatArray,
     spread: FloatArray,
 ) -> WordCurves:
-    word_entry = maps.words[map_name]
+    word_entry = maps.metadata_by_word[map_name]
     return WordCurves(
         map_name, word_entry["text"], tuple(word_entry["token_texts"]), maps.sigmas, mass, entropy, centre, spread
     )
@@ -116,7 +118,7 @@ def average_finite_values(values: FloatArray) -> float:
 
 def average_map_over_steps(maps: StoredAttentionMaps, map_name: str) -> FloatArray:
     """Return the mean map over the steps with a map, [frames, height, width]; NaN if no step has one."""
-    maps_by_step = maps.read_mean(map_name)
+    maps_by_step = maps.read_mean_map(map_name)
     is_computed = ~np.isnan(maps_by_step)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(is_computed, maps_by_step, 0).sum(0) / is_computed.sum(0))

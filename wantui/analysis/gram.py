@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.trajectory import FloatArray, NoGeometryError
-from wantui.storage.state_reader import Row
+from wantui.storage.state_reader import StateRow
 
 BUFFER_BYTES = 13 << 26
 """Bytes of the buffer for float32 states, shared by all videos."""
@@ -58,7 +58,7 @@ class StateBuffer:
             self.rows_changed.notify_all()
 
 
-ReadStates = Callable[[range, Sequence[Row]], None]
+ReadStates = Callable[[range, Sequence[StateRow]], None]
 """Function that reads some states into rows of [dimension] float32."""
 
 

@@ -17,8 +17,8 @@ from wantui.analysis.noise_levels import find_noise_levels_after_steps
 from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.json_files import UnreadableFileError, read_json, read_json_object
-from wantui.storage.state_reader import Row
-from wantui.storage.zarr_group import CaptureError, raise_capture_error
+from wantui.storage.state_reader import StateRow
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error
 
 _STEP_FILE_PATTERN = re.compile(r"step_(\d+)\.npy(\.gz)?$")
 _NEWEST_LAYOUT_FOLDER_PATTERN = re.compile(r"(?P<variation>p(?P<prompt>\d+)_b\d+)_s(?P<seed>\d+)$")
@@ -106,7 +106,7 @@ def _load_video(
     if error:
         return Video(**common_fields, exclusion_reason=error, is_damaged=True, warnings=warnings)
     try:
-        with raise_capture_error(video_folder):
+        with convert_to_capture_error(video_folder):
             trajectory, shape, level_warnings = _compute_trajectory(video_folder, metadata_by_step)
     except NoGeometryError as no_geometry:
         return Video(**common_fields, exclusion_reason=str(no_geometry), warnings=warnings)
@@ -180,7 +180,7 @@ def _compute_trajectory(
     dimension = math.prod(shape)
     paths = list(paths_by_step.values())
 
-    def read_states(state_range: range, rows: Sequence[Row]) -> None:
+    def read_states(state_range: range, rows: Sequence[StateRow]) -> None:
         for path, row in zip(paths[state_range.start : state_range.stop], rows, strict=True):
             row[:] = _load_state(path, shape)
 
@@ -191,7 +191,7 @@ def _compute_trajectory(
 @contextmanager
 def _open_state_file(path: Path) -> Iterator[BinaryIO]:
     """Open the file of a state; errors while reading it become a CaptureError that names it."""
-    with raise_capture_error(path):
+    with convert_to_capture_error(path):
         if not path.is_file():
             raise ValueError("it is not a regular file")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

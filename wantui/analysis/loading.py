@@ -26,7 +26,7 @@ from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.state_reader import StoredStates
-from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 
 def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Video]:
@@ -183,7 +183,7 @@ def _load_trajectory(
     """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
     warnings."""
     group = open_capture(path)
-    with raise_capture_error(path):
+    with convert_to_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
         dimension = _read_state_dimension(group)
         if state_buffer is None:
@@ -194,7 +194,7 @@ def _load_trajectory(
         steps = [int(step) for step in group["steps"][:]]
         state_indices, warnings = select_corrected_states(steps, sigmas)
         states = StoredStates(group["latents"], state_indices)
-        gram = compute_gram(states.read, len(states), states.dimension, state_buffer)
+        gram = compute_gram(states.read_states, len(states), states.dimension, state_buffer)
         return (
             build_trajectory(gram, sigmas[[steps[index] for index in state_indices]], dimension),
             dimension,

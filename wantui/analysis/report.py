@@ -340,12 +340,13 @@ def _render_attention_section(videos: Sequence[Video]) -> list[str]:
         assert video.attention_path is not None
         try:
             maps = open_attention_maps(video.attention_path)
-            words = list(maps.words)
+            words = list(maps.metadata_by_word)
             scale_maximum = compute_scale_maximum(maps, words)
             clip_path = find_clip_path(video)
             for word in words:
                 mean_mass = average_finite_values(compute_word_curves(maps, word).mass)
-                label = f"{namer.name_video(video)}, {maps.words[word]['text']}: {mean_mass:.2%} of the attention"
+                word_text = maps.metadata_by_word[word]["text"]
+                label = f"{namer.name_video(video)}, {word_text}: {mean_mass:.2%} of the attention"
                 section_parts.append(_render_note(f"{label}; colours from 0 to {scale_maximum:.2g}"))
                 section_parts.append(_render_png(draw_strip(clip_path, maps, word, scale_maximum)))
         except UserError as error:

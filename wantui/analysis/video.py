@@ -113,13 +113,13 @@ class Video:
         return sigmas[is_distinct], states[is_distinct]
 
     def _read_stored_array(self, name: str, description: str) -> NDArray[np.float32]:
-        from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
+        from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
         if self.trajectory_path is None:
             raise NoGeometryError(f"no {description} is stored")
         try:
             group = open_capture(self.trajectory_path)
-            with raise_capture_error(self.trajectory_path):
+            with convert_to_capture_error(self.trajectory_path):
                 return np.asarray(group[name][:])
         except CaptureError as error:
             raise NoGeometryError(f"no {description} can be read: {error}") from None

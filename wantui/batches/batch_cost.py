@@ -88,7 +88,7 @@ def estimate_batch_costs(
     disk = estimate_batch_disk(preview)
     folder = _find_nearest_existing_folder(expand_user_path(settings.output_dir))
     disk_need, free_bytes = estimate_disk_need(recipe, disk.total_bytes), query_free_disk_bytes(folder)
-    fits = disk_need.total <= free_bytes
+    fits = disk_need.total_bytes <= free_bytes
     basis = f"clips {format_bytes(disk.video_bytes)} ({disk.videos_basis})"
     for part in disk.capture_parts:
         basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from wantui.atomic_files import write_text_atomically
 from wantui.generation.calibrate import measure_magnitudes
-from wantui.generation.denoise import prepare
+from wantui.generation.denoise import prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import find_magnitudes_path
 from wantui.paths import check_output_file
 from wantui.planning import CaptureRequests, Recipe
-from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
+from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
 MIN_CALIBRATION_STEPS = 50
 """Minimum number of steps: with fewer steps, the lowest noise levels are not measured."""
@@ -52,13 +52,13 @@ def calibrate_model(
             "capture": CaptureRequests(),
         }
     )
-    loaded_pipeline = load_pipeline_for(
-        uncached_recipe, device, choose_plan_for(uncached_recipe, device, requested_plan=plan_name).plan
+    loaded_pipeline = load_recipe_pipeline(
+        uncached_recipe, device, choose_recipe_plan(uncached_recipe, device, requested_slug=plan_name).plan
     )
     if loaded_pipeline.pipeline.transformer_2 is not None:
         raise _make_unneeded_calibration_error(model.name)
     try:
-        denoising_start = prepare(loaded_pipeline.pipeline, uncached_recipe, loaded_pipeline.embeddings)
+        denoising_start = prepare_inputs(loaded_pipeline.pipeline, uncached_recipe, loaded_pipeline.embeddings)
         magnitudes = measure_magnitudes(loaded_pipeline.pipeline, uncached_recipe, denoising_start, show_step)
     except RuntimeError as error:  # out of memory, or NaN
         raise LoadError(f"{model.name} could not be calibrated: {error}") from error

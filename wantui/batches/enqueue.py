@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wantui.atomic_files import remove_path
 from wantui.engine.control import find_engine
-from wantui.engine.slots import create_slots
+from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
@@ -21,8 +21,8 @@ from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import count_model_evaluations
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
-from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, new_batch_folder
-from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS, claim_batch_folder, refuse_unwritable
+from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, choose_batch_folder
+from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder, refuse_unwritable_batch
 from wantui.storage.manifest import Manifest, VideoEntry, write_batch_files
 from wantui.storage.manifest_store import ManifestStore
 
@@ -64,7 +64,7 @@ WANTUI_FILE_NAMES = (
     "configs",
     *WRITTEN_FOLDERS,
     "logs",
-    VIDEO_LOCKS,
+    VIDEO_LOCK_FILE,
 )
 """Names of wantui's files and folders in a batch folder, without the manifest lock."""
 MAX_FOLDER_NAME_ATTEMPTS = 100
@@ -85,9 +85,9 @@ def check_device_exists(state_dir: StateDirectory, device: str) -> None:
     """
     engine = find_engine(state_dir.directory)
     if engine is not None:
-        if device not in engine.devices:
+        if device not in engine.device_names:
             raise UnknownDeviceError(
-                f"cannot use model_settings.device: {device}: the running engine has {', '.join(engine.devices)}. "
+                f"cannot use model_settings.device: {device}: the running engine has {', '.join(engine.device_names)}. "
                 "If the device was added later, restart the engine: wantui engine stop"
             )
         return
@@ -95,7 +95,7 @@ def check_device_exists(state_dir: StateDirectory, device: str) -> None:
         return
     report = query_gpus()
     gpus = select_visible_gpus(report.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if not any(device in slot.devices for slot in create_slots(gpus, None)):
+    if not any(device in slot.served_devices for slot in create_worker_slots(gpus, None)):
         reason = report.reason or f"visible here: {format_count(len(gpus), 'GPU')}"
         raise UnknownDeviceError(
             f"cannot use model_settings.device: {device}: this machine has no such device ({reason})"
@@ -108,7 +108,7 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
         return False
     engine = find_engine(state_dir.directory)
     if engine is not None:
-        return any(name.startswith("cuda") for name in engine.devices)
+        return any(name.startswith("cuda") for name in engine.device_names)
     return bool(select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
@@ -174,7 +174,7 @@ def remove_claimed_files(folder: BatchFolder, removes_root: bool) -> None:
     Args:
         removes_root: whether to remove the folder too, if it is then empty; False if the user created it.
     """
-    for name in (*WANTUI_FILE_NAMES, MANIFEST_LOCK):  # the lock last: no other run may claim the folder before
+    for name in (*WANTUI_FILE_NAMES, MANIFEST_LOCK_FILE):  # the lock last: no other run may claim the folder before
         with suppress(OSError):
             remove_path(folder.root / name)
     if removes_root:
@@ -209,7 +209,7 @@ def enqueue_batch(
     """
     if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
-            ManifestStore(folder).fold_when_reopened()
+            ManifestStore(folder).fold_journal_when_reopened()
     variation_ids = [variation.id for variation in manifest.variations]
     missing_videos = find_missing_videos(folder, manifest, shard)
     videos = [
@@ -222,7 +222,7 @@ def enqueue_batch(
         for index, video in missing_videos
     ]
     try:
-        return queue.add(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing_videos)
+        return queue.add_batch(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing_videos)
     except Exception:  # such as a full disk
         if is_new:  # nothing refers to the folder
             remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
@@ -260,7 +260,7 @@ def enqueue_missing_videos(
     """
     if not find_missing_videos(folder, manifest, shard):
         return None
-    refuse_unwritable(folder)
+    refuse_unwritable_batch(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device_exists(state_dir, device)
     return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, shard)
@@ -284,7 +284,7 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
         estimate_disk_need(batch.videos[0].recipe, estimate_batch_disk(batch).total_bytes),
         query_free_disk_bytes(batch_root),
     )
-    if disk_need.total > free_bytes:
+    if disk_need.total_bytes > free_bytes:
         raise UserError(
             f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, "
             f"{disk_need.description}. "
@@ -304,14 +304,14 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
     # Users who may not enter the folder cannot read its files, whatever the file modes are.
     is_private = settings.output_permissions == "private"
     folder_mode = 0o700 if is_private else 0o777
-    folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
+    folder = choose_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
     try:
         # Create this folder first: below, FileExistsError then means that the batch name is taken.
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _make_write_error(folder, error) from None
     for _ in range(MAX_FOLDER_NAME_ATTEMPTS):
-        folder = new_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
+        folder = choose_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
         is_missing = not os.path.lexists(folder.root)
         try:
             folder.root.mkdir(mode=folder_mode)
@@ -335,7 +335,7 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
         except (OSError, KeyboardInterrupt) as error:
             if is_new:
                 with suppress(OSError):
-                    remove_path(folder.root / MANIFEST_LOCK)
+                    remove_path(folder.root / MANIFEST_LOCK_FILE)
                 _remove_empty_folders([folder.root])
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -363,7 +363,7 @@ def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
 
 
 def _make_taken_folder_error(folder: BatchFolder) -> UserError:
-    has_batch = os.path.lexists(folder.manifest)
+    has_batch = os.path.lexists(folder.manifest_path)
     state_text = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
     return UserError(f"{folder.root} {state_text}, or choose another name")
 

@@ -18,7 +18,7 @@ from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.events import ENDING_EVENTS
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow, Event, VideoRow
+from wantui.queue.records import BatchRow, QueueEvent, VideoRow
 
 ETA_CACHE_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
@@ -66,7 +66,7 @@ class QueueEtas:
             return None if pace_seconds is None else pace_seconds * (video.steps - video.step)
         if remaining_time is None or remaining_time.batch_seconds is None or batch_eta is None:
             return None
-        return batch_eta - remaining_time.batch_seconds * (1 - (earlier_videos + 1) / max(1, batch.unfinished))
+        return batch_eta - remaining_time.batch_seconds * (1 - (earlier_videos + 1) / max(1, batch.unfinished_count))
 
 
 NO_ETAS = QueueEtas({}, {})
@@ -78,7 +78,7 @@ def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mappi
     eta_by_batch: dict[int, float | None] = {}
     total_seconds: float | None = 0.0
     for batch in batches:
-        if batch.paused or not batch.unfinished:
+        if batch.paused or not batch.unfinished_count:
             continue
         batch_seconds = remaining_by_batch[batch.id].batch_seconds if batch.id in remaining_by_batch else None
         total_seconds = None if total_seconds is None or batch_seconds is None else total_seconds + batch_seconds
@@ -129,7 +129,7 @@ class EtaModel:
             {
                 batch.id: self.estimate_remaining_time(batch, running_videos, device_names, pace_by_video)
                 for batch in batches
-                if batch.unfinished
+                if batch.unfinished_count
             },
         )
 
@@ -149,9 +149,9 @@ class EtaModel:
             len({video.worker for video in running_videos}),
             sum(1 for name in device_names if name.startswith("cuda:")),
         )
-        worker_count = 1 if batch.device.startswith("cuda:") else max(1, min(worker_count, batch.unfinished))
+        worker_count = 1 if batch.device.startswith("cuda:") else max(1, min(worker_count, batch.unfinished_count))
         done_videos = sum(video.step / max(1, video.steps) for video in running_videos if video.batch == batch.id)
-        return RemainingTime((batch.unfinished - done_videos) * video_seconds / worker_count, video_seconds)
+        return RemainingTime((batch.unfinished_count - done_videos) * video_seconds / worker_count, video_seconds)
 
     def _estimate_video_seconds(
         self,
@@ -179,12 +179,12 @@ class EtaModel:
     def _load_first_recipe(self, batch: BatchRow) -> Recipe | None:
         """Return the recipe of the batch's first video, which stands for all: they take the same time."""
         if batch.id not in self._first_recipe_by_batch:
-            first_videos = self.queue.videos(batch.id, limit=1)
+            first_videos = self.queue.list_videos(batch.id, limit=1)
             if not first_videos:
                 return None
             try:
                 self._first_recipe_by_batch[batch.id] = Recipe.model_validate_json(
-                    self.queue.recipe(first_videos[0].id)
+                    self.queue.read_recipe(first_videos[0].id)
                 )
             except ValueError:
                 return None
@@ -194,10 +194,10 @@ class EtaModel:
 def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
     """Return the current ETAs of a queue, from past videos and the progress of running ones."""
     tracker = ProgressTracker()
-    tracker.apply_events(queue.events(max(0, queue.read_last_seq() - RECENT_EVENT_COUNT)))
+    tracker.apply_events(queue.list_events(max(0, queue.read_last_event_seq() - RECENT_EVENT_COUNT)))
     devices = _read_engine_devices(queue.path.parent)
     return EtaModel(queue).estimate_etas(
-        queue.batches(-1), queue.list_running_videos(), devices, tracker.collect_paces()
+        queue.list_batches(-1), queue.list_running_videos(), devices, tracker.collect_paces()
     )
 
 
@@ -217,7 +217,7 @@ class BatchEta:
         self._must_reload = False
         """True if a video ended since past videos were read. Reading them after each video could take minutes."""
 
-    def apply_event(self, event: Event) -> None:
+    def apply_event(self, event: QueueEvent) -> None:
         """Update the progress and ETA with an event of the batch."""
         self._tracker.apply_events([event])
         if isinstance(event.payload, ENDING_EVENTS):
@@ -236,7 +236,7 @@ class BatchEta:
                 self._model.reload_past_videos()
                 self._must_reload = False
             queue_etas = self._model.estimate_etas(
-                queue.batches(-1), queue.list_running_videos(), devices, self._tracker.collect_paces()
+                queue.list_batches(-1), queue.list_running_videos(), devices, self._tracker.collect_paces()
             )
             self._cached_seconds, self._computed_at_seconds = (
                 queue_etas.seconds_by_batch.get(self.batch_id),

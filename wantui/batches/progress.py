@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from wantui.queue.events import STOPPING_EVENTS, FramesDecoded, ModelLoading, StepDone, VideoStarted
-from wantui.queue.records import Event
+from wantui.queue.records import QueueEvent
 
 LIVE_METRIC_NAMES = ("norm", "velocity", "turning", "straightness")
 """Names of the live metrics of a step."""
@@ -81,29 +81,29 @@ class ProgressTracker:
     def __init__(self) -> None:
         self.progress_by_video: dict[int, VideoProgress] = {}
 
-    def apply_events(self, events: Iterable[Event]) -> None:
+    def apply_events(self, events: Iterable[QueueEvent]) -> None:
         """Update the progress of videos with new events."""
         for event in events:
-            if event.video is None or event.batch is None:
+            if event.video_id is None or event.batch_number is None:
                 continue
             match event.payload:
                 case VideoStarted(title=title, steps=steps):
-                    self.progress_by_video[event.video] = VideoProgress(
-                        event.batch, event.video, title, step_count=steps
+                    self.progress_by_video[event.video_id] = VideoProgress(
+                        event.batch_number, event.video_id, title, step_count=steps
                     )
-                case ModelLoading() if event.video in self.progress_by_video:
-                    self.progress_by_video[event.video].is_loading = True
+                case ModelLoading() if event.video_id in self.progress_by_video:
+                    self.progress_by_video[event.video_id].is_loading = True
                 case StepDone():
-                    self.progress_by_video.setdefault(event.video, VideoProgress(event.batch, event.video)).add_step(
-                        event.payload
-                    )
-                case FramesDecoded(frames=frames, count=count) if event.video in self.progress_by_video:
+                    self.progress_by_video.setdefault(
+                        event.video_id, VideoProgress(event.batch_number, event.video_id)
+                    ).add_step(event.payload)
+                case FramesDecoded(frames=frames, count=count) if event.video_id in self.progress_by_video:
                     (
-                        self.progress_by_video[event.video].decoded_frame_count,
-                        self.progress_by_video[event.video].frame_count,
+                        self.progress_by_video[event.video_id].decoded_frame_count,
+                        self.progress_by_video[event.video_id].frame_count,
                     ) = frames, count
             if isinstance(event.payload, STOPPING_EVENTS):
-                self.progress_by_video.pop(event.video, None)
+                self.progress_by_video.pop(event.video_id, None)
 
     def copy_progress(self) -> Mapping[int, VideoProgress]:
         """Return copies of the progress, which later events do not change."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from wantui.generation.denoise import Step
+from wantui.generation.denoise import DenoisingStep
 from wantui.generation.load import resolve_device
-from wantui.generation.make_video import Decoded, FinishedVideo, StepFinished, make_video
+from wantui.generation.make_video import FinishedVideo, FrameDecoded, StepFinished, generate_video
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import ensure_model_folder, find_replaced_parts
@@ -18,7 +18,7 @@ from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan
 from wantui.storage.mp4 import read_frames
 from wantui.storage.video_files import VideoFiles
-from wantui.worker.pipelines import choose_plan_for, load_pipeline_for
+from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def rerender_clip(
     target_path: Path,
     device: str,
     may_fetch: bool,
-) -> Iterator[ModelLoadStarted | Step | Decoded | RerunResult]:
+) -> Iterator[ModelLoadStarted | DenoisingStep | FrameDecoded | RerunResult]:
     """Render a recipe's video as `target_path`; yield the progress, and finally the comparison with `clip_path`.
 
     Args:
@@ -71,7 +71,7 @@ def rerender_clip(
             catalogue_model, recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
         )
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
-    loaded_pipeline = load_pipeline_for(
+    loaded_pipeline = load_recipe_pipeline(
         recipe, device, _choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch
     )
     pipeline = loaded_pipeline.pipeline
@@ -80,12 +80,12 @@ def rerender_clip(
     latents_sha256 = None
     # Captures do not change a video, and are not needed for the comparison.
     uncaptured_recipe = recipe.model_copy(update={"capture": CaptureRequests()})
-    for event in make_video(pipeline, uncaptured_recipe, video_files, embeddings=loaded_pipeline.embeddings):
+    for event in generate_video(pipeline, uncaptured_recipe, video_files, embed_prompt=loaded_pipeline.embeddings):
         if isinstance(event, FinishedVideo):
             latents_sha256 = event.latents_sha256
         elif isinstance(event, StepFinished):
             yield event.step
-        elif isinstance(event, Decoded):
+        elif isinstance(event, FrameDecoded):
             yield event
     changed_provenance = {
         key: (original_provenance.get(key), value)
@@ -117,9 +117,9 @@ def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[st
             for plan in MEMORY_PLANS
             if plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
         ]
-        if same_tile_plans and (chosen_plan := choose_plan_for(recipe, device, allowed_plans=same_tile_plans)).fits:
+        if same_tile_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=same_tile_plans)).fits:
             return chosen_plan.plan
-    return choose_plan_for(recipe, device).plan
+    return choose_recipe_plan(recipe, device).plan
 
 
 def compare_clips(first_clip: Path, second_clip: Path) -> tuple[bool, int]:

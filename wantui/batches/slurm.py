@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN, format_count
-from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, find_file_system_type
+from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import can_lock_files, refuse_unwritable
+from wantui.storage.locks import can_lock_files, refuse_unwritable_batch
 from wantui.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _find_local_temporary_folder() -> Path:
     """
     candidate_folders = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
     for folder in candidate_folders:
-        if os.access(folder, os.W_OK) and find_file_system_type(folder) not in NETWORK_FILE_SYSTEMS:
+        if os.access(folder, os.W_OK) and find_file_system_type(folder) not in NETWORK_FILE_SYSTEM_TYPES:
             return folder
     raise RuntimeError(
         f"cannot find a local disk: none of {', '.join(map(str, candidate_folders))} is on one. Set TMPDIR to a "
@@ -236,7 +236,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
             f"cannot submit {folder}: an earlier array has not ended ({', '.join(active_arrays)}), "
             f"and would generate the same videos. Wait until it ends, or cancel it: scancel {' '.join(active_arrays)}"
         )
-    refuse_unwritable(BatchFolder(folder))
+    refuse_unwritable_batch(BatchFolder(folder))
     if not can_lock_files(folder):
         raise UserError(
             f"cannot submit {folder}: its file system has no locks, so jobs would overwrite each other's entries in "

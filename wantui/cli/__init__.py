@@ -155,9 +155,9 @@ def _run_command(arguments: list[str] | None) -> int | None:
 def _set_missing_home() -> None:
     """Set HOME if the environment has none, as in some containers; without cause, import nothing."""
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
-        from wantui.queue.state_dir import ensure_home
+        from wantui.queue.state_dir import ensure_home_folder
 
-        ensure_home()
+        ensure_home_folder()
 
 
 def _report_error(message: str, exit_code: int, arguments: Sequence[str]) -> int:

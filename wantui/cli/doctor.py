@@ -312,7 +312,7 @@ def _check_queue_database(state_dir: "StateDirectory") -> Finding:
 def _check_engine_state() -> Iterator[Finding]:
     """Check the queue and the engine, and whether the engine survives a logout."""
     from wantui.engine.control import find_engine
-    from wantui.engine.logind import read_logind
+    from wantui.engine.logind import read_logout_effect
     from wantui.errors import UserError
     from wantui.queue.state_dir import find_state_directory
 
@@ -323,24 +323,26 @@ def _check_engine_state() -> Iterator[Finding]:
         return
     yield _check_queue_database(state_dir)
     engine = find_engine(state_dir.directory)
-    yield Finding("ok", "engine", f"process {engine.process}, logs in {engine.logs}" if engine else "not running")
-    for warning in engine.warnings() if engine else ():
+    yield Finding(
+        "ok", "engine", f"process {engine.process_id}, logs in {engine.logs_folder}" if engine else "not running"
+    )
+    for warning in engine.list_warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    logind_state = read_logind()
+    logind_state = read_logout_effect()
     if logind_state.engine_survives:
-        yield Finding("ok", "logout", f"the engine survives a logout ({logind_state.reason})")
+        yield Finding("ok", "logout", f"the engine survives a logout ({logind_state.explanation})")
     else:
         yield Finding(
             "problem",
             "logout",
-            f"a logout ends the engine ({logind_state.reason})",
+            f"a logout ends the engine ({logind_state.explanation})",
             "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
         )
 
 
 def _check_disk_space() -> Iterator[Finding]:
     """Check the free space and the file system of the working folder."""
-    from wantui.queue.state_dir import NETWORK_FILE_SYSTEMS, find_file_system_type
+    from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
     from wantui.storage.locks import can_lock_files
 
     try:
@@ -360,7 +362,7 @@ def _check_disk_space() -> Iterator[Finding]:
     else:
         yield Finding("ok", "disk", free_text)
     file_system_type = find_file_system_type(working_folder)
-    if file_system_type in NETWORK_FILE_SYSTEMS:
+    if file_system_type in NETWORK_FILE_SYSTEM_TYPES:
         advice = "writing latents is slow there; choose a local disk with --output-dir"
         yield Finding("note", "disk", f"{working_folder} is on a network file system ({file_system_type})", advice)
     if os.access(working_folder, os.W_OK) and not can_lock_files(working_folder):

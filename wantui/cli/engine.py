@@ -45,9 +45,9 @@ def start_background_engine(log_folder: Path | None, worker_count: int | None) -
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     engine, was_started = ensure_engine(state_dir, log_folder, worker_count)
-    print_warnings(tuple(engine.warnings()))
+    print_warnings(tuple(engine.list_warnings()))
     outcome_text = "engine started" if was_started else "an engine is already running"
-    echo(f"{outcome_text}: process {engine.process}, logs in {engine.logs}", err=True)
+    echo(f"{outcome_text}: process {engine.process_id}, logs in {engine.logs_folder}", err=True)
     hold = queue.read_hold()
     if hold is not None:
         echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
@@ -80,13 +80,13 @@ def show_engine_status(as_json: bool) -> None:
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     engine, hold, running_videos = find_engine(state_dir.directory), queue.read_hold(), queue.list_running_videos()
-    worker_rows = queue.workers() if engine else []
+    worker_rows = queue.list_workers() if engine else []
     if as_json:
         print_json(
             {
-                "process": engine.process if engine else None,
-                "logs": str(engine.logs) if engine else None,
-                "uptime": engine.uptime if engine else None,
+                "process": engine.process_id if engine else None,
+                "logs": str(engine.logs_folder) if engine else None,
+                "uptime": engine.uptime_seconds if engine else None,
                 "held": hold.reason if hold else None,
                 "workers": [asdict(worker) for worker in worker_rows],
                 "running": [video.as_json() for video in running_videos] if engine else [],
@@ -110,9 +110,9 @@ def _print_engine_status(
     if engine is None:
         echo("no engine is running. Start one: wantui engine start")
     else:
-        uptime_text = "" if engine.uptime is None else f"up {format_duration(engine.uptime)}, "
-        echo(f"engine: process {engine.process}, {uptime_text}wantui {engine.version}, logs in {engine.logs}")
-        for warning in engine.warnings():
+        uptime_text = "" if engine.uptime_seconds is None else f"up {format_duration(engine.uptime_seconds)}, "
+        echo(f"engine: process {engine.process_id}, {uptime_text}wantui {engine.version}, logs in {engine.logs_folder}")
+        for warning in engine.list_warnings():
             echo(f"note: {warning}")
     if recording_error is not None:
         echo(f"note: {recording_error}")
@@ -170,10 +170,10 @@ def run_foreground_engine(
         echo(f"queued {format_count(missing_count, 'missing video')} of {batch_folder}, share {shard}", err=True)
     if not run_engine(state_dir, find_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
         engine = find_engine(state_dir.directory)
-        raise NoEngineError(f"an engine is already running (process {engine.process if engine else 'unknown'})")
+        raise NoEngineError(f"an engine is already running (process {engine.process_id if engine else 'unknown'})")
     with open_queue(state_dir)[0] as queue:
         hold = queue.read_hold()
-        unfinished_count = sum(batch.unfinished for batch in queue.batches(-1))
+        unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches(-1))
     if exits_when_drained and unfinished_count:
         hold_text = f": the queue is held: {hold.reason}" if hold is not None else ""
         echo(f"{format_count(unfinished_count, 'unfinished video')}{hold_text}", err=True)

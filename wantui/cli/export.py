@@ -45,11 +45,11 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
     unreadable_count = 0
     try:
         for video in export_batch(batch, output_folder, export_format, id_prefixes):
-            if video.path is None:
+            if video.exported_path is None:
                 unreadable_count += 1
-                echo(f"left out: {video.video}: {video.reason}", err=True)
+                echo(f"left out: {video.video_name}: {video.reason}", err=True)
             else:
-                echo(video.path)
+                echo(video.exported_path)
     except OSError as error:
         path = error.filename2 or error.filename or output_folder
         raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None

@@ -15,7 +15,7 @@ from wantui.formatting import format_count
 if TYPE_CHECKING:
     from wantui.cli.progress import ProgressReporter
     from wantui.queue.queue import Queue
-    from wantui.queue.records import BatchRow, Event
+    from wantui.queue.records import BatchRow, QueueEvent
 
 QUEUE_POLL_SECONDS = 0.1
 ENGINE_CHECK_SECONDS = 1.0
@@ -47,8 +47,8 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
             if (new_version := queue.read_data_version()) != data_version:
                 data_version = new_version
                 # Read the row before the events: a batch that has ended in `row` then has its last events below.
-                batch_row = queue.batch(batch.id)
-                for event in queue.events(last_seq, batch.id):
+                batch_row = queue.get_batch(batch.id)
+                for event in queue.list_events(last_seq, batch.id):
                     last_seq = event.seq
                     batch_eta.apply_event(event)
                     reporter.show_event(event)
@@ -56,7 +56,7 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
                 if batch_row is None:
                     raise NoEngineError(f"batch {batch.id} was removed from the queue")
                 current_row = batch_row
-                if not current_row.unfinished:
+                if not current_row.unfinished_count:
                     return current_row
             if time.monotonic() - last_check_seconds > ENGINE_CHECK_SECONDS:
                 last_check_seconds = time.monotonic()
@@ -73,8 +73,9 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
                     is_engine_gone = find_engine(state_directory) is None
                 if is_engine_gone:
                     raise NoEngineError(
-                        f"no engine is running, and {format_count(current_row.unfinished, 'video')} of {batch.folder} "
-                        f"{'is' if current_row.unfinished == 1 else 'are'} missing. "
+                        f"no engine is running, and {format_count(current_row.unfinished_count, 'video')} of "
+                        f"{batch.folder} "
+                        f"{'is' if current_row.unfinished_count == 1 else 'are'} missing. "
                         "Run wantui engine start, and wantui queue resume if the queue is held"
                     )
             time.sleep(QUEUE_POLL_SECONDS)
@@ -87,23 +88,23 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
         UserError: no worker can be started.
     """
     from wantui.queue.events import VideoStarted
-    from wantui.queue.records import Event, display_number
+    from wantui.queue.records import QueueEvent, to_display_number
 
     hold = queue.read_hold()
-    if hold is not None and hold.kind == "worker" and batch.unfinished:
+    if hold is not None and hold.kind == "worker" and batch.unfinished_count:
         raise _make_no_worker_error(hold.reason, batch.id)
     if hold is not None:
         reporter.show_message(f"the queue is held: {hold.reason}. Resume with: wantui queue resume")
     running_videos = queue.list_running_videos()
     # `follow_batch` shows the events after `after`, and with them the videos that they start.
     later_started_ids = {
-        event.video for event in queue.events(last_seq, batch.id) if isinstance(event.payload, VideoStarted)
+        event.video_id for event in queue.list_events(last_seq, batch.id) if isinstance(event.payload, VideoStarted)
     }
     for video in running_videos:
         if video.batch == batch.id and video.id not in later_started_ids:
-            video_number = display_number(video.number)
+            video_number = to_display_number(video.number)
             payload = VideoStarted(title=video.title, number=video_number, steps=video.steps, worker=video.worker)
-            reporter.show_event(Event(last_seq, time.time(), batch.id, video.id, payload))
+            reporter.show_event(QueueEvent(last_seq, time.time(), batch.id, video.id, payload))
     if batch.paused:
         reporter.show_message(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
 
@@ -114,7 +115,7 @@ def _make_no_worker_error(reason: str, batch_id: int) -> UserError:
     return error
 
 
-def _raise_batch_error(event: "Event", batch_id: int) -> None:
+def _raise_batch_error(event: "QueueEvent", batch_id: int) -> None:
     """Raise the error of an event that ends the batch: no worker can start, or the batch is refused."""
     from wantui.queue.events import BatchRefused, QueueHeld
 
@@ -141,7 +142,7 @@ def report_batch_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoRetu
         count_by_state, is_deleted = batch.counts, not os.path.exists(batch.folder)  # noqa: PTH110 - Path.exists raises (EACCES)
         if not is_deleted:
             manifest_error = error
-    failed_videos = [video for video in queue.videos(batch.id) if video.state == "failed"]
+    failed_videos = [video for video in queue.list_videos(batch.id) if video.state == "failed"]
     summary_text = f"{count_by_state.get('done', 0)} of {format_count(sum(count_by_state.values()), 'video')} done"
     if batch.counts.get("cancelled"):
         summary_text += f", {batch.counts['cancelled']} cancelled"
@@ -165,12 +166,12 @@ def report_batch_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoRetu
 
 def report_detached(queue: "Queue", batch_id: int) -> NoReturn:
     """Report the progress so far and how to reattach; exit with code 130."""
-    from wantui.engine.control import find_engine_process
+    from wantui.engine.control import find_engine_process_id
 
-    batch_row = queue.batch(batch_id)
+    batch_row = queue.get_batch(batch_id)
     engine_text = (
         "the engine is still running"
-        if find_engine_process(queue.path.parent)
+        if find_engine_process_id(queue.path.parent)
         else "no engine is running (wantui engine start)"
     )
     count_by_state = batch_row.counts if batch_row is not None else {}

@@ -45,7 +45,7 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
             reason = "it is not a folder" if root_folder.exists() else "no such folder"
             raise UserError(f"cannot list {root_folder}: {reason}")
     batches = find_batches(root_folders)
-    matching_batches = [batch for batch in batches if batch.matches(search_text)]
+    matching_batches = [batch for batch in batches if batch.matches_words(search_text)]
     if batches and not matching_batches:
         echo(f"no match for {search_text!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:
@@ -67,16 +67,29 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
 
 def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
-        print_json([vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts)} for batch in batches])
+        print_json(
+            [vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts_by_state)} for batch in batches]
+        )
         return
     if not batches:
         return
     table_rows = [("created", "done", "failed", "model", "folder", "template")]
     for batch in batches:
-        done_text = "unreadable" if batch.fault and not batch.counts else f"{batch.count_videos('done')}/{batch.total}"
+        done_text = (
+            "unreadable"
+            if batch.fault and not batch.counts_by_state
+            else f"{batch.count_videos('done')}/{batch.video_count}"
+        )
         template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE_LENGTH)
         table_rows.append(
-            (batch.created[:16], done_text, str(batch.count_videos("failed")), batch.model, str(batch.folder), template)
+            (
+                batch.created_at[:16],
+                done_text,
+                str(batch.count_videos("failed")),
+                batch.model,
+                str(batch.folder),
+                template,
+            )
         )
     print_columns(*table_rows)
 
@@ -138,7 +151,9 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
             checked_items.append(checked_item)
             if checked_item.damage and not as_json:
                 item_prefix = (
-                    f"{checked_item.batch}: {checked_item.video}" if checked_item.video else str(checked_item.batch)
+                    f"{checked_item.batch_folder}: {checked_item.video_name}"
+                    if checked_item.video_name
+                    else str(checked_item.batch_folder)
                 )
                 echo(f"{item_prefix}: {checked_item.damage}")
     damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items)
@@ -146,7 +161,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                vars(checked_item) | {"batch": str(checked_item.batch), "path": str(checked_item.path)}
+                vars(checked_item) | {"batch": str(checked_item.batch_folder), "path": str(checked_item.path)}
                 for checked_item in checked_items
             ]
         )
@@ -170,12 +185,12 @@ def trash_batch_folder(folder: Path) -> None:
     from wantui.storage.batch_index import move_to_trash
 
     with open_queue(find_state_directory())[0] as queue:
-        queued_batch = next((batch for batch in queue.batches(-1) if batch.folder == folder.resolve()), None)
-        if queued_batch is not None and queued_batch.unfinished:
+        queued_batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder.resolve()), None)
+        if queued_batch is not None and queued_batch.unfinished_count:
             raise UserError(
                 f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued_batch.id}"
             )
         move_to_trash(folder)
         if queued_batch is not None:
-            queue.remove(queued_batch.id)
+            queue.remove_batch(queued_batch.id)
     echo(f"moved {folder} to the trash", err=True)

@@ -75,12 +75,12 @@ def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
     state_dir = find_state_directory()
     if batch is not None:
         with open_queue(state_dir)[0] as queue:
-            batch_log = BatchFolder(queue.find_batch(batch).folder).log
+            batch_log = BatchFolder(queue.find_batch(batch).folder).log_path
         if not batch_log.exists():
             raise UserError(f"cannot show {batch_log}: it does not exist, because no video of the batch has started")
         return [batch_log]
     engine = find_engine(state_dir.directory)
-    log_folder = log_folder or (engine.logs if engine else state_dir.directory / "logs")
+    log_folder = log_folder or (engine.logs_folder if engine else state_dir.directory / "logs")
     log_paths = sorted(path for path in log_folder.glob("*.log") if path.is_file())
     if not log_paths:
         raise UserError(f"no logs in {log_folder}. Choose another folder with --logs")

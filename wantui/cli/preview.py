@@ -74,7 +74,7 @@ def _build_preview_report(preview: "BatchPreview", cost_lines: "list[CostLine]")
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
             **{disk_part.name: disk_part.bytes for disk_part in disk_estimate.capture_parts},
             "total": disk_estimate.total_bytes,
-            "must_be_free": estimate_disk_need(preview.first_recipe, disk_estimate.total_bytes).total,
+            "must_be_free": estimate_disk_need(preview.first_recipe, disk_estimate.total_bytes).total_bytes,
         },
         "warnings": preview.warnings,
         "refusals": preview.refusals,

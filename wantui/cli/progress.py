@@ -12,7 +12,7 @@ from wantui.formatting import escape_unprintable
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from wantui.queue.records import Event
+    from wantui.queue.records import QueueEvent
     from wantui.queue.waiting import BatchWait
 
 SECONDS_BETWEEN_PROGRESS_LINES = 10.0
@@ -28,7 +28,7 @@ EtaFunction = Callable[[], float | None]
 class ProgressReporter(Protocol):
     """Object that shows the events of a batch, other messages, and the reason for waiting."""
 
-    def show_event(self, event: "Event") -> None: ...
+    def show_event(self, event: "QueueEvent") -> None: ...
     def show_message(self, text: str) -> None: ...
     def show_wait_reason(self, batch_wait: "BatchWait") -> None: ...
 
@@ -46,7 +46,7 @@ def open_progress_reporter(as_json: bool, get_eta: "EtaFunction") -> Iterator[Pr
         yield PlainReporter(get_eta)
 
 
-def format_event_line(event: "Event") -> str | None:
+def format_event_line(event: "QueueEvent") -> str | None:
     """Return the line that describes an event; None for an event without a line."""
     from wantui.queue import events
 
@@ -108,11 +108,11 @@ class BarReporter:
     def show_message(self, text: str) -> None:
         self.progress.console.print(escape_unprintable(text), markup=False, soft_wrap=True)
 
-    def show_event(self, event: "Event") -> None:
+    def show_event(self, event: "QueueEvent") -> None:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
-        video_id, payload = event.video or 0, event.payload
+        video_id, payload = event.video_id or 0, event.payload
         match payload:
             case events.VideoStarted(title=title, steps=steps):
                 self._remove_task(video_id)
@@ -144,7 +144,7 @@ class BarReporter:
         if (
             earlier_batch_ids and earlier_batch_ids != self.shown_batch_ids
         ):  # once in full: the bar may truncate the text
-            self.show_message(batch_wait.describe(with_seconds=False))
+            self.show_message(batch_wait.describe(shows_seconds=False))
         self.shown_batch_ids = earlier_batch_ids
 
     def _update_task(self, video_id: int, completed_count: int, total_count: int, pace_text: str) -> None:
@@ -181,7 +181,7 @@ class PlainReporter:
             self.show_message(batch_wait.describe())
         self.shown_wait_key = wait_key
 
-    def show_event(self, event: "Event") -> None:
+    def show_event(self, event: "QueueEvent") -> None:
         from wantui.batches.eta import format_eta
         from wantui.queue import events
 
@@ -207,5 +207,5 @@ class JsonLinesReporter:
         """Print nothing: the events `worker_starting` and `worker_ready` report it, and `wantui queue ls --json` prints
         the order."""
 
-    def show_event(self, event: "Event") -> None:
+    def show_event(self, event: "QueueEvent") -> None:
         print_json(event.as_json(), indent=None)

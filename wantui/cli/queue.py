@@ -38,10 +38,10 @@ def command() -> None:
 def list_batches(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import estimate_queue_etas, format_seconds_left
-    from wantui.queue.states import batch_state, describe_state
+    from wantui.queue.states import describe_state, find_displayed_batch_state
 
     queue = open_queue_for_command()
-    batches = [batch for batch in queue.batches(-1) if show_all or batch.unfinished]
+    batches = [batch for batch in queue.list_batches(-1) if show_all or batch.unfinished_count]
     hold = queue.read_hold()
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
     if as_json:
@@ -49,7 +49,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
             asdict(batch)
             | {
                 "folder": str(batch.folder),
-                "state": batch_state(batch, has_engine),
+                "state": find_displayed_batch_state(batch, has_engine),
                 "eta_seconds": eta_by_batch.get(batch.id),
             }
             for batch in batches
@@ -62,17 +62,25 @@ def list_batches(show_all: bool, as_json: bool) -> None:
         echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished ones"), err=True)
     if not show_all:
         _print_failed_batches(
-            [batch for batch in queue.batches(-1) if not batch.unfinished and batch.counts.get("failed")]
+            [batch for batch in queue.list_batches(-1) if not batch.unfinished_count and batch.counts.get("failed")]
         )
     if not batches:
         return
     table_rows = [("batch", "state", "done", "videos", "failed", "ETA", "name")]
     for batch in batches:
         done_count, failed_count = batch.counts.get("done", 0), batch.counts.get("failed", 0)
-        state_text = describe_state(batch_state(batch, has_engine))
+        state_text = describe_state(find_displayed_batch_state(batch, has_engine))
         eta_text = format_seconds_left(eta_by_batch[batch.id]) if batch.id in eta_by_batch else ""
         table_rows.append(
-            (str(batch.id), state_text, str(done_count), str(batch.total), str(failed_count), eta_text, batch.name)
+            (
+                str(batch.id),
+                state_text,
+                str(done_count),
+                str(batch.video_count),
+                str(failed_count),
+                eta_text,
+                batch.name,
+            )
         )
     print_columns(*table_rows)
 
@@ -96,9 +104,9 @@ def _print_failed_batches(failed_batches: "list[BatchRow]") -> None:
 
 def _has_running_engine(queue: "Queue") -> bool:
     """Return whether an engine is running; without one, videos in the state "running" are interrupted."""
-    from wantui.engine.control import find_engine_process
+    from wantui.engine.control import find_engine_process_id
 
-    return find_engine_process(queue.path.parent) is not None
+    return find_engine_process_id(queue.path.parent) is not None
 
 
 @command.command("show")
@@ -114,14 +122,14 @@ def _has_running_engine(queue: "Queue") -> bool:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show_batch(batch: str, page_number: int, as_json: bool) -> None:
     """List the videos of a batch, in pages."""
-    from wantui.queue.records import display_number
+    from wantui.queue.records import to_display_number
 
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
     videos = (
-        queue.videos(batch_row.id)
+        queue.list_videos(batch_row.id)
         if as_json
-        else queue.videos(batch_row.id, VIDEOS_PER_PAGE, (page_number - 1) * VIDEOS_PER_PAGE)
+        else queue.list_videos(batch_row.id, VIDEOS_PER_PAGE, (page_number - 1) * VIDEOS_PER_PAGE)
     )
     if not _has_running_engine(queue):
         videos = [replace(video, state="interrupted") if video.state == "running" else video for video in videos]
@@ -136,10 +144,10 @@ def show_batch(batch: str, page_number: int, as_json: bool) -> None:
         seconds_text = f"{video.seconds:.1f}" if has_time else ""
         step_text = f"{video.step}/{video.steps}" if video.state in ("running", "interrupted") and video.step else ""
         table_rows.append(
-            (str(display_number(video.number)), video.state, step_text, seconds_text, video.title, video.error or "")
+            (str(to_display_number(video.number)), video.state, step_text, seconds_text, video.title, video.error or "")
         )
     print_columns(*table_rows)
-    page_count = -(-batch_row.total // VIDEOS_PER_PAGE)
+    page_count = -(-batch_row.video_count // VIDEOS_PER_PAGE)
     if page_count > 1:
         echo(f"page {page_number} of {page_count}", err=True)
 
@@ -153,17 +161,17 @@ def pause_queue_or_batch(batch: str | None) -> None:
     """
     queue = open_queue_for_command()
     if batch is None:
-        queue.hold("paused", "it was paused")
+        queue.hold_queue("paused", "it was paused")
         echo("the queue is paused", err=True)
     else:
         batch_row = queue.find_batch(batch)
-        if not batch_row.unfinished:
+        if not batch_row.unfinished_count:
             echo(
                 f"{_describe_video_states(queue, batch_row, None)}; only batches with unfinished videos can be paused",
                 err=True,
             )
             return
-        queue.pause_batch(batch_row.id, True)
+        queue.set_batch_paused(batch_row.id, True)
         echo(f"batch {batch_row.id} is paused", err=True)
 
 
@@ -176,15 +184,17 @@ def resume_queue_or_batch(batch: str | None) -> None:
     queue = open_queue_for_command()
     hold = queue.read_hold()
     if batch is None:
-        queue.resume()
+        queue.resume_queue()
         echo("the queue is resumed" if hold is not None else "the queue is not held", err=True)
-        paused_ids = [str(batch_row.id) for batch_row in queue.batches(-1) if batch_row.paused and batch_row.unfinished]
+        paused_ids = [
+            str(batch_row.id) for batch_row in queue.list_batches(-1) if batch_row.paused and batch_row.unfinished_count
+        ]
         if paused_ids:
             echo(f"still paused: batch {', '.join(paused_ids)}. Resume one with: wantui queue resume BATCH", err=True)
     else:
         batch_row = queue.find_batch(batch)
-        queue.pause_batch(batch_row.id, False)
-        if not batch_row.unfinished:
+        queue.set_batch_paused(batch_row.id, False)
+        if not batch_row.unfinished_count:
             echo(
                 f"{_describe_video_states(queue, batch_row, None)}; only batches with unfinished videos can be resumed",
                 err=True,
@@ -209,13 +219,13 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     batch_row = queue.find_batch(batch)
     old_order = _list_unfinished_batch_ids(queue)
     if destination == "before" and other_batch is not None:
-        queue.move(batch_row.id, queue.find_batch(other_batch).id)
+        queue.move_batch(batch_row.id, queue.find_batch(other_batch).id)
     elif destination in ("up", "down", "top", "bottom") and other_batch is None:
-        queue.move(batch_row.id, destination)  # type: ignore[arg-type]
+        queue.move_batch(batch_row.id, destination)  # type: ignore[arg-type]
     else:
         raise click.UsageError("unknown destination. Use: up, down, top, bottom, or before OTHER")
     new_order = _list_unfinished_batch_ids(queue)
-    if not batch_row.unfinished:
+    if not batch_row.unfinished_count:
         echo(
             f"{_describe_video_states(queue, batch_row, None)}; only batches with unfinished videos can be moved",
             err=True,
@@ -228,7 +238,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
 
 def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:
     """Return the ids of the unfinished batches in queue order."""
-    return [row.id for row in queue.batches(-1) if row.unfinished]
+    return [row.id for row in queue.list_batches(-1) if row.unfinished_count]
 
 
 @command.command("cancel")
@@ -244,7 +254,9 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
     _check_video_number(queue, batch_row, video_number)
-    cancelled_indices, running_count = queue.cancel(batch_row.id, None if video_number is None else video_number - 1)
+    cancelled_indices, running_count = queue.cancel_videos(
+        batch_row.id, None if video_number is None else video_number - 1
+    )
     running_note = ""
     if running_count:
         running_note = f"; {format_count(running_count, 'running video')} will stop after the current step"
@@ -275,7 +287,7 @@ def retry_videos(batch: str, video_number: int | None) -> None:
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
     _check_video_number(queue, batch_row, video_number)
-    queued_count = queue.retry(batch_row.id, None if video_number is None else video_number - 1)
+    queued_count = queue.retry_videos(batch_row.id, None if video_number is None else video_number - 1)
     echo(f"queued again: {format_count(queued_count, 'video')}", err=True)
     if not queued_count:
         echo(
@@ -290,19 +302,19 @@ def remove_batch(batch: str) -> None:
     """Remove a batch from the queue; its folder stays."""
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
-    queue.remove(batch_row.id)
+    queue.remove_batch(batch_row.id)
     echo(f"removed batch {batch_row.id} from the queue; its folder stays: {batch_row.folder}", err=True)
 
 
 def _describe_video_states(queue: "Queue", batch_row: "BatchRow", video_number: int | None) -> str:
     """Return the states of the videos of a batch, or of one video, as in "batch 1 has 2 done"."""
     if video_number is not None:
-        queued_video = queue.video_by_index(batch_row.id, video_number - 1)
+        queued_video = queue.find_video(batch_row.id, video_number - 1)
         return (
             f"video {video_number} of batch {batch_row.id} is "
             f"{'no longer on the queue' if queued_video is None else queued_video.state}"
         )
-    current_row = queue.batch(batch_row.id)
+    current_row = queue.get_batch(batch_row.id)
     count_by_state = {} if current_row is None else current_row.counts
     states_text = ", ".join(f"{count} {state}" for state, count in sorted(count_by_state.items()))
     return f"batch {batch_row.id} has {states_text or 'no videos'}"
@@ -317,10 +329,10 @@ def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int
     from wantui.queue.reader import format_number_ranges
 
     if video_number is None or (
-        1 <= video_number <= MAX_INTEGER and queue.video_by_index(batch_row.id, video_number - 1) is not None
+        1 <= video_number <= MAX_INTEGER and queue.find_video(batch_row.id, video_number - 1) is not None
     ):
         return
-    number_ranges = format_number_ranges([queued_video.number + 1 for queued_video in queue.videos(batch_row.id)])
+    number_ranges = format_number_ranges([queued_video.number + 1 for queued_video in queue.list_videos(batch_row.id)])
     raise UserError(
         f"batch {batch_row.id} has no video {video_number} on the queue. Its numbers: {number_ranges or 'none'}"
     )

@@ -125,18 +125,17 @@ class _RerunProgress:
 
     def show_event(self, event: object) -> None:
         from wantui.batches.rerun import ModelLoadStarted
-        from wantui.generation.denoise import Step
-        from wantui.generation.make_video import Decoded
+        from wantui.generation.denoise import DenoisingStep
+        from wantui.generation.make_video import FrameDecoded
 
         match event:
             case ModelLoadStarted(model, device):
                 echo(f"loading {model} on {device}", err=True)
-            case Step():
-                self._print_progress_line(
-                    f"step {event.index + 1}/{event.count}{self._format_time_left(event.index, event.count)}"
-                )
-            case Decoded():
-                self._print_progress_line(f"frame {event.frames}/{event.count} decoded")
+            case DenoisingStep():
+                time_left = self._format_time_left(event.evaluation_index, event.evaluation_count)
+                self._print_progress_line(f"step {event.evaluation_index + 1}/{event.evaluation_count}{time_left}")
+            case FrameDecoded():
+                self._print_progress_line(f"frame {event.decoded_count}/{event.frame_count} decoded")
 
     def _format_time_left(self, step_index: int, step_count: int) -> str:
         now_seconds = time.monotonic()

@@ -57,7 +57,7 @@ def command(
     from wantui.batches.enqueue import check_device_exists, create_batch_folder
     from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.state_dir import find_state_directory
-    from wantui.storage.locks import refuse_unwritable
+    from wantui.storage.locks import refuse_unwritable_batch
 
     template_text = read_template(template, template_file)
     if template_text is None and resume_folder is None:
@@ -70,7 +70,7 @@ def command(
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
         if resume_folder is not None:
             folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
-            refuse_unwritable(folder)
+            refuse_unwritable_batch(folder)
             check_device_exists(state_dir, device)
         else:
             assert template_text is not None
@@ -81,7 +81,7 @@ def command(
             if config is None:
                 echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
             folder, manifest = create_batch_folder(batch)
-        last_seq = queue.read_last_seq()
+        last_seq = queue.read_last_event_seq()
         batch_id, missing_count = _enqueue_missing_videos(queue, folder, manifest, device, is_new=resume_folder is None)
         _follow_queued_batch(
             queue,
@@ -105,7 +105,9 @@ def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
     """Report whether the batch in a folder is on the queue, and how to continue; exit with code 130."""
     from wantui.cli.follow import format_relative_path, report_detached
 
-    queued_batch = next((row for row in queue.batches(-1) if row.folder == batch_folder and row.unfinished), None)
+    queued_batch = next(
+        (row for row in queue.list_batches(-1) if row.folder == batch_folder and row.unfinished_count), None
+    )
     if queued_batch is not None:  # the interrupt came just after the batch was queued
         report_detached(queue, queued_batch.id)
     shown_folder = format_relative_path(batch_folder)
@@ -122,15 +124,16 @@ def open_batch_to_resume(
         UserError: the template or the options belong to another batch.
     """
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import is_edited, read_manifest
+    from wantui.storage.manifest import is_manifest_edited, read_manifest
 
     folder = BatchFolder(batch_folder)
     manifest = read_manifest(folder)
     print_warnings(manifest.faults)
-    if is_edited(folder):
+    if is_manifest_edited(folder):
         print_warnings(
             (
-                f"{folder.manifest} was changed after wantui wrote it (SHA-256), and is used as it is now. If nobody "
+                f"{folder.manifest_path} was changed after wantui wrote it (SHA-256), and is used as it is now. If "
+                "nobody "
                 "edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
             )
         )
@@ -138,14 +141,15 @@ def open_batch_to_resume(
         raise UserError(f"cannot resume {batch_folder}: its template is\n  {manifest.template}\nnot\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):
         return folder, manifest, str(manifest.config["model_settings"]["device"])
-    if config is None and not os.path.lexists(folder.config):
+    if config is None and not os.path.lexists(folder.config_path):
         raise UserError(
-            f"cannot apply options to {batch_folder}: its settings ({folder.config}) are missing. Omit the options to "
+            f"cannot apply options to {batch_folder}: its settings ({folder.config_path}) are missing. Omit the "
+            "options to "
             "resume "
             "it unchanged, or give its original config with -c"
         )
     # Without a config, the options override the stored settings of the batch.
-    batch = plan_batch_from_options(str(folder.config) if config is None else config, manifest.template, **options)
+    batch = plan_batch_from_options(str(folder.config_path) if config is None else config, manifest.template, **options)
     _refuse_changed_recipes(batch_folder, manifest, batch)
     return folder, manifest, batch.config.settings.model_settings.device
 
@@ -213,19 +217,20 @@ def _follow_queued_batch(
 
     batch_folder = folder.root.resolve()
     try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
-        batch = queue.batch(batch_id)
+        batch = queue.get_batch(batch_id)
         assert batch is not None
         echo(
             f"batch {batch_id}: {format_count(missing_count, 'video')} in {format_relative_path(batch_folder)}",
             err=True,
         )
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
-        if missing_count or batch.unfinished:
+        if missing_count or batch.unfinished_count:
             engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder)
-            print_warnings(tuple(engine.warnings()))
+            print_warnings(tuple(engine.list_warnings()))
             if was_started:
                 echo(
-                    f"engine started (process {engine.process}, logs in {format_relative_path(engine.logs)})", err=True
+                    f"engine started (process {engine.process_id}, logs in {format_relative_path(engine.logs_folder)})",
+                    err=True,
                 )
         if detaches:
             if (hold := queue.read_hold()) is not None:
@@ -252,10 +257,10 @@ def _follow_queued_batch(
         if (
             is_new
             and not any(batch_folder.rglob("*.mp4"))
-            and (queued_batch := queue.batch(batch_id))
-            and not queued_batch.unfinished
+            and (queued_batch := queue.get_batch(batch_id))
+            and not queued_batch.unfinished_count
         ):
-            queue.remove(batch_id)
+            queue.remove_batch(batch_id)
             # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
             remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
         raise

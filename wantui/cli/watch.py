@@ -22,13 +22,13 @@ def command(batch: str | None, as_json: bool) -> None:
 
     queue = open_queue_for_command()
     if batch is None:
-        unfinished_rows = [batch_row for batch_row in queue.batches(-1) if batch_row.unfinished]
+        unfinished_rows = [batch_row for batch_row in queue.list_batches(-1) if batch_row.unfinished_count]
         if not unfinished_rows:
             raise UserError("no batch to follow: all batches have ended. List them: wantui queue ls --all")
         batch_row = unfinished_rows[0]
     else:
         batch_row = queue.find_batch(batch)
     try:
-        report_batch_end(queue, follow_batch(queue, batch_row, queue.read_last_seq(), as_json), as_json)
+        report_batch_end(queue, follow_batch(queue, batch_row, queue.read_last_event_seq(), as_json), as_json)
     except KeyboardInterrupt:
         report_detached(queue, batch_row.id)

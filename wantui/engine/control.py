@@ -20,14 +20,14 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
-from wantui.queue.engine_lock import ENGINE_LOCK, read_engine_info
+from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file, refuse_odd_database
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
-OUTPUT_FILE = "engine.out"
+OUTPUT_FILE_NAME = "engine.out"
 """Name of the file in the state directory with the output of an engine in the background."""
 QUARANTINE_LOCK = "quarantine.lock"
 """Name of the file that a process locks while it replaces a damaged database."""
@@ -45,15 +45,15 @@ class NoEngineError(UserError):
 class Engine:
     """The running engine, as published in its lock file."""
 
-    process: int
+    process_id: int
     """Process ID."""
-    started: float
+    started_at: float
     """Start time in seconds since 1970."""
-    logs: Path
+    logs_folder: Path
     version: str
-    devices: tuple[str, ...]
+    device_names: tuple[str, ...]
     """Device names that batches may request."""
-    boot: tuple[str, float] | None = None
+    boot_id_and_seconds: tuple[str, float] | None = None
     """Boot ID and seconds since boot when the engine started; None for an engine of an earlier version."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Environment variables that affect generation."""
@@ -61,20 +61,23 @@ class Engine:
     """Warnings for users."""
 
     @property
-    def uptime(self) -> float | None:
+    def uptime_seconds(self) -> float | None:
         """Return the seconds since the engine started, by a monotonic clock; None if unknown."""
-        return None if self.boot is None else compute_seconds_since(*self.boot)
+        return None if self.boot_id_and_seconds is None else compute_seconds_since(*self.boot_id_and_seconds)
 
-    def warnings(self) -> list[str]:
+    def list_warnings(self) -> list[str]:
         """Return the engine's notes, and a warning for each difference between its environment and this process's."""
         warnings = list(self.notes)
-        restart = "To use this version and environment: wantui engine stop, then start the engine from here"
+        restart_advice = "To use this version and environment: wantui engine stop, then start the engine from here"
         if self.version != __version__:
             warnings.append(
-                f"the engine (process {self.process}) runs wantui {self.version}, this is {__version__}. {restart}"
+                f"the engine (process {self.process_id}) runs wantui {self.version}, this is {__version__}. "
+                f"{restart_advice}"
             )
         for difference in describe_environment_differences(self.environment, read_rendering_environment()):
-            warnings.append(f"the engine (process {self.process}) has another environment: {difference}. {restart}")
+            warnings.append(
+                f"the engine (process {self.process_id}) has another environment: {difference}. {restart_advice}"
+            )
         return warnings
 
 
@@ -84,101 +87,105 @@ def acquire_engine_lock(directory: Path) -> int | None:
     Return the locked file descriptor. The kernel releases the lock however the process ends. `find_engine` returns
     the engine only after `publish_engine_info`.
     """
-    descriptor = open_state_file(directory / ENGINE_LOCK, os.O_RDWR | os.O_CREAT)
+    lock_descriptor = open_state_file(directory / ENGINE_LOCK_FILE, os.O_RDWR | os.O_CREAT)
     # A client that checks for an engine holds the lock for an instant: retry.
     for _ in range(20):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            content = {"process": os.getpid(), "namespace": read_pid_namespace()}
-            os.pwrite(descriptor, json.dumps(content).encode(), 0)
-            return descriptor
+            fcntl.flock(lock_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock_descriptor, 0)
+            engine_info = {"process": os.getpid(), "namespace": read_pid_namespace()}
+            os.pwrite(lock_descriptor, json.dumps(engine_info).encode(), 0)
+            return lock_descriptor
         except BlockingIOError:
             time.sleep(0.05)
-    os.close(descriptor)
+    os.close(lock_descriptor)
     return None
 
 
-def is_lock_current(lock: int, directory: Path) -> bool:
+def is_lock_current(lock_descriptor: int, directory: Path) -> bool:
     """Return whether the locked descriptor still belongs to the lock file in the state directory."""
     try:
-        current, locked = (directory / ENGINE_LOCK).stat(), os.fstat(lock)
+        current_status, locked_status = (directory / ENGINE_LOCK_FILE).stat(), os.fstat(lock_descriptor)
     except PermissionError:  # the directory is unreadable now, so nobody can have replaced the file
         return True
     except OSError:
         return False
-    return (current.st_dev, current.st_ino) == (locked.st_dev, locked.st_ino)
+    return (current_status.st_dev, current_status.st_ino) == (locked_status.st_dev, locked_status.st_ino)
 
 
-def publish_engine_info(lock: int, logs: Path, devices: Sequence[str], notes: Sequence[str] = ()) -> None:
+def publish_engine_info(
+    lock_descriptor: int, logs_folder: Path, device_names: Sequence[str], notes: Sequence[str] = ()
+) -> None:
     """Write the engine's details into its lock file: clients then see it as ready."""
-    content = {
+    engine_info = {
         "process": os.getpid(),
         "namespace": read_pid_namespace(),
         "started": time.time(),
-        "logs": str(logs),
+        "logs": str(logs_folder),
         "version": __version__,
-        "devices": devices,
+        "devices": device_names,
         "boot": [read_boot_id(), read_boot_seconds()],
         "environment": read_rendering_environment(),
         "notes": list(notes),
     }
-    text = json.dumps(content).encode()
-    os.pwrite(lock, text, 0)
-    os.ftruncate(lock, len(text))  # the earlier content may have been longer
+    info_json = json.dumps(engine_info).encode()
+    os.pwrite(lock_descriptor, info_json, 0)
+    os.ftruncate(lock_descriptor, len(info_json))  # the earlier content may have been longer
 
 
 def find_engine(directory: Path) -> Engine | None:
     """Return the running engine of a state directory, or None; wait for an engine that is starting."""
-    until = time.monotonic() + START_TIMEOUT_SECONDS
-    while (info := read_engine_info(directory)) is not None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while (engine_info := read_engine_info(directory)) is not None:
         try:
             return Engine(
-                info["process"],
-                info["started"],
-                Path(info["logs"]),
-                info["version"],
-                tuple(info["devices"]),
-                tuple(info["boot"]) if "boot" in info else None,
-                info.get("environment", {}),
-                tuple(info.get("notes", ())),
+                engine_info["process"],
+                engine_info["started"],
+                Path(engine_info["logs"]),
+                engine_info["version"],
+                tuple(engine_info["devices"]),
+                tuple(engine_info["boot"]) if "boot" in engine_info else None,
+                engine_info.get("environment", {}),
+                tuple(engine_info.get("notes", ())),
             )
         except KeyError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return None
             time.sleep(0.02)
     return None
 
 
-def find_logs_folder(state_dir: StateDirectory, chosen: Path | None = None) -> Path:
+def find_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = None) -> Path:
     """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
 
     Raises:
         UserError: an engine could not write its logs or its output. Call this before queueing, or the batch waits for
             no engine.
     """
-    output = state_dir.directory / OUTPUT_FILE
-    if os.path.lexists(output) and not output.is_file():
-        raise UserError(f"cannot use {output}: it is not a regular file. Remove it, and try again")
-    folder = state_dir.directory / "logs" if chosen is None else Path.cwd() / expand_user_path(chosen)
+    output_path = state_dir.directory / OUTPUT_FILE_NAME
+    if os.path.lexists(output_path) and not output_path.is_file():
+        raise UserError(f"cannot use {output_path}: it is not a regular file. Remove it, and try again")
+    logs_folder = (
+        state_dir.directory / "logs" if chosen_folder is None else Path.cwd() / expand_user_path(chosen_folder)
+    )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        logs_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=logs_folder):
             pass
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
-        raise UserError(f"cannot write the log folder {folder}: {reason}. Choose another with --logs") from None
-    return folder
+        raise UserError(f"cannot write the log folder {logs_folder}: {reason}. Choose another with --logs") from None
+    return logs_folder
 
 
 def ensure_engine(
-    state_dir: StateDirectory, logs: Path | None = None, workers: int | None = None
+    state_dir: StateDirectory, logs_folder: Path | None = None, worker_count: int | None = None
 ) -> tuple[Engine, bool]:
     """Return the running engine, or start one in a new session; also return whether this call started it.
 
     Args:
-        logs: folder for log files; None means beside the queue database.
-        workers: number of CPU workers; None means one worker per GPU.
+        logs_folder: folder for log files; None means beside the queue database.
+        worker_count: number of CPU workers; None means one worker per GPU.
 
     Raises:
         NoEngineError: the engine ended at once; the message names its output file.
@@ -189,8 +196,8 @@ def ensure_engine(
     engine = find_engine(state_dir.directory)
     if engine is not None:
         return engine, False
-    logs = find_logs_folder(state_dir, logs)
-    output = state_dir.directory / OUTPUT_FILE
+    logs_folder = find_logs_folder(state_dir, logs_folder)
+    output_path = state_dir.directory / OUTPUT_FILE_NAME
     command = [
         sys.executable,
         "-m",
@@ -198,69 +205,69 @@ def ensure_engine(
         "--state",
         str(state_dir.directory),
         "--logs",
-        str(logs),
+        str(logs_folder),
     ]
-    if workers is not None:
-        command += ["--workers", str(workers)]
-    with output.open("ab") as out:
+    if worker_count is not None:
+        command += ["--workers", str(worker_count)]
+    with output_path.open("ab") as output_file:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
+            stdout=output_file,
+            stderr=output_file,
             cwd="/",
             env=build_torch_environment(os.environ),
             start_new_session=True,
             close_fds=True,
         )
-    until = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < until:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
         engine = find_engine(state_dir.directory)
         if engine is not None:
-            return engine, engine.process == process.pid
+            return engine, engine.process_id == process.pid
         if process.poll() is not None and find_engine(state_dir.directory) is None:
             break
         time.sleep(0.02)
-    raise NoEngineError(f"the engine did not start. Last line of {output}:\n  {read_last_line(output)}")
+    raise NoEngineError(f"the engine did not start. Last line of {output_path}:\n  {read_last_line(output_path)}")
 
 
-def stop_engine(directory: Path, now: bool, wait_seconds: float = 60.0) -> int | None:
+def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0) -> int | None:
     """Stop the engine and wait for its end; return its process ID, or None if no engine ran.
 
     Args:
-        now: True to abort the current step instead of finishing it.
+        is_immediate: True to abort the current step instead of finishing it.
 
     Raises:
         NoEngineError: the engine did not end in time, or runs in another container.
     """
-    info = read_engine_info(directory) or {}
-    process: int | None = info.get("process")
-    if process is None:
+    engine_info = read_engine_info(directory) or {}
+    process_id: int | None = engine_info.get("process")
+    if process_id is None:
         return None
-    if info.get("namespace", read_pid_namespace()) != read_pid_namespace():
+    if engine_info.get("namespace", read_pid_namespace()) != read_pid_namespace():
         # In this namespace the process ID belongs to no process, or to an unrelated one.
         raise NoEngineError(
-            f"cannot stop the engine from here: it is process {process} of another container. Stop it there: "
+            f"cannot stop the engine from here: it is process {process_id} of another container. Stop it there: "
             "wantui engine stop"
         )
-    for _ in range(2 if now else 1):
+    for _ in range(2 if is_immediate else 1):
         try:
-            os.kill(process, signal.SIGTERM)
+            os.kill(process_id, signal.SIGTERM)
         except ProcessLookupError:
-            return process
+            return process_id
         time.sleep(0.1)
-    until = time.monotonic() + wait_seconds
-    while time.monotonic() < until:
-        if find_engine_process(directory) != process:
-            return process
+    deadline = time.monotonic() + wait_seconds
+    while time.monotonic() < deadline:
+        if find_engine_process_id(directory) != process_id:
+            return process_id
         time.sleep(0.05)
-    if now:
+    if is_immediate:
         raise NoEngineError(
-            f"cannot stop the engine (process {process}): it is suspended, or waits for a disk or network. Kill "
-            f"it: kill -9 {process}. Videos in progress continue from their checkpoints"
+            f"cannot stop the engine (process {process_id}): it is suspended, or waits for a disk or network. Kill "
+            f"it: kill -9 {process_id}. Videos in progress continue from their checkpoints"
         )
     raise NoEngineError(
-        f"cannot stop the engine (process {process}) yet: it is in the middle of a step. "
+        f"cannot stop the engine (process {process_id}) yet: it is in the middle of a step. "
         "End it at once: wantui engine stop --now"
     )
 
@@ -273,10 +280,10 @@ def read_pid_namespace() -> int | None:
         return None
 
 
-def find_engine_process(directory: Path) -> int | None:
+def find_engine_process_id(directory: Path) -> int | None:
     """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
-    info = read_engine_info(directory)
-    return None if info is None else info.get("process")
+    engine_info = read_engine_info(directory)
+    return None if engine_info is None else engine_info.get("process")
 
 
 def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
@@ -290,41 +297,44 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
     Raises:
         UserError: the database cannot be opened, has a newer version, or is damaged while an engine uses it.
     """
-    notes = [state_dir.note] if state_dir.note else []
-    path = state_dir.directory / DATABASE_FILE
+    messages = [state_dir.note] if state_dir.note else []
+    database_path = state_dir.directory / DATABASE_FILE
     try:
-        queue = _open_checked(state_dir, is_engine)
+        queue = _open_checked_queue(state_dir, is_engine)
         try:
-            return queue, notes + describe_other_queues(state_dir, queue)
+            return queue, messages + describe_other_queues(state_dir, queue)
         except BaseException:
             queue.close()
             raise
     except sqlite3.DatabaseError as error:
         if not is_database_damage(error):
-            raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
+            raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
         if not is_engine and find_engine(state_dir.directory) is not None:
-            raise UserError(f"the queue {path} is damaged ({error}). Stop the engine: wantui engine stop") from None
+            raise UserError(
+                f"the queue {database_path} is damaged ({error}). Stop the engine: wantui engine stop"
+            ) from None
     # One process at a time: the next process opens the replaced database.
-    lock = open_state_file(state_dir.directory / QUARANTINE_LOCK, os.O_RDWR | os.O_CREAT)
+    quarantine_lock = open_state_file(state_dir.directory / QUARANTINE_LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(quarantine_lock, fcntl.LOCK_EX)
         try:
-            return _open_checked(state_dir, is_engine), notes
+            return _open_checked_queue(state_dir, is_engine), messages
         except sqlite3.DatabaseError as error:
             if not is_database_damage(error):
-                raise UserError(f"the queue {path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
-            quarantine_path = quarantine_database(path)
-            notes.append(
-                f"the queue {path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an empty queue "
+                raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
+            quarantine_path = quarantine_database(database_path)
+            messages.append(
+                f"the queue {database_path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an "
+                "empty queue "
                 "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
                 "wantui run --resume FOLDER"
             )
-        return Queue(state_dir.directory), notes
+        return Queue(state_dir.directory), messages
     finally:
-        os.close(lock)
+        os.close(quarantine_lock)
 
 
-def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
+def _open_checked_queue(state_dir: StateDirectory, checks_content: bool) -> Queue:
     queue = Queue(state_dir.directory)
     if checks_content:
         try:
@@ -337,28 +347,33 @@ def _open_checked(state_dir: StateDirectory, checks_content: bool) -> Queue:
 
 def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
-    if queue.batches(1):
+    if queue.list_batches(1):
         return []
-    notes = []
-    for path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
-        if path.parent == state_dir.directory or not (batches := _count_batches(path)):
+    messages = []
+    for database_path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
+        if database_path.parent == state_dir.directory or not (
+            unfinished_count := _count_unfinished_batches(database_path)
+        ):
             continue
-        host, this_host = path.parent.name, state_dir.directory.name
-        notes.append(
+        host, this_host = database_path.parent.name, state_dir.directory.name
+        messages.append(
             f"the queue of {this_host} is empty, but the queue of {host} has "
-            f"{format_count(batches, 'batch', 'batches')}: {path.parent}. If {host} was the earlier name of this "
+            f"{format_count(unfinished_count, 'batch', 'batches')}: {database_path.parent}. If {host} was the "
+            "earlier name of this "
             "machine (a recreated container), restore the name (docker run --hostname), or queue its batches here: "
             "wantui run --resume FOLDER"
         )
-    return notes
+    return messages
 
 
-def _count_batches(path: Path) -> int:
+def _count_unfinished_batches(database_path: Path) -> int:
     """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
-        refuse_odd_database(path)
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)) as database:
-            (count,) = database.execute(
+        refuse_odd_database(database_path)
+        with closing(
+            sqlite3.connect(f"{database_path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+        ) as connection:
+            (count,) = connection.execute(
                 "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
             ).fetchone()
             return int(count)
@@ -378,7 +393,7 @@ def read_last_line(path: Path, start_byte: int = 0) -> str:
         return f"({path} cannot be read: {error.strerror})"
     if lines:
         return escape_unprintable(lines[-1][:1000])
-    reason = find_write_fault(path.parent)
-    if reason is None:
+    write_fault = find_write_fault(path.parent)
+    if write_fault is None:
         return "(it printed nothing)"
-    return f"(cannot write its output to {path}: {reason}. Free disk space, or make the folder writable)"
+    return f"(cannot write its output to {path}: {write_fault}. Free disk space, or make the folder writable)"

@@ -36,28 +36,28 @@ class LogoutEffect:
     """Effect of a user's last logout on background processes."""
 
     kills_processes: bool
-    lingers: bool
-    reason: str
+    is_lingering: bool
+    explanation: str
 
     @property
     def engine_survives(self) -> bool:
-        return not self.kills_processes or self.lingers
+        return not self.kills_processes or self.is_lingering
 
 
-def read_logind(root: Path = Path("/")) -> LogoutEffect:
+def read_logout_effect(root: Path = Path("/")) -> LogoutEffect:
     """Read the configuration of systemd-logind below the file-system root `root`."""
     if not (root / "run/systemd/system").is_dir():
         return LogoutEffect(False, False, "no systemd: a logout ends no detached process")
     kills_processes = False
     for path in LOGIND_CONFIGS:
-        main = root / path.lstrip("/")
-        drop_ins = main.with_name(main.name + ".d")
-        for part in (main, *sorted(drop_ins.glob("*.conf"))):
-            kills_processes = _read_kill_setting(part, kills_processes)
-    name = _read_login_name()
-    is_lingering = name is not None and (root / str(LINGER_FOLDER).lstrip("/") / name).exists()
-    reason = f"KillUserProcesses={'yes' if kills_processes else 'no'}, lingering {'on' if is_lingering else 'off'}"
-    return LogoutEffect(kills_processes, is_lingering, reason)
+        config_path = root / path.lstrip("/")
+        drop_in_folder = config_path.with_name(config_path.name + ".d")
+        for config_part in (config_path, *sorted(drop_in_folder.glob("*.conf"))):
+            kills_processes = _read_kill_setting(config_part, kills_processes)
+    login_name = _read_login_name()
+    is_lingering = login_name is not None and (root / str(LINGER_FOLDER).lstrip("/") / login_name).exists()
+    explanation = f"KillUserProcesses={'yes' if kills_processes else 'no'}, lingering {'on' if is_lingering else 'off'}"
+    return LogoutEffect(kills_processes, is_lingering, explanation)
 
 
 def _read_login_name() -> str | None:
@@ -68,13 +68,13 @@ def _read_login_name() -> str | None:
         return None
 
 
-def _read_kill_setting(path: Path, default: bool) -> bool:
+def _read_kill_setting(path: Path, default_value: bool) -> bool:
     parser = configparser.ConfigParser(strict=False, allow_no_value=True, interpolation=None)
     try:
         parser.read(path, encoding="utf-8")
-        return parser.getboolean("Login", "KillUserProcesses", fallback=default)
+        return parser.getboolean("Login", "KillUserProcesses", fallback=default_value)
     except (configparser.Error, ValueError, UnicodeDecodeError):
-        return default
+        return default_value
 
 
 def build_systemd_unit() -> str:
@@ -83,9 +83,9 @@ def build_systemd_unit() -> str:
     Raises:
         UserError: a path cannot be written into a unit.
     """
-    folder = Path.cwd()
-    state = user_state_path()
-    for path in (folder, state, Path(sys.executable)):
+    working_folder = Path.cwd()
+    state_folder = user_state_path()
+    for path in (working_folder, state_folder, Path(sys.executable)):
         # WorkingDirectory takes no quotes, which would protect trailing white space or a trailing backslash.
         if UNPRINTABLE_PATTERN.search(str(path)) or str(path) != str(path).strip() or str(path).endswith("\\"):
             raise UserError(
@@ -94,8 +94,8 @@ def build_systemd_unit() -> str:
             )
     return UNIT_TEMPLATE.format(
         python=_quote_for_systemd(sys.executable),
-        folder=str(folder).replace("%", "%%"),
-        state=_quote_for_systemd(f"XDG_STATE_HOME={state}"),
+        folder=str(working_folder).replace("%", "%%"),
+        state=_quote_for_systemd(f"XDG_STATE_HOME={state_folder}"),
     )
 
 

@@ -18,80 +18,85 @@ MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
 
 
 @dataclass
-class Slot:
+class WorkerSlot:
     """A device, and the worker process that uses it."""
 
     name: str
-    devices: tuple[str, ...]
+    served_devices: tuple[str, ...]
     """Device names in batches that this slot serves, such as `auto` and `cuda`."""
-    device: str
+    torch_device: str
     """Device name for torch in the worker process."""
-    environment: dict[str, str]
+    added_environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
-    earliest_start: float = 0.0
+    earliest_start_at: float = 0.0
     """Monotonic time in seconds before which no process is started."""
-    restart_delay: float = MIN_RESTART_DELAY_SECONDS
+    restart_delay_seconds: float = MIN_RESTART_DELAY_SECONDS
     consecutive_failures: int = 0
     """Consecutive processes that exited without claiming a video."""
-    output_start: int = 0
+    output_start_byte: int = 0
     """Size in bytes of the output file when the current process started."""
     sent_signals: set[int] = field(default_factory=set)
     cancel_seen_at: float = 0.0
     """Monotonic time in seconds when the cancel of the running video was first seen; 0 without a cancel."""
 
     @property
-    def worker(self) -> str:
+    def worker_name(self) -> str:
         """Return the worker's name in claims, unique for each process."""
         return f"{self.name}:{self.process.pid if self.process else 0}"
 
-    def start(self, state: Path, logs: Path) -> None:
+    def start_process(self, state_directory: Path, logs_folder: Path) -> None:
         """Start a worker process, with its output appended to a file in the log folder.
 
         Raises:
             OSError: the process cannot be started.
             UserError: the output file is not a regular file.
         """
-        command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state)]
-        command += ["--logs", str(logs), "--name", self.name, "--device", self.device]
-        command += ["--devices", ",".join(self.devices), "--parent", str(os.getpid())]
-        logs.mkdir(parents=True, exist_ok=True)
-        path = self.output_path(logs)
-        with os.fdopen(open_state_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "ab") as out:
-            self.output_start = out.tell()
+        command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state_directory)]
+        command += ["--logs", str(logs_folder), "--name", self.name, "--device", self.torch_device]
+        command += ["--devices", ",".join(self.served_devices), "--parent", str(os.getpid())]
+        logs_folder.mkdir(parents=True, exist_ok=True)
+        output_path = self.find_output_path(logs_folder)
+        with os.fdopen(
+            open_state_file(output_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "ab"
+        ) as output_file:
+            self.output_start_byte = output_file.tell()
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
+                stdout=output_file,
+                stderr=output_file,
                 cwd="/",
-                env=build_torch_environment(os.environ) | self.environment,
+                env=build_torch_environment(os.environ) | self.added_environment,
                 process_group=0,
             )
         self.sent_signals = set()
 
-    def output_path(self, logs: Path) -> Path:
+    def find_output_path(self, logs_folder: Path) -> Path:
         """Return the output file that all processes of this slot share."""
-        return logs / f"{self.name}.out"
+        return logs_folder / f"{self.name}.out"
 
-    def read_last_output_line(self, logs: Path) -> str:
+    def read_last_output_line(self, logs_folder: Path) -> str:
         """Return the last line that the current process printed."""
-        return read_last_line(self.output_path(logs), self.output_start)
+        return read_last_line(self.find_output_path(logs_folder), self.output_start_byte)
 
     def delay_next_start(self) -> None:
         """Delay the next start; the delay doubles each time."""
-        self.earliest_start = time.monotonic() + self.restart_delay
-        self.restart_delay = min(2 * self.restart_delay, MAX_RESTART_DELAY_SECONDS)
+        self.earliest_start_at = time.monotonic() + self.restart_delay_seconds
+        self.restart_delay_seconds = min(2 * self.restart_delay_seconds, MAX_RESTART_DELAY_SECONDS)
 
     def reset_failures(self) -> None:
         """Reset the failure count and the restart delay."""
-        self.restart_delay, self.consecutive_failures = MIN_RESTART_DELAY_SECONDS, 0
+        self.restart_delay_seconds, self.consecutive_failures = MIN_RESTART_DELAY_SECONDS, 0
 
 
-def create_slots(gpus: Sequence[Gpu], workers: int | None) -> list[Slot]:
-    """Return one slot per GPU; without a GPU, or with `workers`, return `workers` CPU slots (at least 1)."""
-    if workers is None and gpus:
+def create_worker_slots(gpus: Sequence[Gpu], worker_count: int | None) -> list[WorkerSlot]:
+    """Return one slot per GPU; without a GPU, or with `worker_count`, return `worker_count` CPU slots (at least 1)."""
+    if worker_count is None and gpus:
         return [
-            Slot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})
+            WorkerSlot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})
             for i, gpu in enumerate(gpus)
         ]
-    return [Slot(f"worker-{i}", ("auto", "cpu"), "cpu", {"CUDA_VISIBLE_DEVICES": ""}) for i in range(workers or 1)]
+    return [
+        WorkerSlot(f"worker-{i}", ("auto", "cpu"), "cpu", {"CUDA_VISIBLE_DEVICES": ""})
+        for i in range(worker_count or 1)
+    ]

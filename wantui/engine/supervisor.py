@@ -19,8 +19,8 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue, publish_engine_info
-from wantui.engine.slots import Slot, create_slots
-from wantui.engine.stop_requests import StopRequests
+from wantui.engine.slots import WorkerSlot, create_worker_slots
+from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
@@ -35,14 +35,14 @@ from wantui.storage.manifest import VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
-TICK_SECONDS = 0.1
-FILE_CHECK_SECONDS = 2.0
+SUPERVISION_INTERVAL_SECONDS = 0.1
+FILE_CHECK_INTERVAL_SECONDS = 2.0
 """Seconds between checks of the database, the lock file, and the folder or disk for which the queue is on hold."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
 """Seconds from a cancel to SIGINT, and to SIGKILL, for a worker that does not stop."""
-MAX_FAILURES = 3
+MAX_WORKER_START_FAILURES = 3
 """Consecutive worker exits without a claim before the queue is put on hold."""
-BUSY_LIMIT_SECONDS = 60.0
+MAX_DATABASE_WAIT_SECONDS = 60.0
 """Longest wait in seconds of a starting engine for a locked database."""
 
 
@@ -50,30 +50,36 @@ class Supervisor:
     """Start, watch and stop the workers of one state directory.
 
     Args:
-        drain: True to end once no video waits.
+        ends_when_idle: True to end once no video waits.
     """
 
     def __init__(
         self,
         queue: Queue,
-        slots: Sequence[Slot],
-        logs: Path,
+        slots: Sequence[WorkerSlot],
+        logs_folder: Path,
         log: logging.Logger,
-        drain: bool,
-        requests: StopRequests | None = None,
-        lock: int | None = None,
+        ends_when_idle: bool,
+        stop_requests: StopRequestCounter | None = None,
+        lock_descriptor: int | None = None,
     ) -> None:
-        self.queue, self.slots, self.logs, self.log, self.drain = queue, slots, logs, log, drain
-        self.requests = requests or StopRequests()
-        self.lock = lock
+        self.queue, self.slots, self.logs_folder, self.log, self.ends_when_idle = (
+            queue,
+            slots,
+            logs_folder,
+            log,
+            ends_when_idle,
+        )
+        self.stop_requests = stop_requests or StopRequestCounter()
+        self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""
         self.is_ending = False
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
         """Monotonic time of the last file check, seconds."""
-        self.manifests = ManifestStoreCache()
+        self.manifest_stores = ManifestStoreCache()
         """Cached manifest store of the latest batch: reading a large manifest takes seconds."""
-        self.is_replaced = False
+        self.has_lost_files = False
         """True if the database or the lock file was deleted or replaced; running videos are then stopped."""
 
     def run(self) -> None:
@@ -84,7 +90,7 @@ class Supervisor:
         """
         while True:
             try:
-                if not self._tick():
+                if not self._supervise_once():
                     return
             except (
                 QueueUnavailableError
@@ -97,156 +103,163 @@ class Supervisor:
                     if all(slot.process is None or slot.process.poll() is not None for slot in self.slots):
                         return
                 time.sleep(1.0)
-            time.sleep(TICK_SECONDS)
+            time.sleep(SUPERVISION_INTERVAL_SECONDS)
 
-    def hold_if_interrupted(self) -> None:
+    def hold_queue_if_interrupted(self) -> None:
         """Put the queue on hold if the last engine ended with videos in progress.
 
         Raises:
             QueueError: the database is damaged, or stayed locked.
         """
-        until = time.monotonic() + BUSY_LIMIT_SECONDS
+        deadline = time.monotonic() + MAX_DATABASE_WAIT_SECONDS
         while True:
             try:
-                interrupted = self.queue.recover_interrupted_videos()
+                interrupted_count = self.queue.recover_interrupted_videos()
                 # Workers that could not start before may start now: torch was installed, or a driver loaded.
-                self.queue.resume("worker")
+                self.queue.resume_queue("worker")
                 break
             except QueueUnavailableError as error:
-                if is_database_damage(error) or self.requests.count or time.monotonic() > until:
+                if is_database_damage(error) or self.stop_requests.count or time.monotonic() > deadline:
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
-        if interrupted:
-            self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted)
+        if interrupted_count:
+            self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted_count)
 
-    def _tick(self) -> bool:
+    def _supervise_once(self) -> bool:
         """Check workers, files and queue once; return whether to continue."""
         for slot in self.slots:
             self._reap_worker(slot)
         self._reset_failures_after_claims()
-        busy = [slot for slot in self.slots if slot.process is not None]
+        busy_slots = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
-            self._signal_workers(busy)
-            return bool(busy)
-        self._check_files()
+            self._signal_workers(busy_slots)
+            return bool(busy_slots)
+        self._check_queue_files()
         self._escalate_cancels()
         self._start_workers()
-        if self.drain and not self._has_work():
+        if self.ends_when_idle and not self._has_work():
             self.is_ending = True
         return True
 
     def _is_stopping(self) -> bool:
-        return self.is_ending or self.requests.count > 0
+        return self.is_ending or self.stop_requests.count > 0
 
     def _reset_failures_after_claims(self) -> None:
-        failed = [slot for slot in self.slots if slot.consecutive_failures and slot.process is not None]
-        working = {video.worker for video in self.queue.list_running_videos()} if failed else set()
-        for slot in failed:
-            if slot.worker in working:
+        failed_slots = [slot for slot in self.slots if slot.consecutive_failures and slot.process is not None]
+        working_workers = {video.worker for video in self.queue.list_running_videos()} if failed_slots else set()
+        for slot in failed_slots:
+            if slot.worker_name in working_workers:
                 slot.reset_failures()
 
     def _has_work(self) -> bool:
         return bool(self.queue.list_running_videos()) or any(
-            self.queue.has_claimable_video(slot.devices) for slot in self.slots
+            self.queue.has_claimable_video(slot.served_devices) for slot in self.slots
         )
 
     def _start_workers(self) -> None:
         for slot in self.slots:
-            if slot.process is not None or time.monotonic() < slot.earliest_start:
+            if slot.process is not None or time.monotonic() < slot.earliest_start_at:
                 continue
-            if not self.queue.has_claimable_video(slot.devices):
+            if not self.queue.has_claimable_video(slot.served_devices):
                 continue
             try:
-                slot.start(self.queue.path.parent, self.logs)
+                slot.start_process(self.queue.path.parent, self.logs_folder)
             except (OSError, UserError) as error:
                 slot.delay_next_start()
                 self.log.error("%s cannot be started: %s", slot.name, error)
-                self._count_failure(slot, str(error))
+                self._count_start_failure(slot, str(error))
                 continue
-            self.log.info("%s started on %s", slot.worker, slot.device)
-            self.queue.record_starting_worker(slot.worker, slot.device)
+            self.log.info("%s started on %s", slot.worker_name, slot.torch_device)
+            self.queue.record_starting_worker(slot.worker_name, slot.torch_device)
 
-    def _reap_worker(self, slot: Slot) -> None:
-        if slot.process is None or (code := slot.process.poll()) is None:
+    def _reap_worker(self, slot: WorkerSlot) -> None:
+        if slot.process is None or (exit_code := slot.process.poll()) is None:
             return
-        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if code == -signal.SIGKILL and not slot.sent_signals:
-            why += " (not by the engine: perhaps the system ran out of memory)"
-        worker = slot.worker
+        reason = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+        if exit_code == -signal.SIGKILL and not slot.sent_signals:
+            reason += " (not by the engine: perhaps the system ran out of memory)"
+        worker_name = slot.worker_name
         # Also after a clean exit: reclaim every video that the worker did not release.
         videos = self.queue.reclaim_videos(
-            worker, why, counts_crash=signal.SIGKILL not in slot.sent_signals, has_ended=True
+            worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
         )
         slot.process = None
         for video in videos:
             self._close_in_manifest(video)
-            self.log.error("%s died (%s) during %s, which is now %s", worker, why, video.title, video.state)
-        if code == 0:
+            self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)
+        if exit_code == 0:
             slot.reset_failures()
-            self.log.info("%s ended", worker)
+            self.log.info("%s ended", worker_name)
             return
-        self.log.error("%s ended by %s", worker, why)
+        self.log.error("%s ended by %s", worker_name, reason)
         if videos:
             slot.reset_failures()
             return
         # No video was claimed: the failure is the worker's own.
         slot.delay_next_start()
         if not slot.sent_signals:
-            why = f"{why}: {slot.read_last_output_line(self.logs)}"
-            self.queue.emit(WorkerDied(worker=worker, error=f"{why}; see {slot.output_path(self.logs)}"))
-            self._count_failure(slot, why)
+            reason = f"{reason}: {slot.read_last_output_line(self.logs_folder)}"
+            self.queue.emit_event(
+                WorkerDied(worker=worker_name, error=f"{reason}; see {slot.find_output_path(self.logs_folder)}")
+            )
+            self._count_start_failure(slot, reason)
 
-    def _count_failure(self, slot: Slot, why: str) -> None:
-        """Put the queue on hold if every slot with waiting videos has failed MAX_FAILURES times."""
+    def _count_start_failure(self, slot: WorkerSlot, failure_reason: str) -> None:
+        """Put the queue on hold if every slot with waiting videos has failed MAX_WORKER_START_FAILURES times."""
         slot.consecutive_failures += 1
         # A slot without waiting videos starts no worker, and so never fails.
-        slots_with_work = [slot for slot in self.slots if self.queue.has_claimable_video(slot.devices)]
-        if not slots_with_work or any(slot.consecutive_failures < MAX_FAILURES for slot in slots_with_work):
+        slots_with_work = [slot for slot in self.slots if self.queue.has_claimable_video(slot.served_devices)]
+        if not slots_with_work or any(
+            slot.consecutive_failures < MAX_WORKER_START_FAILURES for slot in slots_with_work
+        ):
             return
         for failed_slot in self.slots:
             failed_slot.reset_failures()
-        reason = f"no worker can start ({MAX_FAILURES} tries): {why}; see {slot.output_path(self.logs)}"
-        self.log.error("the queue is on hold: %s", reason)
-        self.queue.hold("worker", reason)
+        hold_reason = (
+            f"no worker can start ({MAX_WORKER_START_FAILURES} tries): {failure_reason}; see "
+            f"{slot.find_output_path(self.logs_folder)}"
+        )
+        self.log.error("the queue is on hold: %s", hold_reason)
+        self.queue.hold_queue("worker", hold_reason)
 
     def _close_in_manifest(self, video: VideoRow) -> None:
-        batch = self.queue.batch(video.batch)
+        batch = self.queue.get_batch(video.batch)
         if batch is None or video.state not in ("failed", "cancelled"):
             return
         try:
             state: VideoState = "failed" if video.state == "failed" else "cancelled"
-            self.manifests.for_folder(BatchFolder(batch.folder)).close_videos([video.number], state, video.error)
+            self.manifest_stores.get_store(BatchFolder(batch.folder)).close_videos([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
 
     def _escalate_cancels(self) -> None:
-        cancelling = self.queue.list_cancelling_workers()
+        cancelling_workers = self.queue.list_cancelling_workers()
         for slot in self.slots:
-            if slot.process is None or slot.worker not in cancelling:
+            if slot.process is None or slot.worker_name not in cancelling_workers:
                 slot.cancel_seen_at = 0.0
                 slot.sent_signals.discard(signal.SIGINT)
             elif not slot.cancel_seen_at:
                 slot.cancel_seen_at = time.monotonic()
             else:
-                waited = time.monotonic() - slot.cancel_seen_at
-                if waited > KILL_SECONDS:
+                waited_seconds = time.monotonic() - slot.cancel_seen_at
+                if waited_seconds > KILL_SECONDS:
                     self._send_signal(slot, signal.SIGKILL)
-                elif waited > INTERRUPT_SECONDS:
+                elif waited_seconds > INTERRUPT_SECONDS:
                     self._send_signal(slot, signal.SIGINT)
 
-    def _signal_workers(self, busy: Sequence[Slot]) -> None:
-        for slot in busy:
-            self._send_signal(slot, signal.SIGTERM if self.requests.count <= 1 else signal.SIGKILL)
+    def _signal_workers(self, busy_slots: Sequence[WorkerSlot]) -> None:
+        for slot in busy_slots:
+            self._send_signal(slot, signal.SIGTERM if self.stop_requests.count <= 1 else signal.SIGKILL)
 
-    def _send_signal(self, slot: Slot, number: signal.Signals) -> None:
-        if slot.process is not None and number not in slot.sent_signals:
-            slot.sent_signals.add(number)
-            self.log.info("%s gets %s", slot.worker, number.name)
-            slot.process.send_signal(number)
+    def _send_signal(self, slot: WorkerSlot, signal_number: signal.Signals) -> None:
+        if slot.process is not None and signal_number not in slot.sent_signals:
+            slot.sent_signals.add(signal_number)
+            self.log.info("%s gets %s", slot.worker_name, signal_number.name)
+            slot.process.send_signal(signal_number)
 
-    def _check_files(self) -> None:
-        if time.monotonic() - self.files_checked_at < FILE_CHECK_SECONDS:
+    def _check_queue_files(self) -> None:
+        if time.monotonic() - self.files_checked_at < FILE_CHECK_INTERVAL_SECONDS:
             return
         self.files_checked_at = time.monotonic()
         if self.queue.is_replaced():
@@ -254,89 +267,99 @@ class Supervisor:
                 "the queue %s or its write-ahead log was deleted or replaced: stopping all workers",
                 self.queue.path,
             )
-            self.is_replaced = self.is_ending = True
+            self.has_lost_files = self.is_ending = True
             return
-        if self.lock is not None and not is_lock_current(self.lock, self.queue.path.parent):
+        if self.lock_descriptor is not None and not is_lock_current(self.lock_descriptor, self.queue.path.parent):
             self.log.error(
                 "the lock file in %s was deleted or replaced, so that another engine may start: stopping all workers",
                 self.queue.path.parent,
             )
-            self.is_replaced = self.is_ending = True
+            self.has_lost_files = self.is_ending = True
             return
-        held = self.queue.read_hold()
-        if held is None or held.folder is None:
+        hold = self.queue.read_hold()
+        if hold is None or hold.folder is None:
             return
-        if held.kind == "disk" and _has_free_bytes(held.folder, held.needed_bytes or 0):
-            self.log.info("%s has enough disk space again", held.folder)
-            self.queue.resume("disk")
-        elif held.kind == "folder" and (is_folder_deleted(held.folder) or probe_write_error(held.folder) is None):
-            self.log.info("%s can be written again", held.folder)
-            self.queue.resume("folder")
+        if hold.kind == "disk" and _has_free_bytes(hold.folder, hold.needed_bytes or 0):
+            self.log.info("%s has enough disk space again", hold.folder)
+            self.queue.resume_queue("disk")
+        elif hold.kind == "folder" and (is_folder_deleted(hold.folder) or probe_write_error(hold.folder) is None):
+            self.log.info("%s can be written again", hold.folder)
+            self.queue.resume_queue("folder")
 
 
-def _has_free_bytes(folder: Path, needed: int) -> bool:
+def _has_free_bytes(folder: Path, needed_bytes: int) -> bool:
     try:
-        return shutil.disk_usage(folder).free >= needed
+        return shutil.disk_usage(folder).free >= needed_bytes
     except OSError:
         return True  # the folder is missing: its videos will fail with that reason
 
 
-def run_engine(state_dir: StateDirectory, logs: Path, workers: int | None, drain: bool) -> bool:
+def run_engine(state_dir: StateDirectory, logs_folder: Path, worker_count: int | None, ends_when_idle: bool) -> bool:
     """Run the engine of a state directory; return False if one is already running.
 
     Raises:
         UserError: the database cannot be opened, or CUDA_VISIBLE_DEVICES names a GPU that does not exist.
         QueueError: the database is damaged; the next engine quarantines it.
     """
-    lock = acquire_engine_lock(state_dir.directory)
-    if lock is None:
+    lock_descriptor = acquire_engine_lock(state_dir.directory)
+    if lock_descriptor is None:
         return False
-    requests = StopRequests()
+    stop_requests = StopRequestCounter()
     try:
         # First, and only once: a stop request between two databases must not be lost.
-        requests.install()
-        while _run(state_dir, lock, logs, workers, drain, requests):
+        stop_requests.install_signal_handlers()
+        while _run_until_replaced(state_dir, lock_descriptor, logs_folder, worker_count, ends_when_idle, stop_requests):
             # The database or the lock file was deleted or replaced: start again with the current files.
-            if is_lock_current(lock, state_dir.directory):
+            if is_lock_current(lock_descriptor, state_dir.directory):
                 continue
             try:
-                new_lock = acquire_engine_lock(state_dir.directory)
+                new_lock_descriptor = acquire_engine_lock(state_dir.directory)
             except OSError:  # the whole directory is missing
                 break
-            if new_lock is None:  # another engine has started meanwhile
+            if new_lock_descriptor is None:  # another engine has started meanwhile
                 break
-            os.close(lock)
-            lock = new_lock
+            os.close(lock_descriptor)
+            lock_descriptor = new_lock_descriptor
     finally:
-        os.close(lock)
+        os.close(lock_descriptor)
     return True
 
 
-def _run(
-    state_dir: StateDirectory, lock: int, logs: Path, workers: int | None, drain: bool, requests: StopRequests
+def _run_until_replaced(
+    state_dir: StateDirectory,
+    lock_descriptor: int,
+    logs_folder: Path,
+    worker_count: int | None,
+    ends_when_idle: bool,
+    stop_requests: StopRequestCounter,
 ) -> bool:
     """Run the engine while the database and the lock file exist; return whether to start again."""
-    log = open_log("engine", logs / "engine.log")
-    queue, notes = open_queue(state_dir, is_engine=True)
+    log = open_log("engine", logs_folder / "engine.log")
+    queue, messages = open_queue(state_dir, is_engine=True)
     try:
-        for note in notes:
+        for note in messages:
             log.warning("%s", note)
-        slots, remarks = _plan_slots(queue, workers)
-        supervisor = Supervisor(queue, slots, logs, log, drain, requests, lock)
+        slots, device_remarks = _plan_worker_slots(queue, worker_count)
+        supervisor = Supervisor(queue, slots, logs_folder, log, ends_when_idle, stop_requests, lock_descriptor)
         log.info(
             "engine of wantui %s, process %d, %s",
             __version__,
             os.getpid(),
             format_count(len(supervisor.slots), "worker"),
         )
-        supervisor.hold_if_interrupted()
-        publish_engine_info(lock, logs, sorted({name for slot in slots for name in slot.devices}), remarks)
+        supervisor.hold_queue_if_interrupted()
+        publish_engine_info(
+            lock_descriptor,
+            logs_folder,
+            sorted({name for slot in slots for name in slot.served_devices}),
+            device_remarks,
+        )
         supervisor.run()
     except QueueError as error:
         if is_database_damage(error):
             log.exception("the queue is damaged: %s", error)  # workers end with this process; the next one quarantines
             raise
-        if requests.count:
+        if stop_requests.count:
             log.warning("stopped before the queue could be used: %s", error)
         else:
             log.error("cannot use the queue: %s. Another process locks it, or its disk is full", error)
@@ -346,26 +369,28 @@ def _run(
     finally:
         queue.close()
     log.info("engine ends")
-    return supervisor.is_replaced and not requests.count
+    return supervisor.has_lost_files and not stop_requests.count
 
 
-def _plan_slots(queue: Queue, workers: int | None) -> tuple[list[Slot], list[str]]:
+def _plan_worker_slots(queue: Queue, worker_count: int | None) -> tuple[list[WorkerSlot], list[str]]:
     """Return the worker slots, and remarks about their devices.
 
     Raises:
         NoSuchGpuError: CUDA_VISIBLE_DEVICES names a GPU that does not exist, and a batch may need one.
     """
-    if workers is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
-        return create_slots((), workers), []
-    report, setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if worker_count is not None:  # on the CPU, whatever CUDA_VISIBLE_DEVICES says
+        return create_worker_slots((), worker_count), []
+    gpu_report, visible_gpus_setting = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        return create_slots(select_visible_gpus(report.gpus, setting), None), find_device_remarks(report, setting)
+        return create_worker_slots(
+            select_visible_gpus(gpu_report.gpus, visible_gpus_setting), None
+        ), find_device_remarks(gpu_report, visible_gpus_setting)
     except NoSuchGpuError as error:
-        devices = {batch.device for batch in queue.batches(-1) if batch.unfinished}
-        if devices != {"cpu"}:
+        requested_devices = {batch.device for batch in queue.list_batches(-1) if batch.unfinished_count}
+        if requested_devices != {"cpu"}:
             raise
         # Serve only batches that request the CPU: a batch that may use a GPU must not silently run on the CPU.
-        cpu_slots = [replace(slot, devices=("cpu",)) for slot in create_slots((), None)]
+        cpu_slots = [replace(slot, served_devices=("cpu",)) for slot in create_worker_slots((), None)]
         return cpu_slots, [f"{error}. This engine runs only batches with model_settings.device: cpu"]
 
 
@@ -377,7 +402,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     try:
-        run_engine(StateDirectory(options.state), options.logs, options.workers, drain=False)
+        run_engine(StateDirectory(options.state), options.logs, options.workers, ends_when_idle=False)
     except UserError as error:
         sys.stderr.write(f"wantui: {error}\n")
         sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ BLOCKS_KEY = "blocks"
 """Key of the results by block in a capture's attribute."""
 
 
-class BlockCheck(BaseModel):
+class BlockCheckResult(BaseModel):
     """Result of the check of one block of a transformer in one pass."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -30,55 +30,57 @@ class BlockCheck(BaseModel):
 
 
 @dataclass
-class SelfCheck:
+class AttentionCheckResults:
     """Results of the checks of all blocks that have been evaluated."""
 
-    blocks: dict[str, BlockCheck] = field(default_factory=dict)
+    results_by_block: dict[str, BlockCheckResult] = field(default_factory=dict)
     """Results by transformer, pass and block number, such as "transformer cond 0"."""
-    earlier_blocks: Mapping[str, BlockCheck] = field(default_factory=dict)
+    earlier_results_by_block: Mapping[str, BlockCheckResult] = field(default_factory=dict)
     """Results of the processes that generated earlier steps of the video."""
 
-    def add(self, key: str, check: BlockCheck) -> None:
+    def add_result(self, block_key: str, result: BlockCheckResult) -> None:
         """Record the result for a block, unless an earlier process recorded one."""
-        self.blocks[key] = self.earlier_blocks.get(key, check)
+        self.results_by_block[block_key] = self.earlier_results_by_block.get(block_key, result)
 
-    def restore(self, attribute: Any) -> None:
+    def restore_results(self, attribute: Any) -> None:
         """Take over the record of an earlier process from a capture's attribute; ignore an unknown format."""
-        stored = attribute.get(BLOCKS_KEY) if isinstance(attribute, dict) else None
-        if not isinstance(stored, dict):
+        stored_results = attribute.get(BLOCKS_KEY) if isinstance(attribute, dict) else None
+        if not isinstance(stored_results, dict):
             return
         try:
-            self.earlier_blocks = {str(key): BlockCheck.model_validate(check) for key, check in stored.items()}
+            self.earlier_results_by_block = {
+                str(key): BlockCheckResult.model_validate(check) for key, check in stored_results.items()
+            }
         except ValidationError:  # a damaged attribute: check every block again
             return
-        self.blocks.update(self.earlier_blocks)
+        self.results_by_block.update(self.earlier_results_by_block)
 
     @property
-    def output_error(self) -> float:
+    def max_output_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((check.output_error for check in self.blocks.values()), default=0.0)
+        return max((check.output_error for check in self.results_by_block.values()), default=0.0)
 
     @property
-    def weighted_error(self) -> float:
+    def max_weighted_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((check.weighted_error for check in self.blocks.values()), default=0.0)
+        return max((check.weighted_error for check in self.results_by_block.values()), default=0.0)
 
     @property
-    def map_error(self) -> float:
+    def max_map_error(self) -> float:
         """Return the largest error over blocks."""
-        return max((check.map_error for check in self.blocks.values()), default=0.0)
+        return max((check.map_error for check in self.results_by_block.values()), default=0.0)
 
     @property
     def is_padding_merged(self) -> bool:
         """Return whether padding could be merged in every block."""
-        return all(check.padding_merged for check in self.blocks.values())
+        return all(check.padding_merged for check in self.results_by_block.values())
 
     def to_attribute(self) -> dict[str, Any]:
         """Return the record as JSON values: the largest errors, and the results by block."""
         return {
-            "output_error": self.output_error,
-            "weighted_error": self.weighted_error,
-            "map_error": self.map_error,
+            "output_error": self.max_output_error,
+            "weighted_error": self.max_weighted_error,
+            "map_error": self.max_map_error,
             "padding_merged": self.is_padding_merged,
-            BLOCKS_KEY: {key: self.blocks[key].model_dump() for key in sorted(self.blocks)},
+            BLOCKS_KEY: {key: self.results_by_block[key].model_dump() for key in sorted(self.results_by_block)},
         }

@@ -1,6 +1,7 @@
 """Observers of self- and cross-attention in Wan's blocks, between the kernel and the output projection.
 
-Reference blocks get the processors of this module while a hook needs them; fused blocks call `observe` themselves.
+Reference blocks get the processors of this module while a hook needs them; fused blocks call `run_observers`
+themselves.
 Observers receive the inputs and the output of the unmodified kernel: an observer that returns the output unchanged
 changes no bit of the video.
 """
@@ -15,14 +16,14 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from torch import Tensor
 
-Site = Literal["self", "cross"]
+AttentionSite = Literal["self", "cross"]
 """Attention of a block: self among the video positions, cross from the video to the text positions."""
 
 
 class AttentionObserver(Protocol):
     """Observe a block's attention, and optionally replace the output of its kernel."""
 
-    def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+    def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the output to use, [1, positions, heads x dim].
 
         Args:
@@ -36,64 +37,69 @@ class AttentionObserver(Protocol):
 class DenoisingHook(Protocol):
     """Observe the attention during the denoising of one video, and return a record for each step."""
 
-    sites: Collection[Site]
-    """Attention sites that the hook observes."""
+    @property
+    def sites(self) -> Collection[AttentionSite]:
+        """Attention sites that the hook observes."""
+        ...
 
-    def observe_evaluation(self, context: str, index: int, transformer: Any) -> AbstractContextManager[None]:
+    def observe_evaluation(self, context: str, evaluation_index: int, transformer: Any) -> AbstractContextManager[None]:
         """Return a context manager that encloses one pass through a transformer.
 
         Args:
             context: cond or uncond, the name of diffusers' cache context.
-            index: index of the model evaluation, from 0.
+            evaluation_index: index of the model evaluation, from 0.
         """
         ...
 
-    def take_record(self) -> Any | None:
+    def pop_record(self) -> Any | None:
         """Return the record of the latest step, once; None if nothing was recorded."""
         ...
 
 
-_observers: ContextVar[Mapping[Site, tuple[AttentionObserver, ...]]] = ContextVar("observers", default={})  # noqa: B039
+_ObserversBySite = Mapping[AttentionSite, tuple[AttentionObserver, ...]]
+_observers_by_site: ContextVar[_ObserversBySite] = ContextVar("observers", default={})  # noqa: B039 - it is never changed
 
 
-def is_observed(site: Site) -> bool:
+def is_observed(site: AttentionSite) -> bool:
     """Return whether the current pass has an observer at this site."""
-    return site in _observers.get()
+    return site in _observers_by_site.get()
 
 
-def observe(site: Site, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+def run_observers(
+    site: AttentionSite, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+) -> Tensor:
     """Pass one attention through its observers in order, each receiving the previous output; return the last output."""
-    for observer in _observers.get().get(site, ()):
-        output = observer.attend(block, query, key, value, output)
+    for observer in _observers_by_site.get().get(site, ()):
+        output = observer.observe_attention(block_index, query, key, value, output)
     return output
 
 
 @contextmanager
-def add_observer(observer: AttentionObserver, site: Site) -> Iterator[None]:
+def add_observer(observer: AttentionObserver, site: AttentionSite) -> Iterator[None]:
     """Add an observer of one site for the passes inside the block."""
-    before = _observers.get()
-    token = _observers.set({**before, site: (*before.get(site, ()), observer)})
+    outer_observers = _observers_by_site.get()
+    reset_token = _observers_by_site.set({**outer_observers, site: (*outer_observers.get(site, ()), observer)})
     try:
         yield
     finally:
-        _observers.reset(token)
+        _observers_by_site.reset(reset_token)
 
 
 @contextmanager
-def install_observers(pipeline: WanPipeline, sites: Collection[Site]) -> Iterator[None]:
+def install_observers(pipeline: WanPipeline, sites: Collection[AttentionSite]) -> Iterator[None]:
     """Install observing processors in the reference blocks of a pipeline; restore the original ones at the end."""
-    before: list[tuple[Any, Any]] = []
+    original_processors: list[tuple[Any, Any]] = []
     try:
         for transformer in (pipeline.transformer, pipeline.transformer_2):
-            for index, block in enumerate(transformer.blocks if transformer is not None else ()):
+            for block_index, block in enumerate(transformer.blocks if transformer is not None else ()):
                 for site, attention in (("self", block.attn1), ("cross", block.attn2)):
                     processor = attention.processor
-                    if site in sites and not getattr(processor, "observes", False):
-                        before.append((attention, processor))
-                        attention.set_processor(ObservedProcessor(index, processor))
+                    if site in sites and not getattr(processor, "calls_observers", False):
+                        original_processors.append((attention, processor))
+                        attention.set_processor(ObservedProcessor(block_index, processor))
         yield
     finally:
-        for attention, processor in before:
+        for attention, processor in original_processors:
             attention.set_processor(processor)
 
 
@@ -101,16 +107,19 @@ class ObservedProcessor(WanAttnProcessor):
     """Compute Wan's attention like diffusers 0.42, and pass it to the observers.
 
     Args:
-        block: number of the block in the transformer.
-        instead_of: replaced processor, whose attention backend is used.
+        block_index: number of the block in the transformer.
+        replaced_processor: replaced processor, whose attention backend is used.
     """
 
-    observes = True
+    calls_observers = True
 
-    def __init__(self, block: int, instead_of: Any) -> None:
+    def __init__(self, block_index: int, replaced_processor: Any) -> None:
         super().__init__()
-        self.block = block
-        self._attention_backend, self._parallel_config = instead_of._attention_backend, instead_of._parallel_config
+        self.block_index = block_index
+        self._attention_backend, self._parallel_config = (
+            replaced_processor._attention_backend,
+            replaced_processor._parallel_config,
+        )
 
     def __call__(
         self,
@@ -120,13 +129,13 @@ class ObservedProcessor(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        site: Site = "self" if encoder_hidden_states is None else "cross"
+        site: AttentionSite = "self" if encoder_hidden_states is None else "cross"
         query, key, value = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
         query = attn.norm_q(query).unflatten(2, (attn.heads, -1))
         key = attn.norm_k(key).unflatten(2, (attn.heads, -1))
         value = value.unflatten(2, (attn.heads, -1))
         if rotary_emb is not None:
-            query, key = _apply_rotary(query, *rotary_emb), _apply_rotary(key, *rotary_emb)
+            query, key = _apply_rotary_embedding(query, *rotary_emb), _apply_rotary_embedding(key, *rotary_emb)
         output = dispatch_attention_fn(
             query,
             key,
@@ -137,12 +146,12 @@ class ObservedProcessor(WanAttnProcessor):
             backend=self._attention_backend,
             parallel_config=self._parallel_config if site == "self" else None,
         )
-        output = observe(site, self.block, query, key, value, output.flatten(2, 3).type_as(query))
+        output = run_observers(site, self.block_index, query, key, value, output.flatten(2, 3).type_as(query))
         output = attn.to_out[0](output)
         return attn.to_out[1](output)
 
 
-def _apply_rotary(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+def _apply_rotary_embedding(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Apply the rotary embedding to [1, positions, heads, dim] in the order of operations of diffusers."""
     first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cosines[..., 0::2], sines[..., 1::2]

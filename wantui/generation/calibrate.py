@@ -8,39 +8,41 @@ from typing import Any
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.denoise import Start, denoise
+from wantui.generation.denoise import DenoisingInputs, denoise_latents
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe
 
-KNOTS = 25
+TARGET_LEVEL_COUNT = 25
 """Approximate number of stored noise levels."""
 
 
 def measure_magnitudes(
-    pipeline: WanPipeline, recipe: Recipe, start: Start, show: Callable[[int, int], None]
+    pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, report_step: Callable[[int, int], None]
 ) -> Magnitudes:
     """Measure a transformer's magnitudes: the mean ratio of the norms at consecutive steps, over positions and passes.
 
     Args:
         recipe: an uncached recipe with at least two steps and one evaluation per step.
-        show: receives the number of each step, from 1, and the total.
+        report_step: receives the number of each step, from 1, and the total.
     """
-    magnitudes, summed = [], 0.0
+    magnitudes, log_ratio_sum = [], 0.0
     with _collect_block_sums(pipeline.transformer) as block_sums:
-        before: list[Tensor] = []
-        for step in denoise(pipeline, recipe, start):
-            norms, before = before, [each.float().norm(dim=2) for each in block_sums]
+        norms: list[Tensor] = []
+        for step in denoise_latents(pipeline, recipe, inputs):
+            previous_norms, norms = norms, [block_sum.float().norm(dim=2) for block_sum in block_sums]
             block_sums.clear()
-            if norms:
-                each = [float((now / then.clamp_min(1e-8)).mean()) for now, then in zip(before, norms, strict=True)]
-                summed += math.log(sum(each) / len(each))
-            magnitudes.append((round(step.sigma, 5), round(summed, 5)))
-            show(step.index + 1, step.count)
-    (before_last, then), (last, now) = magnitudes[-2:]
+            if previous_norms:
+                pairs = zip(norms, previous_norms, strict=True)
+                ratios = [float((norm / previous.clamp_min(1e-8)).mean()) for norm, previous in pairs]
+                log_ratio_sum += math.log(sum(ratios) / len(ratios))
+            magnitudes.append((round(step.sigma, 5), round(log_ratio_sum, 5)))
+            report_step(step.evaluation_index + 1, step.evaluation_count)
+    (second_last_sigma, second_last_sum), (last_sigma, last_sum) = magnitudes[-2:]
     # Other step counts end at lower noise levels: extrapolate the line through the last two points to 0.
-    magnitudes.append((0.0, round(now - last * (then - now) / (before_last - last), 5)))
-    every = max(1, round(len(magnitudes) / KNOTS))
-    return (*magnitudes[:-1:every], magnitudes[-1])
+    final_sum = last_sum - last_sigma * (second_last_sum - last_sum) / (second_last_sigma - last_sigma)
+    magnitudes.append((0.0, round(final_sum, 5)))
+    stride = max(1, round(len(magnitudes) / TARGET_LEVEL_COUNT))
+    return (*magnitudes[:-1:stride], magnitudes[-1])
 
 
 @contextmanager
@@ -49,9 +51,9 @@ def _collect_block_sums(transformer: Any) -> Iterator[list[Tensor]]:
     block_inputs: list[Tensor] = []
     block_sums: list[Tensor] = []
     handles = [
-        transformer.blocks[0].register_forward_pre_hook(lambda block, given: block_inputs.append(given[0])),
+        transformer.blocks[0].register_forward_pre_hook(lambda block, inputs: block_inputs.append(inputs[0])),
         transformer.blocks[-1].register_forward_hook(
-            lambda block, given, out: block_sums.append(out - block_inputs.pop())
+            lambda block, inputs, output: block_sums.append(output - block_inputs.pop())
         ),
     ]
     try:

@@ -1,7 +1,7 @@
 """Checkpoint file of the denoising loop, from which another process continues bit for bit.
 
 The stored sampler state is every attribute that differs from a fresh sampler: earlier model outputs (UniPC, DPM++),
-the last sample (UniPC), the derivative (Heun), and counters (`samplers.SAMPLERS`).
+the last sample (UniPC), the derivative (Heun), and counters (`samplers.SAMPLERS_BY_NAME`).
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from torch import Tensor
 
 from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file
 from wantui.config.speeds import migrate_speed_name
-from wantui.generation.denoise import Checkpoint, Start, Step, create_scheduler
+from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, create_scheduler
 from wantui.generation.placement import find_device
-from wantui.generation.provenance import ARITHMETIC, describe_provenance
-from wantui.generation.samplers import SAMPLERS
+from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
+from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.planning import Recipe
 from wantui.schedule import count_model_evaluations
 
-FORMAT = 3
+CHECKPOINT_FORMAT = 3
 """Format of the file; other formats are refused."""
-CHECKPOINT_TIME_BUDGET = 0.01
+MAX_CHECKPOINT_TIME_FRACTION = 0.01
 """Largest share of the time that writing checkpoints may take."""
 
 
@@ -37,49 +37,55 @@ class CheckpointRefusedError(Exception):
     """Raised for a checkpoint that does not match the video; the message names the difference."""
 
 
-class CheckpointTap:
+class CheckpointListener:
     """Write a checkpoint after every step, or less often to stay within 1 % of the time."""
 
     def __init__(
-        self, pipeline: WanPipeline, recipe: Recipe, path: Path, captured: Mapping[str, Callable[[], tuple[int, ...]]]
+        self,
+        pipeline: WanPipeline,
+        recipe: Recipe,
+        checkpoint_path: Path,
+        checksum_functions: Mapping[str, Callable[[], tuple[int, ...]]],
     ) -> None:
-        self.path, self.captured = path, captured
-        self.identity = build_identity(pipeline, recipe)
-        self.state = SAMPLERS[recipe.sampler].state_attributes
-        self.initial_state = vars(create_scheduler(recipe, find_device(pipeline)))
+        self.checkpoint_path, self.checksum_functions = checkpoint_path, checksum_functions
+        self.identity = build_checkpoint_identity(pipeline, recipe)
+        self.state_attributes = SAMPLERS_BY_NAME[recipe.sampler].state_attributes
+        self.initial_scheduler_state = vars(create_scheduler(recipe, find_device(pipeline)))
         self.scheduler: Any = None
-        self.latest: Step | None = None
+        self.unwritten_step: DenoisingStep | None = None
         """Latest step if it is not written yet."""
         self.next_write_at = 0.0
 
-    def on_start(self, start: Start, steps_done: int) -> None:
-        self.scheduler = start.scheduler
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
+        self.scheduler = inputs.scheduler
 
-    def on_step(self, step: Step) -> None:
-        self.latest = step
-        if time.monotonic() >= self.next_write_at or step.index + 1 == step.count:
-            self.write_latest()
+    def on_step(self, step: DenoisingStep) -> None:
+        self.unwritten_step = step
+        if time.monotonic() >= self.next_write_at or step.evaluation_index + 1 == step.evaluation_count:
+            self.write_latest_step()
 
-    def write_latest(self) -> None:
+    def write_latest_step(self) -> None:
         """Write the latest state, unless it is already written."""
-        step, self.latest = self.latest, None
+        step, self.unwritten_step = self.unwritten_step, None
         if step is None:
             return
         # Not timed: captures are written in any case, and this waits for them.
-        captured = {name: checksums() for name, checksums in self.captured.items()}
+        checksums_by_capture = {
+            name: compute_checksums() for name, compute_checksums in self.checksum_functions.items()
+        }
         started_at = time.monotonic()
         write_checkpoint(
-            self.path,
+            self.checkpoint_path,
             Checkpoint(
-                step.index + 1,
+                step.evaluation_index + 1,
                 step.latents,
                 self._collect_changed_state(),
-                captured,
+                checksums_by_capture,
             ),
             self.identity,
         )
-        ended = time.monotonic()
-        self.next_write_at = ended + (ended - started_at) / CHECKPOINT_TIME_BUDGET
+        ended_at = time.monotonic()
+        self.next_write_at = ended_at + (ended_at - started_at) / MAX_CHECKPOINT_TIME_FRACTION
 
     def _collect_changed_state(self) -> dict[str, Any]:
         """Return the sampler's attributes that its steps have changed.
@@ -87,54 +93,62 @@ class CheckpointTap:
         Raises:
             RuntimeError: an unknown attribute has changed: diffusers has changed.
         """
-        changed = {
-            name: value for name, value in vars(self.scheduler).items() if _differs(value, self.initial_state.get(name))
+        changed_attributes = {
+            name: value
+            for name, value in vars(self.scheduler).items()
+            if _is_different(value, self.initial_scheduler_state.get(name))
         }
-        if unknown := sorted(changed.keys() - self.state):
-            raise RuntimeError(f"a checkpoint cannot hold {', '.join(unknown)} of {type(self.scheduler).__name__}")
-        return changed
+        if unknown_names := sorted(changed_attributes.keys() - self.state_attributes):
+            raise RuntimeError(
+                f"a checkpoint cannot hold {', '.join(unknown_names)} of {type(self.scheduler).__name__}"
+            )
+        return changed_attributes
 
     def on_end(self) -> None:
         """Do nothing: the checkpoint stays until the video is recorded."""
 
 
-def build_identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
+def build_checkpoint_identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return the data that must match to continue bit for bit: recipe (with the model's digest), software and device.
 
-    The versions of wantui and Python are left out: a relevant change raises `ARITHMETIC` or `FORMAT`.
+    The versions of wantui and Python are left out: a relevant change raises `ARITHMETIC_VERSION` or
+    `CHECKPOINT_FORMAT`.
     """
-    made = {
+    provenance = {
         name: value for name, value in describe_provenance(pipeline, recipe).items() if name not in ("wantui", "python")
     }
-    on_gpu = find_device(pipeline).type == "cuda"
-    cpu = None if on_gpu else torch.backends.cpu.get_cpu_capability()
-    return {"recipe": recipe.digest, "arithmetic": ARITHMETIC, **made, "cpu": cpu}
+    uses_gpu = find_device(pipeline).type == "cuda"
+    cpu_capability = None if uses_gpu else torch.backends.cpu.get_cpu_capability()
+    return {"recipe": recipe.digest, "arithmetic": ARITHMETIC_VERSION, **provenance, "cpu": cpu_capability}
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint, made_by: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any]) -> None:
     """Replace the checkpoint at `path` atomically.
 
     The file is not synced: it must survive the process, and its digest detects damage from a crash of the machine.
     """
-    tensors = {"latents": checkpoint.latents.detach().cpu().contiguous()}
-    scheduler = {name: _pack(value, f"scheduler.{name}", tensors) for name, value in checkpoint.scheduler.items()}
-    header = {
-        "format": FORMAT,
-        "made_by": made_by,
-        "steps_done": checkpoint.steps_done,
-        "scheduler": scheduler,
-        "captured": {name: list(checksums) for name, checksums in checkpoint.captured.items()},
+    tensors_by_name = {"latents": checkpoint.latents.detach().cpu().contiguous()}
+    scheduler_state = {
+        name: _pack_value(value, f"scheduler.{name}", tensors_by_name)
+        for name, value in checkpoint.scheduler_state.items()
     }
-    header["sha256"] = _compute_digest(header, tensors)
+    header = {
+        "format": CHECKPOINT_FORMAT,
+        "made_by": identity,
+        "steps_done": checkpoint.steps_done,
+        "scheduler": scheduler_state,
+        "captured": {name: list(checksums) for name, checksums in checkpoint.checksums_by_capture.items()},
+    }
+    header["sha256"] = _compute_checkpoint_digest(header, tensors_by_name)
     path.parent.mkdir(exist_ok=True)
-    partial = make_partial_path(path)
+    temporary_path = make_partial_path(path)
     try:
         # save_file is not used: its errors do not identify a full disk.
-        created = create_empty_file(partial)
-        partial.write_bytes(save(tensors, {"wantui": json.dumps(header)}))
-        rename_created_file(partial, path, created)
+        temporary_file_identity = create_empty_file(temporary_path)
+        temporary_path.write_bytes(save(tensors_by_name, {"wantui": json.dumps(header)}))
+        rename_created_file(temporary_path, path, temporary_file_identity)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
         raise
 
 
@@ -151,23 +165,25 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        found_format, digest = header.get("format"), header.pop("sha256", None)
-        is_whole = digest == _compute_digest(header, tensors)
+            tensors_by_name = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        stored_format, stored_digest = header.get("format"), header.pop("sha256", None)
+        is_digest_correct = stored_digest == _compute_checkpoint_digest(header, tensors_by_name)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
-    if found_format != FORMAT:
-        raise CheckpointRefusedError(f"its format is {found_format!r}, but this version reads format {FORMAT}")
-    if not is_whole:
+    if stored_format != CHECKPOINT_FORMAT:
+        raise CheckpointRefusedError(
+            f"its format is {stored_format!r}, but this version reads format {CHECKPOINT_FORMAT}"
+        )
+    if not is_digest_correct:
         raise CheckpointRefusedError("its checksum does not match")
     try:
-        return _parse_checkpoint(header, tensors, pipeline, recipe)
+        return _parse_checkpoint(header, tensors_by_name, pipeline, recipe)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointRefusedError(f"it does not contain a checkpoint ({type(error).__name__}: {error})") from None
 
 
 def _parse_checkpoint(
-    header: dict[str, Any], tensors: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe
+    header: dict[str, Any], tensors_by_name: dict[str, Tensor], pipeline: WanPipeline, recipe: Recipe
 ) -> Checkpoint:
     """Return the checkpoint from the content of an undamaged file.
 
@@ -175,63 +191,81 @@ def _parse_checkpoint(
         CheckpointRefusedError: it is from another recipe, other software or another sampler.
         Exception: its content has another form, or does not fit on the device.
     """
-    current_identity, stored_identity = build_identity(pipeline, recipe), dict(header["made_by"])
+    current_identity, stored_identity = build_checkpoint_identity(pipeline, recipe), dict(header["made_by"])
     stored_identity["blocks"] = migrate_speed_name(stored_identity["blocks"])
     for name in {**current_identity, **stored_identity}:
         if stored_identity.get(name) != current_identity.get(name):
             raise CheckpointRefusedError(f"{name} was {stored_identity.get(name)} and is {current_identity.get(name)}")
-    count, steps_done = count_model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
-    scheduler = header["scheduler"]
-    if unknown := sorted(scheduler.keys() - SAMPLERS[recipe.sampler].state_attributes):
-        raise CheckpointRefusedError(f"{', '.join(unknown)} is not part of the state of the sampler {recipe.sampler}")
-    at = scheduler.get("_step_index")
-    if type(steps_done) is not int or not 1 <= steps_done <= count or at != steps_done:
-        raise CheckpointRefusedError(f"it is at step {steps_done} of {count}, but its sampler is at step {at}")
-    captured = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
+    evaluation_count, steps_done = count_model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
+    stored_state = header["scheduler"]
+    if unknown_names := sorted(stored_state.keys() - SAMPLERS_BY_NAME[recipe.sampler].state_attributes):
+        raise CheckpointRefusedError(
+            f"{', '.join(unknown_names)} is not part of the state of the sampler {recipe.sampler}"
+        )
+    scheduler_step = stored_state.get("_step_index")
+    if type(steps_done) is not int or not 1 <= steps_done <= evaluation_count or scheduler_step != steps_done:
+        raise CheckpointRefusedError(
+            f"it is at step {steps_done} of {evaluation_count}, but its sampler is at step {scheduler_step}"
+        )
+    checksums_by_capture = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
     frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
-    sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
-    latents, shape = tensors["latents"], (1, pipeline.transformer.config.in_channels, frames, *sides)
-    if tuple(latents.shape) != shape or not latents.is_floating_point():
-        raise CheckpointRefusedError(f"its latents are {tuple(latents.shape)} of {latents.dtype}, but must be {shape}")
+    latent_sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
+    latents, expected_shape = (
+        tensors_by_name["latents"],
+        (1, pipeline.transformer.config.in_channels, frames, *latent_sides),
+    )
+    if tuple(latents.shape) != expected_shape or not latents.is_floating_point():
+        raise CheckpointRefusedError(
+            f"its latents are {tuple(latents.shape)} of {latents.dtype}, but must be {expected_shape}"
+        )
     device = find_device(pipeline)
-    state = {name: _unpack(value, tensors, device) for name, value in scheduler.items()}
-    return Checkpoint(steps_done, latents.to(device), state, captured)
+    scheduler_state = {name: _unpack_value(value, tensors_by_name, device) for name, value in stored_state.items()}
+    return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture)
 
 
-def _differs(value: Any, fresh: Any) -> bool:
+def _is_different(value: Any, initial_value: Any) -> bool:
     if isinstance(value, Tensor):
-        return not (isinstance(fresh, Tensor) and value.shape == fresh.shape and torch.equal(value, fresh))
+        return not (
+            isinstance(initial_value, Tensor)
+            and value.shape == initial_value.shape
+            and torch.equal(value, initial_value)
+        )
     if isinstance(value, list):
-        if not isinstance(fresh, list) or len(value) != len(fresh):
+        if not isinstance(initial_value, list) or len(value) != len(initial_value):
             return True
-        return any(_differs(value_item, fresh_item) for value_item, fresh_item in zip(value, fresh, strict=True))
-    return type(value) is not type(fresh) or bool(value != fresh)
+        return any(
+            _is_different(value_item, initial_item)
+            for value_item, initial_item in zip(value, initial_value, strict=True)
+        )
+    return type(value) is not type(initial_value) or bool(value != initial_value)
 
 
-def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
-    """Return `value` as JSON; tensors in it are added to `tensors`."""
+def _pack_value(value: Any, tensor_name: str, tensors_by_name: dict[str, Tensor]) -> Any:
+    """Return `value` as JSON; tensors in it are added to `tensors_by_name`."""
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().cpu().contiguous().clone()  # safetensors refuses tensors that share memory
-        return {"tensor": key, "on": value.device.type}
+        tensors_by_name[tensor_name] = (
+            value.detach().cpu().contiguous().clone()
+        )  # safetensors refuses tensors that share memory
+        return {"tensor": tensor_name, "on": value.device.type}
     if isinstance(value, list):
-        return [_pack(item, f"{key}.{i}", tensors) for i, item in enumerate(value)]
+        return [_pack_value(item, f"{tensor_name}.{i}", tensors_by_name) for i, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{key} is a {type(value).__name__}, which a checkpoint cannot hold")
+    raise TypeError(f"{tensor_name} is a {type(value).__name__}, which a checkpoint cannot hold")
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor], device: torch.device) -> Any:
+def _unpack_value(value: Any, tensors_by_name: dict[str, Tensor], device: torch.device) -> Any:
     if isinstance(value, dict):
-        return tensors[value["tensor"]].to("cpu" if value["on"] == "cpu" else device)
+        return tensors_by_name[value["tensor"]].to("cpu" if value["on"] == "cpu" else device)
     if isinstance(value, list):
-        return [_unpack(item, tensors, device) for item in value]
+        return [_unpack_value(item, tensors_by_name, device) for item in value]
     return value
 
 
-def _compute_digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+def _compute_checkpoint_digest(header: Mapping[str, Any], tensors_by_name: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the header without its digest, and of each tensor's name, dtype, shape and bytes."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(tensors):
-        digest.update(f"{name}\0{tensors[name].dtype}\0{tuple(tensors[name].shape)}\0".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    for name in sorted(tensors_by_name):
+        digest.update(f"{name}\0{tensors_by_name[name].dtype}\0{tuple(tensors_by_name[name].shape)}\0".encode())
+        digest.update(tensors_by_name[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -23,20 +23,20 @@ from torch import Tensor
 
 from wantui.captures.attention import MASS_NAMES, AttentionRequest
 from wantui.captures.base import list_every_nth_index
-from wantui.generation.attention_check import BlockCheck, SelfCheck
-from wantui.generation.attention_hooks import Site, add_observer
+from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult
+from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention_softmax import average_over_heads, compute_softmax_rows
+from wantui.generation.cross_attention_softmax import average_softmax_over_heads, compute_softmax_rows
 from wantui.generation.placement import find_device
-from wantui.generation.preparation import Preparation
-from wantui.generation.token_spans import TokenizedPrompt, tokenize
+from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.token_spans import TokenizedPrompt, tokenize_prompt
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
-CHECKED_ROWS = 256
+CHECKED_POSITION_COUNT = 256
 """Number of evenly spaced video positions at which each block is checked, once per video."""
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+MAX_OUTPUT_ERROR_BY_DTYPE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
-MAP_TOLERANCE = 1e-4
+MAX_MAP_ERROR = 1e-4
 """Largest relative error of stored maps against a softmax in float64."""
 
 
@@ -48,20 +48,20 @@ class CaptureMismatchError(RuntimeError):
 class StepMaps:
     """The maps of one step."""
 
-    maps: dict[str, dict[str, Tensor]]
+    maps_by_context: dict[str, dict[str, Tensor]]
     """Maps by context (cond, uncond) and name: [blocks | 1, heads | 1, frames, height, width] float32, on the device;
     NaN if no block computed attention."""
-    blocks: dict[str, tuple[bool, ...]]
+    computed_blocks_by_context: dict[str, tuple[bool, ...]]
     """Whether each block computed its attention, by context; a step cache may skip blocks."""
 
 
 @dataclass
-class _Evaluation:
+class _ObservedPass:
     """One observed pass through a transformer."""
 
     context: str
     prompt: TokenizedPrompt
-    is_stored: bool
+    stores_maps: bool
     """True to store maps; False to apply weights only."""
     observed_blocks: list[bool]
     map_sum: Tensor | None = None
@@ -70,99 +70,108 @@ class _Evaluation:
     """[heads | 1, names, positions] of every block."""
 
 
-class CrossAttention:
+class CrossAttentionObserver:
     """Observer of one video's cross-attention, which collects maps if the recipe requests them, and applies weights."""
 
-    sites: tuple[Site, ...] = ("cross",)
+    sites: tuple[AttentionSite, ...] = ("cross",)
 
-    def __init__(self, preparation: Preparation) -> None:
+    def __init__(self, preparation: DenoisingPreparation) -> None:
         pipeline, recipe = preparation.pipeline, preparation.recipe
-        self.pipeline, self.capture = pipeline, recipe.capture.attention
-        cond = tokenize(pipeline.tokenizer, recipe.prompt, recipe.marks)
-        self.prompts = {"cond": cond}
-        if self.capture is not None and self.capture.unconditional and recipe.guidance_scale > 1:
-            self.prompts["uncond"] = tokenize(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
-        self.weights = WordWeights(preparation.token_weights)
-        self.steps = (
-            frozenset(list_every_nth_index(preparation.evaluations, self.capture.interval))
-            if self.capture
+        self.pipeline, self.request = pipeline, recipe.capture.attention
+        conditional_prompt = tokenize_prompt(pipeline.tokenizer, recipe.prompt, recipe.marks)
+        self.prompts_by_context = {"cond": conditional_prompt}
+        if self.request is not None and self.request.unconditional and recipe.guidance_scale > 1:
+            self.prompts_by_context["uncond"] = tokenize_prompt(
+                pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks
+            )
+        self.word_weights = WordWeights(preparation.weights_by_position)
+        self.stored_evaluations = (
+            frozenset(list_every_nth_index(preparation.evaluation_count, self.request.interval))
+            if self.request
             else frozenset()
         )
         patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
         frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
-        self.grid = (
+        self.position_grid = (
             frames // patch_frames,
             recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
             recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
         )
-        self.check = SelfCheck()
-        self.modes: dict[tuple[str, str, int], int] = {}
+        self.check_results = AttentionCheckResults()
+        self.column_counts_by_block: dict[tuple[str, str, int], int] = {}
         """Number of text columns by transformer, context and block, decided at the block's first evaluation."""
-        self.current_evaluation: _Evaluation | None = None
-        self.transformer = ""
-        self.finished_evaluations: dict[str, _Evaluation] = {}
+        self.current_pass: _ObservedPass | None = None
+        self.transformer_name = ""
+        self.finished_passes_by_context: dict[str, _ObservedPass] = {}
 
     @contextmanager
-    def observe_evaluation(self, context: str, index: int, transformer: Any) -> Iterator[None]:
+    def observe_evaluation(self, context: str, evaluation_index: int, transformer: Any) -> Iterator[None]:
         """Observe one pass through a transformer inside the context.
 
         Args:
             context: cond or uncond, the name of diffusers' cache context.
-            index: index of the model evaluation, from 0.
+            evaluation_index: index of the model evaluation, from 0.
         """
-        stored = index in self.steps and context in self.prompts
-        if not stored and not (self.weights and context == "cond"):
+        stores_maps = evaluation_index in self.stored_evaluations and context in self.prompts_by_context
+        if not stores_maps and not (self.word_weights and context == "cond"):
             yield
             return
-        self.transformer = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
-        count = len(transformer.blocks)
-        self.current_evaluation = _Evaluation(
-            context, self.prompts[context], stored, [False] * count, block_maps=[None] * count
+        self.transformer_name = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
+        block_count = len(transformer.blocks)
+        self.current_pass = _ObservedPass(
+            context,
+            self.prompts_by_context[context],
+            stores_maps,
+            [False] * block_count,
+            block_maps=[None] * block_count,
         )
         try:
             with add_observer(self, "cross"):
                 yield
         finally:
-            finished, self.current_evaluation = self.current_evaluation, None
-        if stored:
-            self.finished_evaluations[context] = finished
+            finished_pass, self.current_pass = self.current_pass, None
+        if stores_maps:
+            self.finished_passes_by_context[context] = finished_pass
 
-    def take_record(self) -> StepMaps | None:
+    def pop_record(self) -> StepMaps | None:
         """Return the maps of the latest step, once; None if its maps are not stored."""
-        if not self.finished_evaluations:
+        if not self.finished_passes_by_context:
             return None
-        finished_evaluations, self.finished_evaluations = self.finished_evaluations, {}
-        maps = {context: self._build_maps(evaluation) for context, evaluation in finished_evaluations.items()}
+        finished_passes, self.finished_passes_by_context = self.finished_passes_by_context, {}
+        maps_by_context = {
+            context: self._build_maps(observed_pass) for context, observed_pass in finished_passes.items()
+        }
         return StepMaps(
-            maps, {context: tuple(evaluation.observed_blocks) for context, evaluation in finished_evaluations.items()}
+            maps_by_context,
+            {context: tuple(observed_pass.observed_blocks) for context, observed_pass in finished_passes.items()},
         )
 
     def list_map_names(self, context: str = "cond") -> tuple[str, ...]:
         """Return the names of the maps: words, tokens if requested, and masses."""
-        return tuple(name for name, _ in _list_columns(self.prompts[context], self.capture))
+        return tuple(name for name, _ in _list_map_columns(self.prompts_by_context[context], self.request))
 
     @property
     def map_shape(self) -> tuple[int, ...]:
         """Return [blocks | 1, heads | 1, frames, height, width] of each map."""
-        assert self.capture is not None
-        transformer, factor = self.pipeline.transformer, self.capture.downsample
-        frames, height, width = self.grid
+        assert self.request is not None
+        transformer, downsample_factor = self.pipeline.transformer, self.request.downsample
+        frames, height, width = self.position_grid
         return (
-            len(transformer.blocks) if self.capture.per_block else 1,
-            transformer.config.num_attention_heads if self.capture.per_head else 1,
+            len(transformer.blocks) if self.request.per_block else 1,
+            transformer.config.num_attention_heads if self.request.per_head else 1,
             frames,
-            -(-height // factor),
-            -(-width // factor),
+            -(-height // downsample_factor),
+            -(-width // downsample_factor),
         )
 
-    def attend(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+    def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the output with weights applied, or unchanged without weights; collect the maps."""
-        if self.weights:
-            return self.apply_weights(block, query, key, value, output)
-        self.observe(block, query, key, value, output)
+        if self.word_weights:
+            return self.apply_word_weights(block_index, query, key, value, output)
+        self.collect_maps(block_index, query, key, value, output)
         return output
 
-    def observe(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
+    def collect_maps(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Add one block's attention to the maps of this evaluation.
 
         Args:
@@ -170,178 +179,204 @@ class CrossAttention:
             key, value: [1, 512, heads, dim], inputs of the kernel.
             output: [1, positions, heads x dim], output of the kernel.
         """
-        evaluation = self.current_evaluation
-        if evaluation is None or not evaluation.is_stored:
+        observed_pass = self.current_pass
+        if observed_pass is None or not observed_pass.stores_maps:
             return
-        columns = self._find_column_count(evaluation, block, query, key, value, output)
-        self._add_to_maps(evaluation, block, self._compute_attention(query, key, columns))
+        column_count = self._find_column_count(observed_pass, block_index, query, key, value, output)
+        self._add_to_maps(observed_pass, block_index, self._compute_attention(query, key, column_count))
 
-    def apply_weights(self, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+    def apply_word_weights(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the attention output with word weights as a new tensor; add the weighted attention to the maps."""
-        evaluation = self.current_evaluation
-        if evaluation is None or evaluation.context != "cond":
-            if evaluation is not None:
-                self.observe(block, query, key, value, output)
+        observed_pass = self.current_pass
+        if observed_pass is None or observed_pass.context != "cond":
+            if observed_pass is not None:
+                self.collect_maps(block_index, query, key, value, output)
             return output
-        columns = self._find_column_count(evaluation, block, query, key, value, output)
-        weighted = torch.empty_like(output)
-        kept: list[Tensor] = []
-        for rows, out, p in self.weights.apply(query, key, value, output, columns):
-            weighted[0, rows] = out.to(output.dtype)
-            if evaluation.is_stored:
-                kept.append(self._average_heads(p))
-        if evaluation.is_stored:
-            self._add_to_maps(evaluation, block, torch.cat(kept, 1))
-        return weighted
+        column_count = self._find_column_count(observed_pass, block_index, query, key, value, output)
+        weighted_output = torch.empty_like(output)
+        stored_chunks: list[Tensor] = []
+        for rows, output_chunk, p in self.word_weights.apply_to_attention(query, key, value, output, column_count):
+            weighted_output[0, rows] = output_chunk.to(output.dtype)
+            if observed_pass.stores_maps:
+                stored_chunks.append(self._average_heads(p))
+        if observed_pass.stores_maps:
+            self._add_to_maps(observed_pass, block_index, torch.cat(stored_chunks, 1))
+        return weighted_output
 
-    def _compute_attention(self, query: Tensor, key: Tensor, columns: int) -> Tensor:
+    def _compute_attention(self, query: Tensor, key: Tensor, column_count: int) -> Tensor:
         """Return [heads | 1, positions, columns] of one block."""
-        if self.capture is not None and self.capture.per_head:
-            return torch.cat([p for _, p in compute_softmax_rows(query, key, columns)], 1)
-        return average_over_heads(query, key, columns)
+        if self.request is not None and self.request.per_head:
+            return torch.cat([p for _, p in compute_softmax_rows(query, key, column_count)], 1)
+        return average_softmax_over_heads(query, key, column_count)
 
     def _average_heads(self, p: Tensor) -> Tensor:
-        assert self.capture is not None
-        return p if self.capture.per_head else p.mean(0, keepdim=True)
+        assert self.request is not None
+        return p if self.request.per_head else p.mean(0, keepdim=True)
 
-    def _add_to_maps(self, evaluation: _Evaluation, block: int, p: Tensor) -> None:
+    def _add_to_maps(self, observed_pass: _ObservedPass, block_index: int, p: Tensor) -> None:
         """Add p, [heads | 1, positions, columns] of one block."""
-        assert self.capture is not None
-        evaluation.observed_blocks[block] = True
-        if self.capture.per_block:
-            evaluation.block_maps[block] = self._sum_columns(evaluation, p)
-        elif evaluation.map_sum is None:
-            evaluation.map_sum = p
-        elif evaluation.map_sum.shape[2] == p.shape[2]:
-            evaluation.map_sum += p
+        assert self.request is not None
+        observed_pass.observed_blocks[block_index] = True
+        if self.request.per_block:
+            observed_pass.block_maps[block_index] = self._sum_columns_by_name(observed_pass, p)
+        elif observed_pass.map_sum is None:
+            observed_pass.map_sum = p
+        elif observed_pass.map_sum.shape[2] == p.shape[2]:
+            observed_pass.map_sum += p
         else:  # padding was merged in some blocks only
-            width = evaluation.prompt.length
-            pads = [each[:, :, width:].sum(2, keepdim=True) for each in (evaluation.map_sum, p)]
-            evaluation.map_sum = torch.cat([evaluation.map_sum[:, :, :width] + p[:, :, :width], pads[0] + pads[1]], 2)
+            token_count = observed_pass.prompt.token_count
+            padding_sums = [each[:, :, token_count:].sum(2, keepdim=True) for each in (observed_pass.map_sum, p)]
+            observed_pass.map_sum = torch.cat(
+                [observed_pass.map_sum[:, :, :token_count] + p[:, :, :token_count], padding_sums[0] + padding_sums[1]],
+                2,
+            )
 
-    def _sum_columns(self, evaluation: _Evaluation, p: Tensor) -> Tensor:
+    def _sum_columns_by_name(self, observed_pass: _ObservedPass, p: Tensor) -> Tensor:
         """Return [heads | 1, names, positions] from columns."""
-        grouped = [p[:, :, tokens].sum(2) for _, tokens in _list_columns(evaluation.prompt, self.capture)]
-        return torch.stack(grouped, 1)
+        column_sums = [p[:, :, tokens].sum(2) for _, tokens in _list_map_columns(observed_pass.prompt, self.request)]
+        return torch.stack(column_sums, 1)
 
-    def _build_maps(self, evaluation: _Evaluation) -> dict[str, Tensor]:
-        assert self.capture is not None
-        count = sum(evaluation.observed_blocks)
-        blocks, heads, *_ = self.map_shape
-        names = [name for name, _ in _list_columns(evaluation.prompt, self.capture)]
-        if evaluation.map_sum is not None:
-            stacked = (self._sum_columns(evaluation, evaluation.map_sum) / count)[None]
+    def _build_maps(self, observed_pass: _ObservedPass) -> dict[str, Tensor]:
+        assert self.request is not None
+        computed_count = sum(observed_pass.observed_blocks)
+        block_count, head_count, *_ = self.map_shape
+        map_names = [name for name, _ in _list_map_columns(observed_pass.prompt, self.request)]
+        if observed_pass.map_sum is not None:
+            stacked_maps = (self._sum_columns_by_name(observed_pass, observed_pass.map_sum) / computed_count)[None]
         else:
-            shape, device = (heads, len(names), math.prod(self.grid)), find_device(self.pipeline)
-            missing = torch.full(shape, math.nan, device=device)
-            block_maps = evaluation.block_maps if self.capture.per_block else [None]
-            stacked = torch.stack([missing if block_map is None else block_map for block_map in block_maps])
-        maps = stacked.unflatten(3, self.grid)
-        factor = self.capture.downsample
-        if factor > 1:
-            flat = maps.reshape(-1, 1, *self.grid[1:])
-            pooled = F.avg_pool2d(flat, factor, ceil_mode=True, count_include_pad=False)
-            maps = pooled.reshape(*maps.shape[:4], *pooled.shape[2:])
-        assert maps.shape[0] == blocks
-        return {name: maps[:, :, index] for index, name in enumerate(names)}
+            shape, device = (head_count, len(map_names), math.prod(self.position_grid)), find_device(self.pipeline)
+            missing_map = torch.full(shape, math.nan, device=device)
+            block_maps = observed_pass.block_maps if self.request.per_block else [None]
+            stacked_maps = torch.stack([missing_map if block_map is None else block_map for block_map in block_maps])
+        maps = stacked_maps.unflatten(3, self.position_grid)
+        downsample_factor = self.request.downsample
+        if downsample_factor > 1:
+            flat_maps = maps.reshape(-1, 1, *self.position_grid[1:])
+            pooled_maps = F.avg_pool2d(flat_maps, downsample_factor, ceil_mode=True, count_include_pad=False)
+            maps = pooled_maps.reshape(*maps.shape[:4], *pooled_maps.shape[2:])
+        assert maps.shape[0] == block_count
+        return {name: maps[:, :, index] for index, name in enumerate(map_names)}
 
     def _find_column_count(
-        self, evaluation: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+        self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
-        key_of_block = self.transformer, evaluation.context, block
-        if key_of_block not in self.modes:
+        block_key = self.transformer_name, observed_pass.context, block_index
+        if block_key not in self.column_counts_by_block:
             if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
                 raise CaptureMismatchError(
                     f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
                 )
-            self.modes[key_of_block] = self._check_recomputation(evaluation, block, query, key, value, output)
-        return self.modes[key_of_block]
+            self.column_counts_by_block[block_key] = self._check_recomputed_attention(
+                observed_pass, block_index, query, key, value, output
+            )
+        return self.column_counts_by_block[block_key]
 
-    def _check_recomputation(
-        self, evaluation: _Evaluation, block: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    def _check_recomputed_attention(
+        self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
-        length = evaluation.prompt.length
-        columns, are_pads_equal = min(TEXT_POSITION_COUNT, -(-(length + 1) // 8) * 8), True
-        if not all(bool((pads == pads[:1]).all()) for pads in (key[0, length:], value[0, length:])):
-            columns, are_pads_equal = TEXT_POSITION_COUNT, False
-        rows = torch.linspace(0, query.shape[1] - 1, min(CHECKED_ROWS, query.shape[1])).round().long()
-        few = query[:, rows.to(query.device)]
-        logits = torch.einsum("nhd,thd->hnt", few[0].double(), key[0].double()) / math.sqrt(query.shape[3])
-        full = logits.softmax(2)
-        recomputed = torch.einsum("hnt,thd->nhd", full, value[0].double()).flatten(1)
-        kernels = output[0, rows.to(output.device)].double()
-        error = _compute_relative_error(recomputed, kernels)
-        if (tolerance := TOLERANCE.get(output.dtype)) is None:
+        token_count = observed_pass.prompt.token_count
+        column_count, are_pads_equal = min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8), True
+        if not all(bool((pads == pads[:1]).all()) for pads in (key[0, token_count:], value[0, token_count:])):
+            column_count, are_pads_equal = TEXT_POSITION_COUNT, False
+        checked_positions = (
+            torch.linspace(0, query.shape[1] - 1, min(CHECKED_POSITION_COUNT, query.shape[1])).round().long()
+        )
+        checked_query = query[:, checked_positions.to(query.device)]
+        logits = torch.einsum("nhd,thd->hnt", checked_query[0].double(), key[0].double()) / math.sqrt(query.shape[3])
+        full_softmax = logits.softmax(2)
+        recomputed_output = torch.einsum("hnt,thd->nhd", full_softmax, value[0].double()).flatten(1)
+        kernel_output = output[0, checked_positions.to(output.device)].double()
+        output_error = _compute_relative_error(recomputed_output, kernel_output)
+        if (tolerance := MAX_OUTPUT_ERROR_BY_DTYPE.get(output.dtype)) is None:
             raise CaptureMismatchError(
                 f"attention in {output.dtype} is not supported: no maps are stored and no weights are applied"
             )
-        if not error <= tolerance:
+        if not output_error <= tolerance:
             raise CaptureMismatchError(
-                f"the recomputed attention differs from the output of the model's kernel by {error:.2g} of its norm, "
+                f"the recomputed attention differs from the output of the model's kernel by {output_error:.2g} of "
+                "its norm, "
                 f"more than the rounding of {output.dtype} explains ({tolerance:g}): no maps are stored and no weights "
                 "are applied. Another attention backend may be in use: use the default one"
             )
         weighted_error = 0.0
-        if self.weights and evaluation.context == "cond":
-            weighted_error = self._check_weights(few, key, value, output[:, rows.to(output.device)], logits, columns)
+        if self.word_weights and observed_pass.context == "cond":
+            weighted_error = self._check_word_weights(
+                checked_query, key, value, output[:, checked_positions.to(output.device)], logits, column_count
+            )
         # Compare the maps at these positions, computed like the stored ones.
-        ours = self._compute_attention(few, key, columns).double()
-        exact = full if len(ours) > 1 else full.mean(0, keepdim=True)
-        gathered = [torch.cat([p[:, :, :length], p[:, :, length:].sum(2, keepdim=True)], 2) for p in (ours, exact)]
-        if length == TEXT_POSITION_COUNT:
-            gathered = [p[:, :, :length] for p in gathered]
-        of_columns = (gathered[0] - gathered[1]).abs() / gathered[1].clamp_min(1e-30)
-        map_error = float(of_columns.max())
-        if not map_error <= MAP_TOLERANCE:
+        recomputed_columns = self._compute_attention(checked_query, key, column_count).double()
+        exact_columns = full_softmax if len(recomputed_columns) > 1 else full_softmax.mean(0, keepdim=True)
+        merged_columns = [
+            torch.cat([p[:, :, :token_count], p[:, :, token_count:].sum(2, keepdim=True)], 2)
+            for p in (recomputed_columns, exact_columns)
+        ]
+        if token_count == TEXT_POSITION_COUNT:
+            merged_columns = [p[:, :, :token_count] for p in merged_columns]
+        relative_errors = (merged_columns[0] - merged_columns[1]).abs() / merged_columns[1].clamp_min(1e-30)
+        map_error = float(relative_errors.max())
+        if not map_error <= MAX_MAP_ERROR:
             raise CaptureMismatchError(
                 f"the maps differ from a softmax over all text positions in float64 by {map_error:.2g}, "
-                f"more than {MAP_TOLERANCE:g}: none are stored"
+                f"more than {MAX_MAP_ERROR:g}: none are stored"
             )
-        check = BlockCheck(
-            output_error=error,
+        result = BlockCheckResult(
+            output_error=output_error,
             weighted_error=weighted_error,
             map_error=map_error,
             padding_merged=are_pads_equal,
         )
-        self.check.add(f"{self.transformer} {evaluation.context} {block}", check)
-        return columns
+        self.check_results.add_result(f"{self.transformer_name} {observed_pass.context} {block_index}", result)
+        return column_count
 
-    def _check_weights(
-        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, columns: int
+    def _check_word_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, column_count: int
     ) -> float:
         """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
 
         Args:
             logits: of these positions, [heads, positions, 512] float64.
         """
-        exact = (logits + self.weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)).softmax(2)
-        expected = torch.einsum("hnt,thd->nhd", exact, value[0].double()).flatten(1)
-        weighted = torch.cat([out for _, out, _ in self.weights.apply(query, key, value, output, columns)])
-        error = _compute_relative_error(weighted.to(output.dtype).double(), expected)
-        if not error <= TOLERANCE[output.dtype]:
+        exact_softmax = (
+            logits + self.word_weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)
+        ).softmax(2)
+        expected_output = torch.einsum("hnt,thd->nhd", exact_softmax, value[0].double()).flatten(1)
+        weighted_output = torch.cat(
+            [
+                output_chunk
+                for _, output_chunk, _ in self.word_weights.apply_to_attention(query, key, value, output, column_count)
+            ]
+        )
+        output_error = _compute_relative_error(weighted_output.to(output.dtype).double(), expected_output)
+        if not output_error <= MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:
             raise CaptureMismatchError(
-                f"attention with word weights differs by {error:.2g} of its norm, more than the rounding of "
-                f"{output.dtype} explains ({TOLERANCE[output.dtype]:g}): no weights are applied"
+                f"attention with word weights differs by {output_error:.2g} of its norm, more than the rounding of "
+                f"{output.dtype} explains ({MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}): no weights are applied"
             )
-        return error
+        return output_error
 
 
 def _compute_relative_error(computed: Tensor, expected: Tensor) -> float:
     return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))
 
 
-def _list_columns(prompt: TokenizedPrompt, capture: AttentionRequest | None) -> Sequence[tuple[str, slice | list[int]]]:
+def _list_map_columns(
+    prompt: TokenizedPrompt, request: AttentionRequest | None
+) -> Sequence[tuple[str, slice | list[int]]]:
     """Return the name and the text positions of each map; the last map is the padding, in one or more columns."""
-    assert capture is not None
-    named: list[tuple[str, slice | list[int]]] = []
+    assert request is not None
+    named_columns: list[tuple[str, slice | list[int]]] = []
     for word in prompt.words:
-        first, last = word.tokens[0], word.tokens[-1]
+        first_token, last_token = word.token_positions[0], word.token_positions[-1]
         # A special token, such as a literal </s>, may split a word; it does not belong to the word.
-        is_unbroken = last - first + 1 == len(word.tokens)
-        named.append((word.name, slice(first, last + 1) if is_unbroken else list(word.tokens)))
-        if capture.per_token and len(word.tokens) > 1:
-            named += [(f"{word.name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.tokens)]
-    end = prompt.length - 1
-    spans = (slice(0, end), slice(end, end + 1), slice(end + 1, None))
-    return [*named, *zip(MASS_NAMES, spans, strict=True)]
+        is_unbroken = last_token - first_token + 1 == len(word.token_positions)
+        named_columns.append(
+            (word.map_name, slice(first_token, last_token + 1) if is_unbroken else list(word.token_positions))
+        )
+        if request.per_token and len(word.token_positions) > 1:
+            named_columns += [
+                (f"{word.map_name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.token_positions)
+            ]
+    end_position = prompt.token_count - 1
+    mass_spans = (slice(0, end_position), slice(end_position, end_position + 1), slice(end_position + 1, None))
+    return [*named_columns, *zip(MASS_NAMES, mass_spans, strict=True)]

@@ -21,23 +21,23 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[n
     latent frame there too, but returns them together.
 
     Args:
-        latents: normalised latents [1, channels, frames, height, width], as `denoise` returns them.
+        latents: normalised latents [1, channels, frames, height, width], as `denoise_latents` returns them.
 
     Raises:
         NotFiniteError: the VAE returns NaN or infinity, which clamping and rounding would turn into black or white.
     """
-    handle = pipeline.vae.decoder.register_forward_hook(_check_decoder_output)
+    hook_handle = pipeline.vae.decoder.register_forward_hook(_check_decoder_output)
     try:
-        yield from _decode(pipeline, latents)
+        yield from _decode_to_frames(pipeline, latents)
     finally:
-        handle.remove()
+        hook_handle.remove()
 
 
 def _check_decoder_output(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
     check_finite(output, "decoding gave")
 
 
-def _decode(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
+def _decode_to_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
     chunks = _decode_tiles(pipeline, latents) if pipeline.vae.use_tiling else _decode_chunks(pipeline, latents)
     for chunk in chunks:
         yield from pipeline.video_processor.postprocess(chunk[0].permute(1, 0, 2, 3), output_type="np")
@@ -46,10 +46,10 @@ def _decode(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float
 @torch.no_grad()
 def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """Decode all frames together from tiles: less memory for the VAE, more for the frames."""
-    yield pipeline.vae.decode(_denormalise(pipeline, latents), return_dict=False)[0]
+    yield pipeline.vae.decode(_denormalise_latents(pipeline, latents), return_dict=False)[0]
 
 
-def _denormalise(pipeline: WanPipeline, latents: Tensor) -> Tensor:
+def _denormalise_latents(pipeline: WanPipeline, latents: Tensor) -> Tensor:
     vae = pipeline.vae
     latents = latents.to(find_device(pipeline), dtype=vae.dtype)
     mean = torch.tensor(vae.config.latents_mean).view(1, vae.config.z_dim, 1, 1, 1).to(latents.device, latents.dtype)
@@ -64,18 +64,18 @@ def _denormalise(pipeline: WanPipeline, latents: Tensor) -> Tensor:
 def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """Decode the video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
     vae = pipeline.vae
-    hidden = vae.post_quant_conv(_denormalise(pipeline, latents))
+    hidden_latents = vae.post_quant_conv(_denormalise_latents(pipeline, latents))
     vae.clear_cache()
     # Keep this list instead of reading the VAE's at each frame: an abandoned decoding clears the VAE's list when it is
     # garbage-collected, perhaps during another decoding.
-    features = vae._feat_map
+    feature_cache = vae._feat_map
     try:
-        for index in range(hidden.shape[2]):
+        for frame_index in range(hidden_latents.shape[2]):
             chunk = vae.decoder(
-                hidden[:, :, index : index + 1],
-                feat_cache=features,
+                hidden_latents[:, :, frame_index : frame_index + 1],
+                feat_cache=feature_cache,
                 feat_idx=[0],
-                first_chunk=index == 0,
+                first_chunk=frame_index == 0,
             )
             if vae.config.patch_size is not None:
                 chunk = unpatchify(chunk, patch_size=vae.config.patch_size)

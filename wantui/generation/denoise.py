@@ -21,25 +21,25 @@ from wantui.generation.finite import check_finite
 from wantui.generation.fuse import is_fused
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
-from wantui.generation.preparation import Preparation
+from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
-from wantui.generation.token_spans import check_length
+from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.sizes import SizeError
 
 
 @dataclass(frozen=True)
-class Step:
+class DenoisingStep:
     """One model evaluation and the sampler step after it.
 
     Latents are [1, channels, frames, height, width], float32; bfloat16 with a bfloat16 transformer and euler or heun.
     """
 
-    index: int
+    evaluation_index: int
     """Index from 0."""
-    count: int
+    evaluation_count: int
     """Total number of evaluations; Heun evaluates the model 2 N - 1 times for N steps."""
     sigma: float
     """Noise level of the model's input; 1 is pure noise."""
@@ -51,7 +51,7 @@ class Step:
     """Model output after guidance: an estimate of noise minus data."""
     latents: Tensor
     seconds: float
-    captured: Mapping[str, Any] = field(default_factory=dict)
+    values_by_capture: Mapping[str, Any] = field(default_factory=dict)
     """Values that hooks recorded in this step, by capture name."""
 
     @property
@@ -61,7 +61,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Start:
+class DenoisingInputs:
     """Inputs of the denoising loop, prepared before the first step."""
 
     noise: Tensor
@@ -72,7 +72,7 @@ class Start:
     scheduler: Any
     prompt_embeds: Tensor
     negative_prompt_embeds: Tensor | None
-    hooks: Mapping[str, DenoisingHook]
+    hooks_by_capture: Mapping[str, DenoisingHook]
     """Hooks that observe the blocks' attention, by capture name."""
     pass_cache: PassCache = field(default_factory=PassCache)
 
@@ -84,23 +84,25 @@ class Checkpoint:
     steps_done: int
     latents: Tensor
     """[1, channels, frames, height, width], in the sampler's output dtype."""
-    scheduler: dict[str, Any]
+    scheduler_state: dict[str, Any]
     """Attributes of the sampler that differ from a fresh sampler."""
-    captured: dict[str, tuple[int, ...]]
+    checksums_by_capture: dict[str, tuple[int, ...]]
     """CRC-32 of each stored part, by capture name."""
 
-    def restore(self, start: Start) -> None:
-        """Restore the stored sampler state in `start`, whose sampler must be fresh."""
-        for name, value in self.scheduler.items():
-            setattr(start.scheduler, name, value)
+    def restore_scheduler(self, inputs: DenoisingInputs) -> None:
+        """Restore the stored sampler state in `inputs`, whose sampler must be fresh."""
+        for name, value in self.scheduler_state.items():
+            setattr(inputs.scheduler, name, value)
 
 
 @torch.no_grad()
-def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], Tensor] | None = None) -> Start:
+def prepare_inputs(
+    pipeline: WanPipeline, recipe: Recipe, embed_prompt: Callable[[str], Tensor] | None = None
+) -> DenoisingInputs:
     """Encode the prompts, set up the sampler and draw the noise from a CPU generator with the recipe's seed.
 
     Args:
-        embeddings: function that returns the embedding [1, 512, dim] of a prompt, instead of the text encoder.
+        embed_prompt: function that returns the embedding [1, 512, dim] of a prompt, instead of the text encoder.
 
     Raises:
         PromptTooLongError: a prompt has more tokens than the model reads.
@@ -108,21 +110,23 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         NotFiniteError: an embedding contains NaN or infinity.
         SizeError: the model does not support the recipe's size.
     """
-    check_shape(pipeline, recipe)
+    check_video_size(pipeline, recipe)
     device = find_device(pipeline)
-    guided = recipe.guidance_scale > 1.0
-    check_length(pipeline.tokenizer, recipe.prompt, "prompt")
-    if guided:
-        check_length(pipeline.tokenizer, recipe.negative_prompt, "negative prompt")
-    if embeddings is not None:
-        prompt_embeds = embeddings(recipe.prompt)
-        negative_prompt_embeds = embeddings(recipe.negative_prompt) if guided else None
+    uses_guidance = recipe.guidance_scale > 1.0
+    check_prompt_length(pipeline.tokenizer, recipe.prompt, "prompt")
+    if uses_guidance:
+        check_prompt_length(pipeline.tokenizer, recipe.negative_prompt, "negative prompt")
+    if embed_prompt is not None:
+        prompt_embeds = embed_prompt(recipe.prompt)
+        negative_prompt_embeds = embed_prompt(recipe.negative_prompt) if uses_guidance else None
     else:
         prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
-            recipe.prompt, recipe.negative_prompt, guided, max_sequence_length=TEXT_POSITION_COUNT, device=device
+            recipe.prompt, recipe.negative_prompt, uses_guidance, max_sequence_length=TEXT_POSITION_COUNT, device=device
         )
     scheduler = create_scheduler(recipe, device)
-    preparation = Preparation(pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds)
+    preparation = DenoisingPreparation(
+        pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds
+    )
     apply_controls(preparation)
     prompt_embeds, negative_prompt_embeds = preparation.prompt_embeds, preparation.negative_prompt_embeds
     dtype = pipeline.transformer.dtype
@@ -139,7 +143,7 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
         device,
         torch.Generator("cpu").manual_seed(recipe.seed),
     )
-    return Start(
+    return DenoisingInputs(
         noise,
         tuple(scheduler.sigmas.tolist()),
         tuple(scheduler.timesteps.tolist()),
@@ -150,23 +154,25 @@ def prepare(pipeline: WanPipeline, recipe: Recipe, embeddings: Callable[[str], T
     )
 
 
-def check_shape(pipeline: WanPipeline, recipe: Recipe) -> None:
+def check_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
     """Reject a size that the pipeline would silently crop; a recipe from a clip was not checked at planning.
 
     Raises:
         SizeError: the message names the size.
     """
     _, patch_height, patch_width = pipeline.transformer.config.patch_size
-    spatial, temporal = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
-    for name, value, multiple in (
-        ("height", recipe.height, spatial * patch_height),
-        ("width", recipe.width, spatial * patch_width),
+    spatial_factor, temporal_factor = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
+    for side_name, side_pixels, multiple in (
+        ("height", recipe.height, spatial_factor * patch_height),
+        ("width", recipe.width, spatial_factor * patch_width),
     ):
-        if value % multiple:
-            raise SizeError(f"cannot generate a video with {name} {value}: the model generates multiples of {multiple}")
-    if (recipe.frames - 1) % temporal:
+        if side_pixels % multiple:
+            raise SizeError(
+                f"cannot generate a video with {side_name} {side_pixels}: the model generates multiples of {multiple}"
+            )
+    if (recipe.frames - 1) % temporal_factor:
         raise SizeError(
-            f"cannot generate a video of {recipe.frames} frames: the model generates {temporal}k + 1 frames"
+            f"cannot generate a video of {recipe.frames} frames: the model generates {temporal_factor}k + 1 frames"
         )
 
 
@@ -178,61 +184,72 @@ def create_scheduler(recipe: Recipe, device: torch.device) -> Any:
     return scheduler
 
 
-def denoise(
-    pipeline: WanPipeline, recipe: Recipe, start: Start | None = None, resume_from: Checkpoint | None = None
-) -> Generator[Step, None, None]:
+def denoise_latents(
+    pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs | None = None, resume_from: Checkpoint | None = None
+) -> Generator[DenoisingStep, None, None]:
     """Yield every step of denoising the latents of one video, or the steps after a checkpoint.
 
     Args:
-        start: result of `prepare` for this recipe, for one run only; None to prepare here.
+        inputs: result of `prepare_inputs` for this recipe, for one run only; None to prepare here.
         resume_from: checkpoint of the same recipe with the same software; completed steps are not yielded again.
 
     Raises:
         NotFiniteError: the latents contain NaN or infinity after a step.
         CaptureMismatchError: the recomputed attention, for maps or weights, differs from the model's attention.
     """
-    start = start or prepare(pipeline, recipe)
-    latents, steps_done = start.noise, 0
+    inputs = inputs or prepare_inputs(pipeline, recipe)
+    latents, steps_done = inputs.noise, 0
     if resume_from is not None:
-        resume_from.restore(start)
+        resume_from.restore_scheduler(inputs)
         latents, steps_done = resume_from.latents, resume_from.steps_done
-    count = len(start.timesteps)
-    sites = {site for hook in start.hooks.values() for site in hook.sites}
+    evaluation_count = len(inputs.timesteps)
+    attention_sites = {site for hook in inputs.hooks_by_capture.values() for site in hook.sites}
     with (
-        install_observers(pipeline, sites),
-        enable_step_cache(pipeline, recipe, start.sigmas[:-1]),
-        closing(start.pass_cache),
+        install_observers(pipeline, attention_sites),
+        enable_step_cache(pipeline, recipe, inputs.sigmas[:-1]),
+        closing(inputs.pass_cache),
     ):
-        for index, timestep in enumerate(start.scheduler.timesteps):
-            if index < steps_done:
+        for evaluation_index, timestep in enumerate(inputs.scheduler.timesteps):
+            if evaluation_index < steps_done:
                 continue
             started_at = time.perf_counter()
-            velocity, after = _advance(pipeline, recipe, start, latents, timestep, index)
-            at = f"(timestep {float(timestep):g}, sigma {start.sigmas[index]:.4f})"
-            check_finite(after, "the latents hold", f"after step {index + 1} of {count} {at}")
-            yield Step(
-                index,
-                count,
-                start.sigmas[index],
-                start.sigmas[index + 1],
-                start.timesteps[index],
+            velocity, next_latents = _run_step(pipeline, recipe, inputs, latents, timestep, evaluation_index)
+            moment = f"(timestep {float(timestep):g}, sigma {inputs.sigmas[evaluation_index]:.4f})"
+            check_finite(
+                next_latents, "the latents hold", f"after step {evaluation_index + 1} of {evaluation_count} {moment}"
+            )
+            yield DenoisingStep(
+                evaluation_index,
+                evaluation_count,
+                inputs.sigmas[evaluation_index],
+                inputs.sigmas[evaluation_index + 1],
+                inputs.timesteps[evaluation_index],
                 latents,
                 velocity,
-                after,
+                next_latents,
                 time.perf_counter() - started_at,
-                {name: taken for name, hook in start.hooks.items() if (taken := hook.take_record()) is not None},
+                {
+                    name: record
+                    for name, hook in inputs.hooks_by_capture.items()
+                    if (record := hook.pop_record()) is not None
+                },
             )
-            latents = after
+            latents = next_latents
 
 
 @torch.no_grad()
-def _advance(
-    pipeline: WanPipeline, recipe: Recipe, start: Start, latents: Tensor, timestep: Tensor, index: int
+def _run_step(
+    pipeline: WanPipeline,
+    recipe: Recipe,
+    inputs: DenoisingInputs,
+    latents: Tensor,
+    timestep: Tensor,
+    evaluation_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the guided velocity at `latents`, and the latents after the sampler's step."""
     transformer, guidance_scale = pipeline.transformer, recipe.guidance_scale
-    boundary = pipeline.config.boundary_ratio
-    if boundary is not None and timestep < boundary * start.scheduler.config.num_train_timesteps:
+    boundary_ratio = pipeline.config.boundary_ratio
+    if boundary_ratio is not None and timestep < boundary_ratio * inputs.scheduler.config.num_train_timesteps:
         # Wan 2.2 A14B: a second transformer with its own guidance scale for the low noise levels.
         free_step_cache(transformer)
         transformer = pipeline.transformer_2
@@ -241,29 +258,32 @@ def _advance(
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps and not is_fused(transformer):
         # Wan 2.2 5B: a timestep for each token; all are equal in text-to-video.
-        every_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
-        per_token = (every_token * timestep).flatten()
-        timesteps = per_token.unsqueeze(0).expand(latents.shape[0], -1)
+        ones_by_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
+        token_timesteps = (ones_by_token * timestep).flatten()
+        timesteps = token_timesteps.unsqueeze(0).expand(latents.shape[0], -1)
     else:
         timesteps = timestep.expand(latents.shape[0])
 
-    start.pass_cache.start_step(has_two_passes=start.negative_prompt_embeds is not None)
+    inputs.pass_cache.start_step(has_two_passes=inputs.negative_prompt_embeds is not None)
 
-    def evaluate(context: str, prompt_embeds: Tensor) -> Tensor:
-        cache = transformer.cache_context(
-            context, step_index=index, sigma=start.sigmas[index], num_inference_steps=len(start.timesteps)
+    def evaluate_model(context: str, prompt_embeds: Tensor) -> Tensor:
+        cache_context = transformer.cache_context(
+            context,
+            step_index=evaluation_index,
+            sigma=inputs.sigmas[evaluation_index],
+            num_inference_steps=len(inputs.timesteps),
         )
-        with cache, start.pass_cache.run_pass(transformer, context), ExitStack() as stack:
-            for hook in start.hooks.values():
-                stack.enter_context(hook.observe_evaluation(context, index, transformer))
+        with cache_context, inputs.pass_cache.run_pass(transformer, context), ExitStack() as exit_stack:
+            for hook in inputs.hooks_by_capture.values():
+                exit_stack.enter_context(hook.observe_evaluation(context, evaluation_index, transformer))
             output: Tensor = transformer(
                 hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
             )[0]
             return output
 
-    velocity = evaluate("cond", start.prompt_embeds)
-    if start.negative_prompt_embeds is not None:
-        unconditional = evaluate("uncond", start.negative_prompt_embeds)
-        velocity = unconditional + guidance_scale * (velocity - unconditional)
-    after: Tensor = start.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-    return velocity, after
+    velocity = evaluate_model("cond", inputs.prompt_embeds)
+    if inputs.negative_prompt_embeds is not None:
+        unconditional_velocity = evaluate_model("uncond", inputs.negative_prompt_embeds)
+        velocity = unconditional_velocity + guidance_scale * (velocity - unconditional_velocity)
+    next_latents: Tensor = inputs.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return velocity, next_latents

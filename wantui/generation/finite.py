@@ -7,15 +7,15 @@ class NotFiniteError(RuntimeError):
     """Raised for NaN or infinity; the message names the tensor."""
 
 
-def check_finite(values: Tensor, what: str, when: str = "") -> None:
+def check_finite(values: Tensor, message_start: str, message_end: str = "") -> None:
     """Refuse NaN and infinity.
 
     Args:
-        what: subject and verb of the error message, such as "the latents hold".
-        when: end of the error message.
+        message_start: subject and verb of the error message, such as "the latents hold".
+        message_end: end of the error message.
 
     Raises:
         NotFiniteError: a value is NaN or infinity.
     """
     if not bool(values.isfinite().all()):
-        raise NotFiniteError(f"{what} NaN or infinity{when and ' '}{when}")
+        raise NotFiniteError(f"{message_start} NaN or infinity{message_end and ' '}{message_end}")

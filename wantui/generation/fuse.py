@@ -18,34 +18,37 @@ from diffusers import WanPipeline
 from torch import nn
 
 from wantui.generation import fused_block
-from wantui.generation.fused_attention import FusedSelfAttention, FusedTextAttention
-from wantui.generation.fused_linear import fuse
+from wantui.generation.fused_attention import FusedCrossAttention, FusedSelfAttention
+from wantui.generation.fused_linear import fuse_linear_layers
 from wantui.planning.throughput import NATIVE_ATTENTION
 
 
-def fuse_pipeline(pipeline: WanPipeline, attention: str) -> None:
+def fuse_pipeline(pipeline: WanPipeline, attention_kernel: str) -> None:
     """Fuse the blocks of a newly loaded pipeline; see `fuse_blocks` for the arguments."""
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         if transformer is not None:
-            fuse_blocks(transformer, attention)
+            fuse_blocks(transformer, attention_kernel)
 
 
-def fuse_blocks(transformer: Any, attention: str = NATIVE_ATTENTION) -> None:
+def fuse_blocks(transformer: Any, attention_kernel: str = NATIVE_ATTENTION) -> None:
     """Replace parts of a transformer's blocks by fused ones.
 
     Args:
-        attention: self-attention kernel, by its name in diffusers; native is torch's.
+        attention_kernel: self-attention kernel, by its name in diffusers; native is torch's.
     """
-    for index, block in enumerate(transformer.blocks):
-        for part, fused in ((block.attn1, ("to_q", "to_k", "to_v")), (block.attn2, ("to_k", "to_v"))):
-            part.fuse_projections()
-            for name in fused:  # free the separate weights
-                setattr(part, name, None)
-        fuse(block)
+    for block_index, block in enumerate(transformer.blocks):
+        for attention_module, projection_names in (
+            (block.attn1, ("to_q", "to_k", "to_v")),
+            (block.attn2, ("to_k", "to_v")),
+        ):
+            attention_module.fuse_projections()
+            for name in projection_names:  # free the separate weights
+                setattr(attention_module, name, None)
+        fuse_linear_layers(block)
         if isinstance(block.norm2, nn.LayerNorm):  # true for all published models
-            block.forward = MethodType(fused_block.forward, block)
-        block.attn1.set_processor(FusedSelfAttention(index, attention))
-        block.attn2.set_processor(FusedTextAttention(index))
+            block.forward = MethodType(fused_block.forward_fused_block, block)
+        block.attn1.set_processor(FusedSelfAttention(block_index, attention_kernel))
+        block.attn2.set_processor(FusedCrossAttention(block_index))
 
 
 def is_fused(transformer: Any) -> bool:

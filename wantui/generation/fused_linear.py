@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def apply_linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return hidden [..., k] times weight [n, k] transposed, plus bias [n]."""
     return torch.addmm(bias, hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
 
 
-def linear_gelu(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the result of `linear` after GELU in its tanh form."""
+def apply_linear_gelu(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the result of `apply_linear` after GELU in its tanh form."""
     product: Tensor = torch._addmm_activation(bias, hidden.flatten(0, -2), weight.t(), use_gelu=True)
     return product.unflatten(0, hidden.shape[:-1])
 
@@ -30,7 +30,7 @@ class FusedLinear(nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 -- torch's name
-        return linear(input, self.weight, self.bias)
+        return apply_linear(input, self.weight, self.bias)
 
 
 class FusedGelu(nn.Module):
@@ -41,10 +41,10 @@ class FusedGelu(nn.Module):
         self.proj = layer
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return linear_gelu(hidden, self.proj.weight, self.proj.bias)
+        return apply_linear_gelu(hidden, self.proj.weight, self.proj.bias)
 
 
-def fuse(module: nn.Module) -> None:
+def fuse_linear_layers(module: nn.Module) -> None:
     """Replace all linear layers with bias in a module by fused layers."""
     for name, child in list(module.named_children()):
         if type(child) is nn.Linear and child.bias is not None:
@@ -52,4 +52,4 @@ def fuse(module: nn.Module) -> None:
         elif type(child).__name__ == "GELU" and getattr(child, "approximate", None) == "tanh":
             setattr(module, name, FusedGelu(child.proj))
         else:
-            fuse(child)
+            fuse_linear_layers(child)

@@ -10,41 +10,43 @@ from torch import Tensor
 from wantui.generation import kernels
 
 
-def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def apply_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return LayerNorm over the width of hidden, times weight, plus bias; computed in float32."""
-    if kernels.serve(hidden):
-        from wantui.generation.kernels.norm import fused_layer_norm
+    if kernels.can_use_kernels(hidden):
+        from wantui.generation.kernels.norm import run_layer_norm_kernel
 
-        return fused_layer_norm(hidden.contiguous(), weight, bias, eps)
-    wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-    return F.layer_norm(wide, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), eps).to(hidden.dtype)
+        return run_layer_norm_kernel(hidden.contiguous(), weight, bias, eps)
+    wide_hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return F.layer_norm(wide_hidden, weight.shape, weight.to(wide_hidden.dtype), bias.to(wide_hidden.dtype), eps).to(
+        hidden.dtype
+    )
 
 
-def add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
+def add_gated(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
     """Return hidden + gate x added, in their precision; a gate of None is 1. The result may overwrite added."""
-    if kernels.serve(hidden):
-        from wantui.generation.kernels.norm import fused_add_to
+    if kernels.can_use_kernels(hidden):
+        from wantui.generation.kernels.norm import run_add_kernel
 
-        return fused_add_to(hidden.contiguous(), added.contiguous(), gate)
+        return run_add_kernel(hidden.contiguous(), added.contiguous(), gate)
     return added.copy_(hidden + (added if gate is None else added * gate))
 
 
-def add_layer_norm(
+def add_and_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the result of `add_to`, and its `layer_norm`."""
-    if kernels.serve(hidden):
-        from wantui.generation.kernels.norm import fused_add_layer_norm
+    """Return the result of `add_gated`, and the `apply_layer_norm` of it."""
+    if kernels.can_use_kernels(hidden):
+        from wantui.generation.kernels.norm import run_add_layer_norm_kernel
 
-        return fused_add_layer_norm(hidden.contiguous(), added.contiguous(), gate, weight, bias, eps)
-    total = add_to(hidden, added, gate)
-    return total, layer_norm(total, weight, bias, eps)
+        return run_add_layer_norm_kernel(hidden.contiguous(), added.contiguous(), gate, weight, bias, eps)
+    hidden_sum = add_gated(hidden, added, gate)
+    return hidden_sum, apply_layer_norm(hidden_sum, weight, bias, eps)
 
 
-def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+def apply_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return RMSNorm over the width of values [1, positions, width], in weight's precision."""
-    if kernels.serve(values):
-        from wantui.generation.kernels.norm import fused_rms_norm
+    if kernels.can_use_kernels(values):
+        from wantui.generation.kernels.norm import run_rms_norm_kernel
 
-        return fused_rms_norm(values.contiguous(), weight, eps)
+        return run_rms_norm_kernel(values.contiguous(), weight, eps)
     return F.rms_norm(values, weight.shape, weight, eps)

@@ -13,61 +13,61 @@ from torch import Tensor
 
 from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
 
-SHARE_OF_FREE_MEMORY = 1 / 16
+MAX_FREE_MEMORY_FRACTION = 1 / 16
 """Largest share of free GPU memory for the states; beyond it they are in pinned CPU memory."""
-WIDENED_BYTES = 1 << 27
+MAX_WIDENED_BYTES = 1 << 27
 """Bytes of earlier states that are converted to float64 at a time."""
-SEED = 0
+PROJECTION_SEED = 0
 
 
 class GramMatrix:
     """Gram matrix of the trajectory's states, which grows by a row with each state.
 
     Args:
-        count: final number of states.
+        state_count: final number of states.
     """
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.values = np.zeros((count, count))
+    def __init__(self, state_count: int, device: torch.device) -> None:
+        self.values = np.zeros((state_count, state_count))
         self.device = device
-        self.states: Tensor | None = None
+        self.earlier_states: Tensor | None = None
         """[count - 1, dimension] float32, the earlier states; the last state is not stored."""
-        self.size = 0
+        self.added_count = 0
 
-    def add(self, state: Tensor) -> None:
+    def add_state(self, state: Tensor) -> None:
         """Add the next state, of any shape."""
-        flat = state.detach().reshape(-1).float()
-        if self.states is None:
-            self.states = self._allocate_states(flat.numel())
-        wide = flat.to(self.device).double()
-        several, rows = max(1, WIDENED_BYTES // (8 * len(wide))), self.size
+        flat_state = state.detach().reshape(-1).float()
+        if self.earlier_states is None:
+            self.earlier_states = self._allocate_states(flat_state.numel())
+        wide_state = flat_state.to(self.device).double()
+        chunk_rows, rows = max(1, MAX_WIDENED_BYTES // (8 * len(wide_state))), self.added_count
         if self.device.type == "cuda":
             # Allocating tensors of new sizes costs a GPU more than summing rows that are still zero.
-            rows = min(len(self.states), -(-rows // several) * several)
+            rows = min(len(self.earlier_states), -(-rows // chunk_rows) * chunk_rows)
         products = [
-            torch.mv(some.to(self.device, non_blocking=True).double(), wide)
-            for some in self.states[:rows].split(several)
+            torch.mv(chunk.to(self.device, non_blocking=True).double(), wide_state)
+            for chunk in self.earlier_states[:rows].split(chunk_rows)
         ]
-        earlier = torch.cat(products)[: self.size] if products else wide[:0]
-        row = torch.cat([earlier, torch.dot(wide, wide)[None]]).cpu().numpy()
-        self.values[self.size, : self.size + 1] = row
-        self.values[: self.size + 1, self.size] = row
-        if self.size < len(self.states):
-            self.states[self.size] = flat
-        self.size += 1
-        if self.size == len(self.values):
-            self.states = None
+        earlier_products = torch.cat(products)[: self.added_count] if products else wide_state[:0]
+        row = torch.cat([earlier_products, torch.dot(wide_state, wide_state)[None]]).cpu().numpy()
+        self.values[self.added_count, : self.added_count + 1] = row
+        self.values[: self.added_count + 1, self.added_count] = row
+        if self.added_count < len(self.earlier_states):
+            self.earlier_states[self.added_count] = flat_state
+        self.added_count += 1
+        if self.added_count == len(self.values):
+            self.earlier_states = None
 
     def _allocate_states(self, dimension: int) -> Tensor:
         shape = (len(self.values) - 1, dimension)
         if self.device.type != "cuda":
             return torch.zeros(shape)
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if 4 * math.prod(shape) <= SHARE_OF_FREE_MEMORY * free:
+        free_bytes, _ = torch.cuda.mem_get_info(self.device)
+        if 4 * math.prod(shape) <= MAX_FREE_MEMORY_FRACTION * free_bytes:
             return torch.zeros(shape, device=self.device)
         return torch.zeros(shape, pin_memory=True)
 
-    def figures(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
+    def compute_live_metrics(self, sigmas: tuple[float, ...], dimension: int) -> dict[str, float]:
         """Return the live metrics of the latest state x_i, with D = `dimension` values and d_i = x_i - x_{i-1}.
 
         norm          |x_i| / sqrt(D)
@@ -75,25 +75,25 @@ class GramMatrix:
         turning       angle between d_{i-1} and d_i, radians
         straightness  |x_i - x_0| / sum of |d_j| for j <= i; 1 is a straight line
         """
-        i, gram = self.size - 1, self.values / dimension
-        figures = {"norm": float(np.sqrt(gram[i, i]))}
+        i, gram = self.added_count - 1, self.values / dimension
+        metrics = {"norm": float(np.sqrt(gram[i, i]))}
         if i == 0:
-            return figures
+            return metrics
         upper, lower = gram[1 : i + 1, 1 : i + 1], gram[:i, :i]
-        steps = upper + lower - gram[1 : i + 1, :i] - gram[:i, 1 : i + 1]
-        lengths = np.sqrt(np.maximum(np.diagonal(steps), 0))
+        step_products = upper + lower - gram[1 : i + 1, :i] - gram[:i, 1 : i + 1]
+        step_lengths = np.sqrt(np.maximum(np.diagonal(step_products), 0))
         if sigmas[i] != sigmas[i - 1]:
-            figures["velocity"] = float(lengths[-1] / abs(sigmas[i] - sigmas[i - 1]))
-        if i > 1 and lengths[-1] > 0 and lengths[-2] > 0:
-            cosine = steps[-1, -2] / (lengths[-1] * lengths[-2])
-            figures["turning"] = float(np.arccos(np.clip(cosine, -1, 1)))
-        if lengths.sum() > 0:
+            metrics["velocity"] = float(step_lengths[-1] / abs(sigmas[i] - sigmas[i - 1]))
+        if i > 1 and step_lengths[-1] > 0 and step_lengths[-2] > 0:
+            cosine = step_products[-1, -2] / (step_lengths[-1] * step_lengths[-2])
+            metrics["turning"] = float(np.arccos(np.clip(cosine, -1, 1)))
+        if step_lengths.sum() > 0:
             chord = np.sqrt(max(gram[i, i] + gram[0, 0] - 2 * gram[i, 0], 0))
-            figures["straightness"] = float(chord / lengths.sum())
-        return figures
+            metrics["straightness"] = float(chord / step_lengths.sum())
+        return metrics
 
 
-class Projection:
+class StateProjection:
     """Projection of states to few dimensions, the same for all states of a size; inner products are unbiased.
 
     A balanced count sketch (Charikar, Chen and Farach-Colton 2002): each value gets a random sign and is added to one
@@ -104,25 +104,27 @@ class Projection:
     def __init__(self, dimension: int, device: torch.device, k: int = MAX_PROJECTION_DIMENSION) -> None:
         self.dimension, self.k = dimension, min(k, dimension)
         self.is_identity = dimension <= k
-        self.name = f"identity, {dimension}" if self.is_identity else f"balanced count sketch, {k}, seed {SEED}"
+        self.description = (
+            f"identity, {dimension}" if self.is_identity else f"balanced count sketch, {k}, seed {PROJECTION_SEED}"
+        )
         if not self.is_identity:
-            order, signs = _draw_order_and_signs(dimension)
-            self.order, self.signs = torch.from_numpy(order).to(device), torch.from_numpy(signs).to(device)
+            permutation, signs = _draw_permutation_and_signs(dimension)
+            self.permutation, self.signs = torch.from_numpy(permutation).to(device), torch.from_numpy(signs).to(device)
 
     def __call__(self, state: Tensor) -> NDArray[np.float32]:
         """Return the projection [k] of a state of any shape."""
-        flat = state.detach().reshape(-1).float()
+        flat_state = state.detach().reshape(-1).float()
         if self.is_identity:
-            return flat.cpu().numpy()
-        mixed = flat.index_select(0, self.order).double() * self.signs
-        missing = -self.dimension % self.k
-        sums = torch.nn.functional.pad(mixed, (0, missing)).view(-1, self.k).sum(0)
+            return flat_state.cpu().numpy()
+        signed_values = flat_state.index_select(0, self.permutation).double() * self.signs
+        padding_count = -self.dimension % self.k
+        sums = torch.nn.functional.pad(signed_values, (0, padding_count)).view(-1, self.k).sum(0)
         return sums.float().cpu().numpy()
 
 
 @lru_cache(maxsize=2)
-def _draw_order_and_signs(dimension: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+def _draw_permutation_and_signs(dimension: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     # RandomState is the only numpy generator with a guaranteed stable stream.
-    random = np.random.RandomState(SEED)
-    order = random.permutation(dimension).astype(np.int32)
-    return order, (2 * random.randint(0, 2, dimension) - 1).astype(np.int8)
+    generator = np.random.RandomState(PROJECTION_SEED)
+    permutation = generator.permutation(dimension).astype(np.int32)
+    return permutation, (2 * generator.randint(0, 2, dimension) - 1).astype(np.int8)

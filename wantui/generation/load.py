@@ -14,13 +14,13 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE_PATTERN
 from wantui.config.speeds import SpeedName
 from wantui.errors import UserError
-from wantui.generation.attention_backends import check_kernel
+from wantui.generation.attention_backends import check_kernel_installed
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.placement import apply_plan, is_out_of_memory, set_device
-from wantui.generation.quantize import quantize
-from wantui.generation.self_check import check_parts_compatible, self_check
-from wantui.generation.tensors import check_gguf, check_is_loaded, check_part, check_sentencepiece
+from wantui.generation.placement import apply_memory_plan, is_out_of_memory, select_gpu
+from wantui.generation.quantize import quantize_transformer
+from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
+from wantui.generation.tensors import check_gguf_tensors, check_no_tensor_unset, check_part_tensors, check_sentencepiece
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_pipeline_components
@@ -29,36 +29,36 @@ from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
 from wantui.planning.throughput import NATIVE_ATTENTION
 
-WEIGHTED_PARTS = ("text_encoder", "transformer", "transformer_2", "vae")
+PARTS_WITH_WEIGHTS = ("text_encoder", "transformer", "transformer_2", "vae")
 """Parts of a pipeline that have weights."""
 
 
-def resolve_device(device: str) -> torch.device:
+def resolve_device(device_name: str) -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         LoadError: the name is not valid.
         NoSuchDeviceError: the requested GPU does not exist.
     """
-    if device == "auto":
+    if device_name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not DEVICE_PATTERN.fullmatch(device):
-        raise LoadError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
-    resolved = torch.device(device)
+    if not DEVICE_PATTERN.fullmatch(device_name):
+        raise LoadError(f"unknown device {device_name!r}: use auto, cpu, cuda or cuda:N")
+    resolved = torch.device(device_name)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise NoSuchDeviceError(
-            f"model_settings.device: {device} is not available: torch sees {torch.cuda.device_count()} GPUs"
+            f"model_settings.device: {device_name} is not available: torch sees {torch.cuda.device_count()} GPUs"
         )
     return resolved
 
 
-def load_parts(
+def load_pipeline_parts(
     model: WanModel,
     revision: str | None,
     dtype: str,
-    given: Mapping[str, nn.Module | None] = MappingProxyType({}),
+    given_parts: Mapping[str, nn.Module | None] = MappingProxyType({}),
     *,
-    replaced: Collection[str] = (),
+    replaced_parts: Collection[str] = (),
     may_fetch: bool = True,
 ) -> WanPipeline:
     """Load a pipeline, or some of its parts, into CPU memory.
@@ -66,8 +66,8 @@ def load_parts(
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", for transformer and text encoder. diffusers keeps norm layers in float32.
-        given: parts to use instead of the stored ones; None leaves a part out.
-        replaced: parts whose weights come from elsewhere, and are not downloaded.
+        given_parts: parts to use instead of the stored ones; None leaves a part out.
+        replaced_parts: parts whose weights come from elsewhere, and are not downloaded.
         may_fetch: whether to download missing files of a hub model.
 
     Raises:
@@ -82,41 +82,45 @@ def load_parts(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            folder = ensure_model_folder(model, revision, given, replaced_parts=replaced, may_fetch=may_fetch)
-            pipeline = _load_from_folder(folder, dtype, given)
+            folder = ensure_model_folder(
+                model, revision, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
+            )
+            pipeline = _load_pipeline_folder(folder, dtype, given_parts)
     except NotFetchedError as error:
         raise LoadError(
-            f"the weights of {model.location} are not all on this machine (looked in {_hub_cache()}). {error}. "
+            f"the weights of {model.location} are not all on this machine (looked in {_find_hub_cache()}). {error}. "
             "Alternatively, copy a diffusers directory to this machine and set model_settings.model_id to its path, "
             "or use the built-in model: model_id: nano"
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         message = str(error).strip().rstrip(".")
         reason = message if isinstance(error, UserError) else f"{message} ({type(error).__name__})"
-        again = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
-        raise LoadError(f"{model.location} cannot be loaded: {reason}. If its files are incomplete: {again}") from error
+        remedy = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
+        raise LoadError(
+            f"{model.location} cannot be loaded: {reason}. If its files are incomplete: {remedy}"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _hub_cache() -> str:
+def _find_hub_cache() -> str:
     """Return this process's hub cache folder; engine and client may use different folders."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return str(HF_HUB_CACHE)
 
 
-def _load_from_folder(folder: Path, dtype: str, given: Mapping[str, nn.Module | None]) -> WanPipeline:
+def _load_pipeline_folder(folder: Path, dtype: str, given_parts: Mapping[str, nn.Module | None]) -> WanPipeline:
     """Load a pipeline from a folder, after checking that its files contain exactly the tensors of each part's class."""
-    for part in WEIGHTED_PARTS:
-        if part in read_pipeline_components(folder) and part not in given:
-            check_part(folder, part)
+    for part in PARTS_WITH_WEIGHTS:
+        if part in read_pipeline_components(folder) and part not in given_parts:
+            check_part_tensors(folder, part)
     check_sentencepiece(folder)
     dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
-    pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given)
-    for part in WEIGHTED_PARTS:
-        if isinstance(loaded := getattr(pipeline, part), nn.Module) and part not in given:
-            check_is_loaded(part, loaded)
+    pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given_parts)
+    for part in PARTS_WITH_WEIGHTS:
+        if isinstance(loaded_part := getattr(pipeline, part), nn.Module) and part not in given_parts:
+            check_no_tensor_unset(part, loaded_part)
     check_parts_compatible(pipeline, folder)
     return pipeline
 
@@ -131,51 +135,58 @@ def load_pipeline(
     speed: SpeedName = "reference",
     weights: WeightsForm = "full",
     transformer_file: Path | None = None,
-    attention: str = NATIVE_ATTENTION,
+    attention_kernel: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
 ) -> WanPipeline:
-    """Load a pipeline, place its parts by a memory plan, and check that it works; see `load_parts` for the arguments.
+    """Load a pipeline, place its parts by a memory plan, and check that it works; see `load_pipeline_parts` for the
+    arguments.
 
     Args:
         weights: float8 and int8 store the weights of the transformers' matrix products in 8 bits.
         transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
-        attention: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
+        attention_kernel: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
         may_fetch: whether to download missing files of a hub model.
 
     Raises:
-        LoadError: see `load_parts`; also not enough memory, or a failed self-check.
+        LoadError: see `load_pipeline_parts`; also not enough memory, or a failed self-check.
     """
-    fuses = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
+    fuses_blocks = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
     if dtype != "bfloat16":  # attention kernels are measured in bfloat16 only
-        attention = NATIVE_ATTENTION
-    elif fuses:
-        check_kernels(speed, attention)
-    if without := explain_missing_package(weights):
-        raise LoadError(without)
-    set_device(device)
-    given: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
+        attention_kernel = NATIVE_ATTENTION
+    elif fuses_blocks:
+        check_kernel_requirements(speed, attention_kernel)
+    if missing_package := explain_missing_package(weights):
+        raise LoadError(missing_package)
+    select_gpu(device)
+    given_parts: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
-        given["transformer"] = read_gguf(model, revision, dtype, transformer_file, may_fetch=may_fetch)
-    replaced = find_replaced_parts(transformer_file)
-    pipeline = load_parts(model, revision, dtype, given, replaced=replaced, may_fetch=may_fetch)
+        given_parts["transformer"] = read_gguf_transformer(
+            model, revision, dtype, transformer_file, may_fetch=may_fetch
+        )
+    replaced_parts = find_replaced_parts(transformer_file)
+    pipeline = load_pipeline_parts(
+        model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
+    )
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
-                quantize(transformer, weights)
-        if fuses:
-            fuse_pipeline(pipeline, attention)
-        apply_plan(pipeline, device, plan)
-        self_check(pipeline)
+                quantize_transformer(transformer, weights)
+        if fuses_blocks:
+            fuse_pipeline(pipeline, attention_kernel)
+        apply_memory_plan(pipeline, device, plan)
+        check_pipeline_works(pipeline)
     except NotLoadedError:
         raise
     except Exception as error:
-        raise _load_error(error, model, device, dtype, pipeline, speed if fuses else None, weights) from error
+        raise _make_load_error(
+            error, model, device, dtype, pipeline, speed if fuses_blocks else None, weights
+        ) from error
     return pipeline
 
 
-def _load_error(
+def _make_load_error(
     error: Exception,
     model: WanModel,
     device: torch.device,
@@ -189,16 +200,16 @@ def _load_error(
     Args:
         fused_speed: requested speed if blocks are fused, otherwise None.
     """
-    does_not_work = f"{model.location} was loaded and does not work on {device}: {error}"
+    failure = f"{model.location} was loaded and does not work on {device}: {error}"
     if isinstance(error, RuntimeError):
         if is_out_of_memory(error):
             parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
-            size = sum(parameter.nbytes for part in parts for parameter in part.parameters())
+            weight_bytes = sum(parameter.nbytes for part in parts for parameter in part.parameters())
             return LoadError(
-                f"{model.name} does not fit: its weights take {size / 1e9:.1f} GB in {dtype}, and "
-                f"{_describe_memory(device)}. Choose a smaller model, or end other processes on {device}"
+                f"{model.name} does not fit: its weights take {weight_bytes / 1e9:.1f} GB in {dtype}, and "
+                f"{_describe_free_memory(device)}. Choose a smaller model, or end other processes on {device}"
             )
-        return LoadError(does_not_work + (". Try model_settings.speed: reference" if fused_speed else ""))
+        return LoadError(failure + (". Try model_settings.speed: reference" if fused_speed else ""))
     if weights != "full" and isinstance(error, ImportError):
         return LoadError(f"model_settings.weights: {weights} does not work here: {error}")
     if fused_speed:  # Triton and compilers raise errors of many kinds
@@ -207,58 +218,65 @@ def _load_error(
             f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
             "Or choose model_settings.speed: reference"
         )
-    return LoadError(f"{does_not_work} ({type(error).__name__}). Check the values in the configs of its parts")
+    return LoadError(f"{failure} ({type(error).__name__}). Check the values in the configs of its parts")
 
 
-def check_kernels(speed: SpeedName, attention: str = NATIVE_ATTENTION) -> None:
+def check_kernel_requirements(speed: SpeedName, attention_kernel: str = NATIVE_ATTENTION) -> None:
     """Check before loading that this machine supports fused blocks.
 
     Raises:
         LoadError: a requirement of fused blocks is missing.
     """
-    if missing := explain_missing_compiler():
+    if missing_compiler := explain_missing_compiler():
         raise LoadError(
-            f"model_settings.speed: {speed} compiles kernels on this machine, but {missing}. Install it, or choose "
+            f"model_settings.speed: {speed} compiles kernels on this machine, but {missing_compiler}. Install it, or "
+            "choose "
             "model_settings.speed: reference"
         )
     try:
-        check_kernel(attention)
+        check_kernel_installed(attention_kernel)
     except RuntimeError as error:
         reason = str(error).strip().rstrip(".")
         raise LoadError(
-            f"`wantui bench` chose the attention kernel {attention}, but {reason}. Run `wantui bench` again, "
+            f"`wantui bench` chose the attention kernel {attention_kernel}, but {reason}. Run `wantui bench` again, "
             "or choose model_settings.speed: reference"
         ) from None
 
 
-def read_gguf(
-    model: WanModel, revision: str | None, dtype: str, path: Path, *, may_fetch: bool = True
+def read_gguf_transformer(
+    model: WanModel, revision: str | None, dtype: str, gguf_path: Path, *, may_fetch: bool = True
 ) -> WanTransformer3DModel:
     """Read a model's transformer from a GGUF file, with the tensor names of Wan's code or of diffusers.
 
     Raises:
         LoadError: the file is broken, or belongs to another model.
     """
-    precision = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     try:
-        if not path.is_file():
+        if not gguf_path.is_file():
             raise PartError("it is missing, or not a regular file")
-        replaced = find_replaced_parts(path)
-        folder = ensure_model_folder(model, revision, replaced, replaced_parts=replaced, may_fetch=may_fetch)
-        check_gguf(folder, path)
-        quantization = GGUFQuantizationConfig(compute_dtype=precision)
-        transformer = WanTransformer3DModel.from_single_file(
-            str(path), quantization_config=quantization, config=str(folder), subfolder="transformer", dtype=precision
+        replaced_parts = find_replaced_parts(gguf_path)
+        folder = ensure_model_folder(
+            model, revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
         )
-        check_is_loaded("transformer", transformer)
+        check_gguf_tensors(folder, gguf_path)
+        quantization = GGUFQuantizationConfig(compute_dtype=torch_dtype)
+        transformer = WanTransformer3DModel.from_single_file(
+            str(gguf_path),
+            quantization_config=quantization,
+            config=str(folder),
+            subfolder="transformer",
+            dtype=torch_dtype,
+        )
+        check_no_tensor_unset("transformer", transformer)
     except Exception as error:  # gguf and diffusers raise errors of many kinds for broken files
         reason = str(error).strip().rstrip(".") or type(error).__name__
-        raise LoadError(f"{path} cannot be loaded as the transformer of {model.name}: {reason}") from error
+        raise LoadError(f"{gguf_path} cannot be loaded as the transformer of {model.name}: {reason}") from error
     return transformer.eval()
 
 
-def _describe_memory(device: torch.device) -> str:
+def _describe_free_memory(device: torch.device) -> str:
     if device.type != "cuda":
         return f"{device} has too little memory"
-    free, total = torch.cuda.mem_get_info(device)
-    return f"{device} has {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return f"{device} has {free_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB free"

@@ -22,9 +22,9 @@ from torch import Tensor
 from wantui.generation.arrays import to_latents_array
 from wantui.generation.captures import make_recorders
 from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
-from wantui.generation.checkpoint import CheckpointRefusedError, CheckpointTap, read_checkpoint
+from wantui.generation.checkpoint import CheckpointListener, CheckpointRefusedError, read_checkpoint
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import Checkpoint, Start, Step, denoise, prepare
+from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.planning import Recipe
@@ -35,35 +35,35 @@ from wantui.storage.video_files import VideoFiles, refuse_linked_folders, remove
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 
-class Tap(Protocol):
+class DenoisingListener(Protocol):
     """Listener to the denoising of one video. It never changes its inputs."""
 
-    def on_start(self, start: Start, steps_done: int) -> None: ...
-    def on_step(self, step: Step) -> None: ...
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None: ...
+    def on_step(self, step: DenoisingStep) -> None: ...
     def on_end(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Resumed:
+class GenerationResumed:
     """Event: an earlier process completed the first steps."""
 
     steps_done: int
 
 
 @dataclass(frozen=True)
-class Restarted:
+class GenerationRestarted:
     """Event: the video starts from the first step because its checkpoint cannot be used."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Decoded:
+class FrameDecoded:
     """Event: a frame was decoded."""
 
-    frames: int
+    decoded_count: int
     """Number of decoded frames."""
-    count: int
+    frame_count: int
     """Number of frames of the video."""
 
 
@@ -74,53 +74,54 @@ class FinishedVideo:
     latents_sha256: str
     denoise_seconds: float
     decode_seconds: float
-    peak_memory: int | None
+    peak_memory_bytes: int | None
     """Most bytes that torch allocated on the GPU; None on a CPU."""
 
 
 @dataclass(frozen=True)
 class ReadyToFinalize:
-    """Event: denoising and decoding are complete. Call `finish` once, on any thread, to complete clip and captures.
+    """Event: denoising and decoding are complete. Call `finish_files` once, on any thread, to complete clip and
+    captures.
 
-    If `finish` raises, it has removed the unfinished files except the checkpoint.
+    If `finish_files` raises, it has removed the unfinished files except the checkpoint.
     """
 
-    finish: Callable[[], FinishedVideo]
+    finish_files: Callable[[], FinishedVideo]
 
 
 @dataclass(frozen=True)
 class StepFinished:
     """Event: a denoising step is complete."""
 
-    step: Step
-    figures: dict[str, float]
-    """Live metrics of the trajectory so far (`GramMatrix.figures`); empty without a trajectory capture."""
+    step: DenoisingStep
+    live_metrics: dict[str, float]
+    """Live metrics of the trajectory so far (`GramMatrix.compute_live_metrics`); empty without a trajectory capture."""
 
 
-def make_video(
+def generate_video(
     pipeline: WanPipeline,
     recipe: Recipe,
     files: VideoFiles,
-    listeners: Sequence[Tap] = (),
-    embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | Restarted | StepFinished | Decoded | FinishedVideo, None, None]:
-    """Run `begin_video` to the end; the last event is the finished video."""
-    for event in begin_video(pipeline, recipe, files, listeners, embeddings):
-        yield event.finish() if isinstance(event, ReadyToFinalize) else event
+    listeners: Sequence[DenoisingListener] = (),
+    embed_prompt: Callable[[str], Tensor] | None = None,
+) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | FinishedVideo, None, None]:
+    """Run `generate_frames` to the end; the last event is the finished video."""
+    for event in generate_frames(pipeline, recipe, files, listeners, embed_prompt):
+        yield event.finish_files() if isinstance(event, ReadyToFinalize) else event
 
 
-def begin_video(
+def generate_frames(
     pipeline: WanPipeline,
     recipe: Recipe,
     files: VideoFiles,
-    listeners: Sequence[Tap] = (),
-    embeddings: Callable[[str], Tensor] | None = None,
-) -> Generator[Resumed | Restarted | StepFinished | Decoded | ReadyToFinalize, None, None]:
+    listeners: Sequence[DenoisingListener] = (),
+    embed_prompt: Callable[[str], Tensor] | None = None,
+) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize, None, None]:
     """Generate one video; yield each denoising step and decoded frame, and finally the remaining work without GPU.
 
     Args:
         listeners: receive every step before it is yielded.
-        embeddings: function that returns the embedding of a prompt, for a pipeline without a text encoder.
+        embed_prompt: function that returns the embedding of a prompt, for a pipeline without a text encoder.
 
     If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
     except the checkpoint and its captures: `storage.video_files.discard` removes those.
@@ -128,88 +129,100 @@ def begin_video(
     device = find_device(pipeline)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    taps: list[Tap] = []
-    published: list[Path] = []
-    background = BackgroundWriter()
+    all_listeners: list[DenoisingListener] = []
+    published_paths: list[Path] = []
+    background_writer = BackgroundWriter()
     started_at = time.perf_counter()
-    with ExitStack() as stack:
-        stack.callback(background.close)
-        stack.push(partial(_remove_unfinished_files, files, taps, published))
-        start = prepare(pipeline, recipe, embeddings)
+    with ExitStack() as exit_stack:
+        exit_stack.callback(background_writer.close)
+        exit_stack.push(partial(_remove_unfinished_files, files, all_listeners, published_paths))
+        inputs = prepare_inputs(pipeline, recipe, embed_prompt)
         checkpoint = None
         try:
-            if files.checkpoint is not None:
-                checkpoint = read_checkpoint(files.checkpoint, pipeline, recipe)
-            taps += _start_taps(pipeline, recipe, files, start, checkpoint, background, listeners)
-        except (CheckpointRefusedError, IncompleteCaptureError) as refused:
-            yield Restarted(str(refused))
+            if files.checkpoint_path is not None:
+                checkpoint = read_checkpoint(files.checkpoint_path, pipeline, recipe)
+            all_listeners += _start_listeners(pipeline, recipe, files, inputs, checkpoint, background_writer, listeners)
+        except (CheckpointRefusedError, IncompleteCaptureError) as refusal:
+            yield GenerationRestarted(str(refusal))
             checkpoint = None
-            taps[:] = _start_taps(pipeline, recipe, files, start, None, background, listeners)
+            all_listeners[:] = _start_listeners(pipeline, recipe, files, inputs, None, background_writer, listeners)
         if checkpoint is not None:
-            yield Resumed(checkpoint.steps_done)
-        latents = start.noise if checkpoint is None else checkpoint.latents
+            yield GenerationResumed(checkpoint.steps_done)
+        latents = inputs.noise if checkpoint is None else checkpoint.latents
         # Close the loop with this generator, not at garbage collection: closing removes the hooks.
-        for step in stack.enter_context(closing(denoise(pipeline, recipe, start, checkpoint))):
-            for tap in taps:
-                tap.on_step(step)
+        for step in exit_stack.enter_context(closing(denoise_latents(pipeline, recipe, inputs, checkpoint))):
+            for listener in all_listeners:
+                listener.on_step(step)
             latents = step.latents
-            yield StepFinished(step, next((tap.figures for tap in taps if isinstance(tap, TrajectoryRecorder)), {}))
+            yield StepFinished(
+                step,
+                next(
+                    (listener.live_metrics for listener in all_listeners if isinstance(listener, TrajectoryRecorder)),
+                    {},
+                ),
+            )
         ensure_on_device(pipeline, pipeline.vae)
         denoised_at = time.perf_counter()
-        digest = compute_latents_digest(latents)
-        sheet = ContactSheet(recipe.frames)
+        latents_digest = compute_latents_digest(latents)
+        contact_sheet = ContactSheet(recipe.frames)
         refuse_linked_folders(files)
-        tags = _build_clip_tags(pipeline, recipe, digest)
-        clip = stack.enter_context(ClipWriter(files.clip, recipe.fps, recipe.frames, tags))
-        decoded = stack.enter_context(closing(decode_frames(pipeline, latents)))
-        pixels = (np.rint(frame * 255).astype(np.uint8) for frame in decoded)
-        for count, frame in enumerate(sheet.watch(pixels), start=1):
-            clip.write(frame)
-            yield Decoded(count, recipe.frames)
+        clip_tags = _build_clip_tags(pipeline, recipe, latents_digest)
+        clip_writer = exit_stack.enter_context(ClipWriter(files.clip_path, recipe.fps, recipe.frames, clip_tags))
+        frames = exit_stack.enter_context(closing(decode_frames(pipeline, latents)))
+        pixel_frames = (np.rint(frame * 255).astype(np.uint8) for frame in frames)
+        for decoded_count, frame in enumerate(contact_sheet.collect_frames(pixel_frames), start=1):
+            clip_writer.write_frame(frame)
+            yield FrameDecoded(decoded_count, recipe.frames)
         finished_video = FinishedVideo(
-            digest,
+            latents_digest,
             denoised_at - started_at,
             time.perf_counter() - denoised_at,
             torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         )
-        resources = stack.pop_all()
-    yield ReadyToFinalize(partial(_finish, resources, finished_video, files, clip, sheet, taps, published))
+        resources = exit_stack.pop_all()
+    yield ReadyToFinalize(
+        partial(
+            _finish_video, resources, finished_video, files, clip_writer, contact_sheet, all_listeners, published_paths
+        )
+    )
 
 
-def _finish(
+def _finish_video(
     resources: ExitStack,
     finished_video: FinishedVideo,
     files: VideoFiles,
-    clip: ClipWriter,
-    sheet: ContactSheet,
-    taps: Sequence[Tap],
-    published: list[Path],
+    clip_writer: ClipWriter,
+    contact_sheet: ContactSheet,
+    listeners: Sequence[DenoisingListener],
+    published_paths: list[Path],
 ) -> FinishedVideo:
     """Complete the files of a video, and close everything that rendering opened."""
     with resources:
-        clip.finish()
-        published.append(files.clip)
-        sheet.write(files.sheet)
-        published.append(files.sheet)
-        for tap in taps:
-            tap.on_end()
+        clip_writer.finish_clip()
+        published_paths.append(files.clip_path)
+        contact_sheet.write_sheet(files.sheet_path)
+        published_paths.append(files.sheet_path)
+        for listener in listeners:
+            listener.on_end()
     return finished_video
 
 
-def _build_clip_tags(pipeline: WanPipeline, recipe: Recipe, digest: str) -> dict[str, str]:
+def _build_clip_tags(pipeline: WanPipeline, recipe: Recipe, latents_digest: str) -> dict[str, str]:
     """Return the metadata of a clip: title and comment, and the recipe and provenance for `rerun`."""
     return {
         "title": recipe.prompt,
         "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
         "wantui": recipe.to_json(),
-        "wantui_made_with": json.dumps({**describe_clip_provenance(pipeline, recipe), "latents_sha256": digest}),
+        "wantui_made_with": json.dumps(
+            {**describe_clip_provenance(pipeline, recipe), "latents_sha256": latents_digest}
+        ),
     }
 
 
 def _remove_unfinished_files(
     files: VideoFiles,
-    taps: Sequence[Tap],
-    published: Sequence[Path],
+    listeners: Sequence[DenoisingListener],
+    published_paths: Sequence[Path],
     _: type[BaseException] | None,
     error: BaseException | None,
     __: object,
@@ -217,35 +230,41 @@ def _remove_unfinished_files(
     """Remove the files of an unfinished video, except those from which another process can resume."""
     if error is None:
         return
-    for path in published:
+    for path in published_paths:
         path.unlink(missing_ok=True)
-    if files.checkpoint is None:
+    if files.checkpoint_path is None:
         remove_temporary_files(files)
     elif isinstance(error, GeneratorExit):
-        for tap in taps:
-            if isinstance(tap, CheckpointTap):
-                tap.write_latest()
+        for listener in listeners:
+            if isinstance(listener, CheckpointListener):
+                listener.write_latest_step()
 
 
-def _start_taps(
+def _start_listeners(
     pipeline: WanPipeline,
     recipe: Recipe,
     files: VideoFiles,
-    start: Start,
+    inputs: DenoisingInputs,
     checkpoint: Checkpoint | None,
-    background: BackgroundWriter,
-    listeners: Sequence[Tap],
-) -> list[Tap]:
+    background_writer: BackgroundWriter,
+    listeners: Sequence[DenoisingListener],
+) -> list[DenoisingListener]:
     """Return the started taps; captures come before the checkpoint, which refers to their files."""
-    earlier = {} if checkpoint is None else checkpoint.captured
-    captures = make_recorders(files.captures, recipe, background, earlier, resumable=files.checkpoint is not None)
-    taps: list[Tap] = [*listeners, *captures.values()]
-    if files.checkpoint is not None:
-        stored = {name: capture.compute_checksums for name, capture in captures.items()}
-        taps.append(CheckpointTap(pipeline, recipe, files.checkpoint, stored))
-    for tap in taps:
-        tap.on_start(start, 0 if checkpoint is None else checkpoint.steps_done)
-    return taps
+    earlier_checksums = {} if checkpoint is None else checkpoint.checksums_by_capture
+    recorders = make_recorders(
+        files.capture_paths,
+        recipe,
+        background_writer,
+        earlier_checksums,
+        is_resumable=files.checkpoint_path is not None,
+    )
+    all_listeners: list[DenoisingListener] = [*listeners, *recorders.values()]
+    if files.checkpoint_path is not None:
+        checksum_functions = {name: recorder.compute_checksums for name, recorder in recorders.items()}
+        all_listeners.append(CheckpointListener(pipeline, recipe, files.checkpoint_path, checksum_functions))
+    for listener in all_listeners:
+        listener.on_start(inputs, 0 if checkpoint is None else checkpoint.steps_done)
+    return all_listeners
 
 
 def compute_latents_digest(latents: Tensor) -> str:

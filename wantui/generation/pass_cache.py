@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-COLUMNS = 8
+COLUMN_MULTIPLE = 8
 """Keys are stored in multiples of this number of columns."""
-MAX_COLUMNS = 64
+MAX_MERGED_COLUMNS = 64
 """Largest number of text columns with merged padding; beyond it, all 512 positions are faster on an H100."""
 
 
@@ -27,7 +27,7 @@ class CrossAttentionKV(NamedTuple):
     """Number of text positions that the last column represents."""
 
 
-class _Step:
+class _SharedStep:
     """Passes with the same latents and timestep.
 
     Args:
@@ -40,13 +40,13 @@ class _Step:
         """Output of the first block's self-attention in the first pass, for the second pass."""
 
 
-class _Pass(NamedTuple):
-    step: _Step
-    texts: dict[int, CrossAttentionKV | None]
+class _CachedPass(NamedTuple):
+    step: _SharedStep
+    key_values_by_block: dict[int, CrossAttentionKV | None]
     """Keys and values by block; None for a text that is too long."""
 
 
-_current_pass: _Pass | None = None
+_current_pass: _CachedPass | None = None
 """The current pass: global, because diffusers passes no caller's arguments to the attention processors."""
 
 
@@ -54,17 +54,17 @@ class PassCache:
     """Cache of the passes of one video; only transformers with fused blocks use it."""
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[int, str], dict[int, CrossAttentionKV | None]] = {}
-        self._step = _Step()
+        self._key_values_by_text: dict[tuple[int, str], dict[int, CrossAttentionKV | None]] = {}
+        self._step = _SharedStep()
 
     def start_step(self, has_two_passes: bool) -> None:
         """Start a step of one or two passes, with new latents or a new timestep."""
-        self._step = _Step(has_two_passes)
+        self._step = _SharedStep(has_two_passes)
 
     def close(self) -> None:
         """Free the cached values."""
-        self._texts.clear()
-        self._step = _Step()
+        self._key_values_by_text.clear()
+        self._step = _SharedStep()
 
     @contextmanager
     def run_pass(self, transformer: Any, context: str) -> Iterator[None]:
@@ -74,14 +74,17 @@ class PassCache:
             context: name of the text, which must be the same text at every step.
         """
         global _current_pass
-        _current_pass, before = _Pass(self._step, self._texts.setdefault((id(transformer), context), {})), _current_pass
+        _current_pass, outer_pass = (
+            _CachedPass(self._step, self._key_values_by_text.setdefault((id(transformer), context), {})),
+            _current_pass,
+        )
         try:
             yield
         finally:
-            _current_pass = before
+            _current_pass = outer_pass
 
 
-def current_pass() -> _Pass | None:
+def get_current_pass() -> _CachedPass | None:
     """Return the current pass; None outside of `PassCache.run_pass`."""
     return _current_pass
 
@@ -90,8 +93,10 @@ def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:
     """Merge padding in keys and values [1, positions, heads, dim]; None if the text is too long."""
     is_padding = (keys == keys[:, -1:]) & (values == values[:, -1:])
     text_positions = (~is_padding[0].flatten(1).all(1)).nonzero()
-    length = int(text_positions[-1]) + 1 if len(text_positions) else 0
-    columns = -(-(length + 1) // COLUMNS) * COLUMNS
-    if columns > min(MAX_COLUMNS, keys.shape[1]):
+    text_length = int(text_positions[-1]) + 1 if len(text_positions) else 0
+    column_count = -(-(text_length + 1) // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+    if column_count > min(MAX_MERGED_COLUMNS, keys.shape[1]):
         return None
-    return CrossAttentionKV(keys[0, :columns].clone(), values[0, :columns].clone(), keys.shape[1] - columns + 1)
+    return CrossAttentionKV(
+        keys[0, :column_count].clone(), values[0, :column_count].clone(), keys.shape[1] - column_count + 1
+    )

@@ -10,13 +10,13 @@ from torch import nn
 
 from wantui.planning.memory_plan import CONTEXT_BYTES, MemoryPlan
 
-OutOfMemory = torch.OutOfMemoryError
+OutOfMemoryError = torch.OutOfMemoryError
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Parts of the out-of-memory messages of CUDA (also for pinned memory), Triton and CUDA's libraries."""
 FATAL_CUDA_MESSAGES = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
-class Placement:
+class PipelinePlacement:
     """Placement of a pipeline's parts by a memory plan, which moves each part to the device before use.
 
     Args:
@@ -25,7 +25,9 @@ class Placement:
 
     def __init__(self, pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
         self.device = device
-        self.transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
+        self.transformers = [
+            transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None
+        ]
         self.swapped_parts: list[nn.Module] = []
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
@@ -60,7 +62,7 @@ class Placement:
         if self.active_part is not None:
             if self.active_part in self.swapped_parts:
                 self.active_part.to("cpu")
-            free_memory()
+            free_unused_memory()
         if part in self.swapped_parts:
             part.to(self.device)
         self.active_part = part
@@ -81,31 +83,31 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
     unmatched_group.onload_ = unmatched_group.offload_ = lambda: None
 
 
-def set_device(device: torch.device) -> None:
+def select_gpu(device: torch.device) -> None:
     """Select the current GPU, where Triton launches its kernels regardless of the tensors' device."""
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
 
 
-def apply_plan(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
+def apply_memory_plan(pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
     """Place the parts of a newly loaded pipeline by a memory plan."""
-    pipeline.wantui_placement = Placement(pipeline, device, plan)
+    pipeline.wantui_placement = PipelinePlacement(pipeline, device, plan)
 
 
 def find_device(pipeline: WanPipeline) -> torch.device:
     """Return the device on which a pipeline computes, regardless of where its parts are now."""
-    placement: Placement | None = getattr(pipeline, "wantui_placement", None)
+    placement: PipelinePlacement | None = getattr(pipeline, "wantui_placement", None)
     return pipeline._execution_device if placement is None else placement.device
 
 
 def ensure_on_device(pipeline: WanPipeline, part: nn.Module) -> None:
     """Move a part of the pipeline to its device before use."""
-    placement: Placement | None = getattr(pipeline, "wantui_placement", None)
+    placement: PipelinePlacement | None = getattr(pipeline, "wantui_placement", None)
     if placement is not None:
         placement.ensure_on_device(part)
 
 
-def free_memory() -> None:
+def free_unused_memory() -> None:
     """Collect garbage, and release torch's unused GPU memory."""
     gc.collect()
     if torch.cuda.is_available():
@@ -114,7 +116,7 @@ def free_memory() -> None:
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an operation ran out of memory, and the GPU still works."""
-    if isinstance(error, OutOfMemory):
+    if isinstance(error, OutOfMemoryError):
         return True
     message = str(error)
     return (
@@ -137,14 +139,14 @@ def is_fatal_cuda_error(error: BaseException | None) -> bool:
     return False
 
 
-def _contains_any(text: str, words: Sequence[str]) -> bool:
-    return any(word in text for word in words)
+def _contains_any(text: str, substrings: Sequence[str]) -> bool:
+    return any(word in text for word in substrings)
 
 
 def query_free_gpu_bytes(device: torch.device) -> int:
     """Return the bytes on a GPU that will be free once this process has unloaded its pipeline."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return free_bytes + torch.cuda.memory_reserved(device) + CONTEXT_BYTES
 
 
 def find_device_name(device: torch.device) -> str:
@@ -152,7 +154,7 @@ def find_device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def read_memory_stats(device: torch.device) -> dict[str, int]:
+def read_gpu_memory_stats(device: torch.device) -> dict[str, int]:
     """Return torch's bytes on a GPU: allocated now, reserved now, and most allocated since the video started."""
     if device.type != "cuda":
         return {}

@@ -9,16 +9,16 @@ from wantui.planning import Recipe
 
 
 @dataclass
-class Preparation:
+class DenoisingPreparation:
     """The inputs of the denoising loop while controls are applied in turn."""
 
     pipeline: WanPipeline
     recipe: Recipe
-    evaluations: int
+    evaluation_count: int
     """Model evaluations of the complete denoising."""
     prompt_embeds: Tensor
     """[1, 512, dim], output of the text encoder."""
     negative_prompt_embeds: Tensor | None
     """[1, 512, dim]; None without guidance."""
-    token_weights: dict[int, float] = field(default_factory=dict)
+    weights_by_position: dict[int, float] = field(default_factory=dict)
     """Factors of the attention odds by text position, for every cross-attention in the pass with the prompt."""

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.atomic_files import create_empty_file, make_partial_path, remove_path, rename_created_file
-from wantui.generation.denoise import Start, Step
+from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import ensure_on_device, find_device
 
-FIT_FIELD_SIZE = 128
+FIT_FIELD_PIXELS = 128
 """Width and height of a colour field, in pixels."""
-FIELDS, PATCHES = 4, 8
-MAX_FRAMES = 5
-SECONDS_BETWEEN_PREVIEWS = 2.0
+FIELD_COUNT, PATCHES_PER_SIDE = 4, 8
+MAX_PREVIEW_FRAMES = 5
+PREVIEW_INTERVAL_SECONDS = 2.0
 
 
-class LatentToRgb:
+class LatentToRgbMap:
     """The linear map of one VAE.
 
     Attributes:
@@ -39,19 +39,19 @@ class LatentToRgb:
     def __init__(self, weights: Tensor, r2: float) -> None:
         self.weights, self.r2 = weights, r2
 
-    def to_pictures(self, latents: Tensor) -> NDArray[np.uint8]:
+    def draw_pictures(self, latents: Tensor) -> NDArray[np.uint8]:
         """Return up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width,
         rgb]."""
         frames = latents.shape[2]
-        chosen = torch.linspace(0, frames - 1, min(MAX_FRAMES, frames)).round().long().to(latents.device)
-        cells = latents[0].index_select(1, chosen).movedim(0, -1).float()
-        weights = self.weights.to(cells.device)
-        rgb = cells @ weights[:-1] + weights[-1]
+        frame_indices = torch.linspace(0, frames - 1, min(MAX_PREVIEW_FRAMES, frames)).round().long().to(latents.device)
+        latent_cells = latents[0].index_select(1, frame_indices).movedim(0, -1).float()
+        weights = self.weights.to(latent_cells.device)
+        rgb = latent_cells @ weights[:-1] + weights[-1]
         return (rgb.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 @torch.no_grad()
-def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
+def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgbMap:
     """Fit the map of a pipeline's VAE by encoding four small images.
 
     Raises:
@@ -61,78 +61,87 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgb:
     device = find_device(pipeline)
     ensure_on_device(pipeline, pipeline.vae)
     generator = torch.Generator("cpu").manual_seed(0)
-    coarse = torch.rand(FIELDS, 3, PATCHES, PATCHES, generator=generator)
+    patch_colours = torch.rand(FIELD_COUNT, 3, PATCHES_PER_SIDE, PATCHES_PER_SIDE, generator=generator)
     # Two fields with uniform patches, two with smooth gradients.
-    fields = torch.cat(
+    colour_fields = torch.cat(
         [
-            F.interpolate(coarse[: FIELDS // 2], size=(FIT_FIELD_SIZE, FIT_FIELD_SIZE), mode="nearest"),
-            F.interpolate(coarse[FIELDS // 2 :], size=(FIT_FIELD_SIZE, FIT_FIELD_SIZE), mode="bilinear"),
+            F.interpolate(patch_colours[: FIELD_COUNT // 2], size=(FIT_FIELD_PIXELS, FIT_FIELD_PIXELS), mode="nearest"),
+            F.interpolate(
+                patch_colours[FIELD_COUNT // 2 :], size=(FIT_FIELD_PIXELS, FIT_FIELD_PIXELS), mode="bilinear"
+            ),
         ]
     )
-    moments = [
-        vae.encode((2 * field - 1)[None, :, None].to(device, vae.dtype)).latent_dist.mode()[0, :, 0].double().cpu()
-        for field in fields
+    encoded_fields = [
+        vae.encode((2 * colour_field - 1)[None, :, None].to(device, vae.dtype))
+        .latent_dist.mode()[0, :, 0]
+        .double()
+        .cpu()
+        for colour_field in colour_fields
     ]
-    if not all(latents.isfinite().all() for latents in moments):
+    if not all(latents.isfinite().all() for latents in encoded_fields):
         raise LoadError("the VAE encodes images as NaN or infinity: its weights are damaged or not loaded")
     mean = torch.tensor(vae.config.latents_mean).double().view(-1, 1, 1)
     std = torch.tensor(vae.config.latents_std).double().view(-1, 1, 1)
-    cells = torch.stack([(latents - mean) / std for latents in moments])
-    colours = F.interpolate(fields.double(), size=cells.shape[-2:], mode="area")
-    inputs = cells.movedim(1, -1).flatten(0, 2)
+    latent_cells = torch.stack([(latents - mean) / std for latents in encoded_fields])
+    cell_colours = F.interpolate(colour_fields.double(), size=latent_cells.shape[-2:], mode="area")
+    inputs = latent_cells.movedim(1, -1).flatten(0, 2)
     inputs = torch.cat([inputs, torch.ones(len(inputs), 1, dtype=torch.double)], 1)
-    targets = colours.movedim(1, -1).flatten(0, 2)
+    targets = cell_colours.movedim(1, -1).flatten(0, 2)
     weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution
-    unexplained = (targets - inputs @ weights).square().sum() / (targets - targets.mean(0)).square().sum()
-    return LatentToRgb(weights.float(), 1 - float(unexplained))
+    unexplained_variance = (targets - inputs @ weights).square().sum() / (targets - targets.mean(0)).square().sum()
+    return LatentToRgbMap(weights.float(), 1 - float(unexplained_variance))
 
 
-class PreviewTap:
+class PreviewListener:
     """Periodic writer of a strip of images of the predicted clean video.
 
     Args:
-        path: PNG file with one pixel per latent cell; removed when the video is finished.
+        preview_path: PNG file with one pixel per latent cell; removed when the video is finished.
         log: gets one warning if the file cannot be written; the video is then made without previews.
     """
 
-    def __init__(self, fit: LatentToRgb, path: Path, log: logging.Logger) -> None:
-        self.fit, self.path, self.log = fit, path, log
-        self.has_failed = False
+    def __init__(self, latent_to_rgb: LatentToRgbMap, preview_path: Path, log: logging.Logger) -> None:
+        self.latent_to_rgb, self.preview_path, self.log = latent_to_rgb, preview_path, log
+        self.has_reported_failure = False
         self.written_at = float("-inf")
-        self.is_new = False
+        self.wrote_preview = False
         """True if the latest step wrote a strip."""
 
-    def on_start(self, start: Start, steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         pass
 
-    def on_step(self, step: Step) -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         now = time.monotonic()
-        self.is_new = now - self.written_at >= SECONDS_BETWEEN_PREVIEWS or step.index + 1 == step.count
-        if not self.is_new:
+        self.wrote_preview = (
+            now - self.written_at >= PREVIEW_INTERVAL_SECONDS or step.evaluation_index + 1 == step.evaluation_count
+        )
+        if not self.wrote_preview:
             return
         from PIL import Image
 
         self.written_at = now
-        pictures = self.fit.to_pictures(step.predicted_clean)
-        partial = make_partial_path(self.path)
+        pictures = self.latent_to_rgb.draw_pictures(step.predicted_clean)
+        temporary_path = make_partial_path(self.preview_path)
         try:
-            self.path.parent.mkdir(exist_ok=True)
-            created = create_empty_file(partial)
-            Image.fromarray(np.concatenate(list(pictures), axis=1)).save(partial, format="PNG")
-            rename_created_file(partial, self.path, created)
+            self.preview_path.parent.mkdir(exist_ok=True)
+            temporary_file_identity = create_empty_file(temporary_path)
+            Image.fromarray(np.concatenate(list(pictures), axis=1)).save(temporary_path, format="PNG")
+            rename_created_file(temporary_path, self.preview_path, temporary_file_identity)
         except OSError as error:
-            self.is_new = False
-            self._report(error)
+            self.wrote_preview = False
+            self._report_write_error(error)
             with suppress(OSError):
-                remove_path(partial)
+                remove_path(temporary_path)
 
     def on_end(self) -> None:
         try:
-            self.path.unlink(missing_ok=True)
+            self.preview_path.unlink(missing_ok=True)
         except OSError as error:  # for example another user's file in a sticky folder
-            self._report(error)
+            self._report_write_error(error)
 
-    def _report(self, error: OSError) -> None:
-        if not self.has_failed:
-            self.has_failed = True
-            self.log.warning("cannot write the preview %s: %s. Generation continues without previews", self.path, error)
+    def _report_write_error(self, error: OSError) -> None:
+        if not self.has_reported_failure:
+            self.has_reported_failure = True
+            self.log.warning(
+                "cannot write the preview %s: %s. Generation continues without previews", self.preview_path, error
+            )

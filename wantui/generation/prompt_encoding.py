@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import check_finite
-from wantui.generation.load import load_parts
-from wantui.generation.placement import free_memory, is_out_of_memory
+from wantui.generation.load import load_pipeline_parts
+from wantui.generation.placement import free_unused_memory, is_out_of_memory
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit
@@ -23,12 +23,12 @@ from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.embeddings import EmbeddingStore
 
 
-class Embeddings:
+class CachedPromptEncoder:
     """Text embeddings, encoded once and stored on disk.
 
     Args:
         device: device of the encoder; stored embeddings are specific to it.
-        replaced: parts of the model whose weights come from elsewhere, and are not downloaded.
+        replaced_parts: parts of the model whose weights come from elsewhere, and are not downloaded.
         may_fetch: whether to download missing files of a hub model.
     """
 
@@ -39,16 +39,16 @@ class Embeddings:
         dtype: str,
         device: torch.device,
         *,
-        replaced: Collection[str] = (),
+        replaced_parts: Collection[str] = (),
         may_fetch: bool = True,
     ) -> None:
-        self.replaced, self.may_fetch = replaced, may_fetch
+        self.replaced_parts, self.may_fetch = replaced_parts, may_fetch
         self.model, self.revision, self.dtype, self.device = model, revision, dtype, device
-        on_gpu = device.type == "cuda"
-        self.made_with = {
+        uses_gpu = device.type == "cuda"
+        self.encoder_identity = {
             "model": model.location,
             "dtype": dtype,
-            "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name(device) if uses_gpu else platform.processor() or platform.machine(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "length": TEXT_POSITION_COUNT,
@@ -58,39 +58,44 @@ class Embeddings:
     def store(self) -> EmbeddingStore:
         """Return the store for these weights; the commit of a branch is known only after the download."""
         commit = None if self.model.is_local else find_cached_commit(self.model.location, self.revision)
-        return EmbeddingStore({**self.made_with, "revision": commit or self.revision})
+        return EmbeddingStore({**self.encoder_identity, "revision": commit or self.revision})
 
     def __call__(self, prompt: str) -> Tensor:
         """Return the embedding [1, 512, dim] on the device, zero-padded as in the pipeline; encode it if necessary."""
-        stored = self.store.read_embedding(prompt)
-        if stored is None:
-            self.encode([prompt])
-            stored = self.store.read_embedding(prompt)
-        assert stored is not None
-        values = torch.from_numpy(stored)
+        stored_embedding = self.store.read_embedding(prompt)
+        if stored_embedding is None:
+            self.encode_prompts([prompt])
+            stored_embedding = self.store.read_embedding(prompt)
+        assert stored_embedding is not None
+        embedding = torch.from_numpy(stored_embedding)
         if self.dtype == "bfloat16":
-            values = values.view(torch.bfloat16)
-        padded = torch.zeros(1, TEXT_POSITION_COUNT, values.shape[1], dtype=values.dtype)
-        padded[0, : len(values)] = values
-        return padded.to(self.device)
+            embedding = embedding.view(torch.bfloat16)
+        padded_embedding = torch.zeros(1, TEXT_POSITION_COUNT, embedding.shape[1], dtype=embedding.dtype)
+        padded_embedding[0, : len(embedding)] = embedding
+        return padded_embedding.to(self.device)
 
-    def encode(self, prompts: Sequence[str]) -> int:
+    def encode_prompts(self, prompts: Sequence[str]) -> int:
         """Load the encoder, encode the prompts that are not stored yet, and free it. Return their number.
 
         Raises:
             LoadError: the encoder cannot be loaded or does not work, or the embeddings cannot be stored.
         """
-        missing = [prompt for prompt in dict.fromkeys(prompts) if self.store.read_embedding(prompt) is None]
-        if not missing:
+        missing_prompts = [prompt for prompt in dict.fromkeys(prompts) if self.store.read_embedding(prompt) is None]
+        if not missing_prompts:
             return 0
-        parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
-        pipeline = load_parts(
-            self.model, self.revision, self.dtype, parts, replaced=self.replaced, may_fetch=self.may_fetch
+        omitted_parts = dict.fromkeys(("transformer", "transformer_2", "vae"))
+        pipeline = load_pipeline_parts(
+            self.model,
+            self.revision,
+            self.dtype,
+            omitted_parts,
+            replaced_parts=self.replaced_parts,
+            may_fetch=self.may_fetch,
         )
         try:
-            if not self._fits(pipeline, missing):
-                self._stream(pipeline)
-                self._encode(pipeline, missing)
+            if not self._try_encoding_on_device(pipeline, missing_prompts):
+                self._stream_encoder(pipeline)
+                self._encode_and_store(pipeline, missing_prompts)
         except OSError as error:
             raise LoadError(
                 f"cannot store text embeddings in {self.store.directory}: {error.strerror or error}. Free disk space, "
@@ -98,27 +103,27 @@ class Embeddings:
             ) from error
         finally:
             del pipeline
-            free_memory()
-        self.store.remove_least_used(set(prompts))
-        return len(missing)
+            free_unused_memory()
+        self.store.remove_least_used_files(set(prompts))
+        return len(missing_prompts)
 
-    def _fits(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
+    def _try_encoding_on_device(self, pipeline: WanPipeline, prompts: Sequence[str]) -> bool:
         """Encode with the whole encoder on the device; return False if it does not fit into memory."""
         try:
             pipeline.text_encoder.to(self.device)
-            self._encode(pipeline, prompts)
+            self._encode_and_store(pipeline, prompts)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             return False
         return True
 
-    def _stream(self, pipeline: WanPipeline) -> None:
+    def _stream_encoder(self, pipeline: WanPipeline) -> None:
         """Stream the encoder to the GPU layer by layer: slower, with equal bits."""
         from diffusers.hooks import apply_group_offloading
 
         pipeline.text_encoder.to("cpu")
-        free_memory()
+        free_unused_memory()
         apply_group_offloading(
             pipeline.text_encoder,
             onload_device=self.device,
@@ -127,7 +132,7 @@ class Embeddings:
         )
 
     @torch.no_grad()
-    def _encode(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
+    def _encode_and_store(self, pipeline: WanPipeline, prompts: Sequence[str]) -> None:
         check_text_encoder(pipeline, self.device)
         # In random order: workers of several GPUs that start together share the work.
         for prompt in random.sample(prompts, len(prompts)):
@@ -137,16 +142,16 @@ class Embeddings:
                 prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=self.device
             )
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
-            self.store.write_embedding(prompt, _to_array(_strip_padding(embedding[0])))
+            self.store.write_embedding(prompt, _to_storable_array(_strip_padding(embedding[0])))
 
 
 def _strip_padding(embedding: Tensor) -> Tensor:
     """Return the embedding without trailing rows of zeros."""
-    rows = embedding.any(1).nonzero()
-    return embedding[: int(rows.max()) + 1] if len(rows) else embedding[:1]
+    nonzero_rows = embedding.any(1).nonzero()
+    return embedding[: int(nonzero_rows.max()) + 1] if len(nonzero_rows) else embedding[:1]
 
 
-def _to_array(embedding: Tensor) -> Any:
+def _to_storable_array(embedding: Tensor) -> Any:
     embedding = embedding.cpu().contiguous()
     return embedding.view(torch.int16).numpy() if embedding.dtype == torch.bfloat16 else embedding.float().numpy()
 

@@ -17,10 +17,10 @@ from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
 
-ARITHMETIC = 1
+ARITHMETIC_VERSION = 1
 """Version of wantui's own arithmetic, raised by every change that gives latents other bits: checkpoints of an earlier
 version are refused, and the video restarts."""
-LIBRARIES = {"int8": ("torchao",), "gguf": ("gguf",)}
+LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 """Libraries that convert stored weights during computation, by kind of weights."""
 
 
@@ -29,11 +29,11 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
     hub model (a recipe may name only a branch), and whether blocks are fused."""
     model = find_model(recipe.model)
     device = find_device(pipeline)
-    on_gpu = device.type == "cuda"
+    uses_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
     block_fields: dict[str, str | None] = {"blocks": "reference"}
     if isinstance(processor, FusedSelfAttention):
-        block_fields = {"blocks": "fused", "attention": processor.kernel, "triton": kernels.triton_version()}
+        block_fields = {"blocks": "fused", "attention": processor.kernel_name, "triton": kernels.find_triton_version()}
     return {
         "wantui": __version__,
         "commit": None if model.is_local else find_cached_commit(model.location, recipe.revision),
@@ -41,17 +41,17 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         "diffusers": diffusers.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or platform.machine(),
-        "threads": None if on_gpu else torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if uses_gpu else platform.processor() or platform.machine(),
+        "threads": None if uses_gpu else torch.get_num_threads(),
         **block_fields,
-        **{name: version(name) for name in LIBRARIES.get(recipe.weights, ())},
+        **{name: version(name) for name in LIBRARIES_BY_WEIGHT_KIND.get(recipe.weights, ())},
     }
 
 
 def describe_clip_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return the result of `describe_provenance`, and the side of the decoded tiles in pixels (None without tiles)."""
     vae = pipeline.vae
-    tile = vae.tile_sample_min_height if vae.use_tiling else None
-    if tile is not None and max(recipe.width, recipe.height) <= tile:
-        tile = None
-    return {**describe_provenance(pipeline, recipe), "tile": tile}
+    tile_pixels = vae.tile_sample_min_height if vae.use_tiling else None
+    if tile_pixels is not None and max(recipe.width, recipe.height) <= tile_pixels:
+        tile_pixels = None
+    return {**describe_provenance(pipeline, recipe), "tile": tile_pixels}

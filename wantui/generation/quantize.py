@@ -8,7 +8,7 @@ from torch import nn
 from wantui.planning.model_source import WeightsForm
 
 
-def quantize(transformer: Any, weights: WeightsForm) -> None:
+def quantize_transformer(transformer: Any, weights: WeightsForm) -> None:
     """Store the weights of the matrix products in a transformer's blocks in 8 bits.
 
     float8  e4m3 with 3 bits of mantissa, an error of up to 6 % of each weight; also biases. Uses diffusers.
@@ -20,12 +20,12 @@ def quantize(transformer: Any, weights: WeightsForm) -> None:
         case "int8":
             from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-            quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear)
+            quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear_layer)
         case "full" | "gguf":
             pass
         case _:
             assert_never(weights)
 
 
-def _is_linear(module: nn.Module, _: str) -> bool:
+def _is_linear_layer(module: nn.Module, _: str) -> bool:
     return isinstance(module, nn.Linear)

@@ -17,26 +17,36 @@ from diffusers import (
 
 from wantui.schedule import SamplerName
 
-_FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-_UNIPC = frozenset({"_step_index", "model_outputs", "timestep_list", "lower_order_nums", "last_sample", "this_order"})
-_DPM = frozenset({"_step_index", "model_outputs", "lower_order_nums"})
+_FLOW_OPTIONS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+_UNIPC_STATE_ATTRIBUTES = frozenset(
+    {"_step_index", "model_outputs", "timestep_list", "lower_order_nums", "last_sample", "this_order"}
+)
+_DPM_STATE_ATTRIBUTES = frozenset({"_step_index", "model_outputs", "lower_order_nums"})
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A sampler, implemented by a diffusers scheduler."""
 
-    build: Callable[[float], Any]
+    build_scheduler: Callable[[float], Any]
     """Function that returns a new scheduler for a flow shift."""
     state_attributes: frozenset[str]
     """Attributes that the scheduler's steps change, which a checkpoint stores."""
 
 
-SAMPLERS: dict[SamplerName, Sampler] = {
-    "unipc": Sampler(lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift), _UNIPC),
-    "unipc-3": Sampler(lambda shift: UniPCMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3), _UNIPC),
-    "dpm++2m": Sampler(lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift), _DPM),
-    "dpm++3m": Sampler(lambda shift: DPMSolverMultistepScheduler(**_FLOW, flow_shift=shift, solver_order=3), _DPM),
+SAMPLERS_BY_NAME: dict[SamplerName, Sampler] = {
+    "unipc": Sampler(lambda shift: UniPCMultistepScheduler(**_FLOW_OPTIONS, flow_shift=shift), _UNIPC_STATE_ATTRIBUTES),
+    "unipc-3": Sampler(
+        lambda shift: UniPCMultistepScheduler(**_FLOW_OPTIONS, flow_shift=shift, solver_order=3),
+        _UNIPC_STATE_ATTRIBUTES,
+    ),
+    "dpm++2m": Sampler(
+        lambda shift: DPMSolverMultistepScheduler(**_FLOW_OPTIONS, flow_shift=shift), _DPM_STATE_ATTRIBUTES
+    ),
+    "dpm++3m": Sampler(
+        lambda shift: DPMSolverMultistepScheduler(**_FLOW_OPTIONS, flow_shift=shift, solver_order=3),
+        _DPM_STATE_ATTRIBUTES,
+    ),
     "euler": Sampler(lambda shift: FlowMatchEulerDiscreteScheduler(shift=shift), frozenset({"_step_index"})),
     "heun": Sampler(
         lambda shift: FlowMatchHeunDiscreteScheduler(shift=shift),
@@ -47,4 +57,4 @@ SAMPLERS: dict[SamplerName, Sampler] = {
 
 def build_scheduler(sampler: SamplerName, flow_shift: float) -> Any:
     """Return a new diffusers scheduler for a sampler."""
-    return SAMPLERS[sampler].build(flow_shift)
+    return SAMPLERS_BY_NAME[sampler].build_scheduler(flow_shift)

@@ -16,9 +16,9 @@ from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_tokenizer_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
-CHECK_SIZE = 8
+TEST_INPUT_SIDE = 8
 """Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""
-CHECK_WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
+TEST_WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
 """Test words, of which two must have equal token counts but different tokens."""
 
 
@@ -48,11 +48,12 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
             )
     if vae is not None:
         _check_latent_statistics(vae.config)
-    boundary, second = pipeline.config.boundary_ratio, pipeline.transformer_2
-    if transformer is not None and (boundary is None) != (second is None):
-        there = "no transformer_2" if second is None else "a transformer_2"
+    boundary_ratio, second_transformer = pipeline.config.boundary_ratio, pipeline.transformer_2
+    if transformer is not None and (boundary_ratio is None) != (second_transformer is None):
+        second_description = "no transformer_2" if second_transformer is None else "a transformer_2"
         raise LoadError(
-            f"its model_index.json has boundary_ratio {boundary} and {there}: a model must have both or neither"
+            f"its model_index.json has boundary_ratio {boundary_ratio} and {second_description}: a model must have "
+            "both or neither"
         )
     _check_tokenizer(pipeline.tokenizer, encoder)
     if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
@@ -70,32 +71,32 @@ def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
             f"its tokenizer pads on the {tokenizer.padding_side}, but a Wan model needs padding on the right"
         )
     for name in ("eos_token_id", "pad_token_id"):
-        actual, wanted = getattr(tokenizer, name, None), getattr(encoder, name, None)
-        if isinstance(wanted, int) and actual != wanted:
+        actual, expected = getattr(tokenizer, name, None), getattr(encoder, name, None)
+        if isinstance(expected, int) and actual != expected:
             raise LoadError(
-                f"its tokenizer has {name} {actual} but its text encoder has {wanted}: correct tokenizer_config.json"
+                f"its tokenizer has {name} {actual} but its text encoder has {expected}: correct tokenizer_config.json"
             )
 
 
 def _check_latent_statistics(config: Any) -> None:
     """Refuse a VAE whose latents cannot be normalised; a standard deviation of 0 would give single-colour frames."""
     for name, values in (("latents_mean", config.latents_mean), ("latents_std", config.latents_std)):
-        listed = list(values) if isinstance(values, list | tuple) else [values]
-        numbers = [value for value in listed if isinstance(value, int | float)]
+        value_list = list(values) if isinstance(values, list | tuple) else [values]
+        numbers = [value for value in value_list if isinstance(value, int | float)]
         if len(numbers) != config.z_dim or not all(map(math.isfinite, numbers)):
-            raise LoadError(f"its VAE has {name} {listed[:3]}..., but it must be {config.z_dim} numbers")
+            raise LoadError(f"its VAE has {name} {value_list[:3]}..., but it must be {config.z_dim} numbers")
     if min(config.latents_std) <= 0:
         raise LoadError("its VAE has a latents_std of 0 or less")
 
 
 def _read_encoder_config(folder: Path) -> Any:
     """Return the config of a folder's text encoder, which need not be loaded."""
-    kind = getattr(transformers, read_pipeline_components(folder)["text_encoder"][1])
-    return kind.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
+    encoder_class = getattr(transformers, read_pipeline_components(folder)["text_encoder"][1])
+    return encoder_class.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 
 
 @torch.no_grad()
-def self_check(pipeline: WanPipeline) -> None:
+def check_pipeline_works(pipeline: WanPipeline) -> None:
     """Pass a small input through each loaded part: tokenizer, text encoder, transformers and VAE.
 
     This detects weights that result in NaN, and kernels that do not work on this machine.
@@ -107,39 +108,39 @@ def self_check(pipeline: WanPipeline) -> None:
     choose_two_prompts(pipeline.tokenizer)
     if pipeline.text_encoder is not None:
         check_text_encoder(pipeline, device)
-    transformers = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
-    for name, transformer in transformers.items():
+    transformers_by_name = {"transformer": pipeline.transformer, "transformer_2": pipeline.transformer_2}
+    for name, transformer in transformers_by_name.items():
         if transformer is None:
             continue
         _, patch_height, patch_width = transformer.config.patch_size
         # Several positions: attention kernels need not support a single one.
-        shape = (1, transformer.config.in_channels, 1, CHECK_SIZE * patch_height, CHECK_SIZE * patch_width)
+        shape = (1, transformer.config.in_channels, 1, TEST_INPUT_SIDE * patch_height, TEST_INPUT_SIDE * patch_width)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
-        text = torch.zeros(1, TEXT_POSITION_COUNT, transformer.config.text_dim)
-        text[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
-        text = text.to(device, transformer.dtype)
-        per_place = pipeline.config.expand_timesteps and not is_fused(transformer)
-        timestep = torch.full((1, CHECK_SIZE**2) if per_place else (1,), 500.0, device=device)
+        text_embedding = torch.zeros(1, TEXT_POSITION_COUNT, transformer.config.text_dim)
+        text_embedding[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
+        text_embedding = text_embedding.to(device, transformer.dtype)
+        has_token_timesteps = pipeline.config.expand_timesteps and not is_fused(transformer)
+        timestep = torch.full((1, TEST_INPUT_SIDE**2) if has_token_timesteps else (1,), 500.0, device=device)
         ensure_on_device(pipeline, transformer)
-        output = transformer(noise, timestep, text, return_dict=False)[0]
+        output = transformer(noise, timestep, text_embedding, return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
             raise LoadError(f"{name} returns NaN, infinity or only zeros: its weights are damaged or not loaded")
     if pipeline.vae is not None:
-        _check_vae(pipeline, device)
+        _check_vae_output(pipeline, device)
 
 
-def _check_vae(pipeline: WanPipeline, device: torch.device) -> None:
+def _check_vae_output(pipeline: WanPipeline, device: torch.device) -> None:
     """Decode two latent frames of two noise samples: later frames pass through other layers than the first."""
     vae = pipeline.vae
-    shape = (2, vae.config.z_dim, 2, CHECK_SIZE, CHECK_SIZE)
+    shape = (2, vae.config.z_dim, 2, TEST_INPUT_SIDE, TEST_INPUT_SIDE)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)
     ensure_on_device(pipeline, vae)
     frames = vae.decode(latents, return_dict=False)[0]
     if not frames.isfinite().all() or bool((frames == frames[:, :, :1, :1, :1]).all()):
         raise LoadError("the VAE returns NaN, infinity or one colour: its weights are damaged or not loaded")
-    spatial, temporal = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
-    expected = (1 + temporal, CHECK_SIZE * spatial, CHECK_SIZE * spatial)
+    spatial_factor, temporal_factor = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
+    expected = (1 + temporal_factor, TEST_INPUT_SIDE * spatial_factor, TEST_INPUT_SIDE * spatial_factor)
     if tuple(frames.shape[2:]) != expected:
         raise LoadError(
             f"the VAE decodes latents to {_format_size(frames.shape[2:])} (frames, height, width), but its config "
@@ -178,13 +179,13 @@ def choose_two_prompts(tokenizer: Any) -> tuple[str, str]:
     Raises:
         LoadError: the tokenizer maps all words to the same tokens, for example without a vocabulary.
     """
-    seen: dict[int, tuple[str, list[int]]] = {}
-    for word in CHECK_WORDS:
-        ids = list(tokenizer(word, add_special_tokens=True)["input_ids"])
-        first, its_ids = seen.setdefault(len(ids), (word, ids))
-        if ids != its_ids:
-            return first, word
+    first_by_length: dict[int, tuple[str, list[int]]] = {}
+    for word in TEST_WORDS:
+        token_ids = list(tokenizer(word, add_special_tokens=True)["input_ids"])
+        first_word, first_ids = first_by_length.setdefault(len(token_ids), (word, token_ids))
+        if token_ids != first_ids:
+            return first_word, word
     raise LoadError(
-        f"the tokenizer maps {', '.join(CHECK_WORDS[:4])} to the same tokens: its vocabulary was not loaded. Check the "
+        f"the tokenizer maps {', '.join(TEST_WORDS[:4])} to the same tokens: its vocabulary was not loaded. Check the "
         "files in the model's folder tokenizer"
     )

@@ -20,7 +20,7 @@ from wantui.planning.step_skipping import (
     compute_magnitude_ratios,
 )
 
-FIRST_BLOCK_CHANGE = 0.07
+MAX_FIRST_BLOCK_CHANGE = 0.07
 """Largest relative change of the first block's sum at which the other blocks are skipped."""
 
 
@@ -34,7 +34,9 @@ def enable_step_cache(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[fl
     if recipe.speed != "cached":
         yield
         return
-    transformers = [one for one in (pipeline.transformer, pipeline.transformer_2) if one is not None]
+    transformers = [
+        transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None
+    ]
     for transformer in transformers:
         transformer.enable_cache(build_cache_config(recipe, sigmas))
     try:
@@ -54,7 +56,7 @@ def free_step_cache(transformer: Any) -> None:
 def build_cache_config(recipe: Recipe, sigmas: Sequence[float]) -> FirstBlockCacheConfig | MagCacheConfig:
     """Return the diffusers cache config for a recipe."""
     if not recipe.magnitudes:
-        return FirstBlockCacheConfig(threshold=FIRST_BLOCK_CHANGE)
+        return FirstBlockCacheConfig(threshold=MAX_FIRST_BLOCK_CHANGE)
     return MagCacheConfig(
         threshold=MAX_MAGNITUDE_ERROR,
         max_skip_steps=MAX_CONSECUTIVE_SKIPS,

@@ -31,7 +31,7 @@ from wantui.models.parts import (
 
 FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
 """Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
-TORCH_NAMES = {
+SAFETENSORS_NAMES_BY_DTYPE = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
     torch.float32: "F32",
@@ -39,9 +39,9 @@ TORCH_NAMES = {
     torch.bool: "BOOL",
 }
 """Names of torch types in safetensors files; other types have torch's own names."""
-COMPARED_ROWS = 64
+COMPARED_ROW_COUNT = 64
 """Number of evenly spaced rows at which two tied tensors are compared."""
-IGNORED_TENSORS = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
+IGNORED_PATTERNS_BY_CLASS = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
 """Name patterns of tensors that a model class does not use, as an encoder the decoder."""
 KERNEL_STATE_PATTERN = re.compile(r"(^|\.)_extra_state$")
 """Entries of NVIDIA's Transformer Engine; they contain scales of 8-bit weights, and are otherwise empty."""
@@ -70,7 +70,7 @@ class TensorInfo:
         return self.dtype in FLOAT_DTYPES
 
 
-def check_part(folder: Path, part: str) -> None:
+def check_part_tensors(folder: Path, part: str) -> None:
     """Refuse a part of a model folder whose files do not contain exactly the tensors that its class defines.
 
     Args:
@@ -79,7 +79,7 @@ def check_part(folder: Path, part: str) -> None:
     Raises:
         PartError: a tensor is missing, unknown, duplicated, or has another shape or type; the message names it.
     """
-    library, kind = read_pipeline_components(folder)[part]
+    library, class_name = read_pipeline_components(folder)[part]
     check_part_config(folder, part)
     config = read_part_json(folder / part / "config.json")
     if "quantization_config" in config:
@@ -87,17 +87,21 @@ def check_part(folder: Path, part: str) -> None:
             f"its {get_part_label(part)} is stored quantised, which is not supported. Use files in bfloat16"
         )
     model = build_empty_model(folder, part)
-    tensors = read_tensors(find_weight_files(folder, part, library))
-    check_tensors(part, model, {name: info for name, (info, _) in tensors.items()}, IGNORED_TENSORS.get(kind, ()))
-    for alias, source in find_tied_names(model).items():
+    tensors_by_name = read_tensor_infos(find_weight_files(folder, part, library))
+    compare_tensors(
+        part,
+        model,
+        {name: info for name, (info, _) in tensors_by_name.items()},
+        IGNORED_PATTERNS_BY_CLASS.get(class_name, ()),
+    )
+    for alias, source in find_tied_tensors(model).items():
         if (
-            alias in tensors
-            and source in tensors
-            and not _are_equal(tensors[alias][1], alias, tensors[source][1], source)
+            alias in tensors_by_name
+            and source in tensors_by_name
+            and not _are_tensors_equal(tensors_by_name[alias][1], alias, tensors_by_name[source][1], source)
         ):
             raise PartError(
-                f"its {get_part_label(part)} holds {alias} and {source}, with different values; "
-                "they must be the same tensor"
+                f"its {get_part_label(part)} contains different values for {alias} and {source}, which must be equal"
             )
 
 
@@ -120,39 +124,48 @@ def check_sentencepiece(folder: Path) -> None:
         ) from None
 
 
-def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo], ignored: Iterable[str] = ()) -> None:
+def compare_tensors(
+    part: str, model: nn.Module, stored_tensors: Mapping[str, TensorInfo], ignored_patterns: Iterable[str] = ()
+) -> None:
     """Refuse stored tensors that are not exactly the tensors of a model.
 
     Args:
         model: model on the meta device.
-        stored: stored tensors by name.
-        ignored: name patterns of additional tensors to accept.
+        stored_tensors: stored tensors by name.
+        ignored_patterns: name patterns of additional tensors to accept.
 
     Raises:
-        PartError: see `check_part`.
+        PartError: see `check_part_tensors`.
     """
-    expected = {name: _describe_tensor(tensor) for name, tensor in model.state_dict().items()}
-    tied = find_tied_names(model)
-    partners = {**tied, **{source: alias for alias, source in tied.items()}}
-    if missing := sorted(name for name in expected if name not in stored and partners.get(name) not in stored):
-        raise PartError(f"its {get_part_label(part)} has no {_format_names(missing)} in its files")
-    patterns = [*ignored, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
-    unknown = sorted(
-        name for name in stored if name not in expected and not any(re.search(pattern, name) for pattern in patterns)
+    expected_tensors = {name: _describe_tensor(tensor) for name, tensor in model.state_dict().items()}
+    sources_by_alias = find_tied_tensors(model)
+    partners = {**sources_by_alias, **{source: alias for alias, source in sources_by_alias.items()}}
+    if missing_names := sorted(
+        name for name in expected_tensors if name not in stored_tensors and partners.get(name) not in stored_tensors
+    ):
+        raise PartError(f"its {get_part_label(part)} has no {_format_names(missing_names)} in its files")
+    patterns = [*ignored_patterns, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
+    unknown_names = sorted(
+        name
+        for name in stored_tensors
+        if name not in expected_tensors and not any(re.search(pattern, name) for pattern in patterns)
     )
-    if unknown := [name for name in unknown if not (KERNEL_STATE_PATTERN.search(name) and _is_empty(stored[name]))]:
-        hint = next((f": {hint}" for pattern, hint in FORMAT_HINTS if any(map(pattern.search, unknown))), "")
+    if unknown_names := [
+        name for name in unknown_names if not (KERNEL_STATE_PATTERN.search(name) and _is_empty(stored_tensors[name]))
+    ]:
+        hint = next((f": {hint}" for pattern, hint in FORMAT_HINTS if any(map(pattern.search, unknown_names))), "")
         raise PartError(
-            f"its {get_part_label(part)} has {_format_names(unknown)} in its files, which the model would ignore{hint}"
+            f"its {get_part_label(part)} has {_format_names(unknown_names)} in its files, which the model would "
+            f"ignore{hint}"
         )
-    for name, info in stored.items():
-        wanted = expected.get(name, info)
-        if info.shape != wanted.shape:
+    for name, info in stored_tensors.items():
+        expected_info = expected_tensors.get(name, info)
+        if info.shape != expected_info.shape:
             raise PartError(
                 f"its {get_part_label(part)} has {name} of shape {_format_shape(info)} in its files, "
-                f"and needs {_format_shape(wanted)}"
+                f"and needs {_format_shape(expected_info)}"
             )
-        if wanted.is_float and not info.is_float:
+        if expected_info.is_float and not info.is_float:
             raise PartError(
                 f"its {get_part_label(part)} has {name} stored as {info.dtype}, and weights are "
                 f"{', '.join(FLOAT_DTYPES)}. Use files in bfloat16; model_settings.weights: float8 or int8 "
@@ -160,48 +173,48 @@ def check_tensors(part: str, model: nn.Module, stored: Mapping[str, TensorInfo],
             )
 
 
-def check_is_loaded(part: str, model: nn.Module) -> None:
+def check_no_tensor_unset(part: str, model: nn.Module) -> None:
     """Reject a loaded part with uninitialised tensors.
 
     Raises:
         PartError: the message names the tensors.
     """
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    if unset := sorted(name for name, tensor in tensors if tensor.is_meta):
-        raise PartError(f"its {get_part_label(part)} was loaded without {_format_names(unset)}")
+    if unset_names := sorted(name for name, tensor in tensors if tensor.is_meta):
+        raise PartError(f"its {get_part_label(part)} was loaded without {_format_names(unset_names)}")
 
 
-def check_gguf(folder: Path, path: Path) -> None:
+def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
     """Refuse a GGUF file that does not contain exactly the tensors of a model's transformer.
 
     Args:
         folder: model folder with the transformer's config.
 
     Raises:
-        PartError: see `check_part`.
+        PartError: see `check_part_tensors`.
     """
     from gguf import GGUFReader
 
     model = build_empty_model(folder, "transformer")
-    stored = {
+    stored_tensors = {
         tensor.name: torch.empty([int(side) for side in reversed(tensor.shape)], device="meta")
-        for tensor in GGUFReader(path).tensors
+        for tensor in GGUFReader(gguf_path).tensors
     }
     # Like diffusers: tensor names that are not its own are assumed to be from Wan's code.
-    if _should_convert_state_dict_to_diffusers(model.state_dict(), stored):
-        stored = convert_wan_transformer_to_diffusers(stored)
-    check_tensors("transformer", model, {name: _describe_tensor(tensor) for name, tensor in stored.items()})
+    if _should_convert_state_dict_to_diffusers(model.state_dict(), stored_tensors):
+        stored_tensors = convert_wan_transformer_to_diffusers(stored_tensors)
+    compare_tensors("transformer", model, {name: _describe_tensor(tensor) for name, tensor in stored_tensors.items()})
 
 
 def build_empty_model(folder: Path, part: str) -> nn.Module:
     """Build a part of a model from its config, on the meta device."""
-    library, name = read_pipeline_components(folder)[part]
+    library, class_name = read_pipeline_components(folder)[part]
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
-    kind = getattr(module, name, None)
-    if kind is None:
-        raise PartError(f"its {get_part_label(part)} is a {library}.{name}, which is not supported")
+    model_class = getattr(module, class_name, None)
+    if model_class is None:
+        raise PartError(f"its {get_part_label(part)} is a {library}.{class_name}, which is not supported")
     try:
-        return _build_model(kind, folder / part, library)
+        return _build_model(model_class, folder / part, library)
     except Exception as error:  # constructors raise errors of many kinds for wrong values
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         raise PartError(
@@ -209,68 +222,72 @@ def build_empty_model(folder: Path, part: str) -> nn.Module:
         ) from error
 
 
-def _build_model(kind: Any, folder: Path, library: str) -> nn.Module:
-    """Build a model of class `kind` from the config in a folder, on the meta device."""
+def _build_model(model_class: Any, folder: Path, library: str) -> nn.Module:
+    """Build a model of class `model_class` from the config in a folder, on the meta device."""
     with torch.device("meta"):
         if library == "transformers":
-            model: nn.Module = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+            model: nn.Module = model_class(model_class.config_class.from_pretrained(folder, local_files_only=True))
         else:
-            model = kind.from_config(kind.load_config(folder, local_files_only=True))
+            model = model_class.from_config(model_class.load_config(folder, local_files_only=True))
     return model
 
 
-def read_tensors(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
+def read_tensor_infos(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
     """Return the tensors in weight files by name, each with its file; read only headers of safetensors files.
 
     Raises:
         PartError: a file cannot be read, or a tensor is in two files.
     """
-    tensor_of: dict[str, tuple[TensorInfo, Path]] = {}
+    tensors_by_name: dict[str, tuple[TensorInfo, Path]] = {}
     for path in files:
         try:
-            tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+            infos_by_name = (
+                _read_safetensors_infos(path) if path.suffix == ".safetensors" else _read_torch_file_infos(path)
+            )
         except Exception as error:  # safetensors and torch raise errors of many kinds for broken files
             raise PartError(f"{path} cannot be read: {error}") from None
-        for name, info in tensors.items():
-            if name in tensor_of:
-                raise PartError(f"{name} is in {tensor_of[name][1].name} and in {path.name}")
-            tensor_of[name] = (info, path)
-    return tensor_of
+        for name, info in infos_by_name.items():
+            if name in tensors_by_name:
+                raise PartError(f"{name} is in {tensors_by_name[name][1].name} and in {path.name}")
+            tensors_by_name[name] = (info, path)
+    return tensors_by_name
 
 
-def _read_safetensors(path: Path) -> dict[str, TensorInfo]:
-    tensors = {}
+def _read_safetensors_infos(path: Path) -> dict[str, TensorInfo]:
+    infos_by_name = {}
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118 -- it is no dict
             tensor = file.get_slice(name)
-            tensors[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
-    return tensors
+            infos_by_name[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
+    return infos_by_name
 
 
-def _read_pickle(path: Path) -> dict[str, TensorInfo]:
-    stored = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
-    return {name: _describe_tensor(tensor) for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+def _read_torch_file_infos(path: Path) -> dict[str, TensorInfo]:
+    stored_values = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+    return {name: _describe_tensor(tensor) for name, tensor in stored_values.items() if isinstance(tensor, Tensor)}
 
 
-def find_tied_names(model: nn.Module) -> dict[str, str]:
+def find_tied_tensors(model: nn.Module) -> dict[str, str]:
     """Return the tied tensors of a model: the name of each alias, and the name of its source."""
-    tied = getattr(model, "_tied_weights_keys", None)
-    return dict(tied) if isinstance(tied, dict) else {}
+    sources_by_alias = getattr(model, "_tied_weights_keys", None)
+    return dict(sources_by_alias) if isinstance(sources_by_alias, dict) else {}
 
 
-def _are_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool:
-    """Return whether two tensors of the same shape are equal at COMPARED_ROWS rows."""
+def _are_tensors_equal(path: Path, name: str, other_path: Path, other_name: str) -> bool:
+    """Return whether two tensors of the same shape are equal at COMPARED_ROW_COUNT rows."""
     if path.suffix != ".safetensors" or other_path.suffix != ".safetensors":
         return True  # torch's own format stores a shared tensor once
     with safe_open(path, "pt") as file, safe_open(other_path, "pt") as other_file:
-        tensor, other = file.get_slice(name), other_file.get_slice(other_name)
-        count = tensor.get_shape()[0]
-        rows = range(0, count, max(1, count // COMPARED_ROWS))
-        return all(torch.equal(tensor[row], other[row]) for row in rows)
+        tensor, other_tensor = file.get_slice(name), other_file.get_slice(other_name)
+        row_count = tensor.get_shape()[0]
+        rows = range(0, row_count, max(1, row_count // COMPARED_ROW_COUNT))
+        return all(torch.equal(tensor[row], other_tensor[row]) for row in rows)
 
 
 def _describe_tensor(tensor: Tensor) -> TensorInfo:
-    return TensorInfo(tuple(tensor.shape), TORCH_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")))
+    return TensorInfo(
+        tuple(tensor.shape), SAFETENSORS_NAMES_BY_DTYPE.get(tensor.dtype, str(tensor.dtype).removeprefix("torch."))
+    )
 
 
 def _is_empty(info: TensorInfo) -> bool:

@@ -22,14 +22,14 @@ class PromptTooLongError(UserError):
 class MarkedWord:
     """One marked word or phrase of the prompt."""
 
-    name: str
+    map_name: str
     """Name of its array (`planning.map_names`)."""
     text: str
-    """Marked text, from character `start` to `end` of the prompt."""
-    start: int
-    end: int
+    """Marked text, from `start_character` to `end_character` of the prompt."""
+    start_character: int
+    end_character: int
     weight: float
-    tokens: tuple[int, ...]
+    token_positions: tuple[int, ...]
     """Text positions of the tokens, below 512."""
     token_texts: tuple[str, ...]
     """Texts of the tokens."""
@@ -40,11 +40,11 @@ class TokenizedPrompt:
     """A prompt's tokens in the input of the transformer."""
 
     words: tuple[MarkedWord, ...]
-    length: int
+    token_count: int
     """Number of tokens including the end token; the other positions of 512 are padding."""
 
 
-def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
+def tokenize_prompt(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
     """Find the tokens of a prompt's marks.
 
     A word has every token that shares a character with it; at least one token must be in the tokenizer's vocabulary.
@@ -56,42 +56,44 @@ def tokenize(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> Toke
         MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or its text is unknown to the
             tokenizer.
     """
-    encoded = tokenizer(
+    encoding = tokenizer(
         prompt, max_length=TEXT_POSITION_COUNT, truncation=True, add_special_tokens=True, return_offsets_mapping=True
     )
-    offsets, special = encoded["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    read_to = max((last for _, last in offsets), default=0)
-    texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    names = assign_map_names(mark.text for mark in marks)
+    offsets, special_ids = encoding["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    last_read_character = max((last for _, last in offsets), default=0)
+    all_token_texts = tokenizer.convert_ids_to_tokens(encoding["input_ids"])
+    map_names = assign_map_names(mark.text for mark in marks)
     words = []
-    for mark, name in zip(marks, names, strict=True):
-        tokens = tuple(
+    for mark, map_name in zip(marks, map_names, strict=True):
+        token_positions = tuple(
             position
-            for position, (token, (first, last)) in enumerate(zip(encoded["input_ids"], offsets, strict=True))
-            if first < mark.end and last > mark.start and last > first and token not in special
+            for position, (token, (first, last)) in enumerate(zip(encoding["input_ids"], offsets, strict=True))
+            if first < mark.end and last > mark.start and last > first and token not in special_ids
         )
-        of_no_word = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE_TOKEN)}
-        if all(encoded["input_ids"][position] in of_no_word for position in tokens):
-            why = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
-            if mark.start >= read_to:
-                why = f"it takes {TEXT_POSITION_COUNT} tokens at most. Shorten the prompt, or take away the mark"
+        wordless_ids = {tokenizer.unk_token_id, tokenizer.convert_tokens_to_ids(SPACE_TOKEN)}
+        if all(encoding["input_ids"][position] in wordless_ids for position in token_positions):
+            reason = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
+            if mark.start >= last_read_character:
+                reason = f"it takes {TEXT_POSITION_COUNT} tokens at most. Shorten the prompt, or take away the mark"
             raise MarkOutOfRangeError(
-                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {why}"
+                f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {reason}"
             )
-        token_texts = tuple(texts[position] for position in tokens)
-        words.append(MarkedWord(name, mark.text, mark.start, mark.end, mark.weight, tokens, token_texts))
-    return TokenizedPrompt(tuple(words), len(encoded["input_ids"]))
+        token_texts = tuple(all_token_texts[position] for position in token_positions)
+        words.append(MarkedWord(map_name, mark.text, mark.start, mark.end, mark.weight, token_positions, token_texts))
+    return TokenizedPrompt(tuple(words), len(encoding["input_ids"]))
 
 
-def check_length(tokenizer: Any, prompt: str, which: str) -> None:
+def check_prompt_length(tokenizer: Any, prompt: str, prompt_name: str) -> None:
     """Refuse a prompt that the pipeline would silently truncate.
 
     Raises:
         PromptTooLongError: the prompt has more tokens than the model reads.
     """
-    length = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
-    if length > TEXT_POSITION_COUNT:
+    token_count = len(tokenizer(prompt, truncation=False, add_special_tokens=True, verbose=False)["input_ids"])
+    if token_count > TEXT_POSITION_COUNT:
         raise PromptTooLongError(
-            f"the {which} has {length} tokens, but the model reads {TEXT_POSITION_COUNT} and would ignore the rest. "
+            f"the {prompt_name} has {token_count} tokens, but the model reads {TEXT_POSITION_COUNT} and would ignore "
+            "the "
+            "rest. "
             "Shorten it"
         )

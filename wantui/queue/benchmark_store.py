@@ -17,16 +17,17 @@ from wantui.queue.state_dir import find_state_directory
 THROUGHPUT_FILE = "throughput.json"
 
 
-def save_throughput(directory: Path, measured: Throughput) -> Path:
+def save_throughput(directory: Path, measured_throughput: Throughput) -> Path:
     """Store a measured throughput, replacing an earlier one of the same device and speed; return the file."""
-    retained = [
+    other_throughputs = [
         throughput
         for throughput in _read_throughputs(directory)
-        if (throughput.device, throughput.speed) != (measured.device, measured.speed)
+        if (throughput.device, throughput.speed) != (measured_throughput.device, measured_throughput.speed)
     ]
     path = directory / THROUGHPUT_FILE
     write_text_atomically(
-        path, json.dumps([asdict(throughput) for throughput in (*retained, measured)], indent=1) + "\n"
+        path,
+        json.dumps([asdict(throughput) for throughput in (*other_throughputs, measured_throughput)], indent=1) + "\n",
     )
     return path
 
@@ -42,9 +43,9 @@ def load_throughput(
     Args:
         device: device name, as torch or the driver reports it.
     """
-    wanted: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
+    wanted_speed: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
     device_throughputs = [throughput for throughput in _read_throughputs(directory) if throughput.device == device]
-    return min(device_throughputs, key=lambda throughput: throughput.speed != wanted, default=None)
+    return min(device_throughputs, key=lambda throughput: throughput.speed != wanted_speed, default=None)
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:

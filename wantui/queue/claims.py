@@ -29,10 +29,10 @@ from wantui.queue.events import (
     WorkerStarting,
 )
 from wantui.queue.reader import WAITING_STATES_SQL, make_claimable_videos_sql
-from wantui.queue.records import Claim, VideoRow, display_number
+from wantui.queue.records import Claim, VideoRow, to_display_number
 from wantui.queue.writer import QueueWriter, to_storable_text
 
-MAX_CRASHES = 2
+MAX_WORKER_CRASHES = 2
 """Number of worker crashes after which a video fails."""
 MAX_STEP_EVENT_AGE = 20_000
 """Age, in number of newer events, from which step events are deleted: every follower has read them by then."""
@@ -46,70 +46,73 @@ class LostClaimError(Exception):
     """Raised if a video no longer belongs to a worker."""
 
 
-class ClaimQueue(QueueWriter):
+class WorkerQueue(QueueWriter):
     """The queue with the operations of workers and the engine."""
 
     # Workers
 
-    def claim(self, worker: str, devices: Iterable[str]) -> Claim | None:
+    def claim_next_video(self, worker_name: str, devices: Iterable[str]) -> Claim | None:
         """Claim the next video for a worker; return None if no video waits.
 
         Args:
             devices: values of `batch.device` that the worker serves.
         """
-        names = list(devices)
-        with self._begin_change() as db:
-            row = db.execute(
+        device_names = list(devices)
+        with self._begin_transaction() as db:
+            video_row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
                 "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
-                f"SELECT video.id {make_claimable_videos_sql(len(names))} ORDER BY batch.place, video.number LIMIT 1"
+                f"SELECT video.id {make_claimable_videos_sql(len(device_names))} ORDER BY batch.place, video.number "
+                "LIMIT 1"
                 ") RETURNING *",
-                (worker, time.time(), read_boot_id(), read_boot_seconds(), *names),
+                (worker_name, time.time(), read_boot_id(), read_boot_seconds(), *device_names),
             ).fetchone()
-            if row is None:
+            if video_row is None:
                 return None
             db.execute(
                 "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?",
                 (MAX_STEP_EVENT_AGE,),
             )
-            batch = db.execute("SELECT folder, device FROM batch WHERE id = ?", (row["batch"],)).fetchone()
-            payload = VideoStarted(
-                title=row["title"],
-                number=display_number(row["number"]),
-                steps=row["steps"],
-                worker=worker,
-                attempt=row["attempt"],
+            batch_row = db.execute("SELECT folder, device FROM batch WHERE id = ?", (video_row["batch"],)).fetchone()
+            started_event = VideoStarted(
+                title=video_row["title"],
+                number=to_display_number(video_row["number"]),
+                steps=video_row["steps"],
+                worker=worker_name,
+                attempt=video_row["attempt"],
             )
-            self._emit(payload, row["batch"], row["id"])
+            self._store_event(started_event, video_row["batch"], video_row["id"])
         return Claim(
-            row["id"],
-            row["batch"],
-            row["attempt"],
-            Path(batch["folder"]),
-            batch["device"],
-            row["number"],
-            row["title"],
-            row["recipe"],
-            row["plan"],
+            video_row["id"],
+            video_row["batch"],
+            video_row["attempt"],
+            Path(batch_row["folder"]),
+            batch_row["device"],
+            video_row["number"],
+            video_row["title"],
+            video_row["recipe"],
+            video_row["plan"],
         )
 
-    def record_step(self, claim: Claim, done: StepDone) -> UserRequest:
+    def record_step(self, claim: Claim, step_event: StepDone) -> UserRequest:
         """Record a finished step; return the current user request.
 
         Raises:
             LostClaimError: the video no longer belongs to this claim.
         """
-        with self._begin_change() as db:
-            self._update_claimed_video(claim, "step = ?, steps = ?", (done.step, done.steps))
+        with self._begin_transaction() as db:
+            self._update_claimed_video(claim, "step = ?, steps = ?", (step_event.step, step_event.steps))
             # Leave out the title, which would be most of the bytes of the step events.
-            self._emit(replace(done, number=display_number(claim.number)), claim.batch, claim.video)
+            self._store_event(
+                replace(step_event, number=to_display_number(claim.video_index)), claim.batch_number, claim.video_id
+            )
             return _read_user_request(db, claim)
 
-    def record_decoded_frames(self, claim: Claim, frames: int, count: int) -> UserRequest:
+    def record_decoded_frames(self, claim: Claim, decoded_count: int, frame_count: int) -> UserRequest:
         """Record the number of decoded frames; return the current user request."""
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             self._update_claimed_video(claim, "worker = worker", ())
-            self._emit_video_event(claim, FramesDecoded(frames=frames, count=count))
+            self._store_video_event(claim, FramesDecoded(frames=decoded_count, count=frame_count))
             return _read_user_request(db, claim)
 
     def check_claim(self, claim: Claim) -> UserRequest:
@@ -118,13 +121,13 @@ class ClaimQueue(QueueWriter):
         Raises:
             LostClaimError: the video belongs to another claim.
         """
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             self._update_claimed_video(claim, "worker = worker", ())
             return _read_user_request(db, claim)
 
-    def record_done(self, claim: Claim, done: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
+    def record_done(self, claim: Claim, done_event: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
         """Record that a video and its manifest entry are on disk."""
-        self._end_video(claim, "done", None, done)
+        self._end_video(claim, "done", None, done_event)
 
     def record_failure(self, claim: Claim, error: str) -> None:
         """Record that a video failed."""
@@ -135,33 +138,33 @@ class ClaimQueue(QueueWriter):
         """Record that a video was stopped because a user cancelled it."""
         self._end_video(claim, "cancelled", None, VideoCancelled())
 
-    def release(self, claim: Claim, reason: str) -> None:
+    def release_video(self, claim: Claim, reason: str) -> None:
         """Return a video to the queue; the next worker that claims it resumes from its checkpoint."""
-        with self._begin_change():
+        with self._begin_transaction():
             self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
-            self._emit_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
+            self._store_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
 
-    def requeue_with_plan(self, claim: Claim, plan: str, earlier: Sequence[str], error: str) -> None:
+    def requeue_video_with_plan(self, claim: Claim, plan_slug: str, earlier_slugs: Sequence[str], error: str) -> None:
         """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get another plan.
 
         Args:
-            plan: slug of the memory plan to try next.
-            earlier: slugs of the plans before `plan`; videos with a later plan keep it.
+            plan_slug: slug of the memory plan to try next.
+            earlier_slugs: slugs of the plans before `plan_slug`; videos with a later plan keep it.
         """
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
-            marks = ", ".join("?" * len(earlier))
+            placeholders = ", ".join("?" * len(earlier_slugs))
             db.execute(
                 f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES_SQL} "
-                f"AND (plan IS NULL OR plan IN ({marks}))",
-                (plan, claim.batch, *earlier),
+                f"AND (plan IS NULL OR plan IN ({placeholders}))",
+                (plan_slug, claim.batch_number, *earlier_slugs),
             )
-            self._emit_video_event(claim, VideoOutOfMemory(plan=plan, error=to_storable_text(error)))
+            self._store_video_event(claim, VideoOutOfMemory(plan=plan_slug, error=to_storable_text(error)))
 
     def record_batch_failure(self, claim: Claim, error: str, exit_code: int) -> None:
         """Fail all unfinished videos of this claim's batch, for example because the weights are missing."""
         error = to_storable_text(error)
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             self._update_claimed_video(
                 claim,
                 f"state = 'failed', worker = NULL, error = ?, {END_VIDEO_SQL}",
@@ -170,63 +173,65 @@ class ClaimQueue(QueueWriter):
             db.execute(
                 "UPDATE video SET state = 'failed', finished = ?, error = ? "
                 f"WHERE batch = ? AND state IN {WAITING_STATES_SQL}",
-                (time.time(), error, claim.batch),
+                (time.time(), error, claim.batch_number),
             )
-            self._emit(BatchRefused(error=error, exit_code=exit_code), claim.batch)
+            self._store_event(BatchRefused(error=error, exit_code=exit_code), claim.batch_number)
 
-    def _end_video(self, claim: Claim, state: str, error: str | None, payload: VideoEventPayload) -> None:
-        with self._begin_change():
+    def _end_video(self, claim: Claim, state: str, error: str | None, end_event: VideoEventPayload) -> None:
+        with self._begin_transaction():
             self._update_claimed_video(
                 claim,
                 f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
                 (error, *_make_end_video_parameters()),
             )
-            self._emit_video_event(claim, payload)
+            self._store_video_event(claim, end_event)
 
-    def _update_claimed_video(self, claim: Claim, assignments: str, values: tuple[Any, ...]) -> None:
-        changed = self.db.execute(
+    def _update_claimed_video(self, claim: Claim, assignments: str, parameters: tuple[Any, ...]) -> None:
+        cursor = self.db.execute(
             f"UPDATE video SET {assignments} WHERE id = ? AND attempt = ? AND state = 'running'",
-            (*values, claim.video, claim.attempt),
+            (*parameters, claim.video_id, claim.attempt),
         )
-        if not changed.rowcount:
+        if not cursor.rowcount:
             raise LostClaimError(f"{claim.title} is no longer rendered by this worker")
 
     # The engine
 
-    def reclaim_videos(self, worker: str, why: str, counts_crash: bool, has_ended: bool = False) -> list[VideoRow]:
+    def reclaim_videos(
+        self, worker_name: str, reason: str, counts_crash: bool, has_worker_ended: bool = False
+    ) -> list[VideoRow]:
         """Reclaim the videos of a worker that died or lost the queue; return them in their new state.
 
         Args:
             counts_crash: whether to count the crash against a video. Of several videos, the last started one is blamed:
                 for the others only the final files were being written.
-            has_ended: whether the worker's process ended; records that too.
+            has_worker_ended: whether the worker's process ended; records that too.
         """
-        is_fatal = f"NOT cancel AND worker_crashes + :blame >= {MAX_CRASHES}"
-        with self._begin_change() as db:
+        is_fatal_sql = f"NOT cancel AND worker_crashes + :blame >= {MAX_WORKER_CRASHES}"
+        with self._begin_transaction() as db:
             rows = db.execute(
                 "SELECT id FROM video WHERE worker = ? AND state = 'running' ORDER BY boot_seconds DESC, id DESC",
-                (worker,),
+                (worker_name,),
             ).fetchall()
             for index, row in enumerate(rows):
                 db.execute(
                     "UPDATE video SET worker_crashes = worker_crashes + :blame, worker = NULL, finished = :now, "
                     "seconds = max(0, :clock - boot_seconds), state = CASE "
-                    f"WHEN cancel THEN 'cancelled' WHEN {is_fatal} THEN 'failed' ELSE 'interrupted' END, "
-                    f"error = CASE WHEN {is_fatal} THEN :error END WHERE id = :id",
+                    f"WHEN cancel THEN 'cancelled' WHEN {is_fatal_sql} THEN 'failed' ELSE 'interrupted' END, "
+                    f"error = CASE WHEN {is_fatal_sql} THEN :error END WHERE id = :id",
                     {
                         "now": time.time(),
                         "clock": read_boot_seconds(),
                         "blame": counts_crash and index == 0,
-                        "error": f"{MAX_CRASHES} workers died while rendering it. The last error: {why}",
+                        "error": f"{MAX_WORKER_CRASHES} workers died while rendering it. The last error: {reason}",
                         "id": row["id"],
                     },
                 )
-            videos = [self.video(row["id"]) for row in rows]
+            videos = [self.get_video(row["id"]) for row in rows]
             for video in videos:
-                payload = _build_reclaim_event(video.state, video.title, video.number, video.error or why)
-                self._emit(payload, video.batch, video.id)
-            if has_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker,)).rowcount:
-                self._emit(WorkerEnded(worker=worker))
+                payload = _build_reclaim_event(video.state, video.title, video.number, video.error or reason)
+                self._store_event(payload, video.batch, video.id)
+            if has_worker_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker_name,)).rowcount:
+                self._store_event(WorkerEnded(worker=worker_name))
         return videos
 
     def recover_interrupted_videos(self) -> int:
@@ -235,7 +240,7 @@ class ClaimQueue(QueueWriter):
         Returns:
             Number of interrupted videos.
         """
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             db.execute("DELETE FROM worker")
             rows = db.execute(
                 "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
@@ -243,37 +248,39 @@ class ClaimQueue(QueueWriter):
             ).fetchall()
             for row in rows:
                 payload = _build_reclaim_event(row["state"], row["title"], row["number"], "the engine ended")
-                self._emit(payload, row["batch"], row["id"])
+                self._store_event(payload, row["batch"], row["id"])
             (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
         if count:
-            were = "was" if count == 1 else "were"
-            self.hold("interrupted", f"{format_count(count, 'video')} {were} interrupted when the engine ended")
+            verb = "was" if count == 1 else "were"
+            self.hold_queue("interrupted", f"{format_count(count, 'video')} {verb} interrupted when the engine ended")
         return int(count)
 
-    def record_starting_worker(self, worker: str, device: str) -> None:
+    def record_starting_worker(self, worker_name: str, device: str) -> None:
         """Record that a worker process was started; it imports torch first, for seconds to minutes."""
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO worker VALUES (?, 'starting', ?, ?, ?)",
-                (worker, device, read_boot_id(), read_boot_seconds()),
+                (worker_name, device, read_boot_id(), read_boot_seconds()),
             )
-            self._emit(WorkerStarting(worker=worker, device=device))
+            self._store_event(WorkerStarting(worker=worker_name, device=device))
 
-    def record_ready_worker(self, worker: str) -> None:
+    def record_ready_worker(self, worker_name: str) -> None:
         """Record that a worker process has imported torch and claims videos."""
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             row = db.execute(
-                "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker,)
+                "UPDATE worker SET state = 'ready' WHERE name = ? RETURNING boot_id, boot_seconds", (worker_name,)
             ).fetchone()
             if row is not None:
                 seconds = compute_seconds_since(row["boot_id"], row["boot_seconds"])
-                self._emit(WorkerReady(worker=worker, seconds=None if seconds is None else round(seconds, 1)))
+                self._store_event(
+                    WorkerReady(worker=worker_name, seconds=None if seconds is None else round(seconds, 1))
+                )
 
 
-def _build_reclaim_event(state: str, title: str, index: int, error: str) -> VideoEventPayload:
+def _build_reclaim_event(state: str, title: str, video_index: int, error: str) -> VideoEventPayload:
     """Return the event for the new state of a reclaimed video."""
-    kinds = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
-    return kinds[state](title=title, number=display_number(index), error=error)
+    event_types_by_state = {"cancelled": VideoCancelled, "failed": VideoFailed, "interrupted": VideoInterrupted}
+    return event_types_by_state[state](title=title, number=to_display_number(video_index), error=error)
 
 
 def _make_end_video_parameters() -> tuple[float, float]:
@@ -284,6 +291,6 @@ def _read_user_request(db: sqlite3.Connection, claim: Claim) -> UserRequest:
     row = db.execute(
         "SELECT video.cancel, batch.paused OR EXISTS (SELECT 1 FROM hold WHERE kind = 'paused') AS paused "
         "FROM video JOIN batch ON batch.id = video.batch WHERE video.id = ?",
-        (claim.video,),
+        (claim.video_id,),
     ).fetchone()
     return "cancel" if row["cancel"] else "pause" if row["paused"] else "continue"

@@ -80,8 +80,13 @@ def _convert_decode_errors() -> Iterator[None]:
 
 def load_migrations() -> list[str]:
     """Return the SQL scripts that migrate each schema version to the next, starting from an empty database."""
-    scripts = sorted((part for part in files("wantui.queue").joinpath("schema").iterdir()), key=lambda part: part.name)
-    return [part.read_text(encoding="utf-8") for part in scripts if part.name.endswith(".sql")]
+    script_files = sorted(
+        (script_file for script_file in files("wantui.queue").joinpath("schema").iterdir()),
+        key=lambda script_file: script_file.name,
+    )
+    return [
+        script_file.read_text(encoding="utf-8") for script_file in script_files if script_file.name.endswith(".sql")
+    ]
 
 
 def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
@@ -104,7 +109,7 @@ def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sql
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         path.chmod(0o600)
-        _migrate(connection, path)
+        _migrate_database(connection, path)
         _check_schema(connection)
     except BaseException:
         connection.close()
@@ -114,14 +119,14 @@ def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sql
 
 def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) -> None:
     """Switch to the write-ahead log. SQLite itself does not wait here if several processes open a new file at once."""
-    until = time.monotonic() + wait_seconds
+    deadline = time.monotonic() + wait_seconds
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
             # Only SQLITE_BUSY is temporary; a damaged header is not.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
@@ -140,64 +145,65 @@ def check_database(path: Path) -> str | None:
     refuse_odd_database(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=_Connection)) as stored,
-        closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as copy,
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=_Connection)) as stored_connection,
+        closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as memory_copy,
         _convert_decode_errors(),
     ):
-        stored.backup(copy)
-        _apply_migrations(copy, _read_supported_version(copy, path))
-        _check_schema(copy)
-        hold = copy.execute("SELECT reason FROM hold").fetchone()
-    return None if hold is None else str(hold[0])
+        stored_connection.backup(memory_copy)
+        _apply_migrations(memory_copy, _read_supported_version(memory_copy, path))
+        _check_schema(memory_copy)
+        hold_row = memory_copy.execute("SELECT reason FROM hold").fetchone()
+    return None if hold_row is None else str(hold_row[0])
 
 
 def _read_supported_version(connection: sqlite3.Connection, path: Path) -> int:
-    version, known = _read_version(connection), len(load_migrations())
+    version, known_version = _read_schema_version(connection), len(load_migrations())
     if version < 0:
         raise sqlite3.DatabaseError(f"its schema version is {version}")
-    _refuse_newer(version, known, path)
+    _refuse_newer_schema(version, known_version, path)
     return version
 
 
-def check_not_newer(connection: sqlite3.Connection, known: int, path: Path) -> None:
+def check_schema_not_newer(connection: sqlite3.Connection, known_version: int, path: Path) -> None:
     """Refuse a database that a later version of wantui has migrated since it was opened.
 
     Args:
-        known: schema version at the time the connection was opened.
+        known_version: schema version at the time the connection was opened.
 
     Raises:
-        NewerDatabaseError: the schema version is later than `known`.
+        NewerDatabaseError: the schema version is later than `known_version`.
     """
-    _refuse_newer(_read_version(connection), known, path)
+    _refuse_newer_schema(_read_schema_version(connection), known_version, path)
 
 
-def _read_version(connection: sqlite3.Connection) -> int:
+def _read_schema_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
-def _refuse_newer(version: int, known: int, path: Path) -> None:
-    if version > known:
+def _refuse_newer_schema(version: int, known_version: int, path: Path) -> None:
+    if version > known_version:
         raise NewerDatabaseError(
-            f"cannot open {path}: a newer wantui wrote it (schema {version}; this version has {known}). "
+            f"cannot open {path}: a newer wantui wrote it (schema {version}; this version has {known_version}). "
             "Update wantui, or set XDG_STATE_HOME to another folder"
         )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    until = time.monotonic() + ENGINE_START_TIMEOUT_SECONDS
-    while (version := _read_supported_version(connection, path)) < len(load_migrations()):
-        with prevent_engine_start(path.parent) as engine:
+def _migrate_database(connection: sqlite3.Connection, path: Path) -> None:
+    deadline = time.monotonic() + ENGINE_START_TIMEOUT_SECONDS
+    while (schema_version := _read_supported_version(connection, path)) < len(load_migrations()):
+        with prevent_engine_start(path.parent) as engine_info:
             # Never migrate while an engine runs: it can use only its own schema.
-            if version == 0 or engine is None or engine.get("process") == os.getpid():
-                _apply_migrations(connection, version)
+            if schema_version == 0 or engine_info is None or engine_info.get("process") == os.getpid():
+                _apply_migrations(connection, schema_version)
                 return
         # An engine of this version migrates the database before it publishes its version.
-        has_started = "version" in engine or time.monotonic() > until
-        if has_started and _read_supported_version(connection, path) == version:
+        has_started = "version" in engine_info or time.monotonic() > deadline
+        if has_started and _read_supported_version(connection, path) == schema_version:
             raise OlderEngineError(
-                f"cannot open the queue {path}: a running engine of wantui {engine.get('version', 'unknown')} (process "
-                f"{engine.get('process', 'unknown')}) cannot use a queue of this version. "
+                f"cannot open the queue {path}: a running engine of wantui {engine_info.get('version', 'unknown')} "
+                "(process "
+                f"{engine_info.get('process', 'unknown')}) cannot use a queue of this version. "
                 "Stop it first: wantui engine stop"
             )
         time.sleep(0.02)
@@ -205,22 +211,24 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def _apply_migrations(connection: sqlite3.Connection, version: int) -> None:
     """Migrate the database from a schema version to the newest."""
-    steps = load_migrations()
+    scripts = load_migrations()
     # Statement by statement, because executescript would commit the transaction.
-    for number, script in enumerate(steps[version:], start=version + 1):
+    for number, script in enumerate(scripts[version:], start=version + 1):
         connection.execute("BEGIN IMMEDIATE")
-        (now,) = connection.execute("PRAGMA user_version").fetchone()
-        if now >= number:  # another process has applied this migration
+        (current_version,) = connection.execute("PRAGMA user_version").fetchone()
+        if current_version >= number:  # another process has applied this migration
             connection.execute("COMMIT")
             continue
-        if now == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+        if current_version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
             raise sqlite3.DatabaseError("it has tables but no schema version")
         try:
             for statement in _split_statements(script):
                 connection.execute(statement)
         except sqlite3.OperationalError as error:
             if is_database_damage(error):  # the tables do not match the schema version
-                raise sqlite3.DatabaseError(f"schema {now} cannot be migrated to {number}: {error}") from None
+                raise sqlite3.DatabaseError(
+                    f"schema {current_version} cannot be migrated to {number}: {error}"
+                ) from None
             raise
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
@@ -232,20 +240,20 @@ def _check_schema(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: names the missing table or columns.
     """
-    columns_of = _read_columns(connection)
+    stored_columns_by_table = _read_columns(connection)
     for table, columns in _list_expected_columns().items():
-        if table not in columns_of:
+        if table not in stored_columns_by_table:
             raise sqlite3.DatabaseError(f"its table {table} is missing")
-        if missing := columns - columns_of[table]:
+        if missing := columns - stored_columns_by_table[table]:
             raise sqlite3.DatabaseError(f"columns of its table {table} are missing: {', '.join(sorted(missing))}")
 
 
 @cache
 def _list_expected_columns() -> dict[str, set[str]]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty_database:
         for script in load_migrations():
-            fresh.executescript(script)
-        return _read_columns(fresh)
+            empty_database.executescript(script)
+        return _read_columns(empty_database)
 
 
 def _read_columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
@@ -253,13 +261,13 @@ def _read_columns(connection: sqlite3.Connection) -> dict[str, set[str]]:
         "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c "
         "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
     )
-    columns: dict[str, set[str]] = {}
+    columns_by_table: dict[str, set[str]] = {}
     for table, column in rows.fetchall():
-        columns.setdefault(table, set()).add(column)
-    return columns
+        columns_by_table.setdefault(table, set()).add(column)
+    return columns_by_table
 
 
-STORED_TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
+STORED_TYPES_BY_COLUMN_TYPE = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
 """SQLite value types allowed for each declared column type; SQLite itself accepts any value in any column."""
 
 
@@ -276,14 +284,17 @@ def check_database_content(connection: sqlite3.Connection) -> None:
         for _ in connection.execute(f"SELECT * FROM {table}"):  # reading finds invalid text, which quick_check accepts
             pass
         for column in connection.execute(f"PRAGMA table_info({table})").fetchall():
-            allowed = STORED_TYPES[column["type"]] + (() if column["notnull"] else ("null",))
-            marks = ", ".join("?" * len(allowed))
+            allowed_types = STORED_TYPES_BY_COLUMN_TYPE[column["type"]] + (() if column["notnull"] else ("null",))
+            placeholders = ", ".join("?" * len(allowed_types))
             name = column["name"]
-            wrong = connection.execute(
-                f"SELECT typeof({name}) FROM {table} WHERE typeof({name}) NOT IN ({marks}) LIMIT 1", allowed
+            wrong_type_row = connection.execute(
+                f"SELECT typeof({name}) FROM {table} WHERE typeof({name}) NOT IN ({placeholders}) LIMIT 1",
+                allowed_types,
             ).fetchone()
-            if wrong is not None:
-                raise sqlite3.DatabaseError(f"column {name} of its table {table} contains a value of type {wrong[0]}")
+            if wrong_type_row is not None:
+                raise sqlite3.DatabaseError(
+                    f"column {name} of its table {table} contains a value of type {wrong_type_row[0]}"
+                )
     if connection.execute("SELECT 1 FROM event WHERE NOT json_valid(data) OR json_type(data) <> 'object'").fetchone():
         raise sqlite3.DatabaseError("the data of an event are not a JSON object")
 
@@ -300,12 +311,12 @@ def _split_statements(script: str) -> list[str]:
 
 def quarantine_database(path: Path) -> Path:
     """Rename a damaged database with its log files; return the new path."""
-    stamp, number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
-    aside = path.with_name(stamp)
-    while aside.exists():
-        aside, number = path.with_name(f"{stamp}-{number}"), number + 1
+    quarantine_name, suffix_number = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}", 2
+    quarantine_path = path.with_name(quarantine_name)
+    while quarantine_path.exists():
+        quarantine_path, suffix_number = path.with_name(f"{quarantine_name}-{suffix_number}"), suffix_number + 1
     for suffix in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))
-    return aside
+        database_file = path.with_name(path.name + suffix)
+        if database_file.exists():
+            database_file.rename(quarantine_path.with_name(quarantine_path.name + suffix))
+    return quarantine_path

@@ -10,22 +10,22 @@ from typing import Any
 
 from wantui.queue.state_files import open_state_file
 
-ENGINE_LOCK = "engine.lock"
+ENGINE_LOCK_FILE = "engine.lock"
 MAX_LOCK_BYTES = 1 << 20
 """Maximum number of bytes read from the lock file."""
 
 
 def read_engine_info(directory: Path) -> dict[str, Any] | None:
     """Return the information published by the running engine: None without an engine, `{}` before it is published."""
-    with prevent_engine_start(directory) as holder:
-        return holder
+    with prevent_engine_start(directory) as engine_info:
+        return engine_info
 
 
 @contextmanager
 def prevent_engine_start(directory: Path) -> Iterator[dict[str, Any] | None]:
     """Prevent engines from starting inside the block; yield the running engine's information, or None without one."""
     try:
-        descriptor = open_state_file(directory / ENGINE_LOCK, os.O_RDONLY)
+        descriptor = open_state_file(directory / ENGINE_LOCK_FILE, os.O_RDONLY)
     except FileNotFoundError:
         yield None
         return

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-_config = ConfigDict(extra="ignore", defer_build=True)  # the validators of a kind are built at its first event
+_dataclass_config = ConfigDict(
+    extra="ignore", defer_build=True
+)  # the validators of a kind are built at its first event
 OptionalFloat = float | None
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class EventPayload:
     """Fields of an event that depend on its kind."""
 
@@ -22,11 +24,11 @@ class EventPayload:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields by name, without None and empty strings."""
-        fields: dict[str, Any] = PAYLOAD_ADAPTERS[self.kind].dump_python(self, mode="json", exclude_none=True)
+        fields: dict[str, Any] = PAYLOAD_ADAPTERS_BY_KIND[self.kind].dump_python(self, mode="json", exclude_none=True)
         return {name: value for name, value in fields.items() if value != ""}
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchAdded(EventPayload):
     """Videos of a batch were queued."""
 
@@ -34,21 +36,21 @@ class BatchAdded(EventPayload):
     videos: int = 0
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchMoved(EventPayload):
     """The position of a batch in the queue changed."""
 
     kind: ClassVar[str] = "moved"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchRemoved(EventPayload):
     """A batch was removed from the queue; its folder stays."""
 
     kind: ClassVar[str] = "removed"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchRetried(EventPayload):
     """Failed or cancelled videos of a batch were queued again."""
 
@@ -56,21 +58,21 @@ class BatchRetried(EventPayload):
     videos: int = 0
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchPaused(EventPayload):
     """A batch was paused."""
 
     kind: ClassVar[str] = "batch_paused"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchResumed(EventPayload):
     """A paused batch was resumed."""
 
     kind: ClassVar[str] = "batch_resumed"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class BatchRefused(EventPayload):
     """All videos of a batch failed for a common reason, such as missing weights."""
 
@@ -79,7 +81,7 @@ class BatchRefused(EventPayload):
     exit_code: int = 3
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class QueueHeld(EventPayload):
     """The queue was put on hold: no further video starts."""
 
@@ -89,14 +91,14 @@ class QueueHeld(EventPayload):
     """Kind of the hold: paused, interrupted, disk, folder or worker."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class QueueResumed(EventPayload):
     """The hold of the queue ended."""
 
     kind: ClassVar[str] = "queue_resumed"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class WorkerStarting(EventPayload):
     """A worker process was started; it imports torch first."""
 
@@ -105,7 +107,7 @@ class WorkerStarting(EventPayload):
     device: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class WorkerReady(EventPayload):
     """A worker process has imported torch and claims videos."""
 
@@ -115,7 +117,7 @@ class WorkerReady(EventPayload):
     """Seconds since the process was started."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class WorkerEnded(EventPayload):
     """A worker process ended."""
 
@@ -123,7 +125,7 @@ class WorkerEnded(EventPayload):
     worker: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class WorkerDied(EventPayload):
     """A worker process ended unexpectedly."""
 
@@ -132,7 +134,7 @@ class WorkerDied(EventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoEventPayload(EventPayload):
     """An event of one video."""
 
@@ -142,7 +144,7 @@ class VideoEventPayload(EventPayload):
     """Number of the video in its batch, from 1."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoStarted(VideoEventPayload):
     """A worker has claimed a video."""
 
@@ -152,7 +154,7 @@ class VideoStarted(VideoEventPayload):
     attempt: int = 1
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class ModelLoading(VideoEventPayload):
     """A worker loads the model of a video according to a memory plan."""
 
@@ -163,7 +165,7 @@ class ModelLoading(VideoEventPayload):
     """Why this plan was chosen."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoResumed(VideoEventPayload):
     """A video continues from its checkpoint."""
 
@@ -171,7 +173,7 @@ class VideoResumed(VideoEventPayload):
     steps_done: int = 0
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoRestarted(VideoEventPayload):
     """A video starts again from the first step, because its checkpoint cannot be used."""
 
@@ -179,14 +181,14 @@ class VideoRestarted(VideoEventPayload):
     reason: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoLockedElsewhere(VideoEventPayload):
     """Another engine renders the same video; the worker waits for it."""
 
     kind: ClassVar[str] = "locked_elsewhere"
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class StepDone(VideoEventPayload):
     """A denoising step of a video is done."""
 
@@ -218,7 +220,7 @@ class StepDone(VideoEventPayload):
     """Predicted peak, in bytes."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class FramesDecoded(VideoEventPayload):
     """More frames of a video were decoded."""
 
@@ -227,7 +229,7 @@ class FramesDecoded(VideoEventPayload):
     count: int = 0
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoDone(VideoEventPayload):
     """A video and its entry in the manifest are complete."""
 
@@ -245,7 +247,7 @@ class VideoDone(VideoEventPayload):
     """True if the video was already complete before this attempt."""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoFailed(VideoEventPayload):
     """A video failed."""
 
@@ -253,7 +255,7 @@ class VideoFailed(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoCancelled(VideoEventPayload):
     """A video was cancelled."""
 
@@ -261,7 +263,7 @@ class VideoCancelled(VideoEventPayload):
     error: str | None = None
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoInterrupted(VideoEventPayload):
     """The process that rendered a video ended; the video can be resumed."""
 
@@ -269,7 +271,7 @@ class VideoInterrupted(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoReleased(VideoEventPayload):
     """A worker returned a video to the queue, for example for a pause."""
 
@@ -277,7 +279,7 @@ class VideoReleased(VideoEventPayload):
     reason: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoOutOfMemory(VideoEventPayload):
     """A video ran out of memory; it is tried again with another memory plan."""
 
@@ -286,7 +288,7 @@ class VideoOutOfMemory(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_config)
+@dataclass(frozen=True, config=_dataclass_config)
 class UnknownEvent(EventPayload):
     """An event of a kind that this version does not know."""
 
@@ -298,7 +300,7 @@ class UnknownEvent(EventPayload):
         return dict(self.content)
 
 
-PAYLOAD_TYPES: dict[str, type[EventPayload]] = {
+PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
     payload.kind: payload
     for payload in (
         BatchAdded,
@@ -330,7 +332,9 @@ PAYLOAD_TYPES: dict[str, type[EventPayload]] = {
     )
 }
 """Every kind of event by name."""
-PAYLOAD_ADAPTERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(payload) for kind, payload in PAYLOAD_TYPES.items()}
+PAYLOAD_ADAPTERS_BY_KIND: dict[str, TypeAdapter[Any]] = {
+    kind: TypeAdapter(payload) for kind, payload in PAYLOAD_TYPES_BY_KIND.items()
+}
 ENDING_EVENTS = (VideoDone, VideoFailed, VideoCancelled)
 """Events after which a video is no longer rendered."""
 STOPPING_EVENTS = (*ENDING_EVENTS, VideoInterrupted, VideoReleased, VideoOutOfMemory)
@@ -341,7 +345,7 @@ class EventError(ValueError):
     """Raised for an event whose stored fields cannot be read."""
 
 
-def parse_payload(kind: str, data: str) -> EventPayload:
+def parse_event_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of a stored event.
 
     Raises:
@@ -353,10 +357,10 @@ def parse_payload(kind: str, data: str) -> EventPayload:
         content = None
     if not isinstance(content, dict):
         raise EventError("the data of an event are not a JSON object")
-    if kind not in PAYLOAD_ADAPTERS:
+    if kind not in PAYLOAD_ADAPTERS_BY_KIND:
         return UnknownEvent(name=kind, content=content)
     try:
-        payload: EventPayload = PAYLOAD_ADAPTERS[kind].validate_python(content)
+        payload: EventPayload = PAYLOAD_ADAPTERS_BY_KIND[kind].validate_python(content)
     except ValidationError as error:
         raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
     return payload

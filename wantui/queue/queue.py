@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from wantui.errors import UserError
-from wantui.queue.claims import ClaimQueue
+from wantui.queue.claims import WorkerQueue
 from wantui.queue.events import (
     BatchAdded,
     BatchMoved,
@@ -20,31 +20,32 @@ from wantui.queue.events import (
     VideoCancelled,
 )
 from wantui.queue.reader import UNFINISHED_STATES, WAITING_STATES_SQL
-from wantui.queue.records import NewVideo, display_number
+from wantui.queue.records import NewVideo, to_display_number
 
 MoveTarget = Literal["up", "down", "top", "bottom"]
 
 
-class Queue(ClaimQueue):
+class Queue(WorkerQueue):
     """The queue in a state directory, with all operations; for one thread of one process."""
 
-    def add(
+    def add_batch(
         self,
         folder: Path,
         device: str,
         videos: Sequence[NewVideo],
-        new: bool = True,
-        manifest_videos: int | None = None,
+        is_new: bool = True,
+        manifest_video_count: int | None = None,
     ) -> int:
         """Add a batch at the end of the queue; return its number.
 
         Args:
-            new: whether the batch is new; otherwise the videos are added to the batch that the queue may already have.
-            manifest_videos: number of videos in the manifest. Rows beyond it are deleted unless they run: the manifest
-                was shortened, and they could only fail.
+            is_new: whether the batch is new; otherwise the videos are added to the batch that the queue may already
+                have.
+            manifest_video_count: number of videos in the manifest. Rows beyond it are deleted unless they run: the
+                manifest was shortened, and they could only fail.
         """
-        with self._begin_change() as db:
-            if new:  # an earlier batch in this folder was deleted on disk
+        with self._begin_transaction() as db:
+            if is_new:  # an earlier batch in this folder was deleted on disk
                 db.execute("DELETE FROM batch WHERE folder = ?", (str(folder),))
             row = db.execute("SELECT id FROM batch WHERE folder = ?", (str(folder),)).fetchone()
             if row is None:
@@ -53,11 +54,12 @@ class Queue(ClaimQueue):
                     "VALUES (?, ?, (SELECT coalesce(max(place), 0) + 1 FROM batch), ?) RETURNING id",
                     (str(folder), device, time.time()),
                 ).fetchone()
-            batch: int = row["id"]
-            db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch))
-            if manifest_videos is not None:
+            batch_number: int = row["id"]
+            db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch_number))
+            if manifest_video_count is not None:
                 db.execute(
-                    "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'", (batch, manifest_videos)
+                    "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'",
+                    (batch_number, manifest_video_count),
                 )
             db.executemany(
                 "INSERT INTO video (batch, number, title, recipe, steps) VALUES (?, ?, ?, ?, ?) "
@@ -65,96 +67,112 @@ class Queue(ClaimQueue):
                 "plan = NULL, error = NULL, seconds = NULL, "
                 "recipe = excluded.recipe, title = excluded.title, steps = excluded.steps "
                 "WHERE state <> 'running'",
-                [(batch, video.number, video.title, video.recipe, video.steps) for video in videos],
+                [
+                    (batch_number, video.video_index, video.title, video.recipe_json, video.step_count)
+                    for video in videos
+                ],
             )
-            self._emit(BatchAdded(videos=len(videos)), batch)
-        return batch
+            self._store_event(BatchAdded(videos=len(videos)), batch_number)
+        return batch_number
 
-    def move(self, batch: int, to: MoveTarget | int) -> None:
-        """Move a batch past one unfinished batch, to the top or bottom, or before the batch with the number `to`."""
-        with self._begin_change() as db:
-            order = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
-            if batch not in order:
-                raise UserError(f"batch {batch} is no longer on the queue")
-            index = order.index(batch)
-            order.remove(batch)
+    def move_batch(self, batch_number: int, target: MoveTarget | int) -> None:
+        """Move a batch past one unfinished batch, to the top or bottom, or before the batch with the number
+        `target`."""
+        with self._begin_transaction() as db:
+            batch_numbers = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
+            if batch_number not in batch_numbers:
+                raise UserError(f"batch {batch_number} is no longer on the queue")
+            index = batch_numbers.index(batch_number)
+            batch_numbers.remove(batch_number)
             # Skip finished batches: moving past one of them would have no visible effect.
-            unfinished = {
+            unfinished_numbers = {
                 row["batch"]
                 for row in db.execute(f"SELECT DISTINCT batch FROM video WHERE state IN {UNFINISHED_STATES}")
             }
-            passable = [n for n, id_ in enumerate(order) if id_ in unfinished]
-            match to:
+            passable_indices = [n for n, id_ in enumerate(batch_numbers) if id_ in unfinished_numbers]
+            match target:
                 case "top":
                     index = 0
                 case "bottom":
-                    index = len(order)
+                    index = len(batch_numbers)
                 case "up":
-                    index = max((n for n in passable if n < index), default=index)
+                    index = max((n for n in passable_indices if n < index), default=index)
                 case "down":
-                    index = min((n + 1 for n in passable if n >= index), default=index)
+                    index = min((n + 1 for n in passable_indices if n >= index), default=index)
                 case _:
-                    index = order.index(to) if to != batch else index
-            order.insert(index, batch)
-            db.executemany("UPDATE batch SET place = ? WHERE id = ?", [(n, id_) for n, id_ in enumerate(order, 1)])
-            self._emit(BatchMoved(), batch)
+                    index = batch_numbers.index(target) if target != batch_number else index
+            batch_numbers.insert(index, batch_number)
+            db.executemany(
+                "UPDATE batch SET place = ? WHERE id = ?", [(n, id_) for n, id_ in enumerate(batch_numbers, 1)]
+            )
+            self._store_event(BatchMoved(), batch_number)
 
-    def pause_batch(self, batch: int, paused: bool) -> None:
+    def set_batch_paused(self, batch_number: int, is_paused: bool) -> None:
         """Pause a batch (running videos stop at their next step), or resume it."""
-        with self._begin_change() as db:
-            changed = db.execute("UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (paused, batch, paused))
-            if changed.rowcount:
-                self._emit(BatchPaused() if paused else BatchResumed(), batch)
+        with self._begin_transaction() as db:
+            cursor = db.execute(
+                "UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (is_paused, batch_number, is_paused)
+            )
+            if cursor.rowcount:
+                self._store_event(BatchPaused() if is_paused else BatchResumed(), batch_number)
 
-    def cancel(self, batch: int, number: int | None = None) -> tuple[list[int], int]:
+    def cancel_videos(self, batch_number: int, video_index: int | None = None) -> tuple[list[int], int]:
         """Cancel all videos of a batch, or one video; running videos stop at their next step.
 
         Returns:
             The numbers of the videos cancelled now, and the number of running videos that will stop.
         """
-        with self._begin_change() as db:
-            which, arguments = _make_video_filter_sql(batch, number)
-            running = db.execute(f"UPDATE video SET cancel = 1 WHERE {which} AND state = 'running'", arguments).rowcount
+        with self._begin_transaction() as db:
+            condition, parameters = _make_video_filter_sql(batch_number, video_index)
+            running_count = db.execute(
+                f"UPDATE video SET cancel = 1 WHERE {condition} AND state = 'running'", parameters
+            ).rowcount
             rows = db.execute(
-                f"UPDATE video SET state = 'cancelled', finished = ? WHERE {which} AND state IN {WAITING_STATES_SQL} "
+                f"UPDATE video SET state = 'cancelled', finished = ? WHERE {condition} AND state IN "
+                f"{WAITING_STATES_SQL} "
                 "RETURNING id, number, title",
-                (time.time(), *arguments),
+                (time.time(), *parameters),
             ).fetchall()
             for row in rows:
-                payload = VideoCancelled(title=row["title"], number=display_number(row["number"]))
-                self._emit(payload, batch, row["id"])
-        return [row["number"] for row in rows], running
+                payload = VideoCancelled(title=row["title"], number=to_display_number(row["number"]))
+                self._store_event(payload, batch_number, row["id"])
+        return [row["number"] for row in rows], running_count
 
-    def retry(self, batch: int, number: int | None = None) -> int:
+    def retry_videos(self, batch_number: int, video_index: int | None = None) -> int:
         """Queue the failed and cancelled videos of a batch again; return their number."""
-        with self._begin_change() as db:
-            which, arguments = _make_video_filter_sql(batch, number)
+        with self._begin_transaction() as db:
+            condition, parameters = _make_video_filter_sql(batch_number, video_index)
             rows = db.execute(
                 "UPDATE video SET state = 'queued', worker_crashes = 0, cancel = 0, error = NULL, plan = NULL "
-                f"WHERE {which} AND state IN ('failed', 'cancelled') RETURNING id",
-                arguments,
+                f"WHERE {condition} AND state IN ('failed', 'cancelled') RETURNING id",
+                parameters,
             ).fetchall()
             if rows:
-                self._emit(BatchRetried(videos=len(rows)), batch)
+                self._store_event(BatchRetried(videos=len(rows)), batch_number)
         return len(rows)
 
-    def remove(self, batch: int) -> None:
+    def remove_batch(self, batch_number: int) -> None:
         """Remove a batch from the queue; its folder stays.
 
         Raises:
             UserError: one of its videos is running.
         """
-        with self._begin_change() as db:
-            if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch,)).fetchone():
+        with self._begin_transaction() as db:
+            if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch_number,)).fetchone():
                 raise UserError(
-                    f"cannot remove batch {batch}: one of its videos is running, or was running when the last "
-                    f"engine ended. Cancel it: wantui queue cancel {batch}. If no engine is running, start one first: "
+                    f"cannot remove batch {batch_number}: one of its videos is running, or was running when the last "
+                    f"engine ended. Cancel it: wantui queue cancel {batch_number}. If no engine is running, start "
+                    "one first: "
                     "wantui engine start"
                 )
-            db.execute("DELETE FROM batch WHERE id = ?", (batch,))
-            db.execute("DELETE FROM event WHERE batch = ?", (batch,))
-            self._emit(BatchRemoved())
+            db.execute("DELETE FROM batch WHERE id = ?", (batch_number,))
+            db.execute("DELETE FROM event WHERE batch = ?", (batch_number,))
+            self._store_event(BatchRemoved())
 
 
-def _make_video_filter_sql(batch: int, number: int | None) -> tuple[str, tuple[int, ...]]:
-    return ("batch = ?", (batch,)) if number is None else ("batch = ? AND number = ?", (batch, number))
+def _make_video_filter_sql(batch_number: int, video_index: int | None) -> tuple[str, tuple[int, ...]]:
+    return (
+        ("batch = ?", (batch_number,))
+        if video_index is None
+        else ("batch = ? AND number = ?", (batch_number, video_index))
+    )

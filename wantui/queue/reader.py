@@ -10,9 +10,15 @@ from typing import Any, Self
 
 from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
-from wantui.queue.database import BUSY_TIMEOUT_SECONDS, DATABASE_FILE, check_not_newer, load_migrations, open_database
-from wantui.queue.events import EventError, EventPayload, parse_payload
-from wantui.queue.records import BatchRow, Claim, Event, Hold, VideoPage, VideoRow, WorkerRow
+from wantui.queue.database import (
+    BUSY_TIMEOUT_SECONDS,
+    DATABASE_FILE,
+    check_schema_not_newer,
+    load_migrations,
+    open_database,
+)
+from wantui.queue.events import EventError, EventPayload, parse_event_payload
+from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
@@ -24,12 +30,13 @@ TEXT_COLUMNS = frozenset(
 UNFINISHED_STATES = ("queued", "interrupted", "running")
 
 
-def make_claimable_videos_sql(devices: int) -> str:
-    """Return the FROM and WHERE clauses that select claimable videos; their parameters are `devices` device names."""
+def make_claimable_videos_sql(device_count: int) -> str:
+    """Return the FROM and WHERE clauses that select claimable videos; their parameters are `device_count` device
+    names."""
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
         f"WHERE video.state IN {WAITING_STATES_SQL} AND NOT batch.paused "
-        f"AND batch.device IN ({', '.join('?' * devices)}) AND NOT EXISTS (SELECT 1 FROM hold)"
+        f"AND batch.device IN ({', '.join('?' * device_count)}) AND NOT EXISTS (SELECT 1 FROM hold)"
     )
 
 
@@ -47,8 +54,8 @@ class QueueReader:
     def __init__(self, directory: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
         self.path = directory / DATABASE_FILE
         self.db = open_database(self.path, wait_seconds)
-        self._schema = len(load_migrations())
-        self._file = self._read_file_identities()
+        self._known_schema_version = len(load_migrations())
+        self._opened_file_identities = self._read_file_identities()
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -62,13 +69,13 @@ class QueueReader:
     ) -> None:
         self.close()
 
-    def check_not_newer(self) -> None:
+    def check_schema_not_newer(self) -> None:
         """Refuse a database that was migrated by a later version while it was open.
 
         Raises:
             NewerDatabaseError: a later version of wantui has migrated it.
         """
-        check_not_newer(self.db, self._schema, self.path)
+        check_schema_not_newer(self.db, self._known_schema_version, self.path)
 
     def is_replaced(self) -> bool:
         """Return whether the database file or write-ahead log was deleted or replaced since it was opened.
@@ -76,7 +83,7 @@ class QueueReader:
         SQLite itself does not notice, and would write its pages into the replacement.
         """
         try:
-            return self._read_file_identities() != self._file
+            return self._read_file_identities() != self._opened_file_identities
         except PermissionError:  # without access to the folder, the open files are still valid
             return False
 
@@ -92,20 +99,25 @@ class QueueReader:
         _check_column_types(row)
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
-    def batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
+    def list_batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
         """Return the batches in queue order, with the number of videos in each state."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
         return [self._to_batch_row(row) for row in rows]
 
-    def batch(self, id_: int) -> BatchRow | None:
-        row = self.db.execute("SELECT * FROM batch WHERE id = ?", (id_,)).fetchone()
+    def get_batch(self, batch_number: int) -> BatchRow | None:
+        row = self.db.execute("SELECT * FROM batch WHERE id = ?", (batch_number,)).fetchone()
         return None if row is None else self._to_batch_row(row)
 
     def _to_batch_row(self, row: sqlite3.Row) -> BatchRow:
         _check_column_types(row)
-        counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
+        state_counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
         return BatchRow(
-            row["id"], Path(row["folder"]), row["device"], bool(row["paused"]), row["created"], dict(map(tuple, counts))
+            row["id"],
+            Path(row["folder"]),
+            row["device"],
+            bool(row["paused"]),
+            row["created"],
+            dict(map(tuple, state_counts)),
         )
 
     def find_batch(self, word: str) -> BatchRow:
@@ -114,65 +126,74 @@ class QueueReader:
         Raises:
             UnknownBatchError: suggests the most similar name.
         """
-        if _is_number(word) and (numbered := self.batch(int(word))) is not None:
-            return numbered
-        known = self.batches(limit=-1)
-        path = _resolve_path(word)
-        matches = [batch for batch in known if batch.folder == path] or [batch for batch in known if batch.name == word]
+        if _is_batch_number(word) and (batch_with_number := self.get_batch(int(word))) is not None:
+            return batch_with_number
+        batches = self.list_batches(limit=-1)
+        batch_path = _resolve_path(word)
+        matches = [batch for batch in batches if batch.folder == batch_path] or [
+            batch for batch in batches if batch.name == word
+        ]
         if len(matches) > 1:
             numbers = ", ".join(str(batch.id) for batch in matches)
             raise UnknownBatchError(f"several batches are named {word!r}; give the number of one: {numbers}")
         if matches:
             return matches[0]
-        if not known:
+        if not batches:
             raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
-        near: list[str] = []
+        similar_names: list[str] = []
         if word.strip() and not word.isdecimal():  # a similar number is not a likely typo
-            names = [batch.name for batch in known]
-            near = [name for name in names if name.startswith(word)] or difflib.get_close_matches(word, names, 1, 0.5)
-        if near:
-            raise UnknownBatchError(
-                f"no batch {word!r} is on the queue; did you mean {near[0]}? wantui queue ls shows all"
+            names = [batch.name for batch in batches]
+            similar_names = [name for name in names if name.startswith(word)] or difflib.get_close_matches(
+                word, names, 1, 0.5
             )
-        shown, numbers = word if word.isdecimal() else repr(word), format_number_ranges([batch.id for batch in known])
-        raise UnknownBatchError(f"no batch {shown} is on the queue, only {numbers}. List them: wantui queue ls --all")
+        if similar_names:
+            raise UnknownBatchError(
+                f"no batch {word!r} is on the queue; did you mean {similar_names[0]}? wantui queue ls shows all"
+            )
+        quoted_word, numbers = (
+            word if word.isdecimal() else repr(word),
+            format_number_ranges([batch.id for batch in batches]),
+        )
+        raise UnknownBatchError(
+            f"no batch {quoted_word} is on the queue, only {numbers}. List them: wantui queue ls --all"
+        )
 
-    def videos(self, batch: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
+    def list_videos(self, batch_number: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
         """Return the videos of a batch in order."""
         rows = self.db.execute(
-            "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch, limit, offset)
+            "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch_number, limit, offset)
         )
         return [_to_video_row(row) for row in rows]
 
-    def count_unfinished_before(self, batch: int, number: int) -> int:
+    def count_unfinished_videos_before(self, batch_number: int, video_index: int) -> int:
         """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(
             "SELECT count(*) FROM video WHERE batch = ? AND number < ? "
             f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')",
-            (batch, number),
+            (batch_number, video_index),
         ).fetchone()
         return int(count)
 
-    def read_page(self, batch: int, limit: int, offset: int) -> VideoPage:
+    def read_video_page(self, batch_number: int, limit: int, offset: int) -> VideoPage:
         """Return a range of videos of a batch, each with the number of unfinished videos before it."""
-        videos = self.videos(batch, limit, offset)
-        before, count = [], self.count_unfinished_before(batch, videos[0].number) if videos else 0
+        videos = self.list_videos(batch_number, limit, offset)
+        counts_before, count = [], self.count_unfinished_videos_before(batch_number, videos[0].number) if videos else 0
         for video in videos:
-            before.append(count)
+            counts_before.append(count)
             count += video.state in UNFINISHED_STATES
-        return VideoPage(tuple(videos), tuple(before))
+        return VideoPage(tuple(videos), tuple(counts_before))
 
-    def list_batches_before(self, batch: int) -> list[BatchRow]:
+    def list_unfinished_batches_before(self, batch_number: int) -> list[BatchRow]:
         """Return the unfinished batches before this one, in queue order, without paused batches."""
         rows = self.db.execute(
             "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
             "AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id "
             f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')) ORDER BY place, id",
-            (batch,),
+            (batch_number,),
         )
         return [self._to_batch_row(row) for row in rows.fetchall()]
 
-    def workers(self) -> list[WorkerRow]:
+    def list_workers(self) -> list[WorkerRow]:
         """Return the worker processes of the engine, by name."""
         workers = []
         for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
@@ -184,27 +205,32 @@ class QueueReader:
     def list_running_videos(self) -> list[VideoRow]:
         return [_to_video_row(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 
-    def video(self, id_: int) -> VideoRow:
-        return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (id_,)).fetchone())
+    def get_video(self, video_id: int) -> VideoRow:
+        return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (video_id,)).fetchone())
 
-    def video_by_index(self, batch: int, number: int) -> VideoRow | None:
+    def find_video(self, batch_number: int, video_index: int) -> VideoRow | None:
         """Return the video with an index (from 0) in its batch; None if the queue does not have it."""
-        row = self.db.execute("SELECT * FROM video WHERE batch = ? AND number = ?", (batch, number)).fetchone()
+        row = self.db.execute(
+            "SELECT * FROM video WHERE batch = ? AND number = ?", (batch_number, video_index)
+        ).fetchone()
         return None if row is None else _to_video_row(row)
 
-    def read_last_seq(self) -> int:
+    def read_last_event_seq(self) -> int:
         """Return the number of the latest event."""
         (seq,) = self.db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
         return int(seq)
 
-    def events(self, after: int, batch: int | None = None) -> list[Event]:
-        """Return the events after number `after`, of all batches or of one batch and the queue."""
-        which = "" if batch is None else "AND (batch = ? OR batch IS NULL)"
+    def list_events(self, after_seq: int, batch_number: int | None = None) -> list[QueueEvent]:
+        """Return the events after number `after_seq`, of all batches or of one batch and the queue."""
+        batch_condition = "" if batch_number is None else "AND (batch = ? OR batch IS NULL)"
         rows = self.db.execute(
-            f"SELECT * FROM event WHERE seq > ? {which} ORDER BY seq", (after, *([] if batch is None else [batch]))
+            f"SELECT * FROM event WHERE seq > ? {batch_condition} ORDER BY seq",
+            (after_seq, *([] if batch_number is None else [batch_number])),
         )
         return [
-            Event(row["seq"], row["time"], row["batch"], row["video"], _parse_payload(row["kind"], row["data"]))
+            QueueEvent(
+                row["seq"], row["time"], row["batch"], row["video"], _parse_stored_payload(row["kind"], row["data"])
+            )
             for row in rows
         ]
 
@@ -215,11 +241,11 @@ class QueueReader:
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], _parse_payload("done", row["data"]).as_json()) for row in rows]
+        return [(row["recipe"], _parse_stored_payload("done", row["data"]).as_json()) for row in rows]
 
-    def recipe(self, video: int) -> str:
+    def read_recipe(self, video_id: int) -> str:
         """Return the recipe of a video, as JSON."""
-        (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video,)).fetchone()
+        (recipe,) = self.db.execute("SELECT recipe FROM video WHERE id = ?", (video_id,)).fetchone()
         return str(recipe)
 
     def read_data_version(self) -> int:
@@ -229,9 +255,9 @@ class QueueReader:
 
     def has_claimable_video(self, devices: Iterable[str]) -> bool:
         """Return whether a video is claimable for a worker with these devices."""
-        names = list(devices)
+        device_names = list(devices)
         (exists,) = self.db.execute(
-            f"SELECT EXISTS (SELECT 1 {make_claimable_videos_sql(len(names))})", names
+            f"SELECT EXISTS (SELECT 1 {make_claimable_videos_sql(len(device_names))})", device_names
         ).fetchone()
         return bool(exists)
 
@@ -241,11 +267,11 @@ class QueueReader:
 
     def is_cancelled(self, claim: Claim) -> bool:
         """Return whether a user has cancelled this video."""
-        row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video, claim.attempt))
+        row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video_id, claim.attempt))
         return bool((row.fetchone() or (True,))[0])
 
 
-def _is_number(word: str) -> bool:
+def _is_batch_number(word: str) -> bool:
     return word.isascii() and word.isdecimal() and len(word) <= MAX_NUMBER_DIGITS
 
 
@@ -258,14 +284,14 @@ def _resolve_path(word: str) -> Path | None:
 
 def format_number_ranges(numbers: list[int]) -> str:
     """Return numbers as text, such as "1 to 3, 5", with at most ten ranges."""
-    parts: list[str] = []
+    range_texts: list[str] = []
     numbers = sorted(numbers)
-    first = 0
+    first_index = 0
     for index, number in enumerate(numbers):
         if index + 1 == len(numbers) or numbers[index + 1] != number + 1:
-            parts.append(str(number) if first == index else f"{numbers[first]} to {number}")
-            first = index + 1
-    return ", ".join(parts[:10]) + ", ..." * (len(parts) > 10)
+            range_texts.append(str(number) if first_index == index else f"{numbers[first_index]} to {number}")
+            first_index = index + 1
+    return ", ".join(range_texts[:10]) + ", ..." * (len(range_texts) > 10)
 
 
 def _read_file_identity(path: Path) -> tuple[int, int] | None:
@@ -278,14 +304,14 @@ def _read_file_identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _parse_payload(kind: str, data: str) -> EventPayload:
+def _parse_stored_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of an event.
 
     Raises:
         sqlite3.DatabaseError: the stored data are invalid.
     """
     try:
-        return parse_payload(kind, data)
+        return parse_event_payload(kind, data)
     except EventError as error:
         raise sqlite3.DatabaseError(str(error)) from None
 
@@ -304,7 +330,7 @@ def _check_column_types(row: sqlite3.Row) -> None:
 
 def _to_video_row(row: sqlite3.Row) -> VideoRow:
     _check_column_types(row)
-    values = {name: row[name] for name in VideoRow.__dataclass_fields__}
+    fields_by_name = {name: row[name] for name in VideoRow.__dataclass_fields__}
     if row["state"] == "running":
-        values["seconds"] = compute_seconds_since(row["boot_id"], row["boot_seconds"])
-    return VideoRow(**values)
+        fields_by_name["seconds"] = compute_seconds_since(row["boot_id"], row["boot_seconds"])
+    return VideoRow(**fields_by_name)

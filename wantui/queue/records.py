@@ -7,34 +7,34 @@ from typing import Any
 from wantui.queue.events import EventPayload, UnknownEvent
 
 
-def display_number(index: int) -> int:
+def to_display_number(video_index: int) -> int:
     """Return the number from 1 that people and JSON see; the manifest and the database count from 0."""
-    return index + 1
+    return video_index + 1
 
 
 @dataclass(frozen=True)
 class NewVideo:
-    """A video to add to the queue; `number` is its index in the manifest, `recipe` is JSON."""
+    """A video to add to the queue; `video_index` counts from 0 in the manifest."""
 
-    number: int
+    video_index: int
     title: str
-    recipe: str
-    steps: int
+    recipe_json: str
+    step_count: int
 
 
 @dataclass(frozen=True)
 class Claim:
     """A video that a worker has claimed."""
 
-    video: int
-    batch: int
+    video_id: int
+    batch_number: int
     attempt: int
-    folder: Path
+    batch_folder: Path
     device: str
-    number: int
+    video_index: int
     title: str
-    recipe: str
-    plan: str | None
+    recipe_json: str
+    first_plan_slug: str | None
     """Slug of the first memory plan to try; None to choose the best."""
 
 
@@ -54,11 +54,11 @@ class BatchRow:
         return self.folder.name
 
     @property
-    def total(self) -> int:
+    def video_count(self) -> int:
         return sum(self.counts.values())
 
     @property
-    def unfinished(self) -> int:
+    def unfinished_count(self) -> int:
         return sum(self.counts.get(state, 0) for state in ("queued", "interrupted", "running"))
 
 
@@ -85,15 +85,16 @@ class VideoRow:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields for JSON output; `number` counts from 1, as in `wantui queue cancel`."""
-        return asdict(self) | {"number": display_number(self.number)}
+        return asdict(self) | {"number": to_display_number(self.number)}
 
 
 @dataclass(frozen=True)
 class VideoPage:
-    """A range of videos of a batch; `unfinished_before` is the number of unfinished videos before each of them."""
+    """A range of videos of a batch; `unfinished_counts_before` is the number of unfinished videos before each of
+    them."""
 
     videos: tuple[VideoRow, ...]
-    unfinished_before: tuple[int, ...]
+    unfinished_counts_before: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,13 @@ class WorkerRow:
 
 
 @dataclass(frozen=True)
-class Event:
+class QueueEvent:
     """A stored event; `seq` increases with every event."""
 
     seq: int
-    time: float
-    batch: int | None
-    video: int | None
+    stored_at: float
+    batch_number: int | None
+    video_id: int | None
     payload: EventPayload
 
     @property
@@ -130,7 +131,7 @@ class Event:
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints; `video` is the number in the batch, from 1."""
         data = self.payload.as_json()
-        head = {"event": self.kind, "seq": self.seq, "batch": self.batch, "video": data.get("number")}
+        head = {"event": self.kind, "seq": self.seq, "batch": self.batch_number, "video": data.get("number")}
         return head | data
 
 

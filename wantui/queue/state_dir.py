@@ -17,10 +17,10 @@ from wantui.errors import UserError
 LOCAL_DISK_FOLDER = Path("/var/tmp")
 """Folder for the fallback state directory: usually on a local disk, and not emptied at boot."""
 MOUNT_TABLE = Path("/proc/self/mountinfo")
-PROBE_BYTES = 64 << 10
+WRITE_PROBE_BYTES = 64 << 10
 """Bytes written to detect a full disk: more than one queue transaction or traceback needs."""
 STATE_DIR_ADVICE = "Set XDG_STATE_HOME to a folder that you can write."
-NETWORK_FILE_SYSTEMS = {
+NETWORK_FILE_SYSTEM_TYPES = {
     "nfs",
     "nfs4",
     "cifs",
@@ -55,11 +55,12 @@ def find_state_directory() -> StateDirectory:
         UserError: the directory cannot be created or written.
     """
     directory = user_state_path("wantui") / platform.node()
-    kind = find_file_system_type(directory)
-    if kind in NETWORK_FILE_SYSTEMS:
-        fallback = _create_private_directory(_create_user_folder() / platform.node())
+    file_system_type = find_file_system_type(directory)
+    if file_system_type in NETWORK_FILE_SYSTEM_TYPES:
+        fallback_directory = _create_private_directory(_create_user_folder() / platform.node())
         return StateDirectory(
-            fallback, f"{directory} is on a network file system ({kind}); the queue is kept in {fallback}"
+            fallback_directory,
+            f"{directory} is on a network file system ({file_system_type}); the queue is kept in {fallback_directory}",
         )
     fallback_home = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
     note = (
@@ -68,7 +69,7 @@ def find_state_directory() -> StateDirectory:
     return StateDirectory(_create_private_directory(directory), note)
 
 
-def ensure_home() -> None:
+def ensure_home_folder() -> None:
     """Set HOME and LOGNAME if they are missing, because libraries fail without them.
 
     A container that runs under a numeric user id has no entry in /etc/passwd, and $HOME may be missing, empty or "/".
@@ -79,8 +80,8 @@ def ensure_home() -> None:
     """
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # an empty value would mean "/"
-    home = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises
-    if home in ("~", "") or (home.rstrip("/") == "" and not os.access("/", os.W_OK)):
+    home_folder = os.path.expanduser("~")  # noqa: PTH111 - Path.expanduser raises
+    if home_folder in ("~", "") or (home_folder.rstrip("/") == "" and not os.access("/", os.W_OK)):
         os.environ["HOME"] = str(_create_user_folder())
     try:
         getpass.getuser()
@@ -167,10 +168,10 @@ def describe_recording_fault(directory: Path) -> str | None:
 
 
 def find_write_fault(folder: Path) -> str | None:
-    """Return why PROBE_BYTES cannot be written in a folder, such as a full disk; None if they can."""
+    """Return why WRITE_PROBE_BYTES cannot be written in a folder, such as a full disk; None if they can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(PROBE_BYTES))
+            file.write(bytes(WRITE_PROBE_BYTES))
     except OSError as error:
         return error.strerror or str(error)
     return None
@@ -182,17 +183,17 @@ def find_file_system_type(path: Path) -> str:
         lines = MOUNT_TABLE.read_bytes().splitlines()
     except OSError:
         return "unknown"
-    real = Path(os.path.realpath(path))
-    mount, kind = Path("/"), "unknown"
+    real_path = Path(os.path.realpath(path))
+    best_mount_point, file_system_type = Path("/"), "unknown"
     for line in lines:
-        before, _, after = line.partition(b" - ")
-        fields, types = before.split(), after.split()
-        if len(fields) < 5 or not types:
+        mount_fields, _, type_fields = line.partition(b" - ")
+        mount_words, type_words = mount_fields.split(), type_fields.split()
+        if len(mount_words) < 5 or not type_words:
             continue
-        mounted = _decode_mount_point(fields[4])
-        if real.is_relative_to(mounted) and len(mounted.parts) >= len(mount.parts):
-            mount, kind = mounted, types[0].decode(errors="replace")
-    return kind
+        mount_point = _decode_mount_point(mount_words[4])
+        if real_path.is_relative_to(mount_point) and len(mount_point.parts) >= len(best_mount_point.parts):
+            best_mount_point, file_system_type = mount_point, type_words[0].decode(errors="replace")
+    return file_system_type
 
 
 def _decode_mount_point(field: bytes) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from wantui.formatting import escape_unprintable
 from wantui.queue.records import BatchRow, VideoRow
 
-STATE_WORDS = {
+WORDS_BY_STATE = {
     "queued": "waiting",
     "running": "running",
     "done": "done",
@@ -20,31 +20,31 @@ STATE_WORDS = {
 
 def describe_state(state: str) -> str:
     """Return the displayed word for a state; an unknown state is shown as it is."""
-    return STATE_WORDS.get(state) or escape_unprintable(state)
+    return WORDS_BY_STATE.get(state) or escape_unprintable(state)
 
 
-def find_batch_state(counts: Mapping[str, int]) -> str:
+def derive_batch_state(counts_by_state: Mapping[str, int]) -> str:
     """Return the state of a batch, from the number of its videos in each state.
 
     A finished batch is failed if any video failed, done or cancelled if all videos are, and partly done otherwise.
     """
-    present = {state for state, count in counts.items() if count}
+    present_states = {state for state, count in counts_by_state.items() if count}
     for state in ("running", "interrupted", "queued", "failed"):
-        if state in present:
+        if state in present_states:
             return state
-    if present <= {"done"}:
+    if present_states <= {"done"}:
         return "done"
-    return "cancelled" if present == {"cancelled"} else "partly"
+    return "cancelled" if present_states == {"cancelled"} else "partly"
 
 
-def batch_state(batch: BatchRow, has_engine: bool) -> str:
+def find_displayed_batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch on the queue."""
-    if batch.paused and batch.unfinished:
+    if batch.paused and batch.unfinished_count:
         return "paused"
-    state = find_batch_state(batch.counts)
+    state = derive_batch_state(batch.counts)
     return "interrupted" if state == "running" and not has_engine else state
 
 
-def video_state(video: VideoRow, has_engine: bool) -> str:
+def find_displayed_video_state(video: VideoRow, has_engine: bool) -> str:
     """Return the state of a video on the queue; without an engine, a running video was interrupted."""
     return "interrupted" if video.state == "running" and not has_engine else video.state

@@ -17,29 +17,29 @@ class BatchWait:
     def __bool__(self) -> bool:
         return bool(self.earlier_batches or self.starting_workers)
 
-    def describe(self, with_seconds: bool = True) -> str:
+    def describe(self, shows_seconds: bool = True) -> str:
         """Describe the wait in a phrase; empty if the batch does not wait."""
-        parts = [describe_starting_worker(worker, with_seconds) for worker in self.starting_workers]
+        phrases = [describe_starting_worker(worker, shows_seconds) for worker in self.starting_workers]
         if self.earlier_batches:
-            videos = format_count(sum(batch.unfinished for batch in self.earlier_batches), "video")
-            batches = ", ".join(f"batch {batch.id} ({batch.name})" for batch in self.earlier_batches[:3])
+            video_count_text = format_count(sum(batch.unfinished_count for batch in self.earlier_batches), "video")
+            batch_names = ", ".join(f"batch {batch.id} ({batch.name})" for batch in self.earlier_batches[:3])
             omitted_text = f" and {format_count(len(self.earlier_batches) - 3, 'other batch', 'other batches')}" * (
                 len(self.earlier_batches) > 3
             )
-            parts.append(f"waits for {videos} of {batches}{omitted_text}")
-        return "; ".join(parts)
+            phrases.append(f"waits for {video_count_text} of {batch_names}{omitted_text}")
+        return "; ".join(phrases)
 
 
-def describe_starting_worker(worker: WorkerRow, with_seconds: bool = True) -> str:
+def describe_starting_worker(worker: WorkerRow, shows_seconds: bool = True) -> str:
     """Describe a starting worker, as in "worker-0: loading torch, 0:12"."""
-    seconds = f", {format_duration(worker.seconds)}" if with_seconds and worker.seconds is not None else ""
-    return f"{worker.short_name}: loading torch{seconds}"
+    seconds_text = f", {format_duration(worker.seconds)}" if shows_seconds and worker.seconds is not None else ""
+    return f"{worker.short_name}: loading torch{seconds_text}"
 
 
-def find_batch_wait(queue: QueueReader, batch: int) -> BatchWait:
+def find_batch_wait(queue: QueueReader, batch_number: int) -> BatchWait:
     """Return what a batch waits for; empty if one of its videos runs, or it is paused, held or finished."""
-    row = queue.batch(batch)
-    if row is None or not row.unfinished or row.counts.get("running") or row.paused or queue.read_hold():
+    batch = queue.get_batch(batch_number)
+    if batch is None or not batch.unfinished_count or batch.counts.get("running") or batch.paused or queue.read_hold():
         return BatchWait((), ())
-    starting = tuple(worker for worker in queue.workers() if worker.state == "starting")
-    return BatchWait(tuple(queue.list_batches_before(batch)), starting)
+    starting_workers = tuple(worker for worker in queue.list_workers() if worker.state == "starting")
+    return BatchWait(tuple(queue.list_unfinished_batches_before(batch_number)), starting_workers)

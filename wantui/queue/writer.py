@@ -11,17 +11,17 @@ from pathlib import Path
 from wantui.formatting import escape_unprintable
 from wantui.queue.events import EventPayload, QueueHeld, QueueResumed, VideoEventPayload
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import Claim, display_number
+from wantui.queue.records import Claim, to_display_number
 
 
 class QueueWriter(QueueReader):
     """The queue with transactions, events and holds; for one thread of one process."""
 
     @contextmanager
-    def _begin_change(self) -> Iterator[sqlite3.Connection]:
+    def _begin_transaction(self) -> Iterator[sqlite3.Connection]:
         self.db.execute("BEGIN IMMEDIATE")
         try:
-            self.check_not_newer()  # inside the transaction no other process can migrate it
+            self.check_schema_not_newer()  # inside the transaction no other process can migrate it
             yield self.db
             self.db.execute("COMMIT")
         except BaseException:
@@ -29,42 +29,46 @@ class QueueWriter(QueueReader):
                 self.db.execute("ROLLBACK")
             raise
 
-    def _emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
+    def _store_event(self, payload: EventPayload, batch_number: int | None = None, video_id: int | None = None) -> None:
         self.db.execute(
             "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
-            (time.time(), batch, video, payload.kind, json.dumps(payload.as_json())),
+            (time.time(), batch_number, video_id, payload.kind, json.dumps(payload.as_json())),
         )
 
-    def emit(self, payload: EventPayload, batch: int | None = None, video: int | None = None) -> None:
+    def emit_event(self, payload: EventPayload, batch_number: int | None = None, video_id: int | None = None) -> None:
         """Store an event without a change of the queue."""
-        with self._begin_change():
-            self._emit(payload, batch, video)
+        with self._begin_transaction():
+            self._store_event(payload, batch_number, video_id)
 
     def emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
         """Store an event of a claimed video without a change of the queue; title and number are filled in."""
-        with self._begin_change():
-            self._emit_video_event(claim, payload)
+        with self._begin_transaction():
+            self._store_video_event(claim, payload)
 
-    def _emit_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
-        self._emit(replace(payload, title=claim.title, number=display_number(claim.number)), claim.batch, claim.video)
+    def _store_video_event(self, claim: Claim, payload: VideoEventPayload) -> None:
+        self._store_event(
+            replace(payload, title=claim.title, number=to_display_number(claim.video_index)),
+            claim.batch_number,
+            claim.video_id,
+        )
 
-    def hold(self, kind: str, reason: str, folder: Path | None = None, needed: int | None = None) -> None:
+    def hold_queue(self, kind: str, reason: str, folder: Path | None = None, needed_bytes: int | None = None) -> None:
         """Put the queue on hold: no video starts. A user's pause replaces an existing hold; other holds do not."""
         reason = to_storable_text(reason)
-        or_else = "REPLACE" if kind == "paused" else "IGNORE"
-        with self._begin_change() as db:
-            added = db.execute(
-                f"INSERT OR {or_else} INTO hold VALUES (1, ?, ?, ?, ?)",
-                (kind, reason, None if folder is None else str(folder), needed),
+        conflict_action = "REPLACE" if kind == "paused" else "IGNORE"
+        with self._begin_transaction() as db:
+            cursor = db.execute(
+                f"INSERT OR {conflict_action} INTO hold VALUES (1, ?, ?, ?, ?)",
+                (kind, reason, None if folder is None else str(folder), needed_bytes),
             )
-            if added.rowcount:
-                self._emit(QueueHeld(reason=reason, hold=kind))
+            if cursor.rowcount:
+                self._store_event(QueueHeld(reason=reason, hold=kind))
 
-    def resume(self, kind: str | None = None) -> None:
+    def resume_queue(self, kind: str | None = None) -> None:
         """End the hold of the queue; if `kind` is given, only a hold of that kind."""
-        with self._begin_change() as db:
+        with self._begin_transaction() as db:
             if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
-                self._emit(QueueResumed())
+                self._store_event(QueueResumed())
 
 
 def to_storable_text(text: str) -> str:

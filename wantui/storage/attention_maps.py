@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from wantui.planning import Recipe
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 FLOAT16_SCALE = 32768.0
-POSITION_PIXELS = (16, 32)
+POSITION_PIXEL_SIZES = (16, 32)
 """Height and width of a position in pixels: of most models, and of Wan 2.2 5B."""
-FLOAT32_LIMIT = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MapsByContext = Mapping[str, Mapping[str, NDArray[np.float32]]]
 """Maps by context, then by name: [blocks | 1, heads | 1, frames, height, width]."""
 
@@ -37,12 +37,12 @@ class AttentionMapWriter(StepArrayWriter):
     """Write the maps of one video step by step.
 
     Args:
-        names: names of the maps, by context (cond, uncond).
-        shape: shape of one map at one step, [blocks | 1, heads | 1, frames, height, width].
-        steps: evaluations whose maps are stored, from 0.
+        map_names_by_context: names of the maps, by context (cond, uncond).
+        map_shape: shape of one map at one step, [blocks | 1, heads | 1, frames, height, width].
+        evaluations: evaluations whose maps are stored, from 0.
         sigmas: noise level of each of these evaluations.
-        blocks: number of blocks of the transformer.
-        words: metadata of each marked word, by name.
+        block_count: number of blocks of the transformer.
+        metadata_by_word: metadata of each marked word, by name.
         checksums: as of `StepArrayWriter`.
 
     Raises:
@@ -52,44 +52,46 @@ class AttentionMapWriter(StepArrayWriter):
     def __init__(
         self,
         path: Path,
-        names: Mapping[str, Sequence[str]],
-        shape: tuple[int, ...],
-        steps: Sequence[int],
+        map_names_by_context: Mapping[str, Sequence[str]],
+        map_shape: tuple[int, ...],
+        evaluations: Sequence[int],
         sigmas: Sequence[float],
-        blocks: int,
+        block_count: int,
         recipe: Recipe,
-        words: Mapping[str, Any],
+        metadata_by_word: Mapping[str, Any],
         checksums: Sequence[int] = (),
     ) -> None:
         request = recipe.capture.attention
         assert request is not None
         scale = FLOAT16_SCALE if request.dtype == "float16" else 1.0
         arrays: dict[str, StepArray] = {}
-        for context, names_of_context in names.items():
-            for name in names_of_context:
-                arrays[_make_array_path(context, name)] = StepArray(shape, request.dtype, scale, request.compress)
-            arrays[_make_array_path(context, "blocks")] = StepArray((blocks,), "bool", has_one_chunk=True)
+        for context, map_names in map_names_by_context.items():
+            for map_name in map_names:
+                arrays[_make_array_path(context, map_name)] = StepArray(
+                    map_shape, request.dtype, scale, request.compress
+                )
+            arrays[_make_array_path(context, "blocks")] = StepArray((block_count,), "bool", has_one_chunk=True)
         attributes = {
             "layout": "step, block, head, frame, height, width",
             "blocks": "each" if request.per_block else "mean",
             "heads": "each" if request.per_head else "mean",
-            "words": dict(words),
+            "words": dict(metadata_by_word),
         }
-        super().__init__(path, arrays, steps, sigmas, recipe, attributes, checksums)
+        super().__init__(path, arrays, evaluations, sigmas, recipe, attributes, checksums)
 
-    def write_maps(self, maps: MapsByContext, blocks: Mapping[str, Sequence[bool]]) -> None:
+    def write_maps(
+        self, maps_by_context: MapsByContext, computed_blocks_by_context: Mapping[str, Sequence[bool]]
+    ) -> None:
         """Store the maps of the next step.
 
         Args:
-            blocks: which blocks computed attention, by context.
+            computed_blocks_by_context: which blocks computed attention, by context.
         """
-        values: dict[str, NDArray[Any]] = {}
-        for context, maps_of_context in maps.items():
-            values |= {
-                _make_array_path(context, name): values_of_map for name, values_of_map in maps_of_context.items()
-            }
-            values[_make_array_path(context, "blocks")] = np.array(blocks[context])
-        self.write(values)
+        values_by_path: dict[str, NDArray[Any]] = {}
+        for context, maps_by_name in maps_by_context.items():
+            values_by_path |= {_make_array_path(context, name): map_values for name, map_values in maps_by_name.items()}
+            values_by_path[_make_array_path(context, "blocks")] = np.array(computed_blocks_by_context[context])
+        self.write_step(values_by_path)
 
 
 def _make_array_path(context: str, name: str) -> str:
@@ -106,29 +108,29 @@ class StoredAttentionMaps:
 
     group: Any
     """The zarr group."""
-    words: dict[str, dict[str, Any]]
+    metadata_by_word: dict[str, dict[str, Any]]
     """Metadata of each marked word, by the name of its map: text, span, weight, token positions and token texts."""
-    steps: NDArray[np.int64]
+    evaluations: NDArray[np.int64]
     sigmas: NDArray[np.float64]
     path: Path
-    cells: tuple[Sequence[int], Sequence[int]]
+    averaged_counts: tuple[Sequence[int], Sequence[int]]
     """Numbers of positions that each row and each column of a map averages."""
 
-    def read_map(self, name: str, index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
+    def read_map(self, name: str, step_index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
         """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
 
         Raises:
             AttentionMapsError: the map is missing or damaged.
         """
-        with _raise_attention_maps_error(self.path):
+        with _convert_to_attention_maps_error(self.path):
             group = self.group if context == "cond" else self.group[context]
             array = group[name]
-            values = np.asarray(array[index], dtype=np.float32) / _check_scale(array.attrs["scale"])
-            if values.ndim != 5 + isinstance(index, slice):
+            values = np.asarray(array[step_index], dtype=np.float32) / _parse_scale(array.attrs["scale"])
+            if values.ndim != 5 + isinstance(step_index, slice):
                 raise ValueError(f"{name} has {values.ndim} axes")
             return values
 
-    def read_mean(self, name: str) -> NDArray[np.float64]:
+    def read_mean_map(self, name: str) -> NDArray[np.float64]:
         """Return [s, frames, height, width], mean over heads and the blocks that computed attention.
 
         Height and width are those of the video in positions: a value that averages several positions is repeated at
@@ -138,20 +140,20 @@ class StoredAttentionMaps:
         Raises:
             AttentionMapsError: as `read_map`.
         """
-        with _raise_attention_maps_error(self.path):
-            return np.stack([self.read_mean_at_step(name, index) for index in range(len(self.steps))])
+        with _convert_to_attention_maps_error(self.path):
+            return np.stack([self.read_mean_map_at_step(name, index) for index in range(len(self.evaluations))])
 
-    def read_mean_at_step(self, name: str, index: int) -> NDArray[np.float64]:
-        """Return `read_mean` of one stored step, [frames, height, width].
+    def read_mean_map_at_step(self, name: str, step_index: int) -> NDArray[np.float64]:
+        """Return `read_mean_map` of one stored step, [frames, height, width].
 
         Raises:
             AttentionMapsError: as `read_map`.
         """
-        mean = _average_known(self.read_map(name, index))
-        return mean.repeat(self.cells[0], axis=1).repeat(self.cells[1], axis=2)
+        mean = _average_computed_blocks(self.read_map(name, step_index))
+        return mean.repeat(self.averaged_counts[0], axis=1).repeat(self.averaged_counts[1], axis=2)
 
 
-def _average_known(values: NDArray[np.float32]) -> NDArray[np.float64]:
+def _average_computed_blocks(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean over the first two axes, blocks and heads, without the blocks that a cache skipped (NaN)."""
     is_known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
@@ -164,19 +166,22 @@ def open_attention_maps(path: Path) -> StoredAttentionMaps:
     Raises:
         AttentionMapsError: the maps are missing or damaged.
     """
-    with _raise_attention_maps_error(path):
+    with _convert_to_attention_maps_error(path):
         group = open_capture(path)
-        words = {str(name): _check_word(about) for name, about in dict(group.attrs["words"]).items()}
-        steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
-        for name in words:
-            if group[name].shape[0] != len(steps) or steps.shape != sigmas.shape:
-                raise ValueError(f"{name} does not contain one map for each of {len(steps)} steps")
-        if len(sizes := {group[name].shape[3:] for name in words}) > 1:
+        metadata_by_word = {
+            str(name): _parse_word_metadata(attribute) for name, attribute in dict(group.attrs["words"]).items()
+        }
+        evaluations, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:])
+        for name in metadata_by_word:
+            if group[name].shape[0] != len(evaluations) or evaluations.shape != sigmas.shape:
+                raise ValueError(f"{name} does not contain one map for each of {len(evaluations)} steps")
+        if len(sizes := {group[name].shape[3:] for name in metadata_by_word}) > 1:
             raise ValueError(f"its maps have different sizes: {sorted(sizes)}")
-        return StoredAttentionMaps(group, words, steps, sigmas, path, _find_cells(group, list(words)))
+        averaged_counts = _find_averaged_counts(group, list(metadata_by_word))
+        return StoredAttentionMaps(group, metadata_by_word, evaluations, sigmas, path, averaged_counts)
 
 
-def _find_cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:
+def _find_averaged_counts(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:
     """Return the numbers of positions that each row and each column of the word maps averages.
 
     Raises:
@@ -186,41 +191,46 @@ def _find_cells(group: Any, words: Sequence[str]) -> tuple[Sequence[int], Sequen
         return (), ()
     height, width = group[words[0]].shape[-2:]
     recipe = group.attrs.get("recipe")
-    factor = recipe["capture"]["attention"]["downsample"] if recipe is not None else 1
-    if factor == 1:
+    downsample_factor = recipe["capture"]["attention"]["downsample"] if recipe is not None else 1
+    if downsample_factor == 1:
         return [1] * height, [1] * width
-    for pixels in POSITION_PIXELS:
-        rows, columns = (_build_averaging_matrix(recipe[side] // pixels, factor) for side in ("height", "width"))
-        if (len(rows), len(columns)) == (height, width):
-            return rows, columns
-    size = f"{recipe['width']}x{recipe['height']} pixels"
-    raise ValueError(f"maps of {width}x{height} do not fit {size} averaged over {factor} x {factor} positions")
+    for pixels in POSITION_PIXEL_SIZES:
+        row_counts, column_counts = (
+            _count_averaged_positions(recipe[side] // pixels, downsample_factor) for side in ("height", "width")
+        )
+        if (len(row_counts), len(column_counts)) == (height, width):
+            return row_counts, column_counts
+    size_text = f"{recipe['width']}x{recipe['height']} pixels"
+    raise ValueError(
+        f"maps of {width}x{height} do not fit {size_text} averaged over {downsample_factor} x {downsample_factor} "
+        "positions"
+    )
 
 
-def _build_averaging_matrix(positions: int, factor: int) -> Sequence[int]:
-    return [min(factor, positions - start) for start in range(0, positions, factor)]
+def _count_averaged_positions(position_count: int, downsample_factor: int) -> Sequence[int]:
+    return [min(downsample_factor, position_count - start) for start in range(0, position_count, downsample_factor)]
 
 
-def _check_scale(attribute: Any) -> np.float32:
+def _parse_scale(attribute: Any) -> np.float32:
     is_number = isinstance(attribute, int | float) and not isinstance(attribute, bool)
-    if not is_number or not 0 < attribute < FLOAT32_LIMIT:
+    if not is_number or not 0 < attribute < MAX_FLOAT32:
         raise ValueError(f"its attribute scale is {str(attribute)[:80]!r}, but it must be a number above 0")
     return np.float32(attribute)
 
 
-def _check_word(about: Any) -> dict[str, Any]:
-    word = dict(about)
-    if "token_texts" not in word:  # the key of earlier versions
-        word["token_texts"] = word.pop("pieces")
-    if not isinstance(word["text"], str) or not all(isinstance(text, str) for text in word["token_texts"]):
-        raise ValueError("the attribute words is damaged")
-    return word
+def _parse_word_metadata(word_attribute: Any) -> dict[str, Any]:
+    metadata = dict(word_attribute)
+    if "token_texts" not in metadata:  # the key of earlier versions
+        metadata["token_texts"] = metadata.pop("pieces")
+    if not isinstance(metadata["text"], str) or not all(isinstance(text, str) for text in metadata["token_texts"]):
+        raise ValueError("the attribute `words` is damaged")
+    return metadata
 
 
 @contextmanager
-def _raise_attention_maps_error(path: Path) -> Iterator[None]:
+def _convert_to_attention_maps_error(path: Path) -> Iterator[None]:
     try:
-        with raise_capture_error(path):
+        with convert_to_capture_error(path):
             yield
     except CaptureError as error:
         raise AttentionMapsError(str(error)) from error

@@ -14,37 +14,37 @@ class BackgroundWriter:
     """Thread that runs writes one after another.
 
     Args:
-        waiting: maximum number of pending writes; `submit` blocks until the oldest is done.
+        max_pending_writes: maximum number of pending writes; `submit_write` blocks until the oldest is done.
     """
 
-    def __init__(self, waiting: int = 4) -> None:
+    def __init__(self, max_pending_writes: int = 4) -> None:
         sys.setswitchinterval(min(THREAD_SWITCH_SECONDS, sys.getswitchinterval()))
-        self.waiting = waiting
-        self.pending: deque[Future[None]] = deque()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self.max_pending_writes = max_pending_writes
+        self.pending_writes: deque[Future[None]] = deque()
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="writer")
 
-    def submit(self, write: Callable[[], None]) -> None:
+    def submit_write(self, write: Callable[[], None]) -> None:
         """Queue a write.
 
         Raises:
             Exception: the error of an earlier write.
         """
-        while len(self.pending) >= self.waiting:
-            self.pending.popleft().result()
-        self.pending.append(self.thread.submit(write))
+        while len(self.pending_writes) >= self.max_pending_writes:
+            self.pending_writes.popleft().result()
+        self.pending_writes.append(self.executor.submit(write))
 
-    def flush(self) -> None:
+    def wait_for_writes(self) -> None:
         """Wait until all pending writes are done.
 
         Raises:
             Exception: the error of a failed write.
         """
-        while self.pending:
-            self.pending.popleft().result()
+        while self.pending_writes:
+            self.pending_writes.popleft().result()
 
     def close(self) -> None:
         """End the thread; drop pending writes, and ignore further errors."""
-        for future in self.pending:
+        for future in self.pending_writes:
             future.cancel()
-        self.pending.clear()
-        self.thread.shutdown()
+        self.pending_writes.clear()
+        self.executor.shutdown()

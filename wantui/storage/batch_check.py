@@ -15,7 +15,7 @@ from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.load import dump_settings_values
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
-from wantui.storage.locks import MANIFEST_LOCK, VIDEO_LOCKS
+from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE
 from wantui.storage.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -38,8 +38,8 @@ HASH_CHUNK_BYTES = 1 << 20
 class CheckedItem:
     """Result of verifying one item of a batch."""
 
-    batch: Path
-    video: str
+    batch_folder: Path
+    video_name: str
     """Variation and seed; empty for an item that belongs to the batch itself."""
     path: Path
     damage: str = ""
@@ -51,8 +51,8 @@ class CheckedItem:
 def is_batch_folder(folder: Path) -> bool:
     """Return whether a folder contains a manifest, or other files of a batch whose manifest is missing."""
     batch = BatchFolder(folder)
-    locks = (folder / MANIFEST_LOCK, folder / VIDEO_LOCKS)
-    for path in (batch.manifest, batch.journal, *locks, *batch.preserved_files()):
+    locks = (folder / MANIFEST_LOCK_FILE, folder / VIDEO_LOCK_FILE)
+    for path in (batch.manifest_path, batch.journal_path, *locks, *batch.list_preserved_files()):
         try:
             path.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -69,12 +69,12 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     try:
         manifest = read_manifest(batch)
     except ManifestError as error:
-        yield CheckedItem(folder, "", batch.manifest, str(error))
+        yield CheckedItem(folder, "", batch.manifest_path, str(error))
         return
     yield _check_manifest(batch)
     for fault in manifest.faults:
-        yield CheckedItem(folder, "", batch.journal, fault)
-    for preserved_file in batch.preserved_files():
+        yield CheckedItem(folder, "", batch.journal_path, fault)
+    for preserved_file in batch.list_preserved_files():
         yield CheckedItem(folder, "", preserved_file, _explain_preserved_file(preserved_file))
     for link in _find_linked_folders(folder):
         yield CheckedItem(folder, "", link, str(LinkedFolderError(link)))
@@ -87,18 +87,18 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
 def _check_manifest(batch: BatchFolder) -> CheckedItem:
     """Compare batch.json with its checksum; a manifest that was edited by hand remains readable."""
     try:
-        document = read_json_object(batch.manifest, MAX_MANIFEST_BYTES)
+        document = read_json_object(batch.manifest_path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        return CheckedItem(batch.root, "", batch.manifest, f"{batch.manifest} is missing")
+        return CheckedItem(batch.root, "", batch.manifest_path, f"{batch.manifest_path} is missing")
     except UnreadableFileError as error:
-        return CheckedItem(batch.root, "", batch.manifest, str(error))
+        return CheckedItem(batch.root, "", batch.manifest_path, str(error))
     if has_wrong_checksum(document):
         damage = (
-            f"{batch.manifest} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
+            f"{batch.manifest_path} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
             "Restore it from a backup. The next change of the batch saves this file as batch.edited.json"
         )
-        return CheckedItem(batch.root, "", batch.manifest, damage)
-    return CheckedItem(batch.root, "", batch.manifest, is_verified=document.get("checksum", "") != "")
+        return CheckedItem(batch.root, "", batch.manifest_path, damage)
+    return CheckedItem(batch.root, "", batch.manifest_path, is_verified=document.get("checksum", "") != "")
 
 
 def _explain_preserved_file(preserved_file: Path) -> str:
@@ -115,25 +115,25 @@ def _explain_preserved_file(preserved_file: Path) -> str:
 
 def _find_linked_folders(folder: Path) -> Iterator[Path]:
     """Yield the symbolic links among the folders that wantui writes to; link targets are not searched."""
-    for part in BATCH_SUBFOLDERS:
-        if (folder / part).is_symlink():
-            yield folder / part
+    for subfolder_name in BATCH_SUBFOLDERS:
+        if (folder / subfolder_name).is_symlink():
+            yield folder / subfolder_name
             continue
-        yield from (child for child in sorted((folder / part).glob("prompt_*")) if child.is_symlink())
+        yield from (child for child in sorted((folder / subfolder_name).glob("prompt_*")) if child.is_symlink())
 
 
 def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedItem]:
     """Compare the config, template and variations files with the manifest, which stores no checksums of them."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
-        (batch.config, _parse_yaml, dump_settings_values(manifest.config)),
-        (batch.template, str, manifest.template + "\n"),
-        (batch.variations, parse_json, json.dumps(variations)),
+        (batch.config_path, _parse_yaml, dump_settings_values(manifest.config)),
+        (batch.template_path, str, manifest.template + "\n"),
+        (batch.variations_path, parse_json, json.dumps(variations)),
     )
-    for path, parse, text in expected:
+    for path, parse_text, expected_text in expected:
         try:
-            is_same = parse(read_regular_file(path).decode()) == parse(text)
-            damage = "" if is_same else f"{path} is damaged: it differs from {batch.manifest.name}"
+            is_same = parse_text(read_regular_file(path).decode()) == parse_text(expected_text)
+            damage = "" if is_same else f"{path} is damaged: it differs from {batch.manifest_path.name}"
         except (FileNotFoundError, NotADirectoryError):
             damage = f"{path} is missing"
         except UnreadableFileError as error:
@@ -148,31 +148,33 @@ def _parse_yaml(text: str) -> dict[str, Any]:
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:
-    name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+    video_name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
     if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
         # Only for this version: in other versions the recipe may have had other fields when the digest was computed.
-        yield CheckedItem(batch.root, name, batch.manifest, f"its recipe in {batch.manifest} does not match its id")
+        yield CheckedItem(
+            batch.root, video_name, batch.manifest_path, f"its recipe in {batch.manifest_path} does not match its id"
+        )
     if "clip" not in entry.files:
-        yield CheckedItem(batch.root, name, batch.manifest, "it is recorded as done but has no clip")
-    for kind, relative in entry.files.items():
-        path = batch.root / relative
+        yield CheckedItem(batch.root, video_name, batch.manifest_path, "it is recorded as done but has no clip")
+    for kind, relative_path in entry.files.items():
+        path = batch.root / relative_path
         try:
             if kind in CAPTURE_FILE_KEYS:
-                yield CheckedItem(batch.root, name, path, is_verified=verify_capture(path))
+                yield CheckedItem(batch.root, video_name, path, is_verified=verify_capture(path))
                 continue
-            is_verified = _check_digest(path, entry.sha256.get(kind))
+            is_verified = _check_file_digest(path, entry.sha256.get(kind))
             if kind == "clip":
-                _check_frames(path, entry.recipe.frames)
-            yield CheckedItem(batch.root, name, path, is_verified=is_verified)
+                _check_frame_count(path, entry.recipe.frames)
+            yield CheckedItem(batch.root, video_name, path, is_verified=is_verified)
         except (CaptureError, ClipError, _DamageError) as error:
-            yield CheckedItem(batch.root, name, path, str(error))
+            yield CheckedItem(batch.root, video_name, path, str(error))
 
 
 class _DamageError(Exception):
     """Raised for a file that differs from the one that was written; the text describes the difference."""
 
 
-def _check_digest(path: Path, expected: str | None) -> bool:
+def _check_file_digest(path: Path, expected_digest: str | None) -> bool:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise _DamageError(f"{path} is not a regular file")
@@ -181,21 +183,21 @@ def _check_digest(path: Path, expected: str | None) -> bool:
         raise _DamageError(f"{path} is missing") from None
     except OSError as error:  # such as a folder that may not be entered
         raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
-    if expected is not None and digest != expected:
+    if expected_digest is not None and digest != expected_digest:
         raise _DamageError(f"{path} is damaged: its SHA-256 differs from the recorded one")
-    return expected is not None
+    return expected_digest is not None
 
 
-def _check_frames(path: Path, expected: int) -> None:
-    count = sum(1 for _ in read_frames(path))
-    if count != expected:
-        raise _DamageError(f"{path} is damaged: it contains {count} frames instead of {expected}")
+def _check_frame_count(path: Path, expected_count: int) -> None:
+    frame_count = sum(1 for _ in read_frames(path))
+    if frame_count != expected_count:
+        raise _DamageError(f"{path} is damaged: it contains {frame_count} frames instead of {expected_count}")
 
 
 def compute_file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(HASH_CHUNK_BYTES):
-            digest.update(part)
+        while chunk := file.read(HASH_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()

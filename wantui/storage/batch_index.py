@@ -18,8 +18,8 @@ from wantui.storage.manifest import (
     ManifestError,
     VideoEntry,
     VideoState,
-    apply_outcome,
-    check_format,
+    apply_journal_outcome,
+    check_manifest_format,
 )
 from wantui.storage.manifest_file import FileVersion, read_file_version
 
@@ -32,26 +32,26 @@ class BatchSummary:
     """Summary of a batch folder, from its manifest and journal."""
 
     folder: Path
-    created: str
+    created_at: str
     """Time of creation in ISO 8601, UTC; empty if the manifest cannot be read."""
     template: str
     model: str
-    counts: tuple[tuple[str, int], ...]
+    counts_by_state: tuple[tuple[str, int], ...]
     """Number of videos in each state that occurs."""
     fault: str = ""
-    """Why the manifest, or some lines of its journal, cannot be read; `counts` leaves out unreadable lines."""
+    """Why the manifest, or some lines of its journal, cannot be read; `counts_by_state` leaves out unreadable lines."""
 
     @property
-    def total(self) -> int:
-        return sum(count for _, count in self.counts)
+    def video_count(self) -> int:
+        return sum(count for _, count in self.counts_by_state)
 
     def count_videos(self, state: str) -> int:
-        return dict(self.counts).get(state, 0)
+        return dict(self.counts_by_state).get(state, 0)
 
-    def matches(self, words: str) -> bool:
+    def matches_words(self, words: str) -> bool:
         """Return whether each word occurs in the folder name, template, model or time of creation."""
-        text = f"{self.folder.name} {self.template} {self.model} {self.created}".lower()
-        return all(word in text for word in words.lower().split())
+        searched_text = f"{self.folder.name} {self.template} {self.model} {self.created_at}".lower()
+        return all(word in searched_text for word in words.lower().split())
 
 
 def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
@@ -59,21 +59,21 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
 
     The summary of a folder that cannot be listed contains only the fault.
     """
-    batches: dict[Path, BatchSummary] = {}
+    summaries_by_folder: dict[Path, BatchSummary] = {}
     for root in roots:
         root = Path(os.path.realpath(root))
         try:
             folders = _list_batch_folders(root)
         except OSError as error:
             reason = f"{root} cannot be read: {error.strerror or error}"
-            batches[root] = BatchSummary(root, "", "", "", (), reason)
+            summaries_by_folder[root] = BatchSummary(root, "", "", "", (), reason)
             continue
         for path in folders:
             folder = BatchFolder(path)
-            batches[path] = _summarise_batch(
-                path, read_file_version(folder.manifest), read_file_version(folder.journal)
+            summaries_by_folder[path] = _summarise_batch(
+                path, read_file_version(folder.manifest_path), read_file_version(folder.journal_path)
             )
-    return sorted(batches.values(), key=lambda batch: (batch.created, batch.folder.name), reverse=True)
+    return sorted(summaries_by_folder.values(), key=lambda batch: (batch.created_at, batch.folder.name), reverse=True)
 
 
 def _list_batch_folders(root: Path) -> list[Path]:
@@ -89,109 +89,119 @@ def _list_batch_folders(root: Path) -> list[Path]:
 
 def find_inaccessible_folders(roots: Iterable[Path]) -> list[Path]:
     """Return the subfolders that this user may not enter, such as private batches of other users."""
-    closed = []
+    inaccessible_folders = []
     for root in roots:
         with suppress(OSError), os.scandir(root) as entries:
             for entry in entries:
                 try:
                     os.stat(Path(entry.path) / "batch.json")  # noqa: PTH116 - only the error is of interest
                 except PermissionError:
-                    closed.append(Path(entry.path))
+                    inaccessible_folders.append(Path(entry.path))
                 except OSError:
                     continue
-    return sorted(closed)
+    return sorted(inaccessible_folders)
 
 
 @dataclass(frozen=True)
 class _ManifestSummary:
     """Content of a manifest, without its journal."""
 
-    created: str
+    created_at: str
     template: str
     model: str
-    states: tuple[str, ...]
-    ids: tuple[object, ...]
-    journal: str
+    video_states: tuple[str, ...]
+    video_ids: tuple[object, ...]
+    journal_id: str
 
 
 @lru_cache(maxsize=4096)
-def _summarise_batch(path: Path, manifest: FileVersion, journal: FileVersion) -> BatchSummary:
+def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version: FileVersion) -> BatchSummary:
     """Summarise a batch; the file versions are the cache key."""
     try:
-        outline = _summarise_manifest(path, manifest)
-        states, faults = _read_states(path, outline, manifest, journal)
+        summary = _summarise_manifest(path, manifest_version)
+        states, faults = _read_video_states(path, summary, manifest_version, journal_version)
     except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
         return BatchSummary(path, "", "", "", (), reason)
-    counts = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-    return BatchSummary(path, outline.created, outline.template, outline.model, counts, "; ".join(faults))
+    counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
+    return BatchSummary(path, summary.created_at, summary.template, summary.model, counts_by_state, "; ".join(faults))
 
 
 @dataclass(frozen=True)
 class _JournalProgress:
     """Content that was read from a journal so far, so that only new lines are read."""
 
-    manifest: FileVersion
+    manifest_version: FileVersion
     inode: int
-    end: int
-    lines: int
-    states: tuple[str, ...]
+    end_byte: int
+    line_count: int
+    video_states: tuple[str, ...]
     faults: tuple[str, ...]
 
 
-_journal_progress: dict[Path, _JournalProgress] = {}
+_journal_progress_by_folder: dict[Path, _JournalProgress] = {}
 
 
-def _read_states(
-    path: Path, outline: _ManifestSummary, manifest: FileVersion, journal: FileVersion
+def _read_video_states(
+    path: Path, summary: _ManifestSummary, manifest_version: FileVersion, journal_version: FileVersion
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the states of the videos, and the faults of the journal."""
-    known = _journal_progress.get(path)
-    if known is None or (known.manifest, known.inode) != (manifest, journal[0]) or known.end > journal[2]:
-        known = _JournalProgress(manifest, journal[0], 0, 0, outline.states, ())
-    file = BatchFolder(path).journal
+    earlier_progress = _journal_progress_by_folder.get(path)
+    if (
+        earlier_progress is None
+        or (earlier_progress.manifest_version, earlier_progress.inode) != (manifest_version, journal_version[0])
+        or earlier_progress.end_byte > journal_version[2]
+    ):
+        earlier_progress = _JournalProgress(manifest_version, journal_version[0], 0, 0, summary.video_states, ())
+    journal_path = BatchFolder(path).journal_path
     try:
-        tail = read_journal_tail(file, outline.journal, known.end, known.lines + 1)
+        journal_tail = read_journal_tail(
+            journal_path, summary.journal_id, earlier_progress.end_byte, earlier_progress.line_count + 1
+        )
     except UnreadableFileError as error:
-        return known.states, (*known.faults, str(error))
-    states, faults = list(known.states), [*known.faults, *tail.faults]
-    for line in tail.lines:
+        return earlier_progress.video_states, (*earlier_progress.faults, str(error))
+    states, faults = list(earlier_progress.video_states), [*earlier_progress.faults, *journal_tail.faults]
+    for line in journal_tail.lines:
         try:
-            if not 0 <= line.video < len(states) or line.id != outline.ids[line.video]:
+            if not 0 <= line.video_index < len(states) or line.video_id != summary.video_ids[line.video_index]:
                 raise ValueError("it does not describe a video of this batch")
-            states[line.video] = apply_outcome(line.entry, _placeholder_entry(line)).state
+            states[line.video_index] = apply_journal_outcome(line.outcome, _make_placeholder_entry(line)).state
         except ValueError as error:
-            faults.append(f"line {line.number} of {file} is damaged: {error}")
-    read = known.lines + len(tail.lines) + len(tail.stale) + len(tail.faults)
-    progress = _JournalProgress(manifest, journal[0], tail.end, read, tuple(states), tuple(faults))
-    if len(_journal_progress) >= MAX_TRACKED_JOURNALS:
-        _journal_progress.clear()
-    _journal_progress[path] = progress
-    return progress.states, progress.faults
+            faults.append(f"line {line.line_number} of {journal_path} is damaged: {error}")
+    line_count = (
+        earlier_progress.line_count + len(journal_tail.lines) + len(journal_tail.stale_lines) + len(journal_tail.faults)
+    )
+    progress = _JournalProgress(
+        manifest_version, journal_version[0], journal_tail.end_byte, line_count, tuple(states), tuple(faults)
+    )
+    if len(_journal_progress_by_folder) >= MAX_TRACKED_JOURNALS:
+        _journal_progress_by_folder.clear()
+    _journal_progress_by_folder[path] = progress
+    return progress.video_states, progress.faults
 
 
-def _placeholder_entry(line: JournalLine) -> VideoEntry:
+def _make_placeholder_entry(line: JournalLine) -> VideoEntry:
     """Return an entry with an empty recipe for the video of a journal line: a listing reads no recipes."""
-    return VideoEntry(id=line.id, variation=0, number=1, seed=0, recipe=Recipe.model_construct())
+    return VideoEntry(id=line.video_id, variation=0, number=1, seed=0, recipe=Recipe.model_construct())
 
 
 @lru_cache(maxsize=256)
-def _summarise_manifest(path: Path, manifest: FileVersion) -> _ManifestSummary:
+def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestSummary:
     """Read a manifest without validating its recipes, which would take most of the time of a listing."""
-    file = BatchFolder(path).manifest
+    manifest_path = BatchFolder(path).manifest_path
     try:
-        document = read_json_object(file, MAX_MANIFEST_BYTES)
+        document = read_json_object(manifest_path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        raise ManifestError(f"{file} is missing") from None
-    check_format(file, document)
-    states = tuple(str(video["state"]) for video in document["videos"])
-    if unknown := set(states) - set(get_args(VideoState)):
-        raise ManifestError(f"{file} is damaged: {min(unknown)!r} is not a video state")
-    created, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
-    if not all(isinstance(text, str) for text in (created, template, model)):
-        raise ManifestError(f"{file} is damaged: created, template or model is not a string")
-    ids = tuple(video.get("id") for video in document["videos"])
-    return _ManifestSummary(created, template, model, states, ids, str(document.get("journal", "")))
+        raise ManifestError(f"{manifest_path} is missing") from None
+    check_manifest_format(manifest_path, document)
+    video_states = tuple(str(video["state"]) for video in document["videos"])
+    if unknown_states := set(video_states) - set(get_args(VideoState)):
+        raise ManifestError(f"{manifest_path} is damaged: {min(unknown_states)!r} is not a video state")
+    created_at, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
+    if not all(isinstance(text, str) for text in (created_at, template, model)):
+        raise ManifestError(f"{manifest_path} is damaged: created, template or model is not a string")
+    video_ids = tuple(video.get("id") for video in document["videos"])
+    return _ManifestSummary(created_at, template, model, video_states, video_ids, str(document.get("journal", "")))
 
 
 def move_to_trash(folder: Path) -> None:

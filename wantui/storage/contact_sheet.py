@@ -14,28 +14,32 @@ MAX_FRAME_WIDTH = 320
 
 
 class ContactSheet:
-    """Contact sheet of evenly spaced frames, collected while the `count` frames of a clip are encoded."""
+    """Contact sheet of evenly spaced frames, collected while the `frame_count` frames of a clip are encoded."""
 
-    def __init__(self, count: int) -> None:
-        self.wanted = set(np.linspace(0, count - 1, min(SHEET_COLUMNS, count)).round().astype(int).tolist())
-        self.kept: list[Frame] = []
+    def __init__(self, frame_count: int) -> None:
+        self.frame_indices = set(
+            np.linspace(0, frame_count - 1, min(SHEET_COLUMNS, frame_count)).round().astype(int).tolist()
+        )
+        self.selected_frames: list[Frame] = []
 
-    def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def collect_frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield all frames, and store those for the sheet."""
         for index, frame in enumerate(frames):
-            if index in self.wanted:
-                self.kept.append(frame)
+            if index in self.frame_indices:
+                self.selected_frames.append(frame)
             yield frame
 
-    def write(self, path: Path) -> None:
+    def write_sheet(self, path: Path) -> None:
         """Write the stored frames from left to right."""
         from PIL import Image
 
-        height, width = self.kept[0].shape[:2]
+        height, width = self.selected_frames[0].shape[:2]
         scale = min(1.0, MAX_FRAME_WIDTH / width)
-        size = (round(width * scale), round(height * scale))
-        sheet = Image.new("RGB", (size[0] * len(self.kept), size[1]))
-        for column, frame in enumerate(self.kept):
-            sheet.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (column * size[0], 0))
+        frame_size = (round(width * scale), round(height * scale))
+        sheet = Image.new("RGB", (frame_size[0] * len(self.selected_frames), frame_size[1]))
+        for column, frame in enumerate(self.selected_frames):
+            sheet.paste(
+                Image.fromarray(frame).resize(frame_size, Image.Resampling.LANCZOS), (column * frame_size[0], 0)
+            )
         with atomic_write(path) as partial:
             sheet.save(partial, format="JPEG", quality=90)

@@ -29,35 +29,37 @@ class DiskNeed:
     reserve_bytes: int = RESERVE_BYTES
 
     @property
-    def total(self) -> int:
+    def total_bytes(self) -> int:
         return self.stored_bytes + self.temporary_bytes + self.reserve_bytes
 
     @property
     def description(self) -> str:
         """Return the total and its parts, as in "21.0 MB needed: 0.4 MB to store, ..."."""
         return (
-            f"{format_bytes(self.total)} needed: {format_bytes(self.stored_bytes)} to store, "
+            f"{format_bytes(self.total_bytes)} needed: {format_bytes(self.stored_bytes)} to store, "
             f"{format_bytes(self.temporary_bytes)} for checkpoints, {format_bytes(self.reserve_bytes)} to keep free"
         )
 
 
-def estimate_disk_need(recipe: Recipe, stored: int | None = None) -> DiskNeed:
+def estimate_disk_need(recipe: Recipe, stored_bytes: int | None = None) -> DiskNeed:
     """Return the bytes that must be free for a video, or for a batch of videos rendered one after the other.
 
     Args:
         recipe: recipe of the video, or of any video of the batch.
-        stored: predicted bytes of all files of a batch; None for a single video.
+        stored_bytes: predicted bytes of all files of a batch; None for a single video.
 
     Raises:
         UserError: the model is no longer available.
     """
     model = find_model(recipe.model)
-    latents = 4 * math.prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
-    states = (
+    latents_bytes = 4 * math.prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+    state_count = (
         count_model_evaluations(recipe.sampler, recipe.steps) + 1
     )  # all states stay on disk until the video is done
-    temporary = (states + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents
-    return DiskNeed(estimate_recipe_disk(recipe, model).total_bytes if stored is None else stored, temporary)
+    temporary_bytes = (state_count + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents_bytes
+    return DiskNeed(
+        estimate_recipe_disk(recipe, model).total_bytes if stored_bytes is None else stored_bytes, temporary_bytes
+    )
 
 
 def query_free_disk_bytes(folder: Path) -> int:

@@ -23,21 +23,21 @@ class EmbeddingStore:
     """Cache of embeddings by prompt, [tokens, dim], as integers of 2 or 4 bytes that hold the bits.
 
     Args:
-        made_with: everything besides the prompt that determines the bits, such as the encoder and its precision.
+        encoder_identity: everything besides the prompt that determines the bits, such as the encoder and its precision.
     """
 
-    def __init__(self, made_with: Mapping[str, object], directory: Path | None = None) -> None:
-        self.made_with = dict(made_with)
+    def __init__(self, encoder_identity: Mapping[str, object], directory: Path | None = None) -> None:
+        self.encoder_identity = dict(encoder_identity)
         self.directory = directory or user_cache_path("wantui") / "embeddings"
 
-    def find_path(self, prompt: str) -> Path:
+    def find_embedding_path(self, prompt: str) -> Path:
         """Return the file of a prompt's embedding, which need not exist."""
-        key = json.dumps({**self.made_with, "prompt": prompt}, sort_keys=True)
-        return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        key_json = json.dumps({**self.encoder_identity, "prompt": prompt}, sort_keys=True)
+        return self.directory / f"{hashlib.sha256(key_json.encode()).hexdigest()}.npy"
 
     def read_embedding(self, prompt: str) -> NDArray[np.generic] | None:
         """Return the embedding, or None if it is missing or unreadable."""
-        path = self.find_path(prompt)
+        path = self.find_embedding_path(prompt)
         try:
             embedding: NDArray[np.generic] = np.load(path, allow_pickle=False)
             os.utime(path)
@@ -48,23 +48,23 @@ class EmbeddingStore:
     def write_embedding(self, prompt: str, embedding: NDArray[np.generic]) -> None:
         """Store the embedding of a prompt."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.find_path(prompt)
+        path = self.find_embedding_path(prompt)
         # A name per writer: the workers of several GPUs may write the same prompt at once.
-        partial = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL_SUFFIX}")
-        with atomic_write(path, partial), partial.open("wb") as file:
+        temporary_path = path.with_name(f"{path.stem}.{token_hex(8)}{PARTIAL_SUFFIX}")
+        with atomic_write(path, temporary_path), temporary_path.open("wb") as file:
             np.save(file, embedding, allow_pickle=False)
 
-    def remove_least_used(self, needed: set[str]) -> None:
+    def remove_least_used_files(self, needed_prompts: set[str]) -> None:
         """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except those of the needed prompts."""
-        needed_paths = {self.find_path(prompt) for prompt in needed}
-        files = []
+        needed_paths = {self.find_embedding_path(prompt) for prompt in needed_prompts}
+        files_with_status = []
         for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL_SUFFIX}")):
             with suppress(FileNotFoundError):  # another worker may remove files at the same time
-                files.append((path, path.stat()))
-        total = sum(stat.st_size for _, stat in files)
-        for path, stat in sorted(files, key=lambda one: one[1].st_mtime):
-            if total <= MAX_CACHE_BYTES:
+                files_with_status.append((path, path.stat()))
+        total_bytes = sum(file_status.st_size for _, file_status in files_with_status)
+        for path, file_status in sorted(files_with_status, key=lambda file_and_status: file_and_status[1].st_mtime):
+            if total_bytes <= MAX_CACHE_BYTES:
                 return
             if path not in needed_paths:
                 path.unlink(missing_ok=True)
-                total -= stat.st_size
+                total_bytes -= file_status.st_size

@@ -19,9 +19,9 @@ from wantui.paths import check_output_folder
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.video_files import make_parent_folders
-from wantui.storage.zarr_group import CaptureError, open_capture, raise_capture_error
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
-MAX_IDS_SHOWN = 10
+MAX_LISTED_IDS = 10
 """Maximum number of video ids that an error lists."""
 EXPORT_FORMATS = ("npy", "pt", "safetensors", "older")
 
@@ -34,16 +34,18 @@ class NothingToExportError(UserError):
 class ExportedVideo:
     """Result of exporting one video."""
 
-    video: str
+    video_name: str
     """Variation and seed; for videos that are not generated yet, their number."""
-    path: Path | None
+    exported_path: Path | None
     """Written file or folder; None if the video was not exported."""
     reason: str = ""
     """Why the video was not exported."""
 
 
-def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = ()) -> Iterator[ExportedVideo]:
-    """Export the stored latents of a batch to `target`; yield the result of each video.
+def export_batch(
+    folder: Path, target_folder: Path, export_format: str, id_prefixes: tuple[str, ...] = ()
+) -> Iterator[ExportedVideo]:
+    """Export the stored latents of a batch to `target_folder`; yield the result of each video.
 
     npy          one array [n, channels, frames, height, width] per video, and a .json file with its metadata
     pt           a dictionary of tensors, written by a separate process that loads torch
@@ -52,56 +54,62 @@ def export_batch(folder: Path, target: Path, kind: str, ids: tuple[str, ...] = (
 
     Raises:
         NothingToExportError: no video has stored latents, or an id is unknown.
-        UserError: this user cannot write in `target`.
-        OSError: a file in `target` cannot be written.
+        UserError: this user cannot write in `target_folder`.
+        OSError: a file in `target_folder` cannot be written.
     """
     manifest = read_manifest(BatchFolder(folder))
-    check_output_folder(target)
-    for wanted in ids:
-        if not any(entry.id.startswith(wanted) for entry in manifest.videos):
-            known = [entry.id for entry in manifest.videos]
-            omitted_text = f" and {len(known) - MAX_IDS_SHOWN:,} more" if len(known) > MAX_IDS_SHOWN else ""
-            ids_here = ", ".join(known[:MAX_IDS_SHOWN]) + omitted_text
-            raise NothingToExportError(f"--video-id: {folder} has no video {wanted!r}. Its ids are {ids_here}.")
-    chosen = [
+    check_output_folder(target_folder)
+    for id_prefix in id_prefixes:
+        if not any(entry.id.startswith(id_prefix) for entry in manifest.videos):
+            known_ids = [entry.id for entry in manifest.videos]
+            omitted_text = f" and {len(known_ids) - MAX_LISTED_IDS:,} more" if len(known_ids) > MAX_LISTED_IDS else ""
+            id_list = ", ".join(known_ids[:MAX_LISTED_IDS]) + omitted_text
+            raise NothingToExportError(f"--video-id: {folder} has no video {id_prefix!r}. Its ids are {id_list}.")
+    exported_entries = [
         entry
         for entry in manifest.videos
-        if entry.state == "done" and "latents" in entry.files and (not ids or entry.id.startswith(ids))
+        if entry.state == "done" and "latents" in entry.files and (not id_prefixes or entry.id.startswith(id_prefixes))
     ]
-    write: dict[str, Callable[[Path, VideoEntry, _StoredTrajectory], Path]] = {
+    writers_by_format: dict[str, Callable[[Path, VideoEntry, _StoredTrajectory], Path]] = {
         "npy": _write_npy,
         "pt": _write_pt,
         "safetensors": _write_safetensors,
         "older": _write_older_layout,
     }
-    unfinished = [
+    unfinished_entries = [
         entry
         for entry in manifest.videos
-        if entry.state != "done" and entry.recipe.capture.latents and (not ids or entry.id.startswith(ids))
+        if entry.state != "done"
+        and entry.recipe.capture.latents
+        and (not id_prefixes or entry.id.startswith(id_prefixes))
     ]
-    missing = f"not generated yet. Generate them first: wantui run --resume {folder}"
+    missing_text = f"not generated yet. Generate them first: wantui run --resume {folder}"
     is_any_stored = False
-    for entry in chosen:
-        name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+    for entry in exported_entries:
+        video_name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
         try:
-            capture = _StoredTrajectory(folder / entry.files["latents"])
-            if "latents" not in capture.group:
+            trajectory = _StoredTrajectory(folder / entry.files["latents"])
+            if "latents" not in trajectory.group:
                 continue
             is_any_stored = True
-            yield ExportedVideo(name, write[kind](_make_target_path(folder, target, entry), entry, capture))
+            yield ExportedVideo(
+                video_name,
+                writers_by_format[export_format](_prepare_target_path(folder, target_folder, entry), entry, trajectory),
+            )
         except CaptureError as error:
             is_any_stored = True
-            yield ExportedVideo(name, None, str(error))
-    if is_any_stored and unfinished:
-        yield ExportedVideo(format_count(len(unfinished), "video"), None, missing)
-    if not is_any_stored and unfinished:
+            yield ExportedVideo(video_name, None, str(error))
+    if is_any_stored and unfinished_entries:
+        yield ExportedVideo(format_count(len(unfinished_entries), "video"), None, missing_text)
+    if not is_any_stored and unfinished_entries:
         raise NothingToExportError(
-            f"cannot export {folder}: {format_count(len(unfinished), 'video')} with latents "
-            f"{'is' if len(unfinished) == 1 else 'are'} {missing}"
+            f"cannot export {folder}: {format_count(len(unfinished_entries), 'video')} with latents "
+            f"{'is' if len(unfinished_entries) == 1 else 'are'} {missing_text}"
         )
     if not is_any_stored:
         raise NothingToExportError(
-            f"cannot export {folder}: no latents are stored{' for these videos' if ids else ''}, only values derived "
+            f"cannot export {folder}: no latents are stored{' for these videos' if id_prefixes else ''}, only values "
+            "derived "
             "from them. Set latent_analysis_settings.store_latents for future videos"
         )
 
@@ -113,12 +121,12 @@ class _StoredTrajectory:
         self.path, self.group = path, open_capture(path)
 
     def read_array(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
-        with raise_capture_error(self.path / name):
+        with convert_to_capture_error(self.path / name):
             return np.asarray(self.group[name][index])
 
-    def describe(self, entry: VideoEntry) -> dict[str, Any]:
+    def build_metadata(self, entry: VideoEntry) -> dict[str, Any]:
         steps, sigmas = self.read_array("steps"), self.read_array("sigmas")
-        with raise_capture_error(self.path):
+        with convert_to_capture_error(self.path):
             return {
                 "recipe": entry.recipe.model_dump(mode="json"),
                 "sigmas": [float(sigma) for sigma in sigmas[steps]],
@@ -127,31 +135,33 @@ class _StoredTrajectory:
             }
 
 
-def _make_target_path(batch: Path, target: Path, entry: VideoEntry) -> Path:
-    path = target / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
-    make_parent_folders(batch if target.is_relative_to(batch) else target, path)
+def _prepare_target_path(batch_folder: Path, target_folder: Path, entry: VideoEntry) -> Path:
+    path = target_folder / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
+    make_parent_folders(batch_folder if target_folder.is_relative_to(batch_folder) else target_folder, path)
     return path
 
 
-def _write_npy(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
-    latents, about = capture.group["latents"], capture.describe(entry)
-    with atomic_write(path.with_suffix(".npy")) as partial:
-        header = np.lib.format.open_memmap(partial, mode="w+", dtype=latents.dtype, shape=latents.shape)
+def _write_npy(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
+    latents, metadata = trajectory.group["latents"], trajectory.build_metadata(entry)
+    with atomic_write(path.with_suffix(".npy")) as temporary_path:
+        memory_map = np.lib.format.open_memmap(temporary_path, mode="w+", dtype=latents.dtype, shape=latents.shape)
         for index in range(latents.shape[0]):  # one state at a time: all states together can take gigabytes
-            header[index] = capture.read_array("latents", index)
-        header.flush()
-        del header
-    write_text_atomically(path.with_suffix(".json"), json.dumps(about, indent=1))
+            memory_map[index] = trajectory.read_array("latents", index)
+        memory_map.flush()
+        del memory_map
+    write_text_atomically(path.with_suffix(".json"), json.dumps(metadata, indent=1))
     return path.with_suffix(".npy")
 
 
-def _write_safetensors(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
+def _write_safetensors(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     from safetensors.numpy import save
 
-    stored = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
-    arrays = {name: np.ascontiguousarray(capture.read_array(name)) for name in stored if name in capture.group}
-    with atomic_write(path.with_suffix(".safetensors")) as partial:
-        partial.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
+    stored_names = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
+    arrays = {
+        name: np.ascontiguousarray(trajectory.read_array(name)) for name in stored_names if name in trajectory.group
+    }
+    with atomic_write(path.with_suffix(".safetensors")) as temporary_path:
+        temporary_path.write_bytes(save(arrays, {"recipe": entry.recipe.to_json()}))  # its own writer hides a full disk
     return path.with_suffix(".safetensors")
 
 
@@ -165,38 +175,40 @@ torch.save({**load_file(sys.argv[1]), "recipe": recipe}, sys.argv[2])
 """
 
 
-def _write_pt(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
+def _write_pt(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     """Write a .pt file in another process, because clients must not load torch."""
-    source = _write_safetensors(path.with_name(f"{path.name}_for_torch"), entry, capture)
+    safetensors_path = _write_safetensors(path.with_name(f"{path.name}_for_torch"), entry, trajectory)
     try:
-        with atomic_write(path.with_suffix(".pt")) as partial:
-            done = subprocess.run(
-                [sys.executable, "-c", _CONVERT_TO_PT_SCRIPT, source, partial], capture_output=True, text=True
+        with atomic_write(path.with_suffix(".pt")) as temporary_path:
+            process = subprocess.run(
+                [sys.executable, "-c", _CONVERT_TO_PT_SCRIPT, safetensors_path, temporary_path],
+                capture_output=True,
+                text=True,
             )
-            if done.returncode:
-                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            if process.returncode:
+                reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
                 raise NothingToExportError(f"torch could not write {path.name}.pt: {reason}")
     finally:
-        source.unlink(missing_ok=True)
+        safetensors_path.unlink(missing_ok=True)
     return path.with_suffix(".pt")
 
 
-def _write_older_layout(path: Path, entry: VideoEntry, capture: _StoredTrajectory) -> Path:
+def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     steps, sigmas, timesteps = (
-        capture.read_array("steps"),
-        capture.read_array("sigmas"),
-        capture.read_array("timesteps"),
+        trajectory.read_array("steps"),
+        trajectory.read_array("sigmas"),
+        trajectory.read_array("timesteps"),
     )
     recipe = entry.recipe
-    with atomic_folder(path) as partial:
+    with atomic_folder(path) as temporary_folder:
         for index in range(
             1, len(steps)
         ):  # the older system stored the state after each step, but not the initial noise
             step = int(steps[index]) - 1
-            state = capture.read_array("latents", index)[None]
-            with gzip.open(partial / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:
+            state = trajectory.read_array("latents", index)[None]
+            with gzip.open(temporary_folder / f"step_{step:03d}.npy.gz", "wb", compresslevel=1) as file:
                 np.save(file, state)
-            about = {
+            metadata = {
                 "video_id": entry.id,
                 "step": step,
                 "timestep": float(timesteps[step]),
@@ -209,7 +221,7 @@ def _write_older_layout(path: Path, entry: VideoEntry, capture: _StoredTrajector
                 "seed": recipe.seed,
                 "cfg_scale": recipe.guidance_scale,
             }
-            (partial / f"step_{step:03d}_metadata.json").write_text(json.dumps(about, indent=1))
+            (temporary_folder / f"step_{step:03d}_metadata.json").write_text(json.dumps(metadata, indent=1))
         summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}
-        (partial / "summary.json").write_text(json.dumps(summary, indent=1))
+        (temporary_folder / "summary.json").write_text(json.dumps(summary, indent=1))
     return path

@@ -30,15 +30,15 @@ CRC_KEY = "crc32"
 class JournalLine:
     """A change of one video."""
 
-    video: int
+    video_index: int
     """Index into the videos of the manifest, from 0."""
-    id: str
+    video_id: str
     """ID of the video: the first digits of its recipe's digest."""
-    entry: dict[str, Any]
+    outcome: dict[str, Any]
     """Changeable fields of the video's manifest entry."""
-    number: int = 0
+    line_number: int = 0
     """Number of the line in the file, from 1; for messages."""
-    journal: str = ""
+    journal_id: str = ""
     """Journal ID of the manifest that the line updates; empty for a line that is not read from a file."""
 
 
@@ -47,77 +47,77 @@ class JournalTail:
     """Content of a journal after a given byte."""
 
     lines: tuple[JournalLine, ...] = ()
-    end: int = 0
+    end_byte: int = 0
     """Byte after the last complete line, or after damaged bytes at the end."""
     is_torn: bool = False
     """True if an incomplete line follows."""
-    stale: tuple[JournalLine, ...] = ()
+    stale_lines: tuple[JournalLine, ...] = ()
     """Lines of an earlier manifest, whose changes batch.json should already contain."""
     faults: tuple[str, ...] = ()
     """Descriptions of unreadable lines."""
 
 
-def new_journal_id(journal: str) -> str:
+def make_journal_id(folded_journal_id: str) -> str:
     """Return a new ID for a manifest into which a journal is folded; the last 8 digits identify that journal."""
-    return secrets.token_hex(4) + _compute_short_digest(journal)
+    return secrets.token_hex(4) + _compute_short_digest(folded_journal_id)
 
 
-def is_folded_into(journal: str, into: str) -> bool:
-    """Return whether the manifest with ID `into` was written by folding the journal with ID `journal`."""
-    return into[8:] == _compute_short_digest(journal)
+def is_journal_folded_into(journal_id: str, manifest_id: str) -> bool:
+    """Return whether the manifest with ID `manifest_id` was written by folding the journal with ID `journal_id`."""
+    return manifest_id[8:] == _compute_short_digest(journal_id)
 
 
-def _compute_short_digest(journal: str) -> str:
-    return hashlib.sha256(journal.encode()).hexdigest()[:8]
+def _compute_short_digest(journal_id: str) -> str:
+    return hashlib.sha256(journal_id.encode()).hexdigest()[:8]
 
 
-def encode_journal_line(journal: str, line: JournalLine) -> bytes:
+def encode_journal_line(journal_id: str, line: JournalLine) -> bytes:
     """Encode a journal line, with its newline."""
-    content = {"journal": journal, "video": line.video, "id": line.id, "entry": line.entry}
+    content = {"journal": journal_id, "video": line.video_index, "id": line.video_id, "entry": line.outcome}
     return json.dumps(content | {CRC_KEY: _compute_line_crc(content)}, separators=(",", ":")).encode() + b"\n"
 
 
-def read_journal_tail(path: Path, journal: str, start: int = 0, first_number: int = 1) -> JournalTail:
-    """Read the lines of a journal from byte `start` on.
+def read_journal_tail(path: Path, journal_id: str, start_byte: int = 0, first_line_number: int = 1) -> JournalTail:
+    """Read the lines of a journal from byte `start_byte` on.
 
     Args:
-        journal: journal ID of the manifest; lines with another ID are stale.
-        first_number: number of the line at `start`, for messages.
+        journal_id: journal ID of the manifest; lines with another ID are stale.
+        first_line_number: number of the line at `start_byte`, for messages.
 
     Raises:
         UnreadableFileError: the journal is not a regular file, or is too large.
     """
     try:
-        content = read_regular_file(path, MAX_JOURNAL_BYTES, start)
+        content = read_regular_file(path, MAX_JOURNAL_BYTES, start_byte)
     except FileNotFoundError:
-        return JournalTail(end=start)
-    complete, newline, torn_tail = content.rpartition(b"\n")
+        return JournalTail(end_byte=start_byte)
+    complete_lines, newline, torn_tail = content.rpartition(b"\n")
     lines: list[JournalLine] = []
     faults: list[str] = []
-    stale: list[JournalLine] = []
-    damaged = 0
-    for number, text in enumerate(complete.split(b"\n") if newline else (), start=first_number):
+    stale_lines: list[JournalLine] = []
+    damaged_count = 0
+    for line_number, line_bytes in enumerate(complete_lines.split(b"\n") if newline else (), start=first_line_number):
         try:
-            entry = _decode_line(text, number)
+            line = _decode_journal_line(line_bytes, line_number)
         except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-            damaged += 1
-            if damaged <= MAX_DESCRIBED_FAULTS:
-                faults.append(f"line {number} of {path} is damaged: {error}")
+            damaged_count += 1
+            if damaged_count <= MAX_DESCRIBED_FAULTS:
+                faults.append(f"line {line_number} of {path} is damaged: {error}")
             continue
-        (lines if entry.journal == journal else stale).append(entry)
-    if damaged > MAX_DESCRIBED_FAULTS:
-        faults.append(f"{path} holds {format_count(damaged - MAX_DESCRIBED_FAULTS, 'more damaged line')}")
-    end = start + len(complete + newline)
+        (lines if line.journal_id == journal_id else stale_lines).append(line)
+    if damaged_count > MAX_DESCRIBED_FAULTS:
+        faults.append(f"{path} contains {format_count(damaged_count - MAX_DESCRIBED_FAULTS, 'more damaged line')}")
+    end_byte = start_byte + len(complete_lines + newline)
     if torn_tail and not is_start_of_object(torn_tail):
         # A crash leaves the start of a line. Anything else, such as zero bytes, replaces lines that were complete.
         zero_bytes = " (zero bytes)" if not torn_tail.strip(b"\0") else ""
         faults.append(f"the last {format_count(len(torn_tail), 'byte')} of {path} are damaged: not a line{zero_bytes}")
-        end, torn_tail = start + len(content), b""
-    return JournalTail(tuple(lines), end, bool(torn_tail), tuple(stale), tuple(faults))
+        end_byte, torn_tail = start_byte + len(content), b""
+    return JournalTail(tuple(lines), end_byte, bool(torn_tail), tuple(stale_lines), tuple(faults))
 
 
-def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
-    """Append lines to a journal of `end` bytes, wait until they are on disk, and return its new size.
+def append_journal_lines(path: Path, expected_bytes: int, lines: Sequence[bytes]) -> int:
+    """Append lines to a journal of `expected_bytes` bytes, wait until they are on disk, and return its new size.
 
     Raises:
         OSError: the lines cannot be written, or the journal is a link or has another size; it is then unchanged.
@@ -126,8 +126,8 @@ def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     try:
-        if (size := os.fstat(descriptor).st_size) != end:
-            raise OSError(f"{path} has {size} bytes instead of {end}: another program changed it")
+        if (actual_bytes := os.fstat(descriptor).st_size) != expected_bytes:
+            raise OSError(f"{path} has {actual_bytes} bytes instead of {expected_bytes}: another program changed it")
         content = memoryview(b"".join(lines))
         try:
             while content:
@@ -135,22 +135,22 @@ def append_journal_lines(path: Path, end: int, lines: Sequence[bytes]) -> int:
             os.fsync(descriptor)
         except OSError:
             with suppress(OSError):  # if this fails too, readers skip the incomplete line
-                os.ftruncate(descriptor, end)
+                os.ftruncate(descriptor, expected_bytes)
             raise
     finally:
         os.close(descriptor)
     if is_new:
         sync_to_disk(path.parent)
-    return end + sum(map(len, lines))
+    return expected_bytes + sum(map(len, lines))
 
 
-def _decode_line(text: bytes, number: int) -> JournalLine:
-    content = parse_json(text)
+def _decode_journal_line(line_bytes: bytes, line_number: int) -> JournalLine:
+    content = parse_json(line_bytes)
     if not isinstance(content, dict) or type(content.get("video")) is not int:
         raise ValueError("it is not a JSON object with the number of a video")
     if content.pop(CRC_KEY, None) != _compute_line_crc(content):
         raise ValueError("its CRC-32 does not match")
-    return JournalLine(content["video"], str(content["id"]), content["entry"], number, str(content["journal"]))
+    return JournalLine(content["video"], str(content["id"]), content["entry"], line_number, str(content["journal"]))
 
 
 def _compute_line_crc(content: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ WRITTEN_FOLDERS = ("videos", *(kind.folder_name for kind in CAPTURES))
 """Names of the folders in a batch folder that workers write to."""
 MAX_BATCH_NAME_BYTES = 200
 """Maximum bytes of a batch name: file names may have 255 bytes, of which the time stamp and a number need some."""
-_NAME_CATEGORIES = ("L", "M", "N")
+_ALLOWED_UNICODE_CATEGORIES = ("L", "M", "N")
 """First letters of the Unicode categories of letters, the marks that belong to them, and digits."""
 
 
@@ -26,19 +26,19 @@ class BatchFolder:
     root: Path
 
     @property
-    def manifest(self) -> Path:
+    def manifest_path(self) -> Path:
         return self.root / "batch.json"
 
     @property
-    def journal(self) -> Path:
+    def journal_path(self) -> Path:
         """Return the journal of changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
-    def unused_damaged_journal(self) -> Path:
+    def find_unused_damaged_journal_path(self) -> Path:
         """Return an unused path for preserving a journal with unreadable lines."""
         return self._find_unused_path("batch.journal.damaged", ".jsonl")
 
-    def unused_edited_manifest(self) -> Path:
+    def find_unused_edited_manifest_path(self) -> Path:
         """Return an unused path for preserving an edited manifest before it is replaced."""
         return self._find_unused_path("batch.edited", ".json")
 
@@ -49,72 +49,76 @@ class BatchFolder:
             number += 1
         return path
 
-    def preserved_files(self) -> list[Path]:
+    def list_preserved_files(self) -> list[Path]:
         """Return the preserved damaged journals and edited manifests."""
         patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 
     @property
-    def config(self) -> Path:
+    def config_path(self) -> Path:
         return self.root / "configs" / "generation_config.yaml"
 
     @property
-    def template(self) -> Path:
+    def template_path(self) -> Path:
         return self.root / "configs" / "prompt_template.txt"
 
     @property
-    def variations(self) -> Path:
+    def variations_path(self) -> Path:
         return self.root / "configs" / "prompt_variations.json"
 
-    def clip(self, variation: int, number: int) -> Path:
+    def make_clip_path(self, variation: int, number: int) -> Path:
         """Return the mp4 of the `number`-th video (from 1) of a variation (from 0)."""
         return self.root / "videos" / f"prompt_{variation:03d}" / f"video_{number:03d}.mp4"
 
-    def sheet(self, variation: int, number: int) -> Path:
-        return self.clip(variation, number).with_suffix(".jpg")
+    def make_sheet_path(self, variation: int, number: int) -> Path:
+        return self.make_clip_path(variation, number).with_suffix(".jpg")
 
-    def checkpoint(self, variation: int, number: int) -> Path:
+    def make_checkpoint_path(self, variation: int, number: int) -> Path:
         """Return the file from which an unfinished video resumes."""
-        return self.clip(variation, number).with_suffix(".checkpoint")
+        return self.make_clip_path(variation, number).with_suffix(".checkpoint")
 
     @property
-    def log(self) -> Path:
+    def log_path(self) -> Path:
         return self.root / "logs" / "batch.log"
 
-    def capture(self, kind: CaptureKind, variation: int, number: int) -> Path:
+    def make_capture_path(self, kind: CaptureKind, variation: int, number: int) -> Path:
         """Return the zarr group of a capture of the `number`-th video (from 1) of a variation (from 0)."""
         return self.root / kind.folder_name / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
 
-    def latents(self, variation: int, number: int) -> Path:
-        """Return the zarr group of a video's trajectory; arguments as `capture`."""
-        return self.capture(TRAJECTORY, variation, number)
+    def make_trajectory_path(self, variation: int, number: int) -> Path:
+        """Return the zarr group of a video's trajectory; arguments as `make_capture_path`."""
+        return self.make_capture_path(TRAJECTORY, variation, number)
 
-    def attention(self, variation: int, number: int) -> Path:
-        """Return the zarr group of a video's attention maps; arguments as `capture`."""
-        return self.capture(ATTENTION, variation, number)
+    def make_attention_path(self, variation: int, number: int) -> Path:
+        """Return the zarr group of a video's attention maps; arguments as `make_capture_path`."""
+        return self.make_capture_path(ATTENTION, variation, number)
 
 
-def new_batch_folder(output_dir: Path, name: str, now: datetime | None) -> BatchFolder:
-    """Return the folder of a new batch; `now`, unless it is None, is appended to the name."""
-    name = safe_folder_name(name)
-    stamp = f"_{now:%Y%m%d_%H%M%S}" if now else ""
-    folder = output_dir / f"{name}{stamp}"
-    number = 2
-    while now and os.path.lexists(
+def choose_batch_folder(output_dir: Path, name: str, created_at: datetime | None) -> BatchFolder:
+    """Return the folder of a new batch; `created_at`, unless it is None, is appended to the name."""
+    name = make_safe_folder_name(name)
+    time_stamp = f"_{created_at:%Y%m%d_%H%M%S}" if created_at else ""
+    folder = output_dir / f"{name}{time_stamp}"
+    suffix_number = 2
+    while created_at and os.path.lexists(
         folder
     ):  # False without permission to look: creating the folder then reports the reason
-        folder = output_dir / f"{name}{stamp}_{number}"
-        number += 1
+        folder = output_dir / f"{name}{time_stamp}_{suffix_number}"
+        suffix_number += 1
     return BatchFolder(folder)
 
 
-def safe_folder_name(name: str) -> str:
+def make_safe_folder_name(name: str) -> str:
     """Return a name that every file system accepts: letters and digits of any script, _ for runs of others."""
-    composed = unicodedata.normalize("NFC", name)
-    allowed_text = "".join(c if c in "_-" or unicodedata.category(c)[0] in _NAME_CATEGORIES else "\0" for c in composed)
-    whole = re.sub("\0+", "_", allowed_text).strip("_")
+    composed_name = unicodedata.normalize("NFC", name)
+    allowed_text = "".join(
+        c if c in "_-" or unicodedata.category(c)[0] in _ALLOWED_UNICODE_CATEGORIES else "\0" for c in composed_name
+    )
+    safe_name = re.sub("\0+", "_", allowed_text).strip("_")
     # Cut between characters, but not before a combining mark, which belongs to the preceding letter.
-    short = whole.encode()[:MAX_BATCH_NAME_BYTES].decode(errors="ignore")
-    while len(short) < len(whole) and short and unicodedata.category(whole[len(short)])[0] == "M":
-        short = short[:-1]
-    return short.strip("_") or "batch"
+    short_name = safe_name.encode()[:MAX_BATCH_NAME_BYTES].decode(errors="ignore")
+    while (
+        len(short_name) < len(safe_name) and short_name and unicodedata.category(safe_name[len(short_name)])[0] == "M"
+    ):
+        short_name = short_name[:-1]
+    return short_name.strip("_") or "batch"

@@ -17,8 +17,8 @@ from pathlib import Path
 from wantui.errors import UserError
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 
-MANIFEST_LOCK = ".lock"
-WRITE_ADVICE = {
+MANIFEST_LOCK_FILE = ".lock"
+WRITE_ADVICE_BY_ERROR_NUMBER = {
     errno.EROFS: "Mount its file system for writing, or copy the folder to another file system.",
     errno.EACCES: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
     errno.EPERM: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
@@ -28,7 +28,7 @@ WRITE_ADVICE = {
 }
 """Advice for a batch folder that cannot be written, by error number."""
 DEFAULT_WRITE_ADVICE = "Fix this and try again, or copy the folder to another file system."
-VIDEO_LOCKS = ".making"
+VIDEO_LOCK_FILE = ".making"
 """Name of the file with one byte per video, which the rendering process locks."""
 UNSUPPORTED_LOCK_ERRORS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of file systems without locks."""
@@ -40,7 +40,7 @@ class _OpenLockFile:
 
     descriptor: int
     identity: tuple[int, int]
-    videos: set[tuple[Path, int]] = field(default_factory=set)
+    locked_videos: set[tuple[Path, int]] = field(default_factory=set)
 
     @property
     def is_deleted(self) -> bool:
@@ -53,10 +53,10 @@ class _OpenLockFile:
 
 _open_lock_files: dict[tuple[int, int], _OpenLockFile] = {}
 """Open lock files by device and inode. One descriptor per file: closing any descriptor drops all locks on it."""
-_mutex = threading.Lock()
+_lock_files_mutex = threading.Lock()
 
 
-def try_lock_video(folder: Path, number: int) -> bool:
+def try_lock_video(folder: Path, video_index: int) -> bool:
     """Lock a video against other processes, engines and machines until `unlock_video` or the end of this process.
 
     Returns:
@@ -65,72 +65,72 @@ def try_lock_video(folder: Path, number: int) -> bool:
     Raises:
         OSError: the lock file cannot be opened, for example because another user made it unwritable.
     """
-    with _mutex:
-        locks = _get_lock_file(folder)
+    with _lock_files_mutex:
+        lock_file = _open_video_lock_file(folder)
         try:
-            fcntl.lockf(locks.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+            fcntl.lockf(lock_file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, video_index)
         except OSError as error:
-            _close_unused(locks)
+            _close_unused_lock_file(lock_file)
             if error.errno in (errno.EACCES, errno.EAGAIN):  # another process has the lock
                 return False
             if error.errno in UNSUPPORTED_LOCK_ERRORS:
                 return True
             raise
-        locks.videos.add((folder, number))
+        lock_file.locked_videos.add((folder, video_index))
         return True
 
 
-def unlock_video(folder: Path, number: int) -> None:
+def unlock_video(folder: Path, video_index: int) -> None:
     """Release the lock of a video, if this process has it."""
-    with _mutex:
+    with _lock_files_mutex:
         # Search by the folder's path: the lock file may have been deleted or replaced.
-        for locks in list(_open_lock_files.values()):
-            if (folder, number) not in locks.videos:
+        for lock_file in list(_open_lock_files.values()):
+            if (folder, video_index) not in lock_file.locked_videos:
                 continue
-            locks.videos.discard((folder, number))
+            lock_file.locked_videos.discard((folder, video_index))
             if all(
-                locked_number != number for _, locked_number in locks.videos
+                locked_index != video_index for _, locked_index in lock_file.locked_videos
             ):  # unless it is also locked by another path to the same folder
                 with suppress(OSError):
-                    fcntl.lockf(locks.descriptor, fcntl.LOCK_UN, 1, number)
-            _close_unused(locks)
+                    fcntl.lockf(lock_file.descriptor, fcntl.LOCK_UN, 1, video_index)
+            _close_unused_lock_file(lock_file)
 
 
-def _get_lock_file(folder: Path) -> _OpenLockFile:
-    path = folder / VIDEO_LOCKS
+def _open_video_lock_file(folder: Path) -> _OpenLockFile:
+    path = folder / VIDEO_LOCK_FILE
     with suppress(OSError):
-        if (known := _open_lock_files.get(_file_identity(path.stat()))) is not None:
-            return known
+        if (open_file := _open_lock_files.get(_make_file_identity(path.stat()))) is not None:
+            return open_file
     # Close the lock files of deleted folders, which nothing else would ever close.
-    for locks in list(_open_lock_files.values()):
-        if locks.is_deleted:
-            _close(locks)
-    descriptor = _open_for_locking(path)
+    for lock_file in list(_open_lock_files.values()):
+        if lock_file.is_deleted:
+            _close_lock_file(lock_file)
+    descriptor = _open_lock_file(path)
     try:
-        locks = _OpenLockFile(descriptor, _file_identity(os.fstat(descriptor)))
+        lock_file = _OpenLockFile(descriptor, _make_file_identity(os.fstat(descriptor)))
     except OSError:
         os.close(descriptor)
         raise
-    _open_lock_files[locks.identity] = locks
-    return locks
+    _open_lock_files[lock_file.identity] = lock_file
+    return lock_file
 
 
-def _close_unused(locks: _OpenLockFile) -> None:
-    if not locks.videos:
-        _close(locks)
+def _close_unused_lock_file(lock_file: _OpenLockFile) -> None:
+    if not lock_file.locked_videos:
+        _close_lock_file(lock_file)
 
 
-def _close(locks: _OpenLockFile) -> None:
-    del _open_lock_files[locks.identity]
+def _close_lock_file(lock_file: _OpenLockFile) -> None:
+    del _open_lock_files[lock_file.identity]
     with suppress(OSError):  # the descriptor is closed even if a network file system reports an error
-        os.close(locks.descriptor)
+        os.close(lock_file.descriptor)
 
 
-def _file_identity(status: os.stat_result) -> tuple[int, int]:
+def _make_file_identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open_for_locking(path: Path) -> int:
+def _open_lock_file(path: Path) -> int:
     """Open a lock file for writing, without following links; create it by the umask if it is missing."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
@@ -154,7 +154,9 @@ def claim_batch_folder(folder: Path) -> None:
         FileExistsError: another run has claimed the folder.
         OSError: the lock file cannot be created.
     """
-    os.close(os.open(folder / MANIFEST_LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
+    os.close(
+        os.open(folder / MANIFEST_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    )
 
 
 @contextmanager
@@ -165,7 +167,7 @@ def lock_manifest(folder: Path) -> Iterator[None]:
         OSError: the lock file cannot be opened.
     """
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
-    descriptor = _open_for_locking(folder / MANIFEST_LOCK)
+    descriptor = _open_lock_file(folder / MANIFEST_LOCK_FILE)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -187,31 +189,31 @@ def can_lock_files(folder: Path) -> bool:
     return True
 
 
-def check_writable(folder: BatchFolder) -> None:
+def check_batch_writable(folder: BatchFolder) -> None:
     """Check that a batch folder can be written, before hours are spent on its videos.
 
     Raises:
         OSError: names the path that cannot be written.
     """
-    os.close(_open_for_locking(folder.root / MANIFEST_LOCK))
-    with _mutex:
-        _close_unused(_get_lock_file(folder.root))
-    parents = {folder.root, *(folder.root / name for name in WRITTEN_FOLDERS)}
-    for parent in sorted(parents):
-        if parent.is_dir() and not os.access(parent, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))
+    os.close(_open_lock_file(folder.root / MANIFEST_LOCK_FILE))
+    with _lock_files_mutex:
+        _close_unused_lock_file(_open_video_lock_file(folder.root))
+    folders = {folder.root, *(folder.root / name for name in WRITTEN_FOLDERS)}
+    for written_folder in sorted(folders):
+        if written_folder.is_dir() and not os.access(written_folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written_folder))
 
 
-def refuse_unwritable(folder: BatchFolder) -> None:
+def refuse_unwritable_batch(folder: BatchFolder) -> None:
     """Refuse a batch folder that this user cannot write.
 
     Raises:
         UserError: names the path that cannot be written, with advice.
     """
     try:
-        check_writable(folder)
+        check_batch_writable(folder)
     except OSError as error:
         raise UserError(
             f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. "
-            + WRITE_ADVICE.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
+            + WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
         ) from None

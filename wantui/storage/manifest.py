@@ -24,10 +24,10 @@ from wantui.storage.layout import BatchFolder
 MANIFEST_FORMAT = 3
 """Format of new manifests. Format 2 added the journal, without which the states are outdated, so that versions that
 read only format 1 must refuse it. Format 3 contains recipes of format 2."""
-READABLE_FORMATS = (1, 2, 3)
+READABLE_MANIFEST_FORMATS = (1, 2, 3)
 MAX_MANIFEST_BYTES = 256 << 20
 """Maximum bytes of a manifest: enough for about 200,000 videos."""
-MAX_INDEX = 1_000_000
+MAX_MANIFEST_INDEX = 1_000_000
 VideoState = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
 
@@ -57,9 +57,9 @@ class VideoEntry(_Entry):
 
     id: str
     """The first twelve digits of the recipe's digest."""
-    variation: Annotated[int, Field(ge=0, le=MAX_INDEX)]
+    variation: Annotated[int, Field(ge=0, le=MAX_MANIFEST_INDEX)]
     """Index into `variations`."""
-    number: Annotated[int, Field(ge=1, le=MAX_INDEX)]
+    number: Annotated[int, Field(ge=1, le=MAX_MANIFEST_INDEX)]
     """Number within the variation, from 1; the seed is the batch's seed + number - 1."""
     seed: int
     state: VideoState = "queued"
@@ -82,10 +82,10 @@ class VideoEntry(_Entry):
 
     def collect_outcome(self) -> dict[str, Any]:
         """Return the fields that change while the batch is rendered, as plain values."""
-        return self.model_dump(mode="json", exclude=FIXED_FIELDS)
+        return self.model_dump(mode="json", exclude=FIXED_ENTRY_FIELDS)
 
 
-FIXED_FIELDS = {"id", "variation", "number", "seed", "recipe"}
+FIXED_ENTRY_FIELDS = {"id", "variation", "number", "seed", "recipe"}
 """Fields of an entry that never change."""
 
 
@@ -131,9 +131,9 @@ class Manifest(_Entry):
         return {state: states.count(state) for state in dict.fromkeys(states)}
 
 
-def new_manifest(batch: Batch, name: str) -> Manifest:
+def create_manifest(batch: Batch, name: str) -> Manifest:
     """Return the manifest of a new batch; all videos are queued."""
-    sizes = estimate_variation_bytes(batch)
+    bytes_by_variation = estimate_variation_bytes(batch)
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -157,7 +157,7 @@ def new_manifest(batch: Batch, name: str) -> Manifest:
                 number=video.seed_number,
                 seed=video.recipe.seed,
                 recipe=video.recipe,
-                predicted={"bytes": sizes[video.variation_index]},
+                predicted={"bytes": bytes_by_variation[video.variation_index]},
             )
             for video in batch.videos
         ],
@@ -173,12 +173,14 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
     # Hash the parsed JSON, as a reader does: pydantic and Python may format the same number differently.
     manifest.checksum = compute_manifest_checksum(parse_json(manifest.model_dump_json()))
-    text = manifest.model_dump_json(indent=1) + "\n"
-    size = len(text.encode())
-    if size > MAX_MANIFEST_BYTES:
-        raise ManifestError(f"cannot write {folder.manifest}: it would be {size >> 20} MiB. Queue smaller batches")
-    write_text_atomically(folder.manifest, text)
-    return size
+    manifest_json = manifest.model_dump_json(indent=1) + "\n"
+    size_bytes = len(manifest_json.encode())
+    if size_bytes > MAX_MANIFEST_BYTES:
+        raise ManifestError(
+            f"cannot write {folder.manifest_path}: it would be {size_bytes >> 20} MiB. Queue smaller batches"
+        )
+    write_text_atomically(folder.manifest_path, manifest_json)
+    return size_bytes
 
 
 def compute_manifest_checksum(document: dict[str, Any]) -> str:
@@ -187,14 +189,14 @@ def compute_manifest_checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def is_edited(folder: BatchFolder) -> bool:
+def is_manifest_edited(folder: BatchFolder) -> bool:
     """Return whether another program changed batch.json, so that its checksum does not match.
 
     Raises:
         FileNotFoundError: batch.json is missing.
         UnreadableFileError: batch.json is not JSON.
     """
-    return has_wrong_checksum(read_json_object(folder.manifest, MAX_MANIFEST_BYTES))
+    return has_wrong_checksum(read_json_object(folder.manifest_path, MAX_MANIFEST_BYTES))
 
 
 def has_wrong_checksum(document: dict[str, Any]) -> bool:
@@ -204,12 +206,12 @@ def has_wrong_checksum(document: dict[str, Any]) -> bool:
 
 def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:
     """Write the manifest of a new batch, and copies of its config, template and variations; return the manifest."""
-    manifest = new_manifest(batch, folder.root.name)
+    manifest = create_manifest(batch, folder.root.name)
     manifest.journal = secrets.token_hex(8)
-    write_text_atomically(folder.config, dump_settings(batch.config.settings))
-    write_text_atomically(folder.template, batch.template + "\n")
+    write_text_atomically(folder.config_path, dump_settings(batch.config.settings))
+    write_text_atomically(folder.template_path, batch.template + "\n")
     variations = [entry.model_dump() for entry in manifest.variations]
-    write_text_atomically(folder.variations, json.dumps(variations, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomically(folder.variations_path, json.dumps(variations, indent=1, ensure_ascii=False) + "\n")
     write_manifest(folder, manifest)
     return manifest
 
@@ -222,7 +224,7 @@ def read_manifest(folder: BatchFolder) -> Manifest:
     """
     from wantui.storage.manifest_file import ManifestFile  # circular import
 
-    return ManifestFile(folder).read()
+    return ManifestFile(folder).read_manifest()
 
 
 def parse_manifest(folder: BatchFolder) -> Manifest:
@@ -231,17 +233,17 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     Raises:
         ManifestError: names what is wrong with it.
     """
-    path = folder.manifest
+    path = folder.manifest_path
     try:
         document = read_json_object(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         raise ManifestError(f"{folder.root} is not a batch folder: it has no batch.json") from None
     except UnreadableFileError as error:
         raise ManifestError(str(error)) from None
-    check_format(path, document)
+    check_manifest_format(path, document)
     try:
         manifest = Manifest.model_validate(document)
-        check_manifest(manifest)
+        check_manifest_consistency(manifest)
     except ValidationError as error:
         raise ManifestError(
             f"{path} is damaged: {describe_first_validation_error(error)}{_describe_writer(document)}"
@@ -251,31 +253,32 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     return manifest
 
 
-def check_format(path: Path, document: dict[str, Any]) -> None:
+def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
     """Refuse a manifest of an unsupported format.
 
     Raises:
         ManifestError: names the format and the version that wrote it.
     """
-    number = document.get("format")
-    if type(number) is not int:
-        raise ManifestError(f"{path} is damaged: its format is {number!r}; it must be a number")
-    if number not in READABLE_FORMATS:
-        writer = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
+    format_number = document.get("format")
+    if type(format_number) is not int:
+        raise ManifestError(f"{path} is damaged: its format is {format_number!r}; it must be a number")
+    if format_number not in READABLE_MANIFEST_FORMATS:
+        writer_name = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
-            f"cannot read {path}: it was written by {writer} with format {number}; wantui {__version__} reads "
-            f"{', '.join(map(str, READABLE_FORMATS))}. Update wantui"
+            f"cannot read {path}: it was written by {writer_name} with format {format_number}; wantui {__version__} "
+            "reads "
+            f"{', '.join(map(str, READABLE_MANIFEST_FORMATS))}. Update wantui"
         )
 
 
 def _describe_writer(document: dict[str, Any]) -> str:
-    writer = document.get("wantui")
-    if not isinstance(writer, str) or writer in ("", __version__):
+    writer_version = document.get("wantui")
+    if not isinstance(writer_version, str) or writer_version in ("", __version__):
         return ""
-    return f" (it was written by wantui {writer}; this is {__version__})"
+    return f" (it was written by wantui {writer_version}; this is {__version__})"
 
 
-def check_manifest(manifest: Manifest) -> None:
+def check_manifest_consistency(manifest: Manifest) -> None:
     """Refuse a manifest whose parts are inconsistent.
 
     Raises:
@@ -290,49 +293,50 @@ def check_manifest(manifest: Manifest) -> None:
             are_numbers = type(choice.get("bracket")) is int and type(choice.get("option")) is int
             if not are_numbers or not isinstance(choice.get("text"), str):
                 raise ValueError(f"variations[{index}].choices contains a choice without bracket, option or text")
-    seen: dict[tuple[int, int], int] = {}
+    first_indices_by_video: dict[tuple[int, int], int] = {}
     for index, video in enumerate(manifest.videos):
         if video.variation >= len(manifest.variations):
             raise ValueError(
                 f"videos[{index}].variation is {video.variation}, but there are {len(manifest.variations)} variations"
             )
-        if (first := seen.setdefault((video.variation, video.number), index)) != index:
+        if (first_index := first_indices_by_video.setdefault((video.variation, video.number), index)) != index:
             raise ValueError(
-                f"videos[{first}] and videos[{index}] have the same variation and number, and therefore the same clip"
+                f"videos[{first_index}] and videos[{index}] have the same variation and number, and therefore the "
+                "same clip"
             )
         check_file_paths(f"videos[{index}]", video)
 
 
-def apply_outcome(entry: object, video: VideoEntry) -> VideoEntry:
+def apply_journal_outcome(outcome: object, entry: VideoEntry) -> VideoEntry:
     """Return a copy of a video's entry with the outcome from a journal line.
 
     Raises:
         ValueError: names the invalid field, or the file outside the batch folder.
     """
-    if not isinstance(entry, dict):
+    if not isinstance(outcome, dict):
         raise ValueError("its entry is not a JSON object")
-    fixed = {name: getattr(video, name) for name in FIXED_FIELDS}
+    fixed_fields = {name: getattr(entry, name) for name in FIXED_ENTRY_FIELDS}
     try:
-        changed = VideoEntry.model_validate({**entry, **fixed})
+        changed_entry = VideoEntry.model_validate({**outcome, **fixed_fields})
     except ValidationError as error:
         raise ValueError(describe_first_validation_error(error)) from None
-    check_file_paths("entry", changed)
-    return changed
+    check_file_paths("entry", changed_entry)
+    return changed_entry
 
 
-def check_file_paths(name: str, video: VideoEntry) -> None:
+def check_file_paths(entry_name: str, entry: VideoEntry) -> None:
     """Refuse files that are outside the batch folder or have an impossible name.
 
     Raises:
         ValueError: names the file.
     """
-    for kind, text in video.files.items():
-        path = PurePosixPath(text)
+    for kind, relative_path in entry.files.items():
+        path = PurePosixPath(relative_path)
         is_inside = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
-        is_name = "\0" not in text and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
-        if not is_inside or not is_name or len(text.encode()) > MAX_PATH_BYTES:
-            shown = text if len(text) <= 80 else f"{text[:80]}..."
-            raise ValueError(f"{name}.files.{kind} is not a path inside the batch folder: {shown!r}")
+        is_name = "\0" not in relative_path and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
+        if not is_inside or not is_name or len(relative_path.encode()) > MAX_PATH_BYTES:
+            shortened_path = relative_path if len(relative_path) <= 80 else f"{relative_path[:80]}..."
+            raise ValueError(f"{entry_name}.files.{kind} is not a path inside the batch folder: {shortened_path!r}")
 
 
 def to_relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:

@@ -17,14 +17,14 @@ from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.background_writer import BackgroundWriter
 
-CRF = "18"
+X264_CRF = "18"
 """Constant rate factor of H.264; 18 is visually lossless for most videos."""
 X264_PARAMETERS = "mbtree=0"
 """x264 options: macroblock trees are off, because their vector code is not deterministic for small frames."""
 MAX_PENDING_FRAMES = 8
 """Maximum number of decoded frames that wait to be encoded."""
 Frame = NDArray[np.uint8]
-_READ_OPTIONS = {
+_FFMPEG_READ_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
 }
@@ -38,88 +38,95 @@ class ClipError(UserError):
 class ClipWriter:
     """Encode frames, uint8 [height, width, rgb], on a separate thread while the next frames are decoded.
 
-    A context manager; leaving it before `finish` removes the partial clip.
+    A context manager; leaving it before `finish_clip` removes the partial clip.
 
     Args:
-        count: number of frames that the clip will have.
+        frame_count: number of frames that the clip will have.
     """
 
-    def __init__(self, path: Path, fps: int, count: int, tags: dict[str, str]) -> None:
-        self.path, self.partial, self.fps, self.count, self.tags = path, make_partial_path(path), fps, count, tags
-        self.thread = BackgroundWriter(MAX_PENDING_FRAMES)
-        self.given = 0
+    def __init__(self, path: Path, fps: int, frame_count: int, tags: dict[str, str]) -> None:
+        self.path, self.temporary_path, self.fps, self.frame_count, self.tags = (
+            path,
+            make_partial_path(path),
+            fps,
+            frame_count,
+            tags,
+        )
+        self.encoder_thread = BackgroundWriter(MAX_PENDING_FRAMES)
+        self.submitted_count = 0
         self.container: Any = None
-        self.stream: Any = None
+        self.video_stream: Any = None
 
     def __enter__(self) -> "ClipWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.thread.close()
+        self.encoder_thread.close()
         if self.container is not None:
             with suppress(Exception):  # the clip is incomplete
                 self.container.close()
-        self.partial.unlink(missing_ok=True)
+        self.temporary_path.unlink(missing_ok=True)
 
-    def write(self, frame: Frame) -> None:
+    def write_frame(self, frame: Frame) -> None:
         """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames wait.
 
         Raises:
             Exception: an earlier frame could not be encoded or written.
         """
-        self.given += 1
-        self.thread.submit(partial(self._encode, frame))
+        self.submitted_count += 1
+        self.encoder_thread.submit_write(partial(self._encode_frame, frame))
 
-    def finish(self) -> None:
+    def finish_clip(self) -> None:
         """Finish the clip, verify it by decoding it, and give it its final name.
 
         Raises:
             RuntimeError: the number of encoded or decoded frames is not `count`.
         """
-        self.thread.submit(self._end_encoding)
-        self.thread.flush()
-        read_back = sum(1 for _ in read_frames(self.partial)) if self.given else 0
-        if not self.given == read_back == self.count:
+        self.encoder_thread.submit_write(self._end_encoding)
+        self.encoder_thread.wait_for_writes()
+        decoded_count = sum(1 for _ in read_frames(self.temporary_path)) if self.submitted_count else 0
+        if not self.submitted_count == decoded_count == self.frame_count:
             raise RuntimeError(
-                f"{self.path.name}: {self.given} frames encoded and {read_back} read back, {self.count} expected"
+                f"{self.path.name}: {self.submitted_count} frames encoded and {decoded_count} read back, "
+                f"{self.frame_count} expected"
             )
-        sync_to_disk(self.partial)
-        rename_created_file(self.partial, self.path, self.created)
+        sync_to_disk(self.temporary_path)
+        rename_created_file(self.temporary_path, self.path, self.temporary_file_identity)
         sync_to_disk(self.path.parent)
 
-    def _encode(self, frame: Frame) -> None:
+    def _encode_frame(self, frame: Frame) -> None:
         import av
 
         if self.container is None:
-            self.created = create_empty_file(self.partial)
-            options = {"movflags": "+faststart+use_metadata_tags"}
-            self.container = av.open(_make_file_url(self.partial), "w", format="mp4", options=options)
+            self.temporary_file_identity = create_empty_file(self.temporary_path)
+            container_options = {"movflags": "+faststart+use_metadata_tags"}
+            self.container = av.open(_make_file_url(self.temporary_path), "w", format="mp4", options=container_options)
             self.container.metadata.update(self.tags)
-            parameters = {"crf": CRF, "x264-params": X264_PARAMETERS}
-            self.stream = self.container.add_stream("libx264", rate=self.fps, options=parameters)
-            self.stream.pix_fmt = "yuv420p"
-            self.stream.height, self.stream.width = frame.shape[:2]
-        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            encoder_options = {"crf": X264_CRF, "x264-params": X264_PARAMETERS}
+            self.video_stream = self.container.add_stream("libx264", rate=self.fps, options=encoder_options)
+            self.video_stream.pix_fmt = "yuv420p"
+            self.video_stream.height, self.video_stream.width = frame.shape[:2]
+        self.container.mux(self.video_stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
     def _end_encoding(self) -> None:
         if self.container is not None:
             container, self.container = self.container, None
             try:
-                container.mux(self.stream.encode())
+                container.mux(self.video_stream.encode())
             finally:
                 container.close()
 
 
-def write_mp4(path: Path, frames: Iterable[Frame], fps: int, count: int, tags: dict[str, str]) -> None:
-    """Write a clip of `count` frames.
+def write_mp4(path: Path, frames: Iterable[Frame], fps: int, frame_count: int, tags: dict[str, str]) -> None:
+    """Write a clip of `frame_count` frames.
 
     Raises:
-        RuntimeError: the number of encoded or decoded frames is not `count`.
+        RuntimeError: the number of encoded or decoded frames is not `frame_count`.
     """
-    with ClipWriter(path, fps, count, tags) as clip:
+    with ClipWriter(path, fps, frame_count, tags) as clip:
         for frame in frames:
-            clip.write(frame)
-        clip.finish()
+            clip.write_frame(frame)
+        clip.finish_clip()
 
 
 def read_frames(path: Path) -> Generator[Frame, None, None]:
@@ -146,12 +153,12 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
     if "wantui" not in tags:
         raise ClipError(f"{path} contains no recipe: it was not generated by wantui, or another program rewrote it")
     try:
-        made_with = parse_json(tags.get("wantui_made_with", "{}"))
-        if not isinstance(made_with, dict):
+        provenance = parse_json(tags.get("wantui_made_with", "{}"))
+        if not isinstance(provenance, dict):
             raise ValueError("wantui_made_with is not a JSON object")
-        if "blocks" in made_with:
-            made_with["blocks"] = migrate_speed_name(str(made_with["blocks"]))
-        return parse_recipe(parse_json(tags["wantui"])), made_with
+        if "blocks" in provenance:
+            provenance["blocks"] = migrate_speed_name(str(provenance["blocks"]))
+        return parse_recipe(parse_json(tags["wantui"])), provenance
     except ValueError as error:  # includes text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
 
@@ -165,7 +172,9 @@ def _open_container(path: Path) -> Iterator[Any]:
         if path.exists() and not path.is_file():
             raise ClipError(f"{path} is not a readable clip: it is not a regular file")
         # Tags of other programs may have other encodings; surrogateescape keeps them from failing here.
-        with av.open(_make_file_url(path), metadata_errors="surrogateescape", options=_READ_OPTIONS) as container:
+        with av.open(
+            _make_file_url(path), metadata_errors="surrogateescape", options=_FFMPEG_READ_OPTIONS
+        ) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE_ERRORS = (
+DISK_FULL_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE_ERROR_NUMBERS = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -28,7 +28,7 @@ UNWRITABLE_ERRORS = (
 """Error numbers of a file system that is read-only, owned by another user, damaged, or unreachable."""
 
 
-PATH_CONFLICT_ADVICE = {
+PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
     errno.ENOENT: "A folder was removed while the video was generated. Generate the video again",
     errno.ENOTDIR: "A file is in the place of a folder. Remove it, then generate the video again",
     errno.EISDIR: "A folder is in the place of a file. Remove it, then generate the video again",
@@ -49,39 +49,42 @@ def is_folder_deleted(root: Path) -> bool:
     return False
 
 
-def find_unwritable_folder(root: Path, error: OSError) -> tuple[Path, str] | None:
+def find_unwritable_folder(batch_root: Path, error: OSError) -> tuple[Path, str] | None:
     """Return the folder of a batch that cannot be written, and the reason; None if all can be written.
 
     Args:
         error: error of the failed write.
     """
-    if error.errno not in UNWRITABLE_ERRORS:
+    if error.errno not in UNWRITABLE_ERROR_NUMBERS:
         return None
-    for folder in _list_affected_folders(root, error):
+    for folder in _list_affected_folders(batch_root, error):
         if (reason := probe_write_error(folder)) is not None:
             return folder, reason
     return None
 
 
-def _list_affected_folders(root: Path, error: OSError) -> Iterator[Path]:
-    for name in (error.filename, error.filename2):
-        if isinstance(name, str | bytes):
-            folder = Path(os.fsdecode(name)).absolute().parent
-            if folder.is_relative_to(root) and not is_folder_deleted(folder):
+def _list_affected_folders(batch_root: Path, error: OSError) -> Iterator[Path]:
+    for file_name in (error.filename, error.filename2):
+        if isinstance(file_name, str | bytes):
+            folder = Path(os.fsdecode(file_name)).absolute().parent
+            if folder.is_relative_to(batch_root) and not is_folder_deleted(folder):
                 yield folder
-    yield root
+    yield batch_root
 
 
-def describe_path_conflict(root: Path, error: OSError) -> str | None:
+def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
     """Describe an error of files that others removed or replaced while wantui wrote them; None for other errors."""
     # For a failed rename, the conflict is at the second name.
-    name = error.filename if error.filename2 is None else error.filename2
-    if error.errno not in PATH_CONFLICT_ADVICE or not isinstance(name, str | bytes):
+    file_name = error.filename if error.filename2 is None else error.filename2
+    if error.errno not in PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER or not isinstance(file_name, str | bytes):
         return None
-    path = Path(os.fsdecode(name))
-    if not path.absolute().is_relative_to(root):
+    path = Path(os.fsdecode(file_name))
+    if not path.absolute().is_relative_to(batch_root):
         return None
-    return f"cannot write {path}: {error.strerror}. {PATH_CONFLICT_ADVICE[error.errno]}: wantui queue retry"
+    return (
+        f"cannot write {path}: {error.strerror}. {PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER[error.errno]}: wantui "
+        "queue retry"
+    )
 
 
 def describe_sticky_conflict(error: OSError) -> str | None:
@@ -91,28 +94,28 @@ def describe_sticky_conflict(error: OSError) -> str | None:
     """
     if error.errno not in (errno.EPERM, errno.EACCES):
         return None
-    for name in (error.filename, error.filename2):
-        if not isinstance(name, str | bytes):
+    for file_name in (error.filename, error.filename2):
+        if not isinstance(file_name, str | bytes):
             continue
-        path = Path(os.fsdecode(name)).absolute()
+        path = Path(os.fsdecode(file_name)).absolute()
         try:
-            file, folder = path.lstat(), path.parent.stat()
+            file_status, folder_status = path.lstat(), path.parent.stat()
         except OSError:
             continue
-        if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (file.st_uid, folder.st_uid):
-            owner = _find_user_name(file.st_uid)
+        if folder_status.st_mode & stat.S_ISVTX and os.geteuid() not in (file_status.st_uid, folder_status.st_uid):
+            owner_name = _find_user_name(file_status.st_uid)
             return (
-                f"cannot replace {path}: it belongs to {owner}, and only owners may replace files in its folder "
-                f"(sticky bit). Have {owner} continue the batch, or continue a copy of its folder"
+                f"cannot replace {path}: it belongs to {owner_name}, and only owners may replace files in its folder "
+                f"(sticky bit). Have {owner_name} continue the batch, or continue a copy of its folder"
             )
     return None
 
 
-def _find_user_name(number: int) -> str:
+def _find_user_name(user_id: int) -> str:
     try:
-        return pwd.getpwuid(number).pw_name
+        return pwd.getpwuid(user_id).pw_name
     except KeyError:
-        return f"user {number}"
+        return f"user {user_id}"
 
 
 def probe_write_error(folder: Path) -> str | None:
@@ -123,5 +126,5 @@ def probe_write_error(folder: Path) -> str | None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        return None if error.errno in DISK_FULL_ERRORS else error.strerror or str(error)
+        return None if error.errno in DISK_FULL_ERROR_NUMBERS else error.strerror or str(error)
     return None

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.storage.zarr_group import raise_capture_error
+from wantui.storage.zarr_group import convert_to_capture_error
 
-Row = NDArray[np.float32]
+StateRow = NDArray[np.float32]
 
 
 class StoredStates:
@@ -20,47 +20,47 @@ class StoredStates:
 
     Args:
         array: array of an opened capture, [n, channels, frames, height, width].
-        chosen: indices of the states to read; all states by default.
+        state_indices: indices of the states to read; all states by default.
     """
 
-    def __init__(self, array: Any, chosen: Sequence[int] | None = None) -> None:
+    def __init__(self, array: Any, state_indices: Sequence[int] | None = None) -> None:
         self.array = array
-        self.chosen = range(array.shape[0]) if chosen is None else chosen
+        self.state_indices = range(array.shape[0]) if state_indices is None else state_indices
         self.dimension = math.prod(array.shape[1:])
-        self.folder = _find_plain_file_folder(array)
+        self.plain_file_folder = _find_plain_file_folder(array)
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.state_indices)
 
-    def read(self, which: range, rows: Sequence[Row]) -> None:
+    def read_states(self, positions: range, rows: Sequence[StateRow]) -> None:
         """Read states into rows of [dimension] float32.
 
         Raises:
             CaptureError: a state is damaged.
         """
-        for position, row in zip(which, rows, strict=True):
-            index = self.chosen[position]
-            if not self._read_file(index, row):
-                with raise_capture_error(self.array.store.root / self.array.path):
-                    row[:] = np.asarray(self.array[index]).ravel()
+        for position, row in zip(positions, rows, strict=True):
+            state_index = self.state_indices[position]
+            if not self._read_state_file(state_index, row):
+                with convert_to_capture_error(self.array.store.root / self.array.path):
+                    row[:] = np.asarray(self.array[state_index]).ravel()
 
-    def _read_file(self, index: int, row: Row) -> bool:
+    def _read_state_file(self, state_index: int, row: StateRow) -> bool:
         """Read a state from its own file if that has exactly the expected size; return whether this succeeded."""
-        if self.folder is None:
+        if self.plain_file_folder is None:
             return False
-        key = self.array.metadata.encode_chunk_key((index, *(0,) * (self.array.ndim - 1)))
+        chunk_key = self.array.metadata.encode_chunk_key((state_index, *(0,) * (self.array.ndim - 1)))
         try:
-            with (self.folder / key).open("rb", buffering=0) as file:
+            with (self.plain_file_folder / chunk_key).open("rb", buffering=0) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     return False
-                whole = file.readinto(row.view(np.uint8)) == row.nbytes and not file.read(1)
+                is_complete = file.readinto(row.view(np.uint8)) == row.nbytes and not file.read(1)
                 # Do not keep the file in the page cache: states are large and read only once.
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError:
             return False
-        if whole and hasattr(self.array.store, "verify"):
-            self.array.store.verify(f"{self.array.path}/{key}", row)
-        return whole
+        if is_complete and hasattr(self.array.store, "verify_file"):
+            self.array.store.verify_file(f"{self.array.path}/{chunk_key}", row)
+        return is_complete
 
 
 def _find_plain_file_folder(array: Any) -> Path | None:
@@ -69,8 +69,8 @@ def _find_plain_file_folder(array: Any) -> Path | None:
     from zarr.storage import LocalStore
 
     codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
-    plain = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype == np.dtype("<f4")
-    if not plain or not isinstance(array.store, LocalStore) or array.chunks != (1, *array.shape[1:]):
+    is_plain = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype == np.dtype("<f4")
+    if not is_plain or not isinstance(array.store, LocalStore) or array.chunks != (1, *array.shape[1:]):
         return None
     if codecs[0].endian is None or codecs[0].endian.value != "little":
         return None

@@ -19,10 +19,10 @@ from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     compute_array_crc,
     compute_constant_crc,
-    is_published,
+    convert_to_incomplete_capture,
+    is_group_published,
     open_group_for_writing,
     publish_group,
-    raise_incomplete_capture,
     reopen_group_for_writing,
 )
 
@@ -31,22 +31,22 @@ from wantui.storage.zarr_group import (
 class StepArray:
     """One array of a capture."""
 
-    shape: tuple[int, ...]
+    step_shape: tuple[int, ...]
     """Shape of the value of one step."""
     dtype: str
     scale: float | None = None
     """Factor that stored values are multiplied by; readers divide by the attribute `scale`."""
-    compress: bool = False
+    is_compressed: bool = False
     has_one_chunk: bool = False
     """True if all steps share one chunk, which suits values of a few bytes; otherwise each step has its own chunk."""
 
 
 class StepArrayWriter:
-    """Write the arrays of one capture of one video step by step; `finish` publishes the group.
+    """Write the arrays of one capture of one video step by step; `finish_group` publishes the group.
 
     Args:
-        arrays: arrays by path in the group, such as "star" or "uncond/star".
-        steps: model evaluations that are recorded, from 0.
+        arrays_by_path: arrays by path in the group, such as "star" or "uncond/star".
+        evaluations: model evaluations that are recorded, from 0.
         sigmas: noise level of each of these evaluations.
         attributes: attributes of the group besides the recipe.
         checksums: CRC-32 of each step that an earlier process stored; empty for a new video.
@@ -58,63 +58,67 @@ class StepArrayWriter:
     def __init__(
         self,
         path: Path,
-        arrays: Mapping[str, StepArray],
-        steps: Sequence[int],
+        arrays_by_path: Mapping[str, StepArray],
+        evaluations: Sequence[int],
         sigmas: Sequence[float],
         recipe: Recipe,
         attributes: Mapping[str, Any],
         checksums: Sequence[int] = (),
     ) -> None:
-        self.path, self.partial = path, make_partial_path(path)
-        self.arrays, self.steps = dict(arrays), list(steps)
+        self.path, self.partial_folder = path, make_partial_path(path)
+        self.arrays_by_path, self.evaluations = dict(arrays_by_path), list(evaluations)
         self.attributes = {"recipe": recipe.model_dump(mode="json"), **attributes}
         self.checksums: list[int] = []
         self.is_finished = False
-        self._open_arrays: dict[str, Any] = {}
+        self._open_arrays_by_path: dict[str, Any] = {}
         if checksums:
-            self._reopen(checksums, recipe)
+            self._reopen_group(checksums, recipe)
         else:
-            self._begin(sigmas)
+            self._create_group(sigmas)
 
-    def _begin(self, sigmas: Sequence[float]) -> None:
+    def _create_group(self, sigmas: Sequence[float]) -> None:
         from zarr.codecs import ZstdCodec
 
-        remove_path(self.partial)
+        remove_path(self.partial_folder)
         self.path.parent.mkdir(exist_ok=True)
-        self.group = open_group_for_writing(self.partial, "w")
+        self.group = open_group_for_writing(self.partial_folder, "w")
         self.group.attrs.update(self.attributes)
-        count = len(self.steps)
-        self.group.create_array("steps", data=np.array(self.steps, dtype=np.int64))
+        step_count = len(self.evaluations)
+        self.group.create_array("steps", data=np.array(self.evaluations, dtype=np.int64))
         self.group.create_array("sigmas", data=np.array(sigmas, dtype=np.float64))
-        for path, array in self.arrays.items():
+        for path, array in self.arrays_by_path.items():
             parent, _, name = path.rpartition("/")
             group = self.group.require_group(parent) if parent else self.group
-            created = group.create_array(
+            zarr_array = group.create_array(
                 name,
-                shape=(count, *array.shape),
-                chunks=(count if array.has_one_chunk else 1, *array.shape),
+                shape=(step_count, *array.step_shape),
+                chunks=(step_count if array.has_one_chunk else 1, *array.step_shape),
                 dtype=array.dtype,
-                **({} if array.has_one_chunk else {"compressors": [ZstdCodec(level=3)] if array.compress else None}),
+                **(
+                    {}
+                    if array.has_one_chunk
+                    else {"compressors": [ZstdCodec(level=3)] if array.is_compressed else None}
+                ),
             )
             if array.scale is not None:
-                created.attrs["scale"] = array.scale
-        self.constant = compute_constant_crc(self.partial, self.arrays)
+                zarr_array.attrs["scale"] = array.scale
+        self.constant_crc = compute_constant_crc(self.partial_folder, self.arrays_by_path)
 
-    def write(self, values: Mapping[str, NDArray[Any]]) -> None:
+    def write_step(self, values_by_path: Mapping[str, NDArray[Any]]) -> None:
         """Store the values of the next step; the checksum of a step also covers the constant parts of the group.
 
         Args:
-            values: values by path of the array, each with the array's shape.
+            values_by_path: values by path of the array, each with the array's shape.
         """
         if self.is_finished:
             return
-        row, sums = len(self.checksums), []
-        for path, array in self.arrays.items():
-            scaled = values[path] if array.scale is None else values[path] * array.scale
-            stored = np.asarray(scaled).astype(array.dtype)
-            self._open_array(path)[row] = stored
-            sums.append(compute_array_crc(stored))
-        self.checksums.append(compute_array_crc(np.array(sums, dtype=np.uint32), self.constant))
+        step_row, array_crcs = len(self.checksums), []
+        for path, array in self.arrays_by_path.items():
+            scaled_values = values_by_path[path] if array.scale is None else values_by_path[path] * array.scale
+            stored_values = np.asarray(scaled_values).astype(array.dtype)
+            self._get_open_array(path)[step_row] = stored_values
+            array_crcs.append(compute_array_crc(stored_values))
+        self.checksums.append(compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc))
 
     def read_attribute(self, name: str) -> Any:
         """Return an attribute of the group, which an earlier process may have stored; None if it is missing."""
@@ -125,7 +129,7 @@ class StepArrayWriter:
         if not self.is_finished:
             self.group.attrs.update(dict(attributes))
 
-    def finish(self, attributes: Mapping[str, Any]) -> None:
+    def finish_group(self, attributes: Mapping[str, Any]) -> None:
         """Publish the group under its final name.
 
         Args:
@@ -136,27 +140,29 @@ class StepArrayWriter:
         """
         if self.is_finished:
             return
-        if len(self.checksums) != len(self.steps):
-            raise RuntimeError(f"{len(self.checksums)} of {len(self.steps)} steps were written to {self.path}")
+        if len(self.checksums) != len(self.evaluations):
+            raise RuntimeError(f"{len(self.checksums)} of {len(self.evaluations)} steps were written to {self.path}")
         self.group.attrs.update(dict(attributes))
-        publish_group(self.partial, self.path)
+        publish_group(self.partial_folder, self.path)
 
-    def _open_array(self, path: str) -> Any:
-        if path not in self._open_arrays:
-            self._open_arrays[path] = self.group[path]
-        return self._open_arrays[path]
+    def _get_open_array(self, path: str) -> Any:
+        if path not in self._open_arrays_by_path:
+            self._open_arrays_by_path[path] = self.group[path]
+        return self._open_arrays_by_path[path]
 
-    def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        with raise_incomplete_capture(self.partial):
-            if is_published(self.partial, self.path, recipe):
+    def _reopen_group(self, checksums: Sequence[int], recipe: Recipe) -> None:
+        with convert_to_incomplete_capture(self.partial_folder):
+            if is_group_published(self.partial_folder, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = reopen_group_for_writing(self.partial)
-            self.constant = compute_constant_crc(self.partial, self.arrays)
-            for row, known in enumerate(checksums):
-                sums = [compute_array_crc(self._open_array(path)[row]) for path in self.arrays]
-                if compute_array_crc(np.array(sums, dtype=np.uint32), self.constant) != known:
-                    raise IncompleteCaptureError(f"the values of step {self.steps[row] + 1} differ from their checksum")
+            self.group = reopen_group_for_writing(self.partial_folder)
+            self.constant_crc = compute_constant_crc(self.partial_folder, self.arrays_by_path)
+            for step_row, expected_crc in enumerate(checksums):
+                array_crcs = [compute_array_crc(self._get_open_array(path)[step_row]) for path in self.arrays_by_path]
+                if compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc) != expected_crc:
+                    raise IncompleteCaptureError(
+                        f"the values of step {self.evaluations[step_row] + 1} differ from their checksum"
+                    )
             self.group.attrs.update(self.attributes)
         self.checksums = list(checksums)

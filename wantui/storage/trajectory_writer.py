@@ -24,10 +24,10 @@ from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     compute_array_crc,
     compute_constant_crc,
-    is_published,
+    convert_to_incomplete_capture,
+    is_group_published,
     open_group_for_writing,
     publish_group,
-    raise_incomplete_capture,
     reopen_group_for_writing,
 )
 
@@ -40,12 +40,12 @@ DERIVED_ARRAYS = ("gram", "projection", "channel_power")
 
 
 class TrajectoryWriter:
-    """Write the states of one video in order; `finish` publishes the group.
+    """Write the states of one video in order; `finish_group` publishes the group.
 
     Args:
-        shape: shape of one state, [channels, frames, height, width].
+        state_shape: shape of one state, [channels, frames, height, width].
         checksums: checksums of the states that an earlier process stored, to resume after them; empty for a new video.
-        resumable: whether another process may resume this video.
+        is_resumable: whether another process may resume this video.
 
     Raises:
         IncompleteCaptureError: the stored states are missing or differ from the checksums.
@@ -54,67 +54,79 @@ class TrajectoryWriter:
     def __init__(
         self,
         path: Path,
-        shape: tuple[int, ...],
+        state_shape: tuple[int, ...],
         sigmas: Sequence[float],
         timesteps: Sequence[float],
         recipe: Recipe,
         checksums: Sequence[int] = (),
-        resumable: bool = True,
+        is_resumable: bool = True,
     ) -> None:
-        self.path, self.partial = path, make_partial_path(path)
-        self.capture = recipe.capture
-        self.count = len(sigmas)
-        self.steps = (
-            list_captured_steps(recipe.sampler, recipe.steps, self.capture.interval) if self.capture.latents else []
+        self.path, self.partial_folder = path, make_partial_path(path)
+        self.capture_request = recipe.capture
+        self.state_count = len(sigmas)
+        self.stored_steps = (
+            list_captured_steps(recipe.sampler, recipe.steps, self.capture_request.interval)
+            if self.capture_request.latents
+            else []
         )
-        self.row_of_step = {step: row for row, step in enumerate(self.steps)}
+        self.rows_by_step = {step: row for row, step in enumerate(self.stored_steps)}
         self.checksums: list[int] = []
-        self.earlier: list[NDArray[np.float32]] = []
+        self.earlier_states: list[NDArray[np.float32]] = []
         """States that an earlier process stored."""
         self.is_finished = False
-        self.predicted: Any = None
-        self.attributes = {"recipe": recipe.model_dump(mode="json"), "shape": list(shape)}
+        self.predicted_clean_array: Any = None
+        self.attributes = {"recipe": recipe.model_dump(mode="json"), "shape": list(state_shape)}
         if checksums:
-            self._reopen(checksums, recipe)
+            self._reopen_group(checksums, recipe)
             return
-        self._begin(shape, sigmas, timesteps, recipe, resumable)
+        self._create_group(state_shape, sigmas, timesteps, recipe, is_resumable)
 
-    def _begin(
+    def _create_group(
         self,
-        shape: tuple[int, ...],
+        state_shape: tuple[int, ...],
         sigmas: Sequence[float],
         timesteps: Sequence[float],
         recipe: Recipe,
-        resumable: bool,
+        is_resumable: bool,
     ) -> None:
         from zarr.codecs import ZstdCodec
 
-        remove_path(self.partial)
+        remove_path(self.partial_folder)
         self.path.parent.mkdir(exist_ok=True)
-        self.group = open_group_for_writing(self.partial, "w")
+        self.group = open_group_for_writing(self.partial_folder, "w")
         self.group.attrs.update(self.attributes)
-        compressors = [ZstdCodec(level=3)] if self.capture.compress else None
-        chunks, stored = (1, *shape), len(self.steps)
+        compressors = [ZstdCodec(level=3)] if self.capture_request.compress else None
+        chunks, stored_count = (1, *state_shape), len(self.stored_steps)
 
-        def states(name: str, n: int, dtype: str, compressors: Any) -> Any:
-            return self.group.create_array(name, shape=(n, *shape), chunks=chunks, dtype=dtype, compressors=compressors)
+        def create_states_array(name: str, state_count: int, dtype: str, compressors: Any) -> Any:
+            return self.group.create_array(
+                name, shape=(state_count, *state_shape), chunks=chunks, dtype=dtype, compressors=compressors
+            )
 
-        self.latents: Any = states("latents", stored, self.capture.dtype, compressors) if stored else None
-        if self.capture.predicted_clean:
-            self.predicted = states("predicted_clean", stored - 1, self.capture.dtype, compressors)
-        serves_as_exact = stored == self.count and self.capture.dtype == "float32"
-        self.exact: Any = None
-        if resumable and not serves_as_exact:
-            self.exact = states(EXACT_STATES_ARRAY, self.count, "float32", None)
+        self.latents_array: Any = (
+            create_states_array("latents", stored_count, self.capture_request.dtype, compressors)
+            if stored_count
+            else None
+        )
+        if self.capture_request.predicted_clean:
+            self.predicted_clean_array = create_states_array(
+                "predicted_clean", stored_count - 1, self.capture_request.dtype, compressors
+            )
+        are_latents_exact = stored_count == self.state_count and self.capture_request.dtype == "float32"
+        self.exact_states_array: Any = None
+        if is_resumable and not are_latents_exact:
+            self.exact_states_array = create_states_array(EXACT_STATES_ARRAY, self.state_count, "float32", None)
         for name, values in (
             ("sigmas", np.array(sigmas, dtype=np.float64)),
             ("timesteps", np.array(timesteps, dtype=np.float64)),
-            ("steps", np.array(self.steps, dtype=np.int64)),
+            ("steps", np.array(self.stored_steps, dtype=np.int64)),
         ):
             self.group.create_array(name, data=values)
-        self.constant = compute_constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+        self.constant_crc = compute_constant_crc(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
 
-    def write(self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None) -> None:
+    def write_state(
+        self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None
+    ) -> None:
         """Store the state after `step` evaluations.
 
         The checksum of a step covers the state, its predicted clean latents, and the constant parts of the group.
@@ -124,110 +136,118 @@ class TrajectoryWriter:
         """
         if self.is_finished or step != len(self.checksums):
             return
-        crc = compute_array_crc(state, self.constant)
-        if self.exact is not None:
-            self.exact[step] = state
-        index = self.row_of_step.get(step)
-        if index is not None:
-            self.latents[index] = self._to_stored_dtype(state, step)
-            if self.predicted is not None and index > 0 and predicted_clean is not None:
-                clean = self._to_stored_dtype(predicted_clean, step)
-                self.predicted[index - 1] = clean
-                crc = compute_array_crc(clean, crc)
+        crc = compute_array_crc(state, self.constant_crc)
+        if self.exact_states_array is not None:
+            self.exact_states_array[step] = state
+        row = self.rows_by_step.get(step)
+        if row is not None:
+            self.latents_array[row] = self._to_stored_dtype(state, step)
+            if self.predicted_clean_array is not None and row > 0 and predicted_clean is not None:
+                stored_clean = self._to_stored_dtype(predicted_clean, step)
+                self.predicted_clean_array[row - 1] = stored_clean
+                crc = compute_array_crc(stored_clean, crc)
         self.checksums.append(crc)
 
     def _to_stored_dtype(self, state: NDArray[np.float32], step: int) -> NDArray[Any]:
         with np.errstate(over="ignore"):
-            stored = state.astype(self.latents.dtype)
-        if not np.isfinite(stored).all():
+            stored_state = state.astype(self.latents_array.dtype)
+        if not np.isfinite(stored_state).all():
             raise ValueError(
                 f"latents after step {step} are too large for float16. "
                 "Use latent_analysis_settings.storage_dtype: float32"
             )
-        return stored
+        return stored_state
 
-    def finish(self, derived: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
+    def finish_group(self, derived_arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
         """Store the arrays derived from the states, and publish the group under its final name.
 
         Args:
-            derived: the arrays gram, projection and channel_power.
+            derived_arrays: the arrays gram, projection and channel_power.
         """
         if self.is_finished:
             return
-        if len(self.checksums) != self.count:
-            raise RuntimeError(f"{len(self.checksums)} of {self.count} states were written to {self.path}")
-        for name, values in derived.items():
+        if len(self.checksums) != self.state_count:
+            raise RuntimeError(f"{len(self.checksums)} of {self.state_count} states were written to {self.path}")
+        for name, values in derived_arrays.items():
             self.group.create_array(name, data=values, overwrite=True)
         self.group.attrs.update(dict(attributes))
-        if self.capture.latents and self.capture.dtype == "float16":
-            stored, exact = self.total_turning(self.latents), self.total_turning_from_gram(derived["gram"])
-            self.group.attrs["float16_turning_added"] = stored - exact
-        remove_path(self.partial / EXACT_STATES_ARRAY)
-        publish_group(self.partial, self.path)
+        if self.capture_request.latents and self.capture_request.dtype == "float16":
+            stored_turning, exact_turning = (
+                self.compute_total_turning(self.latents_array),
+                self.compute_total_turning_from_gram(derived_arrays["gram"]),
+            )
+            self.group.attrs["float16_turning_added"] = stored_turning - exact_turning
+        remove_path(self.partial_folder / EXACT_STATES_ARRAY)
+        publish_group(self.partial_folder, self.path)
 
-    def total_turning(self, states: Any) -> float:
+    def compute_total_turning(self, states: Any) -> float:
         """Return the total turning of the stored states: the sum of the angles between successive steps, in radians."""
-        total, before, step = 0.0, None, None
-        for index in range(len(self.steps)):
+        total_angle, previous_state, previous_step = 0.0, None, None
+        for index in range(len(self.stored_steps)):
             state = np.asarray(states[index], dtype=np.float64).ravel()
-            if before is not None:
-                new = state - before
-                if step is not None:
-                    total += _compute_angle(float(step @ new), float(step @ step), float(new @ new))
-                step = new
-            before = state
-        return total
+            if previous_state is not None:
+                step = state - previous_state
+                if previous_step is not None:
+                    total_angle += _compute_angle(
+                        float(previous_step @ step), float(previous_step @ previous_step), float(step @ step)
+                    )
+                previous_step = step
+            previous_state = state
+        return total_angle
 
-    def total_turning_from_gram(self, gram: NDArray[np.float64]) -> float:
+    def compute_total_turning_from_gram(self, gram: NDArray[np.float64]) -> float:
         """Return the total turning of the exact states in radians, computed from their inner products."""
-        chosen = gram[np.ix_(self.steps, self.steps)]
-        steps = chosen[1:, 1:] - chosen[1:, :-1] - chosen[:-1, 1:] + chosen[:-1, :-1]
-        squares, along = np.diagonal(steps).tolist(), np.diagonal(steps, 1).tolist()
+        stored_gram = gram[np.ix_(self.stored_steps, self.stored_steps)]
+        step_gram = stored_gram[1:, 1:] - stored_gram[1:, :-1] - stored_gram[:-1, 1:] + stored_gram[:-1, :-1]
+        squared_lengths, successive_products = np.diagonal(step_gram).tolist(), np.diagonal(step_gram, 1).tolist()
         return sum(
             _compute_angle(float(a), float(p), float(q))
-            for a, p, q in zip(along, squares[:-1], squares[1:], strict=True)
+            for a, p, q in zip(successive_products, squared_lengths[:-1], squared_lengths[1:], strict=True)
         )
 
-    def _reopen(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        with raise_incomplete_capture(self.partial):
-            if is_published(self.partial, self.path, recipe):
+    def _reopen_group(self, checksums: Sequence[int], recipe: Recipe) -> None:
+        with convert_to_incomplete_capture(self.partial_folder):
+            if is_group_published(self.partial_folder, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)
                 return
-            self.group = reopen_group_for_writing(self.partial)
-            if self.group["steps"][:].tolist() != self.steps:
+            self.group = reopen_group_for_writing(self.partial_folder)
+            if self.group["steps"][:].tolist() != self.stored_steps:
                 raise IncompleteCaptureError("an earlier version of wantui selected other steps")
-            self.latents = self.group.get("latents")
-            self.exact = self.group.get(EXACT_STATES_ARRAY)
-            self.predicted = self.group.get("predicted_clean")
-            self.constant = compute_constant_crc(self.partial, STEPWISE_ARRAYS, DERIVED_ARRAYS)
-            for step, known in enumerate(checksums):
-                self.earlier.append(self._read_verified(step, known))
+            self.latents_array = self.group.get("latents")
+            self.exact_states_array = self.group.get(EXACT_STATES_ARRAY)
+            self.predicted_clean_array = self.group.get("predicted_clean")
+            self.constant_crc = compute_constant_crc(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+            for step, expected_crc in enumerate(checksums):
+                self.earlier_states.append(self._read_verified_state(step, expected_crc))
             self.group.attrs.update(self.attributes)
         self.checksums = list(checksums)
 
-    def _read_verified(self, step: int, known: int) -> NDArray[np.float32]:
+    def _read_verified_state(self, step: int, expected_crc: int) -> NDArray[np.float32]:
         """Return the state after a step as stored by an earlier process.
 
         Raises:
             IncompleteCaptureError: the state or its predicted clean latents differ from the checksum.
         """
-        source, index = self.exact if self.exact is not None else self.latents, self.row_of_step.get(step)
-        state = np.ascontiguousarray(source[step], dtype=np.float32)
-        crc = compute_array_crc(state, self.constant)
-        if self.predicted is not None and index:
-            crc = compute_array_crc(self.predicted[index - 1], crc)
-        is_stored = (
-            index is None
-            or self.exact is None
-            or np.array_equal(self.latents[index], self._to_stored_dtype(state, step))
+        source_array, row = (
+            self.exact_states_array if self.exact_states_array is not None else self.latents_array,
+            self.rows_by_step.get(step),
         )
-        if crc != known or not is_stored:
+        state = np.ascontiguousarray(source_array[step], dtype=np.float32)
+        crc = compute_array_crc(state, self.constant_crc)
+        if self.predicted_clean_array is not None and row:
+            crc = compute_array_crc(self.predicted_clean_array[row - 1], crc)
+        is_stored = (
+            row is None
+            or self.exact_states_array is None
+            or np.array_equal(self.latents_array[row], self._to_stored_dtype(state, step))
+        )
+        if crc != expected_crc or not is_stored:
             raise IncompleteCaptureError(f"the state after step {step} differs from its checksum")
         return state
 
 
-def _compute_angle(along: float, square: float, other_square: float) -> float:
-    if square <= 0 or other_square <= 0:
+def _compute_angle(inner_product: float, squared_length: float, other_squared_length: float) -> float:
+    if squared_length <= 0 or other_squared_length <= 0:
         return 0.0
-    return float(np.arccos(np.clip(along / np.sqrt(square * other_square), -1, 1)))
+    return float(np.arccos(np.clip(inner_product / np.sqrt(squared_length * other_squared_length), -1, 1)))

@@ -26,60 +26,60 @@ class LinkedFolderError(UserError):
 class VideoFiles:
     """Paths of the files of one video."""
 
-    clip: Path
-    sheet: Path
-    captures: Mapping[str, Path] = field(default_factory=dict)
+    clip_path: Path
+    sheet_path: Path
+    capture_paths: Mapping[str, Path] = field(default_factory=dict)
     """Zarr groups by name of the capture; captures that are not stored are absent."""
-    checkpoint: Path | None = None
+    checkpoint_path: Path | None = None
     """Path of the checkpoint; None if an interrupted video cannot be resumed and leaves no files."""
-    root: Path | None = None
+    batch_root: Path | None = None
     """The batch folder, which must not contain linked folders; None for files outside a batch."""
 
-    def paths(self) -> Iterator[Path]:
+    def list_paths(self) -> Iterator[Path]:
         """Yield the final path of every stored file or group."""
-        yield from (self.clip, self.sheet, *self.captures.values())
-        if self.checkpoint is not None:
-            yield self.checkpoint
+        yield from (self.clip_path, self.sheet_path, *self.capture_paths.values())
+        if self.checkpoint_path is not None:
+            yield self.checkpoint_path
 
     @property
-    def preview(self) -> Path:
+    def preview_path(self) -> Path:
         """Return the path of the preview picture that is shown while the video is rendered."""
-        return self.clip.with_suffix(".preview.png")
+        return self.clip_path.with_suffix(".preview.png")
 
 
-def video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
+def find_video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
     """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch."""
-    video = variation, number
+    variation_and_number = variation, number
     return VideoFiles(
-        folder.clip(*video),
-        folder.sheet(*video),
-        {kind.name: folder.capture(kind, *video) for kind in CAPTURES},
-        folder.checkpoint(*video),
+        folder.make_clip_path(*variation_and_number),
+        folder.make_sheet_path(*variation_and_number),
+        {kind.name: folder.make_capture_path(kind, *variation_and_number) for kind in CAPTURES},
+        folder.make_checkpoint_path(*variation_and_number),
         folder.root,
     )
 
 
-def find_linked_folder(root: Path, path: Path) -> Path | None:
+def find_linked_folder(batch_root: Path, path: Path) -> Path | None:
     """Return the first symbolic link among the folders between a batch folder and a path in it; None if none is.
 
     The batch folder and its parents may be links: the user named them.
     """
-    folder = root
-    for part in path.relative_to(root).parts[:-1]:
-        folder /= part
+    folder = batch_root
+    for folder_name in path.relative_to(batch_root).parts[:-1]:
+        folder /= folder_name
         if folder.is_symlink():
             return folder
     return None
 
 
-def make_parent_folders(root: Path, path: Path) -> None:
+def make_parent_folders(batch_root: Path, path: Path) -> None:
     """Create the folders between a batch folder and a path in it.
 
     Raises:
         LinkedFolderError: one of the folders is a symbolic link.
         OSError: a folder cannot be created.
     """
-    if (link := find_linked_folder(root, path)) is not None:
+    if (link := find_linked_folder(batch_root, path)) is not None:
         raise LinkedFolderError(link)
     path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -93,8 +93,8 @@ def make_video_folders(files: VideoFiles) -> None:
         LinkedFolderError: one of the folders is a symbolic link.
         OSError: a folder cannot be created.
     """
-    for path in files.paths():
-        make_parent_folders(files.root or path.parent, path)
+    for path in files.list_paths():
+        make_parent_folders(files.batch_root or path.parent, path)
 
 
 def refuse_linked_folders(files: VideoFiles) -> None:
@@ -103,26 +103,31 @@ def refuse_linked_folders(files: VideoFiles) -> None:
     Raises:
         LinkedFolderError: a folder is a symbolic link.
     """
-    for path in files.paths():
-        if files.root is not None and (link := find_linked_folder(files.root, path)) is not None:
+    for path in files.list_paths():
+        if files.batch_root is not None and (link := find_linked_folder(files.batch_root, path)) is not None:
             raise LinkedFolderError(link)
 
 
 def remove_temporary_files(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued, except in linked folders."""
-    pictures = [make_partial_path(files.preview), files.preview]
-    parts = [make_partial_path(path) for path in (files.clip, files.sheet, *files.captures.values())]
-    parts += pictures
-    if files.checkpoint is not None:
-        parts += [files.checkpoint, make_partial_path(files.checkpoint)]
+    preview_paths = [make_partial_path(files.preview_path), files.preview_path]
+    temporary_paths = [
+        make_partial_path(path) for path in (files.clip_path, files.sheet_path, *files.capture_paths.values())
+    ]
+    temporary_paths += preview_paths
+    if files.checkpoint_path is not None:
+        temporary_paths += [files.checkpoint_path, make_partial_path(files.checkpoint_path)]
     # Folder by folder, because thousands of videos that never started may be cancelled at once.
-    for folder in dict.fromkeys(part.parent for part in parts):
+    for folder in dict.fromkeys(temporary_path.parent for temporary_path in temporary_paths):
         if not os.path.lexists(folder):
             continue
-        if files.root is not None and find_linked_folder(files.root, folder / files.clip.name) is not None:
+        if (
+            files.batch_root is not None
+            and find_linked_folder(files.batch_root, folder / files.clip_path.name) is not None
+        ):
             continue
-        for part in parts:
-            if part.parent == folder and os.path.lexists(part):
+        for temporary_path in temporary_paths:
+            if temporary_path.parent == folder and os.path.lexists(temporary_path):
                 # A preview that cannot be removed is harmless: in a sticky folder it may belong to another user.
-                with suppress(OSError) if part in pictures else nullcontext():
-                    remove_path(part)
+                with suppress(OSError) if temporary_path in preview_paths else nullcontext():
+                    remove_path(temporary_path)

@@ -25,9 +25,9 @@ from wantui.json_files import UnreadableFileError, read_json_object, read_regula
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 
-METADATA_FILE = "zarr.json"
+METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"
-Checksums = Mapping[str, int]
+CrcsByPath = Mapping[str, int]
 """CRC-32 by path relative to the group."""
 
 
@@ -49,7 +49,7 @@ def open_group_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
     return zarr.open_group(BatchFolderStore(path), mode=mode)
 
 
-def reopen_group_for_writing(partial: Path) -> Any:
+def reopen_group_for_writing(partial_folder: Path) -> Any:
     """Open a partial group that an earlier process started.
 
     Raises:
@@ -57,16 +57,16 @@ def reopen_group_for_writing(partial: Path) -> Any:
             pipe, on which reading would block.
         Exception: any error of zarr, if the group is missing or damaged.
     """
-    if (odd := _find_special_file(partial)) is not None:
-        raise IncompleteCaptureError(f"{odd} is not a regular file")
+    if (special_file := _find_special_file(partial_folder)) is not None:
+        raise IncompleteCaptureError(f"{special_file} is not a regular file")
     # zarr writes each chunk to such a file and renames it; a killed process leaves one behind.
-    for leftover in partial.rglob("*.partial"):
-        leftover.unlink()
-    return open_group_for_writing(partial, "r+")
+    for leftover_file in partial_folder.rglob("*.partial"):
+        leftover_file.unlink()
+    return open_group_for_writing(partial_folder, "r+")
 
 
 @contextmanager
-def raise_capture_error(path: Path) -> Iterator[None]:
+def convert_to_capture_error(path: Path) -> Iterator[None]:
     """Convert any error of reading a damaged group inside the block to a CaptureError that names the group.
 
     zarr and its codecs have no common error type: damaged files raise TypeError, MetadataValidationError, RuntimeError,
@@ -87,7 +87,7 @@ def raise_capture_error(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def raise_incomplete_capture(partial: Path) -> Iterator[None]:
+def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
     """Convert any error of reopening a partial capture inside the block to an IncompleteCaptureError.
 
     zarr and its codecs have no common error type, and the video can always start again.
@@ -97,7 +97,9 @@ def raise_incomplete_capture(partial: Path) -> Iterator[None]:
     except IncompleteCaptureError:
         raise
     except Exception as error:
-        raise IncompleteCaptureError(f"{partial.name} cannot be read ({type(error).__name__}: {error})") from None
+        raise IncompleteCaptureError(
+            f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _describe_error(error: Exception) -> str:
@@ -111,35 +113,35 @@ def open_capture(path: Path) -> Any:
     Raises:
         CaptureError: a part of the group is missing, or its metadata are damaged.
     """
-    return _open_verified(path)[0]
+    return _open_verified_group(path)[0]
 
 
-def _open_verified(path: Path) -> tuple[Any, list[str], Checksums | None]:
+def _open_verified_group(path: Path) -> tuple[Any, list[str], CrcsByPath | None]:
     """Return the group, the names of its arrays, and its checksums."""
-    with raise_capture_error(path):
-        if not (path / METADATA_FILE).exists():
-            absent = path / METADATA_FILE if path.exists() else path
-            raise CaptureError(f"{absent} is missing. Restore it from the original batch folder")
-        root = read_json_object(path / METADATA_FILE)
-        if _read_node_type(path / METADATA_FILE, root) != "group":
+    with convert_to_capture_error(path):
+        if not (path / METADATA_FILE_NAME).exists():
+            missing_path = path / METADATA_FILE_NAME if path.exists() else path
+            raise CaptureError(f"{missing_path} is missing. Restore it from the original batch folder")
+        root_metadata = read_json_object(path / METADATA_FILE_NAME)
+        if _read_node_type(path / METADATA_FILE_NAME, root_metadata) != "group":
             raise CaptureError(f"{path} is a zarr array instead of a group")
-        checksums = _read_checksums(path, root)
-        nodes = _list_nodes(path, checksums)
+        crcs_by_path = _read_checksums(path, root_metadata)
+        node_names = _list_node_names(path, crcs_by_path)
         import zarr
 
         from wantui.storage.verified_store import VerifiedStore
 
-        group = zarr.open_group(store=VerifiedStore(path, checksums, _mismatch_error), mode="r")
-        arrays = [name for name in nodes if hasattr(group[name], "shape")]
-        for name in arrays:
-            if missing := _describe_missing_chunks(path, name, group[name].metadata):
-                raise CaptureError(f"{missing}. Copy it again from the original batch folder")
-        for name in checksums or ():
+        group = zarr.open_group(store=VerifiedStore(path, crcs_by_path, _make_mismatch_error), mode="r")
+        array_names = [name for name in node_names if hasattr(group[name], "shape")]
+        for name in array_names:
+            if missing_chunks := _describe_missing_chunks(path, name, group[name].metadata):
+                raise CaptureError(f"{missing_chunks}. Copy it again from the original batch folder")
+        for name in crcs_by_path or ():
             if not (path / name).is_file():  # zarr would silently skip an array whose zarr.json is a folder
                 raise CaptureError(
                     f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
                 )
-        return group, arrays, checksums
+        return group, array_names, crcs_by_path
 
 
 def verify_capture(path: Path) -> bool:
@@ -148,56 +150,58 @@ def verify_capture(path: Path) -> bool:
     Raises:
         CaptureError: a part of the group is missing or damaged.
     """
-    group, arrays, checksums = _open_verified(path)
-    for name in arrays:
-        with raise_capture_error(path / name):
+    group, array_names, crcs_by_path = _open_verified_group(path)
+    for name in array_names:
+        with convert_to_capture_error(path / name):
             array = group[name]
             if not array.ndim:
                 array[()]
                 continue
             for start in range(0, array.shape[0], array.chunks[0]):
                 array[start : start + array.chunks[0]]
-    return checksums is not None
+    return crcs_by_path is not None
 
 
-def _mismatch_error(path: Path) -> CaptureError:
+def _make_mismatch_error(path: Path) -> CaptureError:
     return CaptureError(f"{path} is damaged: its CRC-32 does not match. Copy it again from the original batch folder")
 
 
-def _read_checksums(path: Path, root: dict[str, Any]) -> dict[str, int] | None:
-    attributes = root.get("attributes")
-    checksums = attributes.get(CHECKSUMS_ATTRIBUTE) if isinstance(attributes, dict) else None
-    if checksums is None:
+def _read_checksums(path: Path, root_metadata: dict[str, Any]) -> dict[str, int] | None:
+    attributes = root_metadata.get("attributes")
+    crcs_by_path = attributes.get(CHECKSUMS_ATTRIBUTE) if isinstance(attributes, dict) else None
+    if crcs_by_path is None:
         return None
-    if not isinstance(checksums, dict) or not all(type(value) is int for value in checksums.values()):
-        raise CaptureError(f"{path / METADATA_FILE} is damaged: its checksums are not numbers")
-    if zlib.crc32(_encode_without_own_checksum(root)) != checksums.get(METADATA_FILE):
-        raise _mismatch_error(path / METADATA_FILE)
-    return {name: value for name, value in checksums.items() if name != METADATA_FILE}
+    if not isinstance(crcs_by_path, dict) or not all(type(value) is int for value in crcs_by_path.values()):
+        raise CaptureError(f"{path / METADATA_FILE_NAME} is damaged: its checksums are not numbers")
+    if zlib.crc32(_encode_without_own_checksum(root_metadata)) != crcs_by_path.get(METADATA_FILE_NAME):
+        raise _make_mismatch_error(path / METADATA_FILE_NAME)
+    return {name: value for name, value in crcs_by_path.items() if name != METADATA_FILE_NAME}
 
 
-def _encode_without_own_checksum(root: dict[str, Any]) -> bytes:
-    attributes = dict(root["attributes"])
+def _encode_without_own_checksum(root_metadata: dict[str, Any]) -> bytes:
+    attributes = dict(root_metadata["attributes"])
     attributes[CHECKSUMS_ATTRIBUTE] = {
-        name: value for name, value in attributes[CHECKSUMS_ATTRIBUTE].items() if name != METADATA_FILE
+        name: value for name, value in attributes[CHECKSUMS_ATTRIBUTE].items() if name != METADATA_FILE_NAME
     }
-    return json.dumps({**root, "attributes": attributes}, sort_keys=True).encode()
+    return json.dumps({**root_metadata, "attributes": attributes}, sort_keys=True).encode()
 
 
-def _list_nodes(path: Path, checksums: Checksums | None) -> list[str]:
+def _list_node_names(path: Path, crcs_by_path: CrcsByPath | None) -> list[str]:
     """Return the names of all groups and arrays inside a group, after verifying their metadata files."""
-    names = []
+    node_names = []
     for folder, folders, files in os.walk(path, onerror=_raise_walk_error):
-        if METADATA_FILE not in files or Path(folder) == path:
+        if METADATA_FILE_NAME not in files or Path(folder) == path:
             continue
-        file = Path(folder) / METADATA_FILE
+        file = Path(folder) / METADATA_FILE_NAME
         name = Path(folder).relative_to(path).as_posix()
-        if checksums is not None and zlib.crc32(read_regular_file(file)) != checksums.get(f"{name}/{METADATA_FILE}"):
-            raise _mismatch_error(file)
+        if crcs_by_path is not None and zlib.crc32(read_regular_file(file)) != crcs_by_path.get(
+            f"{name}/{METADATA_FILE_NAME}"
+        ):
+            raise _make_mismatch_error(file)
         if _read_node_type(file, read_json_object(file)) == "array":
             folders.clear()
-        names.append(name)
-    return sorted(names)
+        node_names.append(name)
+    return sorted(node_names)
 
 
 def _raise_walk_error(error: OSError) -> NoReturn:
@@ -206,88 +210,98 @@ def _raise_walk_error(error: OSError) -> NoReturn:
 
 
 def _read_node_type(file: Path, metadata: dict[str, Any]) -> str:
-    kind = metadata.get("node_type")
-    if kind not in ("array", "group") or metadata.get("zarr_format") != 3:
+    node_type = metadata.get("node_type")
+    if node_type not in ("array", "group") or metadata.get("zarr_format") != 3:
         raise CaptureError(f"{file} is damaged: it describes neither a group nor an array of zarr format 3")
-    return str(kind)
+    return str(node_type)
 
 
-def _describe_missing_chunks(path: Path, name: str, metadata: Any) -> str | None:
+def _describe_missing_chunks(path: Path, array_name: str, metadata: Any) -> str | None:
     """Describe the missing chunks of an array, which zarr would read as zeros; None if all chunks exist.
 
     Chunks are looked up by name instead of counting files, because a stray file (.DS_Store) would hide a missing chunk.
     For a sharded array, the chunk grid consists of shards.
     """
-    grid = [-(-length // chunk) for length, chunk in zip(metadata.shape, _compute_file_shape(metadata), strict=True)]
-    wanted, there = math.prod(grid), _list_regular_files(path / name)
+    chunk_grid = [
+        -(-length // chunk) for length, chunk in zip(metadata.shape, _compute_file_shape(metadata), strict=True)
+    ]
+    expected_count, existing_files = math.prod(chunk_grid), _list_regular_files(path / array_name)
     # Compare the counts first: damaged metadata can name more chunks than can be enumerated.
-    missing = wanted - len(there)
-    if missing <= 0:
-        missing = sum(metadata.encode_chunk_key(position) not in there for position in product(*map(range, grid)))
-    return f"{missing} of the {wanted:,} chunks of {path / name} are missing" if missing > 0 else None
+    missing_count = expected_count - len(existing_files)
+    if missing_count <= 0:
+        missing_count = sum(
+            metadata.encode_chunk_key(position) not in existing_files for position in product(*map(range, chunk_grid))
+        )
+    return (
+        f"{missing_count} of the {expected_count:,} chunks of {path / array_name} are missing"
+        if missing_count > 0
+        else None
+    )
 
 
 def _compute_file_shape(metadata: Any) -> Sequence[int]:
     """Return the shape of the values in one file: a chunk, or a shard of a sharded array."""
-    grid = getattr(metadata, "chunk_grid", None)
-    return tuple(grid.chunk_shape if grid is not None else metadata.chunks)
+    chunk_grid = getattr(metadata, "chunk_grid", None)
+    return tuple(chunk_grid.chunk_shape if chunk_grid is not None else metadata.chunks)
 
 
 def _list_regular_files(folder: Path) -> set[str]:
-    regular = set()
+    relative_paths = set()
     for parent, _, files in os.walk(folder, onerror=_raise_walk_error):
         for file in files:
             path = Path(parent) / file
             if path.is_file():  # reading a FIFO in the place of a chunk would block
-                regular.add(path.relative_to(folder).as_posix())
-    return regular
+                relative_paths.add(path.relative_to(folder).as_posix())
+    return relative_paths
 
 
-def compute_array_crc(values: NDArray[Any], before: int = 0) -> int:
+def compute_array_crc(values: NDArray[Any], preceding_crc: int = 0) -> int:
     """Return the CRC-32 of an array's bytes, continued from the CRC-32 of preceding bytes."""
-    return zlib.crc32(np.ascontiguousarray(values).data, before)
+    return zlib.crc32(np.ascontiguousarray(values).data, preceding_crc)
 
 
-def compute_constant_crc(partial: Path, growing: Collection[str], derived: Collection[str] = ()) -> int:
+def compute_constant_crc(
+    partial_folder: Path, growing_arrays: Collection[str], derived_arrays: Collection[str] = ()
+) -> int:
     """Return the CRC-32 of the parts of a group that do not change while a video is rendered.
 
     These are the metadata of all arrays, and the values of the arrays that are complete from the start.
 
     Args:
-        growing: paths of arrays that are written step by step; their values are left out.
-        derived: paths of arrays that are written at the end; they are left out completely.
+        growing_arrays: paths of arrays that are written step by step; their values are left out.
+        derived_arrays: paths of arrays that are written at the end; they are left out completely.
     """
     crc = 0
-    for file in sorted(file for file in partial.rglob("*") if file.is_file()):
-        name = file.relative_to(partial).as_posix()
-        is_value = any(name.startswith(f"{array}/c/") for array in growing)
-        if name == METADATA_FILE or is_value or any(name.startswith(f"{array}/") for array in derived):
+    for file in sorted(file for file in partial_folder.rglob("*") if file.is_file()):
+        name = file.relative_to(partial_folder).as_posix()
+        is_value = any(name.startswith(f"{array}/c/") for array in growing_arrays)
+        if name == METADATA_FILE_NAME or is_value or any(name.startswith(f"{array}/") for array in derived_arrays):
             continue
         crc = zlib.crc32(file.read_bytes(), zlib.crc32(name.encode(), crc))
     return crc
 
 
-def publish_group(partial: Path, path: Path) -> None:
+def publish_group(partial_folder: Path, path: Path) -> None:
     """Store the checksums of a complete group, and rename it to its final name.
 
     Raises:
         CaptureError: a chunk is missing, or the group contains something else than files and folders.
     """
-    if (odd := _find_special_file(partial)) is not None:
+    if (special_file := _find_special_file(partial_folder)) is not None:
         raise CaptureError(
-            f"cannot complete {path}: {odd} is neither a file nor a folder. "
+            f"cannot complete {path}: {special_file} is neither a file nor a folder. "
             "Generate the video again: wantui queue retry"
         )
-    _refuse_missing_chunks(partial, path)
-    _write_checksums(partial)
-    for part in (*partial.rglob("*"), partial):
+    _refuse_missing_chunks(partial_folder, path)
+    _write_checksums(partial_folder)
+    for part in (*partial_folder.rglob("*"), partial_folder):
         sync_to_disk(part)
     remove_path(path)
-    partial.rename(path)
+    partial_folder.rename(path)
     sync_to_disk(path.parent)
 
 
-def _refuse_missing_chunks(partial: Path, path: Path) -> None:
+def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:
     """Refuse a group from which files were removed while it was written: its new checksums would not reveal that.
 
     Raises:
@@ -297,42 +311,44 @@ def _refuse_missing_chunks(partial: Path, path: Path) -> None:
 
     from wantui.storage.local_store import BatchFolderStore
 
-    group = zarr.open_group(BatchFolderStore(partial), mode="r")
+    group = zarr.open_group(BatchFolderStore(partial_folder), mode="r")
     for name, node in group.members(max_depth=None):
         if (
             isinstance(node, zarr.Array)
             and node.ndim
-            and (missing := _describe_missing_chunks(partial, name, node.metadata))
+            and (missing_chunks := _describe_missing_chunks(partial_folder, name, node.metadata))
         ):
-            raise CaptureError(f"cannot complete {path}: {missing}. Generate the video again: wantui queue retry")
+            raise CaptureError(
+                f"cannot complete {path}: {missing_chunks}. Generate the video again: wantui queue retry"
+            )
 
 
-def _find_special_file(partial: Path) -> Path | None:
+def _find_special_file(partial_folder: Path) -> Path | None:
     """Return a part of a group that is neither a regular file nor a folder, which no writer creates, or None."""
-    for part in (partial, *partial.rglob("*")):
+    for part in (partial_folder, *partial_folder.rglob("*")):
         mode = part.lstat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             return part
     return None
 
 
-def _write_checksums(partial: Path) -> None:
-    root = read_json_object(partial / METADATA_FILE)
-    sums = {
-        file.relative_to(partial).as_posix(): zlib.crc32(file.read_bytes())
-        for file in sorted(partial.rglob("*"))
-        if file.is_file() and file != partial / METADATA_FILE
+def _write_checksums(partial_folder: Path) -> None:
+    root_metadata = read_json_object(partial_folder / METADATA_FILE_NAME)
+    crcs_by_path = {
+        file.relative_to(partial_folder).as_posix(): zlib.crc32(file.read_bytes())
+        for file in sorted(partial_folder.rglob("*"))
+        if file.is_file() and file != partial_folder / METADATA_FILE_NAME
     }
-    root.setdefault("attributes", {})[CHECKSUMS_ATTRIBUTE] = sums
-    sums[METADATA_FILE] = zlib.crc32(_encode_without_own_checksum(root))
-    write_text_atomically(partial / METADATA_FILE, json.dumps(root, indent=1))
+    root_metadata.setdefault("attributes", {})[CHECKSUMS_ATTRIBUTE] = crcs_by_path
+    crcs_by_path[METADATA_FILE_NAME] = zlib.crc32(_encode_without_own_checksum(root_metadata))
+    write_text_atomically(partial_folder / METADATA_FILE_NAME, json.dumps(root_metadata, indent=1))
 
 
-def is_published(partial: Path, path: Path, recipe: Recipe) -> bool:
+def is_group_published(partial_folder: Path, path: Path, recipe: Recipe) -> bool:
     """Return whether an earlier process published this group, but ended before it recorded the video.
 
     Recipes are compared as values, because an earlier version may have stored the same recipe in another format.
     """
-    if partial.exists() or not path.exists():
+    if partial_folder.exists() or not path.exists():
         return False
     return parse_recipe(open_capture(path).attrs["recipe"]) == recipe

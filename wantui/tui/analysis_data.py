@@ -67,7 +67,8 @@ def load_chosen_trajectories(
     library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
-    recent_folders = [batch.folder for batch in find_batches(list(library_roots)) if batch.counts][:MAX_SCANNED_BATCHES]
+    batches = find_batches(list(library_roots))
+    recent_folders = [batch.folder for batch in batches if batch.counts_by_state][:MAX_SCANNED_BATCHES]
     available_folders = [folder for folder in recent_folders if any((folder / "latents").glob("*/*.zarr"))]
     loaded_folders = [folder for folder in chosen_folders if folder in available_folders] or available_folders[:1]
     videos: list[Video] = []
@@ -142,12 +143,12 @@ def draw_word_attentions(video: Video, with_strips: bool) -> list[WordAttention]
 
     assert video.attention_path is not None
     maps = open_attention_maps(video.attention_path)
-    if not maps.words:
+    if not maps.metadata_by_word:
         return []
-    scale_maximum = compute_scale_maximum(maps, list(maps.words))
+    scale_maximum = compute_scale_maximum(maps, list(maps.metadata_by_word))
     clip_path = find_clip_path(video) if with_strips else None
     word_attentions = []
-    for map_name in maps.words:
+    for map_name in maps.metadata_by_word:
         curves = compute_word_curves(maps, map_name)
         mean_mass, mean_entropy = average_finite_values(curves.mass), average_finite_values(curves.entropy)
         summary = (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.engine.control import Engine
 from wantui.queue import events
-from wantui.queue.records import Event
+from wantui.queue.records import QueueEvent
 from wantui.tui.queue_watcher import QueueSnapshot
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def announce_changes(
-    app: "WantuiApp", previous: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[Event]
+    app: "WantuiApp", previous: QueueSnapshot, snapshot: QueueSnapshot, new_events: Sequence[QueueEvent]
 ) -> None:
     """Notify of errors, another engine version and new events.
 
@@ -42,7 +42,7 @@ def _announce_engine_version(app: "WantuiApp", engine: Engine) -> None:
         )
 
 
-def _announce_event(app: "WantuiApp", event: Event) -> None:
+def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
     match event.payload:
         case events.BatchRefused(error=error):
             app.notify(error, severity="error", title="batch failed", timeout=20)
@@ -54,19 +54,19 @@ def _announce_event(app: "WantuiApp", event: Event) -> None:
             app.notify(f"{title}: retrying with plan {plan}", severity="warning", title="out of memory")
 
 
-def _announce_ended_batches(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[Event]) -> None:
+def _announce_ended_batches(app: "WantuiApp", snapshot: QueueSnapshot, new_events: Sequence[QueueEvent]) -> None:
     """Notify of failed videos and ended batches, once per batch."""
     failed_videos = [
-        (event.batch, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)
+        (event.batch_number, event.payload) for event in new_events if isinstance(event.payload, events.VideoFailed)
     ]
     for batch_id in dict.fromkeys(batch for batch, _ in failed_videos):
         failures = [payload for batch, payload in failed_videos if batch == batch_id]
         more_text = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         app.notify(f"{failures[0].title}: {failures[0].error}{more_text}", severity="error", title="video failed")
-    ended_ids = {event.batch for event in new_events if isinstance(event.payload, events.ENDING_EVENTS)}
+    ended_ids = {event.batch_number for event in new_events if isinstance(event.payload, events.ENDING_EVENTS)}
     for batch in snapshot.batches:
-        if batch.id in ended_ids and not batch.unfinished:
+        if batch.id in ended_ids and not batch.unfinished_count:
             done_count = batch.counts.get("done", 0)
-            app.notify(f"{batch.name}: {done_count} of {batch.total} done", title="batch ended")
+            app.notify(f"{batch.name}: {done_count} of {batch.video_count} done", title="batch ended")
             if app.settings.bell:
                 app.bell()

@@ -104,8 +104,8 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
         poll_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else POLL_SECONDS
-        first_seq = max(0, self.queue.read_last_seq() - RECENT_EVENT_COUNT)
-        self.start_seq = self.queue.read_last_seq()
+        first_seq = max(0, self.queue.read_last_event_seq() - RECENT_EVENT_COUNT)
+        self.start_seq = self.queue.read_last_event_seq()
         """Sequence number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
             state_dir,
@@ -249,7 +249,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
 
     def _set_terminal_title(self) -> None:
         """Show the number of remaining videos in the terminal title, visible from other windows."""
-        remaining_count = sum(batch.unfinished for batch in self.snapshot.batches)
+        remaining_count = sum(batch.unfinished_count for batch in self.snapshot.batches)
         title = f"wantui: {remaining_count} left" if remaining_count else "wantui: all done"
         if self._driver is not None and not self.is_headless and title != self._terminal_title:
             self._driver.write(f"\x1b]0;{title}\x07")
@@ -332,17 +332,17 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
     def action_pause_queue(self) -> None:
         def pause(queue: Queue) -> None:
             if queue.read_hold() is None:
-                queue.hold("paused", "it was paused")
+                queue.hold_queue("paused", "it was paused")
                 self.notify("the queue is paused; running videos stop after the current step")
             else:
-                queue.resume()
+                queue.resume_queue()
                 self.notify("the queue is resumed")
 
         self.change_queue(pause)
 
     def action_start_engine(self) -> None:
         if self.snapshot.engine is not None:
-            self.notify(f"an engine is already running (process {self.snapshot.engine.process})")
+            self.notify(f"an engine is already running (process {self.snapshot.engine.process_id})")
         else:
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 
@@ -351,7 +351,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.is_starting_engine = True
         try:
             engine, _ = control.ensure_engine(self.state_dir, log_folder)
-            for warning in engine.warnings():
+            for warning in engine.list_warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
             self.call_later(self.notify, f"cannot start the engine: {error}", severity="error", timeout=20)

@@ -19,10 +19,10 @@ def cancel_videos(app: "WantuiApp", batch_id: int, video_number: int | None = No
     """
 
     def cancel(queue: Queue) -> None:
-        batch = queue.batch(batch_id)
+        batch = queue.get_batch(batch_id)
         if batch is None:
             raise UserError(f"cannot cancel: batch {batch_id} is no longer in the queue. Nothing was changed.")
-        cancelled_numbers, running_count = queue.cancel(batch_id, video_number)
+        cancelled_numbers, running_count = queue.cancel_videos(batch_id, video_number)
         try:
             ManifestStore.for_folder(batch.folder).cancel_videos(cancelled_numbers)
         except (OSError, UserError) as error:

@@ -13,8 +13,8 @@ def copy_batch_to_draft(screen: BaseScreen, batch_folder: Path) -> None:
     stored_batch = BatchFolder(batch_folder)
     app = screen.wantui_app
     try:
-        text = stored_batch.config.read_text(encoding="utf-8")
-        template = stored_batch.template.read_text(encoding="utf-8").rstrip("\n")
+        text = stored_batch.config_path.read_text(encoding="utf-8")
+        template = stored_batch.template_path.read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         screen.notify(f"cannot read template and config of {batch_folder}: {error}", severity="error")
         return

@@ -47,9 +47,9 @@ def filter_batches(batches: Sequence[BatchSummary], search_words: str, state_fil
     return [
         batch
         for batch in batches
-        if batch.matches(search_words)
+        if batch.matches_words(search_words)
         and (state_filter != "failures" or batch.count_videos("failed") or batch.fault)
-        and (state_filter != "unfinished" or batch.count_videos("done") < batch.total)
+        and (state_filter != "unfinished" or batch.count_videos("done") < batch.video_count)
     ]
 
 

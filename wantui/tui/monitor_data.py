@@ -57,7 +57,7 @@ def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> Lo
 
 def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
     """Return why no video is running, and what will happen next or which key to press."""
-    waiting_count = sum(batch.unfinished for batch in snapshot.batches if not batch.paused)
+    waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
     if snapshot.hold is not None:
         return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\nPress F7 to resume the queue"
@@ -72,7 +72,7 @@ def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str
         )
     if waiting_count:
         return f"no video is running{suffix}\n\na worker will start the next video"
-    if any(batch.unfinished for batch in snapshot.batches):
+    if any(batch.unfinished_count for batch in snapshot.batches):
         return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
     return "no video is running: the queue is empty\n\n1 composes a batch"
 

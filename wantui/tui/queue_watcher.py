@@ -10,7 +10,7 @@ from wantui.batches.progress import ProgressTracker, VideoProgress
 from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow, Event, Hold, VideoPage, VideoRow, WorkerRow
+from wantui.queue.records import BatchRow, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import StateDirectory, describe_recording_fault
 
 ENGINE_CHECK_SECONDS = 1.0
@@ -32,7 +32,7 @@ class QueueSnapshot:
     etas: QueueEtas = NO_ETAS
     progress_by_video: Mapping[int, VideoProgress] = field(default_factory=dict)
     """Progress by id of the running video."""
-    events: tuple[Event, ...] = ()
+    events: tuple[QueueEvent, ...] = ()
     error: str | None = None
     """Reason why the queue cannot be read (the other fields are then outdated) or written."""
     workers: tuple[WorkerRow, ...] = ()
@@ -109,7 +109,7 @@ class QueueWatcher(threading.Thread):
                     eta_model = None
                 if eta_model is None:
                     eta_model = EtaModel(QueueReader(self.state_dir.directory))
-                    data_version, self.last_seq = -1, min(self.last_seq, eta_model.queue.read_last_seq())
+                    data_version, self.last_seq = -1, min(self.last_seq, eta_model.queue.read_last_event_seq())
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_engine(self.state_dir.directory), now
@@ -136,14 +136,14 @@ class QueueWatcher(threading.Thread):
 
     def _read_queue_snapshot(self, eta_model: EtaModel, engine: Engine | None) -> QueueSnapshot:
         queue = eta_model.queue
-        queue.check_not_newer()
-        events = tuple(queue.events(self.last_seq))
+        queue.check_schema_not_newer()
+        events = tuple(queue.list_events(self.last_seq))
         if events:
             self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             eta_model.reload_past_videos()
-        batches, running_videos = tuple(queue.batches(-1)), tuple(queue.list_running_videos())
-        devices = engine.devices if engine is not None else ()
+        batches, running_videos = tuple(queue.list_batches(-1)), tuple(queue.list_running_videos())
+        devices = engine.device_names if engine is not None else ()
         self._tracker.apply_events(events)
         etas = eta_model.estimate_etas(batches, running_videos, devices, self._tracker.collect_paces())
         return QueueSnapshot(
@@ -155,7 +155,7 @@ class QueueWatcher(threading.Thread):
             self._tracker.copy_progress(),
             events,
             None,
-            tuple(queue.workers()),
+            tuple(queue.list_workers()),
         )
 
     def _publish_changed_pages(self, queue: QueueReader, has_changed: bool) -> None:
@@ -167,7 +167,7 @@ class QueueWatcher(threading.Thread):
         pages = VideoPages(
             batch_id,
             {
-                number: queue.read_page(batch_id, VIDEOS_PER_PAGE, number * VIDEOS_PER_PAGE)
+                number: queue.read_video_page(batch_id, VIDEOS_PER_PAGE, number * VIDEOS_PER_PAGE)
                 for number in sorted(request.page_numbers)
             },
         )

@@ -24,15 +24,15 @@ class PendingFinalization:
     claim: Claim
     files: VideoFiles
     manifest_store: ManifestStore
-    chosen: ChosenPlan
+    chosen_plan: ChosenPlan
     predicted_seconds: float | None
     """Predicted seconds for the video."""
-    device: str
+    device_type: str
     step_seconds: float | None
     """Typical seconds of a step; None if no step was timed."""
     started_at: float
     """Monotonic time of the start, seconds."""
-    files_done: "Future[FinishedVideo]"
+    finished_video: "Future[FinishedVideo]"
 
     def wait_for_files(self) -> FinishedVideo:
         """Wait until the files are complete; return the finished video.
@@ -42,56 +42,60 @@ class PendingFinalization:
         """
         while True:
             with suppress(KeyboardInterrupt):  # SIGINT is meant for a step; the next step checks for requests
-                return self.files_done.result()
+                return self.finished_video.result()
 
 
 @dataclass(frozen=True)
 class WrittenFiles:
     """The files of a finished video, as in its manifest entry."""
 
-    files: dict[str, str]
+    paths_by_kind: dict[str, str]
     """Paths relative to the batch folder, by kind."""
-    sha256: dict[str, str]
+    sha256_by_kind: dict[str, str]
     """Checksums by kind."""
-    bytes: int
+    total_bytes: int
     """Total size."""
 
 
-def measure_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
+def measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
     """Return the checksums and sizes of a finished video's files; large files take seconds."""
-    paths = {"clip": files.clip, "sheet": files.sheet}
+    paths_by_kind = {"clip": files.clip_path, "sheet": files.sheet_path}
     for kind in CAPTURES:
-        if kind.name in files.captures and recipe.capture.find_request(kind.name) is not None:
-            paths[kind.file_key] = files.captures[kind.name]
+        if kind.name in files.capture_paths and recipe.capture.find_request(kind.name) is not None:
+            paths_by_kind[kind.file_key] = files.capture_paths[kind.name]
     return WrittenFiles(
-        to_relative_paths(folder, paths),
-        {kind: compute_file_sha256(path) for kind, path in paths.items() if path.is_file()},
-        sum(_measure_size(path) for path in paths.values()),
+        to_relative_paths(folder, paths_by_kind),
+        {kind: compute_file_sha256(path) for kind, path in paths_by_kind.items() if path.is_file()},
+        sum(_measure_bytes(path) for path in paths_by_kind.values()),
     )
 
 
-def write_entry(
+def write_manifest_entry(
     entry: VideoEntry, pending: PendingFinalization, finished_video: FinishedVideo, written_files: WrittenFiles
 ) -> None:
     """Write the results of a video into its manifest entry."""
     entry.state, entry.error = "done", None
-    entry.files, entry.sha256, entry.bytes = written_files.files, written_files.sha256, written_files.bytes
+    entry.files, entry.sha256, entry.bytes = (
+        written_files.paths_by_kind,
+        written_files.sha256_by_kind,
+        written_files.total_bytes,
+    )
     entry.seconds = {
         "denoise": round(finished_video.denoise_seconds, 3),
         "decode": round(finished_video.decode_seconds, 3),
     }
     if pending.step_seconds is not None:
         entry.seconds["step"] = round(pending.step_seconds, 4)
-    entry.peak_memory = finished_video.peak_memory
-    entry.memory_plan = pending.chosen.plan.slug
+    entry.peak_memory = finished_video.peak_memory_bytes
+    entry.memory_plan = pending.chosen_plan.plan.slug
     if pending.predicted_seconds is not None:
         entry.predicted["seconds"] = round(pending.predicted_seconds, 3)
-    if pending.chosen.working_bytes is not None:
-        entry.predicted["peak_memory"] = pending.chosen.working_bytes
+    if pending.chosen_plan.working_bytes is not None:
+        entry.predicted["peak_memory"] = pending.chosen_plan.working_bytes
     entry.latents_sha256 = finished_video.latents_sha256
 
 
-def _measure_size(path: Path) -> int:
+def _measure_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
     return path.stat().st_size

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class VideoJob:
     """A claimed video with its recipe and files."""
 
     claim: Claim
@@ -34,7 +34,7 @@ class Job:
 class VideoInProgress:
     """A video during generation."""
 
-    job: Job
+    job: VideoJob
     pipeline: "WanPipeline"
     predicted_seconds: float | None
     started_at: float
@@ -43,25 +43,27 @@ class VideoInProgress:
     reported_at: float = field(default_factory=time.monotonic)
     """Monotonic time of the last decoding report, seconds."""
 
-    def pending_finalization(self, chosen: ChosenPlan, files_done: "Future[FinishedVideo]") -> PendingFinalization:
+    def make_pending_finalization(
+        self, chosen_plan: ChosenPlan, finished_video: "Future[FinishedVideo]"
+    ) -> PendingFinalization:
         """Return the work that remains after decoding."""
         return PendingFinalization(
             self.job.claim,
             self.job.files,
             self.job.manifest_store,
-            chosen,
+            chosen_plan,
             self.predicted_seconds,
             find_device(self.pipeline).type,
-            typical_step_seconds(self.step_seconds, self.job.recipe),
+            estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
             self.started_at,
-            files_done,
+            finished_video,
         )
 
 
-def typical_step_seconds(seconds: Sequence[float], recipe: Recipe) -> float | None:
+def estimate_typical_step_seconds(step_seconds: Sequence[float], recipe: Recipe) -> float | None:
     """Return the median seconds of a step, or the mean for a cached video, which skips steps; None without steps."""
-    if not seconds:
+    if not step_seconds:
         return None
     if recipe.speed == "cached":
-        return fmean(seconds[1:] or seconds)  # the first step may have built kernels
-    return median(seconds)
+        return fmean(step_seconds[1:] or step_seconds)  # the first step may have built kernels
+    return median(step_seconds)

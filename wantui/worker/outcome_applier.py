@@ -17,12 +17,12 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.worker.outcomes import (
-    Cancel,
-    Fail,
-    Outcome,
+    CancelVideo,
+    FailVideo,
     RefuseBatch,
-    Release,
+    ReleaseVideo,
     TryNextPlan,
+    VideoOutcome,
     WaitForDiskSpace,
     WaitForFolder,
 )
@@ -30,103 +30,133 @@ from wantui.worker.pipeline_cache import PipelineCache
 
 
 class OutcomeApplier:
-    """Apply the outcomes of claimed videos; `transient_errors` counts transient errors by video.
+    """Apply the outcomes of claimed videos; `transient_error_counts` counts transient errors by video.
 
     Args:
-        pipelines: pipeline cache, freed if an outcome requires it.
-        log: log of the worker, for errors of batch folders.
+        pipeline_cache: pipeline cache, freed if an outcome requires it.
+        worker_log: log of the worker, for errors of batch folders.
     """
 
     def __init__(
-        self, queue: Queue, pipelines: PipelineCache, manifests: ManifestStoreCache, log: logging.Logger
+        self,
+        queue: Queue,
+        pipeline_cache: PipelineCache,
+        manifest_stores: ManifestStoreCache,
+        worker_log: logging.Logger,
     ) -> None:
-        self.queue, self.pipelines, self.manifests, self.log = queue, pipelines, manifests, log
-        self.transient_errors: Counter[int] = Counter()
+        self.queue, self.pipeline_cache, self.manifest_stores, self.worker_log = (
+            queue,
+            pipeline_cache,
+            manifest_stores,
+            worker_log,
+        )
+        self.transient_error_counts: Counter[int] = Counter()
 
-    def apply(self, outcome: Outcome, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+    def apply_outcome(
+        self, outcome: VideoOutcome, claim: Claim, folder: BatchFolder, batch_log: logging.Logger
+    ) -> None:
         """Update queue, manifest and pipeline cache for an outcome.
 
         Args:
-            log: log of the batch folder.
+            batch_log: log of the batch folder.
         """
         match outcome:
-            case Cancel(frees_pipeline):
-                self._cancel(claim, folder)
+            case CancelVideo(frees_pipeline):
+                self._cancel_video(claim, folder)
                 if frees_pipeline:
-                    self.pipelines.free()
-            case Release(reason, frees_pipeline, is_warning):
-                log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", claim.title, reason)
-                self.queue.release(claim, reason)
+                    self.pipeline_cache.free_pipeline()
+            case ReleaseVideo(reason, frees_pipeline, is_warning):
+                batch_log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", claim.title, reason)
+                self.queue.release_video(claim, reason)
                 if frees_pipeline:
-                    self.pipelines.free()
-            case Fail(error):
-                self._fail(claim, folder, error, log)
+                    self.pipeline_cache.free_pipeline()
+            case FailVideo(error):
+                self._fail_video(claim, folder, error, batch_log)
             case RefuseBatch(error, exit_code):
-                self._refuse_batch(claim, folder, error, exit_code, log)
+                self._refuse_batch(claim, folder, error, exit_code, batch_log)
             case TryNextPlan(error):
-                self._try_next_plan(claim, folder, error, log)
+                self._try_next_plan(claim, folder, error, batch_log)
             case WaitForDiskSpace(reason):
-                need = estimate_disk_need(Recipe.model_validate_json(claim.recipe))
+                disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
                 # Require more than is free now, whatever the estimate: otherwise the same error would recur.
-                min_bytes = query_free_disk_bytes(folder.root) + need.reserve_bytes
-                details = need.description if need.total >= min_bytes else f"{format_bytes(min_bytes)} needed; {reason}"
-                self.wait_for_disk_space(claim, folder.root, max(need.total, min_bytes), details, log)
-            case WaitForFolder(unwritable, reason):
-                self._wait_for_folder(claim, unwritable, reason, log)
+                min_bytes = query_free_disk_bytes(folder.root) + disk_need.reserve_bytes
+                details = (
+                    disk_need.description
+                    if disk_need.total_bytes >= min_bytes
+                    else f"{format_bytes(min_bytes)} needed; {reason}"
+                )
+                self.wait_for_disk_space(claim, folder.root, max(disk_need.total_bytes, min_bytes), details, batch_log)
+            case WaitForFolder(unwritable_folder, reason):
+                self._wait_for_folder(claim, unwritable_folder, reason, batch_log)
             case _:
                 assert_never(outcome)
 
-    def _refuse_batch(self, claim: Claim, folder: BatchFolder, error: str, exit_code: int, log: logging.Logger) -> None:
-        log.error("%s", error)
+    def _refuse_batch(
+        self, claim: Claim, folder: BatchFolder, error: str, exit_code: int, batch_log: logging.Logger
+    ) -> None:
+        batch_log.error("%s", error)
         with suppress(OSError, ManifestError):  # the queue records it in any case
-            waiting = {
-                video.number for video in self.queue.videos(claim.batch) if video.state in ("queued", "interrupted")
+            waiting_indices = {
+                video.number
+                for video in self.queue.list_videos(claim.batch_number)
+                if video.state in ("queued", "interrupted")
             }
-            self.manifests.for_folder(folder).record_failures(sorted({claim.number, *waiting}), error)
+            self.manifest_stores.get_store(folder).record_failures(sorted({claim.video_index, *waiting_indices}), error)
         self.queue.record_batch_failure(claim, error, exit_code)
 
     def count_transient_error(self, claim: Claim) -> int:
         """Count a transient error of a video, and return the count; a claim's `attempt` also counts pauses."""
-        self.transient_errors[claim.video] += 1
-        return self.transient_errors[claim.video]
+        self.transient_error_counts[claim.video_id] += 1
+        return self.transient_error_counts[claim.video_id]
 
-    def _try_next_plan(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
+    def _try_next_plan(self, claim: Claim, folder: BatchFolder, error: str, batch_log: logging.Logger) -> None:
         """Free memory and queue the video for the next memory plan; fail the video if there is no next plan."""
-        plan = self.pipelines.find_next_plan(claim)
-        self.pipelines.free()
-        if plan is None:
-            chosen = self.pipelines.chosen
-            forced = ", as set (memory_settings.plan: auto tries others)" if chosen.is_forced else ""
-            self._fail(claim, folder, f"out of memory with plan {chosen.plan.slug}{forced}: {error}", log)
+        next_plan = self.pipeline_cache.find_next_plan(claim)
+        self.pipeline_cache.free_pipeline()
+        if next_plan is None:
+            chosen_plan = self.pipeline_cache.chosen_plan
+            forced_text = ", as set (memory_settings.plan: auto tries others)" if chosen_plan.is_forced else ""
+            self._fail_video(
+                claim, folder, f"out of memory with plan {chosen_plan.plan.slug}{forced_text}: {error}", batch_log
+            )
             return
-        log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, plan.slug)
-        earlier_plans = [earlier.slug for earlier in MEMORY_PLANS[: MEMORY_PLANS.index(plan)]]
-        self.queue.requeue_with_plan(claim, plan.slug, earlier_plans, error)
+        batch_log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, next_plan.slug)
+        earlier_slugs = [earlier.slug for earlier in MEMORY_PLANS[: MEMORY_PLANS.index(next_plan)]]
+        self.queue.requeue_video_with_plan(claim, next_plan.slug, earlier_slugs, error)
 
-    def wait_for_disk_space(self, claim: Claim, root: Path, needed: int, details: str, log: logging.Logger) -> None:
-        """Release the video, and put the queue on hold until `needed` bytes are free on the disk of `root`."""
-        reason = f"not enough disk space in {root} ({format_bytes(query_free_disk_bytes(root))} free, {details})"
-        log.warning("%s: %s", claim.title, reason)
-        self.queue.hold("disk", reason, root, needed)
-        self.queue.release(claim, "not enough disk space")
+    def wait_for_disk_space(
+        self, claim: Claim, batch_root: Path, needed_bytes: int, details: str, batch_log: logging.Logger
+    ) -> None:
+        """Release the video, and put the queue on hold until `needed_bytes` bytes are free on the disk of
+        `batch_root`."""
+        reason = (
+            f"not enough disk space in {batch_root} ({format_bytes(query_free_disk_bytes(batch_root))} free, {details})"
+        )
+        batch_log.warning("%s: %s", claim.title, reason)
+        self.queue.hold_queue("disk", reason, batch_root, needed_bytes)
+        self.queue.release_video(claim, "not enough disk space")
 
-    def _wait_for_folder(self, claim: Claim, unwritable: Path, reason: str, log: logging.Logger) -> None:
-        log.warning("%s: cannot write %s: %s", claim.title, unwritable, reason)
-        self.queue.hold("folder", f"cannot write the output folder {unwritable}: {reason}", unwritable)
-        self.queue.release(claim, "the output folder cannot be written")
+    def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
+        batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)
+        self.queue.hold_queue(
+            "folder", f"cannot write the output folder {unwritable_folder}: {reason}", unwritable_folder
+        )
+        self.queue.release_video(claim, "the output folder cannot be written")
 
-    def _cancel(self, claim: Claim, folder: BatchFolder) -> None:
-        self._close(claim, folder, "cancelled")
+    def _cancel_video(self, claim: Claim, folder: BatchFolder) -> None:
+        self._close_in_manifest(claim, folder, "cancelled")
         self.queue.record_cancellation(claim)
 
-    def _fail(self, claim: Claim, folder: BatchFolder, error: str, log: logging.Logger) -> None:
-        log.error("%s failed: %s", claim.title, error)
-        del self.transient_errors[claim.video]
-        self._close(claim, folder, "failed", error)
+    def _fail_video(self, claim: Claim, folder: BatchFolder, error: str, batch_log: logging.Logger) -> None:
+        batch_log.error("%s failed: %s", claim.title, error)
+        del self.transient_error_counts[claim.video_id]
+        self._close_in_manifest(claim, folder, "failed", error)
         self.queue.record_failure(claim, error)
 
-    def _close(self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None) -> None:
+    def _close_in_manifest(
+        self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None
+    ) -> None:
         try:
-            self.manifests.for_folder(folder).close_videos([claim.number], state, error)
+            self.manifest_stores.get_store(folder).close_videos([claim.video_index], state, error)
         except (OSError, UserError) as manifest_error:
-            self.log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)
+            self.worker_log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)

@@ -10,8 +10,8 @@ from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
 from wantui.storage.manifest import ManifestError
 from wantui.storage.output_errors import (
-    DISK_FULL_ERRORS,
-    UNWRITABLE_ERRORS,
+    DISK_FULL_ERROR_NUMBERS,
+    UNWRITABLE_ERROR_NUMBERS,
     describe_path_conflict,
     describe_sticky_conflict,
     find_unwritable_folder,
@@ -33,7 +33,7 @@ class CancelledError(Exception):
 
 
 @dataclass(frozen=True)
-class Cancel:
+class CancelVideo:
     """Outcome: the video is cancelled."""
 
     frees_pipeline: bool = False
@@ -41,7 +41,7 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseVideo:
     """Outcome: the video returns to the queue, to be resumed from its checkpoint."""
 
     reason: str
@@ -50,7 +50,7 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Fail:
+class FailVideo:
     """Outcome: the video fails; the other videos of its batch are not affected."""
 
     error: str
@@ -89,14 +89,14 @@ class WaitForFolder:
     reason: str
 
 
-Outcome = Cancel | Release | Fail | RefuseBatch | TryNextPlan | WaitForDiskSpace | WaitForFolder
+VideoOutcome = CancelVideo | ReleaseVideo | FailVideo | RefuseBatch | TryNextPlan | WaitForDiskSpace | WaitForFolder
 
 
 @dataclass(frozen=True)
 class ErrorContext:
     """Facts besides the error that decide the outcome of a video."""
 
-    root: Path
+    batch_root: Path
     """The batch folder."""
     is_cancelled: Callable[[], bool]
     """Return whether a user cancelled the video."""
@@ -106,19 +106,19 @@ class ErrorContext:
     """Count a transient file-system error; return the number for this video."""
 
 
-def decide_outcome(error: BaseException, context: ErrorContext) -> Outcome | None:
+def decide_outcome(error: BaseException, context: ErrorContext) -> VideoOutcome | None:
     """Return the outcome of the video; None if the error must end the worker."""
     match error:
         case LostClaimError() | QueueError():
             return None
         case CancelledError():
-            return Cancel()
+            return CancelVideo()
         case StoppedError():
-            return Release(str(error))
+            return ReleaseVideo(str(error))
         case KeyboardInterrupt():
             if context.is_cancelled():
-                return Cancel(frees_pipeline=True)
-            return Release("interrupted", frees_pipeline=True)  # SIGINT was meant for the previous video
+                return CancelVideo(frees_pipeline=True)
+            return ReleaseVideo("interrupted", frees_pipeline=True)  # SIGINT was meant for the previous video
         case NotLoadedError():
             if is_fatal_cuda_error(error):
                 return None
@@ -128,34 +128,36 @@ def decide_outcome(error: BaseException, context: ErrorContext) -> Outcome | Non
         case OSError():
             return _decide_os_error_outcome(error, context)
         case ManifestError() | LinkedFolderError() | CaptureError():
-            return Fail(deleted_folder_error(context.root) if is_folder_deleted(context.root) else str(error))
+            return FailVideo(
+                describe_deleted_folder(context.batch_root) if is_folder_deleted(context.batch_root) else str(error)
+            )
         case Exception():
             if is_fatal_cuda_error(error):
                 return None
-            if is_folder_deleted(context.root):  # libraries report a missing file with exceptions of many types
-                return Fail(deleted_folder_error(context.root))
+            if is_folder_deleted(context.batch_root):  # libraries report a missing file with exceptions of many types
+                return FailVideo(describe_deleted_folder(context.batch_root))
             if is_out_of_memory(error):
                 return TryNextPlan(str(error))
-            return Fail(_describe_error(error), is_unexpected=True)
+            return FailVideo(_describe_error(error), is_unexpected=True)
     return None
 
 
-def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> Outcome:
-    if is_folder_deleted(context.root):
-        return Fail(deleted_folder_error(context.root))
-    if error.errno in DISK_FULL_ERRORS:
+def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> VideoOutcome:
+    if is_folder_deleted(context.batch_root):
+        return FailVideo(describe_deleted_folder(context.batch_root))
+    if error.errno in DISK_FULL_ERROR_NUMBERS:
         return WaitForDiskSpace(error.strerror or "")
-    if (unwritable := find_unwritable_folder(context.root, error)) is not None:
-        return WaitForFolder(*unwritable)
-    if (protected := describe_sticky_conflict(error)) is not None:
-        return Fail(protected)
-    if error.errno in UNWRITABLE_ERRORS and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
+    if (unwritable_folder := find_unwritable_folder(context.batch_root, error)) is not None:
+        return WaitForFolder(*unwritable_folder)
+    if (sticky_conflict := describe_sticky_conflict(error)) is not None:
+        return FailVideo(sticky_conflict)
+    if error.errno in UNWRITABLE_ERROR_NUMBERS and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
         # The folder is writable again, for example after a network outage.
-        return Release(f"{error.strerror} (transient)", is_warning=True)
-    return Fail(describe_path_conflict(context.root, error) or _describe_error(error))
+        return ReleaseVideo(f"{error.strerror} (transient)", is_warning=True)
+    return FailVideo(describe_path_conflict(context.batch_root, error) or _describe_error(error))
 
 
-def deleted_folder_error(root: Path) -> str:
+def describe_deleted_folder(root: Path) -> str:
     """Return the error message for a batch folder that no longer exists."""
     return (
         f"the output folder {root} was deleted or moved. If it was moved, continue it from its new place: "

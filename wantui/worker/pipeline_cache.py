@@ -7,7 +7,7 @@ from typing import Any
 
 from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.load import resolve_device
-from wantui.generation.placement import find_device, find_device_name, free_memory
+from wantui.generation.placement import find_device, find_device_name, free_unused_memory
 from wantui.generation.prompt_encoding import collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_video_seconds, parse_timed_videos
@@ -20,10 +20,10 @@ from wantui.storage.manifest import Manifest
 from wantui.worker.pipelines import (
     LoadedPipeline,
     WeightFile,
-    check_weights,
-    choose_plan_for,
+    check_weight_fingerprints,
+    choose_recipe_plan,
     find_local_weight_files,
-    load_pipeline_for,
+    load_recipe_pipeline,
 )
 
 
@@ -31,19 +31,19 @@ class PipelineCache:
     """Loaded pipeline of one worker, reused for videos of the same model and memory plan.
 
     Args:
-        device: device name for torch.
+        device_name: device name for torch.
     """
 
-    def __init__(self, queue: Queue, device: str) -> None:
-        self.queue, self.device = queue, device
-        self.loaded: LoadedPipeline | None = None
+    def __init__(self, queue: Queue, device_name: str) -> None:
+        self.queue, self.device_name = queue, device_name
+        self.loaded_pipeline: LoadedPipeline | None = None
         self.cache_key: tuple[Any, ...] = ()
         self.weight_files: tuple[WeightFile, ...] = ()
         """Local files of the loaded pipeline."""
-        self.chosen = ChosenPlan(RESIDENT_PLAN, None, "no video was generated yet")
+        self.chosen_plan = ChosenPlan(RESIDENT_PLAN, None, "no video was generated yet")
         """Memory plan of the current video, or the last plan tried."""
 
-    def get(
+    def get_pipeline(
         self,
         claim: Claim,
         recipe: Recipe,
@@ -58,39 +58,56 @@ class PipelineCache:
                 pipeline.
 
         Raises:
-            NotLoadedError: see `load_pipeline_for`.
+            NotLoadedError: see `load_recipe_pipeline`.
         """
-        device = claim.device if claim.device in ("cpu", "auto") else self.device
-        asked = manifest.memory_plan
-        model_key = (recipe.source.identity, recipe.speed, device)
-        key = (*model_key, claim.batch, claim.plan, recipe.width, recipe.height, recipe.frames, asked)
+        device_name = claim.device if claim.device in ("cpu", "auto") else self.device_name
+        requested_slug = manifest.memory_plan
+        model_key = (recipe.source.identity, recipe.speed, device_name)
+        cache_key = (
+            *model_key,
+            claim.batch_number,
+            claim.first_plan_slug,
+            recipe.width,
+            recipe.height,
+            recipe.frames,
+            requested_slug,
+        )
         # The cached plan may need less memory than the video's first plan, because little was free: choose again.
-        first = None if claim.plan is None else find_plan(claim.plan)
-        went_beyond = first is not None and self.chosen.plan is not first
-        is_overwritten = self.loaded is not None and self._find_overwritten_file() is not None
-        if self.loaded is not None and key == self.cache_key and not went_beyond and not is_overwritten:
-            return self.loaded
+        first_plan = None if claim.first_plan_slug is None else find_plan(claim.first_plan_slug)
+        uses_later_plan = first_plan is not None and self.chosen_plan.plan is not first_plan
+        is_overwritten = self.loaded_pipeline is not None and self._find_overwritten_file() is not None
+        if (
+            self.loaded_pipeline is not None
+            and cache_key == self.cache_key
+            and not uses_later_plan
+            and not is_overwritten
+        ):
+            return self.loaded_pipeline
         before_loading()
-        if is_overwritten or (self.loaded is not None and self.cache_key[: len(model_key)] != model_key):
-            self.free()
-        check_weights(recipe)
-        self.chosen = chosen = choose_plan_for(recipe, device, first, asked)
-        log.log(logging.INFO if chosen.fits else logging.WARNING, "%s: %s", chosen.plan.slug, chosen.reason)
+        if is_overwritten or (self.loaded_pipeline is not None and self.cache_key[: len(model_key)] != model_key):
+            self.free_pipeline()
+        check_weight_fingerprints(recipe)
+        self.chosen_plan = chosen_plan = choose_recipe_plan(recipe, device_name, first_plan, requested_slug)
+        log.log(
+            logging.INFO if chosen_plan.fits else logging.WARNING, "%s: %s", chosen_plan.plan.slug, chosen_plan.reason
+        )
         other_recipes = [video.recipe for video in manifest.videos if video.state != "done"]
-        if self.loaded is not None and self.loaded.plan is chosen.plan:
-            if self.loaded.embeddings is not None:
-                self.loaded.embeddings.encode(collect_prompts([recipe, *other_recipes]))
+        if self.loaded_pipeline is not None and self.loaded_pipeline.plan is chosen_plan.plan:
+            if self.loaded_pipeline.embeddings is not None:
+                self.loaded_pipeline.embeddings.encode_prompts(collect_prompts([recipe, *other_recipes]))
         else:
-            self.free()
-            loading = ModelLoading(model=recipe.model, plan=chosen.plan.slug, reason=chosen.reason)
-            self.queue.emit_video_event(claim, loading)
-            log.info("loading %s on %s", recipe.model, resolve_device(device))
+            self.free_pipeline()
+            loading_event = ModelLoading(model=recipe.model, plan=chosen_plan.plan.slug, reason=chosen_plan.reason)
+            self.queue.emit_video_event(claim, loading_event)
+            log.info("loading %s on %s", recipe.model, resolve_device(device_name))
             self.weight_files = find_local_weight_files(recipe)
-            self.loaded = load_pipeline_for(recipe, device, chosen.plan, other_recipes)
-            check_weights(recipe)  # again: the files may have been replaced while loading, which takes minutes
-            log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded.latent_to_rgb.r2)
-        self.cache_key = key
-        return self.loaded
+            self.loaded_pipeline = load_recipe_pipeline(recipe, device_name, chosen_plan.plan, other_recipes)
+            check_weight_fingerprints(
+                recipe
+            )  # again: the files may have been replaced while loading, which takes minutes
+            log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded_pipeline.latent_to_rgb.r2)
+        self.cache_key = cache_key
+        return self.loaded_pipeline
 
     def check_not_overwritten(self) -> None:
         """Check that no weight file was overwritten since loading.
@@ -110,23 +127,23 @@ class PipelineCache:
     def _find_overwritten_file(self) -> Path | None:
         return next((file.path for file in self.weight_files if file.is_overwritten()), None)
 
-    def predict_seconds(self, recipe: Recipe) -> float | None:
+    def predict_video_seconds(self, recipe: Recipe) -> float | None:
         """Return the predicted seconds of a video, or None; its pipeline must be loaded."""
-        assert self.loaded is not None
-        device = find_device(self.loaded.pipeline)
-        measured = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen.plan)
-        past = parse_timed_videos(self.queue.list_finished_videos())
-        return estimate_video_seconds(recipe, device.type, past, measured, self.chosen.plan).value
+        assert self.loaded_pipeline is not None
+        device = find_device(self.loaded_pipeline.pipeline)
+        throughput = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen_plan.plan)
+        timed_videos = parse_timed_videos(self.queue.list_finished_videos())
+        return estimate_video_seconds(recipe, device.type, timed_videos, throughput, self.chosen_plan.plan).value
 
     def find_next_plan(self, claim: Claim) -> MemoryPlan | None:
         """Return the memory plan to try after the last one chosen, or None."""
-        if self.chosen.is_forced:
+        if self.chosen_plan.is_forced:
             return None
-        recipe = Recipe.model_validate_json(claim.recipe)
-        on_gpu = claim.device != "cpu" and self.device != "cpu"
-        return find_next_plan(self.chosen.plan, on_gpu, find_model(recipe.model), recipe)
+        recipe = Recipe.model_validate_json(claim.recipe_json)
+        uses_gpu = claim.device != "cpu" and self.device_name != "cpu"
+        return find_next_plan(self.chosen_plan.plan, uses_gpu, find_model(recipe.model), recipe)
 
-    def free(self) -> None:
+    def free_pipeline(self) -> None:
         """Release the loaded pipeline."""
-        self.loaded, self.cache_key, self.weight_files = None, (), ()
-        free_memory()
+        self.loaded_pipeline, self.cache_key, self.weight_files = None, (), ()
+        free_unused_memory()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline, resolve_device
 from wantui.generation.placement import find_device_name, query_free_gpu_bytes
-from wantui.generation.preview import LatentToRgb, fit_latents_to_rgb
-from wantui.generation.prompt_encoding import Embeddings, collect_prompts
+from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
+from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 
-AFTER_FAILED_PLAN = "the previous plan did not fit"
+FAILED_PLAN_REASON = "the previous plan did not fit"
 """Reason for a plan that replaces one that ran out of memory."""
 
 
@@ -39,9 +39,9 @@ class LoadedPipeline:
 
     pipeline: "WanPipeline"
     plan: MemoryPlan
-    embeddings: Embeddings | None
+    embeddings: CachedPromptEncoder | None
     """Embeddings of the prompts, if the plan encodes them first."""
-    latent_to_rgb: LatentToRgb
+    latent_to_rgb: LatentToRgbMap
     """Linear map from latents to colours, for previews."""
 
 
@@ -50,23 +50,23 @@ class WeightFile:
     """Identity and state of a weight file when it was loaded."""
 
     path: Path
-    file: tuple[int, int]
+    identity: tuple[int, int]
     """Device and inode."""
-    state: tuple[int, int]
+    version: tuple[int, int]
     """Size in bytes, and modification time in nanoseconds."""
 
     @classmethod
     def from_path(cls, path: Path) -> "WeightFile":
-        status = path.stat()
-        return cls(path, (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns))
+        file_status = path.stat()
+        return cls(path, (file_status.st_dev, file_status.st_ino), (file_status.st_size, file_status.st_mtime_ns))
 
     def is_overwritten(self) -> bool:
         """Return whether the file was changed in place; False if it was deleted or replaced by another file."""
         try:
-            now = WeightFile.from_path(self.path)
+            current = WeightFile.from_path(self.path)
         except OSError:
             return False
-        return now.file == self.file and now.state != self.state
+        return current.identity == self.identity and current.version != self.version
 
 
 def find_local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
@@ -79,87 +79,96 @@ def find_local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
     return tuple(WeightFile.from_path(path) for path in paths)
 
 
-def choose_plan_for(
+def choose_recipe_plan(
     recipe: Recipe,
-    device: str,
-    first: MemoryPlan | None = None,
-    requested_plan: str = "auto",
+    device_name: str,
+    first_plan: MemoryPlan | None = None,
+    requested_slug: str = "auto",
     allowed_plans: Sequence[MemoryPlan] = MEMORY_PLANS,
 ) -> ChosenPlan:
     """Choose the memory plan for a recipe: the requested plan, or the first that fits into free memory.
 
     Args:
-        first: first plan to try, after another plan did not fit; None to try all.
-        requested_plan: slug of the requested plan, or auto.
+        first_plan: first plan to try, after another plan did not fit; None to try all.
+        requested_slug: slug of the requested plan, or auto.
         allowed_plans: candidate plans, unless a plan is requested.
     """
-    model, where = find_model(recipe.model), resolve_device(device)
-    forced = None if requested_plan == "auto" else find_plan(requested_plan)
-    if where.type != "cuda":
-        if forced is not None and not forced.is_for_cpu:
-            raise LoadError(f"memory_settings.plan: {forced.slug} is for GPUs, and {where} is not a GPU")
-        if first is not None:
-            return ChosenPlan(first, None, AFTER_FAILED_PLAN)
-        best = next(plan for plan in allowed_plans if plan.is_for_cpu)
-        return ChosenPlan(forced or best, None, "requested" if forced else "no GPU is used", is_forced=bool(forced))
-    if first is not None:
-        chosen = choose_memory_plan(
-            model, recipe, query_free_gpu_bytes(where), allowed_plans=(first, *list_later_plans(first))
+    model, device = find_model(recipe.model), resolve_device(device_name)
+    forced_plan = None if requested_slug == "auto" else find_plan(requested_slug)
+    if device.type != "cuda":
+        if forced_plan is not None and not forced_plan.is_for_cpu:
+            raise LoadError(f"memory_settings.plan: {forced_plan.slug} is for GPUs, and {device} is not a GPU")
+        if first_plan is not None:
+            return ChosenPlan(first_plan, None, FAILED_PLAN_REASON)
+        default_plan = next(plan for plan in allowed_plans if plan.is_for_cpu)
+        return ChosenPlan(
+            forced_plan or default_plan,
+            None,
+            "requested" if forced_plan else "no GPU is used",
+            is_forced=bool(forced_plan),
         )
-        return replace(chosen, reason=f"{AFTER_FAILED_PLAN}, and {chosen.reason}")
-    return choose_memory_plan(model, recipe, query_free_gpu_bytes(where), forced, allowed_plans)
+    if first_plan is not None:
+        chosen_plan = choose_memory_plan(
+            model, recipe, query_free_gpu_bytes(device), allowed_plans=(first_plan, *list_later_plans(first_plan))
+        )
+        return replace(chosen_plan, reason=f"{FAILED_PLAN_REASON}, and {chosen_plan.reason}")
+    return choose_memory_plan(model, recipe, query_free_gpu_bytes(device), forced_plan, allowed_plans)
 
 
-def load_pipeline_for(
-    recipe: Recipe, device: str, plan: MemoryPlan, recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
+def load_recipe_pipeline(
+    recipe: Recipe, device_name: str, plan: MemoryPlan, later_recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
 ) -> LoadedPipeline:
     """Load the pipeline for a recipe's video.
 
     Args:
-        recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
+        later_recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
         may_fetch: whether to download missing weights of a hub model.
 
     Raises:
         LoadError: see `load_pipeline`.
     """
-    model, where = find_model(recipe.model), resolve_device(device)
+    model, device = find_model(recipe.model), resolve_device(device_name)
     embeddings = None
     if plan.encodes_first:
-        replaced = find_replaced_parts(recipe.transformer_file)
-        embeddings = Embeddings(model, recipe.revision, recipe.dtype, where, replaced=replaced, may_fetch=may_fetch)
-        embeddings.encode(collect_prompts([recipe, *recipes]))
+        replaced_parts = find_replaced_parts(recipe.transformer_file)
+        embeddings = CachedPromptEncoder(
+            model, recipe.revision, recipe.dtype, device, replaced_parts=replaced_parts, may_fetch=may_fetch
+        )
+        embeddings.encode_prompts(collect_prompts([recipe, *later_recipes]))
     pipeline = load_pipeline(
         model,
         recipe.revision,
         recipe.dtype,
-        where,
+        device,
         plan,
         speed=recipe.speed,
         weights=recipe.weights,
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
-        attention=load_attention_backend(find_device_name(where), recipe, plan),
+        attention_kernel=load_attention_backend(find_device_name(device), recipe, plan),
         may_fetch=may_fetch,
     )
     return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 
-def check_weights(recipe: Recipe) -> None:
+def check_weight_fingerprints(recipe: Recipe) -> None:
     """Check that local weights still have the fingerprints in the recipe.
 
     Raises:
         LoadError: the files of a local model, or the transformer file, have changed since planning.
     """
     model = find_model(recipe.model)
-    if model.is_local and (digest := fingerprint_model(Path(model.location))) != recipe.revision:
+    if model.is_local and (fingerprint_digest := fingerprint_model(Path(model.location))) != recipe.revision:
         raise LoadError(
             f"the weights in {model.location} have changed since this batch was planned "
-            f"(fingerprint {digest[:12]}, planned {str(recipe.revision)[:12]}). Plan a new batch"
+            f"(fingerprint {fingerprint_digest[:12]}, planned {str(recipe.revision)[:12]}). Plan a new batch"
         )
-    if (file := recipe.transformer_file) is None:
+    if (transformer_file := recipe.transformer_file) is None:
         return
     try:
-        digest = fingerprint_file(Path(file.path))
+        fingerprint_digest = fingerprint_file(Path(transformer_file.path))
     except OSError as error:
-        raise LoadError(f"model_settings.transformer_file: {file.path} cannot be read: {error.strerror}") from None
-    if digest != file.fingerprint:
-        raise LoadError(f"{file.path} has changed since this batch was planned. Plan a new batch")
+        raise LoadError(
+            f"model_settings.transformer_file: {transformer_file.path} cannot be read: {error.strerror}"
+        ) from None
+    if fingerprint_digest != transformer_file.fingerprint:
+        raise LoadError(f"{transformer_file.path} has changed since this batch was planned. Plan a new batch")

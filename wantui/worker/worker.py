@@ -14,11 +14,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
-from wantui.generation.denoise import Step
+from wantui.generation.denoise import DenoisingStep
 from wantui.generation.errors import OverwrittenWeightsError
-from wantui.generation.make_video import Decoded, ReadyToFinalize, Restarted, Resumed, StepFinished, begin_video
-from wantui.generation.placement import find_device, read_memory_stats
-from wantui.generation.preview import PreviewTap
+from wantui.generation.make_video import (
+    FrameDecoded,
+    GenerationRestarted,
+    GenerationResumed,
+    ReadyToFinalize,
+    StepFinished,
+    generate_frames,
+)
+from wantui.generation.placement import find_device, read_gpu_memory_stats
+from wantui.generation.preview import PreviewListener
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
 from wantui.queue.database import QueueUnavailableError
@@ -27,34 +34,34 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import check_writable, try_lock_video, unlock_video
+from wantui.storage.locks import check_batch_writable, try_lock_video, unlock_video
 from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import ManifestError
-from wantui.storage.manifest_store import ManifestStoreCache, find_entry, is_complete
+from wantui.storage.manifest_store import ManifestStoreCache, find_video_entry, is_video_complete
 from wantui.storage.output_errors import is_folder_deleted
-from wantui.storage.video_files import find_linked_folder, make_video_folders, remove_temporary_files, video_files
-from wantui.worker.finalize import PendingFinalization, measure_files, write_entry
-from wantui.worker.job import Job, VideoInProgress
+from wantui.storage.video_files import find_linked_folder, find_video_files, make_video_folders, remove_temporary_files
+from wantui.worker.finalize import PendingFinalization, measure_video_files, write_manifest_entry
+from wantui.worker.job import VideoInProgress, VideoJob
 from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import (
     CancelledError,
     ErrorContext,
-    Fail,
+    FailVideo,
     StoppedError,
     decide_outcome,
-    deleted_folder_error,
+    describe_deleted_folder,
 )
 from wantui.worker.pipeline_cache import PipelineCache
 
 WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
-Event = Resumed | Restarted | StepFinished | Decoded | ReadyToFinalize
+GenerationEvent = GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize
 """Events of generating a video."""
-IDLE_SECONDS = 120.0
+MAX_IDLE_SECONDS = 120.0
 """Seconds without a video after which a worker ends, which frees its GPU memory."""
-POLL_SECONDS = 0.2
+QUEUE_POLL_SECONDS = 0.2
 LOCK_POLL_SECONDS = 1.0
 """Seconds between two attempts to lock a video that another engine is generating."""
-DECODE_REPORT_SECONDS = 0.5
+DECODE_REPORT_INTERVAL_SECONDS = 0.5
 """Seconds between two decoding reports, each with a check for user requests."""
 QUEUE_RETRY_SECONDS = 2.0
 """Seconds between two attempts to write to an unavailable queue."""
@@ -64,106 +71,117 @@ class Worker:
     """Generate videos on one device until asked to stop.
 
     Args:
-        devices: device names in batches that this worker serves, such as `auto` and `cuda`.
-        device: device name for torch.
+        served_devices: device names in batches that this worker serves, such as `auto` and `cuda`.
+        device_name: device name for torch.
     """
 
-    def __init__(self, queue: Queue, name: str, devices: Sequence[str], device: str, log: logging.Logger) -> None:
-        self.queue, self.name, self.devices, self.device, self.log = queue, name, devices, device, log
-        self.pipelines = PipelineCache(queue, device)
-        self.manifests = ManifestStoreCache()
-        self.outcomes = OutcomeApplier(queue, self.pipelines, self.manifests, log)
-        self.finisher = ThreadPoolExecutor(1, thread_name_prefix="finisher")
-        self.pending: PendingFinalization | None = None
+    def __init__(
+        self, queue: Queue, name: str, served_devices: Sequence[str], device_name: str, log: logging.Logger
+    ) -> None:
+        self.queue, self.name, self.served_devices, self.device_name, self.log = (
+            queue,
+            name,
+            served_devices,
+            device_name,
+            log,
+        )
+        self.pipeline_cache = PipelineCache(queue, device_name)
+        self.manifest_stores = ManifestStoreCache()
+        self.outcome_applier = OutcomeApplier(queue, self.pipeline_cache, self.manifest_stores, log)
+        self.finalization_executor = ThreadPoolExecutor(1, thread_name_prefix="finisher")
+        self.pending_finalization: PendingFinalization | None = None
         """Video whose files are completed during the next video."""
-        self.open_logs: dict[str, logging.Logger] = {}
+        self.open_batch_logs: dict[str, logging.Logger] = {}
         """Open batch logs, by logger name."""
-        self.stopping = False
+        self.is_stopping = False
         self.state: WorkerState = "idle"
         """Current activity, logged with unexpected errors."""
 
     def run(self) -> None:
-        """Work until asked to stop, or until idle for IDLE_SECONDS."""
+        """Work until asked to stop, or until idle for MAX_IDLE_SECONDS."""
         idle_since = time.monotonic()
-        while not self.stopping:
+        while not self.is_stopping:
             try:
-                claim = self.queue.claim(self.name, self.devices)
+                claim = self.queue.claim_next_video(self.name, self.served_devices)
                 if claim is not None:
                     self.run_claim(claim)
                     idle_since = time.monotonic()
                     continue
-                self.finish_pending()
+                self.finish_pending_video()
             except QueueUnavailableError as error:
                 self._wait_for_queue(error)
                 continue
-            if time.monotonic() - idle_since > IDLE_SECONDS:
+            if time.monotonic() - idle_since > MAX_IDLE_SECONDS:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(QUEUE_POLL_SECONDS)
         try:
-            self.finish_pending()
+            self.finish_pending_video()
         except QueueUnavailableError as error:
             self.log.warning("the queue cannot be used now: %s", error)
 
     def run_claim(self, claim: Claim) -> None:
-        """Generate one video, or record the reason of its failure; `finish_pending` waits for its files.
+        """Generate one video, or record the reason of its failure; `finish_pending_video` waits for its files.
 
         Raises:
             QueueUnavailableError: the queue cannot be written now; the video's files stay.
             Exception: this process can no longer use the GPU.
         """
-        self.log.info("%s of %s, attempt %d", claim.title, claim.folder.name, claim.attempt)
+        self.log.info("%s of %s, attempt %d", claim.title, claim.batch_folder.name, claim.attempt)
         try:
-            self._run_with_log(claim, self._generate_video)
+            self._run_with_batch_log(claim, self._generate_video)
         finally:
             self.state = "idle"
 
-    def finish_pending(self) -> None:
+    def finish_pending_video(self) -> None:
         """Wait until the files of the previous video are complete, and record the video.
 
         Raises:
             QueueUnavailableError: the queue cannot be written now; the video will be decoded again.
         """
-        pending, self.pending = self.pending, None
-        self._finish_pending(pending)
+        pending, self.pending_finalization = self.pending_finalization, None
+        self._finish_video(pending)
 
-    def _finish_pending(self, pending: PendingFinalization | None) -> None:
+    def _finish_video(self, pending: PendingFinalization | None) -> None:
         if pending is None:
             return
         next_video_state, self.state = self.state, "finalizing"
         try:
-            self._run_with_log(pending.claim, partial(self._record_finished, pending))
+            self._run_with_batch_log(pending.claim, partial(self._record_finished_video, pending))
         finally:
             self.state = next_video_state
 
-    def _run_with_log(self, claim: Claim, generate: Callable[[Claim, BatchFolder, logging.Logger], None]) -> None:
-        """Call `generate` with the log of the batch folder; unlock the video unless its files are still pending."""
-        folder, name = BatchFolder(claim.folder), f"batch.{claim.batch}"
-        log = self.open_logs.get(name)  # already open if the current video is of the same batch
-        # Path.is_dir raises for an unreadable folder (EACCES, ESTALE); `_handle_errors` must report that instead.
-        opens_log = log is None and os.path.isdir(folder.root)  # noqa: PTH112
-        if opens_log and (link := find_linked_folder(folder.root, folder.log)) is not None:
+    def _run_with_batch_log(
+        self, claim: Claim, process_video: Callable[[Claim, BatchFolder, logging.Logger], None]
+    ) -> None:
+        """Call `process_video` with the log of the batch folder; unlock the video unless its files are still
+        pending."""
+        folder, log_name = BatchFolder(claim.batch_folder), f"batch.{claim.batch_number}"
+        batch_log = self.open_batch_logs.get(log_name)  # already open if the current video is of the same batch
+        # Path.is_dir raises for an unreadable folder (EACCES, ESTALE); `_apply_error_outcome` must report that instead.
+        opens_log = batch_log is None and os.path.isdir(folder.root)  # noqa: PTH112
+        if opens_log and (link := find_linked_folder(folder.root, folder.log_path)) is not None:
             self.log.warning("%s is a symbolic link; this worker's log replaces the batch log", link)
             opens_log = False
         if opens_log:
-            log = self.open_logs[name] = open_log(name, folder.log)
+            batch_log = self.open_batch_logs[log_name] = open_log(log_name, folder.log_path)
         try:
-            self._handle_errors(claim, folder, log or self.log, generate)
+            self._apply_error_outcome(claim, folder, batch_log or self.log, process_video)
         except LostClaimError as error:
             self.log.warning("%s", error)
         finally:
-            if self.pending is None or self.pending.claim != claim:
-                unlock_video(claim.folder, claim.number)
+            if self.pending_finalization is None or self.pending_finalization.claim != claim:
+                unlock_video(claim.batch_folder, claim.video_index)
             if opens_log:
-                close_log(self.open_logs.pop(name))
+                close_log(self.open_batch_logs.pop(log_name))
 
-    def _handle_errors(
+    def _apply_error_outcome(
         self,
         claim: Claim,
         folder: BatchFolder,
-        log: logging.Logger,
-        generate: Callable[[Claim, BatchFolder, logging.Logger], None],
+        batch_log: logging.Logger,
+        process_video: Callable[[Claim, BatchFolder, logging.Logger], None],
     ) -> None:
-        """Call `generate`, and apply the outcome of its error.
+        """Call `process_video`, and apply the outcome of its error.
 
         Raises:
             BaseException: an error that must end the worker.
@@ -171,44 +189,48 @@ class Worker:
         context = ErrorContext(
             folder.root,
             lambda: self.queue.is_cancelled(claim),
-            lambda: self.pipelines.find_next_plan(claim) is not None,
-            lambda: self.outcomes.count_transient_error(claim),
+            lambda: self.pipeline_cache.find_next_plan(claim) is not None,
+            lambda: self.outcome_applier.count_transient_error(claim),
         )
         outcome = None
         try:
-            generate(claim, folder, log)
+            process_video(claim, folder, batch_log)
         except BaseException as error:
             outcome = decide_outcome(error, context)
             if outcome is None:
                 raise
-            if isinstance(outcome, Fail) and outcome.is_unexpected:
+            if isinstance(outcome, FailVideo) and outcome.is_unexpected:
                 self.log.exception("%s failed while the worker was %s", claim.title, self.state)
         if outcome is not None:  # outside of the except block, where the error would keep its tensors alive
-            self.outcomes.apply(outcome, claim, folder, log)
+            self.outcome_applier.apply_outcome(outcome, claim, folder, batch_log)
 
-    def _generate_video(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> None:
+    def _generate_video(self, claim: Claim, folder: BatchFolder, batch_log: logging.Logger) -> None:
         """Load the pipeline, denoise and decode a claimed video; its files are finalized later."""
         self.state = "claimed"
-        job = self._prepare_job(claim, folder, log)
+        job = self._prepare_job(claim, folder, batch_log)
         if job is None:
             return
         self.state = "loading"
-        loaded = self.pipelines.get(claim, job.recipe, job.manifest_store.read(), log, self.finish_pending)
+        loaded_pipeline = self.pipeline_cache.get_pipeline(
+            claim, job.recipe, job.manifest_store.read_manifest(), batch_log, self.finish_pending_video
+        )
         self.state = "denoising"
         in_progress = VideoInProgress(
-            job, loaded.pipeline, self.pipelines.predict_seconds(job.recipe), time.monotonic()
+            job, loaded_pipeline.pipeline, self.pipeline_cache.predict_video_seconds(job.recipe), time.monotonic()
         )
-        preview = PreviewTap(loaded.latent_to_rgb, job.files.preview, log)
-        events = begin_video(loaded.pipeline, job.recipe, job.files, (preview,), loaded.embeddings)
+        preview_listener = PreviewListener(loaded_pipeline.latent_to_rgb, job.files.preview_path, batch_log)
+        events = generate_frames(
+            loaded_pipeline.pipeline, job.recipe, job.files, (preview_listener,), loaded_pipeline.embeddings
+        )
         try:
             with closing(events):
                 for event in events:
-                    self._handle_event(event, in_progress, preview, log)
+                    self._report_generation_event(event, in_progress, preview_listener, batch_log)
         except OverwrittenWeightsError:
             remove_temporary_files(job.files)  # the checkpoint was computed with the overwritten weights, too
             raise
 
-    def _prepare_job(self, claim: Claim, folder: BatchFolder, log: logging.Logger) -> Job | None:
+    def _prepare_job(self, claim: Claim, folder: BatchFolder, batch_log: logging.Logger) -> VideoJob | None:
         """Lock the video and return its job; None if it is already complete, or disk space is missing.
 
         Raises:
@@ -216,34 +238,40 @@ class Worker:
             OSError: the batch folder cannot be written.
         """
         if is_folder_deleted(folder.root):
-            raise ManifestError(deleted_folder_error(folder.root))
-        check_writable(folder)
-        manifest_store = self.manifests.for_folder(folder)
-        entry = find_entry(manifest_store.read(), claim.number, folder)
-        recipe = Recipe.model_validate_json(claim.recipe)
+            raise ManifestError(describe_deleted_folder(folder.root))
+        check_batch_writable(folder)
+        manifest_store = self.manifest_stores.get_store(folder)
+        entry = find_video_entry(manifest_store.read_manifest(), claim.video_index, folder)
+        recipe = Recipe.model_validate_json(claim.recipe_json)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
-                f"{folder.manifest} belongs to another batch than the queued one. To generate its missing videos: "
+                f"{folder.manifest_path} belongs to another batch than the queued one. To generate its missing videos: "
                 f"wantui run --resume {folder.root}"
             )
-        files = video_files(folder, entry.variation, entry.number)
+        files = find_video_files(folder, entry.variation, entry.number)
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache
-            files = replace(files, checkpoint=None)
-        self._wait_for_video_lock(claim, log)
-        entry = find_entry(manifest_store.read(), claim.number, folder)
-        if is_complete(folder, entry):
+            files = replace(files, checkpoint_path=None)
+        self._wait_for_video_lock(claim, batch_log)
+        entry = find_video_entry(manifest_store.read_manifest(), claim.video_index, folder)
+        if is_video_complete(folder, entry):
             # The manifest has the video as done; only the queue does not.
             remove_temporary_files(files)
             self.queue.record_done(claim, VideoDone(files=entry.files, seconds=entry.seconds, already_done=True))
             return None
         make_video_folders(files)
-        if query_free_disk_bytes(folder.root) < (need := estimate_disk_need(recipe)).total:
-            self.outcomes.wait_for_disk_space(claim, folder.root, need.total, need.description, log)
+        if query_free_disk_bytes(folder.root) < (disk_need := estimate_disk_need(recipe)).total_bytes:
+            self.outcome_applier.wait_for_disk_space(
+                claim, folder.root, disk_need.total_bytes, disk_need.description, batch_log
+            )
             return None
-        return Job(claim, recipe, files, manifest_store)
+        return VideoJob(claim, recipe, files, manifest_store)
 
-    def _handle_event(
-        self, event: Event, in_progress: VideoInProgress, preview: PreviewTap, log: logging.Logger
+    def _report_generation_event(
+        self,
+        event: GenerationEvent,
+        in_progress: VideoInProgress,
+        preview_listener: PreviewListener,
+        batch_log: logging.Logger,
     ) -> None:
         """Report progress of the current video to the queue, and check for user requests.
 
@@ -254,105 +282,123 @@ class Worker:
         """
         claim = in_progress.job.claim
         match event:
-            case StepFinished(step, figures):
-                self.pipelines.check_not_overwritten()
+            case StepFinished(step, live_metrics):
+                self.pipeline_cache.check_not_overwritten()
                 in_progress.step_seconds.append(step.seconds)
-                request = self.queue.record_step(claim, self._make_step_event(step, figures, in_progress, preview))
-                self._raise_if_requested(request, f"after step {step.index + 1} of {step.count}")
-                if self.pending is not None and self.pending.files_done.done():
-                    self.finish_pending()
-            case Decoded(frames, count):
+                user_request = self.queue.record_step(
+                    claim, self._make_step_event(step, live_metrics, in_progress, preview_listener)
+                )
+                self._raise_if_stop_requested(
+                    user_request, f"after step {step.evaluation_index + 1} of {step.evaluation_count}"
+                )
+                if self.pending_finalization is not None and self.pending_finalization.finished_video.done():
+                    self.finish_pending_video()
+            case FrameDecoded(decoded_count, frame_count):
                 self.state = "decoding"
-                if frames == count:
-                    self.pipelines.check_not_overwritten()
-                if time.monotonic() - in_progress.reported_at >= DECODE_REPORT_SECONDS or frames == count:
+                if decoded_count == frame_count:
+                    self.pipeline_cache.check_not_overwritten()
+                if (
+                    time.monotonic() - in_progress.reported_at >= DECODE_REPORT_INTERVAL_SECONDS
+                    or decoded_count == frame_count
+                ):
                     in_progress.reported_at = time.monotonic()
-                    self._raise_if_requested(
-                        self.queue.record_decoded_frames(claim, frames, count), f"after frame {frames} of {count}"
+                    self._raise_if_stop_requested(
+                        self.queue.record_decoded_frames(claim, decoded_count, frame_count),
+                        f"after frame {decoded_count} of {frame_count}",
                     )
-            case Resumed(steps_done):
-                log.info("%s resumes after step %d", claim.title, steps_done)
+            case GenerationResumed(steps_done):
+                batch_log.info("%s resumes after step %d", claim.title, steps_done)
                 self.queue.emit_video_event(claim, VideoResumed(steps_done=steps_done))
-            case Restarted(reason):
-                log.warning("%s restarts from the first step: cannot use its checkpoint: %s", claim.title, reason)
+            case GenerationRestarted(reason):
+                batch_log.warning("%s restarts from the first step: cannot use its checkpoint: %s", claim.title, reason)
                 self.queue.emit_video_event(claim, VideoRestarted(reason=reason))
             case ReadyToFinalize(finish):
                 self.state = "finalizing"
-                files_done = self.finisher.submit(finish)
-                previous, self.pending = (
-                    self.pending,
-                    in_progress.pending_finalization(self.pipelines.chosen, files_done),
+                files_done = self.finalization_executor.submit(finish)
+                previous_finalization, self.pending_finalization = (
+                    self.pending_finalization,
+                    in_progress.make_pending_finalization(self.pipeline_cache.chosen_plan, files_done),
                 )
-                self._finish_pending(previous)
+                self._finish_video(previous_finalization)
                 if claim.attempt > 1:  # if finalizing killed the last worker, no other video must be blamed for it
-                    self.finish_pending()
+                    self.finish_pending_video()
 
     def _make_step_event(
-        self, step: Step, figures: dict[str, float], in_progress: VideoInProgress, preview: PreviewTap
+        self,
+        step: DenoisingStep,
+        live_metrics: dict[str, float],
+        in_progress: VideoInProgress,
+        preview_listener: PreviewListener,
     ) -> StepDone:
-        values: dict[str, Any] = {name: round(value, 6) for name, value in figures.items()}
-        if preview.is_new:
-            values["preview"] = str(in_progress.job.files.preview)
-        values |= read_memory_stats(find_device(in_progress.pipeline))
-        if self.pipelines.chosen.working_bytes is not None:
-            values["predicted"] = self.pipelines.chosen.working_bytes
+        event_fields: dict[str, Any] = {name: round(value, 6) for name, value in live_metrics.items()}
+        if preview_listener.wrote_preview:
+            event_fields["preview"] = str(in_progress.job.files.preview_path)
+        event_fields |= read_gpu_memory_stats(find_device(in_progress.pipeline))
+        if self.pipeline_cache.chosen_plan.working_bytes is not None:
+            event_fields["predicted"] = self.pipeline_cache.chosen_plan.working_bytes
         return StepDone(
-            step=step.index + 1, steps=step.count, seconds=round(step.seconds, 4), sigma=step.sigma, **values
+            step=step.evaluation_index + 1,
+            steps=step.evaluation_count,
+            seconds=round(step.seconds, 4),
+            sigma=step.sigma,
+            **event_fields,
         )
 
-    def _wait_for_video_lock(self, claim: Claim, log: logging.Logger) -> None:
+    def _wait_for_video_lock(self, claim: Claim, batch_log: logging.Logger) -> None:
         """Lock the video; wait while another engine generates it."""
-        if try_lock_video(claim.folder, claim.number):
+        if try_lock_video(claim.batch_folder, claim.video_index):
             return
-        self.finish_pending()  # releases the previous video's lock, for which the other engine may wait
-        log.warning("another engine is generating %s; waiting for it", claim.title)
+        self.finish_pending_video()  # releases the previous video's lock, for which the other engine may wait
+        batch_log.warning("another engine is generating %s; waiting for it", claim.title)
         self.queue.emit_video_event(claim, VideoLockedElsewhere())
-        while not try_lock_video(claim.folder, claim.number):
-            self._raise_if_requested(self.queue.check_claim(claim), "while another engine generated it")
+        while not try_lock_video(claim.batch_folder, claim.video_index):
+            self._raise_if_stop_requested(self.queue.check_claim(claim), "while another engine generated it")
             time.sleep(LOCK_POLL_SECONDS)
 
-    def _record_finished(
-        self, pending: PendingFinalization, claim: Claim, folder: BatchFolder, log: logging.Logger
+    def _record_finished_video(
+        self, pending: PendingFinalization, claim: Claim, folder: BatchFolder, batch_log: logging.Logger
     ) -> None:
         finished_video = pending.wait_for_files()
         self.queue.check_claim(claim)
-        recipe = find_entry(pending.manifest_store.read(), claim.number, folder).recipe
+        recipe = find_video_entry(pending.manifest_store.read_manifest(), claim.video_index, folder).recipe
         # Read the files before the manifest is locked: other processes wait for the lock.
-        written_files = measure_files(recipe, folder, pending.files)
-        write = partial(write_entry, pending=pending, finished_video=finished_video, written_files=written_files)
-        pending.manifest_store.edit_entry(claim.number, write)
+        written_files = measure_video_files(recipe, folder, pending.files)
+        write_results = partial(
+            write_manifest_entry, pending=pending, finished_video=finished_video, written_files=written_files
+        )
+        pending.manifest_store.edit_video_entry(claim.video_index, write_results)
         remove_temporary_files(pending.files)
-        entry = pending.manifest_store.read().videos[claim.number]
-        done = VideoDone(
+        entry = pending.manifest_store.read_manifest().videos[claim.video_index]
+        done_event = VideoDone(
             files=entry.files,
             seconds=entry.seconds,
-            memory_plan=pending.chosen.plan.slug,
+            memory_plan=pending.chosen_plan.plan.slug,
             peak_memory=entry.peak_memory,
-            device=pending.device,
+            device=pending.device_type,
         )
-        self.queue.record_done(claim, done)
-        del self.outcomes.transient_errors[claim.video]
-        log.info("%s done in %.1f s", claim.title, time.monotonic() - pending.started_at)
+        self.queue.record_done(claim, done_event)
+        del self.outcome_applier.transient_error_counts[claim.video_id]
+        batch_log.info("%s done in %.1f s", claim.title, time.monotonic() - pending.started_at)
 
-    def _raise_if_requested(self, request: UserRequest, moment: str) -> None:
+    def _raise_if_stop_requested(self, request: UserRequest, moment: str) -> None:
         """Raise CancelledError or StoppedError if a user or the engine asks to stop the video."""
         if request == "cancel":
             raise CancelledError
-        if request == "pause" or self.stopping:
+        if request == "pause" or self.is_stopping:
             raise StoppedError(f"{'paused' if request == 'pause' else 'the engine stops'} {moment}")
 
     def _wait_for_queue(self, error: Exception) -> None:
         """Wait until the queue can be written again; then release this worker's videos, to be resumed."""
-        pending, self.pending = self.pending, None
+        pending, self.pending_finalization = self.pending_finalization, None
         if pending is not None:  # complete its files before another worker may resume the video
             with suppress(Exception):
                 pending.wait_for_files()
-            unlock_video(pending.claim.folder, pending.claim.number)
-        while not self.stopping:
+            unlock_video(pending.claim.batch_folder, pending.claim.video_index)
+        while not self.is_stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_RETRY_SECONDS)
             try:
                 self.queue.reclaim_videos(self.name, str(error), counts_crash=False)
                 return
-            except QueueUnavailableError as again:
-                error = again
+            except QueueUnavailableError as later_error:
+                error = later_error

@@ -1,7 +1,7 @@
 """Record the captures that a recipe requests while its video is denoised.
 
 A capture is declared in `wantui.captures`, and recorded by the module of the same name here. That module has a class
-`Recorder`, and, where the capture must see the attention of the blocks, a function `hook`.
+`Recorder`, and, where the capture must see the attention of the blocks, a function `make_hook`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from wantui.captures import CAPTURES
 from wantui.generation.attention_hooks import DenoisingHook
-from wantui.generation.preparation import Preparation
+from wantui.generation.preparation import DenoisingPreparation
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 
 if TYPE_CHECKING:
-    from wantui.generation.denoise import Start, Step
+    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 
 class Recorder(Protocol):
@@ -24,16 +24,21 @@ class Recorder(Protocol):
 
     Args:
         path: zarr group, which appears once complete.
-        background: writer thread.
-        earlier: CRC-32 of each part that an earlier process stored.
-        resumable: whether another process may resume this video.
+        background_writer: writer thread.
+        earlier_checksums: CRC-32 of each part that an earlier process stored.
+        is_resumable: whether another process may resume this video.
     """
 
     def __init__(
-        self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
+        self,
+        path: Path,
+        recipe: Recipe,
+        background_writer: BackgroundWriter,
+        earlier_checksums: Sequence[int],
+        is_resumable: bool,
     ) -> None: ...
 
-    def on_start(self, start: "Start", steps_done: int) -> None:
+    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
         """Start, or resume after some steps.
 
         Raises:
@@ -41,7 +46,7 @@ class Recorder(Protocol):
         """
         ...
 
-    def on_step(self, step: "Step") -> None:
+    def on_step(self, step: "DenoisingStep") -> None:
         """Record one step."""
         ...
 
@@ -54,32 +59,34 @@ class Recorder(Protocol):
         ...
 
 
-def make_hooks(preparation: Preparation) -> dict[str, DenoisingHook]:
+def make_hooks(preparation: DenoisingPreparation) -> dict[str, DenoisingHook]:
     """Return the hooks that a denoising needs, by the name of the capture."""
     hooks: dict[str, DenoisingHook] = {}
     for kind in CAPTURES:
-        make = getattr(_module(kind.name), "hook", None)
-        if make is not None and (hook := make(preparation)) is not None:
+        make_hook = getattr(_import_recorder_module(kind.name), "make_hook", None)
+        if make_hook is not None and (hook := make_hook(preparation)) is not None:
             hooks[kind.name] = hook
     return hooks
 
 
 def make_recorders(
-    paths: Mapping[str, Path],
+    paths_by_capture: Mapping[str, Path],
     recipe: Recipe,
-    background: BackgroundWriter,
-    earlier: Mapping[str, Sequence[int]],
-    resumable: bool,
+    background_writer: BackgroundWriter,
+    earlier_checksums_by_capture: Mapping[str, Sequence[int]],
+    is_resumable: bool,
 ) -> dict[str, Recorder]:
     """Return the recorders of the captures that a recipe requests and that have a path, by name."""
     recorders: dict[str, Recorder] = {}
     for kind in CAPTURES:
-        if kind.name in paths and recipe.capture.find_request(kind.name) is not None:
-            make: type[Recorder] = _module(kind.name).Recorder
-            already = earlier.get(kind.name, ())
-            recorders[kind.name] = make(paths[kind.name], recipe, background, already, resumable)
+        if kind.name in paths_by_capture and recipe.capture.find_request(kind.name) is not None:
+            recorder_class: type[Recorder] = _import_recorder_module(kind.name).Recorder
+            earlier_checksums = earlier_checksums_by_capture.get(kind.name, ())
+            recorders[kind.name] = recorder_class(
+                paths_by_capture[kind.name], recipe, background_writer, earlier_checksums, is_resumable
+            )
     return recorders
 
 
-def _module(name: str) -> Any:
+def _import_recorder_module(name: str) -> Any:
     return import_module(f"{__name__}.{name}")

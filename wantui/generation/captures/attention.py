@@ -8,94 +8,104 @@ from typing import TYPE_CHECKING
 import torch
 
 from wantui.captures.attention import ATTENTION
-from wantui.generation.cross_attention import CrossAttention, StepMaps
-from wantui.generation.preparation import Preparation
+from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
+from wantui.generation.preparation import DenoisingPreparation
 from wantui.planning import Recipe
 from wantui.storage.attention_maps import AttentionMapWriter
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
-    from wantui.generation.denoise import Start, Step
+    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
-NAME = ATTENTION.name
-SELF_CHECK = "self_check"
+CAPTURE_NAME = ATTENTION.name
+SELF_CHECK_ATTRIBUTE = "self_check"
 """Group attribute with the results of the attention self-check."""
 
 
-def hook(preparation: Preparation) -> CrossAttention | None:
+def make_hook(preparation: DenoisingPreparation) -> CrossAttentionObserver | None:
     """Return the cross-attention observer if the recipe requests maps or attention weights; otherwise None."""
-    if preparation.recipe.capture.attention is None and not preparation.token_weights:
+    if preparation.recipe.capture.attention is None and not preparation.weights_by_position:
         return None
-    return CrossAttention(preparation)
+    return CrossAttentionObserver(preparation)
 
 
 class Recorder:
     """Record the attention maps of the marked words; see `captures.Recorder` for the arguments."""
 
     def __init__(
-        self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
+        self,
+        path: Path,
+        recipe: Recipe,
+        background_writer: BackgroundWriter,
+        earlier_checksums: Sequence[int],
+        is_resumable: bool,
     ) -> None:
-        self.path, self.recipe, self.background, self.earlier = path, recipe, background, earlier
+        self.path, self.recipe = path, recipe
+        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
 
-    def on_start(self, start: "Start", steps_done: int) -> None:
-        attention = start.hooks[NAME]
-        assert isinstance(attention, CrossAttention)
-        self.attention: CrossAttention = attention
-        steps = sorted(self.attention.steps)
-        if len(self.earlier) != sum(step < steps_done for step in steps):
+    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+        observer = inputs.hooks_by_capture[CAPTURE_NAME]
+        assert isinstance(observer, CrossAttentionObserver)
+        self.observer: CrossAttentionObserver = observer
+        evaluations = sorted(self.observer.stored_evaluations)
+        if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in evaluations):
             raise IncompleteCaptureError(
-                f"attention maps of {len(self.earlier)} steps were stored before step {steps_done}"
+                f"attention maps of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
             )
         self.writer: AttentionMapWriter = AttentionMapWriter(
             self.path,
-            {context: self.attention.list_map_names(context) for context in self.attention.prompts},
-            self.attention.map_shape,
-            steps,
-            [start.sigmas[step] for step in steps],
-            len(self.attention.pipeline.transformer.blocks),
+            {context: self.observer.list_map_names(context) for context in self.observer.prompts_by_context},
+            self.observer.map_shape,
+            evaluations,
+            [inputs.sigmas[evaluation] for evaluation in evaluations],
+            len(self.observer.pipeline.transformer.blocks),
             self.recipe,
             {
-                word.name: {
+                word.map_name: {
                     "text": word.text,
-                    "start": word.start,
-                    "end": word.end,
+                    "start": word.start_character,
+                    "end": word.end_character,
                     "weight": word.weight,
-                    "tokens": list(word.tokens),
+                    "tokens": list(word.token_positions),
                     "token_texts": list(word.token_texts),
                 }
-                for word in self.attention.prompts["cond"].words
+                for word in self.observer.prompts_by_context["cond"].words
             },
-            self.earlier,
+            self.earlier_checksums,
         )
-        if self.earlier and not self.writer.is_finished:
-            self.attention.check.restore(self.writer.read_attribute(SELF_CHECK))
-        self.stored_checks: int = len(self.attention.check.blocks)
+        if self.earlier_checksums and not self.writer.is_finished:
+            self.observer.check_results.restore_results(self.writer.read_attribute(SELF_CHECK_ATTRIBUTE))
+        self.stored_check_count: int = len(self.observer.check_results.results_by_block)
         """Number of blocks whose check is stored."""
 
-    def on_step(self, step: "Step") -> None:
+    def on_step(self, step: "DenoisingStep") -> None:
         self._store_new_checks()
-        recorded: StepMaps | None = step.captured.get(NAME)
-        if recorded is None:
+        step_maps: StepMaps | None = step.values_by_capture.get(CAPTURE_NAME)
+        if step_maps is None:
             return
-        maps = {
-            context: dict(zip(context_maps, torch.stack(list(context_maps.values())).cpu().numpy(), strict=True))
-            for context, context_maps in recorded.maps.items()
+        maps_by_context = {
+            context: dict(zip(maps_by_name, torch.stack(list(maps_by_name.values())).cpu().numpy(), strict=True))
+            for context, maps_by_name in step_maps.maps_by_context.items()
         }
-        self.background.submit(partial(self.writer.write_maps, maps, recorded.blocks))
+        self.background_writer.submit_write(
+            partial(self.writer.write_maps, maps_by_context, step_maps.computed_blocks_by_context)
+        )
 
     def on_end(self) -> None:
-        self.background.flush()
-        self.writer.finish({SELF_CHECK: self.attention.check.to_attribute()})
+        self.background_writer.wait_for_writes()
+        self.writer.finish_group({SELF_CHECK_ATTRIBUTE: self.observer.check_results.to_attribute()})
 
     def _store_new_checks(self) -> None:
         """Store the checks of newly evaluated blocks now, for a process that resumes the video."""
-        check = self.attention.check
-        if len(check.blocks) > self.stored_checks:
-            self.stored_checks = len(check.blocks)
-            self.background.submit(partial(self.writer.update_attributes, {SELF_CHECK: check.to_attribute()}))
+        check_results = self.observer.check_results
+        if len(check_results.results_by_block) > self.stored_check_count:
+            self.stored_check_count = len(check_results.results_by_block)
+            self.background_writer.submit_write(
+                partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.to_attribute()})
+            )
 
     def compute_checksums(self) -> tuple[int, ...]:
         """Return the CRC-32 of each step with stored maps."""
-        self.background.flush()
+        self.background_writer.wait_for_writes()
         return tuple(self.writer.checksums)

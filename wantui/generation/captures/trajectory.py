@@ -11,77 +11,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.generation.arrays import to_latents_array
-from wantui.generation.gram import GramMatrix, Projection
+from wantui.generation.gram import GramMatrix, StateProjection
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
-    from wantui.generation.denoise import Start, Step
+    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 
 class Recorder:
     """Record a trajectory; see `captures.Recorder` for the arguments."""
 
     def __init__(
-        self, path: Path, recipe: Recipe, background: BackgroundWriter, earlier: Sequence[int], resumable: bool
+        self,
+        path: Path,
+        recipe: Recipe,
+        background_writer: BackgroundWriter,
+        earlier_checksums: Sequence[int],
+        is_resumable: bool,
     ) -> None:
-        self.path, self.recipe, self.background = path, recipe, background
-        self.earlier, self.resumable = earlier, resumable
-        self.figures: dict[str, float] = {}
+        self.path, self.recipe, self.background_writer = path, recipe, background_writer
+        self.earlier_checksums, self.is_resumable = earlier_checksums, is_resumable
+        self.live_metrics: dict[str, float] = {}
         """Live metrics of the trajectory up to its latest state."""
 
-    def on_start(self, start: "Start", steps_done: int) -> None:
-        if steps_done and len(self.earlier) != steps_done + 1:
-            raise IncompleteCaptureError(f"{len(self.earlier)} states were stored before step {steps_done}")
-        shape, device = tuple(start.noise.shape[1:]), start.noise.device
+    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+        if steps_done and len(self.earlier_checksums) != steps_done + 1:
+            raise IncompleteCaptureError(f"{len(self.earlier_checksums)} states were stored before step {steps_done}")
+        shape, device = tuple(inputs.noise.shape[1:]), inputs.noise.device
         self.writer = TrajectoryWriter(
-            self.path, shape, start.sigmas, start.timesteps, self.recipe, self.earlier, self.resumable
+            self.path, shape, inputs.sigmas, inputs.timesteps, self.recipe, self.earlier_checksums, self.is_resumable
         )
-        self.sigmas, self.dimension = start.sigmas, start.noise.numel()
-        self.gram = GramMatrix(len(start.sigmas), device)
-        self.projection = Projection(self.dimension, device)
-        self.projected: list[NDArray[np.float32]] = []
-        self.power: list[NDArray[np.float64]] = []
+        self.sigmas, self.dimension = inputs.sigmas, inputs.noise.numel()
+        self.gram_matrix = GramMatrix(len(inputs.sigmas), device)
+        self.projection = StateProjection(self.dimension, device)
+        self.projected_states: list[NDArray[np.float32]] = []
+        self.channel_powers: list[NDArray[np.float64]] = []
         if steps_done == 0:
-            self._add_to_geometry(start.noise)
-            self._write(0, start.noise)
-        for state in self.writer.earlier:
+            self._add_to_geometry(inputs.noise)
+            self._write_state(0, inputs.noise)
+        for state in self.writer.earlier_states:
             self._add_to_geometry(torch.from_numpy(state)[None].to(device))
-        self.writer.earlier.clear()
+        self.writer.earlier_states.clear()
 
-    def on_step(self, step: "Step") -> None:
+    def on_step(self, step: "DenoisingStep") -> None:
         if self.writer.is_finished:
             return
         self._add_to_geometry(step.latents)
-        self._write(step.index + 1, step.latents, step.predicted_clean if self.writer.predicted is not None else None)
-        self.figures = self.gram.figures(self.sigmas, self.dimension)
+        self._write_state(
+            step.evaluation_index + 1,
+            step.latents,
+            step.predicted_clean if self.writer.predicted_clean_array is not None else None,
+        )
+        self.live_metrics = self.gram_matrix.compute_live_metrics(self.sigmas, self.dimension)
 
     def _add_to_geometry(self, state: Tensor) -> None:
-        self.gram.add(state)
-        self.projected.append(self.projection(state))
-        self.power.append(state[0].double().square().mean((1, 2, 3)).cpu().numpy())
+        self.gram_matrix.add_state(state)
+        self.projected_states.append(self.projection(state))
+        self.channel_powers.append(state[0].double().square().mean((1, 2, 3)).cpu().numpy())
 
-    def _write(self, step: int, state: Tensor, predicted: Tensor | None = None) -> None:
-        if self.writer.latents is None and self.writer.exact is None:
+    def _write_state(self, step: int, state: Tensor, clean_latents: Tensor | None = None) -> None:
+        if self.writer.latents_array is None and self.writer.exact_states_array is None:
             self.writer.checksums.append(0)  # the recipe does not store states
             return
-        clean = None if predicted is None else to_latents_array(predicted)
-        self.background.submit(partial(self.writer.write, step, to_latents_array(state), clean))
+        predicted_clean = None if clean_latents is None else to_latents_array(clean_latents)
+        self.background_writer.submit_write(
+            partial(self.writer.write_state, step, to_latents_array(state), predicted_clean)
+        )
 
     def on_end(self) -> None:
-        self.background.flush()
+        self.background_writer.wait_for_writes()
         if self.writer.is_finished:
             return
-        derived: dict[str, NDArray[Any]] = {
-            "gram": self.gram.values,
-            "projection": np.stack(self.projected),
-            "channel_power": np.stack(self.power),
+        derived_arrays: dict[str, NDArray[Any]] = {
+            "gram": self.gram_matrix.values,
+            "projection": np.stack(self.projected_states),
+            "channel_power": np.stack(self.channel_powers),
         }
-        self.writer.finish(derived, {"projection": self.projection.name})
+        self.writer.finish_group(derived_arrays, {"projection": self.projection.description})
 
     def compute_checksums(self) -> tuple[int, ...]:
         """Return the CRC-32 of each stored state."""
-        self.background.flush()
+        self.background_writer.wait_for_writes()
         return tuple(self.writer.checksums)

@@ -1,17 +1,17 @@
 """Apply the controls of a recipe.
 
 A control is declared in `wantui.controls`, and applied by the module of the same name here, which has a function
-`apply(request, preparation)`.
+`apply_control(request, preparation)`.
 """
 
 from importlib import import_module
 
 from wantui.controls import CONTROLS
-from wantui.generation.preparation import Preparation
+from wantui.generation.preparation import DenoisingPreparation
 
 
-def apply_controls(preparation: Preparation) -> None:
+def apply_controls(preparation: DenoisingPreparation) -> None:
     """Let every control that the recipe asks for change the preparation, in the order of the registry."""
     for kind in CONTROLS:
         if (request := preparation.recipe.find_control_request(kind.name)) is not None:
-            import_module(f"{__name__}.{kind.name}").apply(request, preparation)
+            import_module(f"{__name__}.{kind.name}").apply_control(request, preparation)

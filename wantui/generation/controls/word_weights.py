@@ -14,98 +14,100 @@ from torch import Tensor
 
 from wantui.controls.word_weights import WordWeightsRequest
 from wantui.generation.cross_attention_softmax import compute_softmax_rows
-from wantui.generation.preparation import Preparation
-from wantui.generation.token_spans import TokenizedPrompt, tokenize
+from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.token_spans import TokenizedPrompt, tokenize_prompt
 
 
-def apply(request: WordWeightsRequest, preparation: Preparation) -> None:
+def apply_control(request: WordWeightsRequest, preparation: DenoisingPreparation) -> None:
     """Weight the marked words of a prompt: their embeddings, or their odds in cross-attention.
 
     Raises:
         MarkOutOfRangeError: the model does not read the text of a mark.
     """
     recipe = preparation.recipe
-    prompt = tokenize(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)
+    prompt = tokenize_prompt(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)
     if request.weighting == "attention":
         for word in prompt.words:
-            for token in word.tokens:
-                preparation.token_weights[token] = preparation.token_weights.get(token, 1.0) * word.weight
+            for token in word.token_positions:
+                preparation.weights_by_position[token] = preparation.weights_by_position.get(token, 1.0) * word.weight
     else:
         preparation.prompt_embeds = weigh_embeddings(preparation.prompt_embeds, prompt, request.weighting)
 
 
-def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, weighting: str) -> Tensor:
+def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, method: str) -> Tensor:
     """Apply weights to the text encoder's output [1, 512, channels], with the methods of the older system.
 
     multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
     """
-    weighted = prompt_embeds.clone()
-    methods: dict[str, Callable[[Tensor, float], Tensor]] = {
+    weighted_embeds = prompt_embeds.clone()
+    weight_functions: dict[str, Callable[[Tensor, float], Tensor]] = {
         "multiply": lambda e, w: w * e,
-        "interpolation": lambda e, w: end + w * (e - end),
+        "interpolation": lambda e, w: end_embedding + w * (e - end_embedding),
     }
-    end = prompt_embeds[0, prompt.length - 1]
+    end_embedding = prompt_embeds[0, prompt.token_count - 1]
     for word in prompt.words:
-        for token in word.tokens if word.weight != 1 else ():
-            weighted[0, token] = methods[weighting](weighted[0, token], word.weight)
-    return weighted
+        for token in word.token_positions if word.weight != 1 else ():
+            weighted_embeds[0, token] = weight_functions[method](weighted_embeds[0, token], word.weight)
+    return weighted_embeds
 
 
 class WordWeights:
     """Weights by text position, except weights of 1."""
 
-    def __init__(self, by_token: Mapping[int, float]) -> None:
-        self.by_token = {token: weight for token, weight in by_token.items() if weight != 1.0}
+    def __init__(self, weights_by_position: Mapping[int, float]) -> None:
+        self.weights_by_position = {token: weight for token, weight in weights_by_position.items() if weight != 1.0}
 
     def __bool__(self) -> bool:
-        return bool(self.by_token)
+        return bool(self.weights_by_position)
 
-    def apply(
-        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
+    def apply_to_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield consecutive positions: their slice, the output with weights, and the softmax with weights.
 
         Args:
             query: [1, positions, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.
             output: [1, positions, heads x dim], output of the kernel.
-            columns: number of text columns; the last column also represents all later positions.
+            column_count: number of text columns; the last column also represents all later positions.
 
         Yields:
             slice of the positions; output [positions, heads x dim] float32; softmax [heads, positions, columns] float32
         """
-        method = self._recompute if min(self.by_token.values()) < 1 else self._correct
-        for rows, out, p in method(query, key, value, output, columns):
-            yield rows, out.movedim(0, 1).flatten(1), p
+        method = self._recompute_outputs if min(self.weights_by_position.values()) < 1 else self._correct_outputs
+        for rows, output_chunk, p in method(query, key, value, output, column_count):
+            yield rows, output_chunk.movedim(0, 1).flatten(1), p
 
-    def build_log_weights(self, positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    def build_log_weights(self, position_count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Return the logarithms of the weights, [positions], to be added to the logits; minus infinity for a weight
         of 0."""
-        added = torch.zeros(positions, device=device, dtype=dtype)
-        for token, weight in self.by_token.items():
-            added[token] = math.log(weight) if weight > 0 else -math.inf
-        return added
+        log_weights = torch.zeros(position_count, device=device, dtype=dtype)
+        for token, weight in self.weights_by_position.items():
+            log_weights[token] = math.log(weight) if weight > 0 else -math.inf
+        return log_weights
 
-    def _recompute(
-        self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, columns: int
+    def _recompute_outputs(
+        self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, column_count: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Recompute the outputs, [heads, positions, dim]."""
-        values = value[0, :columns].float().movedim(0, 1)
+        value_columns = value[0, :column_count].float().movedim(0, 1)
         for rows, p in compute_softmax_rows(
-            query, key, columns, self.build_log_weights(columns, query.device, torch.float32)
+            query, key, column_count, self.build_log_weights(column_count, query.device, torch.float32)
         ):
-            yield rows, torch.bmm(p, values), p
+            yield rows, torch.bmm(p, value_columns), p
 
-    def _correct(
-        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, columns: int
+    def _correct_outputs(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Correct the outputs, [heads, positions, dim]."""
-        tokens = torch.tensor(list(self.by_token), device=query.device)
-        weights_minus_one = torch.tensor([weight - 1 for weight in self.by_token.values()], device=query.device)
-        values = value[0].index_select(0, tokens).float().movedim(0, 1)  # [heads, weighted, dim]
-        for rows, p in compute_softmax_rows(query, key, columns):
-            added = p.index_select(2, tokens) * weights_minus_one  # [heads, positions, weighted]
-            divisor = 1 + added.sum(2, keepdim=True)
-            out = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
-            out = (out + torch.bmm(added, values)) / divisor
-            p[:, :, tokens] += added
-            yield rows, out, p.div_(divisor)
+        weighted_positions = torch.tensor(list(self.weights_by_position), device=query.device)
+        weights_minus_one = torch.tensor(
+            [weight - 1 for weight in self.weights_by_position.values()], device=query.device
+        )
+        values = value[0].index_select(0, weighted_positions).float().movedim(0, 1)  # [heads, weighted, dim]
+        for rows, p in compute_softmax_rows(query, key, column_count):
+            added_odds = p.index_select(2, weighted_positions) * weights_minus_one  # [heads, positions, weighted]
+            divisor = 1 + added_odds.sum(2, keepdim=True)
+            output_chunk = output[0, rows].float().unflatten(1, (p.shape[0], -1)).movedim(1, 0)
+            output_chunk = (output_chunk + torch.bmm(added_odds, values)) / divisor
+            p[:, :, weighted_positions] += added_odds
+            yield rows, output_chunk, p.div_(divisor)

@@ -1,4 +1,4 @@
-"""Triton kernels; their modules are imported only if `serve` returns True."""
+"""Triton kernels; their modules are imported only if `can_use_kernels` returns True."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def triton_version() -> str | None:
+def find_triton_version() -> str | None:
     """Return the version of Triton, which builds the kernels; None if it is not installed."""
     if importlib.util.find_spec("triton") is None:
         return None
@@ -15,7 +15,7 @@ def triton_version() -> str | None:
     return str(triton.__version__)
 
 
-def serve(values: Tensor) -> bool:
+def can_use_kernels(values: Tensor) -> bool:
     """Return whether these kernels support a tensor: 16-bit floats on a GPU, with Triton installed."""
-    narrow = values.dtype in (torch.bfloat16, torch.float16)
-    return values.is_cuda and narrow and importlib.util.find_spec("triton") is not None
+    is_16_bit = values.dtype in (torch.bfloat16, torch.float16)
+    return values.is_cuda and is_16_bit and importlib.util.find_spec("triton") is not None

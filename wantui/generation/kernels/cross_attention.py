@@ -1,4 +1,4 @@
-"""`attend_to` as one kernel, which reads the query once and writes the output once."""
+"""`compute_cross_attention` as one kernel, which reads the query once and writes the output once."""
 
 import math
 
@@ -7,73 +7,79 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 64
-"""Places of the video for each program."""
+POSITIONS_PER_PROGRAM = 64
+"""Number of video positions for each program."""
 
 
-def fused_attend_to(query: Tensor, keys: Tensor, values: Tensor, last: int) -> Tensor:
+def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padding_count: int) -> Tensor:
     """Return [1, positions, heads x dim] for a 16-bit query [1, positions, heads, dim]; see `CrossAttentionKV` for the
     other arguments."""
     _, positions, heads, dim = query.shape
-    columns = len(keys)
+    column_count = len(keys)
     if query.stride(3) != 1:
         query = query.contiguous()
-    attended = torch.empty(1, positions, heads * dim, device=query.device, dtype=query.dtype)
-    _kernel[(heads, triton.cdiv(positions, ROWS))](
+    attention_output = torch.empty(1, positions, heads * dim, device=query.device, dtype=query.dtype)
+    _cross_attention_kernel[(heads, triton.cdiv(positions, POSITIONS_PER_PROGRAM))](
         query,
         keys,
         values,
-        attended,
+        attention_output,
         positions,
-        columns,
+        column_count,
         dim,
         heads * dim,
         query.stride(1),
         query.stride(2),
         1 / math.sqrt(dim),
-        math.log(last),
-        ROWS_=ROWS,
-        COLUMNS=max(16, triton.next_power_of_2(columns)),
-        DIM=max(16, triton.next_power_of_2(dim)),
+        math.log(padding_count),
+        PROGRAM_POSITIONS=POSITIONS_PER_PROGRAM,
+        PADDED_COLUMNS=max(16, triton.next_power_of_2(column_count)),
+        PADDED_HEAD_DIM=max(16, triton.next_power_of_2(dim)),
     )
-    return attended
+    return attention_output
 
 
 @triton.jit
-def _kernel(
-    query,
-    keys,
-    values,
-    attended,
-    positions,
-    columns,
-    dim,
-    width,
+def _cross_attention_kernel(
+    query,  # [positions, heads, head_dim], with the strides below
+    keys,  # [columns, heads, head_dim], contiguous
+    values,  # [columns, heads, head_dim], contiguous
+    attention_output,  # [positions, heads x head_dim], contiguous
+    position_count,
+    column_count,
+    head_dim,
+    width,  # heads x head_dim
     query_position_stride,
     query_head_stride,
-    scale,
-    last,
-    ROWS_: tl.constexpr,  # noqa: N803
-    COLUMNS: tl.constexpr,  # noqa: N803
-    DIM: tl.constexpr,  # noqa: N803
+    scale,  # 1 / sqrt(head_dim)
+    log_padding_count,  # added to the logits of the last column
+    PROGRAM_POSITIONS: tl.constexpr,  # noqa: N803
+    PADDED_COLUMNS: tl.constexpr,  # noqa: N803 - power of 2
+    PADDED_HEAD_DIM: tl.constexpr,  # noqa: N803 - power of 2
 ):
     head = tl.program_id(0)
-    rows = (tl.program_id(1) * ROWS_ + tl.arange(0, ROWS_))[:, None].to(tl.int64)
-    cols, down = tl.arange(0, COLUMNS), tl.arange(0, DIM)
-    along = down[None, :]
-    inside = (rows < positions) & (along < dim)
-    q = tl.load(query + rows * query_position_stride + head * query_head_stride + along, mask=inside, other=0.0)
+    positions = (tl.program_id(1) * PROGRAM_POSITIONS + tl.arange(0, PROGRAM_POSITIONS))[:, None].to(tl.int64)
+    columns, dims = tl.arange(0, PADDED_COLUMNS), tl.arange(0, PADDED_HEAD_DIM)
+    dims_across = dims[None, :]
+    is_inside = (positions < position_count) & (dims_across < head_dim)
+    q = tl.load(
+        query + positions * query_position_stride + head * query_head_stride + dims_across, mask=is_inside, other=0.0
+    )
     k = tl.load(
-        keys + cols[None, :] * width + head * dim + down[:, None],
-        mask=(cols[None, :] < columns) & (down[:, None] < dim),
+        keys + columns[None, :] * width + head * head_dim + dims[:, None],
+        mask=(columns[None, :] < column_count) & (dims[:, None] < head_dim),
         other=0.0,
     )
     v = tl.load(
-        values + cols[:, None] * width + head * dim + along, mask=(cols[:, None] < columns) & (along < dim), other=0.0
+        values + columns[:, None] * width + head * head_dim + dims_across,
+        mask=(columns[:, None] < column_count) & (dims_across < head_dim),
+        other=0.0,
     )
     logits = tl.dot(q, k) * scale
-    logits = tl.where(cols[None, :] == columns - 1, logits + last, logits)
-    logits = tl.where(cols[None, :] < columns, logits, float("-inf"))
+    logits = tl.where(columns[None, :] == column_count - 1, logits + log_padding_count, logits)
+    logits = tl.where(columns[None, :] < column_count, logits, float("-inf"))
     p = tl.exp(logits - tl.max(logits, 1)[:, None])
-    summed = tl.dot(p.to(v.dtype), v) / tl.sum(p, 1)[:, None]
-    tl.store(attended + rows * width + head * dim + along, summed.to(q.dtype), mask=inside)
+    weighted_sum = tl.dot(p.to(v.dtype), v) / tl.sum(p, 1)[:, None]
+    tl.store(
+        attention_output + positions * width + head * head_dim + dims_across, weighted_sum.to(q.dtype), mask=is_inside
+    )

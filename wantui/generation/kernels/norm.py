@@ -10,39 +10,39 @@ import triton.language as tl
 from torch import Tensor
 
 
-def fused_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return `layer_norm` of a contiguous hidden of 16 bits."""
-    return _norm(hidden, None, None, weight, bias, eps)
+def run_layer_norm_kernel(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return `apply_layer_norm` of a contiguous hidden of 16 bits."""
+    return _normalise_sum(hidden, None, None, weight, bias, eps)
 
 
-def fused_add_layer_norm(
+def run_add_layer_norm_kernel(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return `add_layer_norm` of contiguous 16-bit values. The sum overwrites added."""
-    return added, _norm(hidden, added, gate, weight, bias, eps)
+    """Return `add_and_layer_norm` of contiguous 16-bit values. The sum overwrites added."""
+    return added, _normalise_sum(hidden, added, gate, weight, bias, eps)
 
 
-def fused_rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+def run_rms_norm_kernel(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return RMSNorm of values [1, positions, width], contiguous and of 16 bits; weight is [width]."""
-    return _norm(values, None, None, weight, None, eps)
+    return _normalise_sum(values, None, None, weight, None, eps)
 
 
-def fused_add_to(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """Return `add_to` of contiguous 16-bit values. The sum overwrites added."""
-    _launch(hidden, added, gate, None, None, None, 0.0)
+def run_add_kernel(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
+    """Return `add_gated` of contiguous 16-bit values. The sum overwrites added."""
+    _launch_norm_kernel(hidden, added, gate, None, None, None, 0.0)
     return added
 
 
-def _norm(
+def _normalise_sum(
     values: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
 ) -> Tensor:
     """Normalise the sum, which overwrites the added values; without a bias, compute RMSNorm."""
     normed = torch.empty_like(values)
-    _launch(values, added, gate, weight, bias, normed, eps)
+    _launch_norm_kernel(values, added, gate, weight, bias, normed, eps)
     return normed
 
 
-def _launch(
+def _launch_norm_kernel(
     values: Tensor,
     added: Tensor | None,
     gate: Tensor | None,
@@ -52,55 +52,55 @@ def _launch(
     eps: float,
 ) -> None:
     _, positions, width = values.shape
-    block = triton.next_power_of_2(width)
+    padded_width = triton.next_power_of_2(width)
     # Pass an unused address in place of None.
-    _kernel[(positions,)](
+    _norm_kernel[(positions,)](
         *(values if part is None else part for part in (values, added, gate, weight, bias, normed)),
         width,
         eps,
-        ADDS=added is not None,
-        GATES=gate is not None,
-        NORMS=normed is not None,
-        CENTRES=bias is not None,
-        BLOCK=block,
-        num_warps=4 if block <= 2048 else 8,
+        HAS_ADDED=added is not None,
+        HAS_GATE=gate is not None,
+        HAS_NORM=normed is not None,
+        IS_LAYER_NORM=bias is not None,
+        PADDED_WIDTH=padded_width,
+        num_warps=4 if padded_width <= 2048 else 8,
     )
 
 
 @triton.jit
-def _kernel(
-    values,
-    added,
-    gate,
-    weight,
-    bias,
-    normed,
+def _norm_kernel(
+    values,  # [positions, width], contiguous
+    added,  # [positions, width], contiguous; overwritten by the sum
+    gate,  # [width] float32
+    weight,  # [width]
+    bias,  # [width]
+    normed,  # [positions, width], contiguous
     width,
     eps,
-    ADDS: tl.constexpr,  # noqa: N803
-    GATES: tl.constexpr,  # noqa: N803
-    NORMS: tl.constexpr,  # noqa: N803
-    CENTRES: tl.constexpr,  # noqa: N803
-    BLOCK: tl.constexpr,  # noqa: N803
+    HAS_ADDED: tl.constexpr,  # noqa: N803
+    HAS_GATE: tl.constexpr,  # noqa: N803
+    HAS_NORM: tl.constexpr,  # noqa: N803
+    IS_LAYER_NORM: tl.constexpr,  # noqa: N803 - otherwise RMSNorm
+    PADDED_WIDTH: tl.constexpr,  # noqa: N803 - power of 2
 ):
     position = tl.program_id(0).to(tl.int64)
-    along = tl.arange(0, BLOCK)
-    inside = along < width
-    at = position * width + along
-    x = tl.load(values + at, mask=inside, other=0.0).to(tl.float32)
-    if ADDS:
-        addend = tl.load(added + at, mask=inside, other=0.0).to(tl.float32)
-        if GATES:
-            addend = addend * tl.load(gate + along, mask=inside, other=0.0)
+    columns = tl.arange(0, PADDED_WIDTH)
+    is_inside = columns < width
+    offsets = position * width + columns
+    x = tl.load(values + offsets, mask=is_inside, other=0.0).to(tl.float32)
+    if HAS_ADDED:
+        addend = tl.load(added + offsets, mask=is_inside, other=0.0).to(tl.float32)
+        if HAS_GATE:
+            addend = addend * tl.load(gate + columns, mask=is_inside, other=0.0)
         # Round the sum before the norm, like diffusers.
         rounded = (x + addend).to(added.dtype.element_ty)
-        tl.store(added + at, rounded, mask=inside)
+        tl.store(added + offsets, rounded, mask=is_inside)
         x = rounded.to(tl.float32)
-    if NORMS:
-        if CENTRES:
-            x = tl.where(inside, x - tl.sum(x, 0) / width, 0.0)
+    if HAS_NORM:
+        if IS_LAYER_NORM:
+            x = tl.where(is_inside, x - tl.sum(x, 0) / width, 0.0)
         y = x * tl.rsqrt(tl.sum(x * x, 0) / width + eps)
-        y = y * tl.load(weight + along, mask=inside, other=0.0).to(tl.float32)
-        if CENTRES:
-            y = y + tl.load(bias + along, mask=inside, other=0.0)
-        tl.store(normed + at, y.to(normed.dtype.element_ty), mask=inside)
+        y = y * tl.load(weight + columns, mask=is_inside, other=0.0).to(tl.float32)
+        if IS_LAYER_NORM:
+            y = y + tl.load(bias + columns, mask=is_inside, other=0.0)
+        tl.store(normed + offsets, y.to(normed.dtype.element_ty), mask=is_inside)

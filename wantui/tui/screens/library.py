@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
-from wantui.queue.states import find_batch_state
+from wantui.queue.states import derive_batch_state
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.actions import make_bindings
@@ -161,7 +161,7 @@ class LibraryScreen(LibraryJobs):
         batch_list = self.batch_list
 
         def draw_state(batch: BatchSummary) -> Text:
-            style = get_state_style(find_batch_state(dict(batch.counts)))
+            style = get_state_style(derive_batch_state(dict(batch.counts_by_state)))
             return Text(style.glyph, batch_list.make_colour_style(style.colour_name))
 
         def draw_name(batch: BatchSummary) -> Text:
@@ -169,7 +169,7 @@ class LibraryScreen(LibraryJobs):
 
         return [
             Column("", 1, draw_state),
-            Column("done", 9, lambda batch: f"{batch.count_videos('done')}/{batch.total}", "right"),
+            Column("done", 9, lambda batch: f"{batch.count_videos('done')}/{batch.video_count}", "right"),
             Column("batch", None, draw_name),
         ]
 
@@ -379,17 +379,17 @@ class LibraryScreen(LibraryJobs):
             self.notify("no batch is selected")
             return
         queued_batch = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
-        if queued_batch is not None and queued_batch.unfinished:
+        if queued_batch is not None and queued_batch.unfinished_count:
             self.notify(f"cannot trash {folder.name}: it is on the queue. Cancel it there first", severity="error")
             return
 
         def remove_and_trash(queue: Queue) -> None:
             # While the dialog was open, the batch may have been queued again.
-            batch = next((batch for batch in queue.batches(-1) if batch.folder == folder), None)
-            if batch is not None and batch.unfinished:
+            batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder), None)
+            if batch is not None and batch.unfinished_count:
                 raise UserError(f"cannot trash {folder.name}: it is on the queue again. Cancel it there first")
             if batch is not None:
-                queue.remove(batch.id)
+                queue.remove_batch(batch.id)
             self.move_folder_to_trash(folder)
 
         def trash_if_confirmed(is_confirmed: bool | None) -> None:

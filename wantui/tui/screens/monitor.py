@@ -16,7 +16,7 @@ from wantui.batches.eta import format_seconds_left
 from wantui.batches.progress import LIVE_METRIC_NAMES, VideoProgress
 from wantui.formatting import format_bytes
 from wantui.queue.records import VideoRow
-from wantui.queue.states import video_state
+from wantui.queue.states import find_displayed_video_state
 from wantui.storage.layout import BatchFolder
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
@@ -186,7 +186,7 @@ class MonitorScreen(BaseScreen):
         running_list = self.running_list
 
         def draw_state(running: RunningVideo) -> Text:
-            name = video_state(running.video, self.wantui_app.snapshot.engine is not None)
+            name = find_displayed_video_state(running.video, self.wantui_app.snapshot.engine is not None)
             style = get_state_style(name)
             text = running.progress.describe_phase(running.video.steps) if name == "running" else style.state_word
             return Text(f"{style.glyph} {text}", running_list.make_colour_style(style.colour_name))
@@ -281,7 +281,11 @@ class MonitorScreen(BaseScreen):
         )
         engine = self.wantui_app.snapshot.engine
         log_path = (
-            BatchFolder(batch.folder).log if batch is not None else engine.logs / "engine.log" if engine else None
+            BatchFolder(batch.folder).log_path
+            if batch is not None
+            else engine.logs_folder / "engine.log"
+            if engine
+            else None
         )
         preview = None
         is_new = progress is not None and (progress.video_id, progress.preview_step) != self.shown_preview

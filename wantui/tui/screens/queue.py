@@ -14,7 +14,7 @@ from wantui.formatting import format_count
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import UNFINISHED_STATES
 from wantui.queue.records import BatchRow, VideoPage, VideoRow
-from wantui.queue.states import STATE_WORDS, batch_state, video_state
+from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
@@ -33,7 +33,7 @@ from wantui.tui.wrapping import wrap_text
 EMPTY_QUEUE_TEXT = "the queue is empty; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds between two updates of the visible ETAs: normally, and with --low-bandwidth."""
-STATE_COLUMN_WIDTH = 2 + max(map(len, STATE_WORDS.values()))
+STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 """Width of the state column in cells: a glyph, a space and the longest word."""
 
 
@@ -90,7 +90,7 @@ class QueueScreen(BaseScreen):
         if self._has_engine != (snapshot.engine is not None):  # running videos become interrupted, or vice versa
             self._has_engine = snapshot.engine is not None
             self.video_list.redraw_changed_rows()
-        self.visible_batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished]
+        self.visible_batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished_count]
         hidden_count = len(snapshot.batches) - len(self.visible_batches)
         ended_text = format_count(hidden_count, "ended batch", "ended batches")
         self.batch_list.empty_text = f"{ended_text} hidden; a shows all" if hidden_count else EMPTY_QUEUE_TEXT
@@ -104,7 +104,7 @@ class QueueScreen(BaseScreen):
         hold = snapshot.hold
         title = f"Batches: {len(self.visible_batches)}"
         self.batch_list.border_title = make_content(f"{title}, on hold: {hold.reason}" if hold else title)
-        is_idle = snapshot.engine is None and any(batch.unfinished for batch in snapshot.batches)
+        is_idle = snapshot.engine is None and any(batch.unfinished_count for batch in snapshot.batches)
         self.batch_list.border_subtitle = make_content("no engine is running: F6 starts one" if is_idle else "")
         self._show_selected_batch()
         self._show_full_text()
@@ -117,12 +117,12 @@ class QueueScreen(BaseScreen):
         """Show the videos of the batch under the cursor."""
         batch = self._get_current_batch()
         chosen_id = batch.id if batch is not None else None
-        if chosen_id != self.selected_batch_id or batch is None or batch.total != self.video_list.row_count:
+        if chosen_id != self.selected_batch_id or batch is None or batch.video_count != self.video_list.row_count:
             is_same_batch = chosen_id == self.selected_batch_id
             self.selected_batch_id = chosen_id
             if not is_same_batch:
                 self.pages_by_number = {}  # the watcher publishes the pages of the newly watched batch
-            self.video_list.fill_rows(batch.total if batch else 0, self._draw_video, keep_cursor=is_same_batch)
+            self.video_list.fill_rows(batch.video_count if batch else 0, self._draw_video, keep_cursor=is_same_batch)
         self.video_list.border_title = make_content(f"Videos of {batch.name}" if batch else "Videos")
 
     @on(VirtualList.VisibleRowsChanged, "#videos")
@@ -167,15 +167,17 @@ class QueueScreen(BaseScreen):
         return [
             Column("#", 4, lambda batch: str(batch.id), "right"),
             Column(
-                "state", STATE_COLUMN_WIDTH, lambda batch: _draw_state(batch_list, batch_state(batch, self._has_engine))
+                "state",
+                STATE_COLUMN_WIDTH,
+                lambda batch: _draw_state(batch_list, find_displayed_batch_state(batch, self._has_engine)),
             ),
             Column(
                 "progress",
                 12,
-                lambda batch: _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.total), 12),
+                lambda batch: _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), 12),
                 min_list_width=90,
             ),
-            Column("videos", 11, lambda batch: f"{_count_done_videos(batch)}/{batch.total}", "right"),
+            Column("videos", 11, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
             Column("failed", 6, draw_failed_count, "right"),
             Column("ETA", 8, format_eta, "right"),
             Column("name", None, lambda batch: Text(batch.name, Style(bold=True))),
@@ -205,7 +207,9 @@ class QueueScreen(BaseScreen):
         return [
             Column("#", 6, lambda row: str(row[1].number + 1), "right"),
             Column(
-                "state", STATE_COLUMN_WIDTH, lambda row: _draw_state(video_list, video_state(row[1], self._has_engine))
+                "state",
+                STATE_COLUMN_WIDTH,
+                lambda row: _draw_state(video_list, find_displayed_video_state(row[1], self._has_engine)),
             ),
             Column("progress", 10, lambda row: draw_progress(row[1]), min_list_width=90),
             Column("steps", 9, lambda row: format_steps(row[1]), "right"),
@@ -236,7 +240,8 @@ class QueueScreen(BaseScreen):
             return None
         if video.state == "running" and snapshot.engine is None:  # interrupted, but still recorded as running
             return None
-        unfinished_before = self.pages_by_number[index // VIDEOS_PER_PAGE].unfinished_before[index % VIDEOS_PER_PAGE]
+        page = self.pages_by_number[index // VIDEOS_PER_PAGE]
+        unfinished_before = page.unfinished_counts_before[index % VIDEOS_PER_PAGE]
         progress = snapshot.progress_by_video.get(video.id)
         return snapshot.etas.estimate_video_eta(
             video, unfinished_before, batch, None if progress is None else progress.pace_seconds
@@ -251,7 +256,7 @@ class QueueScreen(BaseScreen):
         lines = [Text(str(batch.folder), "dim")]
         width = max(20, self.full_text.content_size.width)
         if self.video_list.has_focus and (video := self._get_video_at(self.video_list.cursor)) is not None:
-            state = video_state(video, self._has_engine)
+            state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrap_text(f"{video.title}: {video.error or worker or get_state_style(state).state_word}", width)
         self.full_text.show_lines(lines)
@@ -291,12 +296,12 @@ class QueueScreen(BaseScreen):
         return self._get_video_at(self.video_list.cursor) if self.video_list.has_focus else None
 
     def action_move(self, target: MoveTarget) -> None:
-        self._act_on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move(batch.id, target)))
+        self._act_on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move_batch(batch.id, target)))
 
     def action_pause_batch(self) -> None:
         def pause_or_resume(batch: BatchRow) -> None:
             def pause(queue: Queue) -> None:
-                queue.pause_batch(batch.id, not batch.paused)
+                queue.set_batch_paused(batch.id, not batch.paused)
                 self.notify(f"batch {batch.id} {'is resumed' if batch.paused else 'is paused'}")
 
             self.wantui_app.change_queue(pause)
@@ -309,13 +314,13 @@ class QueueScreen(BaseScreen):
             target = (
                 f"video {video.title}"
                 if video
-                else f"{format_count(batch.unfinished, 'video')} of batch {batch.id}, {batch.name}"
+                else f"{format_count(batch.unfinished_count, 'video')} of batch {batch.id}, {batch.name}"
             )
             is_running = (video.state == "running") if video else bool(batch.counts.get("running"))
             if video is not None and video.state not in ("queued", "interrupted", "running"):
                 self.notify(f"{video.title} is already {get_state_style(video.state).state_word}")
                 return
-            if video is None and not batch.unfinished:
+            if video is None and not batch.unfinished_count:
                 self.notify(f"batch {batch.id} has already ended")
                 return
             loss_note = " The progress of the running video is lost." if is_running else ""
@@ -333,7 +338,7 @@ class QueueScreen(BaseScreen):
             video = self._get_focused_video()
 
             def retry(queue: Queue) -> None:
-                count = queue.retry(batch.id, None if video is None else video.number)
+                count = queue.retry_videos(batch.id, None if video is None else video.number)
                 queued_text = f"{format_count(count, 'video')} queued again"
                 self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
                 if count and self.wantui_app.snapshot.engine is None:
@@ -345,11 +350,13 @@ class QueueScreen(BaseScreen):
 
     def action_remove(self) -> None:
         def remove_batch(batch: BatchRow) -> None:
-            loss_note = f" {format_count(batch.unfinished, 'video')} not generated yet." if batch.unfinished else ""
+            loss_note = (
+                f" {format_count(batch.unfinished_count, 'video')} not generated yet." if batch.unfinished_count else ""
+            )
 
             def remove_if_confirmed(is_confirmed: bool | None) -> None:
                 if is_confirmed:
-                    self.wantui_app.change_queue(lambda queue: queue.remove(batch.id))
+                    self.wantui_app.change_queue(lambda queue: queue.remove_batch(batch.id))
 
             question = f"Remove batch {batch.id}, {batch.name}, from the queue?{loss_note} Its folder stays."
             self.app.push_screen(Confirm(question, "Remove"), remove_if_confirmed)

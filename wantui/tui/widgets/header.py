@@ -68,9 +68,9 @@ class Header(DiffText):
             text.append("◌ starting", self.make_colour_style("accent"))
         else:
             text.append("● idle", self.make_colour_style("success"))
-        unfinished_batches = [batch for batch in snapshot.batches if batch.unfinished]
+        unfinished_batches = [batch for batch in snapshot.batches if batch.unfinished_count]
         if unfinished_batches:
-            remaining_count = sum(batch.unfinished for batch in unfinished_batches)
+            remaining_count = sum(batch.unfinished_count for batch in unfinished_batches)
             if is_wide:
                 running_position = next(
                     (n for n, batch in enumerate(unfinished_batches, 1) if batch.counts.get("running")), 1
