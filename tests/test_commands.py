@@ -56,6 +56,39 @@ def test_template_can_be_read_from_a_file(wantui: Wantui) -> None:
     assert wantui("preview", "--template-file", "t.txt", "-t", "x").code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            ["--set", "model_settings.device=cuda:9"],
+            "cannot use model_settings.device: cuda:9: this machine has no",
+        ),
+        (["--output-dir", "file/x"], "file is not a folder. Choose another path"),
+        (["--output-dir", "full", "--batch-name", "b", "--set", "use_timestamp=false"], "full/b exists already, or"),
+    ],
+    ids=["device", "folder in a file", "taken name"],
+)
+def test_preview_reports_why_run_would_refuse(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str
+) -> None:
+    monkeypatch.setattr(
+        "wantui.batches.enqueue.query_gpus", lambda: GpuReport((), None, "no NVIDIA driver is installed")
+    )
+    Path("file").write_text("")
+    Path("full/b").mkdir(parents=True)
+    Path("full/b/x").write_text("")
+    before = sorted(Path().rglob("*"))
+    result = wantui("preview", "-t", "a star", *options)
+    assert result.code == 0
+    assert "\ncannot run: " in result.out
+    assert reason in result.out
+    assert any(
+        reason in text for text in json.loads(wantui("preview", "-t", "a star", "--json", *options).out)["refusals"]
+    )
+    assert sorted(Path().rglob("*")) == before
+    assert wantui("run", "--detach", "-t", "a star", *options).code in (2, 3)
+
+
 MISTAKES = {
     "unknown key": (["--set", "model_settings.stps=3"], "did you mean model_settings.steps?"),
     "wrong type": (["--set", "model_settings.steps=many"], "--set: model_settings.steps: should be a whole number"),

@@ -91,6 +91,16 @@ def test_unknown_section_error_names_the_nearest_section() -> None:
     assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n")
 
 
+def test_dotted_key_in_a_file_is_explained() -> None:
+    nested = (
+        "unknown key; in a config, write it in two lines: `model_settings:`, and below it, indented, `steps: VALUE`"
+    )
+    assert config_error("model_settings.steps: 4\n") == f"my.yaml:1: model_settings.steps: {nested}"
+    assert nested in config_error("model_settings:\n  model_settings.steps: 4\n")
+    assert "did you mean model_settings.steps?" in config_error("model_settings.stps: 4\n")
+    assert "it is now model_settings.revision" in config_error("model_settings.model_revision: x\n")
+
+
 @pytest.mark.parametrize(
     ("text", "line", "key"),
     [

@@ -105,6 +105,16 @@ def test_tokenizer_of_another_model_is_refused(
     refused(folder, rf"its tokenizer has {knows} tokens .* has \d+ embeddings: they belong to different models")
 
 
+def test_vocabulary_with_a_duplicate_token_is_refused(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    path = folder / "tokenizer" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"][40][0] = "▁red"
+    path.write_text(json.dumps(content))
+    assert T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)("red").input_ids[0] == 40
+    refused(folder, "its tokenizer cannot be used: its vocabulary contains '▁red' more than once, with the ids 26, 40")
+
+
 def test_text_encoder_that_ignores_the_words_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))

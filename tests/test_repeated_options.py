@@ -1,5 +1,6 @@
 """Options that are given twice, in every command."""
 
+import json
 from collections.abc import Iterator
 
 import click
@@ -30,3 +31,14 @@ def test_repeated_options_are_refused_by_every_command(wantui: Wantui) -> None:
         assert (result.code, result.out) == (2, "")
         assert f"Error: {option} is given 2 times. Give it once" in result.err, words
     assert files() == []
+
+
+def test_help_is_shown_despite_a_repeated_option(wantui: Wantui) -> None:
+    result = wantui("run", "--seed", "1", "--seed", "2", "--help")
+    assert (result.code, result.out.startswith("Usage: wantui run")) == (0, True)
+
+
+def test_repeated_flags_and_repeatable_options_are_accepted(wantui: Wantui) -> None:
+    sets = ["--set", "model_settings.steps=3", "--set", "model_settings.seed=7"]
+    recipe = json.loads(wantui("preview", "-t", "a star", "--json", "--json", *sets).out)["recipe"]
+    assert (recipe["steps"], recipe["seed"]) == (3, 7)

@@ -150,8 +150,10 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"<pad>": 0, "</s>": 1, "<unk>": 2, 
         ("\ufeff{}", "cannot be read as a tokenizer"),
         (WORD_LEVEL, "contains a WordLevel tokenizer, but T5Tokenizer loads a Unigram one"),
         (5000, "its tokenizer has 5,134 tokens (largest id 5,133), but its text encoder has"),
+        ((("▁red", 40),), "its vocabulary contains '▁red' more than once, with the ids 26, 40. Copy tokenizer.json"),
+        ((("▁a", 9), ("▁red", 40)), "contains '▁a' more than once (and 1 other token), with the ids 3, 9"),
     ],
-    ids=["object", "list", "null", "mark", "kind", "vocabulary"],
+    ids=["object", "list", "null", "mark", "kind", "vocabulary", "duplicate", "duplicates"],
 )
 def test_unloadable_tokenizer_is_refused_before_queueing(
     wantui: Wantui, tiny_models: dict[str, WanModel], damage: object, message: str
@@ -162,6 +164,9 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
         content = json.loads(path.read_text())
         if isinstance(damage, int):
             content["model"]["vocab"] += [[f"▁w{number}", -5.0] for number in range(damage)]
+        elif isinstance(damage, tuple):
+            for token, number in damage:
+                content["model"]["vocab"][number][0] = token
         else:
             content["model"] = damage
         damage = json.dumps(content)
@@ -172,6 +177,16 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
     assert not Path("outputs").exists()
     with closing(Queue(find_state_directory().directory)) as queue:
         assert queue.list_batches(-1) == []
+
+
+def test_duplicate_extra_tokens_are_accepted(tiny_models: dict[str, WanModel]) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    path = (folder / "tokenizer" / "tokenizer.json").resolve()
+    content = json.loads(path.read_text())
+    before = find_token_ids(path, "a red star")
+    content["model"]["vocab"] += [["<extra_id_0>", 0.0], ["<extra_id_0>", 0.0]]
+    path.write_text(json.dumps(content))
+    assert find_token_ids(path, "a red star") == before
 
 
 # A5

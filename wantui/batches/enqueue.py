@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from wantui.atomic_files import remove_path
+from wantui.config import Config
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
-from wantui.paths import expand_user_path
+from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -120,6 +122,35 @@ def refuse_unsupported_batch(batch: Batch | BatchPreview) -> None:
     """
     if batch.refusals:
         raise UserError("cannot generate this batch:\n  " + "\n  ".join(batch.refusals))
+
+
+def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[str]:
+    """Return the reasons why this machine cannot run a new batch: its device, or its folder. Writes nothing."""
+    device_check = partial(check_device_exists, state_dir, batch.config.settings.model_settings.device)
+    folder_check = partial(_check_new_batch_folder, batch.config)
+    refusals = []
+    for check in (device_check, folder_check):
+        try:
+            check()
+        except UserError as error:
+            refusals.append(str(error))
+    return refusals
+
+
+def _check_new_batch_folder(config: Config) -> None:
+    """Refuse a folder in which `create_batch_folder` could not create the folder of a batch.
+
+    Raises:
+        UserError: the folder cannot be written, or the folder of the batch exists already.
+    """
+    settings = config.settings
+    output_dir = expand_user_path(settings.output_dir)
+    _refuse_non_utf8_folder(output_dir.absolute())
+    check_output_folder(output_dir)
+    if not settings.use_timestamp:
+        folder = choose_batch_folder(output_dir, settings.batch_name or config.name, None)
+        if os.path.lexists(folder.root):
+            _require_empty_folder(folder, is_private=False)
 
 
 def create_batch_folder(batch: Batch) -> tuple[BatchFolder, Manifest]:

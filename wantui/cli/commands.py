@@ -10,6 +10,8 @@ class SingleUseOptionCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
+        if self.get_help_option(ctx) in parsed_parameters:
+            parsed_parameters = []  # the help is shown in any case
         for parameter, use_count in Counter(parsed_parameters).items():
             if use_count > 1 and isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag):
                 advice = "; write alternatives as [red|blue]" if parameter.name == "template" else ""

@@ -1,6 +1,6 @@
 """wantui preview: show the variations of a template and the predicted cost of its batch."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,8 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     if template_text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     preview = preview_batch_from_options(template=template_text, **options)
-    cost_lines = _estimate_preview_costs(preview)
+    cost_lines, machine_refusals = _examine_machine(preview)
+    preview = replace(preview, refusals=(*preview.refusals, *machine_refusals))
     if as_json:
         print_json(_build_preview_report(preview, cost_lines))
         return
@@ -119,21 +120,27 @@ def _find_weighting_method(preview: "BatchPreview") -> str | None:
     return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _estimate_preview_costs(preview: "BatchPreview") -> "list[CostLine]":
-    """Predict the costs from the finished videos on the queue, or without any if the queue cannot be read."""
+def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[str]]":
+    """Return the predicted costs, and the reasons why this machine cannot run the batch.
+
+    The prediction uses the finished videos on the queue, or none if the queue cannot be read.
+    """
     from wantui.batches.batch_cost import estimate_batch_costs
+    from wantui.batches.enqueue import find_machine_refusals
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import parse_timed_videos
     from wantui.queue.state_dir import find_state_directory
 
-    state_directory = None
+    state_directory, past_videos, refusals = None, [], []
     try:
         state_dir = find_state_directory()
         state_directory = state_dir.directory
+        refusals += find_machine_refusals(state_dir, preview)
         with open_queue(state_dir)[0] as queue:
             past_videos = parse_timed_videos(queue.list_finished_videos())
-    except UserError:
-        past_videos = []
-    return estimate_batch_costs(preview, past_videos, GpuMonitor(lambda _: None).take_sample(), state_directory)
+    except UserError as error:  # `wantui run` would fail with it
+        refusals.append(str(error))
+    gpu_sample = GpuMonitor(lambda _: None).take_sample()
+    return estimate_batch_costs(preview, past_videos, gpu_sample, state_directory), refusals

@@ -326,6 +326,9 @@ def _format_key_suggestion(key: KeyPath) -> str:
     """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
     valid_keys = _list_valid_keys()
+    if "." in key[-1]:  # section.key is the notation of --set
+        nested_key = tuple(key[-1].split("."))
+        return _suggest_nesting(nested_key, valid_keys) or _format_key_suggestion(nested_key)
     if key[-1] in RENAMED_KEYS:
         return f"; it is now {RENAMED_KEYS[key[-1]]}"
     candidates = [valid_key for valid_key in valid_keys if valid_key[-1] == key[-1]]
@@ -341,6 +344,13 @@ def _format_key_suggestion(key: KeyPath) -> str:
     if not section_keys_by_name:
         return f"; wantui {__version__} has no keys here"
     return f"; valid keys of wantui {__version__} here: {', '.join(section_keys_by_name)}"
+
+
+def _suggest_nesting(key: KeyPath, valid_keys: Sequence[KeyPath]) -> str | None:
+    """Return the advice for a valid key that is written with a dot; None if the key is not valid."""
+    if key not in valid_keys:
+        return None
+    return f"; in a config, write it in two lines: `{key[0]}:`, and below it, indented, `{key[-1]}: VALUE`"
 
 
 def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:

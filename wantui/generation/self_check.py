@@ -13,7 +13,7 @@ from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_pipeline_components
-from wantui.models.tokenizer import find_tokenizer_config_fault, find_vocabulary_fault
+from wantui.models.tokenizer import find_duplicate_fault, find_tokenizer_config_fault, find_vocabulary_fault
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
 TEST_INPUT_SIDE = 8
@@ -58,6 +58,8 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
     _check_tokenizer(pipeline.tokenizer, encoder)
     if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
         raise LoadError(find_tokenizer_config_fault(folder) or fault)
+    if fault := find_duplicate_fault(pipeline.tokenizer.backend_tokenizer):
+        raise LoadError(f"its tokenizer cannot be used: {fault}")
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:

@@ -1,12 +1,14 @@
 """Tokenise text as a model does: token ids, and the tokens of a word. Never imports torch."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, read_part_json, read_pipeline_components
@@ -21,6 +23,8 @@ OUT_OF_VOCABULARY_CHARACTER = "\U0010fffd"
 END_TOKEN = "</s>"
 FIRST_EXTRA_TOKEN = "<extra_id_0>"
 """First of the extra tokens that T5Tokenizer adds if tokenizer_config.json does not set their number."""
+_EXTRA_TOKEN_PATTERN = re.compile(r"▁?<extra_id_\d+>")
+"""Names of the extra tokens of T5, which occur in no prompt."""
 MIN_VOCABULARY_FRACTION = 0.9
 """Smallest fraction of a text encoder's embeddings that its tokenizer must use; the others are padding."""
 MAX_PADDING_EMBEDDINGS = 1024
@@ -57,6 +61,8 @@ def _read_tokenizer(path: Path, *_: int) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no specific type
         raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
+    if fault := find_duplicate_fault(tokenizer):
+        raise TokenizerError(f"{path}: {fault}")
     if _read_tokenizer_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
         _replace_tokenizer_stages(tokenizer)
     tokenizer.no_truncation()
@@ -160,6 +166,32 @@ def find_vocabulary_fault(vocabulary: Mapping[str, int], embedding_count: int) -
         f"its tokenizer has {token_count:,} tokens (largest id {largest_id:,}), but its text encoder has "
         f"{embedding_count:,} embeddings: "
         "they belong to different models"
+    )
+
+
+def find_duplicate_fault(tokenizer: Any) -> str | None:
+    """Return the error for a vocabulary that contains a token twice; None if every token occurs once.
+
+    The library uses the last of equal tokens, so that a word would silently get an embedding that the model never
+    learned for it. SentencePiece, which creates these vocabularies, refuses equal tokens too.
+
+    Args:
+        tokenizer: a tokenizer of the library `tokenizers`.
+    """
+    if tokenizer.get_vocab_size(with_added_tokens=False) == len(tokenizer.get_vocab(with_added_tokens=False)):
+        return None  # for a Unigram model, the size counts every entry, and the mapping has each token once
+    entries = json.loads(tokenizer.model.__getstate__())["vocab"]
+    ids: dict[str, list[int]] = {}
+    for id_, (token, _) in enumerate(entries):
+        ids.setdefault(token, []).append(id_)
+    repeated = [token for token in ids if len(ids[token]) > 1 and not _EXTRA_TOKEN_PATTERN.fullmatch(token)]
+    if not repeated:
+        return None
+    token, others = repeated[0], len(repeated) - 1
+    more = f" (and {format_count(others, 'other token')})" if others else ""
+    return (
+        f"its vocabulary contains {token!r} more than once{more}, with the ids {', '.join(map(str, ids[token][:5]))}. "
+        "Copy tokenizer.json from the model again"
     )
 
 
