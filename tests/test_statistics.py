@@ -424,3 +424,20 @@ def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:
     assert compute_unbiased_squared_mean(np.ones((8, 400)) + rng.normal(size=(8, 400))) / 400 == pytest.approx(
         1, abs=0.1
     )
+
+
+@pytest.mark.parametrize(
+    "tenths",
+    [[1, -1, 1, -2, 1], [1, 4, -3, -1, 1, -2], [1, -2, 2, -2, 1, -2, 2, -2, 2], [3, -1, -1, -1], [7, -3, -3, 0]],
+)
+def test_p_of_differences_that_cancel_equals_exact_enumeration(tenths: list[int]) -> None:
+    # Sums of tenths that cancel are 0 or 3e-17 in floating point, by the order of the terms.
+    sums = [
+        abs(sum(s * k for s, k in zip(signs, tenths, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(tenths))
+    ]
+    exact = np.mean([total >= sums[0] for total in sums])
+    differences = np.array(tenths) / 10
+    assert run_sign_flip_test(differences) == exact
+    assert run_max_t_test(differences[:, None]).tolist() == [exact]
+    assert run_omnibus_test(np.stack([differences, np.zeros(len(tenths))], axis=1)) == exact

@@ -26,6 +26,8 @@ MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 It exceeds RESAMPLE_COUNT, so that a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
 smallest p of all permutations.
 """
+ROUNDED_MEAN = 1e-12
+"""Mean, relative to its terms, up to which it is only rounding, which would order permutations by chance."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
@@ -111,8 +113,9 @@ def run_sign_flip_test(differences: FloatArray) -> float:
     Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLE_COUNT random flips and the observed signs.
     """
     flips, _ = draw_sign_flips(len(differences))
-    means = np.abs(flips @ differences)
-    return float(np.mean(means >= means[0] * (1 - 1e-12)))
+    sums = np.abs(flips @ differences)
+    # Equal sums differ by the rounding of their terms, not of their own size: differences that cancel sum to 1e-17.
+    return float(np.mean(sums >= sums[0] - ROUNDED_MEAN * np.abs(differences).sum()))
 
 
 def compute_min_attainable_p(n: int) -> float:
@@ -133,7 +136,8 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
 
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
-    """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if all are 0."""
+    """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if they cancel or are 0."""
+    means = np.where(np.abs(means) <= ROUNDED_MEAN * np.sqrt(variances), 0.0, means)
     is_constant = variances <= 1e-14 * means**2
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(means) / np.sqrt(variances / n)
@@ -240,4 +244,5 @@ def run_omnibus_test(values: FloatArray) -> float:
     orders = draw_within_seed_permutations(seed_count, group_count)
     permuted_values = np.take_along_axis(values[None], orders, axis=2)
     between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
+    between_squares[between_squares <= ROUNDED_MEAN**2 * ((values - values.mean()) ** 2).mean()] = 0
     return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
