@@ -1300,6 +1300,8 @@ def test_video_with_unusable_projection_is_left_out_by_name(
     assert result.seeds == (0, 1, 3, 4)
     named = dict(result.exclusion_reasons)
     assert named["one_0 seed 2"].startswith(reason)
+    assert result.unreadable_videos == ("one_0 seed 2",)
+    assert not rest.unreadable_videos
     assert named["two_0 seed 2"] == "not in every group with this seed"
     assert [(d.metric, d.paired_effect) for d in result.differences] == [
         (d.metric, d.paired_effect) for d in rest.differences

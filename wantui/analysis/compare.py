@@ -82,6 +82,8 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     exclusion_reasons: tuple[tuple[str, str], ...] = ()
     """Name and reason of each excluded video."""
+    unreadable_videos: tuple[str, ...] = ()
+    """Names of the excluded videos whose projection cannot be used."""
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""
@@ -136,8 +138,8 @@ def compare_groups(
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
     metric_names = _choose_metrics(primary_metric, metrics)
-    matched_groups, exclusion_reasons, final_states, final_state_warnings = _match_groups_and_final_states(
-        videos, grouping, primary_metric
+    matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
+        _match_groups_and_final_states(videos, grouping, primary_metric)
     )
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -186,6 +188,7 @@ def compare_groups(
         stride,
         tuple(warnings),
         tuple(exclusion_reasons),
+        tuple(unreadable_videos),
     )
 
 
@@ -204,8 +207,9 @@ def _choose_metrics(primary_metric: str, metrics: Sequence[str] | None) -> list[
 
 def _match_groups_and_final_states(
     videos: Sequence[Video], grouping: str, primary_metric: str
-) -> tuple[MatchedGroups, list[tuple[str, str]], FinalStates | None, list[str]]:
-    """Return matched groups, the excluded videos with reasons, final states, and warnings.
+) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, list[str]]:
+    """Return matched groups, the excluded videos with reasons, those of them whose projection cannot be used, final
+    states, and warnings.
 
     If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
     stay, and `spread` is not compared.
@@ -218,10 +222,14 @@ def _match_groups_and_final_states(
     first_error: NoGeometryError | None = None
     while True:
         try:
-            return matched_groups, exclusion_reasons, FinalStates.load(matched_groups.groups), []
+            video_namer = VideoNamer(videos)
+            unreadable_videos = [
+                video_namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons
+            ]
+            return matched_groups, exclusion_reasons, unreadable_videos, FinalStates.load(matched_groups.groups), []
         except NoGeometryError as error:
             if primary_metric != SPREAD_METRIC:
-                return matched_groups, exclusion_reasons, None, [f"{SPREAD_METRIC} is not compared: {error}"]
+                return matched_groups, exclusion_reasons, [], None, [f"{SPREAD_METRIC} is not compared: {error}"]
             refusal = CannotCompareError(
                 f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
                 "To use another metric, add for example --primary straightness"

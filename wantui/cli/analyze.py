@@ -141,7 +141,7 @@ def command(
     elif show_attention:
         damaged_names += print_word_curves(videos, as_json)
     elif show_comparison or html_path is not None:
-        print_group_comparison(
+        damaged_names += print_group_comparison(
             videos, grouping, primary_metric, chosen_metrics, equivalence_margin, as_json, csv_path, html_path
         )
     elif show_groups:

@@ -60,8 +60,8 @@ def print_group_comparison(
     as_json: bool,
     csv_path: Path | None,
     html_path: Path | None,
-) -> None:
-    """Compare groups, and print the result or write it to files.
+) -> list[str]:
+    """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
 
     Raises:
         UserError: the margin is not between 0 and 1, a file cannot be written, or the groups cannot be compared.
@@ -86,6 +86,7 @@ def print_group_comparison(
         print_json(build_comparison_record(comparison))
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison_result(comparison, equivalence_margin, videos)
+    return list(comparison.unreadable_videos)
 
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
