@@ -64,7 +64,10 @@ def test_template_can_be_read_from_a_file(wantui: Wantui) -> None:
             "cannot use model_settings.device: cuda:9: this machine has no",
         ),
         (["--output-dir", "file/x"], "file is not a folder. Choose another path"),
-        (["--output-dir", "full", "--batch-name", "b", "--set", "use_timestamp=false"], "full/b exists already, or"),
+        (
+            ["--output-dir", "full", "--batch-name", "b", "--set", "use_timestamp=false"],
+            "b exists already. Choose",
+        ),
     ],
     ids=["device", "folder in a file", "taken name"],
 )

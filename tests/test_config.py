@@ -91,6 +91,13 @@ def test_unknown_section_error_names_the_nearest_section() -> None:
     assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n")
 
 
+@pytest.mark.parametrize("text", ["42", "- a", "'x'"])
+def test_config_that_is_not_a_mapping_is_refused_with_a_valid_example(text: str) -> None:
+    error = config_error(text)
+    assert "not a mapping of keys to values, such as `videos_per_variation: 3`" in error
+    assert parse_config(error.split("`")[1], "my.yaml").settings.videos_per_variation == 3
+
+
 def test_dotted_key_in_a_file_is_explained() -> None:
     nested = (
         "unknown key; in a config, write it in two lines: `model_settings:`, and below it, indented, `steps: VALUE`"

@@ -395,8 +395,8 @@ def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
 
 def _make_taken_folder_error(folder: BatchFolder) -> UserError:
     has_batch = os.path.lexists(folder.manifest_path)
-    state_text = "already holds a batch. Continue it with --resume" if has_batch else "exists already"
-    return UserError(f"{folder.root} {state_text}, or choose another name")
+    advice = "already holds a batch. Continue it with --resume, or choose" if has_batch else "exists already. Choose"
+    return UserError(f"{folder.root} {advice} another name")
 
 
 def _make_write_error(folder: BatchFolder, error: OSError) -> UserError:

@@ -97,7 +97,7 @@ def parse_yaml_document(text: str, source: Path | str) -> YamlDocument:
         if root_node is None:
             return YamlDocument({}, {}, ())
         if not isinstance(root_node, yaml.MappingNode):
-            raise _make_config_error(source, 1, "not a mapping of keys to values, such as `seed: 42`")
+            raise _make_config_error(source, 1, "not a mapping of keys to values, such as `videos_per_variation: 3`")
         return _NodeConverter(source).convert_root_node(root_node)
     except YAML_PARSE_ERRORS as error:
         error_mark = getattr(error, "problem_mark", None)
