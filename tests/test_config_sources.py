@@ -9,11 +9,11 @@ from harness_tui import application, run
 from test_config import BOMBS
 from textual.widgets import TextArea
 
-from wantui.config import list_preset_names
+from wantui.config import ConfigError, list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.config_sources import find_config_sources, read_draft_text
-from wantui.tui.drafts import DRAFTS_FILE, load_drafts
+from wantui.tui.drafts import DRAFTS_FILE, Drafts, DraftStore, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
 
@@ -83,6 +83,37 @@ def test_damaged_drafts_are_quarantined(text: str) -> None:
     assert path.with_suffix(".damaged.json").read_text() == text
 
 
+def test_moved_drafts_are_reported() -> None:
+    path = find_state_directory().directory / DRAFTS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"format": 3, "template": "a star"}')
+    (note,) = DraftStore(path.parent).notes
+    assert "format 3, written by a later version" in note
+    assert str(path.with_suffix(".damaged.json")) in note
+    assert '"a star"' in path.with_suffix(".damaged.json").read_text()
+
+
+def test_unchanged_drafts_do_not_replace_those_of_another_application(tmp_path: Path) -> None:
+    first, second = DraftStore(tmp_path), DraftStore(tmp_path)
+    second.drafts.template = "a red star"
+    second.save(is_last=True)
+    first.save(is_last=True)
+    assert load_drafts(tmp_path).template == "a red star"
+
+
+def test_drafts_of_two_applications_are_both_kept(tmp_path: Path) -> None:
+    first, second = DraftStore(tmp_path), DraftStore(tmp_path)
+    first.drafts.template, second.drafts.template = "first", "second"
+    first.drafts.add_to_history("queued by the first")
+    second.drafts.add_to_history("queued by the second")
+    first.save()
+    second.save()
+    assert load_drafts(tmp_path).history == ["queued by the second", "queued by the first"]
+    first.save(is_last=True)
+    assert load_drafts(tmp_path).template == "first"
+    assert set(load_drafts(tmp_path).history) == {"second", "queued by the first", "queued by the second"}
+
+
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])
 def test_hostile_application_settings_are_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
@@ -100,3 +131,10 @@ def test_application_settings_have_the_expected_types(monkeypatch: pytest.Monkey
     assert (settings.preview_seconds, settings.bell, settings.theme) == (0.5, False, "nord")
     assert settings.keys == {"queue.cancel": "5"}
     assert settings.output_dirs == ["a", "~/b"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb.yaml", "loop.yaml", "~nobody-here/a.yaml", "", "x" * 300])
+def test_unusable_config_path_of_the_draft_is_a_config_error(name: str) -> None:
+    Path("loop.yaml").symlink_to("loop.yaml")
+    with pytest.raises(ConfigError, match="config of the draft: "):
+        read_draft_text(Drafts(config=name))

@@ -15,10 +15,10 @@ from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, iterate_actions
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, Action, iterate_actions
 from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.help import Help
-from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
+from wantui.tui.settings import SETTINGS_PATH_VARIABLE, check_keys, load_settings
 
 pytestmark = pytest.mark.terminal
 
@@ -176,11 +176,27 @@ def test_engine_of_another_version_is_reported_and_usable() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("action", iterate_actions(), ids=lambda action: action.id)
+def test_default_keys_are_valid_key_names(action: Action) -> None:
+    check_keys({action.id: action.key_names})
+
+
+def test_keys_may_be_swapped_and_written_as_characters() -> None:
+    check_keys({"queue.cancel": "x", "queue.remove": "c,ctrl+shift+f24", "queue.all": "!, less_than_sign, alt+é, +, -"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("theem: nord", "did you mean theme"),
         ("keys: {queue.cancle: x}", "did you mean queue.cancel"),
+        ("keys: {app.quit: ctl+q}", "keys.app.quit: no key is named 'ctl+q'; did you mean ctrl+q?"),
+        ("keys: {app.quit: F5}", "no key is named 'F5'; did you mean f5?"),
+        ("keys: {app.quit: ''}", "keys.app.quit: no key is named ''"),
+        ("keys: {app.quit: 'a,,b'}", "keys.app.quit: no key is named ''"),
+        ("keys: {queue.cancel: z, queue.retry: z}", "'z' is the key of queue.cancel and of queue.retry"),
+        ("keys: {app.quit: '?'}", "is the key of app.help and of app.quit"),
+        ("theme: nord\ntheme: dracula", "tui.yaml:2: theme: duplicate key"),
         ("gpu_panel: huge", "gpu_panel"),
         ("theme: [", "not valid YAML"),
         ("- a", "not a mapping"),

@@ -511,12 +511,12 @@ def test_rapid_resizes_end_with_the_last_size_drawn(queue: Queue) -> None:
 
 
 def test_unwritable_drafts_are_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wantui.tui import app
+    from wantui.tui import drafts
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(app, "save_drafts", full)
+    monkeypatch.setattr(drafts, "save_drafts", full)
 
     async def test() -> None:
         async with application() as it:

@@ -548,7 +548,13 @@ def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
         await it.until(lambda: "is not a readable clip" in it.notifications())
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
         await it.press("right", "p")
-        assert "this video has no clip" in it.notifications()
+        assert (
+            f"cannot find the clip {made.make_clip_path(0, 2).resolve()}: it was moved or deleted" in it.notifications()
+        )
+        it.app._notifications.clear()
+        await it.press("y")
+        assert "cannot find the clip" in it.notifications()
+        assert "copied" not in it.notifications()
 
     on("library", test)
 

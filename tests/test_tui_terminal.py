@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch
 from harness_engine import Machine, manifest_of
+from textual.events import Key
 
 from wantui.cli import tui
 from wantui.errors import UserError
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
+from wantui.tui.keyboard import InputDecoder, InputParser
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
@@ -81,7 +83,11 @@ class Terminal:
         """Write keys, and wait until something is drawn after them."""
         before = len(self.read())
         os.write(self.master, keys)
-        self.until(lambda: shown.encode() in self.read()[before:])
+        self.until_shown(shown, before)
+
+    def until_shown(self, text: str, start: int) -> None:
+        """Wait until a text is drawn after the first `start` bytes."""
+        self.until(lambda: text.encode() in self.read()[start:])
 
     def close(self) -> None:
         """End the application by force."""
@@ -113,13 +119,50 @@ def test_losing_the_terminal_ends_the_application_and_preserves_the_draft(machin
     assert terminal.process.wait(timeout=5) is not None
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU],
+)
 def test_termination_signal_ends_the_application_and_restores_the_screen(machine: Machine, number: int) -> None:
     terminal = Terminal(machine)
+    before = termios.tcgetattr(terminal.master)
     terminal.until_it_takes_keys()
-    terminal.process.send_signal(number)
+    for _ in range(5):
+        terminal.process.send_signal(number)
     terminal.until(lambda: terminal.process.poll() is not None, 5)
     assert b"\x1b[?1049l" in terminal.read(), "the alternate screen is left"
+    assert termios.tcgetattr(terminal.master) == before, "it echoes, and reads lines"
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGSTOP,), (signal.SIGTSTP,), (signal.SIGSTOP, signal.SIGTSTP) * 3, ()])
+def test_stopped_application_is_drawn_again_and_restores_the_terminal(
+    machine: Machine, numbers: tuple[int, ...]
+) -> None:
+    terminal = Terminal(machine)
+    before = termios.tcgetattr(terminal.master)
+    terminal.until_it_takes_keys()
+    for number in numbers:
+        terminal.process.send_signal(number)
+        terminal.until(lambda: process_state(terminal.process.pid) == "T")
+        if number == signal.SIGTSTP:
+            assert termios.tcgetattr(terminal.master) == before, "the shell can use it"
+        drawn = len(terminal.read())
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until_shown("Template", drawn)
+    terminal.process.send_signal(signal.SIGCONT)
+    for _ in range(5):  # a second thread that reads keys would lose some
+        terminal.press(b"2", "the queue is empty")
+        terminal.press(b"1", "Template")
+    os.write(terminal.master, b"q")
+    terminal.until(lambda: terminal.process.poll() is not None)
+    assert terminal.process.returncode == 0
+    assert termios.tcgetattr(terminal.master) == before
+    assert not shows_screen_of_its_own(terminal.read())
+
+
+def process_state(process: int) -> str:
+    """Return the state letter of a process, such as T for stopped."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
@@ -202,6 +245,54 @@ def test_invalid_utf8_and_unknown_sequences_do_not_break_input(machine: Machine)
         terminal.press(b"1", "1 Compose")
     assert terminal.process.poll() is None
     terminal.close()
+
+
+def test_late_answers_of_the_terminal_are_not_typed() -> None:
+    answers = b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\\x1bP>|kitty(0.3)\x1b\\\x1b_Gi=31;OK\x1b\\\x1b]1337;x=y\x07"
+    decoder = InputDecoder("utf-8")
+    assert decoder.decode(b"a" + answers + b"b") == "ab"
+    assert decoder.decode(b"\x1b]") == "\x1b]", "alt+]"
+    assert decoder.decode(b"\x1bPx\x1b\\") == "\x1bPx\x1b\\", "alt+P, x, alt+backslash"
+    pasted = b"\x1b[200~" + answers
+    assert decoder.decode(pasted + answers[:10]) == (pasted + answers[:10]).decode()
+    assert decoder.decode(answers + b"\x1b[201~" + answers) == (answers + b"\x1b[201~").decode()
+
+
+def test_too_large_terminal_size_is_dropped() -> None:
+    decoder = InputDecoder("utf-8")
+    assert decoder.decode(b"a\x1b[48;99999;10;1;1tb") == "ab"
+    assert decoder.decode(b"\x1b[48;40;120;640;1920t") == "\x1b[48;40;120;640;1920t"
+
+
+KITTY_KEYS = {
+    "[97u": ["a"],
+    "[97;5u": ["ctrl+a"],
+    "[97:65;2:1;65u": ["A"],
+    "[97;1:3u": [],
+    "[1;5:2A": ["ctrl+up"],
+    "[3;1:1~": ["delete"],
+    "[1114112u": [],
+    "[55296u": [],
+    "[97;1;55296u": [],
+    "[9999999A": [],
+}
+
+
+@pytest.mark.parametrize(("sequence", "keys"), KITTY_KEYS.items(), ids=KITTY_KEYS)
+def test_keys_of_the_kitty_protocol_do_not_crash(sequence: str, keys: list[str]) -> None:
+    events = list(InputParser(False).feed(f"\x1b{sequence}"))
+    assert [event.key for event in events if isinstance(event, Key)] == keys
+
+
+def test_pixel_reports_of_the_mouse_are_turned_off(machine: Machine) -> None:
+    terminal = Terminal(machine)
+    terminal.until(lambda: b"\x1b[?2048$p" in terminal.read())
+    os.write(terminal.master, b"\x1b[?2048;2$y")
+    terminal.until(lambda: b"\x1b[?1016h" in terminal.read())
+    terminal.until_it_takes_keys()
+    os.write(terminal.master, b"q")
+    terminal.until(lambda: terminal.process.poll() is not None)
+    assert terminal.read().rfind(b"\x1b[?1016l") > terminal.read().rfind(b"\x1b[?1016h")
 
 
 @pytest.mark.parametrize("term", ["dumb", "linux", "", "xterm-256color"])

@@ -313,6 +313,33 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("greeting", ["", "print('__GANGLION__', flush=True); "])
+def test_error_of_an_application_is_shown_in_its_tab(greeting: str) -> None:
+    server = WebServer(0)
+    server.application_command = (
+        sys.executable,
+        "-c",
+        f"{greeting}raise SystemExit('tui.yaml: theem: no such key\\nline 2')",
+    )
+
+    async def visit() -> str:
+        served = TestServer(server.build_application())
+        async with TestClient(served, cookie_jar=CookieJar(unsafe=True)) as client:
+            headers = {"Host": f"{LOOPBACK}:{served.port}"}
+            url = urlsplit(server.address)
+            token = url.query.removeprefix("token=")
+            await client.post(f"{url.path}open", data={"token": token}, headers=headers, allow_redirects=False)
+            websocket = await client.ws_connect(f"{url.path}ws?width=80&height=24", headers=headers)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                shown = await websocket.receive_bytes()
+            await websocket.close()
+            return shown.decode()
+
+    shown = asyncio.run(visit())
+    assert "tui.yaml: theem: no such key\r\nline 2" in shown
+    assert "Reload this page" in shown
+
+
 def test_application_that_reads_no_input_ends_with_its_tab() -> None:
     server = WebServer(0)
     server.application_command = (

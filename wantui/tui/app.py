@@ -19,6 +19,7 @@ from typing import Any
 
 from textual.app import App, SystemCommand
 from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Event, InputEvent
 from textual.message import Message
 from textual.notifications import SeverityLevel
@@ -36,12 +37,14 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, make_bindings
 from wantui.tui.announcements import announce_changes
-from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.keyboard import replace_invalid_utf8
+from wantui.tui.drafts import Drafts, DraftStore
+from wantui.tui.keyboard import patch_input
+from wantui.tui.lent_terminal import EXIT_SIGNALS
 from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
+from wantui.tui.terminal_driver import TerminalDriver
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
@@ -88,10 +91,12 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         nvml: Any = None,
     ) -> None:
         super().__init__()
-        self.state_dir, self.settings, self.start_notes = state_dir, settings, start_notes
+        self.state_dir, self.settings = state_dir, settings
         self.is_low_bandwidth = is_low_bandwidth or settings.low_bandwidth
         self.host_name = host_name or platform.node()
-        self.drafts: Drafts = load_drafts(state_dir.directory)
+        self.draft_store = DraftStore(state_dir.directory)
+        self.start_notes = (*start_notes, *self.draft_store.notes)
+        self.drafts: Drafts = self.draft_store.drafts
         self.queue = open_queue(state_dir)[0]
         self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * MAX_LOCK_SECONDS)}")
         self.snapshot = QueueSnapshot()
@@ -121,7 +126,9 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
 
     def get_driver_class(self) -> type[Driver]:
         driver = super().get_driver_class()
-        replace_invalid_utf8(driver)
+        if driver is LinuxDriver:
+            driver = TerminalDriver
+        patch_input(driver)
         return driver
 
     def _post_if_running(self, message: Message) -> None:
@@ -151,7 +158,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         for note in self.start_notes:
             self.notify(note, severity="warning", timeout=15)
         if threading.current_thread() is threading.main_thread():
-            for signal_number in (signal.SIGHUP, signal.SIGTERM):
+            for signal_number in (*EXIT_SIGNALS, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(signal_number, self._exit_without_terminal)
             if not self.is_headless and os.isatty(0):
                 threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
@@ -164,11 +171,11 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             self.call_after_refresh(self.push_screen, Welcome())
 
     def _exit_without_terminal(self, *_: object) -> None:
-        """Exit after the terminal was lost; force the exit after `MAX_EXIT_SECONDS`."""
+        """Exit after a signal or the loss of the terminal; force the exit after `MAX_EXIT_SECONDS`."""
         timer = threading.Timer(MAX_EXIT_SECONDS, os._exit, (1,))
         timer.daemon = True
         timer.start()
-        self.save_drafts_or_notify()
+        self.save_drafts_or_notify(is_last=True)
         self.exit()
 
     def _watch_terminal(self) -> None:
@@ -181,7 +188,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         os._exit(1)
 
     def on_unmount(self) -> None:
-        self.save_drafts_or_notify()
+        self.save_drafts_or_notify(is_last=True)
         self.queue_watcher.stop()
         self.gpu_monitor.stop()
         self.queue.close()
@@ -190,10 +197,10 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.drafts.theme = self.theme
         self.save_drafts_or_notify()
 
-    def save_drafts_or_notify(self) -> None:
+    def save_drafts_or_notify(self, is_last: bool = False) -> None:
         """Save the drafts; report repeated failures once."""
         try:
-            save_drafts(self.state_dir.directory, self.drafts)
+            self.draft_store.save(is_last)
         except (OSError, ValueError) as error:
             if not self._has_draft_error:
                 self.notify(f"cannot save drafts: {error}", severity="warning", timeout=12)

@@ -10,6 +10,7 @@ from wantui.config import Config, ConfigError, find_preset_directory, load_confi
 from wantui.config.document import read_config_text
 from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_config_path
+from wantui.config.problems import ConfigProblem
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.drafts import Drafts
@@ -132,11 +133,17 @@ def read_draft_text(drafts: Drafts) -> DraftText:
     """Read the config of a draft.
 
     Raises:
-        ConfigError: no config has that name.
+        ConfigError: no config has that name, or it is no usable path.
     """
     if drafts.text is not None:
         return DraftText(drafts.text, drafts.config)
-    return read_config_file(find_config_path(drafts.config))
+    try:
+        path = find_config_path(drafts.config)
+    except ConfigError:
+        raise
+    except UserError as error:  # such as a symlink loop
+        raise ConfigError([ConfigProblem("config of the draft", None, "", str(error))]) from None
+    return read_config_file(path)
 
 
 def find_effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Draft of the next batch, earlier templates and theme, stored in the state directory on every change."""
 
-from contextlib import suppress
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -42,19 +42,48 @@ class Drafts(BaseModel):
             self.history = [template, *(old for old in self.history if old != template)][:MAX_HISTORY_LENGTH]
 
 
-def load_drafts(state_directory: Path) -> Drafts:
-    """Read the stored drafts; an unreadable file is renamed to tui.damaged.json and replaced by defaults."""
+def read_drafts(path: Path) -> Drafts:
+    """Read a drafts file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        OSError, UnreadableFileError, ValueError, AttributeError, RecursionError: the file cannot be read.
+    """
+    values = read_json(path)
+    if isinstance(values, dict) and "format" not in values:
+        values["changes"] = {key: format_yaml_scalar(value) for key, value in values.get("changes", {}).items()}
+    drafts = Drafts.model_validate(values)
+    if drafts.format > DRAFTS_FORMAT:
+        raise ValueError(f"it has format {drafts.format}, written by a later version of wantui")
+    return drafts
+
+
+UNREADABLE_ERRORS = (OSError, UnreadableFileError, ValueError, AttributeError, RecursionError)
+"""Errors of `read_drafts`, except that the file does not exist."""
+
+
+def load_drafts(state_directory: Path, notes: list[str] | None = None) -> Drafts:
+    """Read the stored drafts; an unreadable file is renamed to tui.damaged.json and replaced by defaults.
+
+    Args:
+        notes: list to which a message about an unreadable file is added.
+    """
     path = state_directory / DRAFTS_FILE
     try:
-        values = read_json(path)
-        if isinstance(values, dict) and "format" not in values:
-            values["changes"] = {key: format_yaml_scalar(value) for key, value in values.get("changes", {}).items()}
-        return Drafts.model_validate(values)
+        return read_drafts(path)
     except FileNotFoundError:
         return Drafts()
-    except (OSError, UnreadableFileError, ValueError, AttributeError, RecursionError):
-        with suppress(OSError):  # saving the drafts reports an unwritable folder
-            path.replace(path.with_suffix(".damaged.json"))
+    except UNREADABLE_ERRORS as error:
+        reason = " ".join(str(error).split())[:200]
+        kept = path.with_suffix(".damaged.json")
+        message = f"cannot read the drafts and the history of templates: {reason}. "
+        try:
+            path.replace(kept)
+            message += f"They start empty; the file is now {kept}"
+        except OSError as failure:
+            message += f"They start empty, and cannot move {path} aside: {failure.strerror}. Move it yourself"
+        if notes is not None:
+            notes.append(message)
         return Drafts()
 
 
@@ -64,6 +93,63 @@ def save_drafts(state_directory: Path, drafts: Drafts) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_write(state_directory / DRAFTS_FILE) as partial_path:
-        partial_path.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
-        partial_path.chmod(0o600)
+    path = state_directory / DRAFTS_FILE
+    with atomic_write(path, path.with_name(f"{path.name}.{os.getpid()}.partial")) as partial:
+        partial.write_text(drafts.model_dump_json(indent=1), encoding="utf-8")
+        partial.chmod(0o600)
+
+
+class DraftStore:
+    """Drafts of one application in a file that several applications share.
+
+    An application that changed nothing saves nothing, because it would replace newer drafts of another application.
+
+    Attributes:
+        notes: messages for the user about the file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.notes: list[str] = []
+        self.drafts = load_drafts(directory, self.notes)
+        self._saved = self.drafts.model_copy(deep=True)
+        self._version = self._read_version()
+        self._was_changed = False
+
+    def save(self, is_last: bool = False) -> None:
+        """Save the drafts if this application changed them.
+
+        Args:
+            is_last: the application exits; a template of another application then moves to the history.
+
+        Raises:
+            OSError, ValueError: the file cannot be written.
+        """
+        is_changed = self.drafts != self._saved
+        self._was_changed |= is_changed
+        is_replaced = self._read_version() != self._version
+        if not is_changed and not (is_last and self._was_changed and is_replaced):
+            return
+        if is_replaced:
+            self._keep_others(with_template=is_last)
+        save_drafts(self.directory, self.drafts)
+        self._saved, self._version = self.drafts.model_copy(deep=True), self._read_version()
+
+    def _keep_others(self, with_template: bool) -> None:
+        """Add the history of another application, and its template if requested, to the history."""
+        try:
+            others = read_drafts(self.directory / DRAFTS_FILE)
+        except UNREADABLE_ERRORS:  # deleted or damaged meanwhile
+            return
+        own = self.drafts.history
+        self.drafts.history = [*own, *(text for text in others.history if text not in own)][:MAX_HISTORY_LENGTH]
+        if with_template and others.template.strip() and others.template != self.drafts.template:
+            self.drafts.add_to_history(others.template)
+
+    def _read_version(self) -> tuple[int, int] | None:
+        """Return the inode and modification time in nanoseconds of the file, or None if it is missing."""
+        try:
+            status = (self.directory / DRAFTS_FILE).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns

@@ -1,22 +1,87 @@
-"""Keyboard input with invalid UTF-8, such as a paste from a Latin-1 program."""
+"""Input of the terminal: invalid UTF-8, such as a paste from a Latin-1 program, and late answers to other programs."""
 
 import codecs
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from textual._xterm_parser import XTermParser
 from textual.driver import Driver
+from textual.events import Key
+
+PASTE_MARK = re.compile(r"(\x1b\[20[01]~)")
+ANSWER = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
+"""String with which a terminal answers a query (DCS, OSC, APC, PM or SOS); Alt with a key sends only its start."""
+
+SIZE_REPORT = re.compile(r"\x1b\[48[\d;:]*t")
+MAX_SIZE = 10_000
+"""Maximum columns, rows or pixels of a reported terminal size; the application stores every cell."""
+KEY_REPORT = re.compile(r"\x1b\[(\d*)(?::[\d:]*)?(?:;(\d*)(?::(\d*))?)?((?:;[\d:]*)?)([a-zA-Z~])")
+"""Key in the Kitty protocol: code point, modifiers, type of event, associated text and final letter."""
+RELEASE_EVENT = "3"
 
 
-def _make_lenient_decoder(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
-    """Return a factory of decoders that replace invalid bytes with U+FFFD."""
-    return partial(codecs.getincrementaldecoder(encoding), errors="replace")
+def _keep_valid_size(report: re.Match[str]) -> str:
+    """Return a report of the terminal size, or nothing if it is too large."""
+    return report[0] if all(int(text[:20]) <= MAX_SIZE for text in re.findall(r"\d+", report[0])) else ""
 
 
-def replace_invalid_utf8(driver_class: type[Driver]) -> None:
-    """Patch a Textual driver to replace invalid UTF-8, which would otherwise crash the application."""
-    for base_class in driver_class.__mro__:
-        module: Any = sys.modules[base_class.__module__]
+class InputParser(XTermParser):
+    """Parser that accepts all keys of the Kitty protocol.
+
+    Textual fails on alternate keys and types of events, which another program may have turned on, and on invalid code
+    points.
+    """
+
+    def _parse_extended_key(self, sequence: str) -> list[Key] | None:  # type: ignore[override]
+        if (report := KEY_REPORT.fullmatch(sequence)) is None:
+            return self._parse_or_ignore(sequence)
+        code, modifiers, event, text, letter = report.groups(default="")
+        numbers = [int(number[:20]) for number in re.findall(r"\d+", f"{code};{modifiers}{text}")]
+        is_valid = all(number <= sys.maxunicode and not 0xD800 <= number < 0xE000 for number in numbers)
+        if event == RELEASE_EVENT or not is_valid:
+            return []
+        if ":" in f"{sequence.removesuffix(text + letter)}":
+            sequence = f"\x1b[{code};{modifiers}{text}{letter}"
+        return self._parse_or_ignore(sequence)
+
+    def _parse_or_ignore(self, sequence: str) -> list[Key] | None:
+        try:
+            return super()._parse_extended_key(sequence)
+        except (ValueError, OverflowError):
+            return []
+
+
+class InputDecoder(codecs.IncrementalDecoder):
+    """Decoder that replaces invalid bytes with U+FFFD, and drops answers and invalid sizes, except in a paste.
+
+    An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__("replace")
+        self._decoder = codecs.getincrementaldecoder(encoding)("replace")
+        self._is_pasting = False
+
+    def decode(self, data: Any, final: bool = False) -> str:
+        parts = []
+        for part in PASTE_MARK.split(self._decoder.decode(data, final)):
+            if PASTE_MARK.fullmatch(part):
+                self._is_pasting = part == "\x1b[200~"
+            parts.append(part if self._is_pasting else SIZE_REPORT.sub(_keep_valid_size, ANSWER.sub("", part)))
+        return "".join(parts)
+
+
+def _decoder_factory(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
+    return partial(InputDecoder, encoding)
+
+
+def patch_input(driver: type[Driver]) -> None:
+    """Patch a Textual driver to use `InputDecoder` and `InputParser`; invalid input would crash the application."""
+    for kind in driver.__mro__:
+        module: Any = sys.modules[kind.__module__]
         if hasattr(module, "getincrementaldecoder"):
-            module.getincrementaldecoder = _make_lenient_decoder
+            module.getincrementaldecoder = _decoder_factory
+            module.XTermParser = InputParser

@@ -17,7 +17,7 @@ class TerminalNotLentError(UserError):
 
 
 class _ExitRequested(BaseException):
-    """Raised by SIGTERM or SIGHUP inside the block, to interrupt its waiting for a key or a program."""
+    """Raised by one of `EXIT_SIGNALS` inside the block, to interrupt its waiting for a key or a program."""
 
 
 @contextmanager
@@ -33,8 +33,15 @@ def _preserve_terminal_modes() -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, modes)
 
 
-EXIT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that ask the application to exit."""
+EXIT_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGXCPU,
+)
+"""Signals that ask the application to exit; without a handler, they would end it with a broken terminal."""
 
 
 @contextmanager
@@ -42,8 +49,8 @@ def lend_terminal(app: App[Any]) -> Iterator[None]:
     """Lend the terminal to the block, and always take it back.
 
     `App.suspend` does not restore the terminal after an exception. The exception is therefore stored, and raised once
-    the terminal is restored. Ctrl-C and Ctrl-\\ reach the other program only. SIGTERM and SIGHUP end the block first,
-    so that the application can restore the terminal before it exits.
+    the terminal is restored. Ctrl-C and Ctrl-\\ reach the other program only. `EXIT_SIGNALS` end the block first, so
+    that the application can restore the terminal before it exits.
 
     Raises:
         TerminalNotLentError: the application has no terminal to lend, or was asked to exit.

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
-from wantui.tui.actions import iterate_actions
+from wantui.tui.actions import ACTIONS_BY_SCREEN, iterate_actions
+from wantui.tui.key_names import is_key, normalize_key, suggest_key
 
 SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable with the path of another file."""
@@ -68,26 +70,49 @@ def load_settings() -> TuiSettings:
     if not os.path.lexists(path):
         return TuiSettings()
     try:
-        settings = TuiSettings.model_validate(
-            convert_to_plain_value(parse_yaml_document(read_config_text(path), path).values)
-        )
+        document = parse_yaml_document(read_config_text(path), path)
+        settings = TuiSettings.model_validate(convert_to_plain_value(document.values))
     except ValidationError as error:
-        first_error = error.errors()[0]
-        setting_key = ".".join(map(str, first_error["loc"]))
-        nearest_names = difflib.get_close_matches(setting_key, TuiSettings.model_fields, n=1)
-        hint = (
-            f"; did you mean {nearest_names[0]}?" if nearest_names and first_error["type"] == "extra_forbidden" else ""
-        )
-        raise UserError(f"{path}: {setting_key or 'the file'}: {first_error['msg'].lower()}{hint}") from None
-    action_ids = [action.id for action in iterate_actions()]
-    for name in settings.keys:
-        if name not in action_ids:
-            nearest_names = difflib.get_close_matches(name, action_ids, n=1)
-            hint = f"; did you mean {nearest_names[0]}?" if nearest_names else ""
-            raise UserError(f"{path}: keys.{name}: no such action{hint}")
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        near = difflib.get_close_matches(key, TuiSettings.model_fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near and first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{path}: {key or 'the file'}: {first['msg'].lower()}{hint}") from None
+    for duplicate, line in document.duplicate_keys:
+        raise UserError(f"{path}:{line}: {'.'.join(duplicate)}: duplicate key. Remove one")
+    try:
+        check_keys(settings.keys)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     for folder in settings.output_dirs:
         try:
             expand_user_path(folder)
         except UserError as error:
             raise UserError(f"{path}: output_dirs: {error}") from None
     return settings
+
+
+def check_keys(keys: Mapping[str, str]) -> None:
+    """Check a key map.
+
+    Raises:
+        UserError: an action or a key does not exist, or two actions of one screen have the same key.
+    """
+    names = [action.id for action in iterate_actions()]
+    for name, text in keys.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"keys.{name}: no such action{hint}")
+        for key in text.split(","):
+            if not is_key(key.strip()):
+                raise UserError(f"keys.{name}: no key is named {key.strip()!r}; {suggest_key(key)}")
+    for actions in ACTIONS_BY_SCREEN.values():
+        used: dict[str, str] = {}
+        for action in actions:
+            for key in keys.get(action.id, action.key_names).split(","):
+                other = used.setdefault(normalize_key(key.strip()), action.id)
+                if other != action.id:
+                    raise UserError(
+                        f"keys: {key.strip()!r} is the key of {other} and of {action.id}. Choose another key for one"
+                    )

@@ -263,13 +263,19 @@ class LibraryScreen(LibraryJobs):
         if entry is None or self.shown_folder is None:
             self.notify("no video is selected")
             return None
-        clip_path = self.shown_folder / entry.files.get("clip", "?")
-        if "clip" not in entry.files or not clip_path.is_file():
+        if "clip" not in entry.files:
             self.notify(
                 f"this video has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning"
             )
             return None
-        return entry, clip_path
+        path = self.shown_folder / entry.files["clip"]
+        if not path.is_file():
+            self.notify(
+                f"cannot find the clip {path}: it was moved or deleted. Press r to read the folders again",
+                severity="error",
+            )
+            return None
+        return entry, path
 
     @on(Matrix.Moved)
     def _show_highlighted_video(self) -> None:
@@ -348,13 +354,9 @@ class LibraryScreen(LibraryJobs):
             self.app.push_screen(TextViewer(f"Recipe of {self._format_video_title(entry)}", text))
 
     def action_copy_path(self) -> None:
-        entry = self.get_current_entry()
-        if entry is None or self.shown_folder is None:
-            self.notify("no video is selected")
-            return
-        clip_path = self.shown_folder / entry.files.get("clip", "")
-        self.app.copy_to_clipboard(str(clip_path))
-        self.notify(f"{clip_path}\n(in tmux: set -g set-clipboard on)", title="path copied")
+        if (chosen := self.find_current_clip()) is not None:
+            self.app.copy_to_clipboard(str(chosen[1]))
+            self.notify(f"{chosen[1]}\n(in tmux: set -g set-clipboard on)", title="path copied")
 
     def action_edit_copy(self) -> None:
         if self.shown_folder is not None:

@@ -13,6 +13,8 @@ MIN_CELLS, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 """Limits of the terminal size in cells; the application stores every cell, so a huge size would exhaust memory."""
 MAX_PACKET_BYTES = 64_000_000
 """Maximum bytes of a packet from the application, well above a frame of the largest terminal."""
+MAX_ERROR_BYTES = 4000
+"""Maximum bytes of an error message of the application."""
 MAX_QUIT_SECONDS = 3.0
 """Seconds to wait for an application to exit, before SIGTERM and again before SIGKILL."""
 PR_SET_PDEATHSIG = 1
@@ -32,6 +34,16 @@ class ApplicationProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._errors = b""
+        """End of the text that the application wrote to its stderr."""
+        self._reading_errors = asyncio.create_task(self._read_errors())
+
+    async def _read_errors(self) -> None:
+        """Read stderr until the application exits; a full pipe would block it."""
+        pipe = self._process.stderr
+        assert pipe is not None
+        while data := await pipe.read(65536):
+            self._errors = (self._errors + data)[-MAX_ERROR_BYTES:]
 
     @classmethod
     async def start_application(cls, command: Sequence[str], terminal_size: tuple[int, int]) -> "ApplicationProcess":
@@ -48,7 +60,7 @@ class ApplicationProcess:
             *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # the application reports its own errors on its screen
+            stderr=asyncio.subprocess.PIPE,
             env=environment,
             start_new_session=True,  # Ctrl-C in our terminal must not reach it
             preexec_fn=_request_end_with_parent,
@@ -74,6 +86,17 @@ class ApplicationProcess:
                 elif packet_kind == b"M" and json.loads(payload).get("type") == "exit":
                     return
 
+    async def read_failure(self) -> str:
+        """Return the error with which the application ended; empty if it ended regularly or is still running."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._drain_until_exit(), MAX_QUIT_SECONDS)
+        if not self._process.returncode:
+            return ""
+        with suppress(asyncio.TimeoutError):  # a program that it started may keep the pipe open
+            await asyncio.wait_for(asyncio.shield(self._reading_errors), MAX_QUIT_SECONDS)
+        reason = self._errors.decode(errors="replace").strip()
+        return reason or f"the application ended with exit code {self._process.returncode}"
+
     async def send_keys(self, text: str) -> None:
         """Send typed text to the application."""
         await self._send_packet(b"D", text.encode("utf-8", "replace"))
@@ -91,6 +114,12 @@ class ApplicationProcess:
 
     async def stop_application(self) -> None:
         """Stop the application by a quit event, then SIGTERM, then SIGKILL."""
+        try:
+            await self._stop()
+        finally:
+            self._reading_errors.cancel()
+
+    async def _stop(self) -> None:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.send_event("quit"), MAX_QUIT_SECONDS)
         for signal_number in (None, signal.SIGTERM, signal.SIGKILL):

@@ -29,6 +29,7 @@ from string import Template
 import textual_serve
 from aiohttp import WSMsgType, web
 
+from wantui.formatting import escape_unprintable
 from wantui.tui.web.connections import ConnectionLimiter, OneLineErrorFilter
 from wantui.tui.web.process import ApplicationProcess, clamp_terminal_size
 
@@ -41,6 +42,8 @@ COOKIE_SECONDS = 7 * 24 * 3600
 """Lifetime of the cookie in seconds; restarting the server invalidates it earlier."""
 MAX_CLOSE_SECONDS = 2.0
 """Seconds to wait for a browser to close its websocket."""
+CLEAR_SCREEN = "\x1b[?1049l\x1b[?1003l\x1b[?1000l\x1b[0m\x1b[2J\x1b[H"
+"""Commands that leave the application's screen and turn off its mouse reports."""
 HOST_PATTERN = re.compile(rf"{re.escape(LOOPBACK)}(:\d{{1,5}})?", re.ASCII)
 """Accepted values of the Host header, with any port, because SSH may forward from another one."""
 STATIC_FOLDER = Path(textual_serve.__file__).parent / "static"
@@ -206,9 +209,13 @@ class WebServer:
         return websocket
 
     async def _forward_output(self, process: ApplicationProcess, websocket: web.WebSocketResponse) -> None:
-        """Forward the application's output until it exits, then close the websocket."""
+        """Forward the application's output until it exits, then show its error or close the websocket."""
         with suppress(ConnectionError, RuntimeError):
             await process.forward_output(websocket.send_bytes)
+            if failure := await process.read_failure():
+                text = f"{escape_unprintable(failure, keep_lines=True)}\n\nReload this page to start wantui again."
+                await websocket.send_bytes(f"{CLEAR_SCREEN}{text}".replace("\n", "\r\n").encode())
+                return  # the browser closes the websocket
         await self._close_websocket(websocket)
 
     @staticmethod
