@@ -366,9 +366,9 @@ def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: py
     monkeypatch.setattr(memory, "MIN_FUSED_TRANSFORMER_WIDTH", NANO.transformer_width)
     asked: list[str] = []
 
-    def recorded_load(*arguments: Any, attention: str, **options: Any) -> WanPipeline:
-        asked.append(attention)
-        return load_pipeline(*arguments, attention_kernel=attention, **options)
+    def recorded_load(*arguments: Any, attention_kernel: str, **options: Any) -> WanPipeline:
+        asked.append(attention_kernel)
+        return load_pipeline(*arguments, attention_kernel=attention_kernel, **options)
 
     monkeypatch.setattr(pipelines, "load_pipeline", recorded_load)
     for speed in ("fused", "reference"):
