@@ -25,7 +25,7 @@ from wantui.analysis import loading as read
 from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_latent_frame
 from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
-from wantui.analysis.compare import compare_groups
+from wantui.analysis.compare import Comparison, compare_groups
 from wantui.analysis.dispersion import (
     PermutationTest,
     compute_distances_to_median,
@@ -1288,14 +1288,22 @@ UNUSABLE_PROJECTIONS = {
 }
 
 
+@pytest.fixture(scope="module")
+def videos_and_rest(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Video], Comparison]:
+    """Videos of two groups and five seeds, and the comparison of the groups without one seed."""
+    videos = synthetic_videos(tmp_path_factory.mktemp("videos"), {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
+    return videos, compare_groups([video for video in videos if video.seed != 2], grouping="1")
+
+
 @pytest.mark.parametrize(("damaged", "reason"), UNUSABLE_PROJECTIONS.values(), ids=UNUSABLE_PROJECTIONS)
 def test_video_with_unusable_projection_is_left_out_by_name(
-    tmp_path: Path, damaged: NDArray[Any], reason: str
+    videos_and_rest: tuple[list[Video], Comparison], tmp_path: Path, damaged: NDArray[Any], reason: str
 ) -> None:  # B8
-    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0}, seeds=5, phrasings=1)
-    rest = compare_groups([video for video in videos if video.seed != 2], grouping="1")
+    videos, rest = list(videos_and_rest[0]), videos_and_rest[1]
     assert videos[2].trajectory_path is not None
-    zarr.open_group(videos[2].trajectory_path, mode="r+").create_array("projection", data=damaged, overwrite=True)
+    copy = Path(shutil.copytree(videos[2].trajectory_path, tmp_path / "copy.zarr"))
+    videos[2] = replace(videos[2], trajectory_path=copy)
+    zarr.open_group(copy, mode="r+").create_array("projection", data=damaged, overwrite=True)
     result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 3, 4)
     named = dict(result.exclusion_reasons)

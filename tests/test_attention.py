@@ -496,7 +496,7 @@ def test_attention_mass_of_a_word_grows_with_its_weight(nano: WanPipeline) -> No
             width=128,
             height=128,
             frames=17,
-            steps=4,
+            steps=2,
         )
         maps = [
             step.values_by_capture["attention"].maps_by_context["cond"]["red"] for step in denoise_latents(nano, recipe)

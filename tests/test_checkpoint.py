@@ -102,6 +102,39 @@ def finish(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
     return result[-1], [event for event in result if isinstance(event, GenerationResumed | GenerationRestarted)]
 
 
+class Videos:
+    """Videos that tests compare with, and stopped videos of which tests damage copies: each is generated once."""
+
+    def __init__(self, pipeline: WanPipeline, root: Path) -> None:
+        self.pipeline, self.root = pipeline, root
+        self.finished: dict[str, tuple[FinishedVideo, VideoFiles]] = {}
+        self.stopped: dict[tuple[str, int], Path] = {}
+
+    def find_finished(self, recipe: Recipe) -> tuple[FinishedVideo, VideoFiles]:
+        """Return the video that is generated without a stop, and its files."""
+        key = recipe.model_dump_json()
+        if key not in self.finished:
+            files = video_files(self.root / f"finished-{len(self.finished)}")
+            self.finished[key] = finish(generate_video(self.pipeline, recipe, files))[0], files
+        return self.finished[key]
+
+    def copy_stopped(self, recipe: Recipe, steps: int, root: Path) -> VideoFiles:
+        """Copy the files of a video that was stopped after some steps, and that resumes there if nothing is changed."""
+        key = recipe.model_dump_json(), steps
+        if key not in self.stopped:
+            folder = self.root / f"stopped-{len(self.stopped)}"
+            stop_after(generate_video(self.pipeline, recipe, video_files(folder)), steps)
+            copy = video_files(Path(shutil.copytree(folder, folder.with_suffix(".copy"))))
+            assert finish(generate_video(self.pipeline, recipe, copy))[1] == [GenerationResumed(steps)]
+            self.stopped[key] = folder
+        return video_files(Path(shutil.copytree(self.stopped[key], root)))
+
+
+@pytest.fixture(scope="module")
+def videos(tiny: WanPipeline, tmp_path_factory: pytest.TempPathFactory) -> Videos:
+    return Videos(tiny, tmp_path_factory.mktemp("videos"))
+
+
 MARK = PromptMark(text="star", start=6, end=10)
 CAPTURES = {
     "float32": CaptureRequests(latents=True),
@@ -124,12 +157,13 @@ def test_stopped_video_resumes_with_identical_latents_and_captures(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
     tmp_path: Path,
+    videos: Videos,
     capture: CaptureRequests,
     stops: tuple[int, ...],
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=capture, steps=5, marks=[MARK])
-    undisturbed, stopped = video_files(tmp_path / "a"), video_files(tmp_path / "b")
-    reference, _ = finish(generate_video(tiny, recipe, undisturbed))
+    reference, undisturbed = videos.find_finished(recipe)
+    stopped = video_files(tmp_path / "b")
     for steps in stops:
         stop_after(generate_video(tiny, recipe, stopped), steps)
         assert not stopped.clip_path.exists()
@@ -309,15 +343,14 @@ NOT_SEEN_WHEN_SIGNED = {"another order", "another order now", "no last sample", 
 @pytest.mark.parametrize("signed", [False, True], ids=["", "signed"])
 @pytest.mark.parametrize("edit", EDITS)
 def test_edited_checkpoint_restarts_the_video(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, edit: str, signed: bool
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos, edit: str, signed: bool
 ) -> None:
     if signed and edit in NOT_SEEN_WHEN_SIGNED:
         return
     recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
-    reference, _ = finish(generate_video(tiny, recipe, video_files(tmp_path / "a")))
-    files = video_files(tmp_path / "b")
+    reference, _ = videos.find_finished(recipe)
+    files = videos.copy_stopped(recipe, 2, tmp_path / "b")
     assert files.checkpoint_path is not None
-    stop_after(generate_video(tiny, recipe, files), 2)
     rewritten(files.checkpoint_path, EDITS[edit], signed)
     result, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
@@ -362,11 +395,11 @@ CORRUPTIONS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("spoil", CORRUPTIONS)
 def test_any_invalid_checkpoint_restarts_the_video(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, spoil: str
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos, spoil: str
 ) -> None:
-    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    recipe = recipe_for(tiny_models["wan2.1"])
+    files = videos.copy_stopped(recipe, 2, tmp_path / "b")
     assert files.checkpoint_path is not None
-    stop_after(generate_video(tiny, recipe, files), 2)
     CORRUPTIONS[spoil](files.checkpoint_path)
     _, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
@@ -468,16 +501,16 @@ PARTS_OF_CAPTURES = [
 
 @pytest.mark.parametrize("part", PARTS_OF_CAPTURES)
 def test_modified_partial_captures_restart_the_video(
-    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, part: str
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos, part: str
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], capture=CAPTURED, steps=5, marks=[MARK])
-    files = video_files(tmp_path)
-    stop_after(generate_video(tiny, recipe, files), 3)
+    root = tmp_path / "b"
+    files = videos.copy_stopped(recipe, 3, root)
     if "blocks/c" in part:  # most of it is of later steps, and is written again
-        blocks = zarr.open_array(tmp_path / "a.zarr.partial" / "blocks", mode="r+")
+        blocks = zarr.open_array(root / "a.zarr.partial" / "blocks", mode="r+")
         blocks[0, 0] = False
     else:
-        flip(tmp_path / part)
+        flip(root / part)
     _, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
 

@@ -11,7 +11,7 @@ import torch
 from conftest import recipe_for
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
-from tiny import FORMS, diffusers_output, latents_of
+from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
@@ -53,10 +53,10 @@ def test_latents_and_frames_equal_the_diffusers_pipeline_bit_for_bit(
 ) -> None:
     model, pipeline, dtype = model_and_pipeline
     recipe = recipe_for(model, sampler=sampler, dtype=dtype, **guidance)
+    expected_latents, expected_frames = diffusers_latents_and_frames(pipeline, recipe)
     latents = latents_of(pipeline, recipe)
-    assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent"))
-    frames = np.stack(list(decode_frames(pipeline, latents)))
-    assert np.array_equal(frames, diffusers_output(pipeline, recipe, "np")[0])
+    assert torch.equal(latents, expected_latents)
+    assert np.array_equal(np.stack(list(decode_frames(pipeline, latents))), expected_frames)
 
 
 def test_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:

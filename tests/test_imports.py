@@ -1,8 +1,10 @@
-"""Who may know what, looked at in a fresh interpreter: what importing a package really loads."""
+"""Who may know what, looked at in fresh interpreters: what importing a package really loads."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,71 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "diffusers", "transformers"}
 
+FORK_SERVER = """
+import importlib, json, os, sys
 
-def loaded_by(code: str) -> set[str]:
-    """Top-level modules in `sys.modules` after running code in a new interpreter."""
-    report = f"{code}\nimport json, sys; print(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
-    ended = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
-    return set(json.loads(ended.stdout.splitlines()[-1]))
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+for line in sys.stdin:
+    request = json.loads(line)
+    if (child := os.fork()) == 0:
+        answers = os.dup(1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        error = None
+        try:
+            exec(request["code"], {})
+        except BaseException as raised:
+            import traceback
+            error = traceback.format_exc()
+        os.write(answers, (json.dumps([error, sorted({name.split(".")[0] for name in sys.modules})]) + "\\n").encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+"""Program that imports packages, and runs each piece of code in a copy of itself, which then lists its modules."""
+LIBRARIES = ("av", "click", "numpy", "PIL.Image", "psutil", "pydantic", "rich.console", "scipy.stats", "yaml", "zarr")
+"""Packages that wantui may import, and that a test imports once where it only checks that others are not imported."""
+
+LoadedBy = Callable[..., set[str]]
+
+
+class Interpreter:
+    """A process that has imported only some packages, and runs code in copies of itself."""
+
+    def __init__(self, *packages: str) -> None:
+        command = [sys.executable, "-c", FORK_SERVER, *packages]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def list_modules(self, code: str) -> set[str]:
+        """Return the top-level modules in `sys.modules` after running code in a copy."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"code": code, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        error, modules = json.loads(self.process.stdout.readline())
+        assert error is None, error
+        return set(modules)
+
+    def end(self) -> None:
+        self.process.communicate()
+        assert self.process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def loaded_by() -> Iterator[LoadedBy]:
+    """Return the modules that code loads in an interpreter that has imported the named packages."""
+    interpreters: dict[tuple[str, ...], Interpreter] = {}
+
+    def load(code: str, *packages: str) -> set[str]:
+        if packages not in interpreters:
+            interpreters[packages] = Interpreter(*packages)
+        return interpreters[packages].list_modules(code)
+
+    yield load
+    for interpreter in interpreters.values():
+        interpreter.end()
 
 
 @pytest.mark.parametrize(
@@ -66,21 +127,21 @@ def loaded_by(code: str) -> set[str]:
         "wantui.cli.tui",
     ],
 )
-def test_packages_other_than_generation_import_without_torch(package: str) -> None:
-    assert not loaded_by(f"import {package}") & {*HEAVY, "textual"}
+def test_packages_other_than_generation_import_without_torch(loaded_by: LoadedBy, package: str) -> None:
+    assert not loaded_by(f"import {package}", *LIBRARIES) & {*HEAVY, "textual"}
 
 
 @pytest.mark.parametrize("screen", ["compose", "queue", "monitor", "library", "analysis"])
-def test_screens_are_imported_without_torch(screen: str) -> None:
-    assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app") & HEAVY
+def test_screens_are_imported_without_torch(loaded_by: LoadedBy, screen: str) -> None:
+    assert not loaded_by(f"import wantui.tui.screens.{screen}, wantui.tui.app", *LIBRARIES, "textual.app") & HEAVY
 
 
-def test_first_screen_is_imported_without_numpy() -> None:
+def test_first_screen_is_imported_without_numpy(loaded_by: LoadedBy) -> None:
     assert not loaded_by("import wantui.tui.app, wantui.tui.screens.compose") & {"numpy", "scipy", "PIL"}
 
 
 @pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.worker.process", "wantui.batches.rerun"])
-def test_generation_imports_neither_screens_nor_database(package: str) -> None:
+def test_generation_imports_neither_screens_nor_database(loaded_by: LoadedBy, package: str) -> None:
     loaded = loaded_by(f"import {package}")
     assert "torch" in loaded
     assert "textual" not in loaded
@@ -106,12 +167,12 @@ def test_generation_imports_neither_screens_nor_database(package: str) -> None:
         ["gpu"],
     ],
 )
-def test_commands_that_generate_nothing_run_without_torch(arguments: list[str]) -> None:
+def test_commands_that_generate_nothing_run_without_torch(loaded_by: LoadedBy, arguments: list[str]) -> None:
     code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
-    assert not loaded_by(code) & HEAVY
+    assert not loaded_by(code, *LIBRARIES) & HEAVY
 
 
-def test_fast_test_modules_import_no_torch() -> None:
+def test_fast_test_modules_import_no_torch(loaded_by: LoadedBy) -> None:
     options = ["--fast", "--collect-only", "-n0", "-p", "no:cacheprovider"]
     code = f"import os, pytest; os.chdir({str(ROOT)!r}); assert pytest.main({options}) == 0"
     assert not loaded_by(code) & HEAVY

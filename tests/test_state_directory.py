@@ -253,7 +253,7 @@ def make_odd_file(path: Path, kind: str) -> None:
         case "loop":
             path.symlink_to(path.name)
         case "dangling":
-            path.symlink_to("/nonexistent/x")
+            path.symlink_to(path.with_name("missing") / "x")
         case _:
             path.symlink_to("/dev/null")
 

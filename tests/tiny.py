@@ -91,7 +91,7 @@ def tiny_pipeline(form: str) -> WanPipeline:
     )
 
 
-def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str) -> Any:
+def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str, **options: Any) -> Any:
     """What `WanPipeline.__call__` makes of a recipe."""
     pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
     return pipeline(
@@ -105,7 +105,20 @@ def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str) ->
         guidance_scale_2=recipe.guidance_scale_2,
         generator=torch.Generator("cpu").manual_seed(recipe.seed),
         output_type=output_type,
+        **options,
     ).frames
+
+
+def diffusers_latents_and_frames(pipeline: WanPipeline, recipe: Recipe) -> tuple[torch.Tensor, Any]:
+    """What `WanPipeline.__call__` makes of a recipe: the latents after its last step, and the frames."""
+    latents: list[torch.Tensor] = []
+
+    def keep(pipeline: WanPipeline, step: int, timestep: torch.Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        latents.append(tensors["latents"])
+        return tensors
+
+    frames = diffusers_output(pipeline, recipe, "np", callback_on_step_end=keep)
+    return latents[-1], frames[0]
 
 
 def latents_of(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
