@@ -252,7 +252,7 @@ def program(*arguments: str, shell: str) -> subprocess.CompletedProcess[str]:
         ("config schema", "$W | head -1 >/dev/null; exit ${PIPESTATUS[0]}", 0),
         ("config schema", "$W 2>&1 | true; exit ${PIPESTATUS[0]}", 0),
         ("run -t [", "$W 2>&1 | true; exit ${PIPESTATUS[0]}", 2),
-        ("library check nowhere", "$W 2>/dev/null | true; exit ${PIPESTATUS[0]}", 1),
+        ("library check nowhere", "$W 2>/dev/null | true; exit ${PIPESTATUS[0]}", 2),
         ("config show", "$W >&-", 0),
         ("run -t [", "$W 2>&-", 2),
         ("queue ls", "$W <&- >&- 2>&-", 0),

@@ -16,7 +16,8 @@ SEND_SIGNAL = """
 import os, signal, sys
 
 number, event, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-signal.signal(number, signal.SIG_DFL)  # tests may run under nohup, which ignores SIGHUP
+if number != signal.SIGKILL:
+    signal.signal(number, signal.SIG_DFL)  # tests may run under nohup, which ignores SIGHUP
 sent = False
 
 def hook(kind, arguments):

@@ -18,6 +18,7 @@ from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
+from wantui.queue.new_folders import FolderRecorder, record_new_folder
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
@@ -153,8 +154,11 @@ def _check_new_batch_folder(config: Config) -> None:
             _require_empty_folder(folder, is_private=False)
 
 
-def create_batch_folder(batch: Batch) -> tuple[BatchFolder, Manifest]:
+def create_batch_folder(batch: Batch, record: FolderRecorder | None = None) -> tuple[BatchFolder, Manifest]:
     """Create the folder of a batch, with its manifest.
+
+    Args:
+        record: function that records the folder before it is created.
 
     Raises:
         UserError: this version does not support the batch, the disk is too full, or the folder cannot be written.
@@ -166,7 +170,7 @@ def create_batch_folder(batch: Batch) -> tuple[BatchFolder, Manifest]:
     folder: BatchFolder | None = None
     is_new = False
     try:
-        folder, is_new = _create_claimed_folder(batch)
+        folder, is_new = _create_claimed_folder(batch, record or _record_nothing)
         check_batch_fits_on_disk(folder.root, batch)
         return folder, write_batch_files(folder, batch)
     except BaseException as error:
@@ -176,6 +180,10 @@ def create_batch_folder(batch: Batch) -> tuple[BatchFolder, Manifest]:
         if folder is not None and isinstance(error, OSError):
             raise _make_write_error(folder, error) from None
         raise
+
+
+def _record_nothing(_: Path) -> None:
+    """Record no folder: the batch is not put on the queue of this machine."""
 
 
 def _refuse_non_utf8_folder(folder: Path) -> None:
@@ -277,8 +285,9 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
     """
     device = batch.config.settings.model_settings.device
     check_device_exists(state_dir, device)
-    folder, manifest = create_batch_folder(batch)
-    return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)
+    with record_new_folder(state_dir.directory) as record:
+        folder, manifest = create_batch_folder(batch, record)
+        return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)
 
 
 def enqueue_missing_videos(
@@ -323,7 +332,7 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
         )
 
 
-def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
+def _create_claimed_folder(batch: Batch, record: FolderRecorder) -> tuple[BatchFolder, bool]:
     """Create or claim an empty folder for this batch; return it, and whether it was created.
 
     Raises:
@@ -344,6 +353,8 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
     for _ in range(MAX_FOLDER_NAME_ATTEMPTS):
         folder = choose_batch_folder(output_dir, settings.batch_name or batch.config.name, timestamp)
         is_missing = not os.path.lexists(folder.root)
+        if is_missing:
+            record(folder.root)
         try:
             folder.root.mkdir(mode=folder_mode)
             is_new = True
@@ -355,6 +366,7 @@ def _create_claimed_folder(batch: Batch) -> tuple[BatchFolder, bool]:
             if timestamp is not None:  # another run took the name in the same second
                 continue
             folder, is_new = _require_empty_folder(folder, is_private), False
+            record(folder.root)
         except OSError as error:
             raise _make_write_error(folder, error) from None
         try:

@@ -56,6 +56,7 @@ def command(
     """
     from wantui.batches.enqueue import check_device_exists, create_batch_folder
     from wantui.engine.control import find_engine, find_logs_folder
+    from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable_batch
 
@@ -68,21 +69,24 @@ def command(
         find_logs_folder(state_dir, log_folder)  # fails now, before anything is queued for an engine that cannot start
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
-        if resume_folder is not None:
-            folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
-            refuse_unwritable_batch(folder)
-            check_device_exists(state_dir, device)
-        else:
-            assert template_text is not None
-            batch = plan_batch_from_options(config, template_text, **options)
-            device = batch.config.settings.model_settings.device
-            check_device_exists(state_dir, device)
-            print_warnings(batch.warnings)
-            if config is None:
-                echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
-            folder, manifest = create_batch_folder(batch)
-        last_seq = queue.read_last_event_seq()
-        batch_id, missing_count = _enqueue_missing_videos(queue, folder, manifest, device, is_new=resume_folder is None)
+        with record_new_folder(state_dir.directory) as record:
+            if resume_folder is not None:
+                folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
+                refuse_unwritable_batch(folder)
+                check_device_exists(state_dir, device)
+            else:
+                assert template_text is not None
+                batch = plan_batch_from_options(config, template_text, **options)
+                device = batch.config.settings.model_settings.device
+                check_device_exists(state_dir, device)
+                print_warnings(batch.warnings)
+                if config is None:
+                    echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
+                folder, manifest = create_batch_folder(batch, record)
+            last_seq = queue.read_last_event_seq()
+            batch_id, missing_count = _enqueue_missing_videos(
+                queue, folder, manifest, device, is_new=resume_folder is None
+            )
         _follow_queued_batch(
             queue,
             folder,

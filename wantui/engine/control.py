@@ -21,6 +21,7 @@ from wantui.formatting import escape_unprintable, format_count
 from wantui.paths import expand_user_path
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
+from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file, refuse_odd_database
@@ -302,7 +303,9 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
     try:
         queue = _open_checked_queue(state_dir, is_engine)
         try:
-            return queue, messages + describe_other_queues(state_dir, queue)
+            messages += describe_other_queues(state_dir, queue)
+            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.batches(-1))
+            return queue, messages
         except BaseException:
             queue.close()
             raise
