@@ -1,12 +1,13 @@
 """Databases of the queue that are damaged in ways that SQLite's own checks do not name."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Wantui, deny
+from conftest import Wantui, batch, deny, only_queued
 
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue
 from wantui.errors import UserError
@@ -17,6 +18,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
 from wantui.queue.waiting import find_batch_wait
+from wantui.storage.manifest import read_manifest
 
 Damage = Callable[[Path], object]
 
@@ -229,3 +231,43 @@ def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: 
     queue, notes = open_queue(place, is_engine=True)
     assert "was damaged" in notes[0]
     queue.close()
+
+
+def test_cancellation_that_a_full_disk_kept_out_of_the_manifest_is_recorded_by_repeating_it(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "--detach", "-t", "a [red|blue] star", "--videos-per-variation", 2))
+    real = os.fsync
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    result = wantui("queue", "cancel", 1)
+    assert "4 videos cancelled\n" in result.err
+    assert (
+        f"warning: cannot record the cancellation in the batch folder {folder.root.resolve()}: No space left on "
+        "device. Once this is fixed, repeat the command: wantui queue cancel 1\n"
+    ) in result.err
+    monkeypatch.setattr(os, "fsync", real)
+    assert read_manifest(folder).count_states() == {"queued": 4}
+    assert wantui("queue", "cancel", 1, 2).code == 0
+    assert read_manifest(folder).count_states() == {"queued": 3, "cancelled": 1}
+    assert "0 videos cancelled\n" in wantui("queue", "cancel", 1).err
+    assert read_manifest(folder).count_states() == {"cancelled": 4}
+
+
+def test_trash_error_names_the_reason_without_its_number(
+    wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with only_queued():
+        folder = batch(wantui("run", "--detach", "-t", "a star"))
+    assert wantui("queue", "cancel", 1).code == 0
+    (tmp_path / "full").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "full"))
+    result = wantui("library", "trash", folder.root)
+    assert result.code == 2
+    assert "cannot be moved to the trash: Not a directory: " in result.err
+    assert "Errno" not in result.err
+    assert folder.manifest.exists()

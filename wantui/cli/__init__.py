@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from wantui import __version__
+from wantui.cli.commands import SingleUseOptionGroup
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
 from wantui.cli.streams import (
@@ -49,7 +50,7 @@ MODULE_AND_HELP_BY_COMMAND = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SingleUseOptionGroup):
     """A group that imports the module of a command when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

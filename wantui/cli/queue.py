@@ -270,10 +270,21 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
             f"{_describe_video_states(queue, batch_row, video_number)}; only unfinished videos can be cancelled",
             err=True,
         )
+    # Record earlier cancellations too, which a full disk or a killed command may have kept out of the manifest.
+    all_cancelled_indices = [
+        video.number
+        for video in queue.videos(batch_row.id)
+        if video.state == "cancelled" and (video_number is None or video.number == video_number - 1)
+    ]
     try:
-        ManifestStore.for_folder(batch_row.folder).cancel_videos(cancelled_indices)
+        ManifestStore.for_folder(batch_row.folder).cancel_videos(all_cancelled_indices)
     except (OSError, UserError) as error:
-        echo(f"warning: cannot record the cancellation in the batch folder: {error}", err=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        echo(
+            f"warning: cannot record the cancellation in the batch folder {batch_row.folder}: {reason}. Once this is "
+            f"fixed, repeat the command: wantui queue cancel {batch_row.id}",
+            err=True,
+        )
 
 
 @command.command("retry")

@@ -57,12 +57,17 @@ def discard_output_on_closed_pipe() -> Iterator[None]:
 def allow_closed_output(stream: IO[str]) -> Iterator[None]:
     """Discard output whose reader is gone, as in `wantui preview ... | head`, and let the command continue.
 
-    The exit code still reports whether the command succeeded.
+    The exit code still reports whether the command succeeded. Messages that a full disk or a closed terminal (EIO)
+    cannot take are discarded too: a command must not end between two changes because nobody can read its messages.
     """
     try:
         yield
     except BrokenPipeError:
         _closed_streams.add(stream)
+        _discard_stream(stream)
+    except OSError:
+        if stream is not sys.stderr:
+            raise
         _discard_stream(stream)
 
 

@@ -217,4 +217,8 @@ def move_to_trash(folder: Path) -> None:
             raise UserError(f"{folder} is not a batch folder: it has no batch.json")
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
-        raise UserError(f"{folder} cannot be moved to the trash: {error}") from None
+        reason = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            name = error.filename if isinstance(error.filename, str | bytes) else folder
+            reason = f"{error.strerror}: {os.fsdecode(name)}"
+        raise UserError(f"{folder} cannot be moved to the trash: {reason}") from None

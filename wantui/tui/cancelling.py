@@ -26,7 +26,12 @@ def cancel_videos(app: "WantuiApp", batch_id: int, video_number: int | None = No
         try:
             ManifestStore.for_folder(batch.folder).cancel_videos(cancelled_numbers)
         except (OSError, UserError) as error:
-            app.notify(f"cannot record the cancellation in the batch folder: {error}", severity="warning")
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            app.notify(
+                f"cannot record the cancellation in the batch folder {batch.folder}: {reason}. Once this is fixed, run: "
+                f"wantui queue cancel {batch.id}",
+                severity="warning",
+            )
         parts = [f"{format_count(len(cancelled_numbers), 'video')} cancelled"] if cancelled_numbers else []
         if running_count:
             stop_time = "at the next step" if app.snapshot.engine is not None else "once an engine starts (F6)"
