@@ -222,7 +222,7 @@ def test_time_limits_are_parsed_as_in_sbatch(text: str, minutes: int) -> None:
     assert parse_time_limit_minutes(text) == minutes
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0"])
+@pytest.mark.parametrize("text", ["", "soon", "-3", "1:2:3:4", "0", "٣", "9" * 30])
 def test_invalid_time_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="time limit"):
         parse_time_limit_minutes(text)
@@ -311,6 +311,24 @@ def test_option_that_would_change_the_sbatch_script_is_refused(
     result = wantui("slurm", "-t", "a circle", option, value)
     assert result.code == 2
     assert option in result.err  # R11
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["array=1-3"], "--sbatch array would replace what wantui sets. Choose the number of jobs with --jobs"),
+        (["--output=x"], "--sbatch output would replace what wantui sets. The logs are in the folder slurm"),
+        (["wrap=ls"], "--sbatch wrap would replace what wantui sets. Run shell commands before the jobs with --setup"),
+        (["nice=1", "nice=2"], "--sbatch nice is given 2 times. Give it once"),
+    ],
+)
+def test_reserved_or_repeated_sbatch_option_is_refused(
+    cluster: Path, wantui: Wantui, options: list[str], reason: str
+) -> None:
+    result = wantui("slurm", "-t", "a circle", *(word for option in options for word in ("--sbatch", option)))
+    assert result.code == 2
+    assert reason in result.err
     assert list(Path().iterdir()) == []
 
 

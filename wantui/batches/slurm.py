@@ -38,6 +38,13 @@ POLL_SECONDS = 0.2
 REQUEUE_WAIT_SECONDS = 5.0
 """Seconds to wait until Slurm ends a job that it was asked to requeue."""
 _FOLDER_ADVICE = "Choose another --output-dir, or work in another folder."
+RESERVED_SBATCH_KEYS = {
+    "array": "Choose the number of jobs with --jobs and --at-once",  # videos of jobs left out would never be generated
+    "error": "The logs are in the folder slurm of the batch folder",
+    "output": "The logs are in the folder slurm of the batch folder",
+    "wrap": "Run shell commands before the jobs with --setup",
+}
+"""Advice for each option of sbatch that a job array of wantui needs for itself."""
 _SBATCH_KEY_PATTERN = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 logger = logging.getLogger("submitit")
 
@@ -210,9 +217,14 @@ def check_submission_values(folder: Path, resources: JobResources) -> None:
     ):
         if UNPRINTABLE_PATTERN.search(key) or UNPRINTABLE_PATTERN.search(str(value)):
             raise UserError(f"cannot submit the batch: {key} contains a line break or another control character")
-    for key, _ in resources.sbatch_options:
+    keys = [key for key, _ in resources.sbatch_options]
+    for key in keys:
         if not _SBATCH_KEY_PATTERN.fullmatch(key):
             raise UserError(f"cannot submit the batch: --sbatch {key!r} is not the name of an option")
+        if keys.count(key) > 1:
+            raise UserError(f"cannot submit the batch: --sbatch {key} is given {keys.count(key)} times. Give it once")
+        if (advice := RESERVED_SBATCH_KEYS.get(key)) is not None:
+            raise UserError(f"cannot submit the batch: --sbatch {key} would replace what wantui sets. {advice}")
 
 
 def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> list[str]:
@@ -302,7 +314,11 @@ def parse_time_limit_minutes(text: str) -> int:
     Raises:
         ValueError: the text is not a time limit, or the limit is below a minute.
     """
-    limit_match = re.fullmatch(r"(?:(?P<d>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", text.strip())
+    limit_match = re.fullmatch(
+        r"(?:(?P<d>\d{1,5})-)?(?P<first>\d{1,8})(?::(?P<second>\d{1,8}))?(?::(?P<third>\d{1,8}))?",
+        text.strip(),
+        re.ASCII,
+    )
     if limit_match is None:
         raise ValueError(f"{text!r} is not a time limit; write minutes, H:MM:SS or D-HH:MM:SS")
     limit_numbers = [int(limit_match[name] or 0) for name in ("first", "second", "third")]

@@ -220,5 +220,6 @@ def move_to_trash(folder: Path) -> None:
         reason = str(error)
         if isinstance(error, OSError) and error.strerror:
             name = error.filename if isinstance(error.filename, str | bytes) else folder
-            reason = f"{error.strerror}: {os.fsdecode(name)}"
+            reason = error.strerror.removesuffix(f": {folder}")  # send2trash appends the name to some reasons
+            reason = f"{reason}: {os.fsdecode(name)}"
         raise UserError(f"{folder} cannot be moved to the trash: {reason}") from None
