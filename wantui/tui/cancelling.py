@@ -28,8 +28,8 @@ def cancel_videos(app: "WantuiApp", batch_id: int, video_number: int | None = No
         except (OSError, UserError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             app.notify(
-                f"cannot record the cancellation in the batch folder {batch.folder}: {reason}. Once this is fixed, run: "
-                f"wantui queue cancel {batch.id}",
+                f"cannot record the cancellation in the batch folder {batch.folder}: {reason}. Once this is fixed, "
+                f"run: wantui queue cancel {batch.id}",
                 severity="warning",
             )
         parts = [f"{format_count(len(cancelled_numbers), 'video')} cancelled"] if cancelled_numbers else []
