@@ -273,7 +273,7 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
     # Record earlier cancellations too, which a full disk or a killed command may have kept out of the manifest.
     all_cancelled_indices = [
         video.number
-        for video in queue.videos(batch_row.id)
+        for video in queue.list_videos(batch_row.id)
         if video.state == "cancelled" and (video_number is None or video.number == video_number - 1)
     ]
     try:

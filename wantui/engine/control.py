@@ -304,7 +304,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
         queue = _open_checked_queue(state_dir, is_engine)
         try:
             messages += describe_other_queues(state_dir, queue)
-            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.batches(-1))
+            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches(-1))
             return queue, messages
         except BaseException:
             queue.close()
