@@ -72,7 +72,7 @@ def test_unqueued_folder_is_not_reported_if_nothing_is_left_to_queue(change: str
 def test_unqueued_folder_with_a_damaged_manifest_is_reported() -> None:
     state_dir = find_state_directory()
     folder, _ = create_and_interrupt(state_dir)
-    folder.manifest.write_text("{")
+    folder.manifest_path.write_text("{")
     assert "was never queued" in read_notes(state_dir)[0]
 
 

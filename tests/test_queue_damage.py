@@ -270,4 +270,4 @@ def test_trash_error_names_the_reason_without_its_number(
     assert result.code == 2
     assert "cannot be moved to the trash: Not a directory: " in result.err
     assert "Errno" not in result.err
-    assert folder.manifest.exists()
+    assert folder.manifest_path.exists()
