@@ -45,11 +45,12 @@ async def application(
     nvml: Any = None,
     welcomed: bool = True,
     toasts: bool = False,
+    opened_batch: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml)
+    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml, opened_batch=opened_batch)
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
         under = AppUnderTest(app, pilot)

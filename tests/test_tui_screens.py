@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clip_batches import write_clip_batch
 from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
 from harness_tui import AppUnderTest, application, engine_announced, run
 from PIL import Image
@@ -577,6 +578,21 @@ def test_library_searches_filters_and_names_damaged_batches(made: BatchFolder, w
         await it.until(lambda: [result.folder.name for result in screen.visible_batches] == ["broken"])
 
     on("library", test)
+
+
+def test_batch_named_on_the_command_line_is_opened_in_the_library(tmp_path: Path) -> None:
+    folder = tmp_path / "far from the queue" / "summer"
+    write_clip_batch(folder, seeds=1)
+    write_clip_batch(folder.with_name("winter"), "one circle", seeds=1)
+
+    async def test() -> None:
+        async with application(welcomed=False, opened_batch=folder) as under:
+            await under.until(lambda: isinstance(under.app.screen, LibraryScreen) and under.app.screen.manifest)
+            library = under.screen(LibraryScreen)
+            assert library.folder == folder
+            assert len(library.batches) == 2
+
+    run(test)
 
 
 def test_clip_path_is_copied_to_the_clipboard(made: BatchFolder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from wantui import __version__
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
 from wantui.cli.streams import (
@@ -39,6 +39,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in one labelled picture and clip."),
     "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
+    "open": ("wantui.cli.open", "Open a batch in the terminal application."),
     "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
     "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),
     "serve": ("wantui.cli.serve", "Serve the terminal application to a browser."),
@@ -46,11 +47,12 @@ MODULE_AND_HELP_BY_COMMAND = {
     "config": ("wantui.cli.config", "Validate, show and describe configs."),
     "models": ("wantui.cli.models", "List, fetch and calibrate models."),
     "bench": ("wantui.cli.bench", "Measure the speed of a GPU for time estimates."),
+    "completion": ("wantui.cli.completion", "Print the completion script of a shell."),
     "doctor": ("wantui.cli.doctor", "Check this machine, with advice for each problem."),
 }
 
 
-class LazyGroup(SingleUseOptionGroup):
+class LazyGroup(WantuiGroup):
     """A group that imports the module of a command when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

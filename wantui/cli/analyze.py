@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
 from wantui.errors import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 
-@click.command("analyze", cls=SingleUseOptionCommand)
+@click.command("analyze", cls=WantuiCommand)
 @click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
 @click.option("--list-videos", is_flag=True, help="List the videos with their IDs and stored captures.")
 @click.option(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED_TYPE
 
@@ -12,7 +12,7 @@ MIN_OPERATION_SECONDS = 1e-20
 """Seconds per operation below which a fit attributes no time to the operation."""
 
 
-@click.command("bench", cls=SingleUseOptionCommand)
+@click.command("bench", cls=WantuiCommand)
 @click.option("--device", default="cuda", show_default=True, help="CUDA device: cuda or cuda:N.")
 @click.option(
     "--speed",

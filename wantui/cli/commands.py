@@ -1,5 +1,6 @@
-"""Click classes of all commands and groups: repeated options are refused, and `--help | head` is no error."""
+"""Click classes of all commands and groups: no repeated options, suggestions for unknown commands."""
 
+import difflib
 import sys
 from collections import Counter
 
@@ -8,7 +9,7 @@ import click
 from wantui.cli.streams import allow_closed_output
 
 
-class SingleUseOptionCommand(click.Command):
+class WantuiCommand(click.Command):
     """A command that refuses a repeated option; click would silently use only the last value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -24,12 +25,23 @@ class SingleUseOptionCommand(click.Command):
         raise click.exceptions.Exit  # only the help is printed while arguments are parsed
 
 
-class SingleUseOptionGroup(click.Group):
-    """A group of commands that refuse repeated options."""
+class WantuiGroup(click.Group):
+    """A group of such commands, which suggests similar names for an unknown command."""
 
-    command_class = SingleUseOptionCommand
+    command_class = WantuiCommand
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with allow_closed_output(sys.stdout):
             return super().parse_args(ctx, args)
         raise click.exceptions.Exit  # only the help or the version is printed while arguments are parsed
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not (ctx.resilient_parsing or name.startswith("-")) and self.get_command(ctx, name) is None:
+            names = self.list_commands(ctx)
+            similar = [known for known in names if known.startswith(name)] or difflib.get_close_matches(name, names)
+            advice = f"did you mean {' or '.join(similar)}?" if similar else f"the commands are {', '.join(names)}."
+            ctx.fail(f"no such command {name!r}; {advice}")
+        return super().resolve_command(ctx, args)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo, print_json
 
 
-@click.group("config", cls=SingleUseOptionGroup)
+@click.group("config", cls=WantuiGroup)
 def command() -> None:
     """Validate, show and describe configs."""
 

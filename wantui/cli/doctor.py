@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes
@@ -49,7 +49,7 @@ class Finding:
     advice: str = ""
 
 
-@click.command("doctor", cls=SingleUseOptionCommand)
+@click.command("doctor", cls=WantuiCommand)
 @click.option("--full", "runs_nano", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--systemd-unit", "prints_unit", is_flag=True, help="Only print a systemd user unit for the engine.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.options import open_queue_for_command, print_warnings
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import PATH_TYPE, WholeNumber
@@ -29,7 +29,7 @@ WORKERS_OPTION = click.option(
 )
 
 
-@click.group("engine", cls=SingleUseOptionGroup)
+@click.group("engine", cls=WantuiGroup)
 def command() -> None:
     """Manage the background process that runs the queue."""
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.types import PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
 from wantui.storage.export import EXPORT_FORMATS
 
 
-@click.command("export", cls=SingleUseOptionCommand)
+@click.command("export", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
 @click.option(
     "--format",

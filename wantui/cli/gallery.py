@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 
 
-@click.command("gallery", cls=SingleUseOptionCommand)
+@click.command("gallery", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
 @click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
 @click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")

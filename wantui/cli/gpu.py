@@ -5,12 +5,12 @@ from dataclasses import asdict
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.formatting import format_bytes
 
 
-@click.command("gpu", cls=SingleUseOptionCommand)
+@click.command("gpu", cls=WantuiCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
     """Show memory, load and processes of each GPU; without a GPU, the main memory."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
@@ -23,7 +23,7 @@ MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
 
-@click.group("library", cls=SingleUseOptionGroup)
+@click.group("library", cls=WantuiGroup)
 def command() -> None:
     """List, show, verify and trash batch folders."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.types import BATCH_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
@@ -14,7 +14,7 @@ from wantui.errors import UserError
 LOG_POLL_SECONDS = 0.2
 
 
-@click.command("logs", cls=SingleUseOptionCommand)
+@click.command("logs", cls=WantuiCommand)
 @click.argument("batch", required=False, type=BATCH_TYPE)
 @click.option("-f", "--follow", "keeps_following", is_flag=True, help="Keep printing new lines until Ctrl-C.")
 @click.option(

@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.options import add_recipe_options, preview_batch_from_options, read_template
 from wantui.cli.output import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 
 
-@click.group("models", cls=SingleUseOptionGroup)
+@click.group("models", cls=WantuiGroup)
 def command() -> None:
     """List, fetch and calibrate models."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.output import echo
-from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
+from wantui.cli.types import CONFIG_TYPE, INTEGER_TYPE, PATH_TYPE
 from wantui.text_files import TextFileError, read_text_file
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ SETTING_KEY_BY_PARAMETER = {
 
 
 RECIPE_OPTIONS = (
-    click.option("-c", "--config", help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
+    click.option("-c", "--config", type=CONFIG_TYPE, help=f"Config file or preset.  [default: {DEFAULT_CONFIG}]"),
     click.option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
     click.option("--template-file", type=PATH_TYPE, help="File that contains the template."),
     click.option(
-        "--seed", type=INTEGER_TYPE, help="Seed of the first video of each variation.  [default: from the config]"
+        "-s", "--seed", type=INTEGER_TYPE, help="Seed of the first video of each variation.  [default: from the config]"
     ),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."
@@ -48,12 +48,15 @@ RECIPE_OPTIONS = (
 BATCH_OPTIONS = (
     *RECIPE_OPTIONS[:3],
     click.option(
+        "-n",
         "--videos-per-variation",
         type=INTEGER_TYPE,
         help="Number of videos per variation, with consecutive seeds.  [default: from the config]",
     ),
     RECIPE_OPTIONS[3],
-    click.option("--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"),
+    click.option(
+        "-o", "--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"
+    ),
     click.option("--batch-name", help="Name of the batch folder.  [default: name of the config]"),
     click.option("--store-latents", is_flag=True, default=None, help="Store the latents of every step."),
     click.option("--store-attention", is_flag=True, default=None, help="Store attention maps of marked words."),

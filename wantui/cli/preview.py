@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
 from wantui.cli.output import add_table_row, create_plain_table, echo, print_json, print_table, print_wrapped_line
 from wantui.formatting import format_count
@@ -19,7 +19,7 @@ MAX_VARIATIONS_SHOWN = 50
 """Variations that are printed without --all."""
 
 
-@click.command("preview", cls=SingleUseOptionCommand)
+@click.command("preview", cls=WantuiCommand)
 @add_batch_options
 @click.option(
     "--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {MAX_VARIATIONS_SHOWN}."

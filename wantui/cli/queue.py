@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.commands import SingleUseOptionGroup
+from wantui.cli.commands import WantuiGroup
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
@@ -24,7 +24,7 @@ MAX_FAILED_BATCHES_SHOWN = 3
 """Maximum number of finished batches with failed videos that `queue ls` names."""
 
 
-@click.group("queue", cls=SingleUseOptionGroup)
+@click.group("queue", cls=WantuiGroup)
 def command() -> None:
     """Show and change the queue.
 

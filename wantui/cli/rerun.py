@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json, print_progress
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_PROGRESS_LINES = 10.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
 
-@click.command("rerun", cls=SingleUseOptionCommand)
+@click.command("rerun", cls=WantuiCommand)
 @click.argument("clip_path", metavar="CLIP", type=PATH_TYPE)
 @click.option("-o", "--output", "output_path", type=PATH_TYPE, help="File for the new clip.  [default: not stored]")
 @click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.options import (
     DEFAULT_CONFIG,
     add_batch_options,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wantui.storage.manifest import Manifest
 
 
-@click.command("run", cls=SingleUseOptionCommand)
+@click.command("run", cls=WantuiCommand)
 @add_batch_options
 @add_resume_option
 @click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")

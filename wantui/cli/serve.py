@@ -5,12 +5,12 @@ import socket
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 
 
-@click.command("serve", cls=SingleUseOptionCommand)
+@click.command("serve", cls=WantuiCommand)
 @click.option("--port", default=8000, show_default=True, type=WholeNumber(1, 65535), help="TCP port to listen on.")
 def command(port: int) -> None:
     """Serve the terminal application to a browser.

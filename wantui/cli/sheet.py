@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
@@ -13,7 +13,7 @@ from wantui.errors import UserError
 SUFFIXES = (".png", ".mp4")
 
 
-@click.command("sheet", cls=SingleUseOptionCommand)
+@click.command("sheet", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
 @click.option(
     "-o",

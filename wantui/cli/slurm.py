@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.options import (
     add_batch_options,
     add_resume_option,
@@ -20,7 +20,7 @@ from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 
 
-@click.command("slurm", cls=SingleUseOptionCommand)
+@click.command("slurm", cls=WantuiCommand)
 @add_batch_options
 @add_resume_option
 @click.option(

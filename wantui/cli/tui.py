@@ -5,6 +5,7 @@ import importlib
 import locale
 import os
 import sys
+from pathlib import Path
 
 from wantui.cli.output import echo
 from wantui.errors import UserError
@@ -36,8 +37,11 @@ def _check_textual_driver(driver_name: str) -> None:
         )
 
 
-def run_application(low_bandwidth: bool, captures_mouse: bool) -> None:
+def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | None = None) -> None:
     """Run the terminal application until the user quits, then exit.
+
+    Args:
+        batch: batch folder to open in the library; None starts in Compose.
 
     Raises:
         UserError: stdin or stdout is not a terminal, or the queue or the settings cannot be used.
@@ -77,7 +81,7 @@ def run_application(low_bandwidth: bool, captures_mouse: bool) -> None:
         queue_notes.append(
             "the locale of this terminal is not UTF-8. If lines look broken, set LANG=C.UTF-8 before starting wantui"
         )
-    app = WantuiApp(state_dir, settings, tuple(queue_notes), low_bandwidth)
+    app = WantuiApp(state_dir, settings, tuple(queue_notes), low_bandwidth, opened_batch=batch)
     app.run(mouse=captures_mouse)
     if app.return_code:
         echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
@@ -32,6 +33,9 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
             return expand_user_path(value)
         except UserError as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_files(incomplete)
 
 
 class VideoIdPrefix(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -102,6 +106,41 @@ class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic 
         except UserError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of the batches on the queue; without a readable queue, files."""
+        return _complete_batches(incomplete) or complete_files(incomplete)
+
+
+def complete_files(incomplete: str) -> list[CompletionItem]:
+    """Return the item that makes the shell complete file names."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def _complete_batches(incomplete: str) -> list[CompletionItem]:
+    import sqlite3
+
+    from wantui.queue.reader import QueueReader
+    from wantui.queue.state_dir import find_state_directory
+
+    try:
+        with QueueReader(find_state_directory().directory, wait_seconds=0.2) as queue:
+            names = [batch.name for batch in queue.batches(-1)]
+    except (sqlite3.Error, OSError, UserError):  # an error would appear in the middle of the command line
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+class ConfigName(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
+    """Parameter type of a preset or config file; `load_config` checks it."""
+
+    name = "config"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from wantui.config.presets import list_preset_names
+
+        presets = [CompletionItem(name) for name in list_preset_names() if name.startswith(incomplete)]
+        return presets or complete_files(incomplete)
+
 
 class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
     """Parameter type of a speed that `wantui bench` measures; accepts the names of earlier versions too."""
@@ -114,6 +153,7 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
 
 
 PATH_TYPE = UserPath()
+CONFIG_TYPE = ConfigName()
 INTEGER_TYPE = WholeNumber()
 BATCH_TYPE = BatchReference()
 SPEED_TYPE = MeasuredSpeed()

@@ -2,11 +2,11 @@
 
 import click
 
-from wantui.cli.commands import SingleUseOptionCommand
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.types import BATCH_TYPE
 
 
-@click.command("watch", cls=SingleUseOptionCommand)
+@click.command("watch", cls=WantuiCommand)
 @click.argument("batch", required=False, type=BATCH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event on stdout.")
 def command(batch: str | None, as_json: bool) -> None:

@@ -89,8 +89,11 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         is_low_bandwidth: bool = False,
         host_name: str | None = None,
         nvml: Any = None,
+        opened_batch: Path | None = None,
     ) -> None:
         super().__init__()
+        self.opened_batch = opened_batch
+        """Batch folder that was named on the command line: the application starts in the library."""
         self.state_dir, self.settings = state_dir, settings
         self.is_low_bandwidth = is_low_bandwidth or settings.low_bandwidth
         self.host_name = host_name or platform.node()
@@ -165,7 +168,9 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.queue_watcher.start()
         self.gpu_monitor.start()
         self.call_after_refresh(_enable_garbage_collection)
-        if not self.drafts.welcomed:
+        if self.opened_batch is not None:
+            self.call_after_refresh(self.on_show_batch, ShowBatch(self.opened_batch, None))
+        elif not self.drafts.welcomed:
             from wantui.tui.screens.welcome import Welcome
 
             self.call_after_refresh(self.push_screen, Welcome())
@@ -334,6 +339,7 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
     def list_library_roots(self) -> list[Path]:
         """Return the folders that may contain batches: those of the settings and of the queue."""
         folders = [expand_user_path(text) for text in self.settings.output_dirs]
+        folders += [] if self.opened_batch is None else [self.opened_batch.parent]
         return list(dict.fromkeys([*folders, *(batch.folder.parent for batch in self.snapshot.batches)]))
 
     def action_pause_queue(self) -> None:
