@@ -1,0 +1,90 @@
+"""`wantui.open_batch`: what a notebook reads equals what is on disk, and what the command line prints."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from clip_batches import FRAME_COUNT, SIDE, choose_colour, write_clip_batch
+from conftest import TEMPLATE, Wantui, batch
+
+import wantui as package
+from wantui.analysis.trajectory import METRICS
+from wantui.errors import UserError
+from wantui.notebook import MissingDataError
+from wantui.storage.manifest import ManifestError
+
+
+def test_opened_batch_describes_every_requested_video() -> None:
+    manifest = write_clip_batch(Path("clips"), unfinished=(3,))
+    opened = package.open_batch("clips")
+    assert [video.id for video in opened.videos] == [entry.id for entry in manifest.videos]
+    assert opened.template == manifest.template
+    failed, done = opened.videos[3], opened.find_video("blue_square", 43)
+    assert (failed.state, failed.error, dict(failed.files)) == ("failed", "out of memory", {})
+    assert (done.prompt, dict(done.choices)) == ("a blue square on black", {1: "blue", 2: "square"})
+    assert done.recipe == manifest.videos[7].recipe
+
+
+def test_frames_are_those_of_the_clip() -> None:
+    manifest = write_clip_batch(Path("clips"))
+    frames = package.open_batch("clips").videos[1].read_frames()
+    assert frames.shape == (FRAME_COUNT, SIDE, SIDE, 3)
+    assert frames.dtype == np.uint8
+    colour = frames[0, SIDE // 2 + 4 :].astype(float).mean((0, 1))
+    assert np.abs(colour - choose_colour(manifest.videos[1])).max() < 8
+
+
+def test_missing_data_are_named_with_the_reason() -> None:
+    write_clip_batch(Path("clips"), unfinished=(0,))
+    opened = package.open_batch("clips")
+    with pytest.raises(MissingDataError, match=r"red_circle seed 42 has no clip: it is failed"):
+        opened.videos[0].read_frames()
+    with pytest.raises(MissingDataError, match=r"red_circle seed 43 has no trajectory: none was stored"):
+        opened.videos[1].read_latents()
+    with pytest.raises(MissingDataError, match="has no attention maps"):
+        opened.videos[1].open_attention()
+    with pytest.raises(UserError, match=r"no video 'green' with seed 42. Variations: red_circle, .* Seeds: 42, 43"):
+        opened.find_video("green", 42)
+
+
+def test_folder_that_is_no_batch_is_refused() -> None:
+    Path("empty").mkdir()
+    with pytest.raises(ManifestError, match="empty is not a batch folder"):
+        package.open_batch("empty")
+
+
+def test_package_has_no_other_lazy_attributes() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'opne_batch'"):
+        package.opne_batch  # noqa: B018
+
+
+@pytest.mark.torch
+def test_captures_and_metrics_equal_those_on_disk_and_of_analyze(wantui: Wantui, small: list[str]) -> None:
+    options = ["--store-latents", "--store-attention", "-n", 2]
+    folder = batch(wantui("run", "-t", TEMPLATE, *options, *small)).root
+    opened = package.open_batch(folder)
+    video = opened.videos[1]
+
+    group = zarr.open_group(video.files["latents"], mode="r")
+    latents = video.read_latents()
+    assert np.array_equal(latents.states, np.asarray(group["latents"]))
+    assert latents.sigmas.tolist() == np.asarray(group["sigmas"])[np.asarray(group["steps"])].tolist()
+    assert latents.sigmas[[0, -1]] == pytest.approx([1, 0], abs=1e-5)
+    maps = video.open_attention()
+    assert maps.read_mean("circle").shape[0] == len(maps.steps) == 3
+
+    records = opened.metrics()
+    printed = json.loads(wantui("analyze", folder, "--json", "--metrics", ",".join(METRICS)).out)
+    assert len(records) == len(printed) == 4
+    for record, expected in zip(records, printed, strict=True):
+        assert (record["id"], record["seed"], record["bracket_1"]) == (
+            expected["id"],
+            expected["seed"],
+            expected["variation"],
+        )
+        for name in METRICS:
+            value = expected["metrics"][name]["value"]
+            assert math.isnan(record[name]) if value is None else record[name] == value

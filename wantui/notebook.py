@@ -1,0 +1,203 @@
+"""Batches in Python and notebooks: `wantui.open_batch`. Imports no torch.
+
+import pandas
+import wantui
+
+batch = wantui.open_batch("outputs/nano_20261128_200212")
+table = pandas.DataFrame(batch.metrics())
+frames = batch.videos[0].read_frames()
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.errors import UserError
+from wantui.paths import expand_user_path
+from wantui.planning import Recipe
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+
+if TYPE_CHECKING:
+    from wantui.storage.attention_maps import StoredAttentionMaps
+
+
+class MissingDataError(UserError):
+    """Raised for a clip or capture that a video does not have; the text names the reason."""
+
+
+@dataclass(frozen=True)
+class StoredLatents:
+    """The stored states of one denoising, from noise to video."""
+
+    states: NDArray[np.floating[Any]]
+    """Latents [n, channels, frames, height, width], float32 or float16 as stored."""
+    sigmas: NDArray[np.float64]
+    """Noise level [n] of each state: 1 is pure noise, 0 is the video."""
+    steps: NDArray[np.int64]
+    """Number of model evaluations [n] before each state."""
+
+
+@dataclass(frozen=True)
+class BatchVideo:
+    """One requested video of a batch."""
+
+    folder: Path
+    """Batch folder."""
+    id: str
+    """First twelve digits of the recipe's digest."""
+    variation: str
+    """Id of the variation."""
+    prompt: str
+    choices: Mapping[int, str]
+    """Text of the chosen option, by number of the bracket in the template, from 1."""
+    seed: int
+    state: str
+    """queued, running, done, failed, cancelled or interrupted."""
+    error: str | None
+    """Why the video failed; None otherwise."""
+    recipe: Recipe
+    """All parameters that determine the video."""
+    files: Mapping[str, Path]
+    """Existing files by kind: clip, sheet, latents, attention."""
+
+    @property
+    def name(self) -> str:
+        """Variation and seed."""
+        return f"{self.variation} seed {self.seed}"
+
+    def read_frames(self) -> NDArray[np.uint8]:
+        """Decode the clip to uint8 [frames, height, width, rgb].
+
+        Raises:
+            MissingDataError: the video has no clip.
+            ClipError: the clip cannot be decoded.
+        """
+        from wantui.storage.mp4 import read_frames
+
+        return np.stack(list(read_frames(self._find_file("clip", "clip"))))
+
+    def read_latents(self) -> StoredLatents:
+        """Read the stored states; verifies their checksums.
+
+        Raises:
+            MissingDataError: the latents are not stored, only values derived from them, or nothing.
+            CaptureError: the files are damaged.
+        """
+        from wantui.storage.zarr_group import open_capture, raise_capture_error
+
+        path = self._find_file("latents", "trajectory")
+        group = open_capture(path)
+        if "latents" not in group:
+            raise MissingDataError(
+                f"{self.name} has no stored latents, only values derived from them. Set "
+                "latent_analysis_settings.store_latents for future videos"
+            )
+        with raise_capture_error(path):
+            steps = np.asarray(group["steps"][:], dtype=np.int64)
+            sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)[steps]
+            return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
+
+    def open_attention(self) -> "StoredAttentionMaps":
+        """Open the attention maps of the marked words; `read_map` and `read_mean` of the result read them.
+
+        Raises:
+            MissingDataError: the video has no attention maps.
+            AttentionMapsError: the files are damaged.
+        """
+        from wantui.storage.attention_maps import open_attention_maps
+
+        return open_attention_maps(self._find_file("attention", "attention maps"))
+
+    def _find_file(self, kind: str, description: str) -> Path:
+        if kind in self.files:
+            return self.files[kind]
+        reason = f"it is {self.state}" if self.state != "done" else "none was stored, or its file was removed"
+        raise MissingDataError(f"{self.name} has no {description}: {reason}")
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch folder: its videos, their files and their metrics, as of the time when it was opened."""
+
+    folder: Path
+    template: str
+    config: Mapping[str, Any]
+    """Settings of the batch, as in its config file."""
+    videos: tuple[BatchVideo, ...]
+    faults: tuple[str, ...] = ()
+    """Unreadable lines of the journal; the states of their videos may be outdated."""
+
+    def find_video(self, variation: str, seed: int) -> BatchVideo:
+        """Return the video with the id of a variation and a seed.
+
+        Raises:
+            UserError: the batch has no such video.
+        """
+        for video in self.videos:
+            if (video.variation, video.seed) == (variation, seed):
+                return video
+        variations = ", ".join(dict.fromkeys(video.variation for video in self.videos))
+        seeds = ", ".join(str(known) for known in sorted({video.seed for video in self.videos}))
+        raise UserError(
+            f"{self.folder} has no video {variation!r} with seed {seed}. Variations: {variations}. Seeds: {seeds}"
+        )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return one record per finished video; `pandas.DataFrame(batch.metrics())` is a table.
+
+        A record contains id, variation, seed, prompt, the option of each bracket as `bracket_1` and so on, every
+        metric of `docs/analysis.md` as a float (NaN without a value), and `reason`, which is empty unless the
+        trajectory is missing or damaged.
+        """
+        from wantui.analysis.loading import read_batch
+        from wantui.analysis.trajectory import METRICS
+
+        return [
+            {
+                "id": video.id,
+                "variation": video.variation,
+                "seed": video.seed,
+                "prompt": video.prompt,
+                **{f"bracket_{number}": text for number, text in sorted(video.choices.items())},
+                **{name: video.compute_metric(name) for name in METRICS},
+                "reason": video.reason,
+            }
+            for video in read_batch(self.folder)
+        ]
+
+
+def open_batch(path: str | Path) -> OpenBatch:
+    """Open a batch folder; later changes on disk need another call.
+
+    Args:
+        path: batch folder; `~` and `$NAME` are expanded.
+
+    Raises:
+        ManifestError: the folder is not a batch folder, or its manifest is damaged.
+    """
+    folder = expand_user_path(path)
+    manifest = read_manifest(BatchFolder(folder))
+    videos = tuple(_describe_video(folder, manifest, entry) for entry in manifest.videos)
+    return OpenBatch(folder, manifest.template, manifest.config, videos, manifest.faults)
+
+
+def _describe_video(folder: Path, manifest: Manifest, entry: VideoEntry) -> BatchVideo:
+    variation = manifest.variations[entry.variation]
+    files = {kind: folder / name for kind, name in entry.files.items()} if entry.state == "done" else {}
+    return BatchVideo(
+        folder=folder,
+        id=entry.id,
+        variation=variation.id,
+        prompt=entry.recipe.prompt,
+        choices={int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
+        seed=entry.seed,
+        state=entry.state,
+        error=entry.error,
+        recipe=entry.recipe,
+        files={kind: path for kind, path in files.items() if path.exists()},
+    )
