@@ -313,6 +313,7 @@ def _check_engine_state() -> Iterator[Finding]:
     """Check the queue and the engine, and whether the engine survives a logout."""
     from wantui.engine.control import find_engine
     from wantui.engine.logind import read_logout_effect
+    from wantui.engine.notices import find_settings_fault
     from wantui.errors import UserError
     from wantui.queue.state_dir import find_state_directory
 
@@ -328,6 +329,8 @@ def _check_engine_state() -> Iterator[Finding]:
     )
     for warning in engine.list_warnings() if engine else ():
         yield Finding("note", "engine", warning)
+    if (fault := find_settings_fault()) is not None:
+        yield Finding("problem", "notices", fault)
     logind_state = read_logout_effect()
     if logind_state.engine_survives:
         yield Finding("ok", "logout", f"the engine survives a logout ({logind_state.explanation})")

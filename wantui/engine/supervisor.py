@@ -19,6 +19,7 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue, publish_engine_info
+from wantui.engine.notices import BatchEndNotifier, find_settings_fault
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
@@ -73,6 +74,7 @@ class Supervisor:
         self.stop_requests = stop_requests or StopRequestCounter()
         self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""
+        self.notifier = BatchEndNotifier(queue, logs, log)
         self.is_ending = False
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
@@ -355,6 +357,7 @@ def _run_until_replaced(
             device_remarks,
         )
         supervisor.run()
+        supervisor.notifier.wait()
     except QueueError as error:
         if is_database_damage(error):
             log.exception("the queue is damaged: %s", error)  # workers end with this process; the next one quarantines

@@ -1,0 +1,336 @@
+"""Notices of ended batches: when they are sent, what they contain, and how they fail."""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+from conftest import Wantui
+
+from wantui.engine.notices import (
+    OUTPUT_FILE,
+    BatchEndNotifier,
+    NoticeSettings,
+    find_settings_fault,
+    load_notice_settings,
+)
+from wantui.engine.slots import Slot
+from wantui.engine.supervisor import Supervisor
+from wantui.errors import UserError
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+
+CPU = ("auto", "cpu")
+LOG = logging.getLogger("engine")
+TIMEOUT_SECONDS = 20.0
+
+
+@pytest.fixture(autouse=True)
+def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Path of engine.yaml, which does not exist yet."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    path = tmp_path / "config" / "wantui" / "engine.yaml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    (tmp_path / "state").mkdir(exist_ok=True)
+    with Queue(tmp_path / "state") as opened:
+        yield opened
+
+
+@pytest.fixture
+def notifier(queue: Queue, tmp_path: Path) -> BatchEndNotifier:
+    (tmp_path / "logs").mkdir()
+    return BatchEndNotifier(queue, tmp_path / "logs", LOG)
+
+
+def add_batch(queue: Queue, name: str, videos: int = 2) -> int:
+    folder = Path("outputs", name).absolute()
+    folder.mkdir(parents=True)
+    return queue.add(folder, "cpu", [NewVideo(index, f"video {index}", "{}", 4) for index in range(videos)])
+
+
+def end_next_video(queue: Queue, end: Callable[[Any], object] | None = None) -> None:
+    claim = queue.claim("worker-0:1", CPU)
+    assert claim is not None
+    (end or queue.record_done)(claim)
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.processes
+def test_command_runs_once_when_the_last_video_ends(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, tmp_path: Path
+) -> None:
+    settings_file.write_text('on_batch_end: env | grep ^WANTUI_ | sort; pwd; echo "$WANTUI_NAME" >> ../ended\n')
+    number = add_batch(queue, "it's mine; $HOME")
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert not Path("outputs/ended").exists()
+    end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
+    notifier.send_new()
+    notifier.send_new()
+    notifier.wait()
+    assert Path("outputs/ended").read_text() == "it's mine; $HOME\n"
+    folder = Path("outputs/it's mine; $HOME").absolute()
+    assert (tmp_path / "logs" / OUTPUT_FILE).read_text().splitlines() == [
+        f"WANTUI_BATCH={number}",
+        "WANTUI_CANCELLED=0",
+        "WANTUI_DONE=1",
+        "WANTUI_ERROR=",
+        "WANTUI_FAILED=1",
+        f"WANTUI_FOLDER={folder}",
+        "WANTUI_NAME=it's mine; $HOME",
+        "WANTUI_STATE=failed",
+        "WANTUI_VIDEOS=2",
+        str(folder),
+    ]
+
+
+@pytest.mark.processes
+def test_retried_batch_sends_another_notice(queue: Queue, notifier: BatchEndNotifier, settings_file: Path) -> None:
+    settings_file.write_text("on_batch_end: echo $WANTUI_STATE >> ../ended\n")
+    number = add_batch(queue, "mine", videos=1)
+    end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
+    notifier.send_new()
+    notifier.wait()
+    queue.retry(number)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert Path("outputs/ended").read_text().split() == ["failed", "done"]
+
+
+@pytest.mark.processes
+def test_engine_sends_the_notice_before_it_ends(
+    queue: Queue, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_file.write_text("on_batch_end: echo $WANTUI_STATE > ../ended\n")
+    add_batch(queue, "mine", videos=1)
+    (tmp_path / "logs").mkdir()
+
+    class IdleSlot(Slot):
+        """A slot whose worker is this process."""
+
+        def start(self, state: Path, logs: Path) -> None:
+            end_next_video(queue)
+
+    monkeypatch.setattr(queue, "record_starting_worker", lambda *_: None)
+    supervisor = Supervisor(queue, [IdleSlot("worker-0", CPU, "cpu", {})], tmp_path / "logs", LOG, drain=True)
+    supervisor.run()
+    supervisor.notifier.wait()
+    assert Path("outputs/ended").read_text() == "done\n"
+
+
+@pytest.mark.processes
+def test_command_that_takes_too_long_is_ended_with_its_children(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings_file.write_text("on_batch_end: sleep 600 & echo $! > pid; wait\ntimeout_seconds: 1\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert "it took longer than 1 seconds" in caplog.text
+    child = int(Path("outputs/mine/pid").read_text())
+    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie", "the child ends")
+
+
+@pytest.mark.processes
+def test_failed_command_is_logged_with_its_exit_code(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings_file.write_text("on_batch_end: echo no such thing >&2; exit 7\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert "on_batch_end failed for mine with exit code 7; see " in caplog.text
+    assert (notifier.logs / OUTPUT_FILE).read_text() == "no such thing\n"
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """A web server that records what is posted, and answers with a chosen status."""
+
+    received: ClassVar[list[tuple[str, dict[str, Any]]]]
+    status: int
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append((self.headers["Content-Type"], json.loads(body)))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, type[Receiver]]]:
+    class OwnReceiver(Receiver):
+        received: ClassVar[list[tuple[str, dict[str, Any]]]] = []
+        status = 204
+
+    with HTTPServer(("127.0.0.1", 0), OwnReceiver) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hooks/secret", OwnReceiver
+        server.shutdown()
+        thread.join()
+
+
+def test_webhook_receives_the_batch_as_json(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, receiver: tuple[str, type[Receiver]]
+) -> None:
+    address, handler = receiver
+    settings_file.write_text(f"webhook: {address}\n")
+    number = add_batch(queue, "grüße")
+    end_next_video(queue, lambda claim: queue.record_batch_failure(claim, "the weights are missing", 3))
+    notifier.send_new()
+    notifier.wait()
+    assert handler.received == [
+        (
+            "application/json",
+            {
+                "batch": number,
+                "name": "grüße",
+                "folder": str(Path("outputs/grüße").absolute()),
+                "state": "failed",
+                "videos": 2,
+                "done": 0,
+                "failed": 2,
+                "cancelled": 0,
+                "error": "the weights are missing",
+            },
+        )
+    ]
+
+
+@pytest.mark.parametrize(("status", "reason"), [(500, "Internal Server Error"), (None, "Connection refused")])
+def test_failed_webhook_is_logged_without_its_path(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    receiver: tuple[str, type[Receiver]],
+    caplog: pytest.LogCaptureFixture,
+    status: int | None,
+    reason: str,
+) -> None:
+    address, handler = receiver
+    if status is None:
+        address = "http://127.0.0.1:9/hooks/secret"
+    else:
+        handler.status = status
+    settings_file.write_text(f"webhook: {address}\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert "the webhook at 127.0.0.1 failed for mine" in caplog.text
+    assert reason in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_nothing_is_sent_by_default(queue: Queue, notifier: BatchEndNotifier) -> None:
+    assert load_notice_settings() == NoticeSettings()
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    assert notifier.threads == []
+
+
+def test_batches_that_ended_before_the_engine_started_send_nothing(
+    queue: Queue, settings_file: Path, receiver: tuple[str, type[Receiver]], tmp_path: Path
+) -> None:
+    settings_file.write_text(f"webhook: {receiver[0]}\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier = BatchEndNotifier(queue, tmp_path, LOG)
+    notifier.send_new()
+    notifier.wait()
+    assert receiver[1].received == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("on_end: true", "on_end: extra inputs are not permitted. The keys are on_batch_end, webhook, timeout_seconds"),
+        ("webhook: ftp://example.org", "webhook: value error, it must be an address such as https://"),
+        ("webhook: example.org", "webhook: value error, it must be an address such as https://"),
+        ("timeout_seconds: 0", "timeout_seconds: input should be greater than 0"),
+        ("on_batch_end: [a, b]", "on_batch_end: input should be a valid string"),
+        ("on_batch_end: {", "engine.yaml"),
+    ],
+)
+def test_invalid_settings_are_named_and_send_nothing(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    content: str,
+    message: str,
+) -> None:
+    settings_file.write_text(content)
+    with pytest.raises(UserError) as raised:
+        load_notice_settings()
+    assert message in str(raised.value)
+    assert str(settings_file) in str(raised.value)
+    fault = find_settings_fault()
+    assert fault is not None
+    assert fault.startswith("no notice is sent when a batch ends: ")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    assert notifier.threads == []
+    assert "no notice of the end of mine was sent" in caplog.text
+
+
+def test_missing_named_settings_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANTUI_ENGINE_CONFIG", "nowhere.yaml")
+    with pytest.raises(UserError, match=r"WANTUI_ENGINE_CONFIG: cannot read nowhere.yaml: no such file"):
+        load_notice_settings()
+
+
+@pytest.mark.usefixtures("torch_not_imported")
+@pytest.mark.processes
+def test_doctor_names_invalid_notice_settings(wantui: Wantui, settings_file: Path) -> None:
+    settings_file.write_text("webhok: x\n")
+    result = wantui("doctor")
+    assert result.code != 0
+    assert "webhok: extra inputs are not permitted" in " ".join(result.out.split())
+
+
+def test_nested_engine_does_not_inherit_the_variables_of_a_notice(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANTUI_ERROR", "of another batch")
+    seen: dict[str, str] = {}
+
+    def record(*_: object, **options: Any) -> object:
+        seen.update(options["env"])
+        raise OSError("not started")
+
+    monkeypatch.setattr("wantui.engine.notices.subprocess.Popen", record)
+    settings_file.write_text("on_batch_end: 'true'\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert seen["WANTUI_ERROR"] == ""
+    assert seen["PATH"] == os.environ["PATH"]

@@ -1,0 +1,253 @@
+"""Notices of ended batches: the engine runs a command and calls a webhook, also while no client is open."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from platformdirs import user_config_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wantui.config.document import read_document, read_text, to_plain
+from wantui.errors import UserError
+from wantui.paths import expand_user_path
+from wantui.queue.events import ENDING_EVENTS, BatchRefused
+from wantui.queue.reader import QueueReader
+from wantui.queue.records import BatchRow
+from wantui.queue.states import find_batch_state
+
+SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
+"""Environment variable with the path of another settings file."""
+OUTPUT_FILE = "notices.out"
+"""File in the log folder with the output of all commands."""
+KILL_SECONDS = 2.0
+"""Seconds between SIGTERM and SIGKILL for a command that exceeds its time."""
+
+
+class NoticeSettings(BaseModel):
+    """Content of engine.yaml; by default, no notices are sent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    on_batch_end: str | None = None
+    """Shell command to run when a batch ends."""
+    webhook: str | None = None
+    """HTTP or HTTPS address to which a JSON object is posted when a batch ends."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """Maximum seconds of one command or request."""
+
+    @field_validator("webhook")
+    @classmethod
+    def check_webhook(cls, value: str | None) -> str | None:
+        """Refuse an address that is not HTTP or HTTPS."""
+        if value is not None:
+            address = urlsplit(value)
+            if address.scheme not in ("http", "https") or not address.hostname:
+                raise ValueError("it must be an address such as https://example.org/hook")
+        return value
+
+
+@dataclass(frozen=True)
+class BatchEnd:
+    """An ended batch, as commands and webhooks receive it."""
+
+    batch: int
+    name: str
+    folder: str
+    state: str
+    """done, failed, cancelled or partly, as `wantui queue ls --json` prints it."""
+    videos: int
+    done: int
+    failed: int
+    cancelled: int
+    error: str
+    """Why all videos of the batch failed; empty otherwise."""
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the environment variables that a command receives."""
+        return {f"WANTUI_{name.upper()}": str(value) for name, value in asdict(self).items()}
+
+
+def find_settings_file() -> Path:
+    """Return the path of engine.yaml: from the environment, or in the user's configuration folder.
+
+    Raises:
+        UserError: the environment variable contains an invalid path.
+    """
+    named = os.environ.get(SETTINGS_VARIABLE)
+    if not named:
+        return user_config_path("wantui") / "engine.yaml"
+    try:
+        return expand_user_path(named)
+    except UserError as error:
+        raise UserError(f"{SETTINGS_VARIABLE}: {error}") from None
+
+
+def load_notice_settings() -> NoticeSettings:
+    """Read the settings; return the defaults if the file does not exist.
+
+    Raises:
+        UserError: the file is invalid; names the key.
+    """
+    path = find_settings_file()
+    if not os.path.lexists(path):
+        if os.environ.get(SETTINGS_VARIABLE):
+            raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset the variable")
+        return NoticeSettings()
+    try:
+        return NoticeSettings.model_validate(to_plain(read_document(read_text(path), path).values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        known = ", ".join(NoticeSettings.model_fields)
+        hint = f". The keys are {known}" if first["type"] == "extra_forbidden" else ""
+        raise UserError(f"{path}: {key}: {first['msg'].lower()}{hint}") from None
+
+
+def find_settings_fault() -> str | None:
+    """Return what is wrong with engine.yaml, or None."""
+    try:
+        load_notice_settings()
+    except UserError as error:
+        return f"no notice is sent when a batch ends: {error}"
+    return None
+
+
+class BatchEndNotifier:
+    """Send a notice for each batch that ends after this object was created; commands and requests run on threads.
+
+    Args:
+        logs: folder of the output file of commands.
+    """
+
+    def __init__(self, queue: QueueReader, logs: Path, log: logging.Logger) -> None:
+        self.queue, self.logs, self.log = queue, logs, log
+        self.last_seq = queue.read_last_seq()
+        self.threads: list[threading.Thread] = []
+
+    def send_new(self) -> None:
+        """Send notices for the batches that ended since the last call.
+
+        Raises:
+            sqlite3.Error: the queue cannot be read.
+        """
+        if self.queue.read_last_seq() == self.last_seq:
+            return
+        new_events = self.queue.events(self.last_seq)
+        self.last_seq = max(event.seq for event in new_events)
+        errors: dict[int, str] = {}  # by batch number: why all of its videos failed, or an empty text
+        for event in new_events:
+            if event.batch is not None and isinstance(event.payload, BatchRefused):
+                errors[event.batch] = event.payload.error
+            elif event.batch is not None and isinstance(event.payload, ENDING_EVENTS):
+                errors.setdefault(event.batch, "")
+        for number, error in errors.items():
+            batch = self.queue.batch(number)  # None: it was removed meanwhile
+            if batch is not None and not batch.unfinished:
+                self._start(_describe_end(batch, error))
+
+    def wait(self) -> None:
+        """Wait for the notices that are being sent; each ends after its timeout at the latest."""
+        for thread in self.threads:
+            thread.join()
+
+    def _start(self, end: BatchEnd) -> None:
+        try:
+            settings = load_notice_settings()
+        except UserError as error:
+            self.log.error("no notice of the end of %s was sent: %s", end.name, error)
+            return
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        senders = []
+        if settings.on_batch_end is not None:
+            senders.append(lambda command=settings.on_batch_end: self._run_command(command, end, settings))
+        if settings.webhook is not None:
+            senders.append(lambda address=settings.webhook: self._call_webhook(address, end, settings))
+        for sender in senders:
+            thread = threading.Thread(target=sender, name="notice", daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def _run_command(self, command: str, end: BatchEnd, settings: NoticeSettings) -> None:
+        path = self.logs / OUTPUT_FILE
+        try:
+            with path.open("ab") as out:
+                process = subprocess.Popen(
+                    ["/bin/sh", "-c", command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    cwd=end.folder if os.path.isdir(end.folder) else "/",  # noqa: PTH112 - a folder may be deleted
+                    env=_without_engine_variables(os.environ) | end.to_environment(),
+                    process_group=0,
+                )
+        except OSError as error:
+            self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
+            return
+        try:
+            code = process.wait(settings.timeout_seconds)
+        except subprocess.TimeoutExpired:
+            _end_process_group(process)
+            self.log.error(
+                "on_batch_end was ended for %s: it took longer than %g seconds (timeout_seconds in engine.yaml)",
+                end.name,
+                settings.timeout_seconds,
+            )
+            return
+        if code:
+            self.log.error("on_batch_end failed for %s with exit code %d; see %s", end.name, code, path)
+        else:
+            self.log.info("on_batch_end was run for %s", end.name)
+
+    def _call_webhook(self, address: str, end: BatchEnd, settings: NoticeSettings) -> None:
+        headers = {"Content-Type": "application/json", "User-Agent": "wantui"}
+        request = urllib.request.Request(address, json.dumps(asdict(end)).encode(), headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=settings.timeout_seconds) as reply:
+                self.log.info("the webhook was called for %s: status %d", end.name, reply.status)
+        except (OSError, ValueError) as error:  # URLError is an OSError; the address may contain a token
+            reason = getattr(error, "reason", None) or error
+            self.log.error("the webhook at %s failed for %s: %s", urlsplit(address).hostname, end.name, reason)
+
+
+def _describe_end(batch: BatchRow, error: str) -> BatchEnd:
+    counts = batch.counts
+    return BatchEnd(
+        batch=batch.id,
+        name=batch.name,
+        folder=str(batch.folder),
+        state=find_batch_state(counts),
+        videos=batch.total,
+        done=counts.get("done", 0),
+        failed=counts.get("failed", 0),
+        cancelled=counts.get("cancelled", 0),
+        error=error,
+    )
+
+
+def _without_engine_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables of notices that an engine inherited from a notice's command."""
+    names = {f"WANTUI_{name.upper()}" for name in BatchEnd.__dataclass_fields__}
+    return {name: value for name, value in environment.items() if name not in names}
+
+
+def _end_process_group(process: subprocess.Popen[bytes]) -> None:
+    """End a command and the processes that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        deadline = time.monotonic() + KILL_SECONDS
+        while time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+    process.wait()
