@@ -9,7 +9,7 @@ import pytest
 from clip_batches import write_clip_batch
 from conftest import Wantui
 
-from wantui.cli import COMMANDS
+from wantui.cli import MODULE_AND_HELP_BY_COMMAND
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
@@ -96,7 +96,7 @@ def test_completion_scripts_name_the_program(wantui: Wantui, shell: str) -> None
         (("lib",), "no such command 'lib'; did you mean library?"),
         (("queeu",), "no such command 'queeu'; did you mean queue?"),
         (("queue", "cancle"), "no such command 'cancle'; did you mean cancel?"),
-        (("zzz",), f"no such command 'zzz'; the commands are {', '.join(COMMANDS)}."),
+        (("zzz",), f"no such command 'zzz'; the commands are {', '.join(MODULE_AND_HELP_BY_COMMAND)}."),
     ],
 )
 def test_unknown_command_gets_a_suggestion(wantui: Wantui, words: tuple[str, ...], message: str) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_config_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wantui.config.document import read_document, read_text, to_plain
+from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
@@ -106,7 +106,9 @@ def load_notice_settings() -> NoticeSettings:
             raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset the variable")
         return NoticeSettings()
     try:
-        return NoticeSettings.model_validate(to_plain(read_document(read_text(path), path).values))
+        return NoticeSettings.model_validate(
+            convert_to_plain_value(parse_yaml_document(read_config_text(path), path).values)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
