@@ -50,7 +50,9 @@ async def application(
 ) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    app = WantuiApp(find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml, opened_batch=opened_batch)
+    app = WantuiApp(
+        find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml, opened_batch=opened_batch
+    )
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:
         under = AppUnderTest(app, pilot)

@@ -30,7 +30,7 @@ def complete(monkeypatch: pytest.MonkeyPatch, wantui: Wantui, line: str) -> list
 def queue_batches(*names: str) -> None:
     with Queue(find_state_directory().directory) as queue:
         for name in names:
-            queue.add(Path("outputs", name).absolute(), "cpu", [NewVideo(0, "red seed 42", "{}", 4)])
+            queue.add_batch(Path("outputs", name).absolute(), "cpu", [NewVideo(0, "red seed 42", "{}", 4)])
 
 
 @pytest.mark.parametrize(

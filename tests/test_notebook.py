@@ -74,7 +74,7 @@ def test_captures_and_metrics_equal_those_on_disk_and_of_analyze(wantui: Wantui,
     assert latents.sigmas.tolist() == np.asarray(group["sigmas"])[np.asarray(group["steps"])].tolist()
     assert latents.sigmas[[0, -1]] == pytest.approx([1, 0], abs=1e-5)
     maps = video.open_attention()
-    assert maps.read_mean("circle").shape[0] == len(maps.steps) == 3
+    assert maps.read_mean_map("circle").shape[0] == len(maps.evaluations) == 3
 
     records = opened.metrics()
     printed = json.loads(wantui("analyze", folder, "--json", "--metrics", ",".join(METRICS)).out)

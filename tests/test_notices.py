@@ -21,7 +21,7 @@ from wantui.engine.notices import (
     find_settings_fault,
     load_notice_settings,
 )
-from wantui.engine.slots import Slot
+from wantui.engine.slots import WorkerSlot
 from wantui.engine.supervisor import Supervisor
 from wantui.errors import UserError
 from wantui.queue.queue import Queue
@@ -57,11 +57,11 @@ def notifier(queue: Queue, tmp_path: Path) -> BatchEndNotifier:
 def add_batch(queue: Queue, name: str, videos: int = 2) -> int:
     folder = Path("outputs", name).absolute()
     folder.mkdir(parents=True)
-    return queue.add(folder, "cpu", [NewVideo(index, f"video {index}", "{}", 4) for index in range(videos)])
+    return queue.add_batch(folder, "cpu", [NewVideo(index, f"video {index}", "{}", 4) for index in range(videos)])
 
 
 def end_next_video(queue: Queue, end: Callable[[Any], object] | None = None) -> None:
-    claim = queue.claim("worker-0:1", CPU)
+    claim = queue.claim_next_video("worker-0:1", CPU)
     assert claim is not None
     (end or queue.record_done)(claim)
 
@@ -110,7 +110,7 @@ def test_retried_batch_sends_another_notice(queue: Queue, notifier: BatchEndNoti
     end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
     notifier.send_new()
     notifier.wait()
-    queue.retry(number)
+    queue.retry_videos(number)
     end_next_video(queue)
     notifier.send_new()
     notifier.wait()
@@ -125,14 +125,14 @@ def test_engine_sends_the_notice_before_it_ends(
     add_batch(queue, "mine", videos=1)
     (tmp_path / "logs").mkdir()
 
-    class IdleSlot(Slot):
+    class IdleSlot(WorkerSlot):
         """A slot whose worker is this process."""
 
         def start(self, state: Path, logs: Path) -> None:
             end_next_video(queue)
 
     monkeypatch.setattr(queue, "record_starting_worker", lambda *_: None)
-    supervisor = Supervisor(queue, [IdleSlot("worker-0", CPU, "cpu", {})], tmp_path / "logs", LOG, drain=True)
+    supervisor = Supervisor(queue, [IdleSlot("worker-0", CPU, "cpu", {})], tmp_path / "logs", LOG, ends_when_idle=True)
     supervisor.run()
     supervisor.notifier.wait()
     assert Path("outputs/ended").read_text() == "done\n"
@@ -162,7 +162,7 @@ def test_failed_command_is_logged_with_its_exit_code(
     notifier.send_new()
     notifier.wait()
     assert "on_batch_end failed for mine with exit code 7; see " in caplog.text
-    assert (notifier.logs / OUTPUT_FILE).read_text() == "no such thing\n"
+    assert (notifier.logs_folder / OUTPUT_FILE).read_text() == "no such thing\n"
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -587,9 +587,9 @@ def test_batch_named_on_the_command_line_is_opened_in_the_library(tmp_path: Path
 
     async def test() -> None:
         async with application(welcomed=False, opened_batch=folder) as under:
-            await under.until(lambda: isinstance(under.app.screen, LibraryScreen) and under.app.screen.manifest)
+            await under.until(lambda: isinstance(under.app.screen, LibraryScreen) and under.app.screen.shown_manifest)
             library = under.screen(LibraryScreen)
-            assert library.folder == folder
+            assert library.shown_folder == folder
             assert len(library.batches) == 2
 
     run(test)

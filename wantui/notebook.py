@@ -88,7 +88,7 @@ class BatchVideo:
             MissingDataError: the latents are not stored, only values derived from them, or nothing.
             CaptureError: the files are damaged.
         """
-        from wantui.storage.zarr_group import open_capture, raise_capture_error
+        from wantui.storage.zarr_group import open_capture, convert_to_capture_error
 
         path = self._find_file("latents", "trajectory")
         group = open_capture(path)
@@ -97,7 +97,7 @@ class BatchVideo:
                 f"{self.name} has no stored latents, only values derived from them. Set "
                 "latent_analysis_settings.store_latents for future videos"
             )
-        with raise_capture_error(path):
+        with convert_to_capture_error(path):
             steps = np.asarray(group["steps"][:], dtype=np.int64)
             sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)[steps]
             return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
@@ -154,7 +154,7 @@ class OpenBatch:
         metric of `docs/analysis.md` as a float (NaN without a value), and `reason`, which is empty unless the
         trajectory is missing or damaged.
         """
-        from wantui.analysis.loading import read_batch
+        from wantui.analysis.loading import read_batch_videos
         from wantui.analysis.trajectory import METRICS
 
         return [
@@ -163,11 +163,11 @@ class OpenBatch:
                 "variation": video.variation,
                 "seed": video.seed,
                 "prompt": video.prompt,
-                **{f"bracket_{number}": text for number, text in sorted(video.choices.items())},
+                **{f"bracket_{number}": text for number, text in sorted(video.choices_by_bracket.items())},
                 **{name: video.compute_metric(name) for name in METRICS},
-                "reason": video.reason,
+                "reason": video.exclusion_reason,
             }
-            for video in read_batch(self.folder)
+            for video in read_batch_videos(self.folder)
         ]
 
 

@@ -21,7 +21,7 @@ def command(context: click.Context, batch: str) -> None:
     from wantui.storage.layout import BatchFolder
 
     folder = Path(batch)
-    if not BatchFolder(folder).manifest.is_file():
+    if not BatchFolder(folder).manifest_path.is_file():
         with open_queue_for_command() as queue:
             folder = queue.find_batch(batch).folder
     options = context.find_root().params

@@ -25,7 +25,7 @@ from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow
-from wantui.queue.states import find_batch_state
+from wantui.queue.states import derive_batch_state
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of another settings file."""
@@ -130,12 +130,12 @@ class BatchEndNotifier:
     """Send a notice for each batch that ends after this object was created; commands and requests run on threads.
 
     Args:
-        logs: folder of the output file of commands.
+        logs_folder: folder of the output file of commands.
     """
 
-    def __init__(self, queue: QueueReader, logs: Path, log: logging.Logger) -> None:
-        self.queue, self.logs, self.log = queue, logs, log
-        self.last_seq = queue.read_last_seq()
+    def __init__(self, queue: QueueReader, logs_folder: Path, log: logging.Logger) -> None:
+        self.queue, self.logs_folder, self.log = queue, logs_folder, log
+        self.last_seq = queue.read_last_event_seq()
         self.threads: list[threading.Thread] = []
 
     def send_new(self) -> None:
@@ -144,19 +144,19 @@ class BatchEndNotifier:
         Raises:
             sqlite3.Error: the queue cannot be read.
         """
-        if self.queue.read_last_seq() == self.last_seq:
+        if self.queue.read_last_event_seq() == self.last_seq:
             return
-        new_events = self.queue.events(self.last_seq)
+        new_events = self.queue.list_events(self.last_seq)
         self.last_seq = max(event.seq for event in new_events)
         errors: dict[int, str] = {}  # by batch number: why all of its videos failed, or an empty text
         for event in new_events:
-            if event.batch is not None and isinstance(event.payload, BatchRefused):
-                errors[event.batch] = event.payload.error
-            elif event.batch is not None and isinstance(event.payload, ENDING_EVENTS):
-                errors.setdefault(event.batch, "")
+            if event.batch_number is not None and isinstance(event.payload, BatchRefused):
+                errors[event.batch_number] = event.payload.error
+            elif event.batch_number is not None and isinstance(event.payload, ENDING_EVENTS):
+                errors.setdefault(event.batch_number, "")
         for number, error in errors.items():
-            batch = self.queue.batch(number)  # None: it was removed meanwhile
-            if batch is not None and not batch.unfinished:
+            batch = self.queue.get_batch(number)  # None: it was removed meanwhile
+            if batch is not None and not batch.unfinished_count:
                 self._start(_describe_end(batch, error))
 
     def wait(self) -> None:
@@ -182,7 +182,7 @@ class BatchEndNotifier:
             self.threads.append(thread)
 
     def _run_command(self, command: str, end: BatchEnd, settings: NoticeSettings) -> None:
-        path = self.logs / OUTPUT_FILE
+        path = self.logs_folder / OUTPUT_FILE
         try:
             with path.open("ab") as out:
                 process = subprocess.Popen(
@@ -229,8 +229,8 @@ def _describe_end(batch: BatchRow, error: str) -> BatchEnd:
         batch=batch.id,
         name=batch.name,
         folder=str(batch.folder),
-        state=find_batch_state(counts),
-        videos=batch.total,
+        state=derive_batch_state(counts),
+        videos=batch.video_count,
         done=counts.get("done", 0),
         failed=counts.get("failed", 0),
         cancelled=counts.get("cancelled", 0),

@@ -74,7 +74,7 @@ class Supervisor:
         self.stop_requests = stop_requests or StopRequestCounter()
         self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""
-        self.notifier = BatchEndNotifier(queue, logs, log)
+        self.notifier = BatchEndNotifier(queue, logs_folder, log)
         self.is_ending = False
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
@@ -341,7 +341,7 @@ def _run_until_replaced(
     try:
         for note in messages:
             log.warning("%s", note)
-        slots, device_remarks = _plan_worker_slots(queue, worker_count)
+        slots, engine_notes = _plan_worker_slots(queue, worker_count)
         supervisor = Supervisor(queue, slots, logs_folder, log, ends_when_idle, stop_requests, lock_descriptor)
         log.info(
             "engine of wantui %s, process %d, %s",
@@ -349,12 +349,15 @@ def _run_until_replaced(
             os.getpid(),
             format_count(len(supervisor.slots), "worker"),
         )
+        if fault := find_settings_fault():
+            log.error("%s", fault)
+            engine_notes.append(fault)
         supervisor.hold_queue_if_interrupted()
         publish_engine_info(
             lock_descriptor,
             logs_folder,
             sorted({name for slot in slots for name in slot.served_devices}),
-            device_remarks,
+            engine_notes,
         )
         supervisor.run()
         supervisor.notifier.wait()
