@@ -128,7 +128,7 @@ def test_engine_sends_the_notice_before_it_ends(
     class IdleSlot(WorkerSlot):
         """A slot whose worker is this process."""
 
-        def start(self, state: Path, logs: Path) -> None:
+        def start_process(self, state_folder: Path, logs_folder: Path) -> None:
             end_next_video(queue)
 
     monkeypatch.setattr(queue, "record_starting_worker", lambda *_: None)

@@ -88,7 +88,7 @@ class BatchVideo:
             MissingDataError: the latents are not stored, only values derived from them, or nothing.
             CaptureError: the files are damaged.
         """
-        from wantui.storage.zarr_group import open_capture, convert_to_capture_error
+        from wantui.storage.zarr_group import convert_to_capture_error, open_capture
 
         path = self._find_file("latents", "trajectory")
         group = open_capture(path)
