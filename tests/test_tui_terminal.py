@@ -149,7 +149,9 @@ def test_stopped_application_is_drawn_again_and_restores_the_terminal(
         drawn = len(terminal.read())
         terminal.process.send_signal(signal.SIGCONT)
         terminal.until_shown("Template", drawn)
+    drawn = len(terminal.read())
     terminal.process.send_signal(signal.SIGCONT)
+    terminal.until_shown("Template", drawn)  # until then, keys are discarded
     for _ in range(5):  # a second thread that reads keys would lose some
         terminal.press(b"2", "the queue is empty")
         terminal.press(b"1", "Template")
