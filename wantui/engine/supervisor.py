@@ -133,6 +133,7 @@ class Supervisor:
         for slot in self.slots:
             self._reap_worker(slot)
         self._reset_failures_after_claims()
+        self.notifier.send_new()
         busy_slots = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
             self._signal_workers(busy_slots)
