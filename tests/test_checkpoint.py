@@ -262,7 +262,7 @@ def test_checkpoint_of_another_torch_or_recipe_restarts_the_video(
     stop_after(generate_video(tiny, recipe.model_copy(update={"seed": 8}), files), 2)
     result, restarts = finish(generate_video(tiny, recipe, files))
     assert len(restarts) == 1
-    assert str(restarts[0]).startswith("Restarted(reason='recipe was ")
+    assert str(restarts[0]).startswith("GenerationRestarted(reason='recipe was ")
     assert result.latents_sha256 == reference.latents_sha256
 
 
