@@ -19,6 +19,12 @@ def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     return {argument.arg for argument in every if argument is not None}
 
 
+def assigned_attributes(method: ast.FunctionDef) -> set[str]:
+    """Return the names of the attributes of `self` that a method assigns."""
+    targets = [node for node in ast.walk(method) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    return {node.attr for node in targets if ast.unparse(node.value) == "self"}
+
+
 def documented_names(docstring: str) -> set[str]:
     """Return the names that the sections `Args:` and `Attributes:` describe."""
     section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n?|\n)*)", docstring, re.MULTILINE)
@@ -33,7 +39,7 @@ def undefined_names(path: Path) -> Iterator[str]:
             methods = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
             fields = [child.target for child in node.body if isinstance(child, ast.AnnAssign)]
             defined = {field.id for field in fields if isinstance(field, ast.Name)}
-            defined |= {name for method in methods for name in parameters(method)}
+            defined |= {name for method in methods for name in (*parameters(method), *assigned_attributes(method))}
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             defined = parameters(node)
         else:
