@@ -194,7 +194,7 @@ def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.batches.slurm.find_file_system_type", lambda path: kinds.get(str(path), "nfs4"))
     assert str(_find_local_temporary_folder()) == "/var/tmp"
     kinds["/var/tmp"] = "nfs"
-    with pytest.raises(RuntimeError, match="set TMPDIR"):
+    with pytest.raises(RuntimeError, match="Set TMPDIR"):
         _find_local_temporary_folder()
 
 

@@ -280,10 +280,12 @@ def test_queue_file_that_is_no_regular_file_is_refused_by_name(
 
 
 def test_queue_behind_a_link_to_a_file_is_used(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "queue.db").symlink_to(tmp_path / "disk" / "queue.db")
+    for name in ("disk", "state/host"):
+        (tmp_path / name).mkdir(parents=True)
+    state_dir = StateDirectory(tmp_path / "state" / "host")
+    (state_dir.directory / "queue.db").symlink_to(tmp_path / "disk" / "queue.db")
     for _ in range(2):  # a new database, and an existing one
-        queue, notes = open_queue(StateDirectory(tmp_path))
+        queue, notes = open_queue(state_dir)
         assert notes == []
         queue.close()
     assert (tmp_path / "disk" / "queue.db").is_file()
