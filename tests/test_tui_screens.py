@@ -532,7 +532,7 @@ def test_clips_are_played_and_compared_side_by_side(made: BatchFolder) -> None:
         await it.press("m", "down", "c")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
         await it.until(lambda: len(player.frames_by_clip) == 2)
-        assert "red seed 42   |   blue seed 42" in it.cells("#about")
+        assert "red · seed 42   |   blue · seed 42" in it.cells("#about")
         await it.press("escape")
 
     on("library", test)

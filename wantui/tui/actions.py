@@ -115,8 +115,9 @@ LIBRARY_ACTIONS = (
     Action(
         "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
     ),
-    Action("library.mark", "m", "mark", "Mark", "Mark the video for comparison with another."),
-    Action("library.compare", "c", "compare", "Compare", "Play the marked video and this one side by side."),
+    Action("library.mark", "m", "mark", "Mark", "Mark the video for a comparison, or remove its mark."),
+    Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
+    Action("library.unmark", "C", "clear_marks", "Unmark", "Remove all marks.", is_in_footer=False),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),
     Action(

@@ -1,6 +1,5 @@
 """Library screen: batch folders, newest first; one batch as a matrix of variations by seeds; one video in detail."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
 from wantui.queue.states import derive_batch_state
 from wantui.storage.batch_index import BatchSummary, find_batches
-from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.storage.manifest import VideoEntry
 from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import make_content
@@ -31,9 +30,8 @@ from wantui.tui.library_data import (
     load_batch_manifest,
 )
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
-from wantui.tui.screens.dialogs import Confirm, TextViewer
-from wantui.tui.screens.library_jobs import LibraryJobs
-from wantui.tui.screens.player import Player
+from wantui.tui.screens.dialogs import Confirm
+from wantui.tui.screens.library_playback import LibraryPlayback
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
@@ -41,7 +39,7 @@ from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
 
-class LibraryScreen(LibraryJobs):
+class LibraryScreen(LibraryPlayback):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
@@ -58,13 +56,6 @@ class LibraryScreen(LibraryJobs):
         self.visible_batches: list[BatchSummary] = []
         """Batches that match search and filter."""
         self.state_filter = "all"
-        self.shown_folder: Path | None = None
-        """Folder of the batch shown in the matrix."""
-        self.shown_manifest: Manifest | None = None
-        self.video_indices: dict[tuple[int, int], int] = {}
-        """Index of each video in the manifest, by row and column of the matrix."""
-        self.marked_clip: tuple[Path, str] | None = None
-        """Clip to compare with, and its title."""
         self._pending_selection: tuple[Path, int | None] | None = None
         """Batch folder, and index of the video, to select after the next scan."""
 
@@ -235,6 +226,7 @@ class LibraryScreen(LibraryJobs):
         }
         variation_ids = [variation.id for variation in manifest.variations]
         self.matrix.show_cells(variation_ids, len(video_numbers), self._get_cell_state, is_same_batch)
+        self.update_marked_cells()
         seeds = sorted({video.seed for video in manifest.videos})
         seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
         title = f"{message.folder.name}: {format_count(len(variation_ids), 'variation')} by {seed_text}"
@@ -257,25 +249,8 @@ class LibraryScreen(LibraryJobs):
         index = self.video_indices.get((self.matrix.cursor, self.matrix.column))
         return None if index is None or self.shown_manifest is None else self.shown_manifest.videos[index]
 
-    def find_current_clip(self) -> tuple[VideoEntry, Path] | None:
-        """Return the video under the cursor and its clip; notify and return None if the clip is missing."""
-        entry = self.get_current_entry()
-        if entry is None or self.shown_folder is None:
-            self.notify("no video is selected")
-            return None
-        if "clip" not in entry.files:
-            self.notify(
-                f"this video has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning"
-            )
-            return None
-        path = self.shown_folder / entry.files["clip"]
-        if not path.is_file():
-            self.notify(
-                f"cannot find the clip {path}: it was moved or deleted. Press r to read the folders again",
-                severity="error",
-            )
-            return None
-        return entry, path
+    def show_marked_cells(self, marked_cells: frozenset[tuple[int, int]]) -> None:
+        self.matrix.show_marks(marked_cells)
 
     @on(Matrix.Moved)
     def _show_highlighted_video(self) -> None:
@@ -309,63 +284,19 @@ class LibraryScreen(LibraryJobs):
         self.shown_folder = None
         self.action_reload()
 
-    def action_play(self) -> None:
-        if (current_clip := self.find_current_clip()) is not None:
-            entry, clip_path = current_clip
-            self.app.push_screen(Player([(clip_path, self._format_video_title(entry))], entry.recipe.fps))
-
-    def action_play_pixels(self) -> None:
-        from wantui.tui.graphics import require_graphics_protocol
-
-        try:
-            protocol = require_graphics_protocol()
-        except UserError as error:
-            self.notify(str(error), severity="error", timeout=12)
-            return
-        if (current_clip := self.find_current_clip()) is not None:
-            entry, clip_path = current_clip
-            self.decode_clip_for_pixels(clip_path, entry.recipe.fps, self._format_video_title(entry), protocol)
-
-    def action_mark(self) -> None:
-        if (current_clip := self.find_current_clip()) is not None:
-            entry, clip_path = current_clip
-            self.marked_clip = (clip_path, self._format_video_title(entry))
-            self.matrix.marked_cell = (self.matrix.cursor, self.matrix.column)
-            self.matrix.refresh()
-            self.notify(f"marked video {self._format_video_title(entry)}; select another video and press c to compare")
-
-    def action_compare(self) -> None:
-        if self.marked_clip is None:
-            self.notify("cannot compare: mark a video first (m)", severity="warning")
-        elif (current_clip := self.find_current_clip()) is not None:
-            entry, clip_path = current_clip
-            self.app.push_screen(
-                Player([self.marked_clip, (clip_path, self._format_video_title(entry))], entry.recipe.fps)
-            )
-
-    def _format_video_title(self, entry: VideoEntry) -> str:
-        assert self.shown_manifest is not None
-        return f"{self.shown_manifest.variations[entry.variation].id} seed {entry.seed}"
-
-    def action_recipe(self) -> None:
-        entry = self.get_current_entry()
-        if entry is not None:
-            text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            self.app.push_screen(TextViewer(f"Recipe of {self._format_video_title(entry)}", text))
-
     def action_copy_path(self) -> None:
-        if (chosen := self.find_current_clip()) is not None:
-            self.app.copy_to_clipboard(str(chosen[1]))
-            self.notify(f"{chosen[1]}\n(in tmux: set -g set-clipboard on)", title="path copied")
+        if (clip := self.find_current_clip()) is not None:
+            self.app.copy_to_clipboard(str(clip.path))
+            self.notify(f"{clip.path}\n(in tmux: set -g set-clipboard on)", title="path copied")
 
     def action_edit_copy(self) -> None:
         if self.shown_folder is not None:
             copy_batch_to_draft(self, self.shown_folder)
 
     def action_rerun(self) -> None:
-        if (current_clip := self.find_current_clip()) is not None:
+        if (clip := self.find_current_clip()) is not None:
             self.notify("generating the video again in the background; the result will appear here")
-            self.rerun_clip(current_clip[1])
+            self.rerun_clip(clip.path)
 
     def action_resume(self) -> None:
         if self.shown_folder is not None and self.shown_manifest is not None:

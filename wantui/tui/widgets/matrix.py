@@ -39,7 +39,7 @@ class Matrix(VirtualList):
         self.row_names: list[str] = []
         self.column_count = 0
         self.get_state: Callable[[int, int], str | None] = lambda row, column: None
-        self.marked_cell: tuple[int, int] | None = None
+        self.marked_cells: frozenset[tuple[int, int]] = frozenset()
 
     def show_cells(
         self, row_names: list[str], column_count: int, get_state: Callable[[int, int], str | None], is_same_batch: bool
@@ -49,13 +49,19 @@ class Matrix(VirtualList):
         Args:
             row_names: names of the rows.
             get_state: returns the state of a cell by row and column; None if the cell has no video.
-            is_same_batch: keep cursor and mark, because the cells are those of the same batch.
+            is_same_batch: keep cursor and marks, because the cells are those of the same batch.
         """
         self.row_names, self.column_count, self.get_state = row_names, column_count, get_state
         if not is_same_batch:
             self.set_reactive(Matrix.column, 0)
-            self.marked_cell = None
+            self.marked_cells = frozenset()
         self.fill_rows(len(row_names), self._draw_row, keep_cursor=is_same_batch)
+
+    def show_marks(self, marked_cells: frozenset[tuple[int, int]]) -> None:
+        """Mark cells (row, column), and no others."""
+        if marked_cells != self.marked_cells:
+            self.marked_cells = marked_cells
+            self.refresh()
 
     def validate_column(self, column: int) -> int:
         return max(0, min(column, self.column_count - 1))
@@ -91,7 +97,7 @@ class Matrix(VirtualList):
             style = self.make_colour_style(state_style.colour_name) if state_style else Style(dim=True)
             has_cursor = row == self.cursor and column == self.column
             glyph = state_style.glyph if state_style else " "
-            left, right = ("[", "]") if has_cursor else ("*", " ") if self.marked_cell == (row, column) else (" ", " ")
+            left, right = ("[", "]") if has_cursor else ("*", " ") if (row, column) in self.marked_cells else (" ", " ")
             line.append(left, Style(bold=True))
             line.append(glyph, style + Style(bold=has_cursor))
             line.append(right, Style(bold=True))

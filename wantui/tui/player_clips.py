@@ -1,0 +1,55 @@
+"""Clips to play and compare: a file with its recipe and the options of its template."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.planning import Recipe
+from wantui.storage.manifest import Manifest, VideoEntry
+
+
+@dataclass(frozen=True)
+class PlayerClip:
+    """A clip of a batch, and what distinguishes it from other clips."""
+
+    path: Path
+    recipe: Recipe
+    variation_id: str
+    choice_texts: tuple[str, ...]
+    """Options of the template's brackets, in the order of the brackets."""
+    batch_name: str
+
+    @property
+    def title(self) -> str:
+        """Return the variation and the seed."""
+        return f"{self.variation_id} · seed {self.recipe.seed}"
+
+
+def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> PlayerClip:
+    """Return the clip of a done video of the batch in `folder`."""
+    variation = manifest.variations[entry.variation]
+    choices = sorted(variation.choices, key=lambda choice: str(choice.get("bracket", "")).zfill(9))
+    return PlayerClip(
+        folder / entry.files["clip"],
+        entry.recipe,
+        variation.id,
+        tuple(str(choice.get("text", "")) for choice in choices),
+        folder.name,
+    )
+
+
+def list_batch_clips(folder: Path, manifest: Manifest) -> list[PlayerClip]:
+    """Return the clips of a batch in the order of the matrix: by variation, then by number."""
+    entries = sorted(manifest.videos, key=lambda entry: (entry.variation, entry.number))
+    return [make_player_clip(folder, manifest, entry) for entry in entries if "clip" in entry.files]
+
+
+def find_marked_cells(
+    marked_clips: Iterable[PlayerClip], folder: Path, manifest: Manifest, index_by_cell: dict[tuple[int, int], int]
+) -> Iterator[tuple[int, int]]:
+    """Yield the cells (row, column) of a batch's matrix whose clips are marked."""
+    marked_paths = {clip.path for clip in marked_clips}
+    for cell, index in index_by_cell.items():
+        clip_name = manifest.videos[index].files.get("clip")
+        if clip_name is not None and folder / clip_name in marked_paths:
+            yield cell

@@ -1,0 +1,128 @@
+"""Actions of the Library screen on clips: play, mark, compare, and show recipes."""
+
+import json
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.tui.player_clips import PlayerClip, find_marked_cells, make_player_clip
+from wantui.tui.screens.dialogs import TextViewer
+from wantui.tui.screens.library_jobs import LibraryJobs
+from wantui.tui.screens.player import Player
+
+MAX_COMPARED_CLIPS = 9
+"""Maximum number of clips that are played side by side."""
+
+
+class LibraryPlayback(LibraryJobs):
+    """Base of the Library screen that plays, marks and compares clips."""
+
+    shown_folder: Path | None = None
+    """Folder of the batch shown in the matrix."""
+    shown_manifest: Manifest | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.video_indices: dict[tuple[int, int], int] = {}
+        """Index of each video in the manifest, by row and column of the matrix."""
+        self.marked_clips: list[PlayerClip] = []
+        """Clips to compare, in the order in which they were marked; they may belong to several batches."""
+
+    def get_current_entry(self) -> VideoEntry | None:
+        """Return the manifest entry of the video under the cursor, or None."""
+        raise NotImplementedError
+
+    def show_marked_cells(self, marked_cells: frozenset[tuple[int, int]]) -> None:
+        """Show which cells of the matrix are marked."""
+        raise NotImplementedError
+
+    def find_current_clip(self) -> PlayerClip | None:
+        """Return the clip under the cursor; notify and return None if it is missing."""
+        entry = self.get_current_entry()
+        if entry is None or self.shown_folder is None or self.shown_manifest is None:
+            self.notify("no video is selected")
+            return None
+        if "clip" not in entry.files:
+            self.notify(
+                f"this video has no clip: {entry.state}{f', {entry.error}' if entry.error else ''}", severity="warning"
+            )
+            return None
+        clip = make_player_clip(self.shown_folder, self.shown_manifest, entry)
+        if not clip.path.is_file():
+            self.notify(
+                f"cannot find the clip {clip.path}: it was moved or deleted. Press r to read the folders again",
+                severity="error",
+            )
+            return None
+        return clip
+
+    def update_marked_cells(self) -> None:
+        """Show the marks of the shown batch in the matrix."""
+        cells: frozenset[tuple[int, int]] = frozenset()
+        if self.shown_folder is not None and self.shown_manifest is not None:
+            cells = frozenset(
+                find_marked_cells(self.marked_clips, self.shown_folder, self.shown_manifest, self.video_indices)
+            )
+        self.show_marked_cells(cells)
+
+    def action_play(self) -> None:
+        if (clip := self.find_current_clip()) is not None:
+            self.app.push_screen(Player([(clip.path, clip.title)], clip.recipe.fps))
+
+    def action_play_pixels(self) -> None:
+        from wantui.tui.graphics import require_graphics_protocol
+
+        try:
+            protocol = require_graphics_protocol()
+        except UserError as error:
+            self.notify(str(error), severity="error", timeout=12)
+            return
+        if (clip := self.find_current_clip()) is not None:
+            self.decode_clip_for_pixels(clip.path, clip.recipe.fps, clip.title, protocol)
+
+    def action_mark(self) -> None:
+        """Mark the clip under the cursor, or remove its mark."""
+        if (clip := self.find_current_clip()) is None:
+            return
+        if clip in self.marked_clips:
+            self.marked_clips.remove(clip)
+        elif len(self.marked_clips) == MAX_COMPARED_CLIPS:
+            self.notify(
+                f"cannot mark another video: {MAX_COMPARED_CLIPS} are marked. Clear the marks with C",
+                severity="warning",
+            )
+        else:
+            self.marked_clips.append(clip)
+        self.update_marked_cells()
+
+    def action_clear_marks(self) -> None:
+        if self.marked_clips:
+            self.notify(f"cleared {format_count(len(self.marked_clips), 'mark')}")
+        self.marked_clips.clear()
+        self.update_marked_cells()
+
+    def list_clips_to_compare(self) -> list[PlayerClip]:
+        """Return the marked clips, with the current clip if only one is marked; notify if they are fewer than two."""
+        clips = list(self.marked_clips)
+        if not clips:
+            self.notify("cannot compare: mark a video first (m)", severity="warning")
+        elif len(clips) == 1:
+            if (clip := self.find_current_clip()) is None:
+                return []
+            if clip in clips:
+                self.notify("cannot compare a video with itself. Select or mark another video", severity="warning")
+            else:
+                clips.append(clip)
+        return clips if len(clips) > 1 else []
+
+    def action_compare(self) -> None:
+        if clips := self.list_clips_to_compare():
+            self.app.push_screen(Player([(clip.path, clip.title) for clip in clips], clips[0].recipe.fps))
+
+    def action_recipe(self) -> None:
+        entry = self.get_current_entry()
+        if entry is not None and self.shown_manifest is not None:
+            title = f"{self.shown_manifest.variations[entry.variation].id} seed {entry.seed}"
+            text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
+            self.app.push_screen(TextViewer(f"Recipe of {title}", text))
