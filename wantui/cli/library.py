@@ -15,10 +15,12 @@ from wantui.formatting import format_count, shorten_text
 if TYPE_CHECKING:
     from wantui.storage.batch_index import BatchSummary
     from wantui.storage.manifest import Manifest
+    from wantui.storage.marks import BatchMarks, VideoMark
 
 MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
-
+MAX_NOTE_LENGTH = 60
+"""Longest note in a list of videos, in characters."""
 MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
@@ -98,36 +100,48 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
 @click.argument("folder", type=PATH_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_batch_folder(folder: Path, as_json: bool) -> None:
-    """List the videos of a batch, with their states and clips.
+    """List the videos of a batch, with their states, clips, stars, rejections and notes.
 
-    Damage to the batch journal is reported on stderr; the exit code is then 1.
+    Damage to the batch journal or to marks.json is reported on stderr; the exit code is then 1.
     """
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
+    from wantui.storage.marks import read_marks
 
-    manifest = read_manifest(BatchFolder(folder))
+    manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
     if as_json:
-        print_json(manifest.model_dump(mode="json"))
+        document = manifest.model_dump(mode="json")
+        for video in document["videos"]:
+            video["mark"] = marks.get_mark(video["id"]).model_dump()
+        print_json(document)
     else:
-        _print_manifest_videos(manifest)
-    for fault in manifest.faults:
+        _print_manifest_videos(manifest, marks)
+    for fault in (*manifest.faults, *marks.faults):
         echo(fault, err=True)
-    if manifest.faults:
+    if manifest.faults or marks.faults:
         sys.exit(1)
 
 
-def _print_manifest_videos(manifest: "Manifest") -> None:
+def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
     echo(manifest.template, err=True)
-    table_rows = [("variation", "seed", "state", "seconds", "clip")]
+    has_marks = bool(marks.marks_by_video)
+    table_rows = [("variation", "seed", "state", "seconds", *(["mark"] if has_marks else []), "clip")]
     for video in manifest.videos:
         seconds_text = (
             f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
         )
         detail_text = video.files.get("clip", video.error or "")
-        table_rows.append(
-            (manifest.variations[video.variation].id, str(video.seed), video.state, seconds_text, detail_text)
-        )
+        mark_cells = [_format_mark(marks.get_mark(video.id))] if has_marks else []
+        variation_id = manifest.variations[video.variation].id
+        table_rows.append((variation_id, str(video.seed), video.state, seconds_text, *mark_cells, detail_text))
     print_columns(*table_rows)
+
+
+def _format_mark(mark: "VideoMark") -> str:
+    """Return a mark in one line: "star: the best one"."""
+    words = [word for word, is_set in (("star", mark.star), ("reject", mark.reject)) if is_set]
+    note = shorten_text(" ".join(mark.note.split()), MAX_NOTE_LENGTH)
+    return ": ".join(part for part in (" ".join(words), note) if part)
 
 
 @command.command("check")

@@ -1,8 +1,8 @@
 """Grid of a batch: one row per variation, one column per video number, and the labels of both."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wantui.errors import UserError
@@ -23,15 +23,22 @@ class GridCell:
 
 
 @dataclass(frozen=True)
-class GridRow:
-    """One variation."""
+class VariationLabel:
+    """Label of one variation, and what it is made of."""
 
     id: str
     label: str
-    """The chosen options that differ between variations, such as "red, left"; the prompt if there are none."""
+    """The chosen options that differ between variations, such as "red, left"; the prompt if there are none, and the id
+    if another label is the same."""
     prompt: str
     options: Mapping[int, str]
     """Chosen option by number of the bracket, for brackets whose options differ between variations."""
+
+
+@dataclass(frozen=True)
+class GridRow(VariationLabel):
+    """One variation and its videos."""
+
     cells: tuple[GridCell | None, ...]
     """One cell per column; None if the batch has no such video."""
 
@@ -88,20 +95,40 @@ def read_batch_grid(folder: Path, variation_ids: Collection[str] = (), seeds: Co
     if not videos:
         raise UserError(f"{folder} has no video with the given --variation and --seed")
     numbers = sorted({video.number for video in videos})
-    differing_brackets = _find_differing_brackets(manifest)
+    indices = sorted({video.variation for video in videos})
     rows = []
-    for index in sorted({video.variation for video in videos}):
-        variation = manifest.variations[index]
+    for index, label in zip(indices, label_variations(manifest, indices), strict=True):
         by_number = {video.number: _make_cell(folder, video) for video in videos if video.variation == index}
+        cells = tuple(by_number.get(number) for number in numbers)
+        rows.append(GridRow(label.id, label.label, label.prompt, label.options, cells))
+    return BatchGrid(folder, manifest.template, label_columns(videos), tuple(rows), manifest.faults)
+
+
+def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
+    """Return the labels of the variations with these indices; labels name what differs between all variations."""
+    differing_brackets = _find_differing_brackets(manifest)
+    labels = []
+    for index in indices:
+        variation = manifest.variations[index]
         options = {
             choice["bracket"]: str(choice["text"]).strip()
             for choice in variation.choices
             if choice["bracket"] in differing_brackets
         }
-        cells = tuple(by_number.get(number) for number in numbers)
-        rows.append(GridRow(variation.id, _make_label(variation, options), variation.prompt, options, cells))
-    columns = tuple(_label_column(number, videos) for number in numbers)
-    return BatchGrid(folder, manifest.template, columns, _make_labels_unique(rows), manifest.faults)
+        labels.append(VariationLabel(variation.id, _make_label(variation, options), variation.prompt, options))
+    counts = Counter(label.label for label in labels)
+    return [label if counts[label.label] == 1 else replace(label, label=label.id) for label in labels]
+
+
+def label_columns(videos: Iterable[VideoEntry]) -> tuple[str, ...]:
+    """Return a label for each video number that occurs: the seed if all its videos have the same, or the number."""
+    seeds_by_number: dict[int, set[int]] = {}
+    for video in videos:
+        seeds_by_number.setdefault(video.number, set()).add(video.seed)
+    return tuple(
+        f"seed {next(iter(seeds))}" if len(seeds) == 1 else f"video {number}"
+        for number, seeds in sorted(seeds_by_number.items())
+    )
 
 
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
@@ -130,16 +157,3 @@ def _make_cell(folder: Path, video: VideoEntry) -> GridCell:
 
 def _make_label(variation: VariationEntry, options: Mapping[int, str]) -> str:
     return ", ".join(text or "(empty)" for text in options.values()) or variation.prompt
-
-
-def _make_labels_unique(rows: list[GridRow]) -> tuple[GridRow, ...]:
-    """Replace labels that occur more than once by the id of the variation, which is unique."""
-    counts = Counter(row.label for row in rows)
-    return tuple(
-        row if counts[row.label] == 1 else GridRow(row.id, row.id, row.prompt, row.options, row.cells) for row in rows
-    )
-
-
-def _label_column(number: int, videos: Sequence[VideoEntry]) -> str:
-    seeds = {video.seed for video in videos if video.number == number}
-    return f"seed {seeds.pop()}" if len(seeds) == 1 else f"video {number}"

@@ -12,7 +12,7 @@ import numpy as np
 from wantui.atomic_files import atomic_write
 from wantui.errors import UserError
 from wantui.gallery.batch_grid import BatchGrid, GridCell
-from wantui.storage.mp4 import ClipError, Frame, read_frames, write_mp4
+from wantui.storage.mp4 import ClipError, Frame, read_frames, read_middle_frame, write_mp4
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -119,7 +119,7 @@ def write_sheet_picture(grid: BatchGrid, path: Path, cell_width: int | None = No
             _draw_placeholder(sheet, layout, (row, column), cell.entry.state)
             continue
         try:
-            _paste_frame(sheet, layout, (row, column), _read_middle_frame(cell.clip, cell.entry.recipe.frames))
+            _paste_frame(sheet, layout, (row, column), read_middle_frame(cell.clip, cell.entry.recipe.frames))
         except ClipError as error:
             unreadable.append(str(error))
             _draw_placeholder(sheet, layout, (row, column), "unreadable")
@@ -190,22 +190,6 @@ def _list_cells(grid: BatchGrid) -> list[tuple[int, int, GridCell]]:
         for column_index, cell in enumerate(row.cells)
         if cell is not None
     ]
-
-
-def _read_middle_frame(clip: Path, frame_count: int) -> Frame:
-    """Return the middle frame of a clip, or the last one if the clip is shorter than expected.
-
-    Raises:
-        ClipError: the clip has no decodable frame.
-    """
-    last = None
-    for number, frame in enumerate(read_frames(clip)):
-        last = frame
-        if number == frame_count // 2:
-            break
-    if last is None:
-        raise ClipError(f"{clip} is not a readable clip: it contains no frame")
-    return last
 
 
 def _draw_labels(grid: BatchGrid, layout: SheetLayout) -> "Image.Image":

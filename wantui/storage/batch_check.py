@@ -24,6 +24,7 @@ from wantui.storage.manifest import (
     has_wrong_checksum,
     read_manifest,
 )
+from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError, read_frames
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
@@ -74,6 +75,8 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     yield _check_manifest(batch)
     for fault in manifest.faults:
         yield CheckedItem(folder, "", batch.journal_path, fault)
+    for fault in read_marks(batch).faults:
+        yield CheckedItem(folder, "", batch.marks_path, fault)
     for preserved_file in batch.list_preserved_files():
         yield CheckedItem(folder, "", preserved_file, _explain_preserved_file(preserved_file))
     for link in _find_linked_folders(folder):
@@ -102,6 +105,11 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
 
 
 def _explain_preserved_file(preserved_file: Path) -> str:
+    if preserved_file.name.startswith("marks."):
+        return (
+            f"{preserved_file.name} is a marks.json with unreadable parts, kept when a video was marked. Mark again "
+            f"what is missing in marks.json, then remove {preserved_file.name}"
+        )
     if preserved_file.suffix == ".json":
         return (
             f"another program changed batch.json before wantui wrote it again; {preserved_file.name} is the changed "

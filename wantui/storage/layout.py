@@ -34,6 +34,15 @@ class BatchFolder:
         """Return the journal of changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
+    @property
+    def marks_path(self) -> Path:
+        """Return the stars, rejections and notes of the videos."""
+        return self.root / "marks.json"
+
+    def find_unused_damaged_marks_path(self) -> Path:
+        """Return an unused path for preserving an unreadable marks.json."""
+        return self._find_unused_path("marks.damaged", ".json")
+
     def find_unused_damaged_journal_path(self) -> Path:
         """Return an unused path for preserving a journal with unreadable lines."""
         return self._find_unused_path("batch.journal.damaged", ".jsonl")
@@ -50,8 +59,8 @@ class BatchFolder:
         return path
 
     def list_preserved_files(self) -> list[Path]:
-        """Return the preserved damaged journals and edited manifests."""
-        patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json")
+        """Return the preserved damaged journals and marks, and edited manifests."""
+        patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json", "marks.damaged*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 
     @property

@@ -142,6 +142,22 @@ def read_frames(path: Path) -> Generator[Frame, None, None]:
             yield frame.to_ndarray(format="rgb24")
 
 
+def read_middle_frame(path: Path, frame_count: int) -> Frame:
+    """Return the middle frame of a clip of `frame_count` frames, or the last one if the clip is shorter.
+
+    Raises:
+        ClipError: the clip has no decodable frame.
+    """
+    last_frame = None
+    for frame_index, frame in enumerate(read_frames(path)):
+        last_frame = frame
+        if frame_index == frame_count // 2:
+            break
+    if last_frame is None:
+        raise ClipError(f"{path} is not a readable clip: it contains no frame")
+    return last_frame
+
+
 def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """Return the recipe in a clip, and the software and device that rendered it.
 
