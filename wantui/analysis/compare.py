@@ -3,11 +3,11 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.comparability import VideoNamer, find_differing_settings, select_comparable_videos
+from wantui.analysis.comparability import find_differing_settings
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
@@ -17,19 +17,13 @@ from wantui.analysis.differences import (
     remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.final_states import (
-    SPREAD_METRIC,
-    DispersionCurve,
-    FinalStates,
-    UnusableProjectionsError,
-    VideoKey,
-    get_video_key,
-)
+from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
 from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group_metric
+from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import find_unsettled_stride_checks
-from wantui.analysis.trajectory import METRICS, NoGeometryError
+from wantui.analysis.trajectory import METRICS
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -139,7 +133,7 @@ def compare_groups(
     """
     metric_names = _choose_metrics(primary_metric, metrics)
     matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
-        _match_groups_and_final_states(videos, grouping, primary_metric)
+        match_groups_and_final_states(videos, grouping, primary_metric)
     )
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -205,51 +199,6 @@ def _choose_metrics(primary_metric: str, metrics: Sequence[str] | None) -> list[
     return [name for name in dict.fromkeys((primary_metric, *explored_metrics)) if name != SPREAD_METRIC]
 
 
-def _match_groups_and_final_states(
-    videos: Sequence[Video], grouping: str, primary_metric: str
-) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, list[str]]:
-    """Return matched groups, the excluded videos with reasons, those of them whose projection cannot be used, final
-    states, and warnings.
-
-    If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
-    stay, and `spread` is not compared.
-
-    Raises:
-        CannotCompareError: the groups cannot be compared, or have no final states and the declared metric needs them.
-    """
-    matched_groups, exclusion_reasons = _match_groups(videos, grouping)
-    unusable_reasons: dict[VideoKey, str] = {}
-    first_error: NoGeometryError | None = None
-    while True:
-        try:
-            video_namer = VideoNamer(videos)
-            unreadable_videos = [
-                video_namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons
-            ]
-            return matched_groups, exclusion_reasons, unreadable_videos, FinalStates.load(matched_groups.groups), []
-        except NoGeometryError as error:
-            if primary_metric != SPREAD_METRIC:
-                return matched_groups, exclusion_reasons, [], None, [f"{SPREAD_METRIC} is not compared: {error}"]
-            refusal = CannotCompareError(
-                f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
-                "To use another metric, add for example --primary straightness"
-            )
-            if not isinstance(error, UnusableProjectionsError):
-                raise refusal from None
-            first_error = first_error or error
-            unusable_reasons |= error.reasons
-        usable_videos = [
-            replace(video, trajectory=None, exclusion_reason=reason)
-            if (reason := unusable_reasons.get(get_video_key(video)))
-            else video
-            for video in videos
-        ]
-        try:
-            matched_groups, exclusion_reasons = _match_groups(usable_videos, grouping)
-        except CannotCompareError:
-            raise refusal from None
-
-
 def _compute_cell_values(
     matched_groups: MatchedGroups, final_states: FinalStates | None, metric_names: Sequence[str]
 ) -> tuple[list[str], FloatArray, list[str]]:
@@ -275,25 +224,6 @@ def _compute_cell_values(
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_names)}")
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
     return complete_names, remove_rounding_differences(cell_values[..., np.array(is_complete)]), warnings
-
-
-def _match_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
-    """Return groups with the same seeds, and the names of excluded videos with reasons."""
-    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
-    namer = VideoNamer(videos)
-    try:
-        matched_groups = MatchedGroups.match_groups(comparable_videos, grouping, namer)
-    except CannotCompareError as error:
-        if not excluded_videos:
-            raise
-        example = f"{namer.name_video(excluded_videos[0])}: {excluded_videos[0].exclusion_reason}"
-        raise CannotCompareError(
-            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} are excluded, "
-            f"for example {example}"
-        ) from None
-    return matched_groups, [
-        (namer.name_video(video), video.exclusion_reason) for video in excluded_videos
-    ] + matched_groups.exclusion_reasons
 
 
 def _find_identical_trajectory_warnings(groups: Sequence[Group]) -> list[str]:

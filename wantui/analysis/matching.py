@@ -1,0 +1,81 @@
+"""Matching of groups: the videos that all groups share, with final states if `spread` can be computed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from wantui.analysis.comparability import VideoNamer, select_comparable_videos
+from wantui.analysis.final_states import (
+    SPREAD_METRIC,
+    FinalStates,
+    UnusableProjectionsError,
+    VideoKey,
+    get_video_key,
+)
+from wantui.analysis.groups import CannotCompareError, MatchedGroups
+from wantui.analysis.trajectory import NoGeometryError
+from wantui.analysis.video import Video
+from wantui.formatting import format_count
+
+
+def match_groups_and_final_states(
+    videos: Sequence[Video], grouping: str, primary_metric: str
+) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, list[str]]:
+    """Return matched groups, the excluded videos with reasons, those of them whose projection cannot be used, final
+    states, and warnings.
+
+    If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
+    stay, and `spread` is not compared.
+
+    Raises:
+        CannotCompareError: the groups cannot be compared, or have no final states and the declared metric needs them.
+    """
+    matched_groups, exclusion_reasons = _match_groups(videos, grouping)
+    unusable_reasons: dict[VideoKey, str] = {}
+    first_error: NoGeometryError | None = None
+    while True:
+        try:
+            video_namer = VideoNamer(videos)
+            unreadable_videos = [
+                video_namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons
+            ]
+            return matched_groups, exclusion_reasons, unreadable_videos, FinalStates.load(matched_groups.groups), []
+        except NoGeometryError as error:
+            if primary_metric != SPREAD_METRIC:
+                return matched_groups, exclusion_reasons, [], None, [f"{SPREAD_METRIC} is not compared: {error}"]
+            refusal = CannotCompareError(
+                f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
+                "To use another metric, add for example --primary straightness"
+            )
+            if not isinstance(error, UnusableProjectionsError):
+                raise refusal from None
+            first_error = first_error or error
+            unusable_reasons |= error.reasons
+        usable_videos = [
+            replace(video, trajectory=None, exclusion_reason=reason)
+            if (reason := unusable_reasons.get(get_video_key(video)))
+            else video
+            for video in videos
+        ]
+        try:
+            matched_groups, exclusion_reasons = _match_groups(usable_videos, grouping)
+        except CannotCompareError:
+            raise refusal from None
+
+
+def _match_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
+    """Return groups with the same seeds, and the names of excluded videos with reasons."""
+    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
+    namer = VideoNamer(videos)
+    try:
+        matched_groups = MatchedGroups.match_groups(comparable_videos, grouping, namer)
+    except CannotCompareError as error:
+        if not excluded_videos:
+            raise
+        example = f"{namer.name_video(excluded_videos[0])}: {excluded_videos[0].exclusion_reason}"
+        raise CannotCompareError(
+            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} are excluded, "
+            f"for example {example}"
+        ) from None
+    return matched_groups, [
+        (namer.name_video(video), video.exclusion_reason) for video in excluded_videos
+    ] + matched_groups.exclusion_reasons
