@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from wantui.analysis.metrics import METRICS
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("wantui", "tests", "docs")
 PLACEHOLDERS = ("NAME", "NNN")
@@ -79,3 +81,9 @@ def test_documents_for_contributors_name_existing_files_and_identifiers(document
         elif re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*(\([\w, ]*\))?", name):
             missing += [name] if name.partition("(")[0].rpartition(".")[2] not in identifiers else []
     assert not missing
+
+
+def test_analysis_page_gives_the_meaning_of_every_metric() -> None:
+    text = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    meanings = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| .+ \| .*\|$", text, re.MULTILINE))
+    assert meanings == {name: metric.meaning for name, metric in METRICS.items()}

@@ -11,7 +11,7 @@ from clip_batches import FRAME_COUNT, SIDE, choose_colour, write_clip_batch
 from conftest import TEMPLATE, Wantui, batch
 
 import wantui as package
-from wantui.analysis.trajectory import METRICS
+from wantui.analysis.metrics import METRICS
 from wantui.errors import UserError
 from wantui.notebook import MissingDataError
 from wantui.storage.manifest import ManifestError

@@ -12,6 +12,7 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from wantui.analysis.metrics import METRICS, compute_metric
 from wantui.analysis.null_models import (
     GaussianData,
     compute_random_walk_null,
@@ -21,7 +22,7 @@ from wantui.analysis.null_models import (
 )
 from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
 from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides, select_strided_states
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, build_trajectory, compute_metric
+from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel

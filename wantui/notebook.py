@@ -155,7 +155,7 @@ class OpenBatch:
         trajectory is missing or damaged.
         """
         from wantui.analysis.loading import read_batch_videos
-        from wantui.analysis.trajectory import METRICS
+        from wantui.analysis.metrics import METRICS
 
         return [
             {

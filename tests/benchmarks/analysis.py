@@ -21,7 +21,7 @@ import zarr
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.loading import read_batch_videos
-from wantui.analysis.trajectory import METRICS
+from wantui.analysis.metrics import METRICS
 from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
 from wantui.config import load_config
 from wantui.planning import plan_batch

@@ -28,8 +28,8 @@ from wantui.analysis.differences import format_difference
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.loading import read_batch_videos
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.statistics import compute_paired_effect, run_sign_flip_test
-from wantui.analysis.trajectory import METRICS
 from wantui.analysis.video import Video
 from wantui.config import load_config
 from wantui.generation.captures import Recorder

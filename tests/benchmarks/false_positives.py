@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from wantui.analysis.differences import compute_family_p
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test
-from wantui.analysis.trajectory import METRICS
 
 FloatArray = NDArray[np.float64]
 ALPHA = 0.05

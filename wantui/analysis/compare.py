@@ -20,10 +20,10 @@ from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
 from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group_metric
 from wantui.analysis.matching import match_groups_and_final_states
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import find_unsettled_stride_checks
-from wantui.analysis.trajectory import METRICS
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 from wantui.formatting import format_count

@@ -7,6 +7,7 @@ import numpy as np
 
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.statistics import (
     Effect,
     FloatArray,
@@ -18,7 +19,6 @@ from wantui.analysis.statistics import (
     draw_within_seed_permutations,
     run_max_t_test,
 )
-from wantui.analysis.trajectory import METRICS
 from wantui.formatting import format_percent_change
 
 SIGNIFICANCE_LEVEL = 0.05

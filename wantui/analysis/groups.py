@@ -14,8 +14,9 @@ from wantui.analysis.comparability import (
     find_differing_settings,
     select_comparable_videos,
 )
+from wantui.analysis.metrics import compute_metric, select_finite_values
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
-from wantui.analysis.trajectory import FloatArray, compute_metric, select_finite_values
+from wantui.analysis.trajectory import FloatArray
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count

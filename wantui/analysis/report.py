@@ -20,10 +20,10 @@ from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.metrics import CURVES
 from wantui.analysis.null_models import compute_random_walk_null
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
-from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError

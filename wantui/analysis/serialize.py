@@ -14,10 +14,11 @@ from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
+from wantui.analysis.metrics import CURVES, METRICS, compute_metric
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.statistics import Effect
 from wantui.analysis.strides import STRIDE_METRICS, measure_strides
-from wantui.analysis.trajectory import CURVES, METRICS, Trajectory, compute_metric
+from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.trajectory import METRICS, NoGeometryError, Trajectory, compute_metric, select_finite_values
+from wantui.analysis.metrics import METRICS, compute_metric, select_finite_values
+from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 
 STRIDE_MULTIPLES = (1, 2, 4)

@@ -6,7 +6,6 @@ number of values of a state, so that videos of different sizes can be compared.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +45,11 @@ class Trajectory:
     """[N + 1, N + 1] inner products of the states, divided by D."""
     dimension: int = 1
     """D, values of a state: products that were summed for each inner product, which determines its rounding error."""
+
+    @cached_property
+    def values_by_metric(self) -> dict[str, float]:
+        """Return the memory of `compute_metric`: values that were computed before, by metric."""
+        return {}
 
     @cached_property
     def norm(self) -> FloatArray:
@@ -312,50 +316,6 @@ class Trajectory:
         return float(self.norm.min())
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A scalar metric of a trajectory."""
-
-    compute: Callable[[Trajectory], float]
-    min_states: int
-    """Minimum number of states."""
-    unit: str = ""
-    has_ratio_scale: bool = True
-    """True if "N percent more" is meaningful; False for logarithms."""
-
-
-RENAMED_METRICS = {"line_share": "first_pc_variance"}
-"""Current names of metrics by their names in earlier versions."""
-METRICS: dict[str, Metric] = {
-    "length": Metric(lambda t: t.length, 3),
-    "chord": Metric(lambda t: t.chord, 3),
-    "straightness": Metric(lambda t: t.straightness, 3),
-    "turning": Metric(lambda t: t.total_turning, 3, "rad"),
-    "detour": Metric(lambda t: t.detour, 3),
-    "largest_deviation": Metric(lambda t: t.largest_deviation, 3),
-    "flow_straightness": Metric(lambda t: t.flow_straightness, 3),
-    "chord_alignment": Metric(lambda t: t.chord_alignment, 3),
-    "curvature": Metric(lambda t: t.mean_curvature, 3),
-    "velocity": Metric(lambda t: float(t.velocity.mean()), 3),
-    "acceleration": Metric(lambda t: float(t.acceleration.mean()), 3),
-    "first_pc_variance": Metric(lambda t: t.first_pc_variance, 3),
-    "effective_dimension": Metric(lambda t: t.effective_dimension, 3),
-    "log_volume": Metric(lambda t: t.log_volume, 5, "nats", has_ratio_scale=False),
-    "commitment": Metric(lambda t: t.commitment, 3, "sigma"),
-    "final_norm": Metric(lambda t: t.final_norm, 3),
-    "least_norm": Metric(lambda t: t.least_norm, 3),
-}
-CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
-    "norm": lambda t: (t.sigmas, t.norm),
-    "velocity": lambda t: (_compute_midpoints(t.sigmas), t.velocity),
-    "turning": lambda t: (t.sigmas[1:-1], t.turning),
-    "acceleration": lambda t: (t.sigmas[1:-1], t.acceleration),
-    "curvature": lambda t: (t.sigmas[1:-1], t.curvature),
-    "clean_distance": lambda t: (t.sigmas[:-1], t.clean_distance),
-}
-"""Functions that return the noise levels and values of each curve, by name."""
-
-
 def _zero_rounding_errors(squares: FloatArray | float, terms: FloatArray | float) -> FloatArray:
     """Set squares to 0 that are only rounding relative to the terms of their sums."""
     return np.where(squares > ROUNDING_TOLERANCE * terms, squares, 0.0)
@@ -394,22 +354,6 @@ def _sum_neighbours(products: FloatArray, sign: int) -> FloatArray:
     """Return |v_i + v_{i+1}|^2 (with sign -1, |v_i - v_{i+1}|^2) from the inner products of vectors v_i."""
     squares = np.diagonal(products)
     return np.maximum(squares[:-1] + squares[1:] + 2 * sign * np.diagonal(products, 1), 0)
-
-
-def _compute_midpoints(sigmas: FloatArray) -> FloatArray:
-    return (sigmas[1:] + sigmas[:-1]) / 2
-
-
-def select_finite_values(values: Sequence[float]) -> FloatArray:
-    """Return the values that are finite: those of paths that have a metric."""
-    array = np.array(values, dtype=np.float64)
-    return array[np.isfinite(array)]
-
-
-def compute_metric(trajectory: Trajectory, metric: str) -> float:
-    """Return one metric of a trajectory; NaN if it has too few states or no value."""
-    definition = METRICS[metric]
-    return definition.compute(trajectory) if len(trajectory.sigmas) >= definition.min_states else float("nan")
 
 
 def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Trajectory:

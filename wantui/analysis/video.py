@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory, compute_metric
+from wantui.analysis.metrics import compute_metric
+from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
 
 
 @dataclass(frozen=True)

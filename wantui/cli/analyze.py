@@ -107,8 +107,8 @@ def command(
     reported on stderr and left out; the exit code is then 1.
     """
     from wantui.analysis.loading import read_batches
+    from wantui.analysis.metrics import METRICS, RENAMED_METRICS
     from wantui.analysis.strides import apply_stride_to_videos
-    from wantui.analysis.trajectory import METRICS, RENAMED_METRICS
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
 
@@ -209,7 +209,7 @@ def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None
 
 def _parse_metrics(metrics: str | None, known_metrics: list[str]) -> list[str] | None:
     """Return the names in `--metrics`, in their current spelling; None if the option is not given."""
-    from wantui.analysis.trajectory import RENAMED_METRICS
+    from wantui.analysis.metrics import RENAMED_METRICS
 
     if metrics is None:
         return None

@@ -91,7 +91,7 @@ def print_group_comparison(
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.trajectory import METRICS
+    from wantui.analysis.metrics import METRICS
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)

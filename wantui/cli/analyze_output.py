@@ -16,8 +16,8 @@ DEFAULT_METRIC_NAMES = ("length", "straightness", "turning", "curvature", "effec
 
 def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
+    from wantui.analysis.metrics import METRICS
     from wantui.analysis.strides import find_unsettled_stride_checks
-    from wantui.analysis.trajectory import METRICS
 
     measured_videos = [video for video in videos if video.trajectory is not None]
     trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]

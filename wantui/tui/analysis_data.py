@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from wantui.analysis.loading import read_batch_videos
-from wantui.analysis.trajectory import METRICS
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches

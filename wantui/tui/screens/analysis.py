@@ -16,7 +16,7 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.analysis.groups import Group, find_dividing_groupings, pool_comparable_groups
-from wantui.analysis.trajectory import METRICS
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean

@@ -8,8 +8,8 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
+from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, find_unsettled_stride_checks
-from wantui.analysis.trajectory import CURVES
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.analysis_data import WordAttention

@@ -1,0 +1,95 @@
+"""Scalar metrics and curves of trajectories, with their meaning."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wantui.analysis.trajectory import FloatArray, Trajectory
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A scalar metric of a trajectory."""
+
+    meaning: str
+    """One clause on the meaning of the value; docs/analysis.md contains it too."""
+    compute: Callable[[Trajectory], float]
+    min_states: int
+    """Minimum number of states."""
+    unit: str = ""
+    has_ratio_scale: bool = True
+    """True if "N percent more" is meaningful; False for logarithms."""
+
+
+RENAMED_METRICS = {"line_share": "first_pc_variance"}
+"""Current names of metrics by their names in earlier versions."""
+METRICS: dict[str, Metric] = {
+    "length": Metric("length of the path from noise to video", lambda t: t.length, 3),
+    "chord": Metric("straight distance from the initial noise to the final latents", lambda t: t.chord, 3),
+    "straightness": Metric(
+        "chord over length: 1 is a straight path; bends and reversals lower it", lambda t: t.straightness, 3
+    ),
+    "turning": Metric("sum of the angles between successive steps", lambda t: t.total_turning, 3, "rad"),
+    "detour": Metric("share of the path beyond the straight line: 1 - straightness", lambda t: t.detour, 3),
+    "largest_deviation": Metric(
+        "largest distance from the chord, as a share of the chord", lambda t: t.largest_deviation, 3
+    ),
+    "flow_straightness": Metric(
+        "mean squared deviation from constant velocity; 0 is a straight flow", lambda t: t.flow_straightness, 3
+    ),
+    "chord_alignment": Metric(
+        "mean cosine between step and chord: 1 if all steps head for the end", lambda t: t.chord_alignment, 3
+    ),
+    "curvature": Metric("mean bend along the path; 0 is a straight path", lambda t: t.mean_curvature, 3),
+    "velocity": Metric("mean distance travelled per unit of noise level", lambda t: float(t.velocity.mean()), 3),
+    "acceleration": Metric(
+        "mean change of velocity per unit of noise level", lambda t: float(t.acceleration.mean()), 3
+    ),
+    "first_pc_variance": Metric(
+        "share of the variance along the main axis; 0.608 for a random walk", lambda t: t.first_pc_variance, 3
+    ),
+    "effective_dimension": Metric(
+        "number of directions that the path effectively uses", lambda t: t.effective_dimension, 3
+    ),
+    "log_volume": Metric(
+        "logarithm of the volume that the three main axes span",
+        lambda t: t.log_volume,
+        5,
+        "nats",
+        has_ratio_scale=False,
+    ),
+    "commitment": Metric(
+        "noise level below which the predicted end stays near the final latents", lambda t: t.commitment, 3, "sigma"
+    ),
+    "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
+    "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
+}
+CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
+    "norm": lambda t: (t.sigmas, t.norm),
+    "velocity": lambda t: (compute_midpoints(t.sigmas), t.velocity),
+    "turning": lambda t: (t.sigmas[1:-1], t.turning),
+    "acceleration": lambda t: (t.sigmas[1:-1], t.acceleration),
+    "curvature": lambda t: (t.sigmas[1:-1], t.curvature),
+    "clean_distance": lambda t: (t.sigmas[:-1], t.clean_distance),
+}
+"""Functions that return the noise levels and values of each curve, by name."""
+
+
+def compute_midpoints(sigmas: FloatArray) -> FloatArray:
+    return (sigmas[1:] + sigmas[:-1]) / 2
+
+
+def select_finite_values(values: Sequence[float]) -> FloatArray:
+    """Return the values that are finite: those of paths that have a metric."""
+    array = np.array(values, dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def compute_metric(trajectory: Trajectory, metric: str) -> float:
+    """Return one metric of a trajectory; NaN if it has too few states or no value."""
+    definition, values = METRICS[metric], trajectory.values_by_metric
+    if metric not in values:
+        has_enough_states = len(trajectory.sigmas) >= definition.min_states
+        values[metric] = definition.compute(trajectory) if has_enough_states else float("nan")
+    return values[metric]
