@@ -16,7 +16,7 @@ from wantui.tui.graphics import (
     fit_picture_to_cells,
     play_frames,
 )
-from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline
+from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 
 Picture = NDArray[np.uint8]
 
@@ -135,10 +135,28 @@ def test_wide_sparkline_shows_every_value_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "drawn"), [(0, "────"), (0.5, "██──"), (1, "████"), (2, "████"), (float("nan"), "────")]
+    ("share", "drawn"),
+    [
+        (0, "────"),
+        (0.125, "╸───"),
+        (0.5, "━━──"),
+        (0.6, "━━╸─"),
+        (0.99, "━━━╸"),
+        (1, "━━━━"),
+        (2, "━━━━"),
+        (-1, "────"),
+        (float("nan"), "────"),
+    ],
 )
 def test_bar_is_full_at_one(share: float, drawn: str) -> None:
     assert draw_bar(share, 4) == drawn
+
+
+def test_styled_bar_dims_only_its_empty_part() -> None:
+    bar = draw_styled_bar(0.6, 4, "red")
+    assert bar.plain == draw_bar(0.6, 4)
+    assert [(bar.plain[span.start : span.end], span.style) for span in bar.spans] == [("━━╸", "red"), ("─", "dim")]
+    assert draw_styled_bar(0.5, 0, "red").plain == ""
 
 
 def test_half_blocks_show_two_pixels_each() -> None:

@@ -44,7 +44,7 @@ def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path)
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: "one_0 (n = 4)" in it.text())
         shown = [row for row in screen.visible_rows if isinstance(row, Group)]
         assert [row.compute_mean("length") for row in shown] == [group.compute_mean("length") for group in pooled]
@@ -61,7 +61,7 @@ def test_search_does_not_change_the_settings_of_group_means(tmp_path: Path) -> N
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, few)
-        await it.press("g", "slash")
+        await it.press("c", "slash")
         await it.paste("one_0")
         await it.until(lambda: len(screen.visible_rows) == 1)
         (group,) = screen.visible_rows
@@ -76,7 +76,7 @@ def test_videos_of_one_variation_cannot_be_grouped(tmp_path: Path) -> None:
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: "cannot group: all videos are of one variation and one batch" in it.notifications())
         assert not screen.is_grouped
 
@@ -89,7 +89,7 @@ def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
 
     async def test(it: AppUnderTest) -> None:
         await show(it, [*videos, *twice])
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: "left out: 4 more" in it.cells("#curve-cells"))
 
     on("analysis", test)
@@ -103,7 +103,7 @@ def test_groups_without_trajectories_explain_why_they_are_empty(tmp_path: Path) 
 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: "no trajectory can be read" in it.text())
         await it.until(lambda: "left out: one_0 seed 0: it has no stored trajectory" in it.cells("#curve-cells"))
 
@@ -126,7 +126,7 @@ def test_outdated_comparison_is_discarded(tmp_path: Path, is_of_these_videos: bo
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: screen.comparison_outcome)
         screen.post_message(ComparisonDone(videos if is_of_these_videos else list(videos), "variation", None, "late"))
         await it.pilot.pause()
@@ -142,7 +142,7 @@ def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
-        await it.press("g")
+        await it.press("c")
         first = await it.until(lambda: screen.comparison_outcome)
         screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], list(videos), ""))
         await it.pilot.pause()

@@ -110,7 +110,7 @@ async def visit_analysis(it: AppUnderTest) -> None:
     await it.until(lambda: len(screen.visible_rows) >= 3)
     await it.press("a")
     await it.until(lambda: "of the attention" in it.text())
-    await it.press("a", "g")
+    await it.press("a", "c")
     await it.until(lambda: screen.comparison_outcome is not None)
     await it.press("enter", "escape", "b")
     await it.press("escape", "slash")

@@ -674,7 +674,7 @@ def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(wantui: Wan
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.visible_rows) == 6)
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: "red (n = 3)" in it.text())
         await it.until(lambda: "cannot tell: 3 seeds cannot give p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
@@ -685,7 +685,7 @@ def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(wantui: Wan
         await it.press("x")
         await it.until(lambda: any((made.root / "reports").glob("comparison_*.html")))
         assert list((made.root / "reports").glob("trajectories_*.csv"))
-        await it.press("g")
+        await it.press("c")
         await it.until(lambda: len(screen.visible_rows) == 6)
 
     on("analysis", test)

@@ -133,7 +133,7 @@ ANALYSIS_ACTIONS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
     Action("analysis.filter", "slash", "search", "Filter", "Filter videos by name.", opens_field=True),
-    Action("analysis.groups", "g", "groups", "Groups", "Group by variation or bracket, and compare."),
+    Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
     Action("analysis.export", "x", "export", "Export", "Write a CSV and a report on the groups to the batch folder."),

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Event, InputEvent
@@ -45,6 +45,7 @@ from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
 from wantui.tui.terminal_driver import TerminalDriver
+from wantui.tui.themes import ThemedApp
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
@@ -69,7 +70,7 @@ def _enable_garbage_collection() -> None:
     gc.enable()
 
 
-class WantuiApp(WorkerErrorsMixin, App[None]):
+class WantuiApp(WorkerErrorsMixin, ThemedApp):
     """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"
@@ -151,13 +152,8 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
             await super().on_event(event)
 
     def on_mount(self) -> None:
-        theme = self.settings.theme or self.drafts.theme
-        if theme is not None and theme in self.available_themes:
-            self.theme = theme
-        elif theme is not None:
-            self.notify(f"unknown theme {theme!r}; the command palette (ctrl+p) lists all themes", severity="warning")
+        self.show_first_theme(self.settings.theme or self.drafts.theme)
         self.set_keymap(self.settings.keys)
-        self.theme_changed_signal.subscribe(self, self._save_theme)
         for note in self.start_notes:
             self.notify(note, severity="warning", timeout=15)
         if threading.current_thread() is threading.main_thread():
@@ -197,10 +193,6 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         self.queue_watcher.stop()
         self.gpu_monitor.stop()
         self.queue.close()
-
-    def _save_theme(self, theme: object) -> None:
-        self.drafts.theme = self.theme
-        self.save_drafts_or_notify()
 
     def save_drafts_or_notify(self, is_last: bool = False) -> None:
         """Save the drafts; report repeated failures once."""
@@ -398,4 +390,6 @@ class WantuiApp(WorkerErrorsMixin, App[None]):
         return lambda: self.call_later(self.run_action, action, target)
 
     def _apply_theme(self, theme: str) -> None:
-        self.theme = theme
+        """Show a theme, and store it as the user's choice."""
+        self.theme = self.drafts.theme = theme
+        self.save_drafts_or_notify()

@@ -54,11 +54,24 @@ def draw_sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def draw_bar(filled_share: float, width: int) -> str:
-    """Draw a horizontal bar of `width` characters; a share of 1 fills it."""
+    """Draw a slim horizontal bar of `width` characters, in steps of half a character; a share of 1 fills it."""
+    filled_count, has_half = _count_half_cells(filled_share, width)
+    return ("━" * filled_count + "╸" * has_half).ljust(width, "─")
+
+
+def draw_styled_bar(filled_share: float, width: int, style: Style | str) -> Text:
+    """Draw the bar of `draw_bar` with its filled part in a style and its empty part dim."""
+    filled_count, has_half = _count_half_cells(filled_share, width)
+    bar = draw_bar(filled_share, width)
+    return Text.assemble((bar[: filled_count + has_half], style), (bar[filled_count + has_half :], "dim"))
+
+
+def _count_half_cells(filled_share: float, width: int) -> tuple[int, int]:
+    """Return the number of filled characters, and 1 if half a character follows; only a share of 1 fills the bar."""
     filled_share = min(1.0, max(0.0, filled_share if math.isfinite(filled_share) else 0.0))
-    eighths = round(filled_share * width * 8)
-    full_cells, remainder = divmod(eighths, 8)
-    return ("█" * full_cells + ("▏▎▍▌▋▊▉"[remainder - 1] if remainder else "")).ljust(width, "─")
+    half_count = 2 * width if filled_share == 1 else min(round(filled_share * width * 2), 2 * width - 1)
+    filled_count, has_half = divmod(max(0, half_count), 2)
+    return filled_count, has_half
 
 
 def draw_picture(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:

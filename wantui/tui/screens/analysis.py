@@ -335,7 +335,7 @@ class AnalysisScreen(BaseScreen):
         """Sort by the next column; after the last one, restore the order of the batch."""
         sort_metrics = ["", *METRICS]
         self.sort_metric = sort_metrics[(sort_metrics.index(self.sort_metric) + 1) % len(sort_metrics)]
-        if self.sort_metric and self.sort_metric not in self._choose_visible_metrics(self.row_list.size.width)[2]:
+        if self.sort_metric and self.sort_metric not in self._choose_visible_metrics(self.row_list.row_width)[2]:
             self.first_metric_index = list(METRICS).index(self.sort_metric)
         self._update_table()
 
@@ -345,7 +345,7 @@ class AnalysisScreen(BaseScreen):
 
     def action_scroll_columns(self, page_count: int) -> None:
         """Show other columns, if not all fit."""
-        metric_count = len(self._choose_visible_metrics(self.row_list.size.width)[2])
+        metric_count = len(self._choose_visible_metrics(self.row_list.row_width)[2])
         self.first_metric_index = max(
             0, min(len(METRICS) - metric_count, self.first_metric_index + page_count * metric_count)
         )

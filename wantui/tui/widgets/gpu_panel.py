@@ -9,7 +9,7 @@ from textual.events import Resize
 
 from wantui.formatting import format_bytes
 from wantui.gpu.monitor import GpuSample, GpuState
-from wantui.tui.plots import draw_bar, draw_curve
+from wantui.tui.plots import draw_curve, draw_styled_bar
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -150,7 +150,7 @@ class GpuPanel(DiffText):
         used_share = used_bytes / total_bytes
         # The word "full" below repeats the colour for colour-blind users.
         colour_name = "error" if used_share >= 0.95 else "warning" if used_share >= 0.8 else "success"
-        line.append(draw_bar(used_share, 16 if width >= 100 else 8), self.make_colour_style(colour_name))
+        line.append_text(draw_styled_bar(used_share, 16 if width >= 100 else 8, self.make_colour_style(colour_name)))
         line.append(f" {used_bytes / 1e9:.1f}/{total_bytes / 1e9:.1f} GB {100 * used_share:.0f} %")
         if used_share >= 0.95:
             line.append(" full", self.make_colour_style(colour_name))

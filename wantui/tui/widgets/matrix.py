@@ -105,7 +105,7 @@ class Matrix(VirtualList):
 
     def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the clicked cell; choose the cell if the cursor is already there."""
-        name_width, visible_columns = self._fit_widths(self.size.width)
+        name_width, visible_columns = self._fit_widths(self.row_width)
         previous_column = self.column
         if x >= name_width:
             self.column = (x - name_width) // CELL_WIDTH + self._find_first_column(visible_columns)

@@ -29,9 +29,9 @@ class SettingsForm(Vertical):
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; }
-    SettingsForm Input { display: none; background: $boost; }
+    SettingsForm Input { display: none; margin-left: 1; background: $boost; }
     SettingsForm Input.-open { display: block; }
-    SettingsForm Static { height: auto; max-height: 5; color: $text-muted; }
+    SettingsForm Static { height: auto; max-height: 5; margin-left: 1; color: $text-muted; }
     SettingsForm Static.-error { color: $text-error; }
     """
 

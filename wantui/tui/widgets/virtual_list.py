@@ -18,6 +18,11 @@ from textual.strip import Strip
 
 from wantui.tui.widgets.diff_text import make_colour_style, make_strip
 
+CURSOR_GLYPH = "▌"
+"""Sign at the left of the selected row."""
+GUTTER_WIDTH = 1
+"""Width in cells of the column at the left for `CURSOR_GLYPH`; in a pane, it replaces the padding."""
+
 RowRenderer = Callable[[int, int], Text]
 """Function that returns the text of a row, given its index and the width in cells."""
 HeaderRenderer = Callable[[int], Text]
@@ -37,12 +42,15 @@ class VirtualList(ScrollView, can_focus=True):
         Binding("down,j", "move(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
+        Binding("ctrl+u", "half_page(-1)", "Half a page up", show=False),
+        Binding("ctrl+d", "half_page(1)", "Half a page down", show=False),
+        Binding("home,g", "move(-1000000)", "First", show=False),
+        Binding("end,G", "move(1000000)", "Last", show=False),
         Binding("enter", "choose", "Open", show=False),
     ]
     DEFAULT_CSS = """
     VirtualList { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: auto; }
+    VirtualList.pane { padding: 0 1 0 0; }
     """
 
     cursor: reactive[int] = reactive(0)
@@ -111,6 +119,11 @@ class VirtualList(ScrollView, can_focus=True):
         """Height of the header in lines: 0 or 1."""
         return 1 if self.header_renderer is not None and self.row_count else 0
 
+    @property
+    def row_width(self) -> int:
+        """Return the width in cells that rows and header are drawn for."""
+        return max(0, self.size.width - GUTTER_WIDTH)
+
     def _set_virtual_size(self) -> None:
         # One more line, because the header covers one: otherwise the last row could not be scrolled into view.
         self.virtual_size = Size(self.scrollable_content_region.width or 1, self.row_count + self.header_height)
@@ -118,7 +131,7 @@ class VirtualList(ScrollView, can_focus=True):
     def redraw_changed_rows(self) -> None:
         """Redraw the visible rows whose text changed."""
         for index, drawn in self._drawn_rows.items():
-            if index < self.row_count and self._row_renderer(index, self.size.width) != drawn:
+            if index < self.row_count and self._row_renderer(index, self.row_width) != drawn:
                 self.update_row(index)
 
     def get_visible_range(self) -> tuple[int, int]:
@@ -161,6 +174,9 @@ class VirtualList(ScrollView, can_focus=True):
     def action_page(self, pages: int) -> None:
         self.cursor += pages * max(1, self.size.height - self.header_height - 1)
 
+    def action_half_page(self, half_pages: int) -> None:
+        self.cursor += half_pages * max(1, (self.size.height - self.header_height) // 2)
+
     def action_choose(self) -> None:
         if self.row_count:
             self.post_message(self.Chosen(self, self.cursor))
@@ -171,7 +187,7 @@ class VirtualList(ScrollView, can_focus=True):
         if offset is None or offset.y < self.header_height:
             return
         if (index := offset.y - self.header_height + self.scroll_offset.y) < self.row_count:
-            self.handle_click(index, offset.x)
+            self.handle_click(index, offset.x - GUTTER_WIDTH)
 
     def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the row clicked at column `x`; choose the row if the cursor is already there."""
@@ -186,36 +202,41 @@ class VirtualList(ScrollView, can_focus=True):
         self.update_row(self.cursor)
 
     def render_line(self, y: int) -> Strip:
-        index = y - self.header_height + self.scroll_offset.y
-        width = self.size.width
-        base_style = self.rich_style
+        index, width = y - self.header_height + self.scroll_offset.y, self.row_width
         if self.header_renderer is not None and y < self.header_height:
             line = self.header_renderer(width)
-            line.stylize("dim")
-            return make_strip(line, width).apply_style(base_style).adjust_cell_length(width, base_style)
+            line.stylize("bold dim")
+            return self._render_text(line, " ", self.rich_style)
         if index >= self.row_count:
             empty_lines = self._wrap_empty_text(width) if self.row_count == 0 else []
             line = Text(empty_lines[y] if y < len(empty_lines) else "", style="dim")
-            return make_strip(line, width).apply_style(base_style).adjust_cell_length(width, base_style)
-        if index == self.cursor:
-            base_style += self._choose_cursor_style()
+            return self._render_text(line, " ", self.rich_style)
         drawn_row = self._drawn_rows[index] = self._row_renderer(index, width)
-        strip = make_strip(drawn_row, width)
-        return Strip([Segment(s.text, base_style + (s.style or Style.null())) for s in strip]).adjust_cell_length(
-            width, base_style
-        )
+        if index != self.cursor:
+            return self._render_text(drawn_row, " ", self.rich_style)
+        return self._render_text(drawn_row, CURSOR_GLYPH, self.rich_style + self._choose_cursor_style())
+
+    def _render_text(self, line: Text, gutter_text: str, base_style: Style) -> Strip:
+        """Return a line of the list: the gutter and a text, drawn over a style."""
+        gutter_style = base_style + self.make_colour_style("accent") if self.has_focus else base_style + Style(dim=True)
+        # Reversed cells of several colours would be a patchwork.
+        segments = [
+            Segment(s.text, base_style if base_style.reverse else base_style + (s.style or Style.null()))
+            for s in make_strip(line, self.row_width)
+        ]
+        return Strip([Segment(gutter_text, gutter_style), *segments]).adjust_cell_length(self.size.width, base_style)
 
     def _wrap_empty_text(self, width: int) -> list[str]:
         """Wrap the text of an empty list."""
         return [part for line in self.empty_text.splitlines() for part in wrap(line, max(1, width)) or [""]]
 
     def _choose_cursor_style(self) -> Style:
-        """Return the cursor's style: underlined without focus, a coloured bar with focus (reversed in 16 colours)."""
-        if not self.has_focus:
-            return Style(underline=True)
-        background = make_colour_style(self.app, "primary-muted").color
-        is_true_colour = background is not None and background.triplet
-        return Style(bgcolor=background, bold=True) if is_true_colour else Style(reverse=True)
+        """Return the style of the selected row: a tinted background; in 16 colours, reversed if the list has focus."""
+        name = "cursor-background" if self.has_focus else "cursor-blurred-background"
+        background = make_colour_style(self.app, name).color
+        if background is not None and background.triplet:
+            return Style(bgcolor=background, bold=True if self.has_focus else None)
+        return Style(reverse=True) if self.has_focus else Style.null()
 
     def on_resize(self) -> None:
         self._set_virtual_size()

@@ -1,0 +1,159 @@
+"""What all screens share: themes, the cursor of lists, and keys of lists."""
+
+import pytest
+from harness_tui import application, run
+from rich.style import Style
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.color import Color
+from textual.theme import Theme
+
+from wantui.queue.state_dir import find_state_directory
+from wantui.tui.drafts import load_drafts
+from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme
+from wantui.tui.widgets.virtual_list import VirtualList
+
+pytestmark = pytest.mark.terminal
+
+
+def _compute_contrast(first: Color, second: Color) -> float:
+    """Return the contrast ratio of WCAG 2: (L1 + 0.05) / (L2 + 0.05), with relative luminances."""
+
+    def luminance(colour: Color) -> float:
+        linear = [
+            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+            for c in (colour.r / 255, colour.g / 255, colour.b / 255)
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", WANTUI_THEMES, ids=lambda theme: theme.name)
+def test_theme_text_is_readable_on_every_background(theme: Theme) -> None:
+    variables = theme.to_color_system().generate() | theme.variables
+    backgrounds = ["background", "surface", "panel", "cursor-background", "cursor-blurred-background"]
+    for text_name in ("foreground", "success", "warning", "error", "accent", "text-muted"):
+        for background_name in backgrounds:
+            contrast = _compute_contrast(Color.parse(variables[text_name]), Color.parse(variables[background_name]))
+            minimum = 3.0 if text_name == "text-muted" and "cursor" in background_name else 4.0
+            assert contrast >= minimum, (text_name, background_name, contrast)
+
+
+@pytest.mark.parametrize("theme", [*WANTUI_THEMES, *ANSI_THEMES], ids=lambda theme: theme.name)
+def test_states_have_different_colours(theme: Theme) -> None:
+    colours = [theme.accent, theme.success, theme.warning, theme.error]
+    assert len(set(colours)) == len(colours)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "color_system", "is_colourless", "theme"),
+    [
+        (None, "truecolor", False, "wantui-dark"),
+        (None, "256", False, "wantui-dark"),
+        (None, "standard", False, "ansi-dark"),
+        (None, "truecolor", True, "ansi-dark"),
+        ("nord", "standard", True, "nord"),
+    ],
+)
+def test_first_theme_fits_the_terminal(chosen: str | None, color_system: str, is_colourless: bool, theme: str) -> None:
+    assert choose_first_theme(chosen, color_system, is_colourless) == theme
+
+
+@pytest.mark.parametrize("name", ["textual-dark", "nord", "ansi-light", "wantui-light"])
+def test_theme_of_the_settings_is_shown_and_not_stored_as_a_choice(name: str) -> None:
+    async def test() -> None:
+        async with application(theme=name) as it:
+            assert it.app.theme == name
+            it.app.save_drafts_or_notify(is_last=True)
+            assert load_drafts(find_state_directory().directory).theme is None
+
+    run(test)
+
+
+def test_unknown_theme_is_reported_and_replaced_by_the_default() -> None:
+    async def test() -> None:
+        async with application(theme="sunset") as it:
+            assert it.app.theme == "wantui-dark"
+            assert "unknown theme 'sunset'" in it.notifications()
+
+    run(test)
+
+
+class _ListApp(ThemedApp):
+    """Two lists of 40 rows, the first with a header."""
+
+    def compose(self) -> ComposeResult:
+        yield VirtualList(id="one", header_renderer=lambda width: Text("# name"))
+        yield VirtualList(id="two")
+
+    def on_mount(self) -> None:
+        for row_list in self.query(VirtualList):
+            row_list.fill_rows(40, lambda index, width: Text(f"row {index} of {width}"))
+
+
+def test_list_keys_move_the_cursor_by_rows_half_pages_and_to_the_ends() -> None:
+    async def test() -> None:
+        app = _ListApp()
+        async with app.run_test(size=(40, 22)) as pilot:
+            row_list = app.query_one("#one", VirtualList)
+            row_list.focus()
+            for keys, row in [
+                (["j", "j", "k"], 1),
+                (["G"], 39),
+                (["g"], 0),
+                (["ctrl+d"], 5),  # a list of 11 lines shows 10 rows below its header
+                (["ctrl+d", "ctrl+u"], 5),
+                (["end"], 39),
+                (["ctrl+d"], 39),
+                (["home"], 0),
+                (["ctrl+u"], 0),
+            ]:
+                await pilot.press(*keys)
+                assert row_list.cursor == row, keys
+
+    run(test)
+
+
+def test_list_cursor_has_a_sign_in_a_column_of_its_own_and_no_underline() -> None:
+    async def test() -> None:
+        app = _ListApp()
+        async with app.run_test(size=(40, 22)) as pilot:
+            one, two = app.query_one("#one", VirtualList), app.query_one("#two", VirtualList)
+            one.focus()
+            await pilot.pause()
+            focused, blurred, plain = one.render_line(1), two.render_line(0), two.render_line(1)
+            assert [strip.text.rstrip() for strip in (focused, blurred, plain)] == [
+                "▌row 0 of 39", "▌row 0 of 39", " row 1 of 39",
+            ]  # fmt: skip
+            accent = one.make_colour_style("accent").color
+            signs = [strip._segments[0].style or Style.null() for strip in (focused, blurred)]
+            assert [style.color == accent for style in signs] == [True, False]
+            backgrounds = [(strip._segments[1].style or Style.null()).bgcolor for strip in (focused, blurred, plain)]
+            assert len({str(background) for background in backgrounds}) == 3
+            for strip in (focused, blurred):
+                assert not any(segment.style and segment.style.underline for segment in strip)
+
+    run(test)
+
+
+def test_clicked_column_excludes_the_gutter() -> None:
+    clicks: list[tuple[int, int]] = []
+
+    class ClickedList(VirtualList):
+        def handle_click(self, index: int, x: int) -> None:
+            clicks.append((index, x))
+
+    class ClickApp(App[None]):
+        def compose(self) -> ComposeResult:
+            yield ClickedList()
+
+    async def test() -> None:
+        app = ClickApp()
+        async with app.run_test(size=(40, 10)) as pilot:
+            app.query_one(ClickedList).fill_rows(3, lambda index, width: Text("row"))
+            await pilot.click(ClickedList, offset=(5, 2))
+        assert clicks == [(2, 4)]
+
+    run(test)

@@ -1,0 +1,172 @@
+"""Colour themes `wantui-dark` and `wantui-light`, the choice of the first theme, and colours derived from any theme."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from textual.app import App
+from textual.color import Color, ColorParseError
+from textual.filter import Monochrome, NoColor
+from textual.reactive import Reactive
+from textual.theme import BUILTIN_THEMES, Theme
+
+DEFAULT_THEME = "wantui-dark"
+ANSI_THEME = "ansi-dark"
+"""Theme for terminals with 16 colours: it uses the terminal's own colours."""
+
+
+def _make_theme(
+    name: str,
+    *,
+    is_dark: bool,
+    accent: str,
+    foreground: str,
+    muted: str,
+    background: str,
+    surface: str,
+    panel: str,
+    line: str,
+    cursor: str,
+    success: str,
+    warning: str,
+    error: str,
+) -> Theme:
+    """Return a theme with one accent colour.
+
+    Args:
+        line: colour of the borders of panes without focus.
+        cursor: background of the selected row.
+    """
+    return Theme(
+        name=name,
+        dark=is_dark,
+        primary=accent,
+        secondary=accent,
+        accent=accent,
+        foreground=foreground,
+        background=background,
+        surface=surface,
+        panel=panel,
+        success=success,
+        warning=warning,
+        error=error,
+        variables={
+            "text": foreground,
+            "text-muted": muted,
+            "text-primary": accent,
+            "text-accent": accent,
+            "text-success": success,
+            "text-warning": warning,
+            "text-error": error,
+            "border": accent,
+            "border-blurred": line,
+            "block-cursor-background": cursor,
+            "block-cursor-foreground": foreground,
+            "block-cursor-blurred-background": panel,
+            "block-cursor-blurred-foreground": foreground,
+            "cursor-background": cursor,
+            "cursor-blurred-background": panel,
+            "scrollbar": line,
+            "scrollbar-hover": muted,
+            "scrollbar-active": accent,
+            "scrollbar-background": background,
+            "scrollbar-background-hover": background,
+            "scrollbar-background-active": background,
+            "scrollbar-corner-color": background,
+            "input-selection-background": f"{accent} 35%",
+            "footer-key-foreground": accent,
+        },
+    )
+
+
+WANTUI_DARK = _make_theme(
+    DEFAULT_THEME,
+    is_dark=True,
+    accent="#8ea4ff",
+    foreground="#cdd3de",
+    muted="#848c9b",
+    background="#11141a",
+    surface="#161a22",
+    panel="#1d222c",
+    line="#353d4b",
+    cursor="#283055",
+    success="#7cc48f",
+    warning="#e5b567",
+    error="#f07a7a",
+)
+WANTUI_LIGHT = _make_theme(
+    "wantui-light",
+    is_dark=False,
+    accent="#3f51c7",
+    foreground="#272c36",
+    muted="#656d7b",
+    background="#f8f9fb",
+    surface="#ffffff",
+    panel="#eaedf3",
+    line="#c3cad6",
+    cursor="#d9dffb",
+    success="#24783b",
+    warning="#8f5b00",
+    error="#b32833",
+)
+WANTUI_THEMES = (WANTUI_DARK, WANTUI_LIGHT)
+ANSI_THEMES = (
+    replace(BUILTIN_THEMES[ANSI_THEME], primary="ansi_cyan", accent="ansi_cyan"),
+    replace(BUILTIN_THEMES["ansi-light"], primary="ansi_blue", accent="ansi_blue", warning="ansi_magenta"),
+)
+"""Textual's themes with 16 colours; in the originals, the accent has the colour of success or of a warning."""
+
+
+def choose_first_theme(chosen_name: str | None, color_system: str | None, is_colourless: bool) -> str:
+    """Return the name of the theme at the start.
+
+    Args:
+        chosen_name: theme of tui.yaml or of the drafts; None if the user chose none.
+        color_system: Rich's name of the terminal's colours, such as `standard` for 16.
+        is_colourless: whether NO_COLOR is set.
+    """
+    if chosen_name is not None:
+        return chosen_name
+    return ANSI_THEME if is_colourless or color_system == "standard" else DEFAULT_THEME
+
+
+def derive_colours(theme: Theme) -> Mapping[str, str]:
+    """Return the colours of the application that a theme does not name: the background of the selected row."""
+    if theme.ansi:
+        return {"cursor-background": "ansi_default", "cursor-blurred-background": "ansi_default"}
+    colours = theme.to_color_system().generate()
+    try:
+        primary, background = Color.parse(colours["primary"]), Color.parse(colours["background"])
+    except ColorParseError:
+        return {"cursor-background": colours["primary"], "cursor-blurred-background": colours["background"]}
+    return {
+        "cursor-background": background.blend(primary, 0.3).hex,
+        "cursor-blurred-background": background.blend(primary, 0.12).hex,
+    }
+
+
+class ThemedApp(App[None]):
+    """Application with the themes of wantui in addition to those of Textual."""
+
+    theme: Reactive[str] = Reactive(DEFAULT_THEME)
+
+    @property
+    def available_themes(self) -> dict[str, Theme]:
+        """All themes by name, those of wantui first."""
+        own_themes = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
+        return own_themes | super().available_themes | own_themes
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return dict(derive_colours(self.current_theme))
+
+    def show_first_theme(self, chosen_name: str | None) -> None:
+        """Show the theme that the user chose, or else the one that fits the terminal; report an unknown name."""
+        if chosen_name is not None and chosen_name not in self.available_themes:
+            self.notify(
+                f"unknown theme {chosen_name!r}; the command palette (ctrl+p) lists all themes", severity="warning"
+            )
+            chosen_name = None
+        color_system = "truecolor" if self.is_headless else self.console.color_system
+        self.theme = choose_first_theme(chosen_name, color_system, self.no_color and not self.is_headless)
+        if self.no_color and self.native_ansi_color:
+            # Textual chose the filter for its default theme; greys would be colours, which NO_COLOR excludes.
+            self._filters[:] = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
