@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from wantui.queue.events import (
 )
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
-from wantui.queue.records import Claim, NewVideo
+from wantui.queue.records import BatchDescription, Claim, NewVideo
 from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 
 CPU = ("auto", "cpu")
@@ -311,6 +312,27 @@ def test_straightness_in_schema_5_events_is_renamed(tmp_path: Path) -> None:
     assert (step.step, step.straightness) == (2, 0.75)
     recipe = parse_recipe(json.loads(queue.read_recipe(3)))
     assert (recipe.format, recipe.speed) == (2, "cached")
+
+
+def test_model_of_schema_6_batches_is_read_from_their_recipes(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-6.sql").read_text())
+    earlier, damaged = Queue(tmp_path).list_batches()
+    assert (earlier.model, earlier.template, earlier.seeds) == ("nano", "", "")
+    assert earlier.counts == {"done": 1, "failed": 1, "queued": 1}
+    assert (damaged.model, damaged.counts) == ("", {"queued": 1})
+
+
+def test_description_of_a_batch_is_that_of_its_latest_addition(queue: Queue) -> None:
+    add = partial(queue.add_batch, Path("/outputs/a"), "cpu", [NewVideo(0, "red", "{}", 2)])
+    number = add(description=BatchDescription("a [red|blue] star", "nano", "42 to 43"))
+    batch = queue.get_batch(number)
+    assert batch is not None
+    assert (batch.template, batch.model, batch.seeds) == ("a [red|blue] star", "nano", "42 to 43")
+    add(is_new=False, description=BatchDescription("a star", "wan2.1-1.3b", "7"))
+    batch = queue.get_batch(number)
+    assert batch is not None
+    assert (batch.template, batch.model, batch.seeds) == ("a star", "wan2.1-1.3b", "7")
 
 
 def test_unknown_event_of_a_later_version_is_preserved(queue: Queue) -> None:

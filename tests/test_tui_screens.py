@@ -15,10 +15,11 @@ from test_gpu_monitor import FakeNvml
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
+from wantui.errors import UserError
 from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
-from wantui.queue.records import Claim, NewVideo
+from wantui.queue.records import BatchDescription, Claim, NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -178,6 +179,79 @@ def test_removing_a_batch_asks_first_and_leaves_its_folder(queue: Queue) -> None
         await it.until(lambda: not queue.list_batches())
         await it.until(lambda: "the queue is empty" in it.text())
         assert Path("one").is_dir()
+
+    on("queue", test)
+
+
+def test_removed_batches_can_be_restored(queue: Queue) -> None:
+    numbers = [add(queue, name) for name in ("one", "two", "three")]
+    queue.cancel_videos(numbers[0], 1)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "three" in it.text())
+        before = [(batch, queue.list_videos(batch.id)) for batch in queue.list_batches()]
+        await it.press("space", "down", "space", "x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "Remove 2 batches from the queue? 5 videos not generated yet." in it.text().replace("\n", " ")
+        await it.press("y")
+        await it.until(lambda: [batch.id for batch in queue.list_batches()] == [numbers[1]])
+        await it.until(lambda: isinstance(it.app.screen, QueueScreen))
+        await it.press("u")
+        await it.until(lambda: len(queue.list_batches()) == 3)
+        assert [(batch, queue.list_videos(batch.id)) for batch in queue.list_batches()] == before
+
+    on("queue", test)
+
+
+def test_batch_queued_again_is_not_restored_over(queue: Queue) -> None:
+    number = add(queue, "one")
+    removed = queue.remove_batch(number)
+    again = add(queue, "one")
+    with pytest.raises(UserError, match=f"cannot restore batch {number}: .*one was queued again meanwhile"):
+        queue.restore_batch(removed)
+    assert [batch.id for batch in queue.list_batches()] == [again]
+
+
+def test_actions_apply_to_all_marked_batches(queue: Queue) -> None:
+    numbers = [add(queue, name) for name in ("one", "two", "three")]
+
+    async def test(it: AppUnderTest) -> None:
+        def list_states() -> list[set[str]]:
+            return [{video.state for video in queue.list_videos(number)} for number in numbers]
+
+        await it.until(lambda: "three" in it.text())
+        await it.press("space", "space")
+        assert "Batches: 3, 2 marked" in it.text()
+        await it.press("p")
+        await it.until(lambda: [batch.paused for batch in queue.list_batches()] == [True, True, False])
+        await it.press("p")
+        await it.until(lambda: [batch.paused for batch in queue.list_batches()] == [False] * 3)
+        await it.press("c")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        assert "Cancel 6 videos of 2 batches?" in it.text().replace("\n", " ")
+        await it.press("y")
+        await it.until(lambda: list_states() == [{"cancelled"}, {"cancelled"}, {"queued"}])
+        await it.until(lambda: isinstance(it.app.screen, QueueScreen))
+        await it.until(lambda: "marked" not in it.text())
+        await it.press("k", "k", "k", "space", "space", "space", "minus", "r")
+        await it.until(lambda: "nothing to retry" in it.notifications())
+        assert list_states() == [{"cancelled"}, {"cancelled"}, {"queued"}]
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_wide_batch_list_shows_model_seeds_and_template(queue: Queue) -> None:
+    description = BatchDescription("a [red|blue]\n star", "wan2.1-1.3b", "42 to 44")
+    queue.add_batch(Path("one").absolute(), "cpu", [NewVideo(0, "red", "{}", 2)], description=description)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "wan2.1-1.3b" in it.text())
+        line = next(line for line in it.text().splitlines() if "wan2.1-1.3b" in line)
+        assert re.search(r"wan2\.1-1\.3b +42 to 44 +one +a \[red\|blue\] star", line)
+        await it.pilot.resize_terminal(100, 30)
+        await it.until(lambda: "wan2.1-1.3b" not in it.text())
+        assert "one" in it.text()
 
     on("queue", test)
 

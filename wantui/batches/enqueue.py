@@ -20,7 +20,7 @@ from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
 from wantui.queue.new_folders import FolderRecorder, record_new_folder
 from wantui.queue.queue import Queue
-from wantui.queue.records import NewVideo
+from wantui.queue.records import BatchDescription, NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import count_model_evaluations
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
@@ -261,11 +261,21 @@ def enqueue_batch(
         for index, video in missing_videos
     ]
     try:
-        return queue.add_batch(folder.root.resolve(), device, videos, is_new, len(manifest.videos)), len(missing_videos)
+        batch_number = queue.add_batch(
+            folder.root.resolve(), device, videos, is_new, len(manifest.videos), _describe_batch(manifest)
+        )
+        return batch_number, len(missing_videos)
     except Exception:  # such as a full disk
         if is_new:  # nothing refers to the folder
             remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
         raise
+
+
+def _describe_batch(manifest: Manifest) -> BatchDescription:
+    seeds = [video.seed for video in manifest.videos]
+    first, last = min(seeds), max(seeds)
+    seed_range = str(first) if first == last else f"{first} to {last}"
+    return BatchDescription(manifest.template, manifest.videos[0].recipe.model, seed_range)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from wantui.queue.events import (
     BatchRemoved,
     BatchResumed,
     BatchRetried,
+    StepDone,
     VideoCancelled,
 )
 from wantui.queue.reader import UNFINISHED_STATES, WAITING_STATES_SQL
-from wantui.queue.records import NewVideo, to_display_number
+from wantui.queue.records import BatchDescription, NewVideo, RemovedBatch, to_display_number
 
 MoveTarget = Literal["up", "down", "top", "bottom"]
 
@@ -35,6 +36,7 @@ class Queue(WorkerQueue):
         videos: Sequence[NewVideo],
         is_new: bool = True,
         manifest_video_count: int | None = None,
+        description: BatchDescription = BatchDescription(),  # noqa: B008 - it is frozen
     ) -> int:
         """Add a batch at the end of the queue; return its number.
 
@@ -55,7 +57,10 @@ class Queue(WorkerQueue):
                     (str(folder), device, time.time()),
                 ).fetchone()
             batch_number: int = row["id"]
-            db.execute("UPDATE batch SET device = ?, paused = 0 WHERE id = ?", (device, batch_number))
+            db.execute(
+                "UPDATE batch SET device = ?, paused = 0, template = ?, model = ?, seeds = ? WHERE id = ?",
+                (device, description.template, description.model, description.seeds, batch_number),
+            )
             if manifest_video_count is not None:
                 db.execute(
                     "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'",
@@ -151,8 +156,8 @@ class Queue(WorkerQueue):
                 self._store_event(BatchRetried(videos=len(rows)), batch_number)
         return len(rows)
 
-    def remove_batch(self, batch_number: int) -> None:
-        """Remove a batch from the queue; its folder stays.
+    def remove_batch(self, batch_number: int) -> RemovedBatch:
+        """Remove a batch from the queue, and return what `restore_batch` needs; its folder stays.
 
         Raises:
             UserError: one of its videos is running.
@@ -165,9 +170,38 @@ class Queue(WorkerQueue):
                     "one first: "
                     "wantui engine start"
                 )
+            batch_rows = db.execute("SELECT * FROM batch WHERE id = ?", (batch_number,)).fetchall()
+            video_rows = db.execute("SELECT * FROM video WHERE batch = ?", (batch_number,)).fetchall()
+            # A large batch has hundreds of thousands of step events, which only live views need.
+            event_rows = db.execute(
+                "SELECT * FROM event WHERE batch = ? AND kind <> ?", (batch_number, StepDone.kind)
+            ).fetchall()
             db.execute("DELETE FROM batch WHERE id = ?", (batch_number,))
             db.execute("DELETE FROM event WHERE batch = ?", (batch_number,))
             self._store_event(BatchRemoved())
+        tables = (("batch", batch_rows), ("video", video_rows), ("event", event_rows))
+        return RemovedBatch(batch_number, tuple((table, tuple(map(dict, rows))) for table, rows in tables))
+
+    def restore_batch(self, removed: RemovedBatch) -> None:
+        """Undo the removal of a batch: its number, place, videos and events return, except for the events of steps.
+
+        Raises:
+            UserError: its folder was queued again meanwhile.
+        """
+        with self._begin_transaction() as db:
+            for table, rows in removed.rows_by_table:
+                for row in rows:
+                    if table == "batch" and self._has_folder(row["folder"]):
+                        raise UserError(
+                            f"cannot restore batch {removed.batch_number}: {row['folder']} was queued again meanwhile"
+                        )
+                    names = ", ".join(row)
+                    places = ", ".join("?" * len(row))
+                    db.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", tuple(row.values()))
+            self._store_event(BatchMoved(), removed.batch_number)
+
+    def _has_folder(self, folder: str) -> bool:
+        return self.db.execute("SELECT 1 FROM batch WHERE folder = ?", (folder,)).fetchone() is not None
 
 
 def _make_video_filter_sql(batch_number: int, video_index: int | None) -> tuple[str, tuple[int, ...]]:

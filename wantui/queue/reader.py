@@ -24,7 +24,10 @@ WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
 """Maximum digits of a word that is looked up as a batch number."""
 TEXT_COLUMNS = frozenset(
-    ("folder", "device", "title", "recipe", "state", "worker", "plan", "error", "boot_id", "name", "kind", "reason")
+    [
+        *("folder", "device", "template", "model", "seeds", "title", "recipe", "state", "worker", "plan", "error"),
+        *("boot_id", "name", "kind", "reason"),
+    ]
 )
 """Text columns of batches, videos, workers and holds; the other columns contain numbers."""
 UNFINISHED_STATES = ("queued", "interrupted", "running")
@@ -118,6 +121,9 @@ class QueueReader:
             bool(row["paused"]),
             row["created"],
             dict(map(tuple, state_counts)),
+            row["template"],
+            row["model"],
+            row["seeds"],
         )
 
     def find_batch(self, word: str) -> BatchRow:

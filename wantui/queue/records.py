@@ -23,6 +23,25 @@ class NewVideo:
 
 
 @dataclass(frozen=True)
+class RemovedBatch:
+    """A batch that was removed from the queue, with everything that restores it."""
+
+    batch_number: int
+    rows_by_table: tuple[tuple[str, tuple[dict[str, Any], ...]], ...]
+    """Name of each table, parents first, and the removed rows by column name."""
+
+
+@dataclass(frozen=True)
+class BatchDescription:
+    """Text about a new batch that lists show."""
+
+    template: str = ""
+    model: str = ""
+    seeds: str = ""
+    """First and last seed, such as "42 to 45"."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A video that a worker has claimed."""
 
@@ -48,6 +67,11 @@ class BatchRow:
     paused: bool
     created: float
     counts: dict[str, int]
+    template: str = ""
+    """Prompt template; empty for batches queued by an earlier version."""
+    model: str = ""
+    seeds: str = ""
+    """First and last seed, such as "42 to 45"; empty for batches queued by an earlier version."""
 
     @property
     def name(self) -> str:

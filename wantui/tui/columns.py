@@ -23,18 +23,22 @@ class Column(Generic[Row]):
     alignment: Literal["left", "right"] = "left"
     min_list_width: int = 0
     """Smallest list width, in cells, at which the column is shown."""
+    max_list_width: int | None = None
+    """Largest list width, in cells, at which the column is shown; None shows it at any larger width."""
+
+    def fits(self, list_width: int) -> bool:
+        """Return whether the column is shown in a list of this width, in cells."""
+        return self.min_list_width <= list_width <= (self.max_list_width or list_width)
 
 
 def draw_list_row(columns: Sequence[Column[Row]], row: Row, list_width: int) -> Text:
     """Return one row of a list that is `list_width` cells wide; content that is too long ends in an ellipsis."""
-    return _join_cells([(column, column.draw_cell(row)) for column in columns if list_width >= column.min_list_width])
+    return _join_cells([(column, column.draw_cell(row)) for column in columns if column.fits(list_width)])
 
 
 def draw_column_headers(columns: Sequence[Column[Row]], list_width: int) -> Text:
     """Return the header line of a list that is `list_width` cells wide."""
-    return _join_cells(
-        [(column, Text(column.header_text)) for column in columns if list_width >= column.min_list_width]
-    )
+    return _join_cells([(column, Text(column.header_text)) for column in columns if column.fits(list_width)])
 
 
 def _join_cells(cells: Sequence[tuple[Column[Row], Text | str]]) -> Text:

@@ -365,7 +365,7 @@ class MonitorScreen(BaseScreen):
 
         def cancel_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
-                cancel_videos(self.wantui_app, video.batch, video.number)
+                cancel_videos(self.wantui_app, [video.batch], video.number)
 
         self.app.push_screen(
             Confirm(f"Cancel {video.title}? Its progress will be lost.", "Cancel video"), cancel_if_confirmed

@@ -1,9 +1,8 @@
 """Queue screen: the batches in queue order, the videos of the selected batch, and actions on both."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from rich.style import Style
 from rich.text import Text
 from textual import getters, on
 from textual.app import ComposeResult
@@ -13,15 +12,15 @@ from wantui.batches.eta import format_seconds_left
 from wantui.formatting import format_count
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import UNFINISHED_STATES
-from wantui.queue.records import BatchRow, VideoPage, VideoRow
-from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
+from wantui.queue.records import BatchRow, RemovedBatch, VideoPage, VideoRow
+from wantui.queue.states import find_displayed_video_state
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import make_content
 from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.messages import ShowBatch
-from wantui.tui.plots import draw_bar
+from wantui.tui.queue_columns import format_batch_eta, make_batch_columns, make_video_columns
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
@@ -33,8 +32,6 @@ from wantui.tui.wrapping import wrap_text
 EMPTY_QUEUE_TEXT = "the queue is empty; 1 composes a batch"
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds between two updates of the visible ETAs: normally, and with --low-bandwidth."""
-STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
-"""Width of the state column in cells: a glyph, a space and the longest word."""
 
 
 class QueueScreen(BaseScreen):
@@ -51,6 +48,10 @@ class QueueScreen(BaseScreen):
         super().__init__()
         self.visible_batches: list[BatchRow] = []
         self.selected_batch_id: int | None = None
+        self.marked_ids: set[int] = set()
+        """Numbers of the batches on which the next action acts, instead of the batch under the cursor."""
+        self.removed_batches: list[RemovedBatch] = []
+        """Batches of the last removal, for undo."""
         self.shows_ended = True
         self._has_engine = False
         self.pages_by_number: Mapping[int, VideoPage] = {}
@@ -102,7 +103,9 @@ class QueueScreen(BaseScreen):
         else:
             self.batch_list.redraw_changed_rows()
         hold = snapshot.hold
-        title = f"Batches: {len(self.visible_batches)}"
+        self.marked_ids &= {batch.id for batch in snapshot.batches}
+        marked_text = f", {len(self.marked_ids)} marked" if self.marked_ids else ""
+        title = f"Batches: {len(self.visible_batches)}{marked_text}"
         self.batch_list.border_title = make_content(f"{title}, on hold: {hold.reason}" if hold else title)
         is_idle = snapshot.engine is None and any(batch.unfinished_count for batch in snapshot.batches)
         self.batch_list.border_subtitle = make_content("no engine is running: F6 starts one" if is_idle else "")
@@ -155,68 +158,18 @@ class QueueScreen(BaseScreen):
 
     @cached_property
     def _batch_columns(self) -> list[Column[BatchRow]]:
-        batch_list = self.batch_list
-
         def format_eta(batch: BatchRow) -> str:
-            seconds_by_batch = self.wantui_app.snapshot.etas.seconds_by_batch
-            return format_seconds_left(seconds_by_batch[batch.id]) if batch.id in seconds_by_batch else ""
+            return format_batch_eta(batch, self.wantui_app.snapshot.etas.seconds_by_batch)
 
-        def draw_failed_count(batch: BatchRow) -> Text:
-            return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
-
-        return [
-            Column("#", 4, lambda batch: str(batch.id), "right"),
-            Column(
-                "state",
-                STATE_COLUMN_WIDTH,
-                lambda batch: _draw_state(batch_list, find_displayed_batch_state(batch, self._has_engine)),
-            ),
-            Column(
-                "progress",
-                12,
-                lambda batch: _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), 12),
-                min_list_width=90,
-            ),
-            Column("videos", 11, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
-            Column("failed", 6, draw_failed_count, "right"),
-            Column("ETA", 8, format_eta, "right"),
-            Column("name", None, lambda batch: Text(batch.name, Style(bold=True))),
-        ]
+        return make_batch_columns(self.batch_list, self.marked_ids, lambda: self._has_engine, format_eta)
 
     @cached_property
     def _video_columns(self) -> list[Column[tuple[int, VideoRow]]]:
-        video_list = self.video_list
-
-        def format_steps(video: VideoRow) -> str:
-            return f"{video.step}/{video.steps}" if video.state == "running" else ""
-
         def format_eta(index: int, video: VideoRow) -> str:
             seconds_left = self._estimate_video_eta(index, video) if video.state in UNFINISHED_STATES else None
             return "" if seconds_left is None else format_seconds_left(seconds_left)
 
-        def format_duration(video: VideoRow) -> str:
-            return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
-
-        def draw_title(video: VideoRow) -> Text:
-            text = Text(video.title, Style(bold=True))
-            return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
-
-        def draw_progress(video: VideoRow) -> Text | str:
-            return _draw_progress(video_list, video.step / max(1, video.steps), 10) if video.state == "running" else ""
-
-        return [
-            Column("#", 6, lambda row: str(row[1].number + 1), "right"),
-            Column(
-                "state",
-                STATE_COLUMN_WIDTH,
-                lambda row: _draw_state(video_list, find_displayed_video_state(row[1], self._has_engine)),
-            ),
-            Column("progress", 10, lambda row: draw_progress(row[1]), min_list_width=90),
-            Column("steps", 9, lambda row: format_steps(row[1]), "right"),
-            Column("ETA", 8, lambda row: format_eta(*row), "right"),
-            Column("took", 9, lambda row: format_duration(row[1]), "right"),
-            Column("video", None, lambda row: draw_title(row[1])),
-        ]
+        return make_video_columns(self.video_list, lambda: self._has_engine, format_eta)
 
     def _draw_batch_header(self, width: int) -> Text:
         return draw_column_headers(self._batch_columns, width)
@@ -291,77 +244,137 @@ class QueueScreen(BaseScreen):
         else:
             act_on_batch(batch)
 
+    def _list_target_batches(self) -> list[BatchRow]:
+        """Return the marked batches, or the batch under the cursor; notify if there is none."""
+        current_batch = self._get_current_batch()
+        batches = [batch for batch in self.wantui_app.snapshot.batches if batch.id in self.marked_ids]
+        if not batches and current_batch is not None:
+            batches = [current_batch]
+        if not batches:
+            self.notify("no batch is selected")
+        return batches
+
     def _get_focused_video(self) -> VideoRow | None:
         """Return the selected video if the video list has the focus, else None."""
         return self._get_video_at(self.video_list.cursor) if self.video_list.has_focus else None
+
+    def action_mark(self) -> None:
+        def mark_or_unmark(batch: BatchRow) -> None:
+            self.marked_ids ^= {batch.id}
+            self.batch_list.cursor += 1
+            self._show_marked_count()
+
+        self._act_on_batch(mark_or_unmark)
+
+    def action_unmark_all(self) -> None:
+        self.marked_ids.clear()
+        self._show_marked_count()
+
+    def _show_marked_count(self) -> None:
+        self.batch_list.redraw_changed_rows()
+        self.show_snapshot(self.wantui_app.snapshot)
 
     def action_move(self, target: MoveTarget) -> None:
         self._act_on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move_batch(batch.id, target)))
 
     def action_pause_batch(self) -> None:
-        def pause_or_resume(batch: BatchRow) -> None:
-            def pause(queue: Queue) -> None:
-                queue.set_batch_paused(batch.id, not batch.paused)
-                self.notify(f"batch {batch.id} {'is resumed' if batch.paused else 'is paused'}")
+        batches = self._list_target_batches()
+        is_pausing = not all(batch.paused for batch in batches)
 
+        def pause(queue: Queue) -> None:
+            for batch in batches:
+                if batch.paused != is_pausing:
+                    queue.set_batch_paused(batch.id, is_pausing)
+            self.notify(f"{'paused' if is_pausing else 'resumed'}: {_name_batches(batches)}")
+
+        if batches:
             self.wantui_app.change_queue(pause)
 
-        self._act_on_batch(pause_or_resume)
-
     def action_cancel(self) -> None:
-        def cancel_batch_or_video(batch: BatchRow) -> None:
-            video = self._get_focused_video()
-            target = (
-                f"video {video.title}"
-                if video
-                else f"{format_count(batch.unfinished_count, 'video')} of batch {batch.id}, {batch.name}"
-            )
-            is_running = (video.state == "running") if video else bool(batch.counts.get("running"))
-            if video is not None and video.state not in ("queued", "interrupted", "running"):
-                self.notify(f"{video.title} is already {get_state_style(video.state).state_word}")
-                return
-            if video is None and not batch.unfinished_count:
-                self.notify(f"batch {batch.id} has already ended")
-                return
-            loss_note = " The progress of the running video is lost." if is_running else ""
+        video = self._get_focused_video()
+        if video is not None:
+            self._cancel_video(video)
+            return
+        batches = [batch for batch in self._list_target_batches() if batch.unfinished_count]
+        if not batches:
+            self.notify("nothing to cancel: all videos have already ended")
+            return
+        video_count = format_count(sum(batch.unfinished_count for batch in batches), "video")
+        self._confirm_cancel(
+            f"{video_count} of {_name_batches(batches)}",
+            any(batch.counts.get("running") for batch in batches),
+            [batch.id for batch in batches],
+        )
 
-            def cancel_if_confirmed(is_confirmed: bool | None) -> None:
-                if is_confirmed:
-                    cancel_videos(self.wantui_app, batch.id, None if video is None else video.number)
+    def _cancel_video(self, video: VideoRow) -> None:
+        if video.state in UNFINISHED_STATES:
+            self._confirm_cancel(f"video {video.title}", video.state == "running", [video.batch], video.number)
+        else:
+            self.notify(f"{video.title} is already {get_state_style(video.state).state_word}")
 
-            self.app.push_screen(Confirm(f"Cancel {target}?{loss_note}", "Cancel"), cancel_if_confirmed)
+    def _confirm_cancel(
+        self, target: str, is_running: bool, batch_ids: Sequence[int], video_index: int | None = None
+    ) -> None:
+        loss_note = " The progress of running videos is lost." if is_running else ""
 
-        self._act_on_batch(cancel_batch_or_video)
+        def cancel_if_confirmed(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.marked_ids.clear()
+                cancel_videos(self.wantui_app, batch_ids, video_index)
+
+        self.app.push_screen(Confirm(f"Cancel {target}?{loss_note}", "Cancel"), cancel_if_confirmed)
 
     def action_retry(self) -> None:
-        def retry_batch_or_video(batch: BatchRow) -> None:
-            video = self._get_focused_video()
+        video = self._get_focused_video()
+        batches = self._list_target_batches()
 
-            def retry(queue: Queue) -> None:
-                count = queue.retry_videos(batch.id, None if video is None else video.number)
-                queued_text = f"{format_count(count, 'video')} queued again"
-                self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
-                if count and self.wantui_app.snapshot.engine is None:
-                    self.app.call_later(self.wantui_app.action_start_engine)
+        def retry(queue: Queue) -> None:
+            video_index = None if video is None else video.number
+            count = sum(queue.retry_videos(batch.id, video_index) for batch in batches)
+            self.marked_ids.clear()
+            queued_text = f"{format_count(count, 'video')} queued again"
+            self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
+            if count and self.wantui_app.snapshot.engine is None:
+                self.app.call_later(self.wantui_app.action_start_engine)
 
+        if batches:
             self.wantui_app.change_queue(retry)
 
-        self._act_on_batch(retry_batch_or_video)
-
     def action_remove(self) -> None:
-        def remove_batch(batch: BatchRow) -> None:
-            loss_note = (
-                f" {format_count(batch.unfinished_count, 'video')} not generated yet." if batch.unfinished_count else ""
-            )
+        batches = self._list_target_batches()
+        if not batches:
+            return
+        unfinished_count = sum(batch.unfinished_count for batch in batches)
+        loss_note = f" {format_count(unfinished_count, 'video')} not generated yet." if unfinished_count else ""
 
-            def remove_if_confirmed(is_confirmed: bool | None) -> None:
-                if is_confirmed:
-                    self.wantui_app.change_queue(lambda queue: queue.remove_batch(batch.id))
+        def remove(queue: Queue) -> None:
+            self.removed_batches = []
+            for batch in batches:
+                self.removed_batches.append(queue.remove_batch(batch.id))
+            self.marked_ids.clear()
+            self.notify(f"removed: {_name_batches(batches)}. Press u to undo")
 
-            question = f"Remove batch {batch.id}, {batch.name}, from the queue?{loss_note} Its folder stays."
-            self.app.push_screen(Confirm(question, "Remove"), remove_if_confirmed)
+        def remove_if_confirmed(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.wantui_app.change_queue(remove)
 
-        self._act_on_batch(remove_batch)
+        folders = "Its folder stays." if len(batches) == 1 else "Their folders stay."
+        question = f"Remove {_name_batches(batches)} from the queue?{loss_note} {folders}"
+        self.app.push_screen(Confirm(question, "Remove"), remove_if_confirmed)
+
+    def action_restore(self) -> None:
+        if not self.removed_batches:
+            self.notify("nothing to restore: no batch was removed since the application started")
+            return
+
+        def restore(queue: Queue) -> None:
+            count = 0
+            while self.removed_batches:
+                queue.restore_batch(self.removed_batches.pop())
+                count += 1
+            self.notify(f"{format_count(count, 'batch', 'batches')} restored")
+
+        self.wantui_app.change_queue(restore)
 
     def action_edit_copy(self) -> None:
         self._act_on_batch(lambda batch: copy_batch_to_draft(self, batch.folder))
@@ -378,14 +391,8 @@ class QueueScreen(BaseScreen):
         self.show_snapshot(self.wantui_app.snapshot)
 
 
-def _count_done_videos(batch: BatchRow) -> int:
-    return batch.counts.get("done", 0)
-
-
-def _draw_state(row_list: VirtualList, state: str) -> Text:
-    style = get_state_style(state)
-    return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
-
-
-def _draw_progress(row_list: VirtualList, done_share: float, width: int) -> Text:
-    return Text(draw_bar(done_share, width), row_list.make_colour_style("success"))
+def _name_batches(batches: Sequence[BatchRow]) -> str:
+    """Return the number and name of one batch, or the number of several batches."""
+    if len(batches) == 1:
+        return f"batch {batches[0].id}, {batches[0].name}"
+    return format_count(len(batches), "batch", "batches")

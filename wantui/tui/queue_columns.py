@@ -1,0 +1,128 @@
+"""Columns of the two lists of the Queue screen."""
+
+from collections.abc import Callable, Collection, Mapping
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.batches.eta import format_seconds_left
+from wantui.queue.records import BatchRow, VideoRow
+from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
+from wantui.tui.columns import Column
+from wantui.tui.plots import draw_bar
+from wantui.tui.state_style import get_state_style
+from wantui.tui.widgets.virtual_list import VirtualList
+
+STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
+"""Width of the state column in cells: a glyph, a space and the longest word."""
+MEDIUM_LIST_WIDTH, WIDE_LIST_WIDTH = 90, 110
+"""Smallest list widths, in cells, that show progress bars, and the model, seeds and template of a batch."""
+MARK_GLYPH = "◆"
+
+
+def make_batch_columns(
+    batch_list: VirtualList,
+    marked_ids: Collection[int],
+    has_engine: Callable[[], bool],
+    find_seconds_left: Callable[[BatchRow], str],
+) -> list[Column[BatchRow]]:
+    """Return the columns of the batch list.
+
+    Args:
+        marked_ids: numbers of the marked batches; read at each drawing.
+        has_engine: returns whether an engine is running.
+        find_seconds_left: returns the displayed ETA of a batch.
+    """
+
+    def draw_mark(batch: BatchRow) -> Text:
+        return Text(MARK_GLYPH if batch.id in marked_ids else " ", batch_list.make_colour_style("accent"))
+
+    def draw_batch_state(batch: BatchRow) -> Text:
+        return _draw_state(batch_list, find_displayed_batch_state(batch, has_engine()))
+
+    def draw_progress(batch: BatchRow) -> Text:
+        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), 12)
+
+    def draw_failed_count(batch: BatchRow) -> Text:
+        return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
+
+    def draw_name(batch: BatchRow) -> Text:
+        return Text(batch.name, Style(bold=True))
+
+    def draw_template(batch: BatchRow) -> Text:
+        return Text(" ".join(batch.template.split()), Style(dim=True))
+
+    return [
+        Column("", 1, draw_mark),
+        Column("#", 4, lambda batch: str(batch.id), "right"),
+        Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
+        Column("progress", 12, draw_progress, min_list_width=MEDIUM_LIST_WIDTH),
+        Column("videos", 9, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
+        Column("failed", 6, draw_failed_count, "right"),
+        Column("ETA", 8, find_seconds_left, "right"),
+        Column("model", 12, lambda batch: batch.model, min_list_width=WIDE_LIST_WIDTH),
+        Column("seeds", 10, lambda batch: batch.seeds, min_list_width=WIDE_LIST_WIDTH),
+        Column("name", None, draw_name, max_list_width=WIDE_LIST_WIDTH - 1),
+        Column("name", 24, draw_name, min_list_width=WIDE_LIST_WIDTH),
+        Column("template", None, draw_template, min_list_width=WIDE_LIST_WIDTH),
+    ]
+
+
+def make_video_columns(
+    video_list: VirtualList,
+    has_engine: Callable[[], bool],
+    find_seconds_left: Callable[[int, VideoRow], str],
+) -> list[Column[tuple[int, VideoRow]]]:
+    """Return the columns of the video list; a row is the index of a video in the batch, and the video.
+
+    Args:
+        has_engine: returns whether an engine is running.
+        find_seconds_left: returns the displayed ETA of a video, given its index and row.
+    """
+
+    def draw_video_state(row: tuple[int, VideoRow]) -> Text:
+        return _draw_state(video_list, find_displayed_video_state(row[1], has_engine()))
+
+    def draw_progress(row: tuple[int, VideoRow]) -> Text | str:
+        video = row[1]
+        return _draw_progress(video_list, video.step / max(1, video.steps), 10) if video.state == "running" else ""
+
+    def format_steps(row: tuple[int, VideoRow]) -> str:
+        return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
+
+    def format_video_duration(row: tuple[int, VideoRow]) -> str:
+        video = row[1]
+        return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
+
+    def draw_title(row: tuple[int, VideoRow]) -> Text:
+        video = row[1]
+        text = Text(video.title, Style(bold=True))
+        return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
+
+    return [
+        Column("#", 6, lambda row: str(row[1].number + 1), "right"),
+        Column("state", STATE_COLUMN_WIDTH, draw_video_state),
+        Column("progress", 10, draw_progress, min_list_width=MEDIUM_LIST_WIDTH),
+        Column("steps", 9, format_steps, "right"),
+        Column("ETA", 8, lambda row: find_seconds_left(*row), "right"),
+        Column("took", 9, format_video_duration, "right"),
+        Column("video", None, draw_title),
+    ]
+
+
+def format_batch_eta(batch: BatchRow, seconds_by_batch: Mapping[int, float | None]) -> str:
+    """Return the displayed ETA of a batch; empty for a batch that does not wait or run."""
+    return format_seconds_left(seconds_by_batch[batch.id]) if batch.id in seconds_by_batch else ""
+
+
+def _count_done_videos(batch: BatchRow) -> int:
+    return batch.counts.get("done", 0)
+
+
+def _draw_state(row_list: VirtualList, state: str) -> Text:
+    style = get_state_style(state)
+    return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
+
+
+def _draw_progress(row_list: VirtualList, done_share: float, width: int) -> Text:
+    return Text(draw_bar(done_share, width), row_list.make_colour_style("success"))
