@@ -253,7 +253,7 @@ def test_wide_batch_list_shows_model_seeds_and_template(queue: Queue) -> None:
         await it.until(lambda: "wan2.1-1.3b" not in it.text())
         assert "one" in it.text()
 
-    on("queue", test)
+    on("queue", test, size=(140, 40))
 
 
 def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:

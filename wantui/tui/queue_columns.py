@@ -15,8 +15,8 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 """Width of the state column in cells: a glyph, a space and the longest word."""
-MEDIUM_LIST_WIDTH, WIDE_LIST_WIDTH = 90, 110
-"""Smallest list widths, in cells, that show progress bars, and the model, seeds and template of a batch."""
+MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 90, 105, 130
+"""Smallest list widths, in cells, that show progress bars, model and seeds, and the template of a batch."""
 MARK_GLYPH = "◆"
 
 
@@ -56,15 +56,15 @@ def make_batch_columns(
         Column("", 1, draw_mark),
         Column("#", 4, lambda batch: str(batch.id), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
-        Column("progress", 12, draw_progress, min_list_width=MEDIUM_LIST_WIDTH),
+        Column("progress", 12, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("videos", 9, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
         Column("failed", 6, draw_failed_count, "right"),
         Column("ETA", 8, find_seconds_left, "right"),
-        Column("model", 12, lambda batch: batch.model, min_list_width=WIDE_LIST_WIDTH),
-        Column("seeds", 10, lambda batch: batch.seeds, min_list_width=WIDE_LIST_WIDTH),
-        Column("name", None, draw_name, max_list_width=WIDE_LIST_WIDTH - 1),
-        Column("name", 24, draw_name, min_list_width=WIDE_LIST_WIDTH),
-        Column("template", None, draw_template, min_list_width=WIDE_LIST_WIDTH),
+        Column("model", 12, lambda batch: batch.model, min_list_width=MIN_WIDTH_WITH_MODEL),
+        Column("seeds", 10, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
+        Column("name", None, draw_name, max_list_width=MIN_WIDTH_WITH_TEMPLATE - 1),
+        Column("name", 24, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
+        Column("template", None, draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
     ]
 
 
@@ -102,7 +102,7 @@ def make_video_columns(
     return [
         Column("#", 6, lambda row: str(row[1].number + 1), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_video_state),
-        Column("progress", 10, draw_progress, min_list_width=MEDIUM_LIST_WIDTH),
+        Column("progress", 10, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", 9, format_steps, "right"),
         Column("ETA", 8, lambda row: find_seconds_left(*row), "right"),
         Column("took", 9, format_video_duration, "right"),
