@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 import wantui.tui
 from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
-from wantui.tui.screens.choose_batches import ChooseBatches
+from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.history import History
@@ -34,7 +34,7 @@ class PausedPlayer(Player):
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     InputDialog: lambda: InputDialog("Save as:", "mine"),
-    ChooseBatches: lambda: ChooseBatches([Path("one"), Path("two")], [Path("one")]),
+    BatchChooser: lambda: BatchChooser([Path("one"), Path("two")], [Path("one")]),
     Confirm: lambda: Confirm("Cancel it?", "Cancel"),
     Help: lambda: Help("compose", None),
     History: lambda: History(["a red circle", "a blue circle"]),

@@ -303,7 +303,7 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
     shutil.copytree(other.root, queued.root)
     before = queued.make_clip_path(0, 1).read_bytes()
     generate_queued_videos(find_state_directory())
-    assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
+    assert "is not the manifest of the queued batch, but of another one" in wantui("queue", "show", "queued").out
     assert queued.make_clip_path(0, 1).read_bytes() == before
 
 

@@ -119,9 +119,9 @@ def test_ratio_equivalence_has_at_most_5_percent_false_positives_at_the_margin(c
 
 
 def test_effect_of_one_pair_or_with_nan_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least two finite differences, but has 1"):
+    with pytest.raises(ValueError, match="at least two differences, but there are 1"):
         compute_paired_effect(np.array([1.0]))
-    with pytest.raises(ValueError, match="has 2"):
+    with pytest.raises(ValueError, match="only 2 of 3 differences are finite"):
         compute_paired_effect(np.array([1.0, np.nan, 2.0]))
     assert math.isnan(compute_paired_effect(np.array([0.5, 1.0])).d_z)
     same = compute_paired_effect(np.full(6, 0.5))

@@ -7,7 +7,7 @@ from harness_tui import AppUnderTest, application, run
 from textual.widgets import Button, OptionList
 
 from wantui.tui.palette import Palette
-from wantui.tui.screens.choose_batches import ChooseBatches
+from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.history import History
 
@@ -52,7 +52,7 @@ def test_paging_a_list_without_visible_rows_does_not_crash(kind: str) -> None:
             await it.press("ctrl+p")
             await it.until(lambda: isinstance(it.app.screen, Palette))
         else:
-            dialog = History(["one", "two"]) if kind == "history" else ChooseBatches([Path("one"), Path("two")], [])
+            dialog = History(["one", "two"]) if kind == "history" else BatchChooser([Path("one"), Path("two")], [])
             await it.app.push_screen(dialog)
 
     async def test() -> None:

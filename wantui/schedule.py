@@ -39,7 +39,7 @@ class SamplerSchedule:
     compute_times: "Callable[[int, float], NDArray[np.float64]]"
     """Function of the number of steps and the flow shift that returns the times of the steps, from noise to data and
     before the flow shift."""
-    evaluates_twice: bool = False
+    evaluates_model_twice: bool = False
     """True if each step but the last evaluates the model also at its end point."""
 
 
@@ -68,7 +68,7 @@ SCHEDULES: dict[SamplerName, SamplerSchedule] = {
     "dpm++2m": SamplerSchedule(_compute_times_from_below_one),
     "dpm++3m": SamplerSchedule(_compute_times_from_below_one),
     "euler": SamplerSchedule(_compute_times_to_shifted_last),
-    "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_twice=True),
+    "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_model_twice=True),
 }
 
 
@@ -86,7 +86,7 @@ def find_sampler_schedule(sampler: str) -> SamplerSchedule:
 
 def count_model_evaluations(sampler: str, step_count: int) -> int:
     """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
-    return 2 * step_count - 1 if find_sampler_schedule(sampler).evaluates_twice else step_count
+    return 2 * step_count - 1 if find_sampler_schedule(sampler).evaluates_model_twice else step_count
 
 
 def compute_noise_levels(sampler: str, step_count: int, flow_shift: float) -> list[float]:
@@ -95,7 +95,7 @@ def compute_noise_levels(sampler: str, step_count: int, flow_shift: float) -> li
     noise_levels = [
         apply_flow_shift(float(time), flow_shift) for time in schedule.compute_times(step_count, flow_shift)
     ]
-    return [level for level in noise_levels for _ in range(2)][1:] if schedule.evaluates_twice else noise_levels
+    return [level for level in noise_levels for _ in range(2)][1:] if schedule.evaluates_model_twice else noise_levels
 
 
 def apply_flow_shift(time: float, flow_shift: float) -> float:

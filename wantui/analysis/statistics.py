@@ -58,8 +58,11 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
     """
     differences = np.asarray(differences, dtype=np.float64)
     n = len(differences)
-    if n < 2 or not np.isfinite(differences).all():
-        raise ValueError(f"an effect needs at least two finite differences, but has {np.isfinite(differences).sum()}")
+    if n < 2:
+        raise ValueError(f"cannot compute an effect: it needs at least two differences, but there are {n}")
+    if not np.isfinite(differences).all():
+        finite_count = np.isfinite(differences).sum()
+        raise ValueError(f"cannot compute an effect: only {finite_count} of {n} differences are finite")
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
     if deviation == 0:
         return Effect(

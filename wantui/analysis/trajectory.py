@@ -382,7 +382,7 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
         is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norm_bounds, norm_bounds)).all()
     if not is_possible:
         raise NoGeometryError("the stored inner products are damaged: no states can have them")
-    distinct_states = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
-    if len(distinct_states) < 3:
-        raise NoGeometryError(f"{len(distinct_states)} states are stored, but an angle needs three: store more steps")
-    return Trajectory(sigmas[distinct_states], gram[np.ix_(distinct_states, distinct_states)] / dimension, dimension)
+    distinct_indices = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
+    if len(distinct_indices) < 3:
+        raise NoGeometryError(f"{len(distinct_indices)} states are stored, but an angle needs three: store more steps")
+    return Trajectory(sigmas[distinct_indices], gram[np.ix_(distinct_indices, distinct_indices)] / dimension, dimension)

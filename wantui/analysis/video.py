@@ -119,9 +119,9 @@ class Video:
         if self.trajectory_path is None:
             raise NoGeometryError(f"no {description} is stored")
         try:
-            group = open_capture(self.trajectory_path)
+            capture = open_capture(self.trajectory_path)
             with convert_to_capture_error(self.trajectory_path):
-                return np.asarray(group[name][:])
+                return np.asarray(capture[name][:])
         except CaptureError as error:
             raise NoGeometryError(f"no {description} can be read: {error}") from None
 

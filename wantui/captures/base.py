@@ -45,7 +45,7 @@ class DenoisingSize:
     """Occurrences of the marked words in the negative prompt."""
 
     @property
-    def evaluates_twice(self) -> bool:
+    def evaluates_model_twice(self) -> bool:
         """Return whether the sampler evaluates the model twice per step."""
         return self.evaluation_count > self.step_count
 

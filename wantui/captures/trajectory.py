@@ -42,14 +42,14 @@ class TrajectoryRequest(CaptureRequest):
     predicted_clean: bool = False
 
 
-def list_stored_evaluations(step_count: int, step_interval: int, evaluates_twice: bool) -> list[int]:
+def list_stored_evaluations(step_count: int, step_interval: int, evaluates_model_twice: bool) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored; 0 is the initial noise.
 
     The interval counts sampler steps. Heun's method evaluates the model twice per step, and its state is stored after
     the second evaluation: the first leads to an Euler predictor, which is not a state of the trajectory.
     """
     stored_steps = sorted({*range(0, step_count + 1, step_interval), step_count})
-    return [min(2 * step, 2 * step_count - 1) for step in stored_steps] if evaluates_twice else stored_steps
+    return [min(2 * step, 2 * step_count - 1) for step in stored_steps] if evaluates_model_twice else stored_steps
 
 
 def _build_trajectory_request(settings: LatentAnalysisSettings) -> TrajectoryRequest:
@@ -71,7 +71,7 @@ def _estimate_trajectory_disk_parts(request: TrajectoryRequest, denoising_size: 
     if not request.latents:
         return (geometry_part,)
     stored_count = len(
-        list_stored_evaluations(denoising_size.step_count, request.interval, denoising_size.evaluates_twice)
+        list_stored_evaluations(denoising_size.step_count, request.interval, denoising_size.evaluates_model_twice)
     )
     value_bytes = BYTES_BY_DTYPE[request.dtype]
     basis = f"{format_count(stored_count, 'step')} x {' x '.join(map(str, latent_shape))} x {value_bytes} bytes"

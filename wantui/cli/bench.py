@@ -8,7 +8,7 @@ from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED_TYPE
 
-MIN_OPERATION_SECONDS = 1e-20
+MIN_SECONDS_PER_OPERATION = 1e-20
 """Seconds per operation below which a fit attributes no time to the operation."""
 
 
@@ -52,4 +52,4 @@ def command(device: str, speed: str, as_json: bool) -> None:
 
 def _format_rate(display_units: float, operation_seconds: float) -> str:
     """Format units per second from seconds per operation; `?` if the fit attributes no time to the operation."""
-    return f"{display_units / operation_seconds:8.2f}" if operation_seconds > MIN_OPERATION_SECONDS else f"{'?':>8}"
+    return f"{display_units / operation_seconds:8.2f}" if operation_seconds > MIN_SECONDS_PER_OPERATION else f"{'?':>8}"

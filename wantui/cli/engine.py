@@ -25,7 +25,7 @@ WORKERS_OPTION = click.option(
     "worker_count",
     type=WholeNumber(1, 64),
     metavar="N",
-    help="Number of CPU workers.  [default: one worker per GPU]",
+    help="Start N workers on the CPU, and none on GPUs.  [default: one worker per GPU]",
 )
 
 

@@ -291,7 +291,7 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
 @click.argument("batch", type=BATCH_TYPE)
 @click.argument("video_number", metavar="[VIDEO]", required=False, type=INTEGER_TYPE)
 def retry_videos(batch: str, video_number: int | None) -> None:
-    """Queue failed and cancelled videos again.
+    """Put failed and cancelled videos back into the queue.
 
     VIDEO is a number from `wantui queue show`.
     """

@@ -21,7 +21,7 @@ MAX_PICTURE_SIDE = 16_384
 """Maximum width and height of a PNG sheet in pixels."""
 MAX_CLIP_SIDE = 4096
 """Maximum width and height of an MP4 sheet in pixels: most decoders of H.264 accept no more."""
-MAX_CLIPS_IN_STEP = 256
+MAX_SYNCHRONIZED_CLIPS = 256
 """Maximum number of clips in an MP4 sheet: each is an open decoder."""
 MIN_CELL_WIDTH = 32
 GAP = 4
@@ -141,9 +141,9 @@ def write_sheet_clip(grid: BatchGrid, path: Path, cell_width: int | None = None)
     clips = [(row, column, cell) for row, column, cell in _list_cells(grid) if cell.clip is not None]
     if not clips:
         raise UserError(f"cannot make a clip of {grid.folder}: no selected video is done")
-    if len(clips) > MAX_CLIPS_IN_STEP:
+    if len(clips) > MAX_SYNCHRONIZED_CLIPS:
         raise UserError(
-            f"cannot play {len(clips):,} clips in step: the limit is {MAX_CLIPS_IN_STEP}. Select videos with "
+            f"cannot play {len(clips):,} clips in step: the limit is {MAX_SYNCHRONIZED_CLIPS}. Select videos with "
             "--variation and --seed"
         )
     rates = {cell.entry.recipe.fps for _, _, cell in clips}

@@ -12,7 +12,7 @@ from wantui.generation.denoise import DenoisingInputs, denoise_latents
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning import Recipe
 
-TARGET_LEVEL_COUNT = 25
+TARGET_NOISE_LEVEL_COUNT = 25
 """Approximate number of stored noise levels."""
 
 
@@ -41,7 +41,7 @@ def measure_magnitudes(
     # Other step counts end at lower noise levels: extrapolate the line through the last two points to 0.
     final_sum = last_sum - last_sigma * (second_last_sum - last_sum) / (second_last_sigma - last_sigma)
     magnitudes.append((0.0, round(final_sum, 5)))
-    stride = max(1, round(len(magnitudes) / TARGET_LEVEL_COUNT))
+    stride = max(1, round(len(magnitudes) / TARGET_NOISE_LEVEL_COUNT))
     return (*magnitudes[:-1:stride], magnitudes[-1])
 
 

@@ -43,7 +43,7 @@ class DiskEstimate:
 
 def list_captured_steps(sampler: str, step_count: int, interval: int) -> list[int]:
     """Return the numbers of model evaluations after which latents are stored."""
-    return list_stored_evaluations(step_count, interval, find_sampler_schedule(sampler).evaluates_twice)
+    return list_stored_evaluations(step_count, interval, find_sampler_schedule(sampler).evaluates_model_twice)
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:

@@ -103,10 +103,10 @@ class _ExpandedSize(NamedTuple):
 
 def count_variations(template: Template) -> int:
     """Count the variations of a template without expanding it."""
-    return _measure_nodes(template.nodes).expansion_count
+    return _measure_expansion(template.nodes).expansion_count
 
 
-def _measure_nodes(nodes: TemplateNodes) -> _ExpandedSize:
+def _measure_expansion(nodes: TemplateNodes) -> _ExpandedSize:
     expansion_count, text_length, extra_length = 1, 0, 0
     for node in nodes:
         if isinstance(node, LiteralText):
@@ -121,9 +121,9 @@ def _measure_nodes(nodes: TemplateNodes) -> _ExpandedSize:
 
 def _measure_node(node: Alternatives | MarkedText) -> _ExpandedSize:
     if isinstance(node, MarkedText):
-        expansion_count, text_length, extra_length = _measure_nodes(node.content)
+        expansion_count, text_length, extra_length = _measure_expansion(node.content)
         return _ExpandedSize(expansion_count, text_length, extra_length + text_length + expansion_count)
-    option_sizes = [_measure_nodes(option) for option in node.options]
+    option_sizes = [_measure_expansion(option) for option in node.options]
     expansion_count, text_length, extra_length = (sum(column) for column in zip(*option_sizes, strict=True))
     return _ExpandedSize(expansion_count, text_length, extra_length + text_length + expansion_count)
 
@@ -136,7 +136,7 @@ def expand_template(template: Template, max_variations: int = DEFAULT_MAX_VARIAT
         ExpansionTooLargeError: text, choices and marks together exceed MAX_EXPANSION_LENGTH.
         TemplateError: a variation has no text, or cleaning would change its text across a bracket.
     """
-    expanded_size = _measure_nodes(template.nodes)
+    expanded_size = _measure_expansion(template.nodes)
     if expanded_size.expansion_count > max_variations:
         raise TooManyVariationsError(expanded_size.expansion_count, max_variations)
     if expanded_size.text_length + expanded_size.extra_length > MAX_EXPANSION_LENGTH:

@@ -96,7 +96,7 @@ QUEUE_ACTIONS = (
     Action("queue.unmark", "minus", "unmark_all", "Unmark all", "Unmark all batches.", is_in_footer=False),
     Action("queue.pause", "p", "pause_batch", "Pause", "Pause or resume the batch."),
     Action("queue.cancel", "c", "cancel", "Cancel", "Cancel the batch or video, or all marked batches."),
-    Action("queue.retry", "r", "retry", "Retry", "Queue failed and cancelled videos again."),
+    Action("queue.retry", "r", "retry", "Retry", "Put failed and cancelled videos back into the queue."),
     Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one."),
     Action("queue.remove", "x,delete", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
     Action("queue.restore", "u", "restore", "Undo", "Restore the batches that were removed last.", is_in_footer=False),

@@ -13,7 +13,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.selection import SafeSelectionMixin
+from wantui.tui.selection import RemovedWidgetGuardMixin
 
 
 class Picture:
@@ -34,7 +34,7 @@ else:
     _Base = object
 
 
-class BackdropMixin(DismissOnceMixin, SafeSelectionMixin, _Base):
+class BackdropMixin(DismissOnceMixin, RemovedWidgetGuardMixin, _Base):
     """Mixin for modal screens that shows a static picture of the screen below.
 
     Textual redraws the whole terminal on every update of a screen below a translucent one: up to 58 kB/s under an

@@ -12,7 +12,7 @@ else:
     _Base = object
 
 
-class SafeSelectionMixin(_Base):
+class RemovedWidgetGuardMixin(_Base):
     """Mixin for screens that ignores clicks on widgets without a parent.
 
     A removed toast stays under the mouse until the next redraw. Textual starts a text selection by asking the parent

@@ -302,7 +302,10 @@ def evaluate_nano(
 @click.option("--guidance", "guidance_scale", default=4.0, show_default=True, help="Guidance scale.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
-    "--sheet", "sheet_path", type=click.Path(path_type=Path), help="JPEG file for clips of ten held-out captions."
+    "--sheet",
+    "sheet_path",
+    type=click.Path(path_type=Path),
+    help="JPEG file to write, with frames of clips of ten held-out captions.",
 )
 def main(
     weights_folder: Path,

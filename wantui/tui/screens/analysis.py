@@ -35,7 +35,7 @@ from wantui.tui.content import make_content
 from wantui.tui.plots import draw_sparkline
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
-from wantui.tui.screens.choose_batches import ChooseBatches
+from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -375,7 +375,7 @@ class AnalysisScreen(BaseScreen):
         if not self.batch_folders:
             self.notify("no batch here has stored trajectories")
             return
-        chosen_folders = await self.app.push_screen_wait(ChooseBatches(self.batch_folders, self.chosen_folders))
+        chosen_folders = await self.app.push_screen_wait(BatchChooser(self.batch_folders, self.chosen_folders))
         if chosen_folders:
             self.current_group, self.comparison_outcome = None, None
             self.load_videos(chosen_folders)

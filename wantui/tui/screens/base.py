@@ -13,7 +13,7 @@ from textual.widgets import Input, Static, TextArea
 from wantui.gpu.monitor import GpuSample
 from wantui.tui.actions import FIELD_OPENING_ACTIONS
 from wantui.tui.queue_watcher import QueueSnapshot
-from wantui.tui.selection import SafeSelectionMixin
+from wantui.tui.selection import RemovedWidgetGuardMixin
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOO_SMALL_TEXT = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
-class BaseScreen(WorkerErrorsMixin, SafeSelectionMixin, Screen[None]):
+class BaseScreen(WorkerErrorsMixin, RemovedWidgetGuardMixin, Screen[None]):
     """Base of the screens; subclasses define the body and handle queue updates."""
 
     SCREEN_NAME = ""

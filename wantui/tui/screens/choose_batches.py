@@ -16,7 +16,7 @@ from wantui.tui.content import make_content
 from wantui.tui.widgets.option_lists import PagedSelectionList
 
 
-class ChooseBatches(BackdropMixin, ModalScreen[list[Path] | None]):
+class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     """Dialog that returns the marked folders, or None."""
 
     BINDINGS = [

@@ -47,7 +47,7 @@ class ClipDecoded(Message):
     protocol: "Protocol"
 
 
-class LibraryJobs(BaseScreen):
+class LibraryJobsMixin(BaseScreen):
     """Base of the Library screen that runs slow jobs in the background and reports their outcome."""
 
     def rescan_folders(self) -> None:

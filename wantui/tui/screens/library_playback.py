@@ -8,14 +8,14 @@ from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.player_clips import PlayerClip, find_marked_cells, make_player_clip
 from wantui.tui.screens.dialogs import TextViewer
-from wantui.tui.screens.library_jobs import LibraryJobs
+from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
 
 MAX_COMPARED_CLIPS = 9
 """Maximum number of clips that are played side by side."""
 
 
-class LibraryPlayback(LibraryJobs):
+class LibraryPlayback(LibraryJobsMixin):
     """Base of the Library screen that plays, marks and compares clips."""
 
     shown_folder: Path | None = None

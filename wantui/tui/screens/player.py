@@ -18,7 +18,7 @@ from textual.worker import get_current_worker
 from wantui.errors import UserError
 from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.plots import draw_centred_picture
-from wantui.tui.selection import SafeSelectionMixin
+from wantui.tui.selection import RemovedWidgetGuardMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -61,7 +61,7 @@ class ClipsLoaded(Message):
     """Reason of a failure; otherwise empty."""
 
 
-class Player(DismissOnceMixin, WorkerErrorsMixin, SafeSelectionMixin, ModalScreen[None]):
+class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]):
     """Screen that plays clips in a loop.
 
     Args:

@@ -128,8 +128,8 @@ class GpuPanel(DiffText):
             lines.append(Text(f"  peak {format_bytes(worker.peak_bytes)}, predicted {predicted}"))
         for process in gpu.processes:
             name = "our worker" if process.process in self.history.memory_by_process else process.name
-            process_bytes = format_bytes(process.memory) if process.memory is not None else "N/A"
-            lines.append(Text(f"  {process.process:>8}  {process_bytes:>8}  {name}"))
+            memory_text = format_bytes(process.memory) if process.memory is not None else "N/A"
+            lines.append(Text(f"  {process.process:>8}  {memory_text:>8}  {name}"))
         return lines
 
     def draw_memory_graph(self, used_bytes: list[float | None], total_bytes: int, width: int) -> list[Text]:
