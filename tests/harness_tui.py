@@ -46,12 +46,18 @@ async def application(
     welcomed: bool = True,
     toasts: bool = False,
     opened_batch: Path | None = None,
+    opened_batch_note: str = "",
     **settings: Any,
 ) -> AsyncIterator["AppUnderTest"]:
     """The application on a made-up terminal; `nvml` are its GPUs (none)."""
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     app = WantuiApp(
-        find_state_directory(), TuiSettings(**settings), host_name="gpu1", nvml=nvml, opened_batch=opened_batch
+        find_state_directory(),
+        TuiSettings(**settings),
+        host_name="gpu1",
+        nvml=nvml,
+        opened_batch=opened_batch,
+        opened_batch_note=opened_batch_note,
     )
     app.drafts.welcomed = welcomed
     async with app.run_test(size=size, notifications=toasts) as pilot:

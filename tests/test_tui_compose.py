@@ -388,7 +388,7 @@ def test_first_start_offers_a_demo_batch() -> None:
             await it.press("enter")
             await it.until(lambda: isinstance(it.app.screen, MonitorScreen))
             (batch,) = Queue(find_state_directory().directory).list_batches()
-            assert batch.video_count == 4
+            assert batch.video_count == 12
             await it.until(lambda: load_drafts(find_state_directory().directory).welcomed)
 
     run(test)

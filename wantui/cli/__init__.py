@@ -28,6 +28,7 @@ from wantui.errors import UserError
 from wantui.formatting import shorten_echoed_arguments
 
 MODULE_AND_HELP_BY_COMMAND = {
+    "demo": ("wantui.cli.demo", "Generate, analyse and open a first batch, in about a minute."),
     "run": ("wantui.cli.run", "Generate the videos of a template."),
     "slurm": ("wantui.cli.slurm", "Generate the videos of a template on a Slurm cluster."),
     "watch": ("wantui.cli.watch", "Follow the progress of a queued batch."),

@@ -37,11 +37,12 @@ def _check_textual_driver(driver_name: str) -> None:
         )
 
 
-def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | None = None) -> None:
+def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | None = None, batch_note: str = "") -> None:
     """Run the terminal application until the user quits, then exit.
 
     Args:
         batch: batch folder to open in the library; None starts in Compose.
+        batch_note: notification about the opened batch.
 
     Raises:
         UserError: stdin or stdout is not a terminal, or the queue or the settings cannot be used.
@@ -81,7 +82,9 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
         queue_notes.append(
             "the locale of this terminal is not UTF-8. If lines look broken, set LANG=C.UTF-8 before starting wantui"
         )
-    app = WantuiApp(state_dir, settings, tuple(queue_notes), low_bandwidth, opened_batch=batch)
+    app = WantuiApp(
+        state_dir, settings, tuple(queue_notes), low_bandwidth, opened_batch=batch, opened_batch_note=batch_note
+    )
     app.run(mouse=captures_mouse)
     if app.return_code:
         echo("wantui crashed; the engine is still running. If the terminal looks broken, run: reset", err=True)

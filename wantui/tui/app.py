@@ -53,6 +53,8 @@ MAX_LOCK_SECONDS = 0.3
 """Maximum seconds that a key press waits for a locked database."""
 POLL_SECONDS, SLOW_POLL_SECONDS = 0.25, 2.0
 """Seconds between two polls of the queue: normally, and with --low-bandwidth."""
+NOTE_SECONDS = 15.0
+"""Seconds for which a notification of the start is shown."""
 MAX_EXIT_SECONDS = 2.0
 """Maximum seconds of a regular exit without a terminal; then the process is ended."""
 
@@ -91,8 +93,10 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         host_name: str | None = None,
         nvml: Any = None,
         opened_batch: Path | None = None,
+        opened_batch_note: str = "",
     ) -> None:
         super().__init__()
+        self.opened_batch_note = opened_batch_note
         self.opened_batch = opened_batch
         """Batch folder that was named on the command line: the application starts in the library."""
         self.state_dir, self.settings = state_dir, settings
@@ -155,7 +159,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         self.show_first_theme(self.settings.theme or self.drafts.theme)
         self.set_keymap(self.settings.keys)
         for note in self.start_notes:
-            self.notify(note, severity="warning", timeout=15)
+            self.notify(note, severity="warning", timeout=NOTE_SECONDS)
         if threading.current_thread() is threading.main_thread():
             for signal_number in (*EXIT_SIGNALS, signal.SIGINT, signal.SIGQUIT):
                 signal.signal(signal_number, self._exit_without_terminal)
@@ -166,6 +170,8 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         self.call_after_refresh(_enable_garbage_collection)
         if self.opened_batch is not None:
             self.call_after_refresh(self.on_show_batch, ShowBatch(self.opened_batch, None))
+            if self.opened_batch_note:
+                self.notify(self.opened_batch_note, title=self.opened_batch.name, timeout=NOTE_SECONDS)
         elif not self.drafts.welcomed:
             from wantui.tui.screens.welcome import Welcome
 

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from wantui.batches.batch_cost import CostLine, estimate_batch_costs, find_slow_cpu_warning
+from wantui.batches.demo import plan_demo_batch
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -312,7 +313,8 @@ class ComposeScreen(BaseScreen):
 
         app = self.wantui_app
         try:
-            batch = enqueue_new_batch(app.state_dir, plan_batch(config, template))
+            planned = plan_demo_batch() if is_demo else plan_batch(config, template)
+            batch = enqueue_new_batch(app.state_dir, planned)
             self.post_message(BatchQueued(template, batch.batch_id, batch.video_count, str(batch.folder), "", is_demo))
         except UserError as error:
             self.post_message(BatchQueued(template, 0, 0, "", str(error), is_demo))

@@ -8,19 +8,19 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label
 
+from wantui.batches.demo import DEMO_TEMPLATE
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.messages import DraftReady
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
-DEMO_TEMPLATE = "a large [red|blue] (circle) moving left over a dark background"
 WELCOME_TEXT = (
     "wantui generates videos from a prompt template and analyses how the model generates them.\n\n"
-    "The demo takes half a minute on any machine, without a network. nano, a tiny video model included in wantui, "
+    "The demo takes about a minute on any machine, without a network. nano, a tiny video model included in wantui, "
     f"generates\n\n  {DEMO_TEMPLATE}\n\n"
-    "with two seeds per variation: four videos. They are generated in the background; you can close this terminal at "
-    "any time."
+    "with six seeds per variation: twelve videos. They are generated in the background; you can close this terminal "
+    "at any time."
 )
 
 

@@ -1,0 +1,155 @@
+"""`wantui demo`: a batch from nothing, its analysis, and what a second call reuses or continues."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Wantui, only_queued
+from harness_tui import application, run
+
+from wantui.batches import demo
+from wantui.batches.enqueue import create_batch_folder
+from wantui.cli import tui
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import find_state_directory
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.storage.mp4 import read_frames
+from wantui.tui.screens.library import LibraryScreen
+
+SMALL_SETTINGS = {
+    "videos_per_variation": "3",
+    "model_settings.steps": "2",
+    "video_settings.width": "32",
+    "video_settings.height": "32",
+    "video_settings.frames": "5",
+}
+
+
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the demo generate few tiny videos."""
+    monkeypatch.setattr(demo, "DEMO_SETTINGS", demo.DEMO_SETTINGS | SMALL_SETTINGS)
+
+
+def list_demo_folders() -> list[Path]:
+    return sorted(Path("outputs").glob("demo_*"))
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("small_demo")
+def test_demo_generates_a_batch_with_overlay_report_and_answer(wantui: Wantui) -> None:
+    result = wantui("demo")
+    assert result.code == 0
+    (folder,) = list_demo_folders()
+    manifest = read_manifest(BatchFolder(folder))
+    assert manifest.count_states() == {"done": 6}
+    overlay = folder / "analysis" / f"{manifest.videos[0].id}_circle.mp4"
+    assert [frame.shape for frame in read_frames(overlay)] == [(32, 32, 3)] * 5
+    assert "red against blue" in (folder / "analysis" / "comparison.html").read_text()
+    verdict, location, *paths = result.out.splitlines()
+    # Three seeds cannot give p below 0.25: the answer must say so.
+    assert verdict.startswith("in spread, red against blue: cannot tell: 3 seeds cannot give p below 0.25")
+    assert location.startswith("location of the final states: cannot tell")
+    assert paths == [f"batch: {folder}", f"overlay: {overlay}", f"report: {folder}/analysis/comparison.html"]
+    phases = [line for line in result.err.splitlines() if line.startswith("[")]
+    assert [phase[:5] for phase in phases] == ["[1/3]", "[2/3]", "[3/3]"]
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("small_demo")
+def test_demo_reuses_a_finished_batch_unless_fresh(wantui: Wantui) -> None:
+    first = wantui("demo", "-o", "elsewhere")
+    again = wantui("demo", "-o", "elsewhere")
+    assert again.out == first.out
+    assert "reusing elsewhere/demo_" in again.err
+    assert len(list(Path("elsewhere").glob("demo_*"))) == 1
+    assert wantui("demo", "-o", "elsewhere", "--fresh").code == 0
+    assert len(list(Path("elsewhere").glob("demo_*"))) == 2
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("small_demo")
+def test_demo_continues_what_a_killed_demo_left(wantui: Wantui) -> None:
+    create_batch_folder(demo.plan_demo_batch())  # killed before the batch was queued
+    Path("outputs/demo_29990101_000000").mkdir()  # killed before the manifest was written
+    result = wantui("demo")
+    assert result.code == 0
+    assert "continue with 6 videos" in result.err
+    folder = list_demo_folders()[0]
+    manifest = read_manifest(BatchFolder(folder))
+    assert manifest.count_states() == {"done": 6}
+    (folder / manifest.videos[2].files["clip"]).unlink()
+    assert "continue with 1 video" in wantui("demo").err
+    assert len(list_demo_folders()) == 2
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("small_demo")
+def test_demo_makes_a_new_batch_if_the_recipe_is_another(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wantui("demo").code == 0
+    monkeypatch.setattr(demo, "DEMO_SETTINGS", demo.DEMO_SETTINGS | {"model_settings.steps": "3"})
+    assert wantui("demo").code == 0
+    assert len(list_demo_folders()) == 2
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_interrupted_demo_says_how_to_follow_it_again(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wantui.cli.follow.follow_batch", interrupt)
+    with only_queued():
+        result = wantui("demo")
+    assert result.code == 130
+    assert "wantui demo follows it again" in result.err
+    (batch,) = Queue(find_state_directory().directory).list_batches()
+    assert batch.unfinished_count == 6
+
+
+@pytest.mark.usefixtures("small_demo")
+def test_failed_demo_names_the_reason(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancel(queue: Queue, batch: object, *_: object, **__: object) -> object:
+        (row,) = queue.list_batches()
+        queue.cancel_videos(row.id)
+        return queue.get_batch(row.id)
+
+    monkeypatch.setattr("wantui.cli.follow.follow_batch", cancel)
+    with only_queued():
+        result = wantui("demo")
+    assert result.code == 1
+    assert "cannot finish the demo: cancelled. Try again: wantui demo" in result.err
+
+
+@pytest.mark.torch
+@pytest.mark.usefixtures("small_demo")
+def test_demo_on_a_terminal_opens_the_library_with_the_answer(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(tui, "run_application", lambda *_, **options: opened.append(options))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert wantui("demo", "--no-open").code == 0
+    assert opened == []
+    assert wantui("demo").code == 0
+    (folder,) = list_demo_folders()
+    (options,) = opened
+    assert options["batch"] == folder.resolve()
+    assert "cannot tell" in options["batch_note"]
+
+
+@pytest.mark.terminal
+def test_application_notifies_about_the_opened_batch() -> None:
+    async def test() -> None:
+        folder, _ = create_batch_folder(demo.plan_demo_batch())
+        async with application(toasts=True, opened_batch=folder.root.resolve(), opened_batch_note="the answer") as it:
+            await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
+            await it.until(lambda: "the answer" in it.notifications())
+
+    run(test)
+
+
+def test_demo_of_the_application_is_the_demo_of_the_command() -> None:
+    settings = demo.plan_demo_batch().config.settings
+    assert settings.attention_analysis_settings.store_attention
+    assert (settings.videos_per_variation, settings.model_settings.device) == (6, "cpu")
+    assert json.loads(demo.plan_demo_batch().first_recipe.to_json())["seed"] == 42
