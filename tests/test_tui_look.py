@@ -1,5 +1,7 @@
 """What all screens share: themes, the cursor of lists, and keys of lists."""
 
+from pathlib import Path
+
 import pytest
 from harness_tui import application, run
 from rich.style import Style
@@ -8,9 +10,15 @@ from textual.app import App, ComposeResult
 from textual.color import Color
 from textual.theme import Theme
 
+from wantui.batches.eta import QueueEtas
+from wantui.engine.control import Engine
+from wantui.queue.records import BatchRow, Hold, VideoRow
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.drafts import load_drafts
+from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
+from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme
+from wantui.tui.widgets.header import Header
 from wantui.tui.widgets.virtual_list import VirtualList
 
 pytestmark = pytest.mark.terminal
@@ -155,5 +163,83 @@ def test_clicked_column_excludes_the_gutter() -> None:
             app.query_one(ClickedList).fill_rows(3, lambda index, width: Text("row"))
             await pilot.click(ClickedList, offset=(5, 2))
         assert clicks == [(2, 4)]
+
+    run(test)
+
+
+def _make_snapshot(**changes: object) -> QueueSnapshot:
+    """Return a snapshot of a queue with two batches, of which one video of three is running at step 5 of 20."""
+    running = VideoRow(2, 1, 1, "red", "running", 0, "worker-0:1", 5, 20, None, 0.0, None, None, None)
+    values = {
+        "batches": (
+            BatchRow(1, Path("/o/one"), "auto", False, 0.0, {"done": 1, "running": 1, "queued": 1}),
+            BatchRow(2, Path("/o/two"), "auto", False, 0.0, {"queued": 1_997}),
+            BatchRow(3, Path("/o/old"), "auto", False, 0.0, {"done": 50}),
+        ),
+        "running_videos": (running,),
+        "engine": Engine(4711, 0.0, Path("logs"), "1.0", ("auto", "cuda:0")),
+        "etas": QueueEtas({}, {1: 60.0, 2: 3_753.0}),
+    }
+    return QueueSnapshot(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_queue_progress_counts_unfinished_batches_and_steps_of_running_videos() -> None:
+    progress = measure_queue_progress(_make_snapshot())
+    assert progress == QueueProgress(1, 2_000, (1 + 5 / 20) / 2_000)
+    assert measure_queue_progress(QueueSnapshot()) is None
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (60, "▶ running"),
+        (80, "▶ 1 running ─── 1:02:33"),
+        (120, "▶ 1 running  ────────  1/2,000  ETA 1:02:33"),
+        (160, "gpu1  ▶ 1 running  ────────────  1/2,000 videos  ETA 1:02:33"),
+    ],
+)
+def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) -> None:
+    async def test() -> None:
+        async with application(size=(width, 24)) as it:
+            header = it.app.screen.query_one(Header)
+            header.show_snapshot(_make_snapshot())
+            await it.pilot.pause()
+            line = it.text().splitlines()[0]
+            assert line.endswith(shown)
+            assert "5 Analysis" in line
+            assert "…" not in line
+            assert ("wantui" in line) == (width >= 80)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"hold": Hold("paused", "it was paused", None, None)}, "‖ on hold ─── 1/2,000"),
+        ({"engine": None, "running_videos": ()}, "■ no engine ─── 1/2,000"),
+        ({"batches": (), "running_videos": (), "etas": QueueEtas({}, {})}, "● idle"),
+        ({"error": "cannot read the queue: database disk image is malformed"}, "✗ queue error"),
+    ],
+)
+def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], shown: str) -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            it.app.screen.query_one(Header).show_snapshot(_make_snapshot(**changes))
+            await it.pilot.pause()
+            line = it.text().splitlines()[0]
+            assert line.endswith(shown)
+            assert "…" not in line
+
+    run(test)
+
+
+def test_click_on_a_tab_opens_its_screen() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            for name in ("library", "queue"):
+                column = it.text().splitlines()[0].index(name.capitalize())
+                await it.pilot.click(Header, offset=(column, 0))
+                await it.until(lambda: it.app.screen.name == name)  # noqa: B023
 
     run(test)

@@ -310,7 +310,7 @@ def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "● idle" in it.text())
         assert "gpu1" in it.text()
-        await it.until(lambda: "batch 1/1  2 left  ETA 0:05" in it.text())
+        await it.until(lambda: "1/3 videos  ETA 0:05" in it.text())
         await it.press("f7")
         await it.until(lambda: "‖ on hold" in it.text())
         assert queue.read_hold() is not None
@@ -805,7 +805,7 @@ def test_analysis_without_trajectories_is_explained() -> None:
     ("nvml", "shown"),
     [
         (FakeNvml(nvmlInit=12), "no GPU: no NVIDIA driver is installed"),
-        (FakeNvml(), "20.0/80.0 GB 25 %"),
+        (FakeNvml(), "20.0/80.0 GB  25 %  load  97 %  412/700 W   61 °C"),
         (FakeNvml(gpus=2), "GPU1"),
         (FakeNvml(nvmlDeviceGetMemoryInfo=15), "✗ lost"),
         (FakeNvml(nvmlDeviceGetUtilizationRates=3), "N/A %"),

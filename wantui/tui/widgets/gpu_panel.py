@@ -13,6 +13,8 @@ from wantui.tui.plots import draw_curve, draw_styled_bar
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
+WIDE_PANEL_WIDTH = 100
+"""Smallest width in cells at which the panel shows the names of GPUs."""
 MAX_GRAPH_SAMPLES = 600
 """Maximum number of samples stored for a graph."""
 
@@ -49,7 +51,7 @@ class GpuPanel(DiffText):
     """Panel with a line per GPU, and if large also a memory graph and the processes."""
 
     DEFAULT_CSS = """
-    GpuPanel { background: $panel; height: auto; max-height: 50%; padding: 0 1; }
+    GpuPanel { height: auto; max-height: 50%; padding: 0 1; }
     GpuPanel.-hidden { display: none; }
     """
 
@@ -57,6 +59,8 @@ class GpuPanel(DiffText):
         super().__init__()
         self.history, self.is_large = history, is_large
         self.snapshot = QueueSnapshot()
+        self._label_width, self._name_width = 0, 0
+        """Widths in cells of the GPUs' numbers and names, which align the lines of several GPUs."""
 
     def on_resize(self, event: Resize) -> None:
         self.draw_panel()
@@ -73,6 +77,8 @@ class GpuPanel(DiffText):
         if not sample.gpus:
             return self.draw_machine(sample, width)
         lines: list[Text] = []
+        self._label_width = max(len(f"GPU{gpu.index} ") for gpu in sample.gpus)
+        self._name_width = max(len(gpu.name) for gpu in sample.gpus)
         for gpu in sample.gpus:
             lines += self.draw_gpu(gpu, width)
         return lines
@@ -81,7 +87,8 @@ class GpuPanel(DiffText):
         """Draw the RAM and CPU load of a machine without a GPU, and the RAM of our workers."""
         line = Text.assemble(("RAM ", "bold"))
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
-        line.append(f"  CPU {sample.cpu:3.0f} %")
+        line.append("  CPU ", self.make_colour_style("text-muted"))
+        line.append(f"{sample.cpu:3.0f} %")
         process_bytes = measure_worker_bytes(self.snapshot)
         if process_bytes is not None:
             line.append(f"  workers {format_bytes(process_bytes)}")
@@ -92,16 +99,24 @@ class GpuPanel(DiffText):
 
     def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
         """Draw the memory and load of one GPU, and if large its graph and processes."""
-        line = Text.assemble((f"GPU{gpu.index} ", "bold"))
+        line = Text.assemble((f"GPU{gpu.index} ".ljust(self._label_width), "bold"))
         if gpu.state != "ok":
             problem_text = "lost" if gpu.state == "lost" else "cannot be read"
             return [line.append(f"✗ {problem_text}: {gpu.reason}; see wantui doctor", self.make_colour_style("error"))]
-        if width >= 100:
-            line.append(f"{gpu.name}  ")
+        if width >= WIDE_PANEL_WIDTH:
+            line.append(f"{gpu.name:<{self._name_width}}  ")
         self._append_memory(line, gpu.memory_used, gpu.memory_total, width)
-        line.append(f"  {_format_number_or_na(gpu.utilisation, '3.0f')} %")
-        line.append(f"  {_format_number_or_na(gpu.power, '.0f')}/{_format_number_or_na(gpu.power_limit, '.0f')} W")
-        line.append(f"  {_format_number_or_na(gpu.temperature, '.0f')} °C")
+        power, limit = _format_number_or_na(gpu.power, ".0f"), _format_number_or_na(gpu.power_limit, ".0f")
+        for part in (
+            Text.assemble(
+                ("  load ", self.make_colour_style("text-muted")),
+                f"{_format_number_or_na(gpu.utilisation, '3.0f'):>3} %",
+            ),
+            Text(f"  {power:>3}/{limit:>3} W"),
+            Text(f"  {_format_number_or_na(gpu.temperature, '.0f'):>3} °C"),
+        ):
+            if line.cell_len + part.cell_len <= width:
+                line.append_text(part)
         if gpu.is_mig_enabled:
             line.append("  MIG on: values of the whole GPU", self.make_colour_style("warning"))
         our_workers = [
@@ -150,8 +165,10 @@ class GpuPanel(DiffText):
         used_share = used_bytes / total_bytes
         # The word "full" below repeats the colour for colour-blind users.
         colour_name = "error" if used_share >= 0.95 else "warning" if used_share >= 0.8 else "success"
-        line.append_text(draw_styled_bar(used_share, 16 if width >= 100 else 8, self.make_colour_style(colour_name)))
-        line.append(f" {used_bytes / 1e9:.1f}/{total_bytes / 1e9:.1f} GB {100 * used_share:.0f} %")
+        bar_width = 16 if width >= WIDE_PANEL_WIDTH else 8
+        line.append_text(draw_styled_bar(used_share, bar_width, self.make_colour_style(colour_name)))
+        total_text = f"{total_bytes / 1e9:.1f}"
+        line.append(f" {used_bytes / 1e9:>{len(total_text)}.1f}/{total_text} GB {100 * used_share:3.0f} %")
         if used_share >= 0.95:
             line.append(" full", self.make_colour_style(colour_name))
 

@@ -1,17 +1,26 @@
-"""Header: the first line of every screen, with tabs, host, engine state, and ETA of the queue."""
+"""Header: the first line of every screen, with tabs, engine state, and progress and ETA of the queue."""
 
 from rich.style import Style
 from rich.text import Text
 from textual.events import Click, Resize
 
-from wantui.batches.eta import format_eta
+from wantui.batches.eta import format_eta, format_seconds_left
 from wantui.tui.actions import SCREEN_TITLES
+from wantui.tui.plots import draw_styled_bar
+from wantui.tui.queue_progress import measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
 
+GAP = "  "
+"""Text between two parts of the state."""
+
 
 class Header(DiffText):
-    """Header with tabs on the left and state on the right; the state is truncated first."""
+    """Header with the name and the tabs on the left, and the state of the engine and queue on the right.
+
+    The state has several forms, from detailed to short; the most detailed form that fits is shown. Nothing is
+    truncated.
+    """
 
     DEFAULT_CSS = """
     Header { height: 1; background: $panel; }
@@ -34,54 +43,95 @@ class Header(DiffText):
         width = self.size.width
         if not width:
             return
-        state = self.describe_state(is_wide=width >= 100)
-        is_narrow = width < 100
-        line, self._tab_spans = Text(no_wrap=True), []
-        for number, (name, title) in enumerate(SCREEN_TITLES.items(), start=1):
-            tab = (
-                f" {number} {title} "
-                if not is_narrow or name == self.current_screen_name
-                else f" {number} {title[:3]} "
-            )
-            self._tab_spans.append((len(line), len(line) + len(tab), name))
-            line.append(tab, Style(reverse=True, bold=True) if name == self.current_screen_name else Style.null())
+        states = self.list_states()
+        line = self._draw_tabs(with_name=width >= 76, gap_width=2 if width >= 100 else 1)
         free_width = width - len(line) - 1
-        state.truncate(max(0, free_width), overflow="ellipsis")
-        line.append(" " * max(0, width - len(line) - state.cell_len - 1))
+        state = next((state for state in states if state.cell_len <= free_width), Text())
+        line.append(" " * max(0, free_width - state.cell_len))
         line.append_text(state)
         self.show_lines([line])
 
-    def describe_state(self, is_wide: bool) -> Text:
-        """Return host (if `is_wide`), engine state and remaining work."""
-        snapshot, text = self.snapshot, Text(no_wrap=True)
-        if is_wide:
-            text.append(f"{self.host_name}  ", Style(bold=True))
-        if snapshot.error:
-            return text.append(f"! {snapshot.error}", self.make_colour_style("error"))
+    def _draw_tabs(self, with_name: bool, gap_width: int) -> Text:
+        """Draw the tabs; the tab of this screen is highlighted together with a space on each side."""
+        line, self._tab_spans = Text(no_wrap=True), []
+        if with_name:
+            line.append(" wantui" if gap_width > 1 else "wantui", self.make_colour_style("accent") + Style(bold=True))
+            line.append(" " * (gap_width - 1))
+        selected_style = self._choose_selected_style()
+        for number, (name, title) in enumerate(SCREEN_TITLES.items(), start=1):
+            is_selected = name == self.current_screen_name
+            start = len(line)
+            if number == 1 or gap_width > 1:
+                line.append(" ", selected_style if is_selected else Style.null())
+            line.append(f"{number} ", selected_style if is_selected else self.make_colour_style("accent"))
+            line.append(title, selected_style if is_selected else Style.null())
+            line.append(" ", selected_style if is_selected else Style.null())
+            self._tab_spans.append((start, len(line), name))
+            if is_selected and start and gap_width == 1:
+                line.stylize(selected_style, start - 1, start)
+        return line
+
+    def _choose_selected_style(self) -> Style:
+        """Return the style of the tab of this screen: the background of the body, or reversed in 16 colours."""
+        background = self.make_colour_style("background").color
+        if background is None or background.triplet is None:
+            return Style(reverse=True, bold=True)
+        return self.make_colour_style("accent") + Style(bgcolor=background, bold=True)
+
+    def list_states(self) -> list[Text]:
+        """Return the forms of the state, from detailed to short."""
+        snapshot, progress = self.snapshot, measure_queue_progress(self.snapshot)
+        host = Text(self.host_name, Style(bold=True))
+        if snapshot.error is not None:
+            colour_style = self.make_colour_style("error")
+            texts = [Text(f"✗ {snapshot.error}", colour_style), Text("✗ queue error", colour_style)]
+            return [_join([host, texts[0]]), *texts]
+        engine = self.describe_engine(with_count=True)
+        short_engine = self.describe_engine(with_count=False)
+        if progress is None:
+            return [_join([host, engine]), engine]
+        count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
+        short_count = Text(f"{progress.ended_count:,}/{progress.video_count:,}")
+        seconds = snapshot.etas.queue_seconds
+        # Without an engine or on hold, no ETA could be reached.
+        has_eta = bool(snapshot.etas.seconds_by_batch) and snapshot.hold is None and snapshot.engine is not None
+        eta = [Text(format_eta(seconds))] if has_eta else []
+        short_eta = [Text(format_seconds_left(seconds))] if has_eta and seconds is not None else []
+
+        def draw_bar(width: int) -> Text:
+            return draw_styled_bar(progress.done_share, width, self.make_colour_style("accent"))
+
+        return [
+            _join([host, engine, draw_bar(12), count, *eta]),
+            _join([host, engine, draw_bar(8), short_count, *eta]),
+            _join([engine, draw_bar(8), short_count, *eta]),
+            _join([engine, draw_bar(3), short_count, *short_eta], gap=" "),
+            _join([engine, draw_bar(6), *eta], gap=" "),
+            _join([engine, draw_bar(3), *short_eta], gap=" "),
+            _join([short_engine, draw_bar(3), *short_eta], gap=" "),
+            _join([short_engine, *short_eta], gap=" "),
+            short_engine,
+        ]
+
+    def describe_engine(self, with_count: bool) -> Text:
+        """Return sign and word of the engine's state; `with_count` adds the number of running videos."""
+        snapshot = self.snapshot
         if snapshot.engine is None:
-            text.append("■ no engine", self.make_colour_style("warning"))
-        elif snapshot.hold is not None:
-            text.append("‖ on hold", self.make_colour_style("warning"))
-        elif snapshot.running_videos:
-            text.append(f"▶ {len(snapshot.running_videos)} running", self.make_colour_style("accent"))
-        elif any(worker.state == "starting" for worker in snapshot.workers):
-            text.append("◌ starting", self.make_colour_style("accent"))
-        else:
-            text.append("● idle", self.make_colour_style("success"))
-        unfinished_batches = [batch for batch in snapshot.batches if batch.unfinished_count]
-        if unfinished_batches:
-            remaining_count = sum(batch.unfinished_count for batch in unfinished_batches)
-            if is_wide:
-                running_position = next(
-                    (n for n, batch in enumerate(unfinished_batches, 1) if batch.counts.get("running")), 1
-                )
-                text.append(f"  batch {running_position}/{len(unfinished_batches)}")
-            text.append(f"  {remaining_count:,} left")
-            if snapshot.etas.seconds_by_batch:
-                text.append(f"  {format_eta(snapshot.etas.queue_seconds)}")
-        return text
+            return Text("■ no engine", self.make_colour_style("warning"))
+        if snapshot.hold is not None:
+            return Text("‖ on hold", self.make_colour_style("warning"))
+        if snapshot.running_videos:
+            count_text = f"{len(snapshot.running_videos)} " if with_count else ""
+            return Text(f"▶ {count_text}running", self.make_colour_style("accent"))
+        if any(worker.state == "starting" for worker in snapshot.workers):
+            return Text("◌ starting", self.make_colour_style("accent"))
+        return Text("● idle", self.make_colour_style("success"))
 
     async def on_click(self, event: Click) -> None:
         for start, end, name in self._tab_spans:
             if start <= event.x < end:
                 await self.app.run_action(f"app.go('{name}')")
+
+
+def _join(parts: list[Text], gap: str = GAP) -> Text:
+    return Text(gap, no_wrap=True).join(parts)
