@@ -22,6 +22,7 @@ from wantui.analysis.differences import Difference
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.null_models import compute_random_walk_null
+from wantui.analysis.report_batches import render_picture_section, render_recipe_section
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.video import Video
@@ -67,6 +68,7 @@ def _write_report_page(report_path: Path, comparison: Comparison) -> None:
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(_render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
+        *render_picture_section(comparison.groups),
         "<h2>Effects</h2>",
         _render_svg(_draw_effects(comparison.differences, comparison.primary_metric)),
         _render_note(
@@ -105,7 +107,9 @@ def _write_report_page(report_path: Path, comparison: Comparison) -> None:
                 "All states, projected to the first two principal axes of the final states. Dots are final states."
             )
         )
-    page_parts += _render_attention_section([video for group in comparison.groups for video in group.videos])
+    compared_videos = [video for group in comparison.groups for video in group.videos]
+    page_parts += _render_attention_section(compared_videos)
+    page_parts += render_recipe_section(compared_videos)
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(_format_title(comparison))}</title>"
     write_text_atomically(report_path, page + f"<style>{PAGE_STYLE}</style>" + "\n".join(page_parts) + "</html>\n")
 
