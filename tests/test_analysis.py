@@ -322,7 +322,7 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
         set_values(
             monkeypatch,
             lambda video, seen=seen: (  # type: ignore[misc]
-                1.0 + (video.choices[3] == "one") * (0.1 * noise[video.seed] + 0.1 * seen)
+                1.0 + (video.choices_by_bracket[3] == "one") * (0.1 * noise[video.seed] + 0.1 * seen)
             ),
         )
         videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
@@ -1069,7 +1069,7 @@ WRONG = {
 def test_option_without_effect_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
     result = wantui("analyze", with_maps.root, *ignored.split())
     assert result.code == 2
-    assert " is for " in result.err
+    assert re.search(r"cannot use --[a-z]+ here: it applies only to ", result.err)
 
 
 @pytest.mark.parametrize("both", ["--list-videos --compare", "--groups --compare", "--attention --overlay circle"])

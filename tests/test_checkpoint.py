@@ -430,7 +430,7 @@ def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
 @pytest.mark.parametrize(
     ("target", "name", "value", "reason"),
     [
-        (checkpoints, "ARITHMETIC", -1, "arithmetic was -1 and is 1"),
+        (checkpoints, "ARITHMETIC_VERSION", -1, "arithmetic was -1 and is 1"),
         (torch.backends.cpu, "get_cpu_capability", lambda: "OLD", "cpu was OLD and is "),
         (torch, "get_num_threads", lambda: 99, "threads was 99 and is 1"),
     ],

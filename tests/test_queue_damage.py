@@ -265,7 +265,11 @@ def test_trash_error_names_the_reason_without_its_number(
         folder = batch(wantui("run", "--detach", "-t", "a star"))
     assert wantui("queue", "cancel", 1).code == 0
     (tmp_path / "full").write_text("")
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "full"))
+
+    def move_to_a_trash_that_is_a_file(path: str) -> None:
+        (tmp_path / "full" / "Trash").mkdir()
+
+    monkeypatch.setattr("send2trash.send2trash", move_to_a_trash_that_is_a_file)
     result = wantui("library", "trash", folder.root)
     assert result.code == 2
     assert "cannot be moved to the trash: Not a directory: " in result.err

@@ -173,7 +173,7 @@ MODES_BY_PARAMETER = {
     "primary_metric": ("--primary", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
-    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "all modes but --overlay"),
+    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "output without --overlay"),
 }
 """Parameter -> option, modes in which it has an effect ("" prints the metrics of videos), and these modes in words."""
 

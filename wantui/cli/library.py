@@ -69,9 +69,7 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
 
 def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None:
     if as_json:
-        print_json(
-            [vars(batch) | {"folder": str(batch.folder), "counts": dict(batch.counts_by_state)} for batch in batches]
-        )
+        print_json([batch.as_json() for batch in batches])
         return
     if not batches:
         return
@@ -173,12 +171,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items)
     unverified_count = sum(not checked_item.is_verified for checked_item in checked_items)
     if as_json:
-        print_json(
-            [
-                vars(checked_item) | {"batch": str(checked_item.batch_folder), "path": str(checked_item.path)}
-                for checked_item in checked_items
-            ]
-        )
+        print_json([checked_item.as_json() for checked_item in checked_items])
     summary_text = f"{format_count(len(checked_items), 'item')} checked, {damaged_count:,} damaged"
     if unverified_count:
         summary_text += f", {unverified_count:,} without checksums (made by an earlier version)"

@@ -48,6 +48,16 @@ class CheckedItem:
     is_verified: bool = True
     """True if the item has a checksum; files of earlier versions have none, and can only be read."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields for JSON output."""
+        return {
+            "batch": str(self.batch_folder),
+            "video": self.video_name,
+            "path": str(self.path),
+            "damage": self.damage,
+            "is_verified": self.is_verified,
+        }
+
 
 def is_batch_folder(folder: Path) -> bool:
     """Return whether a folder contains a manifest, or other files of a batch whose manifest is missing."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object
@@ -40,6 +40,17 @@ class BatchSummary:
     """Number of videos in each state that occurs."""
     fault: str = ""
     """Why the manifest, or some lines of its journal, cannot be read; `counts_by_state` leaves out unreadable lines."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields for JSON output."""
+        return {
+            "folder": str(self.folder),
+            "created": self.created_at,
+            "template": self.template,
+            "model": self.model,
+            "counts": dict(self.counts_by_state),
+            "fault": self.fault,
+        }
 
     @property
     def video_count(self) -> int:
