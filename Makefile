@@ -23,4 +23,5 @@ gpu:
 	pytest tests/test_gpu.py tests/test_kernels.py tests/test_memory.py
 
 docs:
+	python docs/keys.py
 	python docs/screens.py

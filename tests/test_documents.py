@@ -1,13 +1,17 @@
-"""Documents and docstrings name what exists: files, functions and parameters."""
+"""Documents and docstrings name what exists: files, functions, parameters, links, commands and keys."""
 
 import ast
+import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from wantui.analysis.metrics import METRICS
+from wantui.cli import cli
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("wantui", "tests", "docs")
@@ -87,3 +91,109 @@ def test_analysis_page_gives_the_meaning_of_every_metric() -> None:
     text = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
     meanings = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| .+ \| .*\|$", text, re.MULTILINE))
     assert meanings == {name: metric.meaning for name, metric in METRICS.items()}
+
+
+DOCUMENTS = sorted(path for pattern in ("*.md", "docs/*.md", "wantui/models/nano/*.md") for path in ROOT.glob(pattern))
+LINK_PATTERN = re.compile(r"\]\(([^)\s]+)\)")
+PLACEHOLDER_VALUES = {"BATCH": "1", "BATCH_DIR": "batch", "FOLDER": "batch", "CLIP": "clip.mp4"}
+
+
+def find_anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_existing_files_and_headings(document: Path) -> None:
+    broken = []
+    for target in LINK_PATTERN.findall(document.read_text(encoding="utf-8")):
+        if target.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        if not path.exists() or (anchor and anchor not in find_anchors(path)):
+            broken.append(target)
+    assert not broken
+
+
+def test_manual_is_reachable_from_its_index() -> None:
+    targets = set(LINK_PATTERN.findall((ROOT / "docs/README.md").read_text(encoding="utf-8")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} == targets
+
+
+def find_shell_commands() -> list[tuple[str, str]]:
+    """Return the document and text of each command line in the `sh` blocks of the documents."""
+    commands = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"^```sh\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                commands += [(document.name, part.strip()) for part in line.split("&&") if part.strip()]
+    return commands
+
+
+def parse_wantui_command(words: list[str]) -> None:
+    """Parse the arguments of wantui as click does, without running the command."""
+    command: click.Command = cli
+    context = cli.make_context("wantui", list(words), resilient_parsing=True)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        assert found is not None, words[0]
+        command, words = found, words[1:]
+        context = click.Context(command, parent=context, info_name=command.name)
+    command.parse_args(context, [PLACEHOLDER_VALUES.get(word, word) for word in words])
+
+
+def test_shell_blocks_contain_commands_that_parse() -> None:
+    commands = find_shell_commands()
+    assert len(commands) > 20
+    wrong = []
+    for document, text in commands:
+        words = shlex.split(text, comments=True)
+        if words[:1] != ["wantui"]:
+            continue
+        try:
+            parse_wantui_command(words[1:])
+        except (click.ClickException, AssertionError) as error:
+            wrong.append(f"{document}: {text}: {error}")
+    assert not wrong
+
+
+def test_unknown_options_in_documents_are_found() -> None:
+    with pytest.raises(click.UsageError, match="--nonsense"):
+        parse_wantui_command(["queue", "ls", "--nonsense"])
+
+
+def test_command_list_names_every_command() -> None:
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `wantui")]
+    context = click.Context(cli)
+    missing = []
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        row = next((row for row in rows if re.search(rf"`wantui {name}[` ]", row)), "")
+        names = command.list_commands(context) if isinstance(command, click.Group) else []
+        missing += [name] if not row else []
+        missing += [f"{name} {sub}" for sub in names if not re.search(rf"[` ]{sub}`", row)]
+    assert not missing
+
+
+def test_readme_contains_the_commands_of_continuous_integration() -> None:
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    install = next(line for line in lines if line.startswith("pip install")).replace(" --quiet", "")
+    commands = [text for document, text in find_shell_commands() if document == "README.md"]
+    assert install in commands
+    assert "pytest" in lines
+    assert commands[commands.index(install) + 1] == "pytest"
+
+
+def test_documented_keys_are_those_of_the_screens() -> None:
+    """After a change of keys, `python docs/keys.py` writes the tables anew."""
+    spec = importlib.util.spec_from_file_location("keys", ROOT / "docs/keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    keys = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(keys)
+    text = (ROOT / "docs/screens.md").read_text(encoding="utf-8")
+    assert text.partition(keys.START)[2].partition(keys.END)[0] == keys.build_key_tables()

@@ -103,7 +103,7 @@ class BatchVideo:
             return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
 
     def open_attention(self) -> "StoredAttentionMaps":
-        """Open the attention maps of the marked words; `read_map` and `read_mean` of the result read them.
+        """Open the attention maps of the marked words; `read_map` and `read_mean_map` of the result read them.
 
         Raises:
             MissingDataError: the video has no attention maps.
