@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
 from wantui.analysis import loading as read
-from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_latent_frame
+from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_clip_path, find_latent_frame
 from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.compare import Comparison, compare_groups
@@ -52,7 +52,8 @@ from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
-from wantui.tui.analysis_data import draw_word_attentions
+from wantui.storage.mp4 import read_frames
+from wantui.tui.attention_film import MEAN_STEP, OverlayKey, load_attention_film
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
@@ -1118,6 +1119,24 @@ def test_overlay_without_a_clip_is_an_error_message(with_maps: BatchFolder, want
     assert "its clip is not listed in batch.json" in result.err
 
 
+def test_film_pictures_equal_the_frames_of_the_overlay(with_maps: BatchFolder) -> None:
+    video = next(read_batch_videos(with_maps.root))
+    assert video.attention_path is not None
+    film, maps = load_attention_film(video, with_frames=True), open_attention_maps(video.attention_path)
+    frames = list(read_frames(find_clip_path(video)))
+    for index, word in enumerate(film.words):
+        for step, word_map in [
+            (MEAN_STEP, average_map_over_steps(maps, word.map_name)),
+            (1, maps.read_mean_map(word.map_name)[1]),
+        ]:
+            expected = list(draw_overlay(frames, word_map, compute_scale_maximum(maps, list(maps.metadata_by_word))))
+            for number, picture in enumerate(expected):
+                assert np.array_equal(film.draw_picture(OverlayKey(index, step, number)), picture)
+    last = film.clamp_key(OverlayKey(-1, 1000, 1000))
+    assert last == OverlayKey(len(film.words) - 1, len(maps.evaluations) - 1, len(frames) - 1)
+    assert film.clamp_key(OverlayKey(len(film.words), -5, -5)) == OverlayKey(0, MEAN_STEP, 0)
+
+
 def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> None:
     document = json.loads(with_maps.manifest_path.read_text())
     for video in document["videos"]:
@@ -1125,8 +1144,8 @@ def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> N
     with_maps.manifest_path.write_text(json.dumps(document))
     videos = list(read_batch_videos(with_maps.root))
     with pytest.raises(UserError, match=r"its clip is not listed in batch\.json"):
-        draw_word_attentions(videos[0], with_strips=True)
-    assert draw_word_attentions(videos[0], with_strips=False)[0].strip_picture is None
+        load_attention_film(videos[0], with_frames=True)
+    assert not load_attention_film(videos[0], with_frames=False).frames
     report.write_report(with_maps.root / "page.html", compare_groups(videos, primary_metric="length"))
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 

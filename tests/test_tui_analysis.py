@@ -3,14 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, synthetic_videos
 from test_tui_screens import on
 
 from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
-from wantui.tui.analysis_data import ComparisonDone, TrajectoriesLoaded
+from wantui.tui.analysis_data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.screens.analysis import AnalysisScreen
 
 pytestmark = pytest.mark.terminal
@@ -45,7 +47,7 @@ def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path)
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("c")
-        await it.until(lambda: "one_0 (n = 4)" in it.text())
+        await it.until(lambda: "one_0        4" in it.text())
         shown = [row for row in screen.visible_rows if isinstance(row, Group)]
         assert [row.compute_mean("length") for row in shown] == [group.compute_mean("length") for group in pooled]
         assert "2 videos left out" in it.text()
@@ -156,12 +158,170 @@ def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
     on("analysis", test)
 
 
-def test_empty_details_pane_is_titled_by_its_mode() -> None:
+def test_screen_without_trajectories_explains_what_to_do() -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: "no batch here has stored trajectories" in it.text())
-        assert screen.details.border_title == "Curves"
+        assert "compose a batch" in it.text()
+        assert not screen.details.display
+
+    on("analysis", test)
+
+
+def test_attention_view_explains_how_to_store_attention(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
         await it.press("a")
-        assert screen.details.border_title == "Attention"
+        await it.until(lambda: "turn on store_attention" in it.cells("#curve-cells"))
+        await it.press("a")
+        await it.until(lambda: "norm" in it.cells("#curve-cells"))
+
+    on("analysis", test)
+
+
+def find_column(lines: list[str], header: str) -> list[str]:
+    """Return the cells below a right-aligned header."""
+    (head,) = [line for line in lines if header in line and "seed" in line]
+    end = head.index(header) + len(header)
+    first = lines.index(head) + 1
+    return [line[:end].split()[-1] for line in lines[first : first + 4]]
+
+
+def test_decimals_of_a_column_are_aligned(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 3.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.until(lambda: screen.visible_rows)
+        cells = find_column(it.text().splitlines(), "length")
+        assert len({len(cell.partition(".")[2]) for cell in cells}) == 1
+        values = [video.compute_metric("length") for video in videos]
+        assert [float(cell) for cell in cells] == pytest.approx(values, rel=5e-3)
+
+    on("analysis", test)
+
+
+def test_table_names_the_batch_only_if_there_are_several(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path / "first", {"one": 1.0}, seeds=2, phrasings=1)
+    later = [replace(video, folder=tmp_path / "second") for video in videos]
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.until(lambda: "variation" in it.text())
+        assert "│ batch" not in it.text()
+        await show(it, [*videos, *later])
+        await it.until(lambda: " batch " in it.text())
+        assert "second" in it.text()
+
+    on("analysis", test)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_meaning_of_the_marked_metric_is_shown(tmp_path: Path, width: int) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        for name, metric in METRICS.items():
+            assert screen.row_list.metric_name == name
+            assert metric.meaning in it.text()
+            assert name in it.text()  # its column is scrolled into view
+            await it.press("right")
+
+    on("analysis", test, size=(width, 24))
+
+
+def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("v")
+        await it.until(lambda: "95 % interval over seeds, 3 seeds each" in it.cells("#curve-cells"))
+        assert "● one_0" in it.cells("#curve-cells")
+        await it.press("n")
+        await it.until(lambda: it.cells("#curve-cells").splitlines()[1].startswith("velocity:"))
+        await it.press("v")
+        await it.until(lambda: "variance: PC1" in it.cells("#curve-cells"))
+        await it.press("v", "v")
+        assert screen.view == "curves"
+        await it.press("V")
+        assert screen.view == "attention"
+        await it.press("c")
+        assert screen.view == "effects"
+
+    on("analysis", test)
+
+
+def test_figures_are_computed_once_for_the_same_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+    computed: list[FigureKey] = []
+
+    def count(videos: list[Video], key: FigureKey) -> FigureDone:
+        computed.append(key)
+        return compute_figure(videos, key)
+
+    monkeypatch.setattr("wantui.tui.screens.analysis_figures.compute_figure", count)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.press("v")
+        await it.until(lambda: "3 seeds each" in it.cells("#curve-cells"))
+        await it.press("v")
+        await it.until(lambda: "variance: PC1" in it.cells("#curve-cells"))
+        await it.press("V")
+        await it.until(lambda: "3 seeds each" in it.cells("#curve-cells"))
+        assert [key.view for key in computed] == ["means", "paths"]
+
+    on("analysis", test)
+
+
+def test_paths_without_projection_are_explained(tmp_path: Path) -> None:
+    videos = [
+        replace(video, trajectory_path=None) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+    ]
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.press("v", "v")
+        await it.until(lambda: "cannot compute principal components" in it.cells("#curve-cells"))
+        assert "one_0 seed 0: no projection of" in it.cells("#curve-cells")
+
+    on("analysis", test)
+
+
+def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=8, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("c")
+        outcome = await it.until(lambda: screen.comparison_outcome)
+        await it.until(lambda: "max-T p" in it.cells("#curve-cells"))
+        lines = it.cells("#curve-cells").splitlines()
+        for difference in outcome.comparison.differences:
+            (row,) = [line for line in lines if line.startswith(f"{difference.metric} ") and " to " in line]
+            if np.isfinite(difference.relative_difference):
+                assert ("●" in row) == (difference.family_p <= 0.05)
+                assert ("○" in row) == (difference.family_p > 0.05)
+                assert f"{difference.relative_difference:+.1%}" in row
+        assert any("●" in line for line in lines if line.startswith("spread "))
+
+    on("analysis", test)
+
+
+def test_enlarged_view_hides_the_table_until_escape(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("z")
+        assert not screen.query_one("#table").display
+        assert getattr(screen.focused, "id", "") == "curves"
+        await it.press("escape")
+        assert screen.query_one("#table").display
+        assert getattr(screen.focused, "id", "") == "rows"
 
     on("analysis", test)

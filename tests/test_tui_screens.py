@@ -14,6 +14,7 @@ from PIL import Image
 from test_gpu_monitor import FakeNvml
 
 from wantui.analysis.loading import read_batch_videos
+from wantui.analysis.metrics import METRICS
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO
@@ -725,7 +726,7 @@ def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder)
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.visible_rows) == 4)
-        await it.until(lambda: f"{videos[0].compute_metric('length'):.5g}" in it.text())
+        await it.until(lambda: f"{videos[0].compute_metric('length'):.3f}" in it.text())
         assert "straightness" in it.text()
         assert "norm" in it.cells("#curve-cells")
         await it.press("s")
@@ -733,8 +734,12 @@ def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder)
         assert lengths == sorted(video.compute_metric("length") for video in videos)
         await it.press("S")
         assert [row.compute_metric("length") for row in screen.visible_rows] == lengths[::-1]  # type: ignore[union-attr]
-        await it.press("right")
-        await it.until(lambda: "straightness" not in it.text().partition("velocity")[0])
+        await it.press("s")
+        in_batch_order = [video.compute_metric("length") for video in videos]
+        assert [row.compute_metric("length") for row in screen.visible_rows] == in_batch_order  # type: ignore[union-attr]
+        await it.press(*["l"] * (len(METRICS) - 1), "h")
+        assert screen.row_list.metric_name == list(METRICS)[-2]
+        await it.until(lambda: "straightness" not in it.text() and "final_norm" in it.text())
         await it.press("slash")
         await it.paste("blue")
         await it.until(lambda: len(screen.visible_rows) == 2)
@@ -749,13 +754,13 @@ def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(wantui: Wan
         screen = it.screen(AnalysisScreen)
         await it.until(lambda: len(screen.visible_rows) == 6)
         await it.press("c")
-        await it.until(lambda: "red (n = 3)" in it.text())
+        await it.until(lambda: screen.is_grouped and "red " in it.text())
         await it.until(lambda: "cannot tell: 3 seeds cannot give p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
         await it.until(lambda: "3 videos of red" in it.text() or "3 videos of blue" in it.text())
         assert len(screen.visible_rows) == 3
         await it.press("escape")
-        await it.until(lambda: "red (n = 3)" in it.text())
+        await it.until(lambda: screen.is_grouped and "red " in it.text())
         await it.press("x")
         await it.until(lambda: any((made.root / "reports").glob("comparison_*.html")))
         assert list((made.root / "reports").glob("trajectories_*.csv"))
@@ -786,7 +791,15 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention_path", None) is not None)
         screen.row_list.cursor = place
         await it.press("a")
-        await it.until(lambda: "of the attention, entropy" in it.cells("#curve-cells"))
+        await it.until(lambda: "of the attention" in it.cells("#curve-cells"))
+        assert "mean of" in it.cells("#curve-cells")
+        assert "▀" in it.cells("#curve-cells")
+        before = [row.plain for row in screen.details.details_text.shown_lines]
+        await it.press("right", "full_stop")
+        await it.until(lambda: "step 1 " in it.cells("#curve-cells") and "frame 2 of" in it.cells("#curve-cells"))
+        assert [row.plain for row in screen.details.details_text.shown_lines] != before
+        await it.press("h", "comma", "comma", "w")
+        await it.until(lambda: "mean of" in it.cells("#curve-cells") and "frame 1 of" in it.cells("#curve-cells"))
 
     on("analysis", there)
 

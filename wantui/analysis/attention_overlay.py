@@ -44,11 +44,23 @@ def compute_scale_maximum(maps: StoredAttentionMaps, words: Sequence[str]) -> fl
     Raises:
         AttentionMapsError: no step has a map.
     """
-    mean_maps = np.stack([average_map_over_steps(maps, word) for word in words])
-    finite_values = mean_maps[np.isfinite(mean_maps)]
+    return compute_mean_map_maximum([average_map_over_steps(maps, word) for word in words], maps.path)
+
+
+def compute_mean_map_maximum(mean_maps: Sequence[NDArray[np.float64]], maps_path: Path) -> float:
+    """Return `compute_scale_maximum` of maps that are already averaged over steps.
+
+    Args:
+        maps_path: path of the stored maps, for the error message.
+
+    Raises:
+        AttentionMapsError: no step has a map.
+    """
+    stacked_maps = np.stack(mean_maps)
+    finite_values = stacked_maps[np.isfinite(stacked_maps)]
     if not len(finite_values):
         raise AttentionMapsError(
-            f"cannot scale the maps in {maps.path}: no block computed attention at any stored step"
+            f"cannot scale the maps in {maps_path}: no block computed attention at any stored step"
         )
     return float(np.quantile(finite_values, 0.995)) or 1.0
 
@@ -57,19 +69,29 @@ def draw_overlay(
     frames: Sequence[NDArray[np.uint8]], attention_map: NDArray[np.float64], scale_maximum: float
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield each frame [height, width, rgb] with its part of a map [latent frames, height, width] drawn over it."""
-    from matplotlib import colormaps
+    for index, frame in enumerate(frames):
+        frame_map = attention_map[min(find_latent_frame(index), len(attention_map) - 1)]
+        yield draw_frame_overlay(frame, frame_map, scale_maximum)
+
+
+def draw_frame_overlay(
+    frame: NDArray[np.uint8], frame_map: NDArray[np.float64], scale_maximum: float
+) -> NDArray[np.uint8]:
+    """Return a frame [height, width, rgb] with a map [rows, columns] drawn over it; NaN counts as no attention."""
     from PIL import Image
 
-    colour_map = colormaps["inferno"]
-    for index, frame in enumerate(frames):
-        height, width = frame.shape[:2]
-        relative_map = np.clip(
-            attention_map[min(find_latent_frame(index), len(attention_map) - 1)] / scale_maximum, 0, 1
-        ).astype(np.float32)
-        resized_map = np.asarray(Image.fromarray(relative_map).resize((width, height), Image.Resampling.BILINEAR))
-        heat_colours = colour_map(resized_map)[..., :3] * 255
-        opacity = MAX_OPACITY * np.sqrt(resized_map)[..., None]
-        yield np.rint(frame * (1 - opacity) + heat_colours * opacity).astype(np.uint8)
+    height, width = frame.shape[:2]
+    relative_map = np.nan_to_num(np.clip(frame_map / scale_maximum, 0, 1)).astype(np.float32)
+    resized_map = np.asarray(Image.fromarray(relative_map).resize((width, height), Image.Resampling.BILINEAR))
+    opacity = MAX_OPACITY * np.sqrt(resized_map)[..., None]
+    return np.rint(frame * (1 - opacity) + map_heat_colours(resized_map) * opacity).astype(np.uint8)
+
+
+def map_heat_colours(shares: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the colours [..., rgb], 0 to 255, of shares of the colour scale [...]."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps["inferno"](shares)[..., :3] * 255)
 
 
 def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path, fps: int) -> float:

@@ -27,27 +27,21 @@ RENAMED_METRICS = {"line_share": "first_pc_variance"}
 METRICS: dict[str, Metric] = {
     "length": Metric("length of the path from noise to video", lambda t: t.length, 3),
     "chord": Metric("straight distance from the initial noise to the final latents", lambda t: t.chord, 3),
-    "straightness": Metric(
-        "chord over length: 1 is a straight path; bends and reversals lower it", lambda t: t.straightness, 3
-    ),
+    "straightness": Metric("chord over length: 1 is a straight path, a bend lowers it", lambda t: t.straightness, 3),
     "turning": Metric("sum of the angles between successive steps", lambda t: t.total_turning, 3, "rad"),
     "detour": Metric("share of the path beyond the straight line: 1 - straightness", lambda t: t.detour, 3),
     "largest_deviation": Metric(
-        "largest distance from the chord, as a share of the chord", lambda t: t.largest_deviation, 3
+        "largest distance from the chord, divided by the chord", lambda t: t.largest_deviation, 3
     ),
-    "flow_straightness": Metric(
-        "mean squared deviation from constant velocity; 0 is a straight flow", lambda t: t.flow_straightness, 3
-    ),
-    "chord_alignment": Metric(
-        "mean cosine between step and chord: 1 if all steps head for the end", lambda t: t.chord_alignment, 3
-    ),
+    "flow_straightness": Metric("mean squared deviation from constant velocity", lambda t: t.flow_straightness, 3),
+    "chord_alignment": Metric("mean cosine between step and chord; 1 is straight", lambda t: t.chord_alignment, 3),
     "curvature": Metric("mean bend along the path; 0 is a straight path", lambda t: t.mean_curvature, 3),
     "velocity": Metric("mean distance travelled per unit of noise level", lambda t: float(t.velocity.mean()), 3),
     "acceleration": Metric(
         "mean change of velocity per unit of noise level", lambda t: float(t.acceleration.mean()), 3
     ),
     "first_pc_variance": Metric(
-        "share of the variance along the main axis; 0.608 for a random walk", lambda t: t.first_pc_variance, 3
+        "variance share of the main axis; 0.608 if random walk", lambda t: t.first_pc_variance, 3
     ),
     "effective_dimension": Metric(
         "number of directions that the path effectively uses", lambda t: t.effective_dimension, 3
@@ -59,9 +53,7 @@ METRICS: dict[str, Metric] = {
         "nats",
         has_ratio_scale=False,
     ),
-    "commitment": Metric(
-        "noise level below which the predicted end stays near the final latents", lambda t: t.commitment, 3, "sigma"
-    ),
+    "commitment": Metric("noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma"),
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
 }

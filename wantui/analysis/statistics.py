@@ -75,6 +75,12 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
     )
 
 
+def compute_mean_half_width(values: FloatArray) -> FloatArray:
+    """Return half the width of Student's 95 % interval of the mean over the first axis of at least two values."""
+    n = len(values)
+    return np.asarray(_compute_t_quantile(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n))
+
+
 def compute_ratio_interval(
     values: FloatArray, reference: FloatArray, confidence_level: float = 0.95
 ) -> tuple[float, float]:

@@ -133,15 +133,38 @@ LIBRARY_ACTIONS = (
 )
 
 ANALYSIS_ACTIONS = (
-    Action("analysis.sort", "s", "sort", "Sort", "Sort by the next column."),
+    Action("analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, PCA, attention."),
+    Action("analysis.view_back", "V", "next_view(-1)", "View", "Show the previous view.", is_in_footer=False),
+    Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
+    Action("analysis.sort", "s", "sort", "Sort", "Sort by the marked metric: rising, falling, not at all."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
     Action("analysis.filter", "slash", "search", "Filter", "Filter videos by name.", opens_field=True),
-    Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
+    Action("analysis.enlarge", "z", "enlarge", "Enlarge", "Show the view without the table, or with it again."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
     Action("analysis.export", "x", "export", "Export", "Write a CSV and a report on the groups to the batch folder."),
-    Action("analysis.left", "left", "scroll_columns(-1)", "Columns", "Show the previous columns.", is_in_footer=False),
-    Action("analysis.right", "right", "scroll_columns(1)", "Columns", "Show the next columns.", is_in_footer=False),
+    Action(
+        "analysis.left",
+        "left,h",
+        "move_across(-1)",
+        "Metric",
+        "Mark the previous metric; in the attention view, show the previous step.",
+        is_in_footer=False,
+    ),
+    Action(
+        "analysis.right",
+        "right,l",
+        "move_across(1)",
+        "Metric",
+        "Mark the next metric; in the attention view, show the next step.",
+        is_in_footer=False,
+    ),
+    Action("analysis.curve", "n", "next_curve", "Curve", "Show the mean curves of the next quantity.", False),
+    Action("analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", False),
+    Action(
+        "analysis.frame_back", "comma", "move_frame(-1)", "Frame", "Show the attention over the frame before.", False
+    ),
+    Action("analysis.frame", "full_stop", "move_frame(1)", "Frame", "Show the next frame of the attention.", False),
 )
 
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {

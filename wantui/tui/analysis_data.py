@@ -14,24 +14,18 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches
 from wantui.storage.video_files import make_parent_folders
+from wantui.tui.attention_film import AttentionFilm, OverlayKey, load_attention_film
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from wantui.analysis.compare import Comparison
+    from wantui.analysis.mean_curves import MeanCurve
+    from wantui.analysis.path_components import PathComponents
 
 MAX_SCANNED_BATCHES = 50
 """Number of the newest batches that are searched for trajectories."""
-
-
-@dataclass(frozen=True)
-class WordAttention:
-    """Attention to one word, as it is shown."""
-
-    summary: str
-    mass_by_step: list[float]
-    strip_picture: "NDArray[np.uint8] | None"
 
 
 @dataclass
@@ -54,12 +48,43 @@ class ComparisonDone(Message):
     error: str
 
 
+@dataclass(frozen=True)
+class FigureKey:
+    """Choice of a figure on the groups of the loaded videos."""
+
+    view: str
+    """`means` or `paths`."""
+    grouping: str
+    curve_name: str = ""
+
+
+@dataclass
+class FigureDone(Message):
+    """A figure on the groups, or the reason why there is none."""
+
+    videos: Sequence[Video]
+    key: FigureKey
+    mean_curves: "Sequence[MeanCurve]" = ()
+    components: "PathComponents | None" = None
+    error: str = ""
+
+
 @dataclass
 class AttentionLoaded(Message):
     """The attention of one video, or the reason why it cannot be shown."""
 
     video: Video
-    word_attentions: list[WordAttention]
+    film: AttentionFilm | None
+    error: str
+
+
+@dataclass
+class OverlayDrawn(Message):
+    """A frame of a film with the attention drawn over it, or the reason why there is none."""
+
+    film: AttentionFilm
+    key: OverlayKey
+    picture: "NDArray[np.uint8] | None"
     error: str
 
 
@@ -76,6 +101,8 @@ def load_chosen_trajectories(
     for folder in loaded_folders:
         try:
             for video in read_batch_videos(folder):
+                for metric in METRICS:  # which a trajectory remembers: drawing the table then computes nothing
+                    video.compute_metric(metric)
                 videos.append(video)
                 if is_cancelled():
                     return None
@@ -94,15 +121,35 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
         return ComparisonDone(videos, grouping, None, str(error))
 
 
-def load_video_attention(video: Video, with_strips: bool) -> AttentionLoaded:
-    """Read the attention maps of one video."""
-    if video.attention_path is None:
-        error_text = "no attention maps are stored of this video: mark a (word) and set store_attention"
-        return AttentionLoaded(video, [], error_text)
+def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
+    """Compute a figure on the groups of comparable videos."""
+    from wantui.analysis.groups import pool_comparable_groups
+    from wantui.analysis.mean_curves import compute_mean_curves
+    from wantui.analysis.path_components import compute_path_components
+
     try:
-        return AttentionLoaded(video, draw_word_attentions(video, with_strips), "")
+        groups = pool_comparable_groups(videos, key.grouping)[0]
+        if key.view == "means":
+            return FigureDone(videos, key, compute_mean_curves(groups, key.curve_name))
+        return FigureDone(videos, key, components=compute_path_components(groups))
     except UserError as error:
-        return AttentionLoaded(video, [], str(error))
+        return FigureDone(videos, key, error=str(error))
+
+
+def load_video_attention(video: Video, with_frames: bool) -> AttentionLoaded:
+    """Read the attention to the marked words of one video."""
+    try:
+        return AttentionLoaded(video, load_attention_film(video, with_frames), "")
+    except UserError as error:
+        return AttentionLoaded(video, None, str(error))
+
+
+def draw_overlay_picture(film: AttentionFilm, key: OverlayKey) -> OverlayDrawn:
+    """Draw one picture of a film."""
+    try:
+        return OverlayDrawn(film, key, film.draw_picture(key), "")
+    except UserError as error:
+        return OverlayDrawn(film, key, None, str(error))
 
 
 def export_analysis(
@@ -129,32 +176,3 @@ def export_analysis(
         write_report(report_path, comparison)
         file_names.append(report_path.name)
     return report_folder, file_names
-
-
-def draw_word_attentions(video: Video, with_strips: bool) -> list[WordAttention]:
-    """Draw the attention of a video's marked words.
-
-    Raises:
-        UserError: no maps or no clip can be read.
-    """
-    from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip, find_clip_path
-    from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
-    from wantui.storage.attention_maps import open_attention_maps
-
-    assert video.attention_path is not None
-    maps = open_attention_maps(video.attention_path)
-    if not maps.metadata_by_word:
-        return []
-    scale_maximum = compute_scale_maximum(maps, list(maps.metadata_by_word))
-    clip_path = find_clip_path(video) if with_strips else None
-    word_attentions = []
-    for map_name in maps.metadata_by_word:
-        curves = compute_word_curves(maps, map_name)
-        mean_mass, mean_entropy = average_finite_values(curves.mass), average_finite_values(curves.entropy)
-        summary = (
-            f"{curves.word_text} ({' '.join(curves.token_texts)}): {mean_mass:.2%} of the attention, entropy "
-            f"{mean_entropy:.2f}"
-        )
-        strip_picture = draw_strip(clip_path, maps, map_name, scale_maximum) if clip_path is not None else None
-        word_attentions.append(WordAttention(summary, curves.mass.tolist(), strip_picture))
-    return word_attentions

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BRAILLE_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+BRAILLE_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bits of the dots of a braille character, by row and column."""
 _BAR_LEVELS = " ▁▂▃▄▅▆▇█"
 
 
@@ -33,7 +34,7 @@ def draw_curve(values: Sequence[float | None], width: int, height: int, low: flo
         # A vertical line to the previous value connects steep parts.
         rows = range(min(y, previous_y), max(y, previous_y) + 1) if previous_y is not None else (y,)
         for row in rows:
-            dot_masks[row // 4][x // 2] |= _BRAILLE_DOTS[row % 4][x % 2]
+            dot_masks[row // 4][x // 2] |= BRAILLE_DOTS[row % 4][x % 2]
         previous_y = y
     return ["".join(chr(0x2800 + cell) if cell else " " for cell in line) for line in dot_masks]
 

@@ -205,7 +205,7 @@ class VirtualList(ScrollView, can_focus=True):
         index, width = y - self.header_height + self.scroll_offset.y, self.row_width
         if self.header_renderer is not None and y < self.header_height:
             line = self.header_renderer(width)
-            line.stylize("bold dim")
+            line.stylize_before("bold dim")
             return self._render_text(line, " ", self.rich_style)
         if index >= self.row_count:
             empty_lines = self._wrap_empty_text(width) if self.row_count == 0 else []

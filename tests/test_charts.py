@@ -1,0 +1,151 @@
+"""Number formats, charts and forest axis of the analysis screen; mean curves and principal components of groups."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.style import Style
+from scipy import stats
+from test_analysis import synthetic_videos
+
+from wantui.analysis.groups import Group
+from wantui.analysis.mean_curves import compute_mean_curves
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.path_components import NoComponentsError, compute_path_components
+from wantui.tui.chart import Chart, find_value_range
+from wantui.tui.forest_plot import ForestAxis
+from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1.5, 12.25, 100.0], ["1.50", "12.25", "100.00"]),
+        ([0.01873, 0.04335], ["0.01873", "0.04335"]),
+        ([3e-7, 5e-6], ["3.00e-07", "5.00e-06"]),
+        ([1e9, 2e9], ["1.00e+09", "2.00e+09"]),
+        ([-0.0, 0.0], ["0", "0"]),
+        ([NAN, math.inf, -math.inf, 2.0], ["-", "∞", "-∞", "2.000"]),
+        ([NAN], ["-"]),
+        ([], []),
+    ],
+)
+def test_numbers_of_a_column_share_their_decimals(values: list[float], texts: list[str]) -> None:
+    assert list(map(choose_number_format(values).format_number, values)) == texts
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 7.9), (0.00012, 0.00019), (1e5, 1.1e5)])
+@pytest.mark.parametrize("max_count", [1, 2, 3, 7])
+def test_ticks_are_distinct_and_within_their_range(low: float, high: float, max_count: int) -> None:
+    ticks = choose_ticks(low, high, max_count)
+    assert 1 <= len(ticks) <= max_count
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    labels = list(map(choose_tick_format(ticks).format_number, ticks))
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (NAN, 1.0), (0.0, math.inf)])
+def test_empty_range_has_no_ticks(low: float, high: float) -> None:
+    assert choose_ticks(low, high, 3) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (10, 3), (76, 12), (200, 40)])
+def test_chart_has_the_size_that_it_is_given(size: tuple[int, int]) -> None:
+    width, height = size
+    chart = Chart(width, height, (1.0, 0.0), (0.0, 2.0), "σ")
+    chart.add_line([1.0, 0.5, 0.0], [0.0, NAN, 5.0], Style())
+    chart.add_band([1.0, 0.0], [0.0, 0.1], [1.0, 2.0], Style())
+    chart.add_sign(NAN, 1.0, "●", Style())
+    lines = chart.draw_lines()
+    assert len(lines) == max(3, height)
+    if width >= 10:
+        assert max(line.cell_len for line in lines) == width
+
+
+def test_chart_draws_a_rising_line_from_low_left_to_high_right() -> None:
+    chart = Chart(40, 12, (0.0, 1.0), (0.0, 1.0))
+    chart.add_line([0.0, 1.0], [0.0, 1.0], Style())
+    chart.add_sign(1.0, 1.0, "●", Style())
+    plot = [line.plain[chart.label_width + 2 :] for line in chart.draw_lines()[: chart.plot_height]]
+    assert plot[0].rstrip().endswith("●")
+    assert plot[-1].strip()
+    columns = [len(line) - len(line.lstrip()) for line in plot if line.strip()]
+    assert columns == sorted(columns, reverse=True)
+
+
+def test_chart_of_a_constant_is_drawn_in_the_middle() -> None:
+    chart = Chart(40, 13, (1.0, 0.0), find_value_range([[3.0, 3.0]]))
+    chart.add_line([1.0, 0.0], [3.0, 3.0], Style())
+    used = [row for row, line in enumerate(chart.draw_lines()[:11]) if line.plain[chart.label_width + 2 :].strip()]
+    assert used == [5]
+
+
+def test_forest_axis_is_symmetric_and_monotonic() -> None:
+    axis = ForestAxis(61, 2.0)
+    columns = [axis.find_column(change) for change in np.linspace(-3, 3, 301)]
+    assert columns == sorted(columns)
+    assert (columns[0], axis.find_column(0), columns[-1]) == (0, 30, 60)
+    assert all(axis.find_column(x) - 30 == 30 - axis.find_column(-x) for x in (0.001, 0.03, 0.5, 1.9))
+    labels = axis.draw_labels()
+    assert len(labels) == 61
+    assert labels[30] == "0"
+    assert "+100%" in labels
+    assert "-100%" in labels
+
+
+def test_mean_curves_have_students_interval_over_seeds(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=5, phrasings=2)
+    (curve,) = compute_mean_curves([Group("one", tuple(videos))], "velocity")
+    by_seed = [
+        np.mean([CURVES["velocity"](video.trajectory)[1] for video in videos if video.seed == seed], axis=0)  # type: ignore[arg-type]
+        for seed in range(5)
+    ]
+    low, high = stats.t.interval(0.95, 4, np.mean(by_seed, axis=0), stats.sem(by_seed))
+    assert curve.mean == pytest.approx(np.mean(by_seed, axis=0))
+    assert curve.low == pytest.approx(low)
+    assert curve.high == pytest.approx(high)
+    assert (curve.seed_count, curve.excluded_count) == (5, 0)
+
+
+def test_mean_curve_of_one_seed_has_no_interval(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
+    (curve,) = compute_mean_curves([Group("one", tuple(videos))], "norm")
+    assert np.isnan(curve.low).all()
+    assert np.isfinite(curve.mean).all()
+
+
+def test_videos_without_trajectory_are_counted_and_left_out_of_means(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
+    broken = replace(videos[0], trajectory=None)
+    (curve,) = compute_mean_curves([Group("one", (broken, *videos[1:])), Group("none", (broken,))], "norm")
+    assert (curve.group_name, curve.seed_count, curve.excluded_count) == ("one", 2, 1)
+
+
+def test_path_components_equal_those_of_a_singular_value_decomposition(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=3, phrasings=1)
+    groups = [Group("one", tuple(videos[:3])), Group("other", tuple(videos[3:]))]
+    components = compute_path_components(groups)
+    states = np.concatenate([video.load_projected_path()[1] for video in videos]).astype(np.float64)
+    left, singular_values, _ = np.linalg.svd(states - states.mean(0), full_matrices=False)
+    expected = left[:, :2] * singular_values[:2] / np.sqrt(videos[0].dimension)
+    found = np.concatenate([path.states for path in components.paths])
+    assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-4)
+    assert components.variance_shares == pytest.approx((singular_values**2 / (singular_values**2).sum())[:2], rel=1e-4)
+    ends = np.mean([path.states[-1] - path.states[0] for path in components.paths], axis=0)
+    assert (ends >= 0).all()
+    assert [path.group_name for path in components.paths] == ["one"] * 3 + ["other"] * 3
+
+
+def test_unreadable_paths_are_left_out_of_the_components(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
+    damaged = replace(videos[0], trajectory_path=tmp_path / "missing.zarr")
+    components = compute_path_components([Group("one", (damaged, *videos[1:]))])
+    ((name, _),) = components.exclusion_reasons
+    assert name == "one_0 seed 0"
+    assert len(components.paths) == 2
+    with pytest.raises(NoComponentsError, match="fewer than two paths can be read, for example one_0 seed 0"):
+        compute_path_components([Group("one", (damaged, videos[1]))])

@@ -1,0 +1,183 @@
+"""Views of the Analysis screen below its table, and the drawing of those with charts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.strides import BEND_METRICS, find_unsettled_stride_checks
+from wantui.analysis.video import Video
+from wantui.formatting import format_count
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.mean_curves import MeanCurve
+    from wantui.analysis.path_components import PathComponents, PlanePath
+
+VIEW_TITLES = {
+    "curves": "Curves",
+    "effects": "Effects",
+    "means": "Mean curves",
+    "paths": "PCA",
+    "attention": "Attention",
+}
+"""Titles of the views, in the order of the key that cycles through them."""
+VIDEO_VIEWS = ("curves", "means", "paths", "attention")
+"""Views of a table of videos."""
+GROUP_VIEWS = ("effects", "means", "paths")
+"""Views of a table of groups."""
+SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
+"""Names of the curves of one video; a low pane drops the last ones."""
+CURVE_NAMES = tuple(CURVES)
+WIDE_VIEW_WIDTH = 72
+"""Width of a pane in cells from which charts are side by side."""
+LOW_VIEW_HEIGHT = 16
+"""Height of a pane in lines below which notes are short."""
+GROUP_COLOURS = ("accent", "warning", "success", "error", "foreground", "text-muted")
+"""Names of the theme colours of the groups; further groups are not drawn."""
+GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
+"""Signs of the groups, so that they do not differ by colour alone."""
+START_SIGN = "∘"
+"""Sign of the initial noise of a path."""
+SIGMA_AXIS_NAME = "σ"
+
+StyleGetter = Callable[[str], Style]
+"""Function that returns the style of a theme colour."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Size of a view in cells, and its colours."""
+
+    width: int
+    height: int
+    get_style: StyleGetter
+
+
+def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
+    """Return the curves of a trajectory over the noise level, one chart each."""
+    trajectory, width = video.trajectory, canvas.width
+    if trajectory is None:
+        return wrap_text(video.exclusion_reason, width)
+    unsettled_checks = find_unsettled_stride_checks([trajectory], BEND_METRICS, video.stride)
+    note_texts = [stride_check.description for stride_check in unsettled_checks]
+    if note_texts and canvas.height < LOW_VIEW_HEIGHT:
+        note_texts = [f"depends on the steps: {', '.join(check.metric for check in unsettled_checks)}"]
+    stride_notes = [line for text in note_texts for line in wrap_text(text, width, canvas.get_style("warning"))]
+    stride_notes = stride_notes[: canvas.height // 3]
+    height = canvas.height - len(stride_notes)
+    column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
+    row_count = max(1, min(len(SHOWN_CURVES) // column_count, height // (MIN_CHART_HEIGHT + 2)))
+    names = SHOWN_CURVES[: column_count * row_count]
+    chart_width, chart_height = (width - 2 * (column_count - 1)) // column_count, height // row_count - 1
+    lines: list[Text] = []
+    for first in range(0, len(names), column_count):
+        blocks = [
+            _draw_video_curve(video, name, chart_width, chart_height, canvas.get_style("accent"))
+            for name in names[first : first + column_count]
+        ]
+        lines += blocks[0] if len(blocks) == 1 else join_columns(blocks[0], blocks[1], chart_width + 2)
+    return [*lines, *stride_notes]
+
+
+def _draw_video_curve(video: Video, name: str, width: int, height: int, style: Style) -> list[Text]:
+    assert video.trajectory is not None
+    sigmas, values = (array.tolist() for array in CURVES[name](video.trajectory))
+    summary = f"{values[0]:.4g} to {values[-1]:.4g}"
+    low, high = find_value_range([values])
+    chart = Chart(width, height, (1.0, 0.0), (min(0.0, low), high), SIGMA_AXIS_NAME)
+    chart.add_line(sigmas, values, style)
+    return [Text.assemble((f"{name}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
+
+
+def draw_mean_curves(
+    curve_name: str, curves: Sequence["MeanCurve"], highlighted_group: str, canvas: Canvas
+) -> list[Text]:
+    """Return the mean curves of groups with their 95 % intervals over seeds.
+
+    With more than three groups, only the highlighted one has a band.
+    """
+    shown_curves = list(curves[: len(GROUP_COLOURS)])
+    if not shown_curves:
+        return [Text("no trajectory can be read")]
+    has_all_bands = len(shown_curves) <= 3
+    banded = [curve for curve in shown_curves if has_all_bands or curve.group_name == highlighted_group]
+    seed_counts = {curve.seed_count for curve in shown_curves}
+    count_note = f", {format_count(seed_counts.pop(), 'seed')} each" if len(seed_counts) == 1 else ""
+    entries = [
+        curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
+        for curve in shown_curves
+    ]
+    notes = [f"{len(curves) - len(shown_curves)} groups not drawn"] if len(curves) > len(shown_curves) else []
+    notes.insert(0, f"mean, band: 95 % interval over seeds{count_note}" if banded else f"mean over seeds{count_note}")
+    if excluded_count := sum(curve.excluded_count for curve in curves):
+        notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
+    legend = _draw_legend(entries, [f"{curve_name}: {'; '.join(notes)}"], canvas)
+    value_lists = [curve.mean.tolist() for curve in shown_curves]
+    value_lists += [end.tolist() for curve in banded for end in (curve.low, curve.high)]
+    chart = Chart(canvas.width, canvas.height - len(legend), (1.0, 0.0), find_value_range(value_lists), SIGMA_AXIS_NAME)
+    for index, curve in enumerate(shown_curves):
+        if curve in banded:
+            style = canvas.get_style(GROUP_COLOURS[index]) + Style(dim=True)
+            chart.add_band(curve.sigmas.tolist(), curve.low.tolist(), curve.high.tolist(), style)
+    for index, curve in enumerate(shown_curves):
+        style = canvas.get_style(GROUP_COLOURS[index]) + Style(bold=curve.group_name == highlighted_group)
+        sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
+        chart.add_line(sigmas, means, style)
+        for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
+            chart.add_sign(sigmas[position], means[position], GROUP_SIGNS[index], style)
+    return [*legend, *chart.draw_lines()]
+
+
+def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canvas) -> list[Text]:
+    """Return the paths of all videos in the plane of their first two principal components.
+
+    Args:
+        highlighted_name: name of the group or video whose paths are drawn last, in bold.
+    """
+    group_names = list(dict.fromkeys(path.group_name for path in components.paths))
+    shown_names = group_names[: len(GROUP_COLOURS)]
+    paths = [path for path in components.paths if path.group_name in shown_names]
+    shares = [f"PC{index + 1} {share:.1%}" for index, share in enumerate(components.variance_shares)]
+    notes = [f"variance: {', '.join(shares)}", f"{START_SIGN} start (noise), sign: end (video)"]
+    if hidden_count := len(group_names) - len(shown_names):
+        notes.append(f"{hidden_count} groups not drawn")
+    if components.exclusion_reasons:
+        name, reason = components.exclusion_reasons[0]
+        notes.append(
+            f"{format_count(len(components.exclusion_reasons), 'video')} left out, for example {name}: {reason}"
+        )
+    counts = {name: sum(path.group_name == name for path in paths) for name in shown_names}
+    legend = _draw_legend([f"{name} ({counts[name]})" for name in shown_names], ["; ".join(notes)], canvas)
+    x_range, y_range = (find_value_range([path.states[:, axis].tolist() for path in paths]) for axis in (0, 1))
+    margin = 0.03 * (x_range[1] - x_range[0])
+    chart = Chart(canvas.width, canvas.height - len(legend), (x_range[0] - margin, x_range[1] + margin), y_range, "PC1")
+
+    def is_highlighted(path: "PlanePath") -> bool:
+        return highlighted_name in (path.group_name, path.video_name)
+
+    for path in sorted(paths, key=is_highlighted):
+        index = shown_names.index(path.group_name)
+        style = canvas.get_style(GROUP_COLOURS[index]) + Style(bold=True if is_highlighted(path) else None)
+        xs, ys = path.states[:, 0].tolist(), path.states[:, 1].tolist()
+        chart.add_line(xs, ys, style)
+        chart.add_sign(xs[0], ys[0], START_SIGN, style)
+        chart.add_sign(xs[-1], ys[-1], GROUP_SIGNS[index], style)
+    return [*legend, *chart.draw_lines()]
+
+
+def _draw_legend(entries: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
+    """Return the signs and names of the groups, as many on a line as fit, and dim notes."""
+    lines = [Text()]
+    for index, entry in enumerate(entries):
+        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(GROUP_COLOURS[index]))
+        if lines[-1].cell_len and lines[-1].cell_len + 3 + item.cell_len > canvas.width:
+            lines.append(Text())
+        if lines[-1].cell_len:
+            lines[-1].append("   ")
+        lines[-1].append_text(item)
+    return [*lines, *(line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True)))]

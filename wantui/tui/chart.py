@@ -1,0 +1,150 @@
+"""Charts in braille: lines, bands and signs of several series, with axes."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.number_formats import choose_tick_format, choose_ticks
+from wantui.tui.plots import BRAILLE_DOTS
+
+LABEL_STYLE = Style(dim=True)
+MIN_CHART_HEIGHT = 4
+"""Minimum height of a chart in lines: two of the plot, the axis and its labels."""
+
+
+class Chart:
+    """Chart of `width` by `height` cells with room for the axes; `x_range` may fall, as noise levels do.
+
+    What is added later is drawn over what was added before. A cell has one style: that of its last line, or of its
+    last band if it has no line.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        x_range: tuple[float, float],
+        y_range: tuple[float, float],
+        x_name: str = "",
+    ) -> None:
+        self.x_range, self.x_name = x_range, x_name
+        low, high = y_range
+        margin = 0.04 * (high - low) or abs(high) / 2 or 1.0
+        self.y_range = (low - margin, high + margin)
+        self.plot_height = max(1, height - 2)
+        self.y_ticks = choose_ticks(*self.y_range, max(2, self.plot_height // 3))
+        number_format = choose_tick_format(self.y_ticks)
+        self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
+        self.label_width = max((len(label) for label in self.y_labels), default=0)
+        self.plot_width = max(1, width - self.label_width - 2)
+        self._masks = [[0] * self.plot_width for _ in range(self.plot_height)]
+        self._styles: list[list[Style]] = [[Style.null()] * self.plot_width for _ in range(self.plot_height)]
+        self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
+        """Sign and style by cell (row, column)."""
+
+    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+        """Draw lines between successive points; a point that is not finite leaves a gap."""
+        previous: tuple[float, float] | None = None
+        for x, y in zip(xs, ys, strict=True):
+            if not (math.isfinite(x) and math.isfinite(y)):
+                previous = None
+                continue
+            dot = self._find_dot_column(x), self._find_dot_row(y)
+            start = previous or dot
+            step_count = max(1, math.ceil(max(abs(dot[0] - start[0]), abs(dot[1] - start[1]))))
+            for step in range(step_count + 1):
+                share = step / step_count
+                self._set_dot(
+                    round(start[0] + share * (dot[0] - start[0])), round(start[1] + share * (dot[1] - start[1])), style
+                )
+            previous = dot
+
+    def add_band(self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], style: Style) -> None:
+        """Fill the area between two curves with a loose pattern of dots."""
+        points = sorted(
+            (self._find_dot_column(x), self._find_dot_row(low), self._find_dot_row(high))
+            for x, low, high in zip(xs, lows, highs, strict=True)
+            if all(map(math.isfinite, (x, low, high)))
+        )
+        for (x0, low0, high0), (x1, low1, high1) in pairwise(points):
+            for column in range(round(x0), round(x1) + 1):
+                share = (column - x0) / (x1 - x0) if x1 > x0 else 0.0
+                top, bottom = (round(a + share * (b - a)) for a, b in ((high0, high1), (low0, low1)))
+                for row in range(top, bottom + 1):
+                    if column % 2 == 0 and row % 2 == 0:
+                        self._set_dot(column, row, style)
+
+    def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
+        """Place a sign at a point."""
+        if math.isfinite(x) and math.isfinite(y):
+            row, column = round(self._find_dot_row(y)) // 4, round(self._find_dot_column(x)) // 2
+            if 0 <= row < self.plot_height and 0 <= column < self.plot_width:
+                self._signs[row, column] = (sign, style)
+
+    def draw_lines(self) -> list[Text]:
+        """Return the chart: plot with labelled axis on the left, labelled axis below."""
+        labels_by_row = {
+            round(self._find_dot_row(tick)) // 4: label for tick, label in zip(self.y_ticks, self.y_labels, strict=True)
+        }
+        lines = []
+        for row in range(self.plot_height):
+            label = labels_by_row.get(row, "")
+            line = Text(no_wrap=True, end="")
+            line.append(f"{label:>{self.label_width}} {'┤' if label else '│'}", LABEL_STYLE)
+            for column, mask in enumerate(self._masks[row]):
+                sign, style = self._signs.get((row, column), ("", Style.null()))
+                line.append(sign or (chr(0x2800 + mask) if mask else " "), style if sign else self._styles[row][column])
+            lines.append(line)
+        return [*lines, *self._draw_x_axis()]
+
+    def _draw_x_axis(self) -> list[Text]:
+        low, high = sorted(self.x_range)
+        ticks = choose_ticks(low, high, max(2, self.plot_width // 10))
+        number_format = choose_tick_format(ticks)
+        axis, labels = list("─" * self.plot_width), [" "] * (self.plot_width + self.label_width + 2)
+        name = f" {self.x_name}" if self.x_name else ""
+        labels[len(labels) - len(name) :] = name
+        for tick in ticks:
+            column = min(self.plot_width - 1, max(0, round(self._find_dot_column(tick)) // 2))
+            label = number_format.format_number(tick)
+            first = min(column + self.label_width + 2 - len(label) // 2, len(labels) - len(name) - len(label))
+            axis[column] = "┴"
+            if first >= 0 and all(cell == " " for cell in labels[max(0, first - 1) : first + len(label)]):
+                labels[first : first + len(label)] = label
+        return [
+            Text(" " * (self.label_width + 1) + "└" + "".join(axis), LABEL_STYLE),
+            Text("".join(labels).rstrip(), LABEL_STYLE),
+        ]
+
+    def _find_dot_column(self, x: float) -> float:
+        first, last = self.x_range
+        return (x - first) / ((last - first) or 1.0) * (2 * self.plot_width - 1)
+
+    def _find_dot_row(self, y: float) -> float:
+        low, high = self.y_range
+        return (high - y) / (high - low) * (4 * self.plot_height - 1)
+
+    def _set_dot(self, column: int, row: int, style: Style) -> None:
+        if 0 <= column < 2 * self.plot_width and 0 <= row < 4 * self.plot_height:
+            self._masks[row // 4][column // 2] |= BRAILLE_DOTS[row % 4][column % 2]
+            self._styles[row // 4][column // 2] = style
+
+
+def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the range of all finite values; 0 to 1 if there are none."""
+    values = [value for values in value_lists for value in values if math.isfinite(value)]
+    return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def join_columns(left_lines: Sequence[Text], right_lines: Sequence[Text], left_width: int) -> list[Text]:
+    """Return two blocks of lines side by side."""
+    lines = []
+    for index in range(max(len(left_lines), len(right_lines))):
+        left = left_lines[index].copy() if index < len(left_lines) else Text()
+        left.truncate(left_width, overflow="crop")
+        left.append(" " * (left_width - left.cell_len))
+        lines.append(left.append_text(right_lines[index]) if index < len(right_lines) else left)
+    return lines

@@ -1,0 +1,76 @@
+"""Drawing of a comparison of groups: verdicts, forest plot, tests, dispersion and notes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.analysis_views import Canvas
+from wantui.tui.forest_plot import LEGEND, choose_axis, draw_forest_header, draw_forest_rows, find_forest_widths
+from wantui.tui.plots import draw_sparkline
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.compare import Comparison
+
+MAX_LISTED_EXCLUSIONS = 5
+"""Maximum number of excluded videos that are listed by name."""
+VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
+"""Theme colour by kind of verdict."""
+
+
+def draw_comparison(
+    comparison: "Comparison", exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
+) -> list[Text]:
+    """Return verdict and forest plot of each pair of groups, then tests, dispersion, notes and excluded videos.
+
+    Args:
+        exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
+            further ones.
+    """
+    metric_names, width = list(comparison.summaries_by_metric), canvas.width
+    name_width, plot_width = find_forest_widths(metric_names, width)
+    axis = choose_axis(comparison.differences, plot_width)
+    header = draw_forest_header(metric_names, axis, name_width)
+    header.stylize(Style(bold=True, dim=True))
+    lines: list[Text] = []
+    for verdict in comparison.verdicts:
+        colour_name = VERDICT_COLOURS.get(verdict.kind, "")
+        lines += wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
+        lines.append(header)
+        lines += draw_forest_rows(
+            comparison, verdict.first_group, verdict.second_group, axis, name_width, canvas.get_style
+        )
+        lines.append(Text(""))
+    lines += wrap_text(LEGEND, width, Style(dim=True))
+    lines += _draw_tests(comparison, width)
+    for name, curve in comparison.dispersion_curves_by_group.items():
+        dispersion = curve.dispersion
+        dispersion_text = (
+            f"  dispersion from {dispersion[0]:.3f} to {dispersion[-1]:.3f}, sqrt(W²/D) over the noise level"
+        )
+        sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
+        lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline, (dispersion_text, "dim")))
+    for warning in comparison.warnings:
+        lines += wrap_text(f"note: {warning}", width, canvas.get_style("text-muted"))
+    lines += list_exclusions("left out", exclusion_reasons, canvas)
+    further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
+    return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
+
+
+def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
+    text = f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
+    if comparison.spread_test is not None:
+        text += f"; spread (PERMDISP) p {comparison.spread_test.p_value:.3g}"
+    texts = [text, *filter(None, (comparison.describe_location(), comparison.describe_chance()))]
+    return [line for text in texts for line in wrap_text(text, width)]
+
+
+def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas) -> list[Text]:
+    """Return lines with the first excluded videos and their reasons, and the number of further ones."""
+    exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
+    if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
+        exclusion_texts.append(f"{label}: {hidden_count} more; `wantui analyze --groups` and `--compare` list all")
+    style = canvas.get_style("text-muted")
+    return [line for text in exclusion_texts for line in wrap_text(text, canvas.width, style)]

@@ -1,0 +1,283 @@
+"""Figures of the Analysis screen that are computed in the background: means, components, comparison, attention."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from textual import getters, on, work
+from textual.timer import Timer
+
+from wantui.analysis.groups import Group, find_dividing_groupings
+from wantui.analysis.video import Video
+from wantui.tui.analysis_data import (
+    AttentionLoaded,
+    ComparisonDone,
+    FigureDone,
+    FigureKey,
+    OverlayDrawn,
+    compare_videos,
+    compute_figure,
+    draw_overlay_picture,
+    load_video_attention,
+)
+from wantui.tui.analysis_views import (
+    CURVE_NAMES,
+    GROUP_VIEWS,
+    VIDEO_VIEWS,
+    draw_mean_curves,
+    draw_paths,
+    draw_video_curves,
+)
+from wantui.tui.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
+from wantui.tui.attention_panel import draw_attention
+from wantui.tui.comparison_view import draw_comparison, list_exclusions
+from wantui.tui.screens.base import BaseScreen
+from wantui.tui.widgets.trajectory_details import TrajectoryDetails
+from wantui.tui.widgets.trajectory_table import TrajectoryTable
+from wantui.tui.wrapping import wrap_text
+
+ATTENTION_DELAY_SECONDS = 0.15
+"""Time that the cursor must rest on a video before its attention is read."""
+MAX_CACHED_PICTURES = 64
+"""Maximum number of drawn pictures of a film that are stored."""
+CURVE_HINT = "n next curve"
+ATTENTION_HINT = "← → step   , . frame   w word"
+
+
+class AnalysisFigures(BaseScreen):
+    """Base of the Analysis screen: the views below the table, their data, and the keys that change them."""
+
+    row_list = getters.query_one("#rows", TrajectoryTable)
+    details = getters.query_one(TrajectoryDetails)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.videos: list[Video] = []
+        self.grouping = ""
+        """Name of the grouping; empty to list single videos."""
+        self.current_group: str | None = None
+        """Name of the group whose videos are listed; None to list all groups."""
+        self.exclusion_reasons: Sequence[tuple[str, str]] = []
+        """Names of the videos excluded from the group means, each with the reason."""
+        self.comparison_outcome: ComparisonDone | None = None
+        self.video_view, self.group_view = "curves", "effects"
+        """View below a table of videos, and below a table of groups."""
+        self.curve_name = CURVE_NAMES[0]
+        self._figures_by_key: dict[FigureKey, FigureDone] = {}
+        self._requested_figure: FigureKey | None = None
+        self.attention: AttentionLoaded | None = None
+        """Attention of the video that was read last."""
+        self.overlay_key = OverlayKey(0, MEAN_STEP, 0)
+        self._pictures_by_key: dict[OverlayKey, OverlayDrawn] = {}
+        self._shown_picture: OverlayDrawn | None = None
+        self._attention_timer: Timer | None = None
+
+    @property
+    def is_grouped(self) -> bool:
+        return bool(self.grouping) and self.current_group is None
+
+    @property
+    def view(self) -> str:
+        """Name of the view that is shown."""
+        return self.group_view if self.is_grouped else self.video_view
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Views of the current table, in the order of the key that cycles through them."""
+        return GROUP_VIEWS if self.is_grouped else VIDEO_VIEWS
+
+    def forget_figures(self) -> None:
+        """Drop the figures on the previous videos."""
+        self.comparison_outcome, self._requested_figure = None, None
+        self._figures_by_key = {}
+
+    # Background threads
+
+    @work(thread=True, exclusive=True, group="compare", exit_on_error=False)
+    def compare_groups(self, videos: list[Video], grouping: str) -> None:
+        """Compare the groups, which takes a second or more."""
+        self.post_message(compare_videos(videos, grouping))
+
+    @work(thread=True, exclusive=True, group="figure", exit_on_error=False)
+    def compute_group_figure(self, videos: list[Video], key: FigureKey) -> None:
+        """Compute mean curves or principal components."""
+        self.post_message(compute_figure(videos, key))
+
+    @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
+    def read_attention(self, video: Video, with_frames: bool) -> None:
+        """Read frames and attention maps of one video."""
+        self.post_message(load_video_attention(video, with_frames))
+
+    @work(thread=True, exclusive=True, group="overlay", exit_on_error=False)
+    def draw_overlay(self, film: AttentionFilm, key: OverlayKey) -> None:
+        """Draw one picture of the film."""
+        self.post_message(draw_overlay_picture(film, key))
+
+    @on(ComparisonDone)
+    def _show_comparison(self, message: ComparisonDone) -> None:
+        # A cancelled thread still posts its result, which may be about other batches.
+        if message.grouping == self.grouping and message.videos is self.videos:
+            self.comparison_outcome = message
+            self.draw_details()
+
+    @on(FigureDone)
+    def _show_figure(self, message: FigureDone) -> None:
+        if message.videos is self.videos:
+            self._figures_by_key[message.key] = message
+            self.draw_details()
+
+    @on(AttentionLoaded)
+    def _show_attention(self, message: AttentionLoaded) -> None:
+        if message.video is self.row_list.current_row:
+            self.attention, self._pictures_by_key, self._shown_picture = message, {}, None
+            self.draw_details()
+
+    @on(OverlayDrawn)
+    def _show_overlay(self, message: OverlayDrawn) -> None:
+        if self.attention is not None and message.film is self.attention.film:
+            if len(self._pictures_by_key) >= MAX_CACHED_PICTURES:
+                del self._pictures_by_key[next(iter(self._pictures_by_key))]
+            self._pictures_by_key[message.key] = message
+            self.draw_details()
+
+    # Drawing
+
+    @on(TrajectoryDetails.Resized)
+    def _draw_in_new_size(self) -> None:
+        self.draw_details()
+
+    def draw_details(self) -> None:
+        """Draw the current view."""
+        row, view = self.row_list.current_row, self.view
+        hint = {"means": CURVE_HINT, "attention": ATTENTION_HINT}.get(view, "")
+        if self.is_grouped and view == "effects":
+            hint = "tab, then j k scroll"
+        elif view in ("means", "paths"):
+            hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping())}", hint)))
+        self.details.show_tabs(self.views, view, hint)
+        self.set_class(view == "attention", "-attention")
+        if view in ("means", "paths"):
+            self._draw_figure(view, row)
+        elif self.is_grouped:
+            self._draw_comparison()
+        elif not isinstance(row, Video):
+            self.details.show_message("")
+        elif view == "attention":
+            self._draw_attention(row)
+        else:
+            self.details.show_lines(draw_video_curves(row, self.details.get_canvas()))
+
+    def _draw_comparison(self) -> None:
+        canvas, outcome = self.details.get_canvas(), self.comparison_outcome
+        if self.row_list.current_row is not None and outcome is not None and outcome.comparison is not None:
+            self.details.show_lines(draw_comparison(outcome.comparison, self.exclusion_reasons, canvas))
+            return
+        text = "" if self.row_list.current_row is None else "comparing ..." if outcome is None else outcome.error
+        exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
+        self.details.show_lines([*wrap_text(text, canvas.width), *exclusions])
+
+    def _choose_figure_grouping(self) -> str:
+        """Return the grouping of means and components: the chosen one, or the first that divides the videos."""
+        return self.grouping or next(iter(find_dividing_groupings(self.videos)), "variation")
+
+    def _draw_figure(self, view: str, row: Video | Group | None) -> None:
+        key = FigureKey(view, self._choose_figure_grouping(), self.curve_name if view == "means" else "")
+        figure = self._figures_by_key.get(key)
+        if figure is None:
+            if key != self._requested_figure:
+                self._requested_figure = key
+                self.compute_group_figure(self.videos, key)
+            self.details.show_message("computing ..." if self.videos else "")
+            return
+        canvas = self.details.get_canvas()
+        if figure.error:
+            self.details.show_message(figure.error)
+        elif figure.components is not None:
+            self.details.show_lines(draw_paths(figure.components, "" if row is None else row.name, canvas))
+        else:
+            variation = row.variation if isinstance(row, Video) else "" if row is None else row.name
+            highlighted_group = self.current_group or variation
+            self.details.show_lines(draw_mean_curves(key.curve_name, figure.mean_curves, highlighted_group, canvas))
+
+    def _draw_attention(self, video: Video) -> None:
+        if self.attention is None or self.attention.video is not video:
+            if self._attention_timer is not None:
+                self._attention_timer.stop()
+            self._attention_timer = self.set_timer(ATTENTION_DELAY_SECONDS, self._read_current_attention)
+            self.details.show_message("reading ...")
+            return
+        film = self.attention.film
+        if film is None:
+            self.details.show_message(self.attention.error)
+            return
+        key = self.overlay_key = film.clamp_key(self.overlay_key)
+        if film.frames and key not in self._pictures_by_key:
+            self.draw_overlay(film, key)
+        else:
+            self._shown_picture = self._pictures_by_key.get(key)
+        # Until the new picture is drawn, the previous one stays.
+        shown = self._shown_picture
+        if shown is not None and shown.error:
+            self.details.show_message(shown.error)
+            return
+        canvas = self.details.get_canvas()
+        picture = shown.picture if shown is not None else None
+        self.details.show_lines(draw_attention(film, key, picture, canvas.width, canvas.height, canvas.get_style))
+
+    def _read_current_attention(self) -> None:
+        row = self.row_list.current_row
+        if isinstance(row, Video) and self.view == "attention":
+            self.read_attention(row, with_frames=not self.wantui_app.settings.low_bandwidth)
+
+    # Actions
+
+    def show_view(self, view: str) -> None:
+        """Show a view of the current table."""
+        if self.is_grouped:
+            self.group_view = view
+        else:
+            self.video_view = view
+        self.details.scroll_home(animate=False)
+        self.draw_details()
+
+    def action_next_view(self, count: int) -> None:
+        """Show the next view; after the last one, the first."""
+        self.show_view(self.views[(self.views.index(self.view) + count) % len(self.views)])
+
+    def action_attention(self) -> None:
+        """Show the attention of a video, or its curves again."""
+        if self.is_grouped:
+            self.notify("attention is of single videos: press enter to list the videos of the group")
+            return
+        self.show_view("curves" if self.view == "attention" else "attention")
+
+    def action_next_curve(self) -> None:
+        """Show the mean curves of the next quantity."""
+        if self.view == "means":
+            self.curve_name = CURVE_NAMES[(CURVE_NAMES.index(self.curve_name) + 1) % len(CURVE_NAMES)]
+        self.show_view("means")
+
+    def action_next_word(self) -> None:
+        """Show the attention to the next marked word."""
+        self.move_overlay(word_count=1)
+
+    def action_move_frame(self, count: int) -> None:
+        """Show the attention over another frame."""
+        self.move_overlay(frame_count=count)
+
+    def move_overlay(self, word_count: int = 0, step_count: int = 0, frame_count: int = 0) -> None:
+        """Choose another word, step or frame of the attention view."""
+        if self.view != "attention":
+            return
+        key = self.overlay_key
+        self.overlay_key = replace(
+            key,
+            word_index=key.word_index + word_count,
+            step_index=key.step_index + step_count,
+            frame_index=key.frame_index + frame_count,
+        )
+        self.draw_details()
+
+
+def describe_grouping(grouping: str) -> str:
+    """Return the name of a grouping for people."""
+    return grouping if not grouping[:1].isdigit() else f"bracket {grouping}"

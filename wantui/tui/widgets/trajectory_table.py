@@ -1,0 +1,245 @@
+"""Table of videos or groups with one column for each metric; the cursor also chooses a metric."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.analysis.comparability import choose_unique_batch_names
+from wantui.analysis.groups import Group
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.video import Video
+from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
+from wantui.tui.number_formats import NumberFormat, choose_number_format
+from wantui.tui.plots import draw_sparkline
+from wantui.tui.widgets.virtual_list import VirtualList
+
+SPARKLINE_WIDTH = 11
+"""Minimum width in cells of a velocity curve."""
+MAX_NAME_SHARE = 0.4
+"""Maximum share of the width that the names of batch and variation take."""
+METRIC_NAMES = tuple(METRICS)
+SHORT_UNITS = {"sigma": "σ"}
+"""Units as the headers abbreviate them."""
+
+Row = Video | Group
+
+
+class TrajectoryTable(VirtualList):
+    """List of videos or groups; `show_rows` replaces them, `move_metric` moves to another metric."""
+
+    def __init__(self, *, empty_text: str) -> None:
+        super().__init__(id="rows", empty_text=empty_text, header_renderer=self._draw_header)
+        self.rows: Sequence[Row] = []
+        self.metric_index = 0
+        """Index of the metric under the cursor."""
+        self.first_metric_index = 0
+        """Index of the first visible metric."""
+        self.sort_metric, self.is_descending = "", False
+        self._formats_by_metric: dict[str, NumberFormat] = {}
+        self._deviation_widths_by_metric: dict[str, int] = {}
+        """Width of the formatted standard deviations of groups, in cells."""
+        self._batch_names: dict[Path, str] = {}
+        """Name of the batch by folder; empty if all videos are of one batch."""
+        self._all_rows: Sequence[Row] = []
+        self._columns_by_layout: dict[tuple[object, ...], list[Column[Row]]] = {}
+        """Columns by width, first metric and order: their widths depend on all rows, and each row needs them."""
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the metric under the cursor."""
+        return METRIC_NAMES[self.metric_index]
+
+    @property
+    def current_row(self) -> Row | None:
+        return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    def show_rows(self, rows: Sequence[Row], all_rows: Sequence[Row]) -> None:
+        """Show rows in the current order.
+
+        Args:
+            all_rows: rows without the search: they determine formats and widths, which a search then keeps.
+        """
+        if all_rows is not self._all_rows:
+            self._all_rows, self._formats_by_metric, self._columns_by_layout = all_rows, {}, {}
+            folders = [row.folder for row in all_rows if isinstance(row, Video)]
+            self._batch_names = choose_unique_batch_names(folders) if len(set(folders)) > 1 else {}
+        self.rows = sorted(rows, key=self._compute_sort_key, reverse=self.is_descending) if self.sort_metric else rows
+        self.fill_rows(len(self.rows), self._draw_row)
+
+    def move_metric(self, count: int) -> None:
+        """Move the cursor over the metrics, and scroll to it."""
+        self.metric_index = max(0, min(len(METRICS) - 1, self.metric_index + count))
+        self._scroll_to_metric()
+        self.refresh()
+
+    def sort_by_metric(self) -> None:
+        """Sort by the metric under the cursor: rising, then falling, then in the original order."""
+        if self.sort_metric != self.metric_name:
+            self.sort_metric, self.is_descending = self.metric_name, False
+        elif not self.is_descending:
+            self.is_descending = True
+        else:
+            self.sort_metric, self.is_descending = "", False
+
+    def choose_metric_at(self, x: int) -> bool:
+        """Move to the metric whose column is at `x`; return whether there is one."""
+        column_start = 0
+        for column in self._make_columns(self.row_width):
+            column_end = column_start + (column.width or SPARKLINE_WIDTH)
+            metric = column.header_text.split(" ")[0].rstrip("▲▼")
+            if column_start <= x < column_end and metric in METRICS and column.alignment == "right":
+                self.move_metric(METRIC_NAMES.index(metric) - self.metric_index)
+                return True
+            column_start = column_end + len(COLUMN_GAP)
+        return False
+
+    def _scroll_to_metric(self) -> None:
+        self.first_metric_index = min(self.first_metric_index, self.metric_index)
+        while (
+            self.metric_index not in self._find_visible_metrics(self.row_width)
+            and self.first_metric_index < self.metric_index
+        ):
+            self.first_metric_index += 1
+
+    @property
+    def _has_groups(self) -> bool:
+        return bool(self._all_rows) and isinstance(self._all_rows[0], Group)
+
+    def _compute_sort_key(self, row: Row) -> tuple[bool, float]:
+        """Return the sort key of a row; missing values are last."""
+        value = _get_value(row, self.sort_metric)
+        return (math.isnan(value) != self.is_descending, 0.0 if math.isnan(value) else value)
+
+    # Columns
+
+    def _get_format(self, metric: str) -> NumberFormat:
+        """Return the number format of a column, chosen from all rows."""
+        if metric not in self._formats_by_metric:
+            deviations = [row.compute_standard_deviation(metric) for row in self._all_rows if isinstance(row, Group)]
+            positive_deviations = [deviation for deviation in deviations if deviation > 0]
+            number_format = choose_number_format(
+                [_get_value(row, metric) for row in self._all_rows],
+                median(positive_deviations) / 10 if positive_deviations else math.inf,
+            )
+            self._formats_by_metric[metric] = number_format
+            self._deviation_widths_by_metric[metric] = _find_width(list(map(number_format.format_number, deviations)))
+        return self._formats_by_metric[metric]
+
+    def _format_cell(self, metric: str, row: Row) -> str:
+        """Return the metric of a video, or mean and standard deviation of a group."""
+        number_format = self._get_format(metric)
+        text = number_format.format_number(_get_value(row, metric))
+        if isinstance(row, Video):
+            return text
+        deviation = row.compute_standard_deviation(metric)
+        deviation_width = self._deviation_widths_by_metric[metric]
+        if math.isnan(deviation):
+            return text + " " * (3 + deviation_width)
+        return f"{text} ± {number_format.format_number(deviation):>{deviation_width}}"
+
+    def _make_metric_column(self, metric: str) -> Column[Row]:
+        unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
+        arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
+        header = " ".join(filter(None, (f"{metric}{arrow}", unit)))
+        cell_width = max((len(self._format_cell(metric, row)) for row in self._all_rows), default=0)
+        width = 1 + max(len(metric) + 1 + (len(unit) + 1 if unit else 0), cell_width)
+        return Column(header, width, lambda row: self._format_cell(metric, row), "right")
+
+    def _make_name_columns(self, width: int) -> list[Column[Row]]:
+        if self._has_groups:
+            name_width = _find_width(["group", *(_get_name(row) for row in self._all_rows)])
+            count_width = _find_width(["videos", *(_count_videos(row) for row in self._all_rows)])
+            return [
+                Column("group", min(name_width, int(width * MAX_NAME_SHARE)), _get_name),
+                Column("videos", count_width, _count_videos, "right"),
+            ]
+        name_width = _find_width(["variation", *(_get_name(row) for row in self._all_rows)])
+        seed_width = _find_width(["seed", *(_get_seed(row) for row in self._all_rows)])
+        columns: list[Column[Row]] = []
+        free_width = int(width * MAX_NAME_SHARE)
+        if self._batch_names:
+            batch_width = min(_find_width(["batch", *self._batch_names.values()]), free_width // 2)
+            columns.append(Column("batch", batch_width, self._get_batch_name))
+            free_width -= batch_width + 1
+        columns.append(Column("variation", max(9, min(name_width, free_width)), _get_name))
+        return [*columns, Column("seed", seed_width, _get_seed, "right")]
+
+    def _get_batch_name(self, row: Row) -> str:
+        return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
+
+    def _find_visible_metrics(self, width: int) -> list[int]:
+        """Return the indices of the metrics that fit beside the names."""
+        free_width = width - sum((column.width or 0) + 1 for column in self._make_name_columns(width))
+        free_width -= 0 if self._has_groups else SPARKLINE_WIDTH
+        indices: list[int] = []
+        for index in range(self.first_metric_index, len(METRICS)):
+            free_width -= (self._make_metric_column(METRIC_NAMES[index]).width or 0) + len(COLUMN_GAP)
+            if free_width < 0 and indices:
+                break
+            indices.append(index)
+        return indices
+
+    def _make_columns(self, width: int) -> list[Column[Row]]:
+        layout = width, self.first_metric_index, self.sort_metric, self.is_descending
+        if layout not in self._columns_by_layout:
+            self._columns_by_layout[layout] = self._build_columns(width)
+        return self._columns_by_layout[layout]
+
+    def _build_columns(self, width: int) -> list[Column[Row]]:
+        columns = self._make_name_columns(width)
+        columns += [self._make_metric_column(METRIC_NAMES[index]) for index in self._find_visible_metrics(width)]
+        if not self._has_groups:
+            columns.append(Column(" |v| over σ", None, self._draw_velocity))
+        return columns
+
+    def _draw_velocity(self, row: Row) -> Text:
+        if isinstance(row, Group) or row.trajectory is None:
+            return Text("")
+        taken_width = sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_columns(self.row_width))
+        velocity = row.trajectory.velocity.tolist()
+        width = max(SPARKLINE_WIDTH, min(len(velocity), self.row_width - taken_width))
+        return Text(f" {draw_sparkline(velocity, width)}", self.make_colour_style("accent"))
+
+    def _draw_header(self, width: int) -> Text:
+        columns = self._make_columns(width)
+        header = draw_column_headers(columns, width)
+        start = 0
+        for column in columns:
+            if column.alignment == "right" and column.header_text.split(" ")[0].rstrip("▲▼") == self.metric_name:
+                end = start + (column.width or 0)
+                header.stylize(self.make_colour_style("accent") + Style(bold=True, dim=False), start, end)
+            start += (column.width or SPARKLINE_WIDTH) + len(COLUMN_GAP)
+        return header
+
+    def _draw_row(self, index: int, width: int) -> Text:
+        row = self.rows[index]
+        columns = self._make_columns(width)
+        if isinstance(row, Video) and row.trajectory is None:
+            name_columns = self._make_name_columns(width)
+            line = draw_list_row(name_columns, row, width)
+            return line.append(f" {row.exclusion_reason}", self.make_colour_style("warning"))
+        return draw_list_row(columns, row, width)
+
+
+def _get_value(row: Row, metric: str) -> float:
+    return row.compute_metric(metric) if isinstance(row, Video) else row.compute_mean(metric)
+
+
+def _get_name(row: Row) -> str:
+    return row.name if isinstance(row, Group) else row.variation
+
+
+def _get_seed(row: Row) -> str:
+    return str(row.seed) if isinstance(row, Video) else ""
+
+
+def _count_videos(row: Row) -> str:
+    return f"{len(row.videos):,}" if isinstance(row, Group) else ""
+
+
+def _find_width(texts: Sequence[str]) -> int:
+    return max(map(len, texts), default=0)
