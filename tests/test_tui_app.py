@@ -17,6 +17,7 @@ from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, Action, iterate_actions
 from wantui.tui.drafts import load_drafts
+from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, check_keys, load_settings
 
@@ -73,7 +74,7 @@ def test_help_shows_keys_customized_by_the_user() -> None:
             await it.press("2", "question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help))
             line = next(line for line in it.text().splitlines() if "queue.cancel" in line)
-            assert "│  z " in line
+            assert "  z  " in line
 
     run(test)
 
@@ -92,13 +93,10 @@ def test_palette_finds_actions_of_the_screen() -> None:
         async with application() as it:
             await it.press("2", "ctrl+p")
             await it.until(lambda: "Find an action" in it.text())
-            commands = [command.title for command in it.app.get_system_commands(it.app.screen_stack[0])]
-            assert "Queue: Retry" in commands
-            assert "wantui: Pause all" in commands
-            assert "theme: ansi-dark" in commands
+            entries = {(entry.group, entry.title) for entry in it.screen(Palette).list_entries()}
+            assert {("Queue", "Retry"), ("Application", "Pause all"), ("Theme", "ansi-dark")} <= entries
             await it.paste("pause all")
             await it.until(lambda: "Pause or resume the whole queue" in it.text())
-            await it.press("enter")
             await it.press("enter")
             await it.until(lambda: Queue(find_state_directory().directory).read_hold() is not None)
 
@@ -109,7 +107,7 @@ def test_palette_finds_actions_of_the_screen() -> None:
 def test_every_screen_is_drawn_in_each_theme_and_the_theme_is_saved(theme: str) -> None:
     async def test() -> None:
         async with application() as it:
-            it.app._apply_theme(theme)
+            it.app.choose_theme(theme)
             for number in "12345":
                 await it.press(number)
             await it.until(lambda: load_drafts(find_state_directory().directory).theme == theme)

@@ -133,7 +133,7 @@ def test_list_cursor_has_a_sign_in_a_column_of_its_own_and_no_underline() -> Non
             await pilot.pause()
             focused, blurred, plain = one.render_line(1), two.render_line(0), two.render_line(1)
             assert [strip.text.rstrip() for strip in (focused, blurred, plain)] == [
-                "▌row 0 of 39", "▌row 0 of 39", " row 1 of 39",
+                "▌row 0 of 37", "▌row 0 of 37", " row 1 of 37",
             ]  # fmt: skip
             accent = one.make_colour_style("accent").color
             signs = [strip._segments[0].style or Style.null() for strip in (focused, blurred)]
@@ -217,7 +217,7 @@ def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) 
     ("changes", "shown"),
     [
         ({"hold": Hold("paused", "it was paused", None, None)}, "‖ on hold ─── 1/2,000"),
-        ({"engine": None, "running_videos": ()}, "■ no engine ─── 1/2,000"),
+        ({"engine": None, "running_videos": ()}, "■ no engine ─── 1:02:33"),
         ({"batches": (), "running_videos": (), "etas": QueueEtas({}, {})}, "● idle"),
         ({"error": "cannot read the queue: database disk image is malformed"}, "✗ queue error"),
     ],

@@ -12,12 +12,12 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textual.app import SystemCommand
+from textual.binding import Binding
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Event, InputEvent
@@ -35,7 +35,7 @@ from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import expand_user_path
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, make_bindings
+from wantui.tui.actions import SCREEN_TITLES, make_bindings
 from wantui.tui.announcements import announce_changes
 from wantui.tui.drafts import Drafts, DraftStore
 from wantui.tui.keyboard import patch_input
@@ -371,31 +371,17 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             self.queue_watcher.poll_now()
 
     def action_command_palette(self) -> None:
-        from wantui.tui.palette import open_palette
+        from wantui.tui.palette import Palette
 
-        open_palette(self)
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette())
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterator[SystemCommand]:
-        """Yield the actions of the screen and of the application, then the themes."""
-        name = screen.name or ""
-        for group in (name, "app"):
-            for action in ACTIONS_BY_SCREEN.get(group, ()):
-                title = SCREEN_TITLES.get(group, "wantui")
-                target = screen if group == name else self
-                yield SystemCommand(
-                    f"{title}: {action.footer_label}",
-                    action.help_text,
-                    self._make_action_callback(action.textual_action, target),
-                )
-        for theme in self.available_themes:
-            yield SystemCommand(
-                f"theme: {theme}", "Use this colour theme.", lambda theme=theme: self._apply_theme(theme)
-            )
-
-    def _make_action_callback(self, action: str, target: Any) -> Callable[[], Any]:
-        return lambda: self.call_later(self.run_action, action, target)
-
-    def _apply_theme(self, theme: str) -> None:
+    def choose_theme(self, theme: str) -> None:
         """Show a theme, and store it as the user's choice."""
         self.theme = self.drafts.theme = theme
         self.save_drafts_or_notify()
+
+    def get_key_display(self, binding: Binding) -> str:
+        """Return the key of a binding as the footer shows it; function keys are capitals, as on keyboards."""
+        text = super().get_key_display(binding)
+        return text.upper() if text.startswith("f") and text[1:].isdecimal() else text

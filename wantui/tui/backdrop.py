@@ -46,10 +46,16 @@ class BackdropMixin(DismissOnceMixin, RemovedWidgetGuardMixin, _Base):
     _picture_size = Size(0, 0)
 
     def on_mount(self) -> None:
+        self._take_picture()
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._take_picture))
+
+    def _take_picture(self) -> None:
+        """Draw the screen below, unless it still has the layout of another size of the terminal."""
         lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
         if lower_screens and lower_screens[-1].size == self.app.size:
             self._picture = Picture(lower_screens[-1]._compositor.render_strips(), self.styles.background)
             self._picture_size = lower_screens[-1].size
+            self.refresh()
 
     def on_resize(self, event: Resize) -> None:
         if event.size != self._picture_size:  # the screen below gets its new layout only when it is in front again

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from textual.keys import KEY_NAME_REPLACEMENTS, KEY_TO_UNICODE_NAME, Keys, _character_to_key
+from textual.keys import KEY_NAME_REPLACEMENTS, KEY_TO_UNICODE_NAME, Keys, _character_to_key, format_key
 
 MODIFIERS = {"ctrl", "shift", "alt", "super", "hyper", "meta"}
 NAMED_KEYS = {
@@ -40,3 +40,20 @@ def suggest_key(text: str) -> str:
 def normalize_key(text: str) -> str:
     """Return the name of a key, also if it is given as a character, such as question_mark for ?."""
     return _character_to_key(text) if len(text) == 1 else text
+
+
+TEXTS_BY_KEY = {"enter": "enter", "backspace": "backspace"}
+"""Texts of keys whose signs in Textual are rarely known."""
+
+
+def format_keys(key_names: str) -> str:
+    """Return comma-separated keys as texts show them: `question_mark,f1` becomes `?, F1`."""
+    return ", ".join(format_key_name(name.strip()) for name in key_names.split(","))
+
+
+def format_key_name(name: str) -> str:
+    """Return one key as texts show it, such as `ctrl+p`, `F5` or `?`."""
+    *modifiers, key = name.split("+") if name != "+" else [name]
+    if key.startswith("f") and key[1:].isdecimal():
+        key = key.upper()
+    return "+".join([*modifiers, TEXTS_BY_KEY.get(key) or format_key(key)])

@@ -1,44 +1,88 @@
-"""Command palette: a search for actions of the current screen and of the application."""
+"""Command palette: a search for actions of the current screen and of the application, and for themes."""
 
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
-from textual.app import App, ComposeResult
-from textual.command import CommandInput, CommandPalette, SearchIcon
-from textual.containers import Horizontal, Vertical
-from textual.system_commands import SystemCommandsProvider
-from textual.widgets import LoadingIndicator
+from rich.text import Text
+from textual.screen import ModalScreen
+from textual.timer import Timer
 
-from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.widgets.line_input import LineInputMixin
-from wantui.tui.widgets.option_lists import PagedCommandList
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
+from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
+from wantui.tui.key_names import format_keys
 
-PALETTE_PLACEHOLDER = "Find an action ..."
+if TYPE_CHECKING:
+    from wantui.tui.app import WantuiApp
+
+THEME_GROUP = "Theme"
+TITLE_WIDTH = 28
+"""Width in cells of the column of titles."""
+PREVIEW_SECONDS = 0.1
+"""Seconds for which the cursor stays on a theme before the theme is shown."""
 
 
-class PaletteInput(LineInputMixin, CommandInput):
-    """Input of the command palette."""
+class Palette(EntrySearchMixin, ModalScreen[None]):
+    """Palette with the keys beside the commands; themes are shown while the cursor is on them."""
 
-
-class Palette(BackdropMixin, CommandPalette):
-    """Textual's palette without animations, which would send data while idle."""
+    BINDINGS = [*SEARCH_BINDINGS]
 
     def __init__(self) -> None:
-        super().__init__(providers=[SystemCommandsProvider], placeholder=PALETTE_PLACEHOLDER)
-
-    def compose(self) -> ComposeResult:
-        with Vertical(id="--container"):
-            with Horizontal(id="--input"):
-                yield SearchIcon()
-                yield PaletteInput(placeholder=self._placeholder, select_on_focus=False)
-            with Vertical(id="--results"):
-                yield PagedCommandList()
-                yield LoadingIndicator()
+        super().__init__("Commands", "Find an action or a theme")
+        self._first_theme = ""
+        self._preview_timer: Timer | None = None
 
     def on_mount(self) -> None:
-        self.query_one(LoadingIndicator).auto_refresh = None  # 16 frames/s, even while hidden
+        self._first_theme = self.app.theme
 
+    def list_entries(self) -> Iterator[Entry]:
+        app = cast("WantuiApp", self.app)
+        screen = app.screen_stack[0]
+        for group in (screen.name or "", "app"):
+            for action in ACTIONS_BY_SCREEN.get(group, ()):
+                yield Entry(
+                    SCREEN_TITLES.get(group, "Application"),
+                    action.footer_label,
+                    format_keys(app._keymap.get(action.id, action.key_names)),
+                    action.help_text,
+                    partial(app.run_action, action.textual_action, app if group == "app" else screen),
+                    action.id,
+                )
+        for name, theme in app.available_themes.items():
+            kind = "Dark" if theme.dark else "Light"
+            text = f"{kind} theme in the 16 colours of the terminal." if theme.ansi else f"{kind} theme."
+            yield Entry(THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name))
 
-def open_palette(app: App[Any]) -> None:
-    """Open the command palette unless it is open."""
-    if not CommandPalette.is_open(app):
-        app.push_screen(Palette())
+    def draw_entry(self, entry: Entry, width: int) -> Text:
+        title = f"{entry.group}: {entry.title}" if self.has_query else f"{INDENT}{entry.title}"
+        line = Text(f"{title:<{TITLE_WIDTH}} ")
+        help_width = max(0, width - line.cell_len - len(entry.keys_text) - 1)
+        help_text = Text(entry.help_text, self.entry_list.make_colour_style("text-muted"))
+        help_text.truncate(help_width, overflow="ellipsis", pad=True)
+        line.append_text(help_text)
+        line.append(f" {entry.keys_text}", self.entry_list.make_colour_style("accent"))
+        return line
+
+    def show_selected(self) -> None:
+        if self._preview_timer is not None:
+            self._preview_timer.stop()
+        self._preview_timer = self.set_timer(PREVIEW_SECONDS, self._preview_theme)
+
+    def _preview_theme(self) -> None:
+        entry = self.get_selected()
+        is_theme = entry is not None and entry.group == THEME_GROUP
+        if entry is not None and is_theme and self.is_current:
+            self.app.theme = entry.title
+        elif self.app.theme != self._first_theme:
+            self.app.theme = self._first_theme
+
+    def run_selected(self) -> None:
+        entry = self.get_selected()
+        if entry is not None and entry.group == THEME_GROUP:
+            self._first_theme = entry.title
+        super().run_selected()
+
+    def on_unmount(self) -> None:
+        """Return to the first theme, unless another one was chosen."""
+        if self.app.theme != self._first_theme:
+            self.app.theme = self._first_theme

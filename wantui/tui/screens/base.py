@@ -17,6 +17,7 @@ from wantui.tui.selection import RemovedWidgetGuardMixin
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
+from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class BaseScreen(WorkerErrorsMixin, RemovedWidgetGuardMixin, Screen[None]):
     def on_mount(self) -> None:
         self.wantui_app.snapshot_signal.subscribe(self, self._handle_snapshot)
         self.wantui_app.sample_signal.subscribe(self, self._handle_gpu_sample)
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._redraw_colours())
+
+    def _redraw_colours(self) -> None:
+        """Draw what has colours of its own in another theme."""
+        self.header.draw_header()
+        for row_list in self.query(VirtualList):
+            row_list.refresh()
 
     def on_screen_resume(self) -> None:
         self._update_from_snapshot(self.wantui_app.snapshot)

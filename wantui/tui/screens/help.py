@@ -1,54 +1,66 @@
 """Help dialog: the keys of the screen, of the application and of the focused widget."""
 
-from rich.table import Table
+from collections.abc import Iterator
+from functools import partial
+
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, TextArea
 
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
-from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import make_content
+from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
+from wantui.tui.key_names import format_keys
+
+KEYS_WIDTH = 16
+"""Width in cells of the column of keys."""
+NAMES_MIN_WIDTH = 84
+"""Smallest width in cells at which the names of actions are shown."""
 
 
-class Help(BackdropMixin, ModalScreen[None]):
-    """Tables of keys, effects and names; the names are valid under `keys:` in tui.yaml."""
+class Help(EntrySearchMixin, ModalScreen[None]):
+    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry."""
 
-    BINDINGS = [Binding("escape,q,question_mark,f1", "dismiss", "Close")]
+    BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
-        super().__init__()
+        super().__init__(f"Help: keys of {SCREEN_TITLES.get(screen_name, 'wantui')}", "Type to filter")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
-    def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog reader") as scroll:
-            scroll.border_title = make_content(f"Help: {SCREEN_TITLES.get(self.screen_name, 'wantui')}")
-            if self.focused_widget is not None:
-                yield Static(self.build_widget_table(self.focused_widget))
-            yield Static(self.build_action_table())
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one(VerticalScroll))
-
-    def build_widget_table(self, widget: Widget) -> Table:
-        """Return a table of the widget's keys and their effects."""
-        table = Table(box=None, title_justify="left", title="Focused widget", title_style="bold", show_header=False)
-        for _, binding in widget._bindings:
-            if binding.description:
-                table.add_row(self.app.get_key_display(binding), Text(binding.description))
-        return table
-
-    def build_action_table(self) -> Table:
-        """Return a table of the actions of the screen and the application."""
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("key", "", "name"):
-            table.add_column(column, overflow="fold")
+    def list_entries(self) -> Iterator[Entry]:
         keymap = self.app._keymap
         for group in (self.screen_name, "app"):
+            target = self.app if group == "app" else self.app.screen_stack[0]
             for action in ACTIONS_BY_SCREEN.get(group, ()):
-                keys = keymap.get(action.id, action.key_names).replace("question_mark", "?").replace("slash", "/")
-                table.add_row(Text(keys.replace(",", ", ")), Text(action.help_text), Text(action.id, "dim"))
-        return table
+                yield Entry(
+                    SCREEN_TITLES.get(group, "Application"),
+                    action.footer_label,
+                    format_keys(keymap.get(action.id, action.key_names)),
+                    action.help_text,
+                    partial(self.app.run_action, action.textual_action, target),
+                    action.id,
+                )
+        if self.focused_widget is not None:
+            yield from self._list_widget_entries(self.focused_widget)
+
+    def _list_widget_entries(self, widget: Widget) -> Iterator[Entry]:
+        """Yield the keys of the focused widget; keys with the same effect share an entry."""
+        group = "Text field" if isinstance(widget, Input | TextArea) else "List"
+        keys_by_effect: dict[tuple[str, str], list[str]] = {}
+        for key, binding in widget._bindings:
+            if binding.description:
+                keys_by_effect.setdefault((binding.description, binding.action), []).append(key)
+        for (description, action), keys in keys_by_effect.items():
+            run = partial(self.app.run_action, action, widget)
+            yield Entry(group, description, format_keys(",".join(keys)), f"{description}.", run)
+
+    def draw_entry(self, entry: Entry, width: int) -> Text:
+        keys = entry.keys_text
+        line = Text(INDENT)
+        line.append(f"{keys:<{KEYS_WIDTH}} ", self.entry_list.make_colour_style("accent"))
+        line.append(entry.help_text)
+        if width >= NAMES_MIN_WIDTH and entry.name:
+            line.append(" " * max(1, width - line.cell_len - len(entry.name)))
+            line.append(entry.name, "dim")
+        return line

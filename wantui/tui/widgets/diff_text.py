@@ -5,13 +5,14 @@ its changed cells itself.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
+from rich.color import Color as RichColor
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
+from rich.text import Span, Text
 from textual.app import App
 from textual.color import Color, ColorParseError
 from textual.events import Resize
@@ -21,16 +22,46 @@ from textual.widget import Widget
 
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 
+THEME_COLOUR_NAMES = (
+    "background",
+    "text-muted",
+    "cursor-background",
+    "primary",
+    "success",
+    "warning",
+    "error",
+    "accent",
+)
+"""Names of the colours in texts; if a theme has the same value for several, the last of them counts."""
 _SPACE_PATTERN = re.compile(r"[\t\n\r]")
 
 
 def make_colour_style(app: "App[object]", colour_name: str) -> Style:
     """Return the style of a theme colour (`success`, `error`, ...); the null style if the theme lacks it."""
-    colour_value = app.theme_variables.get(colour_name, "")
+    colour = _parse_colour(app.theme_variables, colour_name)
+    return Style.null() if colour is None else Style.from_color(colour)
+
+
+def _parse_colour(theme_variables: Mapping[str, str], colour_name: str) -> RichColor | None:
+    """Return a theme colour; None if the theme lacks it."""
     try:
-        return Style.from_color(Color.parse(colour_value).rich_color)
+        return Color.parse(theme_variables.get(colour_name, "")).rich_color
     except ColorParseError:
-        return Style.null()
+        return None
+
+
+def _recolour_line(line: Text, colours: Mapping[RichColor, RichColor]) -> Text:
+    """Return a line with colours replaced."""
+
+    def recolour(style: str | Style) -> str | Style:
+        if isinstance(style, str):
+            return style
+        color, background = style.color, style.bgcolor
+        return style + Style(
+            color=colours.get(color) if color else None, bgcolor=colours.get(background) if background else None
+        )
+
+    return Text(line.plain, recolour(line.style), spans=[Span(s.start, s.end, recolour(s.style)) for s in line.spans])
 
 
 class DiffText(Widget):
@@ -44,14 +75,34 @@ class DiffText(Widget):
         super().__init__(**options)
         self.shown_strips: list[Strip] = []
         self.shown_lines: list[Text] = []
+        self._drawn_lines: list[Text] = []
+        self._drawn_variables: dict[str, str] = {}
+        """Colours of the theme in which `_drawn_lines` were drawn."""
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _: self._recolour())
+
+    def _recolour(self) -> None:
+        """Replace the colours of the theme of the drawing by those of the current theme."""
+        colours: dict[RichColor, RichColor] = {}
+        for name in THEME_COLOUR_NAMES:
+            old, new = _parse_colour(self._drawn_variables, name), _parse_colour(self.app.theme_variables, name)
+            if old is not None and new is not None:
+                colours[old] = new
+        if self._drawn_lines:
+            self._show_lines([_recolour_line(line, colours) for line in self._drawn_lines])
 
     def on_resize(self, event: Resize) -> None:
         """Draw again, because truncated text may fit the new width."""
         if self.shown_lines:
-            self.show_lines(self.shown_lines)
+            self._show_lines(self.shown_lines)
 
     def show_lines(self, lines: Sequence[Text]) -> None:
         """Replace the text; a line that is too long is truncated with an ellipsis."""
+        self._drawn_lines, self._drawn_variables = list(lines), self.app.theme_variables
+        self._show_lines(lines)
+
+    def _show_lines(self, lines: Sequence[Text]) -> None:
         self.shown_lines = list(lines)
         width = self.content_size.width or 1
         strips = [make_strip(line, width) for line in lines]

@@ -93,8 +93,7 @@ class Header(DiffText):
         count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
         short_count = Text(f"{progress.ended_count:,}/{progress.video_count:,}")
         seconds = snapshot.etas.queue_seconds
-        # Without an engine or on hold, no ETA could be reached.
-        has_eta = bool(snapshot.etas.seconds_by_batch) and snapshot.hold is None and snapshot.engine is not None
+        has_eta = bool(snapshot.etas.seconds_by_batch) and snapshot.hold is None  # nothing ends on hold
         eta = [Text(format_eta(seconds))] if has_eta else []
         short_eta = [Text(format_seconds_left(seconds))] if has_eta and seconds is not None else []
 

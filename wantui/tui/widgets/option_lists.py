@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from textual.command import CommandList
 from textual.widgets import OptionList, SelectionList
 
 if TYPE_CHECKING:
@@ -34,7 +33,3 @@ class PagedOptionList(PagingMixin, OptionList):
 
 class PagedSelectionList(PagingMixin, SelectionList[int]):
     """Option list with multiple selection, for terminals of any size."""
-
-
-class PagedCommandList(PagingMixin, CommandList):
-    """List of the command palette, for terminals of any size."""

@@ -95,6 +95,8 @@ class VirtualList(ScrollView, can_focus=True):
         self.header_renderer = header_renderer
         self.empty_text = empty_text
         """Text shown if the list is empty."""
+        self.shows_focus = False
+        """True if the cursor is drawn as with focus, because the widget with the focus moves it."""
         self.row_count = 0
         self._row_renderer: RowRenderer = lambda index, width: Text()
         self._drawn_rows: dict[int, Text] = {}
@@ -122,7 +124,7 @@ class VirtualList(ScrollView, can_focus=True):
     @property
     def row_width(self) -> int:
         """Return the width in cells that rows and header are drawn for."""
-        return max(0, self.size.width - GUTTER_WIDTH)
+        return max(0, self.scrollable_content_region.width - GUTTER_WIDTH)
 
     def _set_virtual_size(self) -> None:
         # One more line, because the header covers one: otherwise the last row could not be scrolled into view.
@@ -216,9 +218,15 @@ class VirtualList(ScrollView, can_focus=True):
             return self._render_text(drawn_row, " ", self.rich_style)
         return self._render_text(drawn_row, CURSOR_GLYPH, self.rich_style + self._choose_cursor_style())
 
+    @property
+    def _draws_focus(self) -> bool:
+        return self.has_focus or self.shows_focus
+
     def _render_text(self, line: Text, gutter_text: str, base_style: Style) -> Strip:
         """Return a line of the list: the gutter and a text, drawn over a style."""
-        gutter_style = base_style + self.make_colour_style("accent") if self.has_focus else base_style + Style(dim=True)
+        gutter_style = (
+            base_style + self.make_colour_style("accent") if self._draws_focus else base_style + Style(dim=True)
+        )
         # Reversed cells of several colours would be a patchwork.
         segments = [
             Segment(s.text, base_style if base_style.reverse else base_style + (s.style or Style.null()))
@@ -232,11 +240,11 @@ class VirtualList(ScrollView, can_focus=True):
 
     def _choose_cursor_style(self) -> Style:
         """Return the style of the selected row: a tinted background; in 16 colours, reversed if the list has focus."""
-        name = "cursor-background" if self.has_focus else "cursor-blurred-background"
+        name = "cursor-background" if self._draws_focus else "cursor-blurred-background"
         background = make_colour_style(self.app, name).color
         if background is not None and background.triplet:
-            return Style(bgcolor=background, bold=True if self.has_focus else None)
-        return Style(reverse=True) if self.has_focus else Style.null()
+            return Style(bgcolor=background, bold=True if self._draws_focus else None)
+        return Style(reverse=True) if self._draws_focus else Style.null()
 
     def on_resize(self) -> None:
         self._set_virtual_size()

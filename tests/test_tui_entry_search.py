@@ -1,0 +1,204 @@
+"""The help and the command palette: searching, moving, running an entry, and the preview of themes."""
+
+import pytest
+from harness_tui import application, run
+
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import find_state_directory
+from wantui.tui.actions import ACTIONS_BY_SCREEN
+from wantui.tui.drafts import load_drafts
+from wantui.tui.entry_search import Entry, find_entries
+from wantui.tui.key_names import format_keys
+from wantui.tui.palette import Palette
+from wantui.tui.screens.help import Help
+from wantui.tui.widgets.footer import KeyFooter
+
+pytestmark = pytest.mark.terminal
+
+ENTRIES = [
+    Entry("Queue", "Retry", "r", "Put failed videos back into the queue.", list, "queue.retry"),
+    Entry("Queue", "Cancel", "c", "Cancel the batch, or all marked batches.", list, "queue.cancel"),
+    Entry("Application", "Queue", "2, F2", "Go to Queue.", list, "app.queue"),
+    Entry("Application", "Quit", "q, ctrl+q", "Quit.", list, "app.quit"),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "titles"),
+    [
+        ("", ["Retry", "Cancel", "Queue", "Quit"]),
+        ("  ", ["Retry", "Cancel", "Queue", "Quit"]),
+        ("queue", ["Queue", "Retry", "Cancel"]),
+        ("CANCEL batch", ["Cancel"]),
+        ("ctrl+q", ["Quit"]),
+        ("rty", ["Retry"]),
+        ("zebra", []),
+        ("[b]*(", []),
+    ],
+)
+def test_search_finds_all_words_and_puts_matching_titles_first(query: str, titles: list[str]) -> None:
+    assert [entry.title for entry in find_entries(ENTRIES, query)] == titles
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ("question_mark,f1", "?, F1"),
+        ("ctrl+p", "ctrl+p"),
+        ("shift+up", "shift+↑"),
+        ("slash", "/"),
+        ("x,delete", "x, del"),
+        ("space", "space"),
+        ("K", "K"),
+        ("+", "+"),
+        ("f", "f"),
+    ],
+)
+def test_keys_are_formatted_as_on_a_keyboard(names: str, shown: str) -> None:
+    assert format_keys(names) == shown
+
+
+def test_help_lists_the_screen_then_the_application_then_the_focused_list() -> None:
+    async def test() -> None:
+        async with application(size=(120, 40)) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            help_screen = it.screen(Help)
+            groups = list(dict.fromkeys(entry.group for entry in help_screen.entries))
+            assert groups == ["Queue", "Application", "List"]
+            names = [entry.name for entry in help_screen.entries if entry.name]
+            assert names == [action.id for group in ("queue", "app") for action in ACTIONS_BY_SCREEN[group]]
+            lines = it.text().splitlines()
+            columns = {
+                line.index(text)
+                for line in lines
+                for text in ("Pause or resume the batch.", "Go to Queue.")
+                if text in line
+            }
+            assert len(columns) == 1, "effects are aligned"
+
+    run(test)
+
+
+def test_help_scrolls_to_its_last_entry_and_skips_headings() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            help_screen = it.screen(Help)
+            selected = []
+            for _ in range(len(help_screen.entries) + 3):
+                selected.append(help_screen.get_selected())
+                await it.press("down")
+            assert list(dict.fromkeys(selected)) == help_screen.entries
+            assert help_screen.entries[-1].help_text in it.text()
+            await it.press("ctrl+home")
+            assert help_screen.get_selected() == help_screen.entries[0]
+            assert "▌" in it.text()
+            await it.press("up")
+            assert help_screen.get_selected() == help_screen.entries[0]
+            await it.press("pagedown", "pagedown", "pagedown", "pagedown", "pagedown")
+            assert help_screen.get_selected() == help_screen.entries[-1]
+
+    run(test)
+
+
+def test_help_runs_the_entry_that_was_searched() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            await it.press(*"whole")
+            await it.press("enter")
+            await it.until(lambda: not isinstance(it.app.screen, Help))
+            await it.until(lambda: Queue(find_state_directory().directory).read_hold() is not None)
+
+    run(test)
+
+
+@pytest.mark.parametrize("key", ["question_mark", "ctrl+p"])
+def test_escape_clears_the_filter_and_then_closes(key: str) -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("2", key)
+            await it.until(lambda: isinstance(it.app.screen, Help | Palette))
+            await it.press(*"zzz")
+            await it.until(lambda: "no entry matches" in it.text())
+            await it.press("enter", "down", "pageup")
+            assert isinstance(it.app.screen, Help | Palette), "there is nothing to run"
+            await it.press("escape")
+            await it.until(lambda: "no entry matches" not in it.text())
+            await it.press("escape")
+            await it.until(lambda: it.app.screen.name == "queue")
+
+    run(test)
+
+
+def test_palette_shows_keys_beside_the_commands() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24), keys={"queue.retry": "z"}) as it:
+            await it.press("2", "ctrl+p")
+            await it.until(lambda: isinstance(it.app.screen, Palette))
+            await it.paste("retry")
+            await it.until(
+                lambda: any(
+                    "Queue: Retry" in line and line.split("│")[-3].rstrip().endswith(" z")
+                    for line in it.text().splitlines()
+                )
+            )
+
+    run(test)
+
+
+def test_theme_is_shown_under_the_cursor_and_returns_on_escape() -> None:
+    async def test() -> None:
+        async with application(size=(100, 30)) as it:
+
+            def colours_of_header() -> set[str]:
+                strips = it.app.screen._compositor.render_strips()
+                return {
+                    str(segment.style.bgcolor.name) for segment in strips[0] if segment.style and segment.style.bgcolor
+                }
+
+            first_colours = colours_of_header()
+            await it.press("ctrl+p")
+            await it.until(lambda: isinstance(it.app.screen, Palette))
+            dimmed_colours = colours_of_header()
+            await it.paste("theme light")
+            await it.until(lambda: it.app.theme == "wantui-light")
+            await it.until(lambda: colours_of_header() != dimmed_colours)
+            await it.press("escape")
+            await it.until(lambda: it.app.theme == "wantui-dark")
+            await it.press("escape")
+            await it.until(lambda: it.app.screen.name == "compose")
+            await it.until(lambda: colours_of_header() == first_colours)
+            assert load_drafts(find_state_directory().directory).theme is None
+
+    run(test)
+
+
+def test_theme_chosen_in_the_palette_is_kept_and_stored() -> None:
+    async def test() -> None:
+        async with application(size=(100, 30)) as it:
+            await it.press("ctrl+p")
+            await it.until(lambda: isinstance(it.app.screen, Palette))
+            await it.paste("wantui-light")
+            await it.press("enter")
+            await it.until(lambda: it.app.screen.name == "compose" and it.app.theme == "wantui-light")
+            await it.until(lambda: load_drafts(find_state_directory().directory).theme == "wantui-light")
+
+    run(test)
+
+
+def test_texts_get_the_colours_of_a_new_theme_without_being_drawn_again() -> None:
+    async def test() -> None:
+        async with application(size=(100, 30)) as it:
+            for theme in ("textual-dark", "ansi-light", "nord", "wantui-light"):
+                it.app.choose_theme(theme)
+                await it.pilot.pause(0.1)
+            footer = it.app.screen.query_one(KeyFooter)
+            recoloured = [list(strip) for strip in footer.shown_strips]
+            footer.draw_keys()
+            assert recoloured == [list(strip) for strip in footer.shown_strips]
+
+    run(test)

@@ -1,0 +1,184 @@
+"""Base of the help and the command palette: a search field above a list of entries, of which one can be run."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.style import Style
+from rich.text import Text
+from textual import getters
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.fuzzy import Matcher
+from textual.widgets import Input
+
+from wantui.tui.backdrop import BackdropMixin
+from wantui.tui.content import make_content
+from wantui.tui.widgets.line_input import LineInput
+from wantui.tui.widgets.virtual_list import VirtualList
+
+ENTRY_HINT = "type to filter   ↑ ↓ move   enter run   escape close"
+INDENT = "  "
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the list."""
+
+    group: str
+    """Heading above the entries of the group."""
+    title: str
+    keys_text: str
+    """Keys as shown, such as `c, F2`."""
+    help_text: str
+    run: Callable[[], object]
+    """Function that is called after the dialog is closed."""
+    name: str = ""
+    """Name in tui.yaml; empty if it has none."""
+
+    @property
+    def searched_text(self) -> str:
+        """Return the text that a search looks through."""
+        return f"{self.title} {self.keys_text} {self.help_text} {self.name}".lower()
+
+
+def find_entries(entries: Sequence[Entry], query: str) -> list[Entry]:
+    """Return the entries that match a query: those with all its words, best titles first; then similar titles."""
+    words = query.lower().split()
+    if not words:
+        return list(entries)
+    ranked: list[tuple[float, int, Entry]] = []
+    matcher = Matcher("".join(words))
+    for number, entry in enumerate(entries):
+        if all(word in entry.searched_text for word in words):
+            title_count = sum(word in f"{entry.title} {entry.keys_text}".lower() for word in words)
+            ranked.append((-1 - title_count, number, entry))
+        elif (score := matcher.match(entry.title)) > 0:
+            ranked.append((1 / (1 + score), number, entry))
+    return [entry for _, _, entry in sorted(ranked, key=lambda item: item[:2])]
+
+
+SEARCH_BINDINGS = (
+    Binding("escape", "leave", "Close"),
+    Binding("down", "move(1)", "Down", show=False),
+    Binding("up", "move(-1)", "Up", show=False),
+    Binding("pagedown", "page(1)", "Page down", show=False),
+    Binding("pageup", "page(-1)", "Page up", show=False),
+    Binding("ctrl+home", "page(-1000)", "First", show=False),
+    Binding("ctrl+end", "page(1000)", "Last", show=False),
+)
+"""Keys that work while the search field has the focus."""
+
+
+class EntrySearchMixin(BackdropMixin):
+    """Mixin for modal screens with `SEARCH_BINDINGS`; subclasses list the entries and draw an entry.
+
+    As it is no Textual class, Textual ignores bindings and decorated handlers here.
+    """
+
+    entry_list = getters.query_one("#entries", VirtualList)
+
+    def __init__(self, title: str, placeholder: str) -> None:
+        super().__init__()
+        self.search_title, self.placeholder = title, placeholder
+        self.entries: list[Entry] = []
+        self.shown_rows: list[Entry | str] = []
+        """Entries, and headings of groups."""
+
+    def list_entries(self) -> Iterable[Entry]:
+        """Yield all entries, group by group."""
+        raise NotImplementedError
+
+    def draw_entry(self, entry: Entry, width: int) -> Text:
+        """Return the line of an entry."""
+        raise NotImplementedError
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog entry-search") as dialog:
+            dialog.border_title = make_content(self.search_title)
+            dialog.border_subtitle = ENTRY_HINT
+            yield LineInput(placeholder=self.placeholder, compact=True, select_on_focus=False)
+            entry_list = VirtualList(id="entries", empty_text="no entry matches; escape clears the filter")
+            entry_list.can_focus, entry_list.shows_focus = False, True
+            yield entry_list
+
+    def on_mount(self) -> None:
+        self.entries = list(self.list_entries())
+        self._show_entries("")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._show_entries(event.value)
+
+    @property
+    def has_query(self) -> bool:
+        """Return whether the list is filtered; it then has no headings."""
+        return bool(self.query_one(Input).value.strip())
+
+    def _show_entries(self, query: str) -> None:
+        rows: list[Entry | str] = []
+        group = None
+        for entry in find_entries(self.entries, query):
+            if entry.group != group and not self.has_query:
+                rows.append(entry.group)
+                group = entry.group
+            rows.append(entry)
+        self.shown_rows = rows
+        self.entry_list.fill_rows(len(rows), self._draw_row, keep_cursor=False)
+        self._move_cursor(0, 1)
+        self.show_selected()
+
+    def _draw_row(self, index: int, width: int) -> Text:
+        row = self.shown_rows[index]
+        if isinstance(row, str):
+            return Text(row, self.entry_list.make_colour_style("accent") + Style(bold=True))
+        return self.draw_entry(row, width)
+
+    def get_selected(self) -> Entry | None:
+        """Return the entry under the cursor; None if nothing matches."""
+        row = self.shown_rows[self.entry_list.cursor] if self.shown_rows else None
+        return row if isinstance(row, Entry) else None
+
+    def show_selected(self) -> None:
+        """Handle another entry being under the cursor."""
+
+    def _move_cursor(self, index: int, step: int) -> None:
+        """Move the cursor to the entry at an index, or to the nearest one in the direction of `step`, if any."""
+        row_count = len(self.shown_rows)
+        index = max(0, min(index, row_count - 1))
+        later, earlier = range(index, row_count), range(min(index, row_count - 1), -1, -1)
+        for candidate in (*later, *earlier) if step > 0 else (*earlier, *later):
+            if isinstance(self.shown_rows[candidate], Entry):
+                self.entry_list.cursor = candidate
+                if candidate == 1:
+                    self.entry_list.scroll_to(y=0, animate=False, force=True)  # also shows the first heading
+                return
+
+    def action_move(self, step: int) -> None:
+        self._move_cursor(self.entry_list.cursor + step, step)
+
+    def action_page(self, pages: int) -> None:
+        self._move_cursor(self.entry_list.cursor + pages * max(1, self.entry_list.size.height - 1), pages)
+
+    def action_leave(self) -> None:
+        """Clear the filter; close the dialog if there is none."""
+        search_input = self.query_one(Input)
+        if search_input.value:
+            search_input.value = ""
+        else:
+            self.dismiss(None)
+
+    def on_virtual_list_highlighted(self) -> None:
+        self.show_selected()
+
+    def on_input_submitted(self) -> None:
+        self.run_selected()
+
+    def on_virtual_list_chosen(self) -> None:
+        self.run_selected()
+
+    def run_selected(self) -> None:
+        """Close the dialog and run the entry under the cursor."""
+        entry = self.get_selected()
+        if entry is not None:
+            self.dismiss(None)
+            self.app.call_later(entry.run)
