@@ -1,6 +1,6 @@
-"""Draw a screenshot of each screen to docs/screens/: `python docs/screens.py`.
+"""Draw a screenshot of each screen, and an animated tour of a session, to docs/screens/: `python docs/screens.py`.
 
-A real engine generates a batch with nano in a temporary folder.
+A real engine generates the batch of the demo in a temporary folder.
 """
 
 import asyncio
@@ -8,18 +8,116 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from animation import build_animation, place_words
 
-TEMPLATE = "a large [red|blue] ([circle|star]) moving left over a dark background"
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+    from wantui.tui.app import WantuiApp
+
 SIZE = (120, 34)
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 900.0
+"""Longest wait for one screenshot."""
+TYPED_LENGTHS = (9, 18, 29)
+"""Numbers of characters of the template that the first frames of the tour show."""
+
+
+class Recorder:
+    """Screenshots of an application under test: single ones, and the frames of the tour.
+
+    Args:
+        app: the running application.
+        folder: folder of the screenshots.
+    """
+
+    def __init__(self, app: "WantuiApp", pilot: "Pilot[None]", folder: Path) -> None:
+        self.app, self.pilot, self.folder = app, pilot, folder
+        self.frames: list[tuple[str, float]] = []
+
+    async def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition, and for the screen to show it."""
+        for _ in range(int(TIMEOUT_SECONDS / 0.05)):
+            if condition():
+                await self.pilot.pause(0.3)
+                return
+            await self.pilot.pause(0.05)
+        raise TimeoutError(f"the condition of the next screenshot was not met in {TIMEOUT_SECONDS:g} s")
+
+    def draw(self) -> str:
+        """Return a screenshot without notifications, and without the path of the temporary folder."""
+        screenshot = self.app.export_screenshot(title="wantui", simplify=True)
+        return place_words(screenshot.replace(str(Path.cwd()), "/data"))
+
+    async def add_frame(self, seconds: float, name: str = "") -> None:
+        """Add a frame to the tour; with a name, also save it as a screenshot."""
+        self.app.clear_notifications()
+        await self.pilot.pause(0.2)
+        screenshot = self.draw()
+        self.frames.append((screenshot, seconds))
+        if name:
+            (self.folder / f"{name}.svg").write_text(screenshot, encoding="utf-8")
+
+    async def press(self, *keys: str, wait_seconds: float = 0.5) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause(wait_seconds)
+
+
+async def compose_batch(recorder: Recorder, template: str) -> None:
+    """Type the template of the demo, and queue it."""
+    from textual.events import Paste
+
+    app = recorder.app
+    await recorder.wait_until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
+    await recorder.press("t")
+    for start, end in zip((0, *TYPED_LENGTHS), (*TYPED_LENGTHS, None), strict=True):
+        app.post_message(Paste(template[start:end]))
+        await recorder.pilot.pause(0.8)
+        await recorder.add_frame(0.5 if end else 2.0)
+    await recorder.press("escape", "f5", "3")
+
+
+async def follow_batch(recorder: Recorder) -> None:
+    """Show the Monitor and Queue screens while the videos are generated."""
+    app = recorder.app
+    for step in (2, 5, 8):
+        await recorder.wait_until(
+            lambda step=step: any(p.step_number == step for p in app.snapshot.progress_by_video.values())
+        )
+        await recorder.add_frame(1.2, "monitor" if step == 5 else "")
+    await recorder.wait_until(lambda: app.snapshot.batches and app.snapshot.batches[0].counts.get("done", 0) >= 3)
+    await recorder.press("2")
+    await recorder.wait_until(lambda: app.snapshot.running_videos)
+    await recorder.add_frame(2.0, "queue")
+    await recorder.wait_until(lambda: app.snapshot.batches and not app.snapshot.batches[0].unfinished_count)
+    await recorder.press("1", wait_seconds=1.0)
+    app.clear_notifications()
+    (recorder.folder / "compose.svg").write_text(recorder.draw(), encoding="utf-8")
+
+
+async def look_at_results(recorder: Recorder) -> None:
+    """Show the Library and Analysis screens."""
+    app = recorder.app
+    await recorder.press("4", wait_seconds=2.0)
+    await recorder.press("enter", "down", "right", wait_seconds=1.5)
+    await recorder.add_frame(2.0, "library")
+    await recorder.press("p", wait_seconds=1.0)
+    for _ in range(3):
+        await recorder.add_frame(0.4)
+    await recorder.press("escape")
+    await recorder.press("5")
+    await recorder.wait_until(lambda: getattr(app.screen, "visible_rows", None))
+    await recorder.press("a", wait_seconds=3.0)
+    await recorder.add_frame(2.5, "analysis")
+    await recorder.press("c", wait_seconds=6.0)
+    await recorder.add_frame(3.0)
 
 
 async def draw_screens(folder: Path) -> None:
-    """Compose and queue a batch, and draw the screens during and after its generation."""
-    from textual.events import Paste
-
+    """Compose and queue the demo, and draw the screens during and after its generation."""
+    from wantui.batches.demo import DEMO_SETTINGS, DEMO_TEMPLATE
     from wantui.engine.control import stop_engine
     from wantui.queue.state_dir import find_state_directory
     from wantui.tui.app import WantuiApp
@@ -27,59 +125,23 @@ async def draw_screens(folder: Path) -> None:
     from wantui.tui.settings import TuiSettings
 
     state_dir = find_state_directory()
-    changes = {"attention_analysis_settings.store_attention": "true"}
-    save_drafts(state_dir.directory, Drafts(welcomed=True, changes=changes))
-    app = WantuiApp(state_dir, TuiSettings(preview_seconds=1), host="gpu1")
-    async with app.run_test(size=SIZE) as pilot:
-
-        async def wait_until(condition: Callable[[], object]) -> None:
-            for _ in range(int(TIMEOUT_SECONDS / 0.05)):
-                if condition():
-                    await pilot.pause(0.3)
-                    return
-                await pilot.pause(0.05)
-            raise TimeoutError(f"the condition of the next screenshot was not met in {TIMEOUT_SECONDS:g} s")
-
-        def save_screenshot(name: str) -> None:
-            picture = app.export_screenshot(title="wantui").replace(str(Path.cwd()), "/data")  # not a temporary folder
-            (folder / f"{name}.svg").write_text(picture, encoding="utf-8")
-
-        await wait_until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
-        await pilot.press("t")
-        app.post_message(Paste(TEMPLATE))
-        await wait_until(lambda: getattr(app.screen, "preview", None))
-        await pilot.press("escape", "f5", "3")
-        await wait_until(lambda: any(progress.step >= 14 for progress in app.snapshot.progress_by_video.values()))
-        await pilot.pause(1.2)
-        app.clear_notifications()
-        await pilot.pause(0.2)
-        save_screenshot("monitor")
-        await wait_until(lambda: app.snapshot.batches and app.snapshot.batches[0].counts.get("done", 0) >= 3)
-        await pilot.press("2")
-        await wait_until(lambda: app.snapshot.running_videos)
-        save_screenshot("queue")
-        await wait_until(lambda: app.snapshot.batches and not app.snapshot.batches[0].unfinished)
-        app.clear_notifications()
-        await pilot.press("1")
-        await pilot.pause(1.0)
-        save_screenshot("compose")
-        await pilot.press("4")
-        await pilot.pause(1.5)
-        await pilot.press("enter", "down", "right")
-        await pilot.pause(1.0)
-        save_screenshot("library")
-        await pilot.press("5")
-        await wait_until(lambda: getattr(app.screen, "visible_rows", None))
-        await pilot.press("a")
-        await pilot.pause(3.0)
-        save_screenshot("analysis")
-    stop_engine(state_dir.directory, now=True)
+    save_drafts(state_dir.directory, Drafts(welcomed=True, changes=DEMO_SETTINGS))
+    app = WantuiApp(state_dir, TuiSettings(preview_seconds=1), host_name="gpu1")
+    try:
+        async with app.run_test(size=SIZE) as pilot:
+            recorder = Recorder(app, pilot, folder)
+            await compose_batch(recorder, DEMO_TEMPLATE)
+            await follow_batch(recorder)
+            await look_at_results(recorder)
+            (folder / "tour.svg").write_text(build_animation(recorder.frames), encoding="utf-8")
+    finally:
+        stop_engine(state_dir.directory, is_immediate=True)
 
 
 @click.command()
 def main() -> None:
-    """Draw screenshots of all screens."""
-    folder = Path(__file__).parent / "screens"
+    """Draw screenshots of all screens, and the tour."""
+    folder = Path(__file__).resolve().parent / "screens"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {"XDG_STATE_HOME": temporary, "TEXTUAL_ANIMATIONS": "none"}

@@ -6,6 +6,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -188,12 +190,43 @@ def test_readme_contains_the_commands_of_continuous_integration() -> None:
     assert commands[commands.index(install) + 1] == "pytest"
 
 
-def test_documented_keys_are_those_of_the_screens() -> None:
-    """After a change of keys, `python docs/keys.py` writes the tables anew."""
-    spec = importlib.util.spec_from_file_location("keys", ROOT / "docs/keys.py")
+def load_script(name: str) -> ModuleType:
+    """Import a script of docs/, which is not a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    keys = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(keys)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_documented_keys_are_those_of_the_screens() -> None:
+    """After a change of keys, `python docs/keys.py` writes the tables anew."""
+    keys = load_script("keys")
     text = (ROOT / "docs/screens.md").read_text(encoding="utf-8")
     assert text.partition(keys.START)[2].partition(keys.END)[0] == keys.build_key_tables()
+
+
+def test_screenshots_place_each_word_by_itself() -> None:
+    content = "&#160;a&#160;b&#160;&#160;&#160;&lt;c&gt;&#160;&#160;"  # 12 characters
+    text = f'<text class="a" x="10" y="5" textLength="120" clip-path="url(#l)">{content}</text>'
+    placed = load_script("animation").place_words(text)
+    words = re.findall(r'x="([^"]+)" y="5" textLength="([^"]+)"[^>]*>([^<]*)<', placed)
+    assert words == [("20", "30", "a&#160;b"), ("80", "30", "&lt;c&gt;")]
+
+
+def test_animation_shows_each_frame_in_turn() -> None:
+    screenshot = '<svg class="rich-terminal" viewBox="0 0 9 9" xmlns="x"><style>.t{}</style><g>%s</g></svg>'
+    picture = load_script("animation").build_animation([(screenshot % "one", 1.0), (screenshot % "two", 3.0)])
+    root = ElementTree.fromstring(picture)
+    frames = [element for element in root if element.tag.endswith("}g")]
+    assert ["".join(frame.itertext()).strip() for frame in frames] == [".t{}one", ".t{}two"]
+    assert "@keyframes frame0 { 0% { visibility: visible } 25.000% { visibility: hidden } }" in picture
+    assert "@keyframes frame1 { 0% { visibility: hidden } 25.000% { visibility: visible } }" in picture
+    assert "animation: frame1 4s step-end infinite" in picture
+
+
+def test_tour_is_an_animation_below_two_megabytes() -> None:
+    tour = ROOT / "docs/screens/tour.svg"
+    assert tour.stat().st_size < 2_000_000
+    assert tour.read_text(encoding="utf-8").count('<g class="frame') > 10
