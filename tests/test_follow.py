@@ -105,8 +105,8 @@ def test_plain_lines_report_the_wait_on_change_and_every_ten_seconds(
     assert capsys.readouterr().err.splitlines() == [
         "worker-0: loading torch, 0:00",
         "worker-0: loading torch, 0:10",
-        "worker-0: loading torch, 0:13; waits for 10 videos of batch 1 (b1), batch 2 (b2), batch 3 (b3) "
-        "and 2 other batches",
+        "worker-0: loading torch, 0:13; position 6 in the queue: waits for 10 videos of batch 1 (b1), batch 2 (b2), "
+        "batch 3 (b3) and 2 other batches",
     ]
 
 
@@ -119,11 +119,12 @@ def test_bars_show_the_wait_until_a_video_starts() -> None:  # C11
         bars.show_wait_reason(waiting(3.0, 1))
         bars.progress.refresh()
         assert [task.description for task in bars.progress.tasks] == [
-            "worker-0: loading torch, 0:03; waits for 2 videos of batch 1 (b1)"
+            "worker-0: loading torch, 0:03; position 2 in the queue: waits for 2 videos of batch 1 (b1)"
         ]
         bars.show_wait_reason(BatchWait((), ()))
         assert bars.progress.tasks == []
-    assert screen.getvalue().count("worker-0: loading torch; waits for 2 videos of batch 1 (b1)") == 1
+    text = "worker-0: loading torch; position 2 in the queue: waits for 2 videos of batch 1 (b1)"
+    assert screen.getvalue().count(text) == 1
 
 
 def test_follow_shows_an_earlier_start_once(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,13 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
         )
 
 
-def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[list[Video], list[str]]:
+def read_batches(
+    folders: Sequence[Path], from_latents: bool = False, on_video: Callable[[int], None] = lambda _: None
+) -> tuple[list[Video], list[str]]:
     """Return the videos of several batches, and the errors of unreadable batches.
+
+    Args:
+        on_video: called with the number of videos read so far.
 
     Raises:
         UserError: no batch can be read.
@@ -69,7 +74,9 @@ def read_batches(folders: Sequence[Path], from_latents: bool = False) -> tuple[l
         try:
             if (first := folders_by_real_path.setdefault(os.path.realpath(folder), folder)) is not folder:
                 raise UserError(f"cannot analyze {folder} again: it is the same batch as {first}. Name each batch once")
-            videos += read_batch_videos(folder, from_latents)
+            for video in read_batch_videos(folder, from_latents):
+                videos.append(video)
+                on_video(len(videos))
         except UserError as error:
             errors.append(error)
     if errors and len(errors) == len(folders):

@@ -11,6 +11,7 @@ import click
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -126,7 +127,12 @@ def command(
         check_output_file(csv_path, may_be_device=True)
     if html_path is not None:
         check_output_file(html_path, creates_folders=True)
-    loaded_videos, read_errors = read_batches(batches, from_latents)
+    with open_progress_line() as line:
+        loaded_videos, read_errors = read_batches(
+            batches,
+            from_latents,
+            lambda count: line.show_count(f"reading trajectories: {format_count(count, 'video')}"),
+        )
     if not (loaded_videos or list_videos or as_json):
         raise UserError(_format_no_finished_video_error(batches, read_errors))
     videos = _select_videos(loaded_videos, id_prefixes)

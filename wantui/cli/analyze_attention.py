@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     json_records, table_rows, damaged_names = [], [], []
     video_namer = VideoNamer(videos)
     has_batch_column = len(video_namer.batch_names_by_folder) > 1
-    for video in videos:
+    for number, video in enumerate(videos, 1):
         if video.attention_path is None:
             continue
         try:
-            attention_maps = open_attention_maps(video.attention_path)
-            word_curves, overlaps_by_word = summarise_all_words(attention_maps)
+            with open_progress_line() as line:
+                line.show_phase(f"reading attention maps: video {number} of {len(videos)}")
+                attention_maps = open_attention_maps(video.attention_path)
+                word_curves, overlaps_by_word = summarise_all_words(attention_maps)
         except AttentionMapsError as error:
             echo(f"left out: {video_namer.name_video(video)}: {error}", err=True)
             damaged_names.append(video_namer.name_video(video))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean, format_percent, format_percent_change
 
@@ -71,12 +72,16 @@ def print_group_comparison(
 
     if not 0 < equivalence_margin < 1:
         raise UserError(f"--margin: {equivalence_margin} is not between 0 and 1")
-    comparison = compare_groups(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
+    with open_progress_line() as line:
+        line.show_phase(f"comparing {format_count(len(videos), 'video')}")
+        comparison = compare_groups(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
 
         try:
-            write_report(html_path, comparison)
+            with open_progress_line() as line:
+                line.show_phase(f"drawing {html_path}")
+                write_report(html_path, comparison)
         except OSError as error:
             raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
         echo(f"written: {html_path}", err=True)

@@ -7,8 +7,10 @@ import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 
 @click.command("gallery", cls=WantuiCommand)
@@ -27,7 +29,10 @@ def command(batch: Path, variation_ids: tuple[str, ...], seeds: tuple[int, ...])
     grid = read_batch_grid(batch, variation_ids, seeds)
     target = batch / PAGE_FILE
     try:
-        echo(write_gallery(grid, target))
+        with open_progress_line() as line:
+            line.show_phase(f"writing {target}: {format_count(len(grid.clips()), 'clip')}")
+            page = write_gallery(grid, target)
+        echo(page)
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}. Make the folder writable, or copy the batch"

@@ -8,6 +8,7 @@ import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count, shorten_text
@@ -155,19 +156,23 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     from wantui.storage.batch_check import check_batch, is_batch_folder
 
     checked_items, other_folders = [], []
-    for batch in batches:
-        if not is_batch_folder(batch):
-            other_folders.append(batch)
-            continue
-        for checked_item in check_batch(batch):
-            checked_items.append(checked_item)
-            if checked_item.damage and not as_json:
-                item_prefix = (
-                    f"{checked_item.batch_folder}: {checked_item.video_name}"
-                    if checked_item.video_name
-                    else str(checked_item.batch_folder)
-                )
-                echo(f"{item_prefix}: {checked_item.damage}")
+    with open_progress_line() as line:
+        for batch in batches:
+            if not is_batch_folder(batch):
+                other_folders.append(batch)
+                continue
+            line.show_phase(f"checking {batch}")
+            for checked_item in check_batch(batch):
+                checked_items.append(checked_item)
+                if checked_item.damage and not as_json:
+                    line.erase()
+                    item_prefix = (
+                        f"{checked_item.batch_folder}: {checked_item.video_name}"
+                        if checked_item.video_name
+                        else str(checked_item.batch_folder)
+                    )
+                    echo(f"{item_prefix}: {checked_item.damage}")
+                line.show_count(f"checking {batch}: {format_count(len(checked_items), 'item')} checked")
     damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items)
     unverified_count = sum(not checked_item.is_verified for checked_item in checked_items)
     if as_json:

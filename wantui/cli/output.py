@@ -74,6 +74,11 @@ def print_progress(text: str) -> None:
         _write_output(f"\r{escape_unprintable(text)}" if text else "", err=True, nl=not text)
 
 
+def erase_progress(width: int) -> None:
+    """Erase a line of `print_progress` with a number of columns."""
+    _write_output(f"\r{' ' * width}\r", err=True, nl=False)
+
+
 def print_table(table: "Table") -> None:
     """Print a table to stdout; in a pipe it is not wrapped and has no trailing spaces."""
     from rich.console import Console

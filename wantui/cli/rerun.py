@@ -11,6 +11,7 @@ import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json, print_progress
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_duration
@@ -98,7 +99,9 @@ def _check_output_path(output_path: Path | None) -> None:
 def _regenerate_clip(
     clip_path: Path, recipe: "Recipe", provenance: dict[str, Any], target_path: Path, device: str, may_fetch: bool
 ) -> "RerunResult":
-    from wantui.batches.rerun import RerunResult, rerender_clip
+    with open_progress_line() as line:
+        line.show_phase("loading torch")
+        from wantui.batches.rerun import RerunResult, rerender_clip
     from wantui.models.fetch import NotFetchedError
 
     rerun_progress = _RerunProgress()

@@ -7,8 +7,10 @@ import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
+from wantui.formatting import format_count
 
 SUFFIXES = (".png", ".mp4")
 
@@ -49,7 +51,9 @@ def command(
         make_parent_folders(batch if target.is_relative_to(batch) else target.parent, target)
         write = write_sheet_clip if target.suffix.lower() == ".mp4" else write_sheet_picture
         try:
-            sheet = write(grid, target, cell_width)
+            with open_progress_line() as line:
+                line.show_phase(f"drawing {target}: {format_count(len(grid.clips()), 'clip')}")
+                sheet = write(grid, target, cell_width)
         except OSError as error:
             raise UserError(f"cannot write {target}: {error.strerror or error}. Choose another file with -o") from None
         unreadable.update(dict.fromkeys(sheet.unreadable))

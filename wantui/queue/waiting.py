@@ -26,7 +26,10 @@ class BatchWait:
             omitted_text = f" and {format_count(len(self.earlier_batches) - 3, 'other batch', 'other batches')}" * (
                 len(self.earlier_batches) > 3
             )
-            phrases.append(f"waits for {video_count_text} of {batch_names}{omitted_text}")
+            position = len(self.earlier_batches) + 1
+            phrases.append(
+                f"position {position} in the queue: waits for {video_count_text} of {batch_names}{omitted_text}"
+            )
         return "; ".join(phrases)
 
 

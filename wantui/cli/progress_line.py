@@ -1,0 +1,50 @@
+"""One line of progress on a terminal, which is erased when the work ends."""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wantui.cli.output import erase_progress, print_progress
+
+MIN_SECONDS_BETWEEN_UPDATES = 0.1
+
+
+class ProgressLine:
+    """A line on stderr, if that is a terminal, that says what the command does now."""
+
+    def __init__(self) -> None:
+        self.shown_width, self.update_seconds = 0, 0.0
+
+    def show_phase(self, text: str) -> None:
+        """Show what starts now, even if the last update was a moment ago."""
+        self._replace(text)
+
+    def show_count(self, text: str) -> None:
+        """Show how far the work is, unless the last update was a moment ago."""
+        if time.monotonic() - self.update_seconds >= MIN_SECONDS_BETWEEN_UPDATES:
+            self._replace(text)
+
+    def erase(self) -> None:
+        """Erase the line, so that a message can be printed in its place."""
+        if self.shown_width:
+            erase_progress(self.shown_width)
+            self.shown_width = 0
+
+    def _replace(self, text: str) -> None:
+        if not sys.stderr.isatty():
+            return
+        text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line could not be replaced
+        print_progress(text.ljust(self.shown_width))
+        self.shown_width, self.update_seconds = len(text), time.monotonic()
+
+
+@contextmanager
+def open_progress_line() -> Iterator[ProgressLine]:
+    """Yield a line of progress, and erase it at the end."""
+    line = ProgressLine()
+    try:
+        yield line
+    finally:
+        line.erase()
