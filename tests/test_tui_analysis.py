@@ -239,12 +239,12 @@ def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("v")
-        await it.until(lambda: "95 % interval over seeds, 3 seeds each" in it.cells("#curve-cells"))
+        await it.until(lambda: "95 % interval over seeds (3 each)" in it.cells("#curve-cells"))
         assert "● one_0" in it.cells("#curve-cells")
         await it.press("n")
         await it.until(lambda: it.cells("#curve-cells").splitlines()[1].startswith("velocity:"))
         await it.press("v")
-        await it.until(lambda: "variance: PC1" in it.cells("#curve-cells"))
+        await it.until(lambda: "of the variance" in it.text())
         await it.press("v", "v")
         assert screen.view == "curves"
         await it.press("V")
@@ -268,11 +268,11 @@ def test_figures_are_computed_once_for_the_same_videos(tmp_path: Path, monkeypat
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         await it.press("v")
-        await it.until(lambda: "3 seeds each" in it.cells("#curve-cells"))
+        await it.until(lambda: "(3 each)" in it.cells("#curve-cells"))
         await it.press("v")
-        await it.until(lambda: "variance: PC1" in it.cells("#curve-cells"))
+        await it.until(lambda: "of the variance" in it.text())
         await it.press("V")
-        await it.until(lambda: "3 seeds each" in it.cells("#curve-cells"))
+        await it.until(lambda: "(3 each)" in it.cells("#curve-cells"))
         assert [key.view for key in computed] == ["means", "paths"]
 
     on("analysis", test)
@@ -323,5 +323,35 @@ def test_enlarged_view_hides_the_table_until_escape(tmp_path: Path) -> None:
         await it.press("escape")
         assert screen.query_one("#table").display
         assert getattr(screen.focused, "id", "") == "rows"
+
+    on("analysis", test)
+
+
+def test_pairs_of_the_marked_group_come_first(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: "one_0 against two_0" in it.cells("#curve-cells"))
+        await it.press("end")
+        await it.until(lambda: "three_0" in it.cells("#curve-cells").splitlines()[0])
+        lines = it.cells("#curve-cells").splitlines()
+        pairs = [line for line in lines if " against " in line]
+        assert ["three_0" in line for line in pairs] == [True, True, False]
+        assert screen.row_list.cursor == 2
+
+    on("analysis", test)
+
+
+def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.tui.comparison_view.MAX_DRAWN_PAIRS", 1)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: "2 more pairs" in it.cells("#curve-cells"))
+        assert it.cells("#curve-cells").count(" against ") == 1
 
     on("analysis", test)

@@ -107,13 +107,13 @@ def draw_mean_curves(
     has_all_bands = len(shown_curves) <= 3
     banded = [curve for curve in shown_curves if has_all_bands or curve.group_name == highlighted_group]
     seed_counts = {curve.seed_count for curve in shown_curves}
-    count_note = f", {format_count(seed_counts.pop(), 'seed')} each" if len(seed_counts) == 1 else ""
+    count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
     entries = [
         curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
         for curve in shown_curves
     ]
     notes = [f"{len(curves) - len(shown_curves)} groups not drawn"] if len(curves) > len(shown_curves) else []
-    notes.insert(0, f"mean, band: 95 % interval over seeds{count_note}" if banded else f"mean over seeds{count_note}")
+    notes.insert(0, f"mean and 95 % interval over seeds{count_note}" if banded else f"mean over seeds{count_note}")
     if excluded_count := sum(curve.excluded_count for curve in curves):
         notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
     legend = _draw_legend(entries, [f"{curve_name}: {'; '.join(notes)}"], canvas)
@@ -142,8 +142,7 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
     group_names = list(dict.fromkeys(path.group_name for path in components.paths))
     shown_names = group_names[: len(GROUP_COLOURS)]
     paths = [path for path in components.paths if path.group_name in shown_names]
-    shares = [f"PC{index + 1} {share:.1%}" for index, share in enumerate(components.variance_shares)]
-    notes = [f"variance: {', '.join(shares)}", f"{START_SIGN} start (noise), sign: end (video)"]
+    notes = [f"{START_SIGN} start (noise), sign: end (video)"]
     if hidden_count := len(group_names) - len(shown_names):
         notes.append(f"{hidden_count} groups not drawn")
     if components.exclusion_reasons:

@@ -1,6 +1,6 @@
 """Drawing of the attention view: a frame with the attention over it, and figures, scrubbers and scale beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -62,7 +62,7 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
         Text(""),
         _spread(Text(step_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, step_count + 1, width, accent),
-        Text(draw_sparkline([float("nan"), *word.mass_by_step], width).rstrip() or "", accent),
+        Text(_draw_mass(word.mass_by_step, width), accent),
         Text("mass by step", dim),
         Text(""),
     ]
@@ -85,6 +85,12 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
     return lines
 
 
+def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:
+    """Return a sparkline with the steps below their positions on the scrubber, which begins with the mean."""
+    values = [float("nan"), *mass_by_step]
+    return draw_sparkline([values[column * len(values) // width] for column in range(width)], width)
+
+
 def _spread(left: Text, right: str, width: int, right_style: Style | None = None) -> Text:
     """Return a line with texts at both ends."""
     left = left.copy()
@@ -104,4 +110,4 @@ def _draw_scale(film: AttentionFilm, width: int) -> list[Text]:
     for cell in range(width):
         r, g, b = film.scale_colours[cell * len(film.scale_colours) // width]
         scale.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
-    return [scale, _spread(Text("0"), f"{film.scale_maximum:.2%} or more", width)]
+    return [scale, _spread(Text("0", Style(dim=True)), f"{film.scale_maximum:.2%} or more", width)]

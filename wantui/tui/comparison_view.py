@@ -14,6 +14,8 @@ from wantui.tui.wrapping import wrap_text
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
 
+MAX_DRAWN_PAIRS = 50
+"""Maximum number of pairs of groups that are drawn: those of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
 VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
@@ -21,11 +23,12 @@ VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
 
 
 def draw_comparison(
-    comparison: "Comparison", exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
+    comparison: "Comparison", first_group: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
 ) -> list[Text]:
     """Return verdict and forest plot of each pair of groups, then tests, dispersion, notes and excluded videos.
 
     Args:
+        first_group: name of the group whose pairs come first.
         exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
             further ones.
     """
@@ -35,7 +38,10 @@ def draw_comparison(
     header = draw_forest_header(metric_names, axis, name_width)
     header.stylize(Style(bold=True, dim=True))
     lines: list[Text] = []
-    for verdict in comparison.verdicts:
+    verdicts = sorted(
+        comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
+    )
+    for verdict in verdicts[:MAX_DRAWN_PAIRS]:
         colour_name = VERDICT_COLOURS.get(verdict.kind, "")
         lines += wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
         lines.append(header)
@@ -43,6 +49,9 @@ def draw_comparison(
             comparison, verdict.first_group, verdict.second_group, axis, name_width, canvas.get_style
         )
         lines.append(Text(""))
+    if (hidden_count := len(verdicts) - MAX_DRAWN_PAIRS) > 0:
+        text = f"{hidden_count:,} more pairs: mark another group in the table, or export a report of all (x)"
+        lines += wrap_text(text, width)
     lines += wrap_text(LEGEND, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
     for name, curve in comparison.dispersion_curves_by_group.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
     from wantui.analysis.differences import Difference
 
-MAX_PLOT_WIDTH = 61
+MAX_PLOT_WIDTH = 81
 """Maximum width of the plot in cells; odd, so that zero is at the centre of a cell."""
 LINEAR_RANGE = 0.01
 """Relative difference up to which the axis is nearly linear; beyond it, the axis is logarithmic."""

@@ -195,8 +195,9 @@ class AnalysisScreen(AnalysisFigures):
 
     @on(VirtualList.Highlighted, "#rows")
     def _show_highlighted_row(self) -> None:
-        if self.view != "effects":
-            self.draw_details()
+        if self.view == "effects":
+            self.details.scroll_home(animate=False)
+        self.draw_details()
 
     @on(VirtualList.Chosen, "#rows")
     def _enter_group(self) -> None:

@@ -168,10 +168,11 @@ class AnalysisFigures(BaseScreen):
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome
-        if self.row_list.current_row is not None and outcome is not None and outcome.comparison is not None:
-            self.details.show_lines(draw_comparison(outcome.comparison, self.exclusion_reasons, canvas))
+        row = self.row_list.current_row
+        if row is not None and outcome is not None and outcome.comparison is not None:
+            self.details.show_lines(draw_comparison(outcome.comparison, row.name, self.exclusion_reasons, canvas))
             return
-        text = "" if self.row_list.current_row is None else "comparing ..." if outcome is None else outcome.error
+        text = "" if row is None else "comparing ..." if outcome is None else outcome.error
         exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
         self.details.show_lines([*wrap_text(text, canvas.width), *exclusions])
 
@@ -192,6 +193,9 @@ class AnalysisFigures(BaseScreen):
         if figure.error:
             self.details.show_message(figure.error)
         elif figure.components is not None:
+            shares = [f"PC{index + 1} {share:.1%}" for index, share in enumerate(figure.components.variance_shares)]
+            hint = f"by {describe_grouping(key.grouping)}   {', '.join(shares)} of the variance"
+            self.details.show_tabs(self.views, view, hint)
             self.details.show_lines(draw_paths(figure.components, "" if row is None else row.name, canvas))
         else:
             variation = row.variation if isinstance(row, Video) else "" if row is None else row.name

@@ -193,7 +193,7 @@ class TrajectoryTable(VirtualList):
         columns = self._make_name_columns(width)
         columns += [self._make_metric_column(METRIC_NAMES[index]) for index in self._find_visible_metrics(width)]
         if not self._has_groups:
-            columns.append(Column(" |v| over σ", None, self._draw_velocity))
+            columns.append(Column(" velocity over σ", None, self._draw_velocity))
         return columns
 
     def _draw_velocity(self, row: Row) -> Text:
