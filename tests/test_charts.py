@@ -77,6 +77,16 @@ def test_chart_draws_a_rising_line_from_low_left_to_high_right() -> None:
     assert columns == sorted(columns, reverse=True)
 
 
+def test_overlapping_bands_take_turns_in_the_cells() -> None:
+    chart, styles = Chart(40, 12, (0.0, 1.0), (0.0, 1.0)), [Style(color="red"), Style(color="blue")]
+    for index, style in enumerate(styles):
+        chart.add_band([0.0, 1.0], [0.0, 0.0], [1.0, 1.0], style, (index, 2))
+    spans = [span.style for line in chart.draw_lines()[: chart.plot_height] for span in line.spans]
+    counts = [spans.count(style) for style in styles]
+    assert abs(counts[0] - counts[1]) <= chart.plot_height
+    assert min(counts) > 100
+
+
 def test_chart_of_a_constant_is_drawn_in_the_middle() -> None:
     chart = Chart(40, 13, (1.0, 0.0), find_value_range([[3.0, 3.0]]))
     chart.add_line([1.0, 0.0], [3.0, 3.0], Style())

@@ -37,7 +37,7 @@ WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 LOW_VIEW_HEIGHT = 16
 """Height of a pane in lines below which notes are short."""
-GROUP_COLOURS = ("accent", "warning", "success", "error", "foreground", "text-muted")
+GROUP_COLOURS = ("primary", "warning", "success", "error", "foreground", "text-muted")
 """Names of the theme colours of the groups; further groups are not drawn."""
 GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
 """Signs of the groups, so that they do not differ by colour alone."""
@@ -105,7 +105,11 @@ def draw_mean_curves(
     if not shown_curves:
         return [Text("no trajectory can be read")]
     has_all_bands = len(shown_curves) <= 3
-    banded = [curve for curve in shown_curves if has_all_bands or curve.group_name == highlighted_group]
+    banded_indices = [
+        index
+        for index, curve in enumerate(shown_curves)
+        if curve.seed_count > 1 and (has_all_bands or curve.group_name == highlighted_group)
+    ]
     seed_counts = {curve.seed_count for curve in shown_curves}
     count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
     entries = [
@@ -113,17 +117,21 @@ def draw_mean_curves(
         for curve in shown_curves
     ]
     notes = [f"{len(curves) - len(shown_curves)} groups not drawn"] if len(curves) > len(shown_curves) else []
-    notes.insert(0, f"mean and 95 % interval over seeds{count_note}" if banded else f"mean over seeds{count_note}")
+    notes.insert(
+        0, f"mean and 95 % interval over seeds{count_note}" if banded_indices else f"mean over seeds{count_note}"
+    )
     if excluded_count := sum(curve.excluded_count for curve in curves):
         notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
     legend = _draw_legend(entries, [f"{curve_name}: {'; '.join(notes)}"], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
-    value_lists += [end.tolist() for curve in banded for end in (curve.low, curve.high)]
+    value_lists += [
+        end.tolist() for index in banded_indices for end in (shown_curves[index].low, shown_curves[index].high)
+    ]
     chart = Chart(canvas.width, canvas.height - len(legend), (1.0, 0.0), find_value_range(value_lists), SIGMA_AXIS_NAME)
-    for index, curve in enumerate(shown_curves):
-        if curve in banded:
-            style = canvas.get_style(GROUP_COLOURS[index]) + Style(dim=True)
-            chart.add_band(curve.sigmas.tolist(), curve.low.tolist(), curve.high.tolist(), style)
+    for number, index in enumerate(banded_indices):
+        curve, style = shown_curves[index], canvas.get_style(GROUP_COLOURS[index]) + Style(dim=True)
+        turn = (number, len(banded_indices))
+        chart.add_band(curve.sigmas.tolist(), curve.low.tolist(), curve.high.tolist(), style, turn)
     for index, curve in enumerate(shown_curves):
         style = canvas.get_style(GROUP_COLOURS[index]) + Style(bold=curve.group_name == highlighted_group)
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()

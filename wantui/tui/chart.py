@@ -62,8 +62,19 @@ class Chart:
                 )
             previous = dot
 
-    def add_band(self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], style: Style) -> None:
-        """Fill the area between two curves with a loose pattern of dots."""
+    def add_band(
+        self,
+        xs: Sequence[float],
+        lows: Sequence[float],
+        highs: Sequence[float],
+        style: Style,
+        turn: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Fill the area between two curves with a loose pattern of dots.
+
+        Args:
+            turn: index of the band, and number of bands; they take turns in the cells, so that none hides another.
+        """
         points = sorted(
             (self._find_dot_column(x), self._find_dot_row(low), self._find_dot_row(high))
             for x, low, high in zip(xs, lows, highs, strict=True)
@@ -74,7 +85,7 @@ class Chart:
                 share = (column - x0) / (x1 - x0) if x1 > x0 else 0.0
                 top, bottom = (round(a + share * (b - a)) for a, b in ((high0, high1), (low0, low1)))
                 for row in range(top, bottom + 1):
-                    if column % 2 == 0 and row % 2 == 0:
+                    if column % 2 == 0 and row % 2 == 0 and (column // 2 + row // 4) % turn[1] == turn[0]:
                         self._set_dot(column, row, style)
 
     def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
