@@ -15,6 +15,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames
+from wantui.tui.drafts import load_drafts
 from wantui.tui.screens.library import LibraryScreen
 
 SMALL_SETTINGS = {
@@ -141,9 +142,11 @@ def test_demo_on_a_terminal_opens_the_library_with_the_answer(wantui: Wantui, mo
 def test_application_notifies_about_the_opened_batch() -> None:
     async def test() -> None:
         folder, _ = create_batch_folder(demo.plan_demo_batch())
-        async with application(toasts=True, opened_batch=folder.root.resolve(), opened_batch_note="the answer") as it:
+        opened = folder.root.resolve()
+        async with application(welcomed=False, toasts=True, opened_batch=opened, opened_batch_note="the answer") as it:
             await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
             await it.until(lambda: "the answer" in it.notifications())
+        assert load_drafts(find_state_directory().directory).welcomed
 
     run(test)
 

@@ -172,6 +172,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             self.call_after_refresh(self.on_show_batch, ShowBatch(self.opened_batch, None))
             if self.opened_batch_note:
                 self.notify(self.opened_batch_note, title=self.opened_batch.name, timeout=NOTE_SECONDS)
+                self.drafts.welcomed = True  # the demo, which the welcome offers, has just been shown
         elif not self.drafts.welcomed:
             from wantui.tui.screens.welcome import Welcome
 
