@@ -134,7 +134,7 @@ def test_too_small_terminal_shows_the_required_size(size: tuple[int, int]) -> No
     async def test() -> None:
         async with application(size=size) as it:
             await it.until(lambda: "60 columns and 20 lines" in it.text())
-            it.app._update_gpu_panel()  # as a sample of the GPUs does, each second
+            it.app.update_gpu_panel()  # as a sample of the GPUs does, each second
             await it.pilot.pause()
             assert "RAM" not in it.text()
             await it.pilot.resize_terminal(80, 24)

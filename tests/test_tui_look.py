@@ -133,7 +133,7 @@ def test_list_cursor_has_a_sign_in_a_column_of_its_own_and_no_underline() -> Non
             await pilot.pause()
             focused, blurred, plain = one.render_line(1), two.render_line(0), two.render_line(1)
             assert [strip.text.rstrip() for strip in (focused, blurred, plain)] == [
-                "▌row 0 of 37", "▌row 0 of 37", " row 1 of 37",
+                "▌row 0 of 38", "▌row 0 of 38", " row 1 of 38",
             ]  # fmt: skip
             accent = one.make_colour_style("accent").color
             signs = [strip._segments[0].style or Style.null() for strip in (focused, blurred)]
@@ -167,7 +167,7 @@ def test_clicked_column_excludes_the_gutter() -> None:
     run(test)
 
 
-def _make_snapshot(**changes: object) -> QueueSnapshot:
+def make_snapshot(**changes: object) -> QueueSnapshot:
     """Return a snapshot of a queue with two batches, of which one video of three is running at step 5 of 20."""
     running = VideoRow(2, 1, 1, "red", "running", 0, "worker-0:1", 5, 20, None, 0.0, None, None, None)
     values = {
@@ -184,7 +184,7 @@ def _make_snapshot(**changes: object) -> QueueSnapshot:
 
 
 def test_queue_progress_counts_unfinished_batches_and_steps_of_running_videos() -> None:
-    progress = measure_queue_progress(_make_snapshot())
+    progress = measure_queue_progress(make_snapshot())
     assert progress == QueueProgress(1, 2_000, (1 + 5 / 20) / 2_000)
     assert measure_queue_progress(QueueSnapshot()) is None
 
@@ -202,7 +202,7 @@ def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) 
     async def test() -> None:
         async with application(size=(width, 24)) as it:
             header = it.app.screen.query_one(Header)
-            header.show_snapshot(_make_snapshot())
+            header.show_snapshot(make_snapshot())
             await it.pilot.pause()
             line = it.text().splitlines()[0]
             assert line.endswith(shown)
@@ -225,7 +225,7 @@ def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) 
 def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], shown: str) -> None:
     async def test() -> None:
         async with application(size=(80, 24)) as it:
-            it.app.screen.query_one(Header).show_snapshot(_make_snapshot(**changes))
+            it.app.screen.query_one(Header).show_snapshot(make_snapshot(**changes))
             await it.pilot.pause()
             line = it.text().splitlines()[0]
             assert line.endswith(shown)

@@ -46,6 +46,7 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
     match event.payload:
         case events.BatchRefused(error=error):
             app.notify(error, severity="error", title="batch failed", timeout=20)
+            app.terminal_notices.notify(f"batch failed: {error}")
         case events.QueueHeld(reason=reason):
             app.notify(f"{reason}. Press F7 to resume the queue", severity="warning", title="queue on hold")
         case events.WorkerDied(error=error):
@@ -67,6 +68,8 @@ def _announce_ended_batches(app: "WantuiApp", snapshot: QueueSnapshot, new_event
     for batch in snapshot.batches:
         if batch.id in ended_ids and not batch.unfinished_count:
             done_count = batch.counts.get("done", 0)
-            app.notify(f"{batch.name}: {done_count} of {batch.video_count} done", title="batch ended")
+            text = f"{batch.name}: {done_count} of {batch.video_count} done"
+            app.notify(text, title="batch ended")
+            app.terminal_notices.notify(text)
             if app.settings.bell:
                 app.bell()

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textual.binding import Binding
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Event, InputEvent
@@ -40,11 +39,22 @@ from wantui.tui.announcements import announce_changes
 from wantui.tui.drafts import Drafts, DraftStore
 from wantui.tui.keyboard import patch_input
 from wantui.tui.lent_terminal import EXIT_SIGNALS
-from wantui.tui.messages import DraftReady, GpuSampled, PagesChanged, QueueChanged, ShowBatch
+from wantui.tui.messages import (
+    DraftReady,
+    GpuSampled,
+    PagesChanged,
+    QueueChanged,
+    SettingsChanged,
+    SettingsInvalid,
+    ShowBatch,
+)
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
+from wantui.tui.settings_changes import apply_settings, detect_notices, report_invalid_settings
+from wantui.tui.settings_watcher import SettingsWatcher
 from wantui.tui.terminal_driver import TerminalDriver
+from wantui.tui.terminal_notices import TerminalNotices
 from wantui.tui.themes import ThemedApp
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -110,7 +120,6 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         self.snapshot = QueueSnapshot()
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
-        self._terminal_title = ""
         self.is_starting_engine = False
         self._has_draft_error = False
         self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
@@ -130,6 +139,11 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         sample_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else 1.0
         self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), sample_seconds, nvml)
         self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
+        self.settings_watcher = SettingsWatcher(
+            lambda settings: self._post_if_running(SettingsChanged(settings)),
+            lambda reason: self._post_if_running(SettingsInvalid(reason)),
+        )
+        self.terminal_notices = TerminalNotices(self._write_to_terminal)
         self.animation_level = "none"
 
     def get_driver_class(self) -> type[Driver]:
@@ -165,8 +179,10 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
                 signal.signal(signal_number, self._exit_without_terminal)
             if not self.is_headless and os.isatty(0):
                 threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
+        detect_notices(self)
         self.queue_watcher.start()
         self.gpu_monitor.start()
+        self.settings_watcher.start()
         self.call_after_refresh(_enable_garbage_collection)
         if self.opened_batch is not None:
             self.call_after_refresh(self.on_show_batch, ShowBatch(self.opened_batch, None))
@@ -197,8 +213,10 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
 
     def on_unmount(self) -> None:
         self.save_drafts_or_notify(is_last=True)
+        self.terminal_notices.clear_progress()
         self.queue_watcher.stop()
         self.gpu_monitor.stop()
+        self.settings_watcher.stop()
         self.queue.close()
 
     def save_drafts_or_notify(self, is_last: bool = False) -> None:
@@ -238,7 +256,8 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         new_events = [event for event in message.snapshot.events if event.seq > self.start_seq]
         announce_changes(self, previous, message.snapshot, new_events)
         if new_events:
-            self._set_terminal_title()
+            self.terminal_notices.show_title(message.snapshot)
+        self.terminal_notices.show_progress(message.snapshot)
         self.snapshot_signal.publish(message.snapshot)
 
     def on_pages_changed(self, message: PagesChanged) -> None:
@@ -258,13 +277,15 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             if memory is not None:
                 self.gpu_history.memory_by_process[memory.process_id] = memory
 
-    def _set_terminal_title(self) -> None:
-        """Show the number of remaining videos in the terminal title, visible from other windows."""
-        remaining_count = sum(batch.unfinished_count for batch in self.snapshot.batches)
-        title = f"wantui: {remaining_count} left" if remaining_count else "wantui: all done"
-        if self._driver is not None and not self.is_headless and title != self._terminal_title:
-            self._driver.write(f"\x1b]0;{title}\x07")
-            self._terminal_title = title
+    def _write_to_terminal(self, text: str) -> None:
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(text)
+
+    def on_settings_changed(self, message: SettingsChanged) -> None:
+        apply_settings(self, message.settings)
+
+    def on_settings_invalid(self, message: SettingsInvalid) -> None:
+        report_invalid_settings(self, message.reason)
 
     # Actions of all screens
 
@@ -324,13 +345,13 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
 
     def action_gpu_hide(self) -> None:
         self.gpu_panel_mode = "line" if self.gpu_panel_mode == "hidden" else "hidden"
-        self._update_gpu_panel()
+        self.update_gpu_panel()
 
     def action_gpu_enlarge(self) -> None:
         self.gpu_panel_mode = "line" if self.gpu_panel_mode == "large" else "large"
-        self._update_gpu_panel()
+        self.update_gpu_panel()
 
-    def _update_gpu_panel(self) -> None:
+    def update_gpu_panel(self) -> None:
         self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
         if self.gpu_history.latest_sample is not None:
             self.sample_signal.publish(self.gpu_history.latest_sample)
@@ -381,8 +402,3 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         """Show a theme, and store it as the user's choice."""
         self.theme = self.drafts.theme = theme
         self.save_drafts_or_notify()
-
-    def get_key_display(self, binding: Binding) -> str:
-        """Return the key of a binding as the footer shows it; function keys are capitals, as on keyboards."""
-        text = super().get_key_display(binding)
-        return text.upper() if text.startswith("f") and text[1:].isdecimal() else text

@@ -7,6 +7,7 @@ from textual.message import Message
 
 from wantui.gpu.monitor import GpuSample
 from wantui.tui.queue_watcher import QueueSnapshot, VideoPages
+from wantui.tui.settings import TuiSettings
 
 
 @dataclass
@@ -45,3 +46,17 @@ class DraftReady(Message):
 
     queues_demo: bool = False
     """True to queue the draft at once as the demo."""
+
+
+@dataclass
+class SettingsChanged(Message):
+    """The file tui.yaml changed."""
+
+    settings: TuiSettings
+
+
+@dataclass
+class SettingsInvalid(Message):
+    """The file tui.yaml changed, and is invalid."""
+
+    reason: str

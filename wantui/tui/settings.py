@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.errors import UserError
@@ -34,10 +34,18 @@ class TuiSettings(BaseModel):
     """Folders that the library scans for batches, in addition to those of the queue."""
     bell: bool = True
     """Ring the terminal's bell when a batch ends."""
+    notifications: Literal["auto", "on", "off"] = "auto"
+    """Progress in the taskbar and desktop notifications: if the terminal is known to support them, always, or never."""
     low_bandwidth: bool = False
     """Same as --low-bandwidth: slower updates, pictures only on request."""
     preview_seconds: Annotated[float, Field(ge=0)] = 15.0
     """Seconds between two previews in the monitor; 0 shows previews only on request."""
+
+    @field_validator("notifications", mode="before")
+    @classmethod
+    def _read_yaml_boolean(cls, value: object) -> object:
+        """Return `on` and `off`, which are booleans in YAML, as words."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def find_settings_path() -> Path:

@@ -6,6 +6,7 @@ quarter of the start-up time, and most of the bytes sent when the focus moves to
 
 from rich.style import Style
 from rich.text import Text
+from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.events import Click, Resize
 from textual.screen import Screen
@@ -46,10 +47,10 @@ class KeyFooter(DiffText):
                 bindings_by_action[active_binding.binding.action] = active_binding.binding
                 nodes_by_action[active_binding.binding.action] = active_binding.node
         always_shown = [bindings_by_action.pop(name) for name in self.ALWAYS_SHOWN if name in bindings_by_action]
-        free_width = width - sum(len(self.app.get_key_display(b)) + len(b.description) + 3 for b in always_shown)
+        free_width = width - sum(len(self._format_key(b)) + len(b.description) + 3 for b in always_shown)
         line, self._key_spans = Text(no_wrap=True), []
         for binding in [*bindings_by_action.values(), *always_shown]:
-            key = self.app.get_key_display(binding)
+            key = self._format_key(binding)
             key_width = len(key) + len(binding.description) + 3
             if binding not in always_shown:
                 if key_width > free_width:
@@ -59,6 +60,11 @@ class KeyFooter(DiffText):
             line.append(key, self.make_colour_style("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
         self.show_lines([line])
+
+    def _format_key(self, binding: Binding) -> str:
+        """Return the key of a binding; function keys are capitals, as on keyboards."""
+        text = self.app.get_key_display(binding)
+        return text.upper() if text.startswith("f") and text[1:].isdecimal() else text
 
     _key_spans: list[tuple[int, int, DOMNode, str]] = []
     """First and end column of each key, the node of its action, and the action."""
