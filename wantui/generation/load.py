@@ -1,7 +1,7 @@
 """Load a Wan pipeline as published: transformer and text encoder in the chosen dtype, the VAE in float32."""
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -31,6 +31,8 @@ from wantui.planning.throughput import NATIVE_ATTENTION
 
 PARTS_WITH_WEIGHTS = ("text_encoder", "transformer", "transformer_2", "vae")
 """Parts of a pipeline that have weights."""
+READING_STAGE, PLACING_STAGE = "reading weights", "placing weights"
+"""Stages of `load_pipeline`."""
 
 
 def resolve_device(device_name: str) -> torch.device:
@@ -137,6 +139,7 @@ def load_pipeline(
     transformer_file: Path | None = None,
     attention_kernel: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
+    begin_stage: Callable[[str], None] = lambda stage: None,
 ) -> WanPipeline:
     """Load a pipeline, place its parts by a memory plan, and check that it works; see `load_pipeline_parts` for the
     arguments.
@@ -146,6 +149,7 @@ def load_pipeline(
         transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
         attention_kernel: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
         may_fetch: whether to download missing files of a hub model.
+        begin_stage: called with each stage of loading before it begins.
 
     Raises:
         LoadError: see `load_pipeline_parts`; also not enough memory, or a failed self-check.
@@ -157,6 +161,7 @@ def load_pipeline(
         check_kernel_requirements(speed, attention_kernel)
     if missing_package := explain_missing_package(weights):
         raise LoadError(missing_package)
+    begin_stage(READING_STAGE)
     select_gpu(device)
     given_parts: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
     if transformer_file is not None:
@@ -167,6 +172,7 @@ def load_pipeline(
     pipeline = load_pipeline_parts(
         model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
     )
+    begin_stage(PLACING_STAGE)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")

@@ -6,7 +6,6 @@ in float64 map normalised latents (and a constant) to the mean colour of the pix
 
 import logging
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,20 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.atomic_files import create_empty_file, make_partial_path, remove_path, rename_created_file
+from wantui.atomic_files import remove_path
 from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import ensure_on_device, find_device
+from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview
 
 FIT_FIELD_PIXELS = 128
 """Width and height of a colour field, in pixels."""
 FIELD_COUNT, PATCHES_PER_SIDE = 4, 8
 MAX_PREVIEW_FRAMES = 5
-PREVIEW_INTERVAL_SECONDS = 2.0
+PREVIEW_TIME_SHARE = 0.01
+"""Maximum share of the time that writing previews takes, except for the first and last preview."""
+MAX_PREVIEW_INTERVAL_SECONDS = 30.0
+"""Maximum seconds between two previews, even if writing one takes long."""
 
 
 class LatentToRgbMap:
@@ -93,49 +96,52 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgbMap:
 
 
 class PreviewListener:
-    """Periodic writer of a strip of images of the predicted clean video.
+    """Writer of strips of the predicted clean video: the latest step, and small ones of earlier steps.
+
+    Every step has a strip if that takes at most `PREVIEW_TIME_SHARE` of the time.
 
     Args:
-        preview_path: PNG file with one pixel per latent cell; removed when the video is finished.
-        log: gets one warning if the file cannot be written; the video is then made without previews.
+        preview_path: PNG file with one pixel per latent cell. It and the earlier strips (`storage.preview_files`) are
+            removed when the video is finished.
+        log: gets one warning if a file cannot be written; the video is then made without previews.
     """
 
     def __init__(self, latent_to_rgb: LatentToRgbMap, preview_path: Path, log: logging.Logger) -> None:
         self.latent_to_rgb, self.preview_path, self.log = latent_to_rgb, preview_path, log
         self.has_reported_failure = False
         self.written_at = float("-inf")
+        self.write_seconds = 0.0
+        """Duration of writing the latest preview."""
         self.wrote_preview = False
         """True if the latest step wrote a strip."""
+        self.earlier_previews = PreviewFolder(make_preview_folder_path(preview_path))
 
     def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         pass
 
     def on_step(self, step: DenoisingStep) -> None:
-        now = time.monotonic()
+        started_at = time.monotonic()
+        interval_seconds = min(self.write_seconds / PREVIEW_TIME_SHARE, MAX_PREVIEW_INTERVAL_SECONDS)
         self.wrote_preview = (
-            now - self.written_at >= PREVIEW_INTERVAL_SECONDS or step.evaluation_index + 1 == step.evaluation_count
+            started_at - self.written_at >= interval_seconds or step.evaluation_index + 1 == step.evaluation_count
         )
         if not self.wrote_preview:
             return
-        from PIL import Image
-
-        self.written_at = now
-        pictures = self.latent_to_rgb.draw_pictures(step.predicted_clean)
-        temporary_path = make_partial_path(self.preview_path)
+        frames = self.latent_to_rgb.draw_pictures(step.predicted_clean)
         try:
             self.preview_path.parent.mkdir(exist_ok=True)
-            temporary_file_identity = create_empty_file(temporary_path)
-            Image.fromarray(np.concatenate(list(pictures), axis=1)).save(temporary_path, format="PNG")
-            rename_created_file(temporary_path, self.preview_path, temporary_file_identity)
+            write_preview(self.preview_path, frames)
+            self.earlier_previews.add_preview(step.evaluation_index + 1, frames)
         except OSError as error:
             self.wrote_preview = False
             self._report_write_error(error)
-            with suppress(OSError):
-                remove_path(temporary_path)
+        self.written_at = time.monotonic()
+        self.write_seconds = self.written_at - started_at
 
     def on_end(self) -> None:
         try:
             self.preview_path.unlink(missing_ok=True)
+            remove_path(self.earlier_previews.folder)
         except OSError as error:  # for example another user's file in a sticky folder
             self._report_write_error(error)
 

@@ -166,6 +166,18 @@ class ModelLoading(VideoEventPayload):
 
 
 @dataclass(frozen=True, config=_dataclass_config)
+class LoadingStageStarted(VideoEventPayload):
+    """A stage of preparing a video began: of loading its model, or encoding its prompts."""
+
+    kind: ClassVar[str] = "loading_stage"
+    stage: str = ""
+    """Description of the stage, such as "reading weights"."""
+    stage_number: int | None = None
+    """Number of the stage among those of loading, from 1; None if it is no part of loading."""
+    stage_count: int | None = None
+
+
+@dataclass(frozen=True, config=_dataclass_config)
 class VideoResumed(VideoEventPayload):
     """A video continues from its checkpoint."""
 
@@ -318,6 +330,7 @@ PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
         WorkerDied,
         VideoStarted,
         ModelLoading,
+        LoadingStageStarted,
         VideoResumed,
         VideoRestarted,
         VideoLockedElsewhere,

@@ -10,6 +10,7 @@ from wantui.atomic_files import make_partial_path, remove_path
 from wantui.captures import CAPTURES
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
+from wantui.storage.preview_files import make_preview_folder_path
 
 
 class LinkedFolderError(UserError):
@@ -110,7 +111,11 @@ def refuse_linked_folders(files: VideoFiles) -> None:
 
 def remove_temporary_files(files: VideoFiles) -> None:
     """Remove the temporary files of a video that will not be continued, except in linked folders."""
-    preview_paths = [make_partial_path(files.preview_path), files.preview_path]
+    preview_paths = [
+        make_partial_path(files.preview_path),
+        files.preview_path,
+        make_preview_folder_path(files.preview_path),
+    ]
     temporary_paths = [
         make_partial_path(path) for path in (files.clip_path, files.sheet_path, *files.capture_paths.values())
     ]

@@ -108,7 +108,21 @@ MONITOR_ACTIONS = (
     Action("monitor.preview", "v", "preview", "Preview", "Show the latest preview of the video."),
     Action("monitor.auto", "V", "auto_preview", "Auto", "Turn automatic previews on or off."),
     Action("monitor.cancel", "c", "cancel", "Cancel", "Cancel the selected video."),
-    Action("monitor.log", "l", "toggle_log", "Log", "Enlarge or shrink the log."),
+    Action("monitor.earlier", "left,h", "pick_step(-1)", "Earlier", "Show the preview of an earlier step."),
+    Action(
+        "monitor.later", "right,l", "pick_step(1)", "Later", "Show the preview of a later step.", is_in_footer=False
+    ),
+    Action(
+        "monitor.latest",
+        "G,end",
+        "follow_latest",
+        "Latest",
+        "Follow the latest preview again.",
+        is_in_footer=False,
+        has_priority=True,
+    ),
+    Action("monitor.open", "o", "open_finished", "Open", "Show the video that was finished last in the library."),
+    Action("monitor.log", "L", "toggle_log", "Log", "Enlarge or shrink the log."),
 )
 
 LIBRARY_ACTIONS = (

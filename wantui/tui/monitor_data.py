@@ -1,22 +1,33 @@
-"""Data of the Monitor screen: what it reads from files, and why nothing runs."""
+"""Data of the Monitor screen: the files that it reads, and the previews of the selected video."""
 
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from wantui.formatting import format_count, format_duration
-from wantui.queue.records import WorkerRow
-from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.errors import UserError
+from wantui.storage.preview_files import (
+    MAX_STORED_PREVIEWS,
+    list_preview_steps,
+    make_preview_folder_path,
+    make_step_preview_path,
+)
+from wantui.tui.pictures import read_strip_frames, shrink_picture
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from wantui.tui.pictures import Picture
 
 MAX_LOG_TAIL_BYTES = 20_000
 """Bytes read from the end of a log."""
+MAX_FRAME_SIDE = 160
+"""Maximum width and height of a frame in memory, in pixels: more than the pane shows."""
+MAX_CLIP_FRAMES, MAX_DECODED_FRAMES = 48, 600
+"""Maximum number of shown and of decoded frames of a finished clip."""
+DEFAULT_CLIP_FPS, MAX_SHOWN_FPS = 8.0, 8.0
+"""Frames per second of a clip without a readable recipe, and maximum shown."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,127 @@ class LogTail:
     lines: list[str]
 
 
+@dataclass(frozen=True)
+class ClipFrames:
+    """Frames of a finished clip, evenly spaced and shrunk."""
+
+    path: Path
+    frames: "list[Picture]"
+    fps: float
+    error: str = ""
+    """Reason why the clip cannot be shown; otherwise empty."""
+
+
+@dataclass(frozen=True)
+class MonitorFilesRequest:
+    """Files that the screen needs next."""
+
+    log_path: Path | None = None
+    known_log_version: tuple[Path, int, int] | None = None
+    """Version of the log on the screen, as in `LogTail`."""
+    video_id: int = 0
+    preview_path: Path | None = None
+    preview_step: int = 0
+    """Step of the latest strip."""
+    known_steps: frozenset[int] = frozenset()
+    """Steps whose strips are already in memory."""
+    clip_path: Path | None = None
+    clip_video_id: int = 0
+
+
 @dataclass
 class MonitorFilesRead(Message):
-    """A preview or a changed log was read."""
+    """The requested files were read; a file that is missing or damaged is left out."""
 
-    video_id: int
-    preview_step: int
-    preview_picture: "NDArray[np.uint8] | None"
-    """Preview picture; None if missing or deleted."""
+    request: MonitorFilesRequest
+    frames_by_step: "dict[int, list[Picture]]"
     log_tail: LogTail | None
+    clip: ClipFrames | None
+
+
+class PreviewHistory:
+    """Previews of one video by step; the latest step is followed until an earlier one is picked."""
+
+    def __init__(self) -> None:
+        self.video_id: int | None = None
+        self.frames_by_step: dict[int, list[Picture]] = {}
+        self.picked_step: int | None = None
+        """Picked earlier step; None follows the latest."""
+
+    def show_video(self, video_id: int | None) -> None:
+        """Forget the previews of another video."""
+        if video_id != self.video_id:
+            self.video_id, self.frames_by_step, self.picked_step = video_id, {}, None
+
+    def add_frames(self, frames_by_step: "dict[int, list[Picture]]") -> None:
+        """Add the previews of steps; of too many, every second one is dropped."""
+        self.frames_by_step = dict(sorted({**self.frames_by_step, **frames_by_step}.items()))
+        if len(self.frames_by_step) > 2 * MAX_STORED_PREVIEWS:
+            kept_steps = {*self.step_numbers[::2], self.step_numbers[-1], self.picked_step}
+            self.frames_by_step = {step: frames for step, frames in self.frames_by_step.items() if step in kept_steps}
+
+    def drop_steps_after(self, step_number: int) -> None:
+        """Drop the previews of steps that a resumed video renders again."""
+        self.frames_by_step = {step: frames for step, frames in self.frames_by_step.items() if step <= step_number}
+        if self.picked_step not in self.frames_by_step:
+            self.picked_step = None
+
+    @property
+    def step_numbers(self) -> list[int]:
+        return list(self.frames_by_step)
+
+    @property
+    def shown_step(self) -> int | None:
+        """Return the picked step, or else the latest one; None without previews."""
+        return self.picked_step or max(self.frames_by_step, default=None)
+
+    def move(self, offset: int) -> None:
+        """Pick the step `offset` previews later; the latest one is followed from then on."""
+        steps = self.step_numbers
+        if steps and (shown_step := self.shown_step) is not None:
+            index = max(0, min(len(steps) - 1, steps.index(shown_step) + offset))
+            self.picked_step = None if index == len(steps) - 1 else steps[index]
+
+
+def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
+    """Read the requested files; takes as long as their disk does."""
+    log_tail = None if request.log_path is None else read_log_tail(request.log_path, request.known_log_version)
+    frames_by_step = {} if request.preview_path is None else read_previews(request)
+    clip = None if request.clip_path is None else read_clip(request.clip_path)
+    return MonitorFilesRead(request, frames_by_step, log_tail, clip)
+
+
+def read_previews(request: MonitorFilesRequest) -> "dict[int, list[Picture]]":
+    """Read the latest strip, and the strips of earlier steps that are not yet in memory."""
+    assert request.preview_path is not None
+    frames_by_step: dict[int, list[Picture]] = {}
+    folder = make_preview_folder_path(request.preview_path)
+    missing_steps = [step for step in list_preview_steps(folder) if step not in request.known_steps]
+    paths_by_step = {step: make_step_preview_path(folder, step) for step in missing_steps[-MAX_STORED_PREVIEWS:]}
+    paths_by_step[request.preview_step] = request.preview_path
+    for step, path in paths_by_step.items():
+        if frames := read_strip_frames(path):
+            frames_by_step[step] = [shrink_picture(frame, MAX_FRAME_SIDE) for frame in frames]
+    return frames_by_step
+
+
+def read_clip(path: Path) -> ClipFrames:
+    """Read a finished clip: at most `MAX_CLIP_FRAMES` frames, evenly spaced."""
+    from wantui.storage.mp4 import read_clip_tags, read_frames
+
+    try:
+        fps = float(read_clip_tags(path)[0].fps)
+    except UserError:
+        fps = DEFAULT_CLIP_FPS
+    stride = max(1, round(fps / MAX_SHOWN_FPS))
+    try:
+        frames = [
+            shrink_picture(frame, MAX_FRAME_SIDE) for frame in islice(read_frames(path), 0, MAX_DECODED_FRAMES, stride)
+        ]
+    except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
+        return ClipFrames(path, [], fps, f"{error}")
+    extra_stride = -(-len(frames) // MAX_CLIP_FRAMES) or 1
+    return ClipFrames(path, frames[::extra_stride], fps / stride / extra_stride)
 
 
 def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:
@@ -53,30 +176,3 @@ def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> Lo
     except OSError:
         return None
     return LogTail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
-
-
-def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
-    """Return why no video is running, and what will happen next or which key to press."""
-    waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
-    suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
-    if snapshot.hold is not None:
-        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\nPress F7 to resume the queue"
-    if snapshot.engine is None:
-        if is_starting_engine:
-            return "no video is running yet: the engine is starting"
-        return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
-    starting_workers = [worker for worker in snapshot.workers if worker.state == "starting"]
-    if starting_workers:
-        return "no video is running yet" + "".join(
-            f"\n\n{_describe_starting_worker(worker)}" for worker in starting_workers
-        )
-    if waiting_count:
-        return f"no video is running{suffix}\n\na worker will start the next video"
-    if any(batch.unfinished_count for batch in snapshot.batches):
-        return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
-    return "no video is running: the queue is empty\n\n1 composes a batch"
-
-
-def _describe_starting_worker(worker: WorkerRow) -> str:
-    elapsed = "" if worker.seconds is None else f" ({format_duration(worker.seconds)} so far)"
-    return f"{worker.name.partition(':')[0]} is starting: loading PyTorch takes seconds to minutes{elapsed}"

@@ -1,23 +1,52 @@
-"""Reading pictures that other processes write: previews and contact sheets."""
+"""Pictures of other processes, such as previews and contact sheets: reading, and fitting them into a pane."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from wantui.storage.preview_files import FRAME_COUNT_TAG
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    Picture: TypeAlias = NDArray[np.uint8]
+    """Picture [height, width, rgb]."""
 
 MAX_PICTURE_PIXELS = 64_000_000
 """Maximum pixels of a picture; larger files, possible in a shared folder, are not read."""
+MAX_STRIP_FRAMES = 64
+"""Maximum number of frames in a strip."""
 
 
-def read_picture(path: Path, max_size: tuple[int, int] | None = None) -> "NDArray[np.uint8] | None":
+def read_picture(path: Path, max_size: tuple[int, int] | None = None) -> "Picture | None":
     """Read a picture as uint8 [height, width, rgb]; return None if it is missing, damaged or too large.
 
     Args:
         max_size: maximum width and height in pixels; a larger picture is scaled down.
     """
-    import numpy as np
+    image = _read_image(path, max_size)
+    return None if image is None else _to_picture(image)
+
+
+def read_strip_frames(path: Path) -> "list[Picture]":
+    """Read the frames of a strip (`storage.preview_files`); empty if it is missing, damaged or too large.
+
+    A strip without the number of its frames, of an earlier version, is one frame.
+    """
+    if (image := _read_image(path, None)) is None:
+        return []
+    try:
+        frame_count = int(image.info.get(FRAME_COUNT_TAG, 1))
+    except (ValueError, TypeError):
+        frame_count = 1
+    if not 1 <= frame_count <= MAX_STRIP_FRAMES or image.width % frame_count:
+        frame_count = 1
+    picture, width = _to_picture(image), image.width // frame_count
+    return [picture[:, index * width : (index + 1) * width] for index in range(frame_count)]
+
+
+def _read_image(path: Path, max_size: tuple[int, int] | None) -> "Image | None":
     from PIL import Image
 
     try:
@@ -28,6 +57,34 @@ def read_picture(path: Path, max_size: tuple[int, int] | None = None) -> "NDArra
                 return None
             if max_size is not None:
                 image.thumbnail(max_size)
-            return np.asarray(image.convert("RGB"))
+            rgb_image = image.convert("RGB")
+            rgb_image.info = dict(image.info)
+            return rgb_image
     except Exception:  # decoders of damaged files can raise anything: SyntaxError, struct.error, MemoryError, ...
         return None
+
+
+def _to_picture(image: "Image") -> "Picture":
+    import numpy as np
+
+    return np.asarray(image)
+
+
+def shrink_picture(picture: "Picture", max_side: int) -> "Picture":
+    """Return a picture whose width and height are at most `max_side`, with the same shape."""
+    scale = max_side / max(picture.shape[:2])
+    return picture if scale >= 1 else _resize_picture(picture, scale)
+
+
+def fit_picture(picture: "Picture", width: int, height: int) -> "Picture":
+    """Return a picture scaled as large as fits into `width` by `height` pixels, with the same shape."""
+    return _resize_picture(picture, min(width / picture.shape[1], height / picture.shape[0]))
+
+
+def _resize_picture(picture: "Picture", scale: float) -> "Picture":
+    import numpy as np
+    from PIL import Image
+
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(picture).resize(size, method))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from wantui.batches.eta import NO_ETAS, EtaModel, QueueEtas
-from wantui.batches.progress import ProgressTracker, VideoProgress
+from wantui.batches.progress import FinishedVideo, ProgressTracker, VideoProgress
 from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
@@ -37,6 +37,8 @@ class QueueSnapshot:
     """Reason why the queue cannot be read (the other fields are then outdated) or written."""
     workers: tuple[WorkerRow, ...] = ()
     """Workers of the engine, including those that are starting."""
+    finished_video: FinishedVideo | None = None
+    """Video that was finished last."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class QueueWatcher(threading.Thread):
             events,
             None,
             tuple(queue.list_workers()),
+            self._tracker.finished_video,
         )
 
     def _publish_changed_pages(self, queue: QueueReader, has_changed: bool) -> None:

@@ -13,16 +13,18 @@ from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_video_seconds, parse_timed_videos
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, find_next_plan, find_plan
 from wantui.queue.benchmark_store import load_throughput
-from wantui.queue.events import ModelLoading
+from wantui.queue.events import LoadingStageStarted, ModelLoading
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.manifest import Manifest
 from wantui.worker.pipelines import (
+    CHECKING_STAGE,
     LoadedPipeline,
     WeightFile,
     check_weight_fingerprints,
     choose_recipe_plan,
     find_local_weight_files,
+    list_loading_stages,
     load_recipe_pipeline,
 )
 
@@ -101,7 +103,18 @@ class PipelineCache:
             self.queue.emit_video_event(claim, loading_event)
             log.info("loading %s on %s", recipe.model, resolve_device(device_name))
             self.weight_files = find_local_weight_files(recipe)
-            self.loaded_pipeline = load_recipe_pipeline(recipe, device_name, chosen_plan.plan, other_recipes)
+            stages = list_loading_stages(chosen_plan.plan)
+
+            def report_stage(stage: str) -> None:
+                stage_event = LoadingStageStarted(
+                    stage=stage, stage_number=stages.index(stage) + 1, stage_count=len(stages)
+                )
+                self.queue.emit_video_event(claim, stage_event)
+
+            self.loaded_pipeline = load_recipe_pipeline(
+                recipe, device_name, chosen_plan.plan, other_recipes, begin_stage=report_stage
+            )
+            report_stage(CHECKING_STAGE)
             check_weight_fingerprints(
                 recipe
             )  # again: the files may have been replaced while loading, which takes minutes

@@ -1,12 +1,12 @@
 """Choose a memory plan for a recipe, check the recipe's weights, and load its pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.generation.errors import LoadError
-from wantui.generation.load import load_pipeline, resolve_device
+from wantui.generation.load import PLACING_STAGE, READING_STAGE, load_pipeline, resolve_device
 from wantui.generation.placement import find_device_name, query_free_gpu_bytes
 from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from diffusers import WanPipeline
 
 
+ENCODING_STAGE, FITTING_STAGE, CHECKING_STAGE = "encoding prompts", "fitting previews", "checking weights"
+"""Stages of preparing a video besides those of `load_pipeline`."""
 FAILED_PLAN_REASON = "the previous plan did not fit"
 """Reason for a plan that replaces one that ran out of memory."""
 
@@ -115,14 +117,27 @@ def choose_recipe_plan(
     return choose_memory_plan(model, recipe, query_free_gpu_bytes(device), forced_plan, allowed_plans)
 
 
+def list_loading_stages(plan: MemoryPlan) -> list[str]:
+    """Return the stages of loading a pipeline by a memory plan, in order."""
+    later_stages = [READING_STAGE, PLACING_STAGE, FITTING_STAGE, CHECKING_STAGE]
+    return [ENCODING_STAGE, *later_stages] if plan.encodes_first else later_stages
+
+
 def load_recipe_pipeline(
-    recipe: Recipe, device_name: str, plan: MemoryPlan, later_recipes: Sequence[Recipe] = (), *, may_fetch: bool = True
+    recipe: Recipe,
+    device_name: str,
+    plan: MemoryPlan,
+    later_recipes: Sequence[Recipe] = (),
+    *,
+    may_fetch: bool = True,
+    begin_stage: Callable[[str], None] = lambda stage: None,
 ) -> LoadedPipeline:
     """Load the pipeline for a recipe's video.
 
     Args:
         later_recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
         may_fetch: whether to download missing weights of a hub model.
+        begin_stage: called with each stage of `list_loading_stages` before it begins, except the last one.
 
     Raises:
         LoadError: see `load_pipeline`.
@@ -130,6 +145,7 @@ def load_recipe_pipeline(
     model, device = find_model(recipe.model), resolve_device(device_name)
     embeddings = None
     if plan.encodes_first:
+        begin_stage(ENCODING_STAGE)
         replaced_parts = find_replaced_parts(recipe.transformer_file)
         embeddings = CachedPromptEncoder(
             model, recipe.revision, recipe.dtype, device, replaced_parts=replaced_parts, may_fetch=may_fetch
@@ -146,7 +162,9 @@ def load_recipe_pipeline(
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
         attention_kernel=load_attention_backend(find_device_name(device), recipe, plan),
         may_fetch=may_fetch,
+        begin_stage=begin_stage,
     )
+    begin_stage(FITTING_STAGE)
     return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 

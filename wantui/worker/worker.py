@@ -29,7 +29,14 @@ from wantui.generation.preview import PreviewListener
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
 from wantui.queue.database import QueueUnavailableError
-from wantui.queue.events import StepDone, VideoDone, VideoLockedElsewhere, VideoRestarted, VideoResumed
+from wantui.queue.events import (
+    LoadingStageStarted,
+    StepDone,
+    VideoDone,
+    VideoLockedElsewhere,
+    VideoRestarted,
+    VideoResumed,
+)
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
@@ -52,6 +59,7 @@ from wantui.worker.outcomes import (
     describe_deleted_folder,
 )
 from wantui.worker.pipeline_cache import PipelineCache
+from wantui.worker.pipelines import ENCODING_STAGE
 
 WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
 GenerationEvent = GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize
@@ -215,6 +223,7 @@ class Worker:
             claim, job.recipe, job.manifest_store.read_manifest(), batch_log, self.finish_pending_video
         )
         self.state = "denoising"
+        self.queue.emit_video_event(claim, LoadingStageStarted(stage=ENCODING_STAGE))
         in_progress = VideoInProgress(
             job, loaded_pipeline.pipeline, self.pipeline_cache.predict_video_seconds(job.recipe), time.monotonic()
         )

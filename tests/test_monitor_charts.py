@@ -1,0 +1,107 @@
+"""Charts of trajectories: where points are drawn, and the numbers on the axes."""
+
+from itertools import pairwise
+
+import pytest
+from rich.style import Style
+
+from wantui.tui.monitor_charts import (
+    METRICS,
+    ChartStyles,
+    Curve,
+    Metric,
+    choose_value_range,
+    draw_charts,
+    draw_curve_cells,
+    draw_sigma_axis,
+    format_tick,
+    round_down,
+    round_up,
+)
+
+STYLES = ChartStyles(Style(color="red"), Style(dim=True), Style())
+NORM, STRAIGHTNESS = METRICS[0], METRICS[3]
+EMPTY = Curve((), ())
+
+
+@pytest.mark.parametrize(("value", "high"), [(0.79, 0.8), (1.0, 1.0), (1.01, 1.2), (0.0231, 0.025), (97, 100), (0, 1)])
+def test_upper_end_of_an_axis_is_a_round_number(value: float, high: float) -> None:
+    assert round_up(value) == pytest.approx(high)
+
+
+@pytest.mark.parametrize(("value", "low"), [(0.79, 0.7), (1.0, 1.0), (0.0231, 0.02), (97, 90)])
+def test_lower_end_of_an_axis_is_a_round_number(value: float, low: float) -> None:
+    assert round_down(value) == pytest.approx(low)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "limits"),
+    [
+        (NORM, [], (0, 1)),
+        (NORM, [None, float("nan"), float("inf")], (0, 1)),
+        (NORM, [1.0], (0, 1)),
+        (NORM, [0.79, 1.01], (0.7, 1.2)),
+        (NORM, [0.1, 1.01], (0, 1.2)),
+        (NORM, [0.0], (0, 1)),
+        (STRAIGHTNESS, [1.0, 0.93], (0.9, 1)),
+        (STRAIGHTNESS, [1.0, 0.2], (0, 1)),
+    ],
+)
+def test_axis_contains_all_finite_values(
+    metric: Metric, values: list[float | None], limits: tuple[float, float]
+) -> None:
+    assert choose_value_range(metric, values) == pytest.approx(limits)
+
+
+def test_axis_only_widens_while_values_are_added() -> None:
+    values = [1.0 - 0.3 * (step / 50) ** 2 + 0.5 * (step > 40) for step in range(2, 50)]
+    ranges = [choose_value_range(NORM, values[:count]) for count in range(2, len(values))]
+    assert all(later[0] <= earlier[0] and later[1] >= earlier[1] for earlier, later in pairwise(ranges))
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.25, 1.5, 123456, 0.000123, 1e30, 0.95])
+def test_ticks_fit_beside_the_axis(value: float) -> None:
+    assert len(format_tick(value)) <= 5
+    assert float(format_tick(value)) == pytest.approx(value, rel=0.3)
+
+
+def test_curve_runs_from_noise_on_the_left_to_the_video_on_the_right() -> None:
+    cells = draw_curve_cells(Curve([1.0, 0.0], [1.0, 0.0]), 10, 2, 0.0, 1.0)
+    assert cells[0][0] & 0x01
+    assert cells[1][9] & 0x80
+    assert cells[1][0] == cells[0][9] == 0
+
+
+def test_gaps_and_values_off_the_axis_do_not_break_a_curve() -> None:
+    curve = Curve([1.0, None, 0.5, 0.0, 0.2], [0.5, 0.5, float("nan"), 9.0, None])
+    cells = draw_curve_cells(curve, 10, 1, 0.0, 1.0)
+    assert [column for column in range(10) if cells[0][column]] == [0, 9]
+    assert draw_curve_cells(EMPTY, 3, 2, 0.0, 1.0) == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:
+    sigmas = [1 - step / 10 for step in range(10)]
+    curves = {metric.name: Curve(sigmas, [1 - step / 20 for step in range(10)]) for metric in METRICS}
+    for width, height in ((36, 14), (64, 24)):
+        lines = draw_charts(curves, {}, width, height, STYLES)
+        text = "\n".join(line.plain for line in lines)
+        assert len(lines) == height
+        assert max(line.cell_len for line in lines) <= width
+        assert all(f"{metric.title} {metric.unit}" in text for metric in METRICS)
+        assert text.count("┤") >= 2 * len(METRICS)
+        assert lines[-1].plain.split()[:4] == ["σ", "1", "0.5", "0"]
+
+
+def test_current_curve_is_drawn_over_the_earlier_one() -> None:
+    current, earlier = Curve([1.0, 0.6], [1.0, 1.0]), Curve([1.0, 0.0], [1.0, 1.0])
+    line = draw_charts({"norm": current}, {"norm": earlier}, 30, 5, STYLES)[1]
+    colours = {span.style for span in line.spans if span.end - span.start == 1}
+    first, last = line.spans[1], line.spans[-1]
+    assert colours == {STYLES.current, STYLES.previous}
+    assert (first.style, last.style) == (STYLES.current, STYLES.previous)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (6, 3), (20, 0), (300, 4)])
+def test_tiny_panes_get_charts_that_fit_in_height(width: int, height: int) -> None:
+    assert len(draw_charts({}, {}, width, height, STYLES)) <= height
+    assert len(draw_sigma_axis(width, Style())) == 2

@@ -1,0 +1,199 @@
+"""The monitor on the screen: start-up, workers, previews that are scrubbed, and the finished clip."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_batches import write_clip_batch
+from conftest import step_done
+from harness_tui import AppUnderTest, engine_announced
+from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
+
+from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview
+from wantui.tui.screens.monitor import MonitorScreen
+from wantui.tui.widgets import picture_loop
+
+pytestmark = pytest.mark.terminal
+
+
+def write_previews(folder: Path, steps: int) -> Path:
+    """Write the previews of steps, each of one grey value, as a worker does; return the latest strip."""
+    path = folder / "v.preview.png"
+    earlier = PreviewFolder(make_preview_folder_path(path))
+    for step in range(1, steps + 1):
+        frames = np.full((3, 8, 8, 3), 10 * step, np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None, None]
+        write_preview(path, frames)
+        earlier.add_preview(step, frames)
+    return path
+
+
+def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None:  # noqa: F811
+    add(queue, "one", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "the engine starts a worker for the next video; 1 video waiting" in it.text())
+        queue.record_starting_worker("worker-0:1", "cuda:0")
+        await it.until(lambda: re.search(r"worker-0 +cuda:0 +◌ starting +loading torch \d+ s", it.text()))
+        queue.record_ready_worker("worker-0:1")
+        taken = claim(queue)
+        await it.until(lambda: "worker-0: starting red seed 42" in it.text())
+        queue.emit_video_event(taken, ModelLoading(model="nano", plan="resident", reason="it fits"))
+        queue.emit_video_event(taken, LoadingStageStarted(stage="reading weights", stage_number=2, stage_count=5))
+        await it.until(lambda: "worker-0: loading nano (2 of 5 stages)" in it.text())
+        assert re.search(r"▶ loading +red seed 42 +reading weights \d+ s", it.text())
+        queue.emit_video_event(taken, LoadingStageStarted(stage="encoding prompts"))
+        await it.until(lambda: re.search(r"worker-0: encoding prompts \d+ s", it.text()))
+        assert "no video is running" not in it.text()
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "worker-0: denoising red seed 42" in it.text())
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_empty_queue_names_the_keys_that_help(queue: Queue) -> None:  # noqa: F811
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "F6 starts the engine, 1 composes a batch" in it.text())
+        with engine_announced():
+            await it.until(lambda: "1 composes a batch, 4 shows finished videos" in it.text())
+
+    on("monitor", test)
+
+
+def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> None:  # noqa: F811
+    add(queue, "one", 3)
+    for number in range(3):
+        queue.record_starting_worker(f"worker-{number}:{number + 1}", f"cuda:{number}")
+        queue.record_ready_worker(f"worker-{number}:{number + 1}")
+    memory = {
+        "allocated": 11_300_000_000,
+        "reserved": 12_000_000_000,
+        "peak": 13_000_000_000,
+        "predicted": 14_200_000_000,
+    }
+    for number in (0, 1):
+        queue.record_step(claim(queue, f"worker-{number}:{number + 1}"), step_done(4, 20, 0.25, 0.8, **memory))
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: it.text().count("11.3/14.2") == 2)
+        lines = it.text().splitlines()
+        header = next(line for line in lines if "GB used/pred." in line)
+        rows = [line for line in lines if re.search(r"worker-\d +cuda:\d", line)]
+        assert len(rows) == 3
+        for number, row in enumerate(rows[:2]):
+            assert row.index(f"cuda:{number}") == header.index("device")
+            assert row.index("red seed") == header.index("video")
+            assert row.index("5/20") + len("5/20") == header.index(" step ") + len(" step")
+            assert row.index("11.3/14.2") + len("11.3/14.2") == header.index("pred.") + len("pred.")
+        assert "· idle" in rows[2]
+
+    with engine_announced():
+        on("monitor", test, size=(140, 40))
+
+
+def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add(queue, "one", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        path = str(write_previews(tmp_path, 5))
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
+        await it.until(lambda: screen.previews.step_numbers == [1, 2, 3, 4, 5])
+        await it.until(lambda: "after step 5" in it.text() and "▲5" in it.text())
+        await it.press("left", "h")
+        await it.until(lambda: "after step 3" in it.text() and "▲3" in it.text())
+        assert screen.picture.pictures[0][0, 0, 0] == 30
+        write_previews(tmp_path, 9)
+        queue.record_step(taken, step_done(8, 20, 0.1, 0.8, preview=path))
+        await it.until(lambda: screen.previews.step_numbers[-1] == 9)
+        assert "after step 3" in it.text()
+        await it.press("l", "right")
+        await it.until(lambda: "after step 5" in it.text())
+        await it.press("G")
+        await it.until(lambda: "after step 9" in it.text())
+        await it.press("h")
+        await it.until(lambda: "after step 8" in it.text())
+        await it.press("end")
+        await it.until(lambda: "after step 9" in it.text() and screen.previews.picked_step is None)
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_preview_plays_in_a_loop_and_rests(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    add(queue, "one", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        picture = it.screen(MonitorScreen).picture
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 1))))
+        await it.until(lambda: len(picture.pictures) == 3 and picture.is_playing)
+        for index in range(3):
+            await it.until(lambda: picture.picture_index == index)  # noqa: B023
+        monkeypatch.setattr(picture_loop, "PLAY_SECONDS", 0.0)
+        await it.until(lambda: not picture.is_playing)
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # noqa: F811
+    manifest = write_clip_batch(Path("kiss").absolute())
+    queue.add_batch(Path("kiss").absolute(), "auto", [NewVideo(1, "red seed 43", RECIPE, 20)])
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        queue.record_step(taken, step_done(19, 20, 0.1, 0.1, norm=1.0))
+        await it.until(lambda: screen.get_current_progress() and screen.get_current_progress().curve_by_metric["norm"])  # type: ignore[union-attr]
+        await it.press("o")
+        await it.until(lambda: "no video is finished yet" in it.notifications())
+        seconds = {"denoise": 10.1, "decode": 2.2, "step": 0.5}
+        queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds=seconds))
+        await it.until(lambda: "✓ done in 12.3 s, o opens it in the library" in it.text())
+        await it.until(lambda: screen.picture.is_playing and "▀" in screen.picture.get_shown_text())
+        assert "Finished: red seed 43" in it.text()
+        assert "━━ red seed 43" in it.text()
+        await it.press("o")
+        await it.until(lambda: it.app.screen.name == "library")
+        library = it.app.screen
+        await it.until(lambda: library.get_current_entry() == manifest.videos[1])  # type: ignore[attr-defined]
+
+    with engine_announced():
+        on("monitor", test)
+
+
+@pytest.mark.parametrize("content", [None, b"no clip"])
+def test_missing_or_damaged_clip_leaves_the_line_that_says_done(queue: Queue, content: bytes | None) -> None:  # noqa: F811
+    add(queue, "one", 1)
+    if content is not None:
+        Path("one/v.mp4").write_bytes(content)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        queue.record_done(claim(queue), VideoDone(files={"clip": "v.mp4"}, seconds={}))
+        await it.until(lambda: "✓ done, o opens it in the library" in it.text())
+        await it.until(lambda: screen.clip is not None and screen.clip[1].error)
+        assert "1 composes a batch" in it.text()
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_curves_of_the_finished_video_stay_behind_the_next(queue: Queue) -> None:  # noqa: F811
+    add(queue, "one", 2)
+
+    async def test(it: AppUnderTest) -> None:
+        first = claim(queue)
+        for index in range(20):
+            queue.record_step(first, step_done(index, 20, 0.1, 1 - index / 20, norm=1 - index / 40))
+        queue.record_done(first, VideoDone(seconds={"denoise": 1.0}))
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0, norm=1.0))
+        await it.until(lambda: "━━ red seed 43   ━━ before: red seed 42" in it.text())
+
+    with engine_announced():
+        on("monitor", test, size=(140, 40))

@@ -1,0 +1,231 @@
+"""Charts of the metrics of a trajectory against the noise level: axes with ticks, and two curves in braille."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.plots import BRAILLE_DOTS
+
+NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+"""Leading digits of the upper end of an axis."""
+RATIO_LOWS = (0.95, 0.9, 0.8, 0.5, 0.0)
+"""Lower ends of the axis of a ratio that is at most 1."""
+Y_LABEL_WIDTH = 5
+"""Width of the labels of the vertical axis, in characters."""
+MIN_CHART_WIDTH = 24
+"""Minimum width of a chart, in characters."""
+MIN_CHART_HEIGHT = 3
+"""Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
+AXIS_HEIGHT = 2
+"""Height of the horizontal axis and its labels, in lines."""
+TIGHT_SHARE = 0.5
+"""The vertical axis begins above 0 if all values exceed this share of their maximum."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Appearance of one metric of a trajectory."""
+
+    name: str
+    title: str
+    unit: str
+    is_ratio: bool = False
+    """True if the values are at most 1, and usually close to it."""
+
+
+METRICS = (
+    Metric("norm", "norm", "RMS"),
+    Metric("velocity", "step length", "RMS"),
+    Metric("turning", "turning", "rad"),
+    Metric("straightness", "straightness", "ratio", is_ratio=True),
+)
+"""Metrics in the order of their charts."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values of a metric by noise level; a None leaves a gap."""
+
+    sigmas: Sequence[float | None]
+    values: Sequence[float | None]
+
+    def list_points(self) -> list[tuple[float, float] | None]:
+        """Return (noise level, value) of each step; None for a gap."""
+        return [
+            (sigma, value)
+            if sigma is not None and value is not None and math.isfinite(sigma) and math.isfinite(value)
+            else None
+            for sigma, value in zip(self.sigmas, self.values, strict=False)
+        ]
+
+
+EMPTY_CURVE = Curve((), ())
+
+
+@dataclass(frozen=True)
+class ChartStyles:
+    """Styles of a chart."""
+
+    current: Style
+    previous: Style
+    axis: Style
+
+
+def choose_value_range(metric: Metric, values: Sequence[float | None]) -> tuple[float, float]:
+    """Return the ends of the vertical axis: round numbers around the values, 0 to 1 without values."""
+    finite_values = [value for value in values if value is not None and math.isfinite(value)]
+    if not finite_values:
+        return 0.0, 1.0
+    if metric.is_ratio:
+        return next((low for low in RATIO_LOWS if low <= min(finite_values)), 0.0), 1.0
+    high = round_up(max(finite_values))
+    low = round_down(min(finite_values)) if min(finite_values) > TIGHT_SHARE * max(finite_values) else 0.0
+    return (low, high) if low < high else (0.0, high)
+
+
+def round_down(value: float) -> float:
+    """Return the largest number of one digit that is not above a positive value."""
+    magnitude = 10.0 ** math.floor(math.log10(value))
+    return math.floor(value / magnitude + 1e-9) * magnitude
+
+
+def round_up(value: float) -> float:
+    """Return the next number of at most two digits that is not below a value; 1 for 0 and less."""
+    if value <= 0:
+        return 1.0
+    magnitude = 10.0 ** math.floor(math.log10(value))
+    return next((factor * magnitude for factor in NICE_FACTORS if factor * magnitude >= value * (1 - 1e-9)), value)
+
+
+def format_tick(value: float) -> str:
+    """Return the label of a tick in at most `Y_LABEL_WIDTH` characters: "0", "0.25", "1.5", "2e+04"."""
+    text = f"{value:.3g}"
+    return text if len(text) <= Y_LABEL_WIDTH else f"{value:.0e}"
+
+
+def draw_chart(
+    metric: Metric, current: Curve, previous: Curve, width: int, height: int, styles: ChartStyles
+) -> list[Text]:
+    """Draw a chart of `height` lines of `width` characters, without the horizontal axis of `draw_sigma_axis`.
+
+    Args:
+        previous: curve of another video, drawn behind the current one.
+    """
+    low, high = choose_value_range(metric, [*current.values, *previous.values])
+    plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
+    title = Text(no_wrap=True)
+    title.append(metric.title, Style(bold=True))
+    title.append(f" {metric.unit}", styles.axis)
+    latest_value = next((value for value in reversed(current.values) if value is not None), None)
+    if latest_value is not None:
+        value_text = f"{latest_value:.3f}"
+        title.append(value_text.rjust(max(len(value_text) + 1, width - title.cell_len)), styles.current)
+    lines = [title]
+    current_cells = draw_curve_cells(current, plot_width, plot_height, low, high)
+    previous_cells = draw_curve_cells(previous, plot_width, plot_height, low, high)
+    labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
+    if plot_height >= 5 and plot_height % 2:
+        labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
+    for row in range(plot_height):
+        label = labels_by_row.get(row)
+        line = Text(no_wrap=True)
+        line.append(f"{label or '':>{Y_LABEL_WIDTH}}{'┤' if label is not None else '│'}", styles.axis)
+        for front, behind in zip(current_cells[row], previous_cells[row], strict=True):
+            dots = front | behind
+            line.append(chr(0x2800 + dots) if dots else " ", styles.current if front else styles.previous)
+        lines.append(line)
+    return lines
+
+
+def draw_sigma_axis(width: int, style: Style) -> list[Text]:
+    """Draw the horizontal axis of charts `width` characters wide, with labels of the noise levels 1, 0.5 and 0."""
+    plot_width = max(1, width - Y_LABEL_WIDTH - 1)
+    middle = (plot_width - 1) // 2
+    axis = ["─"] * plot_width
+    for column in {0, middle, plot_width - 1}:
+        axis[column] = "┬"
+    labels = [" "] * plot_width
+    for start, text in ((0, "σ 1"), (middle - 1, "0.5"), (plot_width - 1, "0")):
+        if start >= 0 and start + len(text) <= plot_width:
+            labels[start : start + len(text)] = text
+    margin = " " * Y_LABEL_WIDTH
+    return [Text(f"{margin}└{''.join(axis)}", style), Text(f"{margin} {''.join(labels)}", style)]
+
+
+def draw_curve_cells(curve: Curve, width: int, height: int, low: float, high: float) -> list[list[int]]:
+    """Return the braille dots, as bits, of each character of a curve; points outside of the range are moved to its
+    edge."""
+    cells = [[0] * width for _ in range(height)]
+    previous_dot: tuple[int, int] | None = None
+    for point in curve.list_points():
+        if point is None:
+            previous_dot = None
+            continue
+        sigma, value = point
+        x = round((1 - min(1.0, max(0.0, sigma))) * (2 * width - 1))
+        share = min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
+        dot = x, round((1 - share) * (4 * height - 1))
+        for dot_x, dot_y in _list_line_dots(previous_dot or dot, dot):
+            cells[dot_y // 4][dot_x // 2] |= BRAILLE_DOTS[dot_y % 4][dot_x % 2]
+        previous_dot = dot
+    return cells
+
+
+def _list_line_dots(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the dots of a straight line, both ends included."""
+    dot_count = max(abs(end[0] - start[0]), abs(end[1] - start[1]))
+    if dot_count == 0:
+        return [end]
+    return [
+        (
+            start[0] + round((end[0] - start[0]) * index / dot_count),
+            start[1] + round((end[1] - start[1]) * index / dot_count),
+        )
+        for index in range(dot_count + 1)
+    ]
+
+
+def draw_charts(
+    current_by_metric: Mapping[str, Curve],
+    previous_by_metric: Mapping[str, Curve],
+    width: int,
+    height: int,
+    styles: ChartStyles,
+) -> list[Text]:
+    """Draw as many charts as fit into `height` lines of `width` characters, in columns above one horizontal axis."""
+    column_count = 2 if width >= 2 * MIN_CHART_WIDTH + 2 else 1
+    row_count = max(1, min(-(-len(METRICS) // column_count), (height - AXIS_HEIGHT) // MIN_CHART_HEIGHT))
+    plots_height = height - AXIS_HEIGHT
+    chart_width = (width - 2 * (column_count - 1)) // column_count
+    lines: list[Text] = []
+    for row in range(row_count):
+        row_height = plots_height // row_count + (row < plots_height % row_count)
+        row_charts = [
+            draw_chart(
+                metric,
+                current_by_metric.get(metric.name, EMPTY_CURVE),
+                previous_by_metric.get(metric.name, EMPTY_CURVE),
+                chart_width,
+                row_height,
+                styles,
+            )
+            for metric in METRICS[row * column_count : (row + 1) * column_count]
+        ]
+        lines += _join_columns(row_charts, chart_width + 2)
+    lines += _join_columns([draw_sigma_axis(chart_width, styles.axis)] * column_count, chart_width + 2)
+    return lines[: max(0, height)]
+
+
+def _join_columns(columns: Sequence[Sequence[Text]], column_width: int) -> list[Text]:
+    """Return lines with the lines of the columns side by side."""
+    lines: list[Text] = []
+    for parts in zip(*columns, strict=True):
+        line = Text(no_wrap=True)
+        for column, part in enumerate(parts):
+            line.append(" " * (column * column_width - line.cell_len))
+            line.append_text(part)
+        lines.append(line)
+    return lines

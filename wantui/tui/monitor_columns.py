@@ -1,0 +1,98 @@
+"""Columns of the Monitor screen's list: worker, device, state, video, progress, pace, ETA and memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.queue.states import find_displayed_video_state
+from wantui.tui.columns import COLUMN_GAP, Column
+from wantui.tui.monitor_states import MonitorRow, describe_stage_briefly, describe_starting_worker
+from wantui.tui.plots import draw_bar
+from wantui.tui.state_style import get_state_style
+
+MIN_TITLE_WIDTH = 12
+"""Minimum width of the titles of videos, in cells."""
+BAR_WIDTH, STEP_WIDTH = 12, 9
+"""Width of the progress bar and of the steps behind it, in cells."""
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What the rows need besides the queue."""
+
+    make_style: Callable[[str], Style]
+    """Function that returns the style of a theme colour."""
+    estimate_eta: Callable[[MonitorRow], str]
+    get_age_seconds: Callable[[MonitorRow], float]
+    """Function that returns the seconds since the worker of a row was started."""
+    has_engine: Callable[[], bool]
+
+
+def make_monitor_columns(list_width: int, has_memory: bool, context: RowContext) -> list[Column[MonitorRow]]:
+    """Return the columns that fit into a list of `list_width` cells; titles take the remaining cells.
+
+    Args:
+        has_memory: whether a worker reports GPU memory.
+    """
+    title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
+    columns: list[Column[MonitorRow]] = [
+        Column("worker", 9, lambda row: row.worker_name),
+        Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=100),
+        Column("state", 12, lambda row: _draw_state(row, context)),
+        title,
+        Column(
+            f"{'progress':<{BAR_WIDTH}}{'step':>{STEP_WIDTH}}",
+            BAR_WIDTH + STEP_WIDTH,
+            lambda row: _draw_progress(row, context),
+        ),
+        Column("σ", 5, lambda row: _format_sigma(row), "right", min_list_width=90),
+        Column("s/step", 6, lambda row: _format_pace(row), "right"),
+        Column("ETA", 7, context.estimate_eta, "right"),
+    ]
+    if has_memory:
+        columns.append(Column("GB used/pred.", 13, lambda row: row.memory_text, "right", min_list_width=110))
+    shown_columns = [column for column in columns if list_width >= column.min_list_width]
+    fixed_width = sum(len(COLUMN_GAP) + (column.width or 0) for column in shown_columns) - len(COLUMN_GAP)
+    title_width = max(MIN_TITLE_WIDTH, list_width - fixed_width)
+    return [
+        Column(column.header_text, title_width, column.draw_cell) if column is title else column
+        for column in shown_columns
+    ]
+
+
+def _draw_state(row: MonitorRow, context: RowContext) -> Text:
+    if row.video is None:
+        is_starting = row.worker is not None and row.worker.state == "starting"
+        return Text("◌ starting", context.make_style("accent")) if is_starting else Text("· idle", Style(dim=True))
+    name = find_displayed_video_state(row.video, context.has_engine())
+    style = get_state_style(name)
+    word = style.state_word
+    if name == "running":
+        word = "starting" if row.progress is None else row.progress.describe_phase(row.video.steps)
+    return Text(f"{style.glyph} {word}", context.make_style(style.colour_name))
+
+
+def _draw_title(row: MonitorRow) -> Text:
+    return Text("" if row.video is None else row.video.title, Style(bold=True))
+
+
+def _draw_progress(row: MonitorRow, context: RowContext) -> Text:
+    """Draw the steps as a bar and as numbers, or before the first step what the worker prepares."""
+    if row.worker is not None and row.worker.state == "starting":
+        return Text(describe_starting_worker(context.get_age_seconds(row)), Style(dim=True))
+    if row.progress is not None and row.progress.stage is not None:
+        return Text(describe_stage_briefly(row.progress.stage), Style(dim=True))
+    if not row.step_text:
+        return Text("")
+    bar = Text(draw_bar(row.done_share, BAR_WIDTH), context.make_style("success"))
+    return Text(no_wrap=True).append_text(bar).append(f"{row.step_text:>{STEP_WIDTH}}")
+
+
+def _format_sigma(row: MonitorRow) -> str:
+    return "" if row.progress is None or row.progress.sigma is None else f"{row.progress.sigma:.3f}"
+
+
+def _format_pace(row: MonitorRow) -> str:
+    return "" if row.progress is None or row.progress.pace_seconds is None else f"{row.progress.pace_seconds:.2f}"

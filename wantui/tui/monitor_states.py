@@ -1,0 +1,147 @@
+"""What the Monitor screen says about the engine, its workers and their videos: start-up, progress, idleness."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wantui.batches.progress import LoadingStage, VideoProgress
+from wantui.formatting import format_count
+from wantui.queue.records import VideoRow, WorkerRow
+from wantui.tui.queue_watcher import QueueSnapshot
+
+BYTES_PER_GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class MonitorRow:
+    """Row of the list: a worker with its video, or a video whose worker is unknown."""
+
+    worker: WorkerRow | None
+    video: VideoRow | None
+    progress: VideoProgress | None
+
+    @property
+    def worker_name(self) -> str:
+        """Return the name of the worker without its process id."""
+        if self.worker is not None:
+            return self.worker.short_name
+        return (self.video.worker or "").partition(":")[0] if self.video is not None else ""
+
+    @property
+    def is_decoding(self) -> bool:
+        """Return whether the decoder has reported its progress."""
+        return (
+            self.video is not None
+            and self.progress is not None
+            and self.progress.step_number == self.video.steps
+            and bool(self.progress.frame_count)
+        )
+
+    @property
+    def done_share(self) -> float:
+        """Return the share of steps done, or of frames decoded, in 0 to 1."""
+        if self.video is None or self.progress is None:
+            return 0.0
+        if self.is_decoding:
+            return self.progress.decoded_frame_count / self.progress.frame_count
+        return self.progress.step_number / max(1, self.video.steps)
+
+    @property
+    def step_text(self) -> str:
+        """Return steps done and total, or frames ("fr") once the decoder reports; empty before the first step."""
+        if self.video is None or self.progress is None or self.progress.stage is not None:
+            return ""
+        if self.is_decoding:
+            return f"{self.progress.decoded_frame_count}/{self.progress.frame_count} fr"
+        return f"{self.progress.step_number}/{self.video.steps}"
+
+    @property
+    def memory_text(self) -> str:
+        """Return used and predicted GPU memory in GB, such as "11.3/14.2"; empty without a GPU."""
+        memory = {} if self.progress is None else self.progress.memory_bytes_by_name
+        if "allocated" not in memory:
+            return ""
+        used = f"{memory['allocated'] / BYTES_PER_GB:.1f}"
+        return f"{used}/{memory['predicted'] / BYTES_PER_GB:.1f}" if "predicted" in memory else used
+
+
+def list_monitor_rows(snapshot: QueueSnapshot) -> list[MonitorRow]:
+    """Return a row per running video, and one per worker without a video, by worker."""
+    workers_by_name = {worker.name: worker for worker in snapshot.workers} if snapshot.engine is not None else {}
+    rows = [
+        MonitorRow(workers_by_name.pop(video.worker or "", None), video, snapshot.progress_by_video.get(video.id))
+        for video in snapshot.running_videos
+    ]
+    rows += [MonitorRow(worker, None, None) for worker in workers_by_name.values()]
+    return sorted(rows, key=lambda row: row.worker_name)
+
+
+class WorkerClock:
+    """Ages of the workers between two snapshots, which come only when something changes."""
+
+    def __init__(self) -> None:
+        self._started_at_by_worker: dict[str, float] = {}
+
+    def note_workers(self, workers: Sequence[WorkerRow]) -> None:
+        """Note when new workers were started."""
+        now, known = time.monotonic(), self._started_at_by_worker
+        self._started_at_by_worker = {
+            worker.name: known.get(worker.name, now - (worker.seconds or 0.0)) for worker in workers
+        }
+
+    def get_age_seconds(self, worker: WorkerRow) -> float:
+        """Return the seconds since a worker was started."""
+        now = time.monotonic()
+        return now - self._started_at_by_worker.get(worker.name, now)
+
+
+def describe_starting_worker(age_seconds: float) -> str:
+    """Return what a starting worker does: "loading torch 12 s"."""
+    return f"loading torch {age_seconds:.0f} s"
+
+
+def describe_stage_briefly(stage: LoadingStage) -> str:
+    """Return the stage of a row whose state is "loading" or "encoding": "reading weights 12 s"."""
+    description = stage.description or f"loading {stage.model}"
+    return f"{description} {max(0.0, time.monotonic() - stage.began_at):.0f} s"
+
+
+def describe_stage(stage: LoadingStage) -> str:
+    """Return what a worker prepares: "loading nano (2 of 5 stages)", and in a second line "reading weights 12 s"."""
+    stage_text = describe_stage_briefly(stage)
+    if not stage.model or not stage.number:
+        return stage_text
+    return f"loading {stage.model} ({stage.number} of {stage.count} stages)\n{stage_text}"
+
+
+def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) -> str:
+    """Return what the worker of a row does before its first preview, in one or two lines."""
+    if row.video is None:
+        assert row.worker is not None
+        if row.worker.state == "starting":
+            return f"{row.worker_name}: {describe_starting_worker(clock.get_age_seconds(row.worker))}"
+        next_text = "takes the next video" if has_waiting_videos else "has no video: the queue is empty"
+        return f"{row.worker_name} {next_text}"
+    progress = row.progress
+    if progress is None or (progress.step_number == 0 and progress.stage is None):
+        return f"{row.worker_name}: starting {row.video.title}"
+    if progress.stage is not None:
+        return f"{row.worker_name}: {describe_stage(progress.stage)}"
+    return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.video.title}"
+
+
+def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+    """Return why no video is running, and what will happen next or which key to press."""
+    waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
+    suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
+    if snapshot.hold is not None:
+        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\nPress F7 to resume the queue"
+    if snapshot.engine is None:
+        if is_starting_engine:
+            return f"the engine is starting{suffix}"
+        return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
+    if waiting_count:
+        return f"the engine starts a worker for the next video{suffix}"
+    if any(batch.unfinished_count for batch in snapshot.batches):
+        return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
+    return "no video is running: the queue is empty\n\n1 composes a batch, 4 shows finished videos"

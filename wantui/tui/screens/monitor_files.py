@@ -1,0 +1,138 @@
+"""Files of the Monitor screen: which it needs, and reading them on a background thread."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from textual import getters, on, work
+
+from wantui.batches.progress import FinishedVideo, VideoProgress
+from wantui.storage.layout import BatchFolder
+from wantui.tui.monitor_data import (
+    ClipFrames,
+    MonitorFilesRead,
+    MonitorFilesRequest,
+    PreviewHistory,
+    read_requested_files,
+)
+from wantui.tui.monitor_states import MonitorRow
+from wantui.tui.screens.base import BaseScreen
+from wantui.tui.widgets.virtual_list import VirtualList
+
+MIN_PREVIEWS_PER_VIDEO = 10
+"""Minimum number of automatic previews of a video: short videos have more than one per `preview_seconds`."""
+
+
+class MonitorFiles(BaseScreen):
+    """Base of the screen: the selected row, its previews and log, and the clip that was finished last."""
+
+    running_list = getters.query_one("#running", VirtualList)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[MonitorRow] = []
+        self.previews = PreviewHistory()
+        self.clip: tuple[int, ClipFrames] | None = None
+        """Id and clip of the video that was finished last."""
+        self.is_auto_preview: bool | None = None
+        self.log_version: tuple[Path, int, int] | None = None
+        """Version of the log on the screen, as in `LogTail`."""
+        self.log_lines: list[str] = []
+        self._requested_at = 0.0
+        self._requested_step = 0
+        """Step of the latest requested preview."""
+        self._is_reading_files = False
+
+    def draw_pictures(self) -> None:
+        """Draw previews or clip."""
+        raise NotImplementedError
+
+    def draw_log(self) -> None:
+        """Draw the last lines of the log."""
+        raise NotImplementedError
+
+    def get_current_row(self) -> MonitorRow | None:
+        """Return the row under the cursor, or None."""
+        return self.rows[self.running_list.cursor] if self.running_list.cursor < len(self.rows) else None
+
+    def get_current_progress(self) -> VideoProgress | None:
+        """Return the progress of the video under the cursor, or None."""
+        return row.progress if (row := self.get_current_row()) is not None else None
+
+    @property
+    def finished_video(self) -> FinishedVideo | None:
+        """Return the video that was finished last, or None."""
+        return self.wantui_app.snapshot.finished_video
+
+    def follow_video(self, video_id: int, progress: VideoProgress | None) -> None:
+        """Forget the previews of another video, and of steps that are rendered again."""
+        if self.previews.video_id != video_id:
+            self._requested_step = 0
+        self.previews.show_video(video_id)
+        if progress is not None:
+            self.previews.drop_steps_after(progress.step_number)
+
+    def request_files(self, *, is_automatic: bool) -> None:
+        """Start reading the log, new previews and the finished clip, unless a read is in progress."""
+        if self._is_reading_files:
+            return
+        row, progress = self.get_current_row(), self.get_current_progress()
+        snapshot = self.wantui_app.snapshot
+        folders_by_batch = {batch.id: batch.folder for batch in snapshot.batches}
+        log_path = None if snapshot.engine is None else snapshot.engine.logs_folder / "engine.log"
+        if row is not None and row.video is not None and row.video.batch in folders_by_batch:
+            log_path = BatchFolder(folders_by_batch[row.video.batch]).log_path
+        request = MonitorFilesRequest(log_path, self.log_version)
+        shows_pictures = bool(self.is_auto_preview) or not is_automatic
+        if shows_pictures and progress is not None and self._is_preview_due(progress, is_automatic):
+            self._requested_at, self._requested_step = time.monotonic(), progress.preview_step
+            request = replace(
+                request,
+                video_id=progress.video_id,
+                preview_path=Path(progress.preview_path or ""),
+                preview_step=progress.preview_step,
+                known_steps=frozenset(self.previews.step_numbers),
+            )
+        finished = self.finished_video
+        if shows_pictures and finished is not None and (self.clip is None or self.clip[0] != finished.video_id):
+            clip_name, folder = finished.done_event.files.get("clip"), folders_by_batch.get(finished.batch_id)
+            if clip_name is not None and folder is not None:
+                request = replace(request, clip_path=folder / clip_name, clip_video_id=finished.video_id)
+        if request.log_path is not None or request.preview_path is not None or request.clip_path is not None:
+            self._is_reading_files = True
+            self.read_monitor_files(request)
+
+    def _is_preview_due(self, progress: VideoProgress, is_automatic: bool) -> bool:
+        """Return whether to read previews that are not on the screen yet."""
+        if progress.preview_path is None or progress.preview_step in self.previews.frames_by_step:
+            return False
+        new_step_count = progress.preview_step - self._requested_step
+        return (
+            not is_automatic
+            or not self.previews.frames_by_step
+            or time.monotonic() - self._requested_at >= self.wantui_app.settings.preview_seconds
+            or new_step_count * MIN_PREVIEWS_PER_VIDEO >= progress.step_count
+        )
+
+    @work(thread=True, group="files", exit_on_error=False)
+    def read_monitor_files(self, request: MonitorFilesRequest) -> None:
+        """Read files on a background thread."""
+        message = MonitorFilesRead(request, {}, None, None)
+        try:
+            message = read_requested_files(request)
+        finally:  # the handler resets `_is_reading_files`; without it no file would ever be read again
+            self.post_message(message)
+
+    @on(MonitorFilesRead)
+    def _show_monitor_files(self, message: MonitorFilesRead) -> None:
+        self._is_reading_files = False
+        if message.log_tail is not None:
+            self.log_version = message.log_tail.file_version
+            self.log_lines = message.log_tail.lines
+            self.draw_log()
+        if message.clip is not None:
+            self.clip = message.request.clip_video_id, message.clip
+        if message.frames_by_step and message.request.video_id == self.previews.video_id:
+            self.previews.add_frames(message.frames_by_step)
+        if message.clip is not None or message.frames_by_step:
+            self.draw_pictures()

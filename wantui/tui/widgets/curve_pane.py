@@ -1,0 +1,45 @@
+"""Pane with the trajectory curves of one video, those of the video before it behind them, and a legend."""
+
+from collections.abc import Mapping
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.batches.progress import VideoProgress
+from wantui.tui.monitor_charts import ChartStyles, Curve, draw_charts
+from wantui.tui.widgets.diff_text import DiffText
+
+
+class CurvePane(DiffText):
+    """Charts of the metrics of a trajectory."""
+
+    DEFAULT_CSS = """
+    CurvePane { height: 1fr; }
+    """
+
+    def show_curves(self, title: str, current: VideoProgress | None, previous: VideoProgress | None) -> None:
+        """Draw the curves of a video, and those of an earlier video in grey."""
+        width, height = self.size.width, self.size.height
+        if not width or height < 2:
+            return
+        accent, grey = self.make_colour_style("accent"), Style(dim=True)
+        if not any(progress is not None and progress.sigmas for progress in (current, previous)):
+            lines = [Text("")] * height
+            lines[height // 2] = Text("The curves begin with the first step.".center(width), grey)
+            self.show_lines(lines)
+            return
+        legend = Text(no_wrap=True)
+        if title:
+            legend.append("━━ ", accent).append(title)
+        if previous is not None:
+            legend.append("   " * bool(title)).append(f"━━ before: {previous.title}", grey)
+        styles = ChartStyles(accent, grey, grey)
+        charts = draw_charts(_collect_curves(current), _collect_curves(previous), width, height - 1, styles)
+        self.show_lines([legend, *charts])
+
+
+def _collect_curves(progress: VideoProgress | None) -> Mapping[str, Curve]:
+    """Return the curves of a video by metric."""
+    if progress is None:
+        return {}
+    return {name: Curve(progress.sigmas, values) for name, values in progress.curve_by_metric.items()}

@@ -1,0 +1,93 @@
+"""Strip of small pictures, one per step with a preview; the shown step is marked."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.style import Style
+from rich.text import Text
+from textual.events import Click, Resize
+from textual.message import Message
+
+from wantui.tui.pictures import fit_picture
+from wantui.tui.plots import draw_picture
+from wantui.tui.widgets.diff_text import DiffText
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+PICTURE_LINES = 3
+"""Height of a small picture in lines."""
+MAX_PICTURE_WIDTH = 12
+"""Maximum width of a small picture in characters."""
+
+
+class PreviewStrip(DiffText):
+    """Small pictures of the steps, as many as fit, around the shown step."""
+
+    DEFAULT_CSS = """
+    PreviewStrip { height: 4; }
+    """
+
+    class Picked(Message):
+        """A small picture was clicked."""
+
+        def __init__(self, step_number: int) -> None:
+            super().__init__()
+            self.step_number = step_number
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._pictures_by_step: dict[int, Picture] = {}
+        self._shown_step: int | None = None
+        self._lines_by_step: dict[int, list[Text]] = {}
+        """Drawn small pictures."""
+        self._visible_steps: list[int] = []
+        self._cell_width = 1
+
+    def show_steps(self, pictures_by_step: "dict[int, Picture]", shown_step: int | None) -> None:
+        """Show the pictures of steps, in order, and mark one step."""
+        self._lines_by_step = {
+            step: lines
+            for step, lines in self._lines_by_step.items()
+            if pictures_by_step.get(step) is self._pictures_by_step.get(step)
+        }
+        self._pictures_by_step, self._shown_step = pictures_by_step, shown_step
+        self._draw()
+
+    def on_resize(self, event: Resize) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        steps = list(self._pictures_by_step)
+        if not steps or not self.size.width:
+            self._visible_steps = []
+            self.show_lines([Text("")] * (PICTURE_LINES + 1))
+            return
+        height, width = self._pictures_by_step[steps[-1]].shape[:2]
+        picture_width = max(3, min(MAX_PICTURE_WIDTH, round(2 * PICTURE_LINES * width / height)))
+        self._cell_width = picture_width + 1
+        visible_count = max(1, (self.size.width + 1) // self._cell_width)
+        shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
+        first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
+        self._visible_steps = steps[first : first + visible_count]
+        lines = [Text(no_wrap=True) for _ in range(PICTURE_LINES + 1)]
+        for column, step in enumerate(self._visible_steps):
+            for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
+                lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))
+                lines[row].append_text(picture_line)
+            is_shown = step == self._shown_step
+            label = f"▲{step}" if is_shown else f"{step}"
+            style = self.make_colour_style("accent") + Style(bold=True) if is_shown else Style(dim=True)
+            lines[-1].append(" " * (column * self._cell_width - lines[-1].cell_len))
+            lines[-1].append(label.center(picture_width)[:picture_width], style)
+        self.show_lines(lines)
+
+    def _draw_small_picture(self, step: int, width: int) -> list[Text]:
+        if step not in self._lines_by_step:
+            picture = fit_picture(self._pictures_by_step[step], width, 2 * PICTURE_LINES)
+            self._lines_by_step[step] = draw_picture(picture, width, PICTURE_LINES)
+        return self._lines_by_step[step]
+
+    def on_click(self, event: Click) -> None:
+        index = event.x // self._cell_width
+        if 0 <= index < len(self._visible_steps):
+            self.post_message(self.Picked(self._visible_steps[index]))
