@@ -9,13 +9,15 @@ from rich.text import Text
 from wantui.queue.states import find_displayed_video_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.monitor_states import MonitorRow, describe_stage_briefly, describe_starting_worker
-from wantui.tui.plots import draw_bar
+from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
 MIN_TITLE_WIDTH = 12
 """Minimum width of the titles of videos, in cells."""
-BAR_WIDTH, STEP_WIDTH = 12, 9
-"""Width of the progress bar and of the steps behind it, in cells."""
+BAR_WIDTH, NARROW_BAR_WIDTH, STEP_WIDTH = 12, 9, 9
+"""Width of the progress bar, also in narrow lists, and of the steps behind it, in cells."""
+MIN_WIDE_LIST = 100
+"""Minimum width of a list that is not narrow, in cells."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,17 @@ def make_monitor_columns(list_width: int, has_memory: bool, context: RowContext)
     Args:
         has_memory: whether a worker reports GPU memory.
     """
+    bar_width = BAR_WIDTH if list_width >= MIN_WIDE_LIST else NARROW_BAR_WIDTH
     title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
     columns: list[Column[MonitorRow]] = [
         Column("worker", 9, lambda row: row.worker_name),
-        Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=100),
+        Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=MIN_WIDE_LIST),
         Column("state", 12, lambda row: _draw_state(row, context)),
         title,
         Column(
-            f"{'progress':<{BAR_WIDTH}}{'step':>{STEP_WIDTH}}",
-            BAR_WIDTH + STEP_WIDTH,
-            lambda row: _draw_progress(row, context),
+            f"{'progress':<{bar_width}}{'step':>{STEP_WIDTH}}",
+            bar_width + STEP_WIDTH,
+            lambda row: _draw_progress(row, context, bar_width),
         ),
         Column("σ", 5, lambda row: _format_sigma(row), "right", min_list_width=90),
         Column("s/step", 6, lambda row: _format_pace(row), "right"),
@@ -78,16 +81,18 @@ def _draw_title(row: MonitorRow) -> Text:
     return Text("" if row.video is None else row.video.title, Style(bold=True))
 
 
-def _draw_progress(row: MonitorRow, context: RowContext) -> Text:
+def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:
     """Draw the steps as a bar and as numbers, or before the first step what the worker prepares."""
     if row.worker is not None and row.worker.state == "starting":
         return Text(describe_starting_worker(context.get_age_seconds(row)), Style(dim=True))
     if row.progress is not None and row.progress.stage is not None:
-        return Text(describe_stage_briefly(row.progress.stage), Style(dim=True))
+        stage_text = describe_stage_briefly(row.progress.stage)
+        fits = len(stage_text) <= bar_width + STEP_WIDTH
+        return Text(stage_text if fits else row.progress.stage.description, Style(dim=True))
     if not row.step_text:
         return Text("")
-    bar = Text(draw_bar(row.done_share, BAR_WIDTH), context.make_style("success"))
-    return Text(no_wrap=True).append_text(bar).append(f"{row.step_text:>{STEP_WIDTH}}")
+    bar = draw_styled_bar(row.done_share, bar_width, context.make_style("success"))
+    return bar.append(f"{row.step_text:>{STEP_WIDTH}}")
 
 
 def _format_sigma(row: MonitorRow) -> str:
