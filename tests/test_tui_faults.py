@@ -318,7 +318,7 @@ def test_worker_that_is_loading_torch_is_shown_as_starting(queue: Queue) -> None
         queue.record_ready_worker("worker-0:1")
         await it.until(lambda: "starting" not in it.text())
         claim(queue)
-        await it.until(lambda: re.search(r"worker-0 cpu +▶ starting +red seed 42", it.text()))
+        await it.until(lambda: re.search(r"worker-0 +cpu +▶ starting +red seed 42", it.text()))
 
     on("monitor", test)
 
