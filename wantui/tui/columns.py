@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 from rich.text import Text
 
 Row = TypeVar("Row")
-COLUMN_GAP = " "
+COLUMN_GAP = "  "
 """Text between two columns."""
 
 

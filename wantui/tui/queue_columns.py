@@ -16,7 +16,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 """Width of the state column in cells: a glyph, a space and the longest word."""
 MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 90, 105, 130
-"""Smallest list widths, in cells, that show progress bars, model and seeds, and the template of a batch."""
+"""Smallest list widths, in cells, that show bars and failures, model and seeds, and the template of a batch."""
 MARK_GLYPH = "◆"
 
 
@@ -58,8 +58,8 @@ def make_batch_columns(
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
         Column("progress", 12, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("videos", 9, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
-        Column("failed", 6, draw_failed_count, "right"),
-        Column("ETA", 8, find_seconds_left, "right"),
+        Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("ETA", 7, find_seconds_left, "right"),
         Column("model", 12, lambda batch: batch.model, min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("seeds", 10, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("name", None, draw_name, max_list_width=MIN_WIDTH_WITH_TEMPLATE - 1),
@@ -94,18 +94,22 @@ def make_video_columns(
         video = row[1]
         return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
 
+    def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
+        return format_video_duration(row) or find_seconds_left(*row)
+
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         video = row[1]
         text = Text(video.title, Style(bold=True))
         return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
 
     return [
-        Column("#", 6, lambda row: str(row[1].number + 1), "right"),
+        Column("#", 5, lambda row: str(row[1].number + 1), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_video_state),
         Column("progress", 10, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("steps", 9, format_steps, "right"),
-        Column("ETA", 8, lambda row: find_seconds_left(*row), "right"),
-        Column("took", 9, format_video_duration, "right"),
+        Column("steps", 7, format_steps, "right"),
+        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("took", 9, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
         Column("video", None, draw_title),
     ]
 

@@ -95,6 +95,8 @@ class QueueScreen(BaseScreen):
         hidden_count = len(snapshot.batches) - len(self.visible_batches)
         ended_text = format_count(hidden_count, "ended batch", "ended batches")
         self.batch_list.empty_text = f"{ended_text} hidden; a shows all" if hidden_count else EMPTY_QUEUE_TEXT
+        # The frame and the header take three lines; the style sheet limits the height.
+        self.batch_list.styles.height = max(1, len(self.visible_batches)) + 3
         if [batch.id for batch in previous_batches] != [batch.id for batch in self.visible_batches]:
             self.batch_list.fill_rows(len(self.visible_batches), self._draw_batch)
             ids = [batch.id for batch in self.visible_batches]
