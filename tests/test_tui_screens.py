@@ -360,7 +360,7 @@ def test_multiline_error_is_drawn_on_one_line(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: r"CUDA error kernels might\x1b[31m be late" in it.text())
 
-    on("queue", test)
+    on("queue", test, size=(140, 40))
 
 
 def test_changes_behind_another_screen_are_shown_on_return(queue: Queue) -> None:
