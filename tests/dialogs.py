@@ -2,34 +2,49 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from clip_batches import FPS, FRAME_COUNT, draw_clip
+from conftest import recipe_for
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.screen import ModalScreen
 
 import wantui.tui
+from wantui.models.catalogue import NANO
+from wantui.storage.mp4 import write_mp4
 from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
+from wantui.tui.player_clips import PlayerClip
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.history import History
-from wantui.tui.screens.player import ClipsLoaded, Player
+from wantui.tui.screens.player import Player
+from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
 
+RECIPE = recipe_for(NANO, fps=FPS, frames=FRAME_COUNT)
+
 
 class PausedPlayer(Player):
-    """The player of two clips that were made up, which does not play: a clip that plays is a change."""
+    """The player of clips that were made up, which does not play: a clip that plays is a change."""
 
-    def load_clips(self) -> None:  # type: ignore[override]
-        self.is_playing = False
-        frames = [np.full((64, 64, 3), 40 * number, np.uint8) for number in range(3)]
-        self.post_message(ClipsLoaded([frames] * len(self.captioned_paths), ""))
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(
+            [PlayerClip(write_drawn_clip(Path(f"{name}.mp4")), RECIPE, name, (name,), "") for name in names]
+        )
+        self.playback.is_playing = False
+
+
+def write_drawn_clip(path: Path) -> Path:
+    """Write a clip of nine frames, unless it exists, and return its path."""
+    if not path.exists():
+        write_mp4(path.absolute(), draw_clip((40, 80, 120)), FPS, FRAME_COUNT, {})
+    return path
 
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
@@ -39,7 +54,8 @@ DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     Help: lambda: Help("compose", None),
     History: lambda: History(["a red circle", "a blue circle"]),
     Palette: Palette,
-    Player: lambda: PausedPlayer([(Path("a"), "a"), (Path("b"), "b")], 8.0),
+    Player: lambda: PausedPlayer(["a", "b"]),
+    RecipeViewer: lambda: RecipeViewer({"red": RECIPE}),
     TextViewer: lambda: TextViewer("Recipe", "one\ntwo\n" * 50),
     Welcome: Welcome,
     YamlEditor: lambda: YamlEditor("model_settings:\n  model_id: nano\n", "mine"),

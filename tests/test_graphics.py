@@ -14,7 +14,6 @@ from wantui.tui.graphics import (
     encode_kitty_picture,
     encode_sixel_picture,
     fit_picture_to_cells,
-    play_frames,
 )
 from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 
@@ -93,23 +92,6 @@ def test_fitted_picture_keeps_its_proportions() -> None:
     assert columns == 80
     assert 80 * 8 / (rows * 16) == pytest.approx(832 / 480, rel=0.03)
     assert fit_picture_to_cells((128, 128), 80, 23) == (46, 23)
-
-
-@pytest.mark.parametrize("protocol", ["kitty", "sixel"])
-def test_frames_are_played_in_a_loop_until_a_key(protocol: str) -> None:
-    written: list[bytes] = []
-    ends = iter([False] * 4 + [True])
-    play_frames(
-        [picture(), picture()[::-1]],
-        1000.0,
-        protocol,  # type: ignore[arg-type]
-        "red",
-        written.append,
-        lambda seconds: next(ends),
-        (40, 10),
-    )
-    assert [re.search(rb"(\d)/2  red", part).group(1) for part in written[1:-1]] == [b"1", b"2", b"1", b"2", b"1"]  # type: ignore[union-attr]
-    assert written[-1].endswith(b"\x1b[2J\x1b[H")
 
 
 def test_curve_with_fixed_bounds_is_drawn_at_its_values() -> None:

@@ -7,7 +7,6 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
 from harness_tui import AppUnderTest, application, run
@@ -28,9 +27,10 @@ from wantui.tui.screens.dialogs import Confirm, InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
-from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.control_line import ControlLine
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import join_lines
+from wantui.tui.widgets.picture_view import PictureView
 
 pytestmark = pytest.mark.terminal
 
@@ -344,11 +344,11 @@ def test_player_uses_all_but_two_rows_for_the_clip(size: tuple[int, int]) -> Non
 
     async def test() -> None:
         async with application(size=size) as it:
-            it.app.push_screen(PausedPlayer([(Path("a"), "a")], 8.0))
+            it.app.push_screen(PausedPlayer(["a"]))
             await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
             assert it.app.screen.query_one(KeyFooter).size.height == 1
-            assert it.app.screen.query_one("#about", DiffText).size.height == 1
-            assert it.app.screen.query_one("#picture-0", DiffText).size.height == size[1] - 2
+            assert it.app.screen.query_one(ControlLine).size.height == 1
+            assert it.app.screen.query_one(PictureView).size.height == size[1] - 2
 
     run(test)
 
@@ -536,22 +536,23 @@ def test_unwritable_drafts_are_reported_once(monkeypatch: pytest.MonkeyPatch) ->
     [UnicodeDecodeError("utf-8", b"x", 0, 1, ""), ValueError("odd"), MemoryError(), IndexError(), TypeError("x")],
     ids=lambda error: type(error).__name__,
 )
-def test_decoder_exception_is_reported_and_closes_the_player(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:  # R12
-    from wantui.storage import mp4
+def test_decoder_exception_is_shown_in_the_player(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:  # R12
+    from dialogs import PausedPlayer
 
-    def damaged(_: Path) -> Any:
+    from wantui.storage import clip_reader
+
+    def damaged(*_: object) -> Any:
         raise error
         yield
 
-    monkeypatch.setattr(mp4, "read_frames", damaged)
+    monkeypatch.setattr(clip_reader, "read_scaled_frames", damaged)
 
     async def test() -> None:
         async with application() as it:
-            it.app.push_screen(Player([(Path("clip.mp4"), "red")], 8.0))
-            await it.until(lambda: f"cannot play clip.mp4: {type(error).__name__}" in it.notifications())
-            await it.until(lambda: not isinstance(it.app.screen, Player))
+            it.app.push_screen(PausedPlayer(["clip"]))
+            await it.until(lambda: f"cannot play clip.mp4: {type(error).__name__}" in it.text())
+            await it.press("q")
+            assert not isinstance(it.app.screen, Player)
 
     run(test)
 

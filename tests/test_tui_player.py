@@ -1,13 +1,19 @@
 """Clips in the Library: played, marked and compared, with their recipes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from clip_batches import write_clip_batch
+from clip_batches import FRAME_COUNT, choose_colour, write_clip_batch
+from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
 
 from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.player import Player
+from wantui.tui.screens.recipe_viewer import RecipeViewer
+from wantui.tui.widgets.picture_view import encode_colours, fit_picture
 
 pytestmark = pytest.mark.terminal
 
@@ -52,3 +58,269 @@ def test_tenth_mark_is_refused() -> None:
         assert "cannot mark another video: 9 are marked" in it.notifications()
 
     on_clips(test)
+
+
+async def open_player(it: AppUnderTest, *keys: str) -> Player:
+    """Press keys that open the player, wait for its first pictures, pause it, and show the first frame."""
+    await it.press(*keys)
+    player: Player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+    await it.until(lambda: all(view.picture is not None for view in player.views))
+    await it.until(lambda: player.playback.frame_count == FRAME_COUNT)
+    if player.playback.is_playing:
+        await it.press("space")
+    await it.press("g")
+    return player
+
+
+def find_frame_numbers(player: Player, screen: LibraryScreen) -> list[int]:
+    """Return the number of the frame that each view shows, which its upper half tells."""
+    assert screen.shown_manifest is not None
+    entry_by_id = {entry.recipe.digest: entry for entry in screen.shown_manifest.videos}
+    numbers = []
+    for view, clip in zip(player.views, player.clips, strict=True):
+        red = choose_colour(entry_by_id[clip.recipe.digest])[0]
+        assert view.shown_pixels is not None
+        numbers.append(round((int(view.shown_pixels[0, 0, 0]) - red) / 8))
+    return numbers
+
+
+def test_keys_of_the_player_select_frames() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        for key, frame in {
+            "right": 1,
+            "l": 2,
+            "left": 1,
+            "h": 0,
+            "G": 8,
+            "[": 0,
+            "]": 8,
+            "shift+left": 0,
+            "shift+right": 8,
+            "g": 0,
+        }.items():
+            await it.press(key)
+            assert player.playback.frame_index == frame, key
+            assert find_frame_numbers(player, screen) == [frame], key
+            assert f"{frame + 1}/9" in it.text()
+        await it.press("+", "+", "o", "space")
+        assert (player.playback.speed, player.playback.is_looping, player.playback.is_playing) == (2.0, False, True)
+        await it.until(lambda: not player.playback.is_playing)
+        assert find_frame_numbers(player, screen) == [8], "without loop, it stops at the last frame"
+
+    on_clips(test)
+
+
+def test_player_shows_due_frames_and_waits_for_the_decoder() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        player.playback.is_playing = True
+        player.advance(3 / 8)
+        assert find_frame_numbers(player, screen) == [3]
+        request_frame = player.buffers[0].request_frame
+        player.buffers[0].request_frame = lambda index: None  # type: ignore[method-assign]
+        player.advance(2 / 8)
+        assert player.playback.frame_index == 3
+        player.buffers[0].request_frame = request_frame  # type: ignore[method-assign]
+        player.advance(2 / 8)
+        assert find_frame_numbers(player, screen) == [5]
+
+    on_clips(test)
+
+
+def test_picture_has_the_pixels_of_the_clip_in_its_proportions() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        [view] = player.views
+        assert view.size == (80, 22)
+        assert view.shown_pixels is not None
+        assert view.shown_pixels.shape == (44, 44, 3)
+        strip = view.render_line(21)
+        assert [segment.text for segment in strip] == [" " * 18, "▀" * 44, " " * 18]
+        await it.press("f")
+        await it.until(lambda: view.size == (80, 24))
+        assert view.shown_pixels.shape == (48, 48, 3)
+        await it.press("f")
+        await it.until(lambda: view.size == (80, 22))
+
+    on_clips(test, size=(80, 24))
+
+
+def test_scrub_bar_follows_click_and_drag() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        line = player.control_line
+        start = line.region.x + line.gutter.left + line.bar_start
+        y = line.region.y
+        await it.pilot.click(offset=(start + round((line.bar_width - 1) / 2), y))
+        await it.pilot.pause()
+        assert player.playback.frame_index == 4
+        await it.pilot.mouse_down(offset=(start, y))
+        await it.pilot.hover(offset=(start + line.bar_width - 1, y - 5))
+        await it.pilot.pause()
+        assert player.playback.frame_index == 8, "a drag may leave the line"
+        await it.pilot.mouse_up(offset=(start + line.bar_width - 1, y - 5))
+        await it.pilot.hover(offset=(start, y))
+        await it.pilot.pause()
+        assert player.playback.frame_index == 8
+        await it.pilot.click(offset=(line.region.x + 1, y))
+        await it.pilot.pause()
+        assert player.playback.is_playing
+
+    on_clips(test)
+
+
+def test_next_and_previous_follow_the_matrix_and_move_its_cursor() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        shown = []
+        for key in "nnnp":
+            await it.press(key)
+            shown.append((player.clips[0].variation_id, player.clips[0].recipe.seed))
+            await it.until(lambda: find_frame_numbers(player, screen)[0] in range(FRAME_COUNT))
+        assert shown == [("red_circle", 43), ("red_square", 42), ("red_square", 43), ("red_square", 42)]
+        await it.press("q")
+        assert (screen.matrix.cursor, screen.matrix.column) == (1, 0)
+        await it.press("p")
+        await it.press("p", "p", "p")
+        assert "first video of the batch" in it.notifications()
+
+    on_clips(test)
+
+
+def test_marked_clips_are_compared_in_step() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("c")
+        assert "mark a video first" in it.notifications()
+        player = await open_player(it, "m", "right", "m", "down", "m", "c")
+        labels = ["circle · seed 42", "circle · seed 43", "square · seed 43"]
+        assert [label for label in labels if label in it.text()] == labels
+        assert "3 videos · red" in it.text()
+        for key, frame in {"right": 1, "G": 8, "left": 7}.items():
+            await it.press(key)
+            assert find_frame_numbers(player, screen) == [frame] * 3
+        await it.press("n")
+        assert len(player.clips) == 3
+        await it.press("i")
+        assert isinstance(it.app.screen, RecipeViewer)
+        assert "3 fields differ" not in it.text()
+        assert "2 fields differ" in it.text()
+
+    on_clips(test)
+
+
+def test_single_mark_is_compared_with_the_current_video() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "c")
+        assert "cannot compare a video with itself" in it.notifications()
+        await it.press("right", "d")
+        assert "identical but for the seed" in it.text()
+        await it.press("escape")
+        player = await open_player(it, "c")
+        assert [clip.recipe.seed for clip in player.clips] == [42, 43]
+
+    on_clips(test)
+
+
+def test_damaged_clip_is_shown_beside_those_that_play() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder)
+    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "c")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: "is not a readable clip" in it.text() and player.views[0].picture is not None)
+        index = player.playback.frame_index
+        await it.until(lambda: player.playback.frame_index != index)
+
+    on_clips(test)
+
+
+def test_paused_player_sends_nothing_and_a_playing_one_only_changed_cells() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        await it.pilot.pause(0.3)
+        with counted_bytes(it.app) as written:
+            await asyncio.sleep(1.0)
+            assert len("".join(written)) == 0
+            await it.press("G")
+            await it.pilot.pause(0.2)
+            step = "".join(written)
+        [view] = player.views
+        assert view.shown_pixels is not None
+        rows = len(view.shown_pixels) // 2
+        changed = step.count("▀")
+        width = view.shown_pixels.shape[1]
+        assert width * (rows // 2) <= changed <= width * (rows // 2 + 1), "only the upper half of these clips changes"
+
+    on_clips(test)
+
+
+def test_invisible_changes_are_sent_only_when_the_picture_stops() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        [view] = player.views
+        picture = np.full((64, 64, 3), 100, np.uint8)
+        view.show_picture(picture)
+        view.show_picture(picture + np.uint8(2), is_moving=True)
+        assert view.shown_pixels is not None
+        assert (view.shown_pixels == 100).all()
+        view.show_picture(picture + np.uint8(4), is_moving=True)
+        assert (view.shown_pixels == 104).all()
+        view.show_picture(picture + np.uint8(5))
+        assert (view.shown_pixels == 105).all()
+
+    on_clips(test)
+
+
+def test_player_draws_five_frames_a_second_over_a_slow_link() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        await it.press("+", "+", "space")
+        assert player._timer is not None
+        assert player._timer._interval == 1 / 5
+
+    on_clips(test, low_bandwidth=True)
+
+
+def test_recipe_table_shows_names_of_the_config_and_json() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("i")
+        assert isinstance(it.app.screen, RecipeViewer)
+        lines = [line.strip("│ ").split() for line in it.text().splitlines()]
+        assert ["sampling", "sampler", "unipc"] in lines
+        assert ["seed", "42"] in lines
+        assert ["size", "width", "32", "px"] in lines
+        await it.press("j")
+        assert '"guidance_scale"' in it.text()
+        await it.press("j")
+        assert "cfg_scale" in it.text()
+        await it.press("i")
+        assert isinstance(it.app.screen, LibraryScreen)
+
+    on_clips(test, size=(100, 50))
+
+
+@pytest.mark.parametrize("system", ["truecolor", "256", "standard"])
+def test_colours_are_encoded_for_the_terminal(system: str) -> None:
+    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [8, 8, 8], [95, 135, 175]]], np.uint8)
+    codes = encode_colours(colours, system)[0].tolist()
+    assert (
+        codes
+        == {
+            "truecolor": [0, 0xFFFFFF, 0xFF0000, 0x080808, 0x5F87AF],
+            "256": [16, 231, 196, 232, 67],
+            "standard": [0, 15, 9, 0, 8],
+        }[system]
+    )
+
+
+@pytest.mark.parametrize("size", [(80, 22), (140, 38), (7, 3), (1, 1)])
+@pytest.mark.parametrize("shape", [(832, 480), (480, 832), (64, 64), (1, 5000)])
+def test_picture_is_as_large_as_possible(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    width, height = fit_picture(shape, *size)
+    assert 1 <= width <= size[0]
+    assert 2 <= height <= 2 * size[1]
+    assert height % 2 == 0
+    assert width == size[0] or height == 2 * size[1]

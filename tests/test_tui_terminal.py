@@ -189,7 +189,7 @@ def test_termination_signal_during_an_external_program_restores_the_terminal(
             os.write(terminal.master, b"4")
             terminal.until(lambda: b"single" in terminal.read())
             os.write(terminal.master, b"P")
-            terminal.until(lambda: b"press any key to stop" in terminal.read())
+            terminal.until(lambda: b"q closes" in terminal.read())
         terminal.process.send_signal(number)
         terminal.until(lambda: terminal.process.poll() is not None, 10)
         assert terminal.process.returncode == 0
@@ -222,10 +222,10 @@ def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Want
         os.write(terminal.master, b"4")
         terminal.until(lambda: b"single" in terminal.read())
         os.write(terminal.master, b"P")
-        terminal.until(lambda: b"press any key to stop" in terminal.read())
+        terminal.until(lambda: b"q closes" in terminal.read())
         assert b"\x1b_Ga=T,f=100" in terminal.read()
         drawn = len(terminal.read())
-        os.write(terminal.master, b"x")
+        os.write(terminal.master, b"q")
         terminal.until(lambda: b"Batches" in terminal.read()[drawn:])
     finally:
         terminal.process.kill()

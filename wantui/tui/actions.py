@@ -37,6 +37,9 @@ SCREEN_TITLES = {
 }
 """Screens in the order of their number keys."""
 
+GROUP_TITLES = {**SCREEN_TITLES, "player": "Player", "recipe": "Recipe"}
+"""Titles by group of `ACTIONS_BY_SCREEN`; the application has none."""
+
 KEYS_BY_SCREEN = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
 """Keys by screen. F keys also work in text fields, where digits are text; Alt+digit is a letter in many terminals."""
 
@@ -136,6 +139,14 @@ LIBRARY_ACTIONS = (
     Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
     Action("library.unmark", "C", "clear_marks", "Unmark", "Remove all marks.", is_in_footer=False),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
+    Action(
+        "library.diff",
+        "d",
+        "diff_recipes",
+        "Diff",
+        "Compare the recipes of the marked videos, or of one and this one.",
+        is_in_footer=False,
+    ),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),
     Action(
         "library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", is_in_footer=False
@@ -181,6 +192,45 @@ ANALYSIS_ACTIONS = (
     Action("analysis.frame", "full_stop", "move_frame(1)", "Frame", "Show the next frame of the attention.", False),
 )
 
+PLAYER_ACTIONS = (
+    Action("player.pause", "space", "pause", "Pause", "Play or pause."),
+    Action("player.back", "left,h", "step(-1)", "Back", "Show the previous frame."),
+    Action("player.forward", "right,l", "step(1)", "Forward", "Show the next frame."),
+    Action(
+        "player.back_ten",
+        "left_square_bracket,shift+left",
+        "step(-10)",
+        "Back 10",
+        "Go back by ten frames.",
+        is_in_footer=False,
+    ),
+    Action(
+        "player.forward_ten",
+        "right_square_bracket,shift+right",
+        "step(10)",
+        "Forward 10",
+        "Go forward by ten frames.",
+        is_in_footer=False,
+    ),
+    Action("player.first", "g,home", "first", "First", "Show the first frame.", is_in_footer=False),
+    Action("player.last", "G,end", "last", "Last", "Show the last frame.", is_in_footer=False),
+    Action("player.faster", "plus,equals_sign", "speed(1)", "Faster", "Play faster, up to 4 times."),
+    Action("player.slower", "minus", "speed(-1)", "Slower", "Play slower, down to a quarter.", is_in_footer=False),
+    Action("player.loop", "o", "loop", "Loop", "Repeat the clip, or stop at its end."),
+    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
+    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch.", is_in_footer=False),
+    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
+    Action("player.bare", "f", "bare", "Full", "Show or hide labels and controls."),
+    Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
+    Action("player.pixels", "P", "pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False),
+    Action("player.help", "question_mark,f1", "help", "Help", "Show the keys of the player."),
+)
+
+RECIPE_ACTIONS = (
+    Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
+    Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the screen below."),
+)
+
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
     "app": APP_ACTIONS,
     "compose": COMPOSE_ACTIONS,
@@ -188,6 +238,8 @@ ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
     "monitor": MONITOR_ACTIONS,
     "library": LIBRARY_ACTIONS,
     "analysis": ANALYSIS_ACTIONS,
+    "player": PLAYER_ACTIONS,
+    "recipe": RECIPE_ACTIONS,
 }
 
 

@@ -7,17 +7,11 @@ not play video, and needs a newer Python.)
 
 import base64
 import os
-import select
-import sys
-import termios
-import time
-import tty
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +24,8 @@ SIXEL_TERMS = {"foot", "foot-extra", "mlterm", "yaft-256color", "xterm-sixel", "
 """Values of TERM with Sixel."""
 MAX_KITTY_CHUNK_LENGTH = 4096
 """Maximum base64 characters in one Kitty command."""
+PNG_LEVEL = 1
+"""Compression level of pictures for Kitty: fast, because each frame is compressed while it is due."""
 DEFAULT_CELL_SIZE = (8, 16)
 """Assumed width and height of a terminal cell in pixels."""
 
@@ -45,18 +41,20 @@ def detect_graphics_protocol(environment: Mapping[str, str]) -> Protocol | None:
     return "sixel" if environment.get("TERM") in SIXEL_TERMS else None
 
 
-def encode_kitty_picture(picture: "NDArray[np.uint8]", columns: int, rows: int) -> bytes:
-    """Encode a picture [height, width, rgb] as Kitty commands; the terminal scales it to `columns` by `rows` cells."""
+def encode_kitty_picture(picture: "NDArray[np.uint8]", columns: int, rows: int, image_id: int = 1) -> bytes:
+    """Encode a picture [height, width, rgb] as Kitty commands; the terminal scales it to `columns` by `rows` cells.
+
+    A picture replaces the previous one with the same `image_id`, without flicker.
+    """
     from PIL import Image
 
     png_buffer = BytesIO()
-    Image.fromarray(picture).save(png_buffer, format="PNG")
+    Image.fromarray(picture).save(png_buffer, format="PNG", compress_level=PNG_LEVEL)
     data = base64.standard_b64encode(png_buffer.getvalue())
     parts = [data[start : start + MAX_KITTY_CHUNK_LENGTH] for start in range(0, len(data), MAX_KITTY_CHUNK_LENGTH)]
     commands = []
     for part_number, part in enumerate(parts):
-        # The constant image and placement ids (i, p) let each frame replace the previous one.
-        header = f"a=T,f=100,i=1,p=1,q=2,C=1,c={columns},r={rows}," if part_number == 0 else ""
+        header = f"a=T,f=100,i={image_id},p=1,q=2,C=1,c={columns},r={rows}," if part_number == 0 else ""
         commands.append(f"\x1b_G{header}m={int(part_number + 1 < len(parts))};".encode() + part + b"\x1b\\")
     return b"".join(commands)
 
@@ -97,52 +95,9 @@ def _encode_runs(bits: Sequence[int]) -> str:
 def fit_picture_to_cells(
     picture_size: tuple[int, int], columns: int, rows: int, cell_size: tuple[int, int] = DEFAULT_CELL_SIZE
 ) -> tuple[int, int]:
-    """Return the largest size in cells of a picture of `picture_size` (width, height) pixels that keeps "
-    "its aspect ratio."""
+    """Return the largest size in cells of a picture of `picture_size` (width, height) pixels with its proportions."""
     scale = min(columns * cell_size[0] / picture_size[0], rows * cell_size[1] / picture_size[1])
     return max(1, round(picture_size[0] * scale / cell_size[0])), max(1, round(picture_size[1] * scale / cell_size[1]))
-
-
-def play_frames(
-    frames: Sequence["NDArray[np.uint8]"],
-    fps: float,
-    protocol: Protocol,
-    title: str,
-    write_bytes: Callable[[bytes], object],
-    should_stop: Callable[[float], bool],
-    terminal_size: tuple[int, int],
-) -> None:
-    """Play frames in a loop on a terminal.
-
-    Args:
-        should_stop: waits the given seconds, and returns true to stop.
-        terminal_size: columns and rows of the terminal.
-    """
-    import numpy as np
-    from PIL import Image
-
-    picture_size = (frames[0].shape[1], frames[0].shape[0])
-    columns, rows = fit_picture_to_cells(picture_size, terminal_size[0], terminal_size[1] - 1)
-    write_bytes(b"\x1b[2J\x1b[H")
-    encoded_by_frame: dict[int, bytes] = {}
-    while True:
-        for frame_index, frame in enumerate(frames):
-            start = time.monotonic()
-            if frame_index not in encoded_by_frame:
-                if protocol == "kitty":
-                    encoded_by_frame[frame_index] = encode_kitty_picture(frame, columns, rows)
-                else:
-                    scaled = Image.fromarray(frame).resize(
-                        (columns * DEFAULT_CELL_SIZE[0], rows * DEFAULT_CELL_SIZE[1])
-                    )
-                    encoded_by_frame[frame_index] = encode_sixel_picture(np.asarray(scaled))
-            status_line = f"{frame_index + 1}/{len(frames)}  {escape_unprintable(title)}  press any key to stop"[
-                : terminal_size[0]
-            ]
-            write_bytes(b"\x1b[H" + encoded_by_frame[frame_index] + f"\x1b[{terminal_size[1]};1H{status_line}".encode())
-            if should_stop(max(0.0, 1 / fps - (time.monotonic() - start))):
-                write_bytes(b"\x1b_Ga=d\x1b\\\x1b[2J\x1b[H" if protocol == "kitty" else b"\x1b[2J\x1b[H")
-                return
 
 
 def require_graphics_protocol() -> Protocol:
@@ -158,30 +113,3 @@ def require_graphics_protocol() -> Protocol:
             "Konsole, foot or mlterm without tmux, or press p to play in half blocks."
         )
     return protocol
-
-
-def play_frames_on_terminal(frames: Sequence["NDArray[np.uint8]"], fps: float, title: str, protocol: Protocol) -> None:
-    """Play frames on this process's terminal until a key is pressed; call this inside `lend_terminal`."""
-    terminal, saved_modes = sys.__stdout__, termios.tcgetattr(0)
-    assert terminal is not None
-
-    def write_bytes(data: bytes) -> None:
-        terminal.buffer.write(data)
-        terminal.flush()
-
-    def wait_for_key(seconds: float) -> bool:
-        if select.select([0], [], [], seconds)[0]:
-            os.read(0, 1024)
-            return True
-        return False
-
-    reported_size = os.get_terminal_size(terminal.fileno())
-    try:
-        tty.setcbreak(0)
-        modes = termios.tcgetattr(0)
-        modes[3] &= ~termios.ISIG  # Ctrl-C is a key like any other
-        termios.tcsetattr(0, termios.TCSADRAIN, modes)
-        terminal_size = reported_size.columns or 80, reported_size.lines or 24  # some terminals report 0
-        play_frames(frames, fps, protocol, title, write_bytes, wait_for_key, terminal_size)
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, saved_modes)

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from rich.text import Text
 from textual.binding import Binding
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
+from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
 from wantui.tui.key_names import format_keys
 
@@ -25,16 +26,16 @@ class Help(EntrySearchMixin, ModalScreen[None]):
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
-        super().__init__(f"Help: keys of {SCREEN_TITLES.get(screen_name, 'wantui')}", "Type to filter")
+        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to filter")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def list_entries(self) -> Iterator[Entry]:
         keymap = self.app._keymap
         for group in (self.screen_name, "app"):
-            target = self.app if group == "app" else self.app.screen_stack[0]
+            target = self.app if group == "app" else self._find_screen()
             for action in ACTIONS_BY_SCREEN.get(group, ()):
                 yield Entry(
-                    SCREEN_TITLES.get(group, "Application"),
+                    GROUP_TITLES.get(group, "Application"),
                     action.footer_label,
                     format_keys(keymap.get(action.id, action.key_names)),
                     action.help_text,
@@ -43,6 +44,11 @@ class Help(EntrySearchMixin, ModalScreen[None]):
                 )
         if self.focused_widget is not None:
             yield from self._list_widget_entries(self.focused_widget)
+
+    def _find_screen(self) -> Screen[Any]:
+        """Return the screen or dialog whose keys are shown."""
+        screens = self.app.screen_stack
+        return next((screen for screen in screens if screen.name == self.screen_name), screens[0])
 
     def _list_widget_entries(self, widget: Widget) -> Iterator[Entry]:
         """Yield the keys of the focused widget; keys with the same effect share an entry."""

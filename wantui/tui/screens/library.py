@@ -252,6 +252,9 @@ class LibraryScreen(LibraryPlayback):
     def show_marked_cells(self, marked_cells: frozenset[tuple[int, int]]) -> None:
         self.matrix.show_marks(marked_cells)
 
+    def select_cell(self, row: int, column: int) -> None:
+        self.matrix.cursor, self.matrix.column = row, column
+
     @on(Matrix.Moved)
     def _show_highlighted_video(self) -> None:
         self._show_current_video()

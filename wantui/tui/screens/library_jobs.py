@@ -1,13 +1,12 @@
-"""Slow jobs of the Library screen: pixel playback, `wantui rerun`, queueing missing videos, moving to the trash."""
+"""Slow jobs of the Library screen: `wantui rerun`, queueing missing videos, moving to the trash."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from textual import on, work
 from textual.message import Message
-from textual.worker import get_current_worker
 
 from wantui.batches.enqueue import enqueue_missing_videos
 from wantui.errors import UserError
@@ -15,16 +14,8 @@ from wantui.formatting import format_count
 from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest
-from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.screens.base import BaseScreen
-from wantui.tui.screens.player import decode_clip
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from wantui.tui.graphics import Protocol
 
 
 @dataclass
@@ -37,52 +28,12 @@ class TaskFinished(Message):
     toast_title: str = ""
 
 
-@dataclass
-class ClipDecoded(Message):
-    """A clip was decoded for playback in pixels."""
-
-    frames: "list[NDArray[np.uint8]]"
-    fps: float
-    clip_title: str
-    protocol: "Protocol"
-
-
 class LibraryJobsMixin(BaseScreen):
     """Base of the Library screen that runs slow jobs in the background and reports their outcome."""
 
     def rescan_folders(self) -> None:
         """Scan the batch folders again after one was moved to the trash."""
         raise NotImplementedError
-
-    @work(thread=True, exclusive=True, group="pixels", exit_on_error=False)
-    def decode_clip_for_pixels(self, clip_path: Path, fps: float, clip_title: str, protocol: "Protocol") -> None:
-        """Decode a clip on a background thread."""
-        try:
-            frames = list(decode_clip(clip_path))
-        except UserError as error:
-            self.post_message(TaskFinished(str(error), True))
-            return
-        if not get_current_worker().is_cancelled:
-            self.post_message(ClipDecoded(frames, fps, clip_title, protocol))
-
-    @on(ClipDecoded)
-    def _play_decoded_clip(self, message: ClipDecoded) -> None:
-        from wantui.tui.graphics import play_frames_on_terminal
-
-        if not message.frames:
-            self.notify(f"cannot play {message.clip_title}: the clip contains no frames", severity="error")
-            return
-        try:
-            with lend_terminal(self.app):
-                play_frames_on_terminal(message.frames, message.fps, message.clip_title, message.protocol)
-        except TerminalNotLentError:
-            self.notify(
-                "cannot play in pixels: no terminal is attached. Press p to play in half blocks", severity="warning"
-            )
-        except Exception as error:  # a clip of any origin can fail in any way; the screens must survive it
-            self.notify(
-                f"cannot play {message.clip_title} in pixels: {error}. Press p to play in half blocks", severity="error"
-            )
 
     @work(group="rerun", exit_on_error=False)
     async def rerun_clip(self, clip_path: Path) -> None:

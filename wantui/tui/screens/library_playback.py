@@ -1,15 +1,15 @@
 """Actions of the Library screen on clips: play, mark, compare, and show recipes."""
 
-import json
 from pathlib import Path
 
-from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.tui.player_clips import PlayerClip, find_marked_cells, make_player_clip
-from wantui.tui.screens.dialogs import TextViewer
+from wantui.tui.clip_labels import label_clips
+from wantui.tui.pixel_terminal import play_clips_in_pixels
+from wantui.tui.player_clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
+from wantui.tui.screens.recipe_viewer import RecipeViewer
 
 MAX_COMPARED_CLIPS = 9
 """Maximum number of clips that are played side by side."""
@@ -37,6 +37,10 @@ class LibraryPlayback(LibraryJobsMixin):
         """Show which cells of the matrix are marked."""
         raise NotImplementedError
 
+    def select_cell(self, row: int, column: int) -> None:
+        """Move the cursor of the matrix."""
+        raise NotImplementedError
+
     def find_current_clip(self) -> PlayerClip | None:
         """Return the clip under the cursor; notify and return None if it is missing."""
         entry = self.get_current_entry()
@@ -57,6 +61,12 @@ class LibraryPlayback(LibraryJobsMixin):
             return None
         return clip
 
+    def list_shown_clips(self) -> list[PlayerClip]:
+        """Return the clips of the shown batch in the order of the matrix."""
+        if self.shown_folder is None or self.shown_manifest is None:
+            return []
+        return list_batch_clips(self.shown_folder, self.shown_manifest)
+
     def update_marked_cells(self) -> None:
         """Show the marks of the shown batch in the matrix."""
         cells: frozenset[tuple[int, int]] = frozenset()
@@ -68,18 +78,17 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_play(self) -> None:
         if (clip := self.find_current_clip()) is not None:
-            self.app.push_screen(Player([(clip.path, clip.title)], clip.recipe.fps))
+            self.app.push_screen(Player([clip], self.list_shown_clips()), self._select_played_clip)
+
+    def _select_played_clip(self, clip: PlayerClip | None) -> None:
+        """Move the cursor of the matrix to the clip that was played last."""
+        if clip is not None and self.shown_folder is not None and self.shown_manifest is not None:
+            for cell in find_marked_cells([clip], self.shown_folder, self.shown_manifest, self.video_indices):
+                self.select_cell(*cell)
 
     def action_play_pixels(self) -> None:
-        from wantui.tui.graphics import require_graphics_protocol
-
-        try:
-            protocol = require_graphics_protocol()
-        except UserError as error:
-            self.notify(str(error), severity="error", timeout=12)
-            return
         if (clip := self.find_current_clip()) is not None:
-            self.decode_clip_for_pixels(clip.path, clip.recipe.fps, clip.title, protocol)
+            self._select_played_clip(play_clips_in_pixels(self.app, [clip], self.list_shown_clips()))
 
     def action_mark(self) -> None:
         """Mark the clip under the cursor, or remove its mark."""
@@ -118,11 +127,15 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_compare(self) -> None:
         if clips := self.list_clips_to_compare():
-            self.app.push_screen(Player([(clip.path, clip.title) for clip in clips], clips[0].recipe.fps))
+            self.app.push_screen(Player(clips))
 
     def action_recipe(self) -> None:
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
-            title = f"{self.shown_manifest.variations[entry.variation].id} seed {entry.seed}"
-            text = json.dumps(entry.model_dump(mode="json"), indent=2, ensure_ascii=False)
-            self.app.push_screen(TextViewer(f"Recipe of {title}", text))
+            title = f"{self.shown_manifest.variations[entry.variation].id} · seed {entry.seed}"
+            self.app.push_screen(RecipeViewer({title: entry.recipe}, entry.model_dump(mode="json")))
+
+    def action_diff_recipes(self) -> None:
+        if clips := self.list_clips_to_compare():
+            recipes = [clip.recipe for clip in clips]
+            self.app.push_screen(RecipeViewer(dict(zip(label_clips(clips), recipes, strict=True))))

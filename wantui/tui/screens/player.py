@@ -1,166 +1,284 @@
-"""Player of clips in half blocks: one clip, or two side by side and synchronised."""
+"""Player of clips in half blocks: one clip that fills the screen, or several in a grid and in step."""
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
 
 from rich.text import Text
-from textual import work
+from textual import getters, on
 from textual.app import ComposeResult
-from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Vertical
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.worker import get_current_worker
+from textual.timer import Timer
 
-from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.tui.actions import make_bindings
+from wantui.tui.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
+from wantui.tui.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
 from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.plots import draw_centred_picture
+from wantui.tui.playback import Playback
+from wantui.tui.player_clips import PlayerClip
+from wantui.tui.player_grid import choose_grid_columns
+from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.widgets.control_line import ControlLine
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
+from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-MAX_CLIP_FRAMES = 1200
-"""Maximum number of decoded frames of a clip."""
-MAX_FRAME_SIDE = 256
-"""Maximum width and height of a stored frame in pixels: more than a terminal shows."""
-MAX_SLOW_FPS = 2.0
-"""Maximum frames per second with --low-bandwidth."""
+MAX_FPS = 30.0
+"""Maximum number of frames that are drawn per second; the clock does not slow down."""
+MAX_SLOW_FPS = 5.0
+"""Maximum number of frames that are drawn per second with --low-bandwidth."""
 
 
-def decode_clip(path: Path) -> "Iterator[NDArray[np.uint8]]":
-    """Decode the first `MAX_CLIP_FRAMES` frames of a clip.
+class ClipChanged(Message):
+    """A requested frame, the number of frames, or an error of a clip became known."""
 
-    Raises:
-        UserError: the clip cannot be decoded.
-    """
-    from wantui.storage.mp4 import read_frames
-
-    try:
-        yield from itertools.islice(read_frames(path), MAX_CLIP_FRAMES)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
-        raise UserError(f"cannot play {path}: {type(error).__name__}: {error}") from None
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, ClipChanged)
 
 
-@dataclass
-class ClipsLoaded(Message):
-    """The clips were decoded, or one could not be decoded."""
-
-    frames_by_clip: "list[list[NDArray[np.uint8]]]"
-    """Frames by clip."""
-    error: str
-    """Reason of a failure; otherwise empty."""
-
-
-class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]):
-    """Screen that plays clips in a loop.
+class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[PlayerClip]):
+    """Screen that plays clips in step; returns the (first) clip that was shown last.
 
     Args:
-        captioned_paths: path and caption of one or two clips.
-        fps: frames per second of the first clip; limited with --low-bandwidth.
+        clips: one to nine clips.
+        batch_clips: clips among which n and p select, if one clip is played.
     """
 
-    BINDINGS = [
-        Binding("space", "pause", "Pause"),
-        Binding("left", "step(-1)", "Back"),
-        Binding("right", "step(1)", "Forward"),
-        Binding("home,r", "restart", "Start"),
-        Binding("escape,q,p", "dismiss", "Close"),
-    ]
+    BINDINGS = [*make_bindings("player")]
     DEFAULT_CSS = """
     Player { background: $background; }
-    Player #stage { height: 1fr; }
-    Player #stage Vertical { width: 1fr; padding: 0 1; }
-    Player #stage DiffText { height: 1fr; }
-    Player #about { height: 1; padding: 0 1; }
+    Player #stage { height: 1fr; layout: grid; grid-gutter: 0 1; }
+    Player .clip-label { height: 1; text-style: bold; }
+    Player PictureView { height: 1fr; }
+    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare ControlLine, Player.-bare KeyFooter {
+        display: none;
+    }
     """
 
-    def __init__(self, captioned_paths: list[tuple[Path, str]], fps: float) -> None:
-        super().__init__()
-        self.captioned_paths, self.fps = captioned_paths, fps
-        self.frames_by_clip: list[list[Any]] = []
-        self.frame_index, self.is_playing = 0, True
+    stage = getters.query_one("#stage", Container)
+    control_line = getters.query_one(ControlLine)
+
+    def __init__(self, clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip] = ()) -> None:
+        super().__init__(name="player")
+        self.clips, self.batch_clips = list(clips), list(batch_clips)
+        self.labels = label_clips(self.clips)
+        self.playback = Playback(max(float(clip.recipe.fps) for clip in clips))
+        self.buffers = [self._make_buffer(clip) for clip in self.clips]
+        self._timer: Timer | None = None
+        self._last_tick_seconds = 0.0
+        self.set_class(len(self.clips) == 1, "-single")
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="stage"):
-            for number in range(len(self.captioned_paths)):
+        with Container(id="stage"):
+            for _ in self.clips:
                 with Vertical():
-                    yield DiffText(id=f"picture-{number}")
-        yield DiffText(id="about")
+                    yield DiffText(classes="clip-label")
+                    yield PictureView()
+        yield ControlLine()
         yield KeyFooter()
 
-    def on_mount(self) -> None:
-        self.load_clips()
-
-    @work(thread=True, exclusive=True, exit_on_error=False)
-    def load_clips(self) -> None:
-        """Decode the clips in a thread."""
-        worker, frames_by_clip, error_text = get_current_worker(), [], ""
-        try:
-            for path, _ in self.captioned_paths:
-                small_frames = []
-                for frame in decode_clip(path):
-                    pixel_stride = max(1, -(-max(frame.shape[:2]) // MAX_FRAME_SIDE))
-                    small_frames.append(frame[::pixel_stride, ::pixel_stride].copy())
-                    if worker.is_cancelled:
-                        return
-                frames_by_clip.append(small_frames)
-        except UserError as error:
-            error_text = str(error)
-        self.post_message(ClipsLoaded(frames_by_clip, error_text))
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._draw_frames)
-
-    def on_clips_loaded(self, message: ClipsLoaded) -> None:
-        if message.error or not all(message.frames_by_clip):
-            self.notify(message.error or "cannot play: the clip contains no frames", severity="error")
-            self.dismiss()
-            return
-        self.frames_by_clip = message.frames_by_clip
-        is_slow = getattr(self.app, "is_low_bandwidth", False)
-        self.set_interval(1 / min(self.fps, MAX_SLOW_FPS if is_slow else self.fps), self._advance_frame)
-        self._draw_frames()
+    def _make_buffer(self, clip: PlayerClip) -> ClipBuffer:
+        return ClipBuffer(clip.path, MAX_BUFFER_BYTES // len(self.clips), lambda: self.post_message(ClipChanged()))
 
     @property
-    def frame_count(self) -> int:
-        return max((len(clip) for clip in self.frames_by_clip), default=0)
+    def views(self) -> list[PictureView]:
+        return list(self.query(PictureView))
 
-    def _advance_frame(self) -> None:
-        if self.is_playing and self.frame_count:
-            self.frame_index = (self.frame_index + 1) % self.frame_count
-            self._draw_frames()
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Disable the selection of other videos while several are compared."""
+        return action != "next" or (len(self.clips) == 1 and self.clips[0] in self.batch_clips)
 
-    def _draw_frames(self) -> None:
-        for clip_index, clip in enumerate(self.frames_by_clip):
-            picture_text = self.query_one(f"#picture-{clip_index}", DiffText)
-            frame = clip[min(self.frame_index, len(clip) - 1)]
-            picture_text.show_lines(draw_centred_picture(frame, picture_text.size.width, picture_text.size.height))
-        captions = "   |   ".join(name for _, name in self.captioned_paths)
-        state_glyph = "▶" if self.is_playing else "‖"
-        self.query_one("#about", DiffText).show_lines(
-            [Text(f"{state_glyph} {self.frame_index + 1}/{self.frame_count}  {captions}")]
+    def on_mount(self) -> None:
+        self._restart_timer()
+
+    def on_unmount(self) -> None:
+        for buffer in self.buffers:
+            buffer.close()
+
+    def on_screen_suspend(self) -> None:
+        self._stop_timer()
+
+    def on_screen_resume(self) -> None:
+        self._restart_timer()
+
+    def on_resize(self) -> None:
+        recipe = self.clips[0].recipe
+        columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, self.size.width, self.size.height)
+        self.stage.styles.grid_size_columns = columns
+        self.stage.styles.grid_size_rows = -(-len(self.clips) // columns)
+
+    @on(PictureView.Resized)
+    def _decode_for_new_size(self) -> None:
+        for view, buffer in zip(self.views, self.buffers, strict=True):
+            if view.content_size.area:
+                buffer.set_max_size((view.content_size.width, 2 * view.content_size.height))
+        self.call_after_refresh(self.draw_frames)
+
+    def on_clip_changed(self) -> None:
+        self._update_count()
+        if not self.playback.is_playing or any(view.picture is None for view in self.views):
+            self.draw_frames()
+
+    # Time
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def _restart_timer(self) -> None:
+        """Start the timer with the current speed; a paused player has no timer."""
+        self._stop_timer()
+        self._last_tick_seconds = time.monotonic()
+        if self.playback.is_playing:
+            max_fps = MAX_SLOW_FPS if getattr(self.app, "is_low_bandwidth", False) else MAX_FPS
+            self._timer = self.set_interval(1 / min(max_fps, self.playback.fps * self.playback.speed), self._tick)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        elapsed_seconds, self._last_tick_seconds = now - self._last_tick_seconds, now
+        self.advance(elapsed_seconds)
+
+    def advance(self, elapsed_seconds: float) -> None:
+        """Show the frames that are due; the clock waits until all clips have decoded theirs."""
+        self._update_count()
+        playback = self.playback
+        index, frame_remainder = playback.find_next_index(elapsed_seconds)
+        previous_index = playback.frame_index
+        playback.frame_index = index
+        frames = self._request_frames()
+        if any(
+            frame is None and not (buffer.error and not buffer.frame_count)
+            for frame, buffer in zip(frames, self.buffers, strict=True)
+        ):
+            playback.frame_index = previous_index
+            return
+        playback.move_forward(index, frame_remainder)
+        if not playback.is_playing:
+            self._stop_timer()
+        if index != previous_index or not playback.is_playing:
+            self.draw_frames()
+
+    def _update_count(self) -> None:
+        self.playback.update_count(
+            [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
         )
 
+    def _request_frames(self) -> "list[object]":
+        """Return the frame of each clip at the position; None if it is not decoded."""
+        return [
+            buffer.request_frame(self.playback.convert_index(clip.recipe.fps))
+            for buffer, clip in zip(self.buffers, self.clips, strict=True)
+        ]
+
+    # Drawing
+
+    def draw_frames(self) -> None:
+        """Draw the decoded frames at the position, and the control line."""
+        for clip, view, buffer in zip(self.clips, self.views, self.buffers, strict=True):
+            frame = buffer.request_frame(self.playback.convert_index(clip.recipe.fps))
+            if frame is not None:
+                view.show_picture(frame, is_moving=self.playback.is_playing)
+            elif buffer.error and not buffer.frame_count:
+                view.show_message(buffer.error)
+        for widget, label, view in zip(
+            self.query(".clip-label").results(DiffText), self.labels, self.views, strict=True
+        ):
+            widget.show_lines([Text(" " * view.picture_left + label)])
+        self.control_line.show_playback(self.playback, self._make_title())
+
+    def _make_title(self) -> str:
+        damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
+        if damaged is not None:
+            return f"✗ damaged after frame {damaged.frame_count}"
+        if len(self.clips) > 1:
+            parts = [format_count(len(self.clips), "video"), describe_common_part(self.clips)]
+            return LABEL_SEPARATOR.join(filter(None, parts))
+        clip = self.clips[0]
+        if clip not in self.batch_clips:
+            return clip.title
+        return f"{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"
+
+    # Actions
+
     def action_pause(self) -> None:
-        self.is_playing = not self.is_playing
-        self._draw_frames()
+        self.playback.toggle_pause()
+        self._show_change()
 
     def action_step(self, frame_count: int) -> None:
-        self.is_playing = False
-        if self.frame_count:
-            self.frame_index = (self.frame_index + frame_count) % self.frame_count
-            self._draw_frames()
+        self.playback.step(frame_count)
+        self._show_change()
 
-    def action_restart(self) -> None:
-        self.frame_index = 0
-        self._draw_frames()
+    def action_first(self) -> None:
+        self._seek(0)
+
+    def action_last(self) -> None:
+        self._seek(self.playback.last_index)
+
+    def action_speed(self, step: int) -> None:
+        self.playback.change_speed(step)
+        self._show_change()
+
+    def action_loop(self) -> None:
+        self.playback.is_looping = not self.playback.is_looping
+        self._show_change()
+
+    def action_bare(self) -> None:
+        self.toggle_class("-bare")
+
+    def action_next(self, step: int) -> None:
+        """Play the next (1) or previous (-1) clip of the batch."""
+        index = self.batch_clips.index(self.clips[0]) + step
+        if not 0 <= index < len(self.batch_clips):
+            self.notify("this is the last video of the batch" if step > 0 else "this is the first video of the batch")
+            return
+        self._play_clip(self.batch_clips[index])
+
+    def _play_clip(self, clip: PlayerClip) -> None:
+        """Play another clip instead of the only one."""
+        self.buffers[0].close()
+        self.clips, self.labels, self.buffers = [clip], [clip.title], [self._make_buffer(clip)]
+        self.playback.fps, self.playback.frame_count = float(clip.recipe.fps), 0
+        self.playback.seek(0)
+        self._restart_timer()
+        self._decode_for_new_size()
+
+    def action_recipe(self) -> None:
+        recipes_by_title = dict(zip(self.labels, [clip.recipe for clip in self.clips], strict=True))
+        self.app.push_screen(RecipeViewer(recipes_by_title))
+
+    def action_pixels(self) -> None:
+        """Play the same clips in pixels."""
+        from wantui.tui.pixel_terminal import play_clips_in_pixels
+
+        self._stop_timer()
+        last_clip = play_clips_in_pixels(self.app, self.clips, self.batch_clips)
+        if last_clip is not None and last_clip != self.clips[0]:
+            self._play_clip(last_clip)
+        self._restart_timer()
+
+    async def action_help(self) -> None:
+        await self.app.run_action("help")
+
+    def action_close(self) -> None:
+        self.dismiss(self.clips[0])
+
+    def _seek(self, index: int) -> None:
+        self.playback.seek(index)
+        self._show_change()
+
+    @on(ControlLine.Sought)
+    def _seek_share(self, message: ControlLine.Sought) -> None:
+        self._seek(round(message.share * self.playback.last_index))
+
+    @on(ControlLine.StateClicked)
+    def _toggle_pause(self) -> None:
+        self.action_pause()
+
+    def _show_change(self) -> None:
+        self._restart_timer()
+        self.draw_frames()

@@ -1,0 +1,57 @@
+"""Labels of compared clips: only what differs between them."""
+
+from collections.abc import Sequence
+
+from wantui.tui.player_clips import PlayerClip
+from wantui.tui.recipe_table import SEED_FIELD, compare_recipes
+
+LABEL_SEPARATOR = " · "
+UNLABELLED_FIELDS = ("prompt", "marks", "duration")
+"""Fields of a recipe that follow from the options, or from other fields."""
+MAX_VALUE_LENGTH = 24
+"""Maximum number of characters of a setting in a label."""
+
+
+def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
+    """Return a label for each clip that names only the options, seeds and settings in which the clips differ."""
+    if len(clips) == 1:
+        return [clips[0].title]
+    parts_by_clip: list[list[str]] = [[] for _ in clips]
+    _add_differing_values(parts_by_clip, [clip.batch_name for clip in clips])
+    are_options_comparable = len({len(clip.choice_texts) for clip in clips}) == 1
+    if are_options_comparable and clips[0].choice_texts:
+        for options in zip(*(clip.choice_texts for clip in clips), strict=True):
+            _add_differing_values(parts_by_clip, [option or "(nothing)" for option in options])
+    else:
+        _add_differing_values(parts_by_clip, [clip.variation_id for clip in clips])
+    if not any(parts_by_clip):
+        _add_differing_values(parts_by_clip, [clip.recipe.prompt for clip in clips])
+    for difference in compare_recipes([clip.recipe for clip in clips]):
+        field = difference.field
+        if field.name in UNLABELLED_FIELDS or (field.group == "captures" and any(parts_by_clip)):
+            continue
+        unit = f" {field.unit}" if field.unit else ""
+        _add_differing_values(
+            parts_by_clip,
+            [f"{field.full_name} {value[:MAX_VALUE_LENGTH]}{unit}" for value in difference.values],
+        )
+    if not any(parts_by_clip):
+        return [f"{clip.title} ({number})" for number, clip in enumerate(clips, start=1)]
+    return [LABEL_SEPARATOR.join(parts) for parts in parts_by_clip]
+
+
+def describe_common_part(clips: Sequence[PlayerClip]) -> str:
+    """Return what all compared clips have in common: options and seed."""
+    parts = []
+    if len({len(clip.choice_texts) for clip in clips}) == 1:
+        parts = [o[0] for o in zip(*(clip.choice_texts for clip in clips), strict=True) if len(set(o)) == 1 and o[0]]
+    if len({clip.recipe.seed for clip in clips}) == 1:
+        parts.append(f"{SEED_FIELD} {clips[0].recipe.seed}")
+    return LABEL_SEPARATOR.join(parts)
+
+
+def _add_differing_values(parts_by_clip: list[list[str]], values: Sequence[str]) -> None:
+    """Append a value to the parts of each clip, unless all values are equal."""
+    if len(set(values)) > 1:
+        for parts, value in zip(parts_by_clip, values, strict=True):
+            parts.append(value)

@@ -1,0 +1,214 @@
+"""Recipes as tables: fields by group with the names of the config, and the fields in which recipes differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from wantui.captures import CAPTURES
+from wantui.captures.attention import ATTENTION
+from wantui.captures.trajectory import TRAJECTORY
+from wantui.formatting import format_count
+from wantui.planning import Recipe
+
+GROUPS = ("prompt", "model", "sampling", "size", "captures", "controls")
+"""Groups of fields in the order in which they are shown."""
+SEED_FIELD = "seed"
+SETTING_BY_FIELD = {
+    TRAJECTORY.name: {
+        "latents": "store_latents",
+        "interval": "storage_interval",
+        "dtype": "storage_dtype",
+        "compress": "compress_latents",
+        "predicted_clean": "store_predicted_clean",
+    },
+    ATTENTION.name: {
+        "interval": "storage_interval",
+        "dtype": "storage_dtype",
+        "compress": "compress_attention",
+        "per_block": "store_per_block",
+        "per_head": "store_per_head",
+        "per_token": "store_individual_tokens",
+        "downsample": "spatial_downsample_factor",
+        "unconditional": "store_unconditional",
+    },
+}
+"""Settings of the config by field of the capture's request, by capture."""
+
+
+@dataclass(frozen=True)
+class RecipeField:
+    """A field of a recipe."""
+
+    group: str
+    name: str
+    """Name as in the config file."""
+    value: str
+    unit: str = ""
+    is_number: bool = False
+    part: str = ""
+    """Capture or control that the field belongs to; empty for fields of the recipe itself."""
+
+    @property
+    def full_name(self) -> str:
+        """Return the name, which is unique in a recipe."""
+        return f"{self.part}.{self.name}" if self.part else self.name
+
+
+def list_recipe_fields(recipe: Recipe) -> list[RecipeField]:
+    """Return the fields of a recipe in the order of `GROUPS`."""
+    return [
+        *_list_prompt_fields(recipe),
+        *_list_model_fields(recipe),
+        *_list_sampling_fields(recipe),
+        *_list_size_fields(recipe),
+        *_list_capture_fields(recipe),
+        *_list_control_fields(recipe),
+    ]
+
+
+def _list_prompt_fields(recipe: Recipe) -> list[RecipeField]:
+    marks = ", ".join(mark.text for mark in recipe.marks)
+    return [
+        RecipeField("prompt", "prompt", recipe.prompt),
+        RecipeField("prompt", "negative_prompt", recipe.negative_prompt or "none"),
+        RecipeField("prompt", "marks", marks or "none"),
+    ]
+
+
+def _list_model_fields(recipe: Recipe) -> list[RecipeField]:
+    fields = [
+        RecipeField("model", "model_id", recipe.model),
+        RecipeField("model", "revision", recipe.revision or "none"),
+        RecipeField("model", "dtype", recipe.dtype),
+        RecipeField("model", "weights", recipe.weights),
+        RecipeField("model", "speed", recipe.speed),
+    ]
+    if recipe.transformer_file is not None:
+        fields.insert(4, RecipeField("model", "transformer_file", PurePath(recipe.transformer_file.path).name))
+    if recipe.magnitudes:
+        fields.append(RecipeField("model", "magnitudes", format_count(len(recipe.magnitudes), "step")))
+    return fields
+
+
+def _list_sampling_fields(recipe: Recipe) -> list[RecipeField]:
+    fields = [
+        RecipeField("sampling", "sampler", recipe.sampler),
+        RecipeField("sampling", SEED_FIELD, str(recipe.seed), is_number=True),
+        RecipeField("sampling", "steps", str(recipe.steps), is_number=True),
+        RecipeField("sampling", "cfg_scale", _format_number(recipe.guidance_scale), is_number=True),
+        RecipeField("sampling", "flow_shift", _format_number(recipe.flow_shift), is_number=True),
+    ]
+    if recipe.guidance_scale_2 is not None:
+        cfg_scale_2 = _format_number(recipe.guidance_scale_2)
+        fields.insert(4, RecipeField("sampling", "cfg_scale_2", cfg_scale_2, is_number=True))
+    return fields
+
+
+def _list_size_fields(recipe: Recipe) -> list[RecipeField]:
+    return [
+        RecipeField("size", "width", str(recipe.width), "px", is_number=True),
+        RecipeField("size", "height", str(recipe.height), "px", is_number=True),
+        RecipeField("size", "frames", str(recipe.frames), is_number=True),
+        RecipeField("size", "fps", str(recipe.fps), "frames/s", is_number=True),
+        RecipeField("size", "duration", _format_number(round(recipe.frames / recipe.fps, 2)), "s", is_number=True),
+    ]
+
+
+def _list_capture_fields(recipe: Recipe) -> list[RecipeField]:
+    """Return the settings of the captures; those of a capture that is off are omitted."""
+    fields = [
+        RecipeField("captures", "trajectory", _format_value(recipe.capture.geometry)),
+        RecipeField("captures", "store_latents", _format_value(recipe.capture.latents)),
+    ]
+    if recipe.capture.latents:
+        names = SETTING_BY_FIELD[TRAJECTORY.name].items()
+        fields += [
+            RecipeField("captures", setting, _format_value(getattr(recipe.capture, name)), part=TRAJECTORY.name)
+            for name, setting in names
+            if name != "latents"
+        ]
+    for kind in CAPTURES:
+        if kind.name == TRAJECTORY.name:
+            continue
+        request = recipe.capture.find_request(kind.name)
+        fields.append(RecipeField("captures", f"store_{kind.name}", _format_value(request is not None)))
+        if request is not None:
+            setting_by_field = SETTING_BY_FIELD.get(kind.name, {})
+            fields += [
+                RecipeField("captures", setting_by_field.get(name, name), _format_value(value), part=kind.name)
+                for name, value in request.model_dump(mode="json").items()
+            ]
+    return fields
+
+
+def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
+    fields = []
+    if recipe.weighting is not None:
+        weights = ", ".join(f"{mark.text} {_format_number(mark.weight)}" for mark in recipe.marks)
+        fields += [
+            RecipeField("controls", "embedding_method", recipe.weighting),
+            RecipeField("controls", "word_weights", weights),
+        ]
+    for control_name, request in recipe.controls.items():
+        fields += [
+            RecipeField("controls", name, _format_value(value), part=control_name)
+            for name, value in request.model_dump(mode="json").items()
+        ]
+    return fields or [RecipeField("controls", "controls", "none")]
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _format_number(value)
+    return "none" if value is None else str(value)
+
+
+def _format_number(value: float) -> str:
+    """Return a number with at least one decimal."""
+    text = f"{value:.6g}"
+    return text if set(text) & set(".en") else f"{text}.0"
+
+
+def align_decimals(values: Sequence[str]) -> list[str]:
+    """Return numbers padded on both sides, so that their decimal points are below each other."""
+    parts = [value.partition(".") for value in values]
+    integer_width = max((len(integer) for integer, _, _ in parts), default=0)
+    fraction_width = max((len(point + fraction) for _, point, fraction in parts), default=0)
+    return [
+        integer.rjust(integer_width) + (point + fraction).ljust(fraction_width) for integer, point, fraction in parts
+    ]
+
+
+@dataclass(frozen=True)
+class FieldDifference:
+    """A field in which recipes differ."""
+
+    field: RecipeField
+    values: tuple[str, ...]
+    """Value in each recipe; a dash where the recipe lacks the field."""
+
+
+def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
+    """Return the fields in which recipes differ, in the order of `GROUPS`."""
+    fields_by_recipe = [{field.full_name: field for field in list_recipe_fields(r)} for r in recipes]
+    field_by_name = {name: field for fields in reversed(fields_by_recipe) for name, field in fields.items()}
+    differences = []
+    for name, field in sorted(field_by_name.items(), key=lambda item: GROUPS.index(item[1].group)):
+        values = tuple(fields[name].value if name in fields else "–" for fields in fields_by_recipe)
+        if len(set(values)) > 1:
+            differences.append(FieldDifference(field, values))
+    return differences
+
+
+def describe_differences(differences: Sequence[FieldDifference], digests: Sequence[str]) -> str:
+    """Return a sentence that sums up how recipes with these digests differ."""
+    names = [difference.field.full_name for difference in differences]
+    if not names:
+        is_same = len(set(digests)) == 1
+        return "the recipes are identical" if is_same else "the recipes differ in details that only the JSON shows (j)"
+    if len(names) == 1:
+        return f"identical but for the {names[0]}"
+    return f"{len(names)} fields differ; all others are identical"

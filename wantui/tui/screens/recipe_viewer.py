@@ -1,0 +1,159 @@
+"""Dialog with the recipe of a video as a table, or with the differences of several recipes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+from textual import getters
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.events import Resize
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from wantui.formatting import escape_unprintable
+from wantui.planning import Recipe
+from wantui.tui.actions import make_bindings
+from wantui.tui.backdrop import BackdropMixin
+from wantui.tui.content import make_content
+from wantui.tui.recipe_table import (
+    GROUPS,
+    FieldDifference,
+    RecipeField,
+    align_decimals,
+    compare_recipes,
+    describe_differences,
+    list_recipe_fields,
+)
+from wantui.tui.widgets.diff_text import make_colour_style
+from wantui.tui.widgets.footer import KeyFooter
+
+FRAME_WIDTH = 8
+"""Cells that border, padding and scroll bar of the dialog take."""
+RECIPE_WIDTH = 92
+"""Maximum width of the table of one recipe in cells; longer texts are wrapped."""
+NAME_WIDTH, VALUE_WIDTH = 18, 38
+"""Width of the names, and maximum width of the values of each recipe, in a table of differences."""
+
+
+class RecipeViewer(BackdropMixin, ModalScreen[None]):
+    """Dialog with one recipe, or with the fields in which several recipes differ.
+
+    Args:
+        recipes_by_title: recipes by the title of their video.
+        document: JSON document to show instead of the recipes, such as the manifest entry of the video.
+    """
+
+    BINDINGS = [*make_bindings("recipe")]
+    scroll = getters.query_one(VerticalScroll)
+
+    def __init__(self, recipes_by_title: Mapping[str, Recipe], document: Any = None) -> None:
+        super().__init__(name="recipe")
+        self.titles, self.recipes = list(recipes_by_title), list(recipes_by_title.values())
+        self.document = document
+        self.shows_json = False
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog") as scroll:
+            heading = f"Recipe: {self.titles[0]}" if len(self.recipes) == 1 else "Differences of recipes"
+            scroll.border_title = make_content(heading)
+            yield Static()
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self.set_focus(self.scroll)
+
+    def on_resize(self, event: Resize) -> None:
+        self._show_content()
+
+    def action_toggle_json(self) -> None:
+        self.shows_json = not self.shows_json
+        self.scroll.scroll_home(animate=False)
+        self._show_content()
+
+    def _show_content(self) -> None:
+        recipe_count = len(self.recipes)
+        wanted_width = RECIPE_WIDTH if recipe_count == 1 else NAME_WIDTH + VALUE_WIDTH * recipe_count
+        width = max(40, min(wanted_width, self.size.width - FRAME_WIDTH))
+        self.scroll.styles.width = width + FRAME_WIDTH
+        self.query_one(Static).update(self.draw_content(width))
+
+    def draw_content(self, width: int) -> RenderableType:
+        """Return the JSON, the table of the recipe, or the table of differences; no text in it is markup."""
+        if self.shows_json:
+            return Text(escape_unprintable(self._format_json(), keep_lines=True))
+        return self.draw_recipe(self.recipes[0], width) if len(self.recipes) == 1 else self.draw_differences(width)
+
+    def _format_json(self) -> str:
+        document = self.document
+        if document is None:
+            recipes = [recipe.model_dump(mode="json") for recipe in self.recipes]
+            document = recipes[0] if len(recipes) == 1 else dict(zip(self.titles, recipes, strict=True))
+        return json.dumps(document, indent=2, ensure_ascii=False)
+
+    def draw_recipe(self, recipe: Recipe, width: int) -> Table:
+        """Return a table of the fields of a recipe, by group."""
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
+        table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
+        table.add_column("field", style="dim", no_wrap=True)
+        table.add_column("value", overflow="fold", ratio=1)
+        fields = list_recipe_fields(recipe)
+        for group in GROUPS:
+            group_fields = [field for field in fields if field.group == group]
+            shown_label = ""
+            for field, value in zip(group_fields, _align_values(group_fields), strict=True):
+                text = Text(escape_unprintable(value))
+                if field.unit:
+                    text.append(f" {field.unit}", "dim")
+                label = field.part or group
+                table.add_row("" if label == shown_label else label, field.name, text)
+                shown_label = label
+        return table
+
+    def draw_differences(self, width: int) -> Group:
+        """Return the fields in which the recipes differ, side by side."""
+        differences = compare_recipes(self.recipes)
+        summary = describe_differences(differences, [recipe.digest for recipe in self.recipes])
+        accent = make_colour_style(self.app, "accent") + Style(bold=True)
+        lines: list[RenderableType] = [Text(summary, "bold"), Text("")]
+        if differences:
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
+            table.add_column("field", style="dim", no_wrap=True)
+            for title in self.titles:
+                table.add_column(Text(escape_unprintable(title)), overflow="fold", ratio=1)
+            for difference in differences:
+                table.add_row(difference.field.full_name, *self._draw_values(difference))
+            lines.append(table)
+        return Group(*lines)
+
+    def _draw_values(self, difference: FieldDifference) -> list[Text]:
+        """Return the values of a field; in texts, the words that the first recipe lacks are highlighted."""
+        field, values = difference.field, difference.values
+        highlight = make_colour_style(self.app, "warning") + Style(bold=True)
+        if field.name in ("prompt", "negative_prompt"):
+            return [highlight_words(value, values[number == 0], highlight) for number, value in enumerate(values)]
+        unit = f" {field.unit}" if field.unit else ""
+        return [Text(escape_unprintable(value)).append(unit, "dim") for value in values]
+
+
+def _align_values(fields: Sequence[RecipeField]) -> list[str]:
+    """Return the values of a group; the decimal points of its numbers are below each other."""
+    numbers = iter(align_decimals([field.value for field in fields if field.is_number]))
+    return [next(numbers) if field.is_number else field.value for field in fields]
+
+
+def highlight_words(text: str, other_text: str, style: Style) -> Text:
+    """Return a text in which the words that differ from another text are highlighted."""
+    words, other_words = text.split(), other_text.split()
+    highlighted = Text()
+    for tag, start, stop, _, _ in SequenceMatcher(None, words, other_words, autojunk=False).get_opcodes():
+        for word in words[start:stop]:
+            if highlighted:
+                highlighted.append(" ")
+            highlighted.append(escape_unprintable(word), style if tag != "equal" else "")
+    return highlighted

@@ -1,0 +1,100 @@
+"""Control line of a player: frame, time, speed, loop, and a scrub bar that the mouse moves."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.style import Style
+from rich.text import Text
+from textual.events import MouseDown, MouseMove, MouseUp
+from textual.message import Message
+
+from wantui.tui.playback import Playback
+from wantui.tui.plots import draw_styled_bar
+from wantui.tui.widgets.diff_text import DiffText
+
+MIN_BAR_WIDTH = 12
+"""Smallest width of the scrub bar in cells; the title is omitted before the bar becomes smaller."""
+MAX_TITLE_SHARE = 0.4
+"""Largest share of the line that the title takes."""
+
+
+def format_position(playback: Playback) -> str:
+    """Return state, frame, time, speed and loop of a player, with a width that does not change while it plays."""
+    count_text = str(playback.frame_count)
+    total_seconds = playback.frame_count / playback.fps
+    total_text = f"{total_seconds:.2f}"
+    seconds_text = f"{playback.frame_index / playback.fps:.2f}".rjust(len(total_text))
+    frame_number = min(playback.frame_index + 1, playback.frame_count)
+    return (
+        f"{'▶' if playback.is_playing else '‖'} {frame_number:>{len(count_text)}}/{count_text}"
+        f"  {seconds_text}/{total_text} s  {playback.speed:g}×  {'↻' if playback.is_looping else '→'}"
+    )
+
+
+class ControlLine(DiffText):
+    """Position of a player, its scrub bar, and a title."""
+
+    DEFAULT_CSS = """
+    ControlLine { height: 1; padding: 0 1; }
+    """
+
+    @dataclass
+    class Sought(Message):
+        """The mouse was pressed or dragged on the scrub bar."""
+
+        share: float
+        """Position from 0 (first frame) to 1 (last frame)."""
+
+    class StateClicked(Message):
+        """The mouse was pressed left of the scrub bar."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.bar_start = self.bar_width = 0
+        """First column and width of the scrub bar in cells of the content."""
+        self._is_dragging = False
+
+    def show_playback(self, playback: Playback, title: str) -> None:
+        """Show a position, and a title at the right end."""
+        width = self.content_size.width
+        position = format_position(playback)
+        title_text = Text(title, "dim")
+        title_text.truncate(max(0, int(width * MAX_TITLE_SHARE)), overflow="ellipsis")
+        self.bar_start = len(position) + 2
+        self.bar_width = width - self.bar_start - (title_text.cell_len + 2 if title_text.cell_len else 0)
+        if self.bar_width < MIN_BAR_WIDTH:
+            title_text = Text()
+            self.bar_width = max(0, width - self.bar_start)
+        share = playback.frame_index / playback.last_index if playback.last_index else 0.0
+        line = Text(no_wrap=True)
+        line.append(position[:1], self.make_colour_style("accent") + Style(bold=True))
+        line.append(f"{position[1:]}  ")
+        line.append_text(draw_styled_bar(share, self.bar_width, self.make_colour_style("accent")))
+        if title_text.cell_len:
+            line.append("  ").append_text(title_text)
+        self.show_lines([line])
+
+    def _find_share(self, x: int) -> float | None:
+        """Return the position at a column of the widget, or None left of the scrub bar."""
+        column = x - self.gutter.left - self.bar_start
+        if (column < 0 and not self._is_dragging) or self.bar_width < 2:
+            return None
+        return max(0.0, min(1.0, column / (self.bar_width - 1)))
+
+    def on_mouse_down(self, event: MouseDown) -> None:
+        event.stop()
+        share = self._find_share(event.x)
+        if share is None:
+            self.post_message(self.StateClicked())
+            return
+        self._is_dragging = True
+        self.capture_mouse()
+        self.post_message(self.Sought(share))
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        if self._is_dragging and (share := self._find_share(event.x)) is not None:
+            self.post_message(self.Sought(share))
+
+    def on_mouse_up(self, event: MouseUp) -> None:
+        self._is_dragging = False
+        self.release_mouse()
