@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
 from harness_tui import AppUnderTest, application, run
