@@ -4,11 +4,21 @@ from pathlib import Path
 
 import click
 
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
+from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 
 DOCUMENT = Path(__file__).parent / "screens.md"
 START, END = "<!-- keys -->\n", "<!-- end of keys -->\n"
-KEY_NAMES = {"question_mark": "?", "slash": "/", "minus": "-", "delete": "del", "escape": "esc"}
+KEY_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "minus": "-",
+    "plus": "+",
+    "equals_sign": "=",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "delete": "del",
+    "escape": "esc",
+}
 
 
 def format_keys(key_names: str) -> str:
@@ -25,7 +35,7 @@ def build_key_tables() -> str:
             for action in actions
         ]
         parts.append(
-            "\n".join([f"### {SCREEN_TITLES.get(name, 'All screens')}\n", "| key | | name |", "|---|---|---|", *rows])
+            "\n".join([f"### {GROUP_TITLES.get(name, 'All screens')}\n", "| key | | name |", "|---|---|---|", *rows])
         )
     return "\n\n".join(parts) + "\n"
 
