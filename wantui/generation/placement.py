@@ -53,7 +53,7 @@ class PipelinePlacement:
                         onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
                     )
                 case _:
-                    assert_never(plan.transformer)
+                    assert_never(plan.transformer_placement)
 
     def ensure_on_device(self, part: nn.Module) -> None:
         """Move a part to the device before use, and the active part off the GPU if the two alternate."""

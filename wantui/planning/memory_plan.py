@@ -64,7 +64,7 @@ class MemoryPlan:
             case "sequential":
                 return "blocking"
             case _:
-                assert_never(self.transformer)
+                assert_never(self.transformer_placement)
 
     def choose_tile_side(self, width: int, height: int) -> int | None:
         """Return the side of a tile in pixels, or None if one tile covers the complete frame."""
@@ -265,7 +265,7 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
                 vae_bytes + decoding_bytes,
             )
         case _:
-            assert_never(plan.transformer)
+            assert_never(plan.transformer_placement)
     return (
         working_bytes + constant_bytes + (0 if plan.encodes_first else dtype_bytes * model.text_encoder_parameter_count)
     )
