@@ -17,7 +17,7 @@ from wantui.tui.content import make_content
 from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 
-ENTRY_HINT = "type to filter   ↑ ↓ move   enter run   escape close"
+ENTRY_HINT = "type to filter   ↑ ↓ move   enter run   esc close"
 INDENT = "  "
 
 

@@ -109,11 +109,19 @@ WANTUI_LIGHT = _make_theme(
     error="#b32833",
 )
 WANTUI_THEMES = (WANTUI_DARK, WANTUI_LIGHT)
+
+
+def _adapt_ansi_theme(name: str, accent: str, warning: str) -> Theme:
+    theme = BUILTIN_THEMES[name]
+    variables = theme.variables | {"border": accent, "border-blurred": "ansi_bright_black"}
+    return replace(theme, primary=accent, accent=accent, warning=warning, variables=variables)
+
+
 ANSI_THEMES = (
-    replace(BUILTIN_THEMES[ANSI_THEME], primary="ansi_cyan", accent="ansi_cyan"),
-    replace(BUILTIN_THEMES["ansi-light"], primary="ansi_blue", accent="ansi_blue", warning="ansi_magenta"),
+    _adapt_ansi_theme(ANSI_THEME, accent="ansi_cyan", warning="ansi_yellow"),
+    _adapt_ansi_theme("ansi-light", accent="ansi_blue", warning="ansi_magenta"),
 )
-"""Textual's themes with 16 colours; in the originals, the accent has the colour of success or of a warning."""
+"""Textual's themes with 16 colours; in the originals, a state has the colour of the accent, or borders are black."""
 
 
 def choose_first_theme(chosen_name: str | None, color_system: str | None, is_colourless: bool) -> str:

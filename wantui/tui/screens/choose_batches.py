@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Label
 from textual.widgets.selection_list import Selection
 
 from wantui.tui.backdrop import BackdropMixin
@@ -33,13 +32,13 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
+            dialog.border_subtitle = "space mark   enter accept   esc close"
             yield PagedSelectionList(
                 *(
                     Selection(make_content(path.name), i, path in self.initial_folders)
                     for i, path in enumerate(self.folders)
                 )
             )
-            yield Label("space marks, enter accepts, escape cancels", markup=False)
 
     def on_mount(self) -> None:
         self.set_focus(self.folder_list)

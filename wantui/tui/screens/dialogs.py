@@ -17,6 +17,7 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
     BINDINGS = [
         Binding("y", "answer(True)", "Yes"),
         Binding("n,escape", "answer(False)", "No"),
+        Binding("left,right", "app.focus_next", "Other button", show=False),
     ]
 
     def __init__(self, question: str, yes_label: str) -> None:
@@ -24,7 +25,9 @@ class Confirm(BackdropMixin, ModalScreen[bool]):
         self.question, self.yes_label = question, yes_label
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Confirm"
+            dialog.border_subtitle = "← → choose   enter confirm   esc close"
             yield Label(make_content(self.question, keep_lines=True))
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")
@@ -50,7 +53,8 @@ class InputDialog(BackdropMixin, ModalScreen[str | None]):
         self.question, self.initial_value = question, initial_value
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_subtitle = "enter confirm   esc close"
             yield Label(make_content(self.question, keep_lines=True))
             yield LineInput(self.initial_value)
 
@@ -70,6 +74,7 @@ class TextViewer(BackdropMixin, ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog reader") as scroll:
             scroll.border_title = make_content(self.heading)
+            scroll.border_subtitle = "↑ ↓ scroll   esc close"
             yield Static(make_content(self.text, keep_lines=True))
 
     def on_mount(self) -> None:

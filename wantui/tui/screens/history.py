@@ -26,6 +26,7 @@ class History(BackdropMixin, ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Earlier templates"
+            dialog.border_subtitle = "↑ ↓ move   enter use   esc close"
             yield PagedOptionList(*(make_content(template[:500], keep_lines=True) for template in self.templates))
 
     @on(OptionList.OptionSelected)

@@ -30,7 +30,8 @@ class Welcome(BackdropMixin, ModalScreen[None]):
     BINDINGS = [Binding("enter,y", "demo", "Run the demo"), Binding("escape,n,q", "later", "Not now")]
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog"):
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "Welcome to wantui"
             yield Label(WELCOME_TEXT, markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Not now (n)", id="later")
