@@ -1,11 +1,13 @@
-"""Number formats, charts and forest axis of the analysis screen; mean curves and principal components of groups."""
+"""Number formats, charts, forest axis and attention of the analysis screen; mean curves and components of groups."""
 
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.style import Style
 from scipy import stats
 from test_analysis import synthetic_videos
@@ -14,6 +16,8 @@ from wantui.analysis.groups import Group
 from wantui.analysis.mean_curves import compute_mean_curves
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
+from wantui.tui.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
+from wantui.tui.attention_panel import draw_attention
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.forest_plot import ForestAxis
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
@@ -159,3 +163,39 @@ def test_unreadable_paths_are_left_out_of_the_components(tmp_path: Path) -> None
     assert len(components.paths) == 2
     with pytest.raises(NoComponentsError, match="fewer than two paths can be read, for example one_0 seed 0"):
         compute_path_components([Group("one", (damaged, videos[1]))])
+
+
+def make_film(frames: tuple[NDArray[np.uint8], ...]) -> AttentionFilm:
+    """Make a film of two words and three steps; at the last step, no block computed attention."""
+    words = [
+        MarkedWord(name, name, ("\u2581" + name,), (0.1, 0.3, NAN), (0.5, 0.7, NAN), 0.2, 0.6, np.ones((1, 2, 2)))
+        for name in ("circle", "red")
+    ]
+    return AttentionFilm(tuple(words), (1.0, 0.5, 0.1), (0, 5, 9), frames, 0.4, ((0, 0, 0),), cast("Any", None))
+
+
+@pytest.mark.parametrize("size", [(40, 8), (76, 18), (136, 34)])
+def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
+    frame = np.zeros((90, 160, 3), dtype=np.uint8)
+    lines = draw_attention(make_film((frame, frame)), OverlayKey(1, 0, 1), frame, *size, lambda _: Style())
+    text = "\n".join(line.plain for line in lines)
+    assert len(lines) <= size[1]
+    assert max(line.cell_len for line in lines) <= size[0]
+    assert "10.00% of the attention" in text
+    assert "word 2 of 2" in text
+    assert "step 1  σ 1.000" in text
+
+
+def test_attention_view_without_pictures_shows_the_figures() -> None:
+    lines = draw_attention(make_film(()), OverlayKey(0, MEAN_STEP, 0), None, 76, 18, lambda _: Style())
+    text = "\n".join(line.plain for line in lines)
+    assert "mean of 3 steps" in text
+    assert "20.00% of the attention" in text
+    assert "pictures are off with --low-bandwidth" in text
+
+
+def test_attention_view_explains_a_step_without_attention() -> None:
+    lines = draw_attention(make_film(()), OverlayKey(0, 2, 0), None, 76, 18, lambda _: Style())
+    text = "\n".join(line.plain for line in lines)
+    assert "no block computed" in text
+    assert "nan" not in text

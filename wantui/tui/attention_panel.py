@@ -1,5 +1,6 @@
 """Drawing of the attention view: a frame with the attention over it, and figures, scrubbers and scale beside it."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,7 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
     lines = [
         _spread(Text(word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width),
         Text(f"tokens {' '.join(word.token_texts)}", dim),
-        Text(f"{mass:7.2%} of the attention", plain),
-        Text(f"{entropy:7.3f} entropy (1 is even)", plain),
+        *_describe_map(mass, entropy, plain),
         Text(""),
         _spread(Text(step_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, step_count + 1, width, accent),
@@ -83,6 +83,13 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
                 line.stylize(accent)
             lines.append(line)
     return lines
+
+
+def _describe_map(mass: float, entropy: float, style: Style) -> list[Text]:
+    """Return two lines with the figures of a map."""
+    if math.isnan(mass):
+        return [Text("no block computed", style), Text("attention at this step", style)]
+    return [Text(f"{mass:7.2%} of the attention", style), Text(f"{entropy:7.3f} entropy (1 is even)", style)]
 
 
 def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:

@@ -14,7 +14,7 @@ from wantui.tui.wrapping import wrap_text
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
 
-MAX_DRAWN_PAIRS = 50
+MAX_DRAWN_PAIRS = 20
 """Maximum number of pairs of groups that are drawn: those of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""

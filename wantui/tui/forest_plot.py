@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -155,7 +156,8 @@ def _draw_interval(difference: "Difference", null_change: float, axis: ForestAxi
     if math.isfinite(point):
         sign = SIGNIFICANT_SIGN if difference.family_p <= SIGNIFICANCE_LEVEL else OTHER_SIGN
         cells[axis.find_column(point)] = (sign, style)
-    return Text.assemble(*cells)
+    runs = groupby(cells, key=lambda cell: cell[1])
+    return Text.assemble(*(("".join(sign for sign, _ in run), run_style) for run_style, run in runs))
 
 
 def _format_effect(difference: "Difference") -> tuple[str, str]:

@@ -230,7 +230,7 @@ class AnalysisFigures(BaseScreen):
     def _read_current_attention(self) -> None:
         row = self.row_list.current_row
         if isinstance(row, Video) and self.view == "attention":
-            self.read_attention(row, with_frames=not self.wantui_app.settings.low_bandwidth)
+            self.read_attention(row, with_frames=not self.wantui_app.is_low_bandwidth)
 
     # Actions
 

@@ -42,6 +42,8 @@ class TrajectoryTable(VirtualList):
         self._formats_by_metric: dict[str, NumberFormat] = {}
         self._deviation_widths_by_metric: dict[str, int] = {}
         """Width of the formatted standard deviations of groups, in cells."""
+        self._cell_widths_by_metric: dict[str, int] = {}
+        """Width of the widest cell of each column, in cells."""
         self._batch_names: dict[Path, str] = {}
         """Name of the batch by folder; empty if all videos are of one batch."""
         self._all_rows: Sequence[Row] = []
@@ -65,6 +67,7 @@ class TrajectoryTable(VirtualList):
         """
         if all_rows is not self._all_rows:
             self._all_rows, self._formats_by_metric, self._columns_by_layout = all_rows, {}, {}
+            self._cell_widths_by_metric = {}
             folders = [row.folder for row in all_rows if isinstance(row, Video)]
             self._batch_names = choose_unique_batch_names(folders) if len(set(folders)) > 1 else {}
         self.rows = sorted(rows, key=self._compute_sort_key, reverse=self.is_descending) if self.sort_metric else rows
@@ -145,7 +148,11 @@ class TrajectoryTable(VirtualList):
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
         header = " ".join(filter(None, (f"{metric}{arrow}", unit)))
-        cell_width = max((len(self._format_cell(metric, row)) for row in self._all_rows), default=0)
+        if metric not in self._cell_widths_by_metric:
+            self._cell_widths_by_metric[metric] = _find_width(
+                [self._format_cell(metric, row) for row in self._all_rows]
+            )
+        cell_width = self._cell_widths_by_metric[metric]
         width = 1 + max(len(metric) + 1 + (len(unit) + 1 if unit else 0), cell_width)
         return Column(header, width, lambda row: self._format_cell(metric, row), "right")
 
