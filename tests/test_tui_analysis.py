@@ -47,7 +47,7 @@ def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path)
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("c")
-        await it.until(lambda: "one_0        4" in it.text())
+        await it.until(lambda: "one_0         4" in it.text())
         shown = [row for row in screen.visible_rows if isinstance(row, Group)]
         assert [row.compute_mean("length") for row in shown] == [group.compute_mean("length") for group in pooled]
         assert "2 videos left out" in it.text()

@@ -153,7 +153,7 @@ class TrajectoryTable(VirtualList):
                 [self._format_cell(metric, row) for row in self._all_rows]
             )
         cell_width = self._cell_widths_by_metric[metric]
-        width = 1 + max(len(metric) + 1 + (len(unit) + 1 if unit else 0), cell_width)
+        width = max(len(metric) + 1 + (len(unit) + 1 if unit else 0), cell_width)
         return Column(header, width, lambda row: self._format_cell(metric, row), "right")
 
     def _make_name_columns(self, width: int) -> list[Column[Row]]:
@@ -180,7 +180,7 @@ class TrajectoryTable(VirtualList):
 
     def _find_visible_metrics(self, width: int) -> list[int]:
         """Return the indices of the metrics that fit beside the names."""
-        free_width = width - sum((column.width or 0) + 1 for column in self._make_name_columns(width))
+        free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_name_columns(width))
         free_width -= 0 if self._has_groups else SPARKLINE_WIDTH
         indices: list[int] = []
         for index in range(self.first_metric_index, len(METRICS)):
@@ -200,7 +200,7 @@ class TrajectoryTable(VirtualList):
         columns = self._make_name_columns(width)
         columns += [self._make_metric_column(METRIC_NAMES[index]) for index in self._find_visible_metrics(width)]
         if not self._has_groups:
-            columns.append(Column(" velocity over σ", None, self._draw_velocity))
+            columns.append(Column("velocity over σ", None, self._draw_velocity))
         return columns
 
     def _draw_velocity(self, row: Row) -> Text:
@@ -209,7 +209,7 @@ class TrajectoryTable(VirtualList):
         taken_width = sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_columns(self.row_width))
         velocity = row.trajectory.velocity.tolist()
         width = max(SPARKLINE_WIDTH, min(len(velocity), self.row_width - taken_width))
-        return Text(f" {draw_sparkline(velocity, width)}", self.make_colour_style("accent"))
+        return Text(draw_sparkline(velocity, width), self.make_colour_style("accent"))
 
     def _draw_header(self, width: int) -> Text:
         columns = self._make_columns(width)
