@@ -919,7 +919,7 @@ def oscillating_videos(
 
 def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
     """Let the command read these videos, whatever batch it is given."""
-    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents: (videos, []))
+    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: (videos, []))
 
 
 def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
