@@ -198,8 +198,9 @@ def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeyp
         result = wantui("run", "-c", "default", "-t", "a cat", "--detach")
         assert result.code == 0
         lines = result.err.splitlines()
-        (warned,) = [line for line in lines if "without a GPU 3 videos of wan2.1-1.3b will take at least" in line]
-        assert " days on this machine (2 cores)" in warned  # C13
+        (warned,) = [line for line in lines if "without a GPU wan2.1-1.3b takes at least" in line]
+        assert " for each video on this CPU, " in warned  # C13
+        assert " days for all (2 cores)" in warned
         assert lines.index(warned) < next(n for n, line in enumerate(lines) if line.startswith("batch 1: 3 videos"))
         assert "without a GPU" not in wantui("run", "-t", "a circle", "--detach").err
         assert "without a GPU" in wantui("run", "--resume", result.out.strip(), "--detach").err

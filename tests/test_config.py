@@ -16,10 +16,11 @@ from wantui.config import (
     load_config,
     parse_config,
 )
+from wantui.config.presets import find_config_path, find_example_template
 from wantui.config.settings import Settings
 from wantui.config.speeds import SPEED_BY_FORMER_NAME
 from wantui.errors import UserError
-from wantui.planning import plan_batch
+from wantui.planning import plan_batch, preview_batch
 from wantui.schedule import REFUSED_SAMPLERS
 from wantui.section import ConfigSection
 
@@ -640,3 +641,27 @@ def test_pattern_errors_are_explained_in_words(written: str, message: str) -> No
     with pytest.raises(ConfigError) as raised:
         load_config("nano", [written])
     assert message.replace("\\\\", "\\") in str(raised.value)
+
+
+def test_example_template_of_each_preset_expands_without_warnings_about_its_words() -> None:
+    for name in list_preset_names():
+        text = find_config_path(name).read_text()
+        template = find_example_template(text)
+        assert template is not None, name
+        preview = preview_batch(load_config(name), template)
+        assert len(preview.variations) > 1, name
+        assert not [warning for warning in preview.warnings if "does not know" in warning], name
+        assert not preview.refusals, name
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("# Example template: a [b|c]  \r\nseed: 1\n", "a [b|c]"),
+        ("# Example template:   \nseed: 1\n", None),
+        ("seed: 1  # Example template: a cat\n", None),
+        ("", None),
+    ],
+)
+def test_example_template_is_a_comment_on_a_line_of_its_own(text: str, template: str | None) -> None:
+    assert find_example_template(text) == template

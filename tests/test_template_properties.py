@@ -150,6 +150,8 @@ def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
     assert [tuple((c.bracket_number, c.option_number, c.text) for c in variation.choices) for variation in result] == [
         chosen for _, chosen in expected
     ]
+    for variation in result:
+        assert all(variation.prompt[c.start : c.end] == c.text for c in variation.choices)
     assert [[(m.text, m.weight, m.start) for m in variation.marks] for variation in result] == [
         expected_marks(letters) for letters, _ in expected
     ]
@@ -168,3 +170,4 @@ def test_any_text_expands_or_is_refused_at_a_valid_position(source: str) -> None
     for variation in result:
         assert variation.prompt == variation.prompt.strip() != ""
         assert all(variation.prompt[mark.start : mark.end] == mark.text for mark in variation.marks)
+        assert all(variation.prompt[choice.start : choice.end] == choice.text for choice in variation.choices)

@@ -304,3 +304,16 @@ def test_warnings_of_a_long_template_are_few_and_short(start: str) -> None:
 def test_errors_for_braces_and_nested_marks_show_the_correct_syntax() -> None:
     assert "options are written [a|b], not {a|b}" in str(template_error("a {red|blue} circle"))
     assert "write one weight, as in (word:1.2)" in str(template_error("a ((red)) circle"))
+
+
+@pytest.mark.parametrize(
+    ("template", "spans"),
+    [
+        ("a [red|blue] red circle", [[(2, 5)], [(2, 6)]]),
+        ("[ very | ]red", [[(0, 4)], [(0, 0)]]),
+        ("a star [over [a dark|a grey] background|]", [[(7, 29), (12, 18)], [(7, 29), (12, 18)], [(6, 6)]]),
+    ],
+)
+def test_choices_have_the_positions_of_their_words(template: str, spans: list[list[tuple[int, int]]]) -> None:
+    variations = expand_template(parse_template(template))
+    assert [[(choice.start, choice.end) for choice in variation.choices] for variation in variations] == spans

@@ -82,7 +82,7 @@ def estimate_batch_costs(
         not is_on_gpu
         and (min_seconds := estimate_min_cpu_seconds(preview.model, recipe, video_count)) >= CPU_WARNING_SECONDS
     ):
-        time_text = f"at least {format_long_duration(min_seconds)} without a GPU"
+        time_text = _format_min_cpu_time(min_seconds, video_count)
     lines.append(CostLine("time", time_text, basis))
     lines.append(_estimate_memory_cost(preview, past_videos, gpu_sample, is_on_gpu, chosen_plan))
     disk = estimate_batch_disk(preview)
@@ -110,6 +110,16 @@ def estimate_min_cpu_seconds(model: WanModel, recipe: Recipe, video_count: int) 
     )
 
 
+def _format_min_cpu_time(min_seconds: float, video_count: int) -> str:
+    """Return the minimum time on this CPU for one video and for all videos of a batch.
+
+    Args:
+        min_seconds: lower bound for all videos.
+    """
+    time_text = f"at least {format_long_duration(min_seconds / video_count)} for each video on this CPU"
+    return time_text if video_count == 1 else f"{time_text}, {format_long_duration(min_seconds)} for all"
+
+
 def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
     """Return a warning if a batch would take hours without a GPU; None otherwise."""
     try:
@@ -120,8 +130,8 @@ def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
         return None
     cores_text = format_count(os.cpu_count() or 1, "core")
     return (
-        f"without a GPU {format_count(video_count, 'video')} of {recipe.model} will take at least "
-        f"{format_long_duration(min_seconds)} on this machine ({cores_text}); -c nano is a model for CPUs"
+        f"without a GPU {recipe.model} takes {_format_min_cpu_time(min_seconds, video_count)} ({cores_text}); "
+        "-c nano is a model for CPUs"
     )
 
 

@@ -2,12 +2,15 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.paths import expand_user_path
 from wantui.text_files import is_pipe
 
+EXAMPLE_TEMPLATE_PATTERN = re.compile(r"^# Example template: *(\S.*?)[ \t\r]*$", re.MULTILINE)
+"""Comment of a config file with a template that suits its model."""
 _PACKAGED_PRESETS_FOLDER = Path(__file__).parent / "presets"
 _CHECKOUT_PRESETS_FOLDER = Path(__file__).parents[2] / "configs"
 
@@ -41,3 +44,9 @@ def find_config_path(name: Path | str) -> Path:
     hint = f" Did you mean {close_names[0]}?" if close_names else ""
     message = f"no such file or preset.{hint} Presets: {', '.join(list_preset_names())}"
     raise ConfigError([ConfigProblem(path, None, "", message)])
+
+
+def find_example_template(yaml_text: str) -> str | None:
+    """Return the example template in the comments of a config; None if it has none."""
+    match = EXAMPLE_TEMPLATE_PATTERN.search(yaml_text)
+    return match[1] if match is not None else None

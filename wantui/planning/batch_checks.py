@@ -4,7 +4,7 @@ from pathlib import Path
 
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS
-from wantui.formatting import shorten_text
+from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
@@ -99,11 +99,13 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
     )
     if not unused_marks:
         return []
-    omitted_text = f" and {len(unused_marks) - 1:,} more" if len(unused_marks) > 1 else ""
+    words_text = f"({format_excerpt(unused_marks[0])})"
+    if len(unused_marks) > 1:
+        words_text += f" and {format_count(len(unused_marks) - 1, 'other mark')}"
+    verb = "store" if len(unused_marks) > 1 else "stores"
     return [
-        f"'({format_excerpt(unused_marks[0])})'{omitted_text} marks without effect: use --store-attention to store "
-        "attention "
-        "maps, or add a weight, as in (word:1.5)"
+        f"{words_text} {verb} nothing: turn on store_attention (--store-attention) to store attention maps, or add a "
+        "weight, as in (word:1.5)"
     ]
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
 from itertools import chain, groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from wantui.errors import UserError
 from wantui.prompts.cleaning import clean_prompt, clean_prompt_part
@@ -65,11 +65,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The option chosen in a bracket. Both numbers count from 1; `text` is the expanded option."""
+    """The option chosen in a bracket: `prompt[start:end]` is `text`. Both numbers count from 1."""
 
     bracket_number: int
     option_number: int
     text: str
+    start: int
+    end: int
+
+
+_Span = TypeVar("_Span", Mark, Choice)
 
 
 class Variation(NamedTuple):
@@ -82,8 +87,8 @@ class Variation(NamedTuple):
 
 
 class _ExpandedPart(NamedTuple):
-    """An expanded part of a template. Mark positions count from the start of the part; `labels` are the texts of its
-    outermost choices."""
+    """An expanded part of a template. Positions of marks and choices count from the start of the part; `labels` are the
+    texts of its outermost choices."""
 
     text: str
     marks: tuple[Mark, ...] = ()
@@ -186,17 +191,27 @@ def _concatenate_parts(parts: list[_ExpandedPart]) -> _ExpandedPart:
 
     All pieces are joined in one pass: joining pairs would copy the preceding text and marks again for each piece.
     """
-    texts, marks, total_length, ends_in_space = [], [], 0, False
+    texts: list[str] = []
+    marks: list[Mark] = []
+    choices: list[Choice] = []
+    total_length, ends_in_space = 0, False
     for part in parts:
         text = part.text[1:] if ends_in_space and part.text[:1] == " " else part.text
         offset = total_length + len(text) - len(part.text)
-        marks += [replace(mark, start=mark.start + offset, end=mark.end + offset) for mark in part.marks]
+        marks += _shift_spans(part.marks, offset)
+        choices += _shift_spans(part.choices, offset)
         texts.append(text)
         total_length += len(text)
         ends_in_space = text[-1:] == " " if text else ends_in_space
-    choices = tuple(chain.from_iterable(part.choices for part in parts))
     labels = tuple(chain.from_iterable(part.labels for part in parts))
-    return _ExpandedPart("".join(texts), tuple(marks), choices, labels)
+    return _ExpandedPart("".join(texts), tuple(marks), tuple(choices), labels)
+
+
+def _shift_spans(spans: tuple[_Span, ...], offset: int) -> tuple[_Span, ...]:
+    """Return marks or choices `offset` characters further on, but not before the start of the text."""
+    if not offset:
+        return spans
+    return tuple(replace(span, start=max(0, span.start + offset), end=max(0, span.end + offset)) for span in spans)
 
 
 def _combine_parts(left_parts: list[_ExpandedPart], right_parts: list[_ExpandedPart]) -> list[_ExpandedPart]:
@@ -205,7 +220,9 @@ def _combine_parts(left_parts: list[_ExpandedPart], right_parts: list[_ExpandedP
 
 def _add_choice(part: _ExpandedPart, bracket_number: int, option_number: int) -> _ExpandedPart:
     label = part.text.strip()
-    return _ExpandedPart(part.text, part.marks, (Choice(bracket_number, option_number, label), *part.choices), (label,))
+    start = len(part.text) - len(part.text.lstrip()) if label else 0
+    choice = Choice(bracket_number, option_number, label, start, start + len(label))
+    return _ExpandedPart(part.text, part.marks, (choice, *part.choices), (label,))
 
 
 def _add_mark(part: _ExpandedPart, weight: float) -> _ExpandedPart:
@@ -226,10 +243,16 @@ def _build_variation(template: Template, part: _ExpandedPart, variation_id: str,
             template.source,
             0,
         )
-    marks = part.marks
-    if marks and part.text[0] == " ":
-        marks = tuple(replace(mark, start=mark.start - 1, end=mark.end - 1) for mark in marks)
-    return Variation(variation_id, prompt, part.choices, marks)
+    offset = -1 if part.text[0] == " " else 0
+    choices, marks = _shift_spans(part.choices, offset), _shift_spans(part.marks, offset)
+    return Variation(variation_id, prompt, _limit_spans(choices, len(prompt)), marks)
+
+
+def _limit_spans(choices: tuple[Choice, ...], length: int) -> tuple[Choice, ...]:
+    """Return the choices with positions inside a text; that of an empty option may follow the last word."""
+    if all(choice.end <= length for choice in choices):
+        return choices
+    return tuple(replace(choice, start=min(choice.start, length), end=min(choice.end, length)) for choice in choices)
 
 
 def _build_variation_ids(labels_by_variation: list[tuple[str, ...]]) -> list[str]:
