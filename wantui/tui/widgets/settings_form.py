@@ -1,4 +1,4 @@
-"""Form of a config: one line per setting, and an explanation of the selected one."""
+"""Form of a config: one line per setting, edited in its line, and an explanation of the selected one."""
 
 from dataclasses import dataclass
 
@@ -11,28 +11,30 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from wantui.config import Config
-from wantui.config.fields import FormField, get_setting_value, list_form_fields
+from wantui.config.fields import FormField, get_setting_value
 from wantui.tui.content import make_content
+from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 
-
-@dataclass(frozen=True)
-class _Heading:
-    """Title of a config section."""
-
-    title: str
+NAME_WIDTH, NARROW_NAME_WIDTH = 21, 16
+"""Cells of the column of names, in a wide and a narrow form; longer names push their values to the right."""
+MIN_WIDE_FORM_WIDTH = 40
+"""Cells from which a form is wide."""
+MIN_INPUT_WIDTH = 12
+"""Minimum cells of the input in a row."""
 
 
 class SettingsForm(Vertical):
     """Form of a config that posts `Changed` to request a change; its parent calls `show_config` or `show_error`."""
 
     DEFAULT_CSS = """
-    SettingsForm { height: 1fr; }
-    SettingsForm Input { display: none; margin-left: 1; background: $boost; }
-    SettingsForm Input.-open { display: block; }
-    SettingsForm Static { height: auto; max-height: 5; margin-left: 1; color: $text-muted; }
-    SettingsForm Static.-error { color: $text-error; }
+    SettingsForm { height: 1fr; layers: base edit; }
+    SettingsForm #filter { display: none; }
+    SettingsForm #filter.-open { display: block; }
+    SettingsForm #value { display: none; layer: edit; position: absolute; background: $boost; }
+    SettingsForm #value.-open { display: block; }
+    SettingsForm #about { height: 3; color: $text-muted; }
     """
 
     @dataclass
@@ -45,24 +47,31 @@ class SettingsForm(Vertical):
         is_final: bool
         """True if the value was submitted, False while it is being typed."""
 
+    @dataclass
+    class Reset(Message):
+        """The user requested the config's value of a setting."""
+
+        key: str
+
     field_list = getters.query_one("#fields", VirtualList)
     value_input = getters.query_one("#value", Input)
+    filter_input = getters.query_one("#filter", Input)
     explanation = getters.query_one("#about", Static)
 
     def __init__(self) -> None:
         super().__init__()
         self.config: Config | None = None
+        self.file_config: Config | None = None
+        """Config without the changes in the form; None if it is invalid without them."""
         self.changed_keys: set[str] = set()
         self.value_error: str | None = None
-        self.entries: list[FormField | _Heading] = []
-        section = "?"
-        for field in list_form_fields():
-            if field.section != section:
-                section = field.section
-                self.entries.append(_Heading(section.removesuffix("_settings").replace("_", " ") or "batch"))
-            self.entries.append(field)
+        self.error_key: str | None = None
+        self.open_key: str | None = None
+        """Key of the setting whose choices are listed under its row."""
+        self.entries: list[SettingsRow] = list_settings_rows()
 
     def compose(self) -> ComposeResult:
+        yield HiddenLineInput(id="filter", compact=True, placeholder="part of a name or of the help")
         yield VirtualList(id="fields")
         yield HiddenLineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
@@ -71,72 +80,180 @@ class SettingsForm(Vertical):
     def is_editing(self) -> bool:
         return self.value_input.has_class("-open")
 
-    def show_config(self, config: Config, changed_keys: set[str]) -> None:
-        """Show a config; keys in `changed_keys` differ from the file."""
-        self.config, self.changed_keys = config, changed_keys
-        self.field_list.fill_rows(len(self.entries), self._draw_entry)
-        self._show_explanation()
+    def show_config(self, config: Config, changed_keys: set[str], file_config: Config | None = None) -> None:
+        """Show a config; keys in `changed_keys` differ from the file, whose config is `file_config`."""
+        is_first = self.config is None
+        self.config, self.changed_keys, self.file_config = config, changed_keys, file_config
+        self._fill_rows()
+        if is_first:
+            self.field_list.cursor = 1  # the first setting, below the first heading
 
     def show_error(self, error: str | None) -> None:
-        """Show why the typed value is invalid; None clears the error."""
-        self.value_error = error
-        self._show_explanation()
+        """Show under the row why its value is invalid; None clears the error."""
+        field = self._get_current_field()
+        error_key = None if error is None or field is None else field.key
+        if (error, error_key) == (self.value_error, self.error_key):
+            return
+        self.value_error, self.error_key = error, error_key
+        self._fill_rows()
+        if error is not None:
+            error_count = sum(isinstance(entry, ErrorRow) for entry in self.entries)
+            self.field_list.show_row(self.field_list.cursor + error_count)
 
     def close_accepted_input(self) -> None:
-        """Close the input after its value was accepted."""
+        """Close the input and the choices after a value was accepted."""
+        self._close_choices()
         self._close_input()
 
-    def _draw_entry(self, index: int, width: int) -> Text:
-        entry = self.entries[index]
-        if isinstance(entry, _Heading):
-            return Text(f"{entry.title}", self.field_list.make_colour_style("primary") + Style(bold=True))
-        assert self.config is not None
-        name_width = 20 if width >= 40 else 14
-        name = entry.name if len(entry.name) <= name_width else entry.name[: name_width - 1] + "…"
-        line = Text(f"{'*' if entry.key in self.changed_keys else ' '} {name:<{name_width}} ")
-        line.append(
-            _format_value(get_setting_value(self.config, entry.key)), Style(bold=entry.key in self.changed_keys)
+    # Rows
+
+    def _fill_rows(self, selected: SettingsRow | None = None) -> None:
+        """Build the rows again, and put the cursor on `selected`, or on the row that had it."""
+        field_list = self.field_list
+        selected = selected or self._get_current_row()
+        self.entries = list_settings_rows(
+            self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.size.width or 40
         )
+        field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc shows all"
+        cursor = self.entries.index(selected) if selected in self.entries else field_list.cursor
+        field_list.fill_rows(len(self.entries) if self.config is not None else 0, self._draw_entry)
+        field_list.cursor = cursor
+        self._place_input()
+        self._show_explanation()
+
+    def _draw_entry(self, index: int, width: int) -> Text:
+        entry, field_list = self.entries[index], self.field_list
+        match entry:
+            case Heading(title):
+                return Text(title, field_list.make_colour_style("primary") + Style(bold=True))
+            case ErrorRow(text, is_first):
+                return Text(f"  {'✗' if is_first else ' '} {text}", field_list.make_colour_style("text-error"))
+            case ChoiceRow():
+                return self._draw_choice(entry)
+        return self._draw_field(entry, index, width)
+
+    def _draw_field(self, field: FormField, index: int, width: int) -> Text:
+        assert self.config is not None
+        is_changed = field.key in self.changed_keys
+        line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("warning")))
+        line.append(f"{field.name:<{_choose_name_width(width)}} ")
+        value_text = _format_value(get_setting_value(self.config, field.key))
+        if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
+            value_text = f"‹{value_text}›"
+        line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text == "-"))
+        if is_changed and self.file_config is not None:
+            line.append(f"  was {_format_value(get_setting_value(self.file_config, field.key))}", Style(dim=True))
         return line
 
+    def _draw_choice(self, row: ChoiceRow) -> Text:
+        assert self.config is not None
+        is_current = str(get_setting_value(self.config, row.field.key)) == row.choice
+        name_width = max(map(len, row.field.choices))
+        line = Text.assemble(
+            ("    ● " if is_current else "    ○ ", self.field_list.make_colour_style("accent")),
+            (f"{row.choice:<{name_width}}  ", Style(bold=is_current)),
+        )
+        line.append(row.description, Style(dim=True))
+        return line
+
+    def _get_current_row(self) -> SettingsRow | None:
+        cursor = self.field_list.cursor
+        return self.entries[cursor] if cursor < len(self.entries) else None
+
     def _get_current_field(self) -> FormField | None:
-        entry = self.entries[self.field_list.cursor]
-        return entry if isinstance(entry, FormField) else None
+        """Return the setting under the cursor, also from the choices or the error under it."""
+        row = self._get_current_row()
+        if isinstance(row, ErrorRow):
+            above = self.entries[: self.field_list.cursor]
+            row = next((entry for entry in reversed(above) if isinstance(entry, FormField)), None)
+        return row.field if isinstance(row, ChoiceRow) else row if isinstance(row, FormField) else None
 
     def _show_explanation(self) -> None:
-        field, explanation = self._get_current_field(), self.explanation
-        explanation.set_class(self.value_error is not None, "-error")
-        if self.value_error is not None:
-            explanation.update(make_content(f"✗ {self.value_error}", keep_lines=True))
-        elif field is None:
-            explanation.update("")
-        else:
-            hint = {"flag": "space changes it", "choice": "space or arrows change it"}.get(field.kind, "enter edits it")
-            explanation.update(make_content(f"{field.help}\n{field.valid_values}; {hint}", keep_lines=True))
+        self.explanation.update(make_content(describe_row(self._get_current_row())))
 
     @on(VirtualList.Highlighted, "#fields")
-    def _handle_field_highlighted(self) -> None:
-        if self.is_editing:
+    def _handle_row_highlighted(self) -> None:
+        field = self._get_current_field()
+        key = None if field is None else field.key
+        if self.open_key not in (None, key):
+            self._close_choices()
+        if self.is_editing and not isinstance(self._get_current_row(), FormField):
             self._close_input()
-        self.value_error = None
+        elif self.is_editing and key != self._edited_key:
+            self._close_input()
+        if self.value_error is not None and key != self.error_key:
+            self.show_error(None)
         self._show_explanation()
+
+    # Editing
+
+    _edited_key: str | None = None
 
     @on(VirtualList.Chosen, "#fields")
     def _edit_current_field(self) -> None:
-        field = self._get_current_field()
-        if field is None or self.config is None:
+        row = self._get_current_row()
+        if self.config is None:
             return
-        if field.kind in ("flag", "choice"):
+        if isinstance(row, ChoiceRow):
+            self.post_message(self.Changed(row.field.key, row.choice, is_final=True))
+        elif isinstance(row, FormField) and row.kind == "flag":
             self._cycle_choice(1)
-            return
+        elif isinstance(row, FormField) and row.kind == "choice":
+            if self.open_key == row.key:
+                self._close_choices()
+            else:
+                self._open_choices(row)
+        elif isinstance(row, FormField):
+            self._open_input(row)
+
+    def _open_choices(self, field: FormField) -> None:
+        assert self.config is not None
+        self.open_key = field.key
+        self._fill_rows(field)
+        self.field_list.show_row(self.field_list.cursor + len(field.choices))
+        value = str(get_setting_value(self.config, field.key))
+        self.field_list.cursor += 1 + (field.choices.index(value) if value in field.choices else 0)
+
+    def _close_choices(self) -> None:
+        if self.open_key is not None:
+            row = self._get_current_row()
+            self.open_key = None
+            self._fill_rows(row.field if isinstance(row, ChoiceRow) else row)
+
+    def _open_input(self, field: FormField) -> None:
+        assert self.config is not None
         value = get_setting_value(self.config, field.key)
-        self.value_input.add_class("-open")
+        self._edited_key = field.key
         self.value_input.value = "" if value is None else _format_editable(value)
+        self.value_input.add_class("-open")
+        self._place_input()
         self.screen.set_focus(self.value_input)
+
+    def _place_input(self) -> None:
+        """Put the input over the value of the edited row."""
+        field = self._get_current_field()
+        if not self.is_editing or field is None:
+            return
+        field_list = self.field_list
+        width = field_list.size.width
+        x = min(3 + max(_choose_name_width(width), len(field.name)), max(0, width - MIN_INPUT_WIDTH))
+        y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
+        self.value_input.styles.offset = (x, y)
+        self.value_input.styles.width = max(1, width - x)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._fill_rows)
+
+    @on(VirtualList.VisibleRowsChanged, "#fields")
+    def _handle_scrolled(self) -> None:
+        self._place_input()
 
     def key_space(self) -> None:
         if self.field_list.has_focus:
-            self._cycle_choice(1)
+            if isinstance(self._get_current_row(), ChoiceRow):
+                self._edit_current_field()
+            else:
+                self._cycle_choice(1)
 
     def key_right(self) -> None:
         if self.field_list.has_focus:
@@ -145,6 +262,14 @@ class SettingsForm(Vertical):
     def key_left(self) -> None:
         if self.field_list.has_focus:
             self._cycle_choice(-1)
+
+    def reset_current_field(self) -> bool:
+        """Request the config's value of the setting under the cursor; return whether there is one."""
+        field = self._get_current_field()
+        if field is None or not self.field_list.has_focus:
+            return False
+        self.post_message(self.Reset(field.key))
+        return True
 
     def _cycle_choice(self, step: int) -> None:
         """Request the next or previous choice of the selected setting, or toggle a flag."""
@@ -162,31 +287,66 @@ class SettingsForm(Vertical):
 
     @on(Input.Changed, "#value")
     def _handle_value_typed(self, event: Input.Changed) -> None:
-        field = self._get_current_field()
-        if self.is_editing and field is not None:
-            self.post_message(self.Changed(field.key, event.value, is_final=False))
+        if self.is_editing and self._edited_key is not None:
+            self.post_message(self.Changed(self._edited_key, event.value, is_final=False))
 
     @on(Input.Submitted, "#value")
     def _handle_value_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        field = self._get_current_field()
-        if field is not None:
-            self.post_message(self.Changed(field.key, event.value, is_final=True))
+        if self._edited_key is not None:
+            self.post_message(self.Changed(self._edited_key, event.value, is_final=True))
+
+    # The filter
+
+    def open_filter(self) -> None:
+        """Show and focus the filter."""
+        self.filter_input.add_class("-open")
+        self.screen.set_focus(self.filter_input)
+
+    @on(Input.Changed, "#filter")
+    def _handle_filter_typed(self) -> None:
+        self._fill_rows()
+        first = next((index for index, entry in enumerate(self.entries) if isinstance(entry, FormField)), 0)
+        if not isinstance(self._get_current_row(), FormField):
+            self.field_list.cursor = first
+
+    @on(Input.Submitted, "#filter")
+    def _handle_filter_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.screen.set_focus(self.field_list)
+
+    def _close_filter(self) -> None:
+        row = self._get_current_row()
+        self.filter_input.value = ""
+        self.filter_input.remove_class("-open")
+        self._fill_rows(row)
 
     def cancel_edit(self) -> bool:
-        """Discard the value being typed; return whether there was one."""
-        if not self.is_editing:
-            return False
-        self._close_input()
-        return True
+        """Discard the value being typed, close the choices, or clear the filter; return whether there was one."""
+        if self.is_editing:
+            self._close_input()
+            return True
+        if self.open_key is not None and self.field_list.has_focus:
+            self._close_choices()
+            return True
+        if self.filter_input.has_class("-open") and (self.filter_input.has_focus or self.field_list.has_focus):
+            self.screen.set_focus(self.field_list)
+            self._close_filter()
+            return True
+        return False
 
     def _close_input(self) -> None:
         had_focus = self.value_input.has_focus
         self.value_input.remove_class("-open")
-        self.value_error = None
+        self._edited_key = None
+        self.show_error(None)
         self._show_explanation()
         if had_focus:
             self.screen.set_focus(self.field_list)
+
+
+def _choose_name_width(width: int) -> int:
+    return NAME_WIDTH if width >= MIN_WIDE_FORM_WIDTH else NARROW_NAME_WIDTH
 
 
 def _format_editable(value: object) -> str:
@@ -195,7 +355,7 @@ def _format_editable(value: object) -> str:
 
 def _format_value(value: object) -> str:
     if value is None:
-        return "(empty)"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _format_editable(value) or '""'

@@ -166,9 +166,14 @@ class VirtualList(ScrollView, can_focus=True):
             return
         self.update_row(previous)
         self.update_row(current)
-        self.scroll_to_region(Region(0, current, 1, 1 + self.header_height), animate=False, force=True)
+        self.show_row(current)
         if self.row_count:
             self.post_message(self.Highlighted(self, current))
+
+    def show_row(self, index: int) -> None:
+        """Scroll until a row is visible."""
+        row = max(0, min(index, self.row_count - 1))
+        self.scroll_to_region(Region(0, row, 1, 1 + self.header_height), animate=False, force=True)
 
     def action_move(self, rows: int) -> None:
         self.cursor += rows

@@ -1,0 +1,112 @@
+"""Rows of the settings form: settings under the headings of their sections, open choices and errors; no widgets."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from wantui.config.fields import FormField, list_form_fields
+from wantui.formatting import escape_unprintable
+
+_CLAUSE_PATTERN = re.compile(r"(?<=[.;]) ")
+_CHOICES_HEAD_PATTERN = re.compile(r"((?:[\w-]+)(?:, [\w-]+)*(?: \([^)]*\))?): ")
+"""One or several choices with a remark, followed by a colon and their description."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Title of a config section."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A choice of the setting above, while its choices are open."""
+
+    field: FormField
+    choice: str
+    description: str
+    """Meaning of the choice; empty if its name says it."""
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """A line of the reason why the value of the setting above is invalid."""
+
+    text: str
+    is_first: bool
+
+
+SettingsRow = FormField | Heading | ChoiceRow | ErrorRow
+
+
+def list_settings_rows(
+    query: str = "", open_key: str | None = None, error_key: str | None = None, error: str = "", width: int = 40
+) -> list[SettingsRow]:
+    """Return the rows of the settings whose name or help contains all words of a query.
+
+    Args:
+        open_key: key of the setting whose choices are open.
+        error_key: key of the setting with the error.
+        width: cells of a row.
+    """
+    words = query.casefold().split()
+    rows: list[SettingsRow] = []
+    section = "?"
+    for field in list_form_fields():
+        title = _format_section(field.section)
+        if not all(word in f"{title} {field.name} {field.help}".casefold() for word in words):
+            continue
+        if field.section != section:
+            section = field.section
+            rows.append(Heading(title))
+        rows.append(field)
+        if field.key == error_key and error:
+            rows += _wrap_error(error, width)
+        if field.key == open_key:
+            descriptions = describe_choices(field)[1]
+            rows += [ChoiceRow(field, choice, descriptions.get(choice, "")) for choice in field.choices]
+    return rows
+
+
+def _format_section(section: str) -> str:
+    return section.removesuffix("_settings").replace("_", " ") or "batch"
+
+
+def _wrap_error(error: str, width: int) -> Sequence[ErrorRow]:
+    lines = wrap(escape_unprintable(" ".join(error.split())), max(8, width - 4), break_on_hyphens=False)
+    return [ErrorRow(line, index == 0) for index, line in enumerate(lines)]
+
+
+def describe_choices(field: FormField) -> tuple[str, dict[str, str]]:
+    """Return the help of a setting without the parts about its choices, and these parts by choice.
+
+    The help describes choices as `name: description.` or `name, name: description;`.
+    """
+    summary_clauses: list[str] = []
+    clauses_by_choice: dict[str, list[str]] = {}
+    described: list[str] = []
+    for clause in _CLAUSE_PATTERN.split(" ".join(field.help.split())):
+        head = _CHOICES_HEAD_PATTERN.match(clause)
+        names = [] if head is None else [name for name in re.findall(r"[\w-]+", head[1]) if name in field.choices]
+        if head is not None and names:
+            described, clause = names, clause[head.end() :]
+        for name in described:
+            clauses_by_choice.setdefault(name, []).append(clause)
+        if not described:
+            summary_clauses.append(clause)
+    descriptions = {name: " ".join(clauses).rstrip(";.") for name, clauses in clauses_by_choice.items()}
+    return " ".join(summary_clauses).rstrip(";."), descriptions
+
+
+def describe_row(row: SettingsRow | None) -> str:
+    """Return the help of a row in one sentence."""
+    match row:
+        case ChoiceRow(field, choice, description):
+            return f"{choice}: {description}" if description else f"{describe_choices(field)[0]}: {choice}"
+        case FormField(kind="flag" | "choice"):
+            return describe_choices(row)[0]
+        case FormField():
+            return f"{' '.join(row.help.split()).rstrip('.')}; {row.valid_values}"
+    return ""
