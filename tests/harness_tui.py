@@ -15,6 +15,7 @@ from textual.screen import Screen
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.app import WantuiApp
+from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.settings import TuiSettings
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -47,9 +48,13 @@ async def application(
     toasts: bool = False,
     opened_batch: Path | None = None,
     opened_batch_note: str = "",
+    starts_in_template: bool = False,
     **settings: Any,
 ) -> AsyncIterator["AppUnderTest"]:
-    """The application on a made-up terminal; `nvml` are its GPUs (none)."""
+    """The application on a made-up terminal; `nvml` are its GPUs (none).
+
+    Unless it `starts_in_template`, the focus is on the configs, where keys are no text.
+    """
     nvml = nvml or FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
     app = WantuiApp(
         find_state_directory(),
@@ -64,6 +69,9 @@ async def application(
         under = AppUnderTest(app, pilot)
         await under.until(lambda: app.gpu_history.latest_sample is not None)
         await pilot.pause()
+        if not starts_in_template and isinstance(app.screen, ComposeScreen):
+            app.screen.set_focus(app.screen.config_pane.config_list)
+            await pilot.pause()
         yield under
 
 

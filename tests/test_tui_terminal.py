@@ -76,8 +76,9 @@ class Terminal:
             time.sleep(0.05)
 
     def until_it_takes_keys(self) -> None:
-        """Wait for the mark at the chosen config, which is drawn after all else, in answer to a message."""
+        """Wait for the mark at the chosen config, which is drawn after all else; then leave the template."""
         self.until(lambda: "●".encode() in self.read())
+        self.press(b"\x1b", "attention_example")  # the list of configs grows when it gets the focus
 
     def press(self, keys: bytes, shown: str) -> None:
         """Write keys, and wait until something is drawn after them."""

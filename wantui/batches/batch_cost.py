@@ -62,7 +62,7 @@ def estimate_batch_costs(
         CostLine(
             "videos",
             f"{video_count:,} = {variations_text} x {format_count(seed_count, 'seed')}",
-            f"{recipe.seed} to {last_seed}; {recipe_text}",
+            f"seeds {recipe.seed} to {last_seed}; {recipe_text}",
         )
     ]
     gpus = gpu_sample.gpus if gpu_sample is not None else ()

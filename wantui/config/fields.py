@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from wantui.config.settings import Settings
+from wantui.config.settings import NOT_BLANK_PATTERN, PATTERN_RULES, Settings
 from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _describe_valid_values(annotation: Any, metadata: list[Any]) -> str:
                 phrases.append(f"at most {bound} characters")
             case _:
                 pattern = getattr(constraint, "pattern", None)
-                if pattern:
-                    phrases.append(f"of the form {pattern}")
+                if pattern and pattern != NOT_BLANK_PATTERN:
+                    rule = PATTERN_RULES.get(pattern, f"of the form {pattern}")
+                    phrases.append(rule.removeprefix("should be "))
     return ", ".join(phrases)

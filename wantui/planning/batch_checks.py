@@ -104,8 +104,7 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
         words_text += f" and {format_count(len(unused_marks) - 1, 'other mark')}"
     verb = "store" if len(unused_marks) > 1 else "stores"
     return [
-        f"{words_text} {verb} nothing: turn on store_attention (--store-attention) to store attention maps, or add a "
-        "weight, as in (word:1.5)"
+        f"{words_text} {verb} nothing: turn on store_attention (--store-attention), or add a weight, as in (word:1.5)"
     ]
 
 

@@ -72,6 +72,15 @@ COMPOSE_ACTIONS = (
     Action("compose.template", "t", "focus_template", "Template", "Edit the template.", opens_field=True),
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
+    Action("compose.filter", "slash", "filter_settings", "Filter", "Find a setting by name or help.", opens_field=True),
+    Action(
+        "compose.reset_setting",
+        "r,backspace",
+        "reset_setting",
+        "Reset",
+        "Restore the config's value of the setting.",
+        is_in_footer=False,
+    ),
     Action("compose.list", "v", "focus_variations", "Variations", "Browse the variations.", is_in_footer=False),
     Action(
         "compose.warnings",

@@ -26,6 +26,12 @@ class ConfigSource:
     summary: str
     """One-line summary, or the reason why the config is invalid."""
     is_valid: bool
+    columns: tuple[str, ...] = ()
+    """Model, size, length and steps, as in `SOURCE_COLUMNS`; empty if the config is invalid."""
+
+
+SOURCE_COLUMNS = ("model", "size", "frames", "steps")
+"""Titles of `ConfigSource.columns`."""
 
 
 def find_user_config_folder() -> Path:
@@ -70,9 +76,9 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
         f"{video.frames} frames" if video.frames else f"{video.duration:g} s" if video.duration else "81 frames"
     )
     model_name = model.model_id.rpartition("/")[2]
-    return ConfigSource(
-        name, path, f"{model_name}, {video.width}x{video.height}, {length_text}, {model.steps} steps", True
-    )
+    size_text = f"{video.width}x{video.height}"
+    columns = (model_name, size_text, length_text.removesuffix(" frames"), str(model.steps))
+    return ConfigSource(name, path, f"{model_name}, {size_text}, {length_text}, {model.steps} steps", True, columns)
 
 
 def read_modification_time(path: Path) -> float | None:

@@ -6,8 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 
-def wrap_text(text: str, width: int, style: Style | None = None) -> list[Text]:
+def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "  ") -> list[Text]:
     """Wrap a text into lines of at most `width` characters; all lines but the first are indented."""
-    return [
-        Text(line, style or Style.null()) for line in wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
-    ]
+    lines = wrap(text, width, subsequent_indent=indent, break_on_hyphens=False)
+    return [Text(line, style or Style.null()) for line in lines]

@@ -1,27 +1,31 @@
 """Compose screen: edits config, settings and template, previews variations and cost, and queues the batch."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from wantui.batches.batch_cost import CostLine, estimate_batch_costs, find_slow_cpu_warning
+from wantui.batches.batch_cost import CostLine, find_slow_cpu_warning
 from wantui.batches.demo import plan_demo_batch
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.models.tokenizer import find_tokenizer_file
-from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, plan_batch, preview_batch
-from wantui.prompts import TemplateError
-from wantui.queue.queue import Queue
+from wantui.planning import BatchPreview, TimedVideo, plan_batch
 from wantui.tui.actions import make_bindings
+from wantui.tui.compose_data import (
+    BatchPreviewed,
+    BatchQueued,
+    MachineExamined,
+    compute_preview,
+    examine_machine,
+    read_timed_videos,
+)
 from wantui.tui.content import make_content
 from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
@@ -35,36 +39,12 @@ from wantui.tui.widgets.variations import TEMPLATE_HELP, Variations
 
 MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 """Seconds after queueing a batch in which no other is queued: a held key queues once."""
-MAX_TEMPLATE_LENGTH = 200_000
-"""Maximum characters of a template that is expanded on every key; a million take seconds, and quitting waits for it."""
+FIRST_STEPS = """\
+1  Write a template above, or choose a config with an example: esc, c, enter. ctrl+r lists earlier templates.
+2  Check the variations, the cost and the warnings here.
+3  F5 queues the videos: F2 shows the queue, F3 the progress, F4 the videos, and F1 all keys."""
 PREVIEW_DELAY_SECONDS = 0.05
 """Seconds between the last key and the preview of the template."""
-
-
-@dataclass
-class BatchPreviewed(Message):
-    """The preview of the draft was computed, or failed."""
-
-    preview: BatchPreview | None
-    cost_lines: list[CostLine]
-    error: str
-    """Reason of a failure; otherwise empty."""
-    error_position: int | None
-    """Index of the invalid character of the template."""
-    tokenizer_path: Path | None
-
-
-@dataclass
-class BatchQueued(Message):
-    """The batch was queued, or could not be queued."""
-
-    template: str
-    batch_number: int
-    video_count: int
-    folder: str
-    error: str
-    """Reason of a failure; otherwise empty."""
-    is_demo: bool
 
 
 class ComposeScreen(BaseScreen):
@@ -97,6 +77,7 @@ class ComposeScreen(BaseScreen):
             with Vertical(id="right"):
                 with Vertical(id="template", classes="pane") as template:
                     template.border_title = "Template"
+                    template.border_subtitle = make_content("esc leaves · [a|b] varies · (word) marks")
                     yield TemplateEditor(drafts.template)
                     yield Static("", id="error", markup=False)
                 yield Variations()
@@ -108,12 +89,12 @@ class ComposeScreen(BaseScreen):
         return self.config_pane.config
 
     def on_mount(self) -> None:
-        self.set_focus(self.config_pane.config_list)
+        self.set_focus(self.template_editor)
         self.config_pane.load_config()
         self.call_after_refresh(self.config_pane.find_config_sources)
 
     def focus_main_widget(self) -> None:
-        """Focus the settings list if a value is being edited, otherwise the configs."""
+        """Leave the innermost field: a value, open choices or the filter of the settings, then to the configs."""
         if not self.config_pane.settings_form.cancel_edit():
             self.set_focus(self.config_pane.config_list)
 
@@ -126,6 +107,20 @@ class ComposeScreen(BaseScreen):
             self._show_preview(None, message.error, None, "no preview until the config is corrected")
         else:
             self._preview_soon()
+
+    @on(ConfigPane.Chosen)
+    def _bring_example(self, message: ConfigPane.Chosen) -> None:
+        """Replace a template that the user has not changed by the example of the chosen config."""
+        template = self.template_editor.text.strip()
+        if message.example is not None and template in ("", message.previous_example) and template != message.example:
+            self.template_editor.text = message.example
+
+    def action_reset_setting(self) -> None:
+        if not self.config_pane.settings_form.reset_current_field():
+            self.notify("cannot reset a setting: none is selected. Choose one: s")
+
+    def action_filter_settings(self) -> None:
+        self.config_pane.settings_form.open_filter()
 
     def action_drop_changes(self) -> None:
         self.config_pane.discard_changes()
@@ -156,34 +151,23 @@ class ComposeScreen(BaseScreen):
     @work(thread=True, exclusive=True, group="preview", exit_on_error=False)
     def preview_draft(self, config: Config, template: str) -> None:
         """Expand the draft and predict its cost in a thread."""
-        worker = get_current_worker()
-        preview, cost_lines, failure, error_position, tokenizer_path = None, [], "", None, None
+        worker, state_dir = get_current_worker(), self.wantui_app.state_dir
         try:
-            if len(template) > MAX_TEMPLATE_LENGTH:
-                raise UserError(
-                    f"cannot expand the template: it has {len(template):,} characters, and at most "
-                    f"{MAX_TEMPLATE_LENGTH:,} are expanded while you type. Shorten it, or save it as a file for "
-                    "wantui run."
-                )
-            preview = preview_batch(config, template)
-            tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
             if self.timed_videos is None:
-                with Queue(self.wantui_app.state_dir.directory) as queue:
-                    self.timed_videos = parse_timed_videos(queue.list_finished_videos())
-            cost_lines = estimate_batch_costs(
-                preview,
-                self.timed_videos,
-                self.wantui_app.gpu_history.latest_sample,
-                self.wantui_app.state_dir.directory,
-            )
-        except TemplateError as error:
-            failure, error_position = error.message, error.position
-        except UserError as error:
-            failure = str(error)
-        except Exception as error:  # an error that only ends the thread would leave an outdated preview
-            failure = f"{type(error).__name__}: {error}"
-        if not worker.is_cancelled:
-            self.post_message(BatchPreviewed(preview, cost_lines, failure, error_position, tokenizer_path))
+                self.timed_videos = read_timed_videos(state_dir)
+        except Exception as error:
+            self.post_message(BatchPreviewed(None, [], describe_queue_error(error), None, None))
+            return
+        message = compute_preview(
+            config, template, self.timed_videos, self.wantui_app.gpu_history.latest_sample, state_dir
+        )
+        if worker.is_cancelled:
+            return
+        self.post_message(message)
+        if message.preview is not None:
+            examined = examine_machine(message.preview, state_dir)
+            if not worker.is_cancelled:
+                self.post_message(examined)
 
     @on(BatchPreviewed)
     def _show_computed_preview(self, message: BatchPreviewed) -> None:
@@ -195,6 +179,13 @@ class ComposeScreen(BaseScreen):
         self.cost_lines = message.cost_lines
         empty_text = "no preview until the template is corrected"
         self._show_preview(message.preview, message.error, message.error_position, empty_text, message.tokenizer_path)
+
+    @on(MachineExamined)
+    def _show_machine_refusals(self, message: MachineExamined) -> None:
+        if message.refusals and self.preview is message.preview:
+            self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
+            self.cost_pane.show_costs(self.preview, self.cost_lines)
+            self._show_next_step()
 
     def _show_preview(
         self,
@@ -214,6 +205,18 @@ class ComposeScreen(BaseScreen):
         self._show_error(error, error_position)
         self.variations.show_preview(preview, tokenizer_path, empty_text)
         self.cost_pane.show_costs(preview, self.cost_lines)
+        self._show_next_step()
+
+    def _show_next_step(self) -> None:
+        """Show what the key that queues the batch does, or why it does nothing."""
+        preview = self.preview
+        if preview is None:
+            text = "" if self.template_editor.text.strip() else FIRST_STEPS
+        elif preview.refusals:
+            text = "F5 cannot queue this batch: see ✗ above"
+        else:
+            text = f"F5 queues {format_count(preview.video_count, 'video')}; F2 then shows the queue, F3 the progress"
+        self.cost_pane.show_next_step(text)
 
     def _show_error(self, error: str, error_position: int | None) -> None:
         self.error_line.display = bool(error)
@@ -223,14 +226,15 @@ class ComposeScreen(BaseScreen):
 
     def action_warnings(self) -> None:
         """Show all warnings and errors of the draft."""
-        messages = [*self.preview.refusals, *self.preview.warnings] if self.preview is not None else []
-        if self.draft_error:
-            messages.insert(0, self.draft_error)
-        if not messages:
+        if self.preview is None and not self.draft_error:
             self.notify("the draft has no warnings and no errors")
             return
-        title = format_count(len(messages), "warning") if not self.draft_error else "Errors and warnings"
-        self.app.push_screen(TextViewer(title, "\n\n".join(messages)))
+        messages = [f"✗ {self.draft_error}"] if self.draft_error else []
+        if self.preview is not None:
+            messages.append(self.cost_pane.format_details())
+            messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
+            messages += [f"! {warning}" for warning in self.preview.warnings]
+        self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
     def action_history(self) -> None:
         from wantui.tui.screens.history import History
@@ -334,9 +338,14 @@ class ComposeScreen(BaseScreen):
         self.wantui_app.drafts.add_to_history(message.template)
         self.wantui_app.save_drafts_or_notify()
         self.wantui_app.queue_watcher.poll_now()
+        videos_text = format_count(message.video_count, "video")
         self.notify(
-            f"batch {message.batch_number}: {format_count(message.video_count, 'video')} in {message.folder}",
+            f"batch {message.batch_number}: {videos_text} in {message.folder}\nF2: the queue, F3: the progress",
             title="batch queued",
+            timeout=10,
+        )
+        self.cost_pane.show_next_step(
+            f"✓ batch {message.batch_number} is queued: F2 shows the queue, F3 the progress, F4 the finished videos"
         )
         if message.is_demo:
             self.wantui_app.show_screen("monitor")

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.style import Style
-from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.message import Message
 
 from wantui.config import Config, ConfigError, dump_settings
+from wantui.config.presets import find_example_template
 from wantui.errors import UserError
 from wantui.tui.config_sources import (
     ConfigSource,
@@ -24,6 +23,7 @@ from wantui.tui.config_sources import (
 )
 from wantui.tui.content import make_content
 from wantui.tui.drafts import Drafts
+from wantui.tui.widgets.config_list import ConfigList
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -50,13 +50,21 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
     """Editor of the draft's config that posts `Changed`; `config` is None while the draft is invalid."""
 
     @dataclass
+    class Chosen(Message):
+        """The user chose a config."""
+
+        previous_example: str | None
+        """Example template of the previous config."""
+        example: str | None
+
+    @dataclass
     class Changed(Message):
         """The config or its settings changed."""
 
         error: str
         """Reason why the config is invalid; otherwise empty."""
 
-    config_list = getters.query_one("#configs", VirtualList)
+    config_list = getters.query_one(ConfigList)
     settings_form = getters.query_one(SettingsForm)
 
     def __init__(self, drafts: Drafts) -> None:
@@ -68,17 +76,15 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         """YAML of the draft's config; changing a setting does not read the file again."""
         self.unchanged_config: Config | None = None
         """Config of `draft_text` without the form's changes; None if it is invalid without them."""
-        self._name_width = 20
         self._is_checking_file = False
         self._opens_editor_after_check = False
         """True if the YAML editor opens after the current check of the file."""
 
     def compose(self) -> ComposeResult:
-        configs = VirtualList(id="configs", classes="pane")
-        configs.border_title = "Config"
-        yield configs
+        yield ConfigList()
         with Vertical(id="settings", classes="pane") as settings:
             settings.border_title = "Settings"
+            settings.border_subtitle = "enter edit · r reset · / filter"
             yield SettingsForm()
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
@@ -89,21 +95,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
     @on(SourcesFound)
     def _show_sources(self, message: SourcesFound) -> None:
         self.sources = message.sources
-        config_list = self.config_list
-        config_list.fill_rows(len(self.sources), self._draw_source)
-        config_names = [source.config_name for source in self.sources]
-        self._name_width = min(24, max((len(Path(name).stem) for name in config_names), default=0))
-        if self.drafts.config in config_names:
-            config_list.cursor = config_names.index(self.drafts.config)
-
-    def _draw_source(self, index: int, width: int) -> Text:
-        source, config_list = self.sources[index], self.config_list
-        is_chosen = source.config_name == self.drafts.config
-        line = Text.assemble(("● " if is_chosen else "  ", config_list.make_colour_style("accent")))
-        name = Path(source.config_name).stem if "/" in source.config_name else source.config_name
-        line.append(f"{name:<{self._name_width}} ", Style(bold=is_chosen))
-        line.append(source.summary, Style(dim=True) if source.is_valid else config_list.make_colour_style("error"))
-        return line
+        self.config_list.show_sources(self.sources, self.drafts)
 
     @on(VirtualList.Chosen, "#configs")
     def _choose_config(self, message: VirtualList.Chosen) -> None:
@@ -113,13 +105,19 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
         def choose_if_confirmed(is_confirmed: bool | None = True) -> None:
             if is_confirmed:
+                previous_example = self._find_example()
                 drafts.config, drafts.text, drafts.changes = source.config_name, None, {}
                 self.load_config()
+                self.post_message(self.Chosen(previous_example, self._find_example()))
 
         if (drafts.changes or drafts.text is not None) and source.config_name != drafts.config:
             self.app.push_screen(Confirm(f"Discard the changes to {drafts.config}?", "Discard"), choose_if_confirmed)
         else:
             choose_if_confirmed()
+
+    def _find_example(self) -> str | None:
+        """Return the example template of the draft's config."""
+        return None if self.draft_text is None else find_example_template(self.draft_text.yaml_text)
 
     def load_config(self, draft_text: DraftText | None = None) -> None:
         """Load the draft's config, and report its errors.
@@ -147,7 +145,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
                 return
         self.unchanged_config = self.draft_text.parse_without_changes()
         drafts.changes = find_effective_changes(drafts.changes, self.config, self.unchanged_config)
-        self.settings_form.show_config(self.config, set(drafts.changes))
+        self.settings_form.show_config(self.config, set(drafts.changes), self.unchanged_config)
         self.config_list.refresh()
         self._update_settings_title()
         self.post_message(self.Changed(""))
@@ -176,9 +174,27 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             )
             self.config = config
             self.settings_form.close_accepted_input()
-            self.settings_form.show_config(config, set(drafts.changes))
+            self.settings_form.show_config(config, set(drafts.changes), self.unchanged_config)
             self._update_settings_title()
             self.post_message(self.Changed(""))
+
+    @on(SettingsForm.Reset)
+    def _handle_reset(self, message: SettingsForm.Reset) -> None:
+        """Restore the config's value of a setting, unless the other changes need the current one."""
+        drafts = self.drafts
+        if self.draft_text is None or message.key not in drafts.changes:
+            self.notify(f"{message.key.rpartition('.')[2]} has the config's value already")
+            return
+        changes = {key: text for key, text in drafts.changes.items() if key != message.key}
+        try:
+            self.config = self.draft_text.parse_with_changes(changes)
+        except ConfigError as error:
+            self.settings_form.show_error(format_setting_errors(error, message.key))
+            return
+        drafts.changes = changes
+        self.settings_form.show_config(self.config, set(changes), self.unchanged_config)
+        self._update_settings_title()
+        self.post_message(self.Changed(""))
 
     def check_file(self) -> None:
         """Check the config file for changes, in a thread: network file systems are slow."""

@@ -15,12 +15,12 @@ from wantui.tui.content import make_content
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
-MAX_SHOWN_WARNINGS = 3
-"""Maximum number of warnings in the pane; a key shows all."""
+NAME_WIDTH = 8
+"""Cells of the names of the costs."""
 
 
 class CostPane(Vertical):
-    """Costs, errors and the first warnings. If they do not fit, the subtitle names the key that shows all."""
+    """Costs, errors and warnings, all wrapped; what does not fit is left out as a whole, and a key shows it."""
 
     cost_text = getters.query_one(DiffText)
 
@@ -29,6 +29,9 @@ class CostPane(Vertical):
         self.border_title = "Cost"
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
+        self.next_step = ""
+        """What the key that queues the batch does, or where the queued batch is shown."""
+        self._is_complete = True
 
     def compose(self) -> ComposeResult:
         yield DiffText()
@@ -41,37 +44,87 @@ class CostPane(Vertical):
         self.preview, self.cost_lines = preview, cost_lines
         self._draw_costs()
 
+    def show_next_step(self, text: str) -> None:
+        """Show in the last line what happens next."""
+        self.next_step = text
+        self._draw_costs()
+
     def _draw_costs(self) -> None:
-        cost_text = self.cost_text
         if self.preview is None:
-            cost_text.show_lines([Text("")])
-            self.border_subtitle = ""
+            self.cost_text.show_lines(self._wrap_next_step(self.content_size.width))
+            self._is_complete = True
+            self.update_subtitle()
             return
+        width, height = max(20, self.content_size.width), self.content_size.height
+        self.cost_text.show_lines(self._choose_lines(width, height))
+        self.update_subtitle()
+
+    def _choose_lines(self, width: int, height: int) -> list[Text]:
+        """Return the lines that fit: if necessary without the bases of the costs, and without some warnings."""
+        messages = self._wrap_messages(width)
+        next_step = self._wrap_next_step(width)
+        message_lines = [line for lines in messages for line in lines]
+        full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
+        self._is_complete = True
+        for tail in ([Text(""), *next_step] if next_step else [], next_step, []):
+            if len(full) + len(tail) <= height:
+                return [*full, *tail]
+        self._is_complete = False
+        short = self._draw_cost_lines(width, with_bases=False)
+        if len(short) + len(message_lines) <= height:
+            tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
+            return [*short, *message_lines, *tail]
+        shown_count = 0
+        for lines in messages:
+            if len(short) + len(lines) + 1 > height:
+                break
+            short += lines
+            shown_count += 1
+        hidden_text = format_count(len(messages) - shown_count, "more message" if shown_count else "message")
+        style = messages[shown_count][0].style if shown_count < len(messages) else Style.null()
+        return [*short, Text(f"! {hidden_text}: w shows all", style)]
+
+    def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:
         lines = []
         for cost in self.cost_lines:
-            line = Text.assemble((f"{cost.name:<7}", Style(bold=True)))
-            line.append(
-                f"{'' if cost.fits else '✗ '}{cost.text}",
-                Style.null() if cost.fits else cost_text.make_colour_style("error"),
-            )
-            line.append(f"  {cost.basis}", Style(dim=cost.fits))
-            lines.append(line)
-        width = max(20, cost_text.size.width)
-        for refusal in self.preview.refusals:
-            lines += wrap_text(f"✗ {refusal}", width, cost_text.make_colour_style("error"))
-        for warning in self.preview.warnings[:MAX_SHOWN_WARNINGS]:
-            lines += wrap_text(f"! {warning}", width, cost_text.make_colour_style("warning"))
-        if (hidden_count := len(self.preview.warnings) - MAX_SHOWN_WARNINGS) > 0:
-            lines.append(
-                Text(
-                    f"! and {format_count(hidden_count, 'more warning')}: w shows all",
-                    cost_text.make_colour_style("warning"),
-                )
-            )
-        cost_text.show_lines(lines)
-        self.call_after_refresh(self.update_subtitle)
+            style = Style.null() if cost.fits else self.cost_text.make_colour_style("text-error")
+            if cost.text == "?":  # the basis says why, and what to do
+                text = cost.basis if with_bases else "unknown"
+                parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
+            else:
+                value = wrap_text(f"{'' if cost.fits else '✗ '}{cost.text}", width - NAME_WIDTH, style, indent="")
+                parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
+            for index, part in enumerate(parts):
+                name = cost.name if index == 0 else ""
+                lines.append(Text.assemble((f"{name:<{NAME_WIDTH}}", Style(bold=True)), part))
+        return lines
+
+    def _wrap_messages(self, width: int) -> list[list[Text]]:
+        """Return the wrapped lines of each refusal and warning."""
+        assert self.preview is not None
+        error_style = self.cost_text.make_colour_style("text-error")
+        warning_style = self.cost_text.make_colour_style("text-warning")
+        return [
+            *(wrap_text(f"✗ {refusal}", width, error_style) for refusal in self.preview.refusals),
+            *(wrap_text(f"! {warning}", width, warning_style) for warning in self.preview.warnings),
+        ]
+
+    def _wrap_next_step(self, width: int) -> list[Text]:
+        style = self.cost_text.make_colour_style("text-muted")
+        return [part for line in self.next_step.splitlines() for part in wrap_text(line, max(20, width), style)]
 
     def update_subtitle(self) -> None:
-        """Name the key that shows all warnings if they do not fit into the pane."""
-        is_cut = self.preview is not None and len(self.cost_text.shown_strips) > self.content_size.height
-        self.border_subtitle = make_content("w: all warnings" if is_cut else "")
+        """Name the key that shows all costs and warnings if they do not fit into the pane."""
+        self.border_subtitle = make_content("" if self._is_complete else "w: all details")
+
+    def format_details(self) -> str:
+        """Return all costs with their bases."""
+        return "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
+
+
+def _append_basis(value: list[Text], cost: CostLine, width: int) -> list[Text]:
+    """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
+    style = Style(dim=cost.fits)
+    if len(value[-1]) + 2 + len(cost.basis) <= width:
+        return [*value[:-1], Text.assemble(value[-1], ("  ", style), (cost.basis, style))]
+    return [*value, *(wrap_text(cost.basis, width, style, indent="") if cost.basis else [])]

@@ -15,11 +15,11 @@ from wantui.config.fields import FormField, get_setting_value
 from wantui.tui.content import make_content
 from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
 from wantui.tui.widgets.line_input import HiddenLineInput
-from wantui.tui.widgets.virtual_list import VirtualList
+from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
-NAME_WIDTH, NARROW_NAME_WIDTH = 21, 16
+NAME_WIDTH, NARROW_NAME_WIDTH = 25, 16
 """Cells of the column of names, in a wide and a narrow form; longer names push their values to the right."""
-MIN_WIDE_FORM_WIDTH = 40
+MIN_WIDE_FORM_WIDTH = 44
 """Cells from which a form is wide."""
 MIN_INPUT_WIDTH = 12
 """Minimum cells of the input in a row."""
@@ -30,11 +30,11 @@ class SettingsForm(Vertical):
 
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; layers: base edit; }
-    SettingsForm #filter { display: none; }
+    SettingsForm #filter { display: none; margin-left: 1; }
     SettingsForm #filter.-open { display: block; }
     SettingsForm #value { display: none; layer: edit; position: absolute; background: $boost; }
     SettingsForm #value.-open { display: block; }
-    SettingsForm #about { height: 3; color: $text-muted; }
+    SettingsForm #about { height: 3; margin-left: 1; color: $text-muted; }
     """
 
     @dataclass
@@ -87,6 +87,7 @@ class SettingsForm(Vertical):
         self._fill_rows()
         if is_first:
             self.field_list.cursor = 1  # the first setting, below the first heading
+            self.call_after_refresh(self.field_list.scroll_to, y=0, animate=False)
 
     def show_error(self, error: str | None) -> None:
         """Show under the row why its value is invalid; None clears the error."""
@@ -112,7 +113,7 @@ class SettingsForm(Vertical):
         field_list = self.field_list
         selected = selected or self._get_current_row()
         self.entries = list_settings_rows(
-            self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.size.width or 40
+            self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.row_width or 40
         )
         field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc shows all"
         cursor = self.entries.index(selected) if selected in self.entries else field_list.cursor
@@ -142,7 +143,9 @@ class SettingsForm(Vertical):
             value_text = f"‹{value_text}›"
         line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text == "-"))
         if is_changed and self.file_config is not None:
-            line.append(f"  was {_format_value(get_setting_value(self.file_config, field.key))}", Style(dim=True))
+            former_text = f"  was {_format_value(get_setting_value(self.file_config, field.key))}"
+            if len(line) + len(former_text) <= width:
+                line.append(former_text, Style(dim=True))
         return line
 
     def _draw_choice(self, row: ChoiceRow) -> Text:
@@ -177,9 +180,8 @@ class SettingsForm(Vertical):
         key = None if field is None else field.key
         if self.open_key not in (None, key):
             self._close_choices()
-        if self.is_editing and not isinstance(self._get_current_row(), FormField):
-            self._close_input()
-        elif self.is_editing and key != self._edited_key:
+        is_on_edited_row = isinstance(self._get_current_row(), FormField) and key == self._edited_key
+        if self.is_editing and not is_on_edited_row:
             self._close_input()
         if self.value_error is not None and key != self.error_key:
             self.show_error(None)
@@ -236,7 +238,8 @@ class SettingsForm(Vertical):
             return
         field_list = self.field_list
         width = field_list.size.width
-        x = min(3 + max(_choose_name_width(width), len(field.name)), max(0, width - MIN_INPUT_WIDTH))
+        name_width = max(_choose_name_width(field_list.row_width), len(field.name))
+        x = GUTTER_WIDTH + min(3 + name_width, max(0, width - MIN_INPUT_WIDTH))
         y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
         self.value_input.styles.offset = (x, y)
         self.value_input.styles.width = max(1, width - x)

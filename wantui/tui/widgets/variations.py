@@ -4,23 +4,32 @@ from pathlib import Path
 
 from rich.style import Style
 from rich.text import Text
+from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
+from wantui.prompts import Variation
 from wantui.tui.content import make_content
 from wantui.tui.widgets.virtual_list import VirtualList
 
-TEMPLATE_HELP = """t: write a template
+TEMPLATE_HELP = """no variations yet: write a template
 
 a [red|blue] circle      one variation for each option
 a (circle)               a marked word: attention
 a [big|small|] circle    an option may be empty"""
-MAX_MEASURED_IDS = 500
-"""Number of variations whose ids determine the width of the id column."""
+MAX_MEASURED_ROWS = 500
+"""Number of variations whose ids and prompts determine the widths of the columns."""
+MAX_ID_WIDTH = 28
+"""Maximum cells of an id."""
+MIN_WIDTH_WITH_IDS = 60
+"""Cells of a list that shows ids in any case; a narrower one leaves them out if the prompts need their cells."""
+LEAD_LENGTH = 12
+"""Characters before the first varying word, if the start of a long prompt is left out."""
+BORDER_HEIGHT = 2
 
 
 class Variations(VirtualList):
-    """List of any number of variations; only visible rows are tokenised."""
+    """List of any number of variations; only visible rows are tokenised. Enter shows the whole prompt."""
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty_text=TEMPLATE_HELP)
@@ -29,6 +38,8 @@ class Variations(VirtualList):
         self.tokenizer_path: Path | None = None
         self._first_indices_with_prompt: list[int] = []
         self._id_width = 20
+        self._prompt_width = 40
+        self._has_marks = False
 
     def show_preview(
         self, preview: BatchPreview | None, tokenizer_path: Path | None, empty_text: str = TEMPLATE_HELP
@@ -38,36 +49,92 @@ class Variations(VirtualList):
         if preview is None:
             self.empty_text = empty_text
             self.border_title = "Variations"
+            self.border_subtitle = ""
             self.fill_rows(0, self._draw_variation)
+            if empty_text == TEMPLATE_HELP:
+                self.styles.height = len(TEMPLATE_HELP.splitlines()) + BORDER_HEIGHT
             return
         first_indices_by_prompt: dict[str, int] = {}
         self._first_indices_with_prompt = [
             first_indices_by_prompt.setdefault(v.prompt, index) for index, v in enumerate(preview.variations)
         ]
-        self._id_width = min(28, max(len(variation.id) for variation in preview.variations[:MAX_MEASURED_IDS]) + 1)
+        measured = preview.variations[:MAX_MEASURED_ROWS]
+        self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
+        self._prompt_width = max(len(variation.prompt) for variation in measured)
+        self._has_marks = any(variation.marks for variation in measured)
         self.border_title = make_content(f"Variations: {len(preview.variations):,}")
         self.fill_rows(len(preview.variations), self._draw_variation)
+        # As high as its rows, within the limits of the style sheet: the cost gets the other lines.
+        self.styles.height = len(preview.variations) + self.header_height + BORDER_HEIGHT
 
     def _draw_variation(self, index: int, width: int) -> Text:
         assert self.preview is not None
         variation = self.preview.variations[index]
-        line = Text.assemble(
-            (f"{variation.id:<{self._id_width}.{self._id_width - 1}}", self.make_colour_style("primary"))
-        )
+        line = Text()
+        if width >= MIN_WIDTH_WITH_IDS or self._id_width + 2 + self._prompt_width <= width:
+            id_text = variation.id
+            if len(id_text) > self._id_width:
+                id_text = f"{id_text[: self._id_width - 1]}…"
+            line.append(f"{id_text:<{self._id_width}}  ", Style(dim=True))
         first_index = self._first_indices_with_prompt[index]
         if first_index != index:
             line.append(f"= {self.preview.variations[first_index].id} ", self.make_colour_style("warning"))
-        prompt_start = len(line)
-        line.append(variation.prompt)
+        prompt = self._draw_prompt(variation)
+        if len(line) + len(prompt) > width and variation.choices:
+            prompt = _leave_out_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
+        line.append_text(prompt)
+        if variation.marks and len(line) < width:
+            marks = Text(" " * max(0, self._prompt_width - len(variation.prompt)))
+            self._append_marks(marks, variation)
+            if len(line) + len(marks) <= width:
+                line.append_text(marks)
+        return line
+
+    def _draw_prompt(self, variation: Variation) -> Text:
+        """Return a prompt with its marked words in the colour of marks, and its varying words in that of brackets."""
+        prompt = Text(variation.prompt)
+        mark_style = self.make_colour_style("success") + Style(underline=True)
+        choice_style = self.make_colour_style("accent") + Style(bold=True)
         for mark in variation.marks:
-            line.stylize(
-                self.make_colour_style("success") + Style(bold=True), prompt_start + mark.start, prompt_start + mark.end
-            )
+            prompt.stylize(mark_style, mark.start, mark.end)
+        for choice in variation.choices:
+            prompt.stylize(choice_style, choice.start, choice.end)
+        return prompt
+
+    def _append_marks(self, line: Text, variation: Variation) -> None:
+        """Append the marked words of a variation with their weights and tokens."""
         for mark in variation.marks:
-            line.append(f"  {mark.text}", self.make_colour_style("success"))
+            line.append(f"  ({mark.text})", self.make_colour_style("success"))
             if mark.weight != 1:
                 line.append(f" x{mark.weight:g}", self.make_colour_style("warning"))
             if self.tokenizer_path is not None:
                 token_texts = find_token_texts(self.tokenizer_path, variation.prompt, mark.start, mark.end)
                 line.append(f" = {'·'.join(token_texts)}", Style(dim=True))
-        return line
+
+    @on(VirtualList.Chosen)
+    def _show_whole_variation(self, message: VirtualList.Chosen) -> None:
+        """Show the prompt, the choices and the marked words of the selected variation."""
+        from wantui.tui.screens.dialogs import TextViewer
+
+        message.stop()
+        if self.preview is None:
+            return
+        variation = self.preview.variations[message.row_index]
+        lines = [variation.prompt, ""]
+        lines += [
+            f"bracket {choice.bracket_number}, option {choice.option_number}: {choice.text or '(nothing)'}"
+            for choice in variation.choices
+        ]
+        marks = Text()
+        self._append_marks(marks, variation)
+        if marks.plain:
+            lines.append(f"marked:{marks.plain}")
+        self.app.push_screen(TextViewer(variation.id, "\n".join(lines)))
+
+
+def _leave_out_start(prompt: Text, first_choice: int, width: int) -> Text:
+    """Return a prompt without its start, so that the first varying word is within `width` cells."""
+    start = first_choice - LEAD_LENGTH
+    if start <= 0 or first_choice < width // 2:
+        return prompt
+    return Text("…", Style(dim=True)).append_text(prompt[start:])

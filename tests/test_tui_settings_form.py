@@ -1,0 +1,333 @@
+"""The settings form of Compose, its list of configs, and what a queued batch and its variations show."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import only_queued
+from harness_tui import AppUnderTest, application, run
+from test_tui_compose import go_to
+
+from wantui.config.fields import find_form_field
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import TextViewer
+from wantui.tui.settings_rows import (
+    ChoiceRow,
+    ErrorRow,
+    Heading,
+    describe_choices,
+    describe_row,
+    list_settings_rows,
+)
+from wantui.tui.widgets.settings_form import SettingsForm
+
+pytestmark = pytest.mark.terminal
+
+
+@pytest.fixture(autouse=True)
+def _no_engine() -> Iterator[None]:
+    with only_queued():
+        yield
+
+
+def form_of(it: AppUnderTest) -> SettingsForm:
+    return it.screen(ComposeScreen).config_pane.settings_form
+
+
+def row_with(it: AppUnderTest, text: str) -> tuple[int, str]:
+    """The first line of the left column that contains a text, and its number."""
+    region = it.app.screen.query_one("#left").region
+    lines = [line[: region.right] for line in it.text().splitlines()]
+    return next((number, line) for number, line in enumerate(lines) if text in line)
+
+
+def test_value_is_edited_in_its_row() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.steps")
+            number, line = row_with(it, "steps ")
+            await it.press("enter", "end", "5")
+            edited_number, edited = row_with(it, "steps ")
+            assert edited_number == number
+            assert edited.index("205") == line.index("20")
+            await it.press("enter")
+            await it.until(lambda: "● steps" in it.text())
+            assert "205  was 20" in row_with(it, "● steps")[1]
+
+    run(test)
+
+
+@pytest.mark.parametrize("key", ["r", "backspace"])
+def test_one_key_resets_a_setting_to_the_value_of_the_config(key: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.sampler")
+            await it.press("right")
+            await it.until(lambda: it.app.drafts.changes == {"model_settings.sampler": "unipc-3"})
+            await it.press(key)
+            await it.until(lambda: not it.app.drafts.changes)
+            assert "was unipc" not in it.text()
+            await it.press(key)
+            await it.until(lambda: "sampler has the config's value already" in it.notifications())
+            await it.press("c", key)
+            await it.until(lambda: "cannot reset a setting: none is selected" in it.notifications())
+
+    run(test)
+
+
+def test_choices_open_under_the_row_and_enter_chooses_one() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.speed")
+            form = form_of(it)
+            await it.press("enter")
+            opened = [entry.choice for entry in form.entries if isinstance(entry, ChoiceRow)]
+            assert opened == ["reference", "fused", "cached"]
+            assert "bit-identical to diffusers" in it.text()
+            await it.press("down")
+            assert "skips blocks that change little" in str(form.explanation.content)
+            await it.press("enter")
+            await it.until(lambda: it.app.drafts.changes == {"model_settings.speed": "cached"})
+            assert form.open_key is None
+            current = form.entries[form.field_list.cursor]
+            assert current == find_form_field("model_settings.speed")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("keys", "setting"),
+    [(("escape",), "speed"), (("up", "up", "up"), "transformer_file"), (("down", "down", "down"), "device")],
+)
+def test_choices_close_when_left(keys: tuple[str, ...], setting: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.speed")
+            await it.press("enter", *keys)
+            form = form_of(it)
+            await it.until(lambda: form.open_key is None)
+            assert not [entry for entry in form.entries if isinstance(entry, ChoiceRow)]
+            assert it.app.focused is form.field_list
+            assert not it.app.drafts.changes
+            assert form.entries[form.field_list.cursor] == find_form_field(f"model_settings.{setting}")
+
+    run(test)
+
+
+def test_error_is_shown_under_the_row_and_leaves_with_it() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.steps")
+            await it.press("enter", "end", "0", "0")
+            await it.until(lambda: "less than or equal to 1000" in it.text())
+            number = row_with(it, "less than or equal")[0]
+            assert number == row_with(it, "steps ")[0] + 1
+            await it.press("escape")
+            await it.until(lambda: "less than or equal to 1000" not in it.text())
+            assert not [entry for entry in form_of(it).entries if isinstance(entry, ErrorRow)]
+
+    run(test)
+
+
+def test_filter_finds_settings_by_name_and_by_help() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "model_settings.steps")
+            await it.press("slash", *"guidance")
+            form = form_of(it)
+            names = {entry.name for entry in form.entries if hasattr(entry, "name")}
+            assert {"cfg_scale", "cfg_scale_2", "negative_prompt"} <= names
+            assert "steps" not in names
+            await it.press("enter")
+            assert it.app.focused is form.field_list
+            assert names == {entry.name for entry in form.entries if hasattr(entry, "name")}
+            await it.press("escape")
+            assert form.entries == list_settings_rows()
+            assert it.app.focused is form.field_list
+            await it.press("slash", *"xyzzy")
+            await it.until(lambda: "no setting contains 'xyzzy'; esc shows all" in it.text())
+            await it.press("enter", "enter", "space", "right", "r")
+            await it.press("escape")
+            assert form.entries == list_settings_rows()
+
+    run(test)
+
+
+def test_every_name_is_shown_in_full_at_both_sizes() -> None:
+    names = {entry.name for entry in list_settings_rows() if hasattr(entry, "name")}
+
+    async def test(size: tuple[int, int]) -> None:
+        async with application(size=size) as it:
+            await go_to(it, "model_settings.steps")
+            field_list, seen = form_of(it).field_list, set()
+            for index in range(field_list.row_count):
+                field_list.cursor = index
+                await it.pilot.pause()
+                seen |= {name for name in names if f" {name} " in it.text()}
+            assert seen == names
+
+    run(lambda: test((80, 24)))
+    run(lambda: test((140, 40)))
+
+
+def test_config_brings_its_example_only_to_an_untouched_template() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config_pane.sources)
+            names = [source.config_name for source in screen.config_pane.sources]
+
+            async def choose(name: str) -> None:
+                await it.press("escape", "c")
+                screen.config_pane.config_list.cursor = names.index(name)
+                await it.press("enter")
+                await it.until(lambda: it.app.drafts.config == name)
+
+            await choose("attention_example")
+            await it.until(lambda: screen.template_editor.text.startswith("a large [red|blue] (circle)"))
+            await choose("romantic_scenes")
+            await it.until(lambda: screen.template_editor.text.startswith("a [romantic|platonic] kiss"))
+            await it.press("t", "x")
+            text = screen.template_editor.text
+            await choose("nano")
+            await it.pilot.pause(0.1)
+            assert screen.template_editor.text == text
+
+    run(test)
+
+
+def test_cursor_starts_in_the_template() -> None:
+    async def test() -> None:
+        async with application(starts_in_template=True) as it:
+            await it.press(*"2 stars")
+            screen = it.screen(ComposeScreen)
+            assert screen.template_editor.text == "2 stars"
+            await it.press("escape", "2")
+            assert it.app.screen.name == "queue"
+
+    run(test)
+
+
+def test_missing_device_is_reported_before_the_batch_is_queued() -> None:
+    async def test() -> None:
+        async with application() as it:
+            it.app.drafts.changes = {"model_settings.device": "cuda:7"}
+            it.screen(ComposeScreen).config_pane.load_config()
+            await it.press("t")
+            await it.paste("a red circle")
+            await it.until(lambda: "cannot use model_settings.device: cuda:7" in it.cells("#cost DiffText"))
+            assert "F5 cannot queue this batch" in it.cells("#cost DiffText")
+
+    run(test)
+
+
+def test_queued_batch_names_the_screens_that_show_it() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            await it.until(lambda: "F5 queues 2 videos" in it.cells("#cost DiffText"))
+            await it.press("f5")
+            await it.until(lambda: "✓ batch 1 is queued: F2 shows the queue" in it.cells("#cost DiffText"))
+            await it.press("x")
+            await it.until(lambda: "F5 queues 2 videos" in it.cells("#cost DiffText"))
+
+    run(test)
+
+
+def test_varying_and_marked_words_of_a_variation_are_highlighted() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            await it.press("t")
+            await it.paste("a red [red|blue] (circle)")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.preview)
+            for index, (varying, start) in enumerate((("red", 6), ("blue", 6))):
+                prompt = screen.variations._draw_prompt(screen.preview.variations[index])  # type: ignore[union-attr]
+                bold = [span for span in prompt.spans if getattr(span.style, "bold", False)]
+                underlined = [span for span in prompt.spans if getattr(span.style, "underline", False)]
+                assert [(span.start, prompt.plain[span.start : span.end]) for span in bold] == [(start, varying)]
+                assert [prompt.plain[span.start : span.end] for span in underlined] == ["circle"]
+            await it.press("escape", "v", "down", "enter")
+            viewer = it.screen(TextViewer)
+            assert viewer.text.startswith("a red blue circle\n\nbracket 1, option 2: blue")
+
+    run(test)
+
+
+def test_varying_word_far_into_a_long_prompt_is_visible() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("t")
+            await it.paste("a circle " * 30 + "[red|blue] star")
+            await it.until(lambda: "Variations: 2" in it.text())
+            row = next(line for line in it.text().splitlines() if "blue star" in line)
+            assert "…" in row
+
+    run(test)
+
+
+def test_template_variations_and_cost_are_visible_at_once_at_80_columns() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24), starts_in_template=True) as it:
+            await it.paste("a [red|blue] circle")
+            await it.until(lambda: "Variations: 2" in it.text())
+            shown = it.text()
+            for text in ("a [red|blue] circle", "a red circle", "a blue circle", "4 = 2 variations", "time", "memory"):
+                assert text in shown
+            assert "disk" in shown
+
+    run(test)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "[/b]", "x" * 10_000, "\n"])
+def test_filter_and_values_accept_any_text(text: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "prompt_settings.negative_prompt")
+            await it.press("enter")
+            await it.paste(text)
+            await it.press("enter", "slash")
+            await it.paste(text)
+            await it.press("enter", "escape")
+            assert form_of(it).entries == list_settings_rows()
+
+    run(test)
+
+
+def test_choices_are_described_by_their_part_of_the_help() -> None:
+    weights = find_form_field("model_settings.weights")
+    assert weights is not None
+    summary, descriptions = describe_choices(weights)
+    assert summary == "Storage of the transformer weights"
+    assert descriptions["full"] == "as loaded"
+    assert descriptions["float8"] == descriptions["int8"]
+    assert descriptions["int8"].startswith("in half the memory; changes the video")
+    dtype = find_form_field("model_settings.dtype")
+    assert dtype is not None
+    assert describe_choices(dtype)[1] == {"auto": "bfloat16, and float32 for nano"}
+
+
+def test_rows_of_an_unknown_query_are_empty_and_headings_have_settings() -> None:
+    assert list_settings_rows("no such setting at all") == []
+    rows = list_settings_rows("store")
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        if isinstance(row, Heading):
+            assert hasattr(following, "key")
+    assert describe_row(None) == describe_row(Heading("model")) == ""
+
+
+def test_config_list_shows_only_columns_that_fit() -> None:
+    Path("configs").mkdir()
+    Path("configs/broken.yaml").write_text("model_settings:\n  steps: many\n")
+
+    async def test(size: tuple[int, int], titles: list[str]) -> None:
+        async with application(size=size, starts_in_template=True) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config_pane.sources)
+            await it.press("escape")
+            await it.until(lambda: "name" in it.text())
+            assert row_with(it, " name ")[1].strip(" │").split() == titles
+
+    run(lambda: test((80, 24), ["name"]))
+    run(lambda: test((140, 40), ["name", "model", "size", "frames"]))

@@ -1,0 +1,93 @@
+"""Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from textual.message import Message
+
+from wantui.batches.batch_cost import CostLine, estimate_batch_costs
+from wantui.config import Config
+from wantui.errors import UserError
+from wantui.gpu.monitor import GpuSample
+from wantui.models.tokenizer import find_tokenizer_file
+from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, preview_batch
+from wantui.prompts import TemplateError
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import StateDirectory
+
+MAX_TEMPLATE_LENGTH = 200_000
+"""Maximum characters of a template that is expanded on every key; a million take seconds, and quitting waits for it."""
+
+
+@dataclass
+class BatchPreviewed(Message):
+    """The preview of the draft was computed, or failed."""
+
+    preview: BatchPreview | None
+    cost_lines: list[CostLine]
+    error: str
+    """Reason of a failure; otherwise empty."""
+    error_position: int | None
+    """Index of the invalid character of the template."""
+    tokenizer_path: Path | None
+
+
+@dataclass
+class MachineExamined(Message):
+    """The reasons why this machine cannot run the previewed batch were determined."""
+
+    preview: BatchPreview
+    refusals: list[str]
+
+
+@dataclass
+class BatchQueued(Message):
+    """The batch was queued, or could not be queued."""
+
+    template: str
+    batch_number: int
+    video_count: int
+    folder: str
+    error: str
+    """Reason of a failure; otherwise empty."""
+    is_demo: bool
+
+
+def read_timed_videos(state_dir: StateDirectory) -> list[TimedVideo]:
+    """Return the finished videos on the queue with their times."""
+    with Queue(state_dir.directory) as queue:
+        return parse_timed_videos(queue.list_finished_videos())
+
+
+def compute_preview(
+    config: Config,
+    template: str,
+    timed_videos: list[TimedVideo],
+    gpu_sample: GpuSample | None,
+    state_dir: StateDirectory,
+) -> BatchPreviewed:
+    """Expand a draft and predict its cost; an error becomes part of the message."""
+    try:
+        if len(template) > MAX_TEMPLATE_LENGTH:
+            raise UserError(
+                f"cannot expand the template: it has {len(template):,} characters, and at most "
+                f"{MAX_TEMPLATE_LENGTH:,} are expanded while you type. Shorten it, or save it as a file for "
+                "wantui run."
+            )
+        preview = preview_batch(config, template)
+        tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
+        cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
+    except TemplateError as error:
+        return BatchPreviewed(None, [], error.message, error.position, None)
+    except UserError as error:
+        return BatchPreviewed(None, [], str(error), None, None)
+    except Exception as error:  # an error that only ends the thread would leave an outdated preview
+        return BatchPreviewed(None, [], f"{type(error).__name__}: {error}", None, None)
+    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path)
+
+
+def examine_machine(preview: BatchPreview, state_dir: StateDirectory) -> MachineExamined:
+    """Find the reasons why this machine cannot run a batch; a folder on a network file system may be slow."""
+    from wantui.batches.enqueue import find_machine_refusals  # slow to import
+
+    return MachineExamined(preview, find_machine_refusals(state_dir, preview))
