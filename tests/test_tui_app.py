@@ -180,7 +180,7 @@ def test_default_keys_are_valid_key_names(action: Action) -> None:
 
 
 def test_keys_may_be_swapped_and_written_as_characters() -> None:
-    check_keys({"queue.cancel": "x", "queue.remove": "c,ctrl+shift+f24", "queue.all": "!, less_than_sign, alt+é, +, -"})
+    check_keys({"queue.cancel": "x", "queue.remove": "c,ctrl+shift+f24", "queue.all": "!, less_than_sign, alt+é, +, &"})
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from wantui.batches.eta import QueueEtas
 from wantui.engine.control import Engine
 from wantui.queue.records import BatchRow, Hold, VideoRow
 from wantui.queue.state_dir import find_state_directory
+from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.drafts import load_drafts
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
@@ -241,5 +242,36 @@ def test_click_on_a_tab_opens_its_screen() -> None:
                 column = it.text().splitlines()[0].index(name.capitalize())
                 await it.pilot.click(Header, offset=(column, 0))
                 await it.until(lambda: it.app.screen.name == name)  # noqa: B023
+
+    run(test)
+
+
+def test_focused_pane_has_a_heavy_border_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("2")
+            await it.until(lambda: it.app.screen.name == "queue")
+            assert it.text().splitlines()[1].startswith("┏━ Batches")
+            assert it.text().count("┏") == 1
+            await it.press("tab")
+            await it.until(lambda: not it.text().splitlines()[1].startswith("┏"))
+            assert it.text().count("┏") == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_selected_tab_is_highlighted_with_a_space_on_each_side(width: int) -> None:
+    async def test() -> None:
+        async with application(size=(width, 24), theme="ansi-dark") as it:
+            for number, title in enumerate(SCREEN_TITLES.values(), start=1):
+                await it.press("escape", "f2", str(number))
+                await it.until(lambda: it.app.screen.name == title.lower())  # noqa: B023
+                header = it.app.screen.query_one(Header)
+                await it.until(lambda: header.shown_strips)  # noqa: B023
+                reversed_text = "".join(s.text for s in header.shown_strips[0] if s.style and s.style.reverse)
+                assert reversed_text == f" {number} {title} "
 
     run(test)

@@ -91,7 +91,7 @@ def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text
         return Text(stage_text if fits else row.progress.stage.description, Style(dim=True))
     if not row.step_text:
         return Text("")
-    bar = draw_styled_bar(row.done_share, bar_width, context.make_style("success"))
+    bar = draw_styled_bar(row.done_share, bar_width, context.make_style("accent"))
     return bar.append(f"{row.step_text:>{STEP_WIDTH}}")
 
 

@@ -9,7 +9,7 @@ from wantui.batches.eta import format_seconds_left
 from wantui.queue.records import BatchRow, VideoRow
 from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
 from wantui.tui.columns import Column
-from wantui.tui.plots import draw_bar
+from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -129,4 +129,4 @@ def _draw_state(row_list: VirtualList, state: str) -> Text:
 
 
 def _draw_progress(row_list: VirtualList, done_share: float, width: int) -> Text:
-    return Text(draw_bar(done_share, width), row_list.make_colour_style("success"))
+    return draw_styled_bar(done_share, width, row_list.make_colour_style("accent"))

@@ -67,7 +67,7 @@ class Header(DiffText):
             line.append(title, selected_style if is_selected else Style.null())
             line.append(" ", selected_style if is_selected else Style.null())
             self._tab_spans.append((start, len(line), name))
-            if is_selected and start and gap_width == 1:
+            if is_selected and number > 1 and gap_width == 1:
                 line.stylize(selected_style, start - 1, start)
         return line
 
