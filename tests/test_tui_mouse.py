@@ -93,32 +93,6 @@ def test_queue_opens_a_batch_in_an_unvisited_library(queue: Queue, keys: tuple[s
     on("queue", test)
 
 
-def test_first_click_on_a_cell_moves_the_cursor_and_second_chooses_it() -> None:
-    chosen: list[tuple[int, int]] = []
-
-    async def test(it: AppUnderTest) -> None:
-        matrix = it.screen(LibraryScreen).matrix
-        matrix.show_cells([f"variation {row}" for row in range(40)], 5, lambda row, column: "done", is_same_batch=False)
-        await it.pilot.pause()
-
-        def choose() -> None:
-            chosen.append((matrix.cursor, matrix.column))
-
-        matrix.action_choose = choose  # type: ignore[method-assign]
-        names, _ = matrix._fit_widths(matrix.size.width)
-        for row, column in ((3, 2), (3, 4), (0, 4)):
-            offset = (matrix.content_region.x + names + 3 * column + 1, matrix.content_region.y + row)
-            await it.pilot.click(offset=offset)
-            await it.pilot.pause()
-            assert (matrix.cursor, matrix.column) == (row, column)
-            assert not chosen, "one click moves, and plays nothing"
-        await it.pilot.click(offset=offset)
-        await it.pilot.pause()
-        assert chosen == [(0, 4)]
-
-    on("library", test)
-
-
 def test_click_on_a_footer_key_runs_its_action() -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:

@@ -138,8 +138,14 @@ MONITOR_ACTIONS = (
 )
 
 LIBRARY_ACTIONS = (
-    Action("library.search", "slash", "search", "Search", "Find batches by name, prompt or model.", opens_field=True),
-    Action("library.state", "f", "filter", "Filter", "Show all batches, those with failures, or unfinished ones."),
+    Action("library.search", "slash", "search", "Find", "Find batches, prompts, seeds and notes.", opens_field=True),
+    Action(
+        "library.state",
+        "f",
+        "filter",
+        "Filter",
+        "Show all batches, those with failures, unfinished ones, starred videos, or videos that are not rejected.",
+    ),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
     Action(
         "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
@@ -147,6 +153,10 @@ LIBRARY_ACTIONS = (
     Action("library.mark", "m", "mark", "Mark", "Mark the video for a comparison, or remove its mark."),
     Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
     Action("library.unmark", "C", "clear_marks", "Unmark", "Remove all marks.", is_in_footer=False),
+    Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
+    Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
+    Action("library.note", "N", "note", "Note", "Write a note on the video."),
+    Action("library.size", "z", "cell_size", "Size", "Show small pictures, large ones, or only signs in the matrix."),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
     Action(
         "library.diff",
@@ -161,6 +171,14 @@ LIBRARY_ACTIONS = (
         "library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", is_in_footer=False
     ),
     Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one.", is_in_footer=False),
+    Action(
+        "library.again",
+        "E",
+        "edit_video",
+        "Again",
+        "Compose this video again: its prompt and seed with other settings.",
+        is_in_footer=False,
+    ),
     Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", is_in_footer=False),
     Action("library.trash", "delete,X", "trash", "Trash", "Move the batch folder to the trash."),
     Action("library.refresh", "r", "reload", "Reload", "Read the folders again.", is_in_footer=False),

@@ -1,7 +1,8 @@
-"""Data of the Library screen: the list of batches, and the selected batch."""
+"""Data of the Library screen: the list of batches, and the selected batch. All of it is read on other threads."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from textual.message import Message
@@ -11,9 +12,14 @@ from wantui.formatting import format_count
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
+from wantui.storage.manifest_file import FileVersion, read_file_version
+from wantui.storage.marks import BatchMarks, read_marks
+from wantui.tui.batch_facts import BatchFacts, collect_batch_facts
+from wantui.tui.library_grid import MatrixGrid, arrange_matrix
+from wantui.tui.library_search import FoundVideo, score_batch
 
-STATE_FILTERS = ("all", "failures", "unfinished")
-"""Names of the filters, in the order in which the key cycles through them."""
+STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
+"""Names of the filters, in the order in which the key cycles through them. The last two also choose videos."""
 
 
 @dataclass
@@ -21,36 +27,107 @@ class BatchFoldersScanned(Message):
     """The batch folders were scanned."""
 
     batch_summaries: list[BatchSummary]
+    star_counts: Mapping[Path, int]
+    """Number of starred videos by batch folder, for batches that have any."""
+
+
+@dataclass
+class VideosFound(Message):
+    """The videos that match a search were found."""
+
+    search_words: str
+    videos: list[FoundVideo]
 
 
 @dataclass
 class BatchLoaded(Message):
-    """The manifest of a batch was read, or could not be read."""
+    """The manifest and marks of a batch were read, or the manifest could not be read."""
 
     folder: Path
     manifest: Manifest | None
     error: str
     video_index: int | None
     """Index of the video to select; None keeps the cursor."""
+    marks: BatchMarks = field(default_factory=BatchMarks)
+    grid: MatrixGrid | None = None
+    facts: BatchFacts | None = None
+    state_filter: str = "all"
 
 
-def load_batch_manifest(folder: Path, video_index: int | None) -> BatchLoaded:
-    """Read the manifest of a batch; an unreadable manifest yields a message with the error."""
+@dataclass
+class MarksChanged(Message):
+    """The marks of a batch were changed by this application, or could not be changed."""
+
+    folder: Path
+    marks: BatchMarks | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class LibraryRow:
+    """A row of the batch list: a batch, or one of its videos that a search found."""
+
+    batch: BatchSummary
+    found_video: FoundVideo | None = None
+
+
+def load_batch(folder: Path, video_index: int | None, state_filter: str) -> BatchLoaded:
+    """Read a batch and arrange its videos; an unreadable manifest yields a message with the error."""
     try:
-        return BatchLoaded(folder, read_manifest(BatchFolder(folder)), "", video_index)
+        manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
     except UserError as error:
         return BatchLoaded(folder, None, str(error), video_index)
+    grid = arrange_matrix(folder, manifest, marks, state_filter)
+    facts = collect_batch_facts(folder, manifest, marks)
+    return BatchLoaded(folder, manifest, "", video_index, marks, grid, facts, state_filter)
 
 
-def filter_batches(batches: Sequence[BatchSummary], search_words: str, state_filter: str) -> list[BatchSummary]:
-    """Return the batches that match the words of a search and one of `STATE_FILTERS`."""
-    return [
-        batch
+def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:
+    """Return the number of starred videos by batch folder, for batches that have any."""
+    counts = {
+        batch.folder: _count_stars(batch.folder, read_file_version(BatchFolder(batch.folder).marks_path))
         for batch in batches
-        if batch.matches_words(search_words)
-        and (state_filter != "failures" or batch.count_videos("failed") or batch.fault)
-        and (state_filter != "unfinished" or batch.count_videos("done") < batch.video_count)
-    ]
+    }
+    return {folder: count for folder, count in counts.items() if count}
+
+
+@lru_cache(maxsize=4096)
+def _count_stars(folder: Path, marks_version: FileVersion) -> int:
+    return read_marks(BatchFolder(folder)).count_marks("star") if any(marks_version) else 0
+
+
+def arrange_rows(
+    batches: Sequence[BatchSummary],
+    star_counts: Mapping[Path, int],
+    search_words: str,
+    state_filter: str,
+    found_videos: Sequence[FoundVideo],
+) -> list[LibraryRow]:
+    """Return the rows of the batch list: the batches that match, best first, each with the videos that were found."""
+    videos_by_folder: dict[Path, list[FoundVideo]] = {}
+    for video in found_videos:
+        videos_by_folder.setdefault(video.folder, []).append(video)
+    scored = []
+    for batch in batches:
+        if not _matches_filter(batch, star_counts, state_filter):
+            continue
+        videos = videos_by_folder.get(batch.folder, [])
+        best_video_score = max((video.score for video in videos), default=0.0)
+        score = max(score_batch(search_words, batch), best_video_score) if search_words.split() else 1.0
+        if score:
+            scored.append((score, batch, videos))
+    rows = []
+    for _, batch, videos in sorted(scored, key=lambda item: -item[0]):  # stable: the newest first among equals
+        rows += [LibraryRow(batch), *(LibraryRow(batch, video) for video in videos)]
+    return rows
+
+
+def _matches_filter(batch: BatchSummary, star_counts: Mapping[Path, int], state_filter: str) -> bool:
+    if state_filter == "failures":
+        return bool(batch.count_videos("failed") or batch.fault)
+    if state_filter == "unfinished":
+        return batch.count_videos("done") < batch.video_count
+    return state_filter != "starred" or batch.folder in star_counts
 
 
 def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: str) -> str:
@@ -60,4 +137,5 @@ def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: 
     total_text = format_count(batch_count, "batch", "batches")
     if search_words:
         return f"no batch matches {search_words!r}; escape clears the search ({total_text} in total)"
-    return f"no batch matches the filter {state_filter!r}; f changes the filter ({total_text} in total)"
+    hint = ", and * stars a video" if state_filter == "starred" else ""
+    return f"no batch matches the filter {state_filter!r}; f changes the filter{hint} ({total_text} in total)"

@@ -46,6 +46,18 @@ def read_strip_frames(path: Path) -> "list[Picture]":
     return [picture[:, index * width : (index + 1) * width] for index in range(frame_count)]
 
 
+def read_sheet_frame(path: Path, frame_index: int, frame_count: int, size: tuple[int, int]) -> "Picture | None":
+    """Read one of the `frame_count` frames that are side by side in a contact sheet, scaled to a size in pixels.
+
+    Returns:
+        The frame; None if the sheet is missing, damaged or too large.
+    """
+    if (image := _read_image(path, None)) is None:
+        return None
+    left, right = (round(edge * image.width / frame_count) for edge in (frame_index, frame_index + 1))
+    return _to_picture(image.crop((left, 0, max(right, left + 1), image.height)).resize(size))
+
+
 def _read_image(path: Path, max_size: tuple[int, int] | None) -> "Image | None":
     from PIL import Image
 

@@ -1,9 +1,8 @@
 """Library screen: batch folders, newest first; one batch as a matrix of variations by seeds; one video in detail."""
 
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -14,38 +13,49 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
-from wantui.queue.states import derive_batch_state
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import VideoEntry
+from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
-from wantui.tui.columns import Column, draw_column_headers, draw_list_row
+from wantui.tui.batch_facts import BatchFacts
 from wantui.tui.content import make_content
-from wantui.tui.edit_copy import copy_batch_to_draft
+from wantui.tui.edit_copy import copy_batch_to_draft, copy_video_to_draft
 from wantui.tui.library_data import (
     STATE_FILTERS,
     BatchFoldersScanned,
     BatchLoaded,
+    LibraryRow,
+    VideosFound,
+    arrange_rows,
+    count_stars,
     explain_empty_batch_list,
-    filter_batches,
-    load_batch_manifest,
+    load_batch,
 )
+from wantui.tui.library_grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
+from wantui.tui.library_search import FoundVideo, find_videos
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.library_playback import LibraryPlayback
-from wantui.tui.state_style import get_state_style
+from wantui.tui.screens.library_marks import LibraryMarks
+from wantui.tui.widgets.batch_details import BatchDetails
+from wantui.tui.widgets.batch_list import BatchList
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
+LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 9
+"""Lines of the batch list besides its rows, and its least height in lines."""
+MATRIX_TITLE = "Variations by seeds"
 
-class LibraryScreen(LibraryPlayback):
+
+class LibraryScreen(LibraryMarks):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
     BINDINGS = [*make_bindings("library")]
 
-    batch_list = getters.query_one("#batches", VirtualList)
+    batch_list = getters.query_one(BatchList)
+    batch_details = getters.query_one(BatchDetails)
     matrix = getters.query_one(Matrix)
     details = getters.query_one(VideoDetails)
     search_input = getters.query_one(Search)
@@ -53,26 +63,31 @@ class LibraryScreen(LibraryPlayback):
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[BatchSummary] = []
-        self.visible_batches: list[BatchSummary] = []
-        """Batches that match search and filter."""
+        self.star_counts: Mapping[Path, int] = {}
+        """Number of starred videos by batch folder."""
         self.state_filter = "all"
+        self.shown_marks = BatchMarks()
+        self._shown_filter = "all"
+        """Filter of the videos in the matrix."""
+        self._shown_facts: BatchFacts | None = None
+        self._found_videos: list[FoundVideo] = []
         self._pending_selection: tuple[Path, int | None] | None = None
         """Batch folder, and index of the video, to select after the next scan."""
 
     def compose_body(self) -> ComposeResult:
+        is_slow = self.wantui_app.is_low_bandwidth
         with Horizontal():
             with Vertical(id="left"):
-                yield Search("name, prompt or model")
-                batches = VirtualList(
-                    id="batches", classes="pane", empty_text="reading ...", header_renderer=self._draw_header
-                )
+                yield Search("batch, prompt, seed or note")
+                batches = BatchList(id="batches", classes="pane", empty_text="reading ...")
                 batches.border_title = "Batches"
                 yield batches
+                yield BatchDetails()
             with Vertical(id="right"):
-                matrix = Matrix(id="matrix", classes="pane")
-                matrix.border_title = "Variations by seeds"
+                matrix = Matrix("signs" if is_slow else None, id="matrix", classes="pane")
+                matrix.border_title = MATRIX_TITLE
                 yield matrix
-                yield VideoDetails(draws_sheets=not self.wantui_app.is_low_bandwidth)
+                yield VideoDetails(draws_sheets=not is_slow)
 
     def on_mount(self) -> None:
         self.set_focus(self.batch_list)
@@ -94,49 +109,68 @@ class LibraryScreen(LibraryPlayback):
     def scan_folders(self) -> None:
         """Scan the batch folders on a background thread."""
         worker, batches = get_current_worker(), find_batches(self.wantui_app.list_library_roots())
+        star_counts = count_stars(batches)
         if not worker.is_cancelled:
-            self.post_message(BatchFoldersScanned(batches))
+            self.post_message(BatchFoldersScanned(batches, star_counts))
 
     @on(BatchFoldersScanned)
     def _show_scanned_batches(self, message: BatchFoldersScanned) -> None:
-        if message.batch_summaries == self.batches and self.shown_folder is not None:
-            self.load_batch(self.shown_folder, None)  # a regenerated video leaves all counts unchanged
+        is_same_list = (message.batch_summaries, message.star_counts) == (self.batches, self.star_counts)
+        if is_same_list and self.shown_folder is not None:
+            self.reload_batch()  # a regenerated video leaves all counts unchanged
             return
-        self.batches = message.batch_summaries
+        self.batches, self.star_counts = message.batch_summaries, message.star_counts
         self._update_batch_list()
 
     def _update_batch_list(self) -> None:
         """Show the batches that match search and filter; keep the cursor on its batch."""
         search_words = self.search_input.value
-        self.visible_batches = filter_batches(self.batches, search_words, self.state_filter)
-        folders = [batch.folder for batch in self.visible_batches]
+        rows = arrange_rows(self.batches, self.star_counts, search_words, self.state_filter, self._found_videos)
         self.batch_list.empty_text = explain_empty_batch_list(len(self.batches), search_words, self.state_filter)
-        self.batch_list.fill_rows(len(self.visible_batches), self._draw_batch)
+        self.batch_list.show_rows(rows, self.star_counts)
+        self.batch_list.styles.max_height = max(
+            MIN_LIST_HEIGHT, len(rows) + LIST_FRAME_HEIGHT
+        )  # the details get the rest
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
         self.batch_list.border_title = make_content(
             f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}"
         )
+        folders = [row.batch.folder for row in rows]
         selected_folder, video_index = self._pending_selection or (self.shown_folder, None)
         if selected_folder in folders:
-            self.batch_list.set_reactive(VirtualList.cursor, folders.index(selected_folder))
+            self.batch_list.set_reactive(BatchList.cursor, folders.index(selected_folder))
             self.batch_list.refresh()
             self._pending_selection = None
         else:
             video_index = None
-        if self.visible_batches:
-            self.load_batch(self.visible_batches[self.batch_list.cursor].folder, video_index)
+        if rows:
+            self.load_batch(rows[self.batch_list.cursor].batch.folder, video_index)
         else:
             self._clear_details()
+
+    @property
+    def visible_batches(self) -> list[BatchSummary]:
+        """Return the batches that match search and filter."""
+        return [row.batch for row in self.batch_list.rows if row.found_video is None]
+
+    def get_current_row(self) -> LibraryRow | None:
+        """Return the row under the cursor of the batch list, or None."""
+        rows = self.batch_list.rows
+        return rows[self.batch_list.cursor] if self.batch_list.cursor < len(rows) else None
 
     def _clear_details(self) -> None:
         """Clear the right side, so that no key acts on an invisible batch."""
         if self._pending_selection is None and self.shown_folder is not None:
             self._pending_selection = (self.shown_folder, None)  # the cursor returns here
         self.shown_folder = self.shown_manifest = None
+        self._clear_matrix("")
+        self.batch_details.show_message("")
+
+    def _clear_matrix(self, message: str) -> None:
         self.video_indices = {}
-        self.matrix.show_cells([], 0, lambda row, column: None, is_same_batch=False)
-        self.matrix.border_title = "Variations by seeds"
-        self.details.show_message("")
+        self.matrix.show_grid(MatrixGrid(Path()), is_same_batch=False)
+        self.matrix.border_title = MATRIX_TITLE
+        self.details.show_message(message)
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
@@ -147,47 +181,39 @@ class LibraryScreen(LibraryPlayback):
             self.search_input.close()
             self.scan_folders()
 
-    @cached_property
-    def _batch_columns(self) -> list[Column[BatchSummary]]:
-        batch_list = self.batch_list
-
-        def draw_state(batch: BatchSummary) -> Text:
-            style = get_state_style(derive_batch_state(dict(batch.counts_by_state)))
-            return Text(style.glyph, batch_list.make_colour_style(style.colour_name))
-
-        def draw_name(batch: BatchSummary) -> Text:
-            return Text.assemble((batch.folder.name, "bold"), (f"  {batch.template}", "dim"))
-
-        return [
-            Column("", 1, draw_state),
-            Column("done", 9, lambda batch: f"{batch.count_videos('done')}/{batch.video_count}", "right"),
-            Column("batch", None, draw_name),
-        ]
-
-    def _draw_header(self, width: int) -> Text:
-        return draw_column_headers(self._batch_columns, width)
-
-    def _draw_batch(self, index: int, width: int) -> Text:
-        batch, batch_list = self.visible_batches[index], self.batch_list
-        if batch.fault:
-            reason = batch.fault.replace(f"{batch.folder}/", "")  # a long path would push the reason out of sight
-            return Text.assemble(
-                ("✗ unreadable ", batch_list.make_colour_style("error")), batch.folder.name, "  ", (reason, "dim")
-            )
-        return draw_list_row(self._batch_columns, batch, width)
-
     @on(VirtualList.Highlighted, "#batches")
     def _load_highlighted_batch(self) -> None:
-        if self.batch_list.cursor < len(self.visible_batches):
-            self.load_batch(self.visible_batches[self.batch_list.cursor].folder, None)
+        if (row := self.get_current_row()) is not None:
+            self.load_batch(row.batch.folder, row.found_video.video_index if row.found_video else None)
 
     @on(VirtualList.Chosen, "#batches")
     def _focus_matrix(self) -> None:
         self.set_focus(self.matrix)
 
+    # Search
+
     @on(Input.Changed, "#search")
     def _filter_while_typing(self) -> None:
+        self._found_videos = []
         self._update_batch_list()
+        self.search_videos(self.search_input.value, self.batches)
+
+    @work(thread=True, exclusive=True, group="search", exit_on_error=False)
+    def search_videos(self, search_words: str, batches: Sequence[BatchSummary]) -> None:
+        """Find videos on a background thread; another search cancels this one."""
+        worker, videos = get_current_worker(), []
+        if search_words.split():
+            for video in find_videos(search_words, batches):
+                if worker.is_cancelled:
+                    return
+                videos.append(video)
+        self.post_message(VideosFound(search_words, videos))
+
+    @on(VideosFound)
+    def _show_found_videos(self, message: VideosFound) -> None:
+        if message.search_words == self.search_input.value and message.videos != self._found_videos:
+            self._found_videos = message.videos
+            self._update_batch_list()
 
     @on(Input.Submitted, "#search")
     def _focus_batch_list(self) -> None:
@@ -197,57 +223,74 @@ class LibraryScreen(LibraryPlayback):
 
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_batch(self, folder: Path, video_index: int | None) -> None:
-        """Read a manifest on a background thread; `video_index` is the index of the video to select."""
-        worker, message = get_current_worker(), load_batch_manifest(folder, video_index)
+        """Read a batch on a background thread; `video_index` is the index of the video to select."""
+        worker, message = get_current_worker(), load_batch(folder, video_index, self.state_filter)
         if not worker.is_cancelled:
             self.post_message(message)
 
+    def reload_batch(self) -> None:
+        if self.shown_folder is not None:
+            self.load_batch(self.shown_folder, None)
+
     @on(BatchLoaded)
     def _show_batch(self, message: BatchLoaded) -> None:
-        if not self.visible_batches or self.visible_batches[self.batch_list.cursor].folder != message.folder:
+        row = self.get_current_row()
+        if row is None or row.batch.folder != message.folder:
             return  # the cursor has moved to another batch, or the list is empty
-        is_same_batch, previous_entry = message.folder == self.shown_folder, self.get_current_entry()
-        if (
-            is_same_batch
-            and message.video_index is None
-            and message.manifest is not None
-            and message.manifest == self.shown_manifest
-        ):
-            return
+        is_same_batch, previous_cell = message.folder == self.shown_folder, self.get_current_cell()
+        if is_same_batch and message.video_index is None and message.manifest is not None:
+            shown = self.shown_manifest, self.shown_marks, self._shown_filter, self._shown_facts
+            if shown == (message.manifest, message.marks, message.state_filter, message.facts):
+                return
         self.shown_folder, self.shown_manifest = message.folder, message.manifest
-        manifest = message.manifest
-        if manifest is None:
-            self.matrix.show_cells([], 0, lambda row, column: None, is_same_batch=False)
-            self.details.show_message(f"✗ {message.error}")
+        self.shown_marks, self._shown_filter = message.marks, message.state_filter
+        self._shown_facts = message.facts
+        if message.manifest is None or message.grid is None or message.facts is None:
+            self._clear_matrix(f"✗ {message.error}")
+            self.batch_details.show_message(f"✗ {message.error}")
             return
-        video_numbers = sorted({video.number for video in manifest.videos})
-        self.video_indices = {
-            (video.variation, video_numbers.index(video.number)): index for index, video in enumerate(manifest.videos)
-        }
-        variation_ids = [variation.id for variation in manifest.variations]
-        self.matrix.show_cells(variation_ids, len(video_numbers), self._get_cell_state, is_same_batch)
-        self.update_marked_cells()
-        seeds = sorted({video.seed for video in manifest.videos})
-        seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-        title = f"{message.folder.name}: {format_count(len(variation_ids), 'variation')} by {seed_text}"
-        self.matrix.border_title = make_content(title)
-        if message.video_index is not None and message.video_index < len(manifest.videos):
-            video = manifest.videos[message.video_index]
-            self.matrix.cursor = video.variation
-            self.matrix.column = video_numbers.index(video.number)
-        if (
-            not is_same_batch or previous_entry is None or self.get_current_entry() != previous_entry
-        ):  # a contact sheet is drawn only where it may be new
-            self._show_current_video()
+        self._show_grid(message.grid, is_same_batch)
+        self.batch_details.show_facts(message.folder.name, message.facts)
+        if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):
+            self.matrix.cursor, self.matrix.column = place
+        cell = self.get_current_cell()
+        if not is_same_batch or previous_cell is None or cell != previous_cell:
+            self._show_current_video()  # a contact sheet is drawn only where it may be new
 
-    def _get_cell_state(self, row: int, column: int) -> str | None:
-        index = self.video_indices.get((row, column))
-        return None if index is None or self.shown_manifest is None else self.shown_manifest.videos[index].state
+    def _show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+        self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
+        self.matrix.empty_text = f"no {self._shown_filter} videos in this batch; f changes the filter"
+        self.matrix.show_grid(grid, is_same_batch)
+        self.update_marked_cells()
+        suffix = f", {self._shown_filter}" if self._shown_filter in VIDEO_FILTERS else ""
+        row_count, column_count = len(grid.row_labels), len(grid.column_labels)
+        title = f"{format_count(row_count, 'variation')} by {format_count(column_count, 'seed')}{suffix}"
+        self.matrix.border_title = make_content(title)
+
+    def get_current_cell(self) -> MatrixCell | None:
+        return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
 
     def get_current_entry(self) -> VideoEntry | None:
         """Return the manifest entry of the video under the cursor, or None."""
-        index = self.video_indices.get((self.matrix.cursor, self.matrix.column))
-        return None if index is None or self.shown_manifest is None else self.shown_manifest.videos[index]
+        cell = self.get_current_cell()
+        return None if cell is None else cell.entry
+
+    def show_mark(self, video_id: str, mark: VideoMark) -> None:
+        self._show_marks(BatchMarks({**self.shown_marks.marks_by_video, video_id: mark}))
+
+    def show_written_marks(self, folder: Path, marks: BatchMarks) -> None:
+        if folder == self.shown_folder:
+            self._show_marks(marks)
+            self.reload_batch()  # updates the counts of the batch
+        star_counts = {**self.star_counts, folder: marks.count_marks("star")}
+        self.star_counts = {path: count for path, count in star_counts.items() if count}
+        self.batch_list.show_rows(self.batch_list.rows, self.star_counts)
+
+    def _show_marks(self, marks: BatchMarks) -> None:
+        previous_cell, self.shown_marks = self.get_current_cell(), marks
+        self.matrix.replace_grid(self.matrix.grid.replace_marks(marks))
+        if self.get_current_cell() != previous_cell:
+            self._show_current_video()
 
     def show_marked_cells(self, marked_cells: frozenset[tuple[int, int]]) -> None:
         self.matrix.show_marks(marked_cells)
@@ -259,16 +302,16 @@ class LibraryScreen(LibraryPlayback):
     def _show_highlighted_video(self) -> None:
         self._show_current_video()
 
-    @on(VirtualList.Chosen, "#matrix")
+    @on(Matrix.Chosen)
     def _play_chosen_video(self) -> None:
         self.action_play()
 
     def _show_current_video(self) -> None:
-        entry = self.get_current_entry()
-        if entry is None or self.shown_folder is None or self.shown_manifest is None:
+        cell = self.get_current_cell()
+        if cell is None or self.shown_folder is None:
             self.details.show_message("")
         else:
-            self.details.show_entry(self.shown_manifest.variations[entry.variation].id, entry, self.shown_folder)
+            self.details.show_cell(self.matrix.grid.row_labels[self.matrix.cursor], cell, self.shown_folder)
 
     # Actions
 
@@ -278,6 +321,9 @@ class LibraryScreen(LibraryPlayback):
     def action_filter(self) -> None:
         self.state_filter = STATE_FILTERS[(STATE_FILTERS.index(self.state_filter) + 1) % len(STATE_FILTERS)]
         self._update_batch_list()
+
+    def action_cell_size(self) -> None:
+        self.matrix.change_cell_size()
 
     def action_reload(self) -> None:
         self.batches = []
@@ -296,6 +342,11 @@ class LibraryScreen(LibraryPlayback):
         if self.shown_folder is not None:
             copy_batch_to_draft(self, self.shown_folder)
 
+    def action_edit_video(self) -> None:
+        entry = self.get_current_entry()
+        if self.shown_folder is not None and entry is not None:
+            copy_video_to_draft(self, self.shown_folder, entry)
+
     def action_rerun(self) -> None:
         if (clip := self.find_current_clip()) is not None:
             self.notify("generating the video again in the background; the result will appear here")
@@ -306,14 +357,10 @@ class LibraryScreen(LibraryPlayback):
             self.queue_missing_videos(self.shown_folder, self.shown_manifest)
 
     def action_trash(self) -> None:
-        folder = (
-            self.visible_batches[self.batch_list.cursor].folder
-            if self.batch_list.cursor < len(self.visible_batches)
-            else None
-        )
-        if folder is None:
+        if (row := self.get_current_row()) is None:
             self.notify("no batch is selected")
             return
+        folder = row.batch.folder
         queued_batch = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
         if queued_batch is not None and queued_batch.unfinished_count:
             self.notify(f"cannot trash {folder.name}: it is on the queue. Cancel it there first", severity="error")

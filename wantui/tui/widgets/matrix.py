@@ -1,31 +1,77 @@
-"""Matrix with a row per variation, a cell per seed, and a cursor that moves in both directions."""
+"""Matrix with a row per variation and a cell per seed: pictures or signs, and a cursor that moves both ways."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import product
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual.binding import Binding, BindingType
+from textual.color import Color, ColorParseError
+from textual.events import Click
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
 
-from wantui.tui.state_style import get_state_style
-from wantui.tui.widgets.virtual_list import VirtualList
+from wantui.formatting import escape_unprintable
+from wantui.tui.library_grid import MatrixCell, MatrixGrid
+from wantui.tui.thumbnails import ThumbnailRequest
+from wantui.tui.widgets.diff_text import make_colour_style
+from wantui.tui.widgets.matrix_cells import (
+    CELL_SIZES,
+    CellGeometry,
+    choose_geometry,
+    draw_caption,
+    draw_placeholder,
+    draw_sign_cell,
+    extend_to_whole_cells,
+    find_scroll_offset,
+)
+from wantui.tui.widgets.matrix_pictures import MatrixPictures
 
-CELL_WIDTH = 3
-"""Width of a cell in characters."""
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+HEADER_HEIGHT = 1
+MAX_MEASURED_LABELS = 500
+"""Number of labels whose length determines the width of all."""
+FAR = 1_000_000
+"""More rows than any matrix has."""
 
 
-class Matrix(VirtualList):
-    """List of rows of cells with a two-dimensional cursor; `show_cells` sets names, columns and states."""
+class Matrix(ScrollView, can_focus=True):
+    """Matrix of videos; `show_grid` sets them. Only visible cells are drawn, and their pictures are read first.
+
+    Args:
+        cell_size: one of `CELL_SIZES`; None chooses by the size of the pane.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False),
+        Binding("down,j", "move(1)", "Down", show=False),
         Binding("left,h", "move_column(-1)", "Left", show=False),
-        Binding("right", "move_column(1)", "Right", show=False),
+        Binding("right,l", "move_column(1)", "Right", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("home,g", f"move(-{FAR})", "First row", show=False),
+        Binding("end,G", f"move({FAR})", "Last row", show=False),
+        Binding("enter", "choose", "Open", show=False),
     ]
+    DEFAULT_CSS = """
+    Matrix {
+        height: 1fr; overflow: auto auto; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0;
+    }
+    """
 
-    column: reactive[int] = reactive(0)
+    cursor: reactive[int] = reactive(0, repaint=False)
+    """Row under the cursor."""
+    column: reactive[int] = reactive(0, repaint=False)
 
     @dataclass
     class Moved(Message):
@@ -34,82 +80,336 @@ class Matrix(VirtualList):
         row: int
         column: int
 
-    def __init__(self, **options: Any) -> None:
+    @dataclass
+    class Chosen(Message):
+        """The cell under the cursor was chosen by enter or a click."""
+
+        row: int
+        column: int
+
+    @dataclass
+    class PictureRead(Message):
+        """A picture was read, or cannot be read (None)."""
+
+        request: ThumbnailRequest
+        picture: "Picture | None"
+
+    def __init__(self, cell_size: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.row_names: list[str] = []
-        self.column_count = 0
-        self.get_state: Callable[[int, int], str | None] = lambda row, column: None
+        self.cell_size = cell_size
+        self.grid = MatrixGrid(Path())
+        self.empty_text = ""
         self.marked_cells: frozenset[tuple[int, int]] = frozenset()
+        """Cells chosen for a comparison."""
+        self.geometry = CellGeometry(0, 1, 0)
+        self._pictures = MatrixPictures(self._post_picture)
 
-    def show_cells(
-        self, row_names: list[str], column_count: int, get_state: Callable[[int, int], str | None], is_same_batch: bool
-    ) -> None:
-        """Show cells.
+    def on_unmount(self) -> None:
+        self._pictures.reader.stop()
 
-        Args:
-            row_names: names of the rows.
-            get_state: returns the state of a cell by row and column; None if the cell has no video.
-            is_same_batch: keep cursor and marks, because the cells are those of the same batch.
-        """
-        self.row_names, self.column_count, self.get_state = row_names, column_count, get_state
+    # Content
+
+    @property
+    def row_count(self) -> int:
+        return len(self.grid.row_labels)
+
+    @property
+    def column_count(self) -> int:
+        return len(self.grid.column_labels)
+
+    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+        """Show a grid; the cursor stays, if the cells are those of the same batch."""
+        is_rearranged = grid.row_labels != self.grid.row_labels or grid.column_labels != self.grid.column_labels
+        self.grid = grid
         if not is_same_batch:
+            self.set_reactive(Matrix.cursor, 0)
             self.set_reactive(Matrix.column, 0)
             self.marked_cells = frozenset()
-        self.fill_rows(len(row_names), self._draw_row, keep_cursor=is_same_batch)
+            self.scroll_to(0, 0, animate=False, force=True)
+        if not is_same_batch or is_rearranged:
+            self._pictures.clear()
+        self.set_reactive(Matrix.cursor, self.validate_cursor(self.cursor))
+        self.set_reactive(Matrix.column, self.validate_column(self.column))
+        self._arrange(reads_again=True)
 
     def show_marks(self, marked_cells: frozenset[tuple[int, int]]) -> None:
-        """Mark cells (row, column), and no others."""
+        """Mark cells (row, column) as chosen for a comparison, and no others."""
         if marked_cells != self.marked_cells:
-            self.marked_cells = marked_cells
-            self.refresh()
+            changed_cells, self.marked_cells = self.marked_cells ^ marked_cells, marked_cells
+            for place in changed_cells:
+                self.update_cell(place)
+
+    def replace_grid(self, grid: MatrixGrid) -> None:
+        """Show the same videos with other marks."""
+        previous, self.grid = self.grid, grid
+        for place, cell in grid.cells.items():
+            if previous.cells[place].mark != cell.mark:
+                self.update_cell(place)
+
+    def change_cell_size(self) -> str:
+        """Use the next of `CELL_SIZES`, and return its name."""
+        current = self.cell_size or ("small" if self.geometry == self._choose_geometry("small") else "large")
+        self.cell_size = CELL_SIZES[(CELL_SIZES.index(current) + 1) % len(CELL_SIZES)]
+        self._arrange()
+        self._scroll_to_cursor()
+        return self.cell_size
+
+    def _choose_geometry(self, cell_size: str | None) -> CellGeometry:
+        size, grid = self.scrollable_content_region.size, self.grid
+        longest_label = max((cell_len(label) for label in grid.row_labels[:MAX_MEASURED_LABELS]), default=0)
+        return choose_geometry(
+            cell_size,
+            (size.width, size.height - HEADER_HEIGHT),
+            longest_label,
+            (self.column_count, self.row_count),
+            grid.aspect_ratio,
+        )
+
+    def _arrange(self, reads_again: bool = False) -> None:
+        """Fit the cells to the pane, and read the visible pictures that are missing, or all."""
+        geometry = self._choose_geometry(self.cell_size)
+        if geometry.pixel_size != self.geometry.pixel_size:
+            self._pictures.clear()
+        self.geometry = geometry
+        size = self.scrollable_content_region.size
+        visible_rows, visible_columns = self._count_visible_cells()
+        # Slack at the end, so that the last row and column can be scrolled to whole cells.
+        self.virtual_size = Size(
+            geometry.label_width
+            + extend_to_whole_cells(
+                self.column_count, visible_columns, geometry.column_width, size.width - geometry.label_width
+            ),
+            HEADER_HEIGHT
+            + extend_to_whole_cells(self.row_count, visible_rows, geometry.row_height, size.height - HEADER_HEIGHT),
+        )
+        self.refresh()
+        self._request_pictures(reads_again)
+
+    def _count_visible_cells(self) -> tuple[int, int]:
+        """Return the number of rows and columns that are completely visible."""
+        size = self.scrollable_content_region.size
+        return (
+            max(1, (size.height - HEADER_HEIGHT) // self.geometry.row_height),
+            max(1, (size.width - self.geometry.label_width) // self.geometry.column_width),
+        )
+
+    def on_resize(self) -> None:
+        self._arrange()
+        self.call_after_refresh(self._scroll_to_cursor)
+
+    # Pictures
+
+    def _request_pictures(self, reads_again: bool = False) -> None:
+        """Request the pictures of the visible cells, and then those of the next rows."""
+        geometry = self.geometry
+        if not geometry.picture_height or not self.is_attached:
+            self._pictures.reader.request([])
+            return
+        visible_rows, visible_columns = self._count_visible_cells()
+        first_row = self.scroll_offset.y // geometry.row_height
+        first_column = self.scroll_offset.x // geometry.column_width
+        places = product(
+            range(first_row, min(self.row_count, first_row + 2 * visible_rows + 1)),
+            range(first_column, min(self.column_count, first_column + visible_columns + 1)),
+        )
+        self._pictures.request_cells(self.grid, places, geometry.pixel_size, reads_again)
+
+    def _post_picture(self, request: ThumbnailRequest, picture: "Picture | None") -> None:
+        self.post_message(self.PictureRead(request, picture))
+
+    def on_matrix_picture_read(self, message: PictureRead) -> None:
+        message.stop()
+        request = message.request
+        if request.size == self.geometry.pixel_size and self._pictures.accept(self.grid, request, message.picture):
+            self.update_cell(request.place)
+
+    def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:
+        """Return the lines of a cell's picture, faded if the video is rejected; None if there is no picture yet."""
+        return self._pictures.draw(place, self._read_background() if cell.mark.reject else None)
+
+    def _read_background(self) -> tuple[int, int, int]:
+        try:
+            return Color.parse(self.app.theme_variables.get("background", "")).rgb
+        except ColorParseError:
+            return 0, 0, 0
+
+    # Cursor and scrolling
+
+    def validate_cursor(self, cursor: int) -> int:
+        return max(0, min(cursor, self.row_count - 1))
 
     def validate_column(self, column: int) -> int:
         return max(0, min(column, self.column_count - 1))
 
-    def watch_column(self) -> None:
-        self.refresh()
+    def watch_cursor(self, previous: int, current: int) -> None:
+        self._follow_cursor((previous, self.column))
+
+    def watch_column(self, previous: int, current: int) -> None:
+        self._follow_cursor((self.cursor, previous))
+
+    def _follow_cursor(self, previous: tuple[int, int]) -> None:
+        if previous == (self.cursor, self.column):
+            return
+        for place in (previous, (self.cursor, self.column)):
+            self.update_cell(place)
+            self._update_labels(place)
+        self._scroll_to_cursor()
         self.post_message(self.Moved(self.cursor, self.column))
 
-    def watch_cursor(self, before: int, now: int) -> None:
-        super().watch_cursor(before, now)
-        if before != now:
-            self.post_message(self.Moved(self.cursor, self.column))
+    def _scroll_to_cursor(self) -> None:
+        """Scroll by whole cells until the cell under the cursor is completely visible."""
+        geometry, (visible_rows, visible_columns) = self.geometry, self._count_visible_cells()
+        y = find_scroll_offset(self.cursor, visible_rows, geometry.row_height, self.scroll_offset.y)
+        x = find_scroll_offset(self.column, visible_columns, geometry.column_width, self.scroll_offset.x)
+        if (x, y) != self.scroll_offset:
+            self.scroll_to(x, y, animate=False, force=True)
 
-    def action_move_column(self, step: int) -> None:
-        self.column += step
+    def watch_scroll_x(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_x(old_value, new_value)
+        self._request_pictures()
 
-    def _find_first_column(self, visible_columns: int) -> int:
-        """Return the first visible column if `visible_columns` columns fit and the cursor must be visible."""
-        return max(0, self.column - visible_columns + 1)
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._request_pictures()
 
-    def _fit_widths(self, width: int) -> tuple[int, int]:
-        """Return the width of the names, and the number of cells that fit."""
-        name_width = min(30, max([len(name) for name in self.row_names[:500]] + [4]) + 1, max(8, width // 2))
-        return name_width, max(1, (width - name_width) // CELL_WIDTH)
+    def action_move(self, rows: int) -> None:
+        self.cursor += rows
 
-    def _draw_row(self, row: int, width: int) -> Text:
-        name_width, visible_columns = self._fit_widths(width)
-        line = Text(f"{self.row_names[row]:<{name_width}.{name_width - 1}}")
-        first = self._find_first_column(visible_columns)
-        for column in range(first, min(self.column_count, first + visible_columns)):
-            state = self.get_state(row, column)
-            state_style = get_state_style(state) if state is not None else None
-            style = self.make_colour_style(state_style.colour_name) if state_style else Style(dim=True)
-            has_cursor = row == self.cursor and column == self.column
-            glyph = state_style.glyph if state_style else " "
-            left, right = ("[", "]") if has_cursor else ("*", " ") if (row, column) in self.marked_cells else (" ", " ")
-            line.append(left, Style(bold=True))
-            line.append(glyph, style + Style(bold=has_cursor))
-            line.append(right, Style(bold=True))
-        return line
+    def action_move_column(self, columns: int) -> None:
+        self.column += columns
 
-    def handle_click(self, index: int, x: int) -> None:
+    def action_page(self, pages: int) -> None:
+        self.cursor += pages * self._count_visible_cells()[0]
+
+    def action_choose(self) -> None:
+        if self.row_count:
+            self.post_message(self.Chosen(self.cursor, self.column))
+
+    def on_click(self, event: Click) -> None:
         """Move the cursor to the clicked cell; choose the cell if the cursor is already there."""
-        name_width, visible_columns = self._fit_widths(self.row_width)
-        previous_column = self.column
-        if x >= name_width:
-            self.column = (x - name_width) // CELL_WIDTH + self._find_first_column(visible_columns)
-        if self.column == previous_column:
-            super().handle_click(index, x)
+        offset, geometry = event.get_content_offset(self), self.geometry
+        if offset is None or offset.y < HEADER_HEIGHT:
+            return
+        row = (offset.y - HEADER_HEIGHT + self.scroll_offset.y) // geometry.row_height
+        column = self.column
+        if offset.x >= geometry.label_width:
+            column = (offset.x - geometry.label_width + self.scroll_offset.x) // geometry.column_width
+        if row >= self.row_count or column >= self.column_count:
+            return
+        if (row, column) == (self.cursor, self.column):
+            self.action_choose()
+        self.cursor, self.column = row, column
+
+    def on_focus(self) -> None:
+        self.update_cell((self.cursor, self.column))
+
+    def on_blur(self) -> None:
+        self.update_cell((self.cursor, self.column))
+
+    def update_cell(self, place: tuple[int, int]) -> None:
+        """Redraw one cell."""
+        geometry = self.geometry
+        x = geometry.label_width + place[1] * geometry.column_width - self.scroll_offset.x
+        y = HEADER_HEIGHT + place[0] * geometry.row_height - self.scroll_offset.y
+        size = self.scrollable_content_region.size
+        cells_region = Region(geometry.label_width, HEADER_HEIGHT, size.width, size.height)
+        region = Region(x, y, geometry.column_width, geometry.row_height).intersection(cells_region)
+        if region:
+            self.refresh(region)
+
+    def _update_labels(self, place: tuple[int, int]) -> None:
+        """Redraw the labels of a cell's row and column."""
+        geometry = self.geometry
+        y = HEADER_HEIGHT + place[0] * geometry.row_height - self.scroll_offset.y
+        size = self.scrollable_content_region.size
+        self.refresh(Region(0, 0, size.width, HEADER_HEIGHT))
+        if (region := Region(0, y, geometry.label_width, geometry.row_height).intersection(size.region)) and y >= 0:
+            self.refresh(region)
+
+    # Drawing
+
+    def make_colour_style(self, colour_name: str) -> Style:
+        return make_colour_style(self.app, colour_name)
+
+    def render_line(self, y: int) -> Strip:
+        width, base_style = self.scrollable_content_region.width, self.rich_style
+        if not self.row_count:
+            lines = wrap(self.empty_text, max(1, width))
+            strip = Strip([Segment(lines[y] if y < len(lines) else "", Style(dim=True))])
+        elif y < HEADER_HEIGHT:
+            strip = self._draw_header(width)
         else:
-            self.cursor = index
+            row, line = divmod(y - HEADER_HEIGHT + self.scroll_offset.y, self.geometry.row_height)
+            if row >= self.row_count:
+                return Strip.blank(width, base_style)
+            strip = self._join_line(
+                self._draw_row_label(row, line), lambda column: self._draw_cell_line(row, column, line)
+            )
+        return strip.apply_style(base_style).adjust_cell_length(width, base_style)
+
+    def _join_line(self, label: Segment, draw_cell: Callable[[int], list[Segment]]) -> Strip:
+        """Return a line of the label, which never scrolls, and the visible part of the cells."""
+        geometry = self.geometry
+        cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
+        first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)
+        count = -(-(cells_width + skipped_width) // geometry.column_width)
+        segments = [
+            segment for column in range(first, min(self.column_count, first + count)) for segment in draw_cell(column)
+        ]
+        return Strip([label, *Strip(segments).crop(skipped_width, skipped_width + cells_width)])
+
+    def _draw_header(self, width: int) -> Strip:
+        """Draw the column labels, with an arrow where more columns are hidden."""
+        strip = self._join_line(self._draw_corner(), self._draw_column_label)
+        has_more = self.scroll_offset.x < self.virtual_size.width - self.scrollable_content_region.width
+        if has_more and self.column_count > self._count_visible_cells()[1]:
+            return Strip([*strip.adjust_cell_length(width).crop(0, width - 1), Segment("›", Style(bold=True))])
+        return strip
+
+    def _draw_corner(self) -> Segment:
+        width = self.geometry.label_width
+        arrow = "‹" if self.scroll_offset.x else " "
+        return Segment(set_cell_size(self.grid.column_heading.ljust(width - 1), width - 1) + arrow, Style(dim=True))
+
+    def _draw_column_label(self, column: int) -> list[Segment]:
+        text = set_cell_size(escape_unprintable(self.grid.column_labels[column]), self.geometry.picture_width)
+        if self.geometry.picture_height:
+            text = text.strip().center(self.geometry.picture_width)
+        style = Style(bold=True) if column == self.column else Style(dim=True)
+        return [Segment(f" {text} ", style)]
+
+    def _draw_row_label(self, row: int, line: int) -> Segment:
+        """Draw a line of a row's label, which is wrapped beside its pictures."""
+        width, height = self.geometry.label_width - 1, max(1, self.geometry.picture_height)
+        label = escape_unprintable(self.grid.row_labels[row])
+        lines = wrap(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
+        text = lines[line] if line < len(lines) else ""
+        if cell_len(text) > width:
+            text = set_cell_size(text, width - 1) + "…"
+        return Segment(set_cell_size(text, width + 1), Style(bold=True) if row == self.cursor else Style.null())
+
+    def _choose_cursor_style(self, place: tuple[int, int]) -> Style | None:
+        """Return the style of the bars around the cell under the cursor; None for other cells."""
+        if place != (self.cursor, self.column):
+            return None
+        return self.make_colour_style("accent") + Style(bold=True) if self.has_focus else Style(dim=True)
+
+    def _draw_cell_line(self, row: int, column: int, line: int) -> list[Segment]:
+        place, geometry = (row, column), self.geometry
+        cell, cursor_style = self.grid.cells.get(place), self._choose_cursor_style(place)
+        is_compared = place in self.marked_cells
+        if not geometry.picture_height:
+            return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
+        is_caption = line == geometry.picture_height
+        bars = (" ", " ") if cursor_style is None else ("▝", "▘") if is_caption else ("▐", "▌")
+        if cell is None:
+            content = [Segment(" " * geometry.picture_width)]
+        elif is_caption:
+            content = draw_caption(cell, geometry, is_compared, cursor_style, self.make_colour_style)
+        elif (picture := self._draw_picture(place, cell)) is not None:
+            content = picture[line]
+        else:
+            content = [
+                draw_placeholder(cell, geometry, line, self._pictures.is_unreadable(place), self.make_colour_style)
+            ]
+        return [Segment(bars[0], cursor_style), *content, Segment(bars[1], cursor_style)]

@@ -15,15 +15,24 @@ from textual.worker import get_current_worker
 from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.content import make_content
+from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.library_grid import MatrixCell
 from wantui.tui.pictures import read_picture
 from wantui.tui.plots import draw_picture
+from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+MAX_PROMPT_LINES = 3
+"""Maximum number of lines of a prompt, an error or a note."""
+MIN_SHEET_LINES = 3
+"""Minimum height of a contact sheet in lines; it is not drawn if there is less room."""
 
 
 @dataclass
@@ -33,6 +42,38 @@ class SheetRead(Message):
     sheet_path: Path
     picture: "NDArray[np.uint8] | None"
     """Contact sheet as uint8 [height, width, rgb]; None if unreadable."""
+
+
+def list_video_facts(entry: VideoEntry) -> list[Fact]:
+    """Return how a video was made, what it cost, and where it is."""
+    recipe = entry.recipe
+    facts = [
+        Fact(
+            "made",
+            f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
+            f"{recipe.sampler}, guidance {recipe.guidance_scale:g}",
+        )
+    ]
+    if recipe.computation_note:
+        facts.append(Fact("", Text(recipe.computation_note)))
+    if entry.state != "done":
+        return facts
+    seconds = [f"{name} {value:.1f} s" for name, value in entry.seconds.items() if name != "step"]
+    seconds += [f"{entry.seconds['step']:.2f} s a step"] if "step" in entry.seconds else []
+    memory = f"{format_bytes(entry.peak_memory)} on the GPU" if entry.peak_memory else "on the CPU"
+    memory += (
+        f" (predicted: {format_bytes(entry.predicted['peak_memory'])})" if "peak_memory" in entry.predicted else ""
+    )
+    size = format_bytes(entry.bytes) if entry.bytes is not None else "?"
+    size += f" (predicted: {format_bytes(entry.predicted['bytes'])})" if "bytes" in entry.predicted else ""
+    other_names = ", ".join(name for name in entry.files if name != "clip")
+    facts += [
+        Fact("took", Text(", ".join(seconds))),
+        Fact("memory", Text(f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}")),
+        Fact("on disk", Text(size)),
+        Fact("files", Text(f"{entry.files.get('clip', '')}{f' with {other_names}' if other_names else ''}")),
+    ]
+    return [fact for fact in facts if fact.value]
 
 
 class VideoDetails(WorkerErrorsMixin, Vertical):
@@ -61,30 +102,27 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         width = max(20, self.details_text.size.width)
         self._show_lines(wrap_text(text, width) or [Text("")])
 
-    def show_entry(self, variation_id: str, entry: VideoEntry, batch_folder: Path) -> None:
-        """Show a video of the batch in `batch_folder`."""
-        recipe = entry.recipe
-        lines = [
-            Text.assemble((f"{variation_id}, seed {entry.seed}", "bold")),
-            Text(recipe.prompt),
-            Text(f"{entry.state}{f': {entry.error}' if entry.error else ''}"),
-            Text(
-                f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
-                f"{recipe.sampler}, guidance {recipe.guidance_scale:g}"
-            ),
-        ]
-        if recipe.computation_note:
-            lines.append(Text(recipe.computation_note))
-        if entry.state == "done":
-            seconds = ", ".join(f"{name} {value:g} s" for name, value in entry.seconds.items())
-            memory = format_bytes(entry.peak_memory) if entry.peak_memory else "on the CPU"
-            predicted = ", ".join(f"{name} {format_bytes(int(value))}" for name, value in entry.predicted.items())
-            size_text = format_bytes(entry.bytes) if entry.bytes is not None else "?"
-            lines.append(
-                Text(f"{seconds}; memory {memory}, {entry.memory_plan or ''}; {size_text}, predicted {predicted}")
-            )
-            lines.append(Text("  ".join(entry.files.values()), "dim"))
-        self._show_lines(lines)
+    def show_cell(self, label: str, cell: MatrixCell, batch_folder: Path) -> None:
+        """Show a video of the batch in `batch_folder`; `label` names its variation."""
+        entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
+        state = get_state_style(entry.state)
+        heading = Text.assemble((f"{label}, seed {entry.seed}", "bold"), "  ")
+        heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
+        for sign, word, colour in (
+            (STAR, "starred" if mark.star else "", "warning"),
+            (REJECT, "rejected" if mark.reject else "", "error"),
+        ):
+            if word:
+                heading.append(f"  {sign} {word}", make_style(colour))
+        width = max(20, self.details_text.size.width)
+        lines = [heading, *wrap_text(entry.recipe.prompt, width)[:MAX_PROMPT_LINES]]
+        if entry.error:
+            lines += [
+                Text(line.plain, make_style("error")) for line in wrap_text(entry.error, width)[:MAX_PROMPT_LINES]
+            ]
+        if mark.note:
+            lines += wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))[:MAX_PROMPT_LINES]
+        self._show_lines([*lines, *draw_facts(list_video_facts(entry), width)])
         self.border_title = make_content(f"Video {entry.id}")
         if self.draws_sheets and "sheet" in entry.files:
             self.sheet_path = batch_folder / entry.files["sheet"]
@@ -98,7 +136,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
     def _request_sheet(self, sheet_path: Path) -> None:
         """Read a contact sheet if its video is still shown and the pane is high enough."""
         available_size = self.sheet_text.size
-        if sheet_path == self.sheet_path and available_size.height >= 2:
+        if sheet_path == self.sheet_path and available_size.height >= MIN_SHEET_LINES:
             self.read_sheet(sheet_path, available_size)
 
     @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)

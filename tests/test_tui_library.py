@@ -1,0 +1,570 @@
+"""The Library screen: pictures of the matrix, marks, the list of batches and its search."""
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clip_batches import FRAME_COUNT, choose_colour, write_clip_batch
+from harness_tui import AppUnderTest, application, run
+from PIL import Image
+from textual.events import MouseScrollDown
+
+from wantui.planning import Recipe
+from wantui.storage.batch_index import BatchSummary
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
+from wantui.storage.mp4 import read_middle_frame
+from wantui.tui.batch_facts import collect_batch_facts
+from wantui.tui.library_data import arrange_rows
+from wantui.tui.library_grid import MatrixCell, MatrixGrid, arrange_matrix
+from wantui.tui.library_search import FoundVideo, find_videos, score_text
+from wantui.tui.pictures import read_sheet_frame
+from wantui.tui.screens.compose import ComposeScreen
+from wantui.tui.screens.dialogs import InputDialog
+from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.thumbnails import ThumbnailReader, ThumbnailRequest
+from wantui.tui.widgets.batch_list import shorten_model, shorten_name
+from wantui.tui.widgets.matrix_cells import choose_geometry
+
+pytestmark = pytest.mark.terminal
+
+
+def library(test: Any, wait: bool = True, **options: Any) -> None:
+    """Run a test on the Library screen, once it shows a batch."""
+
+    async def go() -> None:
+        async with application(**options) as it:
+            await it.press("4")
+            screen = it.screen(LibraryScreen)
+            if wait:
+                await it.until(lambda: screen.shown_manifest)
+            await test(it, screen)
+
+    run(go)
+
+
+def list_signs(it: AppUnderTest) -> list[str]:
+    """Return the lines of the matrix."""
+    matrix = it.screen(LibraryScreen).matrix
+    region = matrix.content_region
+    return [line[region.x : region.right] for line in it.text().splitlines()[region.y : region.bottom]]
+
+
+def read_cell_pixels(screen: LibraryScreen, place: tuple[int, int]) -> Any:
+    return screen.matrix._pictures._pictures.get(place)
+
+
+# Pictures
+
+
+def test_sheet_frame_is_the_wanted_one_scaled(tmp_path: Path) -> None:
+    sheet = np.zeros((20, 150, 3), np.uint8)
+    for index in range(5):
+        sheet[:, 30 * index : 30 * (index + 1)] = 50 * index
+    Image.fromarray(sheet).save(tmp_path / "sheet.png")
+    for index in range(5):
+        frame = read_sheet_frame(tmp_path / "sheet.png", index, 5, (6, 4))
+        assert frame is not None
+        assert frame.shape == (4, 6, 3)
+        assert (frame == 50 * index).all()
+
+
+def test_damaged_or_missing_sheet_has_no_frame(tmp_path: Path) -> None:
+    (tmp_path / "sheet.jpg").write_bytes(b"no picture")
+    os.mkfifo(tmp_path / "fifo.jpg")
+    for name in ("sheet.jpg", "missing.jpg", "fifo.jpg"):
+        assert read_sheet_frame(tmp_path / name, 0, 5, (6, 4)) is None
+
+
+class ReadThumbnails:
+    """Thumbnails that a reader published."""
+
+    def __init__(self) -> None:
+        self.pictures: list[tuple[tuple[int, int], Any]] = []
+        self._condition = threading.Condition()
+
+    def add(self, request: ThumbnailRequest, picture: Any) -> None:
+        with self._condition:
+            self.pictures.append((request.place, picture))
+            self._condition.notify()
+
+    def wait(self, count: int) -> None:
+        with self._condition:
+            assert self._condition.wait_for(lambda: len(self.pictures) >= count, 20)
+
+
+def test_thumbnails_are_read_in_order_from_sheets_or_clips(tmp_path: Path) -> None:
+    manifest = write_clip_batch(tmp_path / "batch", seeds=1)
+    clips = [tmp_path / "batch" / video.files["clip"] for video in manifest.videos]
+    Image.new("RGB", (50, 10), (200, 0, 0)).save(tmp_path / "sheet.png")
+    (tmp_path / "damaged.jpg").write_bytes(b"x")
+    (tmp_path / "damaged.mp4").write_bytes(b"x")
+    thumbnails = ReadThumbnails()
+    reader = ThumbnailReader(thumbnails.add)
+    reader.request(
+        [
+            ThumbnailRequest((3, 0), tmp_path / "sheet.png", clips[0], FRAME_COUNT, (4, 4)),
+            ThumbnailRequest((0, 0), None, clips[0], FRAME_COUNT, (4, 4)),
+            ThumbnailRequest((1, 0), tmp_path / "damaged.jpg", clips[1], FRAME_COUNT, (4, 4)),
+            ThumbnailRequest((2, 0), tmp_path / "missing.jpg", tmp_path / "damaged.mp4", FRAME_COUNT, (4, 4)),
+        ]
+    )
+    thumbnails.wait(4)
+    reader.stop()
+    assert [place for place, _ in thumbnails.pictures] == [(3, 0), (0, 0), (1, 0), (2, 0)]
+    pictures = [picture for _, picture in thumbnails.pictures]
+    assert (pictures[0] == (200, 0, 0)).all()
+    for picture, clip in zip(pictures[1:3], clips[:2], strict=True):
+        middle = read_middle_frame(clip, FRAME_COUNT)
+        assert np.abs(picture[3].astype(int) - middle[-1, 0]).max() <= 3
+    assert pictures[3] is None
+
+
+def test_thumbnail_is_read_again_only_after_its_file_changed(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    thumbnails = ReadThumbnails()
+    reader = ThumbnailReader(thumbnails.add)
+    request = ThumbnailRequest((0, 0), path, None, 5, (4, 4))
+    Image.new("RGB", (50, 10), "red").save(path)
+    for count in (1, 2):
+        reader.request([request])
+        thumbnails.wait(count)
+    Image.new("RGB", (50, 12), "blue").save(path)
+    reader.request([request])
+    thumbnails.wait(3)
+    reader.stop()
+    first, second, third = (picture for _, picture in thumbnails.pictures)
+    assert second is first
+    assert (third == (0, 0, 255)).all()
+
+
+# The arrangement of the matrix
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    return write_clip_batch(Path("outputs/shapes"), unfinished=(7,))
+
+
+def mark_videos(manifest: Manifest, **marks: VideoMark) -> BatchMarks:
+    return BatchMarks({manifest.videos[int(name.removeprefix("v"))].id: mark for name, mark in marks.items()})
+
+
+def test_matrix_has_a_row_per_variation_and_a_column_per_seed(manifest: Manifest) -> None:
+    grid = arrange_matrix(Path(), manifest, BatchMarks())
+    assert grid.row_labels == ("red, circle", "red, square", "blue, circle", "blue, square")
+    assert (grid.column_heading, grid.column_labels) == ("seed", ("42", "43"))
+    assert {place: cell.video_index for place, cell in grid.cells.items()} == {
+        (row, column): 2 * row + column for row in range(4) for column in range(2)
+    }
+    assert grid.find_cell(5) == (2, 1)
+
+
+def test_filtered_matrix_leaves_out_rows_and_columns_without_videos(manifest: Manifest) -> None:
+    marks = mark_videos(manifest, v3=VideoMark(star=True), v0=VideoMark(reject=True), v1=VideoMark(reject=True))
+    starred = arrange_matrix(Path(), manifest, marks, "starred")
+    assert (starred.row_labels, starred.column_labels) == (("red, square",), ("43",))
+    assert starred.cells[0, 0].video_index == 3
+    accepted = arrange_matrix(Path(), manifest, marks, "unrejected")
+    assert accepted.row_labels == ("red, square", "blue, circle", "blue, square")
+    assert accepted.find_cell(0) is None
+    nothing = arrange_matrix(Path(), manifest, BatchMarks(), "starred")
+    assert (nothing.row_labels, nothing.cells) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("cell_size", "pane", "grid", "aspect", "expected"),
+    [
+        ("small", (46, 11), (3, 8), 1.0, (6, 3)),
+        ("small", (46, 11), (3, 8), 480 / 832, (6, 2)),
+        ("signs", (46, 11), (3, 8), 1.0, (2, 0)),
+        (None, (46, 11), (3, 8), 1.0, (6, 3)),
+        (None, (80, 19), (10, 100), 1.0, (10, 5)),
+        ("large", (80, 21), (10, 100), 480 / 832, (14, 4)),
+        (None, (80, 34), (2, 2), 1.0, (31, 16)),
+        ("large", (10, 3), (10, 100), 1.0, (10, 5)),
+    ],
+)
+def test_cells_fit_the_pane_and_keep_the_shape_of_the_videos(
+    cell_size: str | None, pane: tuple[int, int], grid: tuple[int, int], aspect: float, expected: tuple[int, int]
+) -> None:
+    geometry = choose_geometry(cell_size, pane, 12, grid, aspect)
+    assert (geometry.picture_width, geometry.picture_height) == expected
+
+
+# The matrix on the screen
+
+
+def test_matrix_shows_middle_frames_of_the_visible_videos(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        places = [place for place, cell in screen.matrix.grid.cells.items() if cell.entry.state == "done"]
+        await it.until(lambda: all(read_cell_pixels(screen, place) is not None for place in places))
+        for place in places:
+            colour = choose_colour(screen.matrix.grid.cells[place].entry)
+            assert np.abs(read_cell_pixels(screen, place)[-1, 0].astype(int) - colour).max() <= 3
+        lines = "\n".join(list_signs(it))
+        assert "red," in lines
+        assert "✗" in lines
+        assert "▀▀▀▀▀▀" in lines
+
+    library(test, size=(120, 60))
+
+
+def test_key_changes_the_size_of_the_cells(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        sizes = []
+        for _ in range(3):
+            await it.press("z")
+            sizes.append((screen.matrix.cell_size, screen.matrix.geometry.picture_height))
+        names = [name for name, _ in sizes]
+        assert sorted(names, key=str) == ["large", "signs", "small"]
+        heights = dict(sizes)
+        assert heights["large"] > heights["small"] > heights["signs"] == 0
+        while screen.matrix.cell_size != "signs":
+            await it.press("z")
+        await it.press("enter")
+        assert any("[✓ ]" in line for line in list_signs(it))
+        assert not any("▀" in line for line in list_signs(it))
+
+    library(test)
+
+
+def test_slow_link_gets_signs_until_the_key_asks_for_pictures(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: any("✓" in line for line in list_signs(it)))
+        assert read_cell_pixels(screen, (0, 0)) is None
+        await it.press("z")
+        await it.until(lambda: read_cell_pixels(screen, (0, 0)) is not None)
+
+    library(test, low_bandwidth=True)
+
+
+def make_grid(rows: int, columns: int) -> MatrixGrid:
+    recipe = Recipe.model_construct(frames=9, prompt="p")
+    cells = {
+        (row, column): MatrixCell(
+            row * columns + column,
+            VideoEntry.model_construct(id=f"{row}-{column}", state="queued", recipe=recipe, files={}, error=None),
+            NO_MARK,
+        )
+        for row in range(rows)
+        for column in range(columns)
+    }
+    labels = tuple(f"row {row}" for row in range(rows)), tuple(f"c{column}" for column in range(columns))
+    return MatrixGrid(Path(), labels[0], "", labels[1], cells)
+
+
+@pytest.mark.parametrize("cell_size", ["small", "large", "signs"])
+def test_cursor_scrolls_a_huge_matrix_both_ways(cell_size: str) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix = screen.matrix
+        matrix.cell_size = cell_size
+        matrix.show_grid(make_grid(300, 200), is_same_batch=False)
+        screen.set_focus(matrix)
+        await it.pilot.pause()
+        assert "row 0" in list_signs(it)[1]
+        await it.press("G")
+        matrix.column = 199
+        await it.pilot.pause()
+        text = "\n".join(list_signs(it))
+        assert "row 299" in text
+        assert "c199"[: matrix.geometry.picture_width] in list_signs(it)[0]
+        assert "row 0 " not in text
+        size, place = matrix.scrollable_content_region.size, matrix.scroll_offset
+        geometry = matrix.geometry
+        right = geometry.label_width + 200 * geometry.column_width - place.x
+        assert size.width - geometry.column_width < right <= size.width, "the last column is completely visible"
+        await it.press("g", "h", "h", "l")
+        assert (matrix.cursor, matrix.column) == (0, 198)
+        assert "row 0" in list_signs(it)[1]
+
+    library(test, wait=False)
+
+
+@pytest.mark.parametrize("cell_size", ["small", "large", "signs"])
+def test_first_click_on_a_cell_moves_the_cursor_and_second_chooses_it(cell_size: str) -> None:
+    chosen: list[tuple[int, int]] = []
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix = screen.matrix
+        matrix.cell_size = cell_size
+        matrix.show_grid(make_grid(40, 30), is_same_batch=False)
+        await it.pilot.pause()
+        matrix.action_choose = lambda: chosen.append((matrix.cursor, matrix.column))  # type: ignore[method-assign]
+        geometry = matrix.geometry
+        for row, column in ((1, 2), (1, 1), (0, 1)):
+            x = geometry.label_width + column * geometry.column_width + 1
+            y = 1 + row * geometry.row_height
+            offset = (matrix.content_region.x + x, matrix.content_region.y + y)
+            await it.pilot.click(offset=offset)
+            await it.pilot.pause()
+            assert (matrix.cursor, matrix.column) == (row, column)
+            assert not chosen, "one click moves, and plays nothing"
+        await it.pilot.click(offset=offset)
+        await it.pilot.pause()
+        assert chosen == [(0, 1)]
+        await it.pilot.click(offset=(offset[0], matrix.content_region.y))
+        assert chosen == [(0, 1)], "a click on the header does nothing"
+
+    library(test, wait=False)
+
+
+def test_wheel_scrolls_the_matrix_without_moving_the_cursor() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix = screen.matrix
+        matrix.show_grid(make_grid(40, 30), is_same_batch=False)
+        await it.pilot.pause()
+        for _ in range(8):
+            matrix.post_message(MouseScrollDown(matrix, 5, 5, 0, 1, 0, False, False, False))
+        await it.until(lambda: matrix.scroll_offset.y > 5)
+        assert matrix.cursor == 0
+
+    library(test, wait=False)
+
+
+def test_moving_the_cursor_redraws_only_two_cells(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: read_cell_pixels(screen, (3, 0)) is not None)
+        screen.set_focus(screen.matrix)
+        await it.pilot.pause()
+        drawn = []
+        draw_line = screen.matrix._draw_cell_line
+        screen.matrix._draw_cell_line = lambda *place: drawn.append(place[:2]) or draw_line(*place)  # type: ignore[method-assign,func-returns-value]
+        await it.press("right")
+        rows = {row for row, _ in drawn}
+        assert rows == {0}, "the other rows are unchanged"
+
+    library(test)
+
+
+# Marks
+
+
+def test_videos_are_starred_rejected_and_noted(manifest: Manifest) -> None:
+    folder = BatchFolder(Path("outputs/shapes"))
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("enter", "asterisk")
+        await it.until(lambda: read_marks(folder).get_mark(manifest.videos[0].id).star)
+        await it.until(lambda: "★ starred" in it.cells("#about"))
+        assert any("★" in line for line in list_signs(it))
+        await it.until(lambda: screen.star_counts)
+        await it.press("x")
+        await it.until(lambda: read_marks(folder).get_mark(manifest.videos[0].id) == VideoMark(reject=True))
+        await it.until(lambda: "⊘ rejected" in it.cells("#about") and not screen.star_counts)
+        await it.press("right", "N")
+        await it.until(lambda: isinstance(it.app.screen, InputDialog))
+        await it.paste("the [b]best[/b] one")
+        await it.press("enter")
+        await it.until(lambda: "the [b]best[/b] one" in it.cells("#about"))
+        await it.until(lambda: read_marks(folder).get_mark(manifest.videos[1].id).note == "the [b]best[/b] one")
+        await it.until(lambda: "✎ 1" in it.cells("#batch-facts") and "⊘ 1" in it.cells("#batch-facts"))
+
+    library(test)
+
+
+def test_quick_presses_of_the_star_key_end_as_pressed(manifest: Manifest) -> None:
+    folder = BatchFolder(Path("outputs/shapes"))
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("enter", *["asterisk"] * 7)
+        await it.until(lambda: not screen._is_writing_marks)
+        cell = screen.get_current_cell()
+        assert cell is not None
+        assert cell.mark.star
+        assert read_marks(folder).get_mark(cell.entry.id).star
+
+    library(test)
+
+
+def test_failed_mark_is_reported_and_undone(manifest: Manifest) -> None:
+    Path("outputs/shapes/marks.json").write_text('{"format": 9}')
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: "later version" in " ".join(it.cells("#batch-facts").split()))
+        await it.press("enter", "asterisk")
+        await it.until(lambda: "cannot mark videos" in it.notifications())
+        cell = screen.get_current_cell()
+        assert cell is not None
+        await it.until(lambda: screen.get_current_cell() == replace(cell, mark=NO_MARK))
+        assert Path("outputs/shapes/marks.json").read_text() == '{"format": 9}'
+
+    library(test)
+
+
+def test_marks_of_another_program_appear_with_the_next_scan(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        edit_mark(BatchFolder(Path("outputs/shapes")), manifest.videos[0].id, star=True)
+        await it.press("r")
+        await it.until(lambda: "★ starred" in it.cells("#about"))
+
+    library(test)
+
+
+def test_filter_shows_starred_and_unrejected_videos(manifest: Manifest) -> None:
+    write_clip_batch(Path("outputs/plain"), "one circle", seeds=1)
+    folder = BatchFolder(Path("outputs/shapes"))
+    edit_mark(folder, manifest.videos[3].id, star=True)
+    edit_mark(folder, manifest.videos[0].id, reject=True)
+    edit_mark(folder, manifest.videos[1].id, reject=True)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        await it.press("f", "f", "f")
+        assert screen.state_filter == "starred"
+        await it.until(lambda: [batch.folder.name for batch in screen.visible_batches] == ["shapes"])
+        await it.until(lambda: screen.matrix.grid.row_labels == ("red, square",))
+        await it.until(lambda: "red, square, seed 43" in it.cells("#about"))
+        await it.press("f")
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        await it.until(lambda: len(screen.matrix.grid.cells) == 6)
+        await it.press("f")
+        await it.until(lambda: len(screen.matrix.grid.cells) == 8)
+
+    library(test)
+
+
+# The list of batches
+
+
+def summarise(name: str, template: str = "", **counts: int) -> BatchSummary:
+    return BatchSummary(Path(name), "2026-11-29T00:01:41+00:00", template, "nano", tuple(counts.items()))
+
+
+def test_names_and_models_are_shown_without_what_other_columns_show() -> None:
+    assert shorten_name("nano_20261129_000141") == "nano"
+    assert shorten_name("_20261129_000141") == "_20261129_000141"
+    assert shorten_name("nano_2026") == "nano_2026"
+    assert shorten_model("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") == "Wan2.1-T2V-1.3B"
+    assert shorten_model("/models/mine/") == "mine"
+
+
+def test_batch_columns_are_aligned(manifest: Manifest) -> None:
+    write_clip_batch(Path("outputs/a_much_longer_name"), "one circle", seeds=1)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        header, first, second = it.text().splitlines()[2:5]
+        names = sorted(["a_much_longer_name", "shapes"], key=lambda name: name not in first)
+        assert first.index(names[0]) == second.index(names[1]) == header.index("batch")
+        assert first.index("nano") == second.index("nano") == header.index("model")
+        assert "7/8" in first + second
+        assert "a_much_longer_name " in first + second, "no name is cut beside free room"
+
+    library(test, size=(140, 40))
+
+
+def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manifest, tmp_path: Path) -> None:
+    facts = collect_batch_facts(tmp_path, manifest, mark_videos(manifest, v0=VideoMark(star=True, note="good")))
+    by_label = {fact.label: fact.value for fact in facts.facts}
+    assert by_label["videos"] == "4 variations by seeds 42 to 43"
+    assert by_label["options"] == "red, blue; circle, square"
+    assert by_label["failed"] == "1 x out of memory"
+    assert (facts.star_count, facts.reject_count, facts.notes) == (1, 0, (("red_circle 42", "good"),))
+    changed = read_manifest(BatchFolder(Path("outputs/shapes")))
+    changed.config["model_settings"]["dtype"] = "float32"
+    changed.config["latent_analysis_settings"]["store_latents"] = True
+    values = {fact.label: fact.value for fact in collect_batch_facts(tmp_path, changed, BatchMarks()).facts}
+    assert "dtype float32" in str(values["settings"])
+    assert "store_latents on" in str(values["settings"])
+    assert "width" not in str(values["settings"])
+
+
+# Search
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "matches"),
+    [
+        ("circle red", "a red circle", True),
+        ("crcl", "a red circle", True),
+        ("crl", "a chair", False),
+        ("RED", "a red circle", True),
+        ("nothing like it", "a [red|blue] circle on black", False),
+        ("", "anything", False),
+        ("a*b", "a*b", True),
+        ("(", "a (b)", True),
+    ],
+)
+def test_words_match_as_parts_or_with_small_gaps(words: str, text: str, matches: bool) -> None:
+    assert bool(score_text(words, text)) == matches
+
+
+def test_better_matches_score_more() -> None:
+    scores = [score_text("cir", text) for text in ("a circle", "a semicircle", "a cairn", "none")]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 4
+
+
+def test_search_of_long_repetitive_text_ends() -> None:
+    assert not score_text("a" * 60 + "b", "a" * 100_000)
+
+
+def test_search_finds_prompts_seeds_and_notes(manifest: Manifest) -> None:
+    folder = Path("outputs/shapes")
+    edit_mark(BatchFolder(folder), manifest.videos[5].id, note="lovely")
+    batches = [summarise(str(folder), done=8)]
+    assert [video.video_index for video in find_videos("blue square", batches)] == [6]
+    assert [video.video_index for video in find_videos("blue 43", batches)] == [5, 7]
+    assert [video.video_index for video in find_videos("lovely", batches)] == [5]
+    assert not list(find_videos("green", batches))
+
+
+def test_search_of_damaged_batches_finds_nothing(tmp_path: Path) -> None:
+    for number, content in enumerate(["{", "[]", '{"videos": 3}', '{"videos": [], "variations": [1]}']):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "batch.json").write_text(content)
+        assert not list(find_videos("red", [summarise(str(folder), done=1)]))
+    assert not list(find_videos("red", [summarise(str(tmp_path / "missing"), done=1)]))
+
+
+def test_found_videos_follow_their_batch_and_the_best_batch_is_first() -> None:
+    one, two, three = (summarise(name, template) for name, template in (("one", "x"), ("two", "circle"), ("3", "y")))
+    video = FoundVideo(one.folder, 4, "a circle", 9.0)
+    rows = arrange_rows([one, two, three], {}, "circle", "all", [video])
+    assert [(row.batch, row.found_video) for row in rows] == [(one, None), (one, video), (two, None)]
+    assert [row.batch for row in arrange_rows([one, two, three], {}, " ", "all", [])] == [one, two, three]
+
+
+def test_found_video_is_selected_in_its_batch(manifest: Manifest) -> None:
+    write_clip_batch(Path("outputs/plain"), "one circle", seeds=1)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        await it.press("slash")
+        await it.paste("blue sqr")
+        await it.until(lambda: [bool(row.found_video) for row in screen.batch_list.rows] == [False, True])
+        assert "╰ a blue square on black" in it.text()
+        await it.press("enter", "down")
+        await it.until(lambda: "blue, square, seed 42" in it.cells("#about"))
+        assert (screen.matrix.cursor, screen.matrix.column) == (3, 0)
+        await it.press("escape")
+        await it.until(lambda: len(screen.visible_batches) == 2)
+
+    library(test)
+
+
+# Again
+
+
+def test_video_is_composed_again_with_its_prompt_and_seed() -> None:
+    manifest = write_clip_batch(Path("outputs/odd"), r"a [red|\[blue\]] (circle:1.5) at 16\:9", seeds=3)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("enter", "down", "right", "E")
+        await it.until(lambda: isinstance(it.app.screen, ComposeScreen))
+        compose = it.screen(ComposeScreen)
+        assert compose.template_editor.text == r"a \[blue\] (circle:1.5) at 16\:9"
+        await it.until(lambda: compose.config)
+        assert compose.config is not None
+        settings = compose.config.settings
+        assert (settings.model_settings.seed, settings.videos_per_variation) == (43, 1)
+        assert settings.video_settings.width == manifest.videos[0].recipe.width
+
+    library(test)

@@ -1,0 +1,122 @@
+"""Facts about one batch for the Library: what it contains, how it was made, and what people think of it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wantui.config import Settings, convert_settings_to_dict
+from wantui.formatting import format_bytes, format_count, format_duration
+from wantui.gallery.batch_grid import label_variations
+from wantui.storage.manifest import Manifest
+from wantui.storage.marks import BatchMarks
+from wantui.tui.dates import format_full_date
+from wantui.tui.facts import Fact
+
+SHOWN_SETTINGS = {
+    *(f"model_settings.{name}" for name in ("model_id", "seed", "steps", "cfg_scale", "sampler")),
+    *(f"video_settings.{name}" for name in ("width", "height", "fps", "frames", "duration")),
+    "prompt_settings.negative_prompt",
+    "videos_per_variation",
+    "output_dir",
+    "batch_name",
+    "use_timestamp",
+}
+"""Settings that other facts show, or that do not matter for a finished batch."""
+MAX_LISTED_ERRORS, MAX_LISTED_NOTES, MAX_LISTED_OPTIONS, MAX_READ_VARIATIONS = 3, 8, 20, 1000
+MAX_VALUE_LENGTH = 60
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """Facts about one batch."""
+
+    template: str
+    state_counts: tuple[tuple[str, int], ...]
+    """Number of videos in each state that occurs."""
+    star_count: int
+    reject_count: int
+    note_count: int
+    facts: tuple[Fact, ...]
+    notes: tuple[tuple[str, str], ...]
+    """Variation and seed of a video, and its note."""
+    faults: tuple[str, ...]
+    """Unreadable parts of the journal and of the marks."""
+
+
+def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> BatchFacts:
+    """Collect the facts about a batch."""
+    recipe, videos = manifest.videos[0].recipe, manifest.videos
+    seeds = sorted({video.seed for video in videos})
+    seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    seconds = [sum(video.seconds.get(part, 0.0) for part in ("denoise", "decode")) for video in videos if video.seconds]
+    created = format_full_date(manifest.created)
+    facts = [
+        Fact("videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}"),
+        Fact("options", _list_options(manifest)),
+        Fact("model", recipe.model),
+        Fact("size", f"{recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps"),
+        Fact("sampling", f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"),
+        Fact("negative", recipe.negative_prompt),
+        Fact("settings", ", ".join(list_config_differences(manifest.config))),
+        Fact(
+            "took", f"{format_duration(sum(seconds))} ({sum(seconds) / len(seconds):.1f} s a video)" if seconds else ""
+        ),
+        Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
+        Fact("created", f"{created} with wantui {manifest.wantui}" if manifest.wantui else created),
+        Fact("folder", str(folder)),
+        *_list_errors(manifest),
+    ]
+    states = Counter(video.state for video in videos)
+    marked = [(video, marks.get_mark(video.id)) for video in videos]
+    notes = [
+        (f"{manifest.variations[video.variation].id} {video.seed}", " ".join(mark.note.split()))
+        for video, mark in marked
+        if mark.note
+    ]
+    return BatchFacts(
+        template=" ".join(manifest.template.split()),
+        state_counts=tuple(states.items()),
+        star_count=sum(mark.star for _, mark in marked),
+        reject_count=sum(mark.reject for _, mark in marked),
+        note_count=len(notes),
+        facts=tuple(fact for fact in facts if fact.value),
+        notes=tuple(notes[:MAX_LISTED_NOTES]),
+        faults=(*manifest.faults, *marks.faults),
+    )
+
+
+def _list_options(manifest: Manifest) -> str:
+    """Return the options that occur in each bracket: "red, blue; circle, square"."""
+    options: dict[int, dict[str, None]] = {}
+    for label in label_variations(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
+        for bracket, text in label.options.items():
+            options.setdefault(bracket, {})[text or "(empty)"] = None
+    return "; ".join(", ".join(list(texts)[:MAX_LISTED_OPTIONS]) for texts in options.values())
+
+
+def _list_errors(manifest: Manifest) -> list[Fact]:
+    """Return the most frequent errors of failed videos, with their number."""
+    errors = Counter(video.error for video in manifest.videos if video.state == "failed" and video.error)
+    return [Fact("failed", f"{count} x {error}") for error, count in errors.most_common(MAX_LISTED_ERRORS)]
+
+
+def list_config_differences(config: Mapping[str, Any]) -> list[str]:
+    """Return the settings that differ from the defaults and that no other fact shows, such as "dtype float32"."""
+    defaults, differences = convert_settings_to_dict(Settings()), []
+    for key, value in _flatten(config):
+        section, _, name = key.rpartition(".")
+        default = defaults.get(section, {}).get(name) if section else defaults.get(name)
+        if key not in SHOWN_SETTINGS and value != default:
+            text = {True: "on", False: "off", None: "default"}.get(value) if isinstance(value, bool | None) else value
+            differences.append(f"{name} {str(text)[:MAX_VALUE_LENGTH]}")
+    return differences
+
+
+def _flatten(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (f"{key}.{name}", inner) if isinstance(value, Mapping) else (key, value)
+        for key, value in config.items()
+        for name, inner in (value.items() if isinstance(value, Mapping) else [("", value)])
+    ]

@@ -1,0 +1,34 @@
+"""Times of creation in local time."""
+
+from datetime import datetime
+
+DATE_WIDTH, SHORT_DATE_WIDTH = 12, 6
+"""Widths of `format_date` in characters."""
+
+
+def format_date(created_at: str, is_short: bool = False) -> str:
+    """Return a time in ISO 8601 as "29 Nov 00:01", or as "29 Nov 2024" if it is of another year.
+
+    Args:
+        is_short: return "29 Nov", or "Nov 24" for another year.
+    """
+    moment = _parse_local_time(created_at)
+    if moment is None:
+        return created_at[:DATE_WIDTH]
+    is_this_year = moment.year == datetime.now().astimezone().year
+    if is_short:
+        return f"{moment.day:2} {moment:%b}" if is_this_year else f"{moment:%b %y}"
+    return f"{moment.day:2} {moment:%b %H:%M}" if is_this_year else f"{moment.day:2} {moment:%b %Y}"
+
+
+def format_full_date(created_at: str) -> str:
+    """Return a time in ISO 8601 as "29 Nov 2026, 00:01"."""
+    moment = _parse_local_time(created_at)
+    return created_at if moment is None else f"{moment.day} {moment:%b %Y, %H:%M}"
+
+
+def _parse_local_time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OSError, OverflowError):
+        return None

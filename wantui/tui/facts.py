@@ -1,0 +1,36 @@
+"""Facts in two aligned columns: a dim label, and a value that is wrapped beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from rich.style import Style
+from rich.text import Text
+
+LABEL_GAP = 2
+"""Spaces between the longest label and the values."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A labelled value."""
+
+    label: str
+    value: str | Text
+    """A `str` is wrapped; a `Text` stays in one line."""
+
+
+def draw_facts(facts: Sequence[Fact], width: int) -> list[Text]:
+    """Draw facts in lines of at most `width` characters."""
+    label_width = max((len(fact.label) for fact in facts), default=0) + LABEL_GAP
+    lines = []
+    for fact in facts:
+        value_lines = [fact.value] if isinstance(fact.value, Text) else _wrap_value(fact.value, width - label_width)
+        for number, value_line in enumerate(value_lines):
+            label = (fact.label if number == 0 else "").ljust(label_width)
+            lines.append(Text(label, Style(dim=True)).append_text(Text(style=Style(dim=False)).append_text(value_line)))
+    return lines
+
+
+def _wrap_value(value: str, width: int) -> list[Text]:
+    return [Text(line) for line in wrap(value, max(8, width), break_on_hyphens=False)] or [Text("")]

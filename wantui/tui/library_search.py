@@ -1,0 +1,130 @@
+"""Fuzzy search over batches, and over the prompts, seeds and notes of their videos."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.json_files import read_json_object
+from wantui.storage.batch_index import BatchSummary
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import MAX_MANIFEST_BYTES
+from wantui.storage.manifest_file import FileVersion, read_file_version
+from wantui.storage.marks import read_marks
+
+MAX_LETTER_GAP = 2
+"""Maximum number of letters between two letters of a searched word, so that "crcl" finds "circle"."""
+MAX_FOUND_PER_BATCH, MAX_FOUND_VIDEOS = 20, 400
+"""Maximum numbers of videos that a search lists."""
+
+
+@dataclass(frozen=True)
+class SearchedVideo:
+    """What a search knows about one video."""
+
+    video_index: int
+    seed: int
+    video_id: str
+
+
+@dataclass(frozen=True)
+class SearchedVariation:
+    """What a search knows about one variation."""
+
+    text: str
+    """Prompt."""
+    id: str
+    videos: tuple[SearchedVideo, ...]
+
+
+@dataclass(frozen=True)
+class FoundVideo:
+    """A video that a search found."""
+
+    folder: Path
+    video_index: int
+    """Index in the manifest."""
+    text: str
+    score: float
+
+
+@lru_cache(maxsize=256)
+def _compile_word(word: str) -> re.Pattern[str]:
+    # A gap excludes the next letter, so that no position is tried twice: long words stay fast in long texts.
+    letters = [re.escape(letter) for letter in word]
+    gaps = (f"[^{letter}]{{0,{MAX_LETTER_GAP}}}{letter}" for letter in letters[1:])
+    return re.compile(letters[0] + "".join(gaps), re.DOTALL)
+
+
+def score_text(words: str, text: str) -> float:
+    """Return how well a text matches all words; 0 if it lacks one.
+
+    A word matches as a part of the text, or if its letters occur in order with small gaps. Matches at the start of a
+    word, and matches without gaps, count more.
+    """
+    lower_text, score = text.lower(), 0.0
+    for word in words.lower().split():
+        position = lower_text.find(word)
+        if position >= 0:
+            starts_word = bool(re.search(rf"(?<!\w){re.escape(word)}", lower_text))
+            score += 3 if starts_word else 2
+        elif len(word) > 2 and (match := _compile_word(word).search(lower_text)) is not None:
+            score += len(word) / len(match[0])
+        else:
+            return 0.0
+    return score
+
+
+def score_batch(words: str, batch: BatchSummary) -> float:
+    """Return how well a batch matches all words by its name, template, model and time of creation; 0 if not at all."""
+    return score_text(words, f"{batch.folder.name} {batch.template} {batch.model} {batch.created_at}")
+
+
+def find_videos(words: str, batches: Sequence[BatchSummary]) -> Iterator[FoundVideo]:
+    """Yield the best videos of each batch whose prompt, seed and note match all words.
+
+    If prompt and id match by themselves, only the first video of the variation is found.
+    """
+    found_count = 0
+    for batch in batches:
+        if batch.fault and not batch.counts_by_state:
+            continue
+        found = sorted(_search_batch(words, batch.folder), key=lambda video: -video.score)[:MAX_FOUND_PER_BATCH]
+        yield from found
+        found_count += len(found)
+        if found_count >= MAX_FOUND_VIDEOS:
+            return
+
+
+def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
+    notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
+    for variation in _read_variations(folder, read_file_version(BatchFolder(folder).manifest_path)):
+        text = f"{variation.id} {variation.text}"
+        if variation.videos and (score := score_text(words, text)):
+            yield FoundVideo(folder, variation.videos[0].video_index, variation.text, score)
+            continue
+        for video in variation.videos:
+            note = notes.get(video.video_id, "")
+            if score := score_text(words, f"{text} seed {video.seed} {note}"):
+                shown_note = f"  {note}" if note else ""
+                yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
+
+
+@lru_cache(maxsize=128)
+def _read_variations(folder: Path, manifest_version: FileVersion) -> tuple[SearchedVariation, ...]:
+    """Read the prompts of a batch without validating it; an unreadable manifest has none."""
+    try:
+        document = read_json_object(BatchFolder(folder).manifest_path, MAX_MANIFEST_BYTES)
+        videos: dict[int, list[SearchedVideo]] = {}
+        for index, video in enumerate(document["videos"]):
+            videos.setdefault(int(video["variation"]), []).append(
+                SearchedVideo(index, int(video["seed"]), str(video["id"]))
+            )
+        return tuple(
+            SearchedVariation(str(variation["prompt"]), str(variation["id"]), tuple(videos.get(number, ())))
+            for number, variation in enumerate(document["variations"])
+        )
+    except (UserError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return ()

@@ -1,0 +1,130 @@
+"""Thumbnails of videos, read on a thread of their own: a slow disk delays pictures, and nothing else."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.storage.manifest import VideoEntry
+from wantui.tui.pictures import read_sheet_frame
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+MAX_CACHED_THUMBNAILS = 4096
+"""Maximum number of thumbnails in memory, of about 1 kB each."""
+
+
+@dataclass(frozen=True)
+class ThumbnailRequest:
+    """A wanted thumbnail."""
+
+    place: tuple[int, int]
+    """Row and column of the matrix."""
+    sheet_path: Path | None
+    clip_path: Path | None
+    frame_count: int
+    """Number of frames of the video."""
+    size: tuple[int, int]
+    """Width and height in pixels; the picture is scaled to this size."""
+
+
+def make_thumbnail_request(
+    place: tuple[int, int], folder: Path, entry: VideoEntry, size: tuple[int, int]
+) -> ThumbnailRequest | None:
+    """Return the request for a video of the batch in `folder`, or None if the video has no files to read."""
+    sheet, clip = entry.files.get("sheet"), entry.files.get("clip")
+    if sheet is None and clip is None:
+        return None
+    return ThumbnailRequest(
+        place, folder / sheet if sheet else None, folder / clip if clip else None, entry.recipe.frames, size
+    )
+
+
+class ThumbnailReader:
+    """Thread that reads the thumbnails that were requested last, in their order, and publishes each.
+
+    Args:
+        publish: called on the thread with a request and its picture [height, width, rgb]; None if it is unreadable.
+    """
+
+    def __init__(self, publish: "Callable[[ThumbnailRequest, Picture | None], object]") -> None:
+        self._publish = publish
+        self._condition = threading.Condition()
+        self._requests: list[ThumbnailRequest] = []
+        self._is_stopped = False
+        self._thread: threading.Thread | None = None
+        self._cache: OrderedDict[tuple[object, ...], Picture | None] = OrderedDict()
+
+    def request(self, requests: Sequence[ThumbnailRequest]) -> None:
+        """Read these thumbnails next; earlier requests that still wait are dropped."""
+        with self._condition:
+            self._requests = list(requests)
+            if requests and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """Stop after the current picture; do not wait for it, because its disk may hang."""
+        with self._condition:
+            self._is_stopped, self._requests = True, []
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._requests or self._is_stopped)
+                if self._is_stopped:
+                    return
+                request = self._requests.pop(0)
+            self._publish(request, self._read_cached(request))
+
+    def _read_cached(self, request: ThumbnailRequest) -> "Picture | None":
+        """Return the thumbnail from the contact sheet or, if there is none, from the clip."""
+        for path, read in (
+            (request.sheet_path, self._read_from_sheet),
+            (request.clip_path, self._read_from_clip),
+        ):
+            version = _read_version(path) if path is not None else None
+            if path is None or version is None:
+                continue
+            key = (path, *version, request.size)
+            if key not in self._cache:
+                self._cache[key] = read(path, request)
+                while len(self._cache) > MAX_CACHED_THUMBNAILS:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(key)
+            if (picture := self._cache[key]) is not None:
+                return picture
+        return None
+
+    @staticmethod
+    def _read_from_sheet(path: Path, request: ThumbnailRequest) -> "Picture | None":
+        from wantui.storage.contact_sheet import SHEET_COLUMNS
+
+        frame_count = min(SHEET_COLUMNS, request.frame_count)
+        return read_sheet_frame(path, frame_count // 2, frame_count, request.size)
+
+    @staticmethod
+    def _read_from_clip(path: Path, request: ThumbnailRequest) -> "Picture | None":
+        import numpy as np
+        from PIL import Image
+
+        from wantui.storage.mp4 import read_middle_frame
+
+        try:
+            return np.asarray(Image.fromarray(read_middle_frame(path, request.frame_count)).resize(request.size))
+        except Exception:  # decoders of damaged files can raise anything
+            return None
+
+
+def _read_version(path: Path) -> tuple[int, int] | None:
+    """Return the modification time in nanoseconds and the size in bytes of a file; None if it is missing."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_mtime_ns, status.st_size

@@ -1,0 +1,73 @@
+"""Details of the selected batch, below the list of batches."""
+
+from textwrap import wrap
+
+from rich.style import Style
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+
+from wantui.tui.batch_facts import BatchFacts
+from wantui.tui.content import make_content
+from wantui.tui.facts import draw_facts
+from wantui.tui.state_style import get_state_style
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
+from wantui.tui.wrapping import wrap_text
+
+MAX_TEMPLATE_LINES = 5
+
+
+class BatchDetails(VerticalScroll, can_focus=False):
+    """Pane with the template, the counts and the settings of one batch."""
+
+    def __init__(self) -> None:
+        super().__init__(id="batch-details", classes="pane")
+        self.border_title = "Batch"
+        self._facts: BatchFacts | None = None
+        self._message = ""
+
+    def compose(self) -> ComposeResult:
+        yield DiffText(id="batch-facts")
+
+    def show_facts(self, batch_name: str, facts: BatchFacts) -> None:
+        """Show a batch."""
+        self.border_title = make_content(batch_name)
+        self._facts, self._message = facts, ""
+        self._draw()
+
+    def show_message(self, text: str) -> None:
+        """Show a text instead of a batch."""
+        self.border_title = "Batch"
+        self._facts, self._message = None, text
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        text = self.query_one(DiffText)
+        width = max(10, self.scrollable_content_region.width)
+        text.show_lines(self._draw_lines(self._facts, width) if self._facts else wrap_text(self._message, width))
+
+    def _draw_lines(self, facts: BatchFacts, width: int) -> list[Text]:
+        style_of = self.query_one(DiffText).make_colour_style
+        counts = Text()
+        for state, count in facts.state_counts:
+            style = get_state_style(state)
+            counts.append(f"{style.glyph} {count} {style.state_word}", style_of(style.colour_name)).append("  ")
+        for sign, count, colour in (
+            (STAR, facts.star_count, "warning"),
+            (REJECT, facts.reject_count, "error"),
+            (NOTE, facts.note_count, "primary"),
+        ):
+            if count:
+                counts.append(f"{sign} {count}", style_of(colour)).append("  ")
+        template_lines = wrap(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
+        lines = [Text(line, Style(bold=True)) for line in template_lines]
+        lines += [counts, *draw_facts(facts.facts, width)]
+        for name, note in facts.notes:
+            lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("primary"))
+        for fault in facts.faults:
+            lines += wrap_text(f"✗ {fault}", width, style_of("error"))
+        return lines

@@ -1,0 +1,202 @@
+"""Cells of the matrix: their size in a pane, and the lines of each cell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+
+from wantui.storage.marks import VideoMark
+from wantui.tui.library_grid import MatrixCell
+from wantui.tui.state_style import get_state_style
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+CELL_SIZES = ("small", "large", "signs")
+"""Sizes of the cells, in the order in which the key cycles through them."""
+SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
+"""Width and height in characters of small and large pictures."""
+LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
+"""Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
+SIGNS_WIDTH = 2
+"""Width of a cell without picture: a state, and a star or rejection."""
+MIN_LABEL_WIDTH, MAX_LABEL_WIDTH, MAX_LABEL_WIDTH_OF_SIGNS = 6, 24, 36
+STAR, REJECT, NOTE, COMPARED = "★", "⊘", "✎", "◆"
+"""Signs of marks; `COMPARED` is that of a video chosen for a comparison."""
+REJECTED_BRIGHTNESS = 0.3
+"""Share of a rejected video's picture; the rest is the background."""
+
+
+@dataclass(frozen=True)
+class CellGeometry:
+    """Sizes in characters of the parts of a matrix."""
+
+    label_width: int
+    picture_width: int
+    picture_height: int
+    """Height of a picture; 0 if the cells show only signs."""
+
+    @property
+    def column_width(self) -> int:
+        """Return the width of a cell: the picture between two bars."""
+        return self.picture_width + 2
+
+    @property
+    def row_height(self) -> int:
+        """Return the height of a row: the picture above its caption."""
+        return self.picture_height + 1
+
+    @property
+    def pixel_size(self) -> tuple[int, int]:
+        """Return the width and height of a picture in half blocks."""
+        return self.picture_width, 2 * self.picture_height
+
+
+def choose_geometry(
+    cell_size: str | None,
+    pane_size: tuple[int, int],
+    longest_label: int,
+    grid_size: tuple[int, int],
+    aspect_ratio: float,
+) -> CellGeometry:
+    """Return the sizes for a pane.
+
+    Args:
+        cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit.
+        pane_size: width and height below the header, in characters.
+        longest_label: width of the longest row label.
+        grid_size: number of columns and rows.
+        aspect_ratio: height of a video divided by its width.
+    """
+    width, height = pane_size
+    columns, rows = max(1, grid_size[0]), max(1, grid_size[1])
+    if cell_size == "signs":
+        max_label_width = max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH_OF_SIGNS, width // 2))
+        return CellGeometry(_limit(longest_label + 1, MIN_LABEL_WIDTH, max_label_width), SIGNS_WIDTH, 0)
+    label_width = _limit(longest_label + 1, MIN_LABEL_WIDTH, max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH, width // 4)))
+    if cell_size is None:
+        has_room = height >= min(2, rows) * (LARGE_BOX[1] + 1) and width - label_width >= min(2, columns) * (
+            LARGE_BOX[0] + 2
+        )
+        cell_size = "large" if has_room else "small"
+    if cell_size == "small":
+        return CellGeometry(label_width, *_fit_picture(SMALL_BOX, aspect_ratio))
+    picture_size = _fit_or_scroll(width - label_width, columns, 0) - 2, _fit_or_scroll(height, rows, 1) - 1
+    return CellGeometry(label_width, *_fit_picture(picture_size, aspect_ratio))
+
+
+def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
+    """Return a cell size with which all cells fit; if they would be too small, as many whole cells as possible."""
+    frame_size = (2, 1)[axis]
+    size = available_size // cell_count
+    if size < LEAST_BOX[axis] + frame_size:
+        size = available_size // max(1, round(available_size / (LARGE_BOX[axis] + frame_size)))
+    return _limit(size, LEAST_BOX[axis] + frame_size, MAX_BOX[axis] + frame_size)
+
+
+def _limit(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))
+
+
+def _fit_picture(box: tuple[int, int], aspect_ratio: float) -> tuple[int, int]:
+    """Return the largest size in characters of a picture in a box; a character is twice as high as it is wide."""
+    width = min(box[0], max(2, round(2 * box[1] / aspect_ratio)))
+    return width, _limit(round(width * aspect_ratio / 2), 1, box[1])
+
+
+def draw_half_blocks(picture: "Picture", background: tuple[int, int, int] | None = None) -> list[list[Segment]]:
+    """Draw a picture [rows, columns, rgb] with an even number of rows, two pixels per character.
+
+    Args:
+        background: colour into which the picture is faded; None draws it as it is.
+    """
+    if background is not None:
+        picture = (picture * REJECTED_BRIGHTNESS + [(1 - REJECTED_BRIGHTNESS) * part for part in background]).astype(
+            "uint8"
+        )
+    return [
+        [
+            Segment("▀", Style(color=_name_colour(upper), bgcolor=_name_colour(lower)))
+            for upper, lower in zip(upper_line, lower_line, strict=True)
+        ]
+        for upper_line, lower_line in zip(picture[::2].tolist(), picture[1::2].tolist(), strict=True)
+    ]
+
+
+def _name_colour(colour: list[int]) -> str:
+    return f"#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}"
+
+
+def list_mark_signs(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
+    """Return the signs of a video's marks, with the name of their theme colour."""
+    signs = [(STAR, "warning")] if mark.star else []
+    signs += [(REJECT, "error")] if mark.reject else []
+    signs += [(NOTE, "primary")] if mark.note else []
+    return [*signs, (COMPARED, "accent")] if is_compared else signs
+
+
+def draw_sign_cell(
+    cell: MatrixCell | None, is_compared: bool, cursor_style: Style | None, make_style: Callable[[str], Style]
+) -> list[Segment]:
+    """Draw a cell without picture: its state, and its first mark.
+
+    Args:
+        cursor_style: style of the brackets around the cell under the cursor; None for other cells.
+    """
+    base = cursor_style or Style.null()
+    left, right = ("[", "]") if cursor_style is not None else (" ", " ")
+    if cell is None:
+        return [Segment(f"{left}  {right}", base)]
+    state, signs = get_state_style(cell.entry.state), list_mark_signs(cell.mark, is_compared)
+    sign, colour = signs[0] if signs else (" ", "")
+    return [
+        Segment(left, base),
+        Segment(state.glyph, base + make_style(state.colour_name)),
+        Segment(sign, base + (make_style(colour) if colour else Style.null())),
+        Segment(right, base),
+    ]
+
+
+def draw_placeholder(
+    cell: MatrixCell, geometry: CellGeometry, line: int, is_unreadable: bool, make_style: Callable[[str], Style]
+) -> Segment:
+    """Draw a line of a cell without picture: the state in its centre, or a dot while the picture is read."""
+    width = geometry.picture_width
+    if line != (geometry.picture_height - 1) // 2:
+        return Segment(" " * width)
+    if cell.entry.state == "done" and not is_unreadable:
+        return Segment("·".center(width), Style(dim=True))
+    state = get_state_style(cell.entry.state)
+    text = f"{state.glyph} {state.state_word}"
+    return Segment((text if len(text) <= width else state.glyph).center(width), make_style(state.colour_name))
+
+
+def draw_caption(
+    cell: MatrixCell,
+    geometry: CellGeometry,
+    is_compared: bool,
+    cursor_style: Style | None,
+    make_style: Callable[[str], Style],
+) -> list[Segment]:
+    """Draw the line under a picture: the signs of its marks, and the lower edge of the frame under the cursor."""
+    width = geometry.picture_width
+    gap = " " if 2 * len(signs := list_mark_signs(cell.mark, is_compared)[:width]) <= width else ""
+    segments = [Segment(f"{sign}{gap}", make_style(colour)) for sign, colour in signs]
+    rest = width - len(signs) * (1 + len(gap))
+    return [*segments, Segment(" " * rest) if cursor_style is None else Segment("▀" * rest, cursor_style)]
+
+
+def extend_to_whole_cells(cell_count: int, visible_count: int, cell_size: int, available_size: int) -> int:
+    """Return the size of all cells, with slack so that the last ones can be scrolled to whole cells."""
+    hidden_count = max(0, cell_count - visible_count)
+    return hidden_count * cell_size + max(available_size, 0) if hidden_count else cell_count * cell_size
+
+
+def find_scroll_offset(index: int, visible_count: int, cell_size: int, scroll: int) -> int:
+    """Return the least changed scroll offset at which a cell is completely visible."""
+    first = scroll // cell_size
+    if index * cell_size < scroll:
+        return index * cell_size
+    return (index - visible_count + 1) * cell_size if index >= first + visible_count else scroll

@@ -1,0 +1,90 @@
+"""Pictures of the matrix: requested for visible cells first, and kept as pixels and as half blocks."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+
+from wantui.tui.library_grid import MatrixGrid
+from wantui.tui.thumbnails import MAX_CACHED_THUMBNAILS, ThumbnailReader, ThumbnailRequest, make_thumbnail_request
+from wantui.tui.widgets.matrix_cells import draw_half_blocks
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+Colour = tuple[int, int, int]
+MAX_DRAWN_PICTURES = 400
+"""Maximum number of pictures that are kept as half blocks."""
+
+
+class MatrixPictures:
+    """Pictures of the cells of one matrix.
+
+    Args:
+        publish: called on another thread with each picture that was read; None if it is unreadable.
+    """
+
+    def __init__(self, publish: "Callable[[ThumbnailRequest, Picture | None], object]") -> None:
+        self.reader = ThumbnailReader(publish)
+        self._pictures: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
+        self._half_blocks: OrderedDict[tuple[int, int], tuple[Colour | None, list[list[Segment]]]] = OrderedDict()
+        """Background into which a picture is faded, and its lines, by cell."""
+
+    def clear(self) -> None:
+        """Forget all pictures, because the cells show other videos or have another size."""
+        self._pictures.clear()
+        self._half_blocks.clear()
+
+    def request_cells(
+        self, grid: MatrixGrid, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
+    ) -> None:
+        """Read the pictures of cells in this order.
+
+        Args:
+            reads_again: also read pictures that are known, because their files may have changed.
+        """
+        requests = []
+        for place in places:
+            cell = grid.cells.get(place)
+            if cell is None or (place in self._pictures and not reads_again):
+                continue
+            request = make_thumbnail_request(place, grid.folder, cell.entry, size)
+            if request is not None:
+                requests.append(request)
+        self.reader.request(requests)
+
+    def accept(self, grid: MatrixGrid, request: ThumbnailRequest, picture: "Picture | None") -> bool:
+        """Keep a picture if its cell still shows that video, and return whether the cell looks different now."""
+        place = request.place
+        cell = grid.cells.get(place)
+        if cell is None or make_thumbnail_request(place, grid.folder, cell.entry, request.size) != request:
+            return False
+        if place in self._pictures and self._pictures[place] is picture:
+            return False
+        self._pictures[place] = picture
+        self._pictures.move_to_end(place)
+        while len(self._pictures) > MAX_CACHED_THUMBNAILS:
+            self._pictures.popitem(last=False)
+        self._half_blocks.pop(place, None)
+        return True
+
+    def is_unreadable(self, place: tuple[int, int]) -> bool:
+        """Return whether a picture was requested, and cannot be read."""
+        return place in self._pictures and self._pictures[place] is None
+
+    def draw(self, place: tuple[int, int], background: Colour | None) -> list[list[Segment]] | None:
+        """Return the lines of a picture, or None if it is not read or unreadable.
+
+        Args:
+            background: colour into which the picture is faded; None draws it as it is.
+        """
+        picture = self._pictures.get(place)
+        if picture is None:
+            return None
+        if place not in self._half_blocks or self._half_blocks[place][0] != background:
+            self._half_blocks[place] = background, draw_half_blocks(picture, background)
+            while len(self._half_blocks) > MAX_DRAWN_PICTURES:
+                self._half_blocks.popitem(last=False)
+        self._half_blocks.move_to_end(place)
+        return self._half_blocks[place][1]
