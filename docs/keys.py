@@ -9,6 +9,7 @@ from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 DOCUMENT = Path(__file__).parent / "screens.md"
 START, END = "<!-- keys -->\n", "<!-- end of keys -->\n"
 KEY_NAMES = {
+    "asterisk": "*",
     "question_mark": "?",
     "slash": "/",
     "minus": "-",

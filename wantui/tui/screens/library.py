@@ -46,6 +46,8 @@ from wantui.tui.widgets.virtual_list import VirtualList
 LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 9
 """Lines of the batch list besides its rows, and its least height in lines."""
 MATRIX_TITLE = "Variations by seeds"
+EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for each variation, a column for each seed."
+EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
 
 
 class LibraryScreen(LibraryMarks):
@@ -164,12 +166,12 @@ class LibraryScreen(LibraryMarks):
             self._pending_selection = (self.shown_folder, None)  # the cursor returns here
         self.shown_folder = self.shown_manifest = None
         self._clear_matrix("")
-        self.batch_details.show_message("")
+        self.batch_details.show_message(EMPTY_BATCH_TEXT)
 
     def _clear_matrix(self, message: str) -> None:
         self.video_indices = {}
         self.matrix.show_grid(MatrixGrid(Path()), is_same_batch=False)
-        self.matrix.border_title = MATRIX_TITLE
+        self.matrix.border_title, self.matrix.empty_text = MATRIX_TITLE, EMPTY_MATRIX_TEXT
         self.details.show_message(message)
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:

@@ -48,7 +48,10 @@ class BatchDetails(VerticalScroll, can_focus=False):
     def _draw(self) -> None:
         text = self.query_one(DiffText)
         width = max(10, self.scrollable_content_region.width)
-        text.show_lines(self._draw_lines(self._facts, width) if self._facts else wrap_text(self._message, width))
+        text.show_lines(self._draw_lines(self._facts, width) if self._facts else self._draw_message(width))
+
+    def _draw_message(self, width: int) -> list[Text]:
+        return [Text(line, Style(dim=True)) for line in wrap(self._message, width)]
 
     def _draw_lines(self, facts: BatchFacts, width: int) -> list[Text]:
         style_of = self.query_one(DiffText).make_colour_style
