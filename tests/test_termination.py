@@ -16,7 +16,9 @@ SEND_SIGNAL = """
 import os, signal, sys
 
 number, event, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-if number != signal.SIGKILL:
+if number == signal.SIGINT:
+    signal.signal(number, signal.default_int_handler)  # a background shell ignores SIGINT
+elif number != signal.SIGKILL:
     signal.signal(number, signal.SIG_DFL)  # tests may run under nohup, which ignores SIGHUP
 sent = False
 
@@ -26,9 +28,12 @@ def hook(kind, arguments):
         sent = True
         os.kill(os.getpid(), number)
 
-from wantui.cli import main
+if event != "import" or name != "wantui.cli":
+    import wantui.cli
 sys.addaudithook(hook)
-main(sys.argv[4:])
+from wantui.__main__ import main
+sys.argv = ["wantui", *sys.argv[4:]]
+main()
 """
 """Program that runs a command, and sends a signal to itself at an audit event whose first argument contains a name."""
 
@@ -72,3 +77,17 @@ def test_sighup_stays_ignored_under_nohup() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ("import", "wantui.cli"),  # while the command line is imported
+        ("os.putenv", "PYTORCH_CUDA_ALLOC_CONF"),  # before the command
+        ("import", "wantui.batches.enqueue"),
+    ],
+)
+def test_ctrl_c_before_a_command_acts_prints_no_traceback(event: str, name: str) -> None:
+    result = run_until(signal.SIGINT, event, name)
+    assert (result.returncode, result.stdout, result.stderr.strip()) == (130, "", "wantui: interrupted")
+    assert not os.path.lexists("outputs")

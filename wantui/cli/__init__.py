@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from wantui import __version__
+from wantui.__main__ import INTERRUPTED_EXIT_CODE
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
@@ -104,12 +105,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     Unexpected exceptions keep their traceback.
     """
-    prepare_standard_streams()
-    prepare_for_torch()
-    sys.excepthook = _print_traceback
     exit_code: int | None = None
-    with raise_on_termination(), discard_output_on_closed_pipe():
-        exit_code = _run_command(arguments)
+    try:
+        prepare_standard_streams()
+        prepare_for_torch()
+        sys.excepthook = _print_traceback
+        with raise_on_termination(), discard_output_on_closed_pipe():
+            exit_code = _run_command(arguments)
+    except KeyboardInterrupt:  # Ctrl-C before the command, or while its error is reported
+        exit_code = _report_error("wantui: interrupted", INTERRUPTED_EXIT_CODE, ())
     if exit_code is not None:
         sys.exit(exit_code)
 
@@ -131,7 +135,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ or error  # click raises Abort from KeyboardInterrupt
         cause_text = f"ended by {cause}" if isinstance(cause, TerminatedError) else "interrupted"
-        return _report_error(f"wantui: {cause_text}", 130, shown_arguments)
+        return _report_error(f"wantui: {cause_text}", INTERRUPTED_EXIT_CODE, shown_arguments)
     except click.exceptions.Exit as end:
         return end.exit_code
     except UnicodeEncodeError as error:
