@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,6 +283,22 @@ def test_player_draws_five_frames_a_second_over_a_slow_link() -> None:
         assert player._timer._interval == 1 / 5
 
     on_clips(test, low_bandwidth=True)
+
+
+def test_frames_are_dropped_while_the_terminal_is_behind() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        driver: Any = it.app._driver
+        driver.pending_write_count = 2
+        await it.press("space")
+        player._last_tick_seconds -= 2 / 8
+        player._tick()
+        assert player.playback.frame_index == 0
+        driver.pending_write_count = 0
+        player._tick()
+        assert player.playback.frame_index >= 2, "the clock did not stop"
+
+    on_clips(test)
 
 
 def test_recipe_table_shows_names_of_the_config_and_json() -> None:

@@ -24,6 +24,11 @@ class TerminalDriver(LinuxDriver):
     _is_suspended = False
     """True from leaving the terminal for a stop until taking it back."""
 
+    @property
+    def pending_write_count(self) -> int:
+        """Return the number of updates that the terminal has not taken yet; over a slow link, they pile up."""
+        return self._writer_thread._queue.qsize() if self._writer_thread is not None else 0
+
     def _disable_mouse_support(self) -> None:
         super()._disable_mouse_support()
         if self._mouse_pixels:

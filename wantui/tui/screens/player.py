@@ -31,6 +31,8 @@ MAX_FPS = 30.0
 """Maximum number of frames that are drawn per second; the clock does not slow down."""
 MAX_SLOW_FPS = 5.0
 """Maximum number of frames that are drawn per second with --low-bandwidth."""
+MAX_PENDING_WRITES = 1
+"""Maximum number of updates that wait for the terminal when a frame is drawn; otherwise the frame is dropped."""
 
 
 class ClipChanged(Message):
@@ -139,6 +141,9 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
             self._timer = self.set_interval(1 / min(max_fps, self.playback.fps * self.playback.speed), self._tick)
 
     def _tick(self) -> None:
+        """Show the frames that are due, unless the terminal has not taken the last ones: keys would wait for them."""
+        if getattr(self.app._driver, "pending_write_count", 0) > MAX_PENDING_WRITES:
+            return
         now = time.monotonic()
         elapsed_seconds, self._last_tick_seconds = now - self._last_tick_seconds, now
         self.advance(elapsed_seconds)

@@ -50,6 +50,14 @@ def scale_picture(picture: "NDArray[np.uint8]", width: int, height: int) -> "NDA
     return scaled
 
 
+def round_colours(pixels: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
+    """Round colours to 64 levels per channel, so that the styles of a moving picture recur and are cached."""
+    import numpy as np
+
+    rounded: NDArray[np.uint8] = (pixels & np.uint8(0xFC)) | (pixels >> np.uint8(6))
+    return rounded
+
+
 def encode_colours(pixels: "NDArray[np.uint8]", color_system: str | None) -> "NDArray[np.int32]":
     """Encode colours as integers: 0xRRGGBB, or numbers of a terminal's 256 or 16 colours."""
     import numpy as np
@@ -79,16 +87,17 @@ def _get_standard_colour(number: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1 << 14)
 def _make_cell_style(upper: int, lower: int, color_system: str | None) -> Style:
-    return Style(color=_decode_colour(upper, color_system), bgcolor=_decode_colour(lower, color_system))
+    return Style.from_color(_decode_colour(upper, color_system), _decode_colour(lower, color_system))
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 16)
 def _decode_colour(code: int, color_system: str | None) -> Color:
     if color_system == "256":
         return Color(f"color({code})", ColorType.EIGHT_BIT, number=code)
     if color_system in STANDARD_SYSTEMS:
         return Color(f"color({code})", ColorType.STANDARD, number=code)
-    return Color.from_triplet(ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
+    # Color.from_triplet formats a name, which takes longer than all else.
+    return Color("rgb", ColorType.TRUECOLOR, triplet=ColorTriplet(code >> 16, code >> 8 & 255, code & 255))
 
 
 class PictureView(Widget):
@@ -147,11 +156,10 @@ class PictureView(Widget):
         change = np.abs(pixels.astype(np.int16) - previous_pixels).max(-1)
         is_pixel_changed = change > (MAX_UNSEEN_CHANGE if is_moving else 0)
         is_cell_changed = is_pixel_changed[::2] | is_pixel_changed[1::2]
-        if not is_cell_changed.any():
-            return
         is_sent = np.repeat(is_cell_changed, 2, axis=0)
         self.shown_pixels = np.where(is_sent[..., None], pixels, previous_pixels)
-        self._codes = encode_colours(self.shown_pixels, color_system)
+        sent_pixels = round_colours(self.shown_pixels) if is_moving else self.shown_pixels
+        self._codes = encode_colours(sent_pixels, color_system)
         is_code_changed = self._codes != previous_codes
         self._refresh_cells(is_code_changed[::2] | is_code_changed[1::2])
 
