@@ -1,6 +1,7 @@
 """Bytes that a terminal gets while nothing happens, under every dialog, and while a batch runs."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from conftest import step_done
 from dialogs import DIALOGS, counted_bytes, dialog_types
 from harness_tui import application, run
+from rich.cells import cell_len
 from test_tui_screens import RECIPE, claim
 from textual.screen import ModalScreen
 
@@ -98,3 +100,74 @@ def test_screen_sends_nothing_while_nothing_happens(number: str) -> None:
             assert len("".join(written)) <= FEW
 
     run(test)
+
+
+def apply_output(grid: list[list[str]], output: str) -> None:
+    """Write what a terminal gets into a grid of characters, as a terminal does that knows only cursor positions."""
+    row = column = 0
+    for match in re.finditer(r"\x1b\[(\d+);(\d+)H|\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|(.)", output, re.DOTALL):
+        if match[1]:
+            row, column = int(match[1]) - 1, int(match[2]) - 1
+        elif match[3]:
+            assert match[3] != "\n"
+            for character in (match[3], *[""] * (cell_len(match[3]) - 1)):
+                grid[row][column] = character
+                column += 1
+
+
+def make_grid(text: str, size: tuple[int, int]) -> list[list[str]]:
+    """Return the characters of a screen by cell; the second cell of a wide character is empty."""
+    lines = [
+        [cell for character in line for cell in (character, *[""] * (cell_len(character) - 1))]
+        for line in text.splitlines()
+    ]
+    return [[*line, *" " * (size[0] - len(line))] for line in [*lines, *[[]] * (size[1] - len(lines))]]
+
+
+def test_changed_cells_alone_update_the_terminal_correctly() -> None:
+    size = (120, 40)
+    queue = Queue(find_state_directory().directory)
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(i, f"red 圆圈 {i}", RECIPE, 20) for i in range(2)])
+    running = claim(queue)
+
+    async def test() -> None:
+        async with application(size=size, gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            await it.press("3")
+            await it.until(lambda: "圆圈 0" in it.text())
+            await it.pilot.pause(1.2)
+            grid = make_grid(it.text(), size)
+            with counted_bytes(it.app) as written:
+                for step in range(6):
+                    queue.record_step(running, step_done(step, 20, 0.25 + step, 1 - step / 20, norm=1.0 + step))
+                    await it.until(lambda: f"{step + 1}/20" in it.text())  # noqa: B023
+                    await it.pilot.pause(0.3)
+            apply_output(grid, "".join(written))
+            assert grid == make_grid(it.text(), size)
+
+    run(test)
+    queue.close()
+
+
+def test_changed_row_sends_its_changed_cells_only() -> None:
+    queue = Queue(find_state_directory().directory)
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red " * 20, RECIPE, 20)])
+    running = claim(queue)
+
+    async def test() -> None:
+        async with application(size=(140, 40), gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            await it.press("3")
+            queue.record_step(running, step_done(0, 20, 0.25, 0.9, norm=1.0))
+            await it.until(lambda: "1/20" in it.text())
+            await it.pilot.pause(1.2)
+            with counted_bytes(it.app) as written:
+                queue.record_step(running, step_done(1, 20, 0.25, 0.9, norm=1.0))
+                await it.until(lambda: "2/20" in it.text())
+            output = "".join(written)
+            assert "2" in output
+            assert "red" not in output
+            assert "Running" not in output
+
+    run(test)
+    queue.close()

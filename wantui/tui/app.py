@@ -48,6 +48,7 @@ from wantui.tui.messages import (
     SettingsInvalid,
     ShowBatch,
 )
+from wantui.tui.partial_updates import patch_partial_updates
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
@@ -151,6 +152,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         if driver is LinuxDriver:
             driver = TerminalDriver
         patch_input(driver)
+        patch_partial_updates()
         return driver
 
     def _post_if_running(self, message: Message) -> None:

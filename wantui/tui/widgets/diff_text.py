@@ -113,7 +113,7 @@ class DiffText(Widget):
         changed_regions = [
             Region(start, y, end - start, 1)
             for y, (old, new) in enumerate(zip(previous_strips, strips, strict=True))
-            for start, end in _find_changed_spans(old, new)
+            for start, end in find_changed_spans(old, new)
         ]
         if changed_regions:
             self.refresh(*(region.translate(self.gutter.top_left) for region in changed_regions))
@@ -168,7 +168,7 @@ def _split_line_by_style(line: Text) -> list[tuple[str, Style]]:
     return sections
 
 
-def _find_changed_spans(old: Strip, new: Strip, max_gap: int = 6) -> list[tuple[int, int]]:
+def find_changed_spans(old: Strip, new: Strip, max_gap: int = 6) -> list[tuple[int, int]]:
     """Return the [start, end) columns that differ; spans at most `max_gap` columns apart are merged."""
     if old == new:
         return []

@@ -16,7 +16,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.tui.widgets.diff_text import make_colour_style, make_strip
+from wantui.tui.widgets.diff_text import find_changed_spans, make_colour_style, make_strip
 
 CURSOR_GLYPH = "▌"
 """Sign at the left of the selected row."""
@@ -131,10 +131,15 @@ class VirtualList(ScrollView, can_focus=True):
         self.virtual_size = Size(self.scrollable_content_region.width or 1, self.row_count + self.header_height)
 
     def redraw_changed_rows(self) -> None:
-        """Redraw the visible rows whose text changed."""
-        for index, drawn in self._drawn_rows.items():
-            if index < self.row_count and self._row_renderer(index, self.row_width) != drawn:
-                self.update_row(index)
+        """Redraw the changed cells of the visible rows."""
+        width = self.row_width
+        for index, drawn in list(self._drawn_rows.items()):
+            if index >= self.row_count or (row := self._row_renderer(index, width)) == drawn:
+                continue
+            y = index - self.scroll_offset.y + self.header_height
+            spans = find_changed_spans(make_strip(drawn, width), make_strip(row, width))
+            if spans and self.header_height <= y < self.size.height:
+                self.refresh(*(Region(GUTTER_WIDTH + start, y, end - start, 1) for start, end in spans))
 
     def get_visible_range(self) -> tuple[int, int]:
         """Return the indices of the first and last visible rows."""
