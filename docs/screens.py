@@ -145,6 +145,8 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {"XDG_STATE_HOME": temporary, "TEXTUAL_ANIMATIONS": "none"}
+        os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        os.environ.pop("NO_COLOR", None)
         os.chdir(temporary)
         asyncio.run(draw_screens(folder))
     click.echo(f"{len(list(folder.glob('*.svg')))} screens in {folder}")
