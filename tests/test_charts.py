@@ -52,6 +52,20 @@ def test_ticks_are_distinct_and_within_their_range(low: float, high: float, max_
     assert len(set(labels)) == len(labels)
 
 
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([1.0], ["1"]),
+        ([0.0, 0.25, 0.5], ["0.00", "0.25", "0.50"]),
+        ([-20.0, 0.0, 20.0], ["-20", "0", "20"]),
+        ([1e8, 2e8], ["1.00e+08", "2.00e+08"]),
+        ([], []),
+    ],
+)
+def test_ticks_have_as_few_decimals_as_they_need(ticks: list[float], labels: list[str]) -> None:
+    assert list(map(choose_tick_format(ticks).format_number, ticks)) == labels
+
+
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (NAN, 1.0), (0.0, math.inf)])
 def test_empty_range_has_no_ticks(low: float, high: float) -> None:
     assert choose_ticks(low, high, 3) == []

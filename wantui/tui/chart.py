@@ -35,7 +35,7 @@ class Chart:
         margin = 0.04 * (high - low) or abs(high) / 2 or 1.0
         self.y_range = (low - margin, high + margin)
         self.plot_height = max(1, height - 2)
-        self.y_ticks = choose_ticks(*self.y_range, max(2, self.plot_height // 3))
+        self.y_ticks = choose_ticks(*self.y_range, max(4, self.plot_height // 3))
         number_format = choose_tick_format(self.y_ticks)
         self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
         self.label_width = max((len(label) for label in self.y_labels), default=0)

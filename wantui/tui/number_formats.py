@@ -50,13 +50,12 @@ def choose_number_format(values: Sequence[float], resolution: float = math.inf) 
 
 
 def choose_tick_format(ticks: Sequence[float]) -> NumberFormat:
-    """Return the format of the ticks of an axis, with as few decimals as their distance needs."""
-    if len(ticks) < 2:
-        return choose_number_format(ticks)
-    largest, step = max(abs(tick) for tick in ticks), abs(ticks[1] - ticks[0])
-    if not 1e-4 <= step < 10.0**MAX_DIGITS or largest >= 10.0**MAX_DIGITS:
-        return NumberFormat(2, is_scientific=True)
-    return NumberFormat(max(0, -math.floor(math.log10(step) + 1e-9)))
+    """Return the format of the ticks of an axis, with as few decimals as they need."""
+    largest = max(map(abs, ticks), default=0.0)
+    for decimals in range(MAX_DIGITS):
+        if largest < 10.0**MAX_DIGITS and all(abs(round(tick, decimals) - tick) <= 1e-9 * largest for tick in ticks):
+            return NumberFormat(decimals)
+    return NumberFormat(2, is_scientific=True)
 
 
 def choose_ticks(low: float, high: float, max_count: int) -> list[float]:
