@@ -1,6 +1,7 @@
 """The Library screen: pictures of the matrix, marks, the list of batches and its search."""
 
 import os
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -457,6 +458,23 @@ def test_batch_columns_are_aligned(manifest: Manifest) -> None:
         assert "a_much_longer_name " in first + second, "no name is cut beside free room"
 
     library(test, size=(140, 40))
+
+
+def test_narrow_list_keeps_the_date_beside_short_names(manifest: Manifest) -> None:
+    edit_mark(BatchFolder(Path("outputs/shapes")), manifest.videos[0].id, star=True)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: "★1" in it.text())
+        header, row = (line[:32] for line in it.text().splitlines()[2:4])
+        assert "shapes" in row
+        assert "7/8" in row
+        assert "★  date" in header
+        assert re.search(r"★1 +\d+ [A-Z]", row)
+        await it.press("slash")
+        await it.pilot.pause()
+        assert screen.batch_list.size.width == screen.search_input.size.width - 1, "the search narrows nothing"
+
+    library(test, size=(80, 24))
 
 
 def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manifest, tmp_path: Path) -> None:

@@ -1,8 +1,16 @@
 """Pixel graphics in terminals: the Kitty graphics protocol and Sixel.
 
 Terminals are recognised by their environment variables, because a query may never be answered. Inside tmux and screen,
-graphics are off, because both forward graphics only if configured. (textual-image queries the terminal on import, does
-not play video, and needs a newer Python.)
+graphics are off, because both forward graphics only if configured.
+
+Only whole screens are drawn in pixels. In lists that scroll, pictures are half blocks, for these reasons:
+
+* Sixel pixels belong to no cell. Textual redraws cells that changed, so that text over a picture, a dialog or a scroll
+  leaves torn pictures, unless each one is cropped, encoded and sent again: 11 to 60 kB for a thumbnail of 96x96 pixels.
+* The Kitty protocol can tie pictures to cells by placeholder characters, but of the terminals that speak it, few draw
+  them; WezTerm and Konsole do not. The iTerm2 protocol has no such mode.
+* textual-image queries the terminal when it is imported, has a widget per picture, and says itself that Sixel pictures
+  flicker when they scroll. It neither plays videos nor works through `wantui serve`.
 """
 
 import base64

@@ -251,6 +251,8 @@ class LibraryScreen(LibraryMarks):
             self._clear_matrix(f"✗ {message.error}")
             self.batch_details.show_message(f"✗ {message.error}")
             return
+        has_sheets = any("sheet" in video.files for video in message.manifest.videos)
+        self.details.set_class(not has_sheets, "-without-sheets")
         self._show_grid(message.grid, is_same_batch)
         self.batch_details.show_facts(message.folder.name, message.facts)
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):

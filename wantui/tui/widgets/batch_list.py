@@ -20,7 +20,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 TIME_STAMP_PATTERN = re.compile(r"_\d{8}_\d{6}$")
 """Time stamp at the end of a folder name, which the column of dates shows as well."""
-MIN_NAME_WIDTH, MAX_MODEL_WIDTH, MIN_TEMPLATE_WIDTH = 8, 16, 12
+MIN_NAME_WIDTH, MAX_MODEL_WIDTH, MIN_TEMPLATE_WIDTH = 8, 16, 10
 MIN_WIDTH_WITH_TIME, MIN_WIDTH_WITH_MODEL = 36, 44
 """Smallest list widths, in cells, that show the time of creation and the model."""
 
@@ -80,9 +80,12 @@ class BatchList(VirtualList):
             trailing.append(
                 Column("model", min(model_width, MAX_MODEL_WIDTH), lambda row: shorten_model(row.batch.model))
             )
-        used_width = sum((column.width or 0) + len(COLUMN_GAP) for column in (*columns, *trailing))
         longest_name = max([cell_len(shorten_name(batch.folder.name)) for batch in batches] + [len("batch")])
-        name_width = max(MIN_NAME_WIDTH, min(longest_name, width - used_width))
+        least_name_width = min(longest_name, MIN_NAME_WIDTH)
+        while trailing and _measure_columns([*columns, *trailing]) + least_name_width > width:
+            trailing.pop()
+        used_width = _measure_columns([*columns, *trailing])
+        name_width = max(least_name_width, min(longest_name, width - used_width))
         columns += [Column("batch", name_width, self._draw_name), *trailing]
         if width - used_width - name_width - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
             columns.append(Column("template", None, self._draw_template))
@@ -101,6 +104,11 @@ class BatchList(VirtualList):
     def _draw_stars(self, row: LibraryRow) -> Text:
         count = self.star_counts.get(row.batch.folder, 0)
         return Text(f"{STAR}{count}" if count else "", self.make_colour_style("warning"))
+
+
+def _measure_columns(columns: Sequence[Column[LibraryRow]]) -> int:
+    """Return the width of columns with the gap after each."""
+    return sum((column.width or 0) + len(COLUMN_GAP) for column in columns)
 
 
 def _format_done(batch: BatchSummary) -> str:

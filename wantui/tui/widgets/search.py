@@ -7,7 +7,7 @@ class Search(HiddenLineInput):
     """Search input; hidden and empty until `open` and after `close`."""
 
     DEFAULT_CSS = """
-    Search { display: none; margin: 0 1; }
+    Search { display: none; padding: 0 1; }
     Search.-open { display: block; }
     """
 
