@@ -95,7 +95,7 @@ def test_one_key_queues_the_batch() -> None:
             assert batch.video_count == 4
             manifest = read_manifest(BatchFolder(batch.folder))
             assert manifest.template == "a [red|blue] circle"
-            await it.until(lambda: "4 left" in it.text())
+            await it.until(lambda: "0/4 videos" in it.text())
             await it.press("ctrl+r")
             await it.until(lambda: isinstance(it.app.screen, History))
 

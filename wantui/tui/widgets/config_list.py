@@ -75,6 +75,7 @@ class ConfigList(VirtualList):
             line.append(self._format_columns(source.columns, width), Style(dim=True))
         else:
             line.append(f"  ✗ {source.summary}", self.make_colour_style("text-error"))
+        line.rstrip()  # otherwise an ellipsis would stand for the padding of the names
         return line
 
     def _format_columns(self, values: Sequence[str], width: int) -> str:
