@@ -312,9 +312,18 @@ def test_json_lines_contain_every_event(wantui: Wantui, small: list[str]) -> Non
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [events[0]["event"], events[-1]["event"], events[-1]["done"]] == ["added", "end", 2]
     first, second = (
-        [event["event"] for event in events if event.get("video") == video and event["event"] != "loading"]
+        [event["event"] for event in events if event.get("video") == video and not event["event"].startswith("loading")]
         for video in (1, 2)
     )
+    stages = [(event["video"], event.get("stage_number"), event["stage"]) for event in events if "stage" in event]
+    assert stages == [
+        (1, 1, "reading weights"),
+        (1, 2, "placing weights"),
+        (1, 3, "fitting previews"),
+        (1, 4, "checking weights"),
+        (1, None, "encoding prompts"),
+        (2, None, "encoding prompts"),
+    ]
     for kinds in (first, second):  # decoding is reported twice a second, so that a slow machine reports it more often
         assert [kind for kind, _ in itertools.groupby(kinds)] == ["started", "step", "decoded", "done"]
         assert kinds.count("step") == 3
