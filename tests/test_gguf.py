@@ -1,5 +1,7 @@
 """A transformer from a GGUF file, in the names of Wan's own code, as those that are shared have them."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,14 @@ WANS_NAMES = (
 )
 
 
-def write_gguf(path: Path, model: WanModel, kind: Any, without: str = "", extra: str = "") -> Path:
-    """The transformer of a local model, weights of the products in its blocks in a kind of GGUF's."""
+def write_gguf(
+    path: Path, model: WanModel, kind: Any, without: str = "", extra: str = "", kinds: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the transformer of a local model, with the weights of linear layers in its blocks in a GGUF type.
+
+    Args:
+        kinds: GGUF types of other tensors by name.
+    """
     writer = gguf.GGUFWriter(path, "wan")
     for file in (Path(model.location) / "transformer").glob("*.safetensors"):
         for name, tensor in load_file(file).items():
@@ -58,7 +66,9 @@ def write_gguf(path: Path, model: WanModel, kind: Any, without: str = "", extra:
             values = tensor.float().numpy()
             if without and without in name:
                 continue
-            if name.startswith("blocks.") and tensor.ndim == 2:
+            if kinds and name in kinds:
+                _add_tensor(writer, wans, values, kinds[name])
+            elif name.startswith("blocks.") and tensor.ndim == 2:
                 writer.add_tensor(wans, gguf.quants.quantize(values, kind), raw_dtype=kind)
             else:
                 writer.add_tensor(wans, values)
@@ -69,6 +79,13 @@ def write_gguf(path: Path, model: WanModel, kind: Any, without: str = "", extra:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_tensor(writer: Any, name: str, values: Any, kind: Any) -> None:
+    if kind is Kind.I8:
+        writer.add_tensor(name, values.astype("int8"))
+    else:
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +170,35 @@ def test_gguf_file_of_another_model_is_refused_with_the_mismatch(
             load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=other)
     cut = tmp_path / "c.gguf"
     cut.write_bytes(small_nano.read_bytes()[:500_000])
-    with pytest.raises(LoadError, match=r"c\.gguf cannot be loaded"):
+    with pytest.raises(
+        LoadError, match=r"c\.gguf cannot be loaded .* it is damaged, incomplete, .*\. Copy or download"
+    ):
         load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("blocks.0.attn1.to_q.bias", Kind.BF16, "blocks.0.attn1.to_q.bias stored as BF16, which is only supported for"),
+        ("blocks.0.attn1.norm_q.weight", Kind.Q8_0, "norm_q.weight stored as Q8_0, which is only supported for"),
+        ("patch_embedding.weight", Kind.BF16, "patch_embedding.weight stored as BF16, which is only supported for"),
+        ("blocks.0.attn1.to_q.weight", Kind.MXFP4, "to_q.weight stored as MXFP4, which is not supported. Use a file"),
+        ("blocks.0.attn1.to_q.weight", Kind.I8, "to_q.weight stored as I8, which is not supported. Use a file with"),
+        ("scale_shift_table", Kind.Q8_0, None),
+        ("blocks.0.scale_shift_table", Kind.BF16, None),
+        ("condition_embedder.time_embedder.linear_1.bias", Kind.BF16, None),
+        ("proj_out.weight", Kind.Q4_0, None),
+    ],
+)
+def test_gguf_type_is_refused_where_it_would_not_be_decoded(
+    tmp_path: Path, name: str, kind: Any, message: str | None
+) -> None:
+    path = write_gguf(tmp_path / "a.gguf", NANO, Kind.F16, kinds={name: kind})
+    if message is None:
+        load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=path)
+        return
+    with pytest.raises(LoadError, match=r"a\.gguf cannot be loaded .*" + re.escape(message)):
+        load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=path)
 
 
 def test_invalid_gguf_file_is_refused_when_planned(tmp_path: Path, tiny_models: dict[str, WanModel]) -> None:

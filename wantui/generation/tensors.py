@@ -7,7 +7,7 @@ only log it. An ignored scale of 8-bit weights, for example, would silently chan
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from wantui.models.parts import (
 
 FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
 """Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
+UNENCODED_GGUF_TYPES = ("F32", "F16")
+"""Types of GGUF tensors that diffusers reads as they are; it decodes other types when they are used."""
 SAFETENSORS_NAMES_BY_DTYPE = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -196,14 +198,44 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
     from gguf import GGUFReader
 
     model = build_empty_model(folder, "transformer")
+    try:
+        tensors = GGUFReader(gguf_path).tensors
+    except Exception as error:  # the reader raises errors of many kinds for cut and changed files
+        reason = str(error) or type(error).__name__
+        raise PartError(f"it is damaged, incomplete, or no GGUF file ({reason}). Copy or download it again") from None
     stored_tensors = {
-        tensor.name: torch.empty([int(side) for side in reversed(tensor.shape)], device="meta")
-        for tensor in GGUFReader(gguf_path).tensors
+        tensor.name: TensorInfo(tuple(int(side) for side in reversed(tensor.shape)), tensor.tensor_type.name)
+        for tensor in tensors
     }
     # Like diffusers: tensor names that are not its own are assumed to be from Wan's code.
     if _should_convert_state_dict_to_diffusers(model.state_dict(), stored_tensors):
         stored_tensors = convert_wan_transformer_to_diffusers(stored_tensors)
-    compare_tensors("transformer", model, {name: _describe_tensor(tensor) for name, tensor in stored_tensors.items()})
+    compare_tensors("transformer", model, {name: replace(info, dtype="F32") for name, info in stored_tensors.items()})
+    _check_gguf_types(model, {name: info.dtype for name, info in stored_tensors.items()})
+
+
+def _check_gguf_types(model: nn.Module, types_by_name: Mapping[str, str]) -> None:
+    """Refuse tensors in a GGUF type that diffusers would refuse without a reason, or use without decoding them."""
+    from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
+
+    decoded_types = {gguf_type.name for gguf_type in SUPPORTED_GGUF_QUANT_TYPES}
+    decoded_parts = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            decoded_parts.add(f"{name}.weight")
+    for name, type_name in types_by_name.items():
+        if type_name in UNENCODED_GGUF_TYPES:
+            continue
+        if type_name not in decoded_types:
+            raise PartError(
+                f"its transformer has {name} stored as {type_name}, which is not supported. Use a file with "
+                f"{', '.join((*UNENCODED_GGUF_TYPES, *sorted(decoded_types)))}"
+            )
+        if name not in decoded_parts and decoded_parts.isdisjoint(name.split(".")):
+            raise PartError(
+                f"its transformer has {name} stored as {type_name}, which is only supported for the weights of linear "
+                f"layers. Use a file that stores it as {' or '.join(UNENCODED_GGUF_TYPES)}"
+            )
 
 
 def build_empty_model(folder: Path, part: str) -> nn.Module:
