@@ -197,3 +197,20 @@ def test_curves_of_the_finished_video_stay_behind_the_next(queue: Queue) -> None
 
     with engine_announced():
         on("monitor", test, size=(140, 40))
+
+
+@pytest.mark.parametrize(("size", "is_stacked"), [((60, 20), False), ((80, 24), False), ((80, 40), True)])
+def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[int, int], is_stacked: bool) -> None:  # noqa: F811
+    add(queue, "one", 1)
+    queue.record_step(claim(queue), step_done(0, 20, 0.1, 0.9, norm=1.0))
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        await it.until(lambda: "norm RMS" in it.text() and "σ 1" in it.text())
+        preview, curves = screen.preview_pane.region, screen.query_one("#curves").region
+        assert (curves.y == preview.bottom) == is_stacked
+        assert (curves.x == preview.right) == (not is_stacked)
+        assert max(map(len, it.text().splitlines())) <= size[0]
+
+    with engine_announced():
+        on("monitor", test, size=size)

@@ -206,7 +206,7 @@ class MonitorScreen(MonitorFiles):
             return Text(f"step {step}{steps_text}; ← shows earlier steps", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),
-            ("; G returns to the latest", Style(dim=True)),
+            ("; G shows the latest", Style(dim=True)),
         )
 
     def _make_finished_caption(self, finished: FinishedVideo) -> Text:
