@@ -301,6 +301,23 @@ def test_frames_are_dropped_while_the_terminal_is_behind() -> None:
     on_clips(test)
 
 
+@pytest.mark.parametrize(("theme", "shades"), [("ansi-dark", " ▒█"), ("ansi-light", "█▒ ")])
+def test_picture_is_shaded_without_colours(theme: str, shades: str) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        [view] = player.views
+        it.app.no_color = True
+        it.app.theme = theme
+        view.shown_pixels = None
+        view.show_picture(np.repeat(np.array([[[0] * 3, [128] * 3, [255] * 3]], np.uint8), 3, 0))
+        drawn = view.render_line(view.content_size.height // 2).text
+        third = view.content_size.height * 2 // 3
+        middle = (view.content_size.width - 3 * third) // 2 + third // 2
+        assert [drawn[middle + third * column] for column in range(3)] == list(shades)
+
+    on_clips(test)
+
+
 def test_recipe_table_shows_names_of_the_config_and_json() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("i")

@@ -27,6 +27,10 @@ MAX_GAP_COLUMNS = 6
 """Largest number of unchanged cells between two changed ones that are sent together."""
 STANDARD_SYSTEMS = ("standard", "windows")
 """Names of colour systems with 16 colours."""
+SHADES_SYSTEM = "shades"
+"""Name of the colour system of a terminal that shows no colours at all."""
+SHADES = " ░▒▓█"
+"""Characters by brightness, on a dark background."""
 CUBE_LEVELS = (0, 95, 135, 175, 215, 255)
 """Levels of the channels in the cube of the 256 colours."""
 
@@ -59,7 +63,7 @@ def round_colours(pixels: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
 
 
 def encode_colours(pixels: "NDArray[np.uint8]", color_system: str | None) -> "NDArray[np.int32]":
-    """Encode colours as integers: 0xRRGGBB, or numbers of a terminal's 256 or 16 colours."""
+    """Encode colours as integers: 0xRRGGBB, numbers of a terminal's 256 or 16 colours, or indices of `SHADES`."""
     import numpy as np
 
     values = pixels.astype(np.int32)
@@ -74,6 +78,8 @@ def encode_colours(pixels: "NDArray[np.uint8]", color_system: str | None) -> "ND
     elif color_system in STANDARD_SYSTEMS:
         palette = np.array([_get_standard_colour(number) for number in range(16)], dtype=np.int32)
         codes = ((values[..., None, :] - palette) ** 2).sum(-1).argmin(-1)
+    elif color_system == SHADES_SYSTEM:
+        codes = values @ np.array([299, 587, 114]) * len(SHADES) // 256_000
     else:
         codes = (values[..., 0] << 16) | (values[..., 1] << 8) | values[..., 2]
     return codes
@@ -123,6 +129,11 @@ class PictureView(Widget):
             self.show_picture(self.picture)
         self.post_message(self.Resized())
 
+    @property
+    def _color_system(self) -> str | None:
+        is_colourless = self.app.no_color and self.app.native_ansi_color  # NO_COLOR with a theme of 16 colours
+        return SHADES_SYSTEM if is_colourless else self.app.console.color_system
+
     def show_message(self, text: str) -> None:
         """Show a centred text instead of a picture."""
         width = max(1, self.content_size.width)
@@ -146,7 +157,7 @@ class PictureView(Widget):
         width, height = fit_picture((picture.shape[1], picture.shape[0]), columns, rows)
         pixels = scale_picture(picture, width, height)
         previous_pixels, previous_codes = self.shown_pixels, self._codes
-        color_system = self.app.console.color_system
+        color_system = self._color_system
         if previous_pixels is None or previous_codes is None or previous_pixels.shape != pixels.shape:
             self._message_strips = []
             self.picture_left, self._top = (columns - width) // 2, (rows - height // 2) // 2
@@ -188,16 +199,23 @@ class PictureView(Widget):
         codes = self._codes
         if codes is None or not 0 <= row < len(codes) // 2:
             return Strip.blank(width, base_style)
-        color_system = self.app.console.color_system
         segments = [Segment(" " * self.picture_left, base_style)] if self.picture_left else []
         run_start, previous_pair, uppers, lowers = 0, None, codes[2 * row].tolist(), codes[2 * row + 1].tolist()
         for x, pair in enumerate([*zip(uppers, lowers, strict=True), None]):
             if pair != previous_pair:
                 if previous_pair is not None:
-                    segments.append(Segment("▀" * (x - run_start), _make_cell_style(*previous_pair, color_system)))
+                    segments.append(self._draw_run(previous_pair, x - run_start))
                 run_start, previous_pair = x, pair
         picture_width = codes.shape[1]
         right_width = width - self.picture_left - picture_width
         if right_width > 0:
             segments.append(Segment(" " * right_width, base_style))
         return Strip(segments, self.picture_left + picture_width + max(0, right_width))
+
+    def _draw_run(self, codes: tuple[int, int], width: int) -> Segment:
+        """Draw `width` equal cells with the codes of their upper and lower pixel."""
+        color_system = self._color_system
+        if color_system != SHADES_SYSTEM:
+            return Segment("▀" * width, _make_cell_style(*codes, color_system))
+        shades = SHADES if self.app.current_theme.dark else SHADES[::-1]
+        return Segment(shades[sum(codes) // 2] * width, self.rich_style)
