@@ -263,6 +263,9 @@ def test_varying_word_far_into_a_long_prompt_is_visible() -> None:
             await it.until(lambda: "Variations: 2" in it.text())
             row = next(line for line in it.text().splitlines() if "blue star" in line)
             assert "…" in row
+            line = it.screen(ComposeScreen).variations._draw_variation(1, 46)
+            assert [line.plain[span.start : span.end] for span in line.spans if span.style.dim] == ["…"]  # type: ignore[union-attr]
+            assert not line.style
 
     run(test)
 

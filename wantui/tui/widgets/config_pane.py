@@ -147,6 +147,8 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         drafts.changes = find_effective_changes(drafts.changes, self.config, self.unchanged_config)
         self.settings_form.show_config(self.config, set(drafts.changes), self.unchanged_config)
         self.config_list.refresh()
+        if not self.config_list.has_focus:
+            self.config_list.move_to_chosen()
         self._update_settings_title()
         self.post_message(self.Changed(""))
 

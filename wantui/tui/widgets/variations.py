@@ -137,4 +137,4 @@ def _leave_out_start(prompt: Text, first_choice: int, width: int) -> Text:
     start = first_choice - LEAD_LENGTH
     if start <= 0 or first_choice < width // 2:
         return prompt
-    return Text("…", Style(dim=True)).append_text(prompt[start:])
+    return Text.assemble(("…", Style(dim=True)), prompt[start:])
