@@ -285,7 +285,10 @@ def test_malformed_messages_end_their_session_only(served: Served) -> None:
                     while (await broken.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
                         pass
             async with await connected(session, address) as websocket:
+                await screen(websocket, "Compose")
+                # A terminal of one column shows no word; after another resize, the session is seen to be alive.
                 await websocket.send_str(json.dumps(["resize", {"width": -5, "height": 1e9}]))
+                await websocket.send_str(json.dumps(["resize", {"width": 100, "height": 30}]))
                 await screen(websocket, "Compose")
 
     asyncio.run(visit())
