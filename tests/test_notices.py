@@ -222,19 +222,25 @@ def test_webhook_receives_the_batch_as_json(
     ]
 
 
-@pytest.mark.parametrize(("status", "reason"), [(500, "Internal Server Error"), (None, "Connection refused")])
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(500, "Internal Server Error"), (None, "Connection refused"), (-1, "not the protocol")],
+)
 def test_failed_webhook_is_logged_without_its_path(
     queue: Queue,
     notifier: BatchEndNotifier,
     settings_file: Path,
     receiver: tuple[str, type[Receiver]],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
     status: int | None,
     reason: str,
 ) -> None:
     address, handler = receiver
     if status is None:
         address = "http://127.0.0.1:9/hooks/secret"
+    elif status == -1:  # another service listens at the address
+        monkeypatch.setattr(handler, "do_POST", lambda self: self.wfile.write(b"not the protocol\r\n"))
     else:
         handler.status = status
     settings_file.write_text(f"webhook: {address}\n")
@@ -273,6 +279,11 @@ def test_batches_that_ended_before_the_engine_started_send_nothing(
         ("on_end: true", "on_end: extra inputs are not permitted. The keys are on_batch_end, webhook, timeout_seconds"),
         ("webhook: ftp://example.org", "webhook: value error, it must be an address such as https://"),
         ("webhook: example.org", "webhook: value error, it must be an address such as https://"),
+        ('webhook: "http://example.org/a b"', "webhook: value error, it contains a space, a control character or"),
+        ('webhook: "http://example.org/\\n"', "webhook: value error, it contains a space, a control character or"),
+        ("webhook: http://example.org/grüße", "webhook: value error, it contains a space, a control character or"),
+        ("webhook: http://example.org:99999/", "webhook: value error, port out of range 0-65535"),
+        ('on_batch_end: "a\\0b"', "on_batch_end: value error, it contains a nul character. remove it"),
         ("timeout_seconds: 0", "timeout_seconds: input should be greater than 0"),
         ("on_batch_end: [a, b]", "on_batch_end: input should be a valid string"),
         ("on_batch_end: {", "engine.yaml"),

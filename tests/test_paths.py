@@ -23,6 +23,11 @@ def test_user_path_takes_an_existing_name_literally(monkeypatch: pytest.MonkeyPa
     assert expand_user_path("$DATA") == Path("$DATA")
 
 
+def test_tilde_after_a_leading_dot_is_part_of_a_new_name() -> None:
+    assert expand_user_path("./~nobody-of-this-name.png") == Path("~nobody-of-this-name.png")
+    assert expand_user_path("./~") == Path("./~")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

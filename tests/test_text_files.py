@@ -1,9 +1,11 @@
 """Texts that a user names: configs and templates from files and pipes, and what is refused in their place."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,11 @@ def large_file_at(path: Path) -> None:
 
 
 def latin_file_at(path: Path) -> None:
-    path.write_bytes(b"caf\xe9")
+    path.write_bytes(b"caf\xe9 x")
+
+
+def encoded_file_at(encoding: str, path: Path) -> None:
+    path.write_bytes("a circle".encode(encoding))
 
 
 @pytest.mark.parametrize(
@@ -57,16 +63,20 @@ def latin_file_at(path: Path) -> None:
         (folder_at, "a folder, not a file"),
         (lambda path: path.symlink_to("/dev/null"), "a device or a socket, not a file"),
         (large_file_at, "is too large: more than 1.0 MB"),
-        (latin_file_at, "it is not UTF-8"),
+        (latin_file_at, r"it is not UTF-8 \(invalid continuation byte\). Save it as UTF-8"),
+        *(
+            (partial(encoded_file_at, encoding), "it is UTF-16 or UTF-32. Save it as UTF-8")
+            for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")
+        ),
     ],
-    ids=["folder", "device", "large", "latin"],
+    ids=["folder", "device", "large", "latin", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"],
 )
 def test_unreadable_or_large_file_is_refused_as_template_and_config(
     wantui: Wantui, make: Callable[[Path], None], message: str
 ) -> None:
     make(Path("text"))
     template = wantui("preview", "--template-file", "text")
-    assert (template.code, message in template.err) == (2, True), template.err
+    assert (template.code, bool(re.search(message, template.err))) == (2, True), template.err
     with pytest.raises(ConfigError, match=message):
         read_config_text(Path("text"))
     config = wantui("preview", "-t", "a circle", "-c", "text")

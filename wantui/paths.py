@@ -38,7 +38,8 @@ def expand_user_path(text: str | Path) -> Path:
     else:
         expanded = _VARIABLE_PATTERN.sub(lambda match: _read_environment_variable(match[1].strip("{}"), text), text)
         try:
-            path = Path(expanded).expanduser()
+            # `Path` drops "./", with which users name a file that begins with "~".
+            path = Path(expanded).expanduser() if expanded.startswith("~") else Path(expanded)
         except RuntimeError:
             raise _make_path_error(text, "the user does not exist, or has no home folder") from None
         _check_path_length(str(path))

@@ -1,11 +1,15 @@
 """Read UTF-8 text files of limited size that users name or write, without blocking on pipes that nobody asked for."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes
+
+_UTF_16_OR_32_PATTERN = re.compile(rb"\xff\xfe|(\x00\x00)?\xfe\xff|\x00{0,3}[\x09-\x7e]\x00|\x00{1,3}[\x09-\x7e]")
+"""Start of a text in UTF-16 or UTF-32: a byte order mark, or an ASCII character with zero bytes beside it."""
 
 
 class TextFileError(UserError):
@@ -38,10 +42,12 @@ def read_text_file(path: Path, max_bytes: int, *, may_be_pipe: bool = False) -> 
         raise TextFileError(path, f"cannot be read: {error.strerror or error}") from None
     if len(content) > max_bytes:
         raise TextFileError(path, f"is too large: more than {format_bytes(max_bytes)}")
+    if _UTF_16_OR_32_PATTERN.match(content):
+        raise TextFileError(path, "cannot be read: it is UTF-16 or UTF-32. Save it as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TextFileError(path, f"cannot be read: it is not UTF-8 ({error.reason})") from None
+        raise TextFileError(path, f"cannot be read: it is not UTF-8 ({error.reason}). Save it as UTF-8") from None
 
 
 def is_pipe(path: Path) -> bool:

@@ -1,8 +1,10 @@
 """Notices of ended batches: the engine runs a command and calls a webhook, also while no client is open."""
 
+import http.client
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -31,6 +33,7 @@ SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of another settings file."""
 OUTPUT_FILE = "notices.out"
 """File in the log folder with the output of all commands."""
+_UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")
 KILL_SECONDS = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that exceeds its time."""
 
@@ -50,11 +53,25 @@ class NoticeSettings(BaseModel):
     @field_validator("webhook")
     @classmethod
     def check_webhook(cls, value: str | None) -> str | None:
-        """Refuse an address that is not HTTP or HTTPS."""
+        """Refuse an address that is not HTTP or HTTPS, or that cannot be requested."""
         if value is not None:
             address = urlsplit(value)
             if address.scheme not in ("http", "https") or not address.hostname:
                 raise ValueError("it must be an address such as https://example.org/hook")
+            if _UNSENDABLE_CHARACTER_PATTERN.search(value):
+                raise ValueError(
+                    "it contains a space, a control character or a letter outside ASCII. Write these as %XX, and such "
+                    "a host name as xn--"
+                )
+            _ = address.port  # raises ValueError if it is not a number from 0 to 65535
+        return value
+
+    @field_validator("on_batch_end")
+    @classmethod
+    def check_command(cls, value: str | None) -> str | None:
+        """Refuse a command that no shell can receive."""
+        if value is not None and "\0" in value:
+            raise ValueError("it contains a NUL character. Remove it")
         return value
 
 
@@ -194,7 +211,7 @@ class BatchEndNotifier:
                     env=_without_engine_variables(os.environ) | end.to_environment(),
                     process_group=0,
                 )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: an environment variable contains a NUL character
             self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
             return
         try:
@@ -218,7 +235,11 @@ class BatchEndNotifier:
         try:
             with urllib.request.urlopen(request, timeout=settings.timeout_seconds) as reply:
                 self.log.info("the webhook was called for %s: status %d", end.name, reply.status)
-        except (OSError, ValueError) as error:  # URLError is an OSError; the address may contain a token
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # URLError is an OSError; the address may contain a token
             reason = getattr(error, "reason", None) or error
             self.log.error("the webhook at %s failed for %s: %s", urlsplit(address).hostname, end.name, reason)
 
