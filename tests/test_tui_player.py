@@ -10,6 +10,7 @@ import pytest
 from clip_batches import FRAME_COUNT, choose_colour, write_clip_batch
 from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
+from textual.geometry import Region
 
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
@@ -314,6 +315,18 @@ def test_picture_is_shaded_without_colours(theme: str, shades: str) -> None:
         third = view.content_size.height * 2 // 3
         middle = (view.content_size.width - 3 * third) // 2 + third // 2
         assert [drawn[middle + third * column] for column in range(3)] == list(shades)
+
+    on_clips(test)
+
+
+def test_changed_cells_of_the_control_line_are_redrawn_where_they_are() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        line = player.control_line
+        line._repaint_regions.clear()
+        player.playback.is_playing = True
+        line.show_playback(player.playback, player._make_title())
+        assert line._repaint_regions == {Region(line.gutter.left, 0, 1, 1)}
 
     on_clips(test)
 

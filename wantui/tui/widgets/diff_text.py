@@ -116,7 +116,7 @@ class DiffText(Widget):
             for start, end in find_changed_spans(old, new)
         ]
         if changed_regions:
-            self.refresh(*(region.translate(self.gutter.top_left) for region in changed_regions))
+            self.refresh(*changed_regions)  # Textual takes them as relative to the content
 
     def make_colour_style(self, colour_name: str) -> Style:
         """Return the style of a theme colour."""

@@ -178,7 +178,7 @@ class PictureView(Widget):
         """Refresh the changed cells [rows, columns] of the picture."""
         import numpy as np
 
-        offset = Offset(self.gutter.left + self.picture_left, self.gutter.top + self._top)
+        offset = Offset(self.picture_left, self._top)
         regions = []
         for y in np.flatnonzero(is_changed.any(1)).tolist():
             columns = np.flatnonzero(is_changed[y])
