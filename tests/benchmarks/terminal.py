@@ -186,7 +186,7 @@ def bytes_on_the_wire(seconds: float) -> None:
         for options in ((), ("--low-bandwidth",)):
             terminal = wantui(*options)
             terminal.until(b"cfg_scale")
-            terminal.keys(b"3")
+            terminal.keys(b"\x1bOR")  # F3, because a digit is text while the template has the focus
             terminal.until(b"Trajectory so far")
             time.sleep(3)
             rate = terminal.rate(max(seconds, 20.0) if options else seconds)
