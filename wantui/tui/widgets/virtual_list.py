@@ -53,7 +53,7 @@ class VirtualList(ScrollView, can_focus=True):
     VirtualList.pane { padding: 0 1 0 0; }
     """
 
-    cursor: reactive[int] = reactive(0)
+    cursor: reactive[int] = reactive(0, repaint=False)
 
     @dataclass
     class Highlighted(Message):
