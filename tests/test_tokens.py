@@ -179,6 +179,18 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
         assert queue.list_batches(-1) == []
 
 
+@pytest.mark.parametrize("content", ["[]", "{", "null"])
+def test_unreadable_tokenizer_config_is_refused_before_queueing(
+    wantui: Wantui, tiny_models: dict[str, WanModel], content: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(content)
+    result = wantui("run", "-t", "a [red|blue] star", "--set", f"model_settings.model_id={folder}")
+    assert result.code == 2
+    assert "tokenizer/tokenizer_config.json" in result.err
+    assert not Path("outputs").exists()
+
+
 def test_duplicate_extra_tokens_are_accepted(tiny_models: dict[str, WanModel]) -> None:
     folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
     path = (folder / "tokenizer" / "tokenizer.json").resolve()

@@ -117,6 +117,11 @@ def check_tokenizer_fits_model(path: Path) -> None:
         TokenizerError: the tokenizer does not match its model.
     """
     tokenizer, folder = _load_tokenizer(path), path.parents[1]
+    if (config_path := path.with_name("tokenizer_config.json")).is_file():
+        try:
+            read_part_json(config_path)
+        except PartError as error:
+            raise TokenizerError(str(error)) from None
     try:
         embedding_count = read_part_json(folder / "text_encoder" / "config.json").get("vocab_size")
     except PartError:  # a partly fetched model has no text encoder yet; loading reports missing files
