@@ -1,6 +1,7 @@
 """`wantui sheet` and the grid that it shares with the gallery: labels, places and content of every cell."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from wantui.gallery.batch_grid import read_batch_grid
 from wantui.gallery.sheet import EMPTY_CELL, MAX_PICTURE_SIDE, arrange_sheet, write_sheet_clip, write_sheet_picture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, write_manifest
+from wantui.storage.marks import edit_mark
 from wantui.storage.mp4 import read_frames
 
 BATCH = Path("batch")
@@ -173,6 +175,54 @@ def test_sheet_replaces_a_planted_link_at_its_own_name(wantui: Wantui) -> None: 
     assert wantui("sheet", BATCH, "-o", "sheet.png").code == 0
     assert Path("precious").read_text() == "keep me"
     assert not Path("sheet.png").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sheet", BATCH, "-o", BATCH / "videos/prompt_000/video_001.mp4"),
+        ("sheet", BATCH, "-o", "link.mp4"),
+        ("analyze", BATCH, "--csv", BATCH / "batch.json"),
+        ("analyze", BATCH, "--compare", "--html", BATCH / "configs/prompt_template.txt"),
+        ("analyze", BATCH, "--compare", "--html", BATCH / "marks.json"),
+    ],
+)
+def test_output_does_not_replace_a_file_of_a_batch(wantui: Wantui, words: tuple[str | Path, ...]) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    (BATCH / "marks.json").write_text("{}")
+    Path("link.mp4").symlink_to(BATCH / "videos/prompt_000/video_001.mp4")
+    before = {path: path.read_bytes() for path in BATCH.rglob("*") if path.is_file()}
+    result = wantui(*words)
+    assert result.code == 2
+    assert "it is a file of the batch batch. Choose another name" in result.err
+    assert {path: path.read_bytes() for path in BATCH.rglob("*") if path.is_file()} == before
+
+
+def test_sheet_replaces_an_earlier_sheet_in_the_batch_folder(wantui: Wantui) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    for name in ("mine.png", "exports/sheet.png"):
+        assert [wantui("sheet", BATCH, "-o", BATCH / name).code for _ in range(2)] == [0, 0]
+
+
+def test_sheet_does_not_replace_a_pipe(wantui: Wantui) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    os.mkfifo("pipe.png")
+    result = wantui("sheet", BATCH, "-o", "pipe.png")
+    assert result.code == 2
+    assert "cannot write pipe.png: it is not a regular file. Choose another name" in result.err
+    assert Path("pipe.png").is_fifo()
+
+
+def test_linked_folders_are_written_to(wantui: Wantui) -> None:
+    manifest = write_clip_batch(BATCH, "one circle", seeds=1)
+    Path("link").symlink_to(BATCH)
+    assert wantui("gallery", "link").code == 0
+    result = wantui("sheet", "link", "-o", "link/mine.png")
+    assert (result.code, result.err) == (0, "")
+    edit_mark(BatchFolder(Path("link")), manifest.videos[0].id, star=True)
+    assert (BATCH / "gallery.html").is_file()
+    assert (BATCH / "mine.png").is_file()
+    assert (BATCH / "marks.json").is_file()
 
 
 def test_clips_of_different_rates_are_not_played_in_step() -> None:

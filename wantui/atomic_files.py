@@ -63,7 +63,7 @@ def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]
         yield partial_path
         sync_to_disk(partial_path)
         rename_created_file(partial_path, path, file_identity)
-        sync_to_disk(path.parent)
+        _sync_folder(path.parent)
     except BaseException:
         partial_path.unlink(missing_ok=True)
         raise
@@ -82,7 +82,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             sync_to_disk(part)
         remove_path(path)
         partial_folder.rename(path)
-        sync_to_disk(path.parent)
+        _sync_folder(path.parent)
     except BaseException:
         remove_path(partial_folder)
         raise
@@ -96,6 +96,15 @@ def sync_to_disk(path: Path) -> None:
     """
     # Without O_NONBLOCK, opening a FIFO in the place of the file would block forever.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the entries of a folder are on disk; users may name a folder by a symbolic link, which is followed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,6 +12,7 @@ from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import find_magnitudes_path
 from wantui.paths import check_output_file
 from wantui.planning import CaptureRequests, Recipe
+from wantui.storage.layout import refuse_batch_file
 from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
 MIN_CALIBRATION_STEPS = 50
@@ -37,6 +38,7 @@ def calibrate_model(
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
     output_path = output_path or find_magnitudes_path(model, weights_id)
     check_output_file(output_path, creates_folders=True)
+    refuse_batch_file(output_path)
     try:
         output_path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -112,6 +112,7 @@ def command(
     from wantui.analysis.strides import apply_stride_to_videos
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
+    from wantui.storage.layout import refuse_batch_file
 
     is_chosen_by_mode = {
         "--list-videos": list_videos,
@@ -125,8 +126,10 @@ def command(
     primary_metric = RENAMED_METRICS.get(primary_metric, primary_metric)
     if csv_path is not None and str(csv_path) != "-":
         check_output_file(csv_path, may_be_device=True)
+        refuse_batch_file(csv_path)
     if html_path is not None:
         check_output_file(html_path, creates_folders=True)
+        refuse_batch_file(html_path)
     with open_progress_line() as line:
         loaded_videos, read_errors = read_batches(
             batches,

@@ -10,9 +10,13 @@ from pathlib import Path
 from wantui.captures import CAPTURES, CaptureKind
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
+from wantui.errors import UserError
 
 WRITTEN_FOLDERS = ("videos", *(kind.folder_name for kind in CAPTURES))
 """Names of the folders in a batch folder that workers write to."""
+_OWN_FOLDERS = (*WRITTEN_FOLDERS, "configs", "logs")
+_OWN_FILE_PATTERN = re.compile(r"(batch|marks)\..*")
+"""Names of the files that wantui writes into a batch folder itself."""
 MAX_BATCH_NAME_BYTES = 200
 """Maximum bytes of a batch name: file names may have 255 bytes, of which the time stamp and a number need some."""
 _ALLOWED_UNICODE_CATEGORIES = ("L", "M", "N")
@@ -131,3 +135,20 @@ def make_safe_folder_name(name: str) -> str:
     ):
         short_name = short_name[:-1]
     return short_name.strip("_") or "batch"
+
+
+def refuse_batch_file(path: Path) -> None:
+    """Refuse to write the output of a command over a file of a batch, such as a clip or batch.json.
+
+    Raises:
+        UserError: the path names an existing file of a batch.
+    """
+    if not path.exists():
+        return
+    path = path.resolve()
+    for folder in path.parents:
+        if not BatchFolder(folder).manifest_path.is_file():
+            continue
+        first, *others = path.relative_to(folder).parts
+        if first in _OWN_FOLDERS if others else _OWN_FILE_PATTERN.fullmatch(first):
+            raise UserError(f"cannot write {path}: it is a file of the batch {folder.name}. Choose another name")
