@@ -677,6 +677,26 @@ def test_prompts_of_different_length_cause_a_warning(tmp_path: Path) -> None:
     )
 
 
+def test_options_with_commas_form_separate_groups(tmp_path: Path) -> None:
+    video = synthetic_videos(tmp_path, {"only": 1.0}, seeds=1, phrasings=1)[0]
+    choices = [
+        ("red", "large, round"),
+        ("red, large", "round"),
+        ("red", "round"),
+        ("", "round"),
+        ("(nothing)", "round"),
+    ]
+    videos = [replace(video, choices_by_bracket={1: first, 2: second}) for first, second in choices]
+    groups = group_videos(videos, "1,2")
+    assert [(group.name, group.videos) for group in groups] == [
+        ('"red", "large, round"', (videos[0],)),
+        ('"red, large", "round"', (videos[1],)),
+        ("red, round", (videos[2],)),
+        ('"", "round"', (videos[3],)),
+        ('"(nothing)", "round"', (videos[4],)),
+    ]
+
+
 def test_videos_are_grouped_by_variation_bracket_or_batch(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2)
     assert [group.name for group in group_videos(videos, "2")] == ["phrasing 0", "phrasing 1"]

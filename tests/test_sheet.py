@@ -198,6 +198,16 @@ def test_output_does_not_replace_a_file_of_a_batch(wantui: Wantui, words: tuple[
     assert {path: path.read_bytes() for path in BATCH.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("command", [("sheet",), ("gallery",), ("library", "show")])
+def test_file_in_the_place_of_a_batch_is_named(wantui: Wantui, command: tuple[str, ...]) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    result = wantui(*command, BATCH / "batch.json")
+    assert result.code == 2
+    assert (
+        "batch/batch.json is not a batch folder: it is a file. Name the folder that contains batch.json" in result.err
+    )
+
+
 def test_sheet_replaces_an_earlier_sheet_in_the_batch_folder(wantui: Wantui) -> None:
     write_clip_batch(BATCH, "one circle", seeds=1)
     for name in ("mine.png", "exports/sheet.png"):

@@ -1,5 +1,6 @@
 """Groups of videos: forming and naming them, summarising them, and matching their seeds and phrasings."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -166,6 +167,11 @@ def _name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
         name_levels = [
             [", ".join(video.choices_by_bracket.get(b, "") or "(nothing)" for b in brackets) for video in videos],
             [", ".join(_find_option_text(video, b) or "(nothing)" for b in brackets) for video in videos],
+            # Options may contain commas: "a" with "b, c" is not "a, b" with "c".
+            [
+                ", ".join(json.dumps(_find_option_text(video, b), ensure_ascii=False) for b in brackets)
+                for video in videos
+            ],
         ]
     return _shorten_group_names(name_levels)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -239,6 +240,10 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     except FileNotFoundError:
         raise ManifestError(f"{folder.root} is not a batch folder: it has no batch.json") from None
     except UnreadableFileError as error:
+        if os.path.exists(folder.root) and not os.path.isdir(folder.root):  # noqa: PTH110, PTH112 - they never raise
+            raise ManifestError(
+                f"{folder.root} is not a batch folder: it is a file. Name the folder that contains batch.json"
+            ) from None
         raise ManifestError(str(error)) from None
     check_manifest_format(path, document)
     try:
