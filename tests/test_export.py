@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from clip_batches import write_clip_batch
 from conftest import TEMPLATE, Wantui, batch, only_queued
 from safetensors.numpy import load_file
 
@@ -178,3 +179,10 @@ def test_export_names_existing_files_in_its_way(made: BatchFolder, wantui: Wantu
 def test_export_refuses_a_folder_that_is_not_a_batch() -> None:
     with pytest.raises(UserError, match="is not a batch folder"):
         list(read_batch_videos(Path()))
+
+
+def test_export_without_trajectories_does_not_claim_derived_values(wantui: Wantui) -> None:
+    write_clip_batch(Path("batch"), "one circle", seeds=1)
+    result = wantui("export", "batch")
+    assert result.code == 2
+    assert "no latents are stored. Set latent_analysis_settings.store_latents for future videos" in result.err

@@ -107,10 +107,10 @@ def export_batch(
             f"{'is' if len(unfinished_entries) == 1 else 'are'} {missing_text}"
         )
     if not is_any_stored:
+        derived_text = ", only values derived from them" if exported_entries else ""
         raise NothingToExportError(
-            f"cannot export {folder}: no latents are stored{' for these videos' if id_prefixes else ''}, only values "
-            "derived "
-            "from them. Set latent_analysis_settings.store_latents for future videos"
+            f"cannot export {folder}: no latents are stored{' for these videos' if id_prefixes else ''}{derived_text}. "
+            "Set latent_analysis_settings.store_latents for future videos"
         )
 
 
