@@ -1,9 +1,11 @@
 """Stars, rejections and notes of videos in marks.json, and how they are shown by commands."""
 
+import errno
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clip_batches import write_clip_batch
@@ -70,6 +72,30 @@ def test_damaged_file_is_named_and_preserved(folder: BatchFolder, content: bytes
     folder.marks_path.write_bytes(content)
     edit_mark(folder, "a", star=True)
     assert (folder.root / "marks.damaged-2.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_file_that_the_system_refuses_to_read_is_left_alone(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    edit_mark(folder, "a", star=True)
+    content, open_file = folder.marks_path.read_bytes(), os.open
+
+    def refuse_marks(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == folder.marks_path:
+            raise OSError(number, os.strerror(number))
+        return open_file(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse_marks)
+        with pytest.raises(
+            UserError, match=rf"marks\.json cannot be read: {os.strerror(number)}\. Nothing was changed"
+        ):
+            edit_mark(folder, "b", star=True)
+    assert folder.marks_path.read_bytes() == content
+    assert not list(folder.root.glob("marks.damaged*"))
+    edit_mark(folder, "b", star=True)
+    assert sorted(read_marks(folder).marks_by_video) == ["a", "b"]
 
 
 def test_damaged_entry_does_not_hide_the_others(folder: BatchFolder) -> None:

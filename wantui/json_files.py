@@ -23,12 +23,17 @@ class UnreadableFileError(UserError):
     """Raised for a file that cannot be read in its expected format; the text names the file and the reason."""
 
 
+class InaccessibleFileError(UnreadableFileError):
+    """Raised where the system refuses to read a file, perhaps only now; its content may be intact."""
+
+
 def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset: int = 0) -> bytes:
     """Return the content of a regular file of at most `max_bytes` bytes, starting at byte `start_offset`.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableFileError: the file is not a regular file, is too large, or cannot be read.
+        InaccessibleFileError: the system refuses to read the file.
+        UnreadableFileError: the file is not a regular file, or is too large.
     """
     try:
         # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
@@ -42,7 +47,7 @@ def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UnreadableFileError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InaccessibleFileError(f"{path} cannot be read: {error.strerror or error}") from None
     return content
 
 

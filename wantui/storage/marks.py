@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, Valida
 
 from wantui.atomic_files import atomic_write
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_first_validation_error, read_json_object
+from wantui.json_files import (
+    InaccessibleFileError,
+    UnreadableFileError,
+    describe_first_validation_error,
+    read_json_object,
+)
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import DEFAULT_WRITE_ADVICE, WRITE_ADVICE_BY_ERROR_NUMBER, lock_manifest
 
@@ -54,6 +59,8 @@ class BatchMarks:
     faults: tuple[str, ...] = ()
     """Descriptions of unreadable parts of the file."""
     is_of_later_format: bool = False
+    is_inaccessible: bool = False
+    """Whether the system refused to read the file, whose marks may be intact."""
     other_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the file that this version does not know."""
 
@@ -74,7 +81,7 @@ def read_marks(folder: BatchFolder) -> BatchMarks:
     except FileNotFoundError:
         return BatchMarks()
     except UnreadableFileError as error:
-        return BatchMarks(faults=(str(error),))
+        return BatchMarks(faults=(str(error),), is_inaccessible=isinstance(error, InaccessibleFileError))
     file_format, videos = document.pop("format", MARKS_FORMAT), document.pop("videos", {})
     if type(file_format) is not int or not isinstance(videos, dict):
         return BatchMarks(faults=(f"{path} is damaged: format is not a number, or videos is not an object",))
@@ -89,22 +96,24 @@ def read_marks(folder: BatchFolder) -> BatchMarks:
             faults.append(f"{path} is damaged: video {video_id}: {describe_first_validation_error(error)}")
     if len(faults) > MAX_DESCRIBED_FAULTS:
         faults[MAX_DESCRIBED_FAULTS:] = [f"{path} has {len(faults) - MAX_DESCRIBED_FAULTS:,} more damaged entries"]
-    return BatchMarks(marks_by_video, tuple(faults), False, document)
+    return BatchMarks(marks_by_video, tuple(faults), other_fields=document)
 
 
 def edit_mark(folder: BatchFolder, video_id: str, **changes: bool | str) -> BatchMarks:
     """Change `star`, `reject` or `note` of one video, and return all marks of the batch.
 
-    A file with unreadable parts is kept as marks.damaged.json.
+    A file with damaged parts is kept as marks.damaged.json.
 
     Raises:
-        UserError: the file cannot be written, or a later version wrote it.
+        UserError: the file cannot be read now, cannot be written, or a later version wrote it.
     """
     try:
         with lock_manifest(folder.root):
             marks = read_marks(folder)
             if marks.is_of_later_format:
                 raise UserError(f"cannot mark videos: {marks.faults[0]}")
+            if marks.is_inaccessible:  # setting the file aside would lose all its marks
+                raise UserError(f"cannot mark videos: {marks.faults[0]}. Nothing was changed. Fix this and try again.")
             if marks.faults:
                 folder.marks_path.replace(folder.find_unused_damaged_marks_path())
             values = marks.get_mark(video_id).model_dump() | changes
