@@ -21,7 +21,7 @@ from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import read_middle_frame
 from wantui.tui.batch_facts import collect_batch_facts
-from wantui.tui.library_data import arrange_rows
+from wantui.tui.library_data import LibraryRow, arrange_rows, find_row
 from wantui.tui.library_grid import MatrixCell, MatrixGrid, arrange_matrix
 from wantui.tui.library_search import FoundVideo, find_videos, score_text
 from wantui.tui.pictures import read_sheet_frame
@@ -383,6 +383,67 @@ def test_quick_presses_of_the_star_key_end_as_pressed(manifest: Manifest) -> Non
     library(test)
 
 
+def test_note_goes_to_the_video_on_which_its_dialog_was_opened(manifest: Manifest) -> None:
+    write_clip_batch(Path("outputs/plain"), "one circle", seeds=1)
+    folder, video_id = BatchFolder(Path("outputs/shapes")), manifest.videos[0].id
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        screen.select_batch(folder.root, 0)
+        await it.until(lambda: screen.shown_folder == folder.root.resolve())
+        await it.press("N")
+        await it.until(lambda: isinstance(it.app.screen, InputDialog))
+        await it.paste("the best")
+        edit_mark(folder, video_id, star=True)
+        screen.select_batch(Path("outputs/plain"), 0)
+        await it.until(lambda: screen.shown_folder == Path("outputs/plain").resolve())
+        await it.press("enter")
+        await it.until(lambda: read_marks(folder).get_mark(video_id) == VideoMark(star=True, note="the best"))
+        await it.until(lambda: not screen._is_writing_marks)
+        assert not Path("outputs/plain/marks.json").exists()
+        assert "the best" not in it.cells("#about")
+
+    library(test)
+
+
+def test_note_typed_while_no_batch_is_shown_is_kept(manifest: Manifest) -> None:
+    folder, video_id = BatchFolder(Path("outputs/shapes")), manifest.videos[0].id
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("N")
+        await it.until(lambda: isinstance(it.app.screen, InputDialog))
+        await it.paste("the best")
+        screen._clear_details()
+        await it.press("enter")
+        await it.until(lambda: read_marks(folder).get_mark(video_id).note == "the best")
+
+    library(test)
+
+
+def test_failed_edit_of_a_mark_does_not_stop_those_of_other_batches(manifest: Manifest) -> None:
+    plain = write_clip_batch(Path("outputs/plain"), "one circle", seeds=1)
+    later = write_clip_batch(Path("outputs/later"), "one square", seeds=1)
+    Path("outputs/later/marks.json").write_text('{"format": 9}')
+    folders = {name: Path("outputs").resolve() / name for name in ("shapes", "plain", "later")}
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 3)
+        screen.write_marks(
+            [
+                (folders["later"], later.videos[0].id, {"star": True}),
+                (folders["shapes"], manifest.videos[0].id, {"star": True}),
+                (folders["later"], later.videos[0].id, {"reject": True}),
+                (folders["plain"], plain.videos[0].id, {"star": True}),
+            ]
+        )
+        await it.until(lambda: "cannot mark videos" in it.notifications())
+        await it.until(lambda: screen.star_counts == {folders["shapes"]: 1, folders["plain"]: 1})
+        assert read_marks(BatchFolder(folders["shapes"])).get_mark(manifest.videos[0].id).star
+        assert read_marks(BatchFolder(folders["plain"])).get_mark(plain.videos[0].id).star
+
+    library(test)
+
+
 def test_failed_mark_is_reported_and_undone(manifest: Manifest) -> None:
     Path("outputs/shapes/marks.json").write_text('{"format": 9}')
 
@@ -564,6 +625,32 @@ def test_found_video_is_selected_in_its_batch(manifest: Manifest) -> None:
         assert (screen.matrix.cursor, screen.matrix.column) == (3, 0)
         await it.press("escape")
         await it.until(lambda: len(screen.visible_batches) == 2)
+
+    library(test)
+
+
+def test_row_of_a_found_video_is_looked_up_before_that_of_its_batch() -> None:
+    one, two = summarise("one"), summarise("two")
+    rows = [LibraryRow(one), *(LibraryRow(two, video) for video in (None, FoundVideo(two.folder, 4, "a circle", 9.0)))]
+    assert find_row(rows, two.folder, 4) == 2
+    assert find_row(rows, two.folder, 3) == find_row(rows, two.folder, None) == 1
+    assert find_row(rows, Path("three"), 4) is None
+    assert find_row(rows, None, None) is None
+
+
+def test_cursor_stays_on_a_found_video_when_the_list_is_read_again(manifest: Manifest) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("slash")
+        await it.paste("blue")
+        await it.until(lambda: len(screen.batch_list.rows) > 2)
+        await it.press("enter", "down", "down")
+        row = screen.get_current_row()
+        assert row is not None
+        assert row.found_video is not None
+        write_clip_batch(Path("outputs/other"), "a blue line", seeds=1)
+        await it.press("r")
+        await it.until(lambda: len(screen.batches) == 2)
+        assert screen.get_current_row() == row
 
     library(test)
 

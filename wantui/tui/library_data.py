@@ -56,11 +56,17 @@ class BatchLoaded(Message):
 
 @dataclass
 class MarksChanged(Message):
-    """The marks of a batch were changed by this application, or could not be changed."""
+    """The marks of a batch were changed by this application, or some could not be changed."""
 
     folder: Path
     marks: BatchMarks | None
+    """Marks after the last change; None if none succeeded."""
     error: str = ""
+
+
+@dataclass
+class MarksWritten(Message):
+    """All changes of marks that were handed to the background thread were tried."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,19 @@ def arrange_rows(
     for _, batch, videos in sorted(scored, key=lambda item: -item[0]):  # stable: the newest first among equals
         rows += [LibraryRow(batch), *(LibraryRow(batch, video) for video in videos)]
     return rows
+
+
+def find_row(rows: Sequence[LibraryRow], folder: Path | None, video_index: int | None) -> int | None:
+    """Return the index of the row of a found video, or else that of its batch; None if neither is listed."""
+    row_index = None
+    for index, row in enumerate(rows):
+        if row.batch.folder != folder:
+            continue
+        if row.found_video is not None and row.found_video.video_index == video_index:
+            return index
+        if row.found_video is None:
+            row_index = index
+    return row_index
 
 
 def _matches_filter(batch: BatchSummary, star_counts: Mapping[Path, int], state_filter: str) -> bool:

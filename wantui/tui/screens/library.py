@@ -29,6 +29,7 @@ from wantui.tui.library_data import (
     arrange_rows,
     count_stars,
     explain_empty_batch_list,
+    find_row,
     load_batch,
 )
 from wantui.tui.library_grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
@@ -68,7 +69,6 @@ class LibraryScreen(LibraryMarks):
         self.star_counts: Mapping[Path, int] = {}
         """Number of starred videos by batch folder."""
         self.state_filter = "all"
-        self.shown_marks = BatchMarks()
         self._shown_filter = "all"
         """Filter of the videos in the matrix."""
         self._shown_facts: BatchFacts | None = None
@@ -126,7 +126,7 @@ class LibraryScreen(LibraryMarks):
 
     def _update_batch_list(self) -> None:
         """Show the batches that match search and filter; keep the cursor on its batch."""
-        search_words = self.search_input.value
+        search_words, previous_row = self.search_input.value, self.get_current_row()
         rows = arrange_rows(self.batches, self.star_counts, search_words, self.state_filter, self._found_videos)
         self.batch_list.empty_text = explain_empty_batch_list(len(self.batches), search_words, self.state_filter)
         self.batch_list.show_rows(rows, self.star_counts)
@@ -137,10 +137,13 @@ class LibraryScreen(LibraryMarks):
         self.batch_list.border_title = make_content(
             f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}"
         )
-        folders = [row.batch.folder for row in rows]
         selected_folder, video_index = self._pending_selection or (self.shown_folder, None)
-        if selected_folder in folders:
-            self.batch_list.set_reactive(BatchList.cursor, folders.index(selected_folder))
+        found_index = video_index
+        if found_index is None and previous_row is not None and previous_row.batch.folder == selected_folder:
+            found_index = previous_row.found_video.video_index if previous_row.found_video else None
+        row_index = find_row(rows, selected_folder, found_index)
+        if row_index is not None:
+            self.batch_list.set_reactive(BatchList.cursor, row_index)
             self.batch_list.refresh()
             self._pending_selection = None
         else:

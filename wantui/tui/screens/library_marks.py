@@ -1,6 +1,6 @@
 """Actions of the Library screen on marks: star, reject, and write notes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from textual import on, work
@@ -8,7 +8,7 @@ from textual import on, work
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.marks import BatchMarks, VideoMark, edit_mark
-from wantui.tui.library_data import MarksChanged
+from wantui.tui.library_data import MarksChanged, MarksWritten
 from wantui.tui.library_grid import MatrixCell
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library_playback import LibraryPlayback
@@ -22,6 +22,8 @@ class LibraryMarks(LibraryPlayback):
 
     def __init__(self) -> None:
         super().__init__()
+        self.shown_marks = BatchMarks()
+        """Marks of the shown batch, with those that are still being written."""
         self._waiting_edits: list[MarkEdit] = []
         self._is_writing_marks = False
 
@@ -42,22 +44,23 @@ class LibraryMarks(LibraryPlayback):
         raise NotImplementedError
 
     def action_star(self) -> None:
-        if (cell := self._require_cell()) is not None:
-            self._change_mark(cell, {"star": not cell.mark.star, "reject": False})
+        self._change_current_mark(lambda mark: {"star": not mark.star, "reject": False})
 
     def action_reject(self) -> None:
-        if (cell := self._require_cell()) is not None:
-            self._change_mark(cell, {"reject": not cell.mark.reject, "star": False})
+        self._change_current_mark(lambda mark: {"reject": not mark.reject, "star": False})
 
     def action_note(self) -> None:
-        if (cell := self._require_cell()) is None:
+        cell, folder = self._require_cell(), self.shown_folder
+        if cell is None or folder is None:
             return
+        video_id, first_note = cell.entry.id, cell.mark.note
 
         def write_note(note: str | None) -> None:
-            if note is not None and note.strip() != cell.mark.note:
-                self._change_mark(cell, {"note": note.strip()})
+            # While the dialog was open, the Library may have moved to another batch, and marks may have changed.
+            if note is not None and note.strip() != first_note:
+                self._change_mark(folder, video_id, {"note": note.strip()})
 
-        self.app.push_screen(InputDialog(f"Note on {cell.entry.recipe.prompt}", cell.mark.note), write_note)
+        self.app.push_screen(InputDialog(f"Note on {cell.entry.recipe.prompt}", first_note), write_note)
 
     def _require_cell(self) -> MatrixCell | None:
         """Return the cell under the cursor; notify and return None if there is none."""
@@ -65,11 +68,16 @@ class LibraryMarks(LibraryPlayback):
             self.notify("no video is selected")
         return cell
 
-    def _change_mark(self, cell: MatrixCell, changes: dict[str, bool | str]) -> None:
-        if self.shown_folder is None:
-            return
-        self.show_mark(cell.entry.id, cell.mark.model_copy(update=changes))
-        self._waiting_edits.append((self.shown_folder, cell.entry.id, changes))
+    def _change_current_mark(self, choose_changes: Callable[[VideoMark], dict[str, bool | str]]) -> None:
+        cell = self._require_cell()
+        if cell is not None and self.shown_folder is not None:
+            self._change_mark(self.shown_folder, cell.entry.id, choose_changes(cell.mark))
+
+    def _change_mark(self, folder: Path, video_id: str, changes: dict[str, bool | str]) -> None:
+        """Change the mark of a video of a batch, which may no longer be shown."""
+        if folder == self.shown_folder:
+            self.show_mark(video_id, self.shown_marks.get_mark(video_id).model_copy(update=changes))
+        self._waiting_edits.append((folder, video_id, changes))
         self._write_waiting_edits()
 
     def _write_waiting_edits(self) -> None:
@@ -80,23 +88,31 @@ class LibraryMarks(LibraryPlayback):
 
     @work(thread=True, group="marks", exit_on_error=False)
     def write_marks(self, edits: Sequence[MarkEdit]) -> None:
-        """Write changed marks on a background thread."""
-        message = MarksChanged(edits[-1][0], None)
+        """Write changed marks on a background thread; an edit that fails does not stop the others."""
+        marks_by_folder: dict[Path, BatchMarks | None] = {folder: None for folder, _, _ in edits}
+        errors_by_folder: dict[Path, list[str]] = {}
         try:
             for folder, video_id, changes in edits:
-                message = MarksChanged(folder, edit_mark(BatchFolder(folder), video_id, **changes))
-        except UserError as error:
-            message = MarksChanged(edits[-1][0], None, str(error))
+                try:
+                    marks_by_folder[folder] = edit_mark(BatchFolder(folder), video_id, **changes)
+                except UserError as error:
+                    errors_by_folder.setdefault(folder, []).append(str(error))
         finally:
-            self.post_message(message)
+            for folder, marks in marks_by_folder.items():
+                errors = dict.fromkeys(errors_by_folder.get(folder, ()))  # each once
+                self.post_message(MarksChanged(folder, marks, "\n".join(errors)))
+            self.post_message(MarksWritten())
 
     @on(MarksChanged)
-    def _show_written_marks(self, message: MarksChanged) -> None:
-        self._is_writing_marks = False
+    def _show_changed_marks(self, message: MarksChanged) -> None:
         if message.error:
             self.notify(message.error, severity="error", timeout=12)
         if message.marks is None:
             self.reload_batch()
         elif not self._waiting_edits:
             self.show_written_marks(message.folder, message.marks)
+
+    @on(MarksWritten)
+    def _write_next_edits(self) -> None:
+        self._is_writing_marks = False
         self._write_waiting_edits()
