@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_batches import FRAME_COUNT, choose_colour, write_clip_batch
+from clip_batches import FPS, FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
 from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
 from textual.geometry import Region
 
+from wantui.storage.mp4 import write_mp4
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -235,6 +236,47 @@ def test_damaged_clip_is_shown_beside_those_that_play() -> None:
         await it.until(lambda: "is not a readable clip" in it.text() and player.views[0].picture is not None)
         index = player.playback.frame_index
         await it.until(lambda: player.playback.frame_index != index)
+
+    on_clips(test)
+
+
+def test_unreadable_next_clip_replaces_the_previous_picture_by_its_error() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder)
+    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        await it.press("space")
+        player.action_next(1)
+        assert player.playback.is_playing
+        assert player.views[0].picture is None
+        assert player.clips[0].path == folder / manifest.videos[1].files["clip"]
+        await it.until(lambda: "a readable clip: Invalid data" in it.text())
+        assert player.views[0].picture is None
+        await it.press("n")
+        await it.until(lambda: player.views[0].picture is not None and "a readable clip" not in it.text())
+
+    on_clips(test)
+
+
+def test_next_clip_of_one_frame_replaces_the_previous_picture() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder)
+    video = manifest.videos[1]
+    write_mp4(folder / video.files["clip"], draw_clip(choose_colour(video), 1), FPS, 1, {})
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        await it.press("space", "n")
+        assert player.playback.is_playing
+        [view] = player.views
+        await it.until(
+            lambda: (
+                view.shown_pixels is not None
+                and np.abs(view.shown_pixels[-1, 0].astype(int) - choose_colour(video)).max() < 8
+            )
+        )
 
     on_clips(test)
 

@@ -249,6 +249,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
         self.clips, self.labels, self.buffers = [clip], [clip.title], [self._make_buffer(clip)]
         self.playback.fps, self.playback.frame_count = float(clip.recipe.fps), 0
         self.playback.seek(0)
+        self.views[0].show_message("")  # the previous picture would stay under the new title
         self._restart_timer()
         self._decode_for_new_size()
 
