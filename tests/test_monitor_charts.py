@@ -6,10 +6,10 @@ import pytest
 from rich.style import Style
 
 from wantui.tui.monitor_charts import (
-    METRICS,
+    LIVE_METRICS,
     ChartStyles,
     Curve,
-    Metric,
+    LiveMetric,
     choose_value_range,
     draw_charts,
     draw_curve_cells,
@@ -20,7 +20,7 @@ from wantui.tui.monitor_charts import (
 )
 
 STYLES = ChartStyles(Style(color="red"), Style(dim=True), Style())
-NORM, STRAIGHTNESS = METRICS[0], METRICS[3]
+NORM, STRAIGHTNESS = LIVE_METRICS[0], LIVE_METRICS[3]
 EMPTY = Curve((), ())
 
 
@@ -48,7 +48,7 @@ def test_lower_end_of_an_axis_is_a_round_number(value: float, low: float) -> Non
     ],
 )
 def test_axis_contains_all_finite_values(
-    metric: Metric, values: list[float | None], limits: tuple[float, float]
+    metric: LiveMetric, values: list[float | None], limits: tuple[float, float]
 ) -> None:
     assert choose_value_range(metric, values) == pytest.approx(limits)
 
@@ -81,14 +81,15 @@ def test_gaps_and_values_off_the_axis_do_not_break_a_curve() -> None:
 
 def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:
     sigmas = [1 - step / 10 for step in range(10)]
-    curves = {metric.name: Curve(sigmas, [1 - step / 20 for step in range(10)]) for metric in METRICS}
+    curves = {metric.name: Curve(sigmas, [1 - step / 20 for step in range(10)]) for metric in LIVE_METRICS}
     for width, height in ((36, 14), (64, 24)):
         lines = draw_charts(curves, {}, width, height, STYLES)
         text = "\n".join(line.plain for line in lines)
         assert len(lines) == height
         assert max(line.cell_len for line in lines) <= width
-        assert all(f"{metric.title} {metric.unit}" in text for metric in METRICS)
-        assert text.count("┤") >= 2 * len(METRICS)
+        assert all(f"{metric.title} {metric.unit}" in text for metric in LIVE_METRICS)
+        assert "velocity per σ" in text
+        assert text.count("┤") >= 2 * len(LIVE_METRICS)
         assert lines[-1].plain.split()[:4] == ["σ", "1", "0.5", "0"]
 
 

@@ -215,7 +215,7 @@ class StepDone(VideoEventPayload):
     norm: OptionalFloat = None
     """Root mean square of the latents."""
     velocity: OptionalFloat = None
-    """Root mean square of the change in this step."""
+    """Root mean square of the change in this step, divided by the change of the noise level."""
     turning: OptionalFloat = None
     """Angle between this step and the previous one, in radians."""
     straightness: OptionalFloat = None

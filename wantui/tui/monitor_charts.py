@@ -26,7 +26,7 @@ TIGHT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Metric:
+class LiveMetric:
     """Appearance of one metric of a trajectory."""
 
     name: str
@@ -36,11 +36,11 @@ class Metric:
     """True if the values are at most 1, and usually close to it."""
 
 
-METRICS = (
-    Metric("norm", "norm", "RMS"),
-    Metric("velocity", "step length", "RMS"),
-    Metric("turning", "turning", "rad"),
-    Metric("straightness", "straightness", "ratio", is_ratio=True),
+LIVE_METRICS = (
+    LiveMetric("norm", "norm", "RMS"),
+    LiveMetric("velocity", "velocity", "per σ"),
+    LiveMetric("turning", "turning", "rad"),
+    LiveMetric("straightness", "straightness", "ratio", is_ratio=True),
 )
 """Metrics in the order of their charts."""
 
@@ -74,7 +74,7 @@ class ChartStyles:
     axis: Style
 
 
-def choose_value_range(metric: Metric, values: Sequence[float | None]) -> tuple[float, float]:
+def choose_value_range(metric: LiveMetric, values: Sequence[float | None]) -> tuple[float, float]:
     """Return the ends of the vertical axis: round numbers around the values, 0 to 1 without values."""
     finite_values = [value for value in values if value is not None and math.isfinite(value)]
     if not finite_values:
@@ -107,7 +107,7 @@ def format_tick(value: float) -> str:
 
 
 def draw_chart(
-    metric: Metric, current: Curve, previous: Curve, width: int, height: int, styles: ChartStyles
+    metric: LiveMetric, current: Curve, previous: Curve, width: int, height: int, styles: ChartStyles
 ) -> list[Text]:
     """Draw a chart of `height` lines of `width` characters, without the horizontal axis of `draw_sigma_axis`.
 
@@ -197,7 +197,7 @@ def draw_charts(
 ) -> list[Text]:
     """Draw as many charts as fit into `height` lines of `width` characters, in columns above one horizontal axis."""
     column_count = 2 if width >= 2 * MIN_CHART_WIDTH + 2 else 1
-    row_count = max(1, min(-(-len(METRICS) // column_count), (height - AXIS_HEIGHT) // MIN_CHART_HEIGHT))
+    row_count = max(1, min(-(-len(LIVE_METRICS) // column_count), (height - AXIS_HEIGHT) // MIN_CHART_HEIGHT))
     plots_height = height - AXIS_HEIGHT
     chart_width = (width - 2 * (column_count - 1)) // column_count
     lines: list[Text] = []
@@ -212,7 +212,7 @@ def draw_charts(
                 row_height,
                 styles,
             )
-            for metric in METRICS[row * column_count : (row + 1) * column_count]
+            for metric in LIVE_METRICS[row * column_count : (row + 1) * column_count]
         ]
         lines += _join_columns(row_charts, chart_width + 2)
     lines += _join_columns([draw_sigma_axis(chart_width, styles.axis)] * column_count, chart_width + 2)
