@@ -1,5 +1,6 @@
 """The Library screen: pictures of the matrix, marks, the list of batches and its search."""
 
+import json
 import os
 import re
 import threading
@@ -14,17 +15,20 @@ from harness_tui import AppUnderTest, application, run
 from PIL import Image
 from textual.events import MouseScrollDown
 
+from wantui.json_files import read_json_object
 from wantui.planning import Recipe
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import read_middle_frame
+from wantui.tui import library_search
 from wantui.tui.batch_facts import collect_batch_facts
 from wantui.tui.library_data import LibraryRow, arrange_rows, find_row
 from wantui.tui.library_grid import MatrixCell, MatrixGrid, arrange_matrix
-from wantui.tui.library_search import FoundVideo, find_videos, score_text
+from wantui.tui.library_search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.pictures import read_sheet_frame
+from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
@@ -592,6 +596,79 @@ def test_search_finds_prompts_seeds_and_notes(manifest: Manifest) -> None:
     assert [video.video_index for video in find_videos("blue 43", batches)] == [5, 7]
     assert [video.video_index for video in find_videos("lovely", batches)] == [5]
     assert not list(find_videos("green", batches))
+
+
+def write_searched_batches(count: int) -> list[BatchSummary]:
+    """Write batches of one video whose manifests contain only what a search reads."""
+    document = {
+        "videos": [{"variation": 0, "seed": 42, "id": "a"}],
+        "variations": [{"prompt": "a red cube", "id": "b"}],
+    }
+    for number in range(count):
+        Path(f"searched/{number}").mkdir(parents=True)
+        Path(f"searched/{number}/batch.json").write_text(json.dumps(document))
+    return [summarise(f"searched/{number}", done=1) for number in range(count)]
+
+
+def count_manifest_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list to which each search adds the manifests that it reads."""
+    paths: list[Path] = []
+
+    def read(path: Path, *arguments: Any) -> Any:
+        paths.append(path)
+        return read_json_object(path, *arguments)
+
+    monkeypatch.setattr(library_search, "read_json_object", read)
+    return paths
+
+
+def test_second_search_of_many_batches_reads_only_changed_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_search, "_variation_cache", VariationCache())
+    batches, read_paths = write_searched_batches(300), count_manifest_reads(monkeypatch)
+    assert len(list(find_videos("red", batches))) == len(read_paths) == 300
+    changed_path = Path("searched/7/batch.json")
+    changed_path.write_text(changed_path.read_text().replace("red", "yellow"))
+    read_paths.clear()
+    assert len(list(find_videos("red", batches))) == 299
+    assert read_paths == [changed_path]
+
+
+def test_cache_of_searched_batches_keeps_the_last_used_within_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_searched_batches(4)
+    folders, read_paths = [Path(f"searched/{number}") for number in range(4)], count_manifest_reads(monkeypatch)
+    cache = VariationCache(3 * MIN_CACHED_BYTES)
+    for number in (0, 1, 2, 0, 3):  # the last one drops 1
+        assert cache.read_variations(folders[number])[0].text == "a red cube"
+    read_paths.clear()
+    for number in (0, 2, 3, 1):
+        cache.read_variations(folders[number])
+    assert read_paths == [folders[1] / "batch.json"]
+
+
+def test_cancelled_search_reads_no_further_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_search, "_variation_cache", VariationCache())
+    batches, read_paths = write_searched_batches(5), count_manifest_reads(monkeypatch)
+    assert not list(find_videos("green", batches, lambda: len(read_paths) == 2))
+    assert len(read_paths) == 2
+
+
+def test_search_starts_once_the_user_stops_typing(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched_words: list[str] = []
+    monkeypatch.setattr(LibraryScreen, "search_videos", lambda screen, words, batches: searched_words.append(words))
+    monkeypatch.setattr(library_module, "SEARCH_DELAY_SECONDS", 1e6)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        timers: list[Any] = []
+        await it.press("slash")
+        for key in "red":
+            await it.press(key)
+            timers.append(screen._search_timer)
+        assert [timer._task is None for timer in timers] == [True, True, False]  # only the last one runs
+        assert not searched_words
+        screen._start_search()
+        assert searched_words == ["red"]
+
+    library(test)
 
 
 def test_search_of_damaged_batches_finds_nothing(tmp_path: Path) -> None:

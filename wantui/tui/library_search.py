@@ -1,7 +1,8 @@
 """Fuzzy search over batches, and over the prompts, seeds and notes of their videos."""
 
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,10 @@ from wantui.storage.marks import read_marks
 
 MAX_LETTER_GAP = 2
 """Maximum number of letters between two letters of a searched word, so that "crcl" finds "circle"."""
+MAX_CACHED_BYTES = 512 << 20
+"""Maximum size in bytes of all manifests whose variations are kept for the next search; these need far less memory."""
+MIN_CACHED_BYTES = 1000
+"""Size in bytes that counts for a smaller or missing manifest."""
 MAX_FOUND_PER_BATCH, MAX_FOUND_VIDEOS = 20, 400
 """Maximum numbers of videos that a search lists."""
 
@@ -82,13 +87,64 @@ def score_batch(words: str, batch: BatchSummary) -> float:
     return score_text(words, f"{batch.folder.name} {batch.template} {batch.model} {batch.created_at}")
 
 
-def find_videos(words: str, batches: Sequence[BatchSummary]) -> Iterator[FoundVideo]:
+class VariationCache:
+    """Variations of the batches that were searched last; for several threads.
+
+    Args:
+        max_bytes: maximum size in bytes of their manifests.
+    """
+
+    def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._variations_by_folder: dict[Path, tuple[FileVersion, tuple[SearchedVariation, ...]]] = {}
+        """Manifest versions and variations, in the order of their last use."""
+        self._cached_bytes = 0
+        self._mutex = threading.Lock()
+
+    def read_variations(self, folder: Path) -> tuple[SearchedVariation, ...]:
+        """Return the variations of a batch; read its manifest only if it changed."""
+        version = read_file_version(BatchFolder(folder).manifest_path)
+        with self._mutex:
+            cached = self._remove(folder)
+            if cached is not None and cached[0] == version:
+                self._add(folder, *cached)
+                return cached[1]
+        variations = _read_variations(folder)
+        with self._mutex:
+            self._remove(folder)  # another thread may have read it meanwhile
+            self._add(folder, version, variations)
+            while self._cached_bytes > self.max_bytes:
+                self._remove(next(iter(self._variations_by_folder)))
+        return variations
+
+    def _add(self, folder: Path, version: FileVersion, variations: tuple[SearchedVariation, ...]) -> None:
+        self._variations_by_folder[folder] = version, variations
+        self._cached_bytes += max(version[2], MIN_CACHED_BYTES)
+
+    def _remove(self, folder: Path) -> tuple[FileVersion, tuple[SearchedVariation, ...]] | None:
+        cached = self._variations_by_folder.pop(folder, None)
+        if cached is not None:
+            self._cached_bytes -= max(cached[0][2], MIN_CACHED_BYTES)
+        return cached
+
+
+_variation_cache = VariationCache()
+
+
+def find_videos(
+    words: str, batches: Sequence[BatchSummary], is_cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[FoundVideo]:
     """Yield the best videos of each batch whose prompt, seed and note match all words.
 
     If prompt and id match by themselves, only the first video of the variation is found.
+
+    Args:
+        is_cancelled: asked before each batch; True ends the search.
     """
     found_count = 0
     for batch in batches:
+        if is_cancelled():
+            return
         if batch.fault and not batch.counts_by_state:
             continue
         found = sorted(_search_batch(words, batch.folder), key=lambda video: -video.score)[:MAX_FOUND_PER_BATCH]
@@ -100,7 +156,7 @@ def find_videos(words: str, batches: Sequence[BatchSummary]) -> Iterator[FoundVi
 
 def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
     notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
-    for variation in _read_variations(folder, read_file_version(BatchFolder(folder).manifest_path)):
+    for variation in _variation_cache.read_variations(folder):
         text = f"{variation.id} {variation.text}"
         if variation.videos and (score := score_text(words, text)):
             yield FoundVideo(folder, variation.videos[0].video_index, variation.text, score)
@@ -112,8 +168,7 @@ def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
                 yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
 
 
-@lru_cache(maxsize=128)
-def _read_variations(folder: Path, manifest_version: FileVersion) -> tuple[SearchedVariation, ...]:
+def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
     """Read the prompts of a batch without validating it; an unreadable manifest has none."""
     try:
         document = read_json_object(BatchFolder(folder).manifest_path, MAX_MANIFEST_BYTES)

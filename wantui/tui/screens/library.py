@@ -6,6 +6,7 @@ from pathlib import Path
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
@@ -46,6 +47,8 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 9
 """Lines of the batch list besides its rows, and its least height in lines."""
+SEARCH_DELAY_SECONDS = 0.15
+"""Time in seconds without typing before a search starts."""
 MATRIX_TITLE = "Variations by seeds"
 EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for each variation, a column for each seed."
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
@@ -73,6 +76,8 @@ class LibraryScreen(LibraryMarks):
         """Filter of the videos in the matrix."""
         self._shown_facts: BatchFacts | None = None
         self._found_videos: list[FoundVideo] = []
+        self._search_timer: Timer | None = None
+        """Timer that starts a search, unless the user types on."""
         self._pending_selection: tuple[Path, int | None] | None = None
         """Batch folder, and index of the video, to select after the next scan."""
 
@@ -130,9 +135,8 @@ class LibraryScreen(LibraryMarks):
         rows = arrange_rows(self.batches, self.star_counts, search_words, self.state_filter, self._found_videos)
         self.batch_list.empty_text = explain_empty_batch_list(len(self.batches), search_words, self.state_filter)
         self.batch_list.show_rows(rows, self.star_counts)
-        self.batch_list.styles.max_height = max(
-            MIN_LIST_HEIGHT, len(rows) + LIST_FRAME_HEIGHT
-        )  # the details get the rest
+        # The details get the rest.
+        self.batch_list.styles.max_height = max(MIN_LIST_HEIGHT, len(rows) + LIST_FRAME_HEIGHT)
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
         self.batch_list.border_title = make_content(
             f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}"
@@ -201,18 +205,22 @@ class LibraryScreen(LibraryMarks):
     def _filter_while_typing(self) -> None:
         self._found_videos = []
         self._update_batch_list()
-        self.search_videos(self.search_input.value, self.batches)
+        self.workers.cancel_group(self, "search")
+        if self._search_timer is not None:
+            self._search_timer.stop()
+        self._search_timer = self.set_timer(SEARCH_DELAY_SECONDS, self._start_search)
+
+    def _start_search(self) -> None:
+        if self.search_input.value.split():
+            self.search_videos(self.search_input.value, self.batches)
 
     @work(thread=True, exclusive=True, group="search", exit_on_error=False)
     def search_videos(self, search_words: str, batches: Sequence[BatchSummary]) -> None:
         """Find videos on a background thread; another search cancels this one."""
-        worker, videos = get_current_worker(), []
-        if search_words.split():
-            for video in find_videos(search_words, batches):
-                if worker.is_cancelled:
-                    return
-                videos.append(video)
-        self.post_message(VideosFound(search_words, videos))
+        worker = get_current_worker()
+        videos = list(find_videos(search_words, batches, lambda: worker.is_cancelled))
+        if not worker.is_cancelled:
+            self.post_message(VideosFound(search_words, videos))
 
     @on(VideosFound)
     def _show_found_videos(self, message: VideosFound) -> None:
