@@ -115,8 +115,12 @@ async def look_at_results(recorder: Recorder) -> None:
     await recorder.add_frame(3.0)
 
 
-async def draw_screens(folder: Path) -> None:
-    """Compose and queue the demo, and draw the screens during and after its generation."""
+async def draw_screens(folder: Path, size: tuple[int, int], records_tour: bool) -> None:
+    """Compose and queue the demo, and draw the screens during and after its generation.
+
+    Args:
+        size: columns and rows of the terminal.
+    """
     from wantui.batches.demo import DEMO_SETTINGS, DEMO_TEMPLATE
     from wantui.engine.control import stop_engine
     from wantui.queue.state_dir import find_state_directory
@@ -128,27 +132,36 @@ async def draw_screens(folder: Path) -> None:
     save_drafts(state_dir.directory, Drafts(welcomed=True, changes=DEMO_SETTINGS))
     app = WantuiApp(state_dir, TuiSettings(preview_seconds=1), host_name="gpu1")
     try:
-        async with app.run_test(size=SIZE) as pilot:
+        async with app.run_test(size=size) as pilot:
             recorder = Recorder(app, pilot, folder)
             await compose_batch(recorder, DEMO_TEMPLATE)
             await follow_batch(recorder)
             await look_at_results(recorder)
-            (folder / "tour.svg").write_text(build_animation(recorder.frames), encoding="utf-8")
+            if records_tour:
+                (folder / "tour.svg").write_text(build_animation(recorder.frames), encoding="utf-8")
     finally:
         stop_engine(state_dir.directory, is_immediate=True)
 
 
 @click.command()
-def main() -> None:
+@click.option("--size", default=f"{SIZE[0]}x{SIZE[1]}", show_default=True, help="Columns x rows of the terminal.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the pictures; without the tour.  [default: docs/screens]",
+)
+def main(size: str, folder: Path | None) -> None:
     """Draw screenshots of all screens, and the tour."""
-    folder = Path(__file__).resolve().parent / "screens"
-    folder.mkdir(exist_ok=True)
+    columns, rows = map(int, size.split("x"))
+    records_tour = folder is None
+    folder = (folder or Path(__file__).parent / "screens").resolve()
+    folder.mkdir(exist_ok=True, parents=True)
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {"XDG_STATE_HOME": temporary, "TEXTUAL_ANIMATIONS": "none"}
         os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
         os.environ.pop("NO_COLOR", None)
         os.chdir(temporary)
-        asyncio.run(draw_screens(folder))
+        asyncio.run(draw_screens(folder, (columns, rows), records_tour))
     click.echo(f"{len(list(folder.glob('*.svg')))} screens in {folder}")
 
 

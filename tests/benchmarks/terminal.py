@@ -212,7 +212,7 @@ def bytes_under_dialogs(seconds: float) -> None:
     async def measure() -> dict[str, float]:
         app, rates = WantuiApp(find_state_directory(), TuiSettings(), host_name="bench"), {}
         async with app.run_test(size=SIZE) as pilot:
-            await pilot.press("3")
+            await pilot.press("f3")
             for kind in sorted(dialog_types(), key=lambda kind: kind.__name__):
                 app.push_screen(DIALOGS[kind]())
                 await pilot.pause(1.5)
@@ -283,7 +283,7 @@ def soak(ticks: int) -> None:
             await pilot.pause(1.0)
             app.queue_watcher.stop()
             app.gpu_monitor.stop()
-            await pilot.press("3")
+            await pilot.press("f3")
             sizes, tracker = [], ProgressTracker()
             for tick in range(ticks):
                 video, step = tick // 50 + 1, tick % 50

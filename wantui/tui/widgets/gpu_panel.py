@@ -202,7 +202,7 @@ def parse_worker_process_id(worker_name: str) -> int:
 
 def parse_worker_memory(process_id: int, bytes_by_kind: Mapping[str, int]) -> WorkerMemory | None:
     """Return the GPU memory that a worker reported for a step; None on a CPU."""
-    if "allocated" not in bytes_by_kind:
+    if not {"allocated", "reserved", "peak"} <= bytes_by_kind.keys():
         return None
     return WorkerMemory(
         process_id,
