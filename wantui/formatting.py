@@ -12,7 +12,7 @@ UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\
 _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
     UNPRINTABLE_PATTERN.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
 )
-MIN_SCIENTIFIC_CHANGE = 10_000
+MIN_CHANGE_IN_SCIENTIFIC_NOTATION = 10_000
 """Relative change from which powers of ten are used: a change of a mean near 0 can have forty digits."""
 
 
@@ -66,7 +66,9 @@ def format_long_duration(seconds: float) -> str:
 def format_percent_change(relative_change: float) -> str:
     """Return a relative change in percent with its sign: "+12.3%", or "+1.23e+08%" from 10,000-fold on."""
     return (
-        f"{relative_change:+.1%}" if abs(relative_change) < MIN_SCIENTIFIC_CHANGE else f"{100 * relative_change:+.3g}%"
+        f"{relative_change:+.1%}"
+        if abs(relative_change) < MIN_CHANGE_IN_SCIENTIFIC_NOTATION
+        else f"{100 * relative_change:+.3g}%"
     )
 
 

@@ -61,8 +61,9 @@ def compute_path_components(groups: Sequence[Group]) -> PathComponents:
             if not np.isfinite(states).all():
                 raise NoGeometryError("its projection contains NaN or infinity")
             if stored_paths and states.shape[1] != stored_paths[0].shape[1]:
+                first_count = stored_paths[0].shape[1]
                 raise NoGeometryError(
-                    f"its projection has {states.shape[1]} values, the first {len(stored_paths[0].T)}"
+                    f"its projection has {states.shape[1]} values, but that of the first video has {first_count}"
                 )
         except NoGeometryError as error:
             exclusion_reasons.append((namer.name_video(video), str(error)))

@@ -33,7 +33,7 @@ def calibrate_model(
     """
     model = find_model(recipe.model)
     if model.boundary_ratio is not None:
-        raise _make_unneeded_calibration_error(model.name)
+        raise _make_calibration_not_needed_error(model.name)
     if (weights_id := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
     output_path = output_path or find_magnitudes_path(model, weights_id)
@@ -58,7 +58,7 @@ def calibrate_model(
         uncached_recipe, device, choose_recipe_plan(uncached_recipe, device, requested_slug=plan_name).plan
     )
     if loaded_pipeline.pipeline.transformer_2 is not None:
-        raise _make_unneeded_calibration_error(model.name)
+        raise _make_calibration_not_needed_error(model.name)
     try:
         denoising_start = prepare_inputs(loaded_pipeline.pipeline, uncached_recipe, loaded_pipeline.embeddings)
         magnitudes = measure_magnitudes(loaded_pipeline.pipeline, uncached_recipe, denoising_start, show_step)
@@ -79,7 +79,7 @@ def calibrate_model(
     return output_path
 
 
-def _make_unneeded_calibration_error(model_name: str) -> LoadError:
+def _make_calibration_not_needed_error(model_name: str) -> LoadError:
     return LoadError(
         f"{model_name} needs no calibration: it has two transformers, and `speed: cached` uses the first block of each"
     )

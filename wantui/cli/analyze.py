@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 @click.option(
     "--metrics", help="Comma-separated metrics to print, or `all`.  [default: six; with --json or --csv: all]"
 )
-@click.option("--groups", "show_groups", is_flag=True, help="Print the means of each group beside the null models.")
+@click.option(
+    "--groups",
+    "show_groups",
+    is_flag=True,
+    help="Print the mean of each metric in each group, and its value for the null models.",
+)
 @click.option("--compare", "show_comparison", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option(
     "--by",

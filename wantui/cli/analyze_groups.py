@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
-    """Print the means of each group beside its null models."""
+    """Print the mean of each metric in each group, and its value for the null models."""
     from wantui.analysis.groups import pool_comparable_groups, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record

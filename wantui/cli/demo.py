@@ -31,9 +31,9 @@ PHASE_COUNT = 3
 def command(context: click.Context, output_dir: Path | None, is_fresh: bool, stays_closed: bool) -> None:
     """Generate a first batch with nano on the CPU, analyse it, and open it in the library.
 
-    Generates twelve videos of a red or blue circle, draws the attention to the word `circle` over the first clip, and
-    compares the two colours. Needs neither a network nor a GPU. An unfinished demo is continued, and a finished one is
-    reused. Prints the result of the comparison on stdout; without a terminal, the paths too.
+    Generates twelve videos of a red or blue circle, overlays the attention map of the word `circle` on the first clip,
+    and compares the two colours. Needs neither a network nor a GPU. An unfinished demo is continued, and a finished one
+    is reused. Prints the result of the comparison on stdout; without a terminal, the paths too.
 
     Exit code 0: done, 1: some videos failed, 130: detached.
     """

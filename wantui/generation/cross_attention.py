@@ -350,8 +350,9 @@ class CrossAttentionObserver:
         output_error = _compute_relative_error(weighted_output.to(output.dtype).double(), expected_output)
         if not output_error <= MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:
             raise CaptureMismatchError(
-                f"attention with word weights differs by {output_error:.2g} of its norm, more than the rounding of "
-                f"{output.dtype} explains ({MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}): no weights are applied"
+                f"the attention computed for word weights differs from that of the model by {output_error:.2g} of its "
+                f"norm, but rounding in {output.dtype} explains at most {MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}: "
+                "no weights are applied"
             )
         return output_error
 

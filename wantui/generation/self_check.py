@@ -32,13 +32,13 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
         LoadError: the message names the parts that do not match.
     """
     transformer, vae = pipeline.transformer, pipeline.vae
-    encoder = _read_encoder_config(folder)
+    encoder_config = _read_encoder_config(folder)
     for name, part in (("transformer", transformer), ("transformer_2", pipeline.transformer_2)):
         if part is None:
             continue
-        if encoder.d_model != part.config.text_dim:
+        if encoder_config.d_model != part.config.text_dim:
             raise LoadError(
-                f"its text encoder returns {encoder.d_model} values per token, but its {name} "
+                f"its text encoder returns {encoder_config.d_model} values per token, but its {name} "
                 f"expects {part.config.text_dim}: they belong to different models"
             )
         if vae is not None and not vae.config.z_dim == part.config.in_channels == part.config.out_channels:
@@ -55,8 +55,8 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
             f"its model_index.json has boundary_ratio {boundary_ratio} and {second_description}: a model must have "
             "both or neither"
         )
-    _check_tokenizer(pipeline.tokenizer, encoder)
-    if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder.vocab_size):
+    _check_tokenizer(pipeline.tokenizer, encoder_config)
+    if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder_config.vocab_size):
         raise LoadError(find_tokenizer_config_fault(folder) or fault)
     if fault := find_duplicate_fault(pipeline.tokenizer.backend_tokenizer):
         raise LoadError(f"its tokenizer cannot be used: {fault}")

@@ -41,13 +41,13 @@ def draw_attention(
 
 
 def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: Callable[[str], Style]) -> list[Text]:
-    word, accent, dim = film.words[key.word_index], get_style("accent"), Style(dim=True)
+    chosen_word, accent, dim = film.words[key.word_index], get_style("accent"), Style(dim=True)
     plain = get_style("foreground")
     is_mean = key.step_index == MEAN_STEP
     mass, entropy = (
-        (word.mean_mass, word.mean_entropy)
+        (chosen_word.mean_mass, chosen_word.mean_entropy)
         if is_mean
-        else (word.mass_by_step[key.step_index], word.entropy_by_step[key.step_index])
+        else (chosen_word.mass_by_step[key.step_index], chosen_word.entropy_by_step[key.step_index])
     )
     step_count, frame_count = len(film.sigmas), len(film.frames)
     step_text = (
@@ -56,13 +56,15 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
         else f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
     )
     lines = [
-        _spread(Text(word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width),
-        Text(f"tokens {' '.join(word.token_texts)}", dim),
+        _spread(
+            Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
+        ),
+        Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
         *_describe_map(mass, entropy, plain),
         Text(""),
         _spread(Text(step_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, step_count + 1, width, accent),
-        Text(_draw_mass(word.mass_by_step, width), accent),
+        Text(_draw_mass(chosen_word.mass_by_step, width), accent),
         Text("mass by step", dim),
         Text(""),
     ]
@@ -76,9 +78,9 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
         ]
     if len(film.words) > 1:
         lines.append(_spread(Text("words", dim), "w", width))
-        for index, other in enumerate(film.words):
+        for index, word in enumerate(film.words):
             is_chosen = index == key.word_index
-            line = _spread(Text(f"{'●' if is_chosen else '○'} {other.text}"), f"{other.mean_mass:.2%}", width, Style())
+            line = _spread(Text(f"{'●' if is_chosen else '○'} {word.text}"), f"{word.mean_mass:.2%}", width, Style())
             if is_chosen:
                 line.stylize(accent)
             lines.append(line)

@@ -305,7 +305,7 @@ def evaluate_nano(
     "--sheet",
     "sheet_path",
     type=click.Path(path_type=Path),
-    help="JPEG file to write, with frames of clips of ten held-out captions.",
+    help="JPEG file to write: frames of clips generated from ten held-out captions.",
 )
 def main(
     weights_folder: Path,

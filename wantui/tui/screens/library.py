@@ -351,7 +351,7 @@ class LibraryScreen(LibraryMarks):
     def action_copy_path(self) -> None:
         if (clip := self.find_current_clip()) is not None:
             self.app.copy_to_clipboard(str(clip.path))
-            self.notify(f"{clip.path}\n(in tmux: set -g set-clipboard on)", title="path copied")
+            self.notify(f"{clip.path}\nIf pasting fails in tmux: set -g set-clipboard on", title="path copied")
 
     def action_edit_copy(self) -> None:
         if self.shown_folder is not None:

@@ -33,7 +33,7 @@ from wantui.tui.recipe_table import (
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.footer import KeyFooter
 
-FRAME_WIDTH = 8
+DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
 RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
@@ -79,8 +79,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def _show_content(self) -> None:
         recipe_count = len(self.recipes)
         wanted_width = RECIPE_WIDTH if recipe_count == 1 else NAME_WIDTH + VALUE_WIDTH * recipe_count
-        width = max(40, min(wanted_width, self.size.width - FRAME_WIDTH))
-        self.scroll.styles.width = width + FRAME_WIDTH
+        width = max(40, min(wanted_width, self.size.width - DIALOG_BORDER_WIDTH))
+        self.scroll.styles.width = width + DIALOG_BORDER_WIDTH
         self.query_one(Static).update(self.draw_content(width))
 
     def draw_content(self, width: int) -> RenderableType:

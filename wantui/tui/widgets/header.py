@@ -86,10 +86,10 @@ class Header(DiffText):
             colour_style = self.make_colour_style("error")
             texts = [Text(f"✗ {snapshot.error}", colour_style), Text("✗ queue error", colour_style)]
             return [_join([host, texts[0]]), *texts]
-        engine = self.describe_engine(with_count=True)
-        short_engine = self.describe_engine(with_count=False)
+        engine_state = self.describe_engine(with_count=True)
+        short_engine_state = self.describe_engine(with_count=False)
         if progress is None:
-            return [_join([host, engine]), engine]
+            return [_join([host, engine_state]), engine_state]
         count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
         short_count = Text(f"{progress.ended_count:,}/{progress.video_count:,}")
         seconds = snapshot.etas.queue_seconds
@@ -101,15 +101,15 @@ class Header(DiffText):
             return draw_styled_bar(progress.done_share, width, self.make_colour_style("accent"))
 
         return [
-            _join([host, engine, draw_bar(12), count, *eta]),
-            _join([host, engine, draw_bar(8), short_count, *eta]),
-            _join([engine, draw_bar(8), short_count, *eta]),
-            _join([engine, draw_bar(3), short_count, *short_eta], gap=" "),
-            _join([engine, draw_bar(6), *eta], gap=" "),
-            _join([engine, draw_bar(3), *short_eta], gap=" "),
-            _join([short_engine, draw_bar(3), *short_eta], gap=" "),
-            _join([short_engine, *short_eta], gap=" "),
-            short_engine,
+            _join([host, engine_state, draw_bar(12), count, *eta]),
+            _join([host, engine_state, draw_bar(8), short_count, *eta]),
+            _join([engine_state, draw_bar(8), short_count, *eta]),
+            _join([engine_state, draw_bar(3), short_count, *short_eta], gap=" "),
+            _join([engine_state, draw_bar(6), *eta], gap=" "),
+            _join([engine_state, draw_bar(3), *short_eta], gap=" "),
+            _join([short_engine_state, draw_bar(3), *short_eta], gap=" "),
+            _join([short_engine_state, *short_eta], gap=" "),
+            short_engine_state,
         ]
 
     def describe_engine(self, with_count: bool) -> Text:

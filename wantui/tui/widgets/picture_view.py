@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_UNSEEN_CHANGE = 3
+MAX_INVISIBLE_CHANGE = 3
 """Largest change of a channel, of 255, for which a cell is not sent while the picture moves."""
 MAX_GAP_COLUMNS = 6
 """Largest number of unchanged cells between two changed ones that are sent together."""
@@ -165,7 +165,7 @@ class PictureView(Widget):
             self.refresh()
             return
         change = np.abs(pixels.astype(np.int16) - previous_pixels).max(-1)
-        is_pixel_changed = change > (MAX_UNSEEN_CHANGE if is_moving else 0)
+        is_pixel_changed = change > (MAX_INVISIBLE_CHANGE if is_moving else 0)
         is_cell_changed = is_pixel_changed[::2] | is_pixel_changed[1::2]
         is_sent = np.repeat(is_cell_changed, 2, axis=0)
         self.shown_pixels = np.where(is_sent[..., None], pixels, previous_pixels)

@@ -19,7 +19,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 SPARKLINE_WIDTH = 11
 """Minimum width in cells of a velocity curve."""
-MAX_NAME_SHARE = 0.4
+MAX_NAME_WIDTH_SHARE = 0.4
 """Maximum share of the width that the names of batch and variation take."""
 METRIC_NAMES = tuple(METRICS)
 SHORT_UNITS = {"sigma": "σ"}
@@ -161,13 +161,13 @@ class TrajectoryTable(VirtualList):
             name_width = _find_width(["group", *(_get_name(row) for row in self._all_rows)])
             count_width = _find_width(["videos", *(_count_videos(row) for row in self._all_rows)])
             return [
-                Column("group", min(name_width, int(width * MAX_NAME_SHARE)), _get_name),
+                Column("group", min(name_width, int(width * MAX_NAME_WIDTH_SHARE)), _get_name),
                 Column("videos", count_width, _count_videos, "right"),
             ]
         name_width = _find_width(["variation", *(_get_name(row) for row in self._all_rows)])
         seed_width = _find_width(["seed", *(_get_seed(row) for row in self._all_rows)])
         columns: list[Column[Row]] = []
-        free_width = int(width * MAX_NAME_SHARE)
+        free_width = int(width * MAX_NAME_WIDTH_SHARE)
         if self._batch_names:
             batch_width = min(_find_width(["batch", *self._batch_names.values()]), free_width // 2)
             columns.append(Column("batch", batch_width, self._get_batch_name))
