@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -170,11 +171,14 @@ class Receiver(BaseHTTPRequestHandler):
 
     received: ClassVar[list[tuple[str, dict[str, Any]]]]
     status: int
+    location = ""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.received.append((self.headers["Content-Type"], json.loads(body)))
         self.send_response(self.status)
+        if self.location:
+            self.send_header("Location", self.location)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -253,6 +257,63 @@ def test_failed_webhook_is_logged_without_its_path(
     assert "secret" not in caplog.text
 
 
+def test_redirected_webhook_is_a_failure_that_names_the_new_host(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    receiver: tuple[str, type[Receiver]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    address, handler = receiver
+    handler.status, handler.location = 302, "https://new.example/secret"
+    settings_file.write_text(f"webhook: {address}\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    notifier.wait()
+    assert len(handler.received) == 1
+    assert "it redirects to another address of new.example" in caplog.text
+    assert "secret" not in caplog.text
+    assert "was called" not in caplog.text
+
+
+@pytest.mark.processes
+def test_ending_engine_abandons_slow_notices(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings_file.write_text("on_batch_end: echo $$ > pid; exec sleep 600\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new()
+    pid_file = Path("outputs/mine/pid")
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the command starts")
+    notifier.wait(lambda: True)
+    assert "the engine ends before all notices were sent" in caplog.text
+    assert not psutil.pid_exists(int(pid_file.read_text()))
+
+
+def test_unreadable_queue_loses_no_notice(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    receiver: tuple[str, type[Receiver]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings_file.write_text(f"webhook: {receiver[0]}\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "get_batch", lambda _: (_ for _ in ()).throw(sqlite3.OperationalError("locked")))
+        with pytest.raises(sqlite3.OperationalError):
+            notifier.send_new()
+    notifier.send_new()
+    notifier.wait()
+    assert len(receiver[1].received) == 1
+
+
 def test_nothing_is_sent_by_default(queue: Queue, notifier: BatchEndNotifier) -> None:
     assert load_notice_settings() == NoticeSettings()
     add_batch(queue, "mine", videos=1)
@@ -287,6 +348,7 @@ def test_batches_that_ended_before_the_engine_started_send_nothing(
         ("timeout_seconds: 0", "timeout_seconds: input should be greater than 0"),
         ("on_batch_end: [a, b]", "on_batch_end: input should be a valid string"),
         ("on_batch_end: {", "engine.yaml"),
+        ("webhook: https://a.example\nwebhook: https://b.example", "webhook: duplicate key. Remove one"),
     ],
 )
 def test_invalid_settings_are_named_and_send_nothing(

@@ -204,6 +204,46 @@ def test_removed_batches_can_be_restored(queue: Queue) -> None:
     on("queue", test)
 
 
+def test_retry_of_a_video_does_not_touch_marked_batches(queue: Queue) -> None:
+    numbers = [add(queue, name) for name in ("one", "two")]
+    for number in numbers:
+        queue.cancel_videos(number)
+
+    async def test(it: AppUnderTest) -> None:
+        def list_states() -> list[list[str]]:
+            return [[video.state for video in queue.list_videos(number)] for number in numbers]
+
+        await it.until(lambda: "two" in it.text())
+        await it.press("space")  # marks the first batch, and moves to the second
+        await it.until(lambda: "Videos of two" in it.text())
+        await it.press("enter", "down", "r")
+        await it.until(lambda: list_states() == [["cancelled"] * 3, ["cancelled", "queued", "cancelled"]])
+        assert "1 marked" in it.text()
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_failed_restore_keeps_the_removed_batch_for_another_try(queue: Queue) -> None:
+    number = add(queue, "one")
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "one" in it.text())
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        await it.press("y")
+        await it.until(lambda: not queue.list_batches())
+        await it.until(lambda: isinstance(it.app.screen, QueueScreen))
+        again = add(queue, "one")
+        await it.press("u")
+        await it.until(lambda: "was queued again meanwhile" in it.notifications())
+        queue.remove_batch(again)
+        await it.press("u")
+        await it.until(lambda: [batch.id for batch in queue.list_batches()] == [number])
+
+    on("queue", test)
+
+
 def test_batch_queued_again_is_not_restored_over(queue: Queue) -> None:
     number = add(queue, "one")
     removed = queue.remove_batch(number)

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow
+from wantui.queue.records import BatchRow, QueueEvent
 from wantui.queue.states import derive_batch_state
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
@@ -34,6 +34,8 @@ SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 OUTPUT_FILE = "notices.out"
 """File in the log folder with the output of all commands."""
 _UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")
+MAX_WAIT_SECONDS = 10.0
+"""Maximum seconds that an ending engine waits for the notices that are being sent."""
 KILL_SECONDS = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that exceeds its time."""
 
@@ -122,10 +124,11 @@ def load_notice_settings() -> NoticeSettings:
         if os.environ.get(SETTINGS_VARIABLE):
             raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset the variable")
         return NoticeSettings()
+    document = parse_yaml_document(read_config_text(path), path)
+    for key_path, line in document.duplicate_keys:
+        raise UserError(f"{path}:{line}: {'.'.join(key_path)}: duplicate key. Remove one")
     try:
-        return NoticeSettings.model_validate(
-            convert_to_plain_value(parse_yaml_document(read_config_text(path), path).values)
-        )
+        return NoticeSettings.model_validate(convert_to_plain_value(document.values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
@@ -154,6 +157,8 @@ class BatchEndNotifier:
         self.queue, self.logs_folder, self.log = queue, logs_folder, log
         self.last_seq = queue.read_last_event_seq()
         self.threads: list[threading.Thread] = []
+        self.processes: set[subprocess.Popen[bytes]] = set()
+        """Running commands."""
 
     def send_new(self) -> None:
         """Send notices for the batches that ended since the last call.
@@ -163,23 +168,42 @@ class BatchEndNotifier:
         """
         if self.queue.read_last_event_seq() == self.last_seq:
             return
-        new_events = self.queue.list_events(self.last_seq)
+        # One snapshot: if a batch ended between reading the events and its row, it would be reported twice.
+        with self.queue.read_snapshot():
+            new_events = self.queue.list_events(self.last_seq)
+            ends = self._find_ends(new_events)
         self.last_seq = max(event.seq for event in new_events)
-        errors: dict[int, str] = {}  # by batch number: why all of its videos failed, or an empty text
+        for end in ends:
+            self._start(end)
+
+    def _find_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
+        """Return the batches that ended by one of these events."""
+        errors_by_batch: dict[int, str] = {}
+        """Why all videos of a batch failed, or an empty text."""
         for event in new_events:
             if event.batch_number is not None and isinstance(event.payload, BatchRefused):
-                errors[event.batch_number] = event.payload.error
+                errors_by_batch[event.batch_number] = event.payload.error
             elif event.batch_number is not None and isinstance(event.payload, ENDING_EVENTS):
-                errors.setdefault(event.batch_number, "")
-        for number, error in errors.items():
-            batch = self.queue.get_batch(number)  # None: it was removed meanwhile
-            if batch is not None and not batch.unfinished_count:
-                self._start(_describe_end(batch, error))
+                errors_by_batch.setdefault(event.batch_number, "")
+        batches = [(self.queue.get_batch(number), error) for number, error in errors_by_batch.items()]
+        return [
+            _describe_end(batch, error) for batch, error in batches if batch is not None and not batch.unfinished_count
+        ]
 
-    def wait(self) -> None:
-        """Wait for the notices that are being sent; each ends after its timeout at the latest."""
-        for thread in self.threads:
-            thread.join()
+    def wait(self, must_stop: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the notices that are being sent, for at most `MAX_WAIT_SECONDS`; then abandon the others.
+
+        Args:
+            must_stop: returns whether to stop waiting at once.
+        """
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
+        while any(thread.is_alive() for thread in self.threads):
+            if must_stop() or time.monotonic() > deadline:
+                self.log.error("the engine ends before all notices were sent")
+                for process in list(self.processes):
+                    _end_process_group(process)
+                return
+            time.sleep(0.02)
 
     def _start(self, end: BatchEnd) -> None:
         try:
@@ -214,6 +238,7 @@ class BatchEndNotifier:
         except (OSError, ValueError) as error:  # ValueError: an environment variable contains a NUL character
             self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
             return
+        self.processes.add(process)
         try:
             code = process.wait(settings.timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -224,6 +249,8 @@ class BatchEndNotifier:
                 settings.timeout_seconds,
             )
             return
+        finally:
+            self.processes.discard(process)
         if code:
             self.log.error("on_batch_end failed for %s with exit code %d; see %s", end.name, code, path)
         else:
@@ -233,7 +260,7 @@ class BatchEndNotifier:
         headers = {"Content-Type": "application/json", "User-Agent": "wantui"}
         request = urllib.request.Request(address, json.dumps(asdict(end)).encode(), headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=settings.timeout_seconds) as reply:
+            with _OPENER.open(request, timeout=settings.timeout_seconds) as reply:
                 self.log.info("the webhook was called for %s: status %d", end.name, reply.status)
         except (
             OSError,
@@ -241,7 +268,20 @@ class BatchEndNotifier:
             http.client.HTTPException,
         ) as error:  # URLError is an OSError; the address may contain a token
             reason = getattr(error, "reason", None) or error
+            if isinstance(error, urllib.error.HTTPError) and 300 <= error.code < 400:
+                new_host = urlsplit(error.headers.get("Location", "")).hostname
+                reason = f"it redirects to another address of {new_host}, which would receive nothing. Enter that one"
             self.log.error("the webhook at %s failed for %s: %s", urlsplit(address).hostname, end.name, reason)
+
+
+class _RedirectRefuser(urllib.request.HTTPRedirectHandler):
+    """Handler that follows no redirection: urllib would turn the POST into a GET without its body."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request, so that the redirection is an error."""
+
+
+_OPENER = urllib.request.build_opener(_RedirectRefuser)
 
 
 def _describe_end(batch: BatchRow, error: str) -> BatchEnd:

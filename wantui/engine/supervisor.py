@@ -361,7 +361,7 @@ def _run_until_replaced(
             engine_notes,
         )
         supervisor.run()
-        supervisor.notifier.wait()
+        supervisor.notifier.wait(lambda: stop_requests.count > 1)
     except QueueError as error:
         if is_database_damage(error):
             log.exception("the queue is damaged: %s", error)  # workers end with this process; the next one quarantines

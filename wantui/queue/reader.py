@@ -3,7 +3,8 @@
 import difflib
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -71,6 +72,20 @@ class QueueReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def read_snapshot(self) -> Iterator[None]:
+        """Make all reads of a block see the same state of the queue; the block must not write.
+
+        Raises:
+            sqlite3.Error: the queue cannot be read.
+        """
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
 
     def check_schema_not_newer(self) -> None:
         """Refuse a database that was migrated by a later version while it was open.

@@ -321,25 +321,28 @@ class QueueScreen(BaseScreen):
 
         def cancel_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
-                self.marked_ids.clear()
+                if video_index is None:
+                    self.marked_ids.clear()
                 cancel_videos(self.wantui_app, batch_ids, video_index)
 
         self.app.push_screen(Confirm(f"Cancel {target}?{loss_note}", "Cancel"), cancel_if_confirmed)
 
     def action_retry(self) -> None:
         video = self._get_focused_video()
-        batches = self._list_target_batches()
+        batches = [] if video is not None else self._list_target_batches()
 
         def retry(queue: Queue) -> None:
-            video_index = None if video is None else video.number
-            count = sum(queue.retry_videos(batch.id, video_index) for batch in batches)
-            self.marked_ids.clear()
+            if video is not None:
+                count = queue.retry_videos(video.batch, video.number)
+            else:
+                count = sum(queue.retry_videos(batch.id) for batch in batches)
+                self.marked_ids.clear()
             queued_text = f"{format_count(count, 'video')} queued again"
             self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
             if count and self.wantui_app.snapshot.engine is None:
                 self.app.call_later(self.wantui_app.action_start_engine)
 
-        if batches:
+        if batches or video is not None:
             self.wantui_app.change_queue(retry)
 
     def action_remove(self) -> None:
@@ -372,7 +375,8 @@ class QueueScreen(BaseScreen):
         def restore(queue: Queue) -> None:
             count = 0
             while self.removed_batches:
-                queue.restore_batch(self.removed_batches.pop())
+                queue.restore_batch(self.removed_batches[-1])
+                self.removed_batches.pop()  # only now: after an error, another key press tries again
                 count += 1
             self.notify(f"{format_count(count, 'batch', 'batches')} restored")
 
