@@ -1,11 +1,16 @@
 """The Queue screen over a queue that goes away, is replaced or is locked, and over batches that grow."""
 
+import os
 import shutil
 import sqlite3
+import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from clip_batches import write_clip_batch
+from conftest import only_queued
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
@@ -15,6 +20,11 @@ from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import lock_manifest
+from wantui.storage.manifest import read_manifest
+from wantui.tui import edit_copy
+from wantui.tui.cancelling import cancel_videos
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueWatcher, VideoPages
 from wantui.tui.screens.queue import QueueScreen
 
@@ -173,5 +183,121 @@ def test_unwritable_queue_is_not_reported_as_unreadable(queue: Queue, monkeypatc
             )
         )
         assert "cannot read the queue" not in it.notifications()
+
+    on("queue", test)
+
+
+# Work on batch folders in the background
+
+
+def test_cancelling_does_not_wait_for_the_manifest(queue: Queue) -> None:
+    write_clip_batch(Path("slow"), "one circle", seeds=2, unfinished=(0, 1))
+    folder, number = BatchFolder(Path("slow").absolute()), add(queue, "slow", 2)
+
+    def list_states() -> list[str]:
+        return [video.state for video in read_manifest(folder).videos]
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "slow" in it.text())
+        states = list_states()
+        with lock_manifest(folder.root):
+            cancel_videos(it.app, [number])
+            await it.until(lambda: "2 videos cancelled" in it.notifications())
+            await it.press("3")
+            await it.until(lambda: it.app.screen.name == "monitor")
+            assert list_states() == states
+        await it.until(lambda: list_states() == ["cancelled"] * 2)
+        assert "cannot" not in it.notifications()
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_cancelling_goes_on_after_a_batch_that_is_gone(queue: Queue) -> None:
+    numbers = [add(queue, name) for name in ("one", "two", "three")]
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "three" in it.text())
+        queue.remove_batch(numbers[1])
+        cancel_videos(it.app, numbers)
+        await it.until(lambda: "6 videos cancelled" in it.notifications())
+        assert f"cannot cancel: batch {numbers[1]} is no longer in the queue" in it.notifications()
+        assert {video.state for number in numbers for video in queue.list_videos(number)} == {"cancelled"}
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_fault_of_the_queue_does_not_hide_what_was_cancelled_before(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [add(queue, name) for name in ("one", "two", "three")]
+    cancel = Queue.cancel_videos
+
+    def fail_at_second(queue: Queue, number: int, video_index: int | None = None) -> tuple[Sequence[int], int]:
+        if number == numbers[1]:
+            raise sqlite3.OperationalError("disk I/O error")
+        return cancel(queue, number, video_index)
+
+    monkeypatch.setattr(Queue, "cancel_videos", fail_at_second)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "three" in it.text())
+        cancel_videos(it.app, numbers)
+        await it.until(lambda: "3 videos cancelled" in it.notifications() and "disk I/O" in it.notifications())
+        assert [queue.list_videos(number)[0].state for number in numbers] == ["cancelled", "queued", "queued"]
+        it.app.clear_notifications()
+        cancel_videos(it.app, numbers[1:])
+        await it.until(lambda: "disk I/O" in it.notifications())
+        assert "nothing to cancel" not in it.notifications()
+
+    with only_queued():
+        on("queue", test)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "binary", "missing"])
+def test_copy_of_a_batch_with_an_unreadable_config_is_refused(queue: Queue, kind: str) -> None:
+    add(queue, "kiss")
+    batch = BatchFolder(Path("kiss"))
+    for path in (batch.config_path, batch.template_path):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("a kiss\n")
+    batch.config_path.unlink()
+    if kind == "pipe":
+        os.mkfifo(batch.config_path)
+    elif kind == "binary":
+        batch.config_path.write_bytes(b"a\xff")
+    reason = {"pipe": "it is a pipe, not a file", "binary": "it is not UTF-8", "missing": "No such file"}[kind]
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        await it.press("e")
+        await it.until(lambda: reason in it.notifications())
+        assert it.app.screen.name == "queue"
+        assert not it.app.drafts.template
+
+    on("queue", test)
+
+
+def test_copy_that_is_read_slowly_does_not_replace_another_screen(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(queue, "kiss")
+    may_read = threading.Event()
+
+    def read_slowly(path: Path, max_bytes: int) -> str:
+        assert may_read.wait(20)
+        return "a kiss"
+
+    monkeypatch.setattr(edit_copy, "read_text_file", read_slowly)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "kiss" in it.text())
+        await it.press("e", "3")
+        await it.until(lambda: it.app.screen.name == "monitor")
+        may_read.set()
+        await it.until(lambda: "kiss was not copied" in it.notifications())
+        assert it.app.screen.name == "monitor"
+        assert not it.app.drafts.template
 
     on("queue", test)

@@ -877,7 +877,7 @@ def test_failed_video_is_shown_when_its_folder_is_missing(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "✗ failed" in it.text())
         await it.press("e")
-        assert "cannot read template and config of" in it.notifications()
+        await it.until(lambda: "cannot read template and config of" in it.notifications())
 
     on("queue", test)
 

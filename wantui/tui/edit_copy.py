@@ -1,38 +1,85 @@
 """Copy a batch, or one of its videos, to Compose as the draft of a new batch."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from textual.worker import get_current_worker
 
 from wantui.prompts.unparse import format_as_template
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry
+from wantui.text_files import TextFileError, read_text_file
 from wantui.tui.messages import DraftReady
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
 
+MAX_STORED_TEXT_BYTES = 16 << 20
+"""Maximum size in bytes of the template or config of a batch that is copied."""
+
 
 def copy_batch_to_draft(screen: BaseScreen, batch_folder: Path) -> None:
     """Copy the template and config of a batch folder to Compose; ask before replacing a draft."""
-    stored_batch = BatchFolder(batch_folder)
-    try:
-        text = stored_batch.config_path.read_text(encoding="utf-8")
-        template = stored_batch.template_path.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        screen.notify(f"cannot read template and config of {batch_folder}: {error}", severity="error")
-        return
-    _replace_draft(screen, batch_folder.name, text, template, {})
+
+    def read_draft() -> _BatchCopy:
+        stored_batch = BatchFolder(batch_folder)
+        text = _read_stored_text(stored_batch.config_path)
+        return _BatchCopy(batch_folder.name, text, _read_stored_text(stored_batch.template_path).rstrip("\n"), {})
+
+    _copy_in_background(screen, read_draft, f"cannot read template and config of {batch_folder}")
 
 
 def copy_video_to_draft(screen: BaseScreen, batch_folder: Path, entry: VideoEntry) -> None:
     """Copy the prompt, seed and config of one video to Compose; ask before replacing a draft."""
-    try:
-        text = BatchFolder(batch_folder).config_path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        screen.notify(f"cannot read the config of {batch_folder}: {error}", severity="error")
-        return
-    recipe = entry.recipe
-    template = format_as_template(recipe.prompt, [(mark.start, mark.end, mark.weight) for mark in recipe.marks])
-    changes = {"model_settings.seed": str(entry.seed), "videos_per_variation": "1"}
-    _replace_draft(screen, f"{batch_folder.name}, seed {entry.seed}", text, template, changes)
+
+    def read_draft() -> _BatchCopy:
+        text, recipe = _read_stored_text(BatchFolder(batch_folder).config_path), entry.recipe
+        template = format_as_template(recipe.prompt, [(mark.start, mark.end, mark.weight) for mark in recipe.marks])
+        changes = {"model_settings.seed": str(entry.seed), "videos_per_variation": "1"}
+        return _BatchCopy(f"{batch_folder.name}, seed {entry.seed}", text, template, changes)
+
+    _copy_in_background(screen, read_draft, f"cannot read the config of {batch_folder}")
+
+
+@dataclass(frozen=True)
+class _BatchCopy:
+    """Draft made from a batch or one of its videos."""
+
+    source_name: str
+    text: str
+    """Text of the config."""
+    template: str
+    changes: dict[str, str]
+    """Changed settings by their path in the config."""
+
+
+def _read_stored_text(path: Path) -> str:
+    text = read_text_file(path, MAX_STORED_TEXT_BYTES)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _copy_in_background(screen: BaseScreen, read_draft: Callable[[], _BatchCopy], error_text: str) -> None:
+    """Read a draft on a background thread, and show it in Compose; a later copy cancels this one."""
+
+    def show_draft(draft: _BatchCopy) -> None:
+        if screen.is_current:
+            _replace_draft(screen, draft.source_name, draft.text, draft.template, draft.changes)
+        else:
+            text = f"{draft.source_name} was not copied: another screen or dialog was opened while it was read"
+            screen.notify(text, severity="warning")
+
+    def copy() -> None:
+        worker = get_current_worker()
+        try:
+            draft = read_draft()
+        except TextFileError as error:
+            if not worker.is_cancelled:
+                screen.call_later(screen.notify, f"{error_text}: {error}", severity="error")
+            return
+        if not worker.is_cancelled:
+            screen.call_later(show_draft, draft)
+
+    screen.run_worker(copy, "copy to Compose", thread=True, exclusive=True, group="copy", exit_on_error=False)
 
 
 def _replace_draft(screen: BaseScreen, source_name: str, text: str, template: str, changes: dict[str, str]) -> None:
