@@ -15,6 +15,8 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview
 from wantui.tui.screens.monitor import MonitorScreen
+from wantui.tui.settings import TuiSettings
+from wantui.tui.settings_changes import apply_settings
 from wantui.tui.widgets import picture_loop
 
 pytestmark = pytest.mark.terminal
@@ -123,6 +125,35 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
 
     with engine_announced():
         on("monitor", test)
+
+
+def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add(queue, "one", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        path = str(write_previews(tmp_path, 1))
+        queue.record_step(taken, step_done(0, 100, 0.1, 1.0, preview=path))
+        await it.until(lambda: "V shows previews" in it.text())
+        assert not screen.previews.frames_by_step
+        apply_settings(it.app, TuiSettings(preview_seconds=0.01))
+        await it.until(lambda: screen.previews.step_numbers == [1])
+        apply_settings(it.app, TuiSettings(preview_seconds=0))
+        write_previews(tmp_path, 2)
+        queue.record_step(taken, step_done(1, 100, 0.1, 0.9, preview=path))
+        await it.until(lambda: screen.get_current_progress() and screen.get_current_progress().preview_step == 2)  # type: ignore[union-attr]
+        screen.request_files(is_automatic=True)
+        await it.until(lambda: not screen._is_reading_files)
+        await it.press("V")
+        progress = screen.get_current_progress()
+        assert progress is not None
+        assert not screen._is_preview_due(progress, is_automatic=True), "1 of 100 steps, and no period in seconds"
+        await it.press("v")
+        await it.until(lambda: screen.previews.step_numbers == [1, 2])
+
+    with engine_announced():
+        on("monitor", test, preview_seconds=0)
 
 
 def test_preview_plays_in_a_loop_and_rests(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -26,9 +26,24 @@ def apply_settings(app: "WantuiApp", settings: TuiSettings) -> None:
         app.update_gpu_panel()
     if previous.notifications != settings.notifications:
         detect_notices(app)
+    if (previous.preview_seconds > 0) != (settings.preview_seconds > 0):
+        switch_automatic_previews(app)
     needs_restart = previous.low_bandwidth != settings.low_bandwidth
     restart_text = "; low_bandwidth takes effect at the next start" if needs_restart else ""
     app.notify(f"tui.yaml was read again{restart_text}", title="settings")
+
+
+def switch_automatic_previews(app: "WantuiApp") -> None:
+    """Switch automatic previews on or off, as the settings say; a monitor that was not shown yet does so itself."""
+    from wantui.tui.screens.monitor_files import MonitorFiles
+
+    try:
+        screens = app.get_screen_stack("monitor")
+    except KeyError:
+        return
+    for screen in screens:
+        if isinstance(screen, MonitorFiles):
+            screen.apply_preview_seconds()
 
 
 def report_invalid_settings(app: "WantuiApp", reason: str) -> None:

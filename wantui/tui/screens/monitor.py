@@ -79,7 +79,7 @@ class MonitorScreen(MonitorFiles):
 
     def on_mount(self) -> None:
         self.set_focus(self.running_list)
-        self.is_auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.is_low_bandwidth
+        self.apply_preview_seconds()
         self.set_interval(
             SLOW_REDRAW_SECONDS if self.wantui_app.is_low_bandwidth else REDRAW_SECONDS, self._redraw_if_shown
         )

@@ -34,7 +34,7 @@ class MonitorFiles(BaseScreen):
         self.previews = PreviewHistory()
         self.clip: tuple[int, ClipFrames] | None = None
         """Id and clip of the video that was finished last."""
-        self.is_auto_preview: bool | None = None
+        self.is_auto_preview = False
         self.log_version: tuple[Path, int, int] | None = None
         """Version of the log on the screen, as in `LogTail`."""
         self.log_lines: list[str] = []
@@ -64,6 +64,10 @@ class MonitorFiles(BaseScreen):
         """Return the video that was finished last, or None."""
         return self.wantui_app.snapshot.finished_video
 
+    def apply_preview_seconds(self) -> None:
+        """Switch automatic previews on or off, as the settings say."""
+        self.is_auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.is_low_bandwidth
+
     def follow_video(self, video_id: int, progress: VideoProgress | None) -> None:
         """Forget the previews of another video, and of steps that are rendered again."""
         if self.previews.video_id != video_id:
@@ -83,7 +87,7 @@ class MonitorFiles(BaseScreen):
         if row is not None and row.video is not None and row.video.batch in folders_by_batch:
             log_path = BatchFolder(folders_by_batch[row.video.batch]).log_path
         request = MonitorFilesRequest(log_path, self.log_version)
-        shows_pictures = bool(self.is_auto_preview) or not is_automatic
+        shows_pictures = self.is_auto_preview or not is_automatic
         if shows_pictures and progress is not None and self._is_preview_due(progress, is_automatic):
             self._requested_at, self._requested_step = time.monotonic(), progress.preview_step
             request = replace(
@@ -106,11 +110,12 @@ class MonitorFiles(BaseScreen):
         """Return whether to read previews that are not on the screen yet."""
         if progress.preview_path is None or progress.preview_step in self.previews.frames_by_step:
             return False
+        preview_seconds = self.wantui_app.settings.preview_seconds
         new_step_count = progress.preview_step - self._requested_step
         return (
             not is_automatic
             or not self.previews.frames_by_step
-            or time.monotonic() - self._requested_at >= self.wantui_app.settings.preview_seconds
+            or 0 < preview_seconds <= time.monotonic() - self._requested_at
             or new_step_count * MIN_PREVIEWS_PER_VIDEO >= progress.step_count
         )
 
