@@ -198,8 +198,15 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # 
         on("monitor", test)
 
 
-@pytest.mark.parametrize("content", [None, b"no clip"])
-def test_missing_or_damaged_clip_leaves_the_line_that_says_done(queue: Queue, content: bytes | None) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file or directory"), (b"no clip", "Invalid data found")],
+)
+def test_missing_or_damaged_clip_shows_the_reason_and_that_it_is_done(
+    queue: Queue,  # noqa: F811
+    content: bytes | None,
+    reason: str,
+) -> None:
     add(queue, "one", 1)
     if content is not None:
         Path("one/v.mp4").write_bytes(content)
@@ -208,7 +215,8 @@ def test_missing_or_damaged_clip_leaves_the_line_that_says_done(queue: Queue, co
         screen = it.screen(MonitorScreen)
         queue.record_done(claim(queue), VideoDone(files={"clip": "v.mp4"}, seconds={}))
         await it.until(lambda: "✓ done, o opens it in the library" in it.text())
-        await it.until(lambda: screen.clip is not None and screen.clip[1].error)
+        await it.until(lambda: reason in " ".join(screen.picture.get_shown_text().split()))
+        assert "v.mp4" in screen.picture.get_shown_text()
         assert "1 composes a batch" in it.text()
 
     with engine_announced():

@@ -43,7 +43,6 @@ class LogTail:
 class ClipFrames:
     """Frames of a finished clip, evenly spaced and shrunk."""
 
-    path: Path
     frames: "list[Picture]"
     fps: float
     error: str = ""
@@ -156,10 +155,14 @@ def read_clip(path: Path) -> ClipFrames:
         frames = [
             shrink_picture(frame, MAX_FRAME_SIDE) for frame in islice(read_frames(path), 0, MAX_DECODED_FRAMES, stride)
         ]
+    except UserError as error:
+        return ClipFrames([], fps, f"{error}")
     except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
-        return ClipFrames(path, [], fps, f"{error}")
-    extra_stride = -(-len(frames) // MAX_CLIP_FRAMES) or 1
-    return ClipFrames(path, frames[::extra_stride], fps / stride / extra_stride)
+        return ClipFrames([], fps, f"cannot read {path}: {type(error).__name__}: {error}")
+    if not frames:
+        return ClipFrames([], fps, f"cannot read {path}: the clip contains no frames")
+    extra_stride = -(-len(frames) // MAX_CLIP_FRAMES)
+    return ClipFrames(frames[::extra_stride], fps / stride / extra_stride)
 
 
 def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:

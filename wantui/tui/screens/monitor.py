@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical
 
 from wantui.batches.eta import format_seconds_left
 from wantui.batches.progress import FinishedVideo, VideoProgress
+from wantui.formatting import escape_unprintable
 from wantui.queue.records import VideoRow
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
@@ -169,7 +170,7 @@ class MonitorScreen(MonitorFiles):
     def draw_pictures(self) -> None:
         """Show the previews of the selected video, else the finished clip, else what happens or can be done."""
         row, finished = self.get_current_row(), self.finished_video
-        caption, pictures, fps, title = Text(""), [], PREVIEW_FPS, "Predicted video"
+        caption, pictures, fps, title, error = Text(""), [], PREVIEW_FPS, "Predicted video", ""
         step = self._find_shown_step(row, finished)
         if step is not None:
             pictures = self.previews.frames_by_step[step]
@@ -177,13 +178,15 @@ class MonitorScreen(MonitorFiles):
         elif finished is not None:
             title, caption = f"Finished: {finished.done_event.title}", self._make_finished_caption(finished)
             if self.clip is not None and self.clip[0] == finished.video_id:
-                pictures, fps = self.clip[1].frames, self.clip[1].fps
+                pictures, fps, error = self.clip[1].frames, self.clip[1].fps, self.clip[1].error
         if title != str(self.preview_pane.border_title):
             self.preview_pane.border_title = make_content(title)
         self.caption_text.show_lines([caption])
         if not pictures:
             self._shown_pictures = None
-            self.picture.show_text(self._describe_stage(row))
+            error_text = Text(escape_unprintable(error), self.caption_text.make_colour_style("error"))
+            error_lines = [error_text, Text("")] if error else []
+            self.picture.show_text([*error_lines, *self._describe_stage(row)])
         elif pictures is not self._shown_pictures:
             self._shown_pictures = pictures
             self.picture.play_pictures(pictures, fps, plays=not self.wantui_app.is_low_bandwidth)
