@@ -55,7 +55,7 @@ DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     History: lambda: History(["a red circle", "a blue circle"]),
     Palette: Palette,
     Player: lambda: PausedPlayer(["a", "b"]),
-    RecipeViewer: lambda: RecipeViewer({"red": RECIPE}),
+    RecipeViewer: lambda: RecipeViewer([("red", RECIPE)]),
     TextViewer: lambda: TextViewer("Recipe", "one\ntwo\n" * 50),
     Welcome: Welcome,
     YamlEditor: lambda: YamlEditor("model_settings:\n  model_id: nano\n", "mine"),

@@ -7,7 +7,7 @@ from conftest import recipe_for
 
 from wantui.models.catalogue import NANO
 from wantui.planning import PromptMark, Recipe
-from wantui.tui.clip_labels import describe_common_part, label_clips
+from wantui.tui.clip_labels import describe_common_part, label_clips, number_equal_labels
 from wantui.tui.playback import Playback
 from wantui.tui.player_clips import PlayerClip
 from wantui.tui.player_grid import choose_grid_columns
@@ -129,6 +129,15 @@ def test_labels_name_only_what_differs() -> None:
 
 def test_labels_of_clips_that_do_not_differ_are_numbered() -> None:
     assert label_clips([make_clip(("red",))] * 2) == ["red · seed 7 (1)", "red · seed 7 (2)"]
+
+
+def test_equal_labels_are_numbered() -> None:
+    twice, once = make_clip(("red",), seed=42), make_clip(("red",), seed=43)
+    assert label_clips([twice, once, twice]) == ["seed 42 (1)", "seed 43", "seed 42 (2)"]
+    long_texts = ["a" * 40 + end for end in "xy"]
+    clips = [make_clip(("red",), negative_prompt=text, prompt="red") for text in long_texts]
+    assert len(set(label_clips(clips))) == 2
+    assert number_equal_labels(["a", "a", "a (1)", "b"]) == ["a (2)", "a (3)", "a (1)", "b"]
 
 
 def test_labels_of_clips_of_different_templates_name_the_variation() -> None:

@@ -1,6 +1,7 @@
 """Clips in the Library: played, marked and compared, with their recipes."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clip_batches import FPS, FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
-from dialogs import counted_bytes
+from dialogs import RECIPE, counted_bytes
 from harness_tui import AppUnderTest, application, run
 from textual.geometry import Region
 
@@ -369,6 +370,19 @@ def test_changed_cells_of_the_control_line_are_redrawn_where_they_are() -> None:
         player.playback.is_playing = True
         line.show_playback(player.playback, player._make_title())
         assert line._repaint_regions == {Region(line.gutter.left, 0, 1, 1)}
+
+    on_clips(test)
+
+
+def test_recipes_of_equal_titles_are_all_shown() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        recipes = [RECIPE.model_copy(update={"seed": seed}) for seed in (42, 43, 44)]
+        it.app.push_screen(RecipeViewer([("same", recipe) for recipe in recipes]))
+        await it.until(lambda: all(f"same ({number})" in it.text() for number in (1, 2, 3)))
+        await it.press("j")
+        viewer = it.app.screen
+        assert isinstance(viewer, RecipeViewer)
+        assert [recipe["seed"] for recipe in json.loads(viewer._format_json()).values()] == [42, 43, 44]
 
     on_clips(test)
 

@@ -1,6 +1,7 @@
 """Labels of compared clips: only what differs between them."""
 
 from collections.abc import Sequence
+from itertools import count
 
 from wantui.tui.player_clips import PlayerClip
 from wantui.tui.recipe_table import SEED_FIELD, compare_recipes
@@ -36,8 +37,21 @@ def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
             [f"{field.full_name} {value[:MAX_VALUE_LENGTH]}{unit}" for value in difference.values],
         )
     if not any(parts_by_clip):
-        return [f"{clip.title} ({number})" for number, clip in enumerate(clips, start=1)]
-    return [LABEL_SEPARATOR.join(parts) for parts in parts_by_clip]
+        return number_equal_labels([clip.title for clip in clips])
+    return number_equal_labels([LABEL_SEPARATOR.join(parts) for parts in parts_by_clip])
+
+
+def number_equal_labels(labels: Sequence[str]) -> list[str]:
+    """Return labels that all differ: equal ones get a number, as in "seed 42 (1)" and "seed 42 (2)"."""
+    numbered_labels: list[str] = []
+    taken_labels = set(labels)
+    for label in labels:
+        numbered_label = label
+        if labels.count(label) > 1:
+            numbered_label = next(text for n in count(1) if (text := f"{label} ({n})") not in taken_labels)
+            taken_labels.add(numbered_label)
+        numbered_labels.append(numbered_label)
+    return numbered_labels
 
 
 def describe_common_part(clips: Sequence[PlayerClip]) -> str:

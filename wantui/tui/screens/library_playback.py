@@ -133,9 +133,9 @@ class LibraryPlayback(LibraryJobsMixin):
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
             title = f"{self.shown_manifest.variations[entry.variation].id} · seed {entry.seed}"
-            self.app.push_screen(RecipeViewer({title: entry.recipe}, entry.model_dump(mode="json")))
+            self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json")))
 
     def action_diff_recipes(self) -> None:
         if clips := self.list_clips_to_compare():
             recipes = [clip.recipe for clip in clips]
-            self.app.push_screen(RecipeViewer(dict(zip(label_clips(clips), recipes, strict=True))))
+            self.app.push_screen(RecipeViewer(list(zip(label_clips(clips), recipes, strict=True))))

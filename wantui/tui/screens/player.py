@@ -254,8 +254,8 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
         self._decode_for_new_size()
 
     def action_recipe(self) -> None:
-        recipes_by_title = dict(zip(self.labels, [clip.recipe for clip in self.clips], strict=True))
-        self.app.push_screen(RecipeViewer(recipes_by_title))
+        recipes = [clip.recipe for clip in self.clips]
+        self.app.push_screen(RecipeViewer(list(zip(self.labels, recipes, strict=True))))
 
     def action_pixels(self) -> None:
         """Play the same clips in pixels."""

@@ -1,7 +1,7 @@
 """Dialog with the recipe of a video as a table, or with the differences of several recipes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -20,6 +20,7 @@ from wantui.formatting import escape_unprintable
 from wantui.planning import Recipe
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
+from wantui.tui.clip_labels import number_equal_labels
 from wantui.tui.content import make_content
 from wantui.tui.recipe_table import (
     GROUPS,
@@ -45,16 +46,17 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     """Dialog with one recipe, or with the fields in which several recipes differ.
 
     Args:
-        recipes_by_title: recipes by the title of their video.
+        titled_recipes: title of each video, and its recipe; titles may be equal.
         document: JSON document to show instead of the recipes, such as the manifest entry of the video.
     """
 
     BINDINGS = [*make_bindings("recipe")]
     scroll = getters.query_one(VerticalScroll)
 
-    def __init__(self, recipes_by_title: Mapping[str, Recipe], document: Any = None) -> None:
+    def __init__(self, titled_recipes: Sequence[tuple[str, Recipe]], document: Any = None) -> None:
         super().__init__(name="recipe")
-        self.titles, self.recipes = list(recipes_by_title), list(recipes_by_title.values())
+        self.titles = number_equal_labels([title for title, _ in titled_recipes])
+        self.recipes = [recipe for _, recipe in titled_recipes]
         self.document = document
         self.shows_json = False
 
