@@ -292,7 +292,7 @@ def test_plan_is_rechosen_for_each_video_after_low_memory(
     asked = iter(result)
     monkeypatch.setattr(warm, "choose_recipe_plan", lambda *_: next(asked))
 
-    def load(recipe: Recipe, device: str, plan: MemoryPlan, *_: object) -> Mock:
+    def load(recipe: Recipe, device: str, plan: MemoryPlan, *_: object, **__: object) -> Mock:
         loaded.append(plan)
         return Mock(plan=plan, latent_to_rgb=Mock(r2=1.0))
 

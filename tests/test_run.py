@@ -219,8 +219,8 @@ def test_nan_in_latents_fails_the_video_naming_the_step(
 ) -> None:
     real = load_recipe_pipeline
 
-    def spoilt(*arguments: Any) -> Any:
-        loaded = real(*arguments)
+    def spoilt(*arguments: Any, **options: Any) -> Any:
+        loaded = real(*arguments, **options)
         loaded.pipeline.transformer.register_forward_hook(lambda module, inputs, output: (output[0] * float("nan"),))
         return loaded
 

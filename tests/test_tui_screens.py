@@ -12,6 +12,7 @@ from conftest import TEMPLATE, Wantui, batch, only_queued, recipe_for, step_done
 from harness_tui import AppUnderTest, application, engine_announced, run
 from PIL import Image
 from test_gpu_monitor import FakeNvml
+from textual.geometry import Region
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.metrics import METRICS
@@ -309,15 +310,22 @@ def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:
         assert set(screen.pages_by_number) <= {0, 10_000 // VIDEOS_PER_PAGE - 1}
         await it.press("home")
         await it.until(lambda: "red seed 42" in it.text())
-        drawn: list[int] = []
-        screen.video_list.update_row = drawn.append  # type: ignore[method-assign, assignment]
+        drawn: set[int] = set()
+        refresh = screen.video_list.refresh
+
+        def record_rows(*regions: Region, **options: Any) -> Any:
+            drawn.update(region.y - screen.video_list.header_height for region in regions)
+            return refresh(*regions, **options)
+
+        screen.video_list.refresh = record_rows  # type: ignore[method-assign]
         running = claim(queue)
         queue.record_step(running, step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: len(drawn) > 1)  # the first step gives every video an ETA
+        await it.until(lambda: "0:04" in it.text())
         drawn.clear()
         queue.record_step(running, step_done(1, 20, 0.1, 0.9))
         await it.until(lambda: drawn)
-        assert drawn == [0], "only the row that changed is drawn anew"
+        assert drawn == {0}, "only the row that changed is drawn anew"
 
     on("queue", test)
 

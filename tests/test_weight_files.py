@@ -83,9 +83,9 @@ def test_weights_changed_while_loading_are_refused(
     wantui: Wantui, own_model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def load(*arguments: Any) -> Any:
+    def load(*arguments: Any, **options: Any) -> Any:
         flip_last_byte(TRANSFORMER)
-        return load_recipe_pipeline(*arguments)
+        return load_recipe_pipeline(*arguments, **options)
 
     monkeypatch.setattr(pipeline_cache, "load_recipe_pipeline", load)
     result = wantui("run", "-t", "a star", *own_model)
