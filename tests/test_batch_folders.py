@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from conftest import Wantui, files
 
-from wantui.batches import enqueue
-from wantui.batches.enqueue import create_batch_folder
+from wantui.batches import batch_folders
+from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.generation.errors import LoadError
@@ -32,7 +32,7 @@ def test_failed_batch_start_keeps_the_users_empty_folder(monkeypatch: pytest.Mon
     mine = Path("outputs/mine")
     mine.mkdir(parents=True)
     identity = mine.stat().st_ino
-    monkeypatch.setattr(enqueue, "check_batch_fits_on_disk", full_disk)
+    monkeypatch.setattr(batch_folders, "check_batch_fits_on_disk", full_disk)
     with pytest.raises(UserError, match="may need"):
         create_batch_folder(planned(stamped=False))
     assert mine.stat().st_ino == identity
@@ -44,7 +44,7 @@ def test_failed_batch_start_keeps_files_added_by_the_user(monkeypatch: pytest.Mo
         (root / "notes.txt").write_text("mine")
         full_disk()
 
-    monkeypatch.setattr(enqueue, "check_batch_fits_on_disk", put_and_fail)
+    monkeypatch.setattr(batch_folders, "check_batch_fits_on_disk", put_and_fail)
     with pytest.raises(UserError, match="may need"):
         create_batch_folder(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/notes.txt"]

@@ -8,7 +8,7 @@ from conftest import Wantui, only_queued
 from harness_tui import application, run
 
 from wantui.batches import demo
-from wantui.batches.enqueue import create_batch_folder
+from wantui.batches.batch_folders import create_batch_folder
 from wantui.cli import tui
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory

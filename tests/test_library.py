@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import TEMPLATE, Wantui, batch, only_queued
 
-from wantui.batches.enqueue import create_batch_folder
+from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.planning import plan_batch

@@ -13,7 +13,8 @@ from conftest import Wantui, only_queued, replace_by_fifo, replace_by_folder, re
 
 from wantui import __version__
 from wantui.atomic_files import write_text_atomically
-from wantui.batches.enqueue import create_batch_folder, find_missing_videos
+from wantui.batches.batch_folders import create_batch_folder
+from wantui.batches.enqueue import find_missing_videos
 from wantui.config import load_config
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import plan_batch

@@ -12,7 +12,7 @@ from clip_batches import write_clip_batch
 from conftest import Wantui
 
 from wantui.errors import UserError
-from wantui.gallery.batch_grid import label_columns, label_variations
+from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.batch_check import check_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest

@@ -11,7 +11,8 @@ import pytest
 from conftest import Wantui, only_queued
 from test_termination import run_until
 
-from wantui.batches.enqueue import create_batch_folder, enqueue_batch
+from wantui.batches.batch_folders import create_batch_folder
+from wantui.batches.enqueue import enqueue_batch
 from wantui.config import load_config
 from wantui.engine.control import open_queue
 from wantui.planning import plan_batch

@@ -15,7 +15,8 @@ import pytest
 from conftest import Wantui, only_queued
 
 import wantui.cli
-from wantui.batches.enqueue import create_batch_folder, enqueue_missing_videos
+from wantui.batches.batch_folders import create_batch_folder
+from wantui.batches.enqueue import enqueue_missing_videos
 from wantui.cli.output import echo, format_json, print_columns
 from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config

@@ -13,7 +13,8 @@ import pytest
 from conftest import Wantui
 from harness_engine import Machine
 
-from wantui.batches.enqueue import Shard, create_batch_folder, find_missing_videos
+from wantui.batches.batch_folders import create_batch_folder
+from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.batches.slurm import (
     DrainShare,
     JobResources,

@@ -17,7 +17,7 @@ from wantui.storage.mp4 import write_mp4
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
-from wantui.tui.widgets.picture_view import encode_colours, fit_picture
+from wantui.tui.widgets.picture_view import encode_colours, fit_picture_size
 
 pytestmark = pytest.mark.terminal
 
@@ -422,7 +422,7 @@ def test_colours_are_encoded_for_the_terminal(system: str) -> None:
 @pytest.mark.parametrize("size", [(80, 22), (140, 38), (7, 3), (1, 1)])
 @pytest.mark.parametrize("shape", [(832, 480), (480, 832), (64, 64), (1, 5000)])
 def test_picture_is_as_large_as_possible(size: tuple[int, int], shape: tuple[int, int]) -> None:
-    width, height = fit_picture(shape, *size)
+    width, height = fit_picture_size(shape, *size)
     assert 1 <= width <= size[0]
     assert 2 <= height <= 2 * size[1]
     assert height % 2 == 0

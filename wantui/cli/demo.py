@@ -74,7 +74,8 @@ def command(context: click.Context, output_dir: Path | None, is_fresh: bool, sta
 def _generate_demo_batch(batch: "Batch", is_fresh: bool) -> Path:
     """Generate the batch, or what an earlier demo left of it; return its folder."""
     from wantui.batches.demo import find_demo_folder
-    from wantui.batches.enqueue import check_device_exists, create_batch_folder, find_missing_videos
+    from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.enqueue import check_device_exists, find_missing_videos
     from wantui.cli.options import open_queue_for_command
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -143,7 +144,7 @@ class _UnfinishedDemoError(UserError):
 def _report_interrupted_demo(queue: "Queue", batch_id: int) -> NoReturn:
     from wantui.cli.follow import report_detached
 
-    echo("the demo goes on in the background; wantui demo follows it again", err=True)
+    echo("the demo continues in the background. Follow it again: wantui demo", err=True)
     report_detached(queue, batch_id)
 
 

@@ -126,9 +126,7 @@ def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
     has_marks = bool(marks.marks_by_video)
     table_rows = [("variation", "seed", "state", "seconds", *(["mark"] if has_marks else []), "clip")]
     for video in manifest.videos:
-        seconds_text = (
-            f"{video.seconds.get('denoise', 0) + video.seconds.get('decode', 0):.1f}" if video.seconds else ""
-        )
+        seconds_text = f"{video.generation_seconds:.1f}" if video.seconds else ""
         detail_text = video.files.get("clip", video.error or "")
         mark_cells = [_format_mark(marks.get_mark(video.id))] if has_marks else []
         variation_id = manifest.variations[video.variation].id

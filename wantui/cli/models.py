@@ -110,7 +110,7 @@ def calibrate_model_magnitudes(
         raise click.UsageError('--template is missing. Give a typical prompt: -t "a red circle moving left"')
     preview = preview_batch_from_options(template=template_text, **options)
     from wantui.batches.calibrate import calibrate_model as measure
-    from wantui.batches.enqueue import refuse_unsupported_batch
+    from wantui.batches.batch_folders import refuse_unsupported_batch
 
     refuse_unsupported_batch(preview)
     if (variation_count := len(preview.variations)) > 1:

@@ -54,7 +54,8 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.enqueue import check_device_exists, create_batch_folder
+    from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.enqueue import check_device_exists
     from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -160,7 +161,7 @@ def open_batch_to_resume(
 
 def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
-    from wantui.batches.enqueue import refuse_unsupported_batch
+    from wantui.batches.batch_folders import refuse_unsupported_batch
     from wantui.planning import pin_revision
 
     refuse_unsupported_batch(batch)
@@ -214,7 +215,7 @@ def _follow_queued_batch(
     as_json: bool,
     is_new: bool,
 ) -> NoReturn:
-    from wantui.batches.enqueue import remove_claimed_files
+    from wantui.batches.batch_folders import remove_claimed_files
     from wantui.cli.follow import follow_batch, format_relative_path, report_batch_end, report_detached
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory

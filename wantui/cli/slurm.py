@@ -88,7 +88,8 @@ def command(
     preempted or reaches its time limit resumes from its last checkpoint when Slurm runs it again. Prints the batch
     folder on stdout.
     """
-    from wantui.batches.enqueue import create_batch_folder, find_missing_videos
+    from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.enqueue import find_missing_videos
     from wantui.batches.slurm import (
         JobResources,
         check_slurm_installation,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
 
 MAX_LISTED_NAMES = 10
@@ -22,17 +23,6 @@ class GridCell:
     """The existing clip; None if the video is not done or its clip is missing."""
 
 
-@dataclass(frozen=True)
-class VariationLabel:
-    """Label of one variation, and what it is made of."""
-
-    id: str
-    label: str
-    """The chosen options that differ between variations, such as "red, left"; the prompt if there are none, and the id
-    if another label is the same."""
-    prompt: str
-    options: Mapping[int, str]
-    """Chosen option by number of the bracket, for brackets whose options differ between variations."""
 
 
 @dataclass(frozen=True)
@@ -104,31 +94,8 @@ def read_batch_grid(folder: Path, variation_ids: Collection[str] = (), seeds: Co
     return BatchGrid(folder, manifest.template, label_columns(videos), tuple(rows), manifest.faults)
 
 
-def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
-    """Return the labels of the variations with these indices; labels name what differs between all variations."""
-    differing_brackets = _find_differing_brackets(manifest)
-    labels = []
-    for index in indices:
-        variation = manifest.variations[index]
-        options = {
-            choice["bracket"]: str(choice["text"]).strip()
-            for choice in variation.choices
-            if choice["bracket"] in differing_brackets
-        }
-        labels.append(VariationLabel(variation.id, _make_label(variation, options), variation.prompt, options))
-    counts = Counter(label.label for label in labels)
-    return [label if counts[label.label] == 1 else replace(label, label=label.id) for label in labels]
 
 
-def label_columns(videos: Iterable[VideoEntry]) -> tuple[str, ...]:
-    """Return a label for each video number that occurs: the seed if all its videos have the same, or the number."""
-    seeds_by_number: dict[int, set[int]] = {}
-    for video in videos:
-        seeds_by_number.setdefault(video.number, set()).add(video.seed)
-    return tuple(
-        f"seed {next(iter(seeds))}" if len(seeds) == 1 else f"video {number}"
-        for number, seeds in sorted(seeds_by_number.items())
-    )
 
 
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
@@ -139,15 +106,6 @@ def _check_selection(option: str, wanted: Collection[object], known: Sequence[ob
             raise UserError(f"{option}: {folder} has no {name}. It has {listed}{more}")
 
 
-def _find_differing_brackets(manifest: Manifest) -> set[int]:
-    """Return the numbers of the brackets whose text differs between variations, or is absent from some."""
-    texts: dict[int, set[str | None]] = {}
-    brackets = {choice["bracket"] for variation in manifest.variations for choice in variation.choices}
-    for variation in manifest.variations:
-        chosen = {choice["bracket"]: str(choice["text"]).strip() for choice in variation.choices}
-        for bracket in brackets:
-            texts.setdefault(bracket, set()).add(chosen.get(bracket))
-    return {bracket for bracket, found_texts in texts.items() if len(found_texts) > 1}
 
 
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:
@@ -155,5 +113,3 @@ def _make_cell(folder: Path, video: VideoEntry) -> GridCell:
     return GridCell(video, clip if clip is not None and clip.is_file() else None)
 
 
-def _make_label(variation: VariationEntry, options: Mapping[int, str]) -> str:
-    return ", ".join(text or "(empty)" for text in options.values()) or variation.prompt

@@ -80,7 +80,7 @@ def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:
         "frames": recipe.frames,
         "fps": recipe.fps,
         "recipe": {name: _format_value(value) for name, value in settings.items()},
-        "seconds": round(sum(entry.seconds.get(part, 0.0) for part in ("denoise", "decode")), 1),
+        "seconds": round(entry.generation_seconds, 1),
     }
 
 

@@ -162,7 +162,7 @@ def write_sheet_clip(grid: BatchGrid, path: Path, cell_width: int | None = None)
             decoders: dict[tuple[int, int], Iterator[Frame]] = {}
             for row, column, cell in clips:
                 assert cell.clip is not None
-                decoders[row, column] = stack.enter_context(closing(read_frames(cell.clip)))
+                decoders[row, column] = stack.enter_context(closing(read_frames(cell.clip, thread_count=1)))
             for number in range(frame_count):
                 for place, decoder in list(decoders.items()):
                     try:

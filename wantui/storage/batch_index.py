@@ -61,8 +61,12 @@ class BatchSummary:
 
     def matches_words(self, words: str) -> bool:
         """Return whether each word occurs in the folder name, template, model or time of creation."""
-        searched_text = f"{self.folder.name} {self.template} {self.model} {self.created_at}".lower()
-        return all(word in searched_text for word in words.lower().split())
+        return all(word in self.searched_text.lower() for word in words.lower().split())
+
+    @property
+    def searched_text(self) -> str:
+        """Return the text in which a search looks for words."""
+        return f"{self.folder.name} {self.template} {self.model} {self.created_at}"
 
 
 def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:

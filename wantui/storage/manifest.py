@@ -81,6 +81,11 @@ class VideoEntry(_Entry):
     latents_sha256: str | None = None
     error: str | None = None
 
+    @property
+    def generation_seconds(self) -> float:
+        """Seconds of denoising and decoding; 0 if they are not recorded."""
+        return self.seconds.get("denoise", 0.0) + self.seconds.get("decode", 0.0)
+
     def collect_outcome(self) -> dict[str, Any]:
         """Return the fields that change while the batch is rendered, as plain values."""
         return self.model_dump(mode="json", exclude=FIXED_ENTRY_FIELDS)

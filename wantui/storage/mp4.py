@@ -129,8 +129,11 @@ def write_mp4(path: Path, frames: Iterable[Frame], fps: int, frame_count: int, t
         clip.finish_clip()
 
 
-def read_frames(path: Path) -> Generator[Frame, None, None]:
+def read_frames(path: Path, thread_count: int = 0) -> Generator[Frame, None, None]:
     """Yield the frames of a clip, uint8 [height, width, rgb].
+
+    Args:
+        thread_count: number of threads of the decoder; 0 lets FFmpeg choose, which takes one per core.
 
     Raises:
         ClipError: the file contains no decodable video.
@@ -138,6 +141,7 @@ def read_frames(path: Path) -> Generator[Frame, None, None]:
     with open_container(path) as container:
         if not container.streams.video:
             raise ClipError(f"{path} is not a readable clip: it contains no video")
+        container.streams.video[0].thread_count = thread_count
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
 

@@ -150,9 +150,9 @@ LIBRARY_ACTIONS = (
     Action(
         "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
     ),
-    Action("library.mark", "m", "mark", "Mark", "Mark the video for a comparison, or remove its mark."),
-    Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
-    Action("library.unmark", "C", "clear_marks", "Unmark", "Remove all marks.", is_in_footer=False),
+    Action("library.mark", "m", "mark", "Mark", "Choose the video for a comparison, or not."),
+    Action("library.compare", "c", "compare", "Compare", "Play the chosen videos side by side."),
+    Action("library.unmark", "C", "clear_marks", "Unmark", "Choose no video for a comparison; stars stay.", is_in_footer=False),
     Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
     Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
     Action("library.note", "N", "note", "Note", "Write a note on the video."),
@@ -163,7 +163,7 @@ LIBRARY_ACTIONS = (
         "d",
         "diff_recipes",
         "Diff",
-        "Compare the recipes of the marked videos, or of one and this one.",
+        "Compare the recipes of the chosen videos, or of one and this one.",
         is_in_footer=False,
     ),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),

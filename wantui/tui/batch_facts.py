@@ -8,7 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.formatting import format_bytes, format_count, format_duration
-from wantui.gallery.batch_grid import label_variations
+from wantui.storage.manifest_labels import label_variations
 from wantui.storage.manifest import Manifest
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
@@ -50,7 +50,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
     recipe, videos = manifest.videos[0].recipe, manifest.videos
     seeds = sorted({video.seed for video in videos})
     seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    seconds = [sum(video.seconds.get(part, 0.0) for part in ("denoise", "decode")) for video in videos if video.seconds]
+    seconds = [video.generation_seconds for video in videos if video.seconds]
     created = format_full_date(manifest.created)
     facts = [
         Fact("videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}"),

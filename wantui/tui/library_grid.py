@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wantui.gallery.batch_grid import label_columns, label_variations
+from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.marks import BatchMarks, VideoMark
 

@@ -84,7 +84,7 @@ def score_text(words: str, text: str) -> float:
 
 def score_batch(words: str, batch: BatchSummary) -> float:
     """Return how well a batch matches all words by its name, template, model and time of creation; 0 if not at all."""
-    return score_text(words, f"{batch.folder.name} {batch.template} {batch.model} {batch.created_at}")
+    return score_text(words, batch.searched_text)
 
 
 class VariationCache:

@@ -16,7 +16,7 @@ from wantui.tui.graphics import (
     encode_sixel_picture,
     fit_picture_to_cells,
 )
-from wantui.tui.playback import Playback
+from wantui.tui.playback import MAX_FPS, Playback
 from wantui.tui.player_clips import PlayerClip
 from wantui.tui.player_grid import choose_grid_columns
 from wantui.tui.widgets.control_line import format_position
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_FPS = 30.0
-"""Maximum number of frames that are sent per second; the clock does not slow down."""
 DECODING_POLL_SECONDS = 0.01
 """Seconds between two looks at a frame that is being decoded."""
 RESIZE_POLL_SECONDS = 0.5

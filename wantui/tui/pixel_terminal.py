@@ -20,11 +20,10 @@ from wantui.tui.graphics import DEFAULT_CELL_SIZE, require_graphics_protocol
 from wantui.tui.key_names import normalize_key
 from wantui.tui.keyboard import InputDecoder, InputParser
 from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
-from wantui.tui.pixel_player import MAX_FPS, PixelPlayer, PixelTerminal, TerminalSize
+from wantui.tui.pixel_player import PixelPlayer, PixelTerminal, TerminalSize
+from wantui.tui.playback import MAX_FPS, MAX_SLOW_FPS
 from wantui.tui.player_clips import PlayerClip
 
-MAX_SLOW_FPS = 5.0
-"""Maximum number of frames that are sent per second with --low-bandwidth."""
 ESCAPE_SECONDS = 0.1
 """Seconds after which an escape character is the key, and not the start of another key."""
 

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+MAX_FPS = 30.0
+"""Maximum number of frames that a player shows per second; the clock does not slow down."""
+MAX_SLOW_FPS = 5.0
+"""Maximum number of frames that a player shows per second with --low-bandwidth."""
 SPEEDS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Factors of the speed in the order in which + and - select them."""
 

@@ -90,7 +90,7 @@ class TerminalNotices:
         self._title = ""
 
     def change_support(self, support: NoticeSupport) -> None:
-        """Use what the terminal supports; progress that was shown is removed."""
+        """Use the notices that the terminal supports; remove the shown progress."""
         self.clear_progress()
         self.support = support
 

@@ -313,7 +313,7 @@ class ComposeScreen(BaseScreen):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def queue_batch(self, config: Config, template: str, is_demo: bool) -> None:
         """Create the batch folder, queue the videos, and start the engine if none is running."""
-        from wantui.batches.enqueue import enqueue_new_batch  # slow to import
+        from wantui.batches.enqueue import enqueue_new_batch# slow to import
 
         app = self.wantui_app
         try:

@@ -16,7 +16,7 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
 from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.playback import Playback
+from wantui.tui.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.player_clips import PlayerClip
 from wantui.tui.player_grid import choose_grid_columns
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -27,10 +27,6 @@ from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
-MAX_FPS = 30.0
-"""Maximum number of frames that are drawn per second; the clock does not slow down."""
-MAX_SLOW_FPS = 5.0
-"""Maximum number of frames that are drawn per second with --low-bandwidth."""
 MAX_PENDING_WRITES = 1
 """Maximum number of updates that wait for the terminal when a frame is drawn; otherwise the frame is dropped."""
 

@@ -30,7 +30,7 @@ class CostPane(Vertical):
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
         self.next_step = ""
-        """What the key that queues the batch does, or where the queued batch is shown."""
+        """Sentence on the next step: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
 
     def compose(self) -> ComposeResult:

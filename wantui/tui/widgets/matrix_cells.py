@@ -82,9 +82,9 @@ def choose_geometry(
         )
         cell_size = "large" if has_room else "small"
     if cell_size == "small":
-        return CellGeometry(label_width, *_fit_picture(SMALL_BOX, aspect_ratio))
+        return CellGeometry(label_width, *_fit_picture_cells(SMALL_BOX, aspect_ratio))
     picture_size = _fit_or_scroll(width - label_width, columns, 0) - 2, _fit_or_scroll(height, rows, 1) - 1
-    return CellGeometry(label_width, *_fit_picture(picture_size, aspect_ratio))
+    return CellGeometry(label_width, *_fit_picture_cells(picture_size, aspect_ratio))
 
 
 def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
@@ -100,7 +100,7 @@ def _limit(value: int, low: int, high: int) -> int:
     return max(low, min(value, high))
 
 
-def _fit_picture(box: tuple[int, int], aspect_ratio: float) -> tuple[int, int]:
+def _fit_picture_cells(box: tuple[int, int], aspect_ratio: float) -> tuple[int, int]:
     """Return the largest size in characters of a picture in a box; a character is twice as high as it is wide."""
     width = min(box[0], max(2, round(2 * box[1] / aspect_ratio)))
     return width, _limit(round(width * aspect_ratio / 2), 1, box[1])

@@ -35,7 +35,7 @@ CUBE_LEVELS = (0, 95, 135, 175, 215, 255)
 """Levels of the channels in the cube of the 256 colours."""
 
 
-def fit_picture(picture_size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
+def fit_picture_size(picture_size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
     """Return the largest size in half-block pixels (width, even height) with the proportions of a picture."""
     scale = min(columns / picture_size[0], 2 * rows / picture_size[1])
     width, height = round(picture_size[0] * scale), 2 * round(picture_size[1] * scale / 2)
@@ -154,7 +154,7 @@ class PictureView(Widget):
         self.picture = picture
         if columns < 1 or rows < 1:
             return
-        width, height = fit_picture((picture.shape[1], picture.shape[0]), columns, rows)
+        width, height = fit_picture_size((picture.shape[1], picture.shape[0]), columns, rows)
         pixels = scale_picture(picture, width, height)
         previous_pixels, previous_codes = self.shown_pixels, self._codes
         color_system = self._color_system

@@ -104,16 +104,12 @@ class VirtualList(ScrollView, can_focus=True):
 
     def fill_rows(self, row_count: int, draw_row: RowRenderer, keep_cursor: bool = True) -> None:
         """Show `row_count` rows; the cursor keeps its index, or moves to the first row."""
-        has_resized = row_count != self.row_count
         self.row_count, self._row_renderer, self._drawn_rows = row_count, draw_row, {}
         self._set_virtual_size()
         self.set_reactive(VirtualList.cursor, max(0, min(self.cursor if keep_cursor else 0, row_count - 1)))
         if not keep_cursor:
             self.scroll_to(y=0, animate=False, force=True)
-        if has_resized:
-            self.refresh(layout=False)
-        else:
-            self.refresh()
+        self.refresh()
         self._post_visible_rows()
 
     @property
