@@ -17,7 +17,7 @@ from wantui.models.catalogue import NANO
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
-from wantui.tui.player_clips import PlayerClip
+from wantui.tui.player.clips import PlayerClip
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.help import Help

@@ -53,7 +53,7 @@ from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.mp4 import read_frames
-from wantui.tui.attention_film import MEAN_STEP, OverlayKey, load_attention_film
+from wantui.tui.analysis.attention_film import MEAN_STEP, OverlayKey, load_attention_film
 
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)

@@ -11,7 +11,7 @@ from clip_batches import FPS
 
 from wantui.storage.clip_reader import read_scaled_frames
 from wantui.storage.mp4 import ClipError, Frame, read_frames, write_mp4
-from wantui.tui.clip_buffer import MIN_BUFFERED_FRAMES, ClipBuffer
+from wantui.tui.player.clip_buffer import MIN_BUFFERED_FRAMES, ClipBuffer
 
 FRAME_COUNT = 300
 """Frames of the long clip: more than one group of pictures of the encoder."""

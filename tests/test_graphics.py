@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wantui.tui.graphics import (
+from wantui.tui.terminal.graphics import (
     detect_graphics_protocol,
     encode_kitty_picture,
     encode_sixel_picture,

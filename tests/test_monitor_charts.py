@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from rich.style import Style
 
-from wantui.tui.monitor_charts import (
+from wantui.tui.monitor.charts import (
     LIVE_METRICS,
     ChartStyles,
     Curve,

@@ -16,7 +16,7 @@ from wantui.storage.preview_files import (
     write_preview,
 )
 from wantui.storage.video_files import VideoFiles, remove_temporary_files
-from wantui.tui.monitor_data import MonitorFilesRequest, PreviewHistory, read_requested_files
+from wantui.tui.monitor.data import MonitorFilesRequest, PreviewHistory, read_requested_files
 from wantui.tui.pictures import fit_picture, read_strip_frames
 
 

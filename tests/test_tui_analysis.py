@@ -12,7 +12,7 @@ from test_tui_screens import on
 from wantui.analysis.groups import Group, pool_comparable_groups
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
-from wantui.tui.analysis_data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
+from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.screens.analysis import AnalysisScreen
 
 pytestmark = pytest.mark.terminal
@@ -345,7 +345,7 @@ def test_pairs_of_the_marked_group_come_first(tmp_path: Path) -> None:
 
 
 def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.tui.comparison_view.MAX_DRAWN_PAIRS", 1)
+    monkeypatch.setattr("wantui.tui.analysis.comparison_view.MAX_DRAWN_PAIRS", 1)
     videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=3, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:

@@ -22,17 +22,17 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import read_middle_frame
-from wantui.tui import library_search
-from wantui.tui.batch_facts import collect_batch_facts
-from wantui.tui.library_data import LibraryRow, arrange_rows, find_row
-from wantui.tui.library_grid import MatrixCell, MatrixGrid, arrange_matrix
-from wantui.tui.library_search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
+from wantui.tui.library import search as library_search
+from wantui.tui.library.batch_facts import collect_batch_facts
+from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
+from wantui.tui.library.grid import MatrixCell, MatrixGrid, arrange_matrix
+from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.pictures import read_sheet_frame
 from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
-from wantui.tui.thumbnails import ThumbnailReader, ThumbnailRequest
+from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.matrix_cells import choose_geometry
 

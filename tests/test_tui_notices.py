@@ -17,7 +17,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, TuiSettings, load_settings
 from wantui.tui.settings_watcher import SettingsWatcher
-from wantui.tui.terminal_notices import NoticeSupport, TerminalNotices, detect_notice_support, format_progress
+from wantui.tui.terminal.notices import NoticeSupport, TerminalNotices, detect_notice_support, format_progress
 
 pytestmark = pytest.mark.terminal
 

@@ -22,7 +22,7 @@ from textual.events import Key
 from wantui.cli import tui
 from wantui.errors import UserError
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.keyboard import InputDecoder, InputParser
+from wantui.tui.terminal.keyboard import InputDecoder, InputParser
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from textual.drivers.linux_driver import LinuxDriver
 
 from wantui.tui.settings import TuiSettings
-from wantui.tui.terminal_notices import NoticeSupport, detect_notice_support
+from wantui.tui.terminal.notices import NoticeSupport, detect_notice_support
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp

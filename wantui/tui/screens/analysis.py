@@ -16,7 +16,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.tui.actions import make_bindings
-from wantui.tui.analysis_data import TrajectoriesLoaded, export_analysis, load_chosen_trajectories
+from wantui.tui.analysis.data import TrajectoriesLoaded, export_analysis, load_chosen_trajectories
 from wantui.tui.content import make_content
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.analysis_figures import AnalysisFigures, describe_grouping

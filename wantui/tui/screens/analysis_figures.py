@@ -8,7 +8,7 @@ from textual.timer import Timer
 
 from wantui.analysis.groups import Group, find_dividing_groupings
 from wantui.analysis.video import Video
-from wantui.tui.analysis_data import (
+from wantui.tui.analysis.data import (
     AttentionLoaded,
     ComparisonDone,
     FigureDone,
@@ -19,7 +19,7 @@ from wantui.tui.analysis_data import (
     draw_overlay_picture,
     load_video_attention,
 )
-from wantui.tui.analysis_views import (
+from wantui.tui.analysis.views import (
     CURVE_NAMES,
     GROUP_VIEWS,
     VIDEO_VIEWS,
@@ -27,9 +27,9 @@ from wantui.tui.analysis_views import (
     draw_paths,
     draw_video_curves,
 )
-from wantui.tui.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
-from wantui.tui.attention_panel import draw_attention
-from wantui.tui.comparison_view import draw_comparison, list_exclusions
+from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
+from wantui.tui.analysis.attention_panel import draw_attention
+from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.trajectory_table import TrajectoryTable

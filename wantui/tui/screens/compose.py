@@ -27,7 +27,7 @@ from wantui.tui.compose_data import (
     read_timed_videos,
 )
 from wantui.tui.content import make_content
-from wantui.tui.lent_terminal import TerminalNotLentError, lend_terminal
+from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen

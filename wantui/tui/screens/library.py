@@ -18,10 +18,10 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
-from wantui.tui.batch_facts import BatchFacts
+from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.content import make_content
 from wantui.tui.edit_copy import copy_batch_to_draft, copy_video_to_draft
-from wantui.tui.library_data import (
+from wantui.tui.library.data import (
     STATE_FILTERS,
     BatchFoldersScanned,
     BatchLoaded,
@@ -33,8 +33,8 @@ from wantui.tui.library_data import (
     find_row,
     load_batch,
 )
-from wantui.tui.library_grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
-from wantui.tui.library_search import FoundVideo, find_videos
+from wantui.tui.library.grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
+from wantui.tui.library.search import FoundVideo, find_videos
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.library_marks import LibraryMarks

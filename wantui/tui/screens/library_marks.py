@@ -8,8 +8,8 @@ from textual import on, work
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.marks import BatchMarks, VideoMark, edit_mark
-from wantui.tui.library_data import MarksChanged, MarksWritten
-from wantui.tui.library_grid import MatrixCell
+from wantui.tui.library.data import MarksChanged, MarksWritten
+from wantui.tui.library.grid import MatrixCell
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library_playback import LibraryPlayback
 

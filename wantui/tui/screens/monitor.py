@@ -18,8 +18,8 @@ from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import make_content
 from wantui.tui.messages import ShowBatch
-from wantui.tui.monitor_columns import RowContext, make_monitor_columns
-from wantui.tui.monitor_states import MonitorRow, WorkerClock, describe_row, explain_idle_queue, list_monitor_rows
+from wantui.tui.monitor.columns import RowContext, make_monitor_columns
+from wantui.tui.monitor.states import MonitorRow, WorkerClock, describe_row, explain_idle_queue, list_monitor_rows
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.monitor_files import MonitorFiles

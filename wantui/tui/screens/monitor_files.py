@@ -8,14 +8,14 @@ from textual import getters, on, work
 
 from wantui.batches.progress import FinishedVideo, VideoProgress
 from wantui.storage.layout import BatchFolder
-from wantui.tui.monitor_data import (
+from wantui.tui.monitor.data import (
     ClipFrames,
     MonitorFilesRead,
     MonitorFilesRequest,
     PreviewHistory,
     read_requested_files,
 )
-from wantui.tui.monitor_states import MonitorRow
+from wantui.tui.monitor.states import MonitorRow
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.widgets.virtual_list import VirtualList
 

@@ -13,12 +13,12 @@ from textual.timer import Timer
 
 from wantui.formatting import format_count
 from wantui.tui.actions import make_bindings
-from wantui.tui.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
+from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
+from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
 from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.playback import MAX_FPS, MAX_SLOW_FPS, Playback
-from wantui.tui.player_clips import PlayerClip
-from wantui.tui.player_grid import choose_grid_columns
+from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
+from wantui.tui.player.clips import PlayerClip
+from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.selection import RemovedWidgetGuardMixin
 from wantui.tui.widgets.control_line import ControlLine
@@ -255,7 +255,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
 
     def action_pixels(self) -> None:
         """Play the same clips in pixels."""
-        from wantui.tui.pixel_terminal import play_clips_in_pixels
+        from wantui.tui.player.pixel_terminal import play_clips_in_pixels
 
         self._stop_timer()
         last_clip = play_clips_in_pixels(self.app, self.clips, self.batch_clips)

@@ -20,9 +20,9 @@ from wantui.formatting import escape_unprintable
 from wantui.planning import Recipe
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.clip_labels import number_equal_labels
+from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.content import make_content
-from wantui.tui.recipe_table import (
+from wantui.tui.player.recipe_table import (
     GROUPS,
     FieldDifference,
     RecipeField,

@@ -7,7 +7,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.tui.batch_facts import BatchFacts
+from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.content import make_content
 from wantui.tui.facts import draw_facts
 from wantui.tui.state_style import get_state_style

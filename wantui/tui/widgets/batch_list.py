@@ -13,7 +13,7 @@ from wantui.queue.states import derive_batch_state
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.dates import DATE_WIDTH, SHORT_DATE_WIDTH, format_date
-from wantui.tui.library_data import LibraryRow
+from wantui.tui.library.data import LibraryRow
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.matrix_cells import STAR
 from wantui.tui.widgets.virtual_list import VirtualList

@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
-from wantui.tui.playback import Playback
+from wantui.tui.player.playback import Playback
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.widgets.diff_text import DiffText
 

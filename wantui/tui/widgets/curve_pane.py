@@ -6,7 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.batches.progress import VideoProgress
-from wantui.tui.monitor_charts import ChartStyles, Curve, draw_charts
+from wantui.tui.monitor.charts import ChartStyles, Curve, draw_charts
 from wantui.tui.widgets.diff_text import DiffText
 
 

@@ -20,8 +20,8 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from wantui.formatting import escape_unprintable
-from wantui.tui.library_grid import MatrixCell, MatrixGrid
-from wantui.tui.thumbnails import ThumbnailRequest
+from wantui.tui.library.grid import MatrixCell, MatrixGrid
+from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,

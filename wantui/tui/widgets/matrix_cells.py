@@ -8,7 +8,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from wantui.storage.marks import VideoMark
-from wantui.tui.library_grid import MatrixCell
+from wantui.tui.library.grid import MatrixCell
 from wantui.tui.state_style import get_state_style
 
 if TYPE_CHECKING:

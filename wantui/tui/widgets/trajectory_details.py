@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 
-from wantui.tui.analysis_views import VIEW_TITLES, Canvas
+from wantui.tui.analysis.views import VIEW_TITLES, Canvas
 from wantui.tui.content import make_content
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text

@@ -16,7 +16,7 @@ from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.content import make_content
 from wantui.tui.facts import Fact, draw_facts
-from wantui.tui.library_grid import MatrixCell
+from wantui.tui.library.grid import MatrixCell
 from wantui.tui.pictures import read_picture
 from wantui.tui.plots import draw_picture
 from wantui.tui.state_style import get_state_style

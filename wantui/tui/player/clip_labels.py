@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from itertools import count
 
-from wantui.tui.player_clips import PlayerClip
-from wantui.tui.recipe_table import SEED_FIELD, compare_recipes
+from wantui.tui.player.clips import PlayerClip
+from wantui.tui.player.recipe_table import SEED_FIELD, compare_recipes
 
 LABEL_SEPARATOR = " · "
 UNLABELLED_FIELDS = ("prompt", "marks", "duration")

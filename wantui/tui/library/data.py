@@ -14,9 +14,9 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
 from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import BatchMarks, read_marks
-from wantui.tui.batch_facts import BatchFacts, collect_batch_facts
-from wantui.tui.library_grid import MatrixGrid, arrange_matrix
-from wantui.tui.library_search import FoundVideo, score_batch
+from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
+from wantui.tui.library.grid import MatrixGrid, arrange_matrix
+from wantui.tui.library.search import FoundVideo, score_batch
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
 """Names of the filters, in the order in which the key cycles through them. The last two also choose videos."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
+from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.chart import join_columns
 from wantui.tui.plots import draw_centred_picture, draw_sparkline
 from wantui.tui.wrapping import wrap_text

@@ -14,7 +14,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches
 from wantui.storage.video_files import make_parent_folders
-from wantui.tui.attention_film import AttentionFilm, OverlayKey, load_attention_film
+from wantui.tui.analysis.attention_film import AttentionFilm, OverlayKey, load_attention_film
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.queue.states import find_displayed_video_state
 from wantui.tui.columns import COLUMN_GAP, Column
-from wantui.tui.monitor_states import MonitorRow, describe_stage_briefly, describe_starting_worker
+from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_starting_worker
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 

@@ -1,0 +1,1 @@
+"""Views of the Analysis screen: their data, and how they are drawn."""

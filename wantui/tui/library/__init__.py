@@ -1,0 +1,1 @@
+"""Batches, matrix, thumbnails and search of the Library screen."""

@@ -1,0 +1,1 @@
+"""Rows, previews and charts of the Monitor screen."""

@@ -1,0 +1,1 @@
+"""Clips, clock and recipes of the players in half blocks and in pixels."""

@@ -1,0 +1,1 @@
+"""The terminal itself: driver, input, notices, pixel graphics, and lending it to other programs."""
