@@ -55,7 +55,7 @@ def test_failed_batch_start_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, st
     def fail(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(enqueue, "write_batch_files", fail)
+    monkeypatch.setattr(batch_folders, "write_batch_files", fail)
     with pytest.raises(UserError, match="No space left"):
         create_batch_folder(planned(stamped))
     assert not Path("outputs").exists()
@@ -75,7 +75,7 @@ def test_second_run_on_a_folder_fails_and_removes_nothing(monkeypatch: pytest.Mo
             (root / "batch.json").write_text("{}")
         real(root)
 
-    monkeypatch.setattr(enqueue, "claim_batch_folder", second_run_first)
+    monkeypatch.setattr(batch_folders, "claim_batch_folder", second_run_first)
     with pytest.raises(UserError, match="already holds a batch"):
         create_batch_folder(planned(stamped=False))
     assert files("outputs") == ["outputs/mine/.lock", "outputs/mine/batch.json"]
@@ -91,7 +91,7 @@ def test_run_picks_another_name_if_its_new_folder_was_claimed(monkeypatch: pytes
             real(root)
         real(root)
 
-    monkeypatch.setattr(enqueue, "claim_batch_folder", take_first)
+    monkeypatch.setattr(batch_folders, "claim_batch_folder", take_first)
     folder, _ = create_batch_folder(planned(stamped=True))
     assert folder.root not in taken
     assert taken[0].exists()

@@ -18,8 +18,8 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.analysis.forest_plot import ForestAxis
+from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 
 NAN = float("nan")

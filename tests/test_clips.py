@@ -139,10 +139,10 @@ def test_planted_link_beside_a_clip_is_not_followed() -> None:  # R10
 
 def test_decoder_with_one_thread_starts_no_others(tmp_path: Path) -> None:
     write_mp4(tmp_path / "clip.mp4", bars(), 8, len(bars()), {})
-    before = len(os.listdir("/proc/self/task"))
+    before = len(list(Path("/proc/self/task").iterdir()))
     decoders = [read_frames(tmp_path / "clip.mp4", thread_count=1) for _ in range(20)]
     frames = [next(decoder) for decoder in decoders]
-    assert len(os.listdir("/proc/self/task")) <= before
+    assert len(list(Path("/proc/self/task").iterdir())) <= before
     assert all((frame == frames[0]).all() for frame in frames)
     assert (frames[0] == next(read_frames(tmp_path / "clip.mp4"))).all()
     for decoder in decoders:

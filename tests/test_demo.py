@@ -103,7 +103,7 @@ def test_interrupted_demo_says_how_to_follow_it_again(wantui: Wantui, monkeypatc
     with only_queued():
         result = wantui("demo")
     assert result.code == 130
-    assert "wantui demo follows it again" in result.err
+    assert "Follow it again: wantui demo" in result.err
     (batch,) = Queue(find_state_directory().directory).list_batches()
     assert batch.unfinished_count == 6
 

@@ -9,13 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 from wantui.tui.terminal.graphics import (
     detect_graphics_protocol,
     encode_kitty_picture,
     encode_sixel_picture,
     fit_picture_to_cells,
 )
-from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 
 Picture = NDArray[np.uint8]
 

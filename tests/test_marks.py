@@ -12,10 +12,10 @@ from clip_batches import write_clip_batch
 from conftest import Wantui
 
 from wantui.errors import UserError
-from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.batch_check import check_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest
+from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.marks import MAX_NOTE_LENGTH, NO_MARK, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import ClipError, read_frames, read_middle_frame
 

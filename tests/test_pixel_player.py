@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from clip_batches import FRAME_COUNT, write_clip_batch
 
-from wantui.tui.terminal.graphics import Protocol
+from wantui.tui.player.clips import PlayerClip, list_batch_clips
 from wantui.tui.player.pixel_player import DELETE_KITTY_PICTURES, LEAVE_SCREEN, PixelPlayer, PixelTerminal, TerminalSize
 from wantui.tui.player.pixel_terminal import KeyReader, read_terminal_size
-from wantui.tui.player.clips import PlayerClip, list_batch_clips
+from wantui.tui.terminal.graphics import Protocol
 
 PICTURE = {"kitty": rb"\x1b_Ga=T", "sixel": rb"\x1bPq"}
 

@@ -15,8 +15,8 @@ from wantui.config import ConfigError
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui import config_sources as compose_draft
-from wantui.tui.monitor import data as monitor_data
 from wantui.tui.drafts import Drafts, save_drafts
+from wantui.tui.monitor import data as monitor_data
 from wantui.tui.monitor.data import read_log_tail
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.monitor import MonitorScreen

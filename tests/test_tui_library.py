@@ -27,12 +27,12 @@ from wantui.tui.library.batch_facts import collect_batch_facts
 from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
 from wantui.tui.library.grid import MatrixCell, MatrixGrid, arrange_matrix
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
+from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
 from wantui.tui.pictures import read_sheet_frame
 from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
-from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.matrix_cells import choose_geometry
 

@@ -1,6 +1,7 @@
 """`wantui serve`: who is let in, what strangers on the same machine can do to it, and how it ends."""
 
 import asyncio
+import contextlib
 import json
 import resource
 import signal
@@ -215,7 +216,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
     server.process.kill()
     server.process.wait()
     for child in children:
-        child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
     machine.shut_down()
 
 

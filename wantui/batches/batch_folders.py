@@ -1,33 +1,22 @@
 """Create the folder of a new batch: claimed by one command, and removed again if the batch cannot start."""
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from wantui.atomic_files import remove_path
 from wantui.config import Config
-from wantui.engine.control import find_engine
-from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable, format_bytes, format_count
-from wantui.gpu.nvml import query_gpus, select_visible_gpus
+from wantui.formatting import escape_unprintable, format_bytes
 from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
-from wantui.queue.new_folders import FolderRecorder, record_new_folder
-from wantui.queue.queue import Queue
-from wantui.queue.records import BatchDescription, NewVideo
-from wantui.queue.state_dir import StateDirectory
-from wantui.schedule import count_model_evaluations
+from wantui.queue.new_folders import FolderRecorder
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, choose_batch_folder
-from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder, refuse_unwritable_batch
-from wantui.storage.manifest import Manifest, VideoEntry, write_batch_files
-from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder
+from wantui.storage.manifest import Manifest, write_batch_files
 
 WANTUI_FILE_NAMES = (
     "batch.json",

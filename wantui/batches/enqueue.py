@@ -2,32 +2,26 @@
 
 import os
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from wantui.atomic_files import remove_path
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
-from wantui.config import Config
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable, format_bytes, format_count
+from wantui.formatting import format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
-from wantui.paths import check_output_folder, expand_user_path
-from wantui.planning import Batch, BatchPreview, estimate_batch_disk
-from wantui.queue.new_folders import FolderRecorder, record_new_folder
+from wantui.planning import Batch, BatchPreview
+from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchDescription, NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import count_model_evaluations
-from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
-from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, choose_batch_folder
-from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder, refuse_unwritable_batch
-from wantui.storage.manifest import Manifest, VideoEntry, write_batch_files
+from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import refuse_unwritable_batch
+from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_store import ManifestStore
 
 
@@ -102,8 +96,6 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     return bool(select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
-
-
 def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[str]:
     """Return the reasons why this machine cannot run a new batch: its device, or its folder. Writes nothing."""
     device_check = partial(check_device_exists, state_dir, batch.config.settings.model_settings.device)
@@ -115,20 +107,6 @@ def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview
         except UserError as error:
             refusals.append(str(error))
     return refusals
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def find_missing_videos(
@@ -226,13 +204,3 @@ def _open_queue_and_enqueue(
     with Queue(state_dir.directory) as queue:
         batch_id, video_count = enqueue_batch(queue, folder, manifest, device, is_new, shard)
     return EnqueuedBatch(batch_id, video_count, folder.root)
-
-
-
-
-
-
-
-
-
-

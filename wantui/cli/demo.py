@@ -73,8 +73,8 @@ def command(context: click.Context, output_dir: Path | None, is_fresh: bool, sta
 
 def _generate_demo_batch(batch: "Batch", is_fresh: bool) -> Path:
     """Generate the batch, or what an earlier demo left of it; return its folder."""
-    from wantui.batches.demo import find_demo_folder
     from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.demo import find_demo_folder
     from wantui.batches.enqueue import check_device_exists, find_missing_videos
     from wantui.cli.options import open_queue_for_command
     from wantui.queue.new_folders import record_new_folder

@@ -109,8 +109,8 @@ def calibrate_model_magnitudes(
     if template_text is None:
         raise click.UsageError('--template is missing. Give a typical prompt: -t "a red circle moving left"')
     preview = preview_batch_from_options(template=template_text, **options)
-    from wantui.batches.calibrate import calibrate_model as measure
     from wantui.batches.batch_folders import refuse_unsupported_batch
+    from wantui.batches.calibrate import calibrate_model as measure
 
     refuse_unsupported_batch(preview)
     if (variation_count := len(preview.variations)) > 1:

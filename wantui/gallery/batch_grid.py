@@ -1,14 +1,13 @@
 """Grid of a batch: one row per variation, one column per video number, and the labels of both."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest_labels import label_columns, label_variations
-from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
+from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.storage.manifest_labels import VariationLabel, label_columns, label_variations
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""
@@ -21,8 +20,6 @@ class GridCell:
     entry: VideoEntry
     clip: Path | None
     """The existing clip; None if the video is not done or its clip is missing."""
-
-
 
 
 @dataclass(frozen=True)
@@ -94,10 +91,6 @@ def read_batch_grid(folder: Path, variation_ids: Collection[str] = (), seeds: Co
     return BatchGrid(folder, manifest.template, label_columns(videos), tuple(rows), manifest.faults)
 
 
-
-
-
-
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
     for name in wanted:
         if name not in known:
@@ -106,10 +99,6 @@ def _check_selection(option: str, wanted: Collection[object], known: Sequence[ob
             raise UserError(f"{option}: {folder} has no {name}. It has {listed}{more}")
 
 
-
-
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:
     clip = folder / video.files["clip"] if video.state == "done" and "clip" in video.files else None
     return GridCell(video, clip if clip is not None and clip.is_file() else None)
-
-

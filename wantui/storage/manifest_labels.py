@@ -1,13 +1,10 @@
 """Labels of the variations and videos of a batch, which name what differs between them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from wantui.errors import UserError
-from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def read_frames(path: Path, thread_count: int = 0) -> Generator[Frame, None, Non
     """Yield the frames of a clip, uint8 [height, width, rgb].
 
     Args:
-        thread_count: number of threads of the decoder; 0 lets FFmpeg choose, which takes one per core.
+        thread_count: number of threads of the decoder, and of its conversion to RGB; 0 means one per core.
 
     Raises:
         ClipError: the file contains no decodable video.
@@ -143,7 +143,7 @@ def read_frames(path: Path, thread_count: int = 0) -> Generator[Frame, None, Non
             raise ClipError(f"{path} is not a readable clip: it contains no video")
         container.streams.video[0].thread_count = thread_count
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield frame.to_ndarray(format="rgb24", threads=thread_count)
 
 
 def read_middle_frame(path: Path, frame_count: int) -> Frame:

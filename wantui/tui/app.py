@@ -37,8 +37,6 @@ from wantui.queue.state_dir import StateDirectory
 from wantui.tui.actions import SCREEN_TITLES, make_bindings
 from wantui.tui.announcements import announce_changes
 from wantui.tui.drafts import Drafts, DraftStore
-from wantui.tui.terminal.keyboard import patch_input
-from wantui.tui.terminal.lent_terminal import EXIT_SIGNALS
 from wantui.tui.messages import (
     DraftReady,
     GpuSampled,
@@ -48,14 +46,16 @@ from wantui.tui.messages import (
     SettingsInvalid,
     ShowBatch,
 )
-from wantui.tui.terminal.partial_updates import patch_partial_updates
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.settings import TuiSettings
 from wantui.tui.settings_changes import apply_settings, detect_notices, report_invalid_settings
 from wantui.tui.settings_watcher import SettingsWatcher
 from wantui.tui.terminal.driver import TerminalDriver
+from wantui.tui.terminal.keyboard import patch_input
+from wantui.tui.terminal.lent_terminal import EXIT_SIGNALS
 from wantui.tui.terminal.notices import TerminalNotices
+from wantui.tui.terminal.partial_updates import patch_partial_updates
 from wantui.tui.themes import ThemedApp
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin

@@ -88,6 +88,6 @@ def compute_preview(
 
 def examine_machine(preview: BatchPreview, state_dir: StateDirectory) -> MachineExamined:
     """Find the reasons why this machine cannot run a batch; a folder on a network file system may be slow."""
-    from wantui.batches.enqueue import find_machine_refusals# slow to import
+    from wantui.batches.enqueue import find_machine_refusals  # slow to import
 
     return MachineExamined(preview, find_machine_refusals(state_dir, preview))

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.forest_plot import (
+    LEGEND,
+    choose_axis,
+    draw_forest_header,
+    draw_forest_rows,
+    find_forest_widths,
+)
 from wantui.tui.analysis.views import Canvas
-from wantui.tui.analysis.forest_plot import LEGEND, choose_axis, draw_forest_header, draw_forest_rows, find_forest_widths
 from wantui.tui.plots import draw_sparkline
 from wantui.tui.wrapping import wrap_text
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.formatting import format_bytes, format_count, format_duration
-from wantui.storage.manifest_labels import label_variations
 from wantui.storage.manifest import Manifest
+from wantui.storage.manifest_labels import label_variations
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
 from wantui.tui.facts import Fact

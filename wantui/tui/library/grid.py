@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.storage.manifest_labels import label_columns, label_variations
 from wantui.storage.marks import BatchMarks, VideoMark
 
 VIDEO_FILTERS = ("starred", "unrejected")

@@ -16,13 +16,13 @@ from textual.events import Key
 
 from wantui.errors import UserError
 from wantui.tui.actions import PLAYER_ACTIONS
-from wantui.tui.terminal.graphics import DEFAULT_CELL_SIZE, require_graphics_protocol
 from wantui.tui.key_names import normalize_key
-from wantui.tui.terminal.keyboard import InputDecoder, InputParser
-from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
+from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.pixel_player import PixelPlayer, PixelTerminal, TerminalSize
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS
-from wantui.tui.player.clips import PlayerClip
+from wantui.tui.terminal.graphics import DEFAULT_CELL_SIZE, require_graphics_protocol
+from wantui.tui.terminal.keyboard import InputDecoder, InputParser
+from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
 
 ESCAPE_SECONDS = 0.1
 """Seconds after which an escape character is the key, and not the start of another key."""

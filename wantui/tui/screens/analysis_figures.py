@@ -8,6 +8,9 @@ from textual.timer import Timer
 
 from wantui.analysis.groups import Group, find_dividing_groupings
 from wantui.analysis.video import Video
+from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
+from wantui.tui.analysis.attention_panel import draw_attention
+from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
 from wantui.tui.analysis.data import (
     AttentionLoaded,
     ComparisonDone,
@@ -27,9 +30,6 @@ from wantui.tui.analysis.views import (
     draw_paths,
     draw_video_curves,
 )
-from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
-from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.trajectory_table import TrajectoryTable

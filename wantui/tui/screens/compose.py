@@ -27,11 +27,11 @@ from wantui.tui.compose_data import (
     read_timed_videos,
 )
 from wantui.tui.content import make_content
-from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm, TextViewer
+from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.widgets.config_pane import ConfigPane
 from wantui.tui.widgets.cost_pane import CostPane
 from wantui.tui.widgets.template_editor import TemplateEditor
@@ -313,7 +313,7 @@ class ComposeScreen(BaseScreen):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def queue_batch(self, config: Config, template: str, is_demo: bool) -> None:
         """Create the batch folder, queue the videos, and start the engine if none is running."""
-        from wantui.batches.enqueue import enqueue_new_batch# slow to import
+        from wantui.batches.enqueue import enqueue_new_batch  # slow to import
 
         app = self.wantui_app
         try:

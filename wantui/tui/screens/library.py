@@ -18,9 +18,9 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
-from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.content import make_content
 from wantui.tui.edit_copy import copy_batch_to_draft, copy_video_to_draft
+from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.library.data import (
     STATE_FILTERS,
     BatchFoldersScanned,

@@ -5,8 +5,8 @@ from pathlib import Path
 from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.tui.player.clip_labels import label_clips
-from wantui.tui.player.pixel_terminal import play_clips_in_pixels
 from wantui.tui.player.clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
+from wantui.tui.player.pixel_terminal import play_clips_in_pixels
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer

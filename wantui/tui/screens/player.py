@@ -13,12 +13,12 @@ from textual.timer import Timer
 
 from wantui.formatting import format_count
 from wantui.tui.actions import make_bindings
+from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
-from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.grid import choose_grid_columns
+from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.selection import RemovedWidgetGuardMixin
 from wantui.tui.widgets.control_line import ControlLine

@@ -20,8 +20,8 @@ from wantui.formatting import escape_unprintable
 from wantui.planning import Recipe
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.content import make_content
+from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.player.recipe_table import (
     GROUPS,
     FieldDifference,

@@ -7,9 +7,9 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.content import make_content
 from wantui.tui.facts import draw_facts
+from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 from rich.segment import Segment
 
 from wantui.tui.library.grid import MatrixGrid
-from wantui.tui.library.thumbnails import MAX_CACHED_THUMBNAILS, ThumbnailReader, ThumbnailRequest, make_thumbnail_request
+from wantui.tui.library.thumbnails import (
+    MAX_CACHED_THUMBNAILS,
+    ThumbnailReader,
+    ThumbnailRequest,
+    make_thumbnail_request,
+)
 from wantui.tui.widgets.matrix_cells import draw_half_blocks
 
 if TYPE_CHECKING:
