@@ -1,0 +1,156 @@
+"""Keyframes: values at some moments of a denoising, and the value that they give for every model evaluation.
+
+A control that changes during a denoising, such as a guidance schedule, is written as keyframes. Imports no torch.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+KeyframeUnit = Literal["step", "fraction", "sigma"]
+"""Unit of a moment. step: index of a step, from 0. fraction: 0 is the first step and 1 the last. sigma: noise level."""
+Interpolation = Literal["linear", "step", "cosine"]
+"""Value between two keyframes. linear: on a line. step: that of the keyframe before. cosine: on half a cosine wave."""
+MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
+MAX_KEYFRAME_COUNT = 1000
+
+
+class KeyframeTimes(BaseModel):
+    """Moments of keyframes in one unit, in the order of the denoising: rising steps or fractions, falling sigmas."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    unit: KeyframeUnit
+    moments: Annotated[tuple[float, ...], Field(min_length=1, max_length=MAX_KEYFRAME_COUNT)]
+
+    @model_validator(mode="after")
+    def check_order(self) -> Self:
+        """Refuse moments outside the range of their unit, out of order, or equal."""
+        for moment in self.moments:
+            if moment < 0 or (self.unit != "step" and moment > 1):
+                raise PydanticCustomError("keyframes", f"a keyframe has the {self.unit} {moment:g}, outside its range")
+            if self.unit == "step" and moment != int(moment):
+                raise PydanticCustomError("keyframes", f"a keyframe has the step {moment:g}, which is not an integer")
+        ordered = sorted(self.moments, reverse=self.unit == "sigma")
+        if list(self.moments) != ordered or len(set(ordered)) != len(ordered):
+            raise PydanticCustomError("keyframes", "the keyframes are not in the order of the denoising")
+        return self
+
+
+class KeyframeError(ValueError):
+    """Raised for keyframes that cannot be read, or do not fit the steps; the message gives the reason."""
+
+
+def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[Any, ...]]:
+    """Parse a mapping from written moments to values; return the moments and the values in their order.
+
+    A moment is the index of a step (0, "10"), a percentage of the steps ("50%"), or a noise level ("sigma 0.8").
+
+    Raises:
+        KeyframeError: a moment cannot be read, two keyframes have the same moment, or their units differ.
+    """
+    if not written:
+        raise KeyframeError("the schedule has no keyframe. Add at least one")
+    if len(written) > MAX_KEYFRAME_COUNT:
+        raise KeyframeError(f"the schedule has {len(written)} keyframes; at most {MAX_KEYFRAME_COUNT} are possible")
+    keyframes = [(*_parse_moment(moment), moment, value) for moment, value in written.items()]
+    unit = keyframes[0][0]
+    for other_unit, _, moment, _ in keyframes:
+        if other_unit != unit:
+            raise KeyframeError(f"{keyframes[0][2]!r} is a {unit}, but {moment!r} is a {other_unit}. Use one unit")
+    keyframes.sort(key=lambda keyframe: keyframe[1], reverse=unit == "sigma")
+    for (_, moment, written_first, _), (_, next_moment, written_second, _) in pairwise(keyframes):
+        if moment == next_moment:
+            raise KeyframeError(f"two keyframes, {written_first!r} and {written_second!r}, have the same {unit}")
+    times = KeyframeTimes(unit=unit, moments=tuple(keyframe[1] for keyframe in keyframes))
+    return times, tuple(keyframe[3] for keyframe in keyframes)
+
+
+def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
+    text = "" if isinstance(written, bool) else str(written).strip().lower()
+    unit: KeyframeUnit = "step"
+    number_text = text
+    if text.endswith("%"):
+        unit, number_text = "fraction", text[:-1]
+    elif text.startswith("sigma"):
+        unit, number_text = "sigma", text[len("sigma") :].lstrip(" =:")
+    try:
+        number = float(number_text)
+    except ValueError:
+        raise KeyframeError(f"cannot read the moment {written!r}. {MOMENT_REMEDY}") from None
+    if unit == "fraction":
+        number /= 100
+    maximum = math.inf if unit == "step" else 1
+    if not (math.isfinite(number) and 0 <= number <= maximum) or (unit == "step" and number != int(number)):
+        raise KeyframeError(f"cannot use the moment {written!r}. {MOMENT_REMEDY}")
+    return unit, number
+
+
+@dataclass(frozen=True)
+class EvaluationMoment:
+    """Moment of one model evaluation between keyframes."""
+
+    before: int
+    """Index of the last keyframe at or before the evaluation; 0 before the first one."""
+    after: int
+    """Index of the next keyframe; equal to `before` outside the keyframes and exactly at a keyframe."""
+    share: float
+    """Share of the way from `before` to `after` in the keyframes' unit, from 0 to below 1."""
+
+
+def find_evaluation_moments(
+    times: KeyframeTimes, noise_levels: Sequence[float], step_count: int
+) -> list[EvaluationMoment]:
+    """Locate every model evaluation between the keyframes.
+
+    An evaluation at the end point of a step of `heun` belongs to the next step, which has its noise level: what a
+    schedule gives is then a function of the noise level, as the solver assumes.
+
+    Args:
+        noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.
+
+    Raises:
+        KeyframeError: a keyframe is at a step that the denoising does not have.
+    """
+    if times.unit == "step" and times.moments[-1] >= step_count:
+        raise KeyframeError(
+            f"a keyframe is at step {times.moments[-1]:g}, but the steps are 0 to {step_count - 1}. "
+            "Use a smaller step, or a percentage"
+        )
+    evaluates_twice = len(noise_levels) > step_count
+    moments = []
+    for evaluation_index, sigma in enumerate(noise_levels):
+        step = (evaluation_index + 1) // 2 if evaluates_twice else evaluation_index
+        position = {"step": step, "fraction": step / max(1, step_count - 1), "sigma": -sigma}[times.unit]
+        moments.append(_locate([-m if times.unit == "sigma" else m for m in times.moments], position))
+    return moments
+
+
+def _locate(moments: Sequence[float], position: float) -> EvaluationMoment:
+    before = max(0, bisect_right(moments, position) - 1)
+    if position <= moments[before] or before + 1 == len(moments):
+        return EvaluationMoment(before, before, 0.0)
+    return EvaluationMoment(before, before + 1, (position - moments[before]) / (moments[before + 1] - moments[before]))
+
+
+def interpolate_values(
+    moments: Sequence[EvaluationMoment], values: Sequence[float], interpolation: Interpolation
+) -> list[float]:
+    """Return the value of each evaluation; the first value holds before the first keyframe, the last after the last."""
+    return [
+        values[moment.before]
+        + _warp_share(moment.share, interpolation) * (values[moment.after] - values[moment.before])
+        for moment in moments
+    ]
+
+
+def _warp_share(share: float, interpolation: Interpolation) -> float:
+    if interpolation == "step":
+        return 0.0
+    return share if interpolation == "linear" else (1 - math.cos(math.pi * share)) / 2
