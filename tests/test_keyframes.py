@@ -40,6 +40,12 @@ def test_percentages_count_from_the_first_step_to_the_last() -> None:
     assert values_of({"50%": 3.0}, 1, "linear") == [3.0]
 
 
+def test_first_step_combines_with_percentages() -> None:
+    assert values_of({"0": 2.0, "100%": 12.0}, 11, "linear") == values_of({"0%": 2.0, "100%": 12.0}, 11, "linear")
+    with pytest.raises(KeyframeError, match="have the same fraction"):
+        parse_keyframes({0: 2.0, "0%": 3.0})
+
+
 def test_noise_levels_fall_during_the_denoising() -> None:
     sigmas = compute_noise_levels("unipc", 9, 3.0)
     values = values_of({"sigma 0.2": 1.0, "sigma=0.9": 5.0}, 9, "linear", "unipc")

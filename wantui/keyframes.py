@@ -50,7 +50,8 @@ class KeyframeError(ValueError):
 def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[Any, ...]]:
     """Parse a mapping from written moments to values; return the moments and the values in their order.
 
-    A moment is the index of a step (0, "10"), a percentage of the steps ("50%"), or a noise level ("sigma 0.8").
+    A moment is the index of a step (0, "10"), a percentage of the steps ("50%"), or a noise level ("sigma 0.8"). With
+    percentages, the step 0 is 0%.
 
     Raises:
         KeyframeError: a moment cannot be read, two keyframes have the same moment, or their units differ.
@@ -60,6 +61,8 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
     if len(written) > MAX_KEYFRAME_COUNT:
         raise KeyframeError(f"the schedule has {len(written)} keyframes; at most {MAX_KEYFRAME_COUNT} are possible")
     keyframes = [(*_parse_moment(moment), moment, value) for moment, value in written.items()]
+    if any(unit == "fraction" for unit, *_ in keyframes):
+        keyframes = [("fraction" if number == 0 else unit, number, *rest) for unit, number, *rest in keyframes]
     unit = keyframes[0][0]
     for other_unit, _, moment, _ in keyframes:
         if other_unit != unit:

@@ -1,5 +1,6 @@
 """Fields of the settings form: name, description and valid values, derived from the pydantic models."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from wantui.config.load import Config
 
 
+FieldKind = Literal["flag", "choice", "number", "text", "mapping", "list"]
+"""Type of a setting. mapping: keys with numbers or text. list: any list; both are written as one line in the form."""
+
+
 @dataclass(frozen=True)
 class FormField:
     """A setting as the form shows it."""
@@ -22,7 +27,7 @@ class FormField:
     """Dotted key: section.key."""
     help: str
     """Description, with the unit."""
-    kind: Literal["flag", "choice", "number", "text"]
+    kind: FieldKind
     choices: tuple[str, ...]
     valid_values: str
     """Valid values, in words."""
@@ -30,6 +35,8 @@ class FormField:
     """True if the field may be empty."""
     is_integer: bool = False
     """True if the value must be a whole number."""
+    item_kind: Literal["number", "text"] = "text"
+    """Type of the values of a mapping."""
 
     @property
     def section(self) -> str:
@@ -80,23 +87,56 @@ def _make_form_field(key: str, field_info: Any) -> FormField:
     if get_origin(annotation) in (Union, UnionType):
         member_types = [part for part in get_args(annotation) if part is not NoneType]
         is_optional, annotation = True, member_types[0]
-    if get_origin(annotation) is Annotated:
-        annotation, *constraints = get_args(annotation)
-        for constraint in constraints:
-            metadata += getattr(constraint, "metadata", [constraint])
+    annotation, constraints = _split_annotation(annotation)
+    metadata += constraints
     choices = tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
-    kind: Literal["flag", "choice", "number", "text"] = (
-        "choice" if choices else "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
-    )
+    kind = _find_field_kind(annotation)
     valid_values = (
         ", ".join(choices)
         if choices
         else "yes or no"
         if kind == "flag"
+        else _describe_mapping(annotation)
+        if kind == "mapping"
+        else "a list in brackets: [a, b]"
+        if kind == "list"
         else _describe_valid_values(annotation, metadata)
     )
     valid_values += ", or empty" if is_optional else ""
-    return FormField(key, field_info.description or "", kind, choices, valid_values, is_optional, annotation is int)
+    is_integer, item_kind = annotation is int, _find_item_kind(annotation)
+    return FormField(key, field_info.description or "", kind, choices, valid_values, is_optional, is_integer, item_kind)
+
+
+def _find_field_kind(annotation: Any) -> FieldKind:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return "choice"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "mapping"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return "list"
+    return "flag" if annotation is bool else "number" if annotation in (int, float) else "text"
+
+
+def _find_item_kind(annotation: Any) -> Literal["number", "text"]:
+    """Return the type of the values of a mapping; text for every other type."""
+    if _find_field_kind(annotation) != "mapping":
+        return "text"
+    item_type, _ = _split_annotation(get_args(annotation)[1])
+    return "number" if item_type is float else "text"
+
+
+def _split_annotation(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return the type and the constraints of a type that may be annotated."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, []
+    item_type, *constraints = get_args(annotation)
+    return item_type, [part for constraint in constraints for part in getattr(constraint, "metadata", [constraint])]
+
+
+def _describe_mapping(annotation: Any) -> str:
+    item_type, constraints = _split_annotation(get_args(annotation)[1])
+    return f"pairs `key: value`, separated by commas; each value: {_describe_valid_values(item_type, constraints)}"
 
 
 def _describe_valid_values(annotation: Any, metadata: list[Any]) -> str:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from wantui import __version__
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
-from wantui.config.fields import find_form_field
+from wantui.config.fields import FormField, find_form_field
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import PATTERN_RULES, Settings
-from wantui.config.values import parse_setting_value
+from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE_PATTERN, escape_unprintable, shorten_text
 from wantui.section import ConfigSection
 
@@ -216,7 +216,9 @@ class _ConfigReader:
 
     def _convert_value(self, target_values: dict[str, Any], setting_name: str, key: KeyPath, value: Any) -> None:
         field = find_form_field(".".join(key))
-        if field is None or not isinstance(value, YamlScalar):
+        if field is not None and field.kind == "mapping" and isinstance(value, dict):
+            target_values[setting_name] = self._convert_mapping(field, key, value)
+        elif field is None or not isinstance(value, YamlScalar):
             target_values[setting_name] = convert_to_plain_value(value)
         elif value.is_null and key not in self.option_by_key:
             target_values[setting_name] = None
@@ -227,6 +229,15 @@ class _ConfigReader:
                 target_values[setting_name] = parse_setting_value(field, value.text)
             except ValueError as error:
                 self.problems.append(self.make_problem(key, str(error)))
+
+    def _convert_mapping(self, field: FormField, key: KeyPath, value: dict[str, Any]) -> dict[str, Any]:
+        items: dict[str, Any] = {}
+        for item_key, item in value.items():
+            try:
+                items[item_key] = parse_mapping_item(field, item)
+            except ValueError as error:
+                self.problems.append(self.make_problem((*key, item_key), str(error)))
+        return items
 
     def drop_ignored_keys(self, values: dict[str, Any]) -> None:
         """Remove sections and keys of the older system without effect here, with a warning or refusal for each."""

@@ -4,7 +4,9 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from wantui.config.document import YamlScalar, convert_to_plain_value
 from wantui.config.fields import FormField
+from wantui.config.flow_values import FORM_BY_KIND, parse_flow_text
 from wantui.formatting import shorten_text
 
 MAX_NUMBER_LENGTH = 40
@@ -25,8 +27,8 @@ BOOLEAN_BY_FLAG_WORD = {
 def parse_setting_value(field: FormField, text: str) -> Any:
     """Parse the text of a setting.
 
-    Text is returned unchanged, numbers are decimal, and an empty text (or `null`) is None for an optional setting. The
-    pydantic models check ranges and choices.
+    Text is returned unchanged, numbers are decimal, mappings and lists are one line of YAML, and an empty text (or
+    `null`) is None for an optional setting. The pydantic models check ranges and choices.
 
     Raises:
         ValueError: the text is not of the declared type; the message gives the expected one.
@@ -45,6 +47,29 @@ def parse_setting_value(field: FormField, text: str) -> Any:
             return BOOLEAN_BY_FLAG_WORD[stripped_text.lower()]
         case "number":
             return parse_number(stripped_text, field.is_integer)
+        case "mapping":
+            items = parse_flow_text(text, "mapping")
+            return {key: _parse_item_of_text(field, key, value) for key, value in items.items()}
+        case "list":
+            return convert_to_plain_value(parse_flow_text(text, "list"))
+
+
+def parse_mapping_item(field: FormField, value: Any) -> Any:
+    """Parse a value of a mapping from its YAML: numbers are decimal, and text is unchanged.
+
+    Raises:
+        ValueError: the value is not of the declared type.
+    """
+    if not isinstance(value, YamlScalar):
+        raise ValueError(f"should be a single value; the setting {FORM_BY_KIND['mapping']}")
+    return parse_number(value.text.strip(), is_integer=False) if field.item_kind == "number" else value.text
+
+
+def _parse_item_of_text(field: FormField, key: str, value: Any) -> Any:
+    try:
+        return parse_mapping_item(field, value)
+    except ValueError as error:
+        raise ValueError(f"the value of {key} {error}") from None
 
 
 def parse_number(number_text: str, is_integer: bool) -> int | float:

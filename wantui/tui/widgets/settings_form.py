@@ -12,6 +12,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, get_setting_value
+from wantui.config.flow_values import format_flow_text
 from wantui.tui.content import make_content
 from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
 from wantui.tui.widgets.line_input import HiddenLineInput
@@ -353,11 +354,13 @@ def _choose_name_width(width: int) -> int:
 
 
 def _format_editable(value: object) -> str:
+    if isinstance(value, dict | tuple | list):
+        return format_flow_text(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _format_value(value: object) -> str:
-    if value is None:
+    if value is None or value in ({}, (), []):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
