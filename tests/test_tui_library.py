@@ -15,13 +15,14 @@ from harness_tui import AppUnderTest, application, run
 from PIL import Image
 from textual.events import MouseScrollDown
 
-from wantui.json_files import read_json_object
+from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.planning import Recipe
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import read_middle_frame
+from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
 from wantui.tui.library.batch_facts import collect_batch_facts
 from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
@@ -643,6 +644,30 @@ def test_cache_of_searched_batches_keeps_the_last_used_within_its_size(monkeypat
     for number in (0, 2, 3, 1):
         cache.read_variations(folders[number])
     assert read_paths == [folders[1] / "batch.json"]
+
+
+def test_manifest_that_could_not_be_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_search, "_variation_cache", VariationCache())
+    batches = write_searched_batches(1)
+
+    def fail(path: Path, *_: Any) -> Any:
+        raise InaccessibleFileError(f"cannot read {path}: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library_search, "read_json_object", fail)
+        assert not list(find_videos("red", batches))
+    assert len(list(find_videos("red", batches))) == 1
+
+
+def test_stars_that_could_not_be_read_are_counted_later(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = BatchFolder(Path("starred"))
+    folder.root.mkdir()
+    edit_mark(folder, manifest.videos[0].id, star=True)
+    batches = [summarise("starred", done=1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(library_data, "read_marks", lambda folder: BatchMarks(is_inaccessible=True))
+        assert not library_data.count_stars(batches)
+    assert list(library_data.count_stars(batches).values()) == [1]
 
 
 def test_cancelled_search_reads_no_further_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Data of the Library screen: the list of batches, and the selected batch. All of it is read on other threads."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -90,16 +91,25 @@ def load_batch(folder: Path, video_index: int | None, state_filter: str) -> Batc
 
 def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:
     """Return the number of starred videos by batch folder, for batches that have any."""
-    counts = {
-        batch.folder: _count_stars(batch.folder, read_file_version(BatchFolder(batch.folder).marks_path))
-        for batch in batches
-    }
+    counts = {}
+    for batch in batches:
+        with contextlib.suppress(_InaccessibleMarksError):
+            counts[batch.folder] = _count_stars(batch.folder, read_file_version(BatchFolder(batch.folder).marks_path))
     return {folder: count for folder, count in counts.items() if count}
+
+
+class _InaccessibleMarksError(Exception):
+    """Raised where the system refuses to read the marks, so that this is not cached."""
 
 
 @lru_cache(maxsize=4096)
 def _count_stars(folder: Path, marks_version: FileVersion) -> int:
-    return read_marks(BatchFolder(folder)).count_marks("star") if any(marks_version) else 0
+    if not any(marks_version):
+        return 0
+    marks = read_marks(BatchFolder(folder))
+    if marks.is_inaccessible:
+        raise _InaccessibleMarksError
+    return marks.count_marks("star")
 
 
 def arrange_rows(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.json_files import read_json_object
+from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import MAX_MANIFEST_BYTES
@@ -109,7 +109,10 @@ class VariationCache:
             if cached is not None and cached[0] == version:
                 self._add(folder, *cached)
                 return cached[1]
-        variations = _read_variations(folder)
+        try:
+            variations = _read_variations(folder)
+        except InaccessibleFileError:  # the next search tries again: nothing else would tell that it became readable
+            return ()
         with self._mutex:
             self._remove(folder)  # another thread may have read it meanwhile
             self._add(folder, version, variations)
@@ -169,7 +172,11 @@ def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
 
 
 def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
-    """Read the prompts of a batch without validating it; an unreadable manifest has none."""
+    """Read the prompts of a batch without validating it; a damaged manifest has none.
+
+    Raises:
+        InaccessibleFileError: the system refuses to read the manifest, perhaps only now.
+    """
     try:
         document = read_json_object(BatchFolder(folder).manifest_path, MAX_MANIFEST_BYTES)
         videos: dict[int, list[SearchedVideo]] = {}
@@ -181,5 +188,7 @@ def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
             SearchedVariation(str(variation["prompt"]), str(variation["id"]), tuple(videos.get(number, ())))
             for number, variation in enumerate(document["variations"])
         )
+    except InaccessibleFileError:
+        raise
     except (UserError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return ()
