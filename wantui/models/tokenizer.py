@@ -178,7 +178,7 @@ def find_duplicate_fault(tokenizer: Any) -> str | None:
     """Return the error for a vocabulary that contains a token twice; None if every token occurs once.
 
     The library uses the last of equal tokens, so that a word would silently get an embedding that the model never
-    learned for it. SentencePiece, which creates these vocabularies, refuses equal tokens too.
+    learned for it.
 
     Args:
         tokenizer: a tokenizer of the library `tokenizers`.
