@@ -182,6 +182,7 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
     assert compare_groups(videos, metrics=["length"]).false_positive_rate > 0.3
 
 
+@pytest.mark.slow
 def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
@@ -234,6 +235,7 @@ def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]
     monkeypatch.setattr(Video, "compute_metric", lambda video, metric: values(video))
 
 
+@pytest.mark.slow
 def test_verdict_names_its_metric_and_reports_location_separately(tmp_path: Path) -> None:
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
@@ -483,6 +485,7 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     assert all(why == "not in every group with this seed" for _, why in result.exclusion_reasons)
 
 
+@pytest.mark.slow
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -536,6 +539,7 @@ def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -
     assert {video.seed for video in select_comparable_videos(other)[1]} == {4, 5}
 
 
+@pytest.mark.slow
 def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
@@ -562,6 +566,7 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
 def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, power: int, has_band: bool) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
@@ -618,6 +623,7 @@ def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
         compare_groups(videos, grouping=by)
 
 
+@pytest.mark.slow
 def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -1288,6 +1294,7 @@ def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp
         )
 
 
+@pytest.mark.slow
 def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
     result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), grouping="1")
     for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
@@ -1302,6 +1309,7 @@ def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> 
         )
 
 
+@pytest.mark.slow
 def test_report_on_identical_final_states_has_shares_of_variance(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -1334,6 +1342,7 @@ def videos_and_rest(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Vide
     return videos, compare_groups([video for video in videos if video.seed != 2], grouping="1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damaged", "reason"), UNUSABLE_PROJECTIONS.values(), ids=UNUSABLE_PROJECTIONS)
 def test_video_with_unusable_projection_is_left_out_by_name(
     videos_and_rest: tuple[list[Video], Comparison], tmp_path: Path, damaged: NDArray[Any], reason: str

@@ -143,6 +143,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_to_any_trajectory_file_is_detected(trajectory: Path, damage: str) -> None:  # R5
     for file in sorted(file for file in trajectory.rglob("*") if file.is_file()):

@@ -56,6 +56,7 @@ def undefined_names(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {name}"
 
 
+@pytest.mark.slow
 def test_docstrings_describe_existing_parameters_and_attributes() -> None:
     assert not [name for path in sorted((ROOT / "wantui").rglob("*.py")) for name in undefined_names(path)]
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import Wantui, batch, generate_queued_videos, only_queued
 
-from wantui.batches import enqueue
+from wantui.batches import batch_folders
 from wantui.engine.supervisor import Supervisor
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
@@ -270,7 +270,7 @@ def test_run_reports_an_error_if_100_folder_names_are_claimed(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # B3
     Path("outputs/taken").mkdir(parents=True)
-    monkeypatch.setattr(enqueue, "choose_batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
+    monkeypatch.setattr(batch_folders, "choose_batch_folder", lambda *_: BatchFolder(Path("outputs/taken")))
     result = wantui("run", "-t", "a star", *small)
     assert (result.code, "100 names in a row were taken" in result.err) == (2, True)
 

@@ -332,6 +332,7 @@ def test_spatial_median_of_a_triangle_is_its_fermat_point_or_obtuse_corner() -> 
     assert median(np.array([[0.0, 0], [10, 0.5], [-10, 0.5]])) == pytest.approx([0, 0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_spatial_median_minimizes_the_sum_of_distances() -> None:
     rng = np.random.default_rng(0)
     for turn in range(60):

@@ -337,6 +337,7 @@ def test_folder_that_is_not_a_batch_is_refused(content: str | None, message: str
         read_manifest(BatchFolder(Path()))
 
 
+@pytest.mark.slow
 def test_equal_frames_give_identical_files() -> None:
     # Small, pale and in the company of other memory: where x264 was once seen to differ from run to run.
     rng = np.random.default_rng(0)

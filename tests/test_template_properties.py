@@ -135,6 +135,7 @@ def expected_marks(letters: Letters) -> list[tuple[str, float, int]]:
     return result
 
 
+@pytest.mark.slow
 @quick
 @given(nodes(2, may_mark=True).filter(lambda tree: number_of_forms(tree) <= 200))
 def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
