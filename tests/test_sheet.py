@@ -12,7 +12,8 @@ from PIL import Image
 
 from wantui.errors import UserError
 from wantui.gallery.batch_grid import read_batch_grid
-from wantui.gallery.sheet import EMPTY_CELL, MAX_PICTURE_SIDE, arrange_sheet, write_sheet_clip, write_sheet_picture
+from wantui.gallery.labelled_grid import EMPTY_CELL, MAX_PICTURE_SIDE
+from wantui.gallery.sheet import arrange_sheet, write_sheet_clip, write_sheet_picture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, write_manifest
 from wantui.storage.marks import edit_mark

@@ -20,7 +20,7 @@ from wantui.analysis.null_models import (
     draw_gaussian_flow,
     draw_gaussian_paths,
 )
-from wantui.analysis.sampler_response import SOLVERS, compute_sampler_response
+from wantui.analysis.sampler_response import SOLVERS, compute_clean_weights, compute_sampler_response
 from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides, select_strided_states
 from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.generation.denoise import prepare_inputs
@@ -314,6 +314,24 @@ def test_sampler_response_on_gaussian_data_equals_diffusers(sampler: SamplerName
     factors = compute_sampler_response(sampler, sigmas, GaussianData.estimate_distribution(states, 9).variances)
     null = null_of(path[0], states, sigmas, factors)
     assert null.gram * 9 == pytest.approx(np.stack(path) @ np.stack(path).T, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 8, 20])
+@pytest.mark.parametrize("sampler", SCHEDULES)
+def test_clean_weights_recover_the_predictions_that_a_sampler_received(sampler: SamplerName, steps: int) -> None:
+    scheduler = build_scheduler(sampler, 5.0)
+    scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)
+    sigmas, rng = scheduler.sigmas.double().numpy(), np.random.default_rng(31)
+    states = [rng.normal(size=9)]
+    predictions = []
+    for sigma, timestep in zip(sigmas, scheduler.timesteps, strict=False):
+        velocity = rng.normal(size=9)  # no model: nothing but the update rule can find the predictions
+        predictions.append(states[-1] - sigma * velocity)
+        output, state = (torch.from_numpy(own)[None, None, None, None] for own in (velocity, states[-1]))
+        states.append(scheduler.step(output, timestep, state, return_dict=False)[0].numpy().ravel())
+    recovered = compute_clean_weights(sampler, sigmas) @ np.stack(states)
+    assert recovered == pytest.approx(np.stack(predictions), rel=1e-3, abs=1e-3)
 
 
 def test_sampler_responses_cover_exactly_the_known_samplers() -> None:

@@ -1,13 +1,20 @@
-"""Response of each sampler to Gaussian data: how it integrates the flow to a normal distribution, axis by axis.
+"""Update rules of the samplers in float64, and two results that they give.
 
-For data N(m, v) on an axis, the exact model predicts x - sigma u with u linear in x - (1 - sigma) m. Every sampler
-takes linear combinations of states and predictions that map the line (1 - sigma) m to itself. A state is therefore
-(1 - sigma) m + a z, with z the initial noise and a factor a that depends on v only. This module computes the factors in
-float64, with the coefficients of the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
+Every sampler takes linear combinations of states and of the clean states that the model predicts.
+
+Response to Gaussian data: for data N(m, v) on an axis, the exact model predicts x - sigma u with u linear in
+x - (1 - sigma) m, and the samplers map the line (1 - sigma) m to itself. A state is therefore (1 - sigma) m + a z, with
+z the initial noise and a factor a that depends on v only.
+
+Predicted clean states: the predictions that led from each state to the next are themselves linear combinations of the
+states, from solving the update rule for them.
+
+The coefficients are those of the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
 """
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +22,8 @@ from numpy.typing import NDArray
 from wantui.schedule import SamplerName, UnknownSamplerError
 
 FloatArray = NDArray[np.float64]
+CleanPredictor = Callable[[int, float, FloatArray], FloatArray]
+"""Function of an evaluation's index, its noise level and its state that returns the predicted clean state."""
 MIN_FULL_ORDER_STEPS = 15
 """Minimum number of steps for which DPM-Solver keeps its full order near the end."""
 
@@ -29,39 +38,62 @@ def compute_sampler_response(sampler_name: str, sigmas: FloatArray, variances: F
     Raises:
         UnknownSamplerError: the sampler is unknown.
     """
+    variances = np.asarray(variances, dtype=np.float64)
+    predict_clean = partial(_predict_gaussian_clean, variances)
+    return _find_solver(sampler_name)(np.asarray(sigmas, dtype=np.float64), np.ones_like(variances), predict_clean)
+
+
+def compute_clean_weights(sampler_name: str, sigmas: FloatArray) -> FloatArray:
+    """Return the weights [S, S + 1] that give the predicted clean states of all evaluations from the states.
+
+    The prediction of evaluation i is the sum of `weights[i, k]` times state k; the weights of states after i + 1 are 0.
+
+    Args:
+        sigmas: [S + 1] noise levels of all states, as stored.
+
+    Raises:
+        UnknownSamplerError: the sampler is unknown.
+    """
+    # Axis 0 carries the initial noise, axis i + 1 the prediction of evaluation i.
+    axes = np.eye(len(sigmas))
+    solve = _find_solver(sampler_name)
+    states = solve(np.asarray(sigmas, dtype=np.float64), axes[0], lambda index, sigma, state: axes[index + 1])
+    noise_shares, prediction_shares = states[1:, :1], states[1:, 1:]
+    # states[1:] = noise_shares * noise + prediction_shares @ predictions, a triangular system
+    right_side = np.concatenate([-noise_shares, np.eye(len(sigmas) - 1)], axis=1)
+    return np.tril(np.linalg.solve(prediction_shares, right_side), 1)
+
+
+def _find_solver(sampler_name: str) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
     for name, solve in SOLVERS.items():
         if name == sampler_name:
-            return solve(np.asarray(sigmas, dtype=np.float64), np.asarray(variances))
+            return solve
     raise UnknownSamplerError(f"unknown sampler {sampler_name!r}; known are {', '.join(SOLVERS)}")
 
 
-def _predict_clean(sigma: float, state: FloatArray, variances: FloatArray) -> FloatArray:
-    """Return the predicted clean state, E[data | state]."""
+def _predict_gaussian_clean(variances: FloatArray, index: int, sigma: float, state: FloatArray) -> FloatArray:
+    """Return the predicted clean state of Gaussian data, E[data | state]."""
     return (1 - sigma) * variances / ((1 - sigma) ** 2 * variances + sigma**2) * state
 
 
-def _predict_velocity(sigma: float, state: FloatArray, variances: FloatArray) -> FloatArray:
-    """Return the model's output, E[noise - data | state]."""
-    spread = (1 - sigma) ** 2 * variances + sigma**2
-    return (sigma - (1 - sigma) * variances) / spread * state
-
-
-def _solve_euler(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
-    states = [np.ones_like(variances)]
-    for sigma, next_sigma in itertools.pairwise(sigmas.tolist()):
-        states.append(states[-1] + (next_sigma - sigma) * _predict_velocity(sigma, states[-1], variances))
+def _solve_euler(sigmas: FloatArray, noise: FloatArray, predict_clean: CleanPredictor) -> FloatArray:
+    states = [noise]
+    for index, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas.tolist())):
+        velocity = (states[-1] - predict_clean(index, sigma, states[-1])) / sigma
+        states.append(states[-1] + (next_sigma - sigma) * velocity)
     return np.stack(states)
 
 
-def _solve_heun(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
+def _solve_heun(sigmas: FloatArray, noise: FloatArray, predict_clean: CleanPredictor) -> FloatArray:
     """Return predictors and corrected states alternately; the last step is an Euler step."""
-    states = [np.ones_like(variances)]
+    states = [noise]
     for index in range(len(sigmas) - 1):
+        next_velocity = (states[-1] - predict_clean(index, sigmas[index], states[-1])) / sigmas[index]
         if index % 2 == 0:
-            start_state, velocity = states[-1], _predict_velocity(sigmas[index], states[-1], variances)
+            start_state, velocity = states[-1], next_velocity
             states.append(start_state + (sigmas[index + 1] - sigmas[index]) * velocity)
         else:
-            mean_velocity = (velocity + _predict_velocity(sigmas[index], states[-1], variances)) / 2
+            mean_velocity = (velocity + next_velocity) / 2
             states.append(start_state + (sigmas[index] - sigmas[index - 1]) * mean_velocity)
     return np.stack(states)
 
@@ -71,15 +103,15 @@ def _compute_half_log_snr(sigmas: FloatArray) -> FloatArray:
         return np.log(1 - sigmas) - np.log(sigmas)
 
 
-def _make_dpm_solver(order: int) -> Callable[[FloatArray, FloatArray], FloatArray]:
+def _make_dpm_solver(order: int) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
     """Return multistep DPM-Solver++ (Lu et al. 2022) of an order, in midpoint form."""
 
-    def solve(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
+    def solve(sigmas: FloatArray, noise: FloatArray, predict_clean: CleanPredictor) -> FloatArray:
         levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
-        states = [np.ones_like(variances)]
+        states = [noise]
         clean_predictions: list[FloatArray] = []
         for i in range(steps):
-            clean_predictions.append(_predict_clean(sigmas[i], states[-1], variances))
+            clean_predictions.append(predict_clean(i, sigmas[i], states[-1]))
             h = levels[i + 1] - levels[i]
             used_order = min(order, i + 1)
             if i == steps - 1:
@@ -106,17 +138,17 @@ def _make_dpm_solver(order: int) -> Callable[[FloatArray, FloatArray], FloatArra
     return solve
 
 
-def _make_unipc_solver(order: int) -> Callable[[FloatArray, FloatArray], FloatArray]:
+def _make_unipc_solver(order: int) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
     """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction. Its states are those of the
     predictor, as stored."""
 
-    def solve(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
+    def solve(sigmas: FloatArray, noise: FloatArray, predict_clean: CleanPredictor) -> FloatArray:
         levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1
-        states = [np.ones_like(variances)]
+        states = [noise]
         clean_predictions: list[FloatArray] = []
         start_state, used_order = states[0], 0
         for i in range(steps):
-            clean_prediction = _predict_clean(sigmas[i], states[-1], variances)
+            clean_prediction = predict_clean(i, sigmas[i], states[-1])
             corrected_state = states[-1]
             if i > 0:
                 corrected_state = _compute_unipc_state(
@@ -176,7 +208,7 @@ def _compute_unipc_weights(hh: float, ratios: FloatArray) -> tuple[FloatArray, F
     return np.stack(matrix), np.array(right_side)
 
 
-SOLVERS: dict[SamplerName, Callable[[FloatArray, FloatArray], FloatArray]] = {
+SOLVERS: dict[SamplerName, Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]] = {
     "unipc": _make_unipc_solver(2),
     "unipc-3": _make_unipc_solver(3),
     "dpm++2m": _make_dpm_solver(2),
