@@ -132,6 +132,22 @@ def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wan
     assert read_manifest(BatchFolder(result)).count_states() == {"queued": 2}
 
 
+def test_killed_slurm_command_has_printed_its_batch_folder(
+    cluster: Path, wantui: Wantui, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors_before_sbatch: list[str] = []
+
+    def submit(*_: object) -> list[str]:
+        errors_before_sbatch.append(capsys.readouterr().err)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wantui.batches.slurm.submit_job_array", submit)
+    outcome = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
+    (folder,) = (tmp_path / "o").glob("b_*")
+    assert outcome.code == 130
+    assert f"created {folder}" in errors_before_sbatch[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--time", "soon"], "not a time limit"), (["--sbatch", "=x"], "KEY=VALUE"), (["--jobs", "0"], "--jobs")],

@@ -130,6 +130,7 @@ def command(
         print_warnings(batch.warnings)
         check_submission_values(expand_user_path(batch.config.settings.output_dir), resources)
         folder, manifest = create_batch_folder(batch)
+        echo(f"created {format_relative_path(folder.root)}", err=True)  # known even if this command is killed now
     missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
     try:
         job_ids = submit_job_array(folder.root, job_count, resources)
