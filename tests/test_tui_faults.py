@@ -169,6 +169,7 @@ def test_every_input_accepts_all_lines_of_a_paste(where: str) -> None:  # A10
 @pytest.mark.parametrize("keys", [("t",), ("y",), ("ctrl+s",), ("4", "slash")])
 def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTE_LENGTH", 1000)
+    monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_PASTED_LINE_LENGTH", 500)
 
     async def test() -> None:
         async with application() as it:
@@ -180,8 +181,10 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
             await it.paste("x" * 1001)
             assert "cannot paste 1,001 characters: the limit is 1,000" in it.notifications()
             assert (field.value if isinstance(field, Input) else field.text) == before
-            await it.paste("y" * 1000)
-            assert "y" * 1000 in (field.value if isinstance(field, Input) else field.text)
+            await it.paste("z" * 501)
+            assert "cannot paste a line of 501 characters: the limit is 500" in it.notifications()
+            await it.paste("y" * 500)
+            assert "y" * 500 in (field.value if isinstance(field, Input) else field.text)
 
     run(test)
 

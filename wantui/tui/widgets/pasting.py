@@ -5,16 +5,23 @@ from textual.widget import Widget
 
 MAX_PASTE_LENGTH = 1_000_000
 """Maximum characters of a paste; equal to the limit for template and config files."""
+MAX_PASTED_LINE_LENGTH = 200_000
+"""Maximum characters of a pasted line: the editors lay out the whole line again at every key."""
 
 
 def refuse_large_paste(widget: Widget, event: Paste) -> bool:
     """Return whether a paste is too large; if so, discard it and notify the user."""
-    if len(event.text) <= MAX_PASTE_LENGTH:
+    longest_line_length = max(map(len, event.text.splitlines()), default=0)
+    if len(event.text) > MAX_PASTE_LENGTH:
+        reason = f"{len(event.text):,} characters: the limit is {MAX_PASTE_LENGTH:,}"
+    elif longest_line_length > MAX_PASTED_LINE_LENGTH:
+        reason = f"a line of {longest_line_length:,} characters: the limit is {MAX_PASTED_LINE_LENGTH:,}"
+    else:
         return False
     event.prevent_default()
     event.stop()
     widget.app.notify(
-        f"cannot paste {len(event.text):,} characters: the limit is {MAX_PASTE_LENGTH:,}. Nothing was changed; "
+        f"cannot paste {reason}. Nothing was changed; "
         "paste less, or pass a file on the command line: wantui run --template-file, --config.",
         severity="error",
         timeout=12,
