@@ -80,11 +80,11 @@ def test_journal_lines_extend_a_format_2_manifest(folder: BatchFolder) -> None:
 
 
 def test_manifest_of_a_later_format_is_refused_naming_its_version(folder: BatchFolder) -> None:  # C3
-    edit(folder, lambda document: document.update(format=4, wantui="9.1", journal="x"))
+    edit(folder, lambda document: document.update(format=5, wantui="9.1", journal="x"))
     with pytest.raises(ManifestError) as raised:
         read_manifest(folder)
-    assert "was written by wantui 9.1 with format 4" in str(raised.value)
-    assert f"wantui {__version__} reads 1, 2, 3. Update wantui" in str(raised.value)
+    assert "was written by wantui 9.1 with format 5" in str(raised.value)
+    assert f"wantui {__version__} reads 1, 2, 3, 4. Update wantui" in str(raised.value)
 
 
 def test_manifest_format_that_is_text_is_refused(folder: BatchFolder) -> None:  # C3

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
+from wantui.config.sweep_syntax import format_seeds
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
@@ -131,12 +132,11 @@ def enqueue_batch(
     if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_journal_when_reopened()
-    variation_ids = [variation.id for variation in manifest.variations]
     missing_videos = find_missing_videos(folder, manifest, shard)
     videos = [
         NewVideo(
             index,
-            f"{variation_ids[video.variation]} seed {video.seed}",
+            manifest.make_video_title(video),
             video.recipe.to_json(),
             count_model_evaluations(video.recipe.sampler, video.recipe.steps),
         )
@@ -154,9 +154,11 @@ def enqueue_batch(
 
 
 def _describe_batch(manifest: Manifest) -> BatchDescription:
-    seeds = [video.seed for video in manifest.videos]
-    first, last = min(seeds), max(seeds)
+    seeds = sorted({video.seed for video in manifest.videos})
+    first, last = seeds[0], seeds[-1]
     seed_range = str(first) if first == last else f"{first} to {last}"
+    if len(seeds) < last - first + 1:
+        seed_range = format_seeds(seeds)
     return BatchDescription(manifest.template, manifest.videos[0].recipe.model, seed_range)
 
 

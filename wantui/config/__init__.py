@@ -1,7 +1,8 @@
 """Settings: pydantic models, YAML files, presets, keys of the older system. Never imports torch."""
 
 from wantui.config.document import format_yaml_scalar
-from wantui.config.load import Config, OptionValue, convert_settings_to_dict, dump_settings, load_config, parse_config
+from wantui.config.dump import convert_settings_to_dict, dump_settings
+from wantui.config.load import Config, OptionValue, load_config, parse_config
 from wantui.config.presets import find_config_path, find_preset_directory, list_preset_names
 from wantui.config.problems import ConfigError, ConfigProblem
 from wantui.config.settings import Settings

@@ -55,11 +55,11 @@ def list_form_fields() -> tuple[FormField, ...]:
         section_type = field.annotation
         if isinstance(section_type, type) and issubclass(section_type, ConfigSection):
             fields += [
-                _make_form_field(f"{setting_name}.{key}", field_info)
+                make_form_field(f"{setting_name}.{key}", field_info)
                 for key, field_info in section_type.model_fields.items()
             ]
         else:
-            fields.append(_make_form_field(setting_name, field))
+            fields.append(make_form_field(setting_name, field))
     return tuple(fields)
 
 
@@ -81,7 +81,8 @@ def get_setting_value(config: "Config", key: str) -> Any:
     return value
 
 
-def _make_form_field(key: str, field_info: Any) -> FormField:
+def make_form_field(key: str, field_info: Any) -> FormField:
+    """Return the field of a setting from its pydantic declaration."""
     annotation, metadata = field_info.annotation, list(field_info.metadata)
     is_optional = False
     if get_origin(annotation) in (Union, UnionType):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from wantui import __version__
@@ -17,8 +16,10 @@ from wantui.config.fields import FormField, find_form_field
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import PATTERN_RULES, Settings
+from wantui.config.sweep import resolve_sweep_axes
+from wantui.config.sweep_syntax import SweepError
 from wantui.config.values import parse_mapping_item, parse_setting_value
-from wantui.formatting import MAX_TEXT_LENGTH, UNPRINTABLE_PATTERN, escape_unprintable, shorten_text
+from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 from wantui.section import ConfigSection
 
 UNSUPPORTED_SECTIONS = {
@@ -36,6 +37,7 @@ _SHORT_REPR = reprlib.Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
+_SEEDS_REMEDY = 'list all seeds with --seeds, or clear them with --seeds ""'
 MAX_KEY_LENGTH = 80
 """Longest key that a message quotes, in characters."""
 
@@ -107,6 +109,8 @@ def parse_config(
             config_reader.explain_validation_error(error_details) for error_details in validation_errors[:MAX_PROBLEMS]
         ]
         hidden_count = max(len(validation_errors) - MAX_PROBLEMS, 0)
+    else:
+        problems += config_reader.find_sweep_problems(settings)
     if problems:
         raise ConfigError(limit_problems(problems, source, hidden_count))
     return Config(
@@ -189,6 +193,21 @@ class _ConfigReader:
         self.options_by_key.setdefault(key, []).append(option_name)
         new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.line_by_key or n == len(key))
         self.option_by_key.update(dict.fromkeys(new_keys, option_name))
+
+    def find_sweep_problems(self, settings: Settings) -> list[ConfigProblem]:
+        """Find the problems of the seeds and the sweep, which depend on several settings."""
+        problems = []
+        if settings.seeds is not None:
+            for key in (("model_settings", "seed"), ("videos_per_variation",)):
+                if key in self.option_by_key:
+                    problems.append(
+                        self.make_problem(key, f"cannot be combined with seeds ({settings.seeds}); {_SEEDS_REMEDY}")
+                    )
+        try:
+            resolve_sweep_axes(settings)
+        except SweepError as error:
+            problems.append(self.make_problem(("sweeps",), str(error)))
+        return problems
 
     def warn_of_repeated_options(self) -> None:
         """Warn of settings that the command line sets several times."""
@@ -362,31 +381,3 @@ def _suggest_nesting(key: KeyPath, valid_keys: Sequence[KeyPath]) -> str | None:
     if key not in valid_keys:
         return None
     return f"; in a config, write it in two lines: `{key[0]}:`, and below it, indented, `{key[-1]}: VALUE`"
-
-
-def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON values, in the order of the config file, without empty sections."""
-    values = settings.model_dump(mode="json")
-    return {name: value for name, value in values.items() if value != {}}
-
-
-def dump_settings(settings: Settings) -> str:
-    """Return the settings as YAML that loads to the same settings, with control characters escaped."""
-    return dump_settings_values(convert_settings_to_dict(settings))
-
-
-def dump_settings_values(values: Mapping[str, Any]) -> str:
-    """Return the values of `convert_settings_to_dict` as YAML, with control characters escaped."""
-    text = str(yaml.dump(dict(values), Dumper=_SettingsDumper, sort_keys=False, allow_unicode=True))
-    return escape_unprintable(text, keep_lines=True)
-
-
-class _SettingsDumper(yaml.SafeDumper):
-    """YAML dumper that double-quotes text with control characters, because only there YAML has escapes for them."""
-
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        scalar_style = '"' if UNPRINTABLE_PATTERN.search(text) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style=scalar_style)
-
-
-_SettingsDumper.add_representer(str, _SettingsDumper.represent_text)

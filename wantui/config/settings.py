@@ -5,15 +5,17 @@ The docstring of a field is its description (with the unit), and its constraints
 """
 
 import re
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
 from wantui.config.plans import PlanName, migrate_plan_name
 from wantui.config.speeds import SpeedName, migrate_speed_name
+from wantui.config.sweep_syntax import SweepError, convert_to_seeds_text, convert_to_sweep_text, parse_seeds
 from wantui.controls import CONTROLS
 from wantui.controls.word_weights import WeightingMethod
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
@@ -176,6 +178,14 @@ class Settings(_WithSections):
 
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos per variation, with the seeds seed, seed + 1, ..."""
+    seeds: str | None = None
+    """Seeds of the videos of each variation, such as 7,11,42 or 1..8; replaces seed and videos_per_variation."""
+    sweeps: str | None = None
+    """Settings that change within the batch, such as cfg_scale=2,4,6; steps=10..30:10."""
+    sweeps_baseline: bool = False
+    """Also generate a row with the config's own values, and without the LoRAs and bends that the sweep changes."""
+    sweeps_skip_impossible: bool = False
+    """Leave out the cells of a sweep that cannot be generated, instead of refusing the batch."""
     output_dir: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "outputs"
     """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"
@@ -185,3 +195,40 @@ class Settings(_WithSections):
     and - become _."""
     use_timestamp: bool = True
     """Add the date and time to the name of the batch folder."""
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def accept_lists_of_seeds(cls, seeds: object) -> object:
+        return convert_to_seeds_text(seeds)
+
+    @field_validator("sweeps", mode="before")
+    @classmethod
+    def accept_lists_of_sweeps(cls, sweeps: object) -> object:
+        return convert_to_sweep_text(sweeps)
+
+    @model_validator(mode="before")
+    @classmethod
+    def apply_seeds(cls, values: Any) -> Any:
+        """Set the first seed and the number of videos from `seeds`, so that the three agree."""
+        if not isinstance(values, Mapping):
+            return values
+        try:
+            seeds_text = convert_to_seeds_text(values.get("seeds"))
+        except SweepError:  # the validator of the field reports it
+            return values
+        if seeds_text is None:
+            return values
+        seeds = parse_seeds(seeds_text)
+        model_settings = values.get("model_settings") or {}
+        if isinstance(model_settings, ModelSettings):
+            model_settings = model_settings.model_copy(update={"seed": seeds[0]})
+        elif isinstance(model_settings, Mapping):
+            model_settings = {**model_settings, "seed": seeds[0]}
+        return {**values, "videos_per_variation": len(seeds), "model_settings": model_settings}
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """Return the seeds of each variation, in order."""
+        if self.seeds is not None:
+            return parse_seeds(self.seeds)
+        return tuple(range(self.model_settings.seed, self.model_settings.seed + self.videos_per_variation))

@@ -2,12 +2,14 @@
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wantui.config.document import YamlScalar, convert_to_plain_value
-from wantui.config.fields import FormField
 from wantui.config.flow_values import FORM_BY_KIND, parse_flow_text
 from wantui.formatting import shorten_text
+
+if TYPE_CHECKING:
+    from wantui.config.fields import FormField
 
 MAX_NUMBER_LENGTH = 40
 """Longest number, in characters."""
@@ -24,7 +26,7 @@ BOOLEAN_BY_FLAG_WORD = {
 }
 
 
-def parse_setting_value(field: FormField, text: str) -> Any:
+def parse_setting_value(field: "FormField", text: str) -> Any:
     """Parse the text of a setting.
 
     Text is returned unchanged, numbers are decimal, mappings and lists are one line of YAML, and an empty text (or
@@ -54,7 +56,7 @@ def parse_setting_value(field: FormField, text: str) -> Any:
             return convert_to_plain_value(parse_flow_text(text, "list"))
 
 
-def parse_mapping_item(field: FormField, value: Any) -> Any:
+def parse_mapping_item(field: "FormField", value: Any) -> Any:
     """Parse a value of a mapping from its YAML: numbers are decimal, and text is unchanged.
 
     Raises:
@@ -65,7 +67,7 @@ def parse_mapping_item(field: FormField, value: Any) -> Any:
     return parse_number(value.text.strip(), is_integer=False) if field.item_kind == "number" else value.text
 
 
-def _parse_item_of_text(field: FormField, key: str, value: Any) -> Any:
+def _parse_item_of_text(field: "FormField", key: str, value: Any) -> Any:
     try:
         return parse_mapping_item(field, value)
     except ValueError as error:

@@ -37,6 +37,8 @@ class ControlKind:
         request_type: pydantic model of its part of a recipe.
         section_key: key of its section in the config file; None for a control that users write in the template.
         settings_type: pydantic model of that section.
+        items_key: key of a list in that section, whose items sweeps address by `name`; empty without such a list.
+        items_alias: short name of that list, as in `lora.style.strength` for `lora_settings.adapters.style.strength`.
         build_request: function that returns the request for given settings, or None without one.
         find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
@@ -46,6 +48,8 @@ class ControlKind:
     request_type: type[ControlRequest]
     section_key: str | None = None
     settings_type: type[ConfigSection] | None = None
+    items_key: str = ""
+    items_alias: str = ""
     build_request: Callable[[Any], ControlRequest | None] = lambda settings: None
     find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes

@@ -56,20 +56,28 @@ def find_settings_warnings(
     return warnings
 
 
-def find_refusals(
+def find_cell_refusals(settings: Settings, model: WanModel, first_recipe: Recipe) -> list[str]:
+    """Return the reasons why the videos of one cell cannot be generated.
+
+    Args:
+        settings: settings of the cell.
+        first_recipe: recipe of the cell's first video.
+    """
+    return [*_find_control_conflicts(first_recipe), *_find_guidance_refusals(settings, model)]
+
+
+def find_shared_refusals(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return the reasons why the batch cannot run.
+    """Return the reasons why a batch cannot run that are the same in all cells with the same speed.
 
     Args:
         first_recipe: recipe of the first video.
     """
     return [
-        *_find_control_conflicts(first_recipe),
         *_find_capture_refusals(settings, first_recipe, variations),
         *_find_weights_refusals(settings, model, first_recipe),
         *_find_length_refusals(variations),
-        *_find_guidance_refusals(settings, model),
     ]
 
 

@@ -9,16 +9,17 @@ from wantui.captures.trajectory import list_stored_evaluations
 from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.planning.batch import Batch, BatchPreview, convert_to_prompt_marks
+from wantui.planning.batch import Batch, BatchPreview
 from wantui.planning.recipe import Recipe
+from wantui.planning.recipe_builder import convert_to_prompt_marks
 from wantui.schedule import count_model_evaluations, find_sampler_schedule
 
 CLIP_BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
 
 CaptureSizeKey = tuple[str | int, ...]
-"""Key of prompts whose captures have equal sizes: the text of each mark if the negative prompt contains it, otherwise
-the length of that text."""
+"""Key of recipes whose files have equal sizes: sizes, steps and controls, and, if attention is stored, the text of each
+mark that the negative prompt contains, and the length of each other mark."""
 MAX_LISTED_BASES = 2
 """Maximum number of kinds of videos whose sizes a prediction explains."""
 
@@ -87,34 +88,53 @@ def _join_basis_texts(parts: Sequence[DiskPart]) -> str:
 def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
     """Return one recipe for each distinct predicted size, with the number of videos of that size.
 
-    Sizes within a batch differ only by marks: their number, the length of their texts, and whether the negative prompt
-    contains them.
+    Sizes differ by marks (their number, the length of their texts, and whether the negative prompt contains them), and
+    by what a sweep changes.
     """
-    seed_count = batch.config.settings.videos_per_variation
-    if batch.first_recipe.capture.attention is None:
-        return [(batch.first_recipe, len(batch.variations) * seed_count)]
-    recipe_by_key: dict[CaptureSizeKey, tuple[Recipe, int]] = {}
-    for size_key, recipe in _iterate_variation_recipes(batch):
-        recipe, video_count = recipe_by_key.get(size_key) or (recipe, 0)
-        recipe_by_key[size_key] = recipe, video_count + seed_count
-    return list(recipe_by_key.values())
+    groups: dict[CaptureSizeKey, tuple[Recipe, int]] = {}
+    for cell in batch.possible_cells:
+        for size_key, recipe, variation_count in _iterate_cell_recipes(batch, cell.recipe):
+            recipe, video_count = groups.get(size_key) or (recipe, 0)
+            groups[size_key] = recipe, video_count + variation_count * len(batch.seeds)
+    return list(groups.values())
 
 
-def estimate_variation_bytes(batch: Batch) -> list[int]:
-    """Predict the bytes of one video of each variation."""
+def estimate_video_bytes(batch: Batch) -> list[int]:
+    """Predict the bytes of each video of a batch."""
     bytes_by_key: dict[CaptureSizeKey, int] = {}
-    for size_key, recipe in _iterate_variation_recipes(batch):
+    result = []
+    for video in batch.videos:
+        size_key = _make_size_key(video.recipe)
         if size_key not in bytes_by_key:
-            bytes_by_key[size_key] = estimate_recipe_disk(recipe, batch.model).total_bytes
-    return [bytes_by_key[size_key] for size_key, _ in _iterate_variation_recipes(batch)]
+            bytes_by_key[size_key] = estimate_recipe_disk(video.recipe, batch.model).total_bytes
+        result.append(bytes_by_key[size_key])
+    return result
 
 
-def _iterate_variation_recipes(batch: Batch | BatchPreview) -> Iterator[tuple[CaptureSizeKey, Recipe]]:
-    """Yield the key of equal capture sizes and a recipe for each variation."""
+def _iterate_cell_recipes(
+    batch: Batch | BatchPreview, cell_recipe: Recipe
+) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
+    """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
+    if cell_recipe.capture.attention is None:
+        yield _make_size_key(cell_recipe), cell_recipe, len(batch.variations)
+        return
     for variation in batch.variations:
-        marks, negative_prompt = convert_to_prompt_marks(variation), batch.first_recipe.negative_prompt
-        size_key = tuple(mark.text if mark.text in negative_prompt else len(mark.text) for mark in marks)
-        yield size_key, batch.first_recipe.model_copy(update={"marks": marks})
+        recipe = cell_recipe.model_copy(update={"marks": convert_to_prompt_marks(variation)})
+        yield _make_size_key(recipe), recipe, 1
+
+
+def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
+    """Return the key of recipes of a batch whose files have equal predicted sizes."""
+    marks: list[str | int] = []
+    if recipe.capture.attention is not None:
+        marks = [mark.text if mark.text in recipe.negative_prompt else len(mark.text) for mark in recipe.marks]
+    return (
+        *(recipe.width, recipe.height, recipe.frames, recipe.steps, recipe.sampler, recipe.speed),
+        recipe.guidance_scale > 1,
+        repr(recipe.controls),
+        recipe.negative_prompt if marks else "",
+        *marks,
+    )
 
 
 def estimate_recipe_disk(recipe: Recipe, model: WanModel, video_count: int = 1) -> DiskEstimate:

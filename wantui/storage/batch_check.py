@@ -12,7 +12,7 @@ from wantui import __version__
 from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
-from wantui.config.load import dump_settings_values
+from wantui.config.dump import dump_settings_values
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE
@@ -137,7 +137,11 @@ def _find_linked_folders(folder: Path) -> Iterator[Path]:
         if (folder / subfolder_name).is_symlink():
             yield folder / subfolder_name
             continue
-        yield from (child for child in sorted((folder / subfolder_name).glob("prompt_*")) if child.is_symlink())
+        for child in sorted((folder / subfolder_name).glob("prompt_*")):
+            if child.is_symlink():
+                yield child
+            else:
+                yield from (cell_folder for cell_folder in sorted(child.glob("cell_*")) if cell_folder.is_symlink())
 
 
 def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedItem]:
@@ -166,7 +170,7 @@ def _parse_yaml(text: str) -> dict[str, Any]:
 
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:
-    video_name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+    video_name = manifest.make_video_title(entry)
     if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
         # Only for this version: in other versions the recipe may have had other fields when the digest was computed.
         yield CheckedItem(

@@ -86,7 +86,7 @@ def export_batch(
     missing_text = f"not generated yet. Generate them first: wantui run --resume {folder}"
     is_any_stored = False
     for entry in exported_entries:
-        video_name = f"{manifest.variations[entry.variation].id} seed {entry.seed}"
+        video_name = manifest.make_video_title(entry)
         try:
             trajectory = _StoredTrajectory(folder / entry.files["latents"])
             if "latents" not in trajectory.group:
@@ -94,7 +94,11 @@ def export_batch(
             is_any_stored = True
             yield ExportedVideo(
                 video_name,
-                writers_by_format[export_format](_prepare_target_path(folder, target_folder, entry), entry, trajectory),
+                writers_by_format[export_format](
+                    _prepare_target_path(folder, target_folder, entry, manifest.find_cell_folder(entry)),
+                    entry,
+                    trajectory,
+                ),
             )
         except CaptureError as error:
             is_any_stored = True
@@ -135,8 +139,8 @@ class _StoredTrajectory:
             }
 
 
-def _prepare_target_path(batch_folder: Path, target_folder: Path, entry: VideoEntry) -> Path:
-    path = target_folder / f"prompt_{entry.variation:03d}" / f"vid_{entry.number:03d}"
+def _prepare_target_path(batch_folder: Path, target_folder: Path, entry: VideoEntry, cell_folder: str) -> Path:
+    path = target_folder / f"prompt_{entry.variation:03d}" / cell_folder / f"vid_{entry.number:03d}"
     make_parent_folders(batch_folder if target_folder.is_relative_to(batch_folder) else target_folder, path)
     return path
 

@@ -79,32 +79,36 @@ class BatchFolder:
     def variations_path(self) -> Path:
         return self.root / "configs" / "prompt_variations.json"
 
-    def make_clip_path(self, variation: int, number: int) -> Path:
-        """Return the mp4 of the `number`-th video (from 1) of a variation (from 0)."""
-        return self.root / "videos" / f"prompt_{variation:03d}" / f"video_{number:03d}.mp4"
+    def make_clip_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
+        """Return the mp4 of the `number`-th video (from 1) of a variation (from 0).
 
-    def make_sheet_path(self, variation: int, number: int) -> Path:
-        return self.make_clip_path(variation, number).with_suffix(".jpg")
+        Args:
+            cell_folder: name of the folder of its cell; empty without a sweep.
+        """
+        return self.root / "videos" / f"prompt_{variation:03d}" / cell_folder / f"video_{number:03d}.mp4"
 
-    def make_checkpoint_path(self, variation: int, number: int) -> Path:
+    def make_sheet_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
+        return self.make_clip_path(variation, number, cell_folder).with_suffix(".jpg")
+
+    def make_checkpoint_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
         """Return the file from which an unfinished video resumes."""
-        return self.make_clip_path(variation, number).with_suffix(".checkpoint")
+        return self.make_clip_path(variation, number, cell_folder).with_suffix(".checkpoint")
 
     @property
     def log_path(self) -> Path:
         return self.root / "logs" / "batch.log"
 
-    def make_capture_path(self, kind: CaptureKind, variation: int, number: int) -> Path:
-        """Return the zarr group of a capture of the `number`-th video (from 1) of a variation (from 0)."""
-        return self.root / kind.folder_name / f"prompt_{variation:03d}" / f"vid_{number:03d}.zarr"
+    def make_capture_path(self, kind: CaptureKind, variation: int, number: int, cell_folder: str = "") -> Path:
+        """Return the zarr group of a capture of a video; arguments as `make_clip_path`."""
+        return self.root / kind.folder_name / f"prompt_{variation:03d}" / cell_folder / f"vid_{number:03d}.zarr"
 
-    def make_trajectory_path(self, variation: int, number: int) -> Path:
-        """Return the zarr group of a video's trajectory; arguments as `make_capture_path`."""
-        return self.make_capture_path(TRAJECTORY, variation, number)
+    def make_trajectory_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
+        """Return the zarr group of a video's trajectory; arguments as `make_clip_path`."""
+        return self.make_capture_path(TRAJECTORY, variation, number, cell_folder)
 
-    def make_attention_path(self, variation: int, number: int) -> Path:
-        """Return the zarr group of a video's attention maps; arguments as `make_capture_path`."""
-        return self.make_capture_path(ATTENTION, variation, number)
+    def make_attention_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
+        """Return the zarr group of a video's attention maps; arguments as `make_clip_path`."""
+        return self.make_capture_path(ATTENTION, variation, number, cell_folder)
 
 
 def choose_batch_folder(output_dir: Path, name: str, created_at: datetime | None) -> BatchFolder:

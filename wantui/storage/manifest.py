@@ -6,10 +6,19 @@ import os
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from wantui import __version__
 from wantui.atomic_files import write_text_atomically
@@ -17,15 +26,18 @@ from wantui.config import convert_settings_to_dict, dump_settings
 from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, describe_first_validation_error, parse_json, read_json_object
-from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wantui.planning import Batch, Recipe
-from wantui.planning.disk_estimate import estimate_variation_bytes
+from wantui.planning.disk_estimate import estimate_video_bytes
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest_checks import check_file_paths, check_manifest_consistency
+from wantui.storage.manifest_sweep import CellEntry, SweepEntry, create_sweep_entry
 
 MANIFEST_FORMAT = 3
-"""Format of new manifests. Format 2 added the journal, without which the states are outdated, so that versions that
-read only format 1 must refuse it. Format 3 contains recipes of format 2."""
-READABLE_MANIFEST_FORMATS = (1, 2, 3)
+"""Format of new manifests without a sweep. Format 2 added the journal, without which the states are outdated, so that
+versions that read only format 1 must refuse it. Format 3 contains recipes of format 2."""
+SWEEP_MANIFEST_FORMAT = 4
+"""Format of manifests with a sweep, in which a variation and a number do not identify a video."""
+READABLE_MANIFEST_FORMATS = (1, 2, 3, 4)
 MAX_MANIFEST_BYTES = 256 << 20
 """Maximum bytes of a manifest: enough for about 200,000 videos."""
 MAX_MANIFEST_INDEX = 1_000_000
@@ -61,7 +73,9 @@ class VideoEntry(_Entry):
     variation: Annotated[int, Field(ge=0, le=MAX_MANIFEST_INDEX)]
     """Index into `variations`."""
     number: Annotated[int, Field(ge=1, le=MAX_MANIFEST_INDEX)]
-    """Number within the variation, from 1; the seed is the batch's seed + number - 1."""
+    """Number of the seed within the variation and cell, from 1."""
+    cell: Annotated[int | None, Field(ge=0, le=MAX_MANIFEST_INDEX)] = None
+    """Index into the cells of the sweep; absent without a sweep."""
     seed: int
     state: VideoState = "queued"
     recipe: Recipe
@@ -81,6 +95,11 @@ class VideoEntry(_Entry):
     latents_sha256: str | None = None
     error: str | None = None
 
+    @model_serializer(mode="wrap")
+    def omit_missing_cell(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit the cell of a batch without a sweep, whose manifest is then that of earlier versions."""
+        return _omit_none(handler(self), "cell")
+
     @property
     def generation_seconds(self) -> float:
         """Seconds of denoising and decoding; 0 if they are not recorded."""
@@ -91,8 +110,14 @@ class VideoEntry(_Entry):
         return self.model_dump(mode="json", exclude=FIXED_ENTRY_FIELDS)
 
 
-FIXED_ENTRY_FIELDS = {"id", "variation", "number", "seed", "recipe"}
+FIXED_ENTRY_FIELDS = {"id", "variation", "number", "cell", "seed", "recipe"}
 """Fields of an entry that never change."""
+
+
+def _omit_none(serialised: dict[str, Any], key: str) -> dict[str, Any]:
+    if serialised.get(key) is None:
+        serialised.pop(key, None)
+    return serialised
 
 
 class Manifest(_Entry):
@@ -110,6 +135,8 @@ class Manifest(_Entry):
     template: str
     config: dict[str, Any]
     variations: list[VariationEntry]
+    sweep: SweepEntry | None = None
+    """Axes and cells of the sweep; absent without a sweep."""
     videos: Annotated[list[VideoEntry], Field(min_length=1)]
     _faults: tuple[str, ...] = PrivateAttr(default=())
 
@@ -126,6 +153,26 @@ class Manifest(_Entry):
         """Forget the faults, after the faulty journal was preserved under another name."""
         self._faults = ()
 
+    @model_serializer(mode="wrap")
+    def omit_missing_sweep(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit the sweep of a batch without one, whose manifest is then that of earlier versions."""
+        return _omit_none(handler(self), "sweep")
+
+    def find_cell(self, video: VideoEntry) -> CellEntry | None:
+        """Return the cell of a video; None without a sweep."""
+        return None if self.sweep is None or video.cell is None else self.sweep.cells[video.cell]
+
+    def find_cell_folder(self, video: VideoEntry) -> str:
+        """Return the name of the folder of a video's cell; empty without a sweep."""
+        cell = self.find_cell(video)
+        return "" if cell is None else cell.folder
+
+    def make_video_title(self, video: VideoEntry) -> str:
+        """Return the name of a video for people: its variation, its seed and its cell."""
+        cell = self.find_cell(video)
+        cell_text = "" if cell is None else f", {cell.label}"
+        return f"{self.variations[video.variation].id} seed {video.seed}{cell_text}"
+
     @property
     def memory_plan(self) -> str:
         """Return the slug of the requested memory plan, or auto."""
@@ -139,7 +186,6 @@ class Manifest(_Entry):
 
 def create_manifest(batch: Batch, name: str) -> Manifest:
     """Return the manifest of a new batch; all videos are queued."""
-    bytes_by_variation = estimate_variation_bytes(batch)
     return Manifest(
         name=name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -156,16 +202,18 @@ def create_manifest(batch: Batch, name: str) -> Manifest:
             )
             for variation in batch.variations
         ],
+        sweep=None if batch.sweep is None else create_sweep_entry(batch.sweep),
         videos=[
             VideoEntry(
                 id=video.recipe.digest[:12],
                 variation=video.variation_index,
                 number=video.seed_number,
+                cell=video.cell_index,
                 seed=video.recipe.seed,
                 recipe=video.recipe,
-                predicted={"bytes": bytes_by_variation[video.variation_index]},
+                predicted={"bytes": predicted_bytes},
             )
-            for video in batch.videos
+            for video, predicted_bytes in zip(batch.videos, estimate_video_bytes(batch), strict=True)
         ],
     )
 
@@ -176,7 +224,8 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     Raises:
         ManifestError: the manifest would exceed the maximum size.
     """
-    manifest.format, manifest.wantui = MANIFEST_FORMAT, __version__
+    manifest.format = MANIFEST_FORMAT if manifest.sweep is None else SWEEP_MANIFEST_FORMAT
+    manifest.wantui = __version__
     # Hash the parsed JSON, as a reader does: pydantic and Python may format the same number differently.
     manifest.checksum = compute_manifest_checksum(parse_json(manifest.model_dump_json()))
     manifest_json = manifest.model_dump_json(indent=1) + "\n"
@@ -288,35 +337,6 @@ def _describe_writer(document: dict[str, Any]) -> str:
     return f" (it was written by wantui {writer_version}; this is {__version__})"
 
 
-def check_manifest_consistency(manifest: Manifest) -> None:
-    """Refuse a manifest whose parts are inconsistent.
-
-    Raises:
-        ValueError: names the inconsistent part.
-    """
-    if not isinstance(manifest.config.get("model_settings"), dict):
-        raise ValueError("config has no model_settings")
-    if not isinstance(manifest.config.get("memory_settings", {}), dict):
-        raise ValueError("config.memory_settings is not a section")
-    for index, variation in enumerate(manifest.variations):
-        for choice in variation.choices:
-            are_numbers = type(choice.get("bracket")) is int and type(choice.get("option")) is int
-            if not are_numbers or not isinstance(choice.get("text"), str):
-                raise ValueError(f"variations[{index}].choices contains a choice without bracket, option or text")
-    first_indices_by_video: dict[tuple[int, int], int] = {}
-    for index, video in enumerate(manifest.videos):
-        if video.variation >= len(manifest.variations):
-            raise ValueError(
-                f"videos[{index}].variation is {video.variation}, but there are {len(manifest.variations)} variations"
-            )
-        if (first_index := first_indices_by_video.setdefault((video.variation, video.number), index)) != index:
-            raise ValueError(
-                f"videos[{first_index}] and videos[{index}] have the same variation and number, and therefore the "
-                "same clip"
-            )
-        check_file_paths(f"videos[{index}]", video)
-
-
 def apply_journal_outcome(outcome: object, entry: VideoEntry) -> VideoEntry:
     """Return a copy of a video's entry with the outcome from a journal line.
 
@@ -332,21 +352,6 @@ def apply_journal_outcome(outcome: object, entry: VideoEntry) -> VideoEntry:
         raise ValueError(describe_first_validation_error(error)) from None
     check_file_paths("entry", changed_entry)
     return changed_entry
-
-
-def check_file_paths(entry_name: str, entry: VideoEntry) -> None:
-    """Refuse files that are outside the batch folder or have an impossible name.
-
-    Raises:
-        ValueError: names the file.
-    """
-    for kind, relative_path in entry.files.items():
-        path = PurePosixPath(relative_path)
-        is_inside = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
-        is_name = "\0" not in relative_path and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
-        if not is_inside or not is_name or len(relative_path.encode()) > MAX_PATH_BYTES:
-            shortened_path = relative_path if len(relative_path) <= 80 else f"{relative_path[:80]}..."
-            raise ValueError(f"{entry_name}.files.{kind} is not a path inside the batch folder: {shortened_path!r}")
 
 
 def to_relative_paths(folder: BatchFolder, paths: dict[str, Path]) -> dict[str, str]:

@@ -114,7 +114,7 @@ def _close_video(
     if not try_lock_video(folder.root, video_index):
         return  # another engine is rendering it
     entry = find_video_entry(manifest, video_index, folder)
-    remove_temporary_files(find_video_files(folder, entry.variation, entry.number))
+    remove_temporary_files(find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry)))
     if not is_video_complete(folder, entry):  # it may have been finished just before
         entry.state, entry.error = state, error
     unlock_video(folder.root, video_index)

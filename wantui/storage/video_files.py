@@ -48,14 +48,18 @@ class VideoFiles:
         return self.clip_path.with_suffix(".preview.png")
 
 
-def find_video_files(folder: BatchFolder, variation: int, number: int) -> VideoFiles:
-    """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch."""
-    variation_and_number = variation, number
+def find_video_files(folder: BatchFolder, variation: int, number: int, cell_folder: str = "") -> VideoFiles:
+    """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch.
+
+    Args:
+        cell_folder: name of the folder of its cell; empty without a sweep.
+    """
+    location = variation, number, cell_folder
     return VideoFiles(
-        folder.make_clip_path(*variation_and_number),
-        folder.make_sheet_path(*variation_and_number),
-        {kind.name: folder.make_capture_path(kind, *variation_and_number) for kind in CAPTURES},
-        folder.make_checkpoint_path(*variation_and_number),
+        folder.make_clip_path(*location),
+        folder.make_sheet_path(*location),
+        {kind.name: folder.make_capture_path(kind, *location) for kind in CAPTURES},
+        folder.make_checkpoint_path(*location),
         folder.root,
     )
 

@@ -250,14 +250,15 @@ class Worker:
             raise ManifestError(describe_deleted_folder(folder.root))
         check_batch_writable(folder)
         manifest_store = self.manifest_stores.get_store(folder)
-        entry = find_video_entry(manifest_store.read_manifest(), claim.video_index, folder)
+        manifest = manifest_store.read_manifest()
+        entry = find_video_entry(manifest, claim.video_index, folder)
         recipe = Recipe.model_validate_json(claim.recipe_json)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
                 f"{folder.manifest_path} is not the manifest of the queued batch, but of another one. To generate the "
                 f"missing videos of that one: wantui run --resume {folder.root}"
             )
-        files = find_video_files(folder, entry.variation, entry.number)
+        files = find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry))
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache
             files = replace(files, checkpoint_path=None)
         self._wait_for_video_lock(claim, batch_log)

@@ -88,13 +88,18 @@ class OverlayDrawn(Message):
     error: str
 
 
+def _has_trajectories(latents_folder: Path) -> bool:
+    """Return whether a folder contains the trajectory of a video, of a batch with or without a sweep."""
+    return any(latents_folder.glob("*/*.zarr")) or any(latents_folder.glob("*/cell_*/*.zarr"))
+
+
 def load_chosen_trajectories(
     library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
     batches = find_batches(list(library_roots))
     recent_folders = [batch.folder for batch in batches if batch.counts_by_state][:MAX_SCANNED_BATCHES]
-    available_folders = [folder for folder in recent_folders if any((folder / "latents").glob("*/*.zarr"))]
+    available_folders = [folder for folder in recent_folders if _has_trajectories(folder / "latents")]
     loaded_folders = [folder for folder in chosen_folders if folder in available_folders] or available_folders[:1]
     videos: list[Video] = []
     errors: list[str] = []

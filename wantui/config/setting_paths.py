@@ -1,0 +1,256 @@
+"""Find the setting that a dotted name means, also inside lists and mappings, and parse its values."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from wantui.captures import CAPTURES
+from wantui.config.document import BOOLEAN_BY_WORD, NULL_WORDS, convert_to_plain_value, parse_yaml_document
+from wantui.config.fields import FormField, make_form_field
+from wantui.config.problems import ConfigError
+from wantui.config.settings import Settings
+from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range
+from wantui.config.values import parse_number, parse_setting_value
+from wantui.controls import CONTROLS
+from wantui.formatting import shorten_text
+from wantui.section import ConfigSection
+
+_WITHOUT_EFFECT = "it does not change the video"
+_SEEDS = "every cell has the same seeds. List them with --seeds, or set videos_per_variation"
+_ONE_MODEL = "all videos of a batch use the same weights. Queue one batch for each value"
+FLOW_KINDS = ("mapping", "list")
+"""Kinds of settings that are written as one line of YAML."""
+UNSWEEPABLE_SETTINGS = {
+    "model_settings.seed": _SEEDS,
+    "videos_per_variation": _SEEDS,
+    "seeds": _SEEDS,
+    "model_settings.model_id": _ONE_MODEL,
+    "model_settings.revision": _ONE_MODEL,
+    "model_settings.transformer_file": _ONE_MODEL,
+    "model_settings.dtype": _ONE_MODEL,
+    "model_settings.weights": _ONE_MODEL,
+    "model_settings.device": _WITHOUT_EFFECT,
+    "model_settings.force_capture": _WITHOUT_EFFECT,
+    "memory_settings.plan": _WITHOUT_EFFECT,
+    "prompt_settings.max_variations": _WITHOUT_EFFECT,
+    "output_dir": _WITHOUT_EFFECT,
+    "output_permissions": _WITHOUT_EFFECT,
+    "batch_name": _WITHOUT_EFFECT,
+    "use_timestamp": _WITHOUT_EFFECT,
+    "sweeps": _WITHOUT_EFFECT,
+    "sweeps_baseline": _WITHOUT_EFFECT,
+    **{
+        f"{kind.section_key}.{key}": "it changes what is stored, not the video"
+        for kind in CAPTURES
+        for key in kind.settings_type.model_fields
+    },
+}
+"""Settings that a sweep cannot change, and the reason."""
+
+
+@dataclass(frozen=True)
+class SettingPath:
+    """A setting of given settings, possibly inside a list or a mapping."""
+
+    path: str
+    """Complete dotted name, such as lora_settings.adapters.style.strength."""
+    keys: tuple[str | int, ...]
+    """Keys and indices that lead to the setting in the JSON of the settings; the first is the section."""
+    field: FormField | None
+    """Declaration of the setting; None for an entry of a mapping, and for a setting of several types."""
+    is_structured: bool
+    """True for a list, a mapping or a group of settings."""
+
+    @property
+    def section(self) -> str:
+        return str(self.keys[0])
+
+    @property
+    def item_keys(self) -> tuple[str | int, ...] | None:
+        """Return the keys of the list item that contains the setting; None outside lists."""
+        indices = [position for position, key in enumerate(self.keys) if isinstance(key, int)]
+        return self.keys[: indices[0] + 1] if indices else None
+
+
+def find_setting_path(settings: Settings, written_name: str) -> SettingPath:
+    """Find the setting that a name means: section.key, an unambiguous key, or one inside a list (lora.style.strength).
+
+    Raises:
+        SweepError: no setting or several settings have this name, or a sweep cannot change it.
+    """
+    parts = _expand_name(written_name)
+    path = ".".join(parts)
+    if path in UNSWEEPABLE_SETTINGS:
+        raise SweepError(f"cannot sweep {path}: {UNSWEEPABLE_SETTINGS[path]}")
+    section = getattr(settings, parts[0])
+    if len(parts) == 1:
+        raise SweepError(f"cannot sweep {path}: it is a section. Write {path}.KEY=VALUES")
+    return _follow_path(path, section, parts)
+
+
+def list_sweepable_names(settings: Settings) -> list[str]:
+    """Return the names of the settings that a sweep can change, the short ones where they are unambiguous."""
+    names = []
+    for key, paths in _index_paths_by_key().items():
+        names += [key] if len(paths) == 1 else paths
+    for kind in CONTROLS:
+        if kind.items_key:
+            for item in getattr(getattr(settings, str(kind.section_key)), kind.items_key):
+                names += [f"{kind.items_alias}.{item.name}.{key}" for key in type(item).model_fields if key != "name"]
+    return names
+
+
+@cache
+def _index_paths_by_key() -> dict[str, list[str]]:
+    """Return the paths of all sweepable settings of sections by their last key."""
+    paths_by_key: dict[str, list[str]] = {}
+    for section_name, field in Settings.model_fields.items():
+        section_type = field.annotation
+        if isinstance(section_type, type) and issubclass(section_type, ConfigSection):
+            for key in section_type.model_fields:
+                if (path := f"{section_name}.{key}") not in UNSWEEPABLE_SETTINGS:
+                    paths_by_key.setdefault(key, []).append(path)
+    return paths_by_key
+
+
+def _expand_name(written_name: str) -> list[str]:
+    """Return the parts of the complete path that a name begins; only its section is checked."""
+    parts = written_name.split(".")
+    if any(not part.strip() for part in parts):
+        raise SweepError(f"cannot sweep {shorten_text(written_name)!r}: it is not the name of a setting")
+    for kind in CONTROLS:
+        if kind.items_alias and parts[0] == kind.items_alias:
+            return [str(kind.section_key), kind.items_key, *parts[1:]]
+    if parts[0] in Settings.model_fields:
+        return parts
+    paths = _index_paths_by_key().get(parts[0], [])
+    if len(paths) == 1:
+        return [*paths[0].split("."), *parts[1:]]
+    if paths:
+        raise SweepError(f"cannot sweep {written_name}: several settings have this name: {', '.join(paths)}. Write one")
+    refused_paths = [path for path in UNSWEEPABLE_SETTINGS if path.split(".")[-1] == written_name]
+    if refused_paths:
+        raise SweepError(f"cannot sweep {refused_paths[0]}: {UNSWEEPABLE_SETTINGS[refused_paths[0]]}")
+    sections = [name for name in Settings.model_fields if name not in UNSWEEPABLE_SETTINGS]
+    aliases = [kind.items_alias for kind in CONTROLS if kind.items_alias]
+    raise SweepError(
+        f"cannot sweep {shorten_text(written_name)}: unknown setting"
+        f"{_suggest(parts[0], [*_index_paths_by_key(), *sections, *aliases])}"
+    )
+
+
+def _suggest(name: str, candidates: list[str]) -> str:
+    close_names = difflib.get_close_matches(name[:80], candidates, n=1, cutoff=0.6)
+    return f"; did you mean {close_names[0]}?" if close_names else ". `wantui config schema` lists all settings"
+
+
+def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
+    value: Any = section
+    keys: list[str | int] = [parts[0]]
+    field: FormField | None = None
+    rest = parts[1:]
+    while rest:
+        parent_name = ".".join(parts[: len(parts) - len(rest)])
+        field = None
+        if isinstance(value, BaseModel):
+            key = rest.pop(0)
+            fields = type(value).model_fields
+            if key not in fields:
+                raise SweepError(f"cannot sweep {path}: {parent_name} has no key {key}{_suggest(key, list(fields))}")
+            keys.append(key)
+            value, field = getattr(value, key), _make_typed_field(f"{parent_name}.{key}", fields[key])
+        elif isinstance(value, Mapping):
+            key = ".".join(rest)  # a key such as `sigma 0.8` contains a dot
+            key_by_text = {str(entry_key): entry_key for entry_key in value}
+            if key not in key_by_text:
+                raise SweepError(f"cannot sweep {path}: {parent_name} has {_list_names(key_by_text)}, not {key}")
+            keys.append(key)
+            value, rest = value[key_by_text[key]], []
+        elif isinstance(value, list | tuple):
+            index, rest = _find_item(path, parent_name, value, rest)
+            keys.append(index)
+            value = value[index]
+        else:
+            raise SweepError(f"cannot sweep {path}: {parent_name} has no settings of its own")
+    is_structured = isinstance(value, BaseModel | Mapping | list | tuple)
+    return SettingPath(path, tuple(keys), field, is_structured)
+
+
+def _find_item(path: str, list_name: str, items: Any, rest: list[str]) -> tuple[int, list[str]]:
+    """Return the index of the item whose name begins `rest`, and what follows the name, which may contain dots."""
+    names = [str(getattr(item, "name", "")) for item in items]
+    for part_count in range(len(rest), 0, -1):
+        if (name := ".".join(rest[:part_count])) in names:
+            return names.index(name), rest[part_count:]
+    raise SweepError(f"cannot sweep {path}: {list_name} has {_list_names(names)}, not {rest[0]}")
+
+
+def _list_names(names: Any) -> str:
+    return ", ".join(str(name) for name in names) or "no items"
+
+
+def _make_typed_field(key: str, field_info: Any) -> FormField | None:
+    """Return the declaration of a setting that has one type besides None; None for all others."""
+    annotation = field_info.annotation
+    members = [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        members = [part for part in get_args(annotation) if part is not NoneType]
+    if len(members) != 1:
+        return None
+    core = get_args(members[0])[0] if get_origin(members[0]) is Annotated else members[0]
+    field = make_form_field(key, field_info)
+    has_known_type = core in (bool, int, float, str) or get_origin(core) is Literal or field.kind in FLOW_KINDS
+    return field if has_known_type else None
+
+
+def parse_swept_values(setting: SettingPath, written: WrittenValue) -> list[Any]:
+    """Parse one written value of a setting; a range gives several values.
+
+    Raises:
+        SweepError: the value does not have the type of the setting.
+    """
+    try:
+        takes_numbers = not setting.is_structured and (setting.field is None or setting.field.kind == "number")
+        number_range = parse_range(written.text) if takes_numbers and not written.is_quoted else None
+        if number_range is None:
+            return [_parse_value(setting, written)]
+        is_integer = setting.field.is_integer if setting.field else number_range.step.denominator == 1
+        if not is_integer:
+            return [float(number) for number in number_range]
+        if any(number.denominator != 1 for number in (number_range.first, number_range.step)):
+            raise SweepError(f"the range {written.text} contains numbers that are not whole")
+        return [int(number) for number in number_range]
+    except ValueError as error:
+        raise SweepError(f"cannot sweep {setting.path}: {error}") from None
+
+
+def _parse_value(setting: SettingPath, written: WrittenValue) -> Any:
+    if setting.field is not None and not (written.is_quoted and setting.field.kind == "text"):
+        return parse_setting_value(setting.field, written.text)
+    if setting.field is not None:
+        return written.text
+    if setting.is_structured or (written.is_quoted and written.text[:1] in ("[", "{")):
+        try:
+            return convert_to_plain_value(parse_yaml_document(f"value: {written.text}", setting.path).values["value"])
+        except ConfigError as error:
+            raise SweepError(f"{error.problems[0].message}, in {shorten_text(written.text)!r}") from None
+    return written.text if written.is_quoted else _guess_value(written.text)
+
+
+def _guess_value(text: str) -> Any:
+    """Return the value of an entry without a declared type: a number, true, false, null or text."""
+    if text in NULL_WORDS:
+        return None
+    if text.lower() in ("true", "false"):
+        return BOOLEAN_BY_WORD[text.lower()]
+    for is_integer in (True, False):
+        try:
+            return parse_number(text, is_integer)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,176 @@
+"""Axes of a sweep: settings, and the values that they take in the cells of a batch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from pydantic import ValidationError
+
+from wantui.config.setting_paths import SettingPath, find_setting_path, parse_swept_values
+from wantui.config.settings import Settings
+from wantui.config.sweep_syntax import SweepError, WrittenSetting, parse_sweep_text
+from wantui.formatting import format_count, shorten_text
+from wantui.section import ConfigSection
+
+MAX_SWEEP_CELLS = 10_000
+"""Maximum number of cells of a sweep."""
+
+
+@dataclass(frozen=True)
+class SweepAxis:
+    """Settings that change together, and their values."""
+
+    settings: tuple[SettingPath, ...]
+    values: tuple[tuple[Any, ...], ...]
+    """For each position on the axis, the value of each setting."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(setting.path for setting in self.settings)
+
+
+def resolve_sweep_axes(settings: Settings) -> tuple[SweepAxis, ...]:
+    """Return the axes of the sweep that the settings request; values have the types of their settings.
+
+    Raises:
+        SweepError: a setting is unknown or cannot be swept, a value cannot be read or occurs twice, or there are too
+            many cells.
+    """
+    if settings.sweeps is None:
+        if settings.sweeps_baseline:
+            raise SweepError("sweeps_baseline adds a row to a sweep, but sweeps is empty. Add a sweep")
+        return ()
+    axes: list[SweepAxis] = []
+    for written_axis in parse_sweep_text(settings.sweeps):
+        axes.append(_resolve_axis(settings, written_axis))
+        cell_count = prod(len(axis.values) for axis in axes)
+        if cell_count > MAX_SWEEP_CELLS:
+            raise SweepError(
+                f"the sweep has {cell_count:,} cells or more; at most {MAX_SWEEP_CELLS:,} are possible. Use fewer "
+                "values, or join settings with + so that they change together"
+            )
+    paths = [path for axis in axes for path in axis.paths]
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise SweepError(f"cannot sweep {path} twice. Write all its values in one place")
+    return tuple(axes)
+
+
+def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) -> SweepAxis:
+    swept_settings = tuple(find_setting_path(settings, written.name) for written in written_axis)
+    columns: list[list[Any]] = []
+    for setting, written in zip(swept_settings, written_axis, strict=True):
+        column: list[Any] = []
+        for value in written.values:
+            column += parse_swept_values(setting, value)
+            if len(column) > MAX_SWEEP_CELLS:
+                raise SweepError(f"cannot sweep {setting.path}: more than {MAX_SWEEP_CELLS:,} values")
+        columns.append([_normalise_value(settings, setting, value) for value in column])
+    for setting, column in zip(swept_settings[1:], columns[1:], strict=True):
+        if len(column) != len(columns[0]):
+            raise SweepError(
+                f"cannot join {swept_settings[0].path} and {setting.path}: they have {len(columns[0])} and "
+                f"{format_count(len(column), 'value')}. Write equally many, or separate them with a semicolon"
+            )
+    positions = tuple(zip(*columns, strict=True))
+    seen_positions: set[str] = set()
+    for position in positions:
+        key = json.dumps(position, sort_keys=True, default=str)
+        if key in seen_positions:
+            values_text = ", ".join(format_swept_value(value) for value in position)
+            raise SweepError(f"cannot sweep {swept_settings[0].path}: {values_text} occurs twice. Remove one")
+        seen_positions.add(key)
+    return SweepAxis(swept_settings, positions)
+
+
+def _normalise_value(settings: Settings, setting: SettingPath, value: Any) -> Any:
+    """Return a value as the settings store it; unchanged if it is not valid, which refuses only its cells."""
+    try:
+        return get_json_value(apply_swept_values(settings, ((setting, value),)), setting)
+    except ValidationError:
+        return value
+
+
+def get_json_value(settings: Settings, setting: SettingPath) -> Any:
+    """Return the value of a setting as JSON."""
+    value: Any = getattr(settings, setting.section).model_dump(mode="json")
+    for key in setting.keys[1:]:
+        value = value[key]
+    return value
+
+
+def apply_swept_values(settings: Settings, values: Sequence[tuple[SettingPath, Any]]) -> Settings:
+    """Return the settings with some values replaced.
+
+    Raises:
+        ValidationError: a section does not accept its values.
+    """
+    values_by_section: dict[str, list[tuple[SettingPath, Any]]] = {}
+    for setting, value in values:
+        values_by_section.setdefault(setting.section, []).append((setting, value))
+    return settings.model_copy(
+        update={
+            name: replace_section_values(getattr(settings, name), section_values)
+            for name, section_values in values_by_section.items()
+        }
+    )
+
+
+def replace_section_values(section: ConfigSection, values: Sequence[tuple[SettingPath, Any]]) -> ConfigSection:
+    """Return a section with some values replaced, validated as a whole.
+
+    Raises:
+        ValidationError: the section does not accept the values.
+    """
+    document = section.model_dump(mode="json")
+    for setting, value in values:
+        container: Any = document
+        for key in setting.keys[1:-1]:
+            container = container[key]
+        container[setting.keys[-1]] = value
+    return type(section).model_validate(document)
+
+
+def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Settings:
+    """Return the settings without the list items that a sweep changes, such as a bend, for its baseline."""
+    item_keys = {setting.item_keys for axis in axes for setting in axis.settings if setting.item_keys is not None}
+    documents: dict[str, Any] = {}
+    for keys in sorted(item_keys, key=str, reverse=True):  # the last items first, so that indices stay valid
+        section_name = str(keys[0])
+        container = documents.setdefault(section_name, getattr(settings, section_name).model_dump(mode="json"))
+        for key in keys[1:-1]:
+            container = container[key]
+        del container[keys[-1]]
+    return settings.model_copy(
+        update={name: type(getattr(settings, name)).model_validate(document) for name, document in documents.items()}
+    )
+
+
+def format_swept_value(value: Any) -> str:
+    """Return the short text of a value for labels."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return shorten_text(value) or "empty"
+    if isinstance(value, list):
+        names = [str(item["name"]) if isinstance(item, dict) and "name" in item else None for item in value]
+        if None not in names:
+            return shorten_text(" + ".join(filter(None, names))) or "none"
+    return shorten_text(json.dumps(value, ensure_ascii=False))
+
+
+def make_axis_names(axes: Sequence[SweepAxis]) -> dict[str, str]:
+    """Return the shortest distinct name of each swept path: its last key, after the names of list items."""
+    paths = {setting.path: setting for axis in axes for setting in axis.settings}
+    names = {path: path.split(".")[1 if setting.item_keys is None else 2 :] for path, setting in paths.items()}
+    shortest = {path: [parts[-1]] if paths[path].item_keys is None else parts for path, parts in names.items()}
+    counts = [".".join(parts) for parts in shortest.values()]
+    return {path: ".".join(parts) if counts.count(".".join(parts)) == 1 else path for path, parts in shortest.items()}

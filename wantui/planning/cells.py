@@ -1,0 +1,134 @@
+"""Plan the cells of a batch: the recipe of each, and the reasons why some cannot be generated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from wantui.config.settings import Settings
+from wantui.config.sweep import SweepAxis
+from wantui.errors import UserError
+from wantui.models.catalogue import WanModel
+from wantui.planning.batch_checks import find_cell_refusals, find_settings_warnings, find_shared_refusals
+from wantui.planning.recipe import Recipe
+from wantui.planning.recipe_builder import RecipeBuilder, choose_weighting_method
+from wantui.planning.sizes import check_video_size, resolve_frame_count
+from wantui.planning.sweep import SweepCell, iterate_cell_settings, list_sweep_cells
+from wantui.planning.token_checks import TokenChecks, check_prompt_tokens
+from wantui.prompts import Variation
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of a batch; a batch without a sweep has one, whose `cell` is None."""
+
+    cell: SweepCell | None
+    settings: Settings
+    first_recipe: Recipe | None
+    """Recipe of the first video of the cell; None if the cell cannot be planned."""
+    warnings: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+    """Reasons why the cell cannot be generated."""
+
+    @property
+    def label(self) -> str:
+        return "" if self.cell is None else self.cell.label
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the first recipe of a cell that can be planned."""
+        assert self.first_recipe is not None
+        return self.first_recipe
+
+
+def plan_cells(
+    settings: Settings, model: WanModel, variations: Sequence[Variation], axes: tuple[SweepAxis, ...]
+) -> list[PlannedCell]:
+    """Plan all cells of a batch; a cell of a sweep that cannot be planned has the reasons.
+
+    Raises:
+        UserError: without a sweep, a setting is invalid; with one, a setting that all cells share.
+    """
+    planner = _CellPlanner(settings, model, variations)
+    if not axes:
+        return [planner.plan_cell(None, settings)]
+    planned_cells = []
+    cells = list_sweep_cells(axes, settings.sweeps_baseline)
+    for cell, cell_settings in iterate_cell_settings(settings, axes, cells):
+        try:
+            if isinstance(cell_settings, UserError):
+                raise cell_settings
+            planned_cells.append(planner.plan_cell(cell, cell_settings))
+        except UserError as error:
+            planned_cells.append(PlannedCell(cell, settings, None, (), tuple(str(error).splitlines())))
+    return _find_equal_cells(planned_cells)
+
+
+def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Refuse cells that give the same videos as an earlier one; a cell equal to the baseline takes its place."""
+    first_by_recipe: dict[str, int] = {}
+    result = list(cells)
+    replaced_indices = set()
+    for index, planned in enumerate(cells):
+        if planned.first_recipe is None or planned.cell is None:
+            continue
+        first_index = first_by_recipe.setdefault(planned.first_recipe.model_dump_json(), index)
+        if first_index == index:
+            continue
+        first_cell = result[first_index].cell
+        assert first_cell is not None
+        if not first_cell.positions and first_index not in replaced_indices:
+            replaced_indices.add(first_index)
+            first_by_recipe[planned.first_recipe.model_dump_json()] = index
+            result[index] = replace(planned, cell=replace(planned.cell, is_baseline=True))
+            continue
+        reason = f"it gives the same videos as {first_cell.label}. Remove one of the values"
+        result[index] = replace(planned, refusals=(*planned.refusals, reason))
+    return [planned for index, planned in enumerate(result) if index not in replaced_indices]
+
+
+class _CellPlanner:
+    """Planner of cells that share a model and variations; repeats no check whose inputs are equal."""
+
+    def __init__(self, settings: Settings, model: WanModel, variations: Sequence[Variation]) -> None:
+        self.model, self.variations = model, tuple(variations)
+        self.builder = RecipeBuilder(settings, model, variations)
+        self.has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
+        self._token_checks: dict[tuple[str, bool], TokenChecks] = {}
+        self._shared_checks: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+
+    def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
+        """Plan one cell.
+
+        Raises:
+            UserError: its size is invalid, or a control cannot be requested.
+        """
+        check_video_size(settings.video_settings, self.model)
+        frame_count, frames_warning = resolve_frame_count(settings.video_settings, self.model)
+        recipe = self.builder.build_first_recipe(settings, frame_count)
+        settings_warnings, shared_refusals = self._check_shared_settings(settings, recipe)
+        token_checks = self._check_tokens(recipe)
+        return PlannedCell(
+            cell,
+            settings,
+            recipe,
+            (*settings_warnings, *([frames_warning] if frames_warning else []), *token_checks.warnings),
+            (*token_checks.refusals, *find_cell_refusals(settings, self.model, recipe), *shared_refusals),
+        )
+
+    def _check_shared_settings(self, settings: Settings, recipe: Recipe) -> tuple[list[str], list[str]]:
+        """Return the warnings and refusals that depend only on the negative prompt and the speed, among the settings
+        that a sweep can change."""
+        key = settings.prompt_settings.negative_prompt, settings.model_settings.speed
+        if key not in self._shared_checks:
+            self._shared_checks[key] = (
+                find_settings_warnings(settings, self.model, recipe, self.variations),
+                find_shared_refusals(settings, self.model, recipe, self.variations),
+            )
+        return self._shared_checks[key]
+
+    def _check_tokens(self, recipe: Recipe) -> TokenChecks:
+        key = recipe.negative_prompt, recipe.capture.attention is not None or self.has_weights
+        if key not in self._token_checks:
+            self._token_checks[key] = check_prompt_tokens(
+                self.model, recipe.revision, self.variations, recipe.negative_prompt, uses_marks=key[1]
+            )
+        return self._token_checks[key]
