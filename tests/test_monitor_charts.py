@@ -5,14 +5,15 @@ from itertools import pairwise
 import pytest
 from rich.style import Style
 
+from wantui.tui.braille import BrailleCanvas
 from wantui.tui.monitor.charts import (
     LIVE_METRICS,
     ChartStyles,
     Curve,
     LiveMetric,
+    add_curve,
     choose_value_range,
     draw_charts,
-    draw_curve_cells,
     draw_sigma_axis,
     format_tick,
     round_down,
@@ -65,18 +66,32 @@ def test_ticks_fit_beside_the_axis(value: float) -> None:
     assert float(format_tick(value)) == pytest.approx(value, rel=0.3)
 
 
+def draw_curve_rows(curve: Curve, width: int, height: int) -> list[str]:
+    """Draw a curve between 0 and 1 on a canvas; return its rows."""
+    canvas = BrailleCanvas(width, height)
+    add_curve(canvas, curve, 0.0, 1.0, Style())
+    return [canvas.draw_row(row).plain for row in range(height)]
+
+
 def test_curve_runs_from_noise_on_the_left_to_the_video_on_the_right() -> None:
-    cells = draw_curve_cells(Curve([1.0, 0.0], [1.0, 0.0]), 10, 2, 0.0, 1.0)
-    assert cells[0][0] & 0x01
-    assert cells[1][9] & 0x80
-    assert cells[1][0] == cells[0][9] == 0
+    upper, lower = draw_curve_rows(Curve([1.0, 0.0], [1.0, 0.0]), 10, 2)
+    assert ord(upper[0]) & 0x01
+    assert ord(lower[9]) & 0x80
+    assert lower[0] == upper[9] == " "
 
 
 def test_gaps_and_values_off_the_axis_do_not_break_a_curve() -> None:
     curve = Curve([1.0, None, 0.5, 0.0, 0.2], [0.5, 0.5, float("nan"), 9.0, None])
-    cells = draw_curve_cells(curve, 10, 1, 0.0, 1.0)
-    assert [column for column in range(10) if cells[0][column]] == [0, 9]
-    assert draw_curve_cells(EMPTY, 3, 2, 0.0, 1.0) == [[0, 0, 0], [0, 0, 0]]
+    (row,) = draw_curve_rows(curve, 10, 1)
+    assert [column for column in range(10) if row[column] != " "] == [0, 9]
+    assert draw_curve_rows(EMPTY, 3, 2) == ["   ", "   "]
+
+
+def test_current_curve_is_drawn_over_the_previous_one() -> None:
+    canvas, front, behind = BrailleCanvas(4, 1), Style(color="red"), Style(dim=True)
+    add_curve(canvas, Curve([1.0, 0.0], [0.5, 0.5]), 0.0, 1.0, behind)
+    add_curve(canvas, Curve([1.0, 0.5], [0.5, 0.5]), 0.0, 1.0, front)
+    assert [canvas.get_style(column, 0) for column in range(4)] == [front, front, front, behind]
 
 
 def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:

@@ -7,8 +7,8 @@ from itertools import pairwise
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.braille import BrailleCanvas
 from wantui.tui.number_formats import choose_tick_format, choose_ticks
-from wantui.tui.plots import BRAILLE_DOTS
 
 LABEL_STYLE = Style(dim=True)
 MIN_CHART_HEIGHT = 4
@@ -40,8 +40,7 @@ class Chart:
         self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
         self.label_width = max((len(label) for label in self.y_labels), default=0)
         self.plot_width = max(1, width - self.label_width - 2)
-        self._masks = [[0] * self.plot_width for _ in range(self.plot_height)]
-        self._styles: list[list[Style]] = [[Style.null()] * self.plot_width for _ in range(self.plot_height)]
+        self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
         self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
         """Sign and style by cell (row, column)."""
 
@@ -53,13 +52,7 @@ class Chart:
                 previous = None
                 continue
             dot = self._find_dot_column(x), self._find_dot_row(y)
-            start = previous or dot
-            step_count = max(1, math.ceil(max(abs(dot[0] - start[0]), abs(dot[1] - start[1]))))
-            for step in range(step_count + 1):
-                share = step / step_count
-                self._set_dot(
-                    round(start[0] + share * (dot[0] - start[0])), round(start[1] + share * (dot[1] - start[1])), style
-                )
+            self._canvas.add_line(previous or dot, dot, style)
             previous = dot
 
     def add_band(
@@ -86,7 +79,7 @@ class Chart:
                 top, bottom = (round(a + share * (b - a)) for a, b in ((high0, high1), (low0, low1)))
                 for row in range(top, bottom + 1):
                     if column % 2 == 0 and row % 2 == 0 and (column // 2 + row // 4) % turn[1] == turn[0]:
-                        self._set_dot(column, row, style)
+                        self._canvas.add_dot(column, row, style)
 
     def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
         """Place a sign at a point."""
@@ -105,9 +98,9 @@ class Chart:
             label = labels_by_row.get(row, "")
             line = Text(no_wrap=True, end="")
             line.append(f"{label:>{self.label_width}} {'┤' if label else '│'}", LABEL_STYLE)
-            for column, mask in enumerate(self._masks[row]):
-                sign, style = self._signs.get((row, column), ("", Style.null()))
-                line.append(sign or (chr(0x2800 + mask) if mask else " "), style if sign else self._styles[row][column])
+            for column in range(self.plot_width):
+                sign, style = self._signs.get((row, column), ("", self._canvas.get_style(column, row)))
+                line.append(sign or self._canvas.get_character(column, row), style)
             lines.append(line)
         return [*lines, *self._draw_x_axis()]
 
@@ -132,16 +125,11 @@ class Chart:
 
     def _find_dot_column(self, x: float) -> float:
         first, last = self.x_range
-        return (x - first) / ((last - first) or 1.0) * (2 * self.plot_width - 1)
+        return (x - first) / ((last - first) or 1.0) * (self._canvas.dot_columns - 1)
 
     def _find_dot_row(self, y: float) -> float:
         low, high = self.y_range
-        return (high - y) / (high - low) * (4 * self.plot_height - 1)
-
-    def _set_dot(self, column: int, row: int, style: Style) -> None:
-        if 0 <= column < 2 * self.plot_width and 0 <= row < 4 * self.plot_height:
-            self._masks[row // 4][column // 2] |= BRAILLE_DOTS[row % 4][column % 2]
-            self._styles[row // 4][column // 2] = style
+        return (high - y) / (high - low) * (self._canvas.dot_rows - 1)
 
 
 def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:

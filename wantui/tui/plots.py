@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.braille import BrailleCanvas
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BRAILLE_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""Bits of the dots of a braille character, by row and column."""
 _BAR_LEVELS = " ▁▂▃▄▅▆▇█"
 
 
@@ -21,7 +21,7 @@ def draw_curve(values: Sequence[float | None], width: int, height: int, low: flo
 
     A character has two by four dots. If there are more than `2 * width` values, only the last ones are drawn.
     """
-    dot_masks = [[0] * width for _ in range(height)]
+    canvas = BrailleCanvas(width, height)
     shown_values = list(values)[-2 * width :]
     value_range = (high - low) or 1.0
     previous_y: int | None = None
@@ -30,13 +30,13 @@ def draw_curve(values: Sequence[float | None], width: int, height: int, low: flo
             previous_y = None
             continue
         relative_height = min(1.0, max(0.0, (value - low) / value_range))
-        y = round((1 - relative_height) * (4 * height - 1))
+        y = round((1 - relative_height) * (canvas.dot_rows - 1))
         # A vertical line to the previous value connects steep parts.
         rows = range(min(y, previous_y), max(y, previous_y) + 1) if previous_y is not None else (y,)
         for row in rows:
-            dot_masks[row // 4][x // 2] |= BRAILLE_DOTS[row % 4][x % 2]
+            canvas.add_dot(x, row, Style.null())
         previous_y = y
-    return ["".join(chr(0x2800 + cell) if cell else " " for cell in line) for line in dot_masks]
+    return [canvas.draw_row(row).plain for row in range(height)]
 
 
 def draw_sparkline(values: Sequence[float | None], width: int) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.plots import BRAILLE_DOTS
+from wantui.tui.braille import BrailleCanvas
+from wantui.tui.chart import join_columns
 
 NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Leading digits of the upper end of an axis."""
@@ -124,8 +125,9 @@ def draw_chart(
         value_text = f"{latest_value:.3f}"
         title.append(value_text.rjust(max(len(value_text) + 1, width - title.cell_len)), styles.current)
     lines = [title]
-    current_cells = draw_curve_cells(current, plot_width, plot_height, low, high)
-    previous_cells = draw_curve_cells(previous, plot_width, plot_height, low, high)
+    canvas = BrailleCanvas(plot_width, plot_height)
+    add_curve(canvas, previous, low, high, styles.previous)
+    add_curve(canvas, current, low, high, styles.current)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
     if plot_height >= 5 and plot_height % 2:
         labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
@@ -133,9 +135,7 @@ def draw_chart(
         label = labels_by_row.get(row)
         line = Text(no_wrap=True)
         line.append(f"{label or '':>{Y_LABEL_WIDTH}}{'┤' if label is not None else '│'}", styles.axis)
-        for front, behind in zip(current_cells[row], previous_cells[row], strict=True):
-            dots = front | behind
-            line.append(chr(0x2800 + dots) if dots else " ", styles.current if front else styles.previous)
+        line.append_text(canvas.draw_row(row))
         lines.append(line)
     return lines
 
@@ -155,37 +155,19 @@ def draw_sigma_axis(width: int, style: Style) -> list[Text]:
     return [Text(f"{margin}└{''.join(axis)}", style), Text(f"{margin} {''.join(labels)}", style)]
 
 
-def draw_curve_cells(curve: Curve, width: int, height: int, low: float, high: float) -> list[list[int]]:
-    """Return the braille dots, as bits, of each character of a curve; points outside of the range are moved to its
-    edge."""
-    cells = [[0] * width for _ in range(height)]
-    previous_dot: tuple[int, int] | None = None
+def add_curve(canvas: BrailleCanvas, curve: Curve, low: float, high: float, style: Style) -> None:
+    """Draw a curve by noise level, from 1 to 0; points outside of the range are moved to its edge."""
+    previous_dot: tuple[float, float] | None = None
     for point in curve.list_points():
         if point is None:
             previous_dot = None
             continue
         sigma, value = point
-        x = round((1 - min(1.0, max(0.0, sigma))) * (2 * width - 1))
+        x = round((1 - min(1.0, max(0.0, sigma))) * (canvas.dot_columns - 1))
         share = min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
-        dot = x, round((1 - share) * (4 * height - 1))
-        for dot_x, dot_y in _list_line_dots(previous_dot or dot, dot):
-            cells[dot_y // 4][dot_x // 2] |= BRAILLE_DOTS[dot_y % 4][dot_x % 2]
+        dot = x, round((1 - share) * (canvas.dot_rows - 1))
+        canvas.add_line(previous_dot or dot, dot, style)
         previous_dot = dot
-    return cells
-
-
-def _list_line_dots(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the dots of a straight line, both ends included."""
-    dot_count = max(abs(end[0] - start[0]), abs(end[1] - start[1]))
-    if dot_count == 0:
-        return [end]
-    return [
-        (
-            start[0] + round((end[0] - start[0]) * index / dot_count),
-            start[1] + round((end[1] - start[1]) * index / dot_count),
-        )
-        for index in range(dot_count + 1)
-    ]
 
 
 def draw_charts(
@@ -214,18 +196,13 @@ def draw_charts(
             )
             for metric in LIVE_METRICS[row * column_count : (row + 1) * column_count]
         ]
-        lines += _join_columns(row_charts, chart_width + 2)
-    lines += _join_columns([draw_sigma_axis(chart_width, styles.axis)] * column_count, chart_width + 2)
+        lines += _join_charts(row_charts, chart_width)
+    lines += _join_charts([draw_sigma_axis(chart_width, styles.axis)] * column_count, chart_width)
     return lines[: max(0, height)]
 
 
-def _join_columns(columns: Sequence[Sequence[Text]], column_width: int) -> list[Text]:
-    """Return lines with the lines of the columns side by side."""
-    lines: list[Text] = []
-    for parts in zip(*columns, strict=True):
-        line = Text(no_wrap=True)
-        for column, part in enumerate(parts):
-            line.append(" " * (column * column_width - line.cell_len))
-            line.append_text(part)
-        lines.append(line)
+def _join_charts(charts: Sequence[Sequence[Text]], chart_width: int) -> list[Text]:
+    lines = list(charts[0])
+    for number, chart in enumerate(charts[1:], 1):
+        lines = join_columns(lines, chart, number * (chart_width + 2))
     return lines
