@@ -1030,6 +1030,15 @@ def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> N
     assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
 
 
+def test_sampler_that_adds_noise_has_no_gaussian_flow(tmp_path: Path) -> None:
+    videos = [
+        replace(video, settings={"sampler": "lcm"}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=3)
+    ]
+    null = build_gaussian_null(videos)
+    assert null.trajectories == ()
+    assert null.description.startswith("no Gaussian flow: lcm adds noise in each step")
+
+
 @pytest.mark.slow
 def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []

@@ -57,7 +57,7 @@ def loaded(request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]) -> 
     return load_pipeline(model, None, dtype, CPU), recipe_for(model, dtype=dtype, steps=5)
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"])
+@pytest.mark.parametrize("sampler", SAMPLERS_BY_NAME)
 def test_denoising_resumes_after_any_step_bit_identically(
     loaded: tuple[WanPipeline, Recipe], sampler: str, tmp_path: Path
 ) -> None:

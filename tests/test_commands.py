@@ -107,7 +107,7 @@ MISTAKES = {
     "file as log folder": (["-t", "a", "--logs", "/dev/null"], "cannot write the log folder /dev/null: it is not a fo"),
     "odd width": (["--set", "video_settings.width=100"], "nearest are 96 or 112"),
     "unknown sampler": (["--set", "model_settings.sampler=ddim"], "model_settings.sampler: input should be"),
-    "refused sampler": (["--set", "model_settings.sampler=lcm"], "lcm is not supported"),
+    "refused sampler": (["--set", "model_settings.sampler=deis"], "deis is not supported"),
     "unknown model": (["--set", "model_settings.model_id=wan9"], "unknown model 'wan9'"),
     "too many variations": (["-t", "[1|2|3|4|5|6|7|8|9|0]" * 5], "it has 100,000 variations"),
     "attention": (["--store-attention"], "the template marks no words"),

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import recipe_for
-from diffusers import WanPipeline
+from diffusers import DPMSolverMultistepScheduler, FlowMatchLCMScheduler, WanPipeline
 from safetensors.torch import load_file, save_file
 from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of
 
@@ -18,7 +19,7 @@ from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_la
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import NotFiniteError
 from wantui.generation.load import load_pipeline
-from wantui.generation.samplers import build_scheduler
+from wantui.generation.samplers import build_scheduler, derive_noise_seed
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_model_directory
 from wantui.schedule import SamplerName
@@ -118,13 +119,87 @@ class Gaussian(torch.nn.Module):
 def test_samplers_solve_the_gaussian_flow(sampler: SamplerName, tolerance: float) -> None:
     # With velocity known in closed form, noise e becomes mean + std e at sigma 0.
     field = Gaussian(mean=0.7, std=0.5)
-    scheduler = build_scheduler(sampler, 3.0)
+    scheduler = build_scheduler(sampler, 3.0, seed=1)
     scheduler.set_timesteps(50)
     noise = torch.linspace(-2, 2, 41, dtype=torch.float64).view(1, 41, 1, 1, 1)
     x = noise.clone()
     for index, timestep in enumerate(scheduler.timesteps):
         x = scheduler.step(field.velocity(x, float(scheduler.sigmas[index])), timestep, x, return_dict=False)[0]
     assert (x - (0.7 + 0.5 * noise)).abs().max() < tolerance
+
+
+class GaussianConsistency(Gaussian):
+    """The ideal step-distilled transformer: it predicts the end point of the exact flow, not the mean of the data."""
+
+    def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        spread = ((1 - sigma) ** 2 * self.std**2 + sigma**2) ** 0.5
+        return (x - self.mean - self.std * (x - (1 - sigma) * self.mean) / spread) / sigma
+
+
+@pytest.mark.parametrize(
+    ("sampler", "field", "step_count"),
+    [
+        ("lcm", GaussianConsistency(mean=0.7, std=0.5), 1),
+        ("lcm", GaussianConsistency(mean=0.7, std=0.5), 4),
+        ("dpm++2m-sde", Gaussian(mean=0.7, std=0.5), 200),
+    ],
+)
+def test_samplers_that_add_noise_sample_the_data(sampler: SamplerName, field: Gaussian, step_count: int) -> None:
+    noise = torch.randn(100_000, generator=torch.Generator().manual_seed(3)).double().view(1, -1, 1, 1, 1)
+    scheduler = build_scheduler(sampler, 3.0, seed=1)
+    scheduler.set_timesteps(step_count)
+    x = noise.clone()
+    for index, timestep in enumerate(scheduler.timesteps):
+        x = scheduler.step(field.velocity(x, float(scheduler.sigmas[index])), timestep, x, return_dict=False)[0]
+    assert float(x.mean()) == pytest.approx(0.7, abs=0.01)
+    assert float(x.std()) == pytest.approx(0.5, abs=0.02)
+    correlation = float(torch.corrcoef(torch.stack([x.flatten(), noise.flatten()]))[0, 1])
+    assert correlation < 0.95 or step_count == 1  # the final values are not those of the flow from the initial noise
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lcm_equals_the_diffusers_scheduler_with_a_generator(tiny_models: dict[str, WanModel], dtype: str) -> None:
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, torch.device("cpu"))
+    recipe = recipe_for(tiny_models["wan2.1"], sampler="lcm", steps=4, flow_shift=5.0, dtype=dtype)
+    latents = latents_of(pipeline, recipe)
+    stock = FlowMatchLCMScheduler(shift=5.0)
+    stock.set_timesteps = partial(stock.set_timesteps, sigmas=[1.0, 0.75, 0.5, 0.25])
+    stock.step = partial(stock.step, generator=torch.Generator().manual_seed(derive_noise_seed(recipe.seed)))
+    assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent", scheduler=stock))
+
+
+def test_dpm_sde_equals_the_diffusers_scheduler_with_a_generator(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler="dpm++2m-sde", steps=6, flow_shift=5.0)
+    latents = latents_of(tiny, recipe)
+    stock = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, algorithm_type="sde-dpmsolver++"
+    )
+    stock.step = partial(stock.step, generator=torch.Generator().manual_seed(derive_noise_seed(recipe.seed)))
+    assert torch.equal(latents, diffusers_output(tiny, recipe, "latent", scheduler=stock))
+
+
+def test_four_lcm_steps_have_the_timesteps_of_step_distilled_models() -> None:
+    scheduler = build_scheduler("lcm", 5.0, seed=1)
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == pytest.approx([1000, 937.5, 2500 / 3, 625])
+    assert scheduler.sigmas.tolist() == pytest.approx([1, 0.9375, 5 / 6, 0.625, 0])
+
+
+def test_added_noise_depends_on_the_seed_and_differs_from_the_initial_noise() -> None:
+    def draw_added_noise(seed: int) -> torch.Tensor:
+        scheduler = build_scheduler("lcm", 5.0, seed)
+        scheduler.set_timesteps(4)
+        clean = torch.zeros(1, 16, 2, 4, 4)
+        noisy = scheduler.step(clean, scheduler.timesteps[0], clean, return_dict=False)[0]
+        return noisy / scheduler.sigmas[1]
+
+    initial_noise = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(draw_added_noise(7), draw_added_noise(7))
+    for other_noise in (initial_noise, draw_added_noise(8)):
+        correlation = torch.corrcoef(torch.stack([draw_added_noise(7).flatten(), other_noise.flatten()]))[0, 1]
+        assert abs(float(correlation)) < 0.2  # 4.5 standard deviations of independent noise
 
 
 def test_predicted_clean_latents_are_exact_for_an_exact_velocity(tiny: WanPipeline) -> None:

@@ -95,7 +95,7 @@ def test_cached_video_approximates_the_fused_video_and_is_reproducible(
     assert torch.equal(latents_of(pipeline, cached), first)
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun"])
+@pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun", "lcm"])
 @pytest.mark.parametrize("steps", [3, 12, 30])
 def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps: int) -> None:
     recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
@@ -155,6 +155,19 @@ def test_cached_speed_with_captures_is_refused_unless_forced() -> None:
     forced = preview_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
     assert not forced.refusals
     assert forced.first_recipe.capture.geometry
+
+
+@pytest.mark.parametrize("sampler", ["lcm", "dpm++2m-sde"])
+def test_samplers_that_add_noise_with_captures_are_refused_unless_forced(sampler: str) -> None:
+    asked = [f"model_settings.sampler={sampler}", "latent_analysis_settings.store_latents=true"]
+    outline = preview_batch(load_config("nano", asked), "a circle")
+    assert any(f"model_settings.sampler: {sampler} adds noise" in refusal for refusal in outline.refusals)
+    forced = preview_batch(load_config("nano", [*asked, "model_settings.force_capture=true"]), "a circle")
+    assert not forced.refusals
+    assert forced.first_recipe.capture.geometry
+    without = preview_batch(load_config("nano", asked[:1]), "a circle")
+    assert not without.refusals
+    assert not without.first_recipe.capture.geometry
 
 
 def test_cached_video_records_its_speed_and_stores_no_trajectory(wantui: Wantui, small: list[str]) -> None:

@@ -91,9 +91,11 @@ def tiny_pipeline(form: str) -> WanPipeline:
     )
 
 
-def diffusers_output(pipeline: WanPipeline, recipe: Recipe, output_type: str, **options: Any) -> Any:
+def diffusers_output(
+    pipeline: WanPipeline, recipe: Recipe, output_type: str, scheduler: Any = None, **options: Any
+) -> Any:
     """What `WanPipeline.__call__` makes of a recipe."""
-    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    pipeline.scheduler = scheduler or build_scheduler(recipe.sampler, recipe.flow_shift, recipe.seed)
     return pipeline(
         recipe.prompt,
         recipe.negative_prompt,

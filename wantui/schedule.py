@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun"]
+SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun", "lcm", "dpm++2m-sde"]
 REFUSED_SAMPLERS = {
     "karras": "its sigmas ignore flow_shift, so that the result would not match the config",
     "exponential": "its last sigmas give NaN on flow models",
     "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
     "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
-    "lcm": "it is stochastic and the pipeline passes it no generator: its videos are not reproducible",
-    "sde-dpmsolver++": "it is stochastic and the pipeline passes it no generator: its videos are not reproducible",
+    "sde-dpmsolver++": "its name is dpm++2m-sde",
 }
 """Reasons against the diffusers samplers that are not supported, by name."""
 
@@ -41,6 +40,8 @@ class SamplerSchedule:
     before the flow shift."""
     evaluates_model_twice: bool = False
     """True if each step but the last evaluates the model also at its end point."""
+    adds_noise: bool = False
+    """True if each step adds new noise, so that the states are not on a trajectory of the model's flow."""
 
 
 def _compute_times_from_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
@@ -62,6 +63,13 @@ def _compute_times_to_shifted_last(step_count: int, flow_shift: float) -> "NDArr
     return np.linspace(1.0, apply_flow_shift(LAST_TRAINED_TIME, flow_shift), step_count)
 
 
+def _compute_times_to_last_step(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
+    """Return 1, 1 - 1 / N, ..., 1 / N: 1, 0.75, 0.5, 0.25 for the four steps of step-distilled Wan models."""
+    import numpy as np
+
+    return np.linspace(1.0, 0.0, step_count + 1)[:-1]
+
+
 SCHEDULES: dict[SamplerName, SamplerSchedule] = {
     "unipc": SamplerSchedule(_compute_times_from_one),
     "unipc-3": SamplerSchedule(_compute_times_from_one),
@@ -69,6 +77,8 @@ SCHEDULES: dict[SamplerName, SamplerSchedule] = {
     "dpm++3m": SamplerSchedule(_compute_times_from_below_one),
     "euler": SamplerSchedule(_compute_times_to_shifted_last),
     "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_model_twice=True),
+    "lcm": SamplerSchedule(_compute_times_to_last_step, adds_noise=True),
+    "dpm++2m-sde": SamplerSchedule(_compute_times_from_below_one, adds_noise=True),
 }
 
 

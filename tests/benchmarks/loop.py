@@ -39,7 +39,7 @@ def ours(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
 
 
 def stock(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
-    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift, recipe.seed)
     latents: torch.Tensor = pipeline(
         recipe.prompt,
         recipe.negative_prompt,

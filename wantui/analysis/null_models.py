@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.sampler_response import compute_sampler_response
+from wantui.analysis.sampler_response import NoResponseError, compute_sampler_response
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
 from wantui.analysis.video import Video
@@ -74,6 +74,7 @@ def draw_gaussian_flow(
 
     Raises:
         UnknownSamplerError: the sampler is unknown.
+        NoResponseError: the sampler adds noise in each step.
     """
     return draw_gaussian_paths(data, sigmas, compute_sampler_response(sampler_name, sigmas, data.variances), path_count)
 
@@ -205,7 +206,7 @@ def build_gaussian_null(videos: Sequence[Video], final_states: FloatArray | None
         trajectories = draw_gaussian_flow(
             GaussianData.estimate_distribution(np.stack(states), first_video.dimension), sigmas, sampler_name
         )
-    except UnknownSamplerError as error:
+    except (UnknownSamplerError, NoResponseError) as error:
         return GaussianNull(video_count=len(usable_videos), missing_reason=str(error))
     stored_sigmas = first_video.trajectory.sigmas
     if len(stored_sigmas) < len(trajectories[0].sigmas):  # computed from latents that were stored at intervals

@@ -19,13 +19,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.schedule import SamplerName, UnknownSamplerError
+from wantui.schedule import find_sampler_schedule
 
 FloatArray = NDArray[np.float64]
 CleanPredictor = Callable[[int, float, FloatArray], FloatArray]
 """Function of an evaluation's index, its noise level and its state that returns the predicted clean state."""
 MIN_FULL_ORDER_STEPS = 15
 """Minimum number of steps for which DPM-Solver keeps its full order near the end."""
+
+
+class NoResponseError(ValueError):
+    """Raised for a sampler whose states are not determined by the initial noise."""
 
 
 def compute_sampler_response(sampler_name: str, sigmas: FloatArray, variances: FloatArray) -> FloatArray:
@@ -37,6 +41,7 @@ def compute_sampler_response(sampler_name: str, sigmas: FloatArray, variances: F
 
     Raises:
         UnknownSamplerError: the sampler is unknown.
+        NoResponseError: the sampler adds noise in each step.
     """
     variances = np.asarray(variances, dtype=np.float64)
     predict_clean = partial(_predict_gaussian_clean, variances)
@@ -53,6 +58,7 @@ def compute_clean_weights(sampler_name: str, sigmas: FloatArray) -> FloatArray:
 
     Raises:
         UnknownSamplerError: the sampler is unknown.
+        NoResponseError: the sampler adds noise in each step.
     """
     # Axis 0 carries the initial noise, axis i + 1 the prediction of evaluation i.
     axes = np.eye(len(sigmas))
@@ -65,10 +71,11 @@ def compute_clean_weights(sampler_name: str, sigmas: FloatArray) -> FloatArray:
 
 
 def _find_solver(sampler_name: str) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
-    for name, solve in SOLVERS.items():
-        if name == sampler_name:
-            return solve
-    raise UnknownSamplerError(f"unknown sampler {sampler_name!r}; known are {', '.join(SOLVERS)}")
+    if find_sampler_schedule(sampler_name).adds_noise:
+        raise NoResponseError(
+            f"{sampler_name} adds noise in each step, so the initial noise does not determine its paths"
+        )
+    return SOLVERS[sampler_name]
 
 
 def _predict_gaussian_clean(variances: FloatArray, index: int, sigma: float, state: FloatArray) -> FloatArray:
@@ -208,7 +215,7 @@ def _compute_unipc_weights(hh: float, ratios: FloatArray) -> tuple[FloatArray, F
     return np.stack(matrix), np.array(right_side)
 
 
-SOLVERS: dict[SamplerName, Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]] = {
+SOLVERS: dict[str, Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]] = {
     "unipc": _make_unipc_solver(2),
     "unipc-3": _make_unipc_solver(3),
     "dpm++2m": _make_dpm_solver(2),

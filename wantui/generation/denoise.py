@@ -178,7 +178,7 @@ def check_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
 
 def create_scheduler(recipe: Recipe, device: torch.device) -> Any:
     """Return the recipe's sampler, set up for its first step."""
-    scheduler = build_scheduler(recipe.sampler, recipe.flow_shift)
+    scheduler = build_scheduler(recipe.sampler, recipe.flow_shift, recipe.seed)
     scheduler.set_timesteps(recipe.steps, device=device)
     scheduler.set_begin_index(0)
     return scheduler

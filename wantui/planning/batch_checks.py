@@ -14,6 +14,7 @@ from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
+from wantui.schedule import find_sampler_schedule
 
 
 def find_settings_warnings(
@@ -116,17 +117,30 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
     ]
 
 
+def describe_altered_trajectory(settings: Settings) -> str | None:
+    """Return why captures would not show the model's own trajectory, with what to choose; None if they show it."""
+    if settings.model_settings.speed == "cached":
+        return (
+            "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "
+            "choose fused"
+        )
+    if find_sampler_schedule(settings.model_settings.sampler).adds_noise:
+        return (
+            f"model_settings.sampler: {settings.model_settings.sampler} adds noise in each step, so captures would not "
+            "show the model's own trajectory: choose another sampler"
+        )
+    return None
+
+
 def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
     if settings.attention_analysis_settings.store_attention and not any(variation.marks for variation in variations):
         refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
     captures = first_recipe.capture
     stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
-    if first_recipe.speed == "cached" and stores_captures and not settings.model_settings.force_capture:
-        refusals.append(
-            "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "
-            "choose fused, turn captures off, or set model_settings.force_capture"
-        )
+    alteration = describe_altered_trajectory(settings)
+    if alteration is not None and stores_captures and not settings.model_settings.force_capture:
+        refusals.append(f"{alteration}, turn captures off, or set model_settings.force_capture")
     latent_settings = settings.latent_analysis_settings
     if latent_settings.store_predicted_clean and not latent_settings.store_latents:
         refusals.append("latent_analysis_settings.store_predicted_clean needs store_latents")

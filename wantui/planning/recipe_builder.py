@@ -15,6 +15,7 @@ from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import find_cached_commit, fingerprint_file, fingerprint_model
 from wantui.models.magnitudes import load_magnitudes
 from wantui.paths import expand_user_path
+from wantui.planning.batch_checks import describe_altered_trajectory
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import CaptureRequests, PromptMark, Recipe
 from wantui.prompts import Variation
@@ -146,7 +147,7 @@ def _build_capture_requests(settings: Settings, has_marks: bool) -> CaptureReque
     assert trajectory is not None
     return CaptureRequests(
         **dict(trajectory),
-        geometry=settings.model_settings.speed != "cached" or settings.model_settings.force_capture,
+        geometry=describe_altered_trajectory(settings) is None or settings.model_settings.force_capture,
         attention=attention if has_marks else None,
         more={name: dict(request) for name, request in request_by_name.items() if request is not None},
     )
