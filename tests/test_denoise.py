@@ -1,6 +1,7 @@
 """The denoising loop and the decoding, held to the bit against the stock pipeline."""
 
 import itertools
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,7 @@ class GaussianConsistency(Gaussian):
     """The ideal step-distilled transformer: it predicts the end point of the exact flow, not the mean of the data."""
 
     def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        spread = ((1 - sigma) ** 2 * self.std**2 + sigma**2) ** 0.5
+        spread = math.hypot((1 - sigma) * self.std, sigma)
         return (x - self.mean - self.std * (x - (1 - sigma) * self.mean) / spread) / sigma
 
 
@@ -192,8 +193,8 @@ def test_added_noise_depends_on_the_seed_and_differs_from_the_initial_noise() ->
         scheduler = build_scheduler("lcm", 5.0, seed)
         scheduler.set_timesteps(4)
         clean = torch.zeros(1, 16, 2, 4, 4)
-        noisy = scheduler.step(clean, scheduler.timesteps[0], clean, return_dict=False)[0]
-        return noisy / scheduler.sigmas[1]
+        noisy: torch.Tensor = scheduler.step(clean, scheduler.timesteps[0], clean, return_dict=False)[0]
+        return noisy / float(scheduler.sigmas[1])
 
     initial_noise = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(7))
     assert torch.equal(draw_added_noise(7), draw_added_noise(7))
