@@ -269,7 +269,7 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
     [
         ("cfg_schedule_settings:\n  enabled: true\n", "cfg_schedule_settings.enabled"),
         ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
-        ("attention_bending_settings:\n  enabled: true\n", "attention_bending_settings.enabled"),
+        ("attention_bending_variations:\n  enabled: true\n", "attention_bending_variations.enabled"),
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
     ],
 )
@@ -506,12 +506,11 @@ def test_hostile_value_in_set_is_refused_with_a_short_message(text: str) -> None
     [
         "attention_bending_variations: [{name: a, enabled: true}]\n",
         "attention_bending_variations: []\n",
-        "attention_bending_settings: [rotate]\n",
         "cfg_schedule_settings: true\n",
         "cfg_schedule_settings: {schedule: {0: 6.0}}\n",
         "prompt_schedule_settings: {enabled: maybe}\n",
         'prompt_schedule_settings: {enabled: "false"}\n',
-        "attention_bending_settings: text\n",
+        "attention_bending_variations: text\n",
         "prompt_settings: {enable_weighting: 1}\n",
         'prompt_settings: {enable_weighting: "no, thanks"}\n',
     ],
@@ -536,9 +535,9 @@ def test_disabled_unsupported_settings_are_accepted(text: str) -> None:
 
 
 def test_set_of_an_unsupported_setting_is_refused() -> None:
-    config = parse_config("", "my.yaml", ["attention_bending_settings.enabled=true"])
+    config = parse_config("", "my.yaml", ["attention_bending_variations.enabled=true"])
     assert [str(problem) for problem in config.refusals] == [
-        "--set: attention_bending_settings.enabled: not supported: attention bending"
+        "--set: attention_bending_variations.enabled: not supported: attention bending sweeps"
     ]
 
 

@@ -19,6 +19,8 @@ Interpolation = Literal["linear", "step", "cosine"]
 """Value between two keyframes. linear: on a line. step: that of the keyframe before. cosine: on half a cosine wave."""
 MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
 MAX_KEYFRAME_COUNT = 1000
+MOMENT_TOLERANCE = 1e-6
+"""Difference of fractions and noise levels that counts as none at the ends of a range."""
 
 
 class KeyframeTimes(BaseModel):
@@ -95,6 +97,29 @@ def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
     return unit, number
 
 
+def parse_moment_range(text: str) -> KeyframeTimes:
+    """Parse a range of moments, such as `0..9`, `20%..60%` or `sigma 1..0.8`, or a single moment.
+
+    The unit may be written at one of the two moments only. Both moments belong to the range.
+
+    Raises:
+        KeyframeError: a moment cannot be read, or the last one is before the first one.
+    """
+    first, separator, last = (part.strip().lower() for part in text.partition(".."))
+    if separator:
+        if last.endswith("%") and not first.endswith("%"):
+            first += "%"
+        if first.startswith("sigma") and not last.startswith("sigma"):
+            last = f"sigma {last}"
+    unit, first_moment = _parse_moment(first)
+    last_unit, last_moment = _parse_moment(last) if separator else (unit, first_moment)
+    if last_unit != unit:
+        raise KeyframeError(f"the range {text!r} has two units. Use one unit")
+    if (first_moment < last_moment) if unit == "sigma" else (first_moment > last_moment):
+        raise KeyframeError(f"the range {text!r} ends before it begins. Noise levels fall, steps rise")
+    return KeyframeTimes(unit=unit, moments=tuple(dict.fromkeys((first_moment, last_moment))))
+
+
 @dataclass(frozen=True)
 class EvaluationMoment:
     """Moment of one model evaluation between keyframes."""
@@ -121,18 +146,38 @@ def find_evaluation_moments(
     Raises:
         KeyframeError: a keyframe is at a step that the denoising does not have.
     """
+    rising_moments = [-m if times.unit == "sigma" else m for m in times.moments]
+    return [_locate(rising_moments, position) for position in _find_positions(times, noise_levels, step_count)]
+
+
+def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[bool]:
+    """Return whether each model evaluation is between the first and the last moment, both included.
+
+    Args:
+        noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.
+
+    Raises:
+        KeyframeError: a moment is at a step that the denoising does not have.
+    """
+    first, last = sorted(-m if times.unit == "sigma" else m for m in (times.moments[0], times.moments[-1]))
+    tolerance = MOMENT_TOLERANCE if times.unit != "step" else 0
+    positions = _find_positions(times, noise_levels, step_count)
+    return [first - tolerance <= position <= last + tolerance for position in positions]
+
+
+def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[float]:
+    """Return the position of each evaluation in the unit of the moments, rising."""
     if times.unit == "step" and times.moments[-1] >= step_count:
         raise KeyframeError(
             f"a keyframe is at step {times.moments[-1]:g}, but the steps are 0 to {step_count - 1}. "
             "Use a smaller step, or a percentage"
         )
     evaluates_twice = len(noise_levels) > step_count
-    moments = []
+    positions: list[float] = []
     for evaluation_index, sigma in enumerate(noise_levels):
         step = (evaluation_index + 1) // 2 if evaluates_twice else evaluation_index
-        position = {"step": step, "fraction": step / max(1, step_count - 1), "sigma": -sigma}[times.unit]
-        moments.append(_locate([-m if times.unit == "sigma" else m for m in times.moments], position))
-    return moments
+        positions.append({"step": step, "fraction": step / max(1, step_count - 1), "sigma": -sigma}[times.unit])
+    return positions
 
 
 def _locate(moments: Sequence[float], position: float) -> EvaluationMoment:

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from wantui.config.settings import Settings
+from wantui.controls.bend_settings import CONFIG_FILE_CONTEXT
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 
 OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible")
@@ -14,7 +15,7 @@ OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossibl
 
 def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:
     """Return the settings as JSON values, in the order of the config file, without empty sections."""
-    values = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json", context=CONFIG_FILE_CONTEXT)
     return {
         name: value
         for name, value in values.items()

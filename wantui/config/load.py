@@ -13,19 +13,20 @@ from pydantic import ValidationError
 from wantui import __version__
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
+from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import PATTERN_RULES, Settings
 from wantui.config.sweep import resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
 from wantui.config.values import parse_mapping_item, parse_setting_value
+from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 from wantui.section import ConfigSection
 
 UNSUPPORTED_SECTIONS = {
     "cfg_schedule_settings": "guidance schedules",
     "prompt_schedule_settings": "prompt schedules",
-    "attention_bending_settings": "attention bending",
     "attention_bending_variations": "attention bending sweeps",
 }
 """Sections of the older system for features that wantui lacks, and the names of these features."""
@@ -280,6 +281,8 @@ class _ConfigReader:
                     del section_content[setting_name]
                 if name == "prompt_settings":
                     self._drop_weighting_keys(section_content)
+                if name == ATTENTION_BENDING.section_key and any(key in section_content for key in LEGACY_SECTION_KEYS):
+                    values[name] = self._convert_bending(name, section_content)
 
     def _drop_unsupported_section(self, section_name: str, section_content: Any) -> None:
         """Refuse a section for a feature that this version lacks, unless the section is disabled."""
@@ -298,6 +301,16 @@ class _ConfigReader:
         if key == (section_name,) and isinstance(section_content, dict):
             message += "; `enabled: false` disables the section"
         self.refusals.append(self.make_problem(key, message))
+
+    def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
+        """Return the section of attention bending with the bends of the older system converted."""
+        section = convert_legacy_section(convert_to_plain_value(section_content))
+        is_disabled = _is_false_value(section.values.get("enabled", True))
+        if not is_disabled:
+            self.refusals += [self.make_problem((section_name, key), text) for key, text in section.refusals]
+        self.warnings += [self.make_problem((section_name, key), text) for key, text in section.warnings]
+        unchanged_keys = section.values.keys() & section_content.keys()
+        return section.values | {key: section_content[key] for key in unchanged_keys}
 
     def _drop_weighting_keys(self, section_content: dict[str, Any]) -> None:
         """Remove the weighting keys of the older system that have no counterpart here."""

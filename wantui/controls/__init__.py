@@ -1,9 +1,10 @@
 """The registry of controls: everything that can change the denoising of a video. Imports no torch."""
 
-from wantui.controls.base import ControlKind, ControlRequest
+from wantui.controls.attention_bending import ATTENTION_BENDING
+from wantui.controls.base import ControlKind, ControlRequest, MarkedText
 from wantui.controls.word_weights import WORD_WEIGHTS
 
-CONTROLS: tuple[ControlKind, ...] = (WORD_WEIGHTS,)
+CONTROLS: tuple[ControlKind, ...] = (WORD_WEIGHTS, ATTENTION_BENDING)
 """Controls in the order of application."""
 
-__all__ = ["CONTROLS", "ControlKind", "ControlRequest"]
+__all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkedText"]

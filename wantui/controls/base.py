@@ -6,7 +6,7 @@ in the module of the same name in `wantui.generation.controls`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,19 @@ from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
+
+
+class MarkedText(Protocol):
+    """A mark of a prompt: its text, and the characters where it starts and ends."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
 
 
 class ControlRequest(BaseModel):
@@ -41,6 +54,10 @@ class ControlKind:
         items_alias: short name of that list, as in `lora.style.strength` for `lora_settings.adapters.style.strength`.
         build_request: function that returns the request for given settings, or None without one.
         find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
+        find_block_conflicts: function that returns the conflicts with the number of blocks of the model, likewise.
+        find_prompt_conflicts: function that returns the conflicts with the prompt and the marks of one variation, and
+            with the negative prompt, likewise.
+        list_words: function that returns words that the control looks for in the prompts.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
     """
 
@@ -52,4 +69,9 @@ class ControlKind:
     items_alias: str = ""
     build_request: Callable[[Any], ControlRequest | None] = lambda settings: None
     find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
+    find_block_conflicts: Callable[[Any, int], Sequence[str]] = lambda request, block_count: ()
+    find_prompt_conflicts: Callable[[Any, str, Sequence[MarkedText], str], Sequence[str]] = (
+        lambda request, prompt, marks, negative_prompt: ()
+    )
+    list_words: Callable[[Any], Sequence[str]] = lambda request: ()
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes

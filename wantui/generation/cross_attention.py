@@ -1,4 +1,4 @@
-"""Cross-attention to marked words: exact maps, and weights.
+"""Cross-attention to words: exact maps of marked words, weights, and bends.
 
 A Wan block attends from every video position to 512 text positions: n real tokens, and padding with identical keys.
 The map of a word is the sum of its tokens' columns of the softmax over all 512 positions. One column is computed for
@@ -6,13 +6,14 @@ each real token, and one column for all padding, with the logit of a pad plus ln
 keys are equal bit for bit, which is checked; otherwise all 512 columns are computed. Products of bfloat16 numbers are
 exact in float32, and are summed in float32.
 
-Weights by `attention` multiply the odds of a word (`word_weights`).
+Weights by `attention` multiply the odds of a word (`word_weights`); then bends transform the columns of words
+(`bent_attention`). The maps show the attention after both.
 
 The model's kernel runs unchanged on the same inputs: observing changes no bit.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wantui.captures.attention import MASS_NAMES, AttentionRequest
 from wantui.captures.base import list_every_nth_index
 from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult
 from wantui.generation.attention_hooks import AttentionSite, add_observer
+from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention_softmax import average_softmax_over_heads, compute_softmax_rows
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
-from wantui.generation.token_spans import TokenizedPrompt, tokenize_prompt
+from wantui.generation.token_spans import TokenizedPrompt, list_map_columns, tokenize_prompt
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHECKED_POSITION_COUNT = 256
@@ -62,8 +63,10 @@ class _ObservedPass:
     context: str
     prompt: TokenizedPrompt
     stores_maps: bool
-    """True to store maps; False to apply weights only."""
+    """True to store maps; False to apply weights and bends only."""
     observed_blocks: list[bool]
+    bends: tuple[ResolvedBend, ...] = ()
+    """Bends that are active in this pass."""
     map_sum: Tensor | None = None
     """[heads | 1, positions, columns], summed over blocks."""
     block_maps: list[Tensor | None] = field(default_factory=list)
@@ -71,7 +74,7 @@ class _ObservedPass:
 
 
 class CrossAttentionObserver:
-    """Observer of one video's cross-attention, which collects maps if the recipe requests them, and applies weights."""
+    """Observer of one video's cross-attention, which applies weights and bends, and collects maps on request."""
 
     sites: tuple[AttentionSite, ...] = ("cross",)
 
@@ -84,7 +87,9 @@ class CrossAttentionObserver:
             self.prompts_by_context["uncond"] = tokenize_prompt(
                 pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks
             )
+        self._stores_tokens = self.request is not None and self.request.per_token
         self.word_weights = WordWeights(preparation.weights_by_position)
+        self.bends_by_context = preparation.bends_by_context
         self.stored_evaluations = (
             frozenset(list_every_nth_index(preparation.evaluation_count, self.request.interval))
             if self.request
@@ -97,6 +102,8 @@ class CrossAttentionObserver:
             recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
             recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
         )
+        self.negative_prompt = recipe.negative_prompt
+        self.block_bender = BlockBender(self.position_grid)
         self.check_results = AttentionCheckResults()
         self.column_counts_by_block: dict[tuple[str, str, int], int] = {}
         """Number of text columns by transformer, context and block, decided at the block's first evaluation."""
@@ -113,16 +120,20 @@ class CrossAttentionObserver:
             evaluation_index: index of the model evaluation, from 0.
         """
         stores_maps = evaluation_index in self.stored_evaluations and context in self.prompts_by_context
-        if not stores_maps and not (self.word_weights and context == "cond"):
+        bends = tuple(
+            bend for bend in self.bends_by_context.get(context, ()) if bend.active_evaluations[evaluation_index]
+        )
+        if not stores_maps and not bends and not (self.word_weights and context == "cond"):
             yield
             return
         self.transformer_name = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
         block_count = len(transformer.blocks)
         self.current_pass = _ObservedPass(
             context,
-            self.prompts_by_context[context],
+            self._find_prompt(context),
             stores_maps,
             [False] * block_count,
+            bends,
             block_maps=[None] * block_count,
         )
         try:
@@ -148,7 +159,7 @@ class CrossAttentionObserver:
 
     def list_map_names(self, context: str = "cond") -> tuple[str, ...]:
         """Return the names of the maps: words, tokens if requested, and masses."""
-        return tuple(name for name, _ in _list_map_columns(self.prompts_by_context[context], self.request))
+        return tuple(name for name, _ in list_map_columns(self.prompts_by_context[context], self._stores_tokens))
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -165,43 +176,56 @@ class CrossAttentionObserver:
         )
 
     def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """Return the output with weights applied, or unchanged without weights; collect the maps."""
-        if self.word_weights:
-            return self.apply_word_weights(block_index, query, key, value, output)
-        self.collect_maps(block_index, query, key, value, output)
-        return output
-
-    def collect_maps(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
-        """Add one block's attention to the maps of this evaluation.
-
-        Args:
-            query: [1, positions, heads, dim], input of the kernel.
-            key, value: [1, 512, heads, dim], inputs of the kernel.
-            output: [1, positions, heads x dim], output of the kernel.
-        """
+        """Return the output with weights and bends applied, or unchanged without them; collect the maps."""
         observed_pass = self.current_pass
-        if observed_pass is None or not observed_pass.stores_maps:
-            return
-        column_count = self._find_column_count(observed_pass, block_index, query, key, value, output)
-        self._add_to_maps(observed_pass, block_index, self._compute_attention(query, key, column_count))
-
-    def apply_word_weights(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """Return the attention output with word weights as a new tensor; add the weighted attention to the maps."""
-        observed_pass = self.current_pass
-        if observed_pass is None or observed_pass.context != "cond":
-            if observed_pass is not None:
-                self.collect_maps(block_index, query, key, value, output)
+        if observed_pass is None:
+            return output
+        has_weights = bool(self.word_weights) and observed_pass.context == "cond"
+        bends = [bend for bend in observed_pass.bends if bend.acts_on(block_index)]
+        if not has_weights and not bends and not observed_pass.stores_maps:
             return output
         column_count = self._find_column_count(observed_pass, block_index, query, key, value, output)
+        attention: Tensor | None = None
+        if has_weights:
+            stores_weighted_maps = observed_pass.stores_maps and not bends
+            output, attention = self._apply_word_weights(query, key, value, output, column_count, stores_weighted_maps)
+        if bends:
+            log_weights = (
+                self.word_weights.build_log_weights(column_count, query.device, torch.float32) if has_weights else None
+            )
+            output, attention = self.block_bender.bend_block(
+                query,
+                key,
+                value,
+                output,
+                bends,
+                TextColumns(column_count, observed_pass.prompt.token_count, log_weights),
+                collects_maps=observed_pass.stores_maps,
+                keeps_heads=self.request is not None and self.request.per_head,
+            )
+        if observed_pass.stores_maps:
+            if attention is None:
+                attention = self._compute_attention(query, key, column_count)
+            self._add_to_maps(observed_pass, block_index, attention)
+        return output
+
+    def _find_prompt(self, context: str) -> TokenizedPrompt:
+        """Return the tokens of the prompt of a pass, whose maps may not be stored."""
+        if context not in self.prompts_by_context:
+            return tokenize_prompt(self.pipeline.tokenizer, self.negative_prompt, ())
+        return self.prompts_by_context[context]
+
+    def _apply_word_weights(
+        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int, stores_maps: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the output with weights as a new tensor and, if maps are stored, the weighted attention."""
         weighted_output = torch.empty_like(output)
         stored_chunks: list[Tensor] = []
         for rows, output_chunk, p in self.word_weights.apply_to_attention(query, key, value, output, column_count):
             weighted_output[0, rows] = output_chunk.to(output.dtype)
-            if observed_pass.stores_maps:
+            if stores_maps:
                 stored_chunks.append(self._average_heads(p))
-        if observed_pass.stores_maps:
-            self._add_to_maps(observed_pass, block_index, torch.cat(stored_chunks, 1))
-        return weighted_output
+        return weighted_output, torch.cat(stored_chunks, 1) if stored_chunks else None
 
     def _compute_attention(self, query: Tensor, key: Tensor, column_count: int) -> Tensor:
         """Return [heads | 1, positions, columns] of one block."""
@@ -233,14 +257,16 @@ class CrossAttentionObserver:
 
     def _sum_columns_by_name(self, observed_pass: _ObservedPass, p: Tensor) -> Tensor:
         """Return [heads | 1, names, positions] from columns."""
-        column_sums = [p[:, :, tokens].sum(2) for _, tokens in _list_map_columns(observed_pass.prompt, self.request)]
+        column_sums = [
+            p[:, :, tokens].sum(2) for _, tokens in list_map_columns(observed_pass.prompt, self._stores_tokens)
+        ]
         return torch.stack(column_sums, 1)
 
     def _build_maps(self, observed_pass: _ObservedPass) -> dict[str, Tensor]:
         assert self.request is not None
         computed_count = sum(observed_pass.observed_blocks)
         block_count, head_count, *_ = self.map_shape
-        map_names = [name for name, _ in _list_map_columns(observed_pass.prompt, self.request)]
+        map_names = [name for name, _ in list_map_columns(observed_pass.prompt, self._stores_tokens)]
         if observed_pass.map_sum is not None:
             stacked_maps = (self._sum_columns_by_name(observed_pass, observed_pass.map_sum) / computed_count)[None]
         else:
@@ -359,25 +385,3 @@ class CrossAttentionObserver:
 
 def _compute_relative_error(computed: Tensor, expected: Tensor) -> float:
     return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))
-
-
-def _list_map_columns(
-    prompt: TokenizedPrompt, request: AttentionRequest | None
-) -> Sequence[tuple[str, slice | list[int]]]:
-    """Return the name and the text positions of each map; the last map is the padding, in one or more columns."""
-    assert request is not None
-    named_columns: list[tuple[str, slice | list[int]]] = []
-    for word in prompt.words:
-        first_token, last_token = word.token_positions[0], word.token_positions[-1]
-        # A special token, such as a literal </s>, may split a word; it does not belong to the word.
-        is_unbroken = last_token - first_token + 1 == len(word.token_positions)
-        named_columns.append(
-            (word.map_name, slice(first_token, last_token + 1) if is_unbroken else list(word.token_positions))
-        )
-        if request.per_token and len(word.token_positions) > 1:
-            named_columns += [
-                (f"{word.map_name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.token_positions)
-            ]
-    end_position = prompt.token_count - 1
-    mass_spans = (slice(0, end_position), slice(end_position, end_position + 1), slice(end_position + 1, None))
-    return [*named_columns, *zip(MASS_NAMES, mass_spans, strict=True)]

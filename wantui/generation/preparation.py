@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.bent_attention import ResolvedBend
 from wantui.planning import Recipe
 
 
@@ -22,3 +23,5 @@ class DenoisingPreparation:
     """[1, 512, dim]; None without guidance."""
     weights_by_position: dict[int, float] = field(default_factory=dict)
     """Factors of the attention odds by text position, for every cross-attention in the pass with the prompt."""
+    bends_by_context: dict[str, tuple[ResolvedBend, ...]] = field(default_factory=dict)
+    """Bends of the attention maps of words by pass: cond or uncond."""

@@ -1,8 +1,10 @@
 """Text positions of the marked words of a prompt, under the model's own tokenizer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wantui.captures.attention import MASS_NAMES
 from wantui.errors import UserError
 from wantui.models.tokenizer import SPACE_TOKEN
 from wantui.planning import PromptMark
@@ -97,3 +99,26 @@ def check_prompt_length(tokenizer: Any, prompt: str, prompt_name: str) -> None:
             "rest. "
             "Shorten it"
         )
+
+
+def list_map_columns(prompt: TokenizedPrompt, stores_tokens: bool) -> Sequence[tuple[str, slice | list[int]]]:
+    """Return the name and the text positions of each map; the last map is the padding, in one or more columns.
+
+    Args:
+        stores_tokens: whether each token of a word has a map too.
+    """
+    named_columns: list[tuple[str, slice | list[int]]] = []
+    for word in prompt.words:
+        first_token, last_token = word.token_positions[0], word.token_positions[-1]
+        # A special token, such as a literal </s>, may split a word; it does not belong to the word.
+        is_unbroken = last_token - first_token + 1 == len(word.token_positions)
+        named_columns.append(
+            (word.map_name, slice(first_token, last_token + 1) if is_unbroken else list(word.token_positions))
+        )
+        if stores_tokens and len(word.token_positions) > 1:
+            named_columns += [
+                (f"{word.map_name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.token_positions)
+            ]
+    end_position = prompt.token_count - 1
+    mass_spans = (slice(0, end_position), slice(end_position, end_position + 1), slice(end_position + 1, None))
+    return [*named_columns, *zip(MASS_NAMES, mass_spans, strict=True)]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wantui.config.settings import Settings
-from wantui.controls import CONTROLS
+from wantui.controls import CONTROLS, ControlKind, ControlRequest
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
@@ -57,14 +57,16 @@ def find_settings_warnings(
     return warnings
 
 
-def find_cell_refusals(settings: Settings, model: WanModel, first_recipe: Recipe) -> list[str]:
+def find_cell_refusals(
+    settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
+) -> list[str]:
     """Return the reasons why the videos of one cell cannot be generated.
 
     Args:
         settings: settings of the cell.
         first_recipe: recipe of the cell's first video.
     """
-    return [*_find_control_conflicts(first_recipe), *_find_guidance_refusals(settings, model)]
+    return [*_find_control_conflicts(model, first_recipe, variations), *_find_guidance_refusals(settings, model)]
 
 
 def find_shared_refusals(
@@ -82,10 +84,30 @@ def find_shared_refusals(
     ]
 
 
-def _find_control_conflicts(recipe: Recipe) -> list[str]:
+def _find_control_conflicts(model: WanModel, recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     """Return reasons why the controls of a recipe cannot be applied."""
-    requests = ((kind, recipe.find_control_request(kind.name)) for kind in CONTROLS)
-    return [text for kind, request in requests if request is not None for text in kind.find_conflicts(request, recipe)]
+    conflicts: list[str] = []
+    for kind in CONTROLS:
+        if (request := recipe.find_control_request(kind.name)) is not None:
+            conflicts += kind.find_conflicts(request, recipe)
+            conflicts += kind.find_block_conflicts(request, model.block_count)
+            conflicts += _find_prompt_conflicts(kind, request, recipe, variations)
+    return conflicts
+
+
+def _find_prompt_conflicts(
+    kind: ControlKind, request: ControlRequest, recipe: Recipe, variations: tuple[Variation, ...]
+) -> list[str]:
+    """Return the conflicts of a control with prompts, each with the first variation that has it."""
+    variation_ids_by_conflict: dict[str, list[str]] = {}
+    for variation in variations:
+        for conflict in kind.find_prompt_conflicts(request, variation.prompt, variation.marks, recipe.negative_prompt):
+            variation_ids_by_conflict.setdefault(conflict, []).append(variation.id)
+    conflicts = []
+    for conflict, variation_ids in variation_ids_by_conflict.items():
+        others_text = f" and {format_count(len(variation_ids) - 1, 'other')}" if len(variation_ids) > 1 else ""
+        conflicts.append(f"variation {variation_ids[0]}{others_text}: {conflict}")
+    return conflicts
 
 
 def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:

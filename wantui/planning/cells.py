@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from wantui.config.settings import Settings
 from wantui.config.sweep import SweepAxis
+from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch_checks import find_cell_refusals, find_settings_warnings, find_shared_refusals
@@ -85,6 +86,12 @@ def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [planned for index, planned in enumerate(result) if index not in replaced_indices]
 
 
+def _list_control_words(recipe: Recipe) -> tuple[str, ...]:
+    """Return the words that the controls of a recipe look for in the prompts."""
+    requests = [(kind, recipe.find_control_request(kind.name)) for kind in CONTROLS]
+    return tuple(word for kind, request in requests if request is not None for word in kind.list_words(request))
+
+
 class _CellPlanner:
     """Planner of cells that share a model and variations; repeats no check whose inputs are equal."""
 
@@ -92,7 +99,7 @@ class _CellPlanner:
         self.model, self.variations = model, tuple(variations)
         self.builder = RecipeBuilder(settings, model, variations)
         self.has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
-        self._token_checks: dict[tuple[str, bool], TokenChecks] = {}
+        self._token_checks: dict[tuple[str, bool, tuple[str, ...]], TokenChecks] = {}
         self._shared_checks: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
 
     def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
@@ -111,7 +118,11 @@ class _CellPlanner:
             settings,
             recipe,
             (*settings_warnings, *([frames_warning] if frames_warning else []), *token_checks.warnings),
-            (*token_checks.refusals, *find_cell_refusals(settings, self.model, recipe), *shared_refusals),
+            (
+                *token_checks.refusals,
+                *find_cell_refusals(settings, self.model, recipe, self.variations),
+                *shared_refusals,
+            ),
         )
 
     def _check_shared_settings(self, settings: Settings, recipe: Recipe) -> tuple[list[str], list[str]]:
@@ -126,9 +137,15 @@ class _CellPlanner:
         return self._shared_checks[key]
 
     def _check_tokens(self, recipe: Recipe) -> TokenChecks:
-        key = recipe.negative_prompt, recipe.capture.attention is not None or self.has_weights
+        uses_marks = recipe.capture.attention is not None or self.has_weights
+        key = recipe.negative_prompt, uses_marks, _list_control_words(recipe)
         if key not in self._token_checks:
             self._token_checks[key] = check_prompt_tokens(
-                self.model, recipe.revision, self.variations, recipe.negative_prompt, uses_marks=key[1]
+                self.model,
+                recipe.revision,
+                self.variations,
+                recipe.negative_prompt,
+                uses_marks=uses_marks,
+                control_words=key[2],
             )
         return self._token_checks[key]

@@ -35,12 +35,19 @@ class TokenChecks:
 
 
 def check_prompt_tokens(
-    model: WanModel, revision: str | None, variations: Sequence[Variation], negative_prompt: str, *, uses_marks: bool
+    model: WanModel,
+    revision: str | None,
+    variations: Sequence[Variation],
+    negative_prompt: str,
+    *,
+    uses_marks: bool,
+    control_words: Sequence[str] = (),
 ) -> TokenChecks:
     """Find prompts that a model cannot distinguish, and words unknown to its tokenizer.
 
     Args:
         uses_marks: True if marked words are stored or weighted; unknown marked words are then refused.
+        control_words: words that controls look for in the prompts; unknown ones are refused.
     """
     tokenizer_path = find_tokenizer_file(model, revision)
     if tokenizer_path is None:
@@ -52,9 +59,12 @@ def check_prompt_tokens(
             *_find_equal_token_warnings(tokenizer_path, variations),
             *_find_unknown_word_warnings(tokenizer_path, model, prompts),
         ]
-        return TokenChecks(
-            tuple(warnings), tuple(_find_unknown_mark_refusals(tokenizer_path, variations)) if uses_marks else ()
-        )
+        marked_texts = {mark.text for variation in variations for mark in variation.marks} if uses_marks else set()
+        refusals = [
+            *_find_unknown_text_refusals(tokenizer_path, marked_texts, "marked", "mark other words"),
+            *_find_unknown_text_refusals(tokenizer_path, set(control_words), "bent", "bend other words"),
+        ]
+        return TokenChecks(tuple(warnings), tuple(refusals))
     except TokenizerError as error:  # a worker could not load the tokenizer either
         return TokenChecks((), (str(error),))
 
@@ -103,16 +113,20 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
     return warnings
 
 
-def _find_unknown_mark_refusals(tokenizer_path: Path, variations: Sequence[Variation]) -> list[str]:
-    marked_texts = {mark.text for variation in variations for mark in variation.marks}
-    unknown_marks = sorted(
+def _find_unknown_text_refusals(tokenizer_path: Path, texts: set[str], participle: str, remedy: str) -> list[str]:
+    """Refuse texts without any known word.
+
+    Args:
+        participle: what was done to the texts, such as marked.
+    """
+    unknown_texts = sorted(
         text
-        for text in marked_texts
+        for text in texts
         if not any(has_tokens_for_word(tokenizer_path, word, allows_partial=True) for word in text.split())
     )
-    if not unknown_marks:
+    if not unknown_texts:
         return []
-    return [f"the model's tokenizer has no tokens for the marked {_format_word_list(unknown_marks)}: mark other words"]
+    return [f"the model's tokenizer has no tokens for the {participle} {_format_word_list(unknown_texts)}: {remedy}"]
 
 
 def _format_word_list(words: Sequence[str], conjunction: str = "") -> str:

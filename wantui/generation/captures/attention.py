@@ -24,8 +24,9 @@ SELF_CHECK_ATTRIBUTE = "self_check"
 
 
 def make_hook(preparation: DenoisingPreparation) -> CrossAttentionObserver | None:
-    """Return the cross-attention observer if the recipe requests maps or attention weights; otherwise None."""
-    if preparation.recipe.capture.attention is None and not preparation.weights_by_position:
+    """Return the cross-attention observer if the recipe requests maps, attention weights or bends; otherwise None."""
+    changes_attention = bool(preparation.weights_by_position or preparation.bends_by_context)
+    if preparation.recipe.capture.attention is None and not changes_attention:
         return None
     return CrossAttentionObserver(preparation)
 

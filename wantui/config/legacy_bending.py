@@ -1,0 +1,219 @@
+"""Conversion of the older system's attention bending to bends.
+
+Its translations are mirrored and count half widths, and its rotations are clockwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODE_BY_LEGACY_MODE = {
+    "amplify": "amplify",
+    "scale": "scale",
+    "rotate": "rotate",
+    "translate": "translate",
+    "translate_x": "translate",
+    "translate_y": "translate",
+    "flip": "flip",
+    "blur": "blur",
+    "sharpen": "sharpen",
+    "regional_mask": "region",
+    "frequency_filter": "frequency",
+}
+BORDER_BY_PADDING_MODE = {"border": "edge", "zeros": "zero", "reflection": "reflect"}
+ALL_TOKEN_NAMES = ("ALL", "*", "ALLTOKENS")
+PARAMETER_NAMES_BY_LEGACY_MODE = {
+    "amplify": ("amplify_factor",),
+    "scale": ("scale_factor",),
+    "rotate": ("angle", "crop_rotated"),
+    "translate": ("translate_x", "translate_y"),
+    "translate_x": ("translate_x",),
+    "translate_y": ("translate_y",),
+    "flip": ("flip_horizontal", "flip_vertical"),
+    "blur": ("sigma", "kernel_size"),
+    "sharpen": ("sharpen_amount", "sigma", "kernel_size"),
+    "regional_mask": ("region", "region_feather"),
+    "frequency_filter": ("sigma", "kernel_size"),
+}
+BORDER_MODES = ("scale", "rotate", "translate", "blur", "sharpen")
+UNUSED_KEYS = ("preserve_sparsity", "should_debug_visualize")
+LEGACY_SECTION_KEYS = ("configs", "apply_to_output", "apply_before_softmax")
+BEFORE_SOFTMAX_REASON = (
+    "it changed the logits of words, not their attention. Remove it; to strengthen a word before the softmax, write "
+    "(word:1.5) in the template"
+)
+FALSE_WORDS = (None, False, "", "false", "False", "no", "0")
+
+
+class LegacyBendError(ValueError):
+    """Raised for an older bend that has no counterpart; the message gives the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class LegacyBend:
+    """A converted bend, as a value of `attention_bending_settings.bends`, and notes on what the conversion changed."""
+
+    values: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LegacySection:
+    """A converted section `attention_bending_settings`, with messages and their keys."""
+
+    values: dict[str, Any]
+    warnings: tuple[tuple[str, str], ...]
+    refusals: tuple[tuple[str, str], ...]
+
+
+def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
+    """Convert a section of the older system; a section with current keys only is returned unchanged.
+
+    Args:
+        section: keys and plain values, as from `convert_to_plain_value`.
+    """
+    values = {key: value for key, value in section.items() if key not in LEGACY_SECTION_KEYS}
+    warnings: list[tuple[str, str]] = []
+    refusals: list[tuple[str, str]] = []
+    if section.get("apply_before_softmax") not in FALSE_WORDS:
+        refusals.append(("apply_before_softmax", f"not supported: {BEFORE_SOFTMAX_REASON}"))
+    configs = section.get("configs") or []
+    if not configs:
+        return LegacySection(values, (), tuple(refusals))
+    if not isinstance(configs, list) or not all(isinstance(config, Mapping) for config in configs):
+        refusals.append(("configs", "should be a list of bends, each with token and mode"))
+        return LegacySection(values, (), tuple(refusals))
+    if "bends" in values:
+        refusals.append(("configs", "cannot be combined with bends. Remove one of the two"))
+        return LegacySection(values, (), tuple(refusals))
+    if "enabled" not in values:
+        values["enabled"] = False
+        warnings.append(("configs", "ignored, because the older system bent nothing without `enabled: true`"))
+    if "apply_to_output" not in section or section["apply_to_output"] in FALSE_WORDS:
+        message = "the older system then bent only stored maps; here bends change the video"
+        warnings.append(("apply_to_output" if "apply_to_output" in section else "configs", message))
+    bends: list[dict[str, Any]] = []
+    for number, config in enumerate(configs, 1):
+        try:
+            bend = convert_legacy_bend(config)
+        except LegacyBendError as error:
+            refusals.append(("configs", f"bend {number}: {error}"))
+        else:
+            bends.append(bend.values)
+            warnings += [("configs", f"bend {number}: {note}") for note in bend.notes]
+    return LegacySection(values | {"bends": bends}, tuple(warnings), tuple(refusals))
+
+
+def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
+    """Convert one of the older system's bends: an item of `attention_bending_settings.configs`, or one operation of a
+    sweep with the keys of such an item (`token`, `mode`, and the parameters).
+
+    Args:
+        config: keys of the older system; numbers may be text.
+
+    Raises:
+        LegacyBendError: the bend has no counterpart here.
+    """
+    legacy_mode = str(config.get("mode", "")).lower()
+    if legacy_mode not in MODE_BY_LEGACY_MODE:
+        known_modes = ", ".join(MODE_BY_LEGACY_MODE)
+        raise LegacyBendError(f"cannot convert the mode {config.get('mode')!r}. Use one of {known_modes}")
+    if legacy_mode == "frequency_filter":
+        raise LegacyBendError(
+            "cannot convert frequency_filter: it was a blur or a sharpening, not a filter. Write a bend with mode "
+            "blur, sharpen, or frequency with frequency_low and frequency_high"
+        )
+    if config.get("apply_before_softmax") not in FALSE_WORDS:
+        raise LegacyBendError(f"cannot convert apply_before_softmax: {BEFORE_SOFTMAX_REASON}")
+    mode = MODE_BY_LEGACY_MODE[legacy_mode]
+    values: dict[str, Any] = {**_convert_words(str(config.get("token", "")).strip()), "mode": mode}
+    notes = _convert_parameters(legacy_mode, config, values)
+    for key in ("strength", "renormalize"):
+        if config.get(key) is not None:
+            values["renormalise" if key == "renormalize" else key] = config[key]
+    if (padding_mode := config.get("padding_mode")) is not None and mode in BORDER_MODES:
+        if padding_mode not in BORDER_BY_PADDING_MODE:
+            raise LegacyBendError(f"padding_mode should be {', '.join(BORDER_BY_PADDING_MODE)}, not {padding_mode!r}")
+        values["border"] = BORDER_BY_PADDING_MODE[padding_mode]
+    if (layers := _list_parts(config.get("apply_to_layers"))) is not None:
+        values["blocks"] = ", ".join(layers)
+    if (steps := _list_parts(config.get("apply_to_timesteps"))) is not None:
+        if len(steps) > 2 or (len(steps) == 2 and any(".." in step for step in steps)):
+            raise LegacyBendError("apply_to_timesteps should be [first, last] or `first-last`")
+        values["steps"] = "..".join(steps)
+    _refuse_unknown_keys(config)
+    return LegacyBend(values, tuple(notes))
+
+
+def _convert_words(token: str) -> dict[str, Any]:
+    if not token:
+        raise LegacyBendError("the bend has no token. Add one, such as `token: flower`")
+    if token.upper() in ALL_TOKEN_NAMES:
+        return {"words": ["all"], "padding": True}
+    words = [word.strip() for word in token.split(",") if word.strip()]
+    return {"words": words} if len(words) == 1 else {"words": words, "if_missing": "skip"}
+
+
+def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dict[str, Any]) -> list[str]:
+    """Add the parameters of a mode to the values; return the notes."""
+    notes: list[str] = []
+    mode = values["mode"]
+    if mode == "translate":
+        values |= {
+            key: _negate(config, key, 2)
+            for key in PARAMETER_NAMES_BY_LEGACY_MODE[legacy_mode]
+            if config.get(key) is not None
+        }
+        notes.append(
+            "translate was mirrored and counted half widths: its values are halved and their signs changed, so that "
+            "the map moves as before; here positive x is right and positive y is down"
+        )
+    elif mode == "rotate":
+        if config.get("crop_rotated") in ("false", "False", False, "no"):
+            raise LegacyBendError("cannot convert crop_rotated: false. Add a bend with mode scale before the rotation")
+        values["rotate_degrees"] = _negate(config, "angle", 1)
+        notes.append("angles were clockwise: the sign is changed, so that the map turns as before")
+    elif mode in ("blur", "sharpen"):
+        values[f"{mode}_sigma"] = config.get("sigma", 1.0)
+        if mode == "sharpen":
+            values["sharpen_amount"] = config.get("sharpen_amount", 1.0)
+            notes.append("sharpen could give negative attention; here negative values become 0")
+        notes.append("kernel_size had cut the blur off; here the kernel reaches to four sigma")
+    elif mode == "region":
+        sides = _list_parts(config.get("region"))
+        if sides is None or len(sides) != 4:
+            raise LegacyBendError("regional_mask needs region: [x1, y1, x2, y2]")
+        values |= dict(zip(("region_x1", "region_y1", "region_x2", "region_y2"), sides, strict=True))
+        values["region_feather"] = config.get("region_feather", 0.1)
+    else:
+        names = PARAMETER_NAMES_BY_LEGACY_MODE[legacy_mode]
+        default = {"amplify": 1.0, "scale": 1.0}.get(mode)
+        values |= {name: config[name] for name in names if config.get(name) is not None}
+        if default is not None:
+            values.setdefault(names[0], default)
+    return notes
+
+
+def _negate(config: Mapping[str, Any], key: str, divisor: int) -> float:
+    try:
+        return -float(config.get(key) or 0) / divisor + 0.0  # + 0.0 turns -0.0 to 0.0
+    except (TypeError, ValueError):
+        raise LegacyBendError(f"{key} should be a number, not {config.get(key)!r}") from None
+
+
+def _list_parts(value: Any) -> list[str] | None:
+    """Return the items of a list or a text, with ranges such as `0-5` written `0..5`; None for all."""
+    if value is None or (isinstance(value, str) and value.strip().upper() in ("", "ALL")):
+        return None
+    items = value if isinstance(value, list | tuple) else [value]
+    if [str(item).upper() for item in items] == ["ALL"]:
+        return None
+    return [str(item).strip().replace("-", "..") for item in items]
+
+
+def _refuse_unknown_keys(config: Mapping[str, Any]) -> None:
+    parameter_names = {name for names in PARAMETER_NAMES_BY_LEGACY_MODE.values() for name in names}
+    known_keys = parameter_names | {"token", "mode", "strength", "renormalize", "padding_mode", "apply_to_layers"}
+    known_keys |= {"apply_to_timesteps", "apply_before_softmax", *UNUSED_KEYS}
+    if unknown_keys := sorted(set(config) - known_keys):
+        raise LegacyBendError(f"cannot convert the key {unknown_keys[0]!r}. Remove it")

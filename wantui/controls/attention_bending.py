@@ -1,0 +1,217 @@
+"""The control of attention bending: the cross-attention maps of words are transformed before they meet the values."""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from wantui.captures.base import DenoisingSize
+from wantui.controls.base import ControlKind, ControlRequest, MarkedText
+from wantui.controls.bend_settings import (
+    MAX_BLOCK_INDEX,
+    BendSettings,
+    BentPasses,
+    Border,
+    Strength,
+    list_bend_names,
+    parse_blocks,
+)
+from wantui.controls.bend_transforms import AnyBendTransform
+from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, parse_moment_range
+from wantui.schedule import compute_noise_levels
+from wantui.section import ConfigSection
+
+if TYPE_CHECKING:
+    from wantui.planning.recipe import Recipe
+
+SECTION_KEY = "attention_bending_settings"
+ALL_WORDS = "all"
+"""Word that stands for every token of the prompt with its end token."""
+MAX_BEND_COUNT = 100
+BENT_MAP_BYTES = 1 << 27
+"""Bytes of float32 maps that are bent at a time; more heads are bent in several groups."""
+BENDING_COPY_COUNT = 6
+"""Copies of the bent maps and of a chunk of the output that exist at a time."""
+
+
+class AttentionBendingSettings(ConfigSection):
+    """Attention bending: transforms of the cross-attention maps of words."""
+
+    IGNORED_KEYS: ClassVar[dict[str, str]] = {"device": "maps are bent on the device of the model"}
+
+    enabled: bool = True
+    """Apply the bends."""
+    bends: Annotated[tuple[BendSettings, ...], Field(max_length=MAX_BEND_COUNT)] = ()
+    """Bends in the order of application; each has words, a mode and its parameters."""
+
+    @field_validator("bends", mode="after")
+    @classmethod
+    def complete_names(cls, bends: tuple[BendSettings, ...]) -> tuple[BendSettings, ...]:
+        """Name the bends without a name; refuse two bends of one name."""
+        names = [bend.name for bend in bends if bend.name is not None]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two bends have the name {name}. Rename one")
+        return tuple(
+            bend.model_copy(update={"name": name}) for bend, name in zip(bends, list_bend_names(bends), strict=True)
+        )
+
+
+class BendRequest(ControlRequest):
+    """One bend of a recipe."""
+
+    name: str
+    words: Annotated[tuple[str, ...], Field(min_length=1)]
+    padding: bool = False
+    transform: AnyBendTransform
+    strength: Strength = 1.0
+    blocks: tuple[Annotated[int, Field(ge=0, le=MAX_BLOCK_INDEX)], ...] | None = None
+    """Indices of the blocks, rising; None for all."""
+    steps: KeyframeTimes | None = None
+    """First and last moment, or one moment for both; None for all steps."""
+    border: Border = "edge"
+    renormalise: bool = False
+    passes: BentPasses = "cond"
+    if_missing: Literal["refuse", "skip"] = "refuse"
+
+    @property
+    def is_identity(self) -> bool:
+        """Return whether the bend changes no map."""
+        return self.strength == 0 or self.transform.is_identity
+
+    def acts_in(self, context: str) -> bool:
+        """Return whether the bend acts in a pass: cond or uncond."""
+        return self.passes in (context, "both")
+
+
+class AttentionBendingRequest(ControlRequest):
+    """Request to bend attention maps, in the order of the bends."""
+
+    bends: Annotated[tuple[BendRequest, ...], Field(min_length=1, max_length=MAX_BEND_COUNT)]
+
+
+def build_bend_request(bend: BendSettings) -> BendRequest:
+    """Return the bend of a recipe for one bend of the settings, which has a name."""
+    return BendRequest.model_validate(
+        {
+            "name": bend.name,
+            "words": bend.words,
+            "padding": bend.padding,
+            "transform": bend.build_transform(),
+            "strength": bend.strength,
+            "blocks": None if bend.blocks is None else parse_blocks(bend.blocks),
+            "steps": None if bend.steps is None else parse_moment_range(bend.steps),
+            "border": bend.border or "edge",
+            "renormalise": bend.renormalise,
+            "passes": bend.passes,
+            "if_missing": bend.if_missing,
+        }
+    )
+
+
+def find_word_spans(prompt: str, marks: Sequence[MarkedText], word: str) -> list[tuple[int, int]]:
+    """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word.
+
+    Beside a letter of a script that separates words by spaces, a longer word is another word.
+    """
+    marked_spans = [(mark.start, mark.end) for mark in marks if mark.text == word]
+    if marked_spans:
+        return marked_spans
+    before = r"(?<!\w)" if _is_separated_by_spaces(word[0]) else ""
+    after = r"(?!\w)" if _is_separated_by_spaces(word[-1]) else ""
+    return [match.span() for match in re.finditer(f"{before}{re.escape(word)}{after}", prompt)]
+
+
+def _is_separated_by_spaces(character: str) -> bool:
+    return character.isalnum() and unicodedata.east_asian_width(character) not in ("W", "F")
+
+
+def _build_request(settings: AttentionBendingSettings) -> AttentionBendingRequest | None:
+    if not settings.enabled or not settings.bends:
+        return None
+    return AttentionBendingRequest(bends=tuple(map(build_bend_request, settings.bends)))
+
+
+def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[str]:
+    conflicts = []
+    if recipe.speed == "cached":
+        conflicts.append(
+            f"{SECTION_KEY}: cached skips blocks, whose attention could not be bent. Set model_settings.speed to fused"
+        )
+    if "prompt_schedule" in recipe.controls:
+        conflicts.append(
+            f"{SECTION_KEY}: bends find their words in one prompt, but a prompt schedule changes it. Disable one of "
+            "both"
+        )
+    noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
+    for bend in request.bends:
+        setting = f"{SECTION_KEY}: the bend {bend.name}"
+        if bend.passes == "uncond" and recipe.guidance_scale <= 1:
+            conflicts.append(f"{setting} has passes: uncond, but without guidance there is no such pass. Use cond")
+        if bend.steps is not None:
+            try:
+                if not any(find_evaluations_in_range(bend.steps, noise_levels, recipe.steps)):
+                    conflicts.append(f"{setting} has a range without any step. Widen its steps")
+            except KeyframeError as error:
+                conflicts.append(f"{setting}: {error}")
+    return conflicts
+
+
+def _find_block_conflicts(request: AttentionBendingRequest, block_count: int) -> list[str]:
+    return [
+        f"{SECTION_KEY}: the bend {bend.name} has the block {bend.blocks[-1]}, but the model has blocks 0 to "
+        f"{block_count - 1}. Use a smaller index"
+        for bend in request.bends
+        if bend.blocks and bend.blocks[-1] >= block_count
+    ]
+
+
+def find_missing_words(
+    request: AttentionBendingRequest, prompt: str, marks: Sequence[MarkedText], negative_prompt: str
+) -> Iterator[str]:
+    """Yield a sentence for each word that a bend requires but its prompt lacks."""
+    for bend in request.bends:
+        for context, text in (("cond", prompt), ("uncond", negative_prompt)):
+            if not bend.acts_in(context) or bend.if_missing == "skip":
+                continue
+            for word in bend.words:
+                if word != ALL_WORDS and not find_word_spans(text, marks if context == "cond" else (), word):
+                    prompt_name = "the prompt" if context == "cond" else "the negative prompt"
+                    yield (
+                        f"{SECTION_KEY}: the bend {bend.name} needs {word!r}, which {prompt_name} lacks. "
+                        "Use a word of the prompt, or set if_missing: skip"
+                    )
+
+
+def _list_words(request: AttentionBendingRequest) -> tuple[str, ...]:
+    """Return the words of the prompt that bends address."""
+    return tuple(
+        dict.fromkeys(
+            word for bend in request.bends if bend.acts_in("cond") for word in bend.words if word != ALL_WORDS
+        )
+    )
+
+
+def _estimate_gpu_bytes(request: AttentionBendingRequest, denoising_size: DenoisingSize) -> int:
+    """Return a bound on the maps and the chunks of the output that exist at a time."""
+    return BENDING_COPY_COUNT * BENT_MAP_BYTES
+
+
+ATTENTION_BENDING = ControlKind(
+    name="attention_bending",
+    request_type=AttentionBendingRequest,
+    section_key=SECTION_KEY,
+    settings_type=AttentionBendingSettings,
+    items_key="bends",
+    items_alias="bend",
+    build_request=_build_request,
+    find_conflicts=_find_conflicts,
+    find_block_conflicts=_find_block_conflicts,
+    find_prompt_conflicts=lambda request, prompt, marks, negative_prompt: tuple(
+        find_missing_words(request, prompt, marks, negative_prompt)
+    ),
+    list_words=_list_words,
+    estimate_gpu_bytes=_estimate_gpu_bytes,
+)
