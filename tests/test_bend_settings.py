@@ -5,7 +5,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from wantui.config.load import ConfigError, dump_settings, parse_config
+from wantui.config import dump_settings
+from wantui.config.load import ConfigError, parse_config
 from wantui.controls.attention_bending import (
     AttentionBendingRequest,
     build_bend_request,
@@ -196,6 +197,16 @@ attention_bending_settings:
     disabled = parse_config(NANO + older.replace("enabled: true", "enabled: false"), "older.yaml")
     assert plan_batch(disabled, "a star").refusals == ()
     assert not disabled.settings.attention_bending_settings.enabled
+
+
+def test_sweeps_address_bends_by_name() -> None:
+    text = section("[{words: circle, mode: translate, translate_x: 0.1}, {words: circle, mode: blur, blur_sigma: 1}]")
+    sweep = "bend.circle.translate_x=-0.2..0.2:0.2; bend.circle-2.blur_sigma=1,2"
+    batch = plan_batch(parse_config(text + f'sweeps: "{sweep}"\n', "my.yaml"), TEMPLATE)
+    assert batch.refusals == ()
+    requests = {video.recipe.find_control_request("attention_bending") for video in batch.videos}
+    values = {(r.bends[0].transform.translate_x, r.bends[1].transform.blur_sigma) for r in requests}  # type: ignore[union-attr]
+    assert values == {(x, sigma) for x in (-0.2, 0.0, 0.2) for sigma in (1.0, 2.0)}
 
 
 @pytest.mark.parametrize(

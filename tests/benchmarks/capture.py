@@ -1,4 +1,6 @@
-"""What captures and word weights cost, in percent of a guided step: python tests/benchmarks/capture.py [--model NAME].
+"""What captures, word weights and bends cost, in percent of a guided step.
+
+Run python tests/benchmarks/capture.py [--model NAME].
 
 Nano runs with its own weights; the published sizes are built with random ones, in which time and memory are the same.
 Steps of all ways to capture are made in turns in one process; the peer is the same loop without any.
@@ -17,6 +19,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from wantui.captures.attention import AttentionRequest
+from wantui.controls.attention_bending import AttentionBendingRequest, BendRequest
 from wantui.generation.bench import build_random_transformer
 from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
@@ -51,6 +54,14 @@ CAPTURES = {
 }
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
+TRANSLATE, ROTATE = {"mode": "translate", "translate_x": 0.2}, {"mode": "rotate", "rotate_degrees": 20.0}
+BENDS = {
+    "one bent word, translate": {"words": ("circle",), "transform": TRANSLATE},
+    "one bent word, rotate": {"words": ("circle",), "transform": ROTATE},
+    "one bent word, renormalised": {"words": ("circle",), "transform": TRANSLATE, "renormalise": True},
+    "all tokens bent": {"words": ("all",), "transform": TRANSLATE},
+    "all tokens and padding bent": {"words": ("all",), "transform": TRANSLATE, "padding": True},
+}
 
 
 def random_pipeline(name: str, device: torch.device) -> WanPipeline:
@@ -181,6 +192,9 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     for label, weight in WEIGHTS.items():
         marks = tuple(mark.model_copy(update={"weight": weight}) for mark in MARKS)
         ways[label] = recipe.model_copy(update={"marks": marks, "weighting": "attention"}), None
+    for label, bend in BENDS.items():
+        bends = AttentionBendingRequest(bends=(BendRequest.model_validate({"name": "bend", **bend}),))
+        ways[label] = recipe.model_copy(update={"controls": {"attention_bending": bends}}), None
     for number, (label, (changed, capture)) in enumerate(ways.items()):
         if only not in label:
             continue
