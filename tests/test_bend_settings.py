@@ -6,16 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from wantui.config import dump_settings
-from wantui.config.load import ConfigError, parse_config
+from wantui.config.load import parse_config
+from wantui.config.problems import ConfigError
 from wantui.controls.attention_bending import (
     AttentionBendingRequest,
     build_bend_request,
     find_missing_words,
     find_word_spans,
-    list_bend_names,
-    parse_blocks,
 )
-from wantui.controls.bend_settings import BendSettings
+from wantui.controls.bend_settings import BendSettings, list_bend_names, parse_blocks
 from wantui.controls.bend_transforms import TRANSFORM_BY_MODE, Translate
 from wantui.keyframes import KeyframeTimes
 from wantui.planning import PromptMark, plan_batch, preview_batch

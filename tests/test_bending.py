@@ -53,7 +53,11 @@ def bend(mode: str = "translate", words: tuple[str, ...] = ("red",), **changes: 
 
 
 def edit_map(request: BendRequest, values: np.ndarray) -> np.ndarray:
-    """What T makes of one map [height, width] in float64, by scipy and numpy."""
+    """Return the transform of one map [height, width] in float64, by scipy and numpy."""
+    return np.asarray(_edit_map(request, values))
+
+
+def _edit_map(request: BendRequest, values: np.ndarray) -> Any:
     transform, mode = request.transform, SCIPY_MODES[request.border]
     height, width = values.shape
     centre = np.array([(height - 1) / 2, (width - 1) / 2])
@@ -72,7 +76,7 @@ def edit_map(request: BendRequest, values: np.ndarray) -> np.ndarray:
             shift = (transform.translate_y * height, transform.translate_x * width)
             return ndimage.shift(values, shift, order=1, mode=mode)
         case "flip":
-            return np.flip(values, [1] * transform.flip_horizontal + [0] * transform.flip_vertical)
+            return np.flip(values, (1,) * transform.flip_horizontal + (0,) * transform.flip_vertical)
         case "blur":
             return ndimage.gaussian_filter(values, transform.blur_sigma, mode=mode.removeprefix("grid-"))
         case "sharpen":
@@ -90,7 +94,8 @@ def edit_map(request: BendRequest, values: np.ndarray) -> np.ndarray:
 
 
 def warp(request: BendRequest, values: np.ndarray, dtype: torch.dtype = torch.float64) -> np.ndarray:
-    function = build_warp(request.transform, request.border, *values.shape[-2:], CPU, dtype)
+    height, width = values.shape[-2:]
+    function = build_warp(request.transform, request.border, height, width, CPU, dtype)
     return np.asarray(function(torch.from_numpy(values).to(dtype)))
 
 
@@ -289,8 +294,8 @@ def test_bent_blocks_in_16_bits_differ_by_rounding_only(dtype: torch.dtype) -> N
             query, key, value, output, [resolve(*each) for each in bends], TextColumns(16, TOKEN_COUNT)
         )
         assert bent.dtype == dtype
-        scale = max(np.linalg.norm(expected), float(output.double().norm()))
-        error = np.linalg.norm(bent[0].double().numpy() - expected) / scale
+        scale = max(float(np.linalg.norm(expected)), float(output.double().norm()))
+        error = float(np.linalg.norm(bent[0].double().numpy() - expected)) / scale
         assert error < 2e-2 if dtype == torch.bfloat16 else error < 4e-3, name
 
 
@@ -323,7 +328,7 @@ def bent_recipe(model: WanModel, *bends: BendRequest, **changes: object) -> Reci
     return recipe_for(model, **{"prompt": PROMPT, "controls": controls, "width": 96, "height": 64, **changes})
 
 
-class _WholeMapProcessor(WanAttnProcessor):
+class _WholeMapProcessor(WanAttnProcessor):  # type: ignore[misc]
     """Cross-attention in float64 over 512 positions, with the whole map edited in the first of two passes."""
 
     def __init__(self, edit: Callable[[int, np.ndarray], np.ndarray], block_index: int, calls: list[int]) -> None:

@@ -55,7 +55,7 @@ CAPTURES = {
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
 TRANSLATE, ROTATE = {"mode": "translate", "translate_x": 0.2}, {"mode": "rotate", "rotate_degrees": 20.0}
-BENDS = {
+BENDS: dict[str, dict[str, object]] = {
     "one bent word, translate": {"words": ("circle",), "transform": TRANSLATE},
     "one bent word, rotate": {"words": ("circle",), "transform": ROTATE},
     "one bent word, renormalised": {"words": ("circle",), "transform": TRANSLATE, "renormalise": True},
