@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from wantui.batches.batch_cost import estimate_batch_costs
+from wantui.batches.cell_cost import estimate_cell_costs, refuse_cells_without_memory
 from wantui.config import ConfigError, dump_settings, parse_config
-from wantui.planning import Batch, PlanError, plan_batch, preview_batch
+from wantui.errors import UserError
+from wantui.formatting import format_bytes, format_duration
+from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.gpu.nvml import Gpu
+from wantui.planning import Batch, PlanError, TimedVideo, estimate_video_seconds, plan_batch, preview_batch
 from wantui.planning.disk_estimate import estimate_batch_disk, estimate_recipe_disk
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, create_manifest
@@ -207,3 +213,55 @@ def test_dumped_settings_with_a_sweep_plan_the_same_batch() -> None:
 def test_seed_options_cannot_be_combined_with_seeds(option: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be combined with seeds \(7,11\)"):
         parse_config("seeds: 7,11", "test", [option])
+
+
+LARGE = "model_settings: {model_id: wan2.1-1.3b}\nvideo_settings: {width: 832, height: 480, frames: 81}\n"
+
+
+def card(total: int, used: int) -> GpuState:
+    return GpuState(0, "GPU-0", "NVIDIA A", memory_total=total, memory_used=used)
+
+
+def sample(*cards: GpuState) -> GpuSample:
+    return GpuSample(0.0, cards, "", "", 64_000_000_000, 0, 0.0)
+
+
+def test_memory_plan_of_each_cell_is_that_of_its_size() -> None:
+    gpu_sample = sample(card(24_000_000_000, 0))
+    preview = preview_batch(parse_config(f"{LARGE}sweeps: width=64,832+height=64,480", "test"), "a circle")
+    alone = []
+    for width, height in ((64, 64), (832, 480)):
+        overrides = [f"video_settings.width={width}", f"video_settings.height={height}"]
+        preview_alone = preview_batch(parse_config(LARGE, "test", overrides), "a circle")
+        alone += estimate_cell_costs(preview_alone, [], gpu_sample)
+    assert [cost.chosen_plan for cost in estimate_cell_costs(preview, [], gpu_sample)] == [c.chosen_plan for c in alone]
+    peaks = [cost.chosen_plan.peak_bytes or 0 for cost in alone if cost.chosen_plan is not None]
+    (memory_line,) = [line for line in estimate_batch_costs(preview, [], gpu_sample) if line.name == "memory"]
+    assert memory_line.text.startswith(format_bytes(max(peaks)))
+    assert max(peaks) > min(peaks)
+
+
+def test_time_of_a_batch_is_the_sum_over_its_cells() -> None:
+    batch = plan("steps=3,10; cfg_scale=1,4", more="seeds: 1..3\n")
+    past_videos = [
+        TimedVideo(video.recipe, "cpu", 2.0 + (video.cell_index or 0), 0.5, None, "resident") for video in batch.videos
+    ]
+    costs = estimate_cell_costs(batch, past_videos, None)
+    expected = [estimate_video_seconds(video.recipe, "cpu", past_videos).value for video in batch.videos]
+    assert sum(cost.total_seconds or 0 for cost in costs) == pytest.approx(sum(value or 0 for value in expected))
+    (time_line,) = [line for line in estimate_batch_costs(batch, past_videos, None) if line.name == "time"]
+    assert time_line.text.startswith(format_duration(sum(value or 0 for value in expected)))
+
+
+def test_cells_without_memory_are_refused_by_name_or_left_out() -> None:
+    gpus = [Gpu(0, "GPU-0", "NVIDIA A", 24_000_000_000, 0)]
+    text = f"{LARGE}memory_settings: {{plan: resident}}\nsweeps: width=64,2048+height=64,2048\n"
+    with pytest.raises(UserError, match=r"width 2048, height 2048: it needs more GPU memory than the 24\.0 GB"):
+        refuse_cells_without_memory(plan_batch(parse_config(text, "test"), "a circle"), gpus)
+    batch = plan_batch(parse_config(f"{text}sweeps_skip_impossible: true\n", "test"), "a circle")
+    reduced_batch = refuse_cells_without_memory(batch, gpus)
+    assert reduced_batch.sweep is not None
+    assert [cell.label for cell in reduced_batch.sweep.cells] == ["width 64, height 64"]
+    assert [skipped.cell.label for skipped in reduced_batch.sweep.skipped_cells] == ["width 2048, height 2048"]
+    assert [video.cell_index for video in reduced_batch.videos] == [0, 0, 0]
+    assert create_manifest(reduced_batch, "n").videos[0].cell == 0

@@ -5,24 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.batches.cell_cost import CellCost, estimate_cell_costs, find_max_free_gpu_bytes, uses_gpu
 from wantui.errors import UserError
-from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration
-from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration, shorten_text
+from wantui.gpu.monitor import GpuSample
 from wantui.models.catalogue import WanModel, find_model
 from wantui.paths import expand_user_path
-from wantui.planning import BatchPreview, Recipe, TimedVideo, estimate_video_seconds
+from wantui.planning import BatchPreview, Recipe, TimedVideo
 from wantui.planning.disk_estimate import (
     DiskEstimate,
     estimate_batch_disk,
-    estimate_extra_gpu_bytes,
-    group_recipes_by_size,
 )
 from wantui.planning.flops import count_step_flops
-from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, choose_memory_plan, estimate_weight_bytes, find_plan
+from wantui.planning.memory_plan import estimate_weight_bytes
 from wantui.planning.time_estimate import find_measured_peak_memory
-from wantui.queue.benchmark_store import load_throughput
 from wantui.schedule import count_model_evaluations
-from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
+from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
 
 MAX_CORE_FLOPS_PER_SECOND = 1e11
 """Maximum FLOP/s of a CPU core in practice, with AVX-512 in float32."""
@@ -51,43 +49,16 @@ def estimate_batch_costs(
     Args:
         state_directory: the state directory, which stores measured throughputs.
     """
-    recipe, video_count = preview.first_recipe, preview.video_count
     settings = preview.config.settings
-    seed_count = settings.videos_per_variation
-    variations_text = format_count(len(preview.variations), "variation")
-    last_seed = recipe.seed + seed_count - 1
-    recipe_text = f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
-    recipe_text += format_count(recipe.steps, "step")
+    costs = estimate_cell_costs(preview, past_videos, gpu_sample, state_directory)
     lines = [
-        CostLine(
-            "videos",
-            f"{video_count:,} = {variations_text} x {format_count(seed_count, 'seed')}",
-            f"seeds {recipe.seed} to {last_seed}; {recipe_text}",
-        )
+        CostLine("videos", describe_video_count(preview), f"{describe_seeds(preview)}; {_describe_recipe(preview)}"),
+        _estimate_time_cost(preview, costs, uses_gpu(preview, gpu_sample)),
+        _estimate_memory_cost(preview, past_videos, gpu_sample, costs),
     ]
-    gpus = gpu_sample.gpus if gpu_sample is not None else ()
-    is_on_gpu = bool(gpus) and settings.model_settings.device != "cpu"
-    chosen_plan = _choose_batch_plan(preview, gpus) if is_on_gpu else None
-    plan = RESIDENT_PLAN if chosen_plan is None else chosen_plan.plan
-    throughput = (
-        load_throughput(state_directory, gpus[0].name, recipe, plan)
-        if state_directory is not None and is_on_gpu
-        else None
-    )
-    video_seconds = estimate_video_seconds(recipe, "cuda" if is_on_gpu else "cpu", past_videos, throughput, plan)
-    time_text, basis = "?", video_seconds.basis
-    if video_seconds.value is not None:
-        time_text = f"{format_duration(video_seconds.value * video_count)} on one worker"
-    elif (
-        not is_on_gpu
-        and (min_seconds := estimate_min_cpu_seconds(preview.model, recipe, video_count)) >= CPU_WARNING_SECONDS
-    ):
-        time_text = _format_min_cpu_time(min_seconds, video_count)
-    lines.append(CostLine("time", time_text, basis))
-    lines.append(_estimate_memory_cost(preview, past_videos, gpu_sample, is_on_gpu, chosen_plan))
     disk = estimate_batch_disk(preview)
     folder = _find_nearest_existing_folder(expand_user_path(settings.output_dir))
-    disk_need, free_bytes = estimate_disk_need(recipe, disk.total_bytes), query_free_disk_bytes(folder)
+    disk_need, free_bytes = estimate_batch_disk_need(preview, disk.total_bytes), query_free_disk_bytes(folder)
     fits = disk_need.total_bytes <= free_bytes
     basis = f"clips {format_bytes(disk.video_bytes)} ({disk.videos_basis})"
     for part in disk.capture_parts:
@@ -135,45 +106,68 @@ def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
     )
 
 
-def _find_max_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
-    """Return the free bytes of the GPU with the most free memory; None if unreadable."""
-    readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
-    return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus), default=None)
+def describe_video_count(preview: BatchPreview) -> str:
+    """Return the number of videos and its factors: 24 = 2 variations x 4 cells x 3 seeds."""
+    factors = [format_count(len(preview.variations), "variation"), format_count(len(preview.seeds), "seed")]
+    if preview.sweep is not None:
+        factors.insert(1, format_count(len(preview.cells), "cell"))
+    return f"{preview.video_count:,} = {' x '.join(factors)}"
 
 
-def _choose_batch_plan(preview: BatchPreview, gpus: Sequence[GpuState]) -> ChosenPlan | None:
-    free_bytes = _find_max_free_gpu_bytes(gpus)
-    if free_bytes is None:
-        return None
-    requested_name = preview.config.settings.memory_settings.plan
-    # Use the variation that needs the most GPU memory: attention maps of its marks are stored on the GPU.
-    recipes = [recipe for recipe, _ in group_recipes_by_size(preview)]
-    recipe = max(recipes, key=lambda candidate: estimate_extra_gpu_bytes(candidate, preview.model))
-    return choose_memory_plan(
-        preview.model, recipe, free_bytes, None if requested_name == "auto" else find_plan(requested_name)
-    )
+def describe_seeds(preview: BatchPreview) -> str:
+    """Return the seeds of a batch: seeds 42 to 44, or seeds 7, 11, 42."""
+    if preview.config.settings.seeds is not None:
+        return f"seeds {shorten_text(preview.config.settings.seeds.replace(',', ', ').replace('..', ' to '), 60)}"
+    return f"seeds {preview.seeds[0]} to {preview.seeds[-1]}"
+
+
+def _describe_recipe(preview: BatchPreview) -> str:
+    recipe = preview.first_recipe
+    text = f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
+    text += format_count(recipe.steps, "step")
+    return text if preview.sweep is None else f"{text}; sweep of {', '.join(preview.sweep.name_by_path.values())}"
+
+
+def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_gpu: bool) -> CostLine:
+    """Return the predicted time of all cells on one worker."""
+    total_seconds, basis = 0.0, costs[0].video_seconds.basis
+    for cost in costs:
+        if cost.total_seconds is None:
+            break
+        total_seconds += cost.total_seconds
+    else:
+        seconds = [cost.video_seconds.value or 0.0 for cost in costs]
+        if max(seconds) > min(seconds):
+            basis = f"{format_duration(min(seconds))} to {format_duration(max(seconds))} for each video; {basis}"
+        return CostLine("time", f"{format_duration(total_seconds)} on one worker", basis)
+    video_count = sum(cost.video_count for cost in costs)
+    min_seconds = sum(estimate_min_cpu_seconds(preview.model, cost.cell.recipe, cost.video_count) for cost in costs)
+    if not is_on_gpu and min_seconds >= CPU_WARNING_SECONDS:
+        return CostLine("time", _format_min_cpu_time(min_seconds, video_count), basis)
+    return CostLine("time", "?", next(cost.video_seconds.basis for cost in costs if cost.total_seconds is None))
 
 
 def _estimate_memory_cost(
     preview: BatchPreview,
     past_videos: Sequence[TimedVideo],
     gpu_sample: GpuSample | None,
-    is_on_gpu: bool,
-    chosen_plan: ChosenPlan | None,
+    costs: Sequence[CellCost],
 ) -> CostLine:
-    recipe, model = preview.first_recipe, preview.model
+    """Return the predicted memory of the cell that needs the most."""
+    largest = max(costs, key=lambda cost: (cost.chosen_plan and cost.chosen_plan.peak_bytes) or 0)
+    recipe, model, chosen_plan = largest.cell.recipe, preview.model, largest.chosen_plan
     weight_bytes = estimate_weight_bytes(model, recipe)
     memory_text = "?" if weight_bytes is None else format_bytes(weight_bytes)
     if gpu_sample is None:
         return CostLine("memory", memory_text, "the weights alone; free memory is unknown")
-    if not is_on_gpu:
+    if not uses_gpu(preview, gpu_sample):
         free_bytes = gpu_sample.memory_total - gpu_sample.memory_used
         fits = weight_bytes is None or weight_bytes <= gpu_sample.memory_total
         basis = "no GPU is used: the weights are in main memory"
         if not fits:
             basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
         return CostLine("memory", f"{memory_text} of {format_bytes(free_bytes)} free", basis, fits)
-    free_gpu_bytes = _find_max_free_gpu_bytes(gpu_sample.gpus)
+    free_gpu_bytes = find_max_free_gpu_bytes(gpu_sample.gpus)
     if free_gpu_bytes is None or chosen_plan is None:
         return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")
     peak_bytes, basis = chosen_plan.peak_bytes, "calculated from the sizes"
@@ -187,7 +181,7 @@ def _estimate_memory_cost(
 
 def _describe_fitting_part(preview: BatchPreview, free_bytes: int, disk_estimate: DiskEstimate) -> str:
     """Describe how much of the batch fits on the disk."""
-    disk_need = estimate_disk_need(preview.first_recipe, disk_estimate.total_bytes)
+    disk_need = estimate_batch_disk_need(preview, disk_estimate.total_bytes)
     fitting_count = max(
         0,
         (free_bytes - disk_need.temporary_bytes - disk_need.reserve_bytes)

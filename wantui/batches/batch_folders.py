@@ -13,7 +13,7 @@ from wantui.formatting import escape_unprintable, format_bytes
 from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
 from wantui.queue.new_folders import FolderRecorder
-from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
+from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, choose_batch_folder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder
 from wantui.storage.manifest import Manifest, write_batch_files
@@ -140,7 +140,7 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
         UserError: names the needed and the free bytes.
     """
     disk_need, free_bytes = (
-        estimate_disk_need(batch.videos[0].recipe, estimate_batch_disk(batch).total_bytes),
+        estimate_batch_disk_need(batch, estimate_batch_disk(batch).total_bytes),
         query_free_disk_bytes(batch_root),
     )
     if disk_need.total_bytes > free_bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
+from wantui.batches.cell_cost import find_cells_without_memory, format_memory_refusals, refuse_cells_without_memory
 from wantui.config.sweep_syntax import format_seeds
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
@@ -87,6 +88,19 @@ def check_device_exists(state_dir: StateDirectory, device: str) -> None:
         )
 
 
+def check_machine(state_dir: StateDirectory, batch: Batch) -> Batch:
+    """Return a batch that this machine can run: without the cells of its sweep that are too large, if it may lack them.
+
+    Raises:
+        UserError: the device is missing, or cells of the sweep are too large for every GPU.
+    """
+    check_device_exists(state_dir, batch.config.settings.model_settings.device)
+    if batch.sweep is None:
+        return batch
+    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return refuse_cells_without_memory(batch, gpus)
+
+
 def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     """Return whether a batch for this device may run on a GPU of the running engine, or of a new one."""
     if device == "cpu":
@@ -107,7 +121,10 @@ def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview
             check()
         except UserError as error:
             refusals.append(str(error))
-    return refusals
+    if batch.sweep is None:
+        return refusals
+    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return [*refusals, *format_memory_refusals(batch, find_cells_without_memory(batch, gpus))]
 
 
 def find_missing_videos(
@@ -175,10 +192,10 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
     """Create the folder of a new batch and add all its videos to the queue, with a connection for this thread.
 
     Raises:
-        UserError: the device is missing, or as `create_batch_folder`.
+        UserError: this machine cannot run the batch, or as `create_batch_folder`.
     """
     device = batch.config.settings.model_settings.device
-    check_device_exists(state_dir, device)
+    batch = check_machine(state_dir, batch)
     with record_new_folder(state_dir.directory) as record:
         folder, manifest = create_batch_folder(batch, record)
         return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)

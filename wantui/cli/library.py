@@ -124,13 +124,28 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
 def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
     echo(manifest.template, err=True)
     has_marks = bool(marks.marks_by_video)
-    table_rows = [("variation", "seed", "state", "seconds", *(["mark"] if has_marks else []), "clip")]
+    has_cells = manifest.sweep is not None
+    table_rows = [
+        (
+            "variation",
+            *(["cell"] if has_cells else []),
+            "seed",
+            "state",
+            "seconds",
+            *(["mark"] if has_marks else []),
+            "clip",
+        )
+    ]
     for video in manifest.videos:
         seconds_text = f"{video.generation_seconds:.1f}" if video.seconds else ""
         detail_text = video.files.get("clip", video.error or "")
         mark_cells = [_format_mark(marks.get_mark(video.id))] if has_marks else []
         variation_id = manifest.variations[video.variation].id
-        table_rows.append((variation_id, str(video.seed), video.state, seconds_text, *mark_cells, detail_text))
+        cell = manifest.find_cell(video)
+        cell_cells = [cell.label] if cell is not None else []
+        table_rows.append(
+            (variation_id, *cell_cells, str(video.seed), video.state, seconds_text, *mark_cells, detail_text)
+        )
     print_columns(*table_rows)
 
 

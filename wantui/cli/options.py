@@ -26,6 +26,10 @@ SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 SETTING_KEY_BY_PARAMETER = {
     "videos_per_variation": "videos_per_variation",
     "seed": "model_settings.seed",
+    "seeds": "seeds",
+    "sweep": "sweeps",
+    "baseline": "sweeps_baseline",
+    "skip_impossible": "sweeps_skip_impossible",
     "output_dir": "output_dir",
     "batch_name": "batch_name",
     "store_latents": "latent_analysis_settings.store_latents",
@@ -54,6 +58,22 @@ BATCH_OPTIONS = (
         help="Number of videos per variation, with consecutive seeds.  [default: from the config]",
     ),
     RECIPE_OPTIONS[3],
+    click.option(
+        "--seeds",
+        metavar="SEEDS",
+        help="Seeds of each variation, such as 7,11,42 or 1..8, instead of --seed and -n.  [default: from the config]",
+    ),
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="NAME=VALUES",
+        help="Setting that takes several values, such as cfg_scale=2,4,6 or steps=10..30:10; with + between settings "
+        "that change together. Repeatable: all combinations are generated.",
+    ),
+    click.option("--baseline", is_flag=True, default=None, help="Also generate a row with the config's own values."),
+    click.option(
+        "--skip-impossible", is_flag=True, default=None, help="Leave out cells of the sweep that cannot be generated."
+    ),
     click.option(
         "-o", "--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"
     ),
@@ -131,12 +151,14 @@ def _load_config_from_options(config: str | None, overrides: tuple[str, ...], op
             f"--{parameter_name.replace('_', '-')}", _convert_to_setting_value(options[parameter_name])
         )
         for parameter_name, setting_key in SETTING_KEY_BY_PARAMETER.items()
-        if options.get(parameter_name) is not None
+        if options.get(parameter_name) not in (None, ())
     }
     return load_config(DEFAULT_CONFIG if config is None else config, overrides, option_value_by_key, may_be_pipe=True)
 
 
 def _convert_to_setting_value(value: Any) -> Any:
+    if isinstance(value, tuple):  # of a repeatable option
+        return "; ".join(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -9,11 +9,15 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
 from wantui.cli.output import add_table_row, create_plain_table, echo, print_json, print_table, print_wrapped_line
-from wantui.formatting import format_count
+from wantui.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wantui.batches.batch_cost import CostLine
+    from wantui.batches.cell_cost import CellCost
     from wantui.planning import BatchPreview
+    from wantui.planning.memory_plan import ChosenPlan
 
 MAX_VARIATIONS_SHOWN = 50
 """Variations that are printed without --all."""
@@ -34,21 +38,25 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     if template_text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     preview = preview_batch_from_options(template=template_text, **options)
-    cost_lines, machine_refusals = _examine_machine(preview)
+    cost_lines, cell_costs, machine_refusals = _examine_machine(preview)
     preview = replace(preview, refusals=(*preview.refusals, *machine_refusals))
     if as_json:
-        print_json(_build_preview_report(preview, cost_lines))
+        print_json(_build_preview_report(preview, cost_lines, cell_costs))
         return
     print_warnings(preview.warnings)
     _print_variations(preview, None if show_all else MAX_VARIATIONS_SHOWN)
     echo()
+    if preview.sweep is not None:
+        _print_cells(preview, cell_costs, None if show_all else MAX_VARIATIONS_SHOWN)
     _print_cost_summary(preview, cost_lines)
 
 
-def _build_preview_report(preview: "BatchPreview", cost_lines: "list[CostLine]") -> dict[str, Any]:
+def _build_preview_report(
+    preview: "BatchPreview", cost_lines: "list[CostLine]", cell_costs: "Sequence[CellCost]"
+) -> dict[str, Any]:
     """Return the preview as JSON values."""
     from wantui.planning.disk_estimate import estimate_batch_disk
-    from wantui.storage.disk_space import estimate_disk_need
+    from wantui.storage.disk_space import estimate_batch_disk_need
 
     disk_estimate = estimate_batch_disk(preview)
     return {
@@ -68,6 +76,8 @@ def _build_preview_report(preview: "BatchPreview", cost_lines: "list[CostLine]")
             for variation in preview.variations
         ],
         "videos": preview.video_count,
+        "seeds": preview.seeds,
+        **({} if (sweep_report := _build_sweep_report(preview, cell_costs)) is None else {"sweep": sweep_report}),
         "recipe": preview.first_recipe.model_dump(mode="json"),
         "costs": [asdict(cost_line) for cost_line in cost_lines],
         "disk": {
@@ -75,7 +85,7 @@ def _build_preview_report(preview: "BatchPreview", cost_lines: "list[CostLine]")
             **dict.fromkeys(("latents", "attention", "geometry"), 0),
             **{disk_part.name: disk_part.bytes for disk_part in disk_estimate.capture_parts},
             "total": disk_estimate.total_bytes,
-            "must_be_free": estimate_disk_need(preview.first_recipe, disk_estimate.total_bytes).total_bytes,
+            "must_be_free": estimate_batch_disk_need(preview, disk_estimate.total_bytes).total_bytes,
         },
         "warnings": preview.warnings,
         "refusals": preview.refusals,
@@ -96,11 +106,8 @@ def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
 
 
 def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -> None:
-    recipe, seed_count = preview.first_recipe, preview.config.settings.videos_per_variation
-    print_wrapped_line(
-        f"{format_count(len(preview.variations), 'variation')} x {format_count(seed_count, 'seed')} "
-        f"({recipe.seed} to {recipe.seed + seed_count - 1}) = {format_count(preview.video_count, 'video')}"
-    )
+    recipe = preview.first_recipe
+    print_wrapped_line(_describe_counts(preview))
     print_wrapped_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
@@ -114,18 +121,74 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
         print_wrapped_line(f"cannot run: {refusal}")
 
 
+def _describe_counts(preview: "BatchPreview") -> str:
+    from wantui.batches.batch_cost import describe_seeds
+
+    seeds_text = f"{format_count(len(preview.seeds), 'seed')} ({describe_seeds(preview).removeprefix('seeds ')})"
+    cells_text = "" if preview.sweep is None else f"{format_count(len(preview.cells), 'cell')} x "
+    variations_text = format_count(len(preview.variations), "variation")
+    return f"{variations_text} x {cells_text}{seeds_text} = {format_count(preview.video_count, 'video')}"
+
+
+def _print_cells(preview: "BatchPreview", cell_costs: "Sequence[CellCost]", max_shown: int | None) -> None:
+    """Print the cells of the sweep with their predicted time and memory, or why they cannot be generated."""
+    cost_by_label = {cost.cell.label: cost for cost in cell_costs}
+    table = create_plain_table("cell", "videos", "per video", "in all", "memory", "")
+    video_count = len(preview.variations) * len(preview.seeds)
+    for cell in preview.cells[:max_shown]:
+        cost = cost_by_label.get(cell.label)
+        seconds = None if cost is None else cost.video_seconds.value
+        add_table_row(
+            table,
+            f"{cell.label}{' (baseline)' if cell.cell and cell.cell.is_baseline and cell.cell.positions else ''}",
+            str(video_count),
+            "?" if seconds is None else format_duration(seconds),
+            "?" if seconds is None else format_duration(seconds * video_count),
+            "" if cost is None or cost.chosen_plan is None else _format_plan(cost.chosen_plan),
+            f"cannot run: {'; '.join(cell.refusals)}" if cell.refusals else "",
+        )
+    print_table(table)
+    if len(preview.cells) > len(preview.cells[:max_shown]):
+        echo(f"... and {len(preview.cells) - len(preview.cells[:max_shown]):,} more (--all shows them)")
+    echo()
+
+
+def _format_plan(chosen_plan: "ChosenPlan") -> str:
+    peak_text = "" if chosen_plan.peak_bytes is None else f" {format_bytes(chosen_plan.peak_bytes)}"
+    return f"{chosen_plan.plan.slug}{peak_text}{'' if chosen_plan.fits else ' (does not fit now)'}"
+
+
+def _build_sweep_report(preview: "BatchPreview", cell_costs: "Sequence[CellCost]") -> dict[str, Any] | None:
+    """Return the sweep as JSON values; None without one."""
+    from wantui.storage.manifest_sweep import create_sweep_entry
+
+    if preview.sweep is None:
+        return None
+    cost_by_label = {cost.cell.label: cost for cost in cell_costs}
+    report = create_sweep_entry(preview.sweep).model_dump(mode="json")
+    for cell_report, cell in zip(report["cells"], preview.cells, strict=True):
+        del cell_report["folder"]
+        cost = cost_by_label.get(cell.label)
+        cell_report["seconds_per_video"] = None if cost is None else cost.video_seconds.value
+        chosen_plan = None if cost is None else cost.chosen_plan
+        cell_report["peak_memory"] = None if chosen_plan is None else chosen_plan.peak_bytes
+        cell_report["refusals"] = cell.refusals
+    return report
+
+
 def _find_weighting_method(preview: "BatchPreview") -> str | None:
     """Return how word weights are applied; None if no word has a weight."""
     has_weights = any(mark.weight != 1 for variation in preview.variations for mark in variation.marks)
     return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[str]]":
-    """Return the predicted costs, and the reasons why this machine cannot run the batch.
+def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[str]]":
+    """Return the predicted costs of the batch and of its cells, and the reasons why this machine cannot run the batch.
 
     The prediction uses the finished videos on the queue, or none if the queue cannot be read.
     """
     from wantui.batches.batch_cost import estimate_batch_costs
+    from wantui.batches.cell_cost import estimate_cell_costs
     from wantui.batches.enqueue import find_machine_refusals
     from wantui.engine.control import open_queue
     from wantui.errors import UserError
@@ -143,4 +206,8 @@ def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[str
     except UserError as error:  # `wantui run` would fail with it
         refusals.append(str(error))
     gpu_sample = GpuMonitor(lambda _: None).take_sample()
-    return estimate_batch_costs(preview, past_videos, gpu_sample, state_directory), refusals
+    return (
+        estimate_batch_costs(preview, past_videos, gpu_sample, state_directory),
+        estimate_cell_costs(preview, past_videos, gpu_sample, state_directory),
+        refusals,
+    )

@@ -55,7 +55,7 @@ def command(
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.batch_folders import create_batch_folder
-    from wantui.batches.enqueue import check_device_exists
+    from wantui.batches.enqueue import check_device_exists, check_machine
     from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -79,7 +79,7 @@ def command(
                 assert template_text is not None
                 batch = plan_batch_from_options(config, template_text, **options)
                 device = batch.config.settings.model_settings.device
-                check_device_exists(state_dir, device)
+                batch = check_machine(state_dir, batch)
                 print_warnings(batch.warnings)
                 if config is None:
                     echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)

@@ -1,7 +1,7 @@
 """Planning of a batch: the recipes of all videos of a template under a config."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 from wantui.config import Config
@@ -107,10 +107,7 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
         *parsed_template.warnings,
         *find_duplicate_prompt_warnings(variations),
         *merge_cell_texts({cell.label: cell.warnings for cell in cells}, len(cells)),
-        *merge_cell_texts(
-            {skipped.cell.label: (f"left out: {skipped.reason}",) for skipped in skipped_cells},
-            len(cells) + len(skipped_cells),
-        ),
+        *_format_skipped_cells(skipped_cells, len(cells) + len(skipped_cells)),
     ]
     sweep = None
     if axes:
@@ -201,3 +198,37 @@ def plan_batch(config: Config, template: str) -> Batch:
         for seed_number, seed in enumerate(preview.seeds, 1)
     )
     return Batch(**{**vars(preview), "videos": videos})
+
+
+def drop_cells(batch: Batch, reason_by_label: Mapping[str, str]) -> Batch:
+    """Return a batch without some cells of its sweep, with a warning for each reason.
+
+    Args:
+        reason_by_label: why each cell is left out, by its label.
+    """
+    assert batch.sweep is not None
+    kept_indices = [index for index, cell in enumerate(batch.cells) if cell.label not in reason_by_label]
+    new_index_by_index = {index: new_index for new_index, index in enumerate(kept_indices)}
+    skipped_cells = [
+        SkippedCell(cell, reason_by_label[cell.label]) for cell in batch.sweep.cells if cell.label in reason_by_label
+    ]
+    return replace(
+        batch,
+        cells=tuple(batch.cells[index] for index in kept_indices),
+        sweep=replace(
+            batch.sweep,
+            cells=tuple(batch.sweep.cells[index] for index in kept_indices),
+            skipped_cells=(*batch.sweep.skipped_cells, *skipped_cells),
+        ),
+        videos=tuple(
+            replace(video, cell_index=new_index_by_index[video.cell_index])
+            for video in batch.videos
+            if video.cell_index in new_index_by_index
+        ),
+        warnings=(*batch.warnings, *_format_skipped_cells(skipped_cells, len(batch.cells))),
+    )
+
+
+def _format_skipped_cells(skipped_cells: Sequence[SkippedCell], cell_count: int) -> list[str]:
+    texts_by_label = {skipped.cell.label: (f"left out: {skipped.reason}",) for skipped in skipped_cells}
+    return merge_cell_texts(texts_by_label, cell_count)

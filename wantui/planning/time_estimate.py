@@ -225,6 +225,11 @@ def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
     return *_make_video_size_key(recipe), _count_passes_per_step(recipe), *_make_operation_key(recipe)
 
 
+def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Return the key of recipes with equal predicted times."""
+    return *_make_step_key(recipe), recipe.speed, recipe.magnitudes, recipe.sampler, recipe.steps
+
+
 def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:
     """Return how a recipe skips blocks: whether it is cached, and whether it has magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)

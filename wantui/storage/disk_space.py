@@ -7,8 +7,8 @@ from pathlib import Path
 
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
-from wantui.planning import Recipe
-from wantui.planning.disk_estimate import estimate_recipe_disk
+from wantui.planning import BatchPreview, Recipe
+from wantui.planning.disk_estimate import estimate_recipe_disk, group_recipes_by_size
 from wantui.schedule import count_model_evaluations
 
 RESERVE_BYTES = 20_000_000
@@ -60,6 +60,16 @@ def estimate_disk_need(recipe: Recipe, stored_bytes: int | None = None) -> DiskN
     return DiskNeed(
         estimate_recipe_disk(recipe, model).total_bytes if stored_bytes is None else stored_bytes, temporary_bytes
     )
+
+
+def estimate_batch_disk_need(batch: BatchPreview, stored_bytes: int) -> DiskNeed:
+    """Return the bytes that must be free for a batch, whose largest video needs the most temporary bytes.
+
+    Args:
+        stored_bytes: predicted bytes of all its files.
+    """
+    needs = [estimate_disk_need(recipe, stored_bytes) for recipe, _ in group_recipes_by_size(batch)]
+    return max(needs, key=lambda need: need.temporary_bytes)
 
 
 def query_free_disk_bytes(folder: Path) -> int:

@@ -1,0 +1,149 @@
+"""Predicted time and GPU memory of each cell of a batch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.formatting import format_bytes
+from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.gpu.nvml import Gpu
+from wantui.planning import Batch, BatchPreview, Estimate, PlannedCell, Recipe, TimedVideo, estimate_video_seconds
+from wantui.planning.batch import drop_cells
+from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan
+from wantui.planning.recipe_builder import convert_to_prompt_marks
+from wantui.planning.sweep import merge_cell_texts
+from wantui.planning.throughput import Throughput
+from wantui.planning.time_estimate import make_time_key
+from wantui.queue.benchmark_store import load_throughput
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """Predicted cost of one cell."""
+
+    cell: PlannedCell
+    video_count: int
+    video_seconds: Estimate
+    """Seconds of one video."""
+    chosen_plan: ChosenPlan | None
+    """Memory plan of the cell's largest video; None without a GPU, or if its free memory is unknown."""
+    largest_recipe: Recipe
+    """Recipe of the video that needs the most GPU memory."""
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Return the seconds of all videos of the cell on one worker, or None."""
+        return None if self.video_seconds.value is None else self.video_seconds.value * self.video_count
+
+
+def find_max_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
+    """Return the free bytes of the GPU with the most free memory; None if unreadable."""
+    readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus), default=None)
+
+
+def uses_gpu(preview: BatchPreview, gpu_sample: GpuSample | None) -> bool:
+    """Return whether a batch is rendered on a GPU of this machine."""
+    has_gpu = gpu_sample is not None and bool(gpu_sample.gpus)
+    return has_gpu and preview.config.settings.model_settings.device != "cpu"
+
+
+def estimate_cell_costs(
+    preview: BatchPreview,
+    past_videos: Sequence[TimedVideo],
+    gpu_sample: GpuSample | None,
+    state_directory: Path | None = None,
+) -> list[CellCost]:
+    """Return the predicted cost of each cell that can be planned; equal videos are predicted once."""
+    is_on_gpu = uses_gpu(preview, gpu_sample)
+    gpus = gpu_sample.gpus if gpu_sample is not None and is_on_gpu else ()
+    plan_chooser = _PlanChooser(preview, find_max_free_gpu_bytes(gpus))
+    estimate_by_key: dict[tuple[object, ...], Estimate] = {}
+    throughput_by_key: dict[tuple[MemoryPlan, str], Throughput | None] = {}
+    costs = []
+    for cell in preview.possible_cells:
+        recipe = cell.recipe
+        largest_recipe = _find_largest_recipe(preview, cell)
+        chosen_plan = plan_chooser.choose_plan(largest_recipe)
+        plan = RESIDENT_PLAN if chosen_plan is None else chosen_plan.plan
+        throughput_key = plan, recipe.speed
+        if state_directory is not None and is_on_gpu and throughput_key not in throughput_by_key:
+            throughput_by_key[throughput_key] = load_throughput(state_directory, gpus[0].name, recipe, plan)
+        time_key = *make_time_key(recipe), plan
+        if time_key not in estimate_by_key:
+            estimate_by_key[time_key] = estimate_video_seconds(
+                recipe, "cuda" if is_on_gpu else "cpu", past_videos, throughput_by_key.get(throughput_key), plan
+            )
+        video_count = len(preview.variations) * len(preview.seeds)
+        costs.append(CellCost(cell, video_count, estimate_by_key[time_key], chosen_plan, largest_recipe))
+    return costs
+
+
+def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
+    """Return the recipe of the variation that needs the most GPU memory, for the attention maps of its marks."""
+    if cell.recipe.capture.attention is None:
+        return cell.recipe
+    mark_tuples = dict.fromkeys(convert_to_prompt_marks(variation) for variation in preview.variations)
+    recipes = [cell.recipe.model_copy(update={"marks": marks}) for marks in mark_tuples]
+    return max(recipes, key=lambda recipe: estimate_extra_gpu_bytes(recipe, preview.model))
+
+
+class _PlanChooser:
+    """Chooser of memory plans for the recipes of a batch; decides once for recipes of equal size."""
+
+    def __init__(self, preview: BatchPreview, free_bytes: int | None) -> None:
+        self.model, self.free_bytes = preview.model, free_bytes
+        requested_name = preview.config.settings.memory_settings.plan
+        self.requested_plan = None if requested_name == "auto" else find_plan(requested_name)
+        self._plan_by_key: dict[tuple[int | str, ...], ChosenPlan] = {}
+
+    def choose_plan(self, recipe: Recipe) -> ChosenPlan | None:
+        if self.free_bytes is None:
+            return None
+        extra_bytes = estimate_extra_gpu_bytes(recipe, self.model)
+        key = recipe.width, recipe.height, recipe.frames, recipe.speed, extra_bytes
+        if key not in self._plan_by_key:
+            self._plan_by_key[key] = choose_memory_plan(self.model, recipe, self.free_bytes, self.requested_plan)
+        return self._plan_by_key[key]
+
+
+def find_cells_without_memory(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str, str]:
+    """Return the cells of a sweep that no GPU of this machine can hold, even if nothing else used it.
+
+    Returns:
+        The reason by label of the cell.
+    """
+    sizes = [gpu.total_bytes for gpu in gpus if gpu.total_bytes is not None]
+    if preview.sweep is None or not sizes or preview.config.settings.model_settings.device == "cpu":
+        return {}
+    chooser = _PlanChooser(preview, max(sizes))
+    reason = f"it needs more GPU memory than the {format_bytes(max(sizes))} of this machine's largest GPU"
+    reason_by_label = {}
+    for cell in preview.possible_cells:
+        chosen_plan = chooser.choose_plan(_find_largest_recipe(preview, cell))
+        if chosen_plan is not None and not chosen_plan.fits:
+            reason_by_label[cell.label] = reason
+    return reason_by_label
+
+
+def refuse_cells_without_memory(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
+    """Return a batch whose cells all fit on a GPU; cells that do not are left out, if its settings ask for that.
+
+    Raises:
+        UserError: cells do not fit; names them.
+    """
+    reason_by_label = find_cells_without_memory(batch, gpus)
+    if not reason_by_label:
+        return batch
+    if batch.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(batch.cells):
+        return drop_cells(batch, reason_by_label)
+    raise UserError("cannot generate this batch:\n  " + "\n  ".join(format_memory_refusals(batch, reason_by_label)))
+
+
+def format_memory_refusals(preview: BatchPreview, reason_by_label: Mapping[str, str]) -> list[str]:
+    """Return the sentences that refuse the cells without memory; none if these cells are left out instead."""
+    if preview.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(preview.cells):
+        return []
+    return merge_cell_texts({label: (reason,) for label, reason in reason_by_label.items()}, len(preview.cells))
