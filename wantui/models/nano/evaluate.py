@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from diffusers import WanPipeline
+from diffusers import AutoencoderKLWan, WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -70,17 +70,18 @@ def generate_clips(
             generator=[torch.Generator().manual_seed(first_seed + batch_start + i) for i in range(len(batch))],
             output_type="latent",
         ).frames
-        clips.append(decode_latents(pipeline, batch_latents).cpu())
+        clips.append(decode_latents(pipeline.vae, batch_latents).cpu())
         latents.append(batch_latents.cpu())
     return torch.cat(clips), torch.cat(latents)
 
 
-def decode_latents(pipeline: WanPipeline, latents: Tensor) -> Tensor:
+def decode_latents(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """Decode normalised latents to clips in 0 to 1, as the stock pipeline does."""
-    config = pipeline.vae.config
+    config = vae.config
     mean = torch.tensor(config.latents_mean, device=latents.device).view(1, -1, 1, 1, 1)
     std = torch.tensor(config.latents_std, device=latents.device).view(1, -1, 1, 1, 1)
-    return (pipeline.vae.decode(latents * std + mean).sample.clamp(-1, 1) + 1) / 2
+    clips: Tensor = vae.decode(latents * std + mean).sample
+    return (clips.clamp(-1, 1) + 1) / 2
 
 
 def score_clips(clips: Tensor, scenes: Scenes) -> dict[str, float]:

@@ -24,13 +24,15 @@ from wantui.atomic_files import atomic_write
 from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT, enable_whole_clip_resampling, encode_clip
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
-from wantui.models.nano.world import Caption, sample_scenes, write_captions
+from wantui.models.nano.world import Caption, Scenes, sample_scenes, write_captions
 
 PIPELINE_TEXT_POSITION_COUNT = 512
 """Text positions of the stock pipeline."""
 TRAINING_TEXT_POSITION_COUNT = 32
 """Text positions in training."""
 CAPTIONS_PER_CLIP = 4
+RenderScenes = Callable[[Scenes, str], tuple[Tensor, Tensor]]
+"""Function that renders scenes to video and masks on a device."""
 TRANSFORMER_PEAK_LEARNING_RATE, WARM_UP_STEP_COUNT = 7e-3, 300
 CAPTION_DROPOUT_FRACTION = 0.1
 """Fraction of the clips that are trained without a caption."""
@@ -186,8 +188,13 @@ def encode_training_clips(
     cache_path: Path,
     device: str,
     log_line: Callable[[str], None],
+    render: RenderScenes = render_scenes,
 ) -> LatentClips:
-    """Sample, caption and encode training scenes, and store the result in `cache_path`; load that file if it exists."""
+    """Sample, caption and encode training scenes, and store the result in `cache_path`; load that file if it exists.
+
+    Args:
+        render: function that renders scenes to video and masks, as `render_scenes` does.
+    """
     if cache_path.exists():
         log_line(f"loaded the encoded clips from {cache_path}")
         return LatentClips(**torch.load(cache_path, map_location=device, weights_only=True))
@@ -200,7 +207,7 @@ def encode_training_clips(
     compiled_encode = torch.compile(encode_clip)
     batch_size = 64 if device == "cuda" else 8
     for batch_start in range(0, clip_count, batch_size):
-        video, masks = render_scenes(scenes[batch_start : batch_start + batch_size], device)
+        video, masks = render(scenes[batch_start : batch_start + batch_size], device)
         with torch.autocast(device, torch.bfloat16):
             clip_mean, _ = compiled_encode(vae, scale_to_vae_range(video).to(memory_format=torch.channels_last_3d))
         latents.append(((clip_mean.float() - mean) / std).bfloat16())
