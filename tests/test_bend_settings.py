@@ -162,6 +162,19 @@ def test_missing_words_are_refused_with_their_variations_or_skipped() -> None:
     assert "which the negative prompt lacks" in text
 
 
+def test_marks_of_bent_words_are_used() -> None:
+    for words, warning_count in (("circle", 0), ("red", 1)):
+        config = parse_config(section(f"[{{words: {words}, mode: blur, blur_sigma: 1}}]"), "my.yaml")
+        warnings = preview_batch(config, TEMPLATE).warnings
+        assert sum("(circle) stores nothing" in text for text in warnings) == warning_count
+
+
+def test_bad_bends_on_the_command_line_name_the_option() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(NANO, "my.yaml", ["attention_bending_settings.bends=[{words: a, mode: blur, blur_sigma: big}]"])
+    assert str(caught.value.problems[0]).startswith("--set: attention_bending_settings.bends.0.blur_sigma: ")
+
+
 def test_words_that_the_tokenizer_does_not_know_are_refused() -> None:
     texts = refusals("[{words: 花, mode: blur, blur_sigma: 1}]", template="a 花")
     assert any("has no tokens for the bent 花" in text for text in texts)

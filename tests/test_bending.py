@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import recipe_for
+from conftest import Wantui, batch, recipe_for
 from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from scipy import ndimage
@@ -539,3 +539,11 @@ def test_missing_words_are_refused_or_skipped(tiny: WanPipeline, tiny_models: di
         prepare_inputs(tiny, bent_recipe(tiny_models["wan2.1"], bend(words=("flower",))))
     skipped = bent_recipe(tiny_models["wan2.1"], bend(words=("flower",), if_missing="skip"))
     assert not prepare_inputs(tiny, skipped).hooks_by_capture
+
+
+def test_rerun_reproduces_a_bent_clip_bit_identically(wantui: Wantui, small: list[str]) -> None:
+    bends = "attention_bending_settings.bends=[{words: star, mode: flip, flip_horizontal: yes, renormalise: yes}]"
+    folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small, "--set", bends))
+    clip = folder.make_clip_path(0, 1)
+    result = wantui("rerun", clip, "-o", "again.mp4", "--device", "cpu")
+    assert result.out == f"bit-identical: latents and frames of {clip}\n"

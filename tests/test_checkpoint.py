@@ -190,6 +190,36 @@ def test_stopped_video_resumes_with_identical_latents_and_captures(
     ]
 
 
+def test_stopped_bent_video_resumes_with_identical_latents_and_maps(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos
+) -> None:
+    bend = {
+        "name": "star",
+        "words": ["star"],
+        "transform": {"mode": "amplify", "amplify_factor": 4.0},
+        "renormalise": True,
+        "steps": {"unit": "step", "moments": [1, 3]},
+    }
+    recipe = recipe_for(
+        tiny_models["wan2.1"],
+        steps=5,
+        marks=[MARK],
+        capture=CaptureRequests(attention=AttentionRequest(interval=2)),
+        controls={"attention_bending": {"bends": [bend]}},
+    )
+    reference, undisturbed = videos.find_finished(recipe)
+    plain, _ = videos.find_finished(recipe.model_copy(update={"controls": {}}))
+    assert plain.latents_sha256 != reference.latents_sha256
+    stopped = video_files(tmp_path)
+    for steps in (1, 2, 4):
+        stop_after(generate_video(tiny, recipe, stopped), steps)
+    result, restarts = finish(generate_video(tiny, recipe, stopped))
+    assert restarts == [GenerationResumed(4)]
+    assert result.latents_sha256 == reference.latents_sha256
+    one, other = (zarr.open_group(files.capture_paths["attention"], mode="r") for files in (undisturbed, stopped))
+    assert np.array_equal(one["star"][:], other["star"][:])
+
+
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 def test_generated_but_unrecorded_video_is_only_decoded_again(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, capture: CaptureRequests

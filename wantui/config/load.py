@@ -139,17 +139,12 @@ class _ConfigReader:
     def make_problem(self, key: KeyPath, message: str) -> ConfigProblem:
         """Return a problem at the line of a key, or of its section if the key has no line."""
         dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
-        if key in self.option_by_key:
-            return ConfigProblem(self.option_by_key[key], None, dotted_key, message)
-        line = next(
-            (
-                self.line_by_key[key[:part_count]]
-                for part_count in range(len(key), 0, -1)
-                if key[:part_count] in self.line_by_key
-            ),
-            None,
-        )
-        return ConfigProblem(self.source, line, dotted_key, message)
+        for part_count in range(len(key), 0, -1):
+            if (option := self.option_by_key.get(key[:part_count])) is not None:
+                return ConfigProblem(option, None, dotted_key, message)
+            if (line := self.line_by_key.get(key[:part_count])) is not None:
+                return ConfigProblem(self.source, line, dotted_key, message)
+        return ConfigProblem(self.source, None, dotted_key, message)
 
     def read_yaml(self, text: str) -> dict[str, Any]:
         document = parse_yaml_document(text, self.source)

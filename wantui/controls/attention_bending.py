@@ -1,5 +1,6 @@
 """The control of attention bending: the cross-attention maps of words are transformed before they meet the values."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -32,8 +33,14 @@ ALL_WORDS = "all"
 MAX_BEND_COUNT = 100
 BENT_MAP_BYTES = 1 << 27
 """Bytes of float32 maps that are bent at a time; more heads are bent in several groups."""
-BENDING_COPY_COUNT = 6
-"""Copies of the bent maps and of a chunk of the output that exist at a time."""
+OUTPUT_CHUNK_BYTES = 1 << 26
+"""Bytes of a block's output in float32 that are corrected at a time."""
+MAP_COPY_COUNT, CHUNK_COPY_COUNT = 5, 3
+"""Copies of the bent maps, and of a chunk of the output or of the softmax, that exist at a time."""
+HEAD_DIM = 128
+"""Channels of a head of Wan's transformers."""
+TEXT_POSITION_COUNT = 512
+"""Text positions of Wan's cross-attention."""
 
 
 class AttentionBendingSettings(ConfigSection):
@@ -195,8 +202,17 @@ def _list_words(request: AttentionBendingRequest) -> tuple[str, ...]:
 
 
 def _estimate_gpu_bytes(request: AttentionBendingRequest, denoising_size: DenoisingSize) -> int:
-    """Return a bound on the maps and the chunks of the output that exist at a time."""
-    return BENDING_COPY_COUNT * BENT_MAP_BYTES
+    """Return a bound on the bytes of bent maps, of a chunk of the output, and of the output itself."""
+    words = [word for bend in request.bends for word in bend.words]
+    bends_all = ALL_WORDS in words or any(bend.padding for bend in request.bends)
+    # A token has at least one character.
+    column_count = TEXT_POSITION_COUNT if bends_all else min(TEXT_POSITION_COUNT, sum(map(len, words)))
+    row_count = math.prod(denoising_size.position_grid) * denoising_size.head_count
+    return (
+        MAP_COPY_COUNT * min(BENT_MAP_BYTES, 4 * row_count * column_count)
+        + CHUNK_COPY_COUNT * min(OUTPUT_CHUNK_BYTES, 4 * row_count * HEAD_DIM)
+        + 2 * row_count * HEAD_DIM
+    )
 
 
 ATTENTION_BENDING = ControlKind(

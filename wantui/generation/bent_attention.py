@@ -14,14 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wantui.controls.attention_bending import BENT_MAP_BYTES, BendRequest
+from wantui.controls.attention_bending import BENT_MAP_BYTES, OUTPUT_CHUNK_BYTES, BendRequest
 from wantui.generation.cross_attention_softmax import compute_softmax_rows
 from wantui.generation.map_warps import MapWarp, build_warp
 
 MIN_ROW_SUM = 0.05
 """Smallest divisor of a renormalised row: a row with less attention left is not scaled up further."""
-OUTPUT_CHUNK_BYTES = 1 << 26
-"""Bytes of the output in float32 that are corrected at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class _BentHeads:
     """The bent columns of some heads."""
 
     heads: slice
-    columns: tuple[int, ...]
+    columns: Tensor
+    """[columns] int64, indices of the columns."""
     original: Tensor
     """[columns, heads, positions] float32, a."""
     bent: Tensor
@@ -75,6 +74,8 @@ class BlockBender:
     def __init__(self, position_grid: tuple[int, int, int]) -> None:
         self.position_grid = position_grid
         self._warps: dict[tuple[object, ...], MapWarp] = {}
+        self._index_tensors: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
+        """Indices on a device: a copy from the host at every block would wait for the GPU each time."""
 
     def bend_block(
         self,
@@ -134,7 +135,7 @@ class BlockBender:
         columns = tuple(sorted({column for bend in bends for column in _list_columns(bend, text)}))
         position_count, head_count = query.shape[1:3]
         group_size = max(1, BENT_MAP_BYTES // (4 * position_count * len(columns)))
-        column_indices = torch.tensor(columns, device=query.device)
+        column_indices = self._find_index_tensor(columns, query.device)
         for first_head in range(0, head_count, group_size):
             heads = slice(first_head, min(first_head + group_size, head_count))
             original = torch.empty(
@@ -145,7 +146,7 @@ class BlockBender:
             ):
                 original[:, :, rows] = p.index_select(2, column_indices).permute(2, 0, 1)
             bent, row_factor = self._bend_in_order(original, columns, bends, text)
-            yield _BentHeads(heads, columns, original, bent, row_factor)
+            yield _BentHeads(heads, column_indices, original, bent, row_factor)
 
     def _bend_in_order(
         self, original: Tensor, columns: tuple[int, ...], bends: Sequence[ResolvedBend], text: TextColumns
@@ -155,8 +156,8 @@ class BlockBender:
         row_sum = torch.ones_like(original[0])
         index_by_column = {column: index for index, column in enumerate(columns)}
         for bend in bends:
-            indices = torch.tensor(
-                [index_by_column[column] for column in _list_columns(bend, text)], device=original.device
+            indices = self._find_index_tensor(
+                tuple(index_by_column[column] for column in _list_columns(bend, text)), original.device
             )
             former = bent.index_select(0, indices)
             blended = self._blend(bend, former)
@@ -198,6 +199,11 @@ class BlockBender:
             bent_output[0, :, first_channel : first_channel + len(chunk)] = bent_chunk.T.to(output.dtype)
         return bent_output
 
+    def _find_index_tensor(self, indices: tuple[int, ...], device: torch.device) -> Tensor:
+        if (indices, device) not in self._index_tensors:
+            self._index_tensors[indices, device] = torch.tensor(indices, device=device)
+        return self._index_tensors[indices, device]
+
     def _find_warp(self, request: BendRequest, device: torch.device, dtype: torch.dtype) -> MapWarp:
         warp_key = (request.transform, request.border, device, dtype)
         if warp_key not in self._warps:
@@ -217,11 +223,10 @@ def _compute_bent_rows(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield consecutive positions and their bent attention [heads, positions, columns] float32."""
     heads = bent_heads.heads
-    column_indices = torch.tensor(bent_heads.columns, device=query.device)
     for rows, p in compute_softmax_rows(query[:, :, heads], key[:, :, heads], text.column_count, text.added_logits):
         if bent_heads.row_factor is not None:
             p *= bent_heads.row_factor[:, rows, None]
-        p.index_copy_(2, column_indices, bent_heads.bent[:, :, rows].permute(1, 2, 0).contiguous())
+        p.index_copy_(2, bent_heads.columns, bent_heads.bent[:, :, rows].permute(1, 2, 0).contiguous())
         yield rows, p
 
 
@@ -236,8 +241,7 @@ def _correct_output(bent_output: Tensor, value: Tensor, bent_heads: _BentHeads) 
     """Add sum_j (c_j - a_j) v_j to the output of some heads."""
     heads = bent_heads.heads
     change = bent_heads.bent - bent_heads.original
-    column_indices = torch.tensor(bent_heads.columns, device=value.device)
-    values = value[0, :, heads].index_select(0, column_indices).float().movedim(0, 1)  # [heads, columns, dim]
+    values = value[0, :, heads].index_select(0, bent_heads.columns).float().movedim(0, 1)  # [heads, columns, dim]
     output_by_head = bent_output[0].unflatten(1, (value.shape[2], -1))
     chunk_rows = max(1, OUTPUT_CHUNK_BYTES // (4 * values.shape[0] * values.shape[2]))
     for first_row in range(0, bent_output.shape[1], chunk_rows):

@@ -1,5 +1,6 @@
 """Checks of a planned batch: warnings, and refusals (reasons why it cannot run). No check changes a recipe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wantui.config.settings import Settings
@@ -28,7 +29,7 @@ def find_settings_warnings(
     latent_settings = settings.latent_analysis_settings
     warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
     if not settings.attention_analysis_settings.store_attention:
-        warnings += _find_unused_mark_warnings(variations)
+        warnings += _find_unused_mark_warnings(variations, list_control_words(first_recipe))
     if latent_settings.store_latents and latent_settings.storage_dtype == "float16":
         warnings.append(
             "latent_analysis_settings.storage_dtype: rounding to float16 adds turning to the stored latents, about 1 "
@@ -123,10 +124,17 @@ def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[st
     return warnings
 
 
-def _find_unused_mark_warnings(variations: tuple[Variation, ...]) -> list[str]:
-    """Return a warning about marks that have no weight while attention is not stored."""
+def list_control_words(recipe: Recipe) -> tuple[str, ...]:
+    """Return the words that the controls of a recipe look for in the prompts."""
+    requests = [(kind, recipe.find_control_request(kind.name)) for kind in CONTROLS]
+    return tuple(word for kind, request in requests if request is not None for word in kind.list_words(request))
+
+
+def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words: Sequence[str]) -> list[str]:
+    """Return a warning about marks without a weight that no control looks for, while attention is not stored."""
+    marks = [mark for variation in variations for mark in variation.marks]
     unused_marks = list(
-        dict.fromkeys(mark.text for variation in variations for mark in variation.marks if mark.weight == 1)
+        dict.fromkeys(mark.text for mark in marks if mark.weight == 1 and mark.text not in control_words)
     )
     if not unused_marks:
         return []

@@ -5,10 +5,14 @@ from dataclasses import dataclass, replace
 
 from wantui.config.settings import Settings
 from wantui.config.sweep import SweepAxis
-from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
-from wantui.planning.batch_checks import find_cell_refusals, find_settings_warnings, find_shared_refusals
+from wantui.planning.batch_checks import (
+    find_cell_refusals,
+    find_settings_warnings,
+    find_shared_refusals,
+    list_control_words,
+)
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import RecipeBuilder, choose_weighting_method
 from wantui.planning.sizes import check_video_size, resolve_frame_count
@@ -86,12 +90,6 @@ def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [planned for index, planned in enumerate(result) if index not in replaced_indices]
 
 
-def _list_control_words(recipe: Recipe) -> tuple[str, ...]:
-    """Return the words that the controls of a recipe look for in the prompts."""
-    requests = [(kind, recipe.find_control_request(kind.name)) for kind in CONTROLS]
-    return tuple(word for kind, request in requests if request is not None for word in kind.list_words(request))
-
-
 class _CellPlanner:
     """Planner of cells that share a model and variations; repeats no check whose inputs are equal."""
 
@@ -100,7 +98,7 @@ class _CellPlanner:
         self.builder = RecipeBuilder(settings, model, variations)
         self.has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
         self._token_checks: dict[tuple[str, bool, tuple[str, ...]], TokenChecks] = {}
-        self._shared_checks: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+        self._shared_checks: dict[tuple[str, str, tuple[str, ...]], tuple[list[str], list[str]]] = {}
 
     def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
         """Plan one cell.
@@ -126,9 +124,9 @@ class _CellPlanner:
         )
 
     def _check_shared_settings(self, settings: Settings, recipe: Recipe) -> tuple[list[str], list[str]]:
-        """Return the warnings and refusals that depend only on the negative prompt and the speed, among the settings
-        that a sweep can change."""
-        key = settings.prompt_settings.negative_prompt, settings.model_settings.speed
+        """Return the warnings and refusals that depend only on the negative prompt, the speed and the words of
+        controls, among the settings that a sweep can change."""
+        key = settings.prompt_settings.negative_prompt, settings.model_settings.speed, list_control_words(recipe)
         if key not in self._shared_checks:
             self._shared_checks[key] = (
                 find_settings_warnings(settings, self.model, recipe, self.variations),
@@ -138,7 +136,7 @@ class _CellPlanner:
 
     def _check_tokens(self, recipe: Recipe) -> TokenChecks:
         uses_marks = recipe.capture.attention is not None or self.has_weights
-        key = recipe.negative_prompt, uses_marks, _list_control_words(recipe)
+        key = recipe.negative_prompt, uses_marks, list_control_words(recipe)
         if key not in self._token_checks:
             self._token_checks[key] = check_prompt_tokens(
                 self.model,
