@@ -43,9 +43,9 @@ def find_differences(example: Any, actual: Any, path: str = "$") -> list[str]:
 
 @pytest.fixture
 def batch(make_once: MakeOnce) -> Path:
-    options = ("-t", "a [red|blue] (circle)", "-n", "3", "--store-attention", "--set", "model_settings.steps=4")
+    options = ("-t", "a [red|blue] (circle)", "-n", "3", "--store-attention", "--store-latents")
     size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
-    device = ("--set", "model_settings.device=cpu")
+    device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
     made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *size, *device))
     return made / "batch"
 
@@ -66,6 +66,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --groups --json": ("analyze", batch, "--groups", "--by", 1, *METRIC),
         "analyze BATCH... --compare --json": ("analyze", batch, "--compare", "--by", 1, *METRIC),
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
+        "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "preview --json": ("preview", "-t", "a [red|blue] (circle)", "--json"),
         "rerun CLIP --json": ("rerun", batch / "videos/prompt_000/video_001.mp4", "--json"),
         "config validate CONFIG... --json": ("config", "validate", "nano", "--json"),

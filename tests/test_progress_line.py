@@ -57,9 +57,9 @@ def test_progress_prints_nothing_outside_a_terminal(capsys: pytest.CaptureFixtur
 
 @pytest.fixture
 def batch(make_once: MakeOnce) -> Path:
-    options = ("-t", "a [red|blue] (circle)", "-n", "3", "--store-attention", "--set", "model_settings.steps=4")
+    options = ("-t", "a [red|blue] (circle)", "-n", "3", "--store-attention", "--store-latents")
     size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
-    device = ("--set", "model_settings.device=cpu")
+    device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
     return make_once("progress-line", lambda folder: generate_batch(folder, *options, *size, *device)) / "batch"
 
 
@@ -72,6 +72,7 @@ def batch(make_once: MakeOnce) -> Path:
         (("analyze", "--compare"), r"comparing 6 videos"),
         (("analyze", "--attention"), r"reading attention maps: video 6 of 6"),
         (("sheet", "-o", "sheet.png"), r"drawing sheet.png: 6 clips"),
+        (("decode", "--fast", "--steps", "end"), r"video 6 of 6: blue seed 44, end, frame \d of 5"),
         (("gallery",), r"writing .*gallery.html: 6 clips"),
     ],
 )

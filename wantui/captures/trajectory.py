@@ -16,7 +16,7 @@ class LatentAnalysisSettings(ConfigSection):
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
         "latent_storage_format": "latents are stored as zarr; `wantui export` writes .npy, .pt and safetensors",
-        "auto_decode": "stored latents are not decoded by this version",
+        "auto_decode": "`wantui decode` decodes stored latents after the batch",
     }
 
     store_latents: bool = False

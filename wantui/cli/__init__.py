@@ -39,6 +39,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "preview": ("wantui.cli.preview", "Show the variations and predicted cost of a template."),
     "library": ("wantui.cli.library", "List, show, verify and trash batch folders."),
     "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in one labelled picture and clip."),
+    "decode": ("wantui.cli.decode", "Decode stored latents: what a video was at each step."),
     "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
     "open": ("wantui.cli.open", "Open a batch in the terminal application."),

@@ -1,6 +1,7 @@
 """Decode latents to frames, one latent frame at a time, so that a long video needs no more memory than a short one."""
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,19 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[n
         yield from _decode_to_frames(pipeline, latents)
     finally:
         hook_handle.remove()
+
+
+def decode_pixel_frames(
+    pipeline: WanPipeline, latents: NDArray[np.float32]
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the frames of stored latents [channels, frames, height, width], uint8 [height, width, rgb].
+
+    Raises:
+        NotFiniteError: as `decode_frames`.
+    """
+    with closing(decode_frames(pipeline, torch.from_numpy(latents)[None])) as frames:
+        for frame in frames:
+            yield np.rint(frame * 255).astype(np.uint8)
 
 
 def _check_decoder_output(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,270 @@
+"""`wantui decode`: decoded states equal the clip, stored predictions and brute force; what is missing has a reason."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from clip_batches import write_clip_batch
+from conftest import MakeOnce, Wantui, generate_batch, only_queued
+from PIL import Image
+
+from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError
+from wantui.analysis.latent_colours import RIDGE, fit_latent_colours
+from wantui.cli import decode as decode_command
+from wantui.gallery import labelled_grid
+from wantui.generation.decode import decode_frames
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import WanModel
+from wantui.planning import Recipe
+from wantui.schedule import SCHEDULES, SamplerName
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.storage.mp4 import ClipError, read_frames, write_mp4
+
+pytestmark = pytest.mark.torch
+
+STORE = ("--store-latents", "--set", "latent_analysis_settings.store_predicted_clean=true")
+
+
+@pytest.fixture
+def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+    """A copy of a batch of two videos of four steps, with all states and predictions."""
+    options = ["-t", "a [red|blue] circle", "-n", 1, *small, *STORE, "--set", "model_settings.steps=4"]
+    shutil.copytree(make_once("decodable", lambda folder: generate_batch(folder, *options)) / "batch", "batch")
+    return BatchFolder(Path("batch"))
+
+
+def open_states(made: BatchFolder, variation: int = 0) -> DenoisingStates:
+    entry = read_manifest(made).videos[variation]
+    return DenoisingStates(made.make_trajectory_path(variation, 1), entry.recipe, f"video {variation}")
+
+
+def frames_of(path: Path) -> np.ndarray:
+    return np.stack(list(read_frames(path)))
+
+
+def step_clip(name: str, variation: int = 0) -> Path:
+    return Path(f"batch/exports/steps/prompt_{variation:03d}/video_001/{name}.mp4")
+
+
+def test_decoded_last_latents_equal_the_clip_bit_for_bit(made: BatchFolder, wantui: Wantui) -> None:
+    result = wantui("decode", "batch", "--steps", "end", "--device", "cpu", "--json")
+    assert result.code == 0, result.err
+    for variation, record in enumerate(json.loads(result.out)["states"]):
+        assert (record["state"], record["clip_difference"]) == ("video", 0)
+        assert np.array_equal(frames_of(Path(record["path"])), frames_of(made.make_clip_path(variation, 1)))
+
+
+def test_decoded_states_are_what_the_vae_makes_of_the_stored_arrays(
+    made: BatchFolder, wantui: Wantui, tiny_models: dict[str, WanModel]
+) -> None:
+    assert wantui("decode", "batch", "--steps", "1,100%", "--state", "both", "--device", "cpu").code == 0
+    group: Any = zarr.open_group(made.make_trajectory_path(1, 1), mode="r")
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
+    for name, state in (
+        ("noisy_step_001", group["latents"][1]),
+        ("clean_step_001", group["predicted_clean"][1]),
+        ("clean_step_003", group["predicted_clean"][3]),
+    ):
+        frames = [np.rint(f * 255).astype(np.uint8) for f in decode_frames(pipeline, torch.from_numpy(state)[None])]
+        write_mp4(Path("expected.mp4"), frames, 8, 9, {})
+        assert np.array_equal(frames_of(step_clip(name, 1)), frames_of(Path("expected.mp4")))
+
+
+@pytest.mark.parametrize("sampler", SCHEDULES)
+def test_predictions_computed_from_states_equal_the_stored_ones(
+    sampler: SamplerName, wantui: Wantui, small: list[str]
+) -> None:
+    settings = ["--set", f"model_settings.sampler={sampler}", "--set", "model_settings.steps=6"]
+    settings += ["--set", "model_settings.dtype=float32"]
+    result = wantui("run", "-t", "a circle", "-n", 1, *small, *STORE, *settings)
+    folder = BatchFolder(Path(result.out.strip()))
+    states = open_states(folder)
+    stored = [states.read_state(moment) for moment in states.list_all_moments("clean")[:-1]]
+    states.predicted_clean = None
+    states.moments_by_kind["clean"] = states._list_clean_moments()
+    if sampler == "heun":  # only the states of complete steps are stored
+        assert "needs the states of all evaluations" in states.missing_clean_reason
+        return
+    computed = [states.read_state(moment) for moment in states.list_all_moments("clean")[:-1]]
+    assert len(computed) == len(stored) == 6
+    assert np.stack(computed) == pytest.approx(np.stack(stored), rel=1e-4, abs=1e-4)
+
+
+def test_moments_choose_stored_steps_and_name_missing_ones(made: BatchFolder) -> None:
+    states = open_states(made)
+    sigmas = states.sigmas.tolist()
+    chosen = states.choose_moments("clean", ["end", "0", "100%", f"sigma {sigmas[1] + 0.001:.4f}", "1"])
+    assert [(moment.step, moment.evaluation) for moment in chosen] == [(0, 0), (1, 1), (3, 3), (None, 4)]
+    assert [moment.label for moment in chosen][-2:] == [f"step 3, σ {sigmas[3]:.3g}", "end"]
+    states.moments_by_kind["noisy"] = states.moments_by_kind["noisy"][::2]
+    with pytest.raises(
+        MissingStatesError, match=r"video 0 has no noisy state of step 1; it has the steps 0, 2, and end"
+    ):
+        states.choose_moments("noisy", ["1"])
+    with pytest.raises(MissingStatesError, match=r"has no step 4: its steps are 0 to 3"):
+        states.choose_moments("noisy", ["4"])
+
+
+def test_bfloat16_states_of_euler_refuse_predictions_that_rounding_would_change(
+    wantui: Wantui, small: list[str]
+) -> None:
+    settings = ["--set", "model_settings.sampler=euler", "--set", "model_settings.dtype=bfloat16"]
+    settings += ["--set", "model_settings.steps=20"]
+    folder = wantui("run", "-t", "a circle", "-n", 1, *small, "--store-latents", *settings).out.strip()
+    refused = wantui("decode", folder, "--steps", "0", "--fast")
+    assert refused.code == 2
+    assert "computing them from states in bfloat16 would have rounding errors" in refused.err
+
+
+def test_float16_states_refuse_predictions_that_rounding_would_change(wantui: Wantui, small: list[str]) -> None:
+    options = ["--store-latents", "--set", "latent_analysis_settings.storage_dtype=float16"]
+    folder = Path(
+        wantui("run", "-t", "a circle", "-n", 1, *small, *options, "--set", "model_settings.steps=20").out.strip()
+    )
+    refused = wantui("decode", folder, "--steps", "0", "--fast")
+    assert refused.code == 2
+    assert "rounding errors of up to" in refused.err
+    assert "Set latent_analysis_settings.store_predicted_clean" in refused.err
+    assert wantui("decode", folder, "--steps", "19,end", "--fast").code == 0
+
+
+def test_decoding_again_keeps_complete_clips_and_decodes_the_missing_ones(
+    made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(event: object, as_json: bool) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_command, "_report_state", interrupt)
+        assert wantui("decode", "batch", "--fast", "--steps", "0,end").code == 130
+    kept = [path for path in Path("batch/exports").rglob("*") if path.is_file()]
+    assert [path.name for path in kept] == ["clean_step_000.fit.mp4"]
+    before = kept[0].stat().st_mtime_ns
+    records = json.loads(wantui("decode", "batch", "--fast", "--steps", "0,end", "--json").out)["states"]
+    assert [record["was_kept"] for record in records] == [True, False, False, False]
+    assert kept[0].stat().st_mtime_ns == before
+
+
+def test_clip_of_another_state_is_replaced(made: BatchFolder, wantui: Wantui) -> None:
+    wantui("decode", "batch", "--fast", "--steps", "0,end")
+    shutil.copy(step_clip("end.fit"), step_clip("clean_step_000.fit"))
+    records = json.loads(wantui("decode", "batch", "--fast", "--steps", "0", "--json").out)["states"]
+    assert [record["was_kept"] for record in records] == [False, True]
+
+
+def test_grid_shows_each_state_in_its_cell(made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts: list[labelled_grid.GridLayout] = []
+    arrange = labelled_grid.arrange_grid
+
+    def record_layout(*arguments: Any) -> labelled_grid.GridLayout:
+        layouts.append(arrange(*arguments))
+        return layouts[-1]
+
+    monkeypatch.setattr(labelled_grid, "arrange_grid", record_layout)
+    result = wantui("decode", "batch", "--fast", "--steps", "0,2,end", "--state", "both", "--grid", "--cell-width", 40)
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[-2:] == ["batch/exports/steps_both_fit.png", "batch/exports/steps_both_fit.mp4"]
+    picture = np.asarray(Image.open("batch/exports/steps_both_fit.png")).astype(float)
+    for row, (kind, variation) in enumerate([("noisy", 0), ("clean", 0), ("noisy", 1), ("clean", 1)]):
+        for column, name in enumerate([f"{kind}_step_000.fit", f"{kind}_step_002.fit", "end.fit"]):
+            left, top = layouts[0].cell_origin(row, column)
+            middle = frames_of(step_clip(name, variation))[4]
+            expected = np.asarray(Image.fromarray(middle).resize((40, 40), Image.Resampling.LANCZOS)).astype(float)
+            assert np.abs(picture[top : top + 40, left : left + 40] - expected).max() == 0
+    assert len(frames_of(Path("batch/exports/steps_both_fit.mp4"))) == 9
+
+
+def test_single_clip_is_decoded_by_its_path(made: BatchFolder, wantui: Wantui) -> None:
+    result = wantui("decode", made.make_clip_path(1, 1), "--fast", "--steps", "end")
+    assert result.out.split() == [str(step_clip("end.fit", 1).absolute())]
+    shutil.copy(made.make_clip_path(1, 1), "loose.mp4")
+    assert "loose.mp4 is not in a batch folder" in wantui("decode", "loose.mp4", "--fast").err
+
+
+def test_damaged_and_missing_states_are_reported_and_left_out(made: BatchFolder, wantui: Wantui) -> None:
+    chunk = made.make_trajectory_path(0, 1) / "latents" / "c" / "4" / "0" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-4])
+    result = wantui("decode", "batch", "--fast", "--steps", "end")
+    assert result.code == 1
+    assert "left out: red seed 42" in result.err
+    assert "CRC-32 does not match" in result.err
+    assert result.out.split() == [str(step_clip("end.fit", 1))]
+    chunk.unlink()
+    assert "1 of the 5 chunks of" in wantui("decode", "batch", "--fast", "--steps", "end").err
+
+
+def test_unfinished_videos_are_left_out_with_their_state(wantui: Wantui, small: list[str]) -> None:
+    with only_queued():
+        folder = Path(wantui("run", "-t", "a circle", "-n", 1, *small, *STORE, "--detach").out.strip().splitlines()[-1])
+    result = wantui("decode", folder, "--fast")
+    assert (result.code, result.out) == (1, "")
+    assert "left out: " in result.err
+    assert "it is queued" in result.err
+
+
+def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str]) -> None:
+    folder = Path(wantui("run", "-t", "a circle", "-n", 1, *small).out.strip())
+    result = wantui("decode", folder)
+    assert result.code == 2
+    assert "Set latent_analysis_settings.store_latents (--store-latents)" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "7"], "has no step 7: its steps are 0 to 3"),
+        (["--steps", "half"], "cannot read the moment 'half'. Write the index of a step from 0 (10)"),
+        (["--steps", "0", "--all"], "cannot combine --all and --steps"),
+        (["--seed", "9"], "--seed: no video has 9. Known are 42"),
+        (["--fast", "--device", "cpu"], "cannot use --device or --fetch with --fast"),
+        (["--cell-width", "40"], "applies only to --grid"),
+    ],
+)
+def test_wrong_options_are_refused(made: BatchFolder, wantui: Wantui, options: list[str], message: str) -> None:
+    result = wantui("decode", "batch", *options)
+    assert result.code == 2
+    assert message in " ".join(result.err.split())
+
+
+def test_fit_equals_a_brute_force_ridge_regression(made: BatchFolder, tmp_path: Path) -> None:
+    states, clip = open_states(made), made.make_clip_path(0, 1)
+    latents = states.read_state(states.end)
+    colours = fit_latent_colours(latents, clip)
+    video = frames_of(clip) / 255
+    rows, targets = [], []
+    for f, t in enumerate([range(1), range(1, 5), range(5, 9)]):
+        for y in range(4):
+            for x in range(4):
+                rows.append([*latents[:, f, y, x], 1.0])
+                targets.append(video[t.start : t.stop, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean((0, 1, 2)))
+    penalty = np.sqrt(RIDGE * len(rows)) * np.eye(16, 17)
+    stacked = np.concatenate([np.array(rows), penalty]), np.concatenate([np.array(targets), np.zeros((16, 3))])
+    expected = np.linalg.lstsq(*stacked, rcond=None)[0]
+    assert colours.weights == pytest.approx(expected, abs=1e-9)
+    write_mp4(tmp_path / "short.mp4", [np.zeros((32, 32, 3), np.uint8)] * 4, 8, 4, {})
+    with pytest.raises(ClipError, match="does not fit its latents: 4 frames, 3 latent frames"):
+        fit_latent_colours(latents, tmp_path / "short.mp4")
+
+
+def test_clip_batch_without_trajectories_is_left_out(wantui: Wantui) -> None:
+    write_clip_batch(Path("clips"), unfinished=(0,))
+    result = wantui("decode", "clips", "--fast")
+    assert result.code == 1
+    assert "it is failed" in result.err
+    assert "no trajectory was stored" in result.err
+
+
+def test_recipe_of_an_unknown_sampler_shows_noisy_states_only(made: BatchFolder) -> None:
+    entry = read_manifest(made).videos[0]
+    recipe = Recipe.model_construct(**{**dict(entry.recipe), "sampler": "random"})
+    states = DenoisingStates(made.make_trajectory_path(0, 1), recipe, "x")
+    states.predicted_clean = None
+    assert states._list_clean_moments() == []
+    assert "the states of the sampler random do not determine them" in states.missing_clean_reason
+    assert len(states.list_all_moments("noisy")) == 5

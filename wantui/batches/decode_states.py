@@ -1,0 +1,309 @@
+"""Decode stored states of videos to clips, by the VAE or a linear fit; existing clips of the same states are kept."""
+
+import json
+import math
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError, StateKind, StateMoment
+from wantui.analysis.latent_colours import LatentColours, fit_latent_colours
+from wantui.errors import UserError
+from wantui.models.catalogue import find_model
+from wantui.models.fingerprint import fingerprint_model
+from wantui.storage.mp4 import ClipError, ClipWriter, Frame, open_container, read_clip_tags, read_frames
+from wantui.storage.video_files import make_parent_folders
+from wantui.storage.video_selection import SelectedVideo
+from wantui.storage.zarr_group import CaptureError
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
+MIN_CELL_PIXELS, MIN_FIT_WIDTH = 4, 160
+"""Side of a latent cell in clips of the linear fit, and the least width of these clips, in pixels."""
+TAG_NAME = "wantui_decoded"
+"""Tag of a decoded clip with the identity of its state."""
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """Which states are decoded, and how."""
+
+    kinds: tuple[StateKind, ...]
+    written_moments: tuple[str, ...] | None
+    """Moments for `DenoisingStates.choose_moments`; None for all stored states."""
+    uses_fit: bool = False
+    """True for the linear fit, which needs no torch."""
+    device: str = "auto"
+    may_fetch: bool = False
+
+
+@dataclass(frozen=True)
+class VaeLoadStarted:
+    """Event: the VAE of a model is being loaded."""
+
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class FrameOfState:
+    """Event: a frame of a state was decoded."""
+
+    video: SelectedVideo
+    moment: StateMoment
+    decoded_count: int
+    frame_count: int
+
+
+@dataclass(frozen=True)
+class StateDecoded:
+    """Event: the clip of a state is complete."""
+
+    video: SelectedVideo
+    moment: StateMoment
+    path: Path
+    was_kept: bool
+    """True if the clip existed before."""
+    fit_r2: float | None
+    """Share of the colour variance that the linear fit explains; None for the VAE."""
+    clip_difference: int | None = None
+    """Largest difference of a channel, of 255, from the video's own clip; None unless its last latents were decoded."""
+    difference_reason: str = ""
+    """Known reason of a difference from the video's own clip."""
+
+
+@dataclass(frozen=True)
+class VideoLeftOut:
+    """Event: no state of a video, or not all, can be decoded."""
+
+    name: str
+    reason: str
+
+
+DecodeEvent = VaeLoadStarted | FrameOfState | StateDecoded | VideoLeftOut
+
+
+def decode_states(
+    videos: Iterable[SelectedVideo], request: DecodeRequest, folder_by_batch: dict[Path, Path]
+) -> Iterator[DecodeEvent]:
+    """Decode states of videos one after another; yield the progress. The VAE is loaded once per model, when needed.
+
+    Args:
+        folder_by_batch: folder for the clips of each batch.
+
+    Raises:
+        MissingStatesError: a requested moment is not stored, or no video has latents.
+        OSError: a clip cannot be written.
+    """
+    vaes = _VaeLoader(request)
+    missing_error: MissingStatesError | None = None
+    has_states = False
+    for video in videos:
+        path = video.find_file("latents")
+        if path is None:
+            reason = f"it is {video.entry.state}" if video.entry.state != "done" else "no trajectory was stored"
+            yield VideoLeftOut(video.name, reason)
+            continue
+        try:
+            states = DenoisingStates(path, video.entry.recipe, video.name)
+        except MissingStatesError as error:
+            missing_error = error
+            yield VideoLeftOut(video.name, str(error))
+            continue
+        except CaptureError as error:
+            yield VideoLeftOut(video.name, str(error))
+            continue
+        has_states = True
+        moments = choose_moments(states, request)  # an unknown moment is an error of the request, not of a video
+        try:
+            yield from _decode_video(video, states, moments, request, vaes, folder_by_batch[video.folder])
+        except (CaptureError, ClipError) as error:
+            yield VideoLeftOut(video.name, str(error))
+    if not has_states and missing_error is not None:
+        raise missing_error
+
+
+def choose_moments(states: DenoisingStates, request: DecodeRequest) -> list[StateMoment]:
+    """Return the requested moments of a video in the order of the denoising, clean states after noisy ones.
+
+    Raises:
+        MissingStatesError: a moment is not stored.
+    """
+    moments: list[StateMoment] = []
+    for kind in request.kinds:
+        written = request.written_moments
+        moments += states.list_all_moments(kind) if written is None else states.choose_moments(kind, written)
+    return sorted(dict.fromkeys(moments), key=lambda moment: (moment.evaluation, moment.kind == "clean"))
+
+
+def make_state_path(folder: Path, video: SelectedVideo, moment: StateMoment, uses_fit: bool) -> Path:
+    """Return the clip of a state in the folder for decoded states of its batch."""
+    suffix = ".fit.mp4" if uses_fit else ".mp4"
+    video_folder = folder / f"prompt_{video.entry.variation:03d}" / f"video_{video.entry.number:03d}"
+    return video_folder / f"{moment.slug}{suffix}"
+
+
+def _decode_video(
+    video: SelectedVideo,
+    states: DenoisingStates,
+    moments: Sequence[StateMoment],
+    request: DecodeRequest,
+    vaes: "_VaeLoader",
+    folder: Path,
+) -> Iterator[DecodeEvent]:
+    colours: LatentColours | None = None
+    if request.uses_fit:
+        clip = video.find_file("clip")
+        if clip is None:
+            raise ClipError(f"{video.name} has no clip, to which --fast fits its colours. Leave out --fast")
+        colours = fit_latent_colours(states.read_state(states.end), clip)
+    for moment in moments:
+        path = make_state_path(folder, video, moment, request.uses_fit)
+        identity = _describe_state(video, moment, request.uses_fit)
+        is_kept = _read_identity(path) == identity
+        tile_note = ""
+        if not is_kept:
+            make_parent_folders(video.folder if path.is_relative_to(video.folder) else folder, path)
+            if colours is not None:
+                frames = _draw_fitted_frames(states.read_state(moment), colours, video.entry.recipe.frames)
+            else:
+                yield from vaes.load(video)
+                frames, tile_note = vaes.decode(video, states.read_state(moment))
+            yield from _write_clip(
+                video, moment, path, frames, {TAG_NAME: json.dumps(identity), **_title(video, moment)}
+            )
+        difference, reason = None, ""
+        if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
+            difference = _measure_difference(clip, path)
+            reason = tile_note or _explain_difference(states) if difference else ""
+        r2 = None if colours is None else colours.r2
+        yield StateDecoded(video, moment, path, is_kept, r2, difference, reason)
+
+
+def _write_clip(
+    video: SelectedVideo, moment: StateMoment, path: Path, frames: Generator[Frame, None, None], tags: dict[str, str]
+) -> Iterator[DecodeEvent]:
+    recipe = video.entry.recipe
+    with closing(frames), ClipWriter(path, recipe.fps, recipe.frames, tags) as writer:
+        for decoded_count, frame in enumerate(frames, start=1):
+            writer.write_frame(frame)
+            yield FrameOfState(video, moment, decoded_count, recipe.frames)
+        writer.finish_clip()
+
+
+def _title(video: SelectedVideo, moment: StateMoment) -> dict[str, str]:
+    kind = "video" if moment.step is None else {"clean": "predicted clean state", "noisy": "noisy state"}[moment.kind]
+    return {"title": f"{video.name}, {kind} at {moment.label}", "comment": video.entry.recipe.prompt}
+
+
+def _describe_state(video: SelectedVideo, moment: StateMoment, uses_fit: bool) -> dict[str, Any]:
+    """Return the identity of a decoded clip: the video with its latents, the state, and the decoder."""
+    return {
+        "recipe": video.entry.recipe.digest,
+        "latents_sha256": video.entry.latents_sha256,
+        "state": moment.slug,
+        "evaluation": moment.evaluation,
+        "decoder": "fit" if uses_fit else "vae",
+    }
+
+
+def _read_identity(path: Path) -> dict[str, Any] | None:
+    """Return the identity in an existing clip; None if there is no clip of this command."""
+    try:
+        with open_container(path) as container:
+            identity = json.loads(dict(container.metadata).get(TAG_NAME, "null"))
+    except (ClipError, ValueError):
+        return None
+    return identity if isinstance(identity, dict) else None
+
+
+def _draw_fitted_frames(
+    latents: NDArray[np.float32], colours: LatentColours, frame_count: int
+) -> Generator[Frame, None, None]:
+    """Yield the frames of a clip from colours of latents: each picture lasts as long as its latent frame."""
+    from PIL import Image
+
+    pictures = colours.draw_frames(latents)
+    latent_frames, height, width = pictures.shape[:3]
+    scale = max(MIN_CELL_PIXELS, 2 * math.ceil(MIN_FIT_WIDTH / width / 2))
+    frames_per_latent = (frame_count - 1) // max(1, latent_frames - 1)
+    for index, picture in enumerate(pictures):
+        size = (width * scale, height * scale)
+        frame = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+        for _ in range(frames_per_latent if index else 1):
+            yield frame
+
+
+class _VaeLoader:
+    """The VAE that was loaded last, and how it decodes."""
+
+    def __init__(self, request: DecodeRequest) -> None:
+        self.request = request
+        self.loaded_model: tuple[str, str | None] | None = None
+        self.pipeline: WanPipeline | None = None
+
+    def load(self, video: SelectedVideo) -> Iterator[DecodeEvent]:
+        """Load the VAE of a video's model, unless it is loaded; yield before it loads."""
+        recipe = video.entry.recipe
+        if self.loaded_model == (recipe.model, recipe.revision):
+            return
+        from wantui.generation.load import resolve_device
+        from wantui.generation.load_vae import load_vae_pipeline
+
+        device = resolve_device(self.request.device)
+        yield VaeLoadStarted(recipe.model, str(device))
+        model = find_model(recipe.model)
+        if model.is_local and fingerprint_model(Path(model.location)) != recipe.revision:
+            raise UserError(
+                f"cannot decode {video.name}: the weights in {model.location} have changed since it was generated. "
+                "Restore them, or use --fast"
+            )
+        self.pipeline = None  # frees the previous VAE before the next one is loaded
+        self.pipeline = load_vae_pipeline(model, recipe.revision, device, may_fetch=self.request.may_fetch)
+        self.loaded_model = (recipe.model, recipe.revision)
+
+    def decode(self, video: SelectedVideo, latents: NDArray[np.float32]) -> tuple[Generator[Frame, None, None], str]:
+        """Return the frames of latents, and a note if they are decoded in other tiles than the video's clip."""
+        from wantui.generation.decode import decode_pixel_frames
+        from wantui.generation.load_vae import choose_tile_side, set_tile_side
+
+        assert self.pipeline is not None
+        clip_tile = _read_clip_tile(video)
+        tile_side = choose_tile_side(self.pipeline, find_model(video.entry.recipe.model), video.entry.recipe, clip_tile)
+        set_tile_side(self.pipeline, tile_side)
+        note = "" if tile_side == clip_tile else f"it was decoded in tiles of {tile_side} pixels, the clip was not"
+        return decode_pixel_frames(self.pipeline, latents), note
+
+
+def _read_clip_tile(video: SelectedVideo) -> int | None:
+    """Return the side of the tiles with which a video's clip was decoded; None for complete frames."""
+    clip = video.find_file("clip")
+    try:
+        tile = None if clip is None else read_clip_tags(clip)[1].get("tile")
+    except UserError:
+        return None
+    return tile if isinstance(tile, int) else None
+
+
+def _measure_difference(first_clip: Path, second_clip: Path) -> int:
+    """Return the largest difference of a channel, of 255, between the frames of two clips."""
+    largest = 0
+    for first, second in zip_longest(read_frames(first_clip), read_frames(second_clip)):
+        if first is None or second is None or first.shape != second.shape:
+            return 255
+        largest = max(largest, int(np.abs(first.astype(np.int16) - second).max()))
+    return largest
+
+
+def _explain_difference(states: DenoisingStates) -> str:
+    """Return a known reason why decoded last latents differ from the clip; empty if none is known."""
+    if str(states.latents.dtype) != "float32":
+        return f"the latents are stored in {states.latents.dtype}"
+    return "another device or another version of torch decoded it"

@@ -1,0 +1,207 @@
+"""wantui decode: what a video was at each step, from its stored latents."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.commands import WantuiCommand
+from wantui.cli.output import echo, print_json
+from wantui.cli.progress_line import ProgressLine, open_progress_line
+from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, VideoIdPrefix, WholeNumber
+from wantui.errors import UserError
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.batches.decode_states import DecodeRequest, StateDecoded
+    from wantui.gallery.labelled_grid import WrittenGrid
+    from wantui.storage.video_selection import SelectedVideo
+
+DEFAULT_MOMENTS = "0,25%,50%,75%,end"
+STATES = {"clean": ("clean",), "noisy": ("noisy",), "both": ("noisy", "clean")}
+"""Kinds of states by value of --state."""
+GRID_SUFFIXES = (".png", ".mp4")
+
+
+@click.command("decode", cls=WantuiCommand)
+@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=PATH_TYPE)
+@click.option(
+    "--steps",
+    "written_moments",
+    metavar="LIST",
+    help="Comma-separated steps: an index from 0, a percentage or `sigma 0.5` (which choose the nearest stored step), "
+    f"or `end`, the video itself.  [default: {DEFAULT_MOMENTS}]",
+)
+@click.option("--all", "decodes_all", is_flag=True, help="Decode every stored step.")
+@click.option(
+    "--state",
+    type=click.Choice(list(STATES)),
+    default="clean",
+    show_default=True,
+    help="clean: what the model predicts at the step; noisy: what it receives.",
+)
+@click.option("--fast", "uses_fit", is_flag=True, help="Small clips in seconds: a linear fit of the colours, no VAE.")
+@click.option("--grid", "draws_grid", is_flag=True, help="Also draw one grid, a row per video and a column per step.")
+@click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of a cell of the grid.  [default: as it fits]")
+@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
+@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
+@click.option(
+    "--video-id",
+    "id_prefixes",
+    type=VideoIdPrefix(),
+    multiple=True,
+    help="ID of a video to include, or its first characters; repeatable.",
+)
+@click.option(
+    "-o", "--output", "requested_folder", type=PATH_TYPE, help="Output folder.  [default: BATCH/exports/steps]"
+)
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights of the VAE.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    sources: tuple[Path, ...],
+    written_moments: str | None,
+    decodes_all: bool,
+    state: str,
+    uses_fit: bool,
+    draws_grid: bool,
+    cell_width: int | None,
+    variation_ids: tuple[str, ...],
+    seeds: tuple[int, ...],
+    id_prefixes: tuple[str, ...],
+    requested_folder: Path | None,
+    device: str,
+    may_fetch: bool,
+    as_json: bool,
+) -> None:
+    """Decode stored latents of the videos in BATCH, or of CLIP, to one clip per step.
+
+    The latents must be stored (--store-latents of `wantui run`). Clips that exist are kept, so that an interrupted
+    command continues where it ended. Videos without latents and damaged ones are reported on stderr and left out; the
+    exit code is then 1.
+    """
+    from wantui.batches.decode_states import DecodeRequest
+    from wantui.paths import check_output_folder
+    from wantui.storage.video_selection import select_videos
+
+    if decodes_all and written_moments is not None:
+        raise click.UsageError("cannot combine --all and --steps. Choose one")
+    if cell_width is not None and not draws_grid:
+        raise click.UsageError("cannot use --cell-width here: it applies only to --grid")
+    if uses_fit and (may_fetch or device != "auto"):
+        raise click.UsageError("cannot use --device or --fetch with --fast, which needs no model")
+    videos = select_videos(sources, variation_ids, seeds, id_prefixes)
+    batches = list(dict.fromkeys(video.folder for video in videos))
+    folder_by_batch = {
+        batch: (batch / "exports" / "steps" if requested_folder is None else requested_folder)
+        if len(batches) == 1 or requested_folder is None
+        else requested_folder / batch.name
+        for batch in batches
+    }
+    if draws_grid and len(batches) > 1:
+        raise UserError("--grid draws the videos of one batch. Name one batch")
+    for folder in folder_by_batch.values():
+        check_output_folder(folder)
+    moments = None if decodes_all else tuple((written_moments or DEFAULT_MOMENTS).split(","))
+    request = DecodeRequest(STATES[state], moments, uses_fit, device, may_fetch)  # type: ignore[arg-type]
+    with open_progress_line() as line:
+        decoded, left_out_count = _decode_videos(videos, request, folder_by_batch, line, as_json)
+    grid_name = "steps" + {"clean": ""}.get(state, f"_{state}") + ("_fit" if uses_fit else "")
+    grid_folder = folder_by_batch[batches[0]].parent if requested_folder is None else requested_folder
+    grids = _draw_grids(decoded, grid_folder / grid_name, cell_width) if draws_grid and decoded else []
+    if as_json:
+        print_json({"states": [_build_record(event) for event in decoded], "grids": [str(grid.path) for grid in grids]})
+    for grid in grids:
+        if not as_json:
+            echo(grid.path)
+        for reason in grid.unreadable:
+            echo(reason, err=True)
+    if left_out_count or any(grid.unreadable for grid in grids):
+        sys.exit(1)
+
+
+def _decode_videos(
+    videos: "list[SelectedVideo]",
+    request: "DecodeRequest",
+    folder_by_batch: dict[Path, Path],
+    line: ProgressLine,
+    as_json: bool,
+) -> "tuple[list[StateDecoded], int]":
+    """Return the decoded states, and the number of videos left out."""
+    from wantui.batches.decode_states import FrameOfState, StateDecoded, VaeLoadStarted, VideoLeftOut, decode_states
+
+    decoded: list[StateDecoded] = []
+    left_out_count = 0
+    line.show_phase(f"reading latents: {format_count(len(videos), 'video')}")
+    folder = next(iter(folder_by_batch.values()))
+    try:
+        for event in decode_states(videos, request, folder_by_batch):
+            match event:
+                case VaeLoadStarted(model, device):
+                    line.show_phase(f"loading the VAE of {model} on {device}")
+                case FrameOfState(video, moment, decoded_count, frame_count):
+                    number = videos.index(video) + 1
+                    line.show_count(
+                        f"video {number} of {len(videos)}: {video.name}, {moment.label}, frame {decoded_count} of "
+                        f"{frame_count}"
+                    )
+                case StateDecoded():
+                    decoded.append(event)
+                    line.erase()
+                    _report_state(event, as_json)
+                case VideoLeftOut(name, reason):
+                    left_out_count += 1
+                    line.erase()
+                    echo(f"left out: {name}: {reason}", err=True)
+    except OSError as error:
+        path = error.filename2 or error.filename or folder
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Complete clips are kept; choose another folder with -o"
+        ) from None
+    except RuntimeError as error:  # of torch, for example out of memory
+        raise UserError(f"cannot decode: {error}. Complete clips are kept; use --device cpu, or --fast") from error
+    return decoded, left_out_count
+
+
+def _report_state(event: "StateDecoded", as_json: bool) -> None:
+    if not as_json:
+        echo(event.path)
+    if event.clip_difference:
+        echo(
+            f"the last latents of {event.video.name} decode to other frames than its clip: channels differ by up to "
+            f"{event.clip_difference} of 255 ({event.difference_reason})",
+            err=True,
+        )
+
+
+def _build_record(event: "StateDecoded") -> dict[str, Any]:
+    return {
+        "video": event.video.entry.id,
+        "variation": event.video.manifest.variations[event.video.entry.variation].id,
+        "seed": event.video.entry.seed,
+        "state": "video" if event.moment.step is None else event.moment.kind,
+        "step": event.moment.step,
+        "sigma": event.moment.sigma,
+        "path": str(event.path),
+        "was_kept": event.was_kept,
+        "fit_r2": event.fit_r2,
+        "clip_difference": event.clip_difference,
+    }
+
+
+def _draw_grids(decoded: "list[StateDecoded]", path_stem: Path, cell_width: int | None) -> "list[WrittenGrid]":
+    """Draw the decoded states as PNG and MP4."""
+    from wantui.batches.state_grid import arrange_states
+    from wantui.gallery.labelled_grid import write_grid_clip, write_grid_picture
+
+    grid, fps, tags = arrange_states(decoded)
+    picture_path, clip_path = (path_stem.with_name(path_stem.name + suffix) for suffix in GRID_SUFFIXES)
+    try:
+        return [
+            write_grid_picture(grid, picture_path, cell_width),
+            write_grid_clip(grid, clip_path, fps, tags, cell_width),
+        ]
+    except OSError as error:
+        path = error.filename or picture_path
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None

@@ -1,0 +1,76 @@
+"""Load only the VAE of a model, to decode stored latents without a transformer and a text encoder."""
+
+import torch
+from diffusers import WanPipeline
+
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline_parts
+from wantui.generation.placement import apply_memory_plan, find_device, is_out_of_memory, query_free_gpu_bytes
+from wantui.generation.self_check import check_pipeline_works
+from wantui.models.catalogue import WanModel
+from wantui.planning import Recipe
+from wantui.planning.memory_plan import CONTEXT_BYTES, MEMORY_PLANS, RESIDENT_PLAN, estimate_decode_bytes
+
+PARTS_WITHOUT_VAE = ("transformer", "transformer_2", "text_encoder")
+
+
+def load_vae_pipeline(
+    model: WanModel, revision: str | None, device: torch.device, *, may_fetch: bool = True
+) -> WanPipeline:
+    """Load a pipeline whose only part with weights is the VAE, place it, and check that it works.
+
+    Args:
+        revision: branch, tag or commit of a hub model; not used for a local directory.
+        may_fetch: whether to download missing files of the VAE.
+
+    Raises:
+        LoadError: weights are missing or damaged, or do not fit into the GPU's memory.
+    """
+    pipeline = load_pipeline_parts(
+        model,
+        revision,
+        "float32",
+        dict.fromkeys(PARTS_WITHOUT_VAE),
+        replaced_parts=PARTS_WITHOUT_VAE,
+        may_fetch=may_fetch,
+    )
+    try:
+        apply_memory_plan(pipeline, device, RESIDENT_PLAN)
+        check_pipeline_works(pipeline)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise LoadError(f"the VAE of {model.name} does not work on {device}: {error}") from error
+        raise LoadError(f"{device} has too little free memory for the VAE of {model.name}. Use --device cpu") from error
+    return pipeline
+
+
+def choose_tile_side(pipeline: WanPipeline, model: WanModel, recipe: Recipe, first_side: int | None) -> int | None:
+    """Return the side of the tiles in pixels with which a video is decoded; None decodes complete frames.
+
+    Args:
+        first_side: side with which the video's clip was decoded; smaller tiles are chosen only if it does not fit.
+
+    Raises:
+        LoadError: not even the smallest tiles fit into the GPU's memory.
+    """
+    device = find_device(pipeline)
+    if device.type != "cuda":
+        return first_side
+    sides = {plan.choose_tile_side(recipe.width, recipe.height) for plan in MEMORY_PLANS if plan.is_for_cpu}
+    smaller_sides = sorted((side for side in sides if side and side < (first_side or side + 1)), reverse=True)
+    free_bytes = query_free_gpu_bytes(device) - CONTEXT_BYTES
+    for side in (first_side, *smaller_sides):
+        if estimate_decode_bytes(model, recipe, side) <= free_bytes:
+            return side
+    raise LoadError(
+        f"{device} has too little free memory to decode {recipe.width}x{recipe.height} pixels, even in tiles. End "
+        "other processes on it, or use --device cpu"
+    )
+
+
+def set_tile_side(pipeline: WanPipeline, tile_side: int | None) -> None:
+    """Decode in tiles of a side in pixels, or complete frames for None."""
+    if tile_side is None:
+        pipeline.vae.disable_tiling()
+    else:
+        pipeline.vae.enable_tiling(tile_side, tile_side, tile_side * 3 // 4, tile_side * 3 // 4)

@@ -1,0 +1,94 @@
+"""Select videos of batches by batch folder or clip, variation, seed and ID, as commands and exports name them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+
+MAX_LISTED_NAMES = 10
+"""Maximum number of known names that an error lists."""
+
+
+@dataclass(frozen=True)
+class SelectedVideo:
+    """A requested video of a batch."""
+
+    folder: Path
+    manifest: Manifest
+    entry: VideoEntry
+
+    @property
+    def name(self) -> str:
+        """Return the id of the variation and the seed."""
+        return f"{self.manifest.variations[self.entry.variation].id} seed {self.entry.seed}"
+
+    def find_file(self, kind: str) -> Path | None:
+        """Return a file of the finished video by kind; None if the video is not done or has no such file."""
+        name = self.entry.files.get(kind)
+        return self.folder / name if self.entry.state == "done" and name is not None else None
+
+
+def select_videos(
+    sources: Sequence[Path],
+    variation_ids: Collection[str] = (),
+    seeds: Collection[int] = (),
+    id_prefixes: Sequence[str] = (),
+) -> list[SelectedVideo]:
+    """Return the videos of batch folders, and those of clips in batch folders, that match all selections.
+
+    Args:
+        sources: batch folders and clips.
+        variation_ids, seeds, id_prefixes: selections; empty ones select all.
+
+    Raises:
+        ManifestError: a folder is not a batch folder, or its manifest is damaged.
+        UserError: a clip is not of a batch, or a selection matches no video.
+    """
+    videos = [video for source in sources for video in _list_source_videos(source)]
+    for option, wanted, known in (
+        ("--variation", variation_ids, [video.manifest.variations[video.entry.variation].id for video in videos]),
+        ("--seed", seeds, [video.entry.seed for video in videos]),
+    ):
+        for name in wanted:
+            if name not in known:
+                raise UserError(f"{option}: no video has {name}. Known are {_list_names(known)}")
+    for prefix in id_prefixes:
+        if not any(video.entry.id.startswith(prefix) for video in videos):
+            raise UserError(
+                f"--video-id: no video has the ID {prefix!r}. Known are {_list_names([v.entry.id for v in videos])}"
+            )
+    selected = [
+        video
+        for video in videos
+        if (not variation_ids or video.manifest.variations[video.entry.variation].id in variation_ids)
+        and (not seeds or video.entry.seed in seeds)
+        and (not id_prefixes or video.entry.id.startswith(tuple(id_prefixes)))
+    ]
+    if not selected:
+        raise UserError(f"none of {format_count(len(videos), 'video')} has the given variation, seed and ID")
+    return selected
+
+
+def _list_source_videos(source: Path) -> list[SelectedVideo]:
+    if not source.is_file():
+        manifest = read_manifest(BatchFolder(source))
+        return [SelectedVideo(source, manifest, entry) for entry in manifest.videos]
+    for folder in source.absolute().parents:
+        if BatchFolder(folder).manifest_path.is_file():
+            manifest = read_manifest(BatchFolder(folder))
+            clip_name = source.absolute().relative_to(folder).as_posix()
+            for entry in manifest.videos:
+                if entry.files.get("clip") == clip_name:
+                    return [SelectedVideo(folder, manifest, entry)]
+            raise UserError(f"{source} is not a clip of the batch {folder}")
+    raise UserError(f"{source} is not in a batch folder, where the latents are stored. Name the batch folder")
+
+
+def _list_names(names: Sequence[object]) -> str:
+    known = sorted(set(map(str, names)))
+    omitted = f" and {len(known) - MAX_LISTED_NAMES:,} more" if len(known) > MAX_LISTED_NAMES else ""
+    return ", ".join(known[:MAX_LISTED_NAMES]) + omitted
