@@ -73,6 +73,7 @@ def batch(make_once: MakeOnce) -> Path:
         (("analyze", "--attention"), r"reading attention maps: video 6 of 6"),
         (("sheet", "-o", "sheet.png"), r"drawing sheet.png: 6 clips"),
         (("decode", "--fast", "--steps", "end"), r"video 6 of 6: blue seed 44, end, frame \d of 5"),
+        (("attention", "--by", "step"), r"drawing .*attention_by_step.png: 6 by 4 maps"),
         (("gallery",), r"writing .*gallery.html: 6 clips"),
     ],
 )

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.sampler_response import compute_clean_weights
+from wantui.analysis.stored_steps import MissingStepError, find_stored_step
 from wantui.errors import UserError
-from wantui.keyframes import KeyframeError, parse_keyframes
+from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.schedule import UnknownSamplerError
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
@@ -26,8 +27,6 @@ ROUNDOFF_BY_DTYPE = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-
 """Maximum relative error of rounding to a dtype."""
 BFLOAT16_STATE_SAMPLERS = ("euler", "heun")
 """Samplers whose states have the dtype of the transformer."""
-MAX_LISTED_STEPS = 12
-"""Maximum number of stored steps that an error lists."""
 
 
 class MissingStatesError(UserError):
@@ -196,27 +195,22 @@ class DenoisingStates:
     def _choose_moment(self, kind: StateKind, written: str) -> StateMoment:
         if written.lower() == END:
             return self.end
+        moments = self._list_known_moments(kind)
+        reason = f" ({self.missing_clean_reason})" if kind == "clean" and self.missing_clean_reason else ""
         try:
-            times, _ = parse_keyframes({written: None})
+            index = find_stored_step(
+                written,
+                [moment.step or 0 for moment in moments],
+                [moment.sigma for moment in moments],
+                self.recipe.steps,
+                f"{self.name} has no {kind} state",
+                f", and {END}{reason}",
+            )
         except KeyframeError as error:
             raise UserError(f"{error}, or {END}") from None
-        moments, moment = self._list_known_moments(kind), times.moments[0]
-        if times.unit == "sigma":
-            return min(moments, key=lambda known: abs(known.sigma - moment))
-        if times.unit == "fraction":
-            return min(moments, key=lambda known: abs((known.step or 0) - moment * max(1, self.recipe.steps - 1)))
-        for known in moments:
-            if known.step == moment:
-                return known
-        if moment >= self.recipe.steps:
-            raise MissingStatesError(f"{self.name} has no step {written}: its steps are 0 to {self.recipe.steps - 1}")
-        steps = [str(known.step) for known in moments]
-        omitted = f" and {len(steps) - MAX_LISTED_STEPS} more" if len(steps) > MAX_LISTED_STEPS else ""
-        reason = f" ({self.missing_clean_reason})" if kind == "clean" and self.missing_clean_reason else ""
-        raise MissingStatesError(
-            f"{self.name} has no {kind} state of step {written}; it has the steps "
-            f"{', '.join(steps[:MAX_LISTED_STEPS])}{omitted}, and {END}{reason}"
-        )
+        except MissingStepError as error:
+            raise MissingStatesError(str(error)) from None
+        return moments[index]
 
     def read_state(self, moment: StateMoment) -> NDArray[np.float32]:
         """Return the latents [channels, frames, height, width] of a moment from `choose_moments`.

@@ -42,6 +42,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "decode": ("wantui.cli.decode", "Decode stored latents: what a video was at each step."),
     "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
+    "attention": ("wantui.cli.attention", "Draw attention maps by step, block or head as a picture and clip."),
     "open": ("wantui.cli.open", "Open a batch in the terminal application."),
     "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
     "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),

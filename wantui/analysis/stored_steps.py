@@ -1,0 +1,44 @@
+"""Choose among the stored steps of a denoising by written moments."""
+
+from collections.abc import Sequence
+
+from wantui.errors import UserError
+from wantui.keyframes import parse_keyframes
+
+MAX_LISTED_STEPS = 12
+"""Maximum number of stored steps that an error lists."""
+
+
+class MissingStepError(UserError):
+    """Raised for a step that is not stored; the text lists those that are."""
+
+
+def find_stored_step(
+    written: str, steps: Sequence[int], sigmas: Sequence[float], step_count: int, description: str, note: str = ""
+) -> int:
+    """Return the index of the stored step at a written moment.
+
+    Args:
+        written: index of a step, which must be stored; a percentage or noise level, which choose the nearest one.
+        steps, sigmas: stored steps, from 0, and their noise levels; at least one.
+        step_count: number of steps of the denoising.
+        description: what is stored, such as "red seed 42 has no noisy state".
+        note: end of the error about a step that is not stored.
+
+    Raises:
+        KeyframeError: the moment cannot be read.
+        MissingStepError: the step is not stored.
+    """
+    times, _ = parse_keyframes({written: None})
+    moment = times.moments[0]
+    if times.unit == "sigma":
+        return min(range(len(steps)), key=lambda index: abs(sigmas[index] - moment))
+    if times.unit == "fraction":
+        return min(range(len(steps)), key=lambda index: abs(steps[index] - moment * max(1, step_count - 1)))
+    if moment in steps:
+        return list(steps).index(int(moment))
+    if moment >= step_count:
+        raise MissingStepError(f"{description} of step {written}: its steps are 0 to {step_count - 1}")
+    omitted = f" and {len(steps) - MAX_LISTED_STEPS} more" if len(steps) > MAX_LISTED_STEPS else ""
+    listed = ", ".join(map(str, steps[:MAX_LISTED_STEPS])) + omitted
+    raise MissingStepError(f"{description} of step {written}; stored are the steps {listed}{note}")
