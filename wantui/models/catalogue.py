@@ -11,6 +11,7 @@ from wantui.errors import UserError
 from wantui.formatting import shorten_text
 from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
+from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, check_tokenizer_files
 from wantui.paths import expand_user_path
 
@@ -195,6 +196,17 @@ def find_model(name: str) -> WanModel:
     raise UnknownModelError(
         f"unknown model {name!r}. Choose from {known_names}, or give a hub id (owner/name) or a local directory"
     )
+
+
+def find_sized_model(model: WanModel, revision: str | None) -> WanModel | None:
+    """Return the model with its own sizes; None for a hub model that is not in the catalogue, unless it is cached."""
+    if model.is_local or model in CATALOGUE:
+        return model
+    folder = find_snapshot_folder(model.location, revision)
+    try:
+        return None if folder is None else read_model_directory(folder)
+    except UnknownModelError:
+        return None
 
 
 def read_model_directory(directory: Path) -> WanModel:

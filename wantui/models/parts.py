@@ -217,7 +217,7 @@ def check_weight_file_length(path: Path) -> None:
         return
     try:
         status = path.stat()
-        length_fault = _find_length_fault(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        length_fault = find_length_fault(path, status.st_size, status.st_mtime_ns, status.st_ino)
     except OSError as error:
         raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
     if length_fault:
@@ -225,7 +225,7 @@ def check_weight_file_length(path: Path) -> None:
 
 
 @lru_cache(maxsize=256)
-def _find_length_fault(path: Path, file_bytes: int, *_: int) -> str | None:
+def find_length_fault(path: Path, file_bytes: int, *_: int) -> str | None:
     """Return a description of a wrong length, or None; cached until the file changes."""
     with path.open("rb") as file:
         first_bytes = file.read(len(LFS_POINTER_PREFIX))

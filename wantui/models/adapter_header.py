@@ -1,0 +1,66 @@
+"""Read the header of an adapter's safetensors file: shapes, types and metadata of its tensors. Never imports torch."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from wantui.json_files import parse_json
+from wantui.models.adapters import AdapterError
+from wantui.models.parts import find_length_fault
+
+FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
+"""Types of tensors that adapters may have, as safetensors files name them."""
+METADATA_KEY = "lora_adapter_metadata"
+"""Key of the metadata in which diffusers stores the settings of an adapter."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Shape and type of a tensor in a file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class AdapterHeader:
+    """The tensors of an adapter's file by name, and the settings that diffusers stored with them."""
+
+    tensors: Mapping[str, StoredTensor]
+    settings: Mapping[str, Any]
+    """Settings of peft, such as `transformer.lora_alpha`; empty in other formats."""
+
+
+def read_adapter_header(path: Path) -> AdapterHeader:
+    """Return the header of a safetensors file, cached until the file changes.
+
+    Raises:
+        AdapterError: the file cannot be read, is incomplete, or is not a safetensors file.
+    """
+    try:
+        status = path.stat()
+        return _read_header(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+@lru_cache(maxsize=64)
+def _read_header(path: Path, file_bytes: int, modified_ns: int, inode: int) -> AdapterHeader:
+    if (length_fault := find_length_fault(path, file_bytes, modified_ns, inode)) is not None:
+        raise AdapterError(f"{path} {length_fault}")
+    with path.open("rb") as file:
+        header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
+    tensors = {}
+    try:
+        for name, values in header.items():
+            if name != "__metadata__":
+                tensors[name] = StoredTensor(tuple(map(int, values["shape"])), str(values["dtype"]))
+        settings = json.loads((header.get("__metadata__") or {}).get(METADATA_KEY, "{}"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise AdapterError(f"{path} has a damaged header. Copy it again") from None
+    if not isinstance(settings, dict):
+        raise AdapterError(f"{path} has damaged metadata ({METADATA_KEY}). Copy it again")
+    return AdapterHeader(tensors, settings)
