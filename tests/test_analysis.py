@@ -48,6 +48,7 @@ from wantui.analysis.statistics import Effect, compute_paired_effect
 from wantui.analysis.strides import apply_stride_to_videos
 from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
+from wantui.controls import ControlKind, ControlRequest
 from wantui.errors import UserError
 from wantui.schedule import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
@@ -421,8 +422,8 @@ def test_control_settings_contain_controls_with_a_section() -> None:
         scale: float
 
     kinds: Any = (
-        SimpleNamespace(name="bend", section_key="bending"),
-        SimpleNamespace(name="in_template", section_key=None),
+        ControlKind(name="bend", request_type=ControlRequest, section_key="bending"),
+        ControlKind(name="in_template", request_type=ControlRequest),
     )
     recipe: Any = SimpleNamespace(find_control_request=lambda name: Request(scale=2.0))
     assert collect_control_settings(recipe, kinds) == {"bend": {"scale": 2.0}}

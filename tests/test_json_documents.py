@@ -73,6 +73,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "config validate CONFIG... --json": ("config", "validate", "nano", "--json"),
         "config show CONFIG --json": ("config", "show", "nano", "--json"),
         "models ls --json": ("models", "ls", "--json"),
+        "models adapters --json": ("models", "adapters", "--json"),
         "gpu --json": ("gpu", "--json"),
         "doctor --json": ("doctor", "--json"),
     }

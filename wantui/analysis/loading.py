@@ -166,16 +166,16 @@ def _load_video(
 
 
 def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
-    """Return the request of each control as JSON values, None for a control that is off; excludes word weights.
+    """Return the compared values of each control, None for a control that is off; excludes word weights.
 
     These settings must be equal for a comparison. Word weights instead are part of the phrasing.
     """
-    requests_by_control = {
-        kind.name: recipe.find_control_request(kind.name) for kind in kinds if kind.section_key is not None
-    }
     return {
-        name: None if request is None else request.model_dump(mode="json")
-        for name, request in requests_by_control.items()
+        kind.name: None
+        if (request := recipe.find_control_request(kind.name)) is None
+        else kind.get_compared_settings(request)
+        for kind in kinds
+        if kind.section_key is not None
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.denoise import DenoisingStep
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import FinishedVideo, FrameDecoded, StepFinished, generate_video
@@ -62,8 +63,11 @@ def rerender_clip(
         may_fetch: download missing weights. The caller must ask the user, because a clip can name any model of the hub.
 
     Raises:
-        UserError: the model is unknown, or its weights are missing and may not be downloaded.
+        UserError: the model is unknown, its weights are missing and may not be downloaded, or the file of an adapter is
+            missing or has changed.
     """
+    if (lora := recipe.source.lora) is not None:
+        check_adapter_fingerprints(lora)
     catalogue_model = find_model(recipe.model)
     if not catalogue_model.is_local:
         replaced_parts = find_replaced_parts(recipe.transformer_file)

@@ -66,6 +66,32 @@ def list_models(as_json: bool) -> None:
     echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works too.", err=True)
 
 
+@command.command("adapters")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_adapters(as_json: bool) -> None:
+    """List the packaged LoRA adapters, which --lora and lora_settings accept by name."""
+    from wantui.models.adapters import PACKAGED_ADAPTERS
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": adapter.name,
+                    "model": adapter.model,
+                    "path": str(adapter.path),
+                    "description": adapter.description,
+                }
+                for adapter in PACKAGED_ADAPTERS
+            ]
+        )
+        return
+    print_columns(
+        ("name", "model", "description"),
+        *((adapter.name, adapter.model, adapter.description) for adapter in PACKAGED_ADAPTERS),
+    )
+    echo("Any LoRA for Wan in a safetensors file works too: --lora FILE[:STRENGTH]", err=True)
+
+
 @command.command("fetch")
 @click.argument("name")
 @click.option("--revision", help="Branch, tag or commit to fetch.  [default: main]")

@@ -34,8 +34,11 @@ SETTING_KEY_BY_PARAMETER = {
     "batch_name": "batch_name",
     "store_latents": "latent_analysis_settings.store_latents",
     "store_attention": "attention_analysis_settings.store_attention",
+    "lora": "lora_settings.adapters",
 }
 """Parameter name of an option -> dotted key of the setting that it sets."""
+LIST_PARAMETERS = ("lora",)
+"""Parameters of repeatable options whose settings are lists; others are joined to a text."""
 
 
 RECIPE_OPTIONS = (
@@ -44,6 +47,12 @@ RECIPE_OPTIONS = (
     click.option("--template-file", type=PATH_TYPE, help="File that contains the template."),
     click.option(
         "-s", "--seed", type=INTEGER_TYPE, help="Seed of the first video of each variation.  [default: from the config]"
+    ),
+    click.option(
+        "--lora",
+        multiple=True,
+        metavar="FILE[:STRENGTH]",
+        help="LoRA adapter: a safetensors file or a packaged adapter; repeatable, replaces those of the config.",
     ),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."
@@ -148,7 +157,7 @@ def _load_config_from_options(config: str | None, overrides: tuple[str, ...], op
 
     option_value_by_key = {
         setting_key: OptionValue(
-            f"--{parameter_name.replace('_', '-')}", _convert_to_setting_value(options[parameter_name])
+            f"--{parameter_name.replace('_', '-')}", _convert_to_setting_value(parameter_name, options[parameter_name])
         )
         for parameter_name, setting_key in SETTING_KEY_BY_PARAMETER.items()
         if options.get(parameter_name) not in (None, ())
@@ -156,9 +165,9 @@ def _load_config_from_options(config: str | None, overrides: tuple[str, ...], op
     return load_config(DEFAULT_CONFIG if config is None else config, overrides, option_value_by_key, may_be_pipe=True)
 
 
-def _convert_to_setting_value(value: Any) -> Any:
+def _convert_to_setting_value(parameter_name: str, value: Any) -> Any:
     if isinstance(value, tuple):  # of a repeatable option
-        return "; ".join(value)
+        return list(value) if parameter_name in LIST_PARAMETERS else "; ".join(value)
     return str(value) if isinstance(value, Path) else value
 
 

@@ -137,7 +137,7 @@ class _ConfigReader:
         self.refusals: list[ConfigProblem] = []
 
     def make_problem(self, key: KeyPath, message: str) -> ConfigProblem:
-        """Return a problem at the line of a key, or of its section if the key has no line."""
+        """Return a problem at the option or line of a key, or else of the setting or section that contains it."""
         dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
         for part_count in range(len(key), 0, -1):
             if (option := self.option_by_key.get(key[:part_count])) is not None:
@@ -333,6 +333,8 @@ class _ConfigReader:
             explanation = "has no value. Give one, or remove the key to use the default"
             return self.make_problem(key, explanation)
         explanation = f"{error_details['msg'][0].lower()}{error_details['msg'][1:]}"
+        if error_details["type"] == "tuple_type":
+            explanation = "should be a list in brackets, such as [a, b]"
         if error_details["type"] == "string_pattern_mismatch":
             explanation = PATTERN_RULES.get(error_details["ctx"]["pattern"], explanation)
         message = f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"

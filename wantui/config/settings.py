@@ -18,6 +18,7 @@ from wantui.config.speeds import SpeedName, migrate_speed_name
 from wantui.config.sweep_syntax import SweepError, convert_to_seeds_text, convert_to_sweep_text, parse_seeds
 from wantui.controls import CONTROLS
 from wantui.controls.attention_bending import AttentionBendingSettings
+from wantui.controls.lora import LoraSettings
 from wantui.controls.word_weights import WeightingMethod
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
 from wantui.section import ConfigSection
@@ -165,6 +166,7 @@ if TYPE_CHECKING:
         latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
         attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
         attention_bending_settings: AttentionBendingSettings = AttentionBendingSettings()
+        lora_settings: LoraSettings = LoraSettings()
 else:
     _WithSections = create_model(
         "_WithSections",

@@ -2,9 +2,10 @@
 
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.base import ControlKind, ControlRequest, MarkedText
+from wantui.controls.lora import LORA
 from wantui.controls.word_weights import WORD_WEIGHTS
 
-CONTROLS: tuple[ControlKind, ...] = (WORD_WEIGHTS, ATTENTION_BENDING)
+CONTROLS: tuple[ControlKind, ...] = (LORA, WORD_WEIGHTS, ATTENTION_BENDING)
 """Controls in the order of application."""
 
 __all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkedText"]

@@ -36,6 +36,11 @@ class ControlRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+def list_request_values(request: Any) -> dict[str, Any]:
+    """Return the fields of a request as JSON values."""
+    return dict(request.model_dump(mode="json"))
+
+
 def estimate_zero_bytes(request: Any, denoising_size: DenoisingSize) -> int:
     """Return 0, for a control that needs no additional GPU memory."""
     return 0
@@ -58,6 +63,9 @@ class ControlKind:
         find_prompt_conflicts: function that returns the conflicts with the prompt and the marks of one variation, and
             with the negative prompt, likewise.
         list_words: function that returns words that the control looks for in the prompts.
+        find_warnings: function that returns warnings about a recipe, each as a sentence.
+        get_compared_settings: function that returns the JSON values that must be equal in compared videos.
+        list_shown_values: function that returns the values that people see, by name.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
     """
 
@@ -74,4 +82,7 @@ class ControlKind:
         lambda request, prompt, marks, negative_prompt: ()
     )
     list_words: Callable[[Any], Sequence[str]] = lambda request: ()
+    find_warnings: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
+    get_compared_settings: Callable[[Any], dict[str, Any]] = list_request_values
+    list_shown_values: Callable[[Any], dict[str, Any]] = list_request_values
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes

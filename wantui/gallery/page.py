@@ -19,7 +19,7 @@ from wantui.gallery.batch_grid import BatchGrid, GridCell
 
 PAGE_FILE = "gallery.html"
 """Name of the page in the batch folder."""
-HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes")
+HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes", "controls")
 """Fields of a recipe that the table leaves out, because the page shows them elsewhere or they fill pages."""
 
 
@@ -69,6 +69,8 @@ def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:
         for name, value in recipe.model_dump(mode="json").items()
         if name not in HIDDEN_RECIPE_FIELDS and value not in (None, [], {})
     }
+    for control_name, values in recipe.list_control_values().items():
+        settings |= {f"{control_name} {name}": value for name, value in values.items()}
     return {
         "id": entry.id,
         "seed": entry.seed,

@@ -13,7 +13,9 @@ from transformers.utils import logging as transformers_logging
 
 from wantui.config.settings import DEVICE_PATTERN
 from wantui.config.speeds import SpeedName
+from wantui.controls.lora import ADAPTERS_KEY, LoraRequest
 from wantui.errors import UserError
+from wantui.generation.adapters import merge_adapters
 from wantui.generation.attention_backends import check_kernel_installed
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
 from wantui.generation.fuse import fuse_pipeline
@@ -137,6 +139,8 @@ def load_pipeline(
     speed: SpeedName = "reference",
     weights: WeightsForm = "full",
     transformer_file: Path | None = None,
+    lora: LoraRequest | None = None,
+    shared_parts: Mapping[str, nn.Module | None] = MappingProxyType({}),
     attention_kernel: str = NATIVE_ATTENTION,
     may_fetch: bool = True,
     begin_stage: Callable[[str], None] = lambda stage: None,
@@ -147,6 +151,8 @@ def load_pipeline(
     Args:
         weights: float8 and int8 store the weights of the transformers' matrix products in 8 bits.
         transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
+        lora: adapters to merge into the weights of the transformers.
+        shared_parts: parts of an earlier pipeline, to be used instead of the stored ones.
         attention_kernel: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
         may_fetch: whether to download missing files of a hub model.
         begin_stage: called with each stage of loading before it begins.
@@ -163,7 +169,7 @@ def load_pipeline(
         raise LoadError(missing_package)
     begin_stage(READING_STAGE)
     select_gpu(device)
-    given_parts: dict[str, nn.Module | None] = {"text_encoder": None} if plan.encodes_first else {}
+    given_parts = {**shared_parts, **({"text_encoder": None} if plan.encodes_first else {})}
     if transformer_file is not None:
         given_parts["transformer"] = read_gguf_transformer(
             model, revision, dtype, transformer_file, may_fetch=may_fetch
@@ -176,6 +182,10 @@ def load_pipeline(
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
+        if lora is not None:
+            if weights == "gguf" and lora.list_merged_files():
+                raise LoadError(f"{ADAPTERS_KEY}: adapters cannot be merged into the weights of a GGUF file")
+            merge_adapters(pipeline, lora)
         for transformer in (pipeline.transformer, pipeline.transformer_2):
             if transformer is not None:
                 quantize_transformer(transformer, weights)

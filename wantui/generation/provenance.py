@@ -26,7 +26,7 @@ LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 
 def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
-    hub model (a recipe may name only a branch), and whether blocks are fused."""
+    hub model (a recipe may name only a branch), whether blocks are fused, and what merged the adapters."""
     model = find_model(recipe.model)
     device = find_device(pipeline)
     uses_gpu = device.type == "cuda"
@@ -44,7 +44,17 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         "device": torch.cuda.get_device_name(device) if uses_gpu else platform.processor() or platform.machine(),
         "threads": None if uses_gpu else torch.get_num_threads(),
         **block_fields,
+        **(_describe_merging() if recipe.source.merged_files else {}),
         **{name: version(name) for name in LIBRARIES_BY_WEIGHT_KIND.get(recipe.weights, ())},
+    }
+
+
+def _describe_merging() -> dict[str, Any]:
+    """Return what may change the bits of weights into which adapters are merged, which takes place on the CPU."""
+    return {
+        "peft": version("peft"),
+        "merge_cpu": platform.processor() or platform.machine(),
+        "merge_threads": torch.get_num_threads(),
     }
 
 

@@ -43,6 +43,7 @@ def find_settings_warnings(
         warnings.append(
             f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
         )
+    warnings += _find_control_warnings(first_recipe)
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
         warnings.append(
@@ -109,6 +110,11 @@ def _find_prompt_conflicts(
         others_text = f" and {format_count(len(variation_ids) - 1, 'other')}" if len(variation_ids) > 1 else ""
         conflicts.append(f"variation {variation_ids[0]}{others_text}: {conflict}")
     return conflicts
+
+
+def _find_control_warnings(recipe: Recipe) -> list[str]:
+    requests = ((kind, recipe.find_control_request(kind.name)) for kind in CONTROLS)
+    return [text for kind, request in requests if request is not None for text in kind.find_warnings(request, recipe)]
 
 
 def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:

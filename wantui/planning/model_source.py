@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wantui.controls.lora import LoraFile, LoraRequest
+
 ModelDtype = Literal["bfloat16", "float32"]
 WeightsForm = Literal["full", "float8", "int8", "gguf"]
 
@@ -31,20 +33,43 @@ class ModelSource:
     dtype: ModelDtype
     weights: WeightsForm
     transformer_file: TransformerFile | None = None
+    lora: LoraRequest | None = None
+    """Adapters that are merged into the weights."""
 
     @property
-    def identity(self) -> tuple[str | None, ...]:
-        """Return the key of equal weights in memory; a loaded pipeline serves recipes with an equal key only."""
+    def base_identity(self) -> tuple[str | None, ...]:
+        """Return the key of equal weights in memory before adapters are merged."""
         file = self.transformer_file
         # Includes the path, because loading reads that path even where another file has the same fingerprint.
         return (self.model, self.revision, self.dtype, self.weights, *((file.path, file.fingerprint) if file else ()))
 
     @property
+    def identity(self) -> tuple[Any, ...]:
+        """Return the key of equal weights in memory; a loaded pipeline serves recipes with an equal key only."""
+        return (*self.base_identity, *self.merged_files)
+
+    @property
+    def merged_files(self) -> tuple[tuple[LoraFile, float, bool], ...]:
+        """Return file and strength of each merged adapter, and whether it changes the second transformer."""
+        if self.lora is None:
+            return ()
+        return tuple(
+            (file, strength, is_second)
+            for is_second in (False, True)
+            for _, file, strength in self.lora.list_merged_files(is_second)
+        )
+
+    @property
     def weights_id(self) -> str | None:
         """Return the identity of the transformer's weights, or None if unknown."""
-        if self.revision is None or self.transformer_file is None:
-            return self.revision
-        return f"{self.revision}+{self.transformer_file.fingerprint}"
+        if self.revision is None:
+            return None
+        file_ids = [] if self.transformer_file is None else [self.transformer_file.fingerprint]
+        file_ids += [
+            f"{file.fingerprint}*{strength!r}{'_2' if is_second else ''}"
+            for file, strength, is_second in self.merged_files
+        ]
+        return "+".join([self.revision, *file_ids])
 
     @property
     def cost_key(self) -> tuple[str | int | None, ...]:

@@ -24,6 +24,7 @@ from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlRequest
+from wantui.controls.lora import LORA
 from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeight, WordWeightsRequest
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
@@ -177,10 +178,19 @@ class Recipe(_FrozenModel):
             raise PydanticCustomError("weights", "weights must be gguf if, and only if, there is a transformer_file")
         return self
 
+    def list_control_values(self) -> dict[str, dict[str, Any]]:
+        """Return the values of the controls that people see, by control; excludes word weights."""
+        return {
+            kind.name: kind.list_shown_values(self.controls[kind.name])
+            for kind in CONTROLS
+            if kind.name in self.controls
+        }
+
     @property
     def source(self) -> ModelSource:
         """Return the source and precision of the weights."""
-        return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file)
+        lora = self.controls.get(LORA.name)
+        return ModelSource(self.model, self.revision, self.dtype, self.weights, self.transformer_file, lora)
 
     @property
     def computation_note(self) -> str:
@@ -192,6 +202,8 @@ class Recipe(_FrozenModel):
             remarks.append(f"transformer from {PurePath(self.transformer_file.path).name}")
         elif self.weights != "full":
             remarks.append(f"weights in {self.weights}")
+        if (lora := self.source.lora) is not None:
+            remarks += [f"LoRA {adapter.name} {adapter.strength:g}" for adapter in lora.adapters]
         return ", ".join(remarks)
 
     @property

@@ -40,6 +40,8 @@ class PipelineCache:
         self.queue, self.device_name = queue, device_name
         self.loaded_pipeline: LoadedPipeline | None = None
         self.cache_key: tuple[Any, ...] = ()
+        self.base_key: tuple[Any, ...] = ()
+        """Key of the loaded pipeline without its adapters."""
         self.weight_files: tuple[WeightFile, ...] = ()
         """Local files of the loaded pipeline."""
         self.chosen_plan = ChosenPlan(RESIDENT_PLAN, None, "no video was generated yet")
@@ -65,6 +67,7 @@ class PipelineCache:
         device_name = claim.device if claim.device in ("cpu", "auto") else self.device_name
         requested_slug = manifest.memory_plan
         model_key = (recipe.source.identity, recipe.speed, device_name)
+        base_key = (recipe.source.base_identity, recipe.speed, device_name)
         cache_key = (
             *model_key,
             claim.batch_number,
@@ -86,7 +89,10 @@ class PipelineCache:
         ):
             return self.loaded_pipeline
         before_loading()
+        shared = None
         if is_overwritten or (self.loaded_pipeline is not None and self.cache_key[: len(model_key)] != model_key):
+            if self.loaded_pipeline is not None and self.base_key == base_key and not is_overwritten:
+                shared = self.loaded_pipeline.detach_shared_parts()
             self.free_pipeline()
         check_weight_fingerprints(recipe)
         self.chosen_plan = chosen_plan = choose_recipe_plan(recipe, device_name, first_plan, requested_slug)
@@ -99,6 +105,9 @@ class PipelineCache:
                 self.loaded_pipeline.embeddings.encode_prompts(collect_prompts([recipe, *other_recipes]))
         else:
             self.free_pipeline()
+            if shared is not None and shared.plan is not chosen_plan.plan:
+                shared = None
+                free_unused_memory()
             loading_event = ModelLoading(model=recipe.model, plan=chosen_plan.plan.slug, reason=chosen_plan.reason)
             self.queue.emit_video_event(claim, loading_event)
             log.info("loading %s on %s", recipe.model, resolve_device(device_name))
@@ -112,12 +121,13 @@ class PipelineCache:
                 self.queue.emit_video_event(claim, stage_event)
 
             self.loaded_pipeline = load_recipe_pipeline(
-                recipe, device_name, chosen_plan.plan, other_recipes, begin_stage=report_stage
+                recipe, device_name, chosen_plan.plan, other_recipes, shared=shared, begin_stage=report_stage
             )
             report_stage(CHECKING_STAGE)
             check_weight_fingerprints(
                 recipe
             )  # again: the files may have been replaced while loading, which takes minutes
+            self.base_key = base_key
             log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded_pipeline.latent_to_rgb.r2)
         self.cache_key = cache_key
         return self.loaded_pipeline
@@ -158,5 +168,5 @@ class PipelineCache:
 
     def free_pipeline(self) -> None:
         """Release the loaded pipeline."""
-        self.loaded_pipeline, self.cache_key, self.weight_files = None, (), ()
+        self.loaded_pipeline, self.cache_key, self.base_key, self.weight_files = None, (), (), ()
         free_unused_memory()

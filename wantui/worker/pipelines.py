@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.errors import LoadError
 from wantui.generation.load import PLACING_STAGE, READING_STAGE, load_pipeline, resolve_device
 from wantui.generation.placement import find_device_name, query_free_gpu_bytes
@@ -27,6 +28,7 @@ from wantui.queue.benchmark_store import load_attention_backend
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
+    from torch import nn
 
 
 ENCODING_STAGE, FITTING_STAGE, CHECKING_STAGE = "encoding prompts", "fitting previews", "checking weights"
@@ -45,6 +47,27 @@ class LoadedPipeline:
     """Embeddings of the prompts, if the plan encodes them first."""
     latent_to_rgb: LatentToRgbMap
     """Linear map from latents to colours, for previews."""
+
+    def detach_shared_parts(self) -> "SharedParts":
+        """Return what does not depend on adapters; the pipeline cannot be used afterwards, and frees its
+        transformers."""
+        pipeline = self.pipeline
+        parts = {"text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
+        if self.plan.transformer_placement != "resident":  # a new placement expects its parts in CPU memory
+            parts["vae"].to("cpu")
+        pipeline.transformer = pipeline.transformer_2 = pipeline.wantui_placement = None
+        return SharedParts(parts, self.plan, self.embeddings, self.latent_to_rgb)
+
+
+@dataclass(frozen=True)
+class SharedParts:
+    """What pipelines of the same base weights share, whatever adapters are merged into their transformers."""
+
+    parts: "dict[str, nn.Module | None]"
+    """Text encoder (None if the plan frees it) and VAE."""
+    plan: MemoryPlan
+    embeddings: CachedPromptEncoder | None
+    latent_to_rgb: LatentToRgbMap
 
 
 @dataclass(frozen=True)
@@ -129,6 +152,7 @@ def load_recipe_pipeline(
     plan: MemoryPlan,
     later_recipes: Sequence[Recipe] = (),
     *,
+    shared: SharedParts | None = None,
     may_fetch: bool = True,
     begin_stage: Callable[[str], None] = lambda stage: None,
 ) -> LoadedPipeline:
@@ -136,6 +160,7 @@ def load_recipe_pipeline(
 
     Args:
         later_recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
+        shared: parts of a pipeline with the same base weights and plan, to be used again.
         may_fetch: whether to download missing weights of a hub model.
         begin_stage: called with each stage of `list_loading_stages` before it begins, except the last one.
 
@@ -143,13 +168,14 @@ def load_recipe_pipeline(
         LoadError: see `load_pipeline`.
     """
     model, device = find_model(recipe.model), resolve_device(device_name)
-    embeddings = None
-    if plan.encodes_first:
+    embeddings = None if shared is None else shared.embeddings
+    if plan.encodes_first and embeddings is None:
         begin_stage(ENCODING_STAGE)
         replaced_parts = find_replaced_parts(recipe.transformer_file)
         embeddings = CachedPromptEncoder(
             model, recipe.revision, recipe.dtype, device, replaced_parts=replaced_parts, may_fetch=may_fetch
         )
+    if embeddings is not None:
         embeddings.encode_prompts(collect_prompts([recipe, *later_recipes]))
     pipeline = load_pipeline(
         model,
@@ -160,20 +186,26 @@ def load_recipe_pipeline(
         speed=recipe.speed,
         weights=recipe.weights,
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
+        lora=recipe.source.lora,
+        shared_parts={} if shared is None else shared.parts,
         attention_kernel=load_attention_backend(find_device_name(device), recipe, plan),
         may_fetch=may_fetch,
         begin_stage=begin_stage,
     )
+    if shared is not None:
+        return LoadedPipeline(pipeline, plan, embeddings, shared.latent_to_rgb)
     begin_stage(FITTING_STAGE)
     return LoadedPipeline(pipeline, plan, embeddings, fit_latents_to_rgb(pipeline))
 
 
 def check_weight_fingerprints(recipe: Recipe) -> None:
-    """Check that local weights still have the fingerprints in the recipe.
+    """Check that local weights and adapters still have the fingerprints in the recipe.
 
     Raises:
-        LoadError: the files of a local model, or the transformer file, have changed since planning.
+        LoadError: the files of a local model, the transformer file or an adapter have changed since planning.
     """
+    if (lora := recipe.source.lora) is not None:
+        check_adapter_fingerprints(lora)
     model = find_model(recipe.model)
     if model.is_local and (fingerprint_digest := fingerprint_model(Path(model.location))) != recipe.revision:
         raise LoadError(

@@ -150,10 +150,9 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
             RecipeField("controls", "embedding_method", recipe.weighting),
             RecipeField("controls", "word_weights", weights),
         ]
-    for control_name, request in recipe.controls.items():
+    for control_name, values in recipe.list_control_values().items():
         fields += [
-            RecipeField("controls", name, _format_value(value), part=control_name)
-            for name, value in request.model_dump(mode="json").items()
+            RecipeField("controls", name, _format_value(value), part=control_name) for name, value in values.items()
         ]
     return fields or [RecipeField("controls", "controls", "none")]
 
