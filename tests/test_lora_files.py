@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from wantui.analysis.loading import collect_control_settings
 from wantui.config import ConfigError, load_config
 from wantui.config.dump import dump_settings
+from wantui.config.flow_values import format_flow_text
 from wantui.config.load import parse_config
 from wantui.controls.lora import LoraAdapter, LoraFile, LoraRequest
 from wantui.models import adapters
@@ -99,6 +100,21 @@ def test_settings_are_read_back_from_their_yaml(style: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("adapters_text", "line"),
+    [
+        ("[a.safetensors:0.5, b.safetensors]", '["a.safetensors:0.5", b.safetensors]'),
+        ("[{path: 'v:2'}, {path: c, name: other}]", '[{path: "v:2", name: "v:2"}, {path: c, name: other}]'),
+        ("[{path: a.b, strength: 0.1, strength_2: 0}]", "[{path: a.b, strength: 0.1, strength_2: 0, name: a}]"),
+    ],
+)
+def test_form_shows_the_short_text_of_an_adapter_where_it_is_complete(adapters_text: str, line: str) -> None:
+    settings = load_config("nano", [f"lora_settings.adapters={adapters_text}"]).settings
+    shown = format_flow_text(settings.lora_settings.adapters)
+    assert load_config("nano", [f"lora_settings.adapters={shown}"]).settings == settings
+    assert shown == line.replace('name: "v:2"', "name: v_2")
+
+
+@pytest.mark.parametrize(
     ("value", "reason"),
     [
         ("[a.safetensors:nan]", "should be a finite number"),
@@ -110,6 +126,8 @@ def test_settings_are_read_back_from_their_yaml(style: Path) -> None:
         ("[{path: ''}]", "lora_settings.adapters.0.path"),
         ("[a.safetensors, b/a.safetensors]", "two adapters have the name a. Give one of them another `name`"),
         ("[{path: a.safetensors, name: 'a b'}]", "lora_settings.adapters.0.name"),
+        ("[{path: a.safetensors, strength: {0: 1, 50%: 0}}]", "strengths that change over the steps are not supported"),
+        ("[{path: a.safetensors, strength_2: [1, 0]}]", "strengths that change over the steps are not supported"),
         ("[{path: a.safetensors, strength: 11}]", "--set: lora_settings.adapters.0.strength: "),
     ],
 )

@@ -13,6 +13,10 @@ class ConfigSection(BaseModel):
     IGNORED_KEYS: ClassVar[dict[str, str]] = {}
     """Keys of the older system without effect here -> reason."""
 
+    def format_short(self) -> str | None:
+        """Return a text from which the section is parsed as an item of a list; None if there is none."""
+        return None
+
     @field_validator("*", mode="before")
     @classmethod
     def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from wantui.config.document import BOOLEAN_BY_WORD, NULL_WORDS, parse_yaml_document
 from wantui.config.problems import ConfigError
+from wantui.section import ConfigSection
 
 FlowKind = Literal["mapping", "list"]
 BRACKETS_BY_KIND: dict[FlowKind, tuple[str, str]] = {"mapping": ("{", "}"), "list": ("[", "]")}
@@ -60,6 +61,8 @@ def _format_items(value: Mapping[Any, Any]) -> str:
 
 def _format_value(value: Any) -> str:
     match value:
+        case ConfigSection() if (short_text := value.format_short()) is not None:
+            return _format_value(short_text)
         case BaseModel():
             return _format_value(value.model_dump(mode="json", exclude_defaults=True))
         case Mapping():

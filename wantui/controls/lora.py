@@ -50,10 +50,29 @@ class LoraAdapterSettings(ConfigSection):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=MAX_NAME_LENGTH)] | None = None
     """Name, unique in the list; empty: the file name without its suffix. Sweeps use it: lora.NAME.strength."""
 
+    @field_validator("strength", "strength_2", mode="before")
+    @classmethod
+    def refuse_schedules(cls, strength: object) -> object:
+        """Refuse strengths that change over the steps."""
+        if isinstance(strength, dict | list | tuple):
+            raise ValueError(
+                "strengths that change over the steps are not supported, because adapters are merged into the weights "
+                "before the first step. Give one number"
+            )
+        return strength
+
     @property
     def default_name(self) -> str:
         """Return the file name without its suffix; characters that names lack become _."""
         return re.sub(r"[^\w.-]+", "_", PurePath(self.file or self.path).stem)[:MAX_NAME_LENGTH] or "adapter"
+
+    def format_short(self) -> str | None:
+        """Return FILE or FILE:STRENGTH if nothing else is set."""
+        text = self.path if self.strength == 1 else f"{self.path}:{self.strength!r}"
+        is_complete = LoraAdapterSettings.model_validate(parse_adapter_text(text)) == self.model_copy(
+            update={"name": None}
+        )
+        return text if is_complete and self.name in (None, self.default_name) else None
 
 
 def parse_adapter_text(value: object) -> object:
