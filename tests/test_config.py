@@ -269,7 +269,6 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
     [
         ("cfg_schedule_settings:\n  enabled: true\n", "cfg_schedule_settings.enabled"),
         ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
-        ("attention_bending_variations:\n  enabled: true\n", "attention_bending_variations.enabled"),
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
     ],
 )
@@ -535,9 +534,9 @@ def test_disabled_unsupported_settings_are_accepted(text: str) -> None:
 
 
 def test_set_of_an_unsupported_setting_is_refused() -> None:
-    config = parse_config("", "my.yaml", ["attention_bending_variations.enabled=true"])
+    config = parse_config("", "my.yaml", ["prompt_schedule_settings.enabled=true"])
     assert [str(problem) for problem in config.refusals] == [
-        "--set: attention_bending_variations.enabled: not supported: attention bending sweeps"
+        "--set: prompt_schedule_settings.enabled: not supported: prompt schedules"
     ]
 
 

@@ -128,6 +128,7 @@ def open_batch_to_resume(
     Raises:
         UserError: the template or the options belong to another batch.
     """
+    from wantui.planning.batch import drop_cells
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import is_manifest_edited, read_manifest
 
@@ -155,6 +156,8 @@ def open_batch_to_resume(
         )
     # Without a config, the options override the stored settings of the batch.
     batch = plan_batch_from_options(str(folder.config_path) if config is None else config, manifest.template, **options)
+    if manifest.sweep is not None and batch.sweep is not None:  # cells left out when the batch was created stay out
+        batch = drop_cells(batch, {skipped.label: skipped.reason for skipped in manifest.sweep.skipped})
     _refuse_changed_recipes(batch_folder, manifest, batch)
     return folder, manifest, batch.config.settings.model_settings.device
 

@@ -1,6 +1,5 @@
 """Load config files, also those of the older system; errors give the line, the key and the nearest valid key."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui import __version__
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
+from wantui.config.key_suggestions import MAX_KEY_LENGTH, find_section, format_key_suggestion
 from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section
+from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
 from wantui.config.settings import PATTERN_RULES, Settings
@@ -22,12 +22,10 @@ from wantui.config.sweep_syntax import SweepError
 from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
-from wantui.section import ConfigSection
 
 UNSUPPORTED_SECTIONS = {
     "cfg_schedule_settings": "guidance schedules",
     "prompt_schedule_settings": "prompt schedules",
-    "attention_bending_variations": "attention bending sweeps",
 }
 """Sections of the older system for features that wantui lacks, and the names of these features."""
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
@@ -36,11 +34,7 @@ SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 _SHORT_REPR = reprlib.Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
-RENAMED_KEYS = {"model_revision": "model_settings.revision"}
-"""Legacy keys and their current names."""
 _SEEDS_REMEDY = 'list all seeds with --seeds, or clear them with --seeds ""'
-MAX_KEY_LENGTH = 80
-"""Longest key that a message quotes, in characters."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +155,7 @@ class _ConfigReader:
             raise ConfigError(
                 [ConfigProblem("--set", None, shorten_text(override, MAX_KEY_LENGTH), "write it as section.key=value")]
             )
-        if len(key) == 1 and _find_section(key[0]):
+        if len(key) == 1 and find_section(key[0]):
             raise ConfigError([ConfigProblem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
         self.set_option_value(values, key, YamlScalar(value_text, is_quoted=False), "--set")
 
@@ -219,11 +213,11 @@ class _ConfigReader:
         """Convert values to the declared types of the settings; record a problem for each invalid text."""
         converted: dict[str, Any] = {}
         for name, setting_content in values.items():
-            if _find_section(name) and isinstance(setting_content, dict):
+            if find_section(name) and isinstance(setting_content, dict):
                 converted[name] = {}
                 for setting_name, value in setting_content.items():
                     self._convert_value(converted[name], setting_name, (name, setting_name), value)
-            elif _find_section(name) and isinstance(setting_content, YamlScalar) and setting_content.is_null:
+            elif find_section(name) and isinstance(setting_content, YamlScalar) and setting_content.is_null:
                 converted[name] = {}
             else:
                 self._convert_value(converted, name, (name,), setting_content)
@@ -266,7 +260,7 @@ class _ConfigReader:
             elif "memory_settings" in name and name != "memory_settings":
                 del values[name]
                 self.warnings.append(self.make_problem(key, "ignored: a misspelt memory_settings"))
-            elif isinstance(section_content, dict) and (section := _find_section(name)):
+            elif isinstance(section_content, dict) and (section := find_section(name)):
                 for setting_name in [
                     setting_name for setting_name in section_content if setting_name in section.IGNORED_KEYS
                 ]:
@@ -278,6 +272,9 @@ class _ConfigReader:
                     self._drop_weighting_keys(section_content)
                 if name == ATTENTION_BENDING.section_key and any(key in section_content for key in LEGACY_SECTION_KEYS):
                     values[name] = self._convert_bending(name, section_content)
+
+        if LEGACY_SWEEP_SECTION in values:  # last, because it replaces the bends
+            self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
 
     def _drop_unsupported_section(self, section_name: str, section_content: Any) -> None:
         """Refuse a section for a feature that this version lacks, unless the section is disabled."""
@@ -307,6 +304,33 @@ class _ConfigReader:
         unchanged_keys = section.values.keys() & section_content.keys()
         return section.values | {key: section_content[key] for key in unchanged_keys}
 
+    def _convert_bending_sweep(self, values: dict[str, Any], section: Any) -> None:
+        """Replace the older system's sweep of bends by an axis of `sweeps`."""
+        if not isinstance(section, dict):
+            if section is not None:
+                message = "should be a section: enabled, generate_baseline and operations"
+                self.refusals.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
+            return
+        if _is_false_value(section.get("enabled")):
+            if section.get("operations") and "enabled" not in section:
+                message = "ignored, because the older system swept nothing without `enabled: true`"
+                self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
+            return
+        sweep = convert_legacy_sweep(section)
+        self.refusals += [self.make_problem((LEGACY_SWEEP_SECTION, "operations"), text) for text in sweep.refusals]
+        self.warnings += [self.make_problem((LEGACY_SWEEP_SECTION, "operations"), text) for text in sweep.warnings]
+        if not sweep.axis_text:
+            return
+        bending = values.get("attention_bending_settings")
+        if isinstance(bending, dict) and bending.get("bends"):
+            message = "the bends of attention_bending_settings are not applied: each cell has one bend of the sweep"
+            self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
+        values["attention_bending_settings"] = {}
+        sweeps = values.get("sweeps")
+        other_axes = sweeps if isinstance(sweeps, list) else [sweeps] if sweeps is not None else []
+        values["sweeps"] = [*other_axes, sweep.axis_text]
+        values.setdefault("sweeps_baseline", sweep.has_baseline)
+
     def _drop_weighting_keys(self, section_content: dict[str, Any]) -> None:
         """Remove the weighting keys of the older system that have no counterpart here."""
         if convert_to_plain_value(section_content.get("embedding_method")) == "norm_preserving":
@@ -323,7 +347,7 @@ class _ConfigReader:
         """Return the problem for a validation error of pydantic; for an unknown key, suggest the nearest valid one."""
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
-            return self.make_problem(key, f"unknown key{_format_key_suggestion(key)}")
+            return self.make_problem(key, f"unknown key{format_key_suggestion(key)}")
         if error_details["type"] == "value_error":
             return self.make_problem(key, shorten_text(str(error_details["ctx"]["error"])))
         if error_details["type"] == "model_type":
@@ -343,51 +367,3 @@ class _ConfigReader:
 
 def _is_false_value(value: Any) -> bool:
     return value is None or value is False or value in ("0", "0.0")
-
-
-def _find_section(name: str) -> type[ConfigSection] | None:
-    """Return the model of a section; None if the name is not that of a section."""
-    field = Settings.model_fields.get(name)
-    model = field.annotation if field else None
-    return model if isinstance(model, type) and issubclass(model, ConfigSection) else None
-
-
-def _list_valid_keys() -> list[KeyPath]:
-    """Return all sections and keys, in the order of the config file."""
-    keys: list[KeyPath] = []
-    for name in Settings.model_fields:
-        keys.append((name,))
-        if section := _find_section(name):
-            keys += [(name, key) for key in section.model_fields]
-    return keys
-
-
-def _format_key_suggestion(key: KeyPath) -> str:
-    """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
-    key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
-    valid_keys = _list_valid_keys()
-    if "." in key[-1]:  # section.key is the notation of --set
-        nested_key = tuple(key[-1].split("."))
-        return _suggest_nesting(nested_key, valid_keys) or _format_key_suggestion(nested_key)
-    if key[-1] in RENAMED_KEYS:
-        return f"; it is now {RENAMED_KEYS[key[-1]]}"
-    candidates = [valid_key for valid_key in valid_keys if valid_key[-1] == key[-1]]
-    section_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys if valid_key[:-1] == key[:-1]}
-    all_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys}
-    for keys_by_name in (section_keys_by_name, all_keys_by_name):
-        if candidates:
-            break
-        close_names = difflib.get_close_matches(key[-1], keys_by_name, n=1, cutoff=0.6)
-        candidates = [keys_by_name[name] for name in close_names]
-    if candidates:
-        return f"; did you mean {'.'.join(candidates[0])}?"
-    if not section_keys_by_name:
-        return f"; wantui {__version__} has no keys here"
-    return f"; valid keys of wantui {__version__} here: {', '.join(section_keys_by_name)}"
-
-
-def _suggest_nesting(key: KeyPath, valid_keys: Sequence[KeyPath]) -> str | None:
-    """Return the advice for a valid key that is written with a dot; None if the key is not valid."""
-    if key not in valid_keys:
-        return None
-    return f"; in a config, write it in two lines: `{key[0]}:`, and below it, indented, `{key[-1]}: VALUE`"
