@@ -1,8 +1,9 @@
 """How often the tests of the analysis call like groups different. python tests/benchmarks/false_positives.py.
 
 Made-up values whose truth is known, drawn anew in each run: groups of one distribution with odd videos, groups of one
-mean with distributions of another shape or variance, a word that has another effect in every sentence, and the best of
-several metrics called the declared one afterwards. About two minutes; no model is needed.
+mean with distributions of another shape or variance, a word that has another effect in every sentence, the best of
+several metrics called the declared one afterwards, and a slope over a setting without an effect. About two minutes; no
+model is needed.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from wantui.analysis.differences import compute_family_p
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
 from wantui.analysis.metrics import METRICS
-from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test
+from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test, run_trend_test
 
 FloatArray = NDArray[np.float64]
 ALPHA = 0.05
@@ -80,6 +81,19 @@ def best_metric(random: np.random.Generator, seeds: int, correlation: float) -> 
     return min(run_sign_flip_test(values[:, m]) for m in range(count)) <= ALPHA
 
 
+def other_trend(random: np.random.Generator, seeds: int, skewed: bool) -> tuple[bool, bool]:
+    """Compare values of one distribution at the doses 1, 2 and 8, two phrasings for each seed.
+
+    Returns:
+        Whether a slope is called by the sign-flip test alone, and by the larger p of it and the permutation test.
+    """
+    shared = random.normal(size=(seeds, 1, 1))
+    values = random.lognormal(0, 1, (seeds, 2, 3)) if skewed else shared + random.normal(size=(seeds, 2, 3))
+    weights = np.array([1.0, 2.0, 8.0]) - 11 / 3
+    by_sign = run_sign_flip_test((values @ weights).mean(1))
+    return by_sign <= ALPHA, max(by_sign, run_trend_test(values.mean(1), weights)) <= ALPHA
+
+
 def shares(simulate: Callable[[np.random.Generator, int], object], seeds: int, runs: int) -> list[float]:
     """Return in what share of the runs each answer is yes."""
     random = np.random.default_rng(seeds)
@@ -115,6 +129,11 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
     case = "effect that is 0 on average, but varies over 8 phrasings"
     yield case, 12, "groups called different, tested over seeds only", alone
     yield case, 12, "groups called different, tested over seeds and phrasings", both
+    for skewed, seeds in itertools.product((False, True), (8, 20)):
+        sign, both = shares(partial(other_trend, skewed=skewed), seeds, runs)
+        case = f"slope over a setting without an effect, {'lognormal' if skewed else 'normal'} values"
+        yield case, seeds, "slope reported, by signs of the slopes only", sign
+        yield case, seeds, "slope reported, by signs and permutations", both
     for correlation in (0.9, 0.5, 0.0):
         (called,) = shares(partial(best_metric, correlation=correlation), 12, runs)
         case = f"best of {len(METRICS) + 1} metrics without an effect, correlation {correlation:g}"

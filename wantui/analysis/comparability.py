@@ -3,11 +3,12 @@
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wantui.analysis.setting_values import flatten_settings, to_number
 from wantui.analysis.video import Video
 
 COMPARED_FIELDS = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2", "width",
@@ -33,10 +34,15 @@ MAX_LABEL_LENGTH = 40
 def collect_compared_settings(video: Video) -> dict[str, Any]:
     """Return the settings of a video as JSON values, with the number of values per state and the noise levels.
 
+    A control that is on is "on", and each of its settings is named `control.setting`.
+
     The noise levels count because lengths and bends depend on which states are stored, and recipes with equal steps
     may be stored at different intervals.
     """
-    settings: dict[str, Any] = json.loads(json.dumps(dict(video.settings), default=str))
+    settings: dict[str, Any] = {}
+    for name, value in json.loads(json.dumps(dict(video.settings), default=str)).items():
+        # The settings of a control count one by one: its parameters can differ in one that is studied.
+        settings |= {name: "on"} | flatten_settings(value, name) if isinstance(value, dict) else {name: value}
     settings["values"] = video.dimension
     if video.trajectory is not None:
         levels = [round(float(sigma), NOISE_LEVEL_DIGITS) for sigma in video.trajectory.sigmas]
@@ -44,11 +50,17 @@ def collect_compared_settings(video: Video) -> dict[str, Any]:
     return settings
 
 
-def select_comparable_videos(videos: Sequence[Video], grouping: str = "variation") -> tuple[list[Video], list[Video]]:
+def select_comparable_videos(
+    videos: Sequence[Video], grouping: str = "variation", studied_settings: Sequence[str] = ()
+) -> tuple[list[Video], list[Video]]:
     """Return the videos that can be compared, and the excluded videos with their `exclusion_reason`.
 
     Videos can be compared if they have a trajectory and the most common settings. Batches (`grouping` is "batch") may
     differ in the settings under study, which `find_differing_settings` names, but not in size.
+
+    Args:
+        studied_settings: names of compared settings in which groups may differ; a setting of a control is named
+            `control.setting`.
     """
     usable = [video for video in videos if video.trajectory is not None]
     excluded = [video for video in videos if video.trajectory is None]
@@ -58,22 +70,56 @@ def select_comparable_videos(videos: Sequence[Video], grouping: str = "variation
             majority, minority = _split_by_majority(members)
             included, excluded = included + majority, excluded + minority
         included, minority = _split_by_majority(included, SIZE_SETTINGS)
+    elif studied_settings:
+        included, minority = _split_by_unstudied_settings(usable, studied_settings)
     else:
         included, minority = _split_by_majority(usable)
     return included, excluded + minority
 
 
+def _split_by_unstudied_settings(
+    videos: Sequence[Video], studied_settings: Sequence[str]
+) -> tuple[list[Video], list[Video]]:
+    """Split videos by the settings that are not studied.
+
+    If a setting of a control is studied, videos without the control are compared too; of the videos with it, only those
+    with the most common other settings of the control.
+    """
+    excluded_names = {*studied_settings}
+    if any(name in SCHEDULE_SETTINGS for name in studied_settings):
+        excluded_names.add(NOISE_LEVELS_SETTING)
+    included, excluded = list(videos), []
+    for control in dict.fromkeys(name.partition(".")[0] for name in studied_settings if "." in name):
+        with_control = [video for video in included if video.settings.get(control) is not None]
+        majority, minority = _split_by_majority(with_control, excluded_names=excluded_names)
+        excluded += minority
+        kept = {id(video) for video in majority}
+        included = [video for video in included if video.settings.get(control) is None or id(video) in kept]
+        if len(majority) < len(included):
+            names_by_video = [collect_compared_settings(video) for video in with_control]
+            excluded_names |= {control} | {
+                name for names in names_by_video for name in names if name.startswith(f"{control}.")
+            }
+    included, minority = _split_by_majority(included, excluded_names=excluded_names)
+    return included, excluded + minority
+
+
 def _split_by_majority(
-    videos: Sequence[Video], setting_names: Sequence[str] | None = None
+    videos: Sequence[Video], setting_names: Sequence[str] | None = None, excluded_names: Collection[str] = ()
 ) -> tuple[list[Video], list[Video]]:
     all_settings = [collect_compared_settings(video) for video in videos]
     all_settings = [
-        {name: settings[name] for name in settings if setting_names is None or name in setting_names}
+        {
+            name: settings[name]
+            for name in settings
+            if name not in excluded_names and (setting_names is None or name in setting_names)
+        }
         for settings in all_settings
     ]
     setting_counts = Counter(json.dumps(settings, sort_keys=True) for settings in all_settings)
     method_counts = Counter(video.weighting_method for video in videos if video.weighting_method)
-    if len(setting_counts) < 2 and (len(method_counts) < 2 or setting_names is not None):
+    compares_methods = setting_names is None and WEIGHTING_SETTING not in excluded_names
+    if len(setting_counts) < 2 and (len(method_counts) < 2 or not compares_methods):
         return list(videos), []
     common_settings: dict[str, Any] = json.loads(setting_counts.most_common(1)[0][0])
     common_method = method_counts.most_common(1)[0][0] if method_counts else ""
@@ -82,13 +128,15 @@ def _split_by_majority(
         different_names = [
             name for name in {**common_settings, **settings} if settings.get(name) != common_settings.get(name)
         ]
+        different_controls = tuple(f"{name}." for name in different_names)
+        different_names = [name for name in different_names if not name.startswith(different_controls)]
         if any(name in SCHEDULE_SETTINGS for name in different_names):
             different_names = [name for name in different_names if name != NOISE_LEVELS_SETTING]
         reasons = [
             f"{name} is {settings.get(name)}, but {common_settings.get(name)} in most videos"
             for name in different_names
         ]
-        if setting_names is None and video.weighting_method and video.weighting_method != common_method:
+        if compares_methods and video.weighting_method and video.weighting_method != common_method:
             reasons.append(f"{WEIGHTING_SETTING} is {video.weighting_method}, but {common_method} in most videos")
         if reasons:
             excluded.append(replace(video, trajectory=None, exclusion_reason="; ".join(reasons)))
@@ -103,6 +151,20 @@ class DifferingSettings:
 
     values_by_setting: Mapping[str, Mapping[Path, Any]]
     """Values by setting, then by batch folder."""
+
+    @property
+    def numbers_by_folder(self) -> dict[Path, float]:
+        """Return the batches' values of the only differing setting if all are numbers; else an empty dict."""
+        if len(self.values_by_setting) != 1:
+            return {}
+        ((_, values),) = self.values_by_setting.items()
+        numbers = {folder: number for folder, value in values.items() if (number := to_number(value)) is not None}
+        return numbers if len(numbers) == len(values) else {}
+
+    @property
+    def only_name(self) -> str:
+        """Return the name of the only differing setting; empty if none or several differ."""
+        return next(iter(self.values_by_setting)) if len(self.values_by_setting) == 1 else ""
 
     def make_label(self, folder: Path) -> str:
         """Return a label with the batch's value of the only differing setting; empty if none or several differ."""
@@ -139,8 +201,15 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
         ("weights of words", _find_shared_texts(videos_by_folder, "word_weights")),
     ):
         values_by_setting[name] = values_by_folder
+    values_by_setting = {
+        name: {folder: values.get(folder) for folder in videos_by_folder} for name, values in values_by_setting.items()
+    }
     differing_values = {
         name: values for name, values in values_by_setting.items() if len({json.dumps(v) for v in values.values()}) > 1
+    }
+    different_controls = tuple(f"{name}." for name in differing_values)
+    differing_values = {
+        name: values for name, values in differing_values.items() if not name.startswith(different_controls)
     }
     if "weights of words" in differing_values and any(
         not value for value in differing_values.get(WEIGHTING_SETTING, {}).values()

@@ -17,8 +17,10 @@ from wantui.analysis.differences import (
     remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
+from wantui.analysis.dose_response import DoseResponse, compute_dose_response
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
-from wantui.analysis.groups import CannotCompareError, Group, GroupSummary, MatchedGroups, summarise_group_metric
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise_group_metric
 from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
@@ -78,6 +80,8 @@ class Comparison:
     """Name and reason of each excluded video."""
     unreadable_videos: tuple[str, ...] = ()
     """Names of the excluded videos whose projection cannot be used."""
+    dose_response: DoseResponse | None = None
+    """Change of the metrics with the setting that forms the groups, if its values are numbers."""
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""
@@ -183,6 +187,7 @@ def compare_groups(
         tuple(warnings),
         tuple(exclusion_reasons),
         tuple(unreadable_videos),
+        compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
     )
 
 

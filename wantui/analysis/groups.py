@@ -1,8 +1,5 @@
 """Groups of videos: forming and naming them, summarising them, and matching their seeds and phrasings."""
 
-import json
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,27 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.comparability import (
+    SIZE_SETTINGS,
     VideoNamer,
-    choose_unique_batch_names,
-    find_differing_settings,
     select_comparable_videos,
+)
+from wantui.analysis.group_names import (
+    CannotCompareError,
+    find_grouping_parts,
+    find_option_text,
+    find_varied_brackets,
+    name_groups,
 )
 from wantui.analysis.metrics import compute_metric, select_finite_values
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
+from wantui.analysis.setting_values import (
+    list_compared_names,
+    list_differing_paths,
+    shorten_path,
+    to_number,
+)
 from wantui.analysis.trajectory import FloatArray
 from wantui.analysis.video import Video
-from wantui.errors import UserError
 from wantui.formatting import format_count
 
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
-_BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
-
-
-class CannotCompareError(UserError):
-    """Raised for groups that cannot be compared; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,44 @@ def group_videos(videos: Sequence[Video], grouping: str = "variation") -> list[G
     """Return groups of videos, in the order of their first video.
 
     Args:
-        grouping: "variation", "prompt", "batch", or bracket numbers from 1, such as "1" or "1,3".
+        grouping: "variation", "prompt", "batch", or bracket numbers from 1 and names of settings, such as "1", "1,3",
+            "cfg_scale" or "1,cfg_scale". Groups by a number are in its order.
 
     Raises:
-        CannotCompareError: the template has no such bracket.
+        CannotCompareError: the template has no such bracket, or the videos do not differ in such a setting.
     """
     videos_by_group: dict[str, list[Video]] = {}
-    for name, video in zip(_name_groups(videos, grouping), videos, strict=True):
+    for name, video in zip(name_groups(videos, grouping), videos, strict=True):
         videos_by_group.setdefault(name, []).append(video)
-    return [Group(name, tuple(group_members)) for name, group_members in videos_by_group.items()]
+    groups = [Group(name, tuple(group_members)) for name, group_members in videos_by_group.items()]
+    paths = find_grouping_parts(videos, grouping).setting_paths
+    return sorted(groups, key=lambda group: _make_sort_key(group, paths)) if paths else groups
+
+
+def _make_sort_key(group: Group, paths: Sequence[str]) -> list[tuple[bool, float]]:
+    """Return a sort key: the numbers of the settings; no value comes first, text stays in its order."""
+    values = [group.videos[0].setting_values.get(path) for path in paths]
+    numbers = [to_number(value) for value in values]
+    return [
+        (value is not None, 0.0 if number is None else number) for value, number in zip(values, numbers, strict=True)
+    ]
+
+
+def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[list[Video], list[Video]]:
+    """Return the videos that can be compared by a grouping, and the excluded videos with their `exclusion_reason`.
+
+    Raises:
+        CannotCompareError: the template has no such bracket, or videos cannot be compared by the setting.
+    """
+    paths = find_grouping_parts(videos, grouping).setting_paths
+    studied_settings = [name for path in paths for name in list_compared_names(path)]
+    differing_paths = list_differing_paths(videos)
+    if any(path in differing_paths and set(list_compared_names(path)) & set(SIZE_SETTINGS) for path in paths):
+        raise CannotCompareError(
+            f"cannot group by {grouping!r}: the same seed gives another initial noise for another size of videos, so "
+            "that videos cannot be paired by seed. Analyse each size alone"
+        )
+    return select_comparable_videos(videos, grouping, studied_settings)
 
 
 def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
@@ -105,7 +137,7 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
 
     Each video counts once, even if several batches contain it.
     """
-    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
+    comparable_videos, excluded_videos = select_videos_for_grouping(videos, grouping)
     namer = VideoNamer(videos)
     exclusion_reasons = [(namer.name_video(video), video.exclusion_reason) for video in excluded_videos]
     if not comparable_videos:
@@ -125,97 +157,17 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
 
 def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
     """Return the groupings that divide these videos into several groups."""
-    candidates = ["variation", *(str(bracket + 1) for bracket in range(len(_find_varied_brackets(videos)))), "batch"]
+    brackets = [str(bracket + 1) for bracket in range(len(find_varied_brackets(videos)))]
+    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    settings = [
+        shorten_path(path, paths)
+        for path in list_differing_paths(videos)
+        if not any(name in SIZE_SETTINGS for name in list_compared_names(path))
+    ]
+    candidates = ["variation", *brackets, *settings, "batch"]
     dividing = [grouping for grouping in candidates if len(group_videos(videos, grouping)) > 1]
     # Grouping by the only bracket equals grouping by variation.
-    return [grouping for grouping in dividing if not (grouping == "1" and len(_find_varied_brackets(videos)) == 1)]
-
-
-def _find_varied_brackets(videos: Sequence[Video]) -> list[int]:
-    return sorted({bracket for video in videos for bracket in video.choices_by_bracket})
-
-
-def _name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
-    """Return the name of each video's group.
-
-    Videos of a group have equal options with equal weights. If a short name is ambiguous, as between batches with
-    (circle) and with (circle:6), the longer names are used.
-    """
-    if grouping == "batch":
-        names_by_folder = choose_unique_batch_names([video.folder for video in videos])
-        differing_settings = find_differing_settings(videos)
-        labels_by_folder = {folder: differing_settings.make_label(folder) for folder in names_by_folder}
-        label_counts = Counter(labels_by_folder.values())
-        return [
-            label
-            if (label := labels_by_folder[video.folder]) and label_counts[label] == 1
-            else " ".join(filter(None, (names_by_folder[video.folder], label and f"({label})")))
-            for video in videos
-        ]
-    if grouping in ("variation", "prompt"):
-        names = [video.variation if grouping == "variation" else video.prompt for video in videos]
-        name_levels = [
-            names,
-            [" ".join(filter(None, (name, _format_weights(video)))) for name, video in zip(names, videos, strict=True)],
-            [
-                f"{name} ({video.prompt}) {_format_weights(video)}".strip()
-                for name, video in zip(names, videos, strict=True)
-            ],
-        ]
-    else:
-        brackets = _parse_brackets(videos, grouping)
-        name_levels = [
-            [", ".join(video.choices_by_bracket.get(b, "") or "(nothing)" for b in brackets) for video in videos],
-            [", ".join(_find_option_text(video, b) or "(nothing)" for b in brackets) for video in videos],
-            # Options may contain commas: "a" with "b, c" is not "a, b" with "c".
-            [
-                ", ".join(json.dumps(_find_option_text(video, b), ensure_ascii=False) for b in brackets)
-                for video in videos
-            ],
-        ]
-    return _shorten_group_names(name_levels)
-
-
-def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:
-    """Return the shortest unambiguous name of each video.
-
-    Args:
-        name_levels: names of the videos, from short to long; equal names of the last level are one group.
-    """
-    names: list[str] = list(name_levels[-1])
-    for shorter_names in reversed(name_levels[:-1]):
-        full_names_by_name: dict[str, set[str]] = {}
-        for name, full_name in zip(shorter_names, name_levels[-1], strict=True):
-            full_names_by_name.setdefault(name, set()).add(full_name)
-        names = [
-            name if len(full_names_by_name[name]) == 1 else longer
-            for name, longer in zip(shorter_names, names, strict=True)
-        ]
-    return names
-
-
-def _format_weights(video: Video) -> str:
-    return f"[{video.word_weights}]" if video.word_weights else ""
-
-
-def _find_option_text(video: Video, bracket: int) -> str:
-    """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
-    return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")
-
-
-def _parse_brackets(videos: Sequence[Video], grouping: str) -> list[int]:
-    brackets = _find_varied_brackets(videos)
-    parts = [part.strip() for part in grouping.split(",")]
-    numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
-    if len(set(numbers)) < len(numbers) and all(numbers):
-        raise CannotCompareError(f"cannot group by {grouping!r}: a bracket occurs twice. Name each bracket once")
-    if not all(0 < number <= len(brackets) for number in numbers):
-        available = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
-        raise CannotCompareError(
-            f"cannot group by {grouping!r}: the template has {available}. Use variation, prompt, batch, or "
-            "a bracket number"
-        )
-    return [brackets[number - 1] for number in numbers]
+    return [grouping for grouping in dividing if not (grouping == "1" and len(find_varied_brackets(videos)) == 1)]
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:
@@ -266,7 +218,10 @@ class MatchedGroups:
             raise CannotCompareError(NOTHING_TO_GROUP_ERROR)
         groups = group_videos(videos, grouping)
         if len(groups) < 2:
-            raise CannotCompareError(f"cannot compare groups by {grouping}: there is only one. Choose another --by")
+            raise CannotCompareError(
+                f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}. "
+                "Choose another --by"
+            )
         if len(groups) > MAX_GROUPS:
             raise CannotCompareError(
                 f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
@@ -320,6 +275,16 @@ class MatchedGroups:
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
+def _name_only_group(groups: Sequence[Group], grouping: str) -> str:
+    """Return the only value of a setting, and the settings in which the videos do differ."""
+    videos = [video for group in groups for video in group.videos]
+    if not find_grouping_parts(videos, grouping).setting_paths:
+        return ""
+    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
+    return f" ({groups[0].name}); the compared videos differ in {names or 'no setting'}"
+
+
 def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
     """Return a function that returns the phrasing of a video: its prompt, word weights included, without the brackets
     that form the groups."""
@@ -327,12 +292,15 @@ def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Vi
         return lambda video: ""
     if grouping == "batch":
         return lambda video: video.variation
-    grouped_brackets = set(_parse_brackets(videos, grouping))
+    parts = find_grouping_parts(videos, grouping)
+    grouped_brackets = set(parts.brackets)
+    if not grouped_brackets:
+        return lambda video: f"{video.prompt} [{video.word_weights}]"
     return lambda video: "|".join(
         [
             video.template_skeleton,
             *(
-                f"{b}={_find_option_text(video, b)}"
+                f"{b}={find_option_text(video, b)}"
                 for b in sorted(video.choices_by_bracket)
                 if b not in grouped_brackets
             ),

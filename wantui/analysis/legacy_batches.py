@@ -118,9 +118,11 @@ def _load_video(
         "levels": "assumed" if level_warnings else "stored",
         "guidance_scale": first_metadata.get("cfg_scale"),
     }
+    named_values = {"model_settings.cfg_scale": settings["guidance_scale"], "model_settings.steps": settings["steps"]}
     return Video(
         **common_fields,
         settings=settings,
+        setting_values={path: value for path, value in named_values.items() if value is not None},
         trajectory=trajectory,
         dimension=math.prod(shape),
         warnings=(*warnings, *level_warnings),

@@ -17,6 +17,7 @@ import numpy as np
 from wantui.analysis.comparability import COMPARED_FIELDS
 from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
+from wantui.analysis.setting_values import collect_setting_values
 from wantui.analysis.template_parts import split_template
 from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
@@ -132,6 +133,7 @@ def _load_video(
         }
         | collect_control_settings(recipe)
         | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
+        "setting_values": collect_setting_values(recipe, manifest.config),
         "template_skeleton": template_parts.skeleton,
         "options_by_bracket": template_parts.fill_options(
             {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from wantui.analysis.comparability import VideoNamer, select_comparable_videos
+from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.final_states import (
     SPREAD_METRIC,
     FinalStates,
@@ -11,7 +11,8 @@ from wantui.analysis.final_states import (
     VideoKey,
     get_video_key,
 )
-from wantui.analysis.groups import CannotCompareError, MatchedGroups
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.groups import MatchedGroups, select_videos_for_grouping
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -64,7 +65,7 @@ def match_groups_and_final_states(
 
 def _match_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
     """Return groups with the same seeds, and the names of excluded videos with reasons."""
-    comparable_videos, excluded_videos = select_comparable_videos(videos, grouping)
+    comparable_videos, excluded_videos = select_videos_for_grouping(videos, grouping)
     namer = VideoNamer(videos)
     try:
         matched_groups = MatchedGroups.match_groups(comparable_videos, grouping, namer)

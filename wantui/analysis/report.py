@@ -23,6 +23,7 @@ from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.null_models import compute_random_walk_null
 from wantui.analysis.report_batches import render_picture_section, render_recipe_section
+from wantui.analysis.report_doses import render_dose_section
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.video import Video
@@ -68,6 +69,7 @@ def _write_report_page(report_path: Path, comparison: Comparison) -> None:
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(_render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
+        *(render_dose_section(comparison.dose_response, _render_svg) if comparison.dose_response is not None else []),
         *render_picture_section(comparison.groups),
         "<h2>Effects</h2>",
         _render_svg(_draw_effects(comparison.differences, comparison.primary_metric)),

@@ -13,6 +13,7 @@ import numpy as np
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
+from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
 from wantui.analysis.metrics import CURVES, METRICS, compute_metric
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
@@ -193,6 +194,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
             )
             for group in comparison.groups
         },
+        "dose_response": _build_dose_response_record(comparison.dose_response),
         "differences": [_build_difference_record(difference) for difference in comparison.differences],
         "dispersion": {
             name: {"sigma": curve.sigmas, "value": curve.dispersion}
@@ -203,6 +205,36 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
         "excluded": [{"video": name, "reason": reason} for name, reason in comparison.exclusion_reasons],
     }
     return to_json_values(record)
+
+
+def _build_dose_response_record(dose_response: DoseResponse | None) -> dict[str, Any] | None:
+    if dose_response is None:
+        return None
+    return {
+        "setting": dose_response.setting_name,
+        "values": dose_response.doses,
+        "groups": dose_response.group_names,
+        "kind": dose_response.verdict_kind,
+        "text": dose_response.verdict_text,
+        "trends": {trend.metric: _build_trend_record(trend) for trend in dose_response.trends},
+    }
+
+
+def _build_trend_record(trend: Trend) -> dict[str, Any]:
+    return {
+        "slope": _build_effect_record(trend.slope),
+        "permutation_p": trend.permutation_p,
+        "share": trend.relative_slope,
+        "low": trend.relative_low,
+        "high": trend.relative_high,
+        "family_p": trend.family_p,
+        "discovery_p": trend.discovery_p,
+        "phrasings": trend.phrasing_count,
+        "phrasing_p": trend.phrasing_p,
+        "mean": trend.means,
+        "mean_low": trend.means - trend.half_widths,
+        "mean_high": trend.means + trend.half_widths,
+    }
 
 
 def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:

@@ -255,3 +255,33 @@ def run_omnibus_test(values: FloatArray) -> float:
     between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
     between_squares[between_squares <= ROUNDED_MEAN**2 * ((values - values.mean()) ** 2).mean()] = 0
     return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
+
+
+def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
+    """Return the two-sided p of the mean of sum(weights * values) of n seeds, with the values [n, k] of each seed
+    permuted within the seed.
+
+    The weights of a slope are not symmetric if the doses are not, so that a skewed metric gives skewed slopes; a
+    permutation test is exact for them, a test of their signs is not. Exact if there are at most MAX_EXACT_PERMUTATIONS
+    orders; otherwise from RESAMPLE_COUNT random orders and the observed one.
+
+    Args:
+        weights: [k] weights of the values, with a sum of 0.
+    """
+    seed_count, dose_count = values.shape
+    observed = float((values @ weights).sum())
+    if math.factorial(dose_count) ** seed_count <= MAX_EXACT_PERMUTATIONS:
+        orders = np.array(list(itertools.permutations(weights)))
+        sums = np.zeros(1)
+        for seed_sums in values @ orders.T:  # every order of one seed with every order of the seeds before it
+            sums = np.add.outer(sums, seed_sums).ravel()
+    else:
+        generator, chunks = np.random.default_rng(RANDOM_SEED), [np.array([observed])]
+        chunk_size = max(1, 2_000_000 // values.size)
+        for start in range(0, RESAMPLE_COUNT, chunk_size):
+            draw_count = min(chunk_size, RESAMPLE_COUNT - start)
+            orders = generator.permuted(np.broadcast_to(weights, (draw_count, *values.shape)), axis=2)
+            chunks.append((orders * values).sum((1, 2)))
+        sums = np.concatenate(chunks)
+    tolerance = ROUNDED_MEAN * float(np.abs(weights).max() * np.abs(values).sum())
+    return float(np.mean(np.abs(sums) >= abs(observed) - tolerance))

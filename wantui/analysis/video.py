@@ -54,6 +54,8 @@ class Video:
     """Marked words with a weight other than 1, such as "circle:6"."""
     options_by_bracket: Mapping[int, str] = field(default_factory=dict)
     """Chosen options by bracket, as written in the template, with word weights."""
+    setting_values: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by config path, such as `model_settings.cfg_scale`, that groups can be formed by."""
 
     def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory; NaN if there is no trajectory or no value."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "grouping",
     default="variation",
     show_default=True,
-    help="Grouping: variation, prompt, batch, or bracket numbers (1 or 1,3).",
+    help="Grouping: variation, prompt, batch, bracket numbers (1 or 1,3), or settings (cfg_scale).",
 )
 @click.option(
     "--primary",

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
@@ -126,6 +127,8 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     for (first_group, second_group), squared_distance in comparison.squared_centroid_distances_by_pair.items():
         distance = max(squared_distance, 0) ** 0.5
         print_wrapped_line(f"  mean final states of {first_group} and {second_group}: {distance:.3g} sqrt(D) apart")
+    if comparison.dose_response is not None:
+        print_dose_response(comparison.dose_response)
     echo()
     has_phrasings = any(difference.phrasing_count > 1 for difference in comparison.differences)
     table_rows = []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     LEGEND,
     choose_axis,
@@ -31,7 +32,8 @@ VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
 def draw_comparison(
     comparison: "Comparison", first_group: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
 ) -> list[Text]:
-    """Return verdict and forest plot of each pair of groups, then tests, dispersion, notes and excluded videos.
+    """Return the change with a numeric setting, then verdict and forest plot of each pair of groups, tests, dispersion,
+    notes and excluded videos.
 
     Args:
         first_group: name of the group whose pairs come first.
@@ -44,6 +46,8 @@ def draw_comparison(
     header = draw_forest_header(metric_names, axis, name_width)
     header.stylize(Style(bold=True, dim=True))
     lines: list[Text] = []
+    if comparison.dose_response is not None:
+        lines += draw_dose_response(comparison.dose_response, canvas)
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )

@@ -1,0 +1,336 @@
+"""Groups by a setting across batches, and the change of metrics with a number, on trajectories whose truth is known."""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MakeOnce, Wantui, generate_batch
+from numpy.typing import NDArray
+from scipy import stats
+from test_analysis import SETTINGS, synthetic_videos
+
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.dose_response import compute_dose_response, find_doses
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
+from wantui.analysis.setting_values import (
+    SettingNameError,
+    collect_setting_values,
+    find_setting_path,
+    flatten_settings,
+    shorten_path,
+)
+from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
+from wantui.analysis.video import Video
+
+CFG_PATH = "model_settings.cfg_scale"
+
+
+def set_setting(video: Video, folder: Path, path: str, value: Any, **settings: Any) -> Video:
+    """Return a copy of a video in another batch with a setting; `settings` are compared settings."""
+    values = {**video.setting_values, path: value}
+    return replace(video, folder=folder, settings={**video.settings, **settings}, setting_values=values)
+
+
+def cfg_batches(tmp_path: Path, scales: Sequence[float], seeds: int = 6, effect: float = 0.0) -> list[Video]:
+    """Return a batch for each guidance scale; the length of the paths grows by `effect` for each unit of it."""
+    videos: list[Video] = []
+    for scale in scales:
+        folder = tmp_path / f"cfg{scale:g}"
+        batch = synthetic_videos(folder, {"one": 1.0}, seeds=seeds, lengths=1.0 + effect * scale)
+        videos += [set_setting(video, folder, CFG_PATH, scale, guidance_scale=scale) for video in batch]
+    return videos
+
+
+def test_batches_are_grouped_by_the_value_of_a_setting_in_numeric_order(tmp_path: Path) -> None:
+    videos = cfg_batches(tmp_path, (8.0, 10.0, 2))
+    result = compare_groups(videos, "cfg_scale", "length")
+    assert [group.name for group in result.groups] == ["cfg_scale 2", "cfg_scale 8", "cfg_scale 10"]
+    assert len(result.seeds) == 6
+    assert result.exclusion_reasons == ()
+    assert [group.name for group in group_videos(videos, "guidance_scale")] == [group.name for group in result.groups]
+    assert "cfg_scale" in find_dividing_groupings(videos)
+
+
+def test_equal_numbers_of_another_type_are_one_group(tmp_path: Path) -> None:
+    assert [group.name for group in group_videos(cfg_batches(tmp_path, (2.0, 4)), "cfg_scale")] == [
+        "cfg_scale 2",
+        "cfg_scale 4",
+    ]
+    same = cfg_batches(tmp_path, (4.0,)) + cfg_batches(tmp_path, (4,))
+    assert len(group_videos(same, "cfg_scale")) == 1
+
+
+def test_setting_and_bracket_form_groups_together(tmp_path: Path) -> None:
+    videos = [
+        set_setting(video, tmp_path / str(scale), CFG_PATH, scale, guidance_scale=scale)
+        for scale in (2, 4)
+        for video in synthetic_videos(tmp_path / str(scale), {"red": 1.0, "blue": 1.0}, seeds=6)
+    ]
+    result = compare_groups(videos, "1,cfg_scale", "length")
+    assert [group.name for group in result.groups] == [
+        "red, cfg_scale 2", "blue, cfg_scale 2", "red, cfg_scale 4", "blue, cfg_scale 4"
+    ]  # fmt: skip
+    assert result.dose_response is None
+    assert result.exclusion_reasons == ()
+
+
+def test_other_differing_settings_exclude_videos_by_name(tmp_path: Path) -> None:
+    videos = cfg_batches(tmp_path, (2, 4, 8))
+    mixed = [replace(v, settings={**v.settings, "steps": 20}) if v.folder.name == "cfg8" else v for v in videos]
+    result = compare_groups(mixed, "cfg_scale", "length")
+    assert [group.name for group in result.groups] == ["cfg_scale 2", "cfg_scale 4"]
+    assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
+    two = [video for video in mixed if video.folder.name != "cfg4"]
+    with pytest.raises(CannotCompareError, match=r"only one .cfg_scale 2.*12 of 24 videos are excluded.*steps is 20"):
+        compare_groups(two, "cfg_scale", "length")
+
+
+def test_studied_schedule_may_have_other_noise_levels(tmp_path: Path) -> None:
+    from test_analysis import with_states
+
+    videos = cfg_batches(tmp_path, (2,))
+    few = [
+        set_setting(with_states(video, [0, 4, 8]), tmp_path / "few", "model_settings.steps", 2, steps=2)
+        for video in videos
+    ]
+    many = [set_setting(video, tmp_path / "many", "model_settings.steps", 8, steps=8) for video in videos]
+    result = compare_groups([*many, *few], "steps", "length")
+    assert [group.name for group in result.groups] == ["steps 2", "steps 8"]
+
+
+def test_sizes_cannot_be_compared_by_seed(tmp_path: Path) -> None:
+    videos = [
+        set_setting(video, tmp_path / str(width), "video_settings.width", width, width=width)
+        for width in (64, 128)
+        for video in synthetic_videos(tmp_path / str(width), {"one": 1.0}, seeds=6)
+    ]
+    with pytest.raises(CannotCompareError, match="the same seed gives another initial noise"):
+        compare_groups(videos, "width", "length")
+    assert "width" not in find_dividing_groupings(videos)
+
+
+def lora_request(strength: float, file: str = "a", **more: float) -> dict[str, Any]:
+    return {"adapters": [{"name": "style", "file": file, "strength": strength}]} | more
+
+
+def lora_batches(tmp_path: Path, requests: Sequence[dict[str, Any] | None]) -> list[Video]:
+    videos: list[Video] = []
+    for number, request in enumerate(requests):
+        batch = synthetic_videos(tmp_path / str(number), {"one": 1.0}, seeds=6)
+        values = flatten_settings(request, "lora_settings") if request else {}
+        videos += [replace(v, settings={**SETTINGS, "lora": request}, setting_values=values) for v in batch]
+    return videos
+
+
+def test_settings_of_a_control_are_compared_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from wantui.analysis import setting_values
+
+    monkeypatch.setattr(setting_values, "CONTROLS", (SimpleNamespace(name="lora", section_key="lora_settings"),))
+    videos = lora_batches(tmp_path, [lora_request(0.5), lora_request(1.0), None])
+    result = compare_groups(videos, "lora.style.strength", "length")
+    names = ["no strength", "strength 0.5", "strength 1"]
+    assert [group.name for group in result.groups] == names
+    assert result.dose_response is not None
+    assert result.dose_response.doses == (0.5, 1.0)
+    result = compare_groups(videos[:-12], "batch", "length")
+    assert "the batches differ in lora.adapters.style.strength only" in result.warnings
+    assert result.dose_response is not None
+    other = lora_batches(tmp_path, [lora_request(0.5), lora_request(0.7), lora_request(1.0, "b"), None])
+    result = compare_groups(other, "strength", "length")
+    assert [group.name for group in result.groups] == ["no strength", "strength 0.5", "strength 0.7"]
+    reason = "lora.adapters.style.file is b, but a in most videos"
+    assert {why for _, why in result.exclusion_reasons} == {reason}
+    mixed = [video for video in other if video.folder.name in "013"]
+    reasons = {why for _, why in pool_comparable_groups(mixed, "variation")[1]}
+    assert "lora is None, but on in most videos" in reasons
+
+
+def test_names_of_settings_are_resolved_or_refused_by_name(tmp_path: Path) -> None:
+    videos = lora_batches(tmp_path, [lora_request(0.5, scale=1.0), lora_request(1.0, scale=1.0)])
+    values = {f"attention_bending_settings.bends.{name}.strength": 1 for name in ("flower", "sky")}
+    videos = [replace(video, setting_values={**video.setting_values, **values}) for video in videos]
+    style = "lora_settings.adapters.style.strength"
+    for name in ("strength", "lora.style.strength", "style.strength", "lora_settings.adapters.style.strength"):
+        assert find_setting_path(name, videos) == style  # the only strength that differs
+    assert find_setting_path("bend.flower.strength", videos) == "attention_bending_settings.bends.flower.strength"
+    assert shorten_path(style, videos[0].setting_values) == "style.strength"
+    with pytest.raises(SettingNameError, match=r"no setting .* has this name. The videos differ in: style"):
+        find_setting_path("cfg_scal", videos)
+    with pytest.raises(SettingNameError, match=r"it may be flower.strength, sky.strength. Name one of these"):
+        find_setting_path("bend.strength", videos)
+    with pytest.raises(CannotCompareError, match=r"only one .scale 1.*style.strength is 1.0"):
+        compare_groups(videos, "scale", "length")
+
+
+# Statistics
+
+
+def test_trend_test_of_few_seeds_is_exact() -> None:
+    values = np.random.default_rng(3).exponential(size=(3, 3))
+    weights = np.array([-2.0, -0.5, 2.5])
+    orders = list(itertools.permutations(range(3)))
+    slopes = [
+        abs(sum(weights @ values[seed][list(order)] for seed, order in enumerate(chosen)))
+        for chosen in itertools.product(orders, repeat=3)
+    ]
+    assert run_trend_test(values, weights) == np.mean(np.array(slopes) >= abs((values @ weights).sum()) - 1e-12)
+
+
+def test_trend_test_of_two_doses_is_the_sign_flip_test() -> None:
+    values = np.random.default_rng(5).normal(0.5, 1, (8, 2))
+    assert run_trend_test(values, np.array([-1.0, 1.0])) == run_sign_flip_test(values[:, 1] - values[:, 0])
+
+
+def test_trend_test_of_many_seeds_agrees_with_normal_theory() -> None:
+    values = np.random.default_rng(6).normal(size=(40, 4)) + np.array([0, 0.1, 0.2, 0.3])
+    weights = np.array([-1.5, -0.5, 0.5, 1.5])
+    centred = values - values.mean(1, keepdims=True)  # the permutation variance of each seed
+    deviation = np.sqrt((weights**2).sum() * (centred**2).sum() / 3)
+    expected = 2 * stats.norm.sf(abs((values @ weights).sum()) / deviation)
+    assert run_trend_test(values, weights) == pytest.approx(expected, abs=0.02)
+    assert run_trend_test(np.ones((5, 3)), np.array([-1.0, 0, 1])) == 1.0
+
+
+def build_groups(tmp_path: Path, doses: Sequence[float], seeds: int, phrasings: int) -> Any:
+    videos = []
+    for dose in doses:
+        for phrasing in range(phrasings):
+            for seed in range(seeds):
+                video = Video(tmp_path, 0, "", "", f"phrasing {phrasing}", {}, seed)
+                videos.append(replace(video, setting_values={CFG_PATH: dose}))
+    return group_videos(videos, "cfg_scale")
+
+
+def respond(tmp_path: Path, doses: Sequence[float], values: NDArray[np.float64]) -> Any:
+    """Return the dose-response of [seeds, phrasings, doses, metrics] values; the first metric is `length`."""
+    groups = build_groups(tmp_path, doses, values.shape[0], values.shape[1])
+    names = ["length", "turning", "chord"][: values.shape[3]]
+    return compute_dose_response(groups, "cfg_scale", names, values, 0.05)
+
+
+def test_slope_equals_the_mean_of_least_squares_slopes_of_blocks(tmp_path: Path) -> None:
+    doses = (2.0, 4.0, 8.0)
+    values = np.random.default_rng(0).normal(5, 1, (7, 3, 3, 2))
+    result = respond(tmp_path, doses, values)
+    for m, trend in enumerate(result.trends):
+        slopes = np.array([[np.polyfit(doses, values[s, p, :, m], 1)[0] for p in range(3)] for s in range(7)])
+        expected = stats.ttest_1samp(slopes.mean(1), 0)
+        interval = expected.confidence_interval()
+        assert trend.slope.mean == pytest.approx(slopes.mean())
+        assert (trend.slope.interval_low, trend.slope.interval_high) == pytest.approx((interval.low, interval.high))
+        assert trend.slope.p == run_sign_flip_test(slopes.mean(1))
+        assert trend.phrasing_p == run_sign_flip_test(slopes.mean(0))
+        seed_values = values[..., m].mean(1)
+        assert trend.means == pytest.approx(seed_values.mean(0))
+        half_widths = stats.t.ppf(0.975, 6) * stats.sem(seed_values, axis=0)
+        assert trend.half_widths == pytest.approx(half_widths)
+        assert trend.family_p >= trend.p
+        assert trend.relative_low < trend.relative_slope < trend.relative_high
+
+
+def test_rising_flat_and_unknown_responses_are_told_apart(tmp_path: Path) -> None:
+    random, doses = np.random.default_rng(1), (1.0, 2.0, 4.0)
+    noise = random.normal(0, 0.01, (8, 1, 3, 1)) + random.normal(5, 1, (8, 1, 1, 1))
+    rising = respond(tmp_path, doses, noise + 0.5 * np.array(doses)[:, None])
+    assert rising.verdict_kind == "rises"
+    assert rising.trends[0].slope.mean == pytest.approx(0.5, abs=0.02)
+    assert "rises with cfg_scale from 1 to 4: +0.5" in rising.verdict_text
+    assert respond(tmp_path, doses, noise - np.array(doses)[:, None]).verdict_kind == "falls"
+    assert respond(tmp_path, doses, noise).verdict_kind == "flat"
+    loud = respond(tmp_path, doses, noise + random.normal(0, 3, noise.shape))
+    assert loud.verdict_kind == "cannot tell"
+    few = respond(tmp_path, doses, noise[:4] + np.array(doses)[:, None])
+    assert "4 seeds cannot give p below 0.125; generate at least 6" in few.verdict_text
+
+
+def test_response_of_one_word_is_not_generalised_over_phrasings(tmp_path: Path) -> None:
+    doses = np.array([1.0, 2.0, 4.0])
+    values = np.random.default_rng(2).normal(5, 0.01, (8, 8, 3, 1))
+    values[:, 0] += 3 * doses[:, None]  # one phrasing of eight
+    assert respond(tmp_path, tuple(doses), values).verdict_kind == "cannot tell"
+    assert respond(tmp_path, tuple(doses), values[:, :5]).verdict_kind == "rises"  # "of these 5 phrasings"
+
+
+def test_constant_metric_has_no_slope(tmp_path: Path) -> None:
+    result = respond(tmp_path, (1.0, 2.0, 4.0), np.full((6, 2, 3, 1), 0.1))
+    assert result.trends[0].p == 1.0
+    assert result.verdict_kind == "flat"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda random: random.lognormal(0, 1, (8, 2, 3, 1)),
+        lambda random: random.normal(size=(8, 1, 1, 1)) + random.normal(size=(8, 2, 3, 1)),
+    ],
+    ids=["skewed", "shared noise"],
+)
+def test_false_slopes_do_not_exceed_the_level(
+    tmp_path: Path, draw: Callable[[np.random.Generator], NDArray[np.float64]]
+) -> None:
+    random, runs, doses = np.random.default_rng(4), 400, (1.0, 2.0, 8.0)
+    groups = build_groups(tmp_path, doses, 8, 2)
+    called = 0
+    for _ in range(runs):
+        result = compute_dose_response(groups, "cfg_scale", ["length"], draw(random), 0.05)
+        assert result is not None
+        called += result.verdict_kind in ("rises", "falls")
+    assert called / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_doses_need_one_setting_of_several_numbers(tmp_path: Path) -> None:
+    videos = cfg_batches(tmp_path, (2, 4))
+    assert find_doses(group_videos(videos, "batch"), "batch") == ("guidance_scale", [(2.0, 0), (4.0, 1)])
+    assert find_doses(group_videos(videos, "variation"), "variation") == ("", [])
+    named = [set_setting(v, v.folder, "model_settings.sampler", v.folder.name) for v in videos]
+    assert find_doses(group_videos(named, "sampler"), "sampler") == ("", [])
+
+
+def test_setting_values_are_those_of_the_recipe(make_once: MakeOnce, small: list[str]) -> None:
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    options = ["-t", "a [red|blue] circle", "--videos-per-variation", 6, *small]
+    made = make_once("settings", lambda folder: generate_batch(folder, *options)) / "batch"
+    manifest = read_manifest(BatchFolder(made))
+    values = collect_setting_values(manifest.videos[0].recipe, manifest.config)
+    assert manifest.config["model_settings"]["flow_shift"] is None  # the recipe has the default that was used
+    assert values["model_settings.flow_shift"] == manifest.videos[0].recipe.flow_shift
+    assert values[CFG_PATH] == manifest.videos[0].recipe.guidance_scale
+    assert json.dumps(values)
+
+
+@pytest.mark.torch
+def test_analyze_compares_batches_by_a_setting(make_once: MakeOnce, small: list[str], wantui: Wantui) -> None:
+    folders = []
+    for scale in (2, 4, 8):
+        options = ["-t", "a circle", "--videos-per-variation", 6, *small, "--set", f"{CFG_PATH}={scale}"]
+
+        def generate(folder: Path, options: Sequence[object] = options) -> None:
+            generate_batch(folder, *options)
+
+        folders.append(make_once(f"cfg-{scale}", generate) / "batch")
+    shown = wantui("analyze", "--compare", *folders, "--by", "cfg_scale", "--primary", "length", "--html", "page.html")
+    assert shown.code == 0, shown.err
+    assert "cfg_scale 2 against cfg_scale 8" in shown.out
+    assert "slope for each unit of cfg_scale" in shown.out
+    assert "●" in shown.out
+    assert "Change with cfg_scale" in Path("page.html").read_text()
+    result = json.loads(wantui("analyze", "--compare", *folders, "--by", "batch", "--json").out)
+    assert result["dose_response"]["values"] == [2.0, 4.0, 8.0]
+    assert result["dose_response"]["setting"] == "guidance_scale"
+    assert len(result["dose_response"]["trends"]["length"]["mean"]) == 3
+    refused = wantui("analyze", "--compare", *folders, "--by", "cfg")
+    assert refused.code != 0
+    assert "cannot group by 'cfg': no setting of these videos has this name. The videos differ in: cfg_scale" in (
+        refused.err
+    )

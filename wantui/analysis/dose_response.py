@@ -1,0 +1,243 @@
+"""Dose-response: how a metric changes with the number to which a setting is set, paired by seed.
+
+The slope of each seed is the least-squares line through its values, averaged over phrasings; a design has all values of
+the setting for each seed and phrasing, so that this is the mean of the slopes of the phrasings. The seed is the unit of
+the tests, as for differences between groups.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wantui.analysis.comparability import find_differing_settings
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, is_ratio_metric
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.group_names import find_grouping_parts
+from wantui.analysis.groups import Group
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.setting_values import shorten_path, to_number
+from wantui.analysis.statistics import (
+    Effect,
+    FloatArray,
+    adjust_false_discovery,
+    compute_mean_half_width,
+    compute_min_attainable_p,
+    compute_paired_effect,
+    compute_ratio_interval,
+    is_equivalent,
+    is_ratio_equivalent,
+    run_max_t_test,
+    run_trend_test,
+)
+from wantui.analysis.verdicts import MIN_PHRASINGS
+from wantui.formatting import format_count, format_percent, format_percent_change
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Change of one metric with a setting."""
+
+    metric: str
+    slope: Effect
+    """Change of the metric for each unit of the setting, with Student's interval and sign-flip p over seeds."""
+    permutation_p: float
+    """p of the slope with the values of each seed permuted over the values of the setting."""
+    relative_slope: float
+    """Slope relative to the mean of the metric: 0.1 is 10 % of the mean for each unit. NaN without a ratio scale."""
+    relative_low: float
+    relative_high: float
+    """95 % interval of the relative slope, with both slope and mean uncertain (Fieller)."""
+    family_p: float
+    """p over all metrics (max-T of the seeds' slopes)."""
+    discovery_p: float
+    """Benjamini-Hochberg adjusted p over all metrics."""
+    phrasing_count: int
+    phrasing_p: float
+    """Sign-flip p with phrasings as units; NaN with fewer than two phrasings."""
+    seed_values: FloatArray
+    """[seeds, doses] values, averaged over phrasings."""
+    means: FloatArray
+    """[doses] means over seeds."""
+    half_widths: FloatArray
+    """[doses] half the width of Student's 95 % interval of each mean."""
+
+    @property
+    def p(self) -> float:
+        """Return the larger p of the sign-flip and the permutation test."""
+        return max(self.slope.p, self.permutation_p)
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """Change of all metrics with a setting."""
+
+    setting_name: str
+    doses: tuple[float, ...]
+    """Values of the setting, rising."""
+    group_names: tuple[str, ...]
+    """Name of the group of each value."""
+    trends: tuple[Trend, ...]
+    """Trend of each metric, the declared metric first."""
+    verdict_kind: str
+    """rises, falls, flat or cannot tell."""
+    verdict_text: str
+
+
+def find_doses(groups: Sequence[Group], grouping: str) -> tuple[str, list[tuple[float, int]]]:
+    """Return the name of the setting that forms the groups, and its numbers with the indices of their groups, rising.
+
+    Without numbers if the groups are not of one setting, or fewer than two of its values are numbers.
+    """
+    videos = [video for group in groups for video in group.videos]
+    numbers: list[float | None]
+    if grouping == "batch":
+        differing_settings = find_differing_settings(videos)
+        name, numbers_by_folder = differing_settings.only_name, differing_settings.numbers_by_folder
+        numbers = [numbers_by_folder.get(group.videos[0].folder) for group in groups]
+    else:
+        parts = find_grouping_parts(videos, grouping)
+        if parts.brackets or len(parts.setting_paths) != 1:
+            return "", []
+        (path,) = parts.setting_paths
+        name = shorten_path(path, {path for video in videos for path in video.setting_values})
+        numbers = [to_number(group.videos[0].setting_values.get(path)) for group in groups]
+    doses = sorted((number, index) for index, number in enumerate(numbers) if number is not None)
+    is_distinct = len({dose for dose, _ in doses}) == len(doses)  # batches may differ in another prompt of one value
+    return (name, doses) if len(doses) > 1 and is_distinct else ("", [])
+
+
+def compute_dose_response(
+    groups: Sequence[Group],
+    grouping: str,
+    metric_names: Sequence[str],
+    cell_values: FloatArray,
+    equivalence_margin: float,
+) -> DoseResponse | None:
+    """Return the change of each metric with the setting that forms the groups; None if it has no numbers.
+
+    Args:
+        metric_names: metrics, the declared metric first.
+        cell_values: [seeds, phrasings, groups, metrics] values.
+    """
+    setting_name, numbered_groups = find_doses(groups, grouping)
+    if not numbered_groups:
+        return None
+    doses = np.array([dose for dose, _ in numbered_groups])
+    values = cell_values[:, :, [index for _, index in numbered_groups]]
+    weights = _compute_slope_weights(doses)
+    slopes = np.einsum("spdm,d->spm", values, weights)
+    seed_slopes = slopes.mean(1)
+    family_p = run_max_t_test(seed_slopes)
+    permutation_p = [run_trend_test(values.mean(1)[..., m], weights) for m in range(len(metric_names))]
+    effects = [compute_paired_effect(seed_slopes[:, m]) for m in range(len(metric_names))]
+    p = np.array([max(effect.p, p) for effect, p in zip(effects, permutation_p, strict=True)])
+    discovery_p = adjust_false_discovery(p)
+    trends = tuple(
+        _build_trend(
+            name,
+            values[..., m],
+            slopes[..., m],
+            effects[m],
+            (permutation_p[m], float(max(family_p[m], p[m])), float(discovery_p[m])),
+        )
+        for m, name in enumerate(metric_names)
+    )
+    kind, text = _judge_trend(trends[0], setting_name, doses, weights, equivalence_margin)
+    return DoseResponse(
+        setting_name, tuple(doses.tolist()), tuple(groups[i].name for _, i in numbered_groups), trends, kind, text
+    )
+
+
+def _compute_slope_weights(doses: FloatArray) -> FloatArray:
+    """Return the weights w of values y for which sum(w y) is the least-squares slope of y over the doses."""
+    centred = doses - doses.mean()
+    return np.asarray(centred / (centred**2).sum())
+
+
+def _build_trend(
+    metric: str, values: FloatArray, slopes: FloatArray, effect: Effect, p: tuple[float, float, float]
+) -> Trend:
+    """Return the trend of one metric.
+
+    Args:
+        values: [seeds, phrasings, doses].
+        slopes: [seeds, phrasings].
+        p: permutation, family-wise and adjusted p.
+    """
+    seed_values, phrasing_slopes = values.mean(1), slopes.mean(0)
+    seed_means, relative = seed_values.mean(1), (math.nan, math.nan, math.nan)
+    if is_ratio_metric(metric) and seed_means.mean() != 0:
+        sign = math.copysign(1, seed_means.mean())
+        low, high = sorted(sign * end for end in compute_ratio_interval(slopes.mean(1), seed_means))
+        relative = (effect.mean / abs(float(seed_means.mean())), low, high)
+    permutation_p, family_p, discovery_p = p
+    return Trend(
+        metric,
+        effect,
+        permutation_p,
+        *relative,
+        family_p,
+        discovery_p,
+        len(phrasing_slopes),
+        compute_paired_effect(phrasing_slopes).p if len(phrasing_slopes) > 1 else math.nan,
+        seed_values,
+        seed_values.mean(0),
+        compute_mean_half_width(seed_values),
+    )
+
+
+def format_slope(trend: Trend, setting_name: str) -> str:
+    """Format a slope with its interval, and its share of the mean."""
+    unit = "" if trend.metric == SPREAD_METRIC else f" {METRICS[trend.metric].unit}".rstrip()
+    slope = trend.slope
+    text = (
+        f"{slope.mean:+.3g}{unit} for each unit of {setting_name} "
+        f"(95 % interval {slope.interval_low:+.3g} to {slope.interval_high:+.3g}"
+    )
+    if math.isfinite(trend.relative_slope) and math.isfinite(trend.relative_low):
+        text += f"; {format_percent_change(trend.relative_slope)} of the mean"
+    return f"{text})"
+
+
+def _judge_trend(
+    trend: Trend, setting_name: str, doses: FloatArray, weights: FloatArray, equivalence_margin: float
+) -> tuple[str, str]:
+    """Return the kind and the text of the verdict on the declared metric."""
+    seed_count = len(trend.seed_values)
+    tests_phrasings = trend.phrasing_count >= MIN_PHRASINGS
+    p, p_text = trend.p, f"p {trend.p:.3g}"
+    if tests_phrasings:
+        p = max(p, trend.phrasing_p)
+        p_text += f" by seeds, {trend.phrasing_p:.3g} by {trend.phrasing_count} phrasings"
+    scope = "this sentence" if trend.phrasing_count == 1 else f"these {trend.phrasing_count} phrasings"
+    scope = "" if tests_phrasings else f", of {scope}"
+    evidence = f"{format_slope(trend, setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"
+    dose_range = f"{setting_name} from {doses[0]:g} to {doses[-1]:g}"
+    contains_zero = trend.slope.interval_low <= 0 <= trend.slope.interval_high
+    if p <= SIGNIFICANCE_LEVEL and not contains_zero:
+        kind = "rises" if trend.slope.mean > 0 else "falls"
+        return kind, f"{trend.metric} {kind} with {dose_range}: {evidence}"
+    if p <= SIGNIFICANCE_LEVEL:
+        reason = "the slopes are skewed: p is significant, but the interval contains 0"
+        return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
+    if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
+        reason = (
+            f"{format_count(seed_count, 'seed')} cannot give p below {compute_min_attainable_p(seed_count):.3g}; "
+            "generate at least 6"
+        )
+        return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
+    lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ weights)[:, None] * (doses - doses.mean())
+    if _is_flat(trend.metric, lines, equivalence_margin):
+        margin = format_percent(equivalence_margin) if is_ratio_metric(trend.metric) else f"{equivalence_margin:g}"
+        return "flat", f"{trend.metric} is flat over {dose_range}, within {margin}: {evidence}"
+    return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {evidence}"
+
+
+def _is_flat(metric: str, lines: FloatArray, equivalence_margin: float) -> bool:
+    """Return whether the ends of the seeds' lines [seeds, doses] are shown to be equal within the margin."""
+    first, last = lines[:, 0], lines[:, -1]
+    if is_ratio_metric(metric) and first.mean() != 0:
+        return is_ratio_equivalent(last, first, equivalence_margin)
+    return is_equivalent(last - first, equivalence_margin)

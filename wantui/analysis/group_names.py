@@ -1,0 +1,163 @@
+"""Names of groups of videos, by variation, prompt, batch, brackets of the template, or settings."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wantui.analysis.comparability import choose_unique_batch_names, find_differing_settings
+from wantui.analysis.setting_values import (
+    SettingNameError,
+    find_setting_path,
+    format_setting_value,
+    make_value_key,
+    shorten_path,
+)
+from wantui.analysis.video import Video
+from wantui.errors import UserError
+
+_SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
+_BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
+
+
+class CannotCompareError(UserError):
+    """Raised for groups that cannot be compared; the message gives the reason."""
+
+
+@dataclass(frozen=True)
+class GroupingParts:
+    """The parts of a grouping such as "1,cfg_scale"; without any for "variation", "prompt" and "batch"."""
+
+    brackets: tuple[int, ...] = ()
+    """Brackets of the template, by their keys in `Video.choices_by_bracket`."""
+    setting_paths: tuple[str, ...] = ()
+
+
+def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts:
+    """Return brackets and settings of a grouping.
+
+    Raises:
+        CannotCompareError: the template has no such bracket, or the videos do not differ in such a setting.
+    """
+    if grouping in ("variation", "prompt", "batch"):
+        return GroupingParts()
+    parts = [part.strip() for part in grouping.split(",")]
+    bracket_parts = [part for part in parts if not _SETTING_NAME_PATTERN.fullmatch(part)]
+    try:
+        paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
+    except SettingNameError as error:
+        if len(parts) == 1 and "." not in parts[0]:
+            raise CannotCompareError(f"{error}. Or use variation, prompt, batch, or a bracket number") from None
+        raise CannotCompareError(str(error)) from None
+    if len(set(paths)) < len(paths):
+        raise CannotCompareError(f"cannot group by {grouping!r}: a setting occurs twice. Name each setting once")
+    return GroupingParts(tuple(_parse_brackets(videos, bracket_parts, grouping)) if bracket_parts else (), paths)
+
+
+def find_varied_brackets(videos: Sequence[Video]) -> list[int]:
+    return sorted({bracket for video in videos for bracket in video.choices_by_bracket})
+
+
+def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
+    """Return the name of each video's group.
+
+    Videos of a group have equal options with equal weights. If a short name is ambiguous, as between batches with
+    (circle) and with (circle:6), the longer names are used.
+    """
+    if grouping == "batch":
+        names_by_folder = choose_unique_batch_names([video.folder for video in videos])
+        differing_settings = find_differing_settings(videos)
+        labels_by_folder = {folder: differing_settings.make_label(folder) for folder in names_by_folder}
+        label_counts = Counter(labels_by_folder.values())
+        return [
+            label
+            if (label := labels_by_folder[video.folder]) and label_counts[label] == 1
+            else " ".join(filter(None, (names_by_folder[video.folder], label and f"({label})")))
+            for video in videos
+        ]
+    if grouping in ("variation", "prompt"):
+        names = [video.variation if grouping == "variation" else video.prompt for video in videos]
+        name_levels = [
+            names,
+            [" ".join(filter(None, (name, _format_weights(video)))) for name, video in zip(names, videos, strict=True)],
+            [
+                f"{name} ({video.prompt}) {_format_weights(video)}".strip()
+                for name, video in zip(names, videos, strict=True)
+            ],
+        ]
+    else:
+        name_levels = _list_name_levels(videos, find_grouping_parts(videos, grouping))
+    return _shorten_group_names(name_levels)
+
+
+def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[list[str]]:
+    """Return names of each video's group by brackets and settings, from short to long."""
+    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    short_names = {path: shorten_path(path, paths) for path in parts.setting_paths}
+
+    def name_options(find_option: Callable[[Video, int], str], video: Video) -> list[str]:
+        return [find_option(video, bracket) or "(nothing)" for bracket in parts.brackets]
+
+    def name_settings(video: Video) -> list[str]:
+        values = {path: video.setting_values.get(path) for path in parts.setting_paths}
+        return [
+            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_setting_value(value)}"
+            for path, value in values.items()
+        ]
+
+    def list_values(video: Video) -> list[str]:
+        # Options may contain commas: "a" with "b, c" is not "a, b" with "c".
+        options = [json.dumps(find_option_text(video, bracket), ensure_ascii=False) for bracket in parts.brackets]
+        values = [make_value_key(video.setting_values.get(path)) for path in parts.setting_paths]
+        return [*options, *(f"{short_names[path]} {value}" for path, value in zip(short_names, values, strict=True))]
+
+    return [
+        [
+            ", ".join([*name_options(lambda v, b: v.choices_by_bracket.get(b, ""), video), *name_settings(video)])
+            for video in videos
+        ],
+        [", ".join([*name_options(find_option_text, video), *name_settings(video)]) for video in videos],
+        [", ".join(list_values(video)) for video in videos],
+    ]
+
+
+def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:
+    """Return the shortest unambiguous name of each video.
+
+    Args:
+        name_levels: names of the videos, from short to long; equal names of the last level are one group.
+    """
+    names: list[str] = list(name_levels[-1])
+    for shorter_names in reversed(name_levels[:-1]):
+        full_names_by_name: dict[str, set[str]] = {}
+        for name, full_name in zip(shorter_names, name_levels[-1], strict=True):
+            full_names_by_name.setdefault(name, set()).add(full_name)
+        names = [
+            name if len(full_names_by_name[name]) == 1 else longer
+            for name, longer in zip(shorter_names, names, strict=True)
+        ]
+    return names
+
+
+def _format_weights(video: Video) -> str:
+    return f"[{video.word_weights}]" if video.word_weights else ""
+
+
+def find_option_text(video: Video, bracket: int) -> str:
+    """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
+    return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")
+
+
+def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str) -> list[int]:
+    brackets = find_varied_brackets(videos)
+    numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
+    if len(set(numbers)) < len(numbers) and all(numbers):
+        raise CannotCompareError(f"cannot group by {grouping!r}: a bracket occurs twice. Name each bracket once")
+    if not all(0 < number <= len(brackets) for number in numbers):
+        available = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
+        raise CannotCompareError(
+            f"cannot group by {grouping!r}: the template has {available}. Use variation, prompt, batch, or "
+            "a bracket number"
+        )
+    return [brackets[number - 1] for number in numbers]

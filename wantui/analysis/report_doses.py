@@ -1,0 +1,79 @@
+"""Section of a report about the change of the metrics with a setting: curves and slopes."""
+
+import html
+import math
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from wantui.analysis.dose_response import DoseResponse, Trend
+from wantui.formatting import format_percent_change
+
+MAX_SHOWN_METRICS = 6
+"""Maximum number of curves: the declared metric and those with the smallest p."""
+MAX_SEED_LINES = 40
+"""Maximum number of seeds whose values are drawn."""
+
+
+def render_dose_section(dose_response: DoseResponse, render_svg: Callable[[Figure], str]) -> list[str]:
+    """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
+    name = html.escape(dose_response.setting_name)
+    css_class = {"flat": "alike", "cannot tell": "cannot"}.get(dose_response.verdict_kind, "differs")
+    return [
+        f"<h2>Change with {name}</h2>",
+        f'<p class="verdict {css_class}">{html.escape(dose_response.verdict_text)}</p>',
+        render_svg(_draw_curves(dose_response)),
+        '<p class="note">Mean and 95 % interval over seeds for each value; thin lines: seeds, averaged over phrasings. '
+        "The declared metric comes first, then the metrics with the smallest p.</p>",
+        _render_slopes(dose_response),
+        f'<p class="note">Slope: least-squares change of the metric for each unit of {name}, of each seed; mean over '
+        "seeds with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
+        "within seeds; max-T and BH: over all metrics.</p>",
+    ]
+
+
+def _draw_curves(dose_response: DoseResponse) -> Figure:
+    declared_trend, *other_trends = dose_response.trends
+    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.p)[: MAX_SHOWN_METRICS - 1]]
+    row_count = math.ceil(len(shown_trends) / 3)
+    figure = Figure(figsize=(9, 2.6 * row_count), layout="constrained")
+    all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
+    doses = np.array(dose_response.doses)
+    for axes, trend in zip(all_axes, shown_trends, strict=False):
+        axes.plot(doses, trend.seed_values[:MAX_SEED_LINES].T, color="#999", lw=0.5, alpha=0.6)
+        low, high = trend.means - trend.half_widths, trend.means + trend.half_widths
+        axes.fill_between(doses, low, high, color="#2a6f97", alpha=0.2, lw=0)
+        axes.plot(doses, trend.means, "o-", color="#2a6f97", ms=4, lw=1.5)
+        axes.set_title(trend.metric, fontsize=9)
+        axes.set_xlabel(dose_response.setting_name, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    for axes in all_axes[len(shown_trends) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _render_slopes(dose_response: DoseResponse) -> str:
+    header = "".join(f"<th>{title}</th>" for title in ("metric", "slope", "95 %", "of the mean", "p", "max-T", "BH"))
+    rows = "".join(_render_slope(trend) for trend in dose_response.trends)
+    return f"<table><thead><tr>{header}</tr></thead>{rows}</table>"
+
+
+def _render_slope(trend: Trend) -> str:
+    slope = trend.slope
+    has_share = math.isfinite(trend.relative_slope) and math.isfinite(trend.relative_low)
+    share_text = (
+        f"{format_percent_change(trend.relative_slope)} ({format_percent_change(trend.relative_low)} to "
+        f"{format_percent_change(trend.relative_high)})"
+        if has_share
+        else "-"
+    )
+    cells = (
+        html.escape(trend.metric),
+        f"{slope.mean:+.3g}",
+        f"{slope.interval_low:+.3g} to {slope.interval_high:+.3g}",
+        share_text,
+        *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
+    )
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

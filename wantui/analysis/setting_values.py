@@ -1,0 +1,176 @@
+"""Settings of videos by config path, such as `model_settings.cfg_scale`, for groups of equal settings."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from wantui.analysis.video import Video
+from wantui.controls import CONTROLS
+from wantui.errors import UserError
+from wantui.formatting import shorten_text
+from wantui.planning import Recipe
+
+RECIPE_FIELDS_BY_PATH = {
+    "model_settings.model_id": "model",
+    "model_settings.revision": "revision",
+    "model_settings.steps": "steps",
+    "model_settings.cfg_scale": "guidance_scale",
+    "model_settings.cfg_scale_2": "guidance_scale_2",
+    "model_settings.sampler": "sampler",
+    "model_settings.flow_shift": "flow_shift",
+    "model_settings.dtype": "dtype",
+    "model_settings.weights": "weights",
+    "model_settings.speed": "speed",
+    "video_settings.width": "width",
+    "video_settings.height": "height",
+    "video_settings.frames": "frames",
+    "video_settings.fps": "fps",
+    "prompt_settings.negative_prompt": "negative_prompt",
+    "prompt_settings.embedding_method": "weighting",
+}
+"""Config path -> recipe field with the value that was used: a config may leave it to a default."""
+TRANSFORMER_FILE_PATH = "model_settings.transformer_file"
+COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
+    "model_settings.model_id": ("model", "revision"),
+    "model_settings.speed": ("cached", "magnitudes"),
+    "model_settings.weights": ("weights", "transformer_file"),
+    TRANSFORMER_FILE_PATH: ("weights", "transformer_file"),
+    "prompt_settings.embedding_method": ("embedding_method",),
+}
+"""Config path -> compared settings (`comparability`) that differ with it, where they are not the recipe field."""
+MAX_VALUE_LENGTH = 40
+"""Maximum length of a value in a label, in characters."""
+
+
+class SettingNameError(UserError):
+    """Raised for a name of no setting or of several; the message gives the settings in which the videos differ."""
+
+
+def collect_setting_values(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that determine a video, as JSON values by config path.
+
+    The recipe has the values that were used. Settings of controls are named as in the config; items of a list are named
+    by their `name`, such as `lora_settings.adapters.style.strength`.
+    """
+    values: dict[str, Any] = {path: getattr(recipe, field) for path, field in RECIPE_FIELDS_BY_PATH.items()}
+    file = recipe.transformer_file
+    values[TRANSFORMER_FILE_PATH] = None if file is None else file.path
+    for kind in CONTROLS:
+        if kind.section_key is None:
+            continue
+        request = recipe.find_control_request(kind.name)
+        section = config.get(kind.section_key)
+        if request is None:
+            continue
+        values |= flatten_settings(section if isinstance(section, dict) else {}, kind.section_key)
+        values |= flatten_settings(request.model_dump(mode="json"), kind.section_key)
+    return values
+
+
+def flatten_settings(value: Any, path: str) -> dict[str, Any]:
+    """Return the leaves of nested settings by dotted path; items of a list are named by `name`, or by their number."""
+    if isinstance(value, Mapping) and value:
+        leaves = [flatten_settings(item, f"{path}.{key}") for key, item in value.items()]
+    elif isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        leaves = [
+            flatten_settings(item, f"{path}.{item.get('name') or number}") for number, item in enumerate(value, start=1)
+        ]
+    else:
+        return {path: value}
+    return {leaf_path: leaf for flat in leaves for leaf_path, leaf in flat.items()}
+
+
+def list_differing_paths(videos: Sequence[Video]) -> list[str]:
+    """Return the paths of the settings in which videos differ, in the order of the config."""
+    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    return [path for path in paths if len({make_value_key(video.setting_values.get(path)) for video in videos}) > 1]
+
+
+def find_setting_path(name: str, videos: Sequence[Video]) -> str:
+    """Return the path of the setting of a name: a path, its last parts (`cfg_scale`), parts of it in order
+    (`lora.style.strength`), or the recipe field (`guidance_scale`).
+
+    If a name fits several settings, the one in which the videos differ is meant.
+
+    Raises:
+        SettingNameError: no setting has this name, or several have.
+    """
+    paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
+    differing_paths = list_differing_paths(videos)
+    candidates = (
+        [path for path in paths if name in (path, RECIPE_FIELDS_BY_PATH.get(path))]
+        or [path for path in paths if path.endswith(f".{name}")]
+        or [path for path in paths if _is_name_of(name, path)]
+    )
+    if not candidates:
+        differing_names = ", ".join(shorten_path(path, paths) for path in differing_paths)
+        advice = f"The videos differ in: {differing_names}" if differing_paths else "The videos differ in no setting"
+        raise SettingNameError(f"cannot group by {name!r}: no setting of these videos has this name. {advice}")
+    if len(candidates) > 1:
+        candidates = [path for path in candidates if path in differing_paths] or candidates
+    if len(candidates) > 1:
+        names = ", ".join(shorten_path(path, paths) for path in candidates)
+        raise SettingNameError(f"cannot group by {name!r}: it may be {names}. Name one of these")
+    return candidates[0]
+
+
+def _is_name_of(name: str, path: str) -> bool:
+    """Return whether the parts of a name occur in a path in this order, the last one at the end."""
+    name_parts, path_parts = name.split("."), path.split(".")
+    if name_parts[-1] != path_parts[-1]:
+        return False
+    remaining_parts = iter(path_parts[:-1])
+    return all(any(_is_part_of(part, path_part) for path_part in remaining_parts) for part in name_parts[:-1])
+
+
+def _is_part_of(name_part: str, path_part: str) -> bool:
+    """Return whether a part of a name is a part of a path, or starts a word of a section: `bend` is
+    `attention_bending_settings`."""
+    return name_part == path_part or (
+        path_part.endswith("_settings")
+        and (
+            path_part.removesuffix("_settings") == name_part
+            or any(word.startswith(name_part) for word in path_part.split("_")[:-1])
+        )
+    )
+
+
+def shorten_path(path: str, paths: Iterable[str]) -> str:
+    """Return the last parts of a path that no other path ends with: `cfg_scale`."""
+    parts, other_paths = path.split("."), [f".{other_path}" for other_path in paths if other_path != path]
+    for count in range(1, len(parts)):
+        ending = ".".join(parts[-count:])
+        if not any(other_path.endswith(f".{ending}") for other_path in other_paths):
+            return ending
+    return path
+
+
+def list_compared_names(path: str) -> tuple[str, ...]:
+    """Return the compared settings (`comparability`) that differ with a setting."""
+    if path in COMPARED_NAMES_BY_PATH:
+        return COMPARED_NAMES_BY_PATH[path]
+    if path in RECIPE_FIELDS_BY_PATH:
+        return (RECIPE_FIELDS_BY_PATH[path],)
+    section, _, rest = path.partition(".")
+    return tuple(f"{kind.name}.{rest}" for kind in CONTROLS if kind.section_key == section)
+
+
+def format_setting_value(value: Any) -> str:
+    """Format a value of a setting for a label."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int | float):
+        return f"{value:.10g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shorten_text(text, MAX_VALUE_LENGTH)
+
+
+def to_number(value: Any) -> float | None:
+    """Return the value of a setting as a number; None if it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def make_value_key(value: Any) -> str:
+    """Return a text that equal values share; 5 and 5.0 are equal."""
+    number = to_number(value)
+    return json.dumps(value if number is None else number, sort_keys=True, ensure_ascii=False)
