@@ -334,3 +334,57 @@ def test_analyze_compares_batches_by_a_setting(make_once: MakeOnce, small: list[
     assert "cannot group by 'cfg': no setting of these videos has this name. The videos differ in: cfg_scale" in (
         refused.err
     )
+
+
+# One batch with a sweep
+
+
+def sweep_batch(tmp_path: Path, axes: tuple[tuple[str, ...], ...], values: dict[str, Sequence[Any]]) -> list[Video]:
+    """Return a batch of two phrasings and six seeds for each combination of the values of the settings."""
+    names = {
+        CFG_PATH: "guidance_scale",
+        "model_settings.steps": "steps",
+        "prompt_settings.negative_prompt": "negative_prompt",
+    }
+    videos = []
+    for combination in itertools.product(*values.values()):
+        cell = dict(zip(values, combination, strict=True))
+        compared = {names[path]: value for path, value in cell.items()}
+        folder = tmp_path / "_".join(map(str, combination))
+        for video in synthetic_videos(folder, {"one": 1.0}, seeds=6):
+            settings = {**video.settings, **compared}
+            cell_video = replace(video, folder=tmp_path, settings=settings, setting_values=cell, swept_axes=axes)
+            videos.append(cell_video)
+    return videos
+
+
+def test_other_swept_settings_are_averaged_as_phrasings_are(tmp_path: Path) -> None:
+    negative = "prompt_settings.negative_prompt"
+    videos = sweep_batch(tmp_path, ((CFG_PATH,), (negative,)), {CFG_PATH: (2, 4), negative: ("", "dark", "noise")})
+    result = compare_groups(videos, "cfg_scale", "length")
+    assert [(group.name, len(group.videos)) for group in result.groups] == [("cfg_scale 2", 36), ("cfg_scale 4", 36)]
+    assert result.exclusion_reasons == ()
+    assert result.differences[0].phrasing_count == 2  # not six: the values of another setting are no phrasings
+    assert "the values of each seed are averaged over negative_prompt" in result.warnings
+    values = np.array([[v.compute_metric("length") for v in group.videos] for group in result.groups])
+    seed_means = values.reshape(2, 6, 6).mean(2)
+    assert result.differences[0].paired_effect.mean == pytest.approx((seed_means[0] - seed_means[1]).mean())
+    by_word = pool_comparable_groups(videos, "1")[0]
+    assert [len(group.videos) for group in by_word] == [72]
+
+
+def test_swept_noise_levels_are_not_pooled(tmp_path: Path) -> None:
+    steps = "model_settings.steps"
+    videos = sweep_batch(tmp_path, ((CFG_PATH,), (steps,)), {CFG_PATH: (2, 4), steps: (8, 20)})
+    result = compare_groups(videos, "cfg_scale", "length")
+    assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
+    assert len(result.groups[0].videos) == 12
+
+
+def test_settings_that_change_together_are_named(tmp_path: Path) -> None:
+    negative = "prompt_settings.negative_prompt"
+    videos = sweep_batch(tmp_path, ((CFG_PATH, negative),), {CFG_PATH: (2, 4), negative: ("", "dark")})
+    zipped = [v for v in videos if (v.setting_values[CFG_PATH] == 2) == (v.setting_values[negative] == "")]
+    result = compare_groups(zipped, "cfg_scale", "length")
+    assert [len(group.videos) for group in result.groups] == [12, 12]
+    assert "negative_prompt change together with cfg_scale: any may cause a difference" in result.warnings

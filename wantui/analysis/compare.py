@@ -26,6 +26,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import find_unsettled_stride_checks
+from wantui.analysis.swept_settings import find_sweep_warnings
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -228,7 +229,8 @@ def _compute_cell_values(
     if incomplete_names := [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_names)}")
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
-    return complete_names, remove_rounding_differences(cell_values[..., np.array(is_complete)]), warnings
+    values = remove_rounding_differences(cell_values[..., np.array(is_complete)])
+    return complete_names, matched_groups.average_conditions(values), warnings
 
 
 def _find_identical_trajectory_warnings(groups: Sequence[Group]) -> list[str]:
@@ -265,12 +267,13 @@ def _find_design_warnings(matched_groups: MatchedGroups, grouping: str) -> list[
             f"only one phrasing of {', '.join(single_phrasing_names)}: the result applies to this sentence, "
             "not to the concept"
         )
-    phrasing_count = matched_groups.cell_indices.shape[2]
+    phrasing_count = matched_groups.phrasing_count
     if 1 < phrasing_count < MIN_PHRASINGS and grouping != "batch":
         warnings.append(
             f"only {phrasing_count} phrasings: the result applies to these sentences; generalising takes "
             f"{MIN_PHRASINGS}"
         )
+    warnings += find_sweep_warnings([video for group in groups for video in group.videos], grouping)
     word_counts_by_group = {group.name: np.mean([video.word_count for video in group.videos]) for group in groups}
     if max(word_counts_by_group.values()) - min(word_counts_by_group.values()) >= 2:
         word_counts_text = ", ".join(f"{name} {length:.1f}" for name, length in word_counts_by_group.items())

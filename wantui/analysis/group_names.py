@@ -10,11 +10,11 @@ from wantui.analysis.comparability import choose_unique_batch_names, find_differ
 from wantui.analysis.setting_values import (
     SettingNameError,
     find_setting_path,
-    format_setting_value,
     make_value_key,
     shorten_path,
 )
 from wantui.analysis.video import Video
+from wantui.config.sweep import format_swept_value
 from wantui.errors import UserError
 
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
@@ -102,7 +102,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}
         return [
-            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_setting_value(value)}"
+            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_swept_value(value)}"
             for path, value in values.items()
         ]
 

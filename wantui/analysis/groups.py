@@ -26,6 +26,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
     to_number,
 )
+from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths, find_linked_paths
 from wantui.analysis.trajectory import FloatArray
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -122,7 +123,11 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
         CannotCompareError: the template has no such bracket, or videos cannot be compared by the setting.
     """
     paths = find_grouping_parts(videos, grouping).setting_paths
-    studied_settings = [name for path in paths for name in list_compared_names(path)]
+    studied_settings = [
+        name
+        for path in (*find_linked_paths(videos, paths), *find_condition_paths(videos, paths))
+        for name in list_compared_names(path)
+    ]
     differing_paths = list_differing_paths(videos)
     if any(path in differing_paths and set(list_compared_names(path)) & set(SIZE_SETTINGS) for path in paths):
         raise CannotCompareError(
@@ -143,11 +148,12 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
     if not comparable_videos:
         return [], exclusion_reasons
     groups = []
+    get_condition = choose_condition_key(comparable_videos, grouping)
     for group in group_videos(comparable_videos, grouping):
         videos_by_key: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
             earlier_video = videos_by_key.setdefault(
-                (video.variation, video.prompt, video.word_weights, video.seed), video
+                (video.variation, video.prompt, video.word_weights, get_condition(video), video.seed), video
             )
             if earlier_video is not video:
                 exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
@@ -203,6 +209,8 @@ class MatchedGroups:
     """Seeds that all groups share."""
     exclusion_reasons: list[tuple[str, str]]
     """Name and reason of each excluded video."""
+    phrasing_numbers: NDArray[np.int64]
+    """Phrasing, from 0, of each video of a seed; several have one phrasing if other settings are swept."""
 
     @classmethod
     def match_groups(cls, videos: Sequence[Video], grouping: str, namer: VideoNamer) -> "MatchedGroups":
@@ -228,12 +236,14 @@ class MatchedGroups:
                 "options, or choose fewer videos or batches"
             )
         get_phrasing = _choose_phrasing_key(videos, grouping)
-        cells_by_group: list[dict[tuple[str, int], Video]] = []
+        get_condition = choose_condition_key(videos, grouping)
+        cells_by_group: list[dict[tuple[tuple[str, str], int], Video]] = []
         exclusion_reasons: list[tuple[str, str]] = []
         for group in groups:
-            videos_by_cell: dict[tuple[str, int], Video] = {}
+            videos_by_cell: dict[tuple[tuple[str, str], int], Video] = {}
             for video in group.videos:
-                earlier_video = videos_by_cell.setdefault((get_phrasing(video), video.seed), video)
+                phrasing_key = (get_phrasing(video), get_condition(video))
+                earlier_video = videos_by_cell.setdefault((phrasing_key, video.seed), video)
                 if earlier_video is not video:
                     exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
             cells_by_group.append(videos_by_cell)
@@ -262,13 +272,26 @@ class MatchedGroups:
             Group(group.name, tuple(videos_by_cell[cell] for cell in ordered_cells))
             for group, videos_by_cell in zip(groups, cells_by_group, strict=True)
         ]
-        return cls(tuple(matched_groups), tuple(seeds), exclusion_reasons)
+        phrasings = [phrasing for phrasing, _ in sorted(shared_phrasings)]
+        numbers = np.array([list(dict.fromkeys(phrasings)).index(phrasing) for phrasing in phrasings])
+        return cls(tuple(matched_groups), tuple(seeds), exclusion_reasons, numbers)
 
     @property
     def cell_indices(self) -> NDArray[np.int64]:
         """Return [seeds, groups, phrasings] indices of the videos in the concatenation of all groups."""
         indices = np.arange(sum(len(group.videos) for group in self.groups))
         return indices.reshape(len(self.groups), len(self.seeds), -1).transpose(1, 0, 2)
+
+    @property
+    def phrasing_count(self) -> int:
+        """Return the number of phrasings that all groups share."""
+        return len(set(self.phrasing_numbers.tolist()))
+
+    def average_conditions(self, values: FloatArray) -> FloatArray:
+        """Average values [seeds, videos of a seed, ...] over other swept settings: [seeds, phrasings, ...]."""
+        return np.stack(
+            [values[:, self.phrasing_numbers == number].mean(1) for number in range(self.phrasing_count)], axis=1
+        )
 
     def arrange_values_by_cell(self, values: Sequence[float]) -> FloatArray:
         """Reshape values in the order of a group's videos to [seeds, phrasings]."""

@@ -133,7 +133,7 @@ def _load_video(
         }
         | collect_control_settings(recipe)
         | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
-        "setting_values": collect_setting_values(recipe, manifest.config),
+        **_describe_sweep(manifest, entry),
         "template_skeleton": template_parts.skeleton,
         "options_by_bracket": template_parts.fill_options(
             {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
@@ -165,6 +165,17 @@ def _load_video(
         trajectory_path=path,
         warnings=warnings,
     )
+
+
+def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
+    """Return the fields of a video about settings, and about those that its batch sweeps."""
+    cell, axes = manifest.find_cell(entry), () if manifest.sweep is None else manifest.sweep.axes
+    paths = [path for axis in axes for path in axis.paths]
+    swept_values = None if cell is None else {path: cell.values.get(path) for path in paths}
+    return {
+        "setting_values": collect_setting_values(entry.recipe, manifest.config, swept_values),
+        "swept_axes": tuple(tuple(axis.paths) for axis in axes),
+    }
 
 
 def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS
 from wantui.errors import UserError
-from wantui.formatting import shorten_text
 from wantui.planning import Recipe
 
 RECIPE_FIELDS_BY_PATH = {
@@ -38,19 +37,22 @@ COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
     "prompt_settings.embedding_method": ("embedding_method",),
 }
 """Config path -> compared settings (`comparability`) that differ with it, where they are not the recipe field."""
-MAX_VALUE_LENGTH = 40
-"""Maximum length of a value in a label, in characters."""
 
 
 class SettingNameError(UserError):
     """Raised for a name of no setting or of several; the message gives the settings in which the videos differ."""
 
 
-def collect_setting_values(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
+def collect_setting_values(
+    recipe: Recipe, config: Mapping[str, Any], swept_values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the settings that determine a video, as JSON values by config path.
 
     The recipe has the values that were used. Settings of controls are named as in the config; items of a list are named
     by their `name`, such as `lora_settings.adapters.style.strength`.
+
+    Args:
+        swept_values: value of each setting that the batch sweeps, by path; None for the config's own value.
     """
     values: dict[str, Any] = {path: getattr(recipe, field) for path, field in RECIPE_FIELDS_BY_PATH.items()}
     file = recipe.transformer_file
@@ -64,7 +66,7 @@ def collect_setting_values(recipe: Recipe, config: Mapping[str, Any]) -> dict[st
             continue
         values |= flatten_settings(section if isinstance(section, dict) else {}, kind.section_key)
         values |= flatten_settings(request.model_dump(mode="json"), kind.section_key)
-    return values
+    return {path: value for path, value in (swept_values or {}).items() if path not in RECIPE_FIELDS_BY_PATH} | values
 
 
 def flatten_settings(value: Any, path: str) -> dict[str, Any]:
@@ -153,16 +155,6 @@ def list_compared_names(path: str) -> tuple[str, ...]:
         return (RECIPE_FIELDS_BY_PATH[path],)
     section, _, rest = path.partition(".")
     return tuple(f"{kind.name}.{rest}" for kind in CONTROLS if kind.section_key == section)
-
-
-def format_setting_value(value: Any) -> str:
-    """Format a value of a setting for a label."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, int | float):
-        return f"{value:.10g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return shorten_text(text, MAX_VALUE_LENGTH)
 
 
 def to_number(value: Any) -> float | None:

@@ -56,6 +56,8 @@ class Video:
     """Chosen options by bracket, as written in the template, with word weights."""
     setting_values: Mapping[str, Any] = field(default_factory=dict)
     """Settings by config path, such as `model_settings.cfg_scale`, that groups can be formed by."""
+    swept_axes: tuple[tuple[str, ...], ...] = ()
+    """Paths of the settings that the batch sweeps, by axis; settings of one axis change together."""
 
     def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory; NaN if there is no trajectory or no value."""

@@ -1,0 +1,54 @@
+"""Settings that a batch sweeps: those that change with the groups, and those over which values are averaged."""
+
+from collections.abc import Callable, Sequence
+
+from wantui.analysis.comparability import SCHEDULE_SETTINGS, SIZE_SETTINGS
+from wantui.analysis.group_names import find_grouping_parts
+from wantui.analysis.setting_values import list_compared_names, list_differing_paths, make_value_key, shorten_path
+from wantui.analysis.video import Video
+
+
+def find_linked_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
+    """Return paths of settings, and of those that a batch changes together with them."""
+    linked_paths = [
+        path for video in videos for axis in video.swept_axes if any(path in axis for path in paths) for path in axis
+    ]
+    return tuple(dict.fromkeys((*paths, *linked_paths)))
+
+
+def find_condition_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths of the other swept settings that all groups of `paths` can share, as they share phrasings.
+
+    Settings that change the size or the noise levels are not pooled: their videos are excluded, except the most common.
+    """
+    linked_paths = find_linked_paths(videos, paths)
+    swept_paths = dict.fromkeys(path for video in videos for axis in video.swept_axes for path in axis)
+    return tuple(
+        path
+        for path in swept_paths
+        if path not in linked_paths and not set(list_compared_names(path)) & {*SIZE_SETTINGS, *SCHEDULE_SETTINGS}
+    )
+
+
+def choose_condition_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
+    """Return a function that returns the values of the swept settings that do not form the groups."""
+    paths = find_condition_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
+    return lambda video: "|".join(make_value_key(video.setting_values.get(path)) for path in paths)
+
+
+def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
+    """Return warnings about swept settings that change with the groups, or over which values are averaged."""
+    paths = find_grouping_parts(videos, grouping).setting_paths
+    all_paths = {path for video in videos for path in video.setting_values}
+    linked_names = [shorten_path(path, all_paths) for path in find_linked_paths(videos, paths) if path not in paths]
+    averaged_names = [
+        shorten_path(path, all_paths)
+        for path in find_condition_paths(videos, paths)
+        if path in list_differing_paths(videos)
+    ]
+    warnings = []
+    if linked_names:
+        warnings.append(f"{', '.join(linked_names)} change together with {grouping}: any may cause a difference")
+    if averaged_names:
+        warnings.append(f"the values of each seed are averaged over {', '.join(averaged_names)}")
+    return warnings
