@@ -17,7 +17,19 @@ from wantui.formatting import format_count
 @click.argument("batch", type=PATH_TYPE)
 @click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
 @click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
-def command(batch: Path, variation_ids: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+@click.option(
+    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
+)
+@click.option("--rows", "rows", default="", help="Axes of the rows at first, comma-separated.")
+@click.option("--columns", "columns", default="", help="Axis of the columns at first.")
+def command(
+    batch: Path,
+    variation_ids: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    rows: str,
+    columns: str,
+) -> None:
     """Write gallery.html into BATCH: all clips in step, with filters and recipes.
 
     The page opens from disk in any browser, without a server or a network. To share it, copy the batch folder, or
@@ -26,7 +38,7 @@ def command(batch: Path, variation_ids: tuple[str, ...], seeds: tuple[int, ...])
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.page import PAGE_FILE, write_gallery
 
-    grid = read_batch_grid(batch, variation_ids, seeds)
+    grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     target = batch / PAGE_FILE
     try:
         with open_progress_line() as line:

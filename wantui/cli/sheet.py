@@ -26,10 +26,25 @@ SUFFIXES = (".png", ".mp4")
 @click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of each video in pixels.  [default: as it fits]")
 @click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
 @click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
+@click.option(
+    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
+)
+@click.option("--rows", "rows", default="", help="Axes of the rows, comma-separated.  [default: those not in columns]")
+@click.option("--columns", "columns", default="", help="Axes of the columns.  [default: first swept setting, or seed]")
 def command(
-    batch: Path, output: Path | None, cell_width: int | None, variation_ids: tuple[str, ...], seeds: tuple[int, ...]
+    batch: Path,
+    output: Path | None,
+    cell_width: int | None,
+    variation_ids: tuple[str, ...],
+    seeds: tuple[int, ...],
+    settings: tuple[str, ...],
+    rows: str,
+    columns: str,
 ) -> None:
     """Draw the clips of BATCH in a labelled grid: a row per variation, a column per seed.
+
+    In a batch with a sweep, a column shows a value of the first swept setting, and each other axis adds rows. Axes are
+    variation, seed and the names of swept settings.
 
     A PNG shows the middle frame of each clip; an MP4 plays all clips in step. Videos that are not done are shown by
     their state. Unreadable clips are reported on stderr; the exit code is then 1.
@@ -45,7 +60,7 @@ def command(
     if output is not None:
         check_output_file(output, creates_folders=True)
         refuse_batch_file(output)
-    grid = read_batch_grid(batch, variation_ids, seeds)
+    grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]
     if output is None and not grid.clips():
         raise UserError(f"cannot make a sheet of {batch}: no selected video is done")

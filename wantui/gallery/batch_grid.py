@@ -1,13 +1,14 @@
-"""Grid of a batch: one row per variation, one column per video number, and the labels of both."""
+"""Grid of a batch: its videos in rows and columns along its axes, and the labels of both."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
-from wantui.storage.manifest_labels import VariationLabel, label_columns, label_variations
+from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, AxisLayout, BatchAxes
+from wantui.storage.manifest_labels import label_variations
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""
@@ -23,9 +24,14 @@ class GridCell:
 
 
 @dataclass(frozen=True)
-class GridRow(VariationLabel):
-    """One variation and its videos."""
+class GridRow:
+    """One row and its videos."""
 
+    label: str
+    id: str
+    """Id of the variation; empty if the row has several."""
+    options: Mapping[int, str]
+    """Chosen option by number of the bracket, for brackets whose options differ between variations."""
     cells: tuple[GridCell | None, ...]
     """One cell per column; None if the batch has no such video."""
 
@@ -38,57 +44,91 @@ class BatchGrid:
     template: str
     column_labels: tuple[str, ...]
     rows: tuple[GridRow, ...]
+    axes: BatchAxes
+    layout: AxisLayout
     faults: tuple[str, ...] = ()
     """Unreadable lines of the journal; the states of their videos may be outdated."""
 
     def cells(self) -> list[GridCell]:
-        """Return the cells with a video, row by row."""
+        """Return the cells with a video, row by row; an additional baseline may be in several rows."""
         return [cell for row in self.rows for cell in row.cells if cell is not None]
 
+    def list_videos(self) -> list[GridCell]:
+        """Return the cells, each video once, in the order of the manifest."""
+        cells_by_id = {id(cell.entry): cell for cell in self.cells()}
+        entries = (self.axes.manifest.videos[index] for index in self.axes.indices)
+        return [cells_by_id[id(entry)] for entry in entries]
+
     def clips(self) -> list[Path]:
-        """Return the existing clips, row by row."""
-        return [cell.clip for cell in self.cells() if cell.clip is not None]
+        """Return the existing clips, each once."""
+        return list(dict.fromkeys(cell.clip for cell in self.cells() if cell.clip is not None))
 
     def list_options(self) -> dict[int, list[str]]:
-        """Return the options that occur, in the order of the rows, by number of the bracket."""
+        """Return the options that occur, in the order of the variations, by number of the bracket."""
         options: dict[int, list[str]] = {}
-        for row in self.rows:
-            for bracket, text in row.options.items():
+        for label in label_variations(self.axes.manifest, list(self.axes.axis_by_name[VARIATION_AXIS].labels)):
+            for bracket, text in label.options.items():
                 if text not in options.setdefault(bracket, []):
                     options[bracket].append(text)
         return options
 
 
-def read_batch_grid(folder: Path, variation_ids: Collection[str] = (), seeds: Collection[int] = ()) -> BatchGrid:
-    """Read the grid of a batch folder.
+def read_batch_grid(
+    folder: Path,
+    variation_ids: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    settings: Sequence[str] = (),
+    written_rows: str = "",
+    written_columns: str = "",
+) -> BatchGrid:
+    """Read the grid of a batch folder; by default, rows are variations, and columns are seeds or a swept setting.
 
     Args:
         variation_ids: ids of the variations to include; all if empty.
         seeds: seeds to include; all if empty.
+        settings: values of swept settings to include, as NAME=VALUE; all if empty.
+        written_rows, written_columns: comma-separated names of the axes of the rows and columns.
 
     Raises:
         ManifestError: the folder is not a batch folder, or its manifest is damaged.
-        UserError: the batch has no such variation or seed, or no video has both.
+        UserError: the batch has no such variation, seed, value or axis, or no video has all of them.
     """
     manifest = read_manifest(BatchFolder(folder))
     _check_selection("--variation", variation_ids, [variation.id for variation in manifest.variations], folder)
     _check_selection("--seed", seeds, sorted({video.seed for video in manifest.videos}), folder)
-    videos = [
-        video
-        for video in manifest.videos
+    all_axes = BatchAxes(manifest, range(len(manifest.videos)))
+    positions_by_axis = all_axes.find_positions("--where", settings)
+    indices = [
+        index
+        for index, video in enumerate(manifest.videos)
         if (not variation_ids or manifest.variations[video.variation].id in variation_ids)
         and (not seeds or video.seed in seeds)
+        and all(
+            all_axes.get_positions(video)[name] in (*positions, BASELINE_POSITION)
+            for name, positions in positions_by_axis.items()
+        )
     ]
-    if not videos:
-        raise UserError(f"{folder} has no video with the given --variation and --seed")
-    numbers = sorted({video.number for video in videos})
-    indices = sorted({video.variation for video in videos})
-    rows = []
-    for index, label in zip(indices, label_variations(manifest, indices), strict=True):
-        by_number = {video.number: _make_cell(folder, video) for video in videos if video.variation == index}
-        cells = tuple(by_number.get(number) for number in numbers)
-        rows.append(GridRow(label.id, label.label, label.prompt, label.options, cells))
-    return BatchGrid(folder, manifest.template, label_columns(videos), tuple(rows), manifest.faults)
+    if not indices:
+        raise UserError(f"{folder} has no video with the given --variation, --seed and --where")
+    axes = BatchAxes(manifest, indices)
+    rows, columns = (
+        axes.find_axis_names(option, written)
+        for option, written in (("--rows", written_rows), ("--columns", written_columns))
+    )
+    layout = axes.choose_flat_layout(rows, columns)
+    arranged = axes.arrange(layout)
+    cells = {place: _make_cell(folder, manifest.videos[index]) for place, index in arranged.index_by_place.items()}
+    grid_rows = []
+    for number, line in enumerate(arranged.rows):
+        row_cells = tuple(cells.get((number, column)) for column in range(len(arranged.columns)))
+        variations = sorted({cell.entry.variation for cell in row_cells if cell is not None})
+        row_id, options = "", {}
+        if len(variations) == 1:
+            (label,) = label_variations(manifest, variations)
+            row_id, options = label.id, dict(label.options)
+        grid_rows.append(GridRow(line.label, row_id, options, row_cells))
+    column_labels = tuple(line.label for line in arranged.columns)
+    return BatchGrid(folder, manifest.template, column_labels, tuple(grid_rows), axes, layout, manifest.faults)
 
 
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:

@@ -16,6 +16,8 @@ from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
+from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
+from wantui.storage.manifest_labels import label_variations
 
 PAGE_FILE = "gallery.html"
 """Name of the page in the batch folder."""
@@ -42,24 +44,58 @@ def write_gallery(grid: BatchGrid, path: Path) -> Path:
 
 def _to_script_json(grid: BatchGrid) -> str:
     """Return the data of the page as JSON that can stand inside a script element."""
-    options = grid.list_options()
+    options, axes = grid.list_options(), grid.axes
+    variations = list(axes.axis_by_name[VARIATION_AXIS].labels)
+    numbers_by_axis = {
+        axis.name: {position: number for number, position in enumerate(axis.labels)} for axis in axes.axes
+    }
     data = {
         "name": grid.folder.name,
         "template": grid.template,
-        "columns": list(grid.column_labels),
-        "filters": [{"bracket": bracket, "options": options[bracket]} for bracket in sorted(options)],
-        "rows": [
+        "axes": [
             {
-                "label": row.label,
-                "prompt": row.prompt,
-                "options": {str(bracket): text for bracket, text in row.options.items()},
-                "cells": [None if cell is None else _describe_cell(grid.folder, cell) for cell in row.cells],
+                "name": axis.name,
+                "swept": axis.is_swept,
+                "labels": list(axis.labels.values()),
+                "titles": [axis.name_position(position) for position in axis.labels],
+                "baseline": None
+                if (baseline := _find_baseline(grid, axis)) is None
+                else list(axis.labels).index(baseline),
             }
-            for row in grid.rows
+            for axis in axes.axes
+        ],
+        "row": grid.layout.rows[0],
+        "column": grid.layout.columns[0],
+        "brackets": [{"bracket": bracket, "options": options[bracket]} for bracket in sorted(options)],
+        "variations": [
+            {"prompt": label.prompt, "options": {str(bracket): text for bracket, text in label.options.items()}}
+            for label in label_variations(axes.manifest, variations)
+        ],
+        "cells": [
+            _describe_cell(grid.folder, cell)
+            | {
+                "positions": [
+                    numbers_by_axis[name][position] for name, position in axes.get_positions(cell.entry).items()
+                ],
+                "alone": BASELINE_POSITION in axes.get_positions(cell.entry).values(),
+            }
+            for cell in grid.list_videos()
         ],
     }
     # In a script element, HTML would interpret "</script" and "<!--" even inside a JSON string.
     return json.dumps(data, ensure_ascii=True).replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+
+
+def _find_baseline(grid: BatchGrid, axis: VideoAxis) -> int | None:
+    """Return the position of the batch's baseline on a swept axis; None if there is no baseline."""
+    if not axis.is_swept:
+        return None
+    positions = (
+        grid.axes.get_positions(cell.entry)[axis.name]
+        for cell in grid.list_videos()
+        if (swept_cell := grid.axes.manifest.find_cell(cell.entry)) is not None and swept_cell.baseline
+    )
+    return next(positions, None)
 
 
 def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:

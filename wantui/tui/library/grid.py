@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.storage.manifest_labels import label_columns, label_variations
+from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
+DEFAULT_LAYOUT = AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,20 @@ class MatrixCell:
 
 
 @dataclass(frozen=True)
+class MatrixView:
+    """Choice of the axes and of the page."""
+
+    layout_number: int = 0
+    page_number: int = 0
+
+
+@dataclass(frozen=True)
 class MatrixGrid:
     """Videos of a batch in rows and columns."""
 
     folder: Path
     row_labels: tuple[str, ...] = ()
-    """What differs between the variations, such as "red, left"."""
+    """What differs between the rows, such as "red, left"."""
     column_heading: str = ""
     """Word that applies to all column labels."""
     column_labels: tuple[str, ...] = ()
@@ -36,6 +45,11 @@ class MatrixGrid:
     """Videos by row and column."""
     aspect_ratio: float = 1.0
     """Height of a video divided by its width."""
+    layout: AxisLayout = DEFAULT_LAYOUT
+    """Axes of the rows, the columns and the pages."""
+    view: MatrixView = MatrixView()
+    layout_count: int = 1
+    page_labels: tuple[str, ...] = ()
 
     def find_cell(self, video_index: int) -> tuple[int, int] | None:
         """Return the row and column of a video of the manifest, or None if the filter hides it."""
@@ -47,31 +61,42 @@ class MatrixGrid:
         return replace(self, cells=cells)
 
 
-def arrange_matrix(folder: Path, manifest: Manifest, marks: BatchMarks, video_filter: str = "all") -> MatrixGrid:
+def arrange_matrix(
+    folder: Path,
+    manifest: Manifest,
+    marks: BatchMarks,
+    video_filter: str = "all",
+    view: MatrixView = MatrixView(),
+) -> MatrixGrid:
     """Arrange the videos of a batch that match a filter; rows and columns without such videos are left out.
 
     Args:
         video_filter: one of `VIDEO_FILTERS`; any other value shows all videos.
     """
-    shown = [
-        MatrixCell(index, entry, marks.get_mark(entry.id))
+    shown = {
+        index: MatrixCell(index, entry, marks.get_mark(entry.id))
         for index, entry in enumerate(manifest.videos)
         if _matches_filter(marks.get_mark(entry.id), video_filter)
-    ]
-    variations = sorted({cell.entry.variation for cell in shown})
-    numbers = sorted({cell.entry.number for cell in shown})
-    rows = {variation: row for row, variation in enumerate(variations)}
-    columns = {number: column for column, number in enumerate(numbers)}
-    column_labels = label_columns(cell.entry for cell in shown)
-    has_only_seeds = bool(column_labels) and all(label.startswith("seed ") for label in column_labels)
+    }
     recipe = manifest.videos[0].recipe
+    aspect_ratio = recipe.height / recipe.width
+    if not shown:
+        return MatrixGrid(folder, aspect_ratio=aspect_ratio)
+    axes = BatchAxes(manifest, list(shown))
+    layouts = axes.list_layouts()
+    layout = layouts[view.layout_number % len(layouts)]
+    arranged = axes.arrange(layout, view.page_number)
     return MatrixGrid(
         folder,
-        tuple(label.label for label in label_variations(manifest, variations)),
-        "seed" if has_only_seeds else "",
-        tuple(label.removeprefix("seed ") for label in column_labels) if has_only_seeds else column_labels,
-        {(rows[cell.entry.variation], columns[cell.entry.number]): cell for cell in shown},
-        recipe.height / recipe.width,
+        tuple(line.label for line in arranged.rows),
+        arranged.column_heading,
+        arranged.column_labels,
+        {place: shown[index] for place, index in arranged.index_by_place.items()},
+        aspect_ratio,
+        layout,
+        MatrixView(view.layout_number % len(layouts), arranged.page_number),
+        len(layouts),
+        tuple(line.label for line in arranged.pages),
     )
 
 
