@@ -16,7 +16,7 @@ TEMPLATE = "a [red|blue] [circle|square] on black"
 
 def choose_colour(video: VideoEntry) -> tuple[int, int, int]:
     """Return the colour of a video's clip, which differs between all videos of a batch."""
-    return 40 + 40 * video.variation, 40 + 60 * (video.number - 1), 128
+    return 40 + 40 * video.variation, 40 + 60 * (video.number - 1), 128 + 25 * (video.cell or 0)
 
 
 def draw_clip(colour: tuple[int, int, int], frame_count: int = FRAME_COUNT) -> list[Frame]:
@@ -30,15 +30,20 @@ def draw_clip(colour: tuple[int, int, int], frame_count: int = FRAME_COUNT) -> l
 
 
 def write_clip_batch(
-    folder: Path, template: str = TEMPLATE, seeds: int = 2, unfinished: tuple[int, ...] = ()
+    folder: Path, template: str = TEMPLATE, seeds: int = 2, unfinished: tuple[int, ...] = (), more: tuple[str, ...] = ()
 ) -> Manifest:
-    """Write a batch folder whose videos are done; those with an index in `unfinished` are failed, without a clip."""
+    """Write a batch folder whose videos are done; those with an index in `unfinished` are failed, without a clip.
+
+    Args:
+        more: further settings, such as `sweeps=cfg_scale=2,4`.
+    """
     settings = [
         f"video_settings.width={SIDE}",
         f"video_settings.height={SIDE}",
         f"video_settings.frames={FRAME_COUNT}",
         f"video_settings.fps={FPS}",
         f"videos_per_variation={seeds}",
+        *more,
     ]
     batch_folder = BatchFolder(folder)
     folder.mkdir(parents=True)
@@ -47,7 +52,7 @@ def write_clip_batch(
         if index in unfinished:
             video.state, video.error = "failed", "out of memory"
             continue
-        clip = batch_folder.make_clip_path(video.variation, video.number)
+        clip = batch_folder.make_clip_path(video.variation, video.number, manifest.find_cell_folder(video))
         clip.parent.mkdir(parents=True, exist_ok=True)
         write_mp4(clip, draw_clip(choose_colour(video)), FPS, FRAME_COUNT, {})
         video.state, video.files = "done", {"clip": clip.relative_to(folder).as_posix()}

@@ -34,8 +34,8 @@ from wantui.analysis.dispersion import (
     run_permdisp,
 )
 from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
+from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import (
-    CannotCompareError,
     find_dividing_groupings,
     group_videos,
     pool_comparable_groups,

@@ -146,6 +146,98 @@ def test_gallery_plays_filters_and_explains_all_videos_offline(browser_port: int
     asyncio.run(use())
 
 
+READ_COLUMNS = "[...byId('columns').children].slice(1).filter((head) => !head.hidden).map((head) => head.textContent)"
+READ_ROWS = "[...byId('rows').children].filter((row) => !row.hidden).map((row) => row.children[0].textContent)"
+READ_CLIPS = """[...byId('rows').children].filter((row) => !row.hidden).map((row) => [...row.children].slice(1)
+    .filter((spot) => !spot.hidden).map((spot) => spot.querySelector('video').dataset.clip))"""
+
+
+@needs_browser
+@pytest.mark.processes
+def test_gallery_of_a_sweep_has_setting_axes_filters_and_a_pinned_baseline(browser_port: int) -> None:
+    sweep = ("sweeps=cfg_scale=1,4,8; steps=3,5", "sweeps_baseline=true", "model_settings.cfg_scale=4")
+    manifest = write_clip_batch(BATCH, "a [red|blue] circle", more=(*sweep, "model_settings.steps=3"))
+    path = write_gallery(read_batch_grid(BATCH), BATCH / "gallery.html")
+
+    def find_clip(variation: int, scale: float, steps: int, seed: int) -> str:
+        wanted = (variation, scale, steps, seed)
+        (video,) = [
+            video
+            for video in manifest.videos
+            if (video.variation, video.recipe.guidance_scale, video.recipe.steps, video.seed) == wanted
+        ]
+        return video.files["clip"]
+
+    async def use() -> None:
+        async with aiohttp.ClientSession() as session:
+            page = await open_page(session, browser_port, path)
+            # The batch's baseline is cfg_scale 4, which comes first and stays in view.
+            assert await page.evaluate(READ_COLUMNS) == ["cfg_scale 4", "cfg_scale 1", "cfg_scale 8"]
+            rows = [f"{c}, steps {n}, seed {s}" for c in ("red", "blue") for n in (3, 5) for s in (42, 43)]
+            assert await page.evaluate(READ_ROWS) == rows
+            expected = [
+                [find_clip(v, scale, n, s) for scale in (4, 1, 8)] for v in (0, 1) for n in (3, 5) for s in (42, 43)
+            ]
+            assert await page.evaluate(READ_CLIPS) == expected
+            pinned = "[...document.querySelectorAll('td.pinned')].map((spot) => getComputedStyle(spot).position)"
+            assert await page.evaluate(pinned) == ["sticky"] * 8
+            await page.wait_for(
+                "document.querySelectorAll('video').length === 24 && "
+                "[...document.querySelectorAll('video')].every((video) => video.readyState >= 2)"
+            )
+            await page.evaluate("byId('scrub').value = 5; byId('scrub').dispatchEvent(new Event('input')); true")
+            await page.wait_for(
+                "[...document.querySelectorAll('video')].every((video) => "
+                "!video.seeking && Math.floor(video.currentTime * 8) === 5)"
+            )
+
+            # A filter by a value hides the other columns except the baseline; a bracket hides rows.
+            press = (
+                "[...document.querySelectorAll('#filters button')].find((button) => button.textContent === {}).click()"
+            )
+            await page.evaluate(press.format("'8'"))
+            await page.evaluate(press.format("'blue'"))
+            assert await page.evaluate(READ_COLUMNS) == ["cfg_scale 4", "cfg_scale 8"]
+            assert await page.evaluate(READ_ROWS) == rows[4:]
+            await page.evaluate(press.format("'blue'"))
+
+            # Other axes: the seeds become the columns, and the filter still holds.
+            choose = "byId('{0}').value = {1}; byId('{0}').dispatchEvent(new Event('change')); true"
+            await page.evaluate(choose.format("column", 3))
+            assert await page.evaluate(READ_COLUMNS) == ["seed 42", "seed 43"]
+            assert await page.evaluate(READ_ROWS) == [
+                f"{colour}, cfg_scale 8, steps {steps}" for colour in ("red", "blue") for steps in (3, 5)
+            ]
+            clips = [[find_clip(v, 8, n, s) for s in (42, 43)] for v in (0, 1) for n in (3, 5)]
+            assert await page.evaluate(READ_CLIPS) == clips
+
+            # A click on the label of a column pins it, and another releases it.
+            await page.evaluate("byId('columns').children[2].firstChild.click()")
+            assert await page.evaluate(READ_COLUMNS) == ["seed 43", "seed 42"]
+            await page.evaluate("byId('columns').children[1].firstChild.click()")
+            assert await page.evaluate(READ_COLUMNS) == ["seed 42", "seed 43"]
+
+    asyncio.run(use())
+
+
+@needs_browser
+@pytest.mark.processes
+def test_gallery_shows_an_additional_baseline_in_every_row(browser_port: int) -> None:
+    more = ("sweeps=cfg_scale=1,8; steps=3,5", "sweeps_baseline=true", "model_settings.cfg_scale=4")
+    manifest = write_clip_batch(BATCH, "a circle", seeds=1, more=more)
+    path = write_gallery(read_batch_grid(BATCH), BATCH / "gallery.html")
+    (baseline,) = [v for v in manifest.videos if (cell := manifest.find_cell(v)) is not None and not cell.positions]
+
+    async def use() -> None:
+        async with aiohttp.ClientSession() as session:
+            page = await open_page(session, browser_port, path)
+            assert await page.evaluate(READ_COLUMNS) == ["baseline", "cfg_scale 1", "cfg_scale 8"]
+            assert await page.evaluate(READ_ROWS) == ["a circle, steps 3", "a circle, steps 5"]
+            assert [row[0] for row in await page.evaluate(READ_CLIPS)] == [baseline.files["clip"]] * 2
+
+    asyncio.run(use())
+
+
 def test_gallery_data_cannot_end_its_script_element() -> None:
     write_clip_batch(BATCH, "a circle </script><script>alert(1)</script> <!-- & more", seeds=1)
     page = write_gallery(read_batch_grid(BATCH), BATCH / "gallery.html").read_text()

@@ -28,6 +28,22 @@ def test_opened_batch_describes_every_requested_video() -> None:
     assert done.recipe == manifest.videos[7].recipe
 
 
+def test_videos_and_records_of_a_sweep_have_its_settings() -> None:
+    manifest = write_clip_batch(Path("clips"), "a circle", more=("sweeps=cfg_scale=1,4.5; sampler=unipc,euler",))
+    opened = package.open_batch("clips")
+    assert dict(opened.videos[2].settings) == {"cfg_scale": 1.0, "sampler": "euler"}
+    assert opened.find_video("single", 43, cfg_scale=4.5, sampler="euler").recipe == manifest.videos[7].recipe
+    with pytest.raises(UserError, match=r"has 2 such videos. Name the swept settings too: cfg_scale 4.5, s"):
+        opened.find_video("single", 43, cfg_scale=4.5)
+    with pytest.raises(UserError, match=r"no video 'single' with seed 43, cfg_scale 2"):
+        opened.find_video("single", 43, cfg_scale=2)
+    records = opened.metrics()
+    assert [(r["cfg_scale"], r["sampler"], r["cell"]) for r in records[-1:]] == [
+        (4.5, "euler", "cfg_scale 4.5, sampler euler")
+    ]
+    assert package.open_batch("clips").axes[0].names == ["cfg_scale"]
+
+
 def test_frames_are_those_of_the_clip() -> None:
     manifest = write_clip_batch(Path("clips"))
     frames = package.open_batch("clips").videos[1].read_frames()

@@ -23,10 +23,12 @@ from wantui.analysis.setting_values import (
     collect_setting_values,
     find_setting_path,
     flatten_settings,
+    select_videos_by_setting,
     shorten_path,
 )
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.video import Video
+from wantui.errors import UserError
 
 CFG_PATH = "model_settings.cfg_scale"
 
@@ -379,6 +381,24 @@ def test_swept_noise_levels_are_not_pooled(tmp_path: Path) -> None:
     result = compare_groups(videos, "cfg_scale", "length")
     assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
     assert len(result.groups[0].videos) == 12
+
+
+def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
+    steps = "model_settings.steps"
+    videos = sweep_batch(tmp_path, ((CFG_PATH,), (steps,)), {CFG_PATH: (2.0, 4.0), steps: (8, 20)})
+    chosen = select_videos_by_setting(videos, ["steps=20", "cfg_scale=2"])
+    assert {(v.setting_values[CFG_PATH], v.setting_values[steps]) for v in chosen} == {(2.0, 20)}
+    assert len(select_videos_by_setting(videos, ["steps=20", "steps=8"])) == len(videos)
+    for condition, message in (
+        ("steps", "has no value. Write NAME=VALUE"),
+        ("steps=9", "steps has no value '9'. It has 8, 20"),
+        (
+            "stepps=8",
+            "cannot select 'stepps': no setting of these videos has this name",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            select_videos_by_setting(videos, [condition])
 
 
 def test_settings_that_change_together_are_named(tmp_path: Path) -> None:

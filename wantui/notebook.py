@@ -9,18 +9,20 @@ frames = batch.videos[0].read_frames()
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.setting_values import collect_setting_values
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest_sweep import AxisEntry
 
 if TYPE_CHECKING:
     from wantui.storage.attention_maps import StoredAttentionMaps
@@ -64,11 +66,15 @@ class BatchVideo:
     """All parameters that determine the video."""
     files: Mapping[str, Path]
     """Existing files by kind: clip, sheet, latents, attention."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the swept settings by short name, such as cfg_scale; empty without a sweep."""
+    cell: str = ""
+    """Label of the cell of the sweep, such as "cfg_scale 4, steps 20" or "baseline"; empty without a sweep."""
 
     @property
     def name(self) -> str:
-        """Variation and seed."""
-        return f"{self.variation} seed {self.seed}"
+        """Variation, seed, and the cell of a sweep."""
+        return f"{self.variation} seed {self.seed}" + (f", {self.cell}" if self.cell else "")
 
     def read_frames(self) -> NDArray[np.uint8]:
         """Decode the clip to uint8 [frames, height, width, rgb].
@@ -131,32 +137,49 @@ class OpenBatch:
     videos: tuple[BatchVideo, ...]
     faults: tuple[str, ...] = ()
     """Unreadable lines of the journal; the states of their videos may be outdated."""
+    axes: tuple[AxisEntry, ...] = ()
+    """Swept settings, by axis; empty without a sweep."""
 
-    def find_video(self, variation: str, seed: int) -> BatchVideo:
-        """Return the video with the id of a variation and a seed.
+    def find_video(self, variation: str, seed: int, **settings: Any) -> BatchVideo:
+        """Return the video with the id of a variation, a seed and, in a batch with a sweep, values of settings.
+
+        Args:
+            settings: values of swept settings by short name, such as `cfg_scale=4`.
 
         Raises:
-            UserError: the batch has no such video.
+            UserError: the batch has no such video, or several.
         """
-        for video in self.videos:
-            if (video.variation, video.seed) == (variation, seed):
-                return video
+        found = [
+            video
+            for video in self.videos
+            if (video.variation, video.seed) == (variation, seed)
+            and all(name in video.settings and video.settings[name] == value for name, value in settings.items())
+        ]
+        if len(found) > 1:
+            cells = "; ".join(video.cell for video in found[:10])
+            raise UserError(f"{self.folder} has {len(found)} such videos. Name the swept settings too: {cells}")
+        if found:
+            return found[0]
         variations = ", ".join(dict.fromkeys(video.variation for video in self.videos))
         seeds = ", ".join(str(known) for known in sorted({video.seed for video in self.videos}))
+        settings_text = "".join(f", {name} {value!r}" for name, value in settings.items())
         raise UserError(
-            f"{self.folder} has no video {variation!r} with seed {seed}. Variations: {variations}. Seeds: {seeds}"
+            f"{self.folder} has no video {variation!r} with seed {seed}{settings_text}. "
+            f"Variations: {variations}. Seeds: {seeds}"
         )
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one record per finished video; `pandas.DataFrame(batch.metrics())` is a table.
 
-        A record contains id, variation, seed, prompt, the option of each bracket as `bracket_1` and so on, every
-        metric of `docs/analysis.md` as a float (NaN without a value), and `reason`, which is empty unless the
-        trajectory is missing or damaged.
+        A record contains id, variation, seed, prompt, the option of each bracket as `bracket_1` and so on, the value of
+        each swept setting under its short name with the label of the cell as `cell`, every metric of
+        `docs/analysis.md` as a float (NaN without a value), and `reason`, which is empty unless the trajectory is
+        missing or damaged.
         """
         from wantui.analysis.loading import read_batch_videos
         from wantui.analysis.metrics import METRICS
 
+        names = {path: name for axis in self.axes for path, name in zip(axis.paths, axis.names, strict=True)}
         return [
             {
                 "id": video.id,
@@ -164,6 +187,8 @@ class OpenBatch:
                 "seed": video.seed,
                 "prompt": video.prompt,
                 **{f"bracket_{number}": text for number, text in sorted(video.choices_by_bracket.items())},
+                **{name: video.setting_values.get(path) for path, name in names.items()},
+                **({"cell": video.cell_label} if names else {}),
                 **{name: video.compute_metric(name) for name in METRICS},
                 "reason": video.exclusion_reason,
             }
@@ -183,11 +208,19 @@ def open_batch(path: str | Path) -> OpenBatch:
     folder = expand_user_path(path)
     manifest = read_manifest(BatchFolder(folder))
     videos = tuple(_describe_video(folder, manifest, entry) for entry in manifest.videos)
-    return OpenBatch(folder, manifest.template, manifest.config, videos, manifest.faults)
+    axes = () if manifest.sweep is None else tuple(manifest.sweep.axes)
+    return OpenBatch(folder, manifest.template, manifest.config, videos, manifest.faults, axes)
 
 
 def _describe_video(folder: Path, manifest: Manifest, entry: VideoEntry) -> BatchVideo:
     variation = manifest.variations[entry.variation]
+    cell = manifest.find_cell(entry)
+    names = {
+        path: name
+        for axis in (manifest.sweep.axes if manifest.sweep is not None else ())
+        for path, name in zip(axis.paths, axis.names, strict=True)
+    }
+    setting_values = collect_setting_values(entry.recipe, manifest.config, None if cell is None else cell.values)
     files = {kind: folder / name for kind, name in entry.files.items()} if entry.state == "done" else {}
     return BatchVideo(
         folder=folder,
@@ -200,4 +233,6 @@ def _describe_video(folder: Path, manifest: Manifest, entry: VideoEntry) -> Batc
         error=entry.error,
         recipe=entry.recipe,
         files={kind: path for kind, path in files.items() if path.exists()},
+        settings={name: setting_values.get(path) for path, name in names.items()},
+        cell="" if cell is None else cell.label,
     )

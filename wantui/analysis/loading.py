@@ -175,6 +175,7 @@ def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
     return {
         "setting_values": collect_setting_values(entry.recipe, manifest.config, swept_values),
         "swept_axes": tuple(tuple(axis.paths) for axis in axes),
+        "cell_label": "" if cell is None else cell.label,
     }
 
 

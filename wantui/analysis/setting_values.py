@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wantui.analysis.video import Video
+from wantui.config.sweep import format_swept_value
 from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.planning import Recipe
@@ -166,3 +167,29 @@ def make_value_key(value: Any) -> str:
     """Return a text that equal values share; 5 and 5.0 are equal."""
     number = to_number(value)
     return json.dumps(value if number is None else number, sort_keys=True, ensure_ascii=False)
+
+
+def select_videos_by_setting(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
+    """Return the videos with the values of settings written as NAME=VALUE; several of one setting are alternatives.
+
+    Raises:
+        UserError: a condition has another form, or no video has the value; names the values that occur.
+    """
+    selected, texts_by_path = list(videos), dict[str, list[str]]()
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where: {condition!r} has no value. Write NAME=VALUE, such as cfg_scale=4")
+        try:
+            path = find_setting_path(name.strip(), videos)
+        except SettingNameError as error:
+            raise UserError(f"--where: {error}".replace("cannot group by", "cannot select")) from None
+        known = dict.fromkeys(format_swept_value(video.setting_values.get(path)) for video in videos)
+        if text.strip() not in known:
+            raise UserError(f"--where: {name} has no value {text.strip()!r}. It has {', '.join(list(known)[:10])}")
+        texts_by_path.setdefault(path, []).append(text.strip())
+    for path, texts in texts_by_path.items():
+        selected = [video for video in selected if format_swept_value(video.setting_values.get(path)) in texts]
+    if not selected and videos:
+        raise UserError(f"--where: no video has {' and '.join(conditions)}")
+    return selected

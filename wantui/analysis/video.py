@@ -58,6 +58,8 @@ class Video:
     """Settings by config path, such as `model_settings.cfg_scale`, that groups can be formed by."""
     swept_axes: tuple[tuple[str, ...], ...] = ()
     """Paths of the settings that the batch sweeps, by axis; settings of one axis change together."""
+    cell_label: str = ""
+    """Values of the swept settings, for people."""
 
     def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory; NaN if there is no trajectory or no value."""
@@ -65,7 +67,7 @@ class Video:
 
     @property
     def name(self) -> str:
-        return f"{self.variation} seed {self.seed}"
+        return f"{self.variation} seed {self.seed}" + (f", {self.cell_label}" if self.cell_label else "")
 
     def is_same_as(self, other: "Video") -> bool:
         """Return whether two loaded videos are equal, arrays included, which `==` cannot compare."""

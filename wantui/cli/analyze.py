@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     help="Video to analyze: ID, or first characters of the ID; repeatable.  [default: all videos]",
 )
 @click.option(
+    "--where",
+    "conditions",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Value of a setting to include; repeatable, several values of one setting are alternatives.",
+)
+@click.option(
     "--metrics", help="Comma-separated metrics to print, or `all`.  [default: six; with --json or --csv: all]"
 )
 @click.option(
@@ -92,6 +99,7 @@ def command(
     batches: tuple[Path, ...],
     list_videos: bool,
     id_prefixes: tuple[str, ...],
+    conditions: tuple[str, ...],
     metrics: str | None,
     show_groups: bool,
     show_comparison: bool,
@@ -114,6 +122,7 @@ def command(
     """
     from wantui.analysis.loading import read_batches
     from wantui.analysis.metrics import METRICS, RENAMED_METRICS
+    from wantui.analysis.setting_values import select_videos_by_setting
     from wantui.analysis.strides import apply_stride_to_videos
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
@@ -143,7 +152,7 @@ def command(
         )
     if not (loaded_videos or list_videos or as_json):
         raise UserError(_format_no_finished_video_error(batches, read_errors))
-    videos = _select_videos(loaded_videos, id_prefixes)
+    videos = select_videos_by_setting(_select_videos(loaded_videos, id_prefixes), conditions)
     _print_video_warnings(videos, read_errors)
     damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
     if stride > 1:

@@ -208,6 +208,12 @@ class BatchAxes:
         heading, labels = self._shorten_labels(layout.columns, columns)
         return ArrangedVideos(rows, columns, pages, page_number, heading, labels, dict(sorted(index_by_place.items())))
 
+    def name_video(self, entry: VideoEntry) -> str:
+        """Return the variation, the seed and the swept values of a video."""
+        variation = self.axis_by_name[VARIATION_AXIS].name_position(entry.variation)
+        cell = self.manifest.find_cell(entry)
+        return ", ".join([variation, f"seed {entry.seed}", *([] if cell is None else [cell.label])])
+
     def get_positions(self, entry: VideoEntry) -> dict[str, int]:
         """Return the position of a video on each axis."""
         cell = self.manifest.find_cell(entry)

@@ -16,7 +16,7 @@ from wantui.storage.manifest import Manifest, read_manifest
 from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
-from wantui.tui.library.grid import MatrixGrid, arrange_matrix
+from wantui.tui.library.grid import MatrixGrid, MatrixView, arrange_matrix
 from wantui.tui.library.search import FoundVideo, score_batch
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
@@ -78,13 +78,13 @@ class LibraryRow:
     found_video: FoundVideo | None = None
 
 
-def load_batch(folder: Path, video_index: int | None, state_filter: str) -> BatchLoaded:
+def load_batch(folder: Path, video_index: int | None, state_filter: str, view: MatrixView) -> BatchLoaded:
     """Read a batch and arrange its videos; an unreadable manifest yields a message with the error."""
     try:
         manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
     except UserError as error:
         return BatchLoaded(folder, None, str(error), video_index)
-    grid = arrange_matrix(folder, manifest, marks, state_filter)
+    grid = arrange_matrix(folder, manifest, marks, state_filter, view)
     facts = collect_batch_facts(folder, manifest, marks)
     return BatchLoaded(folder, manifest, "", video_index, marks, grid, facts, state_filter)
 

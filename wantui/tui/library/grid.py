@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
@@ -21,6 +22,8 @@ class MatrixCell:
     """Index in the manifest."""
     entry: VideoEntry
     mark: VideoMark
+    name: str = ""
+    """Variation, seed, and the values of swept settings."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ class MatrixGrid:
         """Return the row and column of a video of the manifest, or None if the filter hides it."""
         return next((place for place, cell in self.cells.items() if cell.video_index == video_index), None)
 
+    def describe(self) -> str:
+        """Return the axes of rows and columns with the numbers of their lines, and the page."""
+        plurals = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
+        parts = [
+            format_count(count, plurals[names[0]]) if names[0] in plurals else f"{count:,} x {names[0]}"
+            for names, count in (
+                (self.layout.rows, len(self.row_labels)),
+                (self.layout.columns, len(self.column_labels)),
+            )
+        ]
+        text = " by ".join(parts)
+        if self.layout.pages and self.page_labels:
+            text += f": {self.page_labels[self.view.page_number]}"
+            if len(self.page_labels) > 1:
+                text += f" (page {self.view.page_number + 1}/{len(self.page_labels)})"
+        return text
+
     def replace_marks(self, marks: BatchMarks) -> "MatrixGrid":
         """Return the same videos with other marks."""
         cells = {place: replace(cell, mark=marks.get_mark(cell.entry.id)) for place, cell in self.cells.items()}
@@ -83,6 +103,7 @@ def arrange_matrix(
     if not shown:
         return MatrixGrid(folder, aspect_ratio=aspect_ratio)
     axes = BatchAxes(manifest, list(shown))
+    shown = {index: replace(cell, name=axes.name_video(cell.entry)) for index, cell in shown.items()}
     layouts = axes.list_layouts()
     layout = layouts[view.layout_number % len(layouts)]
     arranged = axes.arrange(layout, view.page_number)

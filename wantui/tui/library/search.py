@@ -1,12 +1,15 @@
-"""Fuzzy search over batches, and over the prompts, seeds and notes of their videos."""
+"""Fuzzy search over batches, and over the prompts, seeds, notes and settings of their videos."""
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
+from wantui.config.sweep import format_swept_value
 from wantui.errors import UserError
 from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.storage.batch_index import BatchSummary
@@ -15,6 +18,8 @@ from wantui.storage.manifest import MAX_MANIFEST_BYTES
 from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import read_marks
 
+_CONDITION_PATTERN = re.compile(r"(?P<name>[^\W\d][\w.+-]*):(?P<value>\S+)")
+"""Condition on a setting, such as `cfg_scale:4` or `lora.style.strength:0.5`."""
 MAX_LETTER_GAP = 2
 """Maximum number of letters between two letters of a searched word, so that "crcl" finds "circle"."""
 MAX_CACHED_BYTES = 512 << 20
@@ -32,6 +37,8 @@ class SearchedVideo:
     video_index: int
     seed: int
     video_id: str
+    values_by_setting: Mapping[str, str]
+    """Text of the values of settings, by short name and by path; shared by the videos of a cell."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ _variation_cache = VariationCache()
 def find_videos(
     words: str, batches: Sequence[BatchSummary], is_cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[FoundVideo]:
-    """Yield the best videos of each batch whose prompt, seed and note match all words.
+    """Yield the best videos of each batch whose prompt, seed and note match all words, and its settings all conditions.
 
     If prompt and id match by themselves, only the first video of the variation is found.
 
@@ -157,7 +164,23 @@ def find_videos(
             return
 
 
+def split_conditions(words: str) -> tuple[str, list[tuple[str, str]]]:
+    """Split the words of a search into text and conditions on settings, such as `cfg_scale:4`."""
+    texts, conditions = [], []
+    for word in words.split():
+        match = _CONDITION_PATTERN.fullmatch(word)
+        if match:
+            conditions.append((match["name"].lower(), match["value"].lower()))
+        else:
+            texts.append(word)
+    return " ".join(texts), conditions
+
+
 def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
+    words, conditions = split_conditions(words)
+    if conditions:
+        yield from _search_settings(words, conditions, folder)
+        return
     notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
     for variation in _variation_cache.read_variations(folder):
         text = f"{variation.id} {variation.text}"
@@ -171,6 +194,19 @@ def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
                 yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
 
 
+def _search_settings(words: str, conditions: Sequence[tuple[str, str]], folder: Path) -> Iterator[FoundVideo]:
+    """Yield the videos with these values of settings whose prompt, seed and note match the words."""
+    notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
+    for variation in _variation_cache.read_variations(folder):
+        for video in variation.videos:
+            if any(video.values_by_setting.get(name) != value for name, value in conditions):
+                continue
+            text = f"{variation.id} {variation.text} seed {video.seed} {notes.get(video.video_id, '')}"
+            if score := score_text(words, text) if words else 1.0:
+                values = ", ".join(f"{name} {value}" for name, value in conditions)
+                yield FoundVideo(folder, video.video_index, f"{values}, seed {video.seed}  {variation.text}", score)
+
+
 def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
     """Read the prompts of a batch without validating it; a damaged manifest has none.
 
@@ -180,9 +216,13 @@ def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
     try:
         document = read_json_object(BatchFolder(folder).manifest_path, MAX_MANIFEST_BYTES)
         videos: dict[int, list[SearchedVideo]] = {}
+        values_by_cell: dict[int | None, dict[str, str]] = {}
         for index, video in enumerate(document["videos"]):
+            cell = video.get("cell")
+            if cell not in values_by_cell:
+                values_by_cell[cell] = _list_setting_values(document, video)
             videos.setdefault(int(video["variation"]), []).append(
-                SearchedVideo(index, int(video["seed"]), str(video["id"]))
+                SearchedVideo(index, int(video["seed"]), str(video["id"]), values_by_cell[cell])
             )
         return tuple(
             SearchedVariation(str(variation["prompt"]), str(variation["id"]), tuple(videos.get(number, ())))
@@ -190,5 +230,22 @@ def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
         )
     except InaccessibleFileError:
         raise
-    except (UserError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (UserError, FileNotFoundError, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return ()
+
+
+def _list_setting_values(document: Mapping[str, Any], video: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of the settings of the videos of a cell, by short name and by path, in lower case."""
+    recipe, texts = video.get("recipe", {}), dict[str, str]()
+    for path, field in RECIPE_FIELDS_BY_PATH.items():
+        text = format_swept_value(recipe.get(field)).lower()
+        texts |= dict.fromkeys((path, path.rpartition(".")[2], field), text)
+    sweep, cell = document.get("sweep"), video.get("cell")
+    if sweep is None or cell is None:
+        return texts
+    values = sweep["cells"][cell]["values"]
+    for axis in sweep["axes"]:
+        for path, name in zip(axis["paths"], axis["names"], strict=True):
+            if path in values:
+                texts |= dict.fromkeys((path.lower(), name.lower()), format_swept_value(values[path]).lower())
+    return texts

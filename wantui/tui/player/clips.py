@@ -18,11 +18,13 @@ class PlayerClip:
     choice_texts: tuple[str, ...]
     """Options of the template's brackets, in the order of the brackets."""
     batch_name: str
+    cell_label: str = ""
+    """Values of swept settings; empty without a sweep."""
 
     @property
     def title(self) -> str:
-        """Return the variation and the seed."""
-        return f"{self.variation_id} · seed {self.recipe.seed}"
+        """Return the variation, the seed, and the values of swept settings."""
+        return " · ".join(filter(None, (self.variation_id, f"seed {self.recipe.seed}", self.cell_label)))
 
 
 def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> PlayerClip:
@@ -35,12 +37,13 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         variation.id,
         tuple(str(choice.get("text", "")) for choice in choices),
         folder.name,
+        "" if (cell := manifest.find_cell(entry)) is None else cell.label,
     )
 
 
 def list_batch_clips(folder: Path, manifest: Manifest) -> list[PlayerClip]:
-    """Return the clips of a batch in the order of the matrix: by variation, then by number."""
-    entries = sorted(manifest.videos, key=lambda entry: (entry.variation, entry.number))
+    """Return the clips of a batch in the order of the matrix: by variation, cell of the sweep, number."""
+    entries = sorted(manifest.videos, key=lambda entry: (entry.variation, entry.cell or 0, entry.number))
     return [make_player_clip(folder, manifest, entry) for entry in entries if "clip" in entry.files]
 
 

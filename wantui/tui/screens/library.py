@@ -11,7 +11,6 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
-from wantui.formatting import format_count
 from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
 from wantui.storage.batch_index import BatchSummary, find_batches
@@ -37,7 +36,7 @@ from wantui.tui.library.grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
 from wantui.tui.library.search import FoundVideo, find_videos
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.library_marks import LibraryMarks
+from wantui.tui.screens.library_axes import LibraryAxes
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.batch_list import BatchList
 from wantui.tui.widgets.matrix import Matrix
@@ -54,7 +53,7 @@ EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for eac
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
 
 
-class LibraryScreen(LibraryMarks):
+class LibraryScreen(LibraryAxes):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
@@ -72,8 +71,6 @@ class LibraryScreen(LibraryMarks):
         self.star_counts: Mapping[Path, int] = {}
         """Number of starred videos by batch folder."""
         self.state_filter = "all"
-        self._shown_filter = "all"
-        """Filter of the videos in the matrix."""
         self._shown_facts: BatchFacts | None = None
         self._found_videos: list[FoundVideo] = []
         self._search_timer: Timer | None = None
@@ -237,7 +234,10 @@ class LibraryScreen(LibraryMarks):
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_batch(self, folder: Path, video_index: int | None) -> None:
         """Read a batch on a background thread; `video_index` is the index of the video to select."""
-        worker, message = get_current_worker(), load_batch(folder, video_index, self.state_filter)
+        worker, message = (
+            get_current_worker(),
+            load_batch(folder, video_index, self.state_filter, self.get_view(folder)),
+        )
         if not worker.is_cancelled:
             self.post_message(message)
 
@@ -252,11 +252,11 @@ class LibraryScreen(LibraryMarks):
             return  # the cursor has moved to another batch, or the list is empty
         is_same_batch, previous_cell = message.folder == self.shown_folder, self.get_current_cell()
         if is_same_batch and message.video_index is None and message.manifest is not None:
-            shown = self.shown_manifest, self.shown_marks, self._shown_filter, self._shown_facts
+            shown = self.shown_manifest, self.shown_marks, self.shown_filter, self._shown_facts
             if shown == (message.manifest, message.marks, message.state_filter, message.facts):
                 return
         self.shown_folder, self.shown_manifest = message.folder, message.manifest
-        self.shown_marks, self._shown_filter = message.marks, message.state_filter
+        self.shown_marks, self.shown_filter = message.marks, message.state_filter
         self._shown_facts = message.facts
         if message.manifest is None or message.grid is None or message.facts is None:
             self._clear_matrix(f"✗ {message.error}")
@@ -264,23 +264,22 @@ class LibraryScreen(LibraryMarks):
             return
         has_sheets = any("sheet" in video.files for video in message.manifest.videos)
         self.details.set_class(not has_sheets, "-without-sheets")
-        self._show_grid(message.grid, is_same_batch)
+        self.show_grid(message.grid, is_same_batch)
         self.batch_details.show_facts(message.folder.name, message.facts)
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):
             self.matrix.cursor, self.matrix.column = place
         cell = self.get_current_cell()
         if not is_same_batch or previous_cell is None or cell != previous_cell:
-            self._show_current_video()  # a contact sheet is drawn only where it may be new
+            self.show_current_video()  # a contact sheet is drawn only where it may be new
 
-    def _show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+        """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
-        self.matrix.empty_text = f"no {self._shown_filter} videos in this batch; f changes the filter"
+        self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
         self.matrix.show_grid(grid, is_same_batch)
         self.update_marked_cells()
-        suffix = f", {self._shown_filter}" if self._shown_filter in VIDEO_FILTERS else ""
-        row_count, column_count = len(grid.row_labels), len(grid.column_labels)
-        title = f"{format_count(row_count, 'variation')} by {format_count(column_count, 'seed')}{suffix}"
-        self.matrix.border_title = make_content(title)
+        suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
+        self.matrix.border_title = make_content(f"{grid.describe()}{suffix}")
 
     def get_current_cell(self) -> MatrixCell | None:
         return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
@@ -305,7 +304,7 @@ class LibraryScreen(LibraryMarks):
         previous_cell, self.shown_marks = self.get_current_cell(), marks
         self.matrix.replace_grid(self.matrix.grid.replace_marks(marks))
         if self.get_current_cell() != previous_cell:
-            self._show_current_video()
+            self.show_current_video()
 
     def show_marked_cells(self, marked_cells: frozenset[tuple[int, int]]) -> None:
         self.matrix.show_marks(marked_cells)
@@ -315,18 +314,18 @@ class LibraryScreen(LibraryMarks):
 
     @on(Matrix.Moved)
     def _show_highlighted_video(self) -> None:
-        self._show_current_video()
+        self.show_current_video()
 
     @on(Matrix.Chosen)
     def _play_chosen_video(self) -> None:
         self.action_play()
 
-    def _show_current_video(self) -> None:
+    def show_current_video(self) -> None:
         cell = self.get_current_cell()
         if cell is None or self.shown_folder is None:
             self.details.show_message("")
         else:
-            self.details.show_cell(self.matrix.grid.row_labels[self.matrix.cursor], cell, self.shown_folder)
+            self.details.show_cell(cell, self.shown_folder)
 
     # Actions
 

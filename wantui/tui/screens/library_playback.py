@@ -132,7 +132,7 @@ class LibraryPlayback(LibraryJobsMixin):
     def action_recipe(self) -> None:
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
-            title = f"{self.shown_manifest.variations[entry.variation].id} · seed {entry.seed}"
+            title = self.shown_manifest.make_video_title(entry)
             self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json")))
 
     def action_diff_recipes(self) -> None:

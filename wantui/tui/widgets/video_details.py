@@ -102,11 +102,11 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         width = max(20, self.details_text.size.width)
         self._show_lines(wrap_text(text, width) or [Text("")])
 
-    def show_cell(self, label: str, cell: MatrixCell, batch_folder: Path) -> None:
-        """Show a video of the batch in `batch_folder`; `label` names its variation."""
+    def show_cell(self, cell: MatrixCell, batch_folder: Path) -> None:
+        """Show a video of the batch in `batch_folder`."""
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
         state = get_state_style(entry.state)
-        heading = Text.assemble((f"{label}, seed {entry.seed}", "bold"), "  ")
+        heading = Text.assemble((cell.name, "bold"), "  ")
         heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
         for sign, word, colour in (
             (STAR, "starred" if mark.star else "", "warning"),

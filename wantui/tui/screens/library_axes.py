@@ -1,0 +1,54 @@
+"""Actions of the Library screen on the axes of its matrix: which are rows and columns, and which page is shown."""
+
+from pathlib import Path
+
+from wantui.tui.library.grid import MatrixGrid, MatrixView, arrange_matrix
+from wantui.tui.screens.library_marks import LibraryMarks
+
+
+class LibraryAxes(LibraryMarks):
+    """Base of the Library screen that arranges a batch with a sweep along other axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown_filter = "all"
+        """Filter of the videos in the matrix."""
+        self._views_by_folder: dict[Path, MatrixView] = {}
+        """Chosen axes and page of each batch."""
+
+    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+        """Show videos in the matrix."""
+        raise NotImplementedError
+
+    def show_current_video(self) -> None:
+        """Show the details of the video under the cursor."""
+        raise NotImplementedError
+
+    def get_view(self, folder: Path) -> MatrixView:
+        """Return the chosen axes and page of a batch."""
+        return self._views_by_folder.get(folder, MatrixView())
+
+    def action_next_layout(self) -> None:
+        """Show the next axes as rows and columns."""
+        if self.shown_folder is None or self.shown_manifest is None:
+            return
+        if self.shown_manifest.sweep is None:
+            self.notify("this batch has no sweep: rows are variations, columns are seeds")
+            return
+        view = self.get_view(self.shown_folder)
+        self._show_view(MatrixView(view.layout_number + 1))
+
+    def action_turn_page(self, pages: int) -> None:
+        """Show the next or the previous page: other values of the axes that are neither rows nor columns."""
+        if self.shown_folder is not None:
+            view = self.get_view(self.shown_folder)
+            self._show_view(MatrixView(view.layout_number, max(0, view.page_number + pages)))
+
+    def _show_view(self, view: MatrixView) -> None:
+        folder, manifest = self.shown_folder, self.shown_manifest
+        if folder is None or manifest is None:
+            return
+        grid = arrange_matrix(folder, manifest, self.shown_marks, self.shown_filter, view)
+        self._views_by_folder[folder] = grid.view
+        self.show_grid(grid, is_same_batch=True)
+        self.show_current_video()
