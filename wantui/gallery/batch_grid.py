@@ -9,6 +9,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, AxisLayout, BatchAxes
 from wantui.storage.manifest_labels import label_variations
+from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity, read_similarity
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""
@@ -47,7 +48,9 @@ class BatchGrid:
     axes: BatchAxes
     layout: AxisLayout
     faults: tuple[str, ...] = ()
-    """Unreadable lines of the journal; the states of their videos may be outdated."""
+    """Unreadable lines of the journal, whose videos may be outdated, and an unreadable similarity."""
+    similarity: BatchSimilarity = NO_SIMILARITY
+    """Similarity to a baseline, as measured last."""
 
     def cells(self) -> list[GridCell]:
         """Return the cells with a video, row by row; an additional baseline may be in several rows."""
@@ -128,7 +131,9 @@ def read_batch_grid(
             row_id, options = label.id, dict(label.options)
         grid_rows.append(GridRow(line.label, row_id, options, row_cells))
     column_labels = tuple(line.label for line in arranged.columns)
-    return BatchGrid(folder, manifest.template, column_labels, tuple(grid_rows), axes, layout, manifest.faults)
+    similarity = read_similarity(folder, manifest)
+    faults = (*manifest.faults, *filter(None, [similarity.fault]))
+    return BatchGrid(folder, manifest.template, column_labels, tuple(grid_rows), axes, layout, faults, similarity)
 
 
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:

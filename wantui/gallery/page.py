@@ -64,6 +64,7 @@ def _to_script_json(grid: BatchGrid) -> str:
             }
             for axis in axes.axes
         ],
+        "similarity_baseline": grid.similarity.baseline,
         "row": grid.layout.rows[0],
         "column": grid.layout.columns[0],
         "brackets": [{"bracket": bracket, "options": options[bracket]} for bracket in sorted(options)],
@@ -73,6 +74,7 @@ def _to_script_json(grid: BatchGrid) -> str:
         ],
         "cells": [
             _describe_cell(grid.folder, cell)
+            | _describe_similarity(grid, cell)
             | {
                 "positions": [
                     numbers_by_axis[name][position] for name, position in axes.get_positions(cell.entry).items()
@@ -96,6 +98,18 @@ def _find_baseline(grid: BatchGrid, axis: VideoAxis) -> int | None:
         if (swept_cell := grid.axes.manifest.find_cell(cell.entry)) is not None and swept_cell.baseline
     )
     return next(positions, None)
+
+
+def _describe_similarity(grid: BatchGrid, cell: GridCell) -> dict[str, Any]:
+    """Return the scores of a video in numbers and in words; both empty if its similarity is not measured."""
+    similarity = grid.similarity.by_video.get(cell.entry.id)
+    if similarity is None:
+        return {"scores": {}, "alike": ""}
+    scores = {"SSIM": similarity.ssim, "PSNR": similarity.psnr, "latent distance": similarity.latent_distance}
+    return {
+        "scores": {name: score for name, score in scores.items() if score is not None},
+        "alike": ", ".join(similarity.list_scores()),
+    }
 
 
 def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
 from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import BatchMarks, read_marks
+from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
 from wantui.tui.library.grid import MatrixGrid, MatrixView, arrange_matrix
 from wantui.tui.library.search import FoundVideo, score_batch
@@ -53,6 +54,7 @@ class BatchLoaded(Message):
     grid: MatrixGrid | None = None
     facts: BatchFacts | None = None
     state_filter: str = "all"
+    similarity: BatchSimilarity = field(default_factory=BatchSimilarity)
 
 
 @dataclass
@@ -84,9 +86,12 @@ def load_batch(folder: Path, video_index: int | None, state_filter: str, view: M
         manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
     except UserError as error:
         return BatchLoaded(folder, None, str(error), video_index)
-    grid = arrange_matrix(folder, manifest, marks, state_filter, view)
+    similarity = read_similarity(folder, manifest)
+    grid = arrange_matrix(folder, manifest, marks, state_filter, view, similarity)
     facts = collect_batch_facts(folder, manifest, marks)
-    return BatchLoaded(folder, manifest, "", video_index, marks, grid, facts, state_filter)
+    if similarity.fault:
+        facts = replace(facts, faults=(*facts.faults, similarity.fault))
+    return BatchLoaded(folder, manifest, "", video_index, marks, grid, facts, state_filter, similarity)
 
 
 def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:

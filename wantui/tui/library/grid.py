@@ -8,6 +8,7 @@ from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
+from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
@@ -24,6 +25,8 @@ class MatrixCell:
     mark: VideoMark
     name: str = ""
     """Variation, seed, and the values of swept settings."""
+    similarity: str = ""
+    """Similarity to a baseline, as measured last; empty if it is not."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def arrange_matrix(
     marks: BatchMarks,
     video_filter: str = "all",
     view: MatrixView = MatrixView(),
+    similarity: BatchSimilarity = NO_SIMILARITY,
 ) -> MatrixGrid:
     """Arrange the videos of a batch that match a filter; rows and columns without such videos are left out.
 
@@ -103,7 +107,14 @@ def arrange_matrix(
     if not shown:
         return MatrixGrid(folder, aspect_ratio=aspect_ratio)
     axes = BatchAxes(manifest, list(shown))
-    shown = {index: replace(cell, name=axes.name_video(cell.entry)) for index, cell in shown.items()}
+    shown = {
+        index: replace(
+            cell,
+            name=axes.name_video(cell.entry),
+            similarity=_describe_similarity(cell.entry, manifest, similarity),
+        )
+        for index, cell in shown.items()
+    }
     layouts = axes.list_layouts()
     layout = layouts[view.layout_number % len(layouts)]
     arranged = axes.arrange(layout, view.page_number)
@@ -119,6 +130,15 @@ def arrange_matrix(
         len(layouts),
         tuple(line.label for line in arranged.pages),
     )
+
+
+def _describe_similarity(entry: VideoEntry, manifest: Manifest, similarity: BatchSimilarity) -> str:
+    video = similarity.by_video.get(entry.id)
+    if video is None or not (scores := video.list_scores()):
+        return ""
+    baseline = next((other for other in manifest.videos if other.id == video.baseline), None)
+    name = video.baseline if baseline is None else manifest.make_video_title(baseline)
+    return f"{', '.join(scores)} to {name}"
 
 
 def _matches_filter(mark: VideoMark, video_filter: str) -> bool:

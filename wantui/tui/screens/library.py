@@ -252,12 +252,12 @@ class LibraryScreen(LibraryAxes):
             return  # the cursor has moved to another batch, or the list is empty
         is_same_batch, previous_cell = message.folder == self.shown_folder, self.get_current_cell()
         if is_same_batch and message.video_index is None and message.manifest is not None:
-            shown = self.shown_manifest, self.shown_marks, self.shown_filter, self._shown_facts
-            if shown == (message.manifest, message.marks, message.state_filter, message.facts):
+            shown = self.shown_manifest, self.shown_marks, self.shown_filter, self._shown_facts, self.shown_similarity
+            if shown == (message.manifest, message.marks, message.state_filter, message.facts, message.similarity):
                 return
         self.shown_folder, self.shown_manifest = message.folder, message.manifest
         self.shown_marks, self.shown_filter = message.marks, message.state_filter
-        self._shown_facts = message.facts
+        self._shown_facts, self.shown_similarity = message.facts, message.similarity
         if message.manifest is None or message.grid is None or message.facts is None:
             self._clear_matrix(f"✗ {message.error}")
             self.batch_details.show_message(f"✗ {message.error}")

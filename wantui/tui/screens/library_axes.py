@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wantui.storage.similarity_file import NO_SIMILARITY
 from wantui.tui.library.grid import MatrixGrid, MatrixView, arrange_matrix
 from wantui.tui.screens.library_marks import LibraryMarks
 
@@ -13,6 +14,8 @@ class LibraryAxes(LibraryMarks):
         super().__init__()
         self.shown_filter = "all"
         """Filter of the videos in the matrix."""
+        self.shown_similarity = NO_SIMILARITY
+        """Similarity of the shown videos to a baseline."""
         self._views_by_folder: dict[Path, MatrixView] = {}
         """Chosen axes and page of each batch."""
 
@@ -48,7 +51,7 @@ class LibraryAxes(LibraryMarks):
         folder, manifest = self.shown_folder, self.shown_manifest
         if folder is None or manifest is None:
             return
-        grid = arrange_matrix(folder, manifest, self.shown_marks, self.shown_filter, view)
+        grid = arrange_matrix(folder, manifest, self.shown_marks, self.shown_filter, view, self.shown_similarity)
         self._views_by_folder[folder] = grid.view
         self.show_grid(grid, is_same_batch=True)
         self.show_current_video()

@@ -122,7 +122,8 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             ]
         if mark.note:
             lines += wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))[:MAX_PROMPT_LINES]
-        self._show_lines([*lines, *draw_facts(list_video_facts(entry), width)])
+        facts = [Fact("alike", Text(cell.similarity))] if cell.similarity else []
+        self._show_lines([*lines, *draw_facts([*facts, *list_video_facts(entry)], width)])
         self.border_title = make_content(f"Video {entry.id}")
         if self.draws_sheets and "sheet" in entry.files:
             self.sheet_path = batch_folder / entry.files["sheet"]

@@ -1,0 +1,134 @@
+"""wantui similarity: how similar the videos of a batch are to a baseline with the same seed."""
+
+import math
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wantui.cli.analyze_output import write_csv_table
+from wantui.cli.commands import WantuiCommand
+from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import open_progress_line
+from wantui.cli.types import PATH_TYPE, UserPath
+from wantui.errors import UserError
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.storage.manifest import Manifest
+    from wantui.storage.similarity_file import BatchSimilarity, VideoSimilarity
+
+METRICS = ("ssim", "psnr", "latents")
+SCORE_BY_METRIC = {"ssim": "ssim", "psnr": "psnr", "latents": "latent_distance"}
+
+
+@click.command("similarity", cls=WantuiCommand)
+@click.argument("batch", type=PATH_TYPE)
+@click.option(
+    "--baseline",
+    required=True,
+    metavar="WHICH",
+    help="Baseline: `baseline`, values of swept settings (cfg_scale=1), a cell, a variation ID, or a video ID.",
+)
+@click.option("--metrics", default=",".join(METRICS), show_default=True, help="Comma-separated metrics.")
+@click.option("--sort", type=click.Choice(METRICS), help="Metric to sort by, most similar first.  [default: unsorted]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - writes to stdout.")
+def command(batch: Path, baseline: str, metrics: str, sort: str | None, as_json: bool, csv_path: Path | None) -> None:
+    """Measure how similar each video of BATCH is to a baseline, with the same seed unless WHICH is one video.
+
+    SSIM and PSNR compare frames, `latents` the final latents. The result is stored in BATCH/analysis/similarity.json;
+    the library and the gallery show it. What cannot be measured is reported on stderr; the exit code is then 1.
+    """
+    from wantui.analysis.similarity import measure_pair, pair_with_baseline, require_ssim
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.similarity_file import BatchSimilarity, write_similarity
+
+    names = _parse_metrics(metrics, sort)
+    if as_json and csv_path is not None:
+        raise UserError("--json and --csv exclude each other")
+    manifest = read_manifest(BatchFolder(batch))
+    pairs = pair_with_baseline(manifest, baseline.strip(), batch)
+    if "ssim" in names:
+        require_ssim()
+    by_video: dict[str, VideoSimilarity] = {}
+    faults: list[str] = []
+    with open_progress_line() as line:
+        for number, pair in enumerate(pairs):
+            line.show_count(f"comparing with {baseline}: {number} of {format_count(len(pairs), 'video')}")
+            similarity, reasons = measure_pair(batch, pair, names)
+            faults += [f"{manifest.make_video_title(pair.video)}: {reason}" for reason in reasons]
+            if similarity.list_scores() or not reasons:
+                by_video[pair.video.id] = similarity
+    if not by_video:
+        raise UserError(f"cannot compare any video with {baseline}: {faults[0]}")
+    result = BatchSimilarity(baseline.strip(), datetime.now(UTC).isoformat(timespec="seconds"), by_video)
+    try:
+        path = write_similarity(batch, result)
+    except OSError as error:
+        raise UserError(f"cannot write the similarity into {batch}: {error.strerror or error}") from None
+    _print_result(manifest, result, names, sort, as_json, csv_path)
+    echo(f"written: {path}", err=True)
+    for fault in faults:
+        echo(fault, err=True)
+    if faults:
+        sys.exit(1)
+
+
+def _parse_metrics(written: str, sort: str | None) -> list[str]:
+    names = list(dict.fromkeys(filter(None, (word.strip() for word in written.split(",")))))
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise UserError(
+            f"--metrics: unknown metric {', '.join(unknown) or written!r}. Choose from: {', '.join(METRICS)}"
+        )
+    if sort is not None and sort not in names:
+        raise UserError(f"--sort: {sort} is not measured. Add it to --metrics")
+    return names
+
+
+def _print_result(
+    manifest: "Manifest",
+    result: "BatchSimilarity",
+    names: list[str],
+    sort: str | None,
+    as_json: bool,
+    csv_path: Path | None,
+) -> None:
+    entries = [entry for entry in manifest.videos if entry.id in result.by_video]
+    if sort is not None:
+        score_name, sign = SCORE_BY_METRIC[sort], 1 if sort == "latents" else -1
+
+        def find_rank(similarity: "VideoSimilarity") -> float:
+            score = getattr(similarity, score_name)
+            if score is None:
+                return -math.inf if similarity.frames_equal and sort == "psnr" else math.inf
+            return float(sign * score)
+
+        entries.sort(key=lambda entry: find_rank(result.by_video[entry.id]))
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": entry.id,
+                    "video": manifest.make_video_title(entry),
+                    "variation": manifest.variations[entry.variation].id,
+                    "seed": entry.seed,
+                    **result.by_video[entry.id].model_dump(mode="json", exclude={"clip_checksums"}),
+                }
+                for entry in entries
+            ]
+        )
+        return
+    score_names = [SCORE_BY_METRIC[name] for name in names]
+    rows = []
+    for entry in entries:
+        scores = [getattr(result.by_video[entry.id], name) for name in score_names]
+        rows.append((manifest.make_video_title(entry), ["" if score is None else f"{score:.5g}" for score in scores]))
+    if csv_path is not None:
+        write_csv_table(csv_path, [["video", *score_names], *([title, *cells] for title, cells in rows)])
+        return
+    print_columns(("video", *score_names), *((title, *(cell or "-" for cell in cells)) for title, cells in rows))
