@@ -91,7 +91,7 @@ def _render_picture(video: Video, manifests_by_folder: dict[Path, Manifest | Non
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)
     source = base64.b64encode(buffer.getvalue()).decode()
-    title = html.escape(f"{video.variation} seed {video.seed}", quote=True)
+    title = html.escape(video.name, quote=True)
     return f'<img alt="{title}" title="{title}" src="data:image/jpeg;base64,{source}"> '
 
 

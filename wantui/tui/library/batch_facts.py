@@ -53,7 +53,9 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
     seconds = [video.generation_seconds for video in videos if video.seconds]
     created = format_full_date(manifest.created)
     facts = [
-        Fact("videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}"),
+        Fact(
+            "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}"
+        ),
         Fact("options", _list_options(manifest)),
         Fact("model", recipe.model),
         Fact("size", f"{recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps"),
@@ -84,6 +86,16 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         facts=tuple(fact for fact in facts if fact.value),
         notes=tuple(notes[:MAX_LISTED_NOTES]),
         faults=(*manifest.faults, *marks.faults),
+    )
+
+
+def _describe_cells(manifest: Manifest) -> str:
+    """Return the number of the cells of a sweep, and of those that were skipped; empty without a sweep."""
+    if manifest.sweep is None:
+        return ""
+    skipped_count = len(manifest.sweep.skipped)
+    return f" by {format_count(len(manifest.sweep.cells), 'cell')} of the sweep" + (
+        f" ({skipped_count:,} skipped)" if skipped_count else ""
     )
 
 

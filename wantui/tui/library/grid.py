@@ -65,7 +65,9 @@ class MatrixGrid:
         """Return the axes of rows and columns with the numbers of their lines, and the page."""
         plurals = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
         parts = [
-            format_count(count, plurals[names[0]]) if names[0] in plurals else f"{count:,} x {names[0]}"
+            format_count(count, plurals[names[0]])
+            if names[0] in plurals
+            else f"{format_count(count, 'value')} of {names[0]}"
             for names, count in (
                 (self.layout.rows, len(self.row_labels)),
                 (self.layout.columns, len(self.column_labels)),
