@@ -267,7 +267,6 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("cfg_schedule_settings:\n  enabled: true\n", "cfg_schedule_settings.enabled"),
         ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
     ],
@@ -505,8 +504,6 @@ def test_hostile_value_in_set_is_refused_with_a_short_message(text: str) -> None
     [
         "attention_bending_variations: [{name: a, enabled: true}]\n",
         "attention_bending_variations: []\n",
-        "cfg_schedule_settings: true\n",
-        "cfg_schedule_settings: {schedule: {0: 6.0}}\n",
         "prompt_schedule_settings: {enabled: maybe}\n",
         'prompt_schedule_settings: {enabled: "false"}\n',
         "attention_bending_variations: text\n",
@@ -525,7 +522,6 @@ def test_unsupported_settings_in_another_form_are_refused(text: str) -> None:
     [
         "attention_bending_settings:\n",
         "attention_bending_settings: {}\n",
-        "cfg_schedule_settings: {enabled: no, schedule: {0: 6.0}}\n",
         "prompt_settings: {enable_weighting: false}\n",
     ],
 )

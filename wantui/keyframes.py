@@ -120,6 +120,13 @@ def parse_moment_range(text: str) -> KeyframeTimes:
     return KeyframeTimes(unit=unit, moments=tuple(dict.fromkeys((first_moment, last_moment))))
 
 
+def format_moments(times: KeyframeTimes) -> list[str]:
+    """Return the moments as `parse_keyframes` reads them: 10, 50%, or sigma 0.8."""
+    if times.unit == "fraction":
+        return [f"{moment * 100:.10g}%" for moment in times.moments]
+    return [f"{'sigma ' if times.unit == 'sigma' else ''}{moment:.10g}" for moment in times.moments]
+
+
 @dataclass(frozen=True)
 class EvaluationMoment:
     """Moment of one model evaluation between keyframes."""
@@ -165,6 +172,17 @@ def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float
     return [first - tolerance <= position <= last + tolerance for position in positions]
 
 
+def find_evaluations_since(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[bool]:
+    """Return whether each model evaluation is at or after the first moment.
+
+    Raises:
+        KeyframeError: as for `find_evaluation_moments`.
+    """
+    first = -times.moments[0] if times.unit == "sigma" else times.moments[0]
+    tolerance = MOMENT_TOLERANCE if times.unit != "step" else 0
+    return [position >= first - tolerance for position in _find_positions(times, noise_levels, step_count)]
+
+
 def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[float]:
     """Return the position of each evaluation in the unit of the moments, rising."""
     if times.unit == "step" and times.moments[-1] >= step_count:
@@ -172,12 +190,15 @@ def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_co
             f"a keyframe is at step {times.moments[-1]:g}, but the steps are 0 to {step_count - 1}. "
             "Use a smaller step, or a percentage"
         )
-    evaluates_twice = len(noise_levels) > step_count
-    positions: list[float] = []
-    for evaluation_index, sigma in enumerate(noise_levels):
-        step = (evaluation_index + 1) // 2 if evaluates_twice else evaluation_index
-        positions.append({"step": step, "fraction": step / max(1, step_count - 1), "sigma": -sigma}[times.unit])
-    return positions
+    if times.unit == "sigma":
+        return [-sigma for sigma in noise_levels]
+    last_step = 1 if times.unit == "step" else max(1, step_count - 1)
+    return [step / last_step for step in list_evaluation_steps(len(noise_levels), step_count)]
+
+
+def list_evaluation_steps(evaluation_count: int, step_count: int) -> list[int]:
+    """Return the step of each evaluation; one at the end point of a step of `heun` belongs to the next step."""
+    return [(index + 1) // 2 if evaluation_count > step_count else index for index in range(evaluation_count)]
 
 
 def _locate(moments: Sequence[float], position: float) -> EvaluationMoment:

@@ -27,6 +27,7 @@ from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
+from wantui.generation.guidance import GuidedVelocity
 from wantui.generation.load import load_pipeline
 from wantui.generation.placement import apply_memory_plan
 from wantui.generation.preparation import DenoisingPreparation
@@ -34,6 +35,7 @@ from wantui.generation.token_spans import tokenize_prompt
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.planning import CaptureRequests, PromptMark, Recipe
+from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.background_writer import BackgroundWriter
 
@@ -89,7 +91,8 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
     embeds = embeds.to(device, pipeline.transformer.dtype)
     scheduler = create_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
-    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), embeds, None)
+    negative_embeds = embeds.flip(2) if uses_unconditional_pass(recipe) else None
+    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), embeds, negative_embeds)
     apply_controls(preparation)
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
     return DenoisingInputs(
@@ -98,8 +101,9 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
         tuple(scheduler.timesteps.tolist()),
         scheduler,
         preparation.prompt_embeds,
-        embeds.flip(2) if recipe.guidance_scale > 1 else None,
+        negative_embeds,
         make_hooks(preparation),
+        GuidedVelocity(plan_guidance(recipe)),
     )
 
 

@@ -106,11 +106,13 @@ def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
 
 
 def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -> None:
+    from wantui.planning.guidance_plan import describe_guidance
+
     recipe = preview.first_recipe
     print_wrapped_line(_describe_counts(preview))
     print_wrapped_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
-        f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, guidance {recipe.guidance_scale:g}, "
+        f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, {describe_guidance(recipe)}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
         + (f", word weights by {weighting_method}" if (weighting_method := _find_weighting_method(preview)) else "")

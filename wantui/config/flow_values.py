@@ -21,6 +21,12 @@ FORM_BY_KIND: dict[FlowKind, str] = {
     "mapping": "should be pairs of a key and a value, such as `0: 7.5, 50%: 3`",
     "list": "should be a list, such as `[a, b]` or `[{name: a, strength: 1}]`",
 }
+FORM_BY_ERROR_TYPE = {
+    "dict_type": FORM_BY_KIND["mapping"],
+    "list_type": FORM_BY_KIND["list"],
+    "tuple_type": FORM_BY_KIND["list"],
+}
+"""Expected form of a mapping or list, by the type of pydantic's error."""
 _PLAIN_PATTERN = re.compile(r"(?:\w|[-+.]\w)(?:[\w%./+-]| (?=[\w+-]))*")
 """Text that YAML's flow style reads back unchanged without quotes."""
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
+from wantui.config.flow_values import FORM_BY_ERROR_TYPE
 from wantui.config.key_suggestions import MAX_KEY_LENGTH, find_section, format_key_suggestion
 from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section
 from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
@@ -24,7 +25,6 @@ from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 
 UNSUPPORTED_SECTIONS = {
-    "cfg_schedule_settings": "guidance schedules",
     "prompt_schedule_settings": "prompt schedules",
 }
 """Sections of the older system for features that wantui lacks, and the names of these features."""
@@ -357,8 +357,8 @@ class _ConfigReader:
             explanation = "has no value. Give one, or remove the key to use the default"
             return self.make_problem(key, explanation)
         explanation = f"{error_details['msg'][0].lower()}{error_details['msg'][1:]}"
-        if error_details["type"] == "tuple_type":
-            explanation = "should be a list in brackets, such as [a, b]"
+        if error_details["type"] in FORM_BY_ERROR_TYPE:
+            explanation = FORM_BY_ERROR_TYPE[error_details["type"]]
         if error_details["type"] == "string_pattern_mismatch":
             explanation = PATTERN_RULES.get(error_details["ctx"]["pattern"], explanation)
         message = f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"

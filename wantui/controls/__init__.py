@@ -2,10 +2,12 @@
 
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.base import ControlKind, ControlRequest, MarkedText
+from wantui.controls.guidance import GUIDANCE
+from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.lora import LORA
 from wantui.controls.word_weights import WORD_WEIGHTS
 
-CONTROLS: tuple[ControlKind, ...] = (LORA, WORD_WEIGHTS, ATTENTION_BENDING)
+CONTROLS: tuple[ControlKind, ...] = (LORA, WORD_WEIGHTS, GUIDANCE_SCHEDULE, GUIDANCE, ATTENTION_BENDING)
 """Controls in the order of application."""
 
 __all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkedText"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from wantui.captures.base import DenoisingSize
+from wantui.guidance import DenoisingMoments, EvaluationGuidance
 from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def estimate_zero_bytes(request: Any, denoising_size: DenoisingSize) -> int:
     return 0
 
 
+def keep_guidance(
+    request: Any, evaluations: Sequence[EvaluationGuidance], moments: DenoisingMoments, recipe: "Recipe"
+) -> Sequence[EvaluationGuidance]:
+    """Return the guidance of each evaluation unchanged, for a control that does not change it."""
+    return evaluations
+
+
+GuidanceChange = Callable[[Any, Sequence[EvaluationGuidance], DenoisingMoments, "Recipe"], Sequence[EvaluationGuidance]]
+"""Function of a request, the guidance of each evaluation so far, the evaluations and the recipe."""
+
+
 @dataclass(frozen=True)
 class ControlKind:
     """The declaration of one control.
@@ -67,6 +79,10 @@ class ControlKind:
         get_compared_settings: function that returns the JSON values that must be equal in compared videos.
         list_shown_values: function that returns the values that people see, by name.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
+        change_guidance: function that returns the changed guidance of each evaluation: its scale and its passes, from
+            which times and memory are predicted. It may raise a KeyframeError.
+        changes_only_guidance: True if `change_guidance` is the complete effect; such a control has no module in
+            `wantui.generation.controls`.
     """
 
     name: str
@@ -86,3 +102,5 @@ class ControlKind:
     get_compared_settings: Callable[[Any], dict[str, Any]] = list_request_values
     list_shown_values: Callable[[Any], dict[str, Any]] = list_request_values
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes
+    change_guidance: GuidanceChange = keep_guidance
+    changes_only_guidance: bool = False

@@ -51,13 +51,13 @@ class CheckpointListener:
         self.identity = build_checkpoint_identity(pipeline, recipe)
         self.state_attributes = SAMPLERS_BY_NAME[recipe.sampler].state_attributes
         self.initial_scheduler_state = vars(create_scheduler(recipe, find_device(pipeline)))
-        self.scheduler: Any = None
+        self.inputs: DenoisingInputs
         self.unwritten_step: DenoisingStep | None = None
         """Latest step if it is not written yet."""
         self.next_write_at = 0.0
 
     def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
-        self.scheduler = inputs.scheduler
+        self.inputs = inputs
 
     def on_step(self, step: DenoisingStep) -> None:
         self.unwritten_step = step
@@ -81,6 +81,7 @@ class CheckpointListener:
                 step.latents,
                 self._collect_changed_state(),
                 checksums_by_capture,
+                self.inputs.guidance.state,
             ),
             self.identity,
         )
@@ -95,12 +96,12 @@ class CheckpointListener:
         """
         changed_attributes = {
             name: value
-            for name, value in vars(self.scheduler).items()
+            for name, value in vars(self.inputs.scheduler).items()
             if _is_different(value, self.initial_scheduler_state.get(name))
         }
         if unknown_names := sorted(changed_attributes.keys() - self.state_attributes):
             raise RuntimeError(
-                f"a checkpoint cannot hold {', '.join(unknown_names)} of {type(self.scheduler).__name__}"
+                f"a checkpoint cannot hold {', '.join(unknown_names)} of {type(self.inputs.scheduler).__name__}"
             )
         return changed_attributes
 
@@ -139,6 +140,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any
         "scheduler": scheduler_state,
         "captured": {name: list(checksums) for name, checksums in checkpoint.checksums_by_capture.items()},
     }
+    if checkpoint.guidance_state:  # otherwise left out, as in earlier versions
+        header["guidance"] = {
+            name: _pack_value(value, f"guidance.{name}", tensors_by_name)
+            for name, value in checkpoint.guidance_state.items()
+        }
     header["sha256"] = _compute_checkpoint_digest(header, tensors_by_name)
     path.parent.mkdir(exist_ok=True)
     temporary_path = make_partial_path(path)
@@ -220,7 +226,10 @@ def _parse_checkpoint(
         )
     device = find_device(pipeline)
     scheduler_state = {name: _unpack_value(value, tensors_by_name, device) for name, value in stored_state.items()}
-    return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture)
+    guidance_state = {
+        name: _unpack_value(value, tensors_by_name, device) for name, value in header.get("guidance", {}).items()
+    }
+    return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture, guidance_state)
 
 
 def _is_different(value: Any, initial_value: Any) -> bool:

@@ -83,7 +83,7 @@ class CrossAttentionObserver:
         self.pipeline, self.request = pipeline, recipe.capture.attention
         conditional_prompt = tokenize_prompt(pipeline.tokenizer, recipe.prompt, recipe.marks)
         self.prompts_by_context = {"cond": conditional_prompt}
-        if self.request is not None and self.request.unconditional and recipe.guidance_scale > 1:
+        if self.request is not None and self.request.unconditional and preparation.negative_prompt_embeds is not None:
             self.prompts_by_context["uncond"] = tokenize_prompt(
                 pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks
             )

@@ -19,6 +19,7 @@ from wantui.generation.captures import make_hooks
 from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
 from wantui.generation.fuse import is_fused
+from wantui.generation.guidance import GuidedVelocity
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.preparation import DenoisingPreparation
@@ -27,6 +28,7 @@ from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.guidance_plan import plan_guidance
 from wantui.planning.sizes import SizeError
 
 
@@ -74,6 +76,7 @@ class DenoisingInputs:
     negative_prompt_embeds: Tensor | None
     hooks_by_capture: Mapping[str, DenoisingHook]
     """Hooks that observe the blocks' attention, by capture name."""
+    guidance: GuidedVelocity
     pass_cache: PassCache = field(default_factory=PassCache)
 
 
@@ -88,11 +91,14 @@ class Checkpoint:
     """Attributes of the sampler that differ from a fresh sampler."""
     checksums_by_capture: dict[str, tuple[int, ...]]
     """CRC-32 of each stored part, by capture name."""
+    guidance_state: dict[str, Tensor] = field(default_factory=dict)
+    """State of the guidance rule and of reused differences, by name."""
 
-    def restore_scheduler(self, inputs: DenoisingInputs) -> None:
-        """Restore the stored sampler state in `inputs`, whose sampler must be fresh."""
+    def restore_state(self, inputs: DenoisingInputs) -> None:
+        """Restore the stored state of sampler and guidance in `inputs`, which must be fresh."""
         for name, value in self.scheduler_state.items():
             setattr(inputs.scheduler, name, value)
+        inputs.guidance.state.update(self.guidance_state)
 
 
 @torch.no_grad()
@@ -112,7 +118,11 @@ def prepare_inputs(
     """
     check_video_size(pipeline, recipe)
     device = find_device(pipeline)
-    uses_guidance = recipe.guidance_scale > 1.0
+    scheduler = create_scheduler(recipe, device)
+    guidance = plan_guidance(
+        recipe, [uses_second_transformer(pipeline, scheduler, timestep) for timestep in scheduler.timesteps]
+    )
+    uses_guidance = any(evaluation.source == "guided" for evaluation in guidance)
     check_prompt_length(pipeline.tokenizer, recipe.prompt, "prompt")
     if uses_guidance:
         check_prompt_length(pipeline.tokenizer, recipe.negative_prompt, "negative prompt")
@@ -123,7 +133,6 @@ def prepare_inputs(
         prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
             recipe.prompt, recipe.negative_prompt, uses_guidance, max_sequence_length=TEXT_POSITION_COUNT, device=device
         )
-    scheduler = create_scheduler(recipe, device)
     preparation = DenoisingPreparation(
         pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds
     )
@@ -151,6 +160,7 @@ def prepare_inputs(
         prompt_embeds.to(dtype),
         negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
         make_hooks(preparation),
+        GuidedVelocity(guidance, preparation.guidance_rule),
     )
 
 
@@ -184,6 +194,12 @@ def create_scheduler(recipe: Recipe, device: torch.device) -> Any:
     return scheduler
 
 
+def uses_second_transformer(pipeline: WanPipeline, scheduler: Any, timestep: Tensor) -> bool:
+    """Return whether a timestep belongs to the transformer of Wan 2.2 A14B for low noise levels."""
+    boundary_ratio = pipeline.config.boundary_ratio
+    return boundary_ratio is not None and bool(timestep < boundary_ratio * scheduler.config.num_train_timesteps)
+
+
 def denoise_latents(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs | None = None, resume_from: Checkpoint | None = None
 ) -> Generator[DenoisingStep, None, None]:
@@ -200,7 +216,7 @@ def denoise_latents(
     inputs = inputs or prepare_inputs(pipeline, recipe)
     latents, steps_done = inputs.noise, 0
     if resume_from is not None:
-        resume_from.restore_scheduler(inputs)
+        resume_from.restore_state(inputs)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     evaluation_count = len(inputs.timesteps)
     attention_sites = {site for hook in inputs.hooks_by_capture.values() for site in hook.sites}
@@ -213,7 +229,7 @@ def denoise_latents(
             if evaluation_index < steps_done:
                 continue
             started_at = time.perf_counter()
-            velocity, next_latents = _run_step(pipeline, recipe, inputs, latents, timestep, evaluation_index)
+            velocity, next_latents = _run_step(pipeline, inputs, latents, timestep, evaluation_index)
             moment = f"(timestep {float(timestep):g}, sigma {inputs.sigmas[evaluation_index]:.4f})"
             check_finite(
                 next_latents, "the latents hold", f"after step {evaluation_index + 1} of {evaluation_count} {moment}"
@@ -240,20 +256,16 @@ def denoise_latents(
 @torch.no_grad()
 def _run_step(
     pipeline: WanPipeline,
-    recipe: Recipe,
     inputs: DenoisingInputs,
     latents: Tensor,
     timestep: Tensor,
     evaluation_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the guided velocity at `latents`, and the latents after the sampler's step."""
-    transformer, guidance_scale = pipeline.transformer, recipe.guidance_scale
-    boundary_ratio = pipeline.config.boundary_ratio
-    if boundary_ratio is not None and timestep < boundary_ratio * inputs.scheduler.config.num_train_timesteps:
-        # Wan 2.2 A14B: a second transformer with its own guidance scale for the low noise levels.
+    transformer = pipeline.transformer
+    if uses_second_transformer(pipeline, inputs.scheduler, timestep):
         free_step_cache(transformer)
         transformer = pipeline.transformer_2
-        guidance_scale = recipe.guidance_scale if recipe.guidance_scale_2 is None else recipe.guidance_scale_2
     ensure_on_device(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
     if pipeline.config.expand_timesteps and not is_fused(transformer):
@@ -264,7 +276,8 @@ def _run_step(
     else:
         timesteps = timestep.expand(latents.shape[0])
 
-    inputs.pass_cache.start_step(has_two_passes=inputs.negative_prompt_embeds is not None)
+    has_two_passes = inputs.guidance.evaluations[evaluation_index].source == "guided"
+    inputs.pass_cache.start_step(has_two_passes)
 
     def evaluate_model(context: str, prompt_embeds: Tensor) -> Tensor:
         cache_context = transformer.cache_context(
@@ -281,9 +294,13 @@ def _run_step(
             )[0]
             return output
 
-    velocity = evaluate_model("cond", inputs.prompt_embeds)
-    if inputs.negative_prompt_embeds is not None:
-        unconditional_velocity = evaluate_model("uncond", inputs.negative_prompt_embeds)
-        velocity = unconditional_velocity + guidance_scale * (velocity - unconditional_velocity)
+    def evaluate_unconditional() -> Tensor:
+        assert inputs.negative_prompt_embeds is not None
+        return evaluate_model("uncond", inputs.negative_prompt_embeds)
+
+    sigma, conditional_velocity = inputs.sigmas[evaluation_index], evaluate_model("cond", inputs.prompt_embeds)
+    velocity = inputs.guidance.compute_velocity(
+        evaluation_index, latents, sigma, conditional_velocity, evaluate_unconditional
+    )
     next_latents: Tensor = inputs.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
     return velocity, next_latents

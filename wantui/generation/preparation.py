@@ -6,6 +6,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.bent_attention import ResolvedBend
+from wantui.generation.guidance import ClassifierFreeGuidance, GuidanceRule
 from wantui.planning import Recipe
 
 
@@ -20,7 +21,9 @@ class DenoisingPreparation:
     prompt_embeds: Tensor
     """[1, 512, dim], output of the text encoder."""
     negative_prompt_embeds: Tensor | None
-    """[1, 512, dim]; None without guidance."""
+    """[1, 512, dim]; None if no evaluation runs the unconditional pass."""
+    guidance_rule: GuidanceRule = field(default_factory=ClassifierFreeGuidance)
+    """Rule that combines both passes."""
     weights_by_position: dict[int, float] = field(default_factory=dict)
     """Factors of the attention odds by text position, for every cross-attention in the pass with the prompt."""
     bends_by_context: dict[str, tuple[ResolvedBend, ...]] = field(default_factory=dict)

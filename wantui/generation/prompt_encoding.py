@@ -19,6 +19,7 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.embeddings import EmbeddingStore
 
@@ -159,5 +160,5 @@ def _to_storable_array(embedding: Tensor) -> Any:
 def collect_prompts(recipes: Sequence[Recipe]) -> list[str]:
     """Return the distinct prompts and negative prompts of recipes."""
     prompts = [recipe.prompt for recipe in recipes]
-    prompts += [recipe.negative_prompt for recipe in recipes if recipe.guidance_scale > 1]
+    prompts += [recipe.negative_prompt for recipe in recipes if uses_unconditional_pass(recipe)]
     return list(dict.fromkeys(prompts))

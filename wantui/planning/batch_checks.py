@@ -11,6 +11,7 @@ from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
 from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
@@ -68,7 +69,10 @@ def find_cell_refusals(
         settings: settings of the cell.
         first_recipe: recipe of the cell's first video.
     """
-    return [*_find_control_conflicts(model, first_recipe, variations), *_find_guidance_refusals(settings, model)]
+    return [
+        *_find_control_conflicts(model, first_recipe, variations),
+        *find_guidance_refusals(settings, model, first_recipe),
+    ]
 
 
 def find_shared_refusals(
@@ -214,13 +218,4 @@ def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
                 "and would "
                 "ignore the rest: shorten the prompt"
             ]
-    return []
-
-
-def _find_guidance_refusals(settings: Settings, model: WanModel) -> list[str]:
-    model_settings = settings.model_settings
-    if model_settings.cfg_scale_2 is not None and model.boundary_ratio is None:
-        return [f"model_settings.cfg_scale_2 is for models with two transformers; {model.name} has one"]
-    if (model_settings.cfg_scale_2 or 0) > 1 >= model_settings.cfg_scale:
-        return ["model_settings.cfg_scale_2 has no effect if cfg_scale is at most 1, which turns guidance off"]
     return []

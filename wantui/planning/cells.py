@@ -13,6 +13,7 @@ from wantui.planning.batch_checks import (
     find_shared_refusals,
     list_control_words,
 )
+from wantui.planning.guidance_checks import check_guidance
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import RecipeBuilder, choose_weighting_method
 from wantui.planning.sizes import check_video_size, resolve_frame_count
@@ -109,6 +110,7 @@ class _CellPlanner:
         check_video_size(settings.video_settings, self.model)
         frame_count, frames_warning = resolve_frame_count(settings.video_settings, self.model)
         recipe = self.builder.build_first_recipe(settings, frame_count)
+        check_guidance(recipe)
         settings_warnings, shared_refusals = self._check_shared_settings(settings, recipe)
         token_checks = self._check_tokens(recipe)
         return PlannedCell(

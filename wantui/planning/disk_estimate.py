@@ -10,6 +10,7 @@ from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch, BatchPreview
+from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import convert_to_prompt_marks
 from wantui.schedule import count_model_evaluations, find_sampler_schedule
@@ -56,7 +57,7 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
         model.patch_size,
         model.block_count,
         model.head_count,
-        recipe.guidance_scale > 1,
+        uses_unconditional_pass(recipe),
         tuple(mark.text for mark in recipe.marks),
         tuple(mark.text for mark in recipe.negative_marks),
     )

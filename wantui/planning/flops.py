@@ -1,6 +1,7 @@
 """Operation and parameter counts of a Wan transformer, from its sizes; they predict relative times and memory."""
 
 from wantui.models.catalogue import WanModel
+from wantui.planning.guidance_plan import compute_mean_passes
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
 
@@ -87,7 +88,6 @@ def count_full_precision_block_parameters(model: WanModel) -> int:
     return 8 * model.transformer_width
 
 
-def count_step_flops(model: WanModel, recipe: Recipe) -> int:
-    """Count the FLOPs of one model evaluation: one pass, or two with guidance."""
-    pass_count = 2 if recipe.guidance_scale > 1 else 1
-    return pass_count * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)
+def count_step_flops(model: WanModel, recipe: Recipe) -> float:
+    """Count the FLOPs of one model evaluation, averaged over the denoising: one pass, or two with guidance."""
+    return compute_mean_passes(recipe) * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)

@@ -24,6 +24,7 @@ from wantui.planning.flops import (
     count_quantized_block_parameters,
     count_transformer_parameters,
 )
+from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
 
@@ -198,7 +199,7 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
         modulation_bytes = token_count * 6 * model.transformer_width * (dtype_bytes + 4)
     cached_bytes = 0
     if recipe.speed == "cached":  # per pass: its input and the blocks' residual, in two parts without magnitudes
-        cached_bytes = (2 if recipe.guidance_scale > 1 else 1) * (2 if recipe.magnitudes else 3) * narrow_bytes
+        cached_bytes = (2 if uses_unconditional_pass(recipe) else 1) * (2 if recipe.magnitudes else 3) * narrow_bytes
     widened_bytes = int(
         WIDENING_FACTOR_BY_WEIGHTS.get(recipe.weights, 0)
         * model.transformer_width

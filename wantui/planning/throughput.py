@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
+from wantui.planning.guidance_plan import compute_mean_passes
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks, estimate_block_bytes
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
@@ -79,9 +80,8 @@ class Throughput:
         return self.attention_operation, self.product_operation, self.value
 
     def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
-        """Predict the seconds of one step: one pass, or two with guidance."""
+        """Predict the seconds of one step, averaged over the denoising: one pass, or two with guidance."""
         token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
-        pass_count = 2 if recipe.guidance_scale > 1 else 1
         block_seconds = self.predict_block_seconds(model.transformer_width, model.feed_forward_width, token_count)
         if recipe.weights == "int8":
             block_seconds += (
@@ -95,7 +95,7 @@ class Throughput:
             block_seconds = self.streamed_block + (
                 max(block_seconds, transfer_seconds) if is_overlapped else block_seconds + transfer_seconds
             )
-        return pass_count * estimate_computed_share(recipe) * model.block_count * block_seconds
+        return compute_mean_passes(recipe) * estimate_computed_share(recipe) * model.block_count * block_seconds
 
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""

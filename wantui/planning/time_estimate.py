@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.models.catalogue import find_model
-from wantui.planning.flops import count_step_flops
+from wantui.models.catalogue import WanModel, find_model
+from wantui.planning.flops import count_forward_flops, count_step_flops
+from wantui.planning.guidance_plan import compute_mean_passes, compute_typical_passes
 from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT_PLAN, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import count_computed_steps, estimate_computed_share
@@ -32,7 +33,7 @@ class TimedVideo:
     device: str
     """cpu or cuda."""
     step_seconds: float
-    """Seconds of a typical step; for a cached video the mean of all steps but the first."""
+    """Median seconds of a step; for a cached video the mean of all steps but the first."""
     decode_seconds: float
     peak_memory_bytes: int | None
     plan_name: str
@@ -97,7 +98,11 @@ def estimate_video_seconds(
         if throughput is not None and device_kind == "cuda":
             return _estimate_by_throughput(recipe, throughput, plan or RESIDENT_PLAN)
         return _estimate_by_scaling(recipe, device_videos, plan)
-    step_seconds = median(map(_compute_full_step_seconds, similar_videos)) * estimate_computed_share(recipe)
+    step_seconds = (
+        median(map(_compute_full_step_seconds, similar_videos))
+        * (compute_mean_passes(recipe) / compute_typical_passes(recipe))
+        * estimate_computed_share(recipe)
+    )
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
     basis = (
         f"{format_count(len(similar_videos), 'like video')} on this machine: {step_seconds:.2g} s per "
@@ -170,7 +175,8 @@ def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan
         return no_estimate
     step_flops = count_step_flops(model, recipe)
     flops_ratio_by_key = {
-        _make_step_key(video.recipe): step_flops / count_step_flops(model, video.recipe) for video in same_model_videos
+        _make_step_key(video.recipe): step_flops / _count_typical_step_flops(model, video.recipe)
+        for video in same_model_videos
     }
     nearest_key = min(flops_ratio_by_key, key=lambda step_key: abs(math.log(flops_ratio_by_key[step_key])))
     nearest_videos, flops_ratio = (
@@ -188,6 +194,11 @@ def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan
         f"from {format_count(len(nearest_videos), 'video')} of {size_text}"
     )
     return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
+
+
+def _count_typical_step_flops(model: WanModel, recipe: Recipe) -> float:
+    """Count the FLOPs of the step with the median seconds."""
+    return compute_typical_passes(recipe) * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)
 
 
 def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Sequence[TimedVideo]) -> Estimate:
@@ -222,7 +233,7 @@ def _make_operation_key(recipe: Recipe) -> tuple[Any, ...]:
 
 def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of equal time per computed step."""
-    return *_make_video_size_key(recipe), _count_passes_per_step(recipe), *_make_operation_key(recipe)
+    return *_make_video_size_key(recipe), compute_typical_passes(recipe), *_make_operation_key(recipe)
 
 
 def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
@@ -233,7 +244,3 @@ def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
 def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:
     """Return how a recipe skips blocks: whether it is cached, and whether it has magnitudes."""
     return recipe.speed == "cached", bool(recipe.magnitudes)
-
-
-def _count_passes_per_step(recipe: Recipe) -> int:
-    return 2 if recipe.guidance_scale > 1 else 1

@@ -160,7 +160,7 @@ def _write_npy(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> 
 def _write_safetensors(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     from safetensors.numpy import save
 
-    stored_names = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram")
+    stored_names = ("latents", "predicted_clean", "sigmas", "timesteps", "steps", "gram", "guidance_scales")
     arrays = {
         name: np.ascontiguousarray(trajectory.read_array(name)) for name in stored_names if name in trajectory.group
     }
@@ -204,6 +204,7 @@ def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajec
         trajectory.read_array("timesteps"),
     )
     recipe = entry.recipe
+    scales = trajectory.read_array("guidance_scales") if "guidance_scales" in trajectory.group else None
     with atomic_folder(path) as temporary_folder:
         for index in range(
             1, len(steps)
@@ -223,7 +224,7 @@ def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajec
                 "dtype": str(state.dtype),
                 "prompt": recipe.prompt,
                 "seed": recipe.seed,
-                "cfg_scale": recipe.guidance_scale,
+                "cfg_scale": recipe.guidance_scale if scales is None else float(scales[step]),
             }
             (temporary_folder / f"step_{step:03d}_metadata.json").write_text(json.dumps(metadata, indent=1))
         summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}

@@ -8,10 +8,13 @@ channel_power     [S + 1, channels] float64, mean square of each latent channel
 steps             [n] int64, number of evaluations before each stored state; starts with 0, ends with the last
 latents           [n, channels, frames, height, width], float32 or float16; only if latents are stored
 predicted_clean   [n - 1, ...], clean latents predicted by the evaluation before latents[i + 1]; only on request
+guidance_scales   [S] float64, guidance scale of each evaluation; only if a control changes guidance
+pass_counts       [S] int64, passes of each evaluation: 1 where the unconditional pass was skipped; as guidance_scales
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,7 @@ class TrajectoryWriter:
         state_shape: shape of one state, [channels, frames, height, width].
         checksums: checksums of the states that an earlier process stored, to resume after them; empty for a new video.
         is_resumable: whether another process may resume this video.
+        values_by_name: further arrays with one value per evaluation, [S].
 
     Raises:
         IncompleteCaptureError: the stored states are missing or differ from the checksums.
@@ -60,6 +64,7 @@ class TrajectoryWriter:
         recipe: Recipe,
         checksums: Sequence[int] = (),
         is_resumable: bool = True,
+        values_by_name: Mapping[str, NDArray[Any]] = MappingProxyType({}),
     ) -> None:
         self.path, self.partial_folder = path, make_partial_path(path)
         self.capture_request = recipe.capture
@@ -79,15 +84,16 @@ class TrajectoryWriter:
         if checksums:
             self._reopen_group(checksums, recipe)
             return
-        self._create_group(state_shape, sigmas, timesteps, recipe, is_resumable)
+        constant_arrays = {
+            "sigmas": np.array(sigmas, dtype=np.float64),
+            "timesteps": np.array(timesteps, dtype=np.float64),
+            "steps": np.array(self.stored_steps, dtype=np.int64),
+            **values_by_name,
+        }
+        self._create_group(state_shape, constant_arrays, is_resumable)
 
     def _create_group(
-        self,
-        state_shape: tuple[int, ...],
-        sigmas: Sequence[float],
-        timesteps: Sequence[float],
-        recipe: Recipe,
-        is_resumable: bool,
+        self, state_shape: tuple[int, ...], constant_arrays: Mapping[str, NDArray[Any]], is_resumable: bool
     ) -> None:
         from zarr.codecs import ZstdCodec
 
@@ -116,11 +122,7 @@ class TrajectoryWriter:
         self.exact_states_array: Any = None
         if is_resumable and not are_latents_exact:
             self.exact_states_array = create_states_array(EXACT_STATES_ARRAY, self.state_count, "float32", None)
-        for name, values in (
-            ("sigmas", np.array(sigmas, dtype=np.float64)),
-            ("timesteps", np.array(timesteps, dtype=np.float64)),
-            ("steps", np.array(self.stored_steps, dtype=np.int64)),
-        ):
+        for name, values in constant_arrays.items():
             self.group.create_array(name, data=values)
         self.constant_crc = compute_constant_crc(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
 

@@ -13,12 +13,24 @@ from torch import Tensor
 from wantui.generation.arrays import to_latents_array
 from wantui.generation.gram import GramMatrix, StateProjection
 from wantui.planning import Recipe
+from wantui.planning.guidance_plan import changes_guidance
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
+
+
+def _build_guidance_arrays(recipe: Recipe, inputs: "DenoisingInputs") -> dict[str, NDArray[Any]]:
+    """Return scale and passes of each evaluation if a control changes guidance; other recipes keep their files."""
+    if not changes_guidance(recipe):
+        return {}
+    evaluations = inputs.guidance.evaluations
+    return {
+        "guidance_scales": np.array([evaluation.scale for evaluation in evaluations], dtype=np.float64),
+        "pass_counts": np.array([evaluation.pass_count for evaluation in evaluations], dtype=np.int64),
+    }
 
 
 class Recorder:
@@ -42,7 +54,14 @@ class Recorder:
             raise IncompleteCaptureError(f"{len(self.earlier_checksums)} states were stored before step {steps_done}")
         shape, device = tuple(inputs.noise.shape[1:]), inputs.noise.device
         self.writer = TrajectoryWriter(
-            self.path, shape, inputs.sigmas, inputs.timesteps, self.recipe, self.earlier_checksums, self.is_resumable
+            self.path,
+            shape,
+            inputs.sigmas,
+            inputs.timesteps,
+            self.recipe,
+            self.earlier_checksums,
+            self.is_resumable,
+            _build_guidance_arrays(self.recipe, inputs),
         )
         self.sigmas, self.dimension = inputs.sigmas, inputs.noise.numel()
         self.gram_matrix = GramMatrix(len(inputs.sigmas), device)

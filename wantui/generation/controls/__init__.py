@@ -13,5 +13,7 @@ from wantui.generation.preparation import DenoisingPreparation
 def apply_controls(preparation: DenoisingPreparation) -> None:
     """Let every control that the recipe asks for change the preparation, in the order of the registry."""
     for kind in CONTROLS:
+        if kind.changes_only_guidance:
+            continue
         if (request := preparation.recipe.find_control_request(kind.name)) is not None:
             import_module(f"{__name__}.{kind.name}").apply_control(request, preparation)

@@ -8,6 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.formatting import format_bytes, format_count, format_duration
+from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_labels import label_variations
 from wantui.storage.marks import BatchMarks
@@ -59,7 +60,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("options", _list_options(manifest)),
         Fact("model", recipe.model),
         Fact("size", f"{recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps"),
-        Fact("sampling", f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"),
+        Fact("sampling", f"{recipe.steps} steps of {recipe.sampler}, {describe_guidance(recipe)}"),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
         Fact(

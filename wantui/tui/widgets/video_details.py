@@ -13,6 +13,7 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from wantui.formatting import format_bytes
+from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.content import make_content
 from wantui.tui.facts import Fact, draw_facts
@@ -51,7 +52,7 @@ def list_video_facts(entry: VideoEntry) -> list[Fact]:
         Fact(
             "made",
             f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
-            f"{recipe.sampler}, guidance {recipe.guidance_scale:g}",
+            f"{recipe.sampler}, {describe_guidance(recipe)}",
         )
     ]
     if recipe.computation_note:

@@ -1,0 +1,41 @@
+"""Guidance of each model evaluation: its scale, and the passes through the model that give its velocity.
+
+Controls change the guidance that the settings give; predictions of time and memory, and the denoising loop, read the
+same result. Imports no torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+VelocitySource = Literal["conditional", "guided", "reused", "zero"]
+"""Source of the velocity of an evaluation. conditional: the pass with the prompt. guided: both passes. reused: the pass
+with the prompt, and the difference between the passes of an earlier evaluation. zero: no change of the latents."""
+
+
+@dataclass(frozen=True)
+class EvaluationGuidance:
+    """Guidance of one model evaluation."""
+
+    scale: float
+    source: VelocitySource
+
+    @property
+    def pass_count(self) -> int:
+        """Return the number of passes through the transformer; the pass with the prompt always runs."""
+        return 2 if self.source == "guided" else 1
+
+
+@dataclass(frozen=True)
+class DenoisingMoments:
+    """Model evaluations of a denoising; the sequences have one value for each."""
+
+    step_count: int
+    noise_levels: Sequence[float]
+    uses_second_transformer: Sequence[bool]
+    """True for the evaluations of the low-noise transformer of Wan 2.2 A14B."""
+
+
+def choose_source(scale: float) -> VelocitySource:
+    """Return the source of a velocity at a scale: at exactly 1, the unconditional pass would cancel out."""
+    return "conditional" if scale == 1 else "guided"

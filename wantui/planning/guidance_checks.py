@@ -1,0 +1,81 @@
+"""Checks of the guidance of a batch: settings without effect, and combinations that are impossible."""
+
+from collections.abc import Iterator
+
+from wantui.config.settings import Settings
+from wantui.controls.guidance import GUIDANCE, GuidanceRequest
+from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
+from wantui.errors import UserError
+from wantui.keyframes import KeyframeError, format_moments
+from wantui.models.catalogue import WanModel
+from wantui.planning.guidance_plan import has_varying_passes, plan_guidance
+from wantui.planning.recipe import Recipe
+
+
+def check_guidance(recipe: Recipe) -> None:
+    """Check that the keyframes of a recipe's guidance belong to its steps.
+
+    Raises:
+        UserError: the message names the setting.
+    """
+    try:
+        plan_guidance(recipe)
+    except KeyframeError as error:
+        raise UserError(f"cannot plan the guidance: {error}") from None
+
+
+def find_guidance_refusals(settings: Settings, model: WanModel, first_recipe: Recipe) -> list[str]:
+    """Return the reasons why the guidance of a batch cannot be applied as its settings say."""
+    return [
+        *_find_scale_refusals(settings, model, first_recipe),
+        *_find_rule_refusals(first_recipe),
+        *_find_skipping_refusals(first_recipe),
+    ]
+
+
+def _find_scale_refusals(settings: Settings, model: WanModel, recipe: Recipe) -> Iterator[str]:
+    model_settings, schedule = settings.model_settings, recipe.find_control_request(GUIDANCE_SCHEDULE.name)
+    schedule_2 = None if schedule is None else getattr(schedule, "schedule_2", None)
+    for is_given, name in (
+        (model_settings.cfg_scale_2 is not None, "model_settings.cfg_scale_2"),
+        (schedule_2 is not None, "cfg_schedule_settings.schedule_2"),
+    ):
+        if is_given and model.boundary_ratio is None:
+            yield f"{name} is for models with two transformers; {model.name} has one"
+    if model_settings.cfg_scale_2 is not None and schedule_2 is not None:
+        yield "model_settings.cfg_scale_2 has no effect with cfg_schedule_settings.schedule_2. Remove one of them"
+    if schedule is None and (model_settings.cfg_scale_2 or 0) > 1 >= model_settings.cfg_scale:
+        yield "model_settings.cfg_scale_2 has no effect if cfg_scale is at most 1, which turns guidance off"
+
+
+def _find_rule_refusals(recipe: Recipe) -> Iterator[str]:
+    request = recipe.find_control_request(GUIDANCE.name)
+    if not isinstance(request, GuidanceRequest):
+        return
+    sources = {evaluation.source for evaluation in plan_guidance(recipe)}
+    reuse_text = (
+        "" if request.reuse_from is None else f"guidance_settings.reuse_from: {format_moments(request.reuse_from)[0]}"
+    )
+    setting = reuse_text if request.rule == "cfg" else f"guidance_settings.rule: {request.rule}"
+    if sources == {"zero"}:
+        yield "guidance_settings.zero_steps: every step would change nothing, and the video would be noise. Use fewer"
+    elif "guided" not in sources:
+        yield f"{setting} has no effect, because the guidance scale turns guidance off. Use a scale above 1"
+    elif reuse_text and "reused" not in sources:
+        yield f"{reuse_text} has no effect, because no later step is guided. Use an earlier moment"
+
+
+def _find_skipping_refusals(recipe: Recipe) -> Iterator[str]:
+    """Refuse what needs both passes at every step, if guidance skips the unconditional pass at some."""
+    if not has_varying_passes(recipe):
+        return
+    if recipe.speed == "cached":
+        yield (
+            "model_settings.speed: cached compares every pass with that of the step before, but guidance skips the "
+            "unconditional pass at some steps (a scale of 1, reuse_from or zero_steps). Choose fused"
+        )
+    if recipe.capture.attention is not None and recipe.capture.attention.unconditional:
+        yield (
+            "attention_analysis_settings.store_unconditional needs the unconditional pass at every step, but guidance "
+            "skips it at some (a scale of 1, reuse_from or zero_steps). Turn one of them off"
+        )

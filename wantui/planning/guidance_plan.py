@@ -1,0 +1,105 @@
+"""The guidance of each model evaluation of a recipe, and the passes through the transformer that it needs."""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from wantui.controls import CONTROLS, ControlKind, ControlRequest
+from wantui.controls.base import keep_guidance
+from wantui.controls.guidance import GUIDANCE, GuidanceRequest, describe_guidance_rule
+from wantui.controls.guidance_schedule import (
+    GUIDANCE_SCHEDULE,
+    GuidanceScheduleRequest,
+    describe_guidance_schedule,
+)
+from wantui.errors import UserError
+from wantui.guidance import DenoisingMoments, EvaluationGuidance
+from wantui.models.catalogue import find_model
+from wantui.planning.recipe import Recipe
+from wantui.schedule import compute_noise_levels, count_model_evaluations
+
+
+def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None) -> list[EvaluationGuidance]:
+    """Return the guidance of each model evaluation, with the changes of the controls in their order.
+
+    Args:
+        uses_second_transformer: whether each evaluation uses the low-noise transformer of Wan 2.2 A14B; None to
+            predict it from the model's boundary.
+
+    Raises:
+        KeyframeError: a schedule has a step that the denoising does not have.
+    """
+    evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
+    changes = _list_guidance_changes(recipe)
+    if not changes and uses_second_transformer is None:
+        return [_find_constant_guidance(recipe, uses_second=False)] * evaluation_count
+    noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
+    if uses_second_transformer is None:
+        boundary = find_boundary_ratio(recipe)
+        uses_second_transformer = [boundary is not None and level < boundary for level in noise_levels]
+    moments = DenoisingMoments(recipe.steps, noise_levels, uses_second_transformer)
+    evaluations: Sequence[EvaluationGuidance] = [
+        _find_constant_guidance(recipe, uses_second) for uses_second in uses_second_transformer
+    ]
+    for kind, request in changes:
+        evaluations = kind.change_guidance(request, evaluations, moments, recipe)
+    return list(evaluations)
+
+
+def changes_guidance(recipe: Recipe) -> bool:
+    """Return whether a control of a recipe changes the guidance of its evaluations."""
+    return bool(_list_guidance_changes(recipe))
+
+
+def _list_guidance_changes(recipe: Recipe) -> list[tuple[ControlKind, ControlRequest]]:
+    return [
+        (kind, request)
+        for kind in CONTROLS
+        if kind.change_guidance is not keep_guidance and (request := recipe.find_control_request(kind.name)) is not None
+    ]
+
+
+def _find_constant_guidance(recipe: Recipe, uses_second: bool) -> EvaluationGuidance:
+    """Return the guidance without controls: a scale of at most 1 for the first transformer turns it off for both."""
+    has_second_scale = uses_second and recipe.guidance_scale_2 is not None
+    scale = recipe.guidance_scale_2 if has_second_scale else recipe.guidance_scale
+    assert scale is not None
+    return EvaluationGuidance(scale, "guided" if recipe.guidance_scale > 1 else "conditional")
+
+
+def find_boundary_ratio(recipe: Recipe) -> float | None:
+    """Return the noise level below which the model's second transformer is used; None for one transformer, and for a
+    model that is unknown here."""
+    try:
+        return find_model(recipe.model).boundary_ratio
+    except UserError:
+        return None
+
+
+def describe_guidance(recipe: Recipe) -> str:
+    """Return scale, schedule and rule of the guidance in words, as in "guidance 4" or "guidance 0: 7.5, 50%: 3"."""
+    text = f"guidance {recipe.guidance_scale:g}"
+    schedule, rule = (recipe.find_control_request(kind.name) for kind in (GUIDANCE_SCHEDULE, GUIDANCE))
+    if isinstance(schedule, GuidanceScheduleRequest):
+        scheduled = describe_guidance_schedule(schedule)
+        text = scheduled if schedule.schedule is not None else f"{text}, {scheduled}"
+    return f"{text}, {describe_guidance_rule(rule)}" if isinstance(rule, GuidanceRequest) else text
+
+
+def uses_unconditional_pass(recipe: Recipe) -> bool:
+    """Return whether any evaluation runs the unconditional pass, which needs the negative prompt."""
+    return any(evaluation.source == "guided" for evaluation in plan_guidance(recipe))
+
+
+def has_varying_passes(recipe: Recipe) -> bool:
+    """Return whether the unconditional pass runs at some evaluations and not at others."""
+    return len({evaluation.pass_count for evaluation in plan_guidance(recipe)}) > 1
+
+
+def compute_mean_passes(recipe: Recipe) -> float:
+    """Return the number of passes of an evaluation, averaged over the denoising."""
+    return fmean(evaluation.pass_count for evaluation in plan_guidance(recipe))
+
+
+def compute_typical_passes(recipe: Recipe) -> float:
+    """Return the median number of passes of an evaluation, which the median of the measured seconds has."""
+    return median(evaluation.pass_count for evaluation in plan_guidance(recipe))
