@@ -20,6 +20,7 @@ from wantui.controls.bend_settings import (
     parse_blocks,
 )
 from wantui.controls.bend_transforms import AnyBendTransform
+from wantui.guidance import EvaluationGuidance
 from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, parse_moment_range
 from wantui.schedule import compute_noise_levels
 from wantui.section import ConfigSection
@@ -155,8 +156,6 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     for bend in request.bends:
         setting = f"{SECTION_KEY}: the bend {bend.name}"
-        if bend.passes == "uncond" and recipe.guidance_scale <= 1:
-            conflicts.append(f"{setting} has passes: uncond, but without guidance there is no such pass. Use cond")
         if bend.steps is not None:
             try:
                 if not any(find_evaluations_in_range(bend.steps, noise_levels, recipe.steps)):
@@ -164,6 +163,16 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
             except KeyframeError as error:
                 conflicts.append(f"{setting}: {error}")
     return conflicts
+
+
+def _find_guidance_conflicts(request: AttentionBendingRequest, evaluations: Sequence[EvaluationGuidance]) -> list[str]:
+    if any(evaluation.source == "guided" for evaluation in evaluations):
+        return []
+    return [
+        f"{SECTION_KEY}: the bend {bend.name} has passes: uncond, but without guidance there is no such pass. Use cond"
+        for bend in request.bends
+        if bend.passes == "uncond"
+    ]
 
 
 def _find_block_conflicts(request: AttentionBendingRequest, block_count: int) -> list[str]:
@@ -224,6 +233,7 @@ ATTENTION_BENDING = ControlKind(
     items_alias="bend",
     build_request=_build_request,
     find_conflicts=_find_conflicts,
+    find_guidance_conflicts=_find_guidance_conflicts,
     find_block_conflicts=_find_block_conflicts,
     find_prompt_conflicts=lambda request, prompt, marks, negative_prompt: tuple(
         find_missing_words(request, prompt, marks, negative_prompt)

@@ -74,6 +74,7 @@ class ControlKind:
         find_block_conflicts: function that returns the conflicts with the number of blocks of the model, likewise.
         find_prompt_conflicts: function that returns the conflicts with the prompt and the marks of one variation, and
             with the negative prompt, likewise.
+        find_guidance_conflicts: function that returns the conflicts with the guidance of each evaluation, likewise.
         list_words: function that returns words that the control looks for in the prompts.
         find_warnings: function that returns warnings about a recipe, each as a sentence.
         get_compared_settings: function that returns the JSON values that must be equal in compared videos.
@@ -96,6 +97,9 @@ class ControlKind:
     find_block_conflicts: Callable[[Any, int], Sequence[str]] = lambda request, block_count: ()
     find_prompt_conflicts: Callable[[Any, str, Sequence[MarkedText], str], Sequence[str]] = (
         lambda request, prompt, marks, negative_prompt: ()
+    )
+    find_guidance_conflicts: Callable[[Any, Sequence[EvaluationGuidance]], Sequence[str]] = (
+        lambda request, evaluations: ()
     )
     list_words: Callable[[Any], Sequence[str]] = lambda request: ()
     find_warnings: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()

@@ -12,6 +12,7 @@ from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.guidance_checks import find_guidance_refusals
+from wantui.planning.guidance_plan import plan_guidance
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation
@@ -93,10 +94,12 @@ def find_shared_refusals(
 def _find_control_conflicts(model: WanModel, recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     """Return reasons why the controls of a recipe cannot be applied."""
     conflicts: list[str] = []
+    evaluations = plan_guidance(recipe)
     for kind in CONTROLS:
         if (request := recipe.find_control_request(kind.name)) is not None:
             conflicts += kind.find_conflicts(request, recipe)
             conflicts += kind.find_block_conflicts(request, model.block_count)
+            conflicts += kind.find_guidance_conflicts(request, evaluations)
             conflicts += _find_prompt_conflicts(kind, request, recipe, variations)
     return conflicts
 

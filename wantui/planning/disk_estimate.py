@@ -131,7 +131,7 @@ def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
         marks = [mark.text if mark.text in recipe.negative_prompt else len(mark.text) for mark in recipe.marks]
     return (
         *(recipe.width, recipe.height, recipe.frames, recipe.steps, recipe.sampler, recipe.speed),
-        recipe.guidance_scale > 1,
+        *(recipe.guidance_scale > 1, str(recipe.guidance_scale_2)),
         repr(recipe.controls),
         recipe.negative_prompt if marks else "",
         *marks,
