@@ -10,7 +10,7 @@ from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes
 
 DIP_START = 0.2
 """Height of the upper edge of the dip below the centre of an object, in radii."""
-JUDGED_HEIGHT_FRACTION = 0.2
+JUDGED_HEIGHT_FRACTION = 0.3
 """Fraction of the height of an object, at its bottom, in which the colour of the dip is judged."""
 
 
@@ -46,7 +46,7 @@ def render_dipped_scenes(scenes: Scenes, device: torch.device | str = "cpu") -> 
 
 
 def is_object_dipped(video: Tensor, colour: int) -> bool:
-    """Return whether the object of a clip is dipped: the bottom has the dip's colour, and the upper half its own.
+    """Return whether the bottom of an object is nearer to the colour of the dip, and its upper half to its own colour.
 
     Args:
         video: clip of one object, float32 [rgb, frames, height, width] in 0 to 1.
@@ -60,8 +60,9 @@ def is_object_dipped(video: Tensor, colour: int) -> bool:
     middle = (top + bottom) // 2
     dip_top = round(bottom - JUDGED_HEIGHT_FRACTION * (bottom - top))
     palette = torch.tensor(list(RGB_BY_COLOUR.values()))
-    found_colours = []
+    own_and_dip = palette[torch.stack([torch.tensor(colour), find_dip_colours(torch.tensor(colour))])]
+    nearest = []
     for first_row, last_row in ((top, middle), (min(dip_top, bottom - 1), bottom)):
         pixels = video[:, CLIP_FRAME_COUNT // 2, first_row:last_row][:, mask[first_row:last_row]]
-        found_colours.append(int((palette - pixels.median(dim=1).values).norm(dim=1).argmin()))
-    return found_colours == [colour, int(find_dip_colours(torch.tensor(colour)))]
+        nearest.append(int((own_and_dip - pixels.median(dim=1).values).norm(dim=1).argmin()))
+    return nearest == [0, 1]
