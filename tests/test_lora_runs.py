@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Wantui, batch, generate_batch
@@ -13,6 +14,7 @@ from wantui.models.catalogue import WanModel
 from wantui.queue.events import VideoResumed
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
+from wantui.worker import pipelines
 
 pytestmark = [pytest.mark.torch, pytest.mark.processes]
 
@@ -54,12 +56,21 @@ def test_rerun_of_a_video_with_an_adapter_is_bit_identical(wantui: Wantui, small
 
 
 def test_sweep_of_the_strength_equals_separate_videos(
-    wantui: Wantui, small: list[str], adapter: Path, tmp_path: Path
+    wantui: Wantui, small: list[str], adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reuses_parts: list[bool] = []
+    load_pipeline = pipelines.load_pipeline
+
+    def load_and_record(*arguments: Any, **options: Any) -> Any:
+        reuses_parts.append(bool(options["shared_parts"]))
+        return load_pipeline(*arguments, **options)
+
+    monkeypatch.setattr(pipelines, "load_pipeline", load_and_record)
     config, plain = tmp_path / "sweep.yaml", tmp_path / "plain.yaml"
     plain.write_text("")
     config.write_text(f"lora_settings: {{adapters: ['{adapter}']}}\nsweeps: lora.style.strength=0,0.5,1\n")
     swept = digests_of(run_one(wantui, "-c", config, *small))
+    assert reuses_parts == [False, True, True], "another strength loads only the transformer again"
     alone = [digests_of(run_one(wantui, "-c", plain, *small))[0]]
     for strength in (0.5, 1):
         alone += digests_of(run_one(wantui, "-c", plain, *small, "--lora", f"{adapter}:{strength}"))

@@ -553,9 +553,11 @@ def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manife
     changed = read_manifest(BatchFolder(Path("outputs/shapes")))
     changed.config["model_settings"]["dtype"] = "float32"
     changed.config["latent_analysis_settings"]["store_latents"] = True
+    changed.config["lora_settings"]["adapters"] = [{"path": "a.safetensors", "strength": 0.5, "file": None}]
     values = {fact.label: fact.value for fact in collect_batch_facts(tmp_path, changed, BatchMarks()).facts}
     assert "dtype float32" in str(values["settings"])
     assert "store_latents on" in str(values["settings"])
+    assert "adapters [{path: a.safetensors, strength: 0.5}]" in str(values["settings"])
     assert "width" not in str(values["settings"])
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from wantui.controls.base import ControlKind, ControlRequest
-from wantui.models.adapter_header import read_adapter_header
+from wantui.models.adapter_header import AdapterHeader, read_adapter_header
 from wantui.models.adapter_layout import AdapterLayout, list_layer_shapes, match_adapter_layers
 from wantui.models.adapters import AdapterError, AdapterFile, find_adapter_file, hash_adapter_file
 from wantui.models.catalogue import WanModel, find_model, find_sized_model
@@ -279,19 +280,27 @@ def _match_files(
     sized_model = find_sized_model(model, revision)
     if sized_model is None:  # checked when the model is loaded
         return []
-    shape_by_layer = list_layer_shapes(sized_model)
     matches: dict[LoraFile, tuple[str, LoraFile, AdapterLayout | AdapterError]] = {}
     for adapter in request.adapters:
         for file in filter(None, (adapter.source, adapter.source_2)):
             if file in matches:
                 continue
             try:
-                header = read_adapter_header(file.locate().local_path)
-                layout: AdapterLayout | AdapterError = match_adapter_layers(header, shape_by_layer, model.name)
+                layout = _match_header(read_adapter_header(file.locate().local_path), sized_model, model.name)
             except AdapterError as error:
                 layout = error
             matches[file] = adapter.name, file, layout
     return list(matches.values())
+
+
+@lru_cache(maxsize=64)
+def _match_header(header: AdapterHeader, model: WanModel, model_name: str) -> AdapterLayout | AdapterError:
+    """Return the layers that a file changes, or the reason why it cannot be used; cached, because the application plans
+    a batch at every key press, and every cell of a sweep is checked."""
+    try:
+        return match_adapter_layers(header, list_layer_shapes(model), model_name)
+    except AdapterError as error:
+        return error
 
 
 def list_shown_values(request: LoraRequest) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class StoredTensor:
     dtype: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that functions of a header can be cached
 class AdapterHeader:
     """The tensors of an adapter's file by name, and the settings that diffusers stored with them."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
+from wantui.config.flow_values import format_flow_text
 from wantui.formatting import format_bytes, format_count, format_duration
 from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import Manifest
@@ -122,9 +123,21 @@ def list_config_differences(config: Mapping[str, Any]) -> list[str]:
         section, _, name = key.rpartition(".")
         default = defaults.get(section, {}).get(name) if section else defaults.get(name)
         if key not in SHOWN_SETTINGS and value != default:
-            text = {True: "on", False: "off", None: "default"}.get(value) if isinstance(value, bool | None) else value
-            differences.append(f"{name} {str(text)[:MAX_VALUE_LENGTH]}")
+            differences.append(f"{name} {_format_value(value)[:MAX_VALUE_LENGTH]}")
     return differences
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, bool | None):
+        return {True: "on", False: "off", None: "default"}[value]
+    if isinstance(value, list):  # its items leave out what is not set
+        return format_flow_text(
+            [
+                {key: entry for key, entry in item.items() if entry is not None} if isinstance(item, Mapping) else item
+                for item in value
+            ]
+        )
+    return str(value)
 
 
 def _flatten(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
