@@ -9,6 +9,7 @@ from conftest import Wantui, batch, generate_batch
 from harness_engine import Machine, assert_equal_to_the_bit, kill
 from lora_files import comfy_tensors, make_factors, write_adapter
 
+from wantui.generation.load import load_pipeline
 from wantui.models.adapter_layout import list_layer_shapes
 from wantui.models.catalogue import WanModel
 from wantui.queue.events import VideoResumed
@@ -59,7 +60,6 @@ def test_sweep_of_the_strength_equals_separate_videos(
     wantui: Wantui, small: list[str], adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reuses_parts: list[bool] = []
-    load_pipeline = pipelines.load_pipeline
 
     def load_and_record(*arguments: Any, **options: Any) -> Any:
         reuses_parts.append(bool(options["shared_parts"]))
