@@ -15,13 +15,14 @@ from PIL import Image
 
 from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError
 from wantui.analysis.latent_colours import RIDGE, fit_latent_colours
+from wantui.analysis.sampler_response import SOLVERS
 from wantui.cli import decode as decode_command
 from wantui.gallery import labelled_grid
 from wantui.generation.decode import decode_frames
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
 from wantui.planning import Recipe
-from wantui.schedule import SCHEDULES, SamplerName
+from wantui.schedule import SamplerName
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, write_mp4
@@ -76,7 +77,7 @@ def test_decoded_states_are_what_the_vae_makes_of_the_stored_arrays(
         assert np.array_equal(frames_of(step_clip(name, 1)), frames_of(Path("expected.mp4")))
 
 
-@pytest.mark.parametrize("sampler", SCHEDULES)
+@pytest.mark.parametrize("sampler", SOLVERS)
 def test_predictions_computed_from_states_equal_the_stored_ones(
     sampler: SamplerName, wantui: Wantui, small: list[str]
 ) -> None:
