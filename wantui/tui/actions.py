@@ -37,7 +37,7 @@ SCREEN_TITLES = {
 }
 """Screens in the order of their number keys."""
 
-GROUP_TITLES = {**SCREEN_TITLES, "player": "Player", "recipe": "Recipe"}
+GROUP_TITLES = {**SCREEN_TITLES, "player": "Player", "forming": "How a video forms", "recipe": "Recipe"}
 """Titles by group of `ACTIONS_BY_SCREEN`; the application has none."""
 
 KEYS_BY_SCREEN = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
@@ -150,6 +150,9 @@ LIBRARY_ACTIONS = (
     Action(
         "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
     ),
+    Action(
+        "library.steps", "s", "show_steps", "Steps", "Show how the video forms: its stored steps.", is_in_footer=False
+    ),
     Action("library.mark", "m", "mark", "Mark", "Choose the video for a comparison, or not."),
     Action("library.compare", "c", "compare", "Compare", "Play the chosen videos side by side."),
     Action(
@@ -231,7 +234,7 @@ ANALYSIS_ACTIONS = (
         "left,h",
         "move_across(-1)",
         "Metric",
-        "Mark the previous metric; in the attention view, show the previous step.",
+        "Mark the previous metric; in the attention view, show the previous step, block or head.",
         is_in_footer=False,
     ),
     Action(
@@ -239,11 +242,12 @@ ANALYSIS_ACTIONS = (
         "right,l",
         "move_across(1)",
         "Metric",
-        "Mark the next metric; in the attention view, show the next step.",
+        "Mark the next metric; in the attention view, show the next step, block or head.",
         is_in_footer=False,
     ),
     Action("analysis.curve", "n", "next_curve", "Curve", "Show the mean curves of the next quantity.", False),
     Action("analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", False),
+    Action("analysis.axis", "A", "next_axis", "Axis", "Show the attention by step, block or head.", False),
     Action(
         "analysis.frame_back", "comma", "move_frame(-1)", "Frame", "Show the attention over the frame before.", False
     ),
@@ -284,6 +288,19 @@ PLAYER_ACTIONS = (
     Action("player.help", "question_mark,f1", "help", "Help", "Show the keys of the player."),
 )
 
+FORMING_ACTIONS = (
+    Action("forming.earlier", "left,h", "pick_step(-1)", "Earlier", "Show an earlier step."),
+    Action("forming.later", "right,l", "pick_step(1)", "Later", "Show a later step."),
+    Action("forming.play", "space", "play", "Play", "Play the latent frames of the step, or pause."),
+    Action(
+        "forming.frame_back", "comma", "move_frame(-1)", "Frame", "Show the latent frame before.", is_in_footer=False
+    ),
+    Action("forming.frame", "full_stop", "move_frame(1)", "Frame", "Show the next latent frame."),
+    Action("forming.state", "v", "switch_kind", "State", "Switch between predicted clean states and noisy states."),
+    Action("forming.close", "escape,q,s", "close", "Close", "Return to the library."),
+    Action("forming.help", "question_mark,f1", "help", "Help", "Show the keys of this screen."),
+)
+
 RECIPE_ACTIONS = (
     Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
     Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the screen below."),
@@ -297,6 +314,7 @@ ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
     "library": LIBRARY_ACTIONS,
     "analysis": ANALYSIS_ACTIONS,
     "player": PLAYER_ACTIONS,
+    "forming": FORMING_ACTIONS,
     "recipe": RECIPE_ACTIONS,
 }
 

@@ -1,6 +1,7 @@
 """Attention to the marked words of one video, as the Analysis screen shows it: frames, maps by step, and figures."""
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wantui.analysis.video import Video
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from wantui.analysis.attention_axes import AttentionAxis
     from wantui.storage.attention_maps import StoredAttentionMaps
 
 MAX_FRAME_SIDE = 360
@@ -42,7 +44,20 @@ class OverlayKey:
 
     word_index: int
     step_index: int
+    """Index of the stored step, or of the block or head on these axes; MEAN_STEP is the mean over all."""
     frame_index: int
+    axis: "AttentionAxis" = "step"
+
+
+@dataclass(frozen=True)
+class AxisMaps:
+    """Maps of all words by block or by head, each the mean over all steps, with a colour scale of their own."""
+
+    maps_by_word: "tuple[NDArray[np.float32], ...]"
+    """[n, latent frames, height, width] for each word."""
+    mass_by_word: tuple[tuple[float, ...], ...]
+    """Share of all attention for each word and each block or head; NaN where none was computed."""
+    scale_maximum: float
 
 
 @dataclass(frozen=True)
@@ -60,14 +75,48 @@ class AttentionFilm:
     """Upper end of the colour scale, equal for all words."""
     scale_colours: tuple[tuple[int, int, int], ...]
     maps: "StoredAttentionMaps"
+    counts_by_axis: "dict[AttentionAxis, int]" = field(default_factory=dict)
+    """Number of blocks and of heads whose maps are stored separately."""
+    maps_by_axis: "dict[AttentionAxis, AxisMaps]" = field(default_factory=dict)
+    """Maps by block and by head, once they are read."""
+
+    def get_scale_maximum(self, axis: "AttentionAxis") -> float:
+        """Return the upper end of the colour scale of an axis, which all its pictures share."""
+        axis_maps = self.maps_by_axis.get(axis)
+        return self.scale_maximum if axis_maps is None else axis_maps.scale_maximum
+
+    def list_axes(self) -> "list[AttentionAxis]":
+        """Return the axes along which pictures can be drawn."""
+        return ["step", *self.counts_by_axis]
+
+    def count_pictures(self, axis: "AttentionAxis") -> int:
+        """Return the number of stored steps, blocks or heads."""
+        return self.counts_by_axis.get(axis, len(self.sigmas))
 
     def clamp_key(self, key: OverlayKey) -> OverlayKey:
         """Return the choice nearest to `key` that this film has; words go around."""
+        axis: AttentionAxis = key.axis if key.axis in self.counts_by_axis else "step"
         return OverlayKey(
             key.word_index % max(1, len(self.words)),
-            max(MEAN_STEP, min(key.step_index, len(self.sigmas) - 1)),
+            max(MEAN_STEP, min(key.step_index, self.count_pictures(axis) - 1)),
             max(0, min(key.frame_index, len(self.frames) - 1)),
+            axis,
         )
+
+    def read_axis(self, axis: "AttentionAxis") -> AxisMaps:
+        """Return the maps by block or by head; they are read once.
+
+        Raises:
+            UserError: a map cannot be read.
+        """
+        from wantui.analysis.attention_axes import average_maps_along, compute_shared_maximum
+
+        if axis not in self.maps_by_axis:
+            steps = range(len(self.sigmas))
+            maps_by_word = tuple(average_maps_along(self.maps, word.map_name, axis, steps) for word in self.words)
+            mass_by_word = tuple(tuple(maps.mean((1, 2, 3)).tolist()) for maps in maps_by_word)
+            self.maps_by_axis[axis] = AxisMaps(maps_by_word, mass_by_word, compute_shared_maximum(maps_by_word))
+        return self.maps_by_axis[axis]
 
     def draw_picture(self, key: OverlayKey) -> "NDArray[np.uint8]":
         """Return a frame with the attention drawn over it; reads the map of the step.
@@ -78,13 +127,15 @@ class AttentionFilm:
         from wantui.analysis.attention_overlay import draw_frame_overlay, find_latent_frame
 
         word = self.words[key.word_index]
-        word_map = (
-            word.mean_map
-            if key.step_index == MEAN_STEP
-            else self.maps.read_mean_map_at_step(word.map_name, key.step_index)
-        )
+        axis_maps = None if key.axis == "step" else self.read_axis(key.axis)
+        if key.step_index == MEAN_STEP:
+            word_map = word.mean_map
+        elif axis_maps is not None:
+            word_map = axis_maps.maps_by_word[key.word_index][key.step_index].astype(word.mean_map.dtype)
+        else:
+            word_map = self.maps.read_mean_map_at_step(word.map_name, key.step_index)
         frame_map = word_map[min(find_latent_frame(key.frame_index), len(word_map) - 1)]
-        return draw_frame_overlay(self.frames[key.frame_index], frame_map, self.scale_maximum)
+        return draw_frame_overlay(self.frames[key.frame_index], frame_map, self.get_scale_maximum(key.axis))
 
 
 def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
@@ -135,7 +186,20 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
         scale_maximum,
         tuple(colours),
         maps,
+        _count_stored_axes(maps, words[0].map_name) if with_frames else {},
     )
+
+
+def _count_stored_axes(maps: "StoredAttentionMaps", map_name: str) -> "dict[AttentionAxis, int]":
+    """Return the numbers of blocks and heads whose maps are stored separately."""
+    from wantui.analysis.attention_axes import AXES, count_axis_maps
+    from wantui.storage.attention_maps import AttentionMapsError
+
+    counts: dict[AttentionAxis, int] = {}
+    for axis in AXES[1:]:
+        with suppress(AttentionMapsError):  # the maps are means over this axis
+            counts[axis] = count_axis_maps(maps, map_name, axis)
+    return counts
 
 
 def _read_reduced_frames(video: Video) -> "tuple[NDArray[np.uint8], ...]":

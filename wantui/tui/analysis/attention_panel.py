@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from wantui.analysis.attention_axes import AttentionAxis
+
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
 
@@ -30,7 +32,8 @@ def draw_attention(
 ) -> list[Text]:
     """Return the lines of the attention view; without a picture only the figures."""
     figures_width = max(MIN_FIGURES_WIDTH, min(MAX_FIGURES_WIDTH, width // 3))
-    if picture is None and film.frames:
+    is_axis_unread = key.axis != "step" and key.axis not in film.maps_by_axis
+    if film.frames and (picture is None or is_axis_unread):
         return [Text("drawing ...")]
     if picture is None:
         note = wrap_text("pictures are off with --low-bandwidth", width, Style(dim=True))
@@ -43,18 +46,17 @@ def draw_attention(
 def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: Callable[[str], Style]) -> list[Text]:
     chosen_word, accent, dim = film.words[key.word_index], get_style("accent"), Style(dim=True)
     plain = get_style("foreground")
+    masses, entropies = _list_figures(film, key)
     is_mean = key.step_index == MEAN_STEP
-    mass, entropy = (
-        (chosen_word.mean_mass, chosen_word.mean_entropy)
-        if is_mean
-        else (chosen_word.mass_by_step[key.step_index], chosen_word.entropy_by_step[key.step_index])
-    )
-    step_count, frame_count = len(film.sigmas), len(film.frames)
-    step_text = (
-        f"mean of {step_count} steps"
-        if is_mean
-        else f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
-    )
+    mass = chosen_word.mean_mass if is_mean else masses[key.step_index]
+    entropy = chosen_word.mean_entropy if is_mean else entropies[key.step_index] if entropies else None
+    count, frame_count = film.count_pictures(key.axis), len(film.frames)
+    if is_mean:
+        index_text = f"mean of {count} {key.axis}s"
+    elif key.axis == "step":
+        index_text = f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
+    else:
+        index_text = f"{key.axis} {key.step_index} of 0 to {count - 1}"
     lines = [
         _spread(
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
@@ -62,10 +64,10 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
         Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
         *_describe_map(mass, entropy, plain),
         Text(""),
-        _spread(Text(step_text, plain), "← →", width),
-        _draw_scrubber(key.step_index - MEAN_STEP, step_count + 1, width, accent),
-        Text(_draw_mass(chosen_word.mass_by_step, width), accent),
-        Text("mass by step", dim),
+        _spread(Text(index_text, plain), "← →", width),
+        _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
+        Text(_draw_mass(masses, width), accent),
+        _spread(Text(f"mass by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width),
         Text(""),
     ]
     if frame_count:
@@ -73,7 +75,7 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
             _spread(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width),
             _draw_scrubber(key.frame_index, frame_count, width, accent),
             Text(""),
-            *_draw_scale(film, width),
+            *_draw_scale(film, key.axis, width),
             Text(""),
         ]
     if len(film.words) > 1:
@@ -87,11 +89,20 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
     return lines
 
 
-def _describe_map(mass: float, entropy: float, style: Style) -> list[Text]:
+def _list_figures(film: AttentionFilm, key: OverlayKey) -> tuple[Sequence[float], Sequence[float] | None]:
+    """Return the mass of the chosen word for each step, block or head, and the entropy, which only steps have."""
+    word, axis_maps = film.words[key.word_index], film.maps_by_axis.get(key.axis)
+    if axis_maps is not None:
+        return axis_maps.mass_by_word[key.word_index], None
+    return word.mass_by_step, word.entropy_by_step
+
+
+def _describe_map(mass: float, entropy: float | None, style: Style) -> list[Text]:
     """Return two lines with the figures of a map."""
     if math.isnan(mass):
-        return [Text("no block computed", style), Text("attention at this step", style)]
-    return [Text(f"{mass:7.2%} of the attention", style), Text(f"{entropy:7.3f} entropy (1 is even)", style)]
+        return [Text("no block computed", style), Text("attention here", style)]
+    entropy_text = "        mean of all steps" if entropy is None else f"{entropy:7.3f} entropy (1 is even)"
+    return [Text(f"{mass:7.2%} of the attention", style), Text(entropy_text, style)]
 
 
 def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:
@@ -113,10 +124,10 @@ def _draw_scrubber(index: int, count: int, width: int, style: Style) -> Text:
     return Text.assemble(("─" * column, style), ("●", style), ("─" * (width - 1 - column), Style(dim=True)))
 
 
-def _draw_scale(film: AttentionFilm, width: int) -> list[Text]:
+def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[Text]:
     """Return the colour scale with its ends: attention of one position to the word."""
     scale = Text()
     for cell in range(width):
         r, g, b = film.scale_colours[cell * len(film.scale_colours) // width]
         scale.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
-    return [scale, _spread(Text("0", Style(dim=True)), f"{film.scale_maximum:.2%} or more", width)]
+    return [scale, _spread(Text("0", Style(dim=True)), f"{film.get_scale_maximum(axis):.2%} or more", width)]

@@ -264,6 +264,21 @@ class AnalysisFigures(BaseScreen):
         """Show the attention to the next marked word."""
         self.move_overlay(word_count=1)
 
+    def action_next_axis(self) -> None:
+        """Show the attention by step, by block or by head, as far as the video stores them."""
+        if self.view != "attention" or self.attention is None or (film := self.attention.film) is None:
+            return
+        axes = film.list_axes()
+        if len(axes) == 1:
+            self.notify(
+                "these maps are means over blocks and heads. To store each, turn on store_per_block or store_per_head "
+                "in Compose (1, then s)"
+            )
+            return
+        axis = axes[(axes.index(self.overlay_key.axis) + 1) % len(axes)]
+        self.overlay_key = replace(self.overlay_key, axis=axis, step_index=MEAN_STEP)
+        self.draw_details()
+
     def action_move_frame(self, count: int) -> None:
         """Show the attention over another frame."""
         self.move_overlay(frame_count=count)

@@ -1,12 +1,14 @@
-"""Actions of the Library screen on clips: play, mark, compare, and show recipes."""
+"""Actions of the Library screen on clips: play, mark, compare, and show steps and recipes."""
 
 from pathlib import Path
 
 from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
+from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -89,6 +91,14 @@ class LibraryPlayback(LibraryJobsMixin):
     def action_play_pixels(self) -> None:
         if (clip := self.find_current_clip()) is not None:
             self._select_played_clip(play_clips_in_pixels(self.app, [clip], self.list_shown_clips()))
+
+    def action_show_steps(self) -> None:
+        """Show how the video under the cursor forms."""
+        entry = self.get_current_entry()
+        if entry is None or self.shown_folder is None or self.shown_manifest is None:
+            self.notify("no video is selected")
+            return
+        self.app.push_screen(FormingScreen(SelectedVideo(self.shown_folder, self.shown_manifest, entry)))
 
     def action_mark(self) -> None:
         """Mark the clip under the cursor, or remove its mark."""

@@ -1,0 +1,205 @@
+"""Screen that shows how a video forms: pictures of its stored steps, drawn by a linear fit without a model."""
+
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+from textual import getters, on, work
+from textual.app import ComposeResult
+from textual.message import Message
+from textual.screen import ModalScreen
+from textual.timer import Timer
+from textual.worker import get_current_worker
+
+from wantui.errors import UserError
+from wantui.storage.video_selection import SelectedVideo
+from wantui.tui.actions import make_bindings
+from wantui.tui.dismissing import DismissOnceMixin
+from wantui.tui.pictures import fit_picture
+from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.footer import KeyFooter
+from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.preview_strip import PreviewStrip
+from wantui.tui.worker_errors import WorkerErrorsMixin
+
+if TYPE_CHECKING:
+    from wantui.analysis.denoising_states import StateKind
+    from wantui.analysis.fitted_steps import FittedStep
+
+MAX_STEPS = 24
+"""Maximum number of steps that are read and shown, evenly spread."""
+NOISY_HINT = "v shows the noisy states"
+KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
+
+
+class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]):
+    """Pictures of the steps of one video: a large one, and a strip with one of each step."""
+
+    BINDINGS = [*make_bindings("forming")]
+    DEFAULT_CSS = """
+    FormingScreen { background: $background; }
+    FormingScreen #forming-title { height: 1; text-style: bold; padding: 0 1; }
+    FormingScreen PictureView { height: 1fr; }
+    FormingScreen PreviewStrip { padding: 0 1; }
+    """
+
+    class StepDrawn(Message):
+        """The pictures of a step are drawn."""
+
+        def __init__(self, kind: "StateKind", step: "FittedStep") -> None:
+            super().__init__()
+            self.kind, self.step = kind, step
+
+    class LoadingFailed(Message):
+        """The steps, or some of them, cannot be drawn."""
+
+        def __init__(self, kind: "StateKind", error: str, has_noisy_states: bool) -> None:
+            super().__init__()
+            self.kind, self.error, self.has_noisy_states = kind, error, has_noisy_states
+
+    picture_view = getters.query_one(PictureView)
+    strip = getters.query_one(PreviewStrip)
+    title_text = getters.query_one("#forming-title", DiffText)
+
+    def __init__(self, video: SelectedVideo) -> None:
+        super().__init__(name="forming")
+        self.video = video
+        self.kind: StateKind = "clean"
+        self.steps: dict[int, FittedStep] = {}
+        """Drawn steps by number of evaluations before the state, in order."""
+        self.picked_key: int | None = None
+        """Key of the shown step; None shows the last drawn one."""
+        self.frame_index = 0
+        self.error = ""
+        self.has_noisy_states = False
+        """True if the clean states are missing, but noisy ones are stored."""
+        self.is_playing = False
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield DiffText(id="forming-title")
+        yield PictureView()
+        yield PreviewStrip()
+        yield KeyFooter()
+
+    def on_mount(self) -> None:
+        self._load_kind("clean")
+
+    # Background thread
+
+    @work(thread=True, exclusive=True, group="forming", exit_on_error=False)
+    def draw_stored_steps(self, kind: "StateKind") -> None:
+        """Read and draw the steps of one kind; another kind, or closing the screen, cancels this."""
+        from wantui.analysis.fitted_steps import choose_spread_moments, draw_steps, open_video_states
+
+        worker, has_noisy_states = get_current_worker(), False
+        try:
+            states, clip = open_video_states(self.video)
+            has_noisy_states = True
+            for step in draw_steps(states, clip, choose_spread_moments(states, kind, MAX_STEPS)):
+                if worker.is_cancelled:
+                    return
+                self.post_message(self.StepDrawn(kind, step))
+        except UserError as error:
+            self.post_message(self.LoadingFailed(kind, str(error), has_noisy_states))
+
+    @on(StepDrawn)
+    def _add_step(self, message: StepDrawn) -> None:
+        if message.kind == self.kind:
+            self.steps[message.step.moment.evaluation] = message.step
+            self.draw_pictures()
+
+    @on(LoadingFailed)
+    def _show_error(self, message: LoadingFailed) -> None:
+        if message.kind == self.kind:
+            self.error, self.has_noisy_states = message.error, message.has_noisy_states
+            self.draw_pictures()
+
+    # Drawing
+
+    @on(PictureView.Resized)
+    def _draw_in_new_size(self) -> None:
+        self.draw_pictures()
+
+    @property
+    def shown_step(self) -> "FittedStep | None":
+        """Return the picked step, or the last drawn one."""
+        if self.picked_key in self.steps:
+            return self.steps[self.picked_key]
+        return next(reversed(self.steps.values()), None)
+
+    def draw_pictures(self) -> None:
+        """Draw the shown step, the strip and the title."""
+        step = self.shown_step
+        if step is None:
+            self.title_text.show_lines([Text(f"{self.video.name}: {KIND_TEXTS[self.kind]}s")])
+            hint = f"\n\n{NOISY_HINT}" if self.kind == "clean" and self.has_noisy_states else ""
+            self.picture_view.show_message(f"{self.error}{hint}" if self.error else "reading ...")
+            self.strip.show_steps({}, None)
+            return
+        frame_index = self.frame_index % len(step.frames)
+        columns, rows = self.picture_view.content_size
+        if columns and rows:
+            picture = fit_picture(step.frames[frame_index], columns, 2 * rows)
+            self.picture_view.show_picture(picture, is_moving=self.is_playing)
+        middle = len(step.frames) // 2
+        self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
+        what = "the video" if step.moment.step is None else f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
+        line = Text(f"{self.video.name}: {what}")
+        line.append(f"   latent frame {frame_index + 1}/{len(step.frames)}", Style(bold=False))
+        line.append(f"   colours by a linear fit, r² {step.r2:.3f}", Style(dim=True, bold=False))
+        if self.error:
+            line.append(f"   ✗ {self.error}")
+        self.title_text.show_lines([line])
+
+    # Actions
+
+    def _load_kind(self, kind: "StateKind") -> None:
+        self.kind, self.steps, self.error = kind, {}, ""
+        self.draw_pictures()
+        self.draw_stored_steps(kind)
+
+    def action_switch_kind(self) -> None:
+        self._load_kind("noisy" if self.kind == "clean" else "clean")
+
+    def action_pick_step(self, offset: int) -> None:
+        """Show another step."""
+        step = self.shown_step
+        if step is not None:
+            keys = list(self.steps)
+            index = keys.index(step.moment.evaluation) + offset
+            self.picked_key = keys[max(0, min(index, len(keys) - 1))]
+            self.draw_pictures()
+
+    @on(PreviewStrip.Picked)
+    def _pick_clicked_step(self, message: PreviewStrip.Picked) -> None:
+        self.picked_key = message.step_number
+        self.draw_pictures()
+
+    def action_move_frame(self, offset: int) -> None:
+        """Show another latent frame."""
+        step = self.shown_step
+        if step is not None:
+            self.frame_index = (self.frame_index + offset) % len(step.frames)
+            self.draw_pictures()
+
+    def action_play(self) -> None:
+        """Play the latent frames of the step, or pause."""
+        self.is_playing = not self.is_playing
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        if self.is_playing and (step := self.shown_step) is not None:
+            recipe = self.video.entry.recipe
+            self._timer = self.set_interval(recipe.frames / recipe.fps / len(step.frames), self._play_next_frame)
+
+    def _play_next_frame(self) -> None:
+        if not getattr(self.app._driver, "pending_write_count", 0):  # otherwise keys would wait for the terminal
+            self.action_move_frame(1)
+
+    async def action_help(self) -> None:
+        await self.app.run_action("help")
+
+    def action_close(self) -> None:
+        self.dismiss(None)
