@@ -10,13 +10,17 @@ import pytest
 import zarr
 from conftest import MakeOnce, Wantui, generate_batch
 from PIL import Image
+from rich.style import Style
 
 from wantui.analysis.attention_axes import AttentionAxis, average_maps_along, compute_shared_maximum
-from wantui.analysis.attention_overlay import map_heat_colours
+from wantui.analysis.attention_overlay import draw_frame_overlay, map_heat_colours
+from wantui.analysis.loading import read_batch_videos
 from wantui.gallery import labelled_grid
 from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.mp4 import read_frames
+from wantui.tui.analysis.attention_film import OverlayKey, load_attention_film
+from wantui.tui.analysis.attention_panel import draw_attention
 
 pytestmark = pytest.mark.torch
 
@@ -157,3 +161,24 @@ def test_wrong_options_are_refused(made: BatchFolder, wantui: Wantui, options: l
 def test_batch_without_maps_says_how_to_store_them(wantui: Wantui, small: list[str]) -> None:
     folder = wantui("run", "-t", "a circle", "-n", 1, *small).out.strip()
     assert "run it with --store-attention" in wantui("attention", folder).err
+
+
+def test_film_of_the_analysis_screen_draws_blocks_and_heads_on_one_scale(made: BatchFolder) -> None:
+    video = next(iter(read_batch_videos(made.root)))
+    film = load_attention_film(video, with_frames=True)
+    assert film.list_axes() == ["step", "block", "head"]
+    assert film.clamp_key(OverlayKey(0, 99, 0, "block")) == OverlayKey(0, 1, 0, "block")
+    for axis, kept in (("block", 1), ("head", 2)):
+        expected = [stored_map(made, word).mean(tuple({0, 1, 2} - {kept})) for word in ("circle", "dark")]
+        axis_maps = film.read_axis(axis)  # type: ignore[arg-type]
+        quantiles = [np.quantile(one_map, 0.995) for maps in expected for one_map in maps]
+        assert film.get_scale_maximum(axis) == pytest.approx(max(quantiles), rel=1e-5)  # type: ignore[arg-type]
+        assert axis_maps.mass_by_word[1] == pytest.approx(expected[1].mean((1, 2, 3)).tolist(), rel=1e-5)
+        picture = film.draw_picture(OverlayKey(1, 1, 4, axis))  # type: ignore[arg-type]
+        drawn = draw_frame_overlay(film.frames[4], expected[1][1][1], max(quantiles))
+        assert np.abs(picture.astype(int) - drawn).max() <= 1
+    lines = draw_attention(film, OverlayKey(1, 1, 4, "head"), picture, 100, 24, lambda _: Style())
+    text = "\n".join(line.plain for line in lines)
+    assert "head 1 (0 to 1)" in text
+    assert "mass by head" in text
+    assert "A axis" in text

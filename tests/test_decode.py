@@ -26,6 +26,7 @@ from wantui.schedule import SamplerName
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, read_frames, write_mp4
+from wantui.storage.video_selection import label_videos, select_videos
 
 pytestmark = pytest.mark.torch
 
@@ -269,3 +270,15 @@ def test_recipe_of_an_unknown_sampler_shows_noisy_states_only(made: BatchFolder)
     assert states._list_clean_moments() == []
     assert "the states of the sampler random do not determine them" in states.missing_clean_reason
     assert len(states.list_all_moments("noisy")) == 5
+
+
+def test_cells_of_a_sweep_have_clips_and_rows_of_their_own(wantui: Wantui, small: list[str]) -> None:
+    options = ["-n", 1, *small, *STORE, "--sweep", "model_settings.cfg_scale=1,4"]
+    folder = Path(wantui("run", "-t", "a circle", *options).out.strip())
+    result = wantui("decode", folder, "--fast", "--steps", "0,end", "--grid", "--json")
+    assert result.code == 0, result.err
+    states = json.loads(result.out)["states"]
+    assert len({state["path"] for state in states}) == 4
+    assert not any(state["was_kept"] for state in states)
+    videos = select_videos([folder])
+    assert label_videos(videos) == [videos[0].manifest.find_cell(video.entry).label for video in videos]  # type: ignore[union-attr]

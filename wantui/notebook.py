@@ -8,7 +8,7 @@ table = pandas.DataFrame(batch.metrics())
 frames = batch.videos[0].read_frames()
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_sweep import AxisEntry
 
 if TYPE_CHECKING:
+    from wantui.analysis.denoising_states import StateKind
+    from wantui.analysis.fitted_steps import FittedStep
     from wantui.storage.attention_maps import StoredAttentionMaps
 
 
@@ -107,6 +109,29 @@ class BatchVideo:
             steps = np.asarray(group["steps"][:], dtype=np.int64)
             sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)[steps]
             return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
+
+    def draw_steps(self, steps: Sequence[str] | None = None, state: "StateKind" = "clean") -> "list[FittedStep]":
+        """Draw small pictures of stored steps by a linear fit of the colours, without the VAE.
+
+        Each result has `moment` (`step` and `sigma`), `frames` uint8 [latent frames, height, width, rgb] with one pixel
+        per latent cell, and `r2`, the share of the variance of the clip's colours that the fit explains.
+
+        Args:
+            steps: moments such as "10", "50%", "sigma 0.5" and "end"; all stored steps if None.
+            state: clean for the clean state that the model predicts at a step, noisy for the state that it receives.
+
+        Raises:
+            MissingDataError: the video has no trajectory or no clip.
+            MissingStatesError: the latents are not stored, or not at these steps.
+            CaptureError, ClipError: the files are damaged.
+        """
+        from wantui.analysis.denoising_states import DenoisingStates
+        from wantui.analysis.fitted_steps import draw_steps
+
+        latents, clip = self._find_file("latents", "trajectory"), self._find_file("clip", "clip")
+        states = DenoisingStates(latents, self.recipe, self.name)
+        moments = states.list_all_moments(state) if steps is None else states.choose_moments(state, steps)
+        return list(draw_steps(states, clip, moments))
 
     def open_attention(self) -> "StoredAttentionMaps":
         """Open the attention maps of the marked words; `read_map` and `read_mean_map` of the result read them.

@@ -35,7 +35,10 @@ def open_video_states(video: SelectedVideo) -> tuple[DenoisingStates, Path]:
         raise MissingStatesError(f"{video.name} has no decodable steps: it is {video.entry.state}")
     if latents is None or clip is None:
         missing = "clip" if clip is None else "trajectory"
-        raise MissingStatesError(f"{video.name} has no decodable steps: it has no {missing}")
+        raise MissingStatesError(
+            f"{video.name} has no decodable steps: it has no {missing}. Latents of future videos are stored with "
+            "latent_analysis_settings.store_latents (--store-latents)"
+        )
     return DenoisingStates(latents, video.entry.recipe, video.name), clip
 
 

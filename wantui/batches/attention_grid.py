@@ -16,9 +16,8 @@ from wantui.errors import UserError
 from wantui.gallery.labelled_grid import ColourBar, FrameCell, LabelledGrid
 from wantui.schedule import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
-from wantui.storage.manifest_labels import label_variations
 from wantui.storage.mp4 import Frame, read_frames
-from wantui.storage.video_selection import SelectedVideo
+from wantui.storage.video_selection import SelectedVideo, label_videos
 
 DEFAULT_STEP_COLUMNS = 8
 """Number of evenly spread steps that are shown by default."""
@@ -183,14 +182,9 @@ def _draw_heat(
 
 
 def _label_rows(rows: Sequence[AttentionRow]) -> tuple[str, ...]:
-    """Return the words, after variation and seed where these differ."""
-    manifest = rows[0].video.manifest
-    indices = sorted({row.video.entry.variation for row in rows})
-    labels = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))
-    shows_seed = len({row.video.entry.seed for row in rows}) > 1
-    row_labels = []
-    for row in rows:
-        parts = [labels[row.video.entry.variation]] if len(indices) > 1 else []
-        parts += [f"seed {row.video.entry.seed}"] if shows_seed else []
-        row_labels.append(": ".join(filter(None, (", ".join(parts), row.word))))
-    return tuple(row_labels)
+    """Return the words, after what distinguishes their videos."""
+    videos = [row.video for row in rows]
+    is_single = len({id(video.entry) for video in videos}) == 1
+    return tuple(
+        row.word if is_single else f"{label}: {row.word}" for row, label in zip(rows, label_videos(videos), strict=True)
+    )

@@ -6,8 +6,8 @@ from functools import partial
 from wantui.batches.decode_states import StateDecoded
 from wantui.errors import UserError
 from wantui.gallery.labelled_grid import FrameCell, LabelledGrid
-from wantui.storage.manifest_labels import label_variations
 from wantui.storage.mp4 import read_frames, read_middle_frame
+from wantui.storage.video_selection import label_videos
 
 END_LABEL = "video"
 KIND_TEXTS = {"noisy": "noisy states", "clean": "clean states that the model predicts"}
@@ -46,13 +46,7 @@ def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, 
         if event.video.entry.id == video_id and (event.moment.step is None or event.moment.kind == kind)
     }
     manifest = decoded[0].video.manifest
-    indices = sorted({video.entry.variation for video in videos})
-    label_by_index = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))
-    shows_seed = len({video.entry.seed for video in videos}) > 1
-    label_by_id = {
-        video.entry.id: label_by_index[video.entry.variation] + (f", seed {video.entry.seed}" if shows_seed else "")
-        for video in videos
-    }
+    label_by_id = {video.entry.id: label for video, label in zip(videos, label_videos(videos), strict=True)}
     row_labels = tuple(label_by_id[video_id] + (f": {kind}" if len(kinds) > 1 else "") for video_id, kind in rows)
     first_frame = read_middle_frame(decoded[0].path, 1)
     fits = [event.fit_r2 for event in decoded if event.fit_r2 is not None]

@@ -8,6 +8,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest_labels import label_variations
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""
@@ -23,8 +24,8 @@ class SelectedVideo:
 
     @property
     def name(self) -> str:
-        """Return the id of the variation and the seed."""
-        return f"{self.manifest.variations[self.entry.variation].id} seed {self.entry.seed}"
+        """Return the id of the variation, the seed, and the cell of a sweep."""
+        return self.manifest.make_video_title(self.entry)
 
     def find_file(self, kind: str) -> Path | None:
         """Return a file of the finished video by kind; None if the video is not done or has no such file."""
@@ -71,6 +72,26 @@ def select_videos(
     if not selected:
         raise UserError(f"none of {format_count(len(videos), 'video')} has the given variation, seed and ID")
     return selected
+
+
+def label_videos(videos: Sequence[SelectedVideo]) -> list[str]:
+    """Return a label for each video of one batch: what differs between them of options, swept settings and seed."""
+    manifest = videos[0].manifest
+    indices = sorted({video.entry.variation for video in videos})
+    labels = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))
+    parts_by_video = [
+        (
+            labels[video.entry.variation],
+            "" if (cell := manifest.find_cell(video.entry)) is None else cell.label,
+            f"seed {video.entry.seed}",
+        )
+        for video in videos
+    ]
+    differs = [len(set(values)) > 1 for values in zip(*parts_by_video, strict=True)]
+    return [
+        ", ".join(part for part, is_different in zip(parts, differs, strict=True) if is_different and part) or parts[0]
+        for parts in parts_by_video
+    ]
 
 
 def _list_source_videos(source: Path) -> list[SelectedVideo]:

@@ -56,7 +56,7 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
     elif key.axis == "step":
         index_text = f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
     else:
-        index_text = f"{key.axis} {key.step_index} of 0 to {count - 1}"
+        index_text = f"{key.axis} {key.step_index} (0 to {count - 1})"
     lines = [
         _spread(
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width

@@ -40,7 +40,7 @@ ATTENTION_DELAY_SECONDS = 0.15
 MAX_CACHED_PICTURES = 64
 """Maximum number of drawn pictures of a film that are stored."""
 CURVE_HINT = "n next curve"
-ATTENTION_HINT = "← → step   , . frame   w word"
+ATTENTION_HINT = "← → {axis}   , . frame   w word"
 
 
 class AnalysisFigures(BaseScreen):
@@ -148,7 +148,7 @@ class AnalysisFigures(BaseScreen):
     def draw_details(self) -> None:
         """Draw the current view."""
         row, view = self.row_list.current_row, self.view
-        hint = {"means": CURVE_HINT, "attention": ATTENTION_HINT}.get(view, "")
+        hint = {"means": CURVE_HINT, "attention": ATTENTION_HINT.format(axis=self.overlay_key.axis)}.get(view, "")
         if self.is_grouped and view == "effects":
             hint = "tab, then j k scroll"
         elif view in ("means", "paths"):

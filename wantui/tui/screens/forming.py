@@ -39,7 +39,7 @@ class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin
     BINDINGS = [*make_bindings("forming")]
     DEFAULT_CSS = """
     FormingScreen { background: $background; }
-    FormingScreen #forming-title { height: 1; text-style: bold; padding: 0 1; }
+    FormingScreen #forming-title { height: 2; padding: 0 1; }
     FormingScreen PictureView { height: 1fr; }
     FormingScreen PreviewStrip { padding: 0 1; }
     """
@@ -133,7 +133,7 @@ class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin
         """Draw the shown step, the strip and the title."""
         step = self.shown_step
         if step is None:
-            self.title_text.show_lines([Text(f"{self.video.name}: {KIND_TEXTS[self.kind]}s")])
+            self.title_text.show_lines([Text(f"{self.video.name}: {KIND_TEXTS[self.kind]}", Style(bold=True))])
             hint = f"\n\n{NOISY_HINT}" if self.kind == "clean" and self.has_noisy_states else ""
             self.picture_view.show_message(f"{self.error}{hint}" if self.error else "reading ...")
             self.strip.show_steps({}, None)
@@ -146,12 +146,11 @@ class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin
         middle = len(step.frames) // 2
         self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
         what = "the video" if step.moment.step is None else f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        line = Text(f"{self.video.name}: {what}")
-        line.append(f"   latent frame {frame_index + 1}/{len(step.frames)}", Style(bold=False))
-        line.append(f"   colours by a linear fit, r² {step.r2:.3f}", Style(dim=True, bold=False))
+        details = f"latent frame {frame_index + 1}/{len(step.frames)}   colours by a linear fit, r² {step.r2:.3f}"
         if self.error:
-            line.append(f"   ✗ {self.error}")
-        self.title_text.show_lines([line])
+            details = f"✗ {self.error}"
+        title = Text(f"{self.video.name}: {what}", Style(bold=True))
+        self.title_text.show_lines([title, Text(details, Style(dim=not self.error))])
 
     # Actions
 
