@@ -155,7 +155,7 @@ def _decode_videos(
                     line.erase()
                     echo(f"left out: {name}: {reason}", err=True)
     except OSError as error:
-        path = error.filename2 or error.filename or folder
+        path = str(error.filename2 or error.filename or folder).removeprefix("file:")  # of FFmpeg
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Complete clips are kept; choose another folder with -o"
         ) from None
