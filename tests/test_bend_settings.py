@@ -162,6 +162,18 @@ def test_missing_words_are_refused_with_their_variations_or_skipped() -> None:
     assert "which the negative prompt lacks" in text
 
 
+def test_bends_are_described_in_words() -> None:
+    bends = """
+    - {words: circle, mode: translate, translate_x: 0.25, blocks: [0, 1], steps: 0%..40%, renormalise: yes}
+    - {words: all, mode: flip, flip_vertical: yes, padding: yes, strength: 0.5}
+"""
+    recipe = plan_batch(parse_config(section(bends), "my.yaml"), TEMPLATE).first_recipe
+    assert recipe.list_control_values()["attention_bending"] == {
+        "circle": "translate of circle (translate_x 0.25), blocks 0, 1, steps 0%..40%, renormalised",
+        "all": "flip of all and padding (flip_vertical yes), strength 0.5",
+    }
+
+
 def test_marks_of_bent_words_are_used() -> None:
     for words, warning_count in (("circle", 0), ("red", 1)):
         config = parse_config(section(f"[{{words: {words}, mode: blur, blur_sigma: 1}}]"), "my.yaml")

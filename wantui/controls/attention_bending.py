@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,7 +21,7 @@ from wantui.controls.bend_settings import (
 )
 from wantui.controls.bend_transforms import AnyBendTransform
 from wantui.guidance import EvaluationGuidance
-from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, parse_moment_range
+from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, format_moments, parse_moment_range
 from wantui.schedule import compute_noise_levels
 from wantui.section import ConfigSection
 
@@ -210,6 +210,32 @@ def _list_words(request: AttentionBendingRequest) -> tuple[str, ...]:
     )
 
 
+def list_shown_values(request: AttentionBendingRequest) -> dict[str, str]:
+    """Return each bend in words, by name."""
+    return {bend.name: _describe_bend(bend) for bend in request.bends}
+
+
+def _describe_bend(bend: BendRequest) -> str:
+    """Return the words, the transform and the settings that are not the defaults."""
+    parameters = bend.transform.model_dump(exclude={"mode"}, exclude_defaults=True)
+    parameters_text = ", ".join(f"{name} {_format_parameter(value)}" for name, value in parameters.items())
+    parts = [f"{bend.transform.mode} of {', '.join(bend.words)}" + (" and padding" if bend.padding else "")]
+    parts[0] += f" ({parameters_text})" if parameters else ""
+    parts += [f"strength {bend.strength:g}"] if bend.strength != 1 else []
+    parts += [f"blocks {', '.join(map(str, bend.blocks))}"] if bend.blocks is not None else []
+    parts += [f"steps {'..'.join(format_moments(bend.steps))}"] if bend.steps is not None else []
+    parts += [f"border {bend.border}"] if bend.border != "edge" else []
+    parts += ["renormalised"] if bend.renormalise else []
+    parts += [f"passes {bend.passes}"] if bend.passes != "cond" else []
+    return ", ".join(parts)
+
+
+def _format_parameter(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _estimate_gpu_bytes(request: AttentionBendingRequest, denoising_size: DenoisingSize) -> int:
     """Return a bound on the bytes of bent maps, of a chunk of the output, and of the output itself."""
     words = [word for bend in request.bends for word in bend.words]
@@ -239,5 +265,6 @@ ATTENTION_BENDING = ControlKind(
         find_missing_words(request, prompt, marks, negative_prompt)
     ),
     list_words=_list_words,
+    list_shown_values=list_shown_values,
     estimate_gpu_bytes=_estimate_gpu_bytes,
 )
