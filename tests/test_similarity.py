@@ -19,11 +19,12 @@ from wantui.gallery.batch_grid import read_batch_grid
 from wantui.gallery.page import write_gallery
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest_axes import AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks
 from wantui.storage.mp4 import read_frames
 from wantui.storage.similarity_file import get_similarity_path, read_similarity
 from wantui.storage.zarr_group import open_capture
-from wantui.tui.library.grid import arrange_matrix
+from wantui.tui.library.grid import MatrixView, arrange_matrix
 
 BATCH = Path("outputs/swept")
 CLIP_METRICS = ("--metrics", "psnr")
@@ -152,6 +153,25 @@ def test_similarity_is_stored_printed_and_shown(manifest: Manifest, wantui: Want
     assert '"similarity_baseline": "cfg_scale=1"' in page
     table = wantui("similarity", BATCH, "--baseline", "cfg_scale=1", *CLIP_METRICS, "--csv", "-").out
     assert table.splitlines()[0] == "video,psnr"
+
+
+def test_rows_of_the_matrix_are_sorted_by_their_mean_score(manifest: Manifest, wantui: Wantui) -> None:
+    wantui("similarity", BATCH, "--baseline", "cfg_scale=1,steps=3", *CLIP_METRICS)
+    stored = read_similarity(BATCH, manifest)
+    layouts = BatchAxes(manifest, range(len(manifest.videos))).list_layouts()
+    number = layouts.index(AxisLayout(("steps",), ("cfg_scale",), ("variation", "seed")))
+    plain, by_score = (
+        arrange_matrix(BATCH, manifest, BatchMarks(), view=MatrixView(number, 0, score), similarity=stored)
+        for score in ("", "psnr")
+    )
+    means = [
+        np.mean([s.psnr for c in range(2) if (s := stored.by_video.get(plain.cells[r, c].entry.id)) and s.psnr])
+        for r in range(2)
+    ]
+    order = sorted(range(2), key=lambda row: -means[row])
+    assert by_score.row_labels == tuple(plain.row_labels[row] for row in order)
+    assert [by_score.cells[r, 1].entry.id for r in range(2)] == [plain.cells[r, 1].entry.id for r in order]
+    assert by_score.describe().endswith(", by PSNR")
 
 
 def test_similarity_of_changed_clips_is_forgotten(manifest: Manifest, wantui: Wantui) -> None:

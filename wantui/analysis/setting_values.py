@@ -86,7 +86,11 @@ def flatten_settings(value: Any, path: str) -> dict[str, Any]:
 def list_differing_paths(videos: Sequence[Video]) -> list[str]:
     """Return the paths of the settings in which videos differ, in the order of the config."""
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
-    return [path for path in paths if len({make_value_key(video.setting_values.get(path)) for video in videos}) > 1]
+    return [
+        path
+        for path in paths
+        if any(video.setting_values.get(path) != videos[0].setting_values.get(path) for video in videos)
+    ]
 
 
 def find_setting_path(name: str, videos: Sequence[Video]) -> str:
@@ -99,17 +103,17 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
         SettingNameError: no setting has this name, or several have.
     """
     paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
-    differing_paths = list_differing_paths(videos)
     candidates = (
         [path for path in paths if name in (path, RECIPE_FIELDS_BY_PATH.get(path))]
         or [path for path in paths if path.endswith(f".{name}")]
         or [path for path in paths if _is_name_of(name, path)]
     )
     if not candidates:
-        differing_names = ", ".join(shorten_path(path, paths) for path in differing_paths)
-        advice = f"The videos differ in: {differing_names}" if differing_paths else "The videos differ in no setting"
+        differing_names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
+        advice = f"The videos differ in: {differing_names}" if differing_names else "The videos differ in no setting"
         raise SettingNameError(f"cannot group by {name!r}: no setting of these videos has this name. {advice}")
     if len(candidates) > 1:
+        differing_paths = list_differing_paths(videos)
         candidates = [path for path in candidates if path in differing_paths] or candidates
     if len(candidates) > 1:
         names = ", ".join(shorten_path(path, paths) for path in candidates)

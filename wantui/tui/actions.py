@@ -191,6 +191,14 @@ LIBRARY_ACTIONS = (
         "Show the next values of the other axes.",
         is_in_footer=False,
     ),
+    Action(
+        "library.sort",
+        "s",
+        "sort_rows",
+        "Sort",
+        "Sort the rows by similarity to a baseline, most similar first, or by the axes.",
+        is_in_footer=False,
+    ),
     Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
     Action(
         "library.diff",

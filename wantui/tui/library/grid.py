@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
+from statistics import fmean
 
 from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, AxisLayout, BatchAxes
+from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, ArrangedVideos, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
+SORT_SCORES = {"": "the axes", "ssim": "SSIM", "psnr": "PSNR", "latent_distance": "latent distance"}
+"""Orders of the rows by name of the score, and their names for people."""
 DEFAULT_LAYOUT = AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))
 
 
@@ -31,10 +35,12 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """Choice of the axes and of the page."""
+    """Choice of the axes, of the page, and of the order of the rows."""
 
     layout_number: int = 0
     page_number: int = 0
+    sort_score: str = ""
+    """Score of `SORT_SCORES` by whose mean the rows are sorted, most similar first; empty for the order of the axes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class MatrixGrid:
             text += f": {self.page_labels[self.view.page_number]}"
             if len(self.page_labels) > 1:
                 text += f" (page {self.view.page_number + 1}/{len(self.page_labels)})"
-        return text
+        return f"{text}, by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else text
 
     def replace_marks(self, marks: BatchMarks) -> "MatrixGrid":
         """Return the same videos with other marks."""
@@ -120,18 +126,34 @@ def arrange_matrix(
     layouts = axes.list_layouts()
     layout = layouts[view.layout_number % len(layouts)]
     arranged = axes.arrange(layout, view.page_number)
+    rows = _sort_rows(arranged, manifest, similarity, view.sort_score)
+    new_rows = {row: number for number, row in enumerate(rows)}
     return MatrixGrid(
         folder,
-        tuple(line.label for line in arranged.rows),
+        tuple(arranged.rows[row].label for row in rows),
         arranged.column_heading,
         arranged.column_labels,
-        {place: shown[index] for place, index in arranged.index_by_place.items()},
+        {(new_rows[row], column): shown[index] for (row, column), index in arranged.index_by_place.items()},
         aspect_ratio,
         layout,
-        MatrixView(view.layout_number % len(layouts), arranged.page_number),
+        MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
         len(layouts),
         tuple(line.label for line in arranged.pages),
     )
+
+
+def _sort_rows(arranged: ArrangedVideos, manifest: Manifest, similarity: BatchSimilarity, sort_score: str) -> list[int]:
+    """Return the rows by the mean score of their videos, most similar first; rows without a score come last."""
+    rows = range(len(arranged.rows))
+    if not sort_score:
+        return list(rows)
+    scores_by_row: dict[int, list[float]] = {row: [] for row in rows}
+    for (row, _), index in arranged.index_by_place.items():
+        video = similarity.by_video.get(manifest.videos[index].id)
+        if video is not None and (score := getattr(video, sort_score)) is not None:
+            scores_by_row[row].append(score)
+    sign = 1 if sort_score == "latent_distance" else -1
+    return sorted(rows, key=lambda row: sign * fmean(scores_by_row[row]) if scores_by_row[row] else inf)
 
 
 def _describe_similarity(entry: VideoEntry, manifest: Manifest, similarity: BatchSimilarity) -> str:

@@ -1,9 +1,10 @@
-"""Actions of the Library screen on the axes of its matrix: which are rows and columns, and which page is shown."""
+"""Actions of the Library screen on the axes of its matrix: rows and columns, page, and order of the rows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from wantui.storage.similarity_file import NO_SIMILARITY
-from wantui.tui.library.grid import MatrixGrid, MatrixView, arrange_matrix
+from wantui.tui.library.grid import SORT_SCORES, MatrixGrid, MatrixView, arrange_matrix
 from wantui.tui.screens.library_marks import LibraryMarks
 
 
@@ -39,13 +40,24 @@ class LibraryAxes(LibraryMarks):
             self.notify("this batch has no sweep: rows are variations, columns are seeds")
             return
         view = self.get_view(self.shown_folder)
-        self._show_view(MatrixView(view.layout_number + 1))
+        self._show_view(replace(view, layout_number=view.layout_number + 1, page_number=0))
 
     def action_turn_page(self, pages: int) -> None:
         """Show the next or the previous page: other values of the axes that are neither rows nor columns."""
         if self.shown_folder is not None:
             view = self.get_view(self.shown_folder)
-            self._show_view(MatrixView(view.layout_number, max(0, view.page_number + pages)))
+            self._show_view(replace(view, page_number=max(0, view.page_number + pages)))
+
+    def action_sort_rows(self) -> None:
+        """Sort the rows by the next measured similarity to a baseline; after the last one, by the axes."""
+        videos = self.shown_similarity.by_video.values()
+        scores = [name for name in SORT_SCORES if name and any(getattr(video, name) is not None for video in videos)]
+        if self.shown_folder is None or not scores:
+            self.notify("no similarity is measured: run wantui similarity BATCH --baseline WHICH")
+            return
+        view, orders = self.get_view(self.shown_folder), ["", *scores]
+        number = orders.index(view.sort_score) + 1 if view.sort_score in orders else 0
+        self._show_view(replace(view, sort_score=orders[number % len(orders)]))
 
     def _show_view(self, view: MatrixView) -> None:
         folder, manifest = self.shown_folder, self.shown_manifest
