@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clip_batches import FRAME_COUNT, choose_colour, write_clip_batch
+from conftest import Wantui
 from harness_tui import AppUnderTest, application, run
 from PIL import Image
 from textual.events import MouseScrollDown
@@ -236,6 +237,46 @@ def test_key_changes_the_size_of_the_cells(manifest: Manifest) -> None:
         await it.press("enter")
         assert any("[✓ ]" in line for line in list_signs(it))
         assert not any("▀" in line for line in list_signs(it))
+
+    library(test)
+
+
+def test_keys_show_other_axes_pages_and_orders_of_a_sweep(wantui: Wantui) -> None:
+    folder = Path("outputs/swept")
+    swept = write_clip_batch(folder, "a [red|blue] circle", more=("sweeps=cfg_scale=1,4,8; steps=3,5",))
+    wantui("similarity", folder, "--baseline", "cfg_scale=1", "--metrics", "psnr")
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        def read_title() -> str:
+            return str(screen.matrix.border_title)
+
+        def find_current() -> tuple[float, int, int]:
+            entry = screen.get_current_entry()
+            assert entry is not None
+            return entry.recipe.guidance_scale, entry.recipe.steps, entry.seed
+
+        assert read_title() == "2 variations by 3 values of cfg_scale: steps 3, seed 42 (page 1/4)"
+        screen.set_focus(screen.matrix)
+        await it.press("right", "right_square_bracket")
+        assert read_title() == "2 variations by 3 values of cfg_scale: steps 3, seed 43 (page 2/4)"
+        assert find_current() == (4.0, 3, 43)
+        assert "seed 43, cfg_scale 4, steps 3" in it.text()
+        await it.until(lambda: read_cell_pixels(screen, (0, 1)) is not None)
+        entry = screen.get_current_entry()
+        assert entry is not None
+        colour = read_cell_pixels(screen, (0, 1))[-1, 0].astype(int)
+        assert np.abs(colour - choose_colour(entry)).max() <= 12
+        await it.press("left_square_bracket", "a")
+        assert read_title() == "2 variations by 2 values of steps: cfg_scale 1, seed 42 (page 1/6)"
+        await it.press("s")
+        assert read_title().endswith(", by PSNR")
+        await it.press("s")
+        assert not read_title().endswith(", by PSNR")
+        # A found video is shown on its page, of the chosen axes.
+        index = next(i for i, v in enumerate(swept.videos) if v.recipe.guidance_scale == 8 and v.seed == 43)
+        screen.load_batch(folder.resolve() if screen.shown_folder != folder else folder, index)
+        await it.until(lambda: find_current() == (8.0, 3, 43))
+        assert "cfg_scale 8, seed 43 (page 6/6)" in read_title()
 
     library(test)
 

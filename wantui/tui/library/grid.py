@@ -63,6 +63,12 @@ class MatrixGrid:
     layout_count: int = 1
     page_labels: tuple[str, ...] = ()
 
+    @property
+    def arrangement(self) -> tuple[object, ...]:
+        """Return a value that differs if another video is at some place."""
+        indices = {place: cell.video_index for place, cell in self.cells.items()}
+        return self.folder, self.row_labels, self.column_labels, indices
+
     def find_cell(self, video_index: int) -> tuple[int, int] | None:
         """Return the row and column of a video of the manifest, or None if the filter hides it."""
         return next((place for place, cell in self.cells.items() if cell.video_index == video_index), None)
@@ -140,6 +146,27 @@ def arrange_matrix(
         len(layouts),
         tuple(line.label for line in arranged.pages),
     )
+
+
+def find_page(
+    folder: Path,
+    manifest: Manifest,
+    marks: BatchMarks,
+    video_filter: str,
+    view: MatrixView,
+    similarity: BatchSimilarity,
+    video_index: int | None,
+) -> MatrixGrid:
+    """Arrange the videos on the page of a view, or on the page of a video that the filter shows."""
+    grid = arrange_matrix(folder, manifest, marks, video_filter, view, similarity)
+    if video_index is None or grid.find_cell(video_index) is not None:
+        return grid
+    for page_number in range(len(grid.page_labels)):
+        page_view = replace(grid.view, page_number=page_number)
+        page = arrange_matrix(folder, manifest, marks, video_filter, page_view, similarity)
+        if page.find_cell(video_index) is not None:
+            return page
+    return grid
 
 
 def _sort_rows(arranged: ArrangedVideos, manifest: Manifest, similarity: BatchSimilarity, sort_score: str) -> list[int]:

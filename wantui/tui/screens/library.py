@@ -264,6 +264,7 @@ class LibraryScreen(LibraryAxes):
             return
         has_sheets = any("sheet" in video.files for video in message.manifest.videos)
         self.details.set_class(not has_sheets, "-without-sheets")
+        self.keep_view(message.grid)
         self.show_grid(message.grid, is_same_batch)
         self.batch_details.show_facts(message.folder.name, message.facts)
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):

@@ -32,6 +32,10 @@ class LibraryAxes(LibraryMarks):
         """Return the chosen axes and page of a batch."""
         return self._views_by_folder.get(folder, MatrixView())
 
+    def keep_view(self, grid: MatrixGrid) -> None:
+        """Show the same axes and page when the batch is read again."""
+        self._views_by_folder[grid.folder] = grid.view
+
     def action_next_layout(self) -> None:
         """Show the next axes as rows and columns."""
         if self.shown_folder is None or self.shown_manifest is None:
@@ -64,6 +68,6 @@ class LibraryAxes(LibraryMarks):
         if folder is None or manifest is None:
             return
         grid = arrange_matrix(folder, manifest, self.shown_marks, self.shown_filter, view, self.shown_similarity)
-        self._views_by_folder[folder] = grid.view
+        self.keep_view(grid)
         self.show_grid(grid, is_same_batch=True)
         self.show_current_video()

@@ -119,7 +119,7 @@ class Matrix(ScrollView, can_focus=True):
 
     def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
         """Show a grid; the cursor stays, if the cells are those of the same batch."""
-        is_rearranged = grid.row_labels != self.grid.row_labels or grid.column_labels != self.grid.column_labels
+        is_rearranged = grid.arrangement != self.grid.arrangement
         self.grid = grid
         if not is_same_batch:
             self.set_reactive(Matrix.cursor, 0)
