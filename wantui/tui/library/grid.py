@@ -73,8 +73,8 @@ class MatrixGrid:
         """Return the row and column of a video of the manifest, or None if the filter hides it."""
         return next((place for place, cell in self.cells.items() if cell.video_index == video_index), None)
 
-    def describe(self) -> str:
-        """Return the axes of rows and columns with the numbers of their lines, and the page."""
+    def describe_axes(self) -> str:
+        """Return the axes of rows and columns with the numbers of their lines, and the order of the rows."""
         plurals = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
         parts = [
             format_count(count, plurals[names[0]])
@@ -86,11 +86,14 @@ class MatrixGrid:
             )
         ]
         text = " by ".join(parts)
-        if self.layout.pages and self.page_labels:
-            text += f": {self.page_labels[self.view.page_number]}"
-            if len(self.page_labels) > 1:
-                text += f" (page {self.view.page_number + 1}/{len(self.page_labels)})"
-        return f"{text}, by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else text
+        return f"{text}, sorted by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else text
+
+    def describe_page(self) -> str:
+        """Return the positions on the other axes, and the number of the page; empty without other axes."""
+        if not self.layout.pages or not self.page_labels:
+            return ""
+        number, count = self.view.page_number, len(self.page_labels)
+        return self.page_labels[number] + (f" (page {number + 1}/{count})" if count > 1 else "")
 
     def replace_marks(self, marks: BatchMarks) -> "MatrixGrid":
         """Return the same videos with other marks."""

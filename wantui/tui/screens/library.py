@@ -176,13 +176,13 @@ class LibraryScreen(LibraryAxes):
         self.video_indices = {}
         self.matrix.show_grid(MatrixGrid(Path()), is_same_batch=False)
         self.matrix.border_title, self.matrix.empty_text = MATRIX_TITLE, EMPTY_MATRIX_TEXT
+        self.matrix.border_subtitle = ""
         self.details.show_message(message)
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
         self._pending_selection = (folder.resolve(), video_index)
-        self.state_filter = "all"
-        self.batches = []
+        self.state_filter, self.batches = "all", []
         if self.is_mounted:  # otherwise the screen is about to be shown, and scans then
             self.search_input.close()
             self.scan_folders()
@@ -280,7 +280,8 @@ class LibraryScreen(LibraryAxes):
         self.matrix.show_grid(grid, is_same_batch)
         self.update_marked_cells()
         suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
-        self.matrix.border_title = make_content(f"{grid.describe()}{suffix}")
+        self.matrix.border_title = make_content(f"{grid.describe_axes()}{suffix}")
+        self.matrix.border_subtitle = make_content(grid.describe_page())
 
     def get_current_cell(self) -> MatrixCell | None:
         return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
