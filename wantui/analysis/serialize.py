@@ -42,6 +42,7 @@ def build_video_record(
         "variation": video.variation,
         "prompt": video.prompt,
         "seed": video.seed,
+        "cell": video.cell_label,
         "stride": video.stride,
     }
     trajectory = video.trajectory
@@ -239,11 +240,11 @@ def _build_trend_record(trend: Trend) -> dict[str, Any]:
 
 def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
     """Return the header and rows of a table of videos."""
-    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride"]]
+    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride", "cell"]]
     for video in videos:
         metric_cells = [_format_csv_number(video.compute_metric(name)) for name in metrics]
         identity_cells = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
-        rows.append([*identity_cells, *metric_cells, video.exclusion_reason, str(video.stride)])
+        rows.append([*identity_cells, *metric_cells, video.exclusion_reason, str(video.stride), video.cell_label])
     return rows
 
 

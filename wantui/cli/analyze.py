@@ -263,6 +263,7 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
             "batch": str(video.folder),
             "variation": video.variation,
             "seed": video.seed,
+            "cell": video.cell_label,
             "trajectory": video.trajectory is not None,
             "attention": video.attention_path is not None,
             "reason": video.exclusion_reason,
@@ -272,17 +273,20 @@ def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
+    has_cell_column = any(video.cell_label for video in videos)
     table_rows = [
         (
             video.id,
             video.folder.name,
             video.variation,
             str(video.seed),
+            *([video.cell_label] if has_cell_column else []),
             video.exclusion_reason or "trajectory" + (", attention" if video.attention_path is not None else ""),
         )
         for video in videos
     ]
-    print_columns(("id", "batch", "variation", "seed", "stored"), *table_rows)
+    cell_headers = ["cell"] if has_cell_column else []
+    print_columns(("id", "batch", "variation", "seed", *cell_headers, "stored"), *table_rows)
 
 
 def _print_metrics_of_videos(
@@ -314,10 +318,19 @@ def _print_metrics_of_videos(
     from wantui.tui.plots import draw_sparkline
 
     has_batch_column = len(video_namer.batch_names_by_folder) > 1
-    header_cells = (*(["batch"] if has_batch_column else []), "variation", "seed", *metric_names, "velocity")
+    has_cell_column = any(video.cell_label for video in videos)
+    header_cells = (
+        *(["batch"] if has_batch_column else []),
+        "variation",
+        "seed",
+        *(["cell"] if has_cell_column else []),
+        *metric_names,
+        "velocity",
+    )
     table_rows = []
     for video in videos:
         label_cells = [*([video_namer.name_batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
+        label_cells += [video.cell_label] if has_cell_column else []
         if video.trajectory is None:
             reason = "unreadable" if video.is_damaged else video.exclusion_reason
             table_rows.append((*label_cells, *["-"] * len(metric_names), reason))
