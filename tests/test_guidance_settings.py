@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from conftest import recipe_for
 
+from wantui.analysis.loading import collect_control_settings
 from wantui.config import ConfigError, dump_settings, parse_config
 from wantui.controls.guidance import DEFAULTS_BY_RULE
 from wantui.errors import UserError
@@ -220,3 +221,14 @@ def test_schedule_below_the_constant_scale_predicts_the_memory_of_both_passes() 
 def test_stored_requests_are_checked(controls: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"guidance|keyframe|reuse_from"):
         Recipe.model_validate(dict(RECIPE) | {"controls": controls})
+
+
+def test_recipes_with_other_guidance_are_not_compared() -> None:
+    plain, first, second, rule = (
+        collect_control_settings(plan(*overrides))
+        for overrides in ((), (SCHEDULE,), ("cfg_schedule_settings.schedule=0: 4",), ("guidance_settings.rule=tcfg",))
+    )
+    names = ("guidance", "guidance_schedule")
+    compared = [tuple(str(settings[name]) for name in names) for settings in (plain, first, second, rule)]
+    assert len(set(compared)) == 4
+    assert compared[0] == ("None", "None")

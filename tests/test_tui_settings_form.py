@@ -57,6 +57,20 @@ def test_value_is_edited_in_its_row() -> None:
     run(test)
 
 
+def test_schedule_is_edited_as_one_line() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await go_to(it, "cfg_schedule_settings.schedule")
+            await it.press("enter", *("0: 4.5, 50%"))
+            await it.press("enter")
+            await it.until(lambda: "should be a number" in it.text())
+            await it.press(*(": 3"), "enter")
+            await it.until(lambda: "● schedule" in it.text())
+            assert "0: 4.5, 50%: 3" in row_with(it, "● schedule")[1]
+
+    run(test)
+
+
 @pytest.mark.parametrize("key", ["r", "backspace"])
 def test_one_key_resets_a_setting_to_the_value_of_the_config(key: str) -> None:
     async def test() -> None:
