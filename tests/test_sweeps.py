@@ -15,6 +15,7 @@ from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.gpu.nvml import Gpu
 from wantui.planning import Batch, PlanError, TimedVideo, estimate_video_seconds, plan_batch, preview_batch
 from wantui.planning.disk_estimate import estimate_batch_disk, estimate_recipe_disk
+from wantui.planning.sweep import extract_cell_settings
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, create_manifest
 
@@ -265,3 +266,82 @@ def test_cells_without_memory_are_refused_by_name_or_left_out() -> None:
     assert [skipped.cell.label for skipped in reduced_batch.sweep.skipped_cells] == ["width 2048, height 2048"]
     assert [video.cell_index for video in reduced_batch.videos] == [0, 0, 0]
     assert create_manifest(reduced_batch, "n").videos[0].cell == 0
+
+
+BEND = "attention_bending_settings: {bends: [{words: circle, name: circle, mode: scale, scale_factor: 2}]}\n"
+
+
+@pytest.mark.parametrize("captures", [True, False])
+@pytest.mark.parametrize(
+    ("sweeps", "alone_options"),
+    [
+        ("sampler=unipc,lcm,euler", [f"model_settings.sampler={name}" for name in ("unipc", "lcm", "euler")]),
+        ("speed=fused,cached", [f"model_settings.speed={name}" for name in ("fused", "cached")]),
+        ("cfg_scale=0,1,5", [f"model_settings.cfg_scale={scale}" for scale in (0, 1, 5)]),
+        (
+            "negative_prompt='',\"(blur:1.5)\",zzz",
+            [f"prompt_settings.negative_prompt={text}" for text in ("", "(blur:1.5)", "zzz")],
+        ),
+        ("frames=5,7,9", [f"video_settings.frames={count}" for count in (5, 7, 9)]),
+        (
+            "bend.circle.blocks=1,900",
+            [
+                f"attention_bending_settings.bends=[{{words: circle, name: circle, mode: scale, scale_factor: 2, "
+                f"blocks: {blocks}}}]"
+                for blocks in (1, 900)
+            ],
+        ),
+        (
+            "bend.circle.words=circle,star",
+            [
+                f"attention_bending_settings.bends=[{{words: {word}, name: circle, mode: scale, scale_factor: 2}}]"
+                for word in ("circle", "star")
+            ],
+        ),
+    ],
+)
+def test_checks_of_cells_are_those_of_batches_alone(sweeps: str, alone_options: list[str], captures: bool) -> None:
+    base = f"{SMALL}{BEND}latent_analysis_settings: {{store_latents: {str(captures).lower()}}}\n"
+    preview = preview_batch(parse_config(f"{base}sweeps: |-\n  {sweeps}\n", "test"), TEMPLATE)
+    for cell, option in zip(preview.cells, alone_options, strict=True):
+        (alone,) = preview_batch(parse_config(base, "test", [option]), TEMPLATE).cells
+        assert (cell.warnings, cell.first_recipe) == (alone.warnings, alone.first_recipe)
+        assert tuple(text for text in cell.refusals if "gives the same videos" not in text) == alone.refusals
+
+
+def test_cells_with_another_pipeline_are_rendered_one_after_the_other() -> None:
+    batch = plan("steps=3,4; width=64,96")
+    assert [video.recipe.width for video in batch.videos] == [64] * 8 + [96] * 8
+    assert [(v.variation_index, v.recipe.steps, v.recipe.seed) for v in batch.videos] == 2 * list(
+        product(range(2), (3, 4), (7, 11))
+    )
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "baseline", "cell", "expected"),
+    [
+        ("cfg_scale=2,4+steps=5,6", False, 1, {"cfg_scale": 4.0, "steps": 6}),
+        ("cfg_scale=2,4", True, 0, {"cfg_scale": 5.0, "steps": 3}),
+    ],
+)
+def test_settings_of_one_cell_give_its_recipes(
+    sweeps: str, baseline: bool, cell: int, expected: dict[str, float]
+) -> None:
+    batch = plan(sweeps, more=f"seeds: 7,11\nsweeps_baseline: {str(baseline).lower()}\n")
+    assert batch.sweep is not None
+    settings = extract_cell_settings(batch.config.settings, batch.sweep.cells[cell].values, 11)
+    assert {key: getattr(settings.model_settings, key) for key in expected} == expected
+    alone = plan_batch(parse_config(dump_settings(settings), "test"), TEMPLATE)
+    assert [v.recipe for v in alone.videos] == [
+        v.recipe for v in batch.videos if v.cell_index == cell and v.recipe.seed == 11
+    ]
+
+
+def test_baseline_has_no_swept_bend() -> None:
+    more = f"{BEND}sweeps_baseline: true\n"
+    preview = preview_batch(parse_config(f"{SMALL}{more}sweeps: bend.circle.scale_factor=0.5,1.5", "test"), TEMPLATE)
+    bends = [cell.settings.attention_bending_settings.bends for cell in preview.cells]
+    assert [[bend.scale_factor for bend in cell_bends] for cell_bends in bends] == [[], [0.5], [1.5]]
+    assert [cell.label for cell in preview.cells][1:] == ["circle.scale_factor 0.5", "circle.scale_factor 1.5"]
+    settings = extract_cell_settings(preview.config.settings, {}, 5)
+    assert settings.attention_bending_settings.bends == ()

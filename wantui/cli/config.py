@@ -20,12 +20,13 @@ def command() -> None:
 def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
     """Check config files or presets.
 
-    Checks every key and value, then video sizes and models. Exit code 0: all valid, 2: at least one is not.
+    Checks every key and value, then models, and video sizes for every cell of a sweep. Exit code 0: all valid, 2: at
+    least one is not.
     """
     from wantui.config import ConfigError, ConfigProblem, load_config
     from wantui.errors import UserError
     from wantui.models.catalogue import find_model
-    from wantui.planning.sizes import check_video_size, resolve_frame_count
+    from wantui.planning.cells import find_settings_problems
 
     validation_reports = []
     for name in configs:
@@ -37,9 +38,9 @@ def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
             config_source = config.source
             warning_lines += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
             model = find_model(config.settings.model_settings.model_id)
-            check_video_size(config.settings.video_settings, model)
-            _, frames_warning = resolve_frame_count(config.settings.video_settings, model)
-            warning_lines += [str(ConfigProblem(config.source, None, "", frames_warning))] if frames_warning else []
+            problems = find_settings_problems(config.settings, model)
+            error_lines += [str(ConfigProblem(config.source, None, "", text)) for text in problems.refusals]
+            warning_lines += [str(ConfigProblem(config.source, None, "", text)) for text in problems.warnings]
         except ConfigError as error:
             error_lines += map(str, error.problems)
         except UserError as error:

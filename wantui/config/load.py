@@ -34,7 +34,7 @@ SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
 _SHORT_REPR = reprlib.Repr()
 _SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
-_SEEDS_REMEDY = 'list all seeds with --seeds, or clear them with --seeds ""'
+_SEEDS_REMEDY = "list all seeds there (--seeds), or clear them"
 
 
 @dataclass(frozen=True)

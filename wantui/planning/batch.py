@@ -169,6 +169,7 @@ def _expand_variations(parsed_template: Template, settings: Settings, cell_count
 def plan_batch(config: Config, template: str) -> Batch:
     """Plan all videos of a template under a config, in the order of variations, cells, then seeds.
 
+    Cells that need another loaded pipeline come after all videos of the cells before them, so that it is loaded once.
     Video k of every variation and cell has the same seed, hence the same initial noise.
 
     Raises:
@@ -193,11 +194,22 @@ def plan_batch(config: Config, template: str) -> Batch:
             ),
             None if cell.cell is None else cell_index,
         )
+        for cells in _group_cells_by_pipeline(preview.cells)
         for variation_index, variation in enumerate(preview.variations)
-        for cell_index, cell in enumerate(preview.cells)
+        for cell_index, cell in cells
         for seed_number, seed in enumerate(preview.seeds, 1)
     )
     return Batch(**{**vars(preview), "videos": videos})
+
+
+def _group_cells_by_pipeline(cells: Sequence[PlannedCell]) -> list[list[tuple[int, PlannedCell]]]:
+    """Return the cells with their indices, in groups that a worker renders with one loaded pipeline and memory plan."""
+    groups: dict[tuple[object, ...], list[tuple[int, PlannedCell]]] = {}
+    for index, cell in enumerate(cells):
+        recipe = cell.recipe
+        key = recipe.source.identity, recipe.speed, recipe.width, recipe.height, recipe.frames
+        groups.setdefault(key, []).append((index, cell))
+    return list(groups.values())
 
 
 def drop_cells(batch: Batch, reason_by_label: Mapping[str, str]) -> Batch:

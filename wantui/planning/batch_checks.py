@@ -23,7 +23,7 @@ from wantui.schedule import find_sampler_schedule
 def find_settings_warnings(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return warnings about the settings of a batch.
+    """Return warnings about the settings of a batch, without those of its controls.
 
     Args:
         first_recipe: recipe of the first video.
@@ -45,7 +45,6 @@ def find_settings_warnings(
         warnings.append(
             f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
         )
-    warnings += _find_control_warnings(first_recipe)
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
         warnings.append(
@@ -119,7 +118,8 @@ def _find_prompt_conflicts(
     return conflicts
 
 
-def _find_control_warnings(recipe: Recipe) -> list[str]:
+def find_control_warnings(recipe: Recipe) -> list[str]:
+    """Return the warnings about the controls of a recipe."""
     requests = ((kind, recipe.find_control_request(kind.name)) for kind in CONTROLS)
     return [text for kind, request in requests if request is not None for text in kind.find_warnings(request, recipe)]
 

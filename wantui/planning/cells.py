@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from wantui.config.settings import Settings
-from wantui.config.sweep import SweepAxis
+from wantui.config.sweep import SweepAxis, resolve_sweep_axes
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch_checks import (
+    describe_altered_trajectory,
     find_cell_refusals,
+    find_control_warnings,
     find_settings_warnings,
     find_shared_refusals,
     list_control_words,
@@ -17,7 +19,7 @@ from wantui.planning.guidance_checks import check_guidance
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import RecipeBuilder, choose_weighting_method
 from wantui.planning.sizes import check_video_size, resolve_frame_count
-from wantui.planning.sweep import SweepCell, iterate_cell_settings, list_sweep_cells
+from wantui.planning.sweep import SweepCell, iterate_cell_settings, list_sweep_cells, merge_cell_texts
 from wantui.planning.token_checks import TokenChecks, check_prompt_tokens
 from wantui.prompts import Variation
 
@@ -68,6 +70,34 @@ def plan_cells(
     return _find_equal_cells(planned_cells)
 
 
+@dataclass(frozen=True)
+class SettingsProblems:
+    """Problems of settings that do not depend on a template."""
+
+    refusals: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProblems:
+    """Find the invalid sizes and values of all cells of the settings; the axes of their sweep must be valid."""
+    axes = resolve_sweep_axes(settings)
+    cells = list_sweep_cells(axes, settings.sweeps_baseline) if axes else [SweepCell({}, "", ())]
+    refusals: dict[str, tuple[str, ...]] = {}
+    warnings: dict[str, tuple[str, ...]] = {}
+    for cell, cell_settings in iterate_cell_settings(settings, axes, cells):
+        try:
+            if isinstance(cell_settings, UserError):
+                raise cell_settings
+            check_video_size(cell_settings.video_settings, model)
+            _, frames_warning = resolve_frame_count(cell_settings.video_settings, model)
+            warnings[cell.label] = (frames_warning,) if frames_warning else ()
+        except UserError as error:
+            refusals[cell.label] = tuple(str(error).splitlines())
+    return SettingsProblems(
+        tuple(merge_cell_texts(refusals, len(cells))), tuple(merge_cell_texts(warnings, len(cells)))
+    )
+
+
 def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     """Refuse cells that give the same videos as an earlier one; a cell equal to the baseline takes its place."""
     first_by_recipe: dict[str, int] = {}
@@ -99,7 +129,7 @@ class _CellPlanner:
         self.builder = RecipeBuilder(settings, model, variations)
         self.has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
         self._token_checks: dict[tuple[str, bool, tuple[str, ...]], TokenChecks] = {}
-        self._shared_checks: dict[tuple[str, str, tuple[str, ...]], tuple[list[str], list[str]]] = {}
+        self._shared_checks: dict[tuple[object, ...], tuple[list[str], list[str]]] = {}
 
     def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
         """Plan one cell.
@@ -117,7 +147,12 @@ class _CellPlanner:
             cell,
             settings,
             recipe,
-            (*settings_warnings, *([frames_warning] if frames_warning else []), *token_checks.warnings),
+            (
+                *settings_warnings,
+                *find_control_warnings(recipe),
+                *([frames_warning] if frames_warning else []),
+                *token_checks.warnings,
+            ),
             (
                 *token_checks.refusals,
                 *find_cell_refusals(settings, self.model, recipe, self.variations),
@@ -126,9 +161,14 @@ class _CellPlanner:
         )
 
     def _check_shared_settings(self, settings: Settings, recipe: Recipe) -> tuple[list[str], list[str]]:
-        """Return the warnings and refusals that depend only on the negative prompt, the speed and the words of
-        controls, among the settings that a sweep can change."""
-        key = settings.prompt_settings.negative_prompt, settings.model_settings.speed, list_control_words(recipe)
+        """Return the warnings and refusals that depend on few of the settings that a sweep can change: those in the
+        key."""
+        key = (
+            settings.prompt_settings.negative_prompt,
+            settings.model_settings.speed,
+            describe_altered_trajectory(settings),
+            list_control_words(recipe),
+        )
         if key not in self._shared_checks:
             self._shared_checks[key] = (
                 find_settings_warnings(settings, self.model, recipe, self.variations),

@@ -39,6 +39,7 @@ class RecipeBuilder:
         self.has_marks = any(variation.marks for variation in variations)
         self.transformer_file = _resolve_transformer_file(model, settings.model_settings)
         self.revision = pin_revision(model, settings.model_settings.revision)
+        self._captures_by_alteration: dict[str | None, CaptureRequests] = {}
         self._requests_by_section: dict[int, tuple[ConfigSection, ControlRequest | None]] = {}
 
     def build_first_recipe(self, settings: Settings, frame_count: int) -> Recipe:
@@ -70,7 +71,7 @@ class RecipeBuilder:
             weights=model_settings.weights if self.transformer_file is None else "gguf",
             transformer_file=self.transformer_file,
             speed=model_settings.speed,
-            capture=_build_capture_requests(settings, self.has_marks),
+            capture=self._build_capture_requests(settings),
             controls=self._build_control_requests(settings),
         )
         if model_settings.speed == "cached" and model.boundary_ratio is None:
@@ -78,6 +79,13 @@ class RecipeBuilder:
                 update={"magnitudes": load_magnitudes(model, first_recipe.source.weights_id)}
             )
         return first_recipe
+
+    def _build_capture_requests(self, settings: Settings) -> CaptureRequests:
+        """Return the captures that the settings request, which a sweep changes only if it alters the trajectory."""
+        alteration = describe_altered_trajectory(settings)
+        if alteration not in self._captures_by_alteration:
+            self._captures_by_alteration[alteration] = _build_capture_requests(settings, self.has_marks)
+        return self._captures_by_alteration[alteration]
 
     def _build_control_requests(self, settings: Settings) -> dict[str, Any]:
         """Return the controls that the settings request, by name."""

@@ -8,14 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.setting_paths import SettingPath
+from wantui.config.setting_paths import SettingPath, find_setting_path
 from wantui.config.settings import Settings
 from wantui.config.sweep import (
     SweepAxis,
+    apply_swept_values,
     format_swept_value,
     make_axis_names,
     remove_swept_items,
     replace_section_values,
+    resolve_sweep_axes,
 )
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -167,3 +169,32 @@ def iterate_cell_settings(
             yield cell, cell_settings.build(cell)
         except CellError as error:
             yield cell, error
+
+
+def extract_cell_settings(settings: Settings, cell_values: Mapping[str, Any], seed: int) -> Settings:
+    """Return the settings of a batch with one seed that are those of one cell, without the sweep and the seeds.
+
+    Args:
+        cell_values: value of each swept setting by its path; empty for a batch without a sweep, and for the additional
+            baseline row.
+
+    Raises:
+        SweepError: a path is not a setting.
+        ValidationError: the settings do not accept the values.
+    """
+    axes = resolve_sweep_axes(settings)
+    if cell_values:
+        values = [(find_setting_path(settings, path), value) for path, value in cell_values.items()]
+        settings = apply_swept_values(settings, values)
+    else:
+        settings = remove_swept_items(settings, axes)
+    return settings.model_copy(
+        update={
+            "seeds": None,
+            "sweeps": None,
+            "sweeps_baseline": False,
+            "sweeps_skip_impossible": False,
+            "videos_per_variation": 1,
+            "model_settings": settings.model_settings.model_copy(update={"seed": seed}),
+        }
+    )

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from textual.worker import get_current_worker
 
+from wantui.config import ConfigError, dump_settings, parse_config
+from wantui.errors import UserError
+from wantui.planning.sweep import extract_cell_settings
 from wantui.prompts.unparse import format_as_template
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry
+from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.text_files import TextFileError, read_text_file
 from wantui.tui.messages import DraftReady
 from wantui.tui.screens.base import BaseScreen
@@ -36,9 +39,29 @@ def copy_video_to_draft(screen: BaseScreen, batch_folder: Path, entry: VideoEntr
         text, recipe = _read_stored_text(BatchFolder(batch_folder).config_path), entry.recipe
         template = format_as_template(recipe.prompt, [(mark.start, mark.end, mark.weight) for mark in recipe.marks])
         changes = {"model_settings.seed": str(entry.seed), "videos_per_variation": "1"}
+        if (cell_text := _make_cell_config(batch_folder, text, entry)) is not None:
+            text, changes = cell_text, {}
         return _BatchCopy(f"{batch_folder.name}, seed {entry.seed}", text, template, changes)
 
     _copy_in_background(screen, read_draft, f"cannot read the config of {batch_folder}")
+
+
+def _make_cell_config(batch_folder: Path, text: str, entry: VideoEntry) -> str | None:
+    """Return the config of one video of a batch with a sweep or a list of seeds; None if its seed alone differs.
+
+    Raises:
+        UserError: the manifest or the config cannot be read.
+    """
+    try:
+        settings = parse_config(text, batch_folder).settings
+    except ConfigError:  # Compose shows its problems
+        if entry.cell is None:
+            return None
+        raise
+    if settings.seeds is None and entry.cell is None:
+        return None
+    cell = read_manifest(BatchFolder(batch_folder)).find_cell(entry)
+    return dump_settings(extract_cell_settings(settings, {} if cell is None else cell.values, entry.seed))
 
 
 @dataclass(frozen=True)
@@ -72,7 +95,7 @@ def _copy_in_background(screen: BaseScreen, read_draft: Callable[[], _BatchCopy]
         worker = get_current_worker()
         try:
             draft = read_draft()
-        except TextFileError as error:
+        except (TextFileError, UserError, ValueError) as error:
             if not worker.is_cancelled:
                 screen.call_later(screen.notify, f"{error_text}: {error}", severity="error")
             return
