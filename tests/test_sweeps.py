@@ -174,6 +174,13 @@ def test_disk_estimate_is_the_sum_over_videos() -> None:
     assert abs(estimate.video_bytes - sum(part.video_bytes for part in expected)) <= len(expected)
 
 
+def test_disk_estimate_explains_cells_of_equal_size_once() -> None:
+    batch = plan("cfg_scale=2,4,6,8", more="latent_analysis_settings: {store_latents: true}\n")
+    (latents,) = [part for part in estimate_batch_disk(batch).capture_parts if part.name == "latents"]
+    assert latents.basis.startswith(f"{len(batch.videos)} videos x ")
+    assert ";" not in latents.basis
+
+
 def test_too_many_videos_are_refused_with_cells_counted() -> None:
     with pytest.raises(PlanError, match=r"cannot plan 120,000 videos: .* fewer options or cells"):
         plan("steps=1..100; cfg_scale=1..10", more="videos_per_variation: 60\n")

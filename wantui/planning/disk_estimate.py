@@ -1,8 +1,7 @@
 """Prediction of a batch's disk space: exact for captures, by a rule of thumb for clips."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from wantui.captures import CAPTURES, DenoisingSize, DiskPart
 from wantui.captures.trajectory import list_stored_evaluations
@@ -17,6 +16,9 @@ from wantui.schedule import count_model_evaluations, find_sampler_schedule
 
 CLIP_BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
+
+CLIP_BASIS = f"{CLIP_BYTES_PER_PIXEL} bytes a pixel, a rule of thumb"
+"""Explanation of the predicted bytes of the clips."""
 
 CaptureSizeKey = tuple[str | int, ...]
 """Key of recipes whose files have equal sizes: sizes, steps and controls, and, if attention is stored, the text of each
@@ -65,25 +67,32 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
 
 def estimate_batch_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     """Predict the bytes of the videos and captures of a batch; variations may have different marks."""
-    estimates = [estimate_recipe_disk(recipe, batch.model, count) for recipe, count in group_recipes_by_size(batch)]
-    parts_by_name: dict[str, list[DiskPart]] = {}
-    for part in chain.from_iterable(estimate.capture_parts for estimate in estimates):
-        parts_by_name.setdefault(part.name, []).append(part)
+    groups = group_recipes_by_size(batch)
+    bytes_by_name: dict[str, int] = {}
+    counts_by_basis: dict[str, dict[str, int]] = {}
+    for recipe, video_count in groups:
+        for part in _list_capture_parts(recipe, batch.model):
+            bytes_by_name[part.name] = bytes_by_name.get(part.name, 0) + video_count * part.bytes
+            counts = counts_by_basis.setdefault(part.name, {})
+            counts[part.basis] = counts.get(part.basis, 0) + video_count
     captures = tuple(
-        DiskPart(name, sum(part.bytes for part in capture_parts), _join_basis_texts(capture_parts))
-        for name, capture_parts in parts_by_name.items()
+        DiskPart(name, byte_count, _join_basis_texts(counts_by_basis[name]))
+        for name, byte_count in bytes_by_name.items()
     )
-    return DiskEstimate(sum(estimate.video_bytes for estimate in estimates), estimates[0].videos_basis, captures)
+    video_bytes = sum(_estimate_clip_bytes(recipe, video_count) for recipe, video_count in groups)
+    return DiskEstimate(video_bytes, CLIP_BASIS, captures)
 
 
-def _join_basis_texts(parts: Sequence[DiskPart]) -> str:
-    """Join the explanations of the predicted bytes of one kind of file."""
-    joined_bases = "; ".join(part.basis for part in parts[:MAX_LISTED_BASES])
-    return (
-        joined_bases
-        if len(parts) <= MAX_LISTED_BASES
-        else f"{joined_bases}; and {format_count(len(parts) - MAX_LISTED_BASES, 'more kind')}"
-    )
+def _join_basis_texts(counts: Mapping[str, int]) -> str:
+    """Join the explanations of the predicted bytes of one kind of file.
+
+    Args:
+        counts: number of videos by explanation.
+    """
+    texts = [f"{format_count(count, 'video')} x {basis}" for basis, count in counts.items()]
+    if len(texts) > MAX_LISTED_BASES:
+        texts[MAX_LISTED_BASES:] = [f"and {format_count(len(texts) - MAX_LISTED_BASES, 'more kind')}"]
+    return "; ".join(texts)
 
 
 def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
@@ -138,21 +147,24 @@ def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
     )
 
 
-def estimate_recipe_disk(recipe: Recipe, model: WanModel, video_count: int = 1) -> DiskEstimate:
-    """Predict the bytes of n videos of a recipe, with their captures."""
-    pixel_count = recipe.width * recipe.height * recipe.frames
+def estimate_recipe_disk(recipe: Recipe, model: WanModel) -> DiskEstimate:
+    """Predict the bytes of one video of a recipe, with its captures."""
+    return DiskEstimate(_estimate_clip_bytes(recipe, 1), CLIP_BASIS, tuple(_list_capture_parts(recipe, model)))
+
+
+def _estimate_clip_bytes(recipe: Recipe, video_count: int) -> int:
+    return int(video_count * recipe.width * recipe.height * recipe.frames * CLIP_BYTES_PER_PIXEL)
+
+
+def _list_capture_parts(recipe: Recipe, model: WanModel) -> list[DiskPart]:
+    """Predict the bytes of each kind of capture file of one video."""
     denoising_size = build_denoising_size(recipe, model)
-    disk_parts = []
-    for kind in CAPTURES:
-        if (request := recipe.capture.find_request(kind.name)) is not None:
-            for part in kind.estimate_disk(request, denoising_size):
-                disk_parts.append(
-                    DiskPart(
-                        part.name, video_count * part.bytes, f"{format_count(video_count, 'video')} x {part.basis}"
-                    )
-                )
-    videos_basis = f"{CLIP_BYTES_PER_PIXEL} bytes a pixel, a rule of thumb"
-    return DiskEstimate(int(video_count * pixel_count * CLIP_BYTES_PER_PIXEL), videos_basis, tuple(disk_parts))
+    return [
+        part
+        for kind in CAPTURES
+        if (request := recipe.capture.find_request(kind.name)) is not None
+        for part in kind.estimate_disk(request, denoising_size)
+    ]
 
 
 def estimate_extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
