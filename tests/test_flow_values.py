@@ -47,6 +47,7 @@ def test_list_holds_texts_or_mappings() -> None:
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
+        (NUMBERS_FIELD, "0:7, 50%:3", "0:7 has no space after its colon. Write it as 0: 7"),
         (NUMBERS_FIELD, "7.5", "the value of 7.5 should be a number in decimal digits, got ''"),
         (NUMBERS_FIELD, "0: high", "the value of 0 should be a number in decimal digits, got 'high'"),
         (NUMBERS_FIELD, "0: 1_000", "the value of 0 should be a number"),
