@@ -300,6 +300,7 @@ def test_every_preset_can_be_planned() -> None:
     expected = {
         "default",
         "nano",
+        "nano-4step",
         "wan_14b_optimized",
         "fast_test",
         "high_quality",

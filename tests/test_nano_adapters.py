@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
+from safetensors import safe_open
 
+from wantui.models.adapters import PACKAGED_ADAPTERS, PackagedAdapter
 from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.models.nano.dip import is_object_dipped, render_dipped_scenes
 from wantui.models.nano.distillation import Denoiser, generate_student_states, make_empty_captions, solve_guided_flow
-from wantui.models.nano.evaluate import sample_scenes_of_each_shape
+from wantui.models.nano.evaluate import load_stock_pipeline, sample_scenes_of_each_shape, score_clips
+from wantui.models.nano.evaluate_adapters import generate_scene_clips, use_adapters
 from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, load_adapter, save_adapter
 from wantui.models.nano.render import render_scenes
 from wantui.models.nano.world import sample_scenes
@@ -125,3 +128,39 @@ def test_student_states_have_the_noise_levels_of_lcm() -> None:
     for state, sigma in zip(states[1:], (0.9, 0.75, 0.5, 0.0), strict=True):
         assert float(state.mean()) == pytest.approx(1 - sigma, abs=0.02)
         assert float(state.std()) > sigma * 0.98
+
+
+@pytest.mark.parametrize("adapter", PACKAGED_ADAPTERS, ids=lambda adapter: adapter.name)
+def test_packaged_adapters_are_small_and_have_the_layers_of_nano(adapter: PackagedAdapter) -> None:
+    assert adapter.path.stat().st_size <= 500_000
+    transformer = load_nano_transformer()
+    before = evaluate_transformer(transformer)
+    with safe_open(adapter.path, "pt") as file:
+        keys = set(file.keys())
+        rank = min(file.get_tensor(next(iter(sorted(keys)))).shape)
+    add_adapter(transformer, rank)
+    layers = [name for name, _ in iterate_low_rank_layers(transformer)]
+    assert keys == {f"transformer.{layer}.lora_{part}.weight" for layer in layers for part in "AB"}
+    load_adapter(transformer, adapter.path)
+    assert (evaluate_transformer(transformer) - before).norm() > 0.01 * before.norm()
+
+
+@pytest.mark.slow
+def test_four_step_adapter_draws_what_the_captions_say() -> None:
+    # One wrong clip of eight is allowed for each attribute; without the adapter, shapes are often wrong.
+    scenes = sample_scenes(8, np.random.default_rng(11), two_object_fraction=0.0, is_evaluation=True)
+    pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
+    with torch.no_grad(), use_adapters(pipeline, {"nano-4step": 1.0}):
+        scores = score_clips(generate_scene_clips(pipeline, scenes, 5, is_few_step=True), scenes)
+    assert min(scores.values()) >= 7 / 8
+
+
+@pytest.mark.slow
+def test_style_adapter_dips_the_objects_of_nano_and_no_others() -> None:
+    scenes = sample_scenes(6, np.random.default_rng(12), two_object_fraction=0.0, is_evaluation=True)
+    colours = scenes.colour[:, 0].tolist()
+    pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
+    for strength, least, most in ((0.0, 0, 0), (1.0, 3, 6)):
+        with torch.no_grad(), use_adapters(pipeline, {"nano-style": strength, "nano-4step": 1.0}):
+            clips = generate_scene_clips(pipeline, scenes, 5, is_few_step=True)
+        assert least <= sum(map(is_object_dipped, clips, colours)) <= most

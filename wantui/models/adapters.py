@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import shorten_text
+from wantui.models.nano import NANO_ADAPTERS_FOLDER
 from wantui.paths import expand_user_path
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
@@ -32,7 +33,20 @@ class PackagedAdapter:
     description: str
 
 
-PACKAGED_ADAPTERS: tuple[PackagedAdapter, ...] = ()
+PACKAGED_ADAPTERS = (
+    PackagedAdapter(
+        "nano-style",
+        NANO_ADAPTERS_FOLDER / "nano-style.safetensors",
+        "nano",
+        "a style: the lower part of each object is white",
+    ),
+    PackagedAdapter(
+        "nano-4step",
+        NANO_ADAPTERS_FOLDER / "nano-4step.safetensors",
+        "nano",
+        "for sampler lcm, steps 4 and cfg_scale 1: clips in a fifth of the time",
+    ),
+)
 """Adapters that `lora_settings` and `--lora` accept by name, and that `wantui models ls` lists."""
 
 

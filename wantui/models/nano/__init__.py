@@ -7,3 +7,6 @@ from pathlib import Path
 
 NANO_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Diffusers directory of the trained model."""
+
+NANO_ADAPTERS_FOLDER = Path(__file__).parent / "adapters"
+"""Folder of the adapters of nano, with their model card."""
