@@ -68,7 +68,7 @@ def parse_mapping_item(field: "FormField", value: Any) -> Any:
 
 
 def _parse_item_of_text(field: "FormField", key: str, value: Any) -> Any:
-    if ":" in key and isinstance(value, YamlScalar) and not value.text:
+    if field.item_kind == "number" and ":" in key and isinstance(value, YamlScalar) and not value.text:
         raise ValueError(f"{key} has no space after its colon. Write it as {': '.join(key.split(':', 1))}")
     try:
         return parse_mapping_item(field, value)
