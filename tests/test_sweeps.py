@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wantui.batches.batch_cost import estimate_batch_costs
-from wantui.batches.cell_cost import estimate_cell_costs, refuse_cells_without_memory
+from wantui.batches.cell_cost import describe_cells, estimate_cell_costs, refuse_cells_without_memory
 from wantui.config import ConfigError, dump_settings, parse_config
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
@@ -352,3 +352,8 @@ def test_baseline_has_no_swept_bend() -> None:
     assert [cell.label for cell in preview.cells][1:] == ["circle.scale_factor 0.5", "circle.scale_factor 1.5"]
     settings = extract_cell_settings(preview.config.settings, {}, 5)
     assert settings.attention_bending_settings.bends == ()
+
+
+def test_cell_lines_name_videos_and_time_of_each_possible_cell() -> None:
+    preview = preview_batch(parse_config(f"{SMALL}seeds: 7,11\nsweeps: cfg_scale=2,60", "test"), TEMPLATE)
+    assert describe_cells(estimate_cell_costs(preview, [], None)) == ["cfg_scale 2: 4 videos, unknown time"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import format_bytes
+from wantui.formatting import format_bytes, format_count, format_duration
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.gpu.nvml import Gpu
 from wantui.planning import Batch, BatchPreview, Estimate, PlannedCell, Recipe, TimedVideo, estimate_video_seconds
@@ -147,3 +147,17 @@ def format_memory_refusals(preview: BatchPreview, reason_by_label: Mapping[str, 
     if preview.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(preview.cells):
         return []
     return merge_cell_texts({label: (reason,) for label, reason in reason_by_label.items()}, len(preview.cells))
+
+
+def describe_cells(costs: Sequence[CellCost]) -> list[str]:
+    """Return one line for each cell of a sweep: its videos, their predicted time, and its memory plan."""
+    lines = []
+    for cost in costs:
+        if cost.cell.cell is None:
+            continue
+        seconds_text = "unknown time" if cost.total_seconds is None else format_duration(cost.total_seconds)
+        plan_text = ""
+        if cost.chosen_plan is not None:
+            plan_text = f", {cost.chosen_plan.plan.slug}{'' if cost.chosen_plan.fits else ' (does not fit now)'}"
+        lines.append(f"{cost.cell.label}: {format_count(cost.video_count, 'video')}, {seconds_text}{plan_text}")
+    return lines

@@ -1,11 +1,13 @@
 """Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from textual.message import Message
 
 from wantui.batches.batch_cost import CostLine, estimate_batch_costs
+from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample
@@ -30,6 +32,8 @@ class BatchPreviewed(Message):
     error_position: int | None
     """Index of the invalid character of the template."""
     tokenizer_path: Path | None
+    cell_lines: Sequence[str] = ()
+    """Predicted cost of each cell of a sweep."""
 
 
 @dataclass
@@ -77,13 +81,14 @@ def compute_preview(
         preview = preview_batch(config, template)
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
+        cell_lines = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:
         return BatchPreviewed(None, [], error.message, error.position, None)
     except UserError as error:
         return BatchPreviewed(None, [], str(error), None, None)
     except Exception as error:  # an error that only ends the thread would leave an outdated preview
         return BatchPreviewed(None, [], f"{type(error).__name__}: {error}", None, None)
-    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path)
+    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path, cell_lines)
 
 
 def examine_machine(preview: BatchPreview, state_dir: StateDirectory) -> MachineExamined:

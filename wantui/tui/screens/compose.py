@@ -1,6 +1,7 @@
 """Compose screen: edits config, settings and template, previews variations and cost, and queues the batch."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class ComposeScreen(BaseScreen):
         self.draft_error = ""
         """Error in the template or config; otherwise empty."""
         self.cost_lines: list[CostLine] = []
+        self.cell_lines: Sequence[str] = ()
         self.timed_videos: list[TimedVideo] | None = None
         self._preview_timer: Timer | None = None
         self._save_timer: Timer | None = None
@@ -176,7 +178,7 @@ class ComposeScreen(BaseScreen):
         if not self.template_editor.text.strip():
             self._show_preview(None, "", None, TEMPLATE_HELP)
             return
-        self.cost_lines = message.cost_lines
+        self.cost_lines, self.cell_lines = message.cost_lines, message.cell_lines
         empty_text = "no preview until the template is corrected"
         self._show_preview(message.preview, message.error, message.error_position, empty_text, message.tokenizer_path)
 
@@ -232,6 +234,8 @@ class ComposeScreen(BaseScreen):
         messages = [f"✗ {self.draft_error}"] if self.draft_error else []
         if self.preview is not None:
             messages.append(self.cost_pane.format_details())
+            if self.cell_lines:
+                messages.append("\n".join(self.cell_lines))
             messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
             messages += [f"! {warning}" for warning in self.preview.warnings]
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
