@@ -111,9 +111,9 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
     start = prepare_inputs(pipeline, recipe)
     attention = attention_hook(start)
     grid = attention.position_grid
-    words = {word.map_name: word.token_positions for word in attention.prompts_by_context["cond"].words}
+    words = {word.map_name: word.token_positions for word in attention.prompts_by_context["cond"][0].words}
     assert set(words) == {"red", "star", "star_2"}
-    length = attention.prompts_by_context["cond"].token_count
+    length = attention.prompts_by_context["cond"][0].token_count
     with projections_of(pipeline) as seen:
         for step in denoise_latents(pipeline, recipe, start):
             latents = step.latents
@@ -153,7 +153,7 @@ def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
     prompt = "a red </s> star moving left"
     changes = {"prompt": prompt, "marks": marks(prompt, ("red </s> star", 1.0))}
     start = prepare_inputs(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes))
-    (word,) = attention_hook(start).prompts_by_context["cond"].words
+    (word,) = attention_hook(start).prompts_by_context["cond"][0].words
     assert word.token_positions[-1] - word.token_positions[0] + 1 > len(word.token_positions)
     step = next(
         denoise_latents(tiny, marked(tiny_models["wan2.1"], AttentionRequest(per_token=True), **changes), start)
@@ -323,7 +323,7 @@ def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> No
         step = next(denoise_latents(pipeline, recipe, start))
     assert not attention_hook(start).check_results.is_padding_merged
     p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
-    length = attention_hook(start).prompts_by_context["cond"].token_count
+    length = attention_hook(start).prompts_by_context["cond"][0].token_count
     result = step.values_by_capture["attention"].maps_by_context["cond"]["pad_mass"].flatten().double()
     assert (result / p[:, length:].sum(1) - 1).abs().max() < 1e-4
 
@@ -394,7 +394,7 @@ def test_prompt_of_512_tokens_has_exact_maps(tiny: WanPipeline, tiny_models: dic
     start = prepare_inputs(tiny, recipe)
     step = next(denoise_latents(tiny, recipe, start))
     attention = attention_hook(start)
-    assert attention.prompts_by_context["cond"].token_count == 512
+    assert attention.prompts_by_context["cond"][0].token_count == 512
     assert attention.check_results.max_map_error < 1e-4
     assert "attention" in step.values_by_capture
     assert not step.values_by_capture["attention"].maps_by_context["cond"]["pad_mass"].any()
@@ -418,7 +418,9 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
         block.attn2.to_v.register_forward_hook(lambda m, i, out: values.append(out.double()))
     with projections_of(pipeline) as seen:
         step = next(denoise_latents(pipeline, recipe, start))
-    by_token = {t: w.weight for w in attention_hook(start).prompts_by_context["cond"].words for t in w.token_positions}
+    by_token = {
+        t: w.weight for w in attention_hook(start).prompts_by_context["cond"][0].words for t in w.token_positions
+    }
     maps = []
     for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
         p = exact_attention(q, k, by_token)
@@ -427,7 +429,7 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
         assert (output[0] - expected).norm() / expected.norm() < (1e-5 if dtype == "float32" else 5e-3)
     red = (
         torch.stack(maps)
-        .mean((0, 1))[:, list(attention_hook(start).prompts_by_context["cond"].words[0].token_positions)]
+        .mean((0, 1))[:, list(attention_hook(start).prompts_by_context["cond"][0].words[0].token_positions)]
         .sum(1)
     )
     assert "attention" in step.values_by_capture
@@ -470,14 +472,17 @@ def test_embedding_weights_change_only_the_tokens_of_the_word(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 2.5)), capture=CaptureRequests())
-    plain = prepare_inputs(tiny, recipe).prompt_embeds[0]
+    plain = prepare_inputs(tiny, recipe).prompts.prompts[0].embeds[0]
     prompt = tokenize_prompt(tiny.tokenizer, PROMPT, recipe.marks)
     tokens = list(prompt.words[0].token_positions)
     others = [token for token in range(512) if token not in tokens]
-    times = prepare_inputs(tiny, recipe.model_copy(update={"weighting": "multiply"})).prompt_embeds[0]
+    start = prepare_inputs(tiny, recipe.model_copy(update={"weighting": "multiply"}))
+    times = start.prompts.prompts[0].embeds[0]
     assert torch.equal(times[others], plain[others])
     assert torch.equal(times[tokens], 2.5 * plain[tokens])
-    between = prepare_inputs(tiny, recipe.model_copy(update={"weighting": "interpolation"})).prompt_embeds[0]
+    between = (
+        prepare_inputs(tiny, recipe.model_copy(update={"weighting": "interpolation"})).prompts.prompts[0].embeds[0]
+    )
     end = plain[prompt.token_count - 1]
     assert end.any()
     assert torch.equal(between[others], plain[others])
@@ -526,7 +531,7 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float,
     )  # fmt: skip
     start = prepare_inputs(pipeline, recipe)
     attention = attention_hook(start)
-    by_token = dict.fromkeys(attention.prompts_by_context["cond"].words[0].token_positions, weight)
+    by_token = dict.fromkeys(attention.prompts_by_context["cond"][0].words[0].token_positions, weight)
     outputs, values = [], []
     for block in pipeline.transformer.blocks:
         block.attn2.to_out[0].register_forward_pre_hook(lambda m, i: outputs.append(i[0].double()))

@@ -508,7 +508,7 @@ def test_bends_transform_the_attention_after_word_weights(
     recipe = bent_recipe(tiny_models["wan2.1"], bend("translate", ("red", "star")), marks=marks, weighting="attention")
     hook: Any = prepare_inputs(tiny, recipe).hooks_by_capture["attention"]
     (resolved,) = hook.bends_by_context["cond"]
-    weights = hook.word_weights.weights_by_position
+    weights = hook.prompt_sequence.find_weights(0)
 
     def edit(_: int, call: int, p: np.ndarray) -> np.ndarray:
         if call % 2:

@@ -22,9 +22,9 @@ from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionRequest
 from wantui.config.settings import Settings
 from wantui.models.catalogue import NANO
-from wantui.planning import CaptureRequests
+from wantui.planning import CaptureRequests, PromptMark
 from wantui.planning.disk_estimate import list_captured_steps
-from wantui.planning.recipe import PromptMark, parse_recipe
+from wantui.planning.recipe import parse_recipe
 from wantui.schedule import count_model_evaluations
 from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
 from wantui.storage.state_reader import StoredStates

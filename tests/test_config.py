@@ -267,7 +267,6 @@ def test_legacy_config_loads_and_every_dead_key_is_reported() -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("prompt_schedule_settings:\n  enabled: true\n", "prompt_schedule_settings.enabled"),
         ("prompt_settings:\n  enable_weighting: true\n", "prompt_settings.enable_weighting"),
     ],
 )
@@ -505,8 +504,6 @@ def test_hostile_value_in_set_is_refused_with_a_short_message(text: str) -> None
     [
         "attention_bending_variations: [{name: a, enabled: true}]\n",
         "attention_bending_variations: []\n",
-        "prompt_schedule_settings: {enabled: maybe}\n",
-        'prompt_schedule_settings: {enabled: "false"}\n',
         "attention_bending_variations: text\n",
         "prompt_settings: {enable_weighting: 1}\n",
         'prompt_settings: {enable_weighting: "no, thanks"}\n',

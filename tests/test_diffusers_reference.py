@@ -16,6 +16,7 @@ from tiny import tiny_autoencoder, tiny_pipeline
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.models.catalogue import NANO
 
 pytestmark = pytest.mark.torch
@@ -77,7 +78,8 @@ def test_diffusers_reference_videos_are_reproduced(
     pipeline = upstream_pipeline(form)
     recipe = recipe_for(NANO, seed=0, steps=2, guidance_scale=6.0, frames=9, **settings)
     no_text = torch.zeros(1, 16, 32)
-    start = replace(prepare_inputs(pipeline, recipe), prompt_embeds=no_text, negative_prompt_embeds=no_text)
+    prompts = PromptSequence([EncodedPrompt("", (), no_text)])
+    start = replace(prepare_inputs(pipeline, recipe), prompts=prompts, negative_prompt_embeds=no_text)
     *_, last = denoise_latents(pipeline, recipe, start)
     video = np.stack(list(decode_frames(pipeline, last.latents))).transpose(0, 3, 1, 2)
     assert video.shape == (9, 3, recipe.height, recipe.width)

@@ -556,7 +556,7 @@ def test_stored_embeddings_are_bit_identical_to_the_pipelines(kept: Path, dtype:
     without = load_pipeline(NANO, None, dtype, CPU, find_plan("encode-first"))
     assert without.text_encoder is None
     ours, stock = prepare_inputs(without, recipe, embeddings), prepare_inputs(whole, recipe)
-    assert torch.equal(ours.prompt_embeds, stock.prompt_embeds)
+    assert torch.equal(ours.prompts.prompts[0].embeds, stock.prompts.prompts[0].embeds)
     assert ours.negative_prompt_embeds is not None
     assert stock.negative_prompt_embeds is not None
     assert torch.equal(ours.negative_prompt_embeds, stock.negative_prompt_embeds)

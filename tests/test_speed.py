@@ -359,7 +359,7 @@ def test_passes_sharing_a_cache_equal_separate_passes(fused: WanTransformer3DMod
             for context, message in texts.items():
                 inputs = now, torch.tensor([500.0]), message
                 alone = fused(*inputs, return_dict=False)[0]
-                with passes.run_pass(fused, context):
+                with passes.run_pass(fused, context, message):
                     assert torch.equal(fused(*inputs, return_dict=False)[0], alone)
 
 
@@ -380,7 +380,7 @@ def test_pass_cache_is_empty_after_a_video() -> None:
     fuse_blocks(pipeline.transformer)
     start = prepare_inputs(pipeline, recipe_of("fused", steps=2))
     list(denoise_latents(pipeline, recipe_of("fused", steps=2), start))
-    assert not start.pass_cache._key_values_by_text
+    assert not start.pass_cache._texts
     assert start.pass_cache._step.first_attention is None
 
 

@@ -77,6 +77,11 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
     return times, tuple(keyframe[3] for keyframe in keyframes)
 
 
+def format_moment(unit: KeyframeUnit, moment: float) -> str:
+    """Return a moment for a sentence: `step 10`, `50%` or `sigma 0.8`; `parse_keyframes` reads it without `step`."""
+    return {"step": f"step {moment:.0f}", "fraction": f"{100 * moment:.6g}%", "sigma": f"sigma {moment:.6g}"}[unit]
+
+
 def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
     text = "" if isinstance(written, bool) else str(written).strip().lower()
     unit: KeyframeUnit = "step"

@@ -1,6 +1,6 @@
 """Base class of the sections of the config file."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -15,6 +15,11 @@ class ConfigSection(BaseModel):
 
     def format_short(self) -> str | None:
         """Return a text from which the section is parsed as an item of a list; None if there is none."""
+        return None
+
+    @classmethod
+    def convert_former_values(cls, values: dict[str, Any]) -> str | None:
+        """Convert values of the older system in place, before they are parsed; return a warning, or None."""
         return None
 
     @field_validator("*", mode="before")

@@ -31,6 +31,7 @@ from wantui.generation.guidance import GuidedVelocity
 from wantui.generation.load import load_pipeline
 from wantui.generation.placement import apply_memory_plan
 from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.generation.token_spans import tokenize_prompt
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
@@ -92,7 +93,8 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
     scheduler = create_scheduler(recipe, device)
     frames, height, width = (recipe.frames - 1) // 4 + 1, recipe.height // 8, recipe.width // 8
     negative_embeds = embeds.flip(2) if uses_unconditional_pass(recipe) else None
-    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), embeds, negative_embeds)
+    prompts = PromptSequence([EncodedPrompt(recipe.prompt, recipe.marks, embeds)])
+    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), prompts, negative_embeds)
     apply_controls(preparation)
     noise = torch.randn(1, 16, frames, height, width, generator=generator).to(device)
     return DenoisingInputs(
@@ -100,7 +102,7 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
         tuple(scheduler.sigmas.tolist()),
         tuple(scheduler.timesteps.tolist()),
         scheduler,
-        preparation.prompt_embeds,
+        preparation.prompts,
         negative_embeds,
         make_hooks(preparation),
         GuidedVelocity(plan_guidance(recipe)),

@@ -173,7 +173,7 @@ def speeds(model: WanModel, rounds: int) -> None:
         passes.start_step(has_two_passes=True)
         predictions = []
         for context, text in texts.items():
-            with passes.run_pass(transformer, context):
+            with passes.run_pass(transformer, context, text):
                 predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
         return torch.stack(predictions)
 

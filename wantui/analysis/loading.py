@@ -116,13 +116,14 @@ def _load_video(
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
+    marks = [mark for prompt in recipe.prompts for mark in prompt.marks]
     magnitudes, template_parts = recipe.magnitudes, split_template(manifest.template)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
         "id": entry.id,
         "variation": variation.id,
-        "prompt": recipe.prompt,
+        "prompt": recipe.prompt_text,
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": recipe.source.comparison_settings
@@ -139,9 +140,9 @@ def _load_video(
             {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
         ),
         "weighting_method": recipe.weighting or "",
-        "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in recipe.marks if mark.weight != 1),
+        "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in marks if mark.weight != 1),
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
-        "word_count": len(recipe.prompt.split()),
+        "word_count": sum(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }
     if "latents" not in entry.files:
         return Video(**common_fields, exclusion_reason="it has no stored trajectory")
@@ -182,7 +183,7 @@ def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
 def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:
     """Return the compared values of each control, None for a control that is off; excludes word weights.
 
-    These settings must be equal for a comparison. Word weights instead are part of the phrasing.
+    These settings must be equal for a comparison. Word weights and the prompts of a schedule are part of the phrasing.
     """
     return {
         kind.name: None

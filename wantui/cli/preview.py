@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wantui.batches.cell_cost import CellCost
     from wantui.planning import BatchPreview
     from wantui.planning.memory_plan import ChosenPlan
+    from wantui.prompts import Mark, Variation
 
 MAX_VARIATIONS_SHOWN = 50
 """Variations that are printed without --all."""
@@ -72,6 +73,7 @@ def _build_preview_report(
                     {"text": mark.text, "start": mark.start, "end": mark.end, "weight": mark.weight}
                     for mark in variation.marks
                 ],
+                "scheduled_prompts": _list_scheduled_prompts(preview, variation),
             }
             for variation in preview.variations
         ],
@@ -92,17 +94,38 @@ def _build_preview_report(
     }
 
 
-def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
-    table = create_plain_table("#", "id", "prompt", "marked")
-    shown_variations = preview.variations[:max_shown]
-    for number, variation in enumerate(shown_variations):
-        marks_text = ", ".join(
-            mark.text if mark.weight == 1 else f"{mark.text} x{mark.weight:g}" for mark in variation.marks
+def _list_scheduled_prompts(preview: "BatchPreview", variation: "Variation") -> list[dict[str, Any]]:
+    """Return the later prompts of a variation as JSON values."""
+    from wantui.planning.step_prompts import list_prompt_moments
+
+    return [
+        {
+            "moment": moment_name,
+            "prompt": scheduled.prompt,
+            "marks": [{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in scheduled.marks],
+        }
+        for moment_name, scheduled in zip(
+            list_prompt_moments(preview.first_recipe)[1:], variation.scheduled_prompts, strict=True
         )
-        add_table_row(table, str(number), variation.id, variation.prompt, marks_text)
+    ]
+
+
+def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
+    from wantui.planning.step_prompts import list_prompt_moments
+
+    table = create_plain_table("#", "id", "prompt", "marked")
+    shown_variations, moment_names = preview.variations[:max_shown], list_prompt_moments(preview.first_recipe)[1:]
+    for number, variation in enumerate(shown_variations):
+        add_table_row(table, str(number), variation.id, variation.prompt, _format_marks(variation.marks))
+        for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True):
+            add_table_row(table, "", f"from {moment_name}", scheduled.prompt, _format_marks(scheduled.marks))
     print_table(table)
     if len(shown_variations) < len(preview.variations):
         echo(f"... and {len(preview.variations) - len(shown_variations):,} more (--all shows them)")
+
+
+def _format_marks(marks: "Sequence[Mark]") -> str:
+    return ", ".join(mark.text if mark.weight == 1 else f"{mark.text} x{mark.weight:g}" for mark in marks)
 
 
 def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -> None:
@@ -180,7 +203,9 @@ def _build_sweep_report(preview: "BatchPreview", cell_costs: "Sequence[CellCost]
 
 def _find_weighting_method(preview: "BatchPreview") -> str | None:
     """Return how word weights are applied; None if no word has a weight."""
-    has_weights = any(mark.weight != 1 for variation in preview.variations for mark in variation.marks)
+    from wantui.prompts import list_marks
+
+    has_weights = any(mark.weight != 1 for variation in preview.variations for mark in list_marks(variation))
     return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 

@@ -24,9 +24,7 @@ from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 
-UNSUPPORTED_SECTIONS = {
-    "prompt_schedule_settings": "prompt schedules",
-}
+UNSUPPORTED_SECTIONS: dict[str, str] = {}
 """Sections of the older system for features that wantui lacks, and the names of these features."""
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
 """Sections without effect, and the reason."""

@@ -5,9 +5,17 @@ from wantui.controls.base import ControlKind, ControlRequest, MarkedText
 from wantui.controls.guidance import GUIDANCE
 from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.lora import LORA
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.controls.word_weights import WORD_WEIGHTS
 
-CONTROLS: tuple[ControlKind, ...] = (LORA, WORD_WEIGHTS, GUIDANCE_SCHEDULE, GUIDANCE, ATTENTION_BENDING)
+CONTROLS: tuple[ControlKind, ...] = (
+    LORA,
+    PROMPT_SCHEDULE,
+    WORD_WEIGHTS,
+    GUIDANCE_SCHEDULE,
+    GUIDANCE,
+    ATTENTION_BENDING,
+)
 """Controls in the order of application."""
 
 __all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkedText"]

@@ -15,7 +15,9 @@ from wantui.guidance import DenoisingMoments, EvaluationGuidance
 from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
+    from wantui.controls.marked_prompt import MarkedPrompt
     from wantui.planning.recipe import Recipe
+    from wantui.prompts import Variation
 
 
 class MarkedText(Protocol):
@@ -70,6 +72,8 @@ class ControlKind:
         items_key: key of a list in that section, whose items sweeps address by `name`; empty without such a list.
         items_alias: short name of that list, as in `lora.style.strength` for `lora_settings.adapters.style.strength`.
         build_request: function that returns the request for given settings, or None without one.
+        build_variation_request: function that returns the request for given settings and one variation of the template,
+            or None without one; for a control whose request differs between variations, instead of `build_request`.
         find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
         find_block_conflicts: function that returns the conflicts with the number of blocks of the model, likewise.
         find_prompt_conflicts: function that returns the conflicts with the prompt and the marks of one variation, and
@@ -77,13 +81,15 @@ class ControlKind:
         find_guidance_conflicts: function that returns the conflicts with the guidance of each evaluation, likewise.
         list_words: function that returns words that the control looks for in the prompts.
         find_warnings: function that returns warnings about a recipe, each as a sentence.
-        get_compared_settings: function that returns the JSON values that must be equal in compared videos.
+        get_compared_settings: function that returns the JSON values that must be equal in compared videos; excludes
+            what is part of the prompt.
         list_shown_values: function that returns the values that people see, by name.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
         change_guidance: function that returns the changed guidance of each evaluation: its scale and its passes, from
             which times and memory are predicted. It may raise a KeyframeError.
         changes_only_guidance: True if `change_guidance` is the complete effect; such a control has no module in
             `wantui.generation.controls`.
+        list_prompts: function that returns the prompts that the model reads besides that of the recipe.
     """
 
     name: str
@@ -93,6 +99,7 @@ class ControlKind:
     items_key: str = ""
     items_alias: str = ""
     build_request: Callable[[Any], ControlRequest | None] = lambda settings: None
+    build_variation_request: "Callable[[Any, Variation], ControlRequest | None] | None" = None
     find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
     find_block_conflicts: Callable[[Any, int], Sequence[str]] = lambda request, block_count: ()
     find_prompt_conflicts: Callable[[Any, str, Sequence[MarkedText], str], Sequence[str]] = (
@@ -108,3 +115,4 @@ class ControlKind:
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes
     change_guidance: GuidanceChange = keep_guidance
     changes_only_guidance: bool = False
+    list_prompts: "Callable[[Any], tuple[MarkedPrompt, ...]]" = lambda request: ()

@@ -175,7 +175,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
 def _run_pass(pass_cache: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
     """Run one pass, as in a step without guidance."""
     pass_cache.start_step(has_two_passes=False)
-    with pass_cache.run_pass(transformer, "cond"):
+    with pass_cache.run_pass(transformer, "cond", inputs[-1]):
         transformer(*inputs)
 
 

@@ -28,9 +28,10 @@ from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention_softmax import average_softmax_over_heads, compute_softmax_rows
+from wantui.generation.observed_text import ObservedText, list_map_columns, list_map_names, mix_texts
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
-from wantui.generation.token_spans import TokenizedPrompt, list_map_columns, tokenize_prompt
+from wantui.generation.token_spans import tokenize_prompt, tokenize_prompts
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHECKED_POSITION_COUNT = 256
@@ -61,7 +62,7 @@ class _ObservedPass:
     """One observed pass through a transformer."""
 
     context: str
-    prompt: TokenizedPrompt
+    text: ObservedText
     stores_maps: bool
     """True to store maps; False to apply weights and bends only."""
     observed_blocks: list[bool]
@@ -81,14 +82,15 @@ class CrossAttentionObserver:
     def __init__(self, preparation: DenoisingPreparation) -> None:
         pipeline, recipe = preparation.pipeline, preparation.recipe
         self.pipeline, self.request = pipeline, recipe.capture.attention
-        conditional_prompt = tokenize_prompt(pipeline.tokenizer, recipe.prompt, recipe.marks)
-        self.prompts_by_context = {"cond": conditional_prompt}
+        self.prompt_sequence = preparation.prompts
+        self.prompts_by_context = {"cond": tokenize_prompts(pipeline.tokenizer, recipe.prompts)}
         if self.request is not None and self.request.unconditional and preparation.negative_prompt_embeds is not None:
-            self.prompts_by_context["uncond"] = tokenize_prompt(
-                pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks
-            )
+            self.prompts_by_context["uncond"] = [
+                tokenize_prompt(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
+            ]
         self._stores_tokens = self.request is not None and self.request.per_token
-        self.word_weights = WordWeights(preparation.weights_by_position)
+        self.word_weights = WordWeights({})
+        """Weights of the current evaluation."""
         self.bends_by_context = preparation.bends_by_context
         self.stored_evaluations = (
             frozenset(list_every_nth_index(preparation.evaluation_count, self.request.interval))
@@ -105,8 +107,8 @@ class CrossAttentionObserver:
         self.negative_prompt = recipe.negative_prompt
         self.block_bender = BlockBender(self.position_grid)
         self.check_results = AttentionCheckResults()
-        self.column_counts_by_block: dict[tuple[str, str, int], int] = {}
-        """Number of text columns by transformer, context and block, decided at the block's first evaluation."""
+        self.column_counts_by_block: dict[tuple[str, str, int, str], int] = {}
+        """Number of text columns by transformer, context, block and text, decided at the first evaluation of each."""
         self.current_pass: _ObservedPass | None = None
         self.transformer_name = ""
         self.finished_passes_by_context: dict[str, _ObservedPass] = {}
@@ -123,6 +125,7 @@ class CrossAttentionObserver:
         bends = tuple(
             bend for bend in self.bends_by_context.get(context, ()) if bend.active_evaluations[evaluation_index]
         )
+        self.word_weights = WordWeights(self.prompt_sequence.find_weights(evaluation_index))
         if not stores_maps and not bends and not (self.word_weights and context == "cond"):
             yield
             return
@@ -130,7 +133,7 @@ class CrossAttentionObserver:
         block_count = len(transformer.blocks)
         self.current_pass = _ObservedPass(
             context,
-            self._find_prompt(context),
+            self._find_text(context, evaluation_index),
             stores_maps,
             [False] * block_count,
             bends,
@@ -159,7 +162,7 @@ class CrossAttentionObserver:
 
     def list_map_names(self, context: str = "cond") -> tuple[str, ...]:
         """Return the names of the maps: words, tokens if requested, and masses."""
-        return tuple(name for name, _ in list_map_columns(self.prompts_by_context[context], self._stores_tokens))
+        return list_map_names(self.prompts_by_context[context], self._stores_tokens)
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -199,7 +202,7 @@ class CrossAttentionObserver:
                 value,
                 output,
                 bends,
-                TextColumns(column_count, observed_pass.prompt.token_count, log_weights),
+                TextColumns(column_count, observed_pass.text.token_count, log_weights),
                 collects_maps=observed_pass.stores_maps,
                 keeps_heads=self.request is not None and self.request.per_head,
             )
@@ -209,11 +212,19 @@ class CrossAttentionObserver:
             self._add_to_maps(observed_pass, block_index, attention)
         return output
 
-    def _find_prompt(self, context: str) -> TokenizedPrompt:
-        """Return the tokens of the prompt of a pass, whose maps may not be stored."""
+    def _find_text(self, context: str, evaluation_index: int) -> ObservedText:
+        """Return the text that one pass of an evaluation reads; its maps may not be stored."""
         if context not in self.prompts_by_context:
-            return tokenize_prompt(self.pipeline.tokenizer, self.negative_prompt, ())
-        return self.prompts_by_context[context]
+            prompts = [tokenize_prompt(self.pipeline.tokenizer, self.negative_prompt, ())]
+        else:
+            prompts = self.prompts_by_context[context]
+        if context != "cond" or not self.prompt_sequence.has_schedule:
+            return ObservedText(prompts[0].words, prompts[0].token_count)
+        moment = self.prompt_sequence.find_moment(evaluation_index)
+        before, after = prompts[moment.before], prompts[moment.after]
+        if moment.before == moment.after:
+            return ObservedText(before.words, before.token_count, name=f"prompt {moment.before}")
+        return mix_texts(before, after, f"prompts {moment.before} and {moment.after}")
 
     def _apply_word_weights(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int, stores_maps: bool
@@ -248,7 +259,7 @@ class CrossAttentionObserver:
         elif observed_pass.map_sum.shape[2] == p.shape[2]:
             observed_pass.map_sum += p
         else:  # padding was merged in some blocks only
-            token_count = observed_pass.prompt.token_count
+            token_count = observed_pass.text.token_count
             padding_sums = [each[:, :, token_count:].sum(2, keepdim=True) for each in (observed_pass.map_sum, p)]
             observed_pass.map_sum = torch.cat(
                 [observed_pass.map_sum[:, :, :token_count] + p[:, :, :token_count], padding_sums[0] + padding_sums[1]],
@@ -257,16 +268,16 @@ class CrossAttentionObserver:
 
     def _sum_columns_by_name(self, observed_pass: _ObservedPass, p: Tensor) -> Tensor:
         """Return [heads | 1, names, positions] from columns."""
-        column_sums = [
-            p[:, :, tokens].sum(2) for _, tokens in list_map_columns(observed_pass.prompt, self._stores_tokens)
-        ]
-        return torch.stack(column_sums, 1)
+        columns = list_map_columns(observed_pass.text, self._stores_tokens)
+        if not columns:
+            return p.new_zeros(p.shape[0], 0, p.shape[1])
+        return torch.stack([p[:, :, tokens].sum(2) for _, tokens in columns], 1)
 
     def _build_maps(self, observed_pass: _ObservedPass) -> dict[str, Tensor]:
         assert self.request is not None
         computed_count = sum(observed_pass.observed_blocks)
         block_count, head_count, *_ = self.map_shape
-        map_names = [name for name, _ in list_map_columns(observed_pass.prompt, self._stores_tokens)]
+        map_names = [name for name, _ in list_map_columns(observed_pass.text, self._stores_tokens)]
         if observed_pass.map_sum is not None:
             stacked_maps = (self._sum_columns_by_name(observed_pass, observed_pass.map_sum) / computed_count)[None]
         else:
@@ -281,13 +292,15 @@ class CrossAttentionObserver:
             pooled_maps = F.avg_pool2d(flat_maps, downsample_factor, ceil_mode=True, count_include_pad=False)
             maps = pooled_maps.reshape(*maps.shape[:4], *pooled_maps.shape[2:])
         assert maps.shape[0] == block_count
-        return {name: maps[:, :, index] for index, name in enumerate(map_names)}
+        maps_by_name = {name: maps[:, :, index] for index, name in enumerate(map_names)}
+        missing_map = maps.new_full(self.map_shape, math.nan)
+        return {name: maps_by_name.get(name, missing_map) for name in self.list_map_names(observed_pass.context)}
 
     def _find_column_count(
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
-        block_key = self.transformer_name, observed_pass.context, block_index
+        block_key = self.transformer_name, observed_pass.context, block_index, observed_pass.text.name
         if block_key not in self.column_counts_by_block:
             if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
                 raise CaptureMismatchError(
@@ -301,7 +314,7 @@ class CrossAttentionObserver:
     def _check_recomputed_attention(
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
-        token_count = observed_pass.prompt.token_count
+        token_count = observed_pass.text.token_count
         column_count, are_pads_equal = min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8), True
         if not all(bool((pads == pads[:1]).all()) for pads in (key[0, token_count:], value[0, token_count:])):
             column_count, are_pads_equal = TEXT_POSITION_COUNT, False
@@ -352,7 +365,8 @@ class CrossAttentionObserver:
             map_error=map_error,
             padding_merged=are_pads_equal,
         )
-        self.check_results.add_result(f"{self.transformer_name} {observed_pass.context} {block_index}", result)
+        check_name = f"{self.transformer_name} {observed_pass.context} {block_index} {observed_pass.text.name}"
+        self.check_results.add_result(check_name.rstrip(), result)
         return column_count
 
     def _check_word_weights(

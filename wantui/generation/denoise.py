@@ -23,6 +23,7 @@ from wantui.generation.guidance import GuidedVelocity
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_prompt_length
@@ -72,7 +73,7 @@ class DenoisingInputs:
     """Noise levels of the latents, from the initial noise to the final latents: N + 1 for N evaluations."""
     timesteps: tuple[float, ...]
     scheduler: Any
-    prompt_embeds: Tensor
+    prompts: PromptSequence
     negative_prompt_embeds: Tensor | None
     hooks_by_capture: Mapping[str, DenoisingHook]
     """Hooks that observe the blocks' attention, by capture name."""
@@ -123,23 +124,18 @@ def prepare_inputs(
         recipe, [uses_second_transformer(pipeline, scheduler, timestep) for timestep in scheduler.timesteps]
     )
     uses_guidance = any(evaluation.source == "guided" for evaluation in guidance)
-    check_prompt_length(pipeline.tokenizer, recipe.prompt, "prompt")
+    for marked_prompt in recipe.prompts:
+        prompt_name = "prompt" if marked_prompt.prompt == recipe.prompt else f"prompt {marked_prompt.prompt[:80]!r}"
+        check_prompt_length(pipeline.tokenizer, marked_prompt.prompt, prompt_name)
     if uses_guidance:
         check_prompt_length(pipeline.tokenizer, recipe.negative_prompt, "negative prompt")
-    if embed_prompt is not None:
-        prompt_embeds = embed_prompt(recipe.prompt)
-        negative_prompt_embeds = embed_prompt(recipe.negative_prompt) if uses_guidance else None
-    else:
-        prompt_embeds, negative_prompt_embeds = pipeline.encode_prompt(
-            recipe.prompt, recipe.negative_prompt, uses_guidance, max_sequence_length=TEXT_POSITION_COUNT, device=device
-        )
-    preparation = DenoisingPreparation(
-        pipeline, recipe, len(scheduler.timesteps), prompt_embeds, negative_prompt_embeds
-    )
+    prompts, negative_prompt_embeds = _encode_prompts(pipeline, recipe, embed_prompt, uses_guidance)
+    preparation = DenoisingPreparation(pipeline, recipe, len(scheduler.timesteps), prompts, negative_prompt_embeds)
     apply_controls(preparation)
-    prompt_embeds, negative_prompt_embeds = preparation.prompt_embeds, preparation.negative_prompt_embeds
+    prompts, negative_prompt_embeds = preparation.prompts, preparation.negative_prompt_embeds
     dtype = pipeline.transformer.dtype
-    check_finite(prompt_embeds.to(dtype), "the text embedding of the prompt holds")
+    for prompt in prompts.prompts:
+        check_finite(prompt.embeds.to(dtype), "the text embedding of the prompt holds")
     if negative_prompt_embeds is not None:
         check_finite(negative_prompt_embeds.to(dtype), "the text embedding of the negative prompt holds")
     noise = pipeline.prepare_latents(
@@ -157,11 +153,35 @@ def prepare_inputs(
         tuple(scheduler.sigmas.tolist()),
         tuple(scheduler.timesteps.tolist()),
         scheduler,
-        prompt_embeds.to(dtype),
+        prompts,
         negative_prompt_embeds.to(dtype) if negative_prompt_embeds is not None else None,
         make_hooks(preparation),
         GuidedVelocity(guidance, preparation.guidance_rule),
     )
+
+
+def _encode_prompts(
+    pipeline: WanPipeline, recipe: Recipe, embed_prompt: Callable[[str], Tensor] | None, uses_guidance: bool
+) -> tuple[PromptSequence, Tensor | None]:
+    """Return the prompts of a recipe with their embeddings, each text encoded once, and that of the negative prompt."""
+    encode_options = {"max_sequence_length": TEXT_POSITION_COUNT, "device": find_device(pipeline)}
+    if embed_prompt is not None:
+        first_embeds = embed_prompt(recipe.prompt)
+        negative_prompt_embeds = embed_prompt(recipe.negative_prompt) if uses_guidance else None
+    else:
+        first_embeds, negative_prompt_embeds = pipeline.encode_prompt(
+            recipe.prompt, recipe.negative_prompt, uses_guidance, **encode_options
+        )
+    embeds_by_prompt = {recipe.prompt: first_embeds}
+    for prompt in dict.fromkeys(marked_prompt.prompt for marked_prompt in recipe.prompts[1:]):
+        if prompt not in embeds_by_prompt:
+            embeds_by_prompt[prompt] = (
+                pipeline.encode_prompt(prompt, None, False, **encode_options)[0]
+                if embed_prompt is None
+                else embed_prompt(prompt)
+            )
+    encoded_prompts = [EncodedPrompt(p.prompt, p.marks, embeds_by_prompt[p.prompt]) for p in recipe.prompts]
+    return PromptSequence(encoded_prompts), negative_prompt_embeds
 
 
 def check_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
@@ -286,7 +306,8 @@ def _run_step(
             sigma=inputs.sigmas[evaluation_index],
             num_inference_steps=len(inputs.timesteps),
         )
-        with cache_context, inputs.pass_cache.run_pass(transformer, context), ExitStack() as exit_stack:
+        text_pass = inputs.pass_cache.run_pass(transformer, context, prompt_embeds)
+        with cache_context, text_pass, ExitStack() as exit_stack:
             for hook in inputs.hooks_by_capture.values():
                 exit_stack.enter_context(hook.observe_evaluation(context, evaluation_index, transformer))
             output: Tensor = transformer(
@@ -298,7 +319,8 @@ def _run_step(
         assert inputs.negative_prompt_embeds is not None
         return evaluate_model("uncond", inputs.negative_prompt_embeds)
 
-    sigma, conditional_velocity = inputs.sigmas[evaluation_index], evaluate_model("cond", inputs.prompt_embeds)
+    prompt_embeds = inputs.prompts.find_embeds(evaluation_index, pipeline.transformer.dtype)
+    sigma, conditional_velocity = inputs.sigmas[evaluation_index], evaluate_model("cond", prompt_embeds)
     velocity = inputs.guidance.compute_velocity(
         evaluation_index, latents, sigma, conditional_velocity, evaluate_unconditional
     )

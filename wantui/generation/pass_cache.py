@@ -1,7 +1,7 @@
 """Cache of the values that the passes through a pipeline's transformers share within one video.
 
 With guidance, both passes of a step have the same latents and timestep: their results are equal up to the first
-cross-attention. The text of a pass is the same at every step, and so are its keys and values in each block.
+cross-attention. While the text of a pass stays the same, so do its keys and values in each block.
 """
 
 from collections.abc import Iterator
@@ -54,7 +54,8 @@ class PassCache:
     """Cache of the passes of one video; only transformers with fused blocks use it."""
 
     def __init__(self) -> None:
-        self._key_values_by_text: dict[tuple[int, str], dict[int, CrossAttentionKV | None]] = {}
+        self._texts: dict[tuple[int, str], tuple[Tensor, dict[int, CrossAttentionKV | None]]] = {}
+        """Text embedding, and keys and values by block, by transformer and context."""
         self._step = _SharedStep()
 
     def start_step(self, has_two_passes: bool) -> None:
@@ -63,19 +64,24 @@ class PassCache:
 
     def close(self) -> None:
         """Free the cached values."""
-        self._key_values_by_text.clear()
+        self._texts.clear()
         self._step = _SharedStep()
 
     @contextmanager
-    def run_pass(self, transformer: Any, context: str) -> Iterator[None]:
+    def run_pass(self, transformer: Any, context: str, text_embeds: Tensor) -> Iterator[None]:
         """Run one pass inside the block.
 
         Args:
-            context: name of the text, which must be the same text at every step.
+            context: name of the pass, cond or uncond.
+            text_embeds: text embedding of the pass; another tensor than in the step before is another text.
         """
+        text_key = id(transformer), context
+        cached_text = self._texts.get(text_key)
+        if cached_text is None or cached_text[0] is not text_embeds:
+            cached_text = self._texts[text_key] = text_embeds, {}
         global _current_pass
         _current_pass, outer_pass = (
-            _CachedPass(self._step, self._key_values_by_text.setdefault((id(transformer), context), {})),
+            _CachedPass(self._step, cached_text[1]),
             _current_pass,
         )
         try:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wantui.generation.bent_attention import ResolvedBend
 from wantui.generation.guidance import ClassifierFreeGuidance, GuidanceRule
+from wantui.generation.prompt_sequence import PromptSequence
 from wantui.planning import Recipe
 
 
@@ -18,13 +19,11 @@ class DenoisingPreparation:
     recipe: Recipe
     evaluation_count: int
     """Model evaluations of the complete denoising."""
-    prompt_embeds: Tensor
-    """[1, 512, dim], output of the text encoder."""
+    prompts: PromptSequence
+    """Prompts of the pass with the prompt: one, or several with a prompt schedule."""
     negative_prompt_embeds: Tensor | None
     """[1, 512, dim]; None if no evaluation runs the unconditional pass."""
     guidance_rule: GuidanceRule = field(default_factory=ClassifierFreeGuidance)
     """Rule that combines both passes."""
-    weights_by_position: dict[int, float] = field(default_factory=dict)
-    """Factors of the attention odds by text position, for every cross-attention in the pass with the prompt."""
     bends_by_context: dict[str, tuple[ResolvedBend, ...]] = field(default_factory=dict)
     """Bends of the attention maps of words by pass: cond or uncond."""

@@ -159,6 +159,6 @@ def _to_storable_array(embedding: Tensor) -> Any:
 
 def collect_prompts(recipes: Sequence[Recipe]) -> list[str]:
     """Return the distinct prompts and negative prompts of recipes."""
-    prompts = [recipe.prompt for recipe in recipes]
+    prompts = [marked_prompt.prompt for recipe in recipes for marked_prompt in recipe.prompts]
     prompts += [recipe.negative_prompt for recipe in recipes if uses_unconditional_pass(recipe)]
     return list(dict.fromkeys(prompts))

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wantui.captures.attention import MASS_NAMES
+from wantui.controls.marked_prompt import MarkedPrompt
 from wantui.errors import UserError
 from wantui.models.tokenizer import SPACE_TOKEN
 from wantui.planning import PromptMark
 from wantui.planning.flops import TEXT_POSITION_COUNT
-from wantui.planning.map_names import assign_map_names
+from wantui.planning.map_names import assign_map_names, assign_shared_map_names
 
 
 class MarkOutOfRangeError(UserError):
@@ -46,13 +46,29 @@ class TokenizedPrompt:
     """Number of tokens including the end token; the other positions of 512 are padding."""
 
 
-def tokenize_prompt(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) -> TokenizedPrompt:
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[MarkedPrompt]) -> list[TokenizedPrompt]:
+    """Find the tokens of the marks of several prompts, which share the maps of equal words.
+
+    Raises:
+        MarkOutOfRangeError: as for `tokenize_prompt`.
+    """
+    names_by_prompt = assign_shared_map_names(prompts)
+    return [
+        tokenize_prompt(tokenizer, prompt.prompt, prompt.marks, map_names)
+        for prompt, map_names in zip(prompts, names_by_prompt, strict=True)
+    ]
+
+
+def tokenize_prompt(
+    tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...], map_names: Sequence[str] | None = None
+) -> TokenizedPrompt:
     """Find the tokens of a prompt's marks.
 
     A word has every token that shares a character with it; at least one token must be in the tokenizer's vocabulary.
 
     Args:
         prompt: prompt after the pipeline's cleaning.
+        map_names: names of the marks' maps; None to name them by the marks of this prompt alone.
 
     Raises:
         MarkOutOfRangeError: a mark is beyond the 512 tokens that the model reads, or its text is unknown to the
@@ -64,7 +80,7 @@ def tokenize_prompt(tokenizer: Any, prompt: str, marks: tuple[PromptMark, ...]) 
     offsets, special_ids = encoding["offset_mapping"], {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
     last_read_character = max((last for _, last in offsets), default=0)
     all_token_texts = tokenizer.convert_ids_to_tokens(encoding["input_ids"])
-    map_names = assign_map_names(mark.text for mark in marks)
+    map_names = assign_map_names(mark.text for mark in marks) if map_names is None else map_names
     words = []
     for mark, map_name in zip(marks, map_names, strict=True):
         token_positions = tuple(
@@ -99,26 +115,3 @@ def check_prompt_length(tokenizer: Any, prompt: str, prompt_name: str) -> None:
             "rest. "
             "Shorten it"
         )
-
-
-def list_map_columns(prompt: TokenizedPrompt, stores_tokens: bool) -> Sequence[tuple[str, slice | list[int]]]:
-    """Return the name and the text positions of each map; the last map is the padding, in one or more columns.
-
-    Args:
-        stores_tokens: whether each token of a word has a map too.
-    """
-    named_columns: list[tuple[str, slice | list[int]]] = []
-    for word in prompt.words:
-        first_token, last_token = word.token_positions[0], word.token_positions[-1]
-        # A special token, such as a literal </s>, may split a word; it does not belong to the word.
-        is_unbroken = last_token - first_token + 1 == len(word.token_positions)
-        named_columns.append(
-            (word.map_name, slice(first_token, last_token + 1) if is_unbroken else list(word.token_positions))
-        )
-        if stores_tokens and len(word.token_positions) > 1:
-            named_columns += [
-                (f"{word.map_name}.{i}", slice(token, token + 1)) for i, token in enumerate(word.token_positions)
-            ]
-    end_position = prompt.token_count - 1
-    mass_spans = (slice(0, end_position), slice(end_position, end_position + 1), slice(end_position + 1, None))
-    return [*named_columns, *zip(MASS_NAMES, mass_spans, strict=True)]

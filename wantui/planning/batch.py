@@ -12,19 +12,10 @@ from wantui.models.catalogue import WanModel, find_model
 from wantui.planning.batch_checks import find_duplicate_prompt_warnings
 from wantui.planning.cells import PlannedCell, plan_cells
 from wantui.planning.recipe import Recipe
-from wantui.planning.recipe_builder import (
-    PlanError,
-    choose_weighting_method,
-    convert_to_prompt_marks,
-    parse_setting_path,
-)
+from wantui.planning.recipe_builder import PlanError, parse_setting_path
 from wantui.planning.sweep import SkippedCell, Sweep, merge_cell_texts
-from wantui.prompts import Template, Variation, count_variations, expand_template, parse_template
-from wantui.prompts.expand import format_large_count
-
-MAX_SEED = 2**63 - 1
-MAX_BATCH_VIDEOS = 100_000
-"""Maximum number of videos in a batch; a manifest of that size has about 120 MB and is read in one piece."""
+from wantui.planning.variations import expand_variations
+from wantui.prompts import Variation, parse_template
 
 
 @dataclass(frozen=True)
@@ -94,10 +85,10 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
         axes = resolve_sweep_axes(settings)
     except SweepError as error:
         raise PlanError(f"sweeps: {error}") from None
-    variations = _expand_variations(parsed_template, settings, _count_cells(settings, axes))
+    variations, schedule_warnings = expand_variations(parsed_template, settings, _count_cells(settings, axes))
     parse_setting_path("output_dir", settings.output_dir)
     model = find_model(settings.model_settings.model_id)
-    cells = plan_cells(settings, model, variations, axes)
+    cells = plan_cells(settings, model, parsed_template, variations, axes)
     cells, skipped_cells = _skip_impossible_cells(cells, settings)
     refusals = merge_cell_texts({cell.label: cell.refusals for cell in cells}, len(cells))
     if not any(cell.first_recipe is not None for cell in cells):
@@ -105,6 +96,7 @@ def preview_batch(config: Config, template: str) -> BatchPreview:
     warnings = [
         *map(str, config.warnings),
         *parsed_template.warnings,
+        *schedule_warnings,
         *find_duplicate_prompt_warnings(variations),
         *merge_cell_texts({cell.label: cell.warnings for cell in cells}, len(cells)),
         *_format_skipped_cells(skipped_cells, len(cells) + len(skipped_cells)),
@@ -144,28 +136,6 @@ def _skip_impossible_cells(
     return kept_cells, skipped_cells
 
 
-def _expand_variations(parsed_template: Template, settings: Settings, cell_count: int) -> tuple[Variation, ...]:
-    """Return the variations of a template.
-
-    Raises:
-        UserError: there are too many variations or videos, or a seed exceeds 63 bits.
-    """
-    variation_count, max_variations = count_variations(parsed_template), settings.prompt_settings.max_variations
-    video_count = variation_count * cell_count * settings.videos_per_variation
-    if (
-        variation_count <= max_variations and video_count > MAX_BATCH_VIDEOS
-    ):  # otherwise expand_template reports the variations
-        raise PlanError(
-            f"cannot plan {format_large_count(video_count)} videos: a batch has at most {MAX_BATCH_VIDEOS:,}. "
-            f"Use fewer options{' or cells' if cell_count > 1 else ''} or fewer videos_per_variation, or several "
-            "batches."
-        )
-    variations = tuple(expand_template(parsed_template, max_variations))
-    if settings.model_settings.seed + settings.videos_per_variation - 1 > MAX_SEED:
-        raise PlanError("model_settings.seed: the last seed of the batch would exceed 63 bits. Use a smaller seed.")
-    return variations
-
-
 def plan_batch(config: Config, template: str) -> Batch:
     """Plan all videos of a template under a config, in the order of variations, cells, then seeds.
 
@@ -183,20 +153,13 @@ def plan_batch(config: Config, template: str) -> Batch:
         PlannedVideo(
             variation_index,
             seed_number,
-            Recipe(
-                **values_by_cell[cell_index]
-                | {
-                    "prompt": variation.prompt,
-                    "marks": convert_to_prompt_marks(variation),
-                    "weighting": choose_weighting_method(variation, cell.settings),
-                    "seed": seed,
-                }
-            ),
+            Recipe(**values_by_cell[cell_index] | variation_values | {"seed": seed}),
             None if cell.cell is None else cell_index,
         )
         for cells in _group_cells_by_pipeline(preview.cells)
-        for variation_index, variation in enumerate(preview.variations)
+        for variation_index in range(len(preview.variations))
         for cell_index, cell in cells
+        for variation_values in (cell.build_variation_values(variation_index),)
         for seed_number, seed in enumerate(preview.seeds, 1)
     )
     return Batch(**{**vars(preview), "videos": videos})

@@ -15,7 +15,7 @@ from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.guidance_plan import plan_guidance
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
-from wantui.prompts import Variation
+from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
 from wantui.schedule import find_sampler_schedule
 
@@ -126,14 +126,14 @@ def find_control_warnings(recipe: Recipe) -> list[str]:
 
 def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:
     """Return a warning for each variation that has the prompt of an earlier variation."""
-    first_id_by_prompt: dict[str, str] = {}
+    first_id_by_prompts: dict[tuple[str, ...], str] = {}
     warnings = []
     for variation in variations:
-        if variation.prompt in first_id_by_prompt:
-            warnings.append(
-                f"variations {first_id_by_prompt[variation.prompt]} and {variation.id} have the same prompt"
-            )
-        first_id_by_prompt.setdefault(variation.prompt, variation.id)
+        prompts = list_prompts(variation)
+        if prompts in first_id_by_prompts:
+            noun = "prompts" if len(prompts) > 1 else "prompt"
+            warnings.append(f"variations {first_id_by_prompts[prompts]} and {variation.id} have the same {noun}")
+        first_id_by_prompts.setdefault(prompts, variation.id)
     return warnings
 
 
@@ -145,7 +145,7 @@ def list_control_words(recipe: Recipe) -> tuple[str, ...]:
 
 def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words: Sequence[str]) -> list[str]:
     """Return a warning about marks without a weight that no control looks for, while attention is not stored."""
-    marks = [mark for variation in variations for mark in variation.marks]
+    marks = [mark for variation in variations for mark in list_marks(variation)]
     unused_marks = list(
         dict.fromkeys(mark.text for mark in marks if mark.weight == 1 and mark.text not in control_words)
     )
@@ -177,7 +177,7 @@ def describe_altered_trajectory(settings: Settings) -> str | None:
 
 def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
-    if settings.attention_analysis_settings.store_attention and not any(variation.marks for variation in variations):
+    if settings.attention_analysis_settings.store_attention and not any(map(list_marks, variations)):
         refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
     captures = first_recipe.capture
     stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
@@ -211,14 +211,14 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
     """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
     for variation in variations:
-        if len(variation.prompt) < 2 * TEXT_POSITION_COUNT - 1:
-            continue
-        word_count = len(variation.prompt.split())
-        if word_count >= TEXT_POSITION_COUNT:
-            return [
-                f"variation {variation.id} has {word_count} words, but the model reads only {TEXT_POSITION_COUNT} "
-                "tokens "
-                "and would "
-                "ignore the rest: shorten the prompt"
-            ]
+        for prompt in list_prompts(variation):
+            if len(prompt) < 2 * TEXT_POSITION_COUNT - 1:
+                continue
+            word_count = len(prompt.split())
+            if word_count >= TEXT_POSITION_COUNT:
+                prompt_name = "" if prompt == variation.prompt else f"{format_excerpt(prompt)!r} in the schedule of "
+                return [
+                    f"{prompt_name}variation {variation.id} has {word_count} words, but the model reads only "
+                    f"{TEXT_POSITION_COUNT} tokens and would ignore the rest: shorten the prompt"
+                ]
     return []

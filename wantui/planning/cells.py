@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from wantui.config.settings import Settings
 from wantui.config.sweep import SweepAxis, resolve_sweep_axes
+from wantui.controls.prompt_schedule import SECTION_KEY, SETTING_KEY, PromptScheduleSettings
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch_checks import (
@@ -17,11 +19,17 @@ from wantui.planning.batch_checks import (
 )
 from wantui.planning.guidance_checks import check_guidance
 from wantui.planning.recipe import Recipe
-from wantui.planning.recipe_builder import RecipeBuilder, choose_weighting_method
+from wantui.planning.recipe_builder import (
+    PlanError,
+    RecipeBuilder,
+    build_variation_values,
+    choose_weighting_method,
+)
 from wantui.planning.sizes import check_video_size, resolve_frame_count
 from wantui.planning.sweep import SweepCell, iterate_cell_settings, list_sweep_cells, merge_cell_texts
 from wantui.planning.token_checks import TokenChecks, check_prompt_tokens
-from wantui.prompts import Variation
+from wantui.planning.variations import expand_variations
+from wantui.prompts import Template, Variation
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class PlannedCell:
 
     cell: SweepCell | None
     settings: Settings
+    variations: tuple[Variation, ...]
+    """Variations of the batch; those of a cell with another prompt schedule have other prompts."""
     first_recipe: Recipe | None
     """Recipe of the first video of the cell; None if the cell cannot be planned."""
     warnings: tuple[str, ...] = ()
@@ -40,6 +50,10 @@ class PlannedCell:
     def label(self) -> str:
         return "" if self.cell is None else self.cell.label
 
+    def build_variation_values(self, variation_index: int) -> dict[str, Any]:
+        """Return the fields of a recipe of the cell that differ between variations."""
+        return build_variation_values(self.variations[variation_index], self.settings, self.recipe.controls)
+
     @property
     def recipe(self) -> Recipe:
         """Return the first recipe of a cell that can be planned."""
@@ -48,14 +62,18 @@ class PlannedCell:
 
 
 def plan_cells(
-    settings: Settings, model: WanModel, variations: Sequence[Variation], axes: tuple[SweepAxis, ...]
+    settings: Settings,
+    model: WanModel,
+    parsed_template: Template,
+    variations: Sequence[Variation],
+    axes: tuple[SweepAxis, ...],
 ) -> list[PlannedCell]:
     """Plan all cells of a batch; a cell of a sweep that cannot be planned has the reasons.
 
     Raises:
         UserError: without a sweep, a setting is invalid; with one, a setting that all cells share.
     """
-    planner = _CellPlanner(settings, model, variations)
+    planner = _CellPlanner(settings, model, parsed_template, variations)
     if not axes:
         return [planner.plan_cell(None, settings)]
     planned_cells = []
@@ -66,7 +84,7 @@ def plan_cells(
                 raise cell_settings
             planned_cells.append(planner.plan_cell(cell, cell_settings))
         except UserError as error:
-            planned_cells.append(PlannedCell(cell, settings, None, (), tuple(str(error).splitlines())))
+            planned_cells.append(PlannedCell(cell, settings, (), None, (), tuple(str(error).splitlines())))
     return _find_equal_cells(planned_cells)
 
 
@@ -124,11 +142,13 @@ def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
 class _CellPlanner:
     """Planner of cells that share a model and variations; repeats no check whose inputs are equal."""
 
-    def __init__(self, settings: Settings, model: WanModel, variations: Sequence[Variation]) -> None:
-        self.model, self.variations = model, tuple(variations)
+    def __init__(
+        self, settings: Settings, model: WanModel, parsed_template: Template, variations: Sequence[Variation]
+    ) -> None:
+        self.model, self.parsed_template, self.variations = model, parsed_template, tuple(variations)
         self.builder = RecipeBuilder(settings, model, variations)
-        self.has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
-        self._token_checks: dict[tuple[str, bool, tuple[str, ...]], TokenChecks] = {}
+        self._variations_by_schedule = {_format_schedule(settings): self.variations}
+        self._token_checks: dict[tuple[str, bool, tuple[str, ...], str], TokenChecks] = {}
         self._shared_checks: dict[tuple[object, ...], tuple[list[str], list[str]]] = {}
 
     def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
@@ -139,13 +159,15 @@ class _CellPlanner:
         """
         check_video_size(settings.video_settings, self.model)
         frame_count, frames_warning = resolve_frame_count(settings.video_settings, self.model)
-        recipe = self.builder.build_first_recipe(settings, frame_count)
+        variations = self._expand_variations(settings)
+        recipe = self.builder.build_first_recipe(settings, frame_count, variations[0])
         check_guidance(recipe)
-        settings_warnings, shared_refusals = self._check_shared_settings(settings, recipe)
-        token_checks = self._check_tokens(recipe)
+        settings_warnings, shared_refusals = self._check_shared_settings(settings, recipe, variations)
+        token_checks = self._check_tokens(settings, recipe, variations)
         return PlannedCell(
             cell,
             settings,
+            variations,
             recipe,
             (
                 *settings_warnings,
@@ -153,39 +175,62 @@ class _CellPlanner:
                 *([frames_warning] if frames_warning else []),
                 *token_checks.warnings,
             ),
-            (
-                *token_checks.refusals,
-                *find_cell_refusals(settings, self.model, recipe, self.variations),
-                *shared_refusals,
-            ),
+            (*token_checks.refusals, *find_cell_refusals(settings, self.model, recipe, variations), *shared_refusals),
         )
 
-    def _check_shared_settings(self, settings: Settings, recipe: Recipe) -> tuple[list[str], list[str]]:
-        """Return the warnings and refusals that depend on few of the settings that a sweep can change: those in the
-        key."""
+    def _expand_variations(self, settings: Settings) -> tuple[Variation, ...]:
+        """Return the variations with the prompts of the cell's prompt schedule.
+
+        Raises:
+            UserError: the schedule is invalid, or gives other variations than that of the batch.
+        """
+        key = _format_schedule(settings)
+        if key not in self._variations_by_schedule:
+            variations, _ = expand_variations(self.parsed_template, settings, 1)
+            if [v.id for v in variations] != [v.id for v in self.variations]:
+                raise PlanError(
+                    f"{SETTING_KEY}: this schedule has other brackets than the schedule of the batch, and gives other "
+                    "variations. Use the same brackets in all schedules, or several batches"
+                )
+            self._variations_by_schedule[key] = variations
+        return self._variations_by_schedule[key]
+
+    def _check_shared_settings(
+        self, settings: Settings, recipe: Recipe, variations: tuple[Variation, ...]
+    ) -> tuple[list[str], list[str]]:
+        """Return the warnings and refusals that depend only on the negative prompt, the speed, the words of controls
+        and the prompt schedule, among the settings that a sweep can change."""
         key = (
             settings.prompt_settings.negative_prompt,
             settings.model_settings.speed,
             describe_altered_trajectory(settings),
             list_control_words(recipe),
+            _format_schedule(settings),
         )
         if key not in self._shared_checks:
             self._shared_checks[key] = (
-                find_settings_warnings(settings, self.model, recipe, self.variations),
-                find_shared_refusals(settings, self.model, recipe, self.variations),
+                find_settings_warnings(settings, self.model, recipe, variations),
+                find_shared_refusals(settings, self.model, recipe, variations),
             )
         return self._shared_checks[key]
 
-    def _check_tokens(self, recipe: Recipe) -> TokenChecks:
-        uses_marks = recipe.capture.attention is not None or self.has_weights
-        key = recipe.negative_prompt, uses_marks, list_control_words(recipe)
+    def _check_tokens(self, settings: Settings, recipe: Recipe, variations: tuple[Variation, ...]) -> TokenChecks:
+        has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
+        uses_marks = recipe.capture.attention is not None or has_weights
+        key = recipe.negative_prompt, uses_marks, list_control_words(recipe), _format_schedule(settings)
         if key not in self._token_checks:
             self._token_checks[key] = check_prompt_tokens(
                 self.model,
                 recipe.revision,
-                self.variations,
+                variations,
                 recipe.negative_prompt,
                 uses_marks=uses_marks,
                 control_words=key[2],
             )
         return self._token_checks[key]
+
+
+def _format_schedule(settings: Settings) -> str:
+    """Return the prompt schedule of a cell as a key."""
+    schedule_settings: PromptScheduleSettings = getattr(settings, SECTION_KEY)
+    return repr(schedule_settings.active_schedule)

@@ -9,9 +9,10 @@ from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.batch import Batch, BatchPreview
+from wantui.planning.cells import PlannedCell
 from wantui.planning.guidance_plan import uses_unconditional_pass
+from wantui.planning.map_names import list_map_texts
 from wantui.planning.recipe import Recipe
-from wantui.planning.recipe_builder import convert_to_prompt_marks
 from wantui.schedule import count_model_evaluations, find_sampler_schedule
 
 CLIP_BYTES_PER_PIXEL = 0.1
@@ -60,7 +61,7 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
         model.block_count,
         model.head_count,
         uses_unconditional_pass(recipe),
-        tuple(mark.text for mark in recipe.marks),
+        list_map_texts(recipe.prompts),
         tuple(mark.text for mark in recipe.negative_marks),
     )
 
@@ -103,7 +104,7 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
     """
     groups: dict[CaptureSizeKey, tuple[Recipe, int]] = {}
     for cell in batch.possible_cells:
-        for size_key, recipe, variation_count in _iterate_cell_recipes(batch, cell.recipe):
+        for size_key, recipe, variation_count in _iterate_cell_recipes(cell):
             recipe, video_count = groups.get(size_key) or (recipe, 0)
             groups[size_key] = recipe, video_count + variation_count * len(batch.seeds)
     return list(groups.values())
@@ -121,15 +122,13 @@ def estimate_video_bytes(batch: Batch) -> list[int]:
     return result
 
 
-def _iterate_cell_recipes(
-    batch: Batch | BatchPreview, cell_recipe: Recipe
-) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
+def _iterate_cell_recipes(cell: PlannedCell) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
     """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
-    if cell_recipe.capture.attention is None:
-        yield _make_size_key(cell_recipe), cell_recipe, len(batch.variations)
+    if cell.recipe.capture.attention is None:
+        yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)
         return
-    for variation in batch.variations:
-        recipe = cell_recipe.model_copy(update={"marks": convert_to_prompt_marks(variation)})
+    for variation_index in range(len(cell.variations)):
+        recipe = cell.recipe.model_copy(update=cell.build_variation_values(variation_index))
         yield _make_size_key(recipe), recipe, 1
 
 
@@ -137,11 +136,12 @@ def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
     """Return the key of recipes of a batch whose files have equal predicted sizes."""
     marks: list[str | int] = []
     if recipe.capture.attention is not None:
-        marks = [mark.text if mark.text in recipe.negative_prompt else len(mark.text) for mark in recipe.marks]
+        map_texts = list_map_texts(recipe.prompts)
+        marks = [text if text in recipe.negative_prompt else len(text) for text in map_texts]
     return (
         *(recipe.width, recipe.height, recipe.frames, recipe.steps, recipe.sampler, recipe.speed),
         *(recipe.guidance_scale > 1, str(recipe.guidance_scale_2)),
-        repr(recipe.controls),
+        repr([(kind.name, kind.get_compared_settings(request)) for kind, request in recipe.control_requests]),
         recipe.negative_prompt if marks else "",
         *marks,
     )

@@ -3,9 +3,10 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wantui.captures.attention import MASS_NAMES
+from wantui.controls.marked_prompt import MarkedPrompt
 
 RESERVED_NAMES = frozenset({*MASS_NAMES, "steps", "sigmas", "blocks", "cond", "uncond"})
 """Names of other arrays and groups in an attention capture, which a map cannot use."""
@@ -33,6 +34,28 @@ def assign_map_names(marked_texts: Iterable[str]) -> list[str]:
         taken_keys.add(_make_collision_key(map_name))
         map_names.append(map_name)
     return map_names
+
+
+def assign_shared_map_names(prompts: Sequence[MarkedPrompt]) -> list[list[str]]:
+    """Return the names of the maps of each prompt's marks.
+
+    Prompts share the name of a text that several of them mark: the first with the first, the second with the second.
+    """
+    marks_by_prompt = [_number_marks(prompt) for prompt in prompts]
+    numbered_marks = list(dict.fromkeys(mark for marks in marks_by_prompt for mark in marks))
+    name_by_mark = dict(zip(numbered_marks, assign_map_names(text for text, _ in numbered_marks), strict=True))
+    return [[name_by_mark[mark] for mark in marks] for marks in marks_by_prompt]
+
+
+def list_map_texts(prompts: Sequence[MarkedPrompt]) -> tuple[str, ...]:
+    """Return the marked text of each map of a video with these prompts."""
+    return tuple(text for text, _ in dict.fromkeys(mark for prompt in prompts for mark in _number_marks(prompt)))
+
+
+def _number_marks(prompt: MarkedPrompt) -> list[tuple[str, int]]:
+    """Return the text of each mark, and the number of earlier marks of the prompt with the same text."""
+    texts = [mark.text for mark in prompt.marks]
+    return [(text, texts[:index].count(text)) for index, text in enumerate(texts)]
 
 
 def _make_collision_key(name: str) -> str:

@@ -23,9 +23,10 @@ from wantui.captures import CAPTURES, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
-from wantui.controls import CONTROLS, ControlRequest
+from wantui.controls import CONTROLS, ControlKind, ControlRequest
 from wantui.controls.lora import LORA
-from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeight, WordWeightsRequest
+from wantui.controls.marked_prompt import MarkedPrompt, PromptMark, check_mark_texts
+from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeightsRequest
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
@@ -34,20 +35,13 @@ from wantui.schedule import SamplerName
 FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
 """Captures whose requests have their own fields in `CaptureRequests`."""
 PositiveInteger = Annotated[int, Field(ge=1, le=1_000_000)]
+PROMPT_SEPARATOR = " → "
+"""Text between the prompts of a schedule in a label."""
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class PromptMark(_FrozenModel):
-    """Marked text of the prompt: `prompt[start:end]` is `text`."""
-
-    text: str
-    start: Annotated[int, Field(ge=0)]
-    end: Annotated[int, Field(ge=1)]
-    weight: WordWeight = 1.0
 
 
 def _validate_requests(
@@ -171,9 +165,7 @@ class Recipe(_FrozenModel):
     @model_validator(mode="after")
     def check_consistency(self) -> Self:
         """Refuse a recipe whose fields contradict each other; planned recipes never do."""
-        for mark in self.marks:
-            if self.prompt[mark.start : mark.end] != mark.text:
-                raise PydanticCustomError("marks", "the prompt does not have the text of a mark at its position")
+        check_mark_texts(self.prompt, self.marks)
         if (self.weights == "gguf") != (self.transformer_file is not None):
             raise PydanticCustomError("weights", "weights must be gguf if, and only if, there is a transformer_file")
         return self
@@ -185,6 +177,23 @@ class Recipe(_FrozenModel):
             for kind in CONTROLS
             if kind.name in self.controls
         }
+
+    @property
+    def control_requests(self) -> list[tuple[ControlKind, ControlRequest]]:
+        """Return the controls that are on, with their requests."""
+        requests = [(kind, self.find_control_request(kind.name)) for kind in CONTROLS]
+        return [(kind, request) for kind, request in requests if request is not None]
+
+    @property
+    def prompts(self) -> tuple[MarkedPrompt, ...]:
+        """Return all prompts that the model reads: that at the start, then those of controls."""
+        later_prompts = (prompt for kind, request in self.control_requests for prompt in kind.list_prompts(request))
+        return MarkedPrompt(prompt=self.prompt, marks=self.marks), *later_prompts
+
+    @property
+    def prompt_text(self) -> str:
+        """Return the prompt for labels; the prompts of a schedule are joined by arrows."""
+        return PROMPT_SEPARATOR.join(marked_prompt.prompt for marked_prompt in self.prompts)
 
     @property
     def source(self) -> ModelSource:
@@ -210,7 +219,8 @@ class Recipe(_FrozenModel):
     def negative_marks(self) -> tuple[PromptMark, ...]:
         """Return marks of the marked words in the negative prompt, where they occur as complete words."""
         marks = []
-        for word in dict.fromkeys(mark.text for mark in self.marks):
+        marked_words = (mark.text for marked_prompt in self.prompts for mark in marked_prompt.marks)
+        for word in dict.fromkeys(marked_words):
             for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
                 marks.append(PromptMark(text=word, start=match.start(), end=match.end()))
         return tuple(sorted(marks, key=lambda mark: mark.start))

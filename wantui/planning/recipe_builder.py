@@ -1,6 +1,6 @@
 """Build the recipe of a video from settings, a model and a variation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.config.settings import ModelSettings, Settings
 from wantui.controls import CONTROLS, ControlRequest
+from wantui.controls.marked_prompt import PromptMark
 from wantui.controls.word_weights import WeightingMethod
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, WanModel
@@ -17,8 +18,8 @@ from wantui.models.magnitudes import load_magnitudes
 from wantui.paths import expand_user_path
 from wantui.planning.batch_checks import describe_altered_trajectory
 from wantui.planning.model_source import TransformerFile
-from wantui.planning.recipe import CaptureRequests, PromptMark, Recipe
-from wantui.prompts import Variation
+from wantui.planning.recipe import CaptureRequests, Recipe
+from wantui.prompts import Variation, list_marks
 from wantui.prompts.cleaning import clean_prompt
 from wantui.section import ConfigSection
 
@@ -35,15 +36,15 @@ class RecipeBuilder:
     """
 
     def __init__(self, settings: Settings, model: WanModel, variations: Sequence[Variation]) -> None:
-        self.model, self.variations = model, variations
-        self.has_marks = any(variation.marks for variation in variations)
+        self.model = model
+        self.has_marks = any(map(list_marks, variations))
         self.transformer_file = _resolve_transformer_file(model, settings.model_settings)
         self.revision = pin_revision(model, settings.model_settings.revision)
         self._captures_by_alteration: dict[str | None, CaptureRequests] = {}
         self._requests_by_section: dict[int, tuple[ConfigSection, ControlRequest | None]] = {}
 
-    def build_first_recipe(self, settings: Settings, frame_count: int) -> Recipe:
-        """Return the recipe of the first variation with the first seed.
+    def build_first_recipe(self, settings: Settings, frame_count: int, variation: Variation) -> Recipe:
+        """Return the recipe of a variation with the first seed.
 
         Raises:
             UserError: a control cannot be requested as its settings say.
@@ -52,10 +53,7 @@ class RecipeBuilder:
         first_recipe = Recipe(
             model=model.location if model.is_local and model is not NANO else model.name,
             revision=self.revision,
-            prompt=self.variations[0].prompt,
             negative_prompt=clean_prompt(settings.prompt_settings.negative_prompt),
-            marks=convert_to_prompt_marks(self.variations[0]),
-            weighting=choose_weighting_method(self.variations[0], settings),
             seed=settings.seed_list[0],
             sampler=model_settings.sampler,
             steps=model_settings.steps,
@@ -72,7 +70,7 @@ class RecipeBuilder:
             transformer_file=self.transformer_file,
             speed=model_settings.speed,
             capture=self._build_capture_requests(settings),
-            controls=self._build_control_requests(settings),
+            **build_variation_values(variation, settings, self._build_control_requests(settings)),
         )
         if model_settings.speed == "cached" and model.boundary_ratio is None:
             first_recipe = first_recipe.model_copy(
@@ -88,10 +86,10 @@ class RecipeBuilder:
         return self._captures_by_alteration[alteration]
 
     def _build_control_requests(self, settings: Settings) -> dict[str, Any]:
-        """Return the controls that the settings request, by name."""
+        """Return the controls that the settings request for all variations alike, by name."""
         requests = {}
         for kind in CONTROLS:
-            if kind.section_key is None:
+            if kind.section_key is None or kind.build_variation_request is not None:
                 continue
             section = getattr(settings, kind.section_key)
             if id(section) not in self._requests_by_section:  # cells share sections: build each request once
@@ -136,6 +134,29 @@ def parse_setting_path(setting_key: str, path_text: str) -> Path:
         raise PlanError(f"{setting_key}: {error}") from None
 
 
+def build_variation_values(
+    variation: Variation, settings: Settings, shared_controls: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of a recipe that differ between variations.
+
+    Args:
+        shared_controls: requests of controls by name; those that depend on the variation are replaced.
+    """
+    controls = dict(shared_controls)
+    for kind in CONTROLS:
+        if kind.section_key is not None and kind.build_variation_request is not None:
+            controls.pop(kind.name, None)
+            request = kind.build_variation_request(getattr(settings, kind.section_key), variation)
+            if request is not None:
+                controls[kind.name] = request
+    return {
+        "prompt": variation.prompt,
+        "marks": convert_to_prompt_marks(variation),
+        "weighting": choose_weighting_method(variation, settings),
+        "controls": controls,
+    }
+
+
 def convert_to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
     """Convert the marks of a variation to those of a recipe."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
@@ -143,7 +164,7 @@ def convert_to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
 
 def choose_weighting_method(variation: Variation, settings: Settings) -> WeightingMethod | None:
     """Return the method of weighting words; None if a variation has no weights."""
-    has_weights = any(mark.weight != 1 for mark in variation.marks)
+    has_weights = any(mark.weight != 1 for mark in list_marks(variation))
     return settings.prompt_settings.embedding_method if has_weights else None
 
 

@@ -17,7 +17,9 @@ from wantui.models.tokenizer import (
     find_tokenizer_file,
     has_tokens_for_word,
 )
-from wantui.prompts import Variation
+from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.prompts import Variation, list_marks, list_prompts
+from wantui.prompts.foreign_syntax import format_excerpt
 
 MAX_LISTED_WORDS = 5
 """Maximum number of words or groups that a message lists; it counts the rest."""
@@ -54,13 +56,16 @@ def check_prompt_tokens(
         return TokenChecks()
     try:
         check_tokenizer_fits_model(tokenizer_path)
-        prompts = [*(variation.prompt for variation in variations), negative_prompt]
+        prompts = [*(prompt for variation in variations for prompt in list_prompts(variation)), negative_prompt]
         warnings = [
             *_find_equal_token_warnings(tokenizer_path, variations),
             *_find_unknown_word_warnings(tokenizer_path, model, prompts),
         ]
-        marked_texts = {mark.text for variation in variations for mark in variation.marks} if uses_marks else set()
+        marked_texts = (
+            {mark.text for variation in variations for mark in list_marks(variation)} if uses_marks else set()
+        )
         refusals = [
+            *_find_length_refusals(tokenizer_path, prompts[:-1]),
             *_find_unknown_text_refusals(tokenizer_path, marked_texts, "marked", "mark other words"),
             *_find_unknown_text_refusals(tokenizer_path, set(control_words), "bent", "bend other words"),
         ]
@@ -71,13 +76,13 @@ def check_prompt_tokens(
 
 def _find_equal_token_warnings(tokenizer_path: Path, variations: Sequence[Variation]) -> list[str]:
     """Return a warning about variations with different prompts but equal tokens and weights."""
-    groups_by_tokens: dict[tuple[object, ...], dict[str, str]] = {}
+    groups_by_tokens: dict[tuple[object, ...], dict[tuple[str, ...], str]] = {}
     for variation in variations:
-        mark_weights = tuple(mark.weight for mark in variation.marks if mark.weight != 1)
-        id_by_prompt = groups_by_tokens.setdefault((find_token_ids(tokenizer_path, variation.prompt), mark_weights), {})
-        id_by_prompt.setdefault(variation.prompt, variation.id)
+        prompts, mark_weights = list_prompts(variation), tuple(m.weight for m in list_marks(variation) if m.weight != 1)
+        token_ids = tuple(find_token_ids(tokenizer_path, prompt) for prompt in prompts)
+        groups_by_tokens.setdefault((token_ids, mark_weights), {}).setdefault(prompts, variation.id)
     ambiguous_groups = [
-        list(id_by_prompt.values()) for id_by_prompt in groups_by_tokens.values() if len(id_by_prompt) > 1
+        list(id_by_prompts.values()) for id_by_prompts in groups_by_tokens.values() if len(id_by_prompts) > 1
     ]
     if not ambiguous_groups:
         return []
@@ -111,6 +116,21 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
                 f"nano does not know {_format_word_list(untrained_words)}; it knows {', '.join(CAPTION_WORDS)}"
             )
     return warnings
+
+
+def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str]) -> list[str]:
+    """Return a refusal for the first prompt with more tokens than the model reads, unless its words tell."""
+    for prompt in prompts:
+        if len(prompt.encode()) < TEXT_POSITION_COUNT - 2:  # a token has a byte, but for the first space and the end
+            continue
+        if len(prompt.split()) >= TEXT_POSITION_COUNT:  # refused by batch_checks, without a tokenizer
+            continue
+        if (token_count := len(find_token_ids(tokenizer_path, prompt))) > TEXT_POSITION_COUNT:
+            return [
+                f"the prompt {format_excerpt(prompt)!r} has {token_count} tokens, but the model reads only "
+                f"{TEXT_POSITION_COUNT} and would ignore the rest: shorten it"
+            ]
+    return []
 
 
 def _find_unknown_text_refusals(tokenizer_path: Path, texts: set[str], participle: str, remedy: str) -> list[str]:

@@ -27,11 +27,11 @@ _DASHES_PATTERN = re.compile("-+")
 class TooManyVariationsError(UserError):
     """Raised for a template that expands to more variations than allowed."""
 
-    def __init__(self, variation_count: int, max_variations: int) -> None:
+    def __init__(self, variation_count: int, max_variations: int, is_minimum: bool = False) -> None:
         self.variation_count, self.max_variations = variation_count, max_variations
+        count_text = f"{'at least ' if is_minimum else ''}{format_large_count(variation_count)}"
         super().__init__(
-            f"cannot expand the template: it has {format_large_count(variation_count)} variations, more than the "
-            "limit of "
+            f"cannot expand the template: it has {count_text} variations, more than the limit of "
             f"{max_variations:,}. Use fewer options, or raise prompt_settings.max_variations."
         )
 
@@ -77,13 +77,36 @@ class Choice:
 _Span = TypeVar("_Span", Mark, Choice)
 
 
+class ScheduledPrompt(NamedTuple):
+    """A later prompt of a variation, from its prompt schedule; its choices count the brackets of its own template."""
+
+    prompt: str
+    choices: tuple[Choice, ...]
+    marks: tuple[Mark, ...]
+
+
 class Variation(NamedTuple):
-    """One prompt of a template, cleaned, with its choices in bracket order."""
+    """One prompt of a template, cleaned, with its choices in bracket order.
+
+    With a prompt schedule, `prompt` and `marks` are those at the start, and `choices` are those of all prompts; a
+    choice that the prompt at the start lacks has an empty span.
+    """
 
     id: str
     prompt: str
     choices: tuple[Choice, ...]
     marks: tuple[Mark, ...]
+    scheduled_prompts: tuple[ScheduledPrompt, ...] = ()
+
+
+def list_prompts(variation: Variation) -> tuple[str, ...]:
+    """Return the prompt of a variation at the start, then those of its schedule."""
+    return variation.prompt, *(scheduled.prompt for scheduled in variation.scheduled_prompts)
+
+
+def list_marks(variation: Variation) -> list[Mark]:
+    """Return the marks of all prompts of a variation."""
+    return [*variation.marks, *(mark for scheduled in variation.scheduled_prompts for mark in scheduled.marks)]
 
 
 class _ExpandedPart(NamedTuple):
@@ -147,7 +170,7 @@ def expand_template(template: Template, max_variations: int = DEFAULT_MAX_VARIAT
     if expanded_size.text_length + expanded_size.extra_length > MAX_EXPANSION_LENGTH:
         raise ExpansionTooLargeError(expanded_size.text_length + expanded_size.extra_length)
     parts = _expand_nodes(template.nodes)
-    variation_ids = _build_variation_ids([part.labels for part in parts])
+    variation_ids = build_variation_ids([part.labels for part in parts])
     is_plain = template.source.isascii() and "&" not in template.source
     return [
         _build_variation(template, part, variation_id, is_plain)
@@ -255,7 +278,7 @@ def _limit_spans(choices: tuple[Choice, ...], length: int) -> tuple[Choice, ...]
     return tuple(replace(choice, start=min(choice.start, length), end=min(choice.end, length)) for choice in choices)
 
 
-def _build_variation_ids(labels_by_variation: list[tuple[str, ...]]) -> list[str]:
+def build_variation_ids(labels_by_variation: list[tuple[str, ...]]) -> list[str]:
     """Return a readable, unique id for each variation.
 
     An id that would be too long, or ambiguous between different choices, ends in a digest of the choices. Repeated

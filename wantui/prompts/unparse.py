@@ -19,10 +19,13 @@ def format_as_template(prompt: str, marks: Iterable[tuple[int, int, float]] = ()
         if start < position or end > len(prompt):
             continue
         weight_text = "" if weight == 1 else f":{weight:g}"
-        parts.append(f"{_escape(prompt[position:start])}({_escape(prompt[start:end])}{weight_text})")
+        parts.append(
+            f"{escape_special_characters(prompt[position:start])}({escape_special_characters(prompt[start:end])}{weight_text})"
+        )
         position = end
-    return "".join(parts) + _escape(prompt[position:])
+    return "".join(parts) + escape_special_characters(prompt[position:])
 
 
-def _escape(text: str) -> str:
+def escape_special_characters(text: str) -> str:
+    """Return the template text that reads as this literal text."""
     return _SPECIAL_PATTERN.sub(lambda match: f"\\{match[0]}", text)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
+from wantui.planning.step_prompts import build_step_prompts_attribute
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     compute_array_crc,
@@ -80,7 +81,11 @@ class TrajectoryWriter:
         """States that an earlier process stored."""
         self.is_finished = False
         self.predicted_clean_array: Any = None
-        self.attributes = {"recipe": recipe.model_dump(mode="json"), "shape": list(state_shape)}
+        self.attributes = {
+            "recipe": recipe.model_dump(mode="json"),
+            "shape": list(state_shape),
+            **build_step_prompts_attribute(recipe),
+        }
         if checksums:
             self._reopen_group(checksums, recipe)
             return

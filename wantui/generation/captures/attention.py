@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from wantui.captures.attention import ATTENTION
 from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
 from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.token_spans import TokenizedPrompt
 from wantui.planning import Recipe
 from wantui.storage.attention_maps import AttentionMapWriter
 from wantui.storage.background_writer import BackgroundWriter
@@ -25,10 +26,28 @@ SELF_CHECK_ATTRIBUTE = "self_check"
 
 def make_hook(preparation: DenoisingPreparation) -> CrossAttentionObserver | None:
     """Return the cross-attention observer if the recipe requests maps, attention weights or bends; otherwise None."""
-    changes_attention = bool(preparation.weights_by_position or preparation.bends_by_context)
+    has_weights = any(prompt.weights_by_position for prompt in preparation.prompts.prompts)
+    changes_attention = has_weights or bool(preparation.bends_by_context)
     if preparation.recipe.capture.attention is None and not changes_attention:
         return None
     return CrossAttentionObserver(preparation)
+
+
+def _describe_words(prompts: Sequence[TokenizedPrompt]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of each marked word by map name; the first prompt that has the word counts."""
+    metadata_by_word: dict[str, dict[str, Any]] = {}
+    for prompt in prompts:
+        for word in prompt.words:
+            metadata = {
+                "text": word.text,
+                "start": word.start_character,
+                "end": word.end_character,
+                "weight": word.weight,
+                "tokens": list(word.token_positions),
+                "token_texts": list(word.token_texts),
+            }
+            metadata_by_word.setdefault(word.map_name, metadata)
+    return metadata_by_word
 
 
 class Recorder:
@@ -62,17 +81,7 @@ class Recorder:
             [inputs.sigmas[evaluation] for evaluation in evaluations],
             len(self.observer.pipeline.transformer.blocks),
             self.recipe,
-            {
-                word.map_name: {
-                    "text": word.text,
-                    "start": word.start_character,
-                    "end": word.end_character,
-                    "weight": word.weight,
-                    "tokens": list(word.token_positions),
-                    "token_texts": list(word.token_texts),
-                }
-                for word in self.observer.prompts_by_context["cond"].words
-            },
+            _describe_words(self.observer.prompts_by_context["cond"]),
             self.earlier_checksums,
         )
         if self.earlier_checksums and not self.writer.is_finished:

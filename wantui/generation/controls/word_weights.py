@@ -19,19 +19,20 @@ from wantui.generation.token_spans import TokenizedPrompt, tokenize_prompt
 
 
 def apply_control(request: WordWeightsRequest, preparation: DenoisingPreparation) -> None:
-    """Weight the marked words of a prompt: their embeddings, or their odds in cross-attention.
+    """Weight the marked words of each prompt: their embeddings, or their odds in cross-attention.
 
     Raises:
         MarkOutOfRangeError: the model does not read the text of a mark.
     """
-    recipe = preparation.recipe
-    prompt = tokenize_prompt(preparation.pipeline.tokenizer, recipe.prompt, recipe.marks)
-    if request.weighting == "attention":
-        for word in prompt.words:
-            for token in word.token_positions:
-                preparation.weights_by_position[token] = preparation.weights_by_position.get(token, 1.0) * word.weight
-    else:
-        preparation.prompt_embeds = weigh_embeddings(preparation.prompt_embeds, prompt, request.weighting)
+    for encoded_prompt in preparation.prompts.prompts:
+        prompt = tokenize_prompt(preparation.pipeline.tokenizer, encoded_prompt.prompt, encoded_prompt.marks)
+        if request.weighting == "attention":
+            weights = encoded_prompt.weights_by_position
+            for word in prompt.words:
+                for token in word.token_positions:
+                    weights[token] = weights.get(token, 1.0) * word.weight
+        else:
+            encoded_prompt.embeds = weigh_embeddings(encoded_prompt.embeds, prompt, request.weighting)
 
 
 def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, method: str) -> Tensor:

@@ -1,0 +1,70 @@
+"""The prompt that each model evaluation of a recipe reads."""
+
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
+from wantui.keyframes import format_moment
+from wantui.planning.recipe import Recipe
+from wantui.schedule import count_model_evaluations
+
+STEP_PROMPTS_ATTRIBUTE = "step_prompts"
+"""Attribute of a capture with the prompt of each recorded evaluation; only with a prompt schedule."""
+
+
+class StepPrompt(NamedTuple):
+    """The prompt of one evaluation, or the mixture of two prompts."""
+
+    prompt: str
+    next_prompt: str | None = None
+    """Second prompt of a mixture; None without one."""
+    share: float = 0.0
+    """Share of the way to the second prompt, from 0 to below 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values, without the fields of a mixture if there is none."""
+        return {"prompt": self.prompt} if self.next_prompt is None else self._asdict()
+
+
+def list_step_prompts(recipe: Recipe) -> list[StepPrompt]:
+    """Return the prompt of each model evaluation of a recipe.
+
+    Raises:
+        KeyframeError: a keyframe does not fit the steps; planned recipes never have one.
+    """
+    request = recipe.find_control_request(PROMPT_SCHEDULE.name)
+    if not isinstance(request, PromptScheduleRequest):
+        return [StepPrompt(recipe.prompt)] * count_model_evaluations(recipe.sampler, recipe.steps)
+    prompts = [marked_prompt.prompt for marked_prompt in recipe.prompts]
+    return [
+        StepPrompt(prompts[moment.before], prompts[moment.after], moment.share)
+        if moment.share
+        else StepPrompt(prompts[moment.before])
+        for moment in find_recipe_prompt_moments(recipe, request)
+    ]
+
+
+def list_prompt_moments(recipe: Recipe) -> list[str]:
+    """Return the moment of each prompt of a recipe, such as `step 10`; the first is the start."""
+    request = recipe.find_control_request(PROMPT_SCHEDULE.name)
+    if not isinstance(request, PromptScheduleRequest):
+        return ["the start"]
+    return ["the start", *(format_moment(request.times.unit, moment) for moment in request.times.moments)]
+
+
+def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
+    """Return the attribute of a capture of all evaluations; empty without a prompt schedule."""
+    if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
+        return {}
+    return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_step_prompts(recipe)]}
+
+
+def describe_step_prompts(recipe: Recipe) -> list[str]:
+    """Return lines such as `evaluations 0 to 9: a red ball`, with mixtures as `a red ball → a blue ball`."""
+    lines, first = [], 0
+    for prompts, members in groupby(list_step_prompts(recipe), lambda step: (step.prompt, step.next_prompt)):
+        last = first + len(list(members)) - 1
+        evaluations_text = f"evaluation {first}" if first == last else f"evaluations {first} to {last}"
+        lines.append(f"{evaluations_text}: {' → '.join(filter(None, prompts))}")
+        first = last + 1
+    return lines
