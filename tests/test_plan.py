@@ -143,7 +143,9 @@ def test_settings_without_effect_are_refused() -> None:
 def test_prompt_over_512_tokens_is_refused() -> None:
     refusal = planned("a [red|" + "blue " * 510 + "] circle").refusals[0]
     assert re.search(r"has 512 words, but the model reads only 512 tokens", refusal)
-    assert planned("a [red|" + "blue " * 509 + "] circle").refusals == ()
+    (refusal,) = planned("a [red|" + "blue " * 509 + "] circle").refusals
+    assert "has 513 tokens, but the model reads only 512" in refusal
+    assert planned("a [red|" + "blue " * 508 + "] circle").refusals == ()
 
 
 @pytest.mark.parametrize(

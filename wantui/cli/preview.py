@@ -118,7 +118,7 @@ def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
     for number, variation in enumerate(shown_variations):
         add_table_row(table, str(number), variation.id, variation.prompt, _format_marks(variation.marks))
         for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True):
-            add_table_row(table, "", f"from {moment_name}", scheduled.prompt, _format_marks(scheduled.marks))
+            add_table_row(table, "", f"at {moment_name}", scheduled.prompt, _format_marks(scheduled.marks))
     print_table(table)
     if len(shown_variations) < len(preview.variations):
         echo(f"... and {len(preview.variations) - len(shown_variations):,} more (--all shows them)")
