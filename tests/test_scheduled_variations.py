@@ -6,7 +6,8 @@ import pytest
 
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.config import Config, ConfigError
-from wantui.config.load import dump_settings, load_config, parse_config
+from wantui.config.dump import dump_settings
+from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
 from wantui.planning.step_prompts import StepPrompt, describe_step_prompts, list_step_prompts
