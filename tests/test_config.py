@@ -527,13 +527,6 @@ def test_disabled_unsupported_settings_are_accepted(text: str) -> None:
     assert parse_config(text, "older.yaml").refusals == ()
 
 
-def test_set_of_an_unsupported_setting_is_refused() -> None:
-    config = parse_config("", "my.yaml", ["prompt_schedule_settings.enabled=true"])
-    assert [str(problem) for problem in config.refusals] == [
-        "--set: prompt_schedule_settings.enabled: not supported: prompt schedules"
-    ]
-
-
 def test_merged_mapping_equals_its_written_out_form() -> None:
     text = "model_settings: &base\n  seed: 7\n  steps: 3\nvideo_settings:\n  <<: {fps: 8, width: 64}\n  width: 32\n"
     settings = parse_config(text, "my.yaml").settings

@@ -142,6 +142,10 @@ class _ConfigReader:
         document = parse_yaml_document(text, self.source)
         self.line_by_key = document.line_by_key
         for key, line in document.duplicate_keys:
+            parent_field = find_form_field(".".join(key[:-1]))
+            if parent_field is not None and parent_field.kind == "mapping":
+                self.problems.append(self.make_problem(key, f"occurs again in line {line}. Remove one"))
+                continue
             self.warnings.append(self.make_problem(key, f"duplicate key; the value in line {line} is used"))
         return document.values
 
@@ -259,6 +263,8 @@ class _ConfigReader:
                 del values[name]
                 self.warnings.append(self.make_problem(key, "ignored: a misspelt memory_settings"))
             elif isinstance(section_content, dict) and (section := find_section(name)):
+                if warning := section.convert_former_values(section_content):
+                    self.warnings.append(self.make_problem(key, warning))
                 for setting_name in [
                     setting_name for setting_name in section_content if setting_name in section.IGNORED_KEYS
                 ]:
