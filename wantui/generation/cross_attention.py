@@ -90,7 +90,6 @@ class CrossAttentionObserver:
             ]
         self._stores_tokens = self.request is not None and self.request.per_token
         self.word_weights = WordWeights({})
-        """Weights of the current evaluation."""
         self.bends_by_context = preparation.bends_by_context
         self.stored_evaluations = (
             frozenset(list_every_nth_index(preparation.evaluation_count, self.request.interval))

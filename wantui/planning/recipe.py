@@ -165,7 +165,8 @@ class Recipe(_FrozenModel):
     @model_validator(mode="after")
     def check_consistency(self) -> Self:
         """Refuse a recipe whose fields contradict each other; planned recipes never do."""
-        check_mark_texts(self.prompt, self.marks)
+        if self.marks:  # a placeholder has no prompt
+            check_mark_texts(self.prompt, self.marks)
         if (self.weights == "gguf") != (self.transformer_file is not None):
             raise PydanticCustomError("weights", "weights must be gguf if, and only if, there is a transformer_file")
         return self
