@@ -13,6 +13,11 @@ pytest.importorskip("triton")
 
 from wantui.generation.fused_attention import apply_norm_and_rotary
 from wantui.generation.fused_norm import add_gated, apply_layer_norm, apply_rms_norm
+from wantui.generation.kernels.bending import (
+    run_output_correction_kernel,
+    run_renormalised_output_kernel,
+    run_softmax_columns_kernel,
+)
 from wantui.generation.kernels.cross_attention import run_cross_attention_kernel
 from wantui.generation.kernels.norm import (
     run_add_kernel,
@@ -98,3 +103,61 @@ def test_fused_add_norm_equals_add_and_norm(width: int) -> None:
     assert relative_error(run_layer_norm_kernel(hidden, weight, bias, 1e-6), apply_layer_norm(x, w, b, 1e-6)) < ROUNDING
     scale = random(width)
     assert relative_error(run_rms_norm_kernel(hidden, scale, 1e-6), apply_rms_norm(x, scale.double(), 1e-6)) < ROUNDING
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
+def test_softmax_columns_equal_a_softmax_over_512_tokens(
+    places: int, heads: int, dim: int, length: int, is_weighted: bool
+) -> None:
+    query, (keys, _) = random(1, places, heads, dim), text(heads, dim, length)
+    column_count, columns = length + 3, torch.tensor([3, 0, length - 1, length + 2], device=DEVICE)
+    logits = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5)
+    added_logits = None
+    if is_weighted:
+        added_logits = torch.zeros(column_count, device=DEVICE)
+        added_logits[0], added_logits[3] = 1.5, -torch.inf
+        logits[:, :, :column_count] += added_logits.double()
+    p = logits.softmax(2)
+    wanted = torch.stack([p[:, :, 3], p[:, :, 0], p[:, :, length - 1], p[:, :, length + 2 :].sum(2)])
+    result = run_softmax_columns_kernel(query, keys, column_count, columns, added_logits)
+    assert result.shape == (4, heads, places)
+    assert relative_error(result, wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("places", "heads", "dim", "length"), SHAPES)
+def test_bent_outputs_equal_sums_over_bent_columns(places: int, heads: int, dim: int, length: int) -> None:
+    query, (keys, values) = random(1, places, heads, dim), text(heads, dim, length)
+    column_count, columns = length + 3, torch.tensor([1, length - 1], device=DEVICE)
+    logits = torch.einsum("nhd,thd->hnt", query[0].double(), keys[0].double()).div(dim**0.5)
+    full = logits.softmax(2)
+    p = torch.cat([full[:, :, : column_count - 1], full[:, :, column_count - 1 :].sum(2, keepdim=True)], 2)
+    bent = p[:, :, columns].roll(5, 1).permute(2, 0, 1).float().contiguous()
+    row_factor = torch.rand(heads, places, generator=torch.Generator().manual_seed(0)).to(DEVICE) + 0.5
+    first, group = 1, slice(1, heads)
+    for factor in (None, row_factor):
+        edited = p if factor is None else p * factor[:, :, None]
+        edited = edited.index_copy(2, columns, bent.double().permute(1, 2, 0))
+        wanted = torch.einsum("hnt,thd->nhd", edited, values[0, :column_count].double())[:, group]
+        result = torch.zeros(1, places, heads * dim, device=DEVICE, dtype=DTYPE)
+        if factor is None:
+            output = torch.einsum("hnt,thd->nhd", p, values[0, :column_count].double()).flatten(1)[None].to(DTYPE)
+            change = (bent.double() - p[:, :, columns].permute(2, 0, 1)).float()[:, group].contiguous()
+            chosen = values[0, columns][:, group].contiguous()
+            run_output_correction_kernel(output, chosen, change, result, first)
+        else:
+            run_renormalised_output_kernel(
+                query[:, :, group],
+                keys[:, :, group],
+                values[:, :, group],
+                column_count,
+                columns,
+                None,
+                bent[:, group].contiguous(),
+                factor[group].contiguous(),
+                result,
+                first,
+            )
+        by_head = result[0].reshape(places, heads, dim)
+        assert relative_error(by_head[:, group], wanted) < ROUNDING
+        assert (by_head[:, 0] == 0).all()

@@ -3,7 +3,7 @@
 With a_j the column of token j after the softmax, and c_j the bent column, the output of the block becomes
 out' = g out + sum_j (c_j - g a_j) v_j, where g divides every row by its sum after each renormalising bend. Without
 renormalisation g is 1, and only the bent columns are needed. A renormalised row with little attention left would
-amplify the rounding of `out`: with renormalisation, the output is recomputed in float32 from all columns instead.
+amplify the rounding of `out`: with renormalisation, the output is recomputed from all columns instead.
 
 If all tokens and the padding are bent by linear transforms, T(A) V = T(A V): the output itself is transformed.
 """
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wantui.controls.attention_bending import BENT_MAP_BYTES, OUTPUT_CHUNK_BYTES, BendRequest
-from wantui.generation.cross_attention_softmax import compute_softmax_rows
+from wantui.generation import kernels
+from wantui.generation.cross_attention_softmax import MAX_FUSED_COLUMNS, compute_softmax_rows
 from wantui.generation.map_warps import MapWarp, build_warp
 
 MIN_ROW_SUM = 0.05
@@ -102,31 +103,21 @@ class BlockBender:
             output like `output`; attention [heads | 1, positions, columns] float32 or None
         """
         warps_output = all(bend.bends_all and bend.request.transform.is_linear for bend in bends)
-        bent_output = self._warp_output(output, bends, query.shape[2]) if warps_output else output.clone()
+        bent_output = self._warp_output(output, bends) if warps_output else torch.empty_like(output)
         if warps_output and not collects_maps:
             return bent_output, None
-        head_maps: list[Tensor] = []
-        map_sum: Tensor | None = None
+        maps: list[Tensor] = []
         for bent_heads in self._bend_columns(query, key, bends, text):
-            recomputes = bent_heads.row_factor is not None and not warps_output
-            if not recomputes and not warps_output:
-                _correct_output(bent_output, value, bent_heads)
-            if not recomputes and not collects_maps:
-                continue
-            chunks = []
-            for rows, p in _compute_bent_rows(query, key, bent_heads, text):
-                if recomputes:
-                    _recompute_output(bent_output, value, bent_heads.heads, rows, p)
-                if collects_maps:
-                    chunks.append(p if keeps_heads else p.sum(0, keepdim=True))
-            if collects_maps and keeps_heads:
-                head_maps.append(torch.cat(chunks, 1))
-            elif collects_maps:
-                group_sum = torch.cat(chunks, 1)
-                map_sum = group_sum if map_sum is None else map_sum.add_(group_sum)
-        if map_sum is not None:
-            return bent_output, map_sum / query.shape[2]
-        return bent_output, torch.cat(head_maps) if head_maps else None
+            if not warps_output and bent_heads.row_factor is None:
+                _correct_output(output, value, bent_heads, bent_output)
+            elif not warps_output:
+                _recompute_output(query, key, value, bent_heads, text, bent_output)
+            if collects_maps:
+                chunks = [p for _, p in _compute_bent_rows(query, key, bent_heads, text)]
+                maps.append(torch.cat(chunks, 1) if keeps_heads else torch.cat([p.sum(0) for p in chunks])[None])
+        if not collects_maps:
+            return bent_output, None
+        return bent_output, torch.cat(maps) if keeps_heads else torch.stack(maps).sum(0) / query.shape[2]
 
     def _bend_columns(
         self, query: Tensor, key: Tensor, bends: Sequence[ResolvedBend], text: TextColumns
@@ -138,13 +129,7 @@ class BlockBender:
         column_indices = self._find_index_tensor(columns, query.device)
         for first_head in range(0, head_count, group_size):
             heads = slice(first_head, min(first_head + group_size, head_count))
-            original = torch.empty(
-                len(columns), heads.stop - first_head, position_count, device=query.device, dtype=torch.float32
-            )
-            for rows, p in compute_softmax_rows(
-                query[:, :, heads], key[:, :, heads], text.column_count, text.added_logits
-            ):
-                original[:, :, rows] = p.index_select(2, column_indices).permute(2, 0, 1)
+            original = _compute_columns(query[:, :, heads], key[:, :, heads], column_indices, text)
             bent, row_factor = self._bend_in_order(original, columns, bends, text)
             yield _BentHeads(heads, column_indices, original, bent, row_factor)
 
@@ -153,7 +138,7 @@ class BlockBender:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the columns [columns, heads, positions] after all bends, and the factor of the other columns."""
         bent, row_factor = original.clone(), None
-        row_sum = torch.ones_like(original[0])
+        row_sum = torch.ones_like(original[0]) if any(bend.request.renormalise for bend in bends) else None
         index_by_column = {column: index for index, column in enumerate(columns)}
         for bend in bends:
             indices = self._find_index_tensor(
@@ -162,6 +147,8 @@ class BlockBender:
             former = bent.index_select(0, indices)
             blended = self._blend(bend, former)
             bent.index_copy_(0, indices, blended)
+            if row_sum is None:
+                continue
             row_sum += (blended - former).sum(0)
             if bend.request.renormalise:
                 divisor = row_sum.clamp_min(MIN_ROW_SUM)
@@ -177,7 +164,7 @@ class BlockBender:
         strength = bend.request.strength
         return bent_maps if strength == 1 else maps + strength * (bent_maps - maps)
 
-    def _warp_output(self, output: Tensor, bends: Sequence[ResolvedBend], head_count: int) -> Tensor:
+    def _warp_output(self, output: Tensor, bends: Sequence[ResolvedBend]) -> Tensor:
         """Return the output with every channel transformed like a map."""
         channels = output[0].T  # [heads x dim, positions]
         row_sum = torch.ones(1, output.shape[1], device=output.device, dtype=torch.float32)
@@ -218,6 +205,23 @@ def _list_columns(bend: ResolvedBend, text: TextColumns) -> list[int]:
     return [*bend.tokens, *padding]
 
 
+def _can_use_kernels(query: Tensor, text: TextColumns) -> bool:
+    return text.column_count <= MAX_FUSED_COLUMNS and kernels.can_use_kernels(query)
+
+
+def _compute_columns(query: Tensor, key: Tensor, columns: Tensor, text: TextColumns) -> Tensor:
+    """Return columns of the softmax, [columns, heads, positions] float32."""
+    if _can_use_kernels(query, text):
+        from wantui.generation.kernels.bending import run_softmax_columns_kernel
+
+        return run_softmax_columns_kernel(query, key, text.column_count, columns, text.added_logits)
+    position_count, head_count = query.shape[1:3]
+    result = torch.empty(len(columns), head_count, position_count, device=query.device, dtype=torch.float32)
+    for rows, p in compute_softmax_rows(query, key, text.column_count, text.added_logits):
+        result[:, :, rows] = p.index_select(2, columns).permute(2, 0, 1)
+    return result
+
+
 def _compute_bent_rows(
     query: Tensor, key: Tensor, bent_heads: _BentHeads, text: TextColumns
 ) -> Iterator[tuple[slice, Tensor]]:
@@ -230,22 +234,49 @@ def _compute_bent_rows(
         yield rows, p
 
 
-def _recompute_output(bent_output: Tensor, value: Tensor, heads: slice, rows: slice, p: Tensor) -> None:
-    """Write the output of some heads at some positions, from their attention."""
-    value_columns = value[0, : p.shape[2], heads].float().movedim(0, 1)
-    output_chunk = torch.bmm(p, value_columns)  # [heads, positions, dim]
-    bent_output[0, rows].unflatten(1, (value.shape[2], -1))[:, heads] = output_chunk.movedim(0, 1).to(bent_output.dtype)
+def _recompute_output(
+    query: Tensor, key: Tensor, value: Tensor, bent_heads: _BentHeads, text: TextColumns, bent_output: Tensor
+) -> None:
+    """Write the output of some heads, computed from all columns, into `bent_output`."""
+    heads = bent_heads.heads
+    if _can_use_kernels(query, text):
+        from wantui.generation.kernels.bending import run_renormalised_output_kernel
+
+        assert bent_heads.row_factor is not None
+        run_renormalised_output_kernel(
+            query[:, :, heads],
+            key[:, :, heads],
+            value[:, :, heads],
+            text.column_count,
+            bent_heads.columns,
+            text.added_logits,
+            bent_heads.bent.contiguous(),
+            bent_heads.row_factor.contiguous(),
+            bent_output,
+            heads.start,
+        )
+        return
+    value_columns = value[0, : text.column_count, heads].float().movedim(0, 1)
+    output_by_head = bent_output[0].unflatten(1, (value.shape[2], -1))
+    for rows, p in _compute_bent_rows(query, key, bent_heads, text):
+        output_by_head[rows, heads] = torch.bmm(p, value_columns).movedim(0, 1).to(bent_output.dtype)
 
 
-def _correct_output(bent_output: Tensor, value: Tensor, bent_heads: _BentHeads) -> None:
-    """Add sum_j (c_j - a_j) v_j to the output of some heads."""
+def _correct_output(output: Tensor, value: Tensor, bent_heads: _BentHeads, bent_output: Tensor) -> None:
+    """Write out + sum_j (c_j - a_j) v_j of some heads into `bent_output`."""
     heads = bent_heads.heads
     change = bent_heads.bent - bent_heads.original
-    values = value[0, :, heads].index_select(0, bent_heads.columns).float().movedim(0, 1)  # [heads, columns, dim]
-    output_by_head = bent_output[0].unflatten(1, (value.shape[2], -1))
+    values = value[0, :, heads].index_select(0, bent_heads.columns)  # [columns, heads, dim]
+    if kernels.can_use_kernels(output):
+        from wantui.generation.kernels.bending import run_output_correction_kernel
+
+        run_output_correction_kernel(output.contiguous(), values.contiguous(), change, bent_output, heads.start)
+        return
+    values = values.float().movedim(0, 1)
+    former_by_head, output_by_head = (each[0].unflatten(1, (value.shape[2], -1)) for each in (output, bent_output))
     chunk_rows = max(1, OUTPUT_CHUNK_BYTES // (4 * values.shape[0] * values.shape[2]))
     for first_row in range(0, bent_output.shape[1], chunk_rows):
         rows = slice(first_row, first_row + chunk_rows)
-        output_chunk = output_by_head[rows, heads].float().movedim(1, 0)
+        output_chunk = former_by_head[rows, heads].float().movedim(1, 0)
         output_chunk = torch.baddbmm(output_chunk, change[:, :, rows].permute(1, 2, 0), values)
         output_by_head[rows, heads] = output_chunk.movedim(0, 1).to(bent_output.dtype)
