@@ -142,6 +142,7 @@ class Way:
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
         step = next(self.steps)
+        self.latents = step.latents
         for recorder in self.recorders:
             recorder.on_step(step)
         if self.device.type == "cuda":
@@ -219,6 +220,10 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
         if device.type == "cuda":
             more = 100 * (captured.peak / plain.peak - 1)
             line += f"  peak {captured.peak / 2**30:.2f} GiB, {more:+.2f} %"
+        if label in BENDS:
+            change = float((captured.latents - plain.latents).norm() / plain.latents.norm())
+            assert change > 0, f"{label}: the latents are those without a bend"
+            line += f"  latents change by {change:.1e} of their norm"
         if "attention" in label:
             attention = captured.recorders[1]
             assert isinstance(attention, attention_capture.Recorder)
