@@ -249,6 +249,15 @@ def test_memory_plan_of_each_cell_is_that_of_its_size() -> None:
     assert max(peaks) > min(peaks)
 
 
+def test_memory_of_a_cell_is_that_of_its_variation_with_the_most_maps() -> None:
+    attention = "attention_analysis_settings: {store_attention: true, store_per_block: true}\n"
+    template = "a [red|big (blue) (round)|(green)] (circle)"
+    preview = preview_batch(parse_config(f"{LARGE}{attention}sweeps: steps=3,10", "test"), template)
+    costs = estimate_cell_costs(preview, [], sample(card(24_000_000_000, 0)))
+    assert [cost.largest_recipe.prompt for cost in costs] == ["a big blue round circle"] * 2
+    assert [cost.largest_recipe.steps for cost in costs] == [3, 10]
+
+
 def test_time_of_a_batch_is_the_sum_over_its_cells() -> None:
     batch = plan("steps=3,10; cfg_scale=1,4", more="seeds: 1..3\n")
     past_videos = [

@@ -10,9 +10,8 @@ from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.gpu.nvml import Gpu
 from wantui.planning import Batch, BatchPreview, Estimate, PlannedCell, Recipe, TimedVideo, estimate_video_seconds
 from wantui.planning.batch import drop_cells
-from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
+from wantui.planning.disk_estimate import estimate_extra_gpu_bytes, iterate_cell_recipes
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan
-from wantui.planning.recipe_builder import convert_to_prompt_marks
 from wantui.planning.sweep import merge_cell_texts
 from wantui.planning.throughput import Throughput
 from wantui.planning.time_estimate import make_time_key
@@ -83,10 +82,7 @@ def estimate_cell_costs(
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
     """Return the recipe of the variation that needs the most GPU memory, for the attention maps of its marks."""
-    if cell.recipe.capture.attention is None:
-        return cell.recipe
-    mark_tuples = dict.fromkeys(convert_to_prompt_marks(variation) for variation in preview.variations)
-    recipes = [cell.recipe.model_copy(update={"marks": marks}) for marks in mark_tuples]
+    recipes = {size_key: recipe for size_key, recipe, _ in iterate_cell_recipes(cell)}.values()
     return max(recipes, key=lambda recipe: estimate_extra_gpu_bytes(recipe, preview.model))
 
 

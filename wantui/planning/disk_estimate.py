@@ -104,7 +104,7 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
     """
     groups: dict[CaptureSizeKey, tuple[Recipe, int]] = {}
     for cell in batch.possible_cells:
-        for size_key, recipe, variation_count in _iterate_cell_recipes(cell):
+        for size_key, recipe, variation_count in iterate_cell_recipes(cell):
             recipe, video_count = groups.get(size_key) or (recipe, 0)
             groups[size_key] = recipe, video_count + variation_count * len(batch.seeds)
     return list(groups.values())
@@ -122,7 +122,7 @@ def estimate_video_bytes(batch: Batch) -> list[int]:
     return result
 
 
-def _iterate_cell_recipes(cell: PlannedCell) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
+def iterate_cell_recipes(cell: PlannedCell) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
     """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
     if cell.recipe.capture.attention is None:
         yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)
