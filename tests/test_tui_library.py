@@ -268,9 +268,9 @@ def test_keys_show_other_axes_pages_and_orders_of_a_sweep(wantui: Wantui) -> Non
         assert np.abs(colour - choose_colour(entry)).max() <= 12
         await it.press("left_square_bracket", "a")
         assert read_title() == "2 variations by 2 values of steps: cfg_scale 1, seed 42 (page 1/6)"
-        await it.press("s")
+        await it.press("S")
         assert ", sorted by PSNR:" in read_title()
-        await it.press("s")
+        await it.press("S")
         assert "PSNR" not in read_title()
         # A found video is shown on its page, of the chosen axes.
         index = next(i for i, v in enumerate(swept.videos) if v.recipe.guidance_scale == 8 and v.seed == 43)

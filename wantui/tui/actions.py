@@ -193,7 +193,7 @@ LIBRARY_ACTIONS = (
     ),
     Action(
         "library.sort",
-        "s",
+        "S",
         "sort_rows",
         "Sort",
         "Sort the rows by similarity to a baseline, most similar first, or by the axes.",
