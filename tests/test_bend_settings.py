@@ -199,6 +199,12 @@ def test_cached_speed_is_refused() -> None:
     assert "cached skips blocks, whose attention could not be bent" in text
 
 
+def test_bends_with_a_prompt_schedule_are_refused_once() -> None:
+    schedule = "prompt_schedule_settings: {schedule: {1: a blob}}\n"
+    (text,) = refusals("[{words: circle, mode: blur, blur_sigma: 1}]", template="a circle", more=schedule)
+    assert "cannot be combined with prompt_schedule_settings" in text
+
+
 def test_older_sections_load_with_warnings() -> None:
     older = """
 attention_bending_settings:

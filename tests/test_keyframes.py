@@ -42,7 +42,7 @@ def test_percentages_count_from_the_first_step_to_the_last() -> None:
 
 def test_first_step_combines_with_percentages() -> None:
     assert values_of({"0": 2.0, "100%": 12.0}, 11, "linear") == values_of({"0%": 2.0, "100%": 12.0}, 11, "linear")
-    with pytest.raises(KeyframeError, match="have the same fraction"):
+    with pytest.raises(KeyframeError, match="have the same percentage"):
         parse_keyframes({0: 2.0, "0%": 3.0})
 
 
@@ -66,8 +66,10 @@ def test_evaluations_of_heun_at_one_noise_level_have_one_value() -> None:
     [
         ({}, "no keyframe"),
         ({"1": 2.0, 1.0: 3.0}, "have the same step"),
-        ({"50%": 1.0, "50.0 %": 2.0}, "have the same fraction"),
-        ({1: 1.0, "50%": 2.0}, "Use one unit"),
+        ({"50%": 1.0, "50.0 %": 2.0}, "have the same percentage"),
+        ({1: 1.0, "50%": 2.0}, "1 is a step, but '50%' is a percentage. Use one unit"),
+        ({0: 1.0, 3: 1.5, "50%": 2.0}, "'50%' is a percentage, but 3 is a step. Use one unit"),
+        ({"50%": 1.0, "sigma 0.2": 2.0}, "'50%' is a percentage, but 'sigma 0.2' is a noise level. Use one unit"),
         ({-1: 1.0}, "cannot use the moment -1"),
         ({1.5: 1.0}, "cannot use the moment 1.5"),
         ({"101%": 1.0}, "cannot use the moment '101%'"),

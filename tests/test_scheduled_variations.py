@@ -174,7 +174,7 @@ def test_schedule_that_does_not_fit_is_refused_by_name(schedule: str, overrides:
         ("{50%: 'a [b'}", "the prompt at 50% cannot be used: '\\[' is never closed"),
         ("{0: 'a (b'}", "the prompt at the start cannot be used: '\\(' is never closed"),
         ("{5: a, 5.0: b}", "two keyframes, '5' and '5.0', have the same step"),
-        ("{5: a, 50%: b}", "'5' is a step, but '50%' is a fraction"),
+        ("{5: a, 50%: b}", "'5' is a step, but '50%' is a percentage"),
         ("{-1: a}", "cannot use the moment '-1'"),
         ("{soon: a}", "cannot read the moment 'soon'"),
         ("{5: [a, b]}", "should be a single value"),

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 KeyframeUnit = Literal["step", "fraction", "sigma"]
 """Unit of a moment. step: index of a step, from 0. fraction: 0 is the first step and 1 the last. sigma: noise level."""
+UNIT_NAMES: dict[KeyframeUnit, str] = {"step": "step", "fraction": "percentage", "sigma": "noise level"}
 Interpolation = Literal["linear", "step", "cosine"]
 """Value between two keyframes. linear: on a line. step: that of the keyframe before. cosine: on half a cosine wave."""
 MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
@@ -66,13 +67,19 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
     if any(unit == "fraction" for unit, *_ in keyframes):
         keyframes = [("fraction" if number == 0 else unit, number, *rest) for unit, number, *rest in keyframes]
     unit = keyframes[0][0]
-    for other_unit, _, moment, _ in keyframes:
-        if other_unit != unit:
-            raise KeyframeError(f"{keyframes[0][2]!r} is a {unit}, but {moment!r} is a {other_unit}. Use one unit")
+    moment_by_unit: dict[KeyframeUnit, Any] = {}
+    for other_unit, number, moment, _ in keyframes:
+        if other_unit not in moment_by_unit or number != 0:  # a 0 goes with several units, and would not explain
+            moment_by_unit[other_unit] = moment
+    if len(moment_by_unit) > 1:
+        units = [f"{moment!r} is a {UNIT_NAMES[other_unit]}" for other_unit, moment in moment_by_unit.items()]
+        raise KeyframeError(f"{', but '.join(units)}. Use one unit")
     keyframes.sort(key=lambda keyframe: keyframe[1], reverse=unit == "sigma")
     for (_, moment, written_first, _), (_, next_moment, written_second, _) in pairwise(keyframes):
         if moment == next_moment:
-            raise KeyframeError(f"two keyframes, {written_first!r} and {written_second!r}, have the same {unit}")
+            raise KeyframeError(
+                f"two keyframes, {written_first!r} and {written_second!r}, have the same {UNIT_NAMES[unit]}"
+            )
     times = KeyframeTimes(unit=unit, moments=tuple(keyframe[1] for keyframe in keyframes))
     return times, tuple(keyframe[3] for keyframe in keyframes)
 

@@ -150,8 +150,8 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
         )
     if "prompt_schedule" in recipe.controls:
         conflicts.append(
-            f"{SECTION_KEY}: bends find their words in one prompt, but a prompt schedule changes it. Disable one of "
-            "both"
+            f"{SECTION_KEY} cannot be combined with prompt_schedule_settings: bends find their words in one prompt, "
+            "but the schedule changes it. Remove one of the two"
         )
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     for bend in request.bends:

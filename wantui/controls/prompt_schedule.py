@@ -193,8 +193,6 @@ def _find_conflicts(request: PromptScheduleRequest, recipe: "Recipe") -> list[st
             f"{SETTING_KEY} cannot be combined with model_settings.speed: cached, which reuses results of the prompt "
             "before: choose fused"
         ]
-    if "attention_bending" in recipe.controls:
-        return [f"{SETTING_KEY} cannot be combined with attention_bending_settings. Remove one of the two"]
     try:
         moments = find_recipe_prompt_moments(recipe, request)
     except KeyframeError as error:
