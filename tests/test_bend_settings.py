@@ -196,7 +196,7 @@ def test_cached_speed_is_refused() -> None:
     overrides = ["model_settings.speed=cached", "model_settings.force_capture=yes"]
     config = parse_config(section("[{words: circle, mode: blur, blur_sigma: 1}]"), "my.yaml", overrides)
     (text,) = preview_batch(config, TEMPLATE).refusals
-    assert "cached skips blocks, whose attention could not be bent" in text
+    assert "model_settings.speed: cached, which skips blocks" in text
 
 
 def test_bends_with_a_prompt_schedule_are_refused_once() -> None:

@@ -76,6 +76,7 @@ def test_evaluations_of_heun_at_one_noise_level_have_one_value() -> None:
         ({"sigma 1.2": 1.0}, "cannot use the moment"),
         ({"nan": 1.0}, "cannot use the moment 'nan'"),
         ({"later": 1.0}, "cannot read the moment 'later'"),
+        ({"1_0": 1.0}, "cannot read the moment '1_0'"),
         ({True: 1.0}, "cannot read the moment True"),
         ({None: 1.0}, "cannot read the moment None"),
         (dict.fromkeys(range(1001), 1.0), "1001 keyframes"),
@@ -84,6 +85,12 @@ def test_evaluations_of_heun_at_one_noise_level_have_one_value() -> None:
 def test_unusable_moments_are_refused_by_name(written: dict[object, float], message: str) -> None:
     with pytest.raises(KeyframeError, match=message):
         parse_keyframes(written)
+
+
+def test_evaluation_at_a_moment_has_its_value_despite_rounding() -> None:
+    """Step 11 of 501 is at 11 / 500, which is less than 2.2 / 100 in float64."""
+    assert 11 / 500 < 2.2 / 100
+    assert values_of({0: 1.0, "2.2%": 5.0}, 501, "step")[10:12] == [1.0, 5.0]
 
 
 def test_step_beyond_the_last_is_refused() -> None:

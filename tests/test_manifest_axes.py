@@ -118,7 +118,7 @@ def test_matrix_shows_other_axes_and_pages(manifest: Manifest) -> None:
 
 
 def test_sheet_has_each_clip_at_the_place_of_its_settings(manifest: Manifest, wantui: Wantui) -> None:
-    options = ("--rows", "seed,variation", "--columns", "cfg_scale", "--where", "steps=5")
+    options = ("--rows", "seed,variation", "--columns", "cfg_scale", "--where", "steps= 5.0")
     assert wantui("sheet", BATCH, "-o", "sheet.png", *options).code == 0
     grid = read_batch_grid(BATCH, settings=["steps=5"], written_rows="seed,variation", written_columns="cfg_scale")
     assert grid.column_labels == ("cfg_scale 1", "cfg_scale 4", "cfg_scale 8")

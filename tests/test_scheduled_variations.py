@@ -1,8 +1,10 @@
 """Variations of a template with a prompt schedule, their recipes, and what is refused while planning."""
 
+import json
 from itertools import product
 
 import pytest
+from conftest import Wantui
 
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.config import Config, ConfigError
@@ -10,7 +12,7 @@ from wantui.config.dump import dump_settings
 from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
-from wantui.planning.step_prompts import StepPrompt, describe_step_prompts, list_step_prompts
+from wantui.planning.step_prompts import StepPrompt, list_step_prompts
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -139,10 +141,8 @@ def test_disabled_schedule_changes_no_recipe() -> None:
 def test_each_evaluation_names_its_prompt() -> None:
     step = planned("a", "{3: b, 6: c}", "prompt_schedule_settings.interpolation=step").first_recipe
     assert [each.prompt for each in list_step_prompts(step)] == ["a"] * 3 + ["b"] * 3 + ["c"] * 4
-    assert describe_step_prompts(step) == ["evaluations 0 to 2: a", "evaluations 3 to 5: b", "evaluations 6 to 9: c"]
     line = planned("a", "{2: b}", "prompt_schedule_settings.interpolation=lerp").first_recipe
-    assert list_step_prompts(line)[:3] == [StepPrompt("a"), StepPrompt("a", "b", 0.5), StepPrompt("b")]
-    assert describe_step_prompts(line) == ["evaluation 0: a", "evaluation 1: a → b", "evaluations 2 to 9: b"]
+    assert list_step_prompts(line) == [StepPrompt("a"), StepPrompt("a", "b", 0.5), *[StepPrompt("b")] * 8]
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,12 @@ def test_schedule_adds_no_model_evaluations_to_the_cost() -> None:
     scheduled = preview_batch(scheduled_config("{5: a star}"), "a circle")
     lines = [[line for line in estimate_batch_costs(p, [], None) if line.name == "time"] for p in (plain, scheduled)]
     assert lines[0] == lines[1]
+
+
+def test_preview_shows_the_schedule_of_the_batch_beside_cells_without_it(wantui: Wantui) -> None:
+    schedule = "prompt_schedule_settings.schedule={10: a red star}"
+    options = ("-t", "a ring", "--set", schedule, "--sweep", "prompt_schedule_settings.enabled=false,true")
+    result = wantui("preview", *options)
+    assert (result.code, "at step 10" in result.out, "a red star" in result.out) == (0, True, True)
+    (variation,) = json.loads(wantui("preview", *options, "--json").out)["variations"]
+    assert variation["scheduled_prompts"] == [{"moment": "step 10", "prompt": "a red star", "marks": []}]

@@ -258,6 +258,21 @@ def test_memory_of_a_cell_is_that_of_its_variation_with_the_most_maps() -> None:
     assert [cost.largest_recipe.steps for cost in costs] == [3, 10]
 
 
+def test_cells_with_other_passes_have_other_times_and_memory() -> None:
+    """Reuse from 60 % or 80 % leaves the median number of passes; a scale of 1 halves the cache of `speed: cached`."""
+    batch = plan("reuse_from=60%,80%; steps=10,20", more="seeds: 7,11\n")
+    past_videos = [TimedVideo(plan_alone([]).first_recipe, "cpu", 2.0, 0.5, None, "resident")]
+    costs = estimate_cell_costs(batch, past_videos, None)
+    expected = [estimate_video_seconds(cell.recipe, "cpu", past_videos).value for cell in batch.cells]
+    assert [cost.video_seconds.value for cost in costs] == expected
+    assert len(set(expected)) == 4
+    overrides = ["model_settings.model_id=wan2.1-14b", "model_settings.speed=cached", "memory_settings.plan=sequential"]
+    cached = parse_config(f"{LARGE}sweeps: cfg_scale=1,4", "test", overrides)
+    costs = estimate_cell_costs(preview_batch(cached, "a circle"), [], sample(card(24_000_000_000, 0)))
+    peaks = [cost.chosen_plan.working_bytes for cost in costs if cost.chosen_plan is not None]
+    assert len(set(peaks)) == 2
+
+
 def test_time_of_a_batch_is_the_sum_over_its_cells() -> None:
     batch = plan("steps=3,10; cfg_scale=1,4", more="seeds: 1..3\n")
     past_videos = [
@@ -361,6 +376,22 @@ def test_baseline_has_no_swept_bend() -> None:
     assert [cell.label for cell in preview.cells][1:] == ["circle.scale_factor 0.5", "circle.scale_factor 1.5"]
     settings = extract_cell_settings(preview.config.settings, {}, 5)
     assert settings.attention_bending_settings.bends == ()
+
+
+def test_baseline_keeps_the_bends_beside_swept_ones() -> None:
+    names = [f"bend_{index}" for index in range(12)]
+    bends = ", ".join(f"{{words: circle, mode: scale, scale_factor: 2, name: {name}}}" for name in names)
+    more = f"attention_bending_settings: {{bends: [{bends}]}}\nsweeps_baseline: true\n"
+    sweeps = "bend.bend_9.scale_factor=0.5; bend.bend_10.scale_factor=0.5"
+    preview = preview_batch(parse_config(f"{SMALL}{more}sweeps: {sweeps}", "test"), TEMPLATE)
+    kept_names = [bend.name for bend in preview.cells[0].settings.attention_bending_settings.bends]
+    assert kept_names == [*names[:9], "bend_11"]
+
+
+def test_switch_of_a_control_is_swept() -> None:
+    schedule = "prompt_schedule_settings: {schedule: {1: a red star}}\n"
+    batch = plan("prompt_schedule_settings.enabled=true,false", "a ring", f"{schedule}seeds: 7\n")
+    assert [len(video.recipe.prompts) for video in batch.videos] == [2, 1]
 
 
 def test_cell_lines_name_videos_and_time_of_each_possible_cell() -> None:

@@ -21,7 +21,7 @@ Interpolation = Literal["linear", "step", "cosine"]
 MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
 MAX_KEYFRAME_COUNT = 1000
 MOMENT_TOLERANCE = 1e-6
-"""Difference of fractions and noise levels that counts as none at the ends of a range."""
+"""Difference of fractions and noise levels that counts as none at a keyframe and at the ends of a range."""
 
 
 class KeyframeTimes(BaseModel):
@@ -98,6 +98,8 @@ def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
     elif text.startswith("sigma"):
         unit, number_text = "sigma", text[len("sigma") :].lstrip(" =:")
     try:
+        if "_" in number_text or not number_text.isascii():  # float reads 1_0 and the digits of every script
+            raise ValueError
         number = float(number_text)
     except ValueError:
         raise KeyframeError(f"cannot read the moment {written!r}. {MOMENT_REMEDY}") from None
@@ -166,7 +168,9 @@ def find_evaluation_moments(
         KeyframeError: a keyframe is at a step that the denoising does not have.
     """
     rising_moments = [-m if times.unit == "sigma" else m for m in times.moments]
-    return [_locate(rising_moments, position) for position in _find_positions(times, noise_levels, step_count)]
+    tolerance = _get_tolerance(times.unit)
+    positions = _find_positions(times, noise_levels, step_count)
+    return [_locate(rising_moments, position, tolerance) for position in positions]
 
 
 def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[bool]:
@@ -179,7 +183,7 @@ def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float
         KeyframeError: a moment is at a step that the denoising does not have.
     """
     first, last = sorted(-m if times.unit == "sigma" else m for m in (times.moments[0], times.moments[-1]))
-    tolerance = MOMENT_TOLERANCE if times.unit != "step" else 0
+    tolerance = _get_tolerance(times.unit)
     positions = _find_positions(times, noise_levels, step_count)
     return [first - tolerance <= position <= last + tolerance for position in positions]
 
@@ -191,8 +195,12 @@ def find_evaluations_since(times: KeyframeTimes, noise_levels: Sequence[float], 
         KeyframeError: as for `find_evaluation_moments`.
     """
     first = -times.moments[0] if times.unit == "sigma" else times.moments[0]
-    tolerance = MOMENT_TOLERANCE if times.unit != "step" else 0
+    tolerance = _get_tolerance(times.unit)
     return [position >= first - tolerance for position in _find_positions(times, noise_levels, step_count)]
+
+
+def _get_tolerance(unit: KeyframeUnit) -> float:
+    return 0.0 if unit == "step" else MOMENT_TOLERANCE
 
 
 def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[float]:
@@ -213,9 +221,9 @@ def list_evaluation_steps(evaluation_count: int, step_count: int) -> list[int]:
     return [(index + 1) // 2 if evaluation_count > step_count else index for index in range(evaluation_count)]
 
 
-def _locate(moments: Sequence[float], position: float) -> EvaluationMoment:
-    before = max(0, bisect_right(moments, position) - 1)
-    if position <= moments[before] or before + 1 == len(moments):
+def _locate(moments: Sequence[float], position: float, tolerance: float) -> EvaluationMoment:
+    before = max(0, bisect_right(moments, position + tolerance) - 1)
+    if position <= moments[before] + tolerance or before + 1 == len(moments):
         return EvaluationMoment(before, before, 0.0)
     return EvaluationMoment(before, before + 1, (position - moments[before]) / (moments[before + 1] - moments[before]))
 

@@ -18,7 +18,6 @@ from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, op
 
 StateKind = Literal["clean", "noisy"]
 """clean: the clean latents that the model predicts at a step. noisy: the latents that it receives at that step."""
-STATE_KINDS: tuple[StateKind, ...] = ("clean", "noisy")
 END = "end"
 """Written moment of the last latents, which are the video."""
 MAX_CLEAN_ERROR = 0.01

@@ -14,7 +14,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
 )
 from wantui.analysis.video import Video
-from wantui.config.sweep import format_swept_value
+from wantui.config.sweep import format_value_label
 from wantui.errors import UserError
 
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
@@ -102,7 +102,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}
         return [
-            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_swept_value(value)}"
+            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_value_label(value)}"
             for path, value in values.items()
         ]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wantui.analysis.video import Video
-from wantui.config.sweep import format_swept_value
+from wantui.config.sweep import format_value_label, has_written_value
 from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.planning import Recipe
@@ -188,12 +188,17 @@ def select_videos_by_setting(videos: Sequence[Video], conditions: Sequence[str])
             path = find_setting_path(name.strip(), videos)
         except SettingNameError as error:
             raise UserError(f"--where: {error}".replace("cannot group by", "cannot select")) from None
-        known = dict.fromkeys(format_swept_value(video.setting_values.get(path)) for video in videos)
-        if text.strip() not in known:
+        values = [video.setting_values.get(path) for video in videos]
+        if not any(has_written_value(value, text.strip()) for value in values):
+            known = dict.fromkeys(map(format_value_label, values))
             raise UserError(f"--where: {name} has no value {text.strip()!r}. It has {', '.join(list(known)[:10])}")
         texts_by_path.setdefault(path, []).append(text.strip())
     for path, texts in texts_by_path.items():
-        selected = [video for video in selected if format_swept_value(video.setting_values.get(path)) in texts]
+        selected = [
+            video
+            for video in selected
+            if any(has_written_value(video.setting_values.get(path), text) for text in texts)
+        ]
     if not selected and videos:
         raise UserError(f"--where: no video has {' and '.join(conditions)}")
     return selected

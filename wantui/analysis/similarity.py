@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.errors import UserError
+from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.storage.manifest_axes import BASELINE_LABEL, BatchAxes
+from wantui.storage.manifest_axes import BatchAxes
 from wantui.storage.mp4 import ClipError, Frame, read_frames
 from wantui.storage.similarity_file import VideoSimilarity, to_score
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture

@@ -11,6 +11,7 @@ from wantui.gpu.nvml import Gpu
 from wantui.planning import Batch, BatchPreview, Estimate, PlannedCell, Recipe, TimedVideo, estimate_video_seconds
 from wantui.planning.batch import drop_cells
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes, iterate_cell_recipes
+from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan
 from wantui.planning.sweep import merge_cell_texts
 from wantui.planning.throughput import Throughput
@@ -87,7 +88,7 @@ def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
 
 
 class _PlanChooser:
-    """Chooser of memory plans for the recipes of a batch; decides once for recipes of equal size."""
+    """Chooser of memory plans for the recipes of a batch; decides once for recipes that need equal memory."""
 
     def __init__(self, preview: BatchPreview, free_bytes: int | None) -> None:
         self.model, self.free_bytes = preview.model, free_bytes
@@ -99,7 +100,8 @@ class _PlanChooser:
         if self.free_bytes is None:
             return None
         extra_bytes = estimate_extra_gpu_bytes(recipe, self.model)
-        key = recipe.width, recipe.height, recipe.frames, recipe.speed, extra_bytes
+        has_two_passes = uses_unconditional_pass(recipe)
+        key = recipe.width, recipe.height, recipe.frames, recipe.speed, has_two_passes, extra_bytes
         if key not in self._plan_by_key:
             self._plan_by_key[key] = choose_memory_plan(self.model, recipe, self.free_bytes, self.requested_plan)
         return self._plan_by_key[key]

@@ -96,7 +96,7 @@ def _build_preview_report(
 
 def _list_scheduled_prompts(preview: "BatchPreview", variation: "Variation") -> list[dict[str, Any]]:
     """Return the later prompts of a variation as JSON values."""
-    from wantui.planning.step_prompts import list_prompt_moments
+    from wantui.planning.variations import list_scheduled_moments
 
     return [
         {
@@ -105,16 +105,16 @@ def _list_scheduled_prompts(preview: "BatchPreview", variation: "Variation") -> 
             "marks": [{"text": m.text, "start": m.start, "end": m.end, "weight": m.weight} for m in scheduled.marks],
         }
         for moment_name, scheduled in zip(
-            list_prompt_moments(preview.first_recipe)[1:], variation.scheduled_prompts, strict=True
+            list_scheduled_moments(preview.config.settings), variation.scheduled_prompts, strict=True
         )
     ]
 
 
 def _print_variations(preview: "BatchPreview", max_shown: int | None) -> None:
-    from wantui.planning.step_prompts import list_prompt_moments
+    from wantui.planning.variations import list_scheduled_moments
 
     table = create_plain_table("#", "id", "prompt", "marked")
-    shown_variations, moment_names = preview.variations[:max_shown], list_prompt_moments(preview.first_recipe)[1:]
+    shown_variations, moment_names = preview.variations[:max_shown], list_scheduled_moments(preview.config.settings)
     for number, variation in enumerate(shown_variations):
         add_table_row(table, str(number), variation.id, variation.prompt, _format_marks(variation.marks))
         for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True):

@@ -93,18 +93,6 @@ def find_setting_path(settings: Settings, written_name: str) -> SettingPath:
     return _follow_path(path, section, parts)
 
 
-def list_sweepable_names(settings: Settings) -> list[str]:
-    """Return the names of the settings that a sweep can change, the short ones where they are unambiguous."""
-    names = []
-    for key, paths in _index_paths_by_key().items():
-        names += [key] if len(paths) == 1 else paths
-    for kind in CONTROLS:
-        if kind.items_key:
-            for item in getattr(getattr(settings, str(kind.section_key)), kind.items_key):
-                names += [f"{kind.items_alias}.{item.name}.{key}" for key in type(item).model_fields if key != "name"]
-    return names
-
-
 @cache
 def _index_paths_by_key() -> dict[str, list[str]]:
     """Return the paths of all sweepable settings of sections by their last key."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from wantui.config.setting_paths import SettingPath, find_setting_path, parse_swept_values
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import SweepError, WrittenSetting, parse_sweep_text
+from wantui.config.values import parse_number
 from wantui.formatting import format_count, shorten_text
 from wantui.section import ConfigSection
 
@@ -79,7 +80,7 @@ def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) ->
     for position in positions:
         key = json.dumps(position, sort_keys=True, default=str)
         if key in seen_positions:
-            values_text = ", ".join(format_swept_value(value) for value in position)
+            values_text = ", ".join(format_value_label(value) for value in position)
             raise SweepError(f"cannot sweep {swept_settings[0].path}: {values_text} occurs twice. Remove one")
         seen_positions.add(key)
     return SweepAxis(swept_settings, positions)
@@ -95,7 +96,11 @@ def _normalise_value(settings: Settings, setting: SettingPath, value: Any) -> An
 
 def get_json_value(settings: Settings, setting: SettingPath) -> Any:
     """Return the value of a setting as JSON."""
-    value: Any = getattr(settings, setting.section).model_dump(mode="json")
+    section = getattr(settings, setting.section)
+    value: Any = section.model_dump(mode="json")
+    first_key = str(setting.keys[1])
+    if first_key not in value:  # a section may omit a default from its JSON
+        return getattr(section, first_key)
     for key in setting.keys[1:]:
         value = value[key]
     return value
@@ -137,7 +142,7 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
     """Return the settings without the list items that a sweep changes, such as a bend, for its baseline."""
     item_keys = {setting.item_keys for axis in axes for setting in axis.settings if setting.item_keys is not None}
     documents: dict[str, Any] = {}
-    for keys in sorted(item_keys, key=str, reverse=True):  # the last items first, so that indices stay valid
+    for keys in sorted(item_keys, key=lambda keys: int(keys[-1]), reverse=True):  # last first: indices stay valid
         section_name = str(keys[0])
         container = documents.setdefault(section_name, getattr(settings, section_name).model_dump(mode="json"))
         for key in keys[1:-1]:
@@ -148,7 +153,7 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
     )
 
 
-def format_swept_value(value: Any) -> str:
+def format_value_label(value: Any) -> str:
     """Return the short text of a value for labels."""
     if value is None:
         return "empty"
@@ -167,10 +172,22 @@ def format_swept_value(value: Any) -> str:
     return shorten_text(json.dumps(value, ensure_ascii=False))
 
 
+def has_written_value(value: Any, text: str) -> bool:
+    """Return whether a text means a value: its label, or the same number (4.0 for 4)."""
+    if format_value_label(value) == text:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return parse_number(text, is_integer=False) == value
+    except ValueError:
+        return False
+
+
 def make_axis_names(axes: Sequence[SweepAxis]) -> dict[str, str]:
     """Return the shortest distinct name of each swept path: its last key, after the names of list items."""
     paths = {setting.path: setting for axis in axes for setting in axis.settings}
     names = {path: path.split(".")[1 if setting.item_keys is None else 2 :] for path, setting in paths.items()}
     shortest = {path: [parts[-1]] if paths[path].item_keys is None else parts for path, parts in names.items()}
-    counts = [".".join(parts) for parts in shortest.values()]
-    return {path: ".".join(parts) if counts.count(".".join(parts)) == 1 else path for path, parts in shortest.items()}
+    all_names = [".".join(parts) for parts in shortest.values()]
+    return {path: name if all_names.count(name) == 1 else path for path, name in zip(shortest, all_names, strict=True)}

@@ -104,7 +104,7 @@ def _find_quote_end(text: str, start: int) -> int:
     raise SweepError(f"{shorten_text(text[start:])!r} has no closing quote. Add it, or quote the other kind of quote")
 
 
-def format_sweep_value(value: Any) -> str:
+def write_sweep_value(value: Any) -> str:
     """Format one value for the text of a sweep; structured values become JSON in quotes."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -144,8 +144,8 @@ def _format_axis_values(values: Any) -> str:
     if isinstance(values, str):  # a range, or values separated by commas
         return values
     if not isinstance(values, list | tuple):
-        return format_sweep_value(values)
-    return ",".join(format_sweep_value(value) for value in values)
+        return write_sweep_value(values)
+    return ",".join(write_sweep_value(value) for value in values)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
     conflicts = []
     if recipe.speed == "cached":
         conflicts.append(
-            f"{SECTION_KEY}: cached skips blocks, whose attention could not be bent. Set model_settings.speed to fused"
+            f"{SECTION_KEY} cannot be combined with model_settings.speed: cached, which skips blocks: choose fused"
         )
     if "prompt_schedule" in recipe.controls:
         conflicts.append(

@@ -33,7 +33,7 @@ ZeroStepCount = Annotated[int, Field(ge=0, le=1000)]
 ProjectionShare = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 Momentum = Annotated[float, Field(gt=-1, lt=1, allow_inf_nan=False)]
 DifferenceLimit = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-SECTION = "guidance_settings"
+SECTION_KEY = "guidance_settings"
 DEFAULTS_BY_RULE: dict[GuidanceRuleName, dict[str, Any]] = {
     "cfg": {},
     "cfg-zero-star": {"zero_steps": 1},
@@ -145,7 +145,7 @@ def change_guidance(
     try:
         may_reuse = find_evaluations_since(request.reuse_from, moments.noise_levels, moments.step_count)
     except KeyframeError as error:
-        raise KeyframeError(f"{SECTION}.reuse_from: {error}") from None
+        raise KeyframeError(f"{SECTION_KEY}.reuse_from: {error}") from None
     transformers_with_difference: set[bool] = set()
     for index, uses_second in enumerate(moments.uses_second_transformer):
         if changed[index].source != "guided":
@@ -181,7 +181,7 @@ def estimate_gpu_bytes(request: GuidanceRequest, size: DenoisingSize) -> int:
 GUIDANCE = ControlKind(
     name="guidance",
     request_type=GuidanceRequest,
-    section_key=SECTION,
+    section_key=SECTION_KEY,
     settings_type=GuidanceSettings,
     build_request=build_guidance_request,
     estimate_gpu_bytes=estimate_gpu_bytes,

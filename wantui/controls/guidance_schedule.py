@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
 
 GuidanceScale = Annotated[float, Field(ge=-50, le=50, allow_inf_nan=False)]
-SECTION = "cfg_schedule_settings"
+SECTION_KEY = "cfg_schedule_settings"
 
 
 class GuidanceScheduleSettings(ConfigSection):
@@ -138,7 +138,7 @@ def _interpolate_scales(
     try:
         evaluation_moments = find_evaluation_moments(keyframes.times, moments.noise_levels, moments.step_count)
     except KeyframeError as error:
-        raise KeyframeError(f"{SECTION}: {error}") from None
+        raise KeyframeError(f"{SECTION_KEY}: {error}") from None
     return interpolate_values(evaluation_moments, keyframes.scales, interpolation)
 
 
@@ -164,7 +164,7 @@ def _format_keyframes(keyframes: ScaleKeyframes) -> str:
 GUIDANCE_SCHEDULE = ControlKind(
     name="guidance_schedule",
     request_type=GuidanceScheduleRequest,
-    section_key=SECTION,
+    section_key=SECTION_KEY,
     settings_type=GuidanceScheduleSettings,
     build_request=build_guidance_schedule_request,
     change_guidance=change_guidance,

@@ -169,11 +169,6 @@ class LoraRequest(ControlRequest):
         merged_files = [(adapter.name, *adapter.get_merged_file(is_second)) for adapter in self.adapters]
         return [(name, file, strength) for name, file, strength in merged_files if strength != 0]
 
-    def list_files(self) -> list[LoraFile]:
-        """Return all files, each once, also those of strength 0."""
-        files = [file for adapter in self.adapters for file in (adapter.source, adapter.source_2) if file is not None]
-        return list(dict.fromkeys(files))
-
     def describe_merged_files(self) -> dict[str, Any]:
         """Return contents and strengths without paths and names, which change no video."""
         return {

@@ -101,5 +101,5 @@ def compute_mean_passes(recipe: Recipe) -> float:
 
 
 def compute_typical_passes(recipe: Recipe) -> float:
-    """Return the median number of passes of an evaluation, which the median of the measured seconds has."""
+    """Return the median number of passes of an evaluation: that of the step with the median measured seconds."""
     return median(evaluation.pass_count for evaluation in plan_guidance(recipe))

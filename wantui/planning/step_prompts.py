@@ -1,10 +1,8 @@
 """The prompt that each model evaluation of a recipe reads."""
 
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
-from wantui.keyframes import format_moment
 from wantui.planning.recipe import Recipe
 from wantui.schedule import count_model_evaluations
 
@@ -44,27 +42,8 @@ def list_step_prompts(recipe: Recipe) -> list[StepPrompt]:
     ]
 
 
-def list_prompt_moments(recipe: Recipe) -> list[str]:
-    """Return the moment of each prompt of a recipe, such as `step 10`; the first is the start."""
-    request = recipe.find_control_request(PROMPT_SCHEDULE.name)
-    if not isinstance(request, PromptScheduleRequest):
-        return ["the start"]
-    return ["the start", *(format_moment(request.times.unit, moment) for moment in request.times.moments)]
-
-
 def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
     """Return the attribute of a capture of all evaluations; empty without a prompt schedule."""
     if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
         return {}
     return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_step_prompts(recipe)]}
-
-
-def describe_step_prompts(recipe: Recipe) -> list[str]:
-    """Return lines such as `evaluations 0 to 9: a red ball`, with mixtures as `a red ball → a blue ball`."""
-    lines, first = [], 0
-    for prompts, members in groupby(list_step_prompts(recipe), lambda step: (step.prompt, step.next_prompt)):
-        last = first + len(list(members)) - 1
-        evaluations_text = f"evaluation {first}" if first == last else f"evaluations {first} to {last}"
-        lines.append(f"{evaluations_text}: {' → '.join(filter(None, prompts))}")
-        first = last + 1
-    return lines

@@ -13,7 +13,7 @@ from wantui.config.settings import Settings
 from wantui.config.sweep import (
     SweepAxis,
     apply_swept_values,
-    format_swept_value,
+    format_value_label,
     make_axis_names,
     remove_swept_items,
     replace_section_values,
@@ -25,6 +25,7 @@ from wantui.json_files import describe_first_validation_error
 from wantui.section import ConfigSection
 
 BASELINE_LABEL = "baseline"
+"""Label of an additional baseline row."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def list_sweep_cells(axes: tuple[SweepAxis, ...], has_baseline: bool) -> list[Sw
 
 def _format_position(axis: SweepAxis, position: int, name_by_path: Mapping[str, str]) -> str:
     return ", ".join(
-        f"{name_by_path[path]} {format_swept_value(value)}"
+        f"{name_by_path[path]} {format_value_label(value)}"
         for path, value in zip(axis.paths, axis.values[position], strict=True)
     )
 

@@ -238,7 +238,14 @@ def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
 
 def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of recipes with equal predicted times."""
-    return *_make_step_key(recipe), recipe.speed, recipe.magnitudes, recipe.sampler, recipe.steps
+    return (
+        *_make_step_key(recipe),
+        compute_mean_passes(recipe),
+        recipe.speed,
+        recipe.magnitudes,
+        recipe.sampler,
+        recipe.steps,
+    )
 
 
 def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:

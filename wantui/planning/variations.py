@@ -2,7 +2,7 @@
 
 from wantui.config.settings import Settings
 from wantui.controls.prompt_schedule import SECTION_KEY, SETTING_KEY, PromptScheduleSettings, split_schedule
-from wantui.keyframes import format_moment
+from wantui.keyframes import KeyframeTimes, format_moment
 from wantui.planning.recipe_builder import PlanError
 from wantui.prompts import (
     Template,
@@ -43,6 +43,16 @@ def expand_variations(
     return variations, warnings
 
 
+def list_scheduled_moments(settings: Settings) -> list[str]:
+    """Return the moment of each scheduled prompt of the variations of a batch, such as `step 10`."""
+    schedule_settings: PromptScheduleSettings = getattr(settings, SECTION_KEY)
+    return _format_moments(split_schedule(schedule_settings.active_schedule)[1])
+
+
+def _format_moments(times: KeyframeTimes | None) -> list[str]:
+    return [] if times is None else [format_moment(times.unit, moment) for moment in times.moments]
+
+
 def _check_video_count(prompt_count: int, settings: Settings, cell_count: int) -> None:
     video_count = prompt_count * settings.videos_per_variation
     if video_count > MAX_BATCH_VIDEOS:
@@ -57,8 +67,7 @@ def _expand_scheduled_variations(
     parsed_template: Template, settings: PromptScheduleSettings, max_variations: int
 ) -> tuple[tuple[Variation, ...], tuple[str, ...]]:
     start_template, times, later_templates = split_schedule(settings.active_schedule)
-    moment_names = [format_moment(times.unit, moment) for moment in times.moments] if times is not None else []
-    written_templates = list(zip(moment_names, later_templates, strict=True))
+    written_templates = list(zip(_format_moments(times), later_templates, strict=True))
     if start_template is not None:
         written_templates.insert(0, ("the start", start_template))
     scheduled_templates, warnings = [], []

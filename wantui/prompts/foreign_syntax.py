@@ -8,7 +8,6 @@ MAX_EXCERPT_LENGTH = 60
 _ESCAPED_PATTERN = re.compile(r"\\[\[\]|():\\]")
 _NUMBER_PATTERN = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
 r"""Pattern of a number, with bounded repetitions: \d+\.?\d* would try every split of a long run of digits."""
-_WORD_PATTERN = r"[^\W\d](?:\w{0,40}[^\W\d])?"
 _PROMPT_EDIT_PATTERN = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
 """Pattern of prompt editing: `[to:when]` and `[from:to:when]`."""
 

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from wantui.config.sweep import format_swept_value
+from wantui.config.sweep import format_value_label, has_written_value
 from wantui.errors import UserError
+from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_labels import label_columns, label_variations
 
 VARIATION_AXIS, SEED_AXIS = "variation", "seed"
 BASELINE_POSITION = -1
 """Position of an additional baseline on every swept axis."""
-BASELINE_LABEL = "baseline"
 AxisKey = tuple[int, ...]
 """Positions on the axes of a side."""
 
@@ -98,7 +98,7 @@ class BatchAxes:
                 position: BASELINE_LABEL
                 if position == BASELINE_POSITION
                 else ", ".join(
-                    format_swept_value(value) if len(axis.names) == 1 else f"{name} {format_swept_value(value)}"
+                    format_value_label(value) if len(axis.names) == 1 else f"{name} {format_value_label(value)}"
                     for name, value in zip(axis.names, axis.values[position], strict=True)
                 )
                 for position in positions
@@ -136,16 +136,18 @@ class BatchAxes:
         sweep_axes = [] if self.manifest.sweep is None else self.manifest.sweep.axes
         for condition in conditions:
             name, equals, text = condition.partition("=")
+            name = name.strip()
             axis = next((axis for axis in sweep_axes if name in (*axis.names, *axis.paths)), None)
             if not equals or axis is None:
                 known = ", ".join(name for axis in sweep_axes for name in axis.names)
                 advice = f"Write NAME=VALUE; swept settings: {known}" if known else "The batch sweeps no setting"
                 raise UserError(f"{option}: the batch has no swept setting {name!r}. {advice}")
             number = (axis.names if name in axis.names else axis.paths).index(name)
-            values = [format_swept_value(position_values[number]) for position_values in axis.values]
-            positions = [position for position, value in enumerate(values) if value == text]
+            values = [position_values[number] for position_values in axis.values]
+            positions = [position for position, value in enumerate(values) if has_written_value(value, text.strip())]
             if not positions:
-                raise UserError(f"{option}: {name} has no value {text!r}. It has {', '.join(dict.fromkeys(values))}")
+                known = ", ".join(dict.fromkeys(map(format_value_label, values)))
+                raise UserError(f"{option}: {name} has no value {text.strip()!r}. It has {known}")
             positions_by_axis.setdefault("+".join(axis.names), []).extend(positions)
         return positions_by_axis
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
-from wantui.config.sweep import format_swept_value
+from wantui.config.sweep import format_value_label
 from wantui.errors import UserError
 from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.storage.batch_index import BatchSummary
@@ -238,7 +238,7 @@ def _list_setting_values(document: Mapping[str, Any], video: Mapping[str, Any]) 
     """Return the texts of the settings of the videos of a cell, by short name and by path, in lower case."""
     recipe, texts = video.get("recipe", {}), dict[str, str]()
     for path, field in RECIPE_FIELDS_BY_PATH.items():
-        text = format_swept_value(recipe.get(field)).lower()
+        text = format_value_label(recipe.get(field)).lower()
         texts |= dict.fromkeys((path, path.rpartition(".")[2], field), text)
     sweep, cell = document.get("sweep"), video.get("cell")
     if sweep is None or cell is None:
@@ -247,5 +247,5 @@ def _list_setting_values(document: Mapping[str, Any], video: Mapping[str, Any]) 
     for axis in sweep["axes"]:
         for path, name in zip(axis["paths"], axis["names"], strict=True):
             if path in values:
-                texts |= dict.fromkeys((path.lower(), name.lower()), format_swept_value(values[path]).lower())
+                texts |= dict.fromkeys((path.lower(), name.lower()), format_value_label(values[path]).lower())
     return texts
