@@ -17,6 +17,10 @@ else:
 class TextEditorMixin(PrintableLinesMixin, _Base):
     """Mixin for all text areas: escapes control characters and refuses large pastes."""
 
+    def _on_resize(self) -> None:
+        """Draw the text again: Textual wraps it anew, but draws only the part that became visible."""
+        self.refresh()
+
     async def _on_paste(self, event: Paste) -> None:
         """Refuse a paste that is too large; Textual's handler inserts others."""
         refuse_large_paste(self, event)
