@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import only_queued
-from harness_tui import application, run
+from harness_tui import AppUnderTest, application, run
+from textual.widget import Widget
 
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
@@ -414,6 +415,48 @@ ODD = "__color__ <lora:x:0.8> BREAK (16:9) (at 3:00) circle"
 def shows_all(text: str, messages: tuple[str, ...]) -> bool:
     """Whether wrapped text contains all messages."""
     return all(" ".join(message.split()) in " ".join(text.split()) for message in messages)
+
+
+def test_whole_template_is_shown_after_its_pane_becomes_narrower() -> None:
+    template = "a large [red|blue] circle moving left over a dark background"
+
+    async def test() -> None:
+        async with application(size=(80, 24), starts_in_template=True) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.paste(template)
+            wide = await it.until(lambda: screen.preview and screen.template_editor.size.width)
+            await it.press("escape")
+            await it.until(lambda: screen.template_editor.size.width < wide)
+            await it.until(lambda: read_region(it, screen.template_editor).split() == template.split())
+
+    run(test)
+
+
+def read_region(it: AppUnderTest, widget: Widget) -> str:
+    """Return the part of the screen that a widget covers."""
+    region = widget.region
+    lines = it.text().split("\n")[region.y : region.bottom]
+    return "\n".join(line[region.x : region.right] for line in lines)
+
+
+@pytest.mark.parametrize(("size", "shows_cells"), [((140, 40), True), ((80, 24), False)])
+def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_cells: bool) -> None:
+    async def test() -> None:
+        save_drafts(find_state_directory().directory, Drafts(changes={"sweeps": "cfg_scale=1,2,4,8"}))
+        async with application(size=size) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a [red|blue] circle")
+            await it.until(lambda: screen.preview and screen.preview.video_count == 16)
+            await it.until(lambda: ("w: all details" in it.text()) != shows_cells)
+            assert ("cfg_scale 4: 4 videos" in it.cells("#cost DiffText")) == shows_cells
+            await it.press("escape", "w")
+            reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
+            assert "cfg_scale 4: 4 videos" in reader.text
+
+    run(test)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])

@@ -137,8 +137,9 @@ def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_
         total_seconds += cost.total_seconds
     else:
         seconds = [cost.video_seconds.value or 0.0 for cost in costs]
-        if max(seconds) > min(seconds):
-            basis = f"{format_duration(min(seconds))} to {format_duration(max(seconds))} for each video; {basis}"
+        shortest, longest = format_duration(min(seconds)), format_duration(max(seconds))
+        if shortest != longest:
+            basis = f"{shortest} to {longest} for each video; {basis}"
         return CostLine("time", f"{format_duration(total_seconds)} on one worker", basis)
     video_count = sum(cost.video_count for cost in costs)
     min_seconds = sum(estimate_min_cpu_seconds(preview.model, cost.cell.recipe, cost.video_count) for cost in costs)

@@ -29,6 +29,8 @@ class CostPane(Vertical):
         self.border_title = "Cost"
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
+        self.cell_lines: Sequence[str] = ()
+        """Videos and time of each cell of a sweep."""
         self.next_step = ""
         """Sentence on the next step: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
@@ -39,9 +41,11 @@ class CostPane(Vertical):
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw_costs)
 
-    def show_costs(self, preview: BatchPreview | None, cost_lines: Sequence[CostLine]) -> None:
-        """Show the costs of a batch; None clears the pane."""
-        self.preview, self.cost_lines = preview, cost_lines
+    def show_costs(
+        self, preview: BatchPreview | None, cost_lines: Sequence[CostLine], cell_lines: Sequence[str] = ()
+    ) -> None:
+        """Show the costs of a batch, and of each cell of its sweep; None clears the pane."""
+        self.preview, self.cost_lines, self.cell_lines = preview, cost_lines, cell_lines
         self._draw_costs()
 
     def show_next_step(self, text: str) -> None:
@@ -65,7 +69,12 @@ class CostPane(Vertical):
         next_step = self._wrap_next_step(width)
         message_lines = [line for lines in messages for line in lines]
         full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
-        self._is_complete = True
+        self._is_complete = not self.cell_lines
+        if len(full) + len(self.cell_lines) <= height:
+            cell_lines = self._draw_cell_lines(width)
+            if len(full) + len(cell_lines) <= height:
+                full[len(full) - len(message_lines) : len(full) - len(message_lines)] = cell_lines
+                self._is_complete = True
         for tail in ([Text(""), *next_step] if next_step else [], next_step, []):
             if len(full) + len(tail) <= height:
                 return [*full, *tail]
@@ -98,6 +107,13 @@ class CostPane(Vertical):
                 name = cost.name if index == 0 else ""
                 lines.append(Text.assemble((f"{name:<{NAME_WIDTH}}", Style(bold=True)), part))
         return lines
+
+    def _draw_cell_lines(self, width: int) -> list[Text]:
+        lines = [part for line in self.cell_lines for part in wrap_text(line, width - NAME_WIDTH, Style(dim=True))]
+        return [
+            Text.assemble((f"{'' if index else 'cells':<{NAME_WIDTH}}", Style(bold=True)), line)
+            for index, line in enumerate(lines)
+        ]
 
     def _wrap_messages(self, width: int) -> list[list[Text]]:
         """Return the wrapped lines of each refusal and warning."""
