@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,6 +94,21 @@ def test_chart_draws_a_rising_line_from_low_left_to_high_right() -> None:
     assert plot[-1].strip()
     columns = [len(line) - len(line.lstrip()) for line in plot if line.strip()]
     assert columns == sorted(columns, reverse=True)
+
+
+@pytest.mark.parametrize("height", range(4, 30))
+@pytest.mark.parametrize("high", [0.37, 1.21, 3.417, 9.9, 1234.0])
+def test_labels_of_the_vertical_axis_are_evenly_spaced(height: int, high: float) -> None:
+    lines = Chart(40, height, (1.0, 0.0), (0.0, high)).draw_lines()[: height - 2]
+    rows = [row for row, line in enumerate(lines) if "┤" in line.plain]
+    gaps = {after - before for before, after in pairwise(rows)}
+    assert rows
+    assert len(gaps) <= 1 or min(gaps) >= 0.75 * max(gaps)
+
+
+def test_uneven_ticks_are_thinned_out() -> None:
+    chart = Chart(40, 9, (1.0, 0.0), (0.0, 3.417))  # 0, 1, 2 and 3 would be in the rows 6, 4, 2 and 1
+    assert chart.y_ticks == [0.0, 2.0]
 
 
 def test_overlapping_bands_take_turns_in_the_cells() -> None:

@@ -11,6 +11,8 @@ from wantui.tui.braille import BrailleCanvas
 from wantui.tui.number_formats import choose_tick_format, choose_ticks
 
 LABEL_STYLE = Style(dim=True)
+MAX_GAP_DIFFERENCE = 0.25
+"""Largest difference between the smallest and the largest gap of ticks, as a share of the largest."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -35,7 +37,7 @@ class Chart:
         margin = 0.04 * (high - low) or abs(high) / 2 or 1.0
         self.y_range = (low - margin, high + margin)
         self.plot_height = max(1, height - 2)
-        self.y_ticks = choose_ticks(*self.y_range, max(4, self.plot_height // 3))
+        self.y_ticks = self._keep_even_ticks(choose_ticks(*self.y_range, max(4, self.plot_height // 3)))
         number_format = choose_tick_format(self.y_ticks)
         self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
         self.label_width = max((len(label) for label in self.y_labels), default=0)
@@ -84,15 +86,13 @@ class Chart:
     def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
         """Place a sign at a point."""
         if math.isfinite(x) and math.isfinite(y):
-            row, column = round(self._find_dot_row(y)) // 4, round(self._find_dot_column(x)) // 2
+            row, column = self._find_row(y), round(self._find_dot_column(x)) // 2
             if 0 <= row < self.plot_height and 0 <= column < self.plot_width:
                 self._signs[row, column] = (sign, style)
 
     def draw_lines(self) -> list[Text]:
         """Return the chart: plot with labelled axis on the left, labelled axis below."""
-        labels_by_row = {
-            round(self._find_dot_row(tick)) // 4: label for tick, label in zip(self.y_ticks, self.y_labels, strict=True)
-        }
+        labels_by_row = {self._find_row(tick): label for tick, label in zip(self.y_ticks, self.y_labels, strict=True)}
         lines = []
         for row in range(self.plot_height):
             label = labels_by_row.get(row, "")
@@ -129,7 +129,19 @@ class Chart:
 
     def _find_dot_row(self, y: float) -> float:
         low, high = self.y_range
-        return (high - y) / (high - low) * (self._canvas.dot_rows - 1)
+        return (high - y) / (high - low) * (4 * self.plot_height - 1)
+
+    def _find_row(self, y: float) -> int:
+        return round(self._find_dot_row(y)) // 4
+
+    def _keep_even_ticks(self, ticks: list[float]) -> list[float]:
+        """Keep every second, third ... tick if the rows of all ticks would be unevenly spaced."""
+        for interval in range(1, len(ticks)):
+            kept_ticks = ticks[::interval]
+            gaps = [self._find_row(low) - self._find_row(high) for low, high in pairwise(kept_ticks)]
+            if min(gaps) >= (1 - MAX_GAP_DIFFERENCE) * max(gaps):
+                return kept_ticks
+        return ticks
 
 
 def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:

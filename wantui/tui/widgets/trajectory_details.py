@@ -39,7 +39,7 @@ class TrajectoryDetails(VerticalScroll):
 
     def get_canvas(self) -> Canvas:
         """Return the size of the pane and its colours."""
-        width = self.scrollable_content_region.width
+        width = self.scrollable_content_region.width - 1  # keeps numbers apart from the scroll bar
         return Canvas(max(20, width), max(4, self.size.height), self.details_text.make_colour_style)
 
     def on_resize(self) -> None:
