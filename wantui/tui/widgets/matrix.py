@@ -156,7 +156,8 @@ class Matrix(ScrollView, can_focus=True):
 
     def _choose_geometry(self, cell_size: str | None) -> CellGeometry:
         size, grid = self.scrollable_content_region.size, self.grid
-        longest_label = max((cell_len(label) for label in grid.row_labels[:MAX_MEASURED_LABELS]), default=0)
+        labels = (grid.column_heading, *grid.row_labels[:MAX_MEASURED_LABELS])
+        longest_label = max(map(cell_len, labels))
         return choose_geometry(
             cell_size,
             (size.width, size.height - HEADER_HEIGHT),
