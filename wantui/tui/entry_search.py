@@ -131,7 +131,7 @@ class EntrySearchMixin(BackdropMixin):
         row = self.shown_rows[index]
         if isinstance(row, str):
             return Text(row, self.entry_list.make_colour_style("accent") + Style(bold=True))
-        return self.draw_entry(row, width)
+        return self.draw_entry(row, width - 1)  # keeps keys apart from the scroll bar
 
     def get_selected(self) -> Entry | None:
         """Return the entry under the cursor; None if nothing matches."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 THEME_GROUP = "Theme"
-TITLE_WIDTH = 28
-"""Width in cells of the column of titles."""
 PREVIEW_SECONDS = 0.1
 """Seconds for which the cursor stays on a theme before the theme is shown."""
 
@@ -54,14 +52,17 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
             yield Entry(THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name))
 
     def draw_entry(self, entry: Entry, width: int) -> Text:
-        title = f"{entry.group}: {entry.title}" if self.has_query else f"{INDENT}{entry.title}"
-        line = Text(f"{title:<{TITLE_WIDTH}} ")
+        title_width = max(len(self._format_title(other)) for other in self.entries)
+        line = Text(f"{self._format_title(entry):<{title_width}}  ")
         help_width = max(0, width - line.cell_len - len(entry.keys_text) - 1)
         help_text = Text(entry.help_text, self.entry_list.make_colour_style("text-muted"))
         help_text.truncate(help_width, overflow="ellipsis", pad=True)
         line.append_text(help_text)
         line.append(f" {entry.keys_text}", self.entry_list.make_colour_style("accent"))
         return line
+
+    def _format_title(self, entry: Entry) -> str:
+        return f"{entry.group}: {entry.title}" if self.has_query else f"{INDENT}{entry.title}"
 
     def show_selected(self) -> None:
         if self._preview_timer is not None:
