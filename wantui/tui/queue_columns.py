@@ -99,7 +99,7 @@ def make_video_columns(
 
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         video = row[1]
-        text = Text(video.title, Style(bold=True))
+        text = Text(video.title)
         return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
 
     return [
