@@ -24,8 +24,6 @@ from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 
-UNSUPPORTED_SECTIONS: dict[str, str] = {}
-"""Sections of the older system for features that wantui lacks, and the names of these features."""
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
@@ -254,9 +252,7 @@ class _ConfigReader:
         """Remove sections and keys of the older system without effect here, with a warning or refusal for each."""
         for name, section_content in list(values.items()):
             key = (name,)
-            if name in UNSUPPORTED_SECTIONS:
-                self._drop_unsupported_section(name, convert_to_plain_value(values.pop(name)))
-            elif name in IGNORED_SECTIONS:
+            if name in IGNORED_SECTIONS:
                 del values[name]
                 self.warnings.append(self.make_problem(key, f"ignored: {IGNORED_SECTIONS[name]}"))
             elif "memory_settings" in name and name != "memory_settings":
@@ -279,24 +275,6 @@ class _ConfigReader:
 
         if LEGACY_SWEEP_SECTION in values:  # last, because it replaces the bends
             self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
-
-    def _drop_unsupported_section(self, section_name: str, section_content: Any) -> None:
-        """Refuse a section for a feature that this version lacks, unless the section is disabled."""
-        if (
-            section_content is None
-            or section_content == {}
-            or (isinstance(section_content, dict) and _is_false_value(section_content.get("enabled", "")))
-        ):
-            return
-        key: KeyPath = (
-            (section_name, "enabled")
-            if isinstance(section_content, dict) and "enabled" in section_content
-            else (section_name,)
-        )
-        message = f"not supported: {UNSUPPORTED_SECTIONS[section_name]}"
-        if key == (section_name,) and isinstance(section_content, dict):
-            message += "; `enabled: false` disables the section"
-        self.refusals.append(self.make_problem(key, message))
 
     def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
         """Return the section of attention bending with the bends of the older system converted."""
