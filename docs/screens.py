@@ -16,6 +16,7 @@ from animation import build_animation, place_words
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
+    from wantui.queue.records import BatchRow
     from wantui.tui.app import WantuiApp
 
 SIZE = (120, 34)
@@ -55,10 +56,15 @@ class Recorder:
         """Add a frame to the tour; with a name, also save it as a screenshot."""
         self.app.clear_notifications()
         await self.pilot.pause(0.2)
-        screenshot = self.draw()
-        self.frames.append((screenshot, seconds))
+        self.frames.append((self.draw(), seconds))
         if name:
-            (self.folder / f"{name}.svg").write_text(screenshot, encoding="utf-8")
+            await self.save(name)
+
+    async def save(self, name: str) -> None:
+        """Save a screenshot without notifications."""
+        self.app.clear_notifications()
+        await self.pilot.pause(0.2)
+        (self.folder / f"{name}.svg").write_text(self.draw(), encoding="utf-8")
 
     async def press(self, *keys: str, wait_seconds: float = 0.5) -> None:
         await self.pilot.press(*keys)
@@ -71,7 +77,6 @@ async def compose_batch(recorder: Recorder, template: str) -> None:
 
     app = recorder.app
     await recorder.wait_until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
-    await recorder.press("t")
     for start, end in zip((0, *TYPED_LENGTHS), (*TYPED_LENGTHS, None), strict=True):
         app.post_message(Paste(template[start:end]))
         await recorder.pilot.pause(0.8)
@@ -87,14 +92,18 @@ async def follow_batch(recorder: Recorder) -> None:
             lambda step=step: any(p.step_number == step for p in app.snapshot.progress_by_video.values())
         )
         await recorder.add_frame(1.2, "monitor" if step == 5 else "")
-    await recorder.wait_until(lambda: app.snapshot.batches and app.snapshot.batches[0].counts.get("done", 0) >= 3)
+    batch_id = max(batch.id for batch in app.snapshot.batches)
+
+    def find_batch() -> "BatchRow":
+        return next(batch for batch in app.snapshot.batches if batch.id == batch_id)
+
+    await recorder.wait_until(lambda: find_batch().counts.get("done", 0) >= 3)
     await recorder.press("2")
     await recorder.wait_until(lambda: app.snapshot.running_videos)
     await recorder.add_frame(2.0, "queue")
-    await recorder.wait_until(lambda: app.snapshot.batches and not app.snapshot.batches[0].unfinished_count)
+    await recorder.wait_until(lambda: not find_batch().unfinished_count)
     await recorder.press("1", wait_seconds=1.0)
-    app.clear_notifications()
-    (recorder.folder / "compose.svg").write_text(recorder.draw(), encoding="utf-8")
+    await recorder.save("compose")
 
 
 async def look_at_results(recorder: Recorder) -> None:
@@ -143,24 +152,35 @@ async def draw_screens(folder: Path, size: tuple[int, int], records_tour: bool) 
         stop_engine(state_dir.directory, is_immediate=True)
 
 
+def use_temporary_state(folder: str) -> None:
+    """Use a folder for the queue and the batches, and a terminal with all colours."""
+    os.environ |= {"XDG_STATE_HOME": folder, "TEXTUAL_ANIMATIONS": "none"}
+    os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    os.environ.pop("NO_COLOR", None)
+    os.chdir(folder)
+
+
 @click.command()
+@click.option("--png", "draws_png", is_flag=True, help="Draw PNG files of all screens in two sizes, with Chromium.")
 @click.option("--size", default=f"{SIZE[0]}x{SIZE[1]}", show_default=True, help="Columns x rows of the terminal.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the pictures; without the tour.  [default: docs/screens]",
 )
-def main(size: str, folder: Path | None) -> None:
+def main(draws_png: bool, size: str, folder: Path | None) -> None:
     """Draw screenshots of all screens, and the tour."""
+    if draws_png:
+        from pictures import draw_pictures
+
+        draw_pictures((folder or Path(__file__).parent / "screens" / "now").resolve())
+        return
     columns, rows = map(int, size.split("x"))
     records_tour = folder is None
     folder = (folder or Path(__file__).parent / "screens").resolve()
     folder.mkdir(exist_ok=True, parents=True)
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ |= {"XDG_STATE_HOME": temporary, "TEXTUAL_ANIMATIONS": "none"}
-        os.environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        os.environ.pop("NO_COLOR", None)
-        os.chdir(temporary)
+        use_temporary_state(temporary)
         asyncio.run(draw_screens(folder, (columns, rows), records_tour))
     click.echo(f"{len(list(folder.glob('*.svg')))} screens in {folder}")
 
