@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SECTION_KEY = "attention_bending_settings"
 ALL_WORDS = "all"
-"""Word that stands for every token of the prompt with its end token."""
+"""Word that means every token of the prompt, with its end token."""
 MAX_BEND_COUNT = 100
 BENT_MAP_BYTES = 1 << 27
 """Bytes of float32 maps that are bent at a time; more heads are bent in several groups."""

@@ -104,7 +104,7 @@ def check_adapter_path(path: Path, reference: str = "") -> None:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise AdapterError(
             f"{path} is a pickle file, which could run any program when it is loaded. Use a .safetensors file of the "
-            "adapter, or convert it on a machine that you trust it on"
+            "adapter"
         )
     if path.is_dir():
         raise AdapterError(f"{path} is a folder. Give the path of a .safetensors file in it")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -70,7 +69,7 @@ def select_videos(
         and (not id_prefixes or video.entry.id.startswith(tuple(id_prefixes)))
     ]
     if not selected:
-        raise UserError(f"none of {format_count(len(videos), 'video')} has the given variation, seed and ID")
+        raise UserError("no video has the given variation, seed and ID together. Leave out one of these options")
     return selected
 
 
