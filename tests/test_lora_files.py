@@ -344,8 +344,9 @@ def test_file_of_the_hub_is_pinned_or_its_download_command_given(
             plan(json.dumps({"path": "ann/style", "file": file_name}))
 
 
-def test_names_and_paths_do_not_prevent_comparison(style: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "copied.safetensors"
+def test_paths_do_not_prevent_comparison(style: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copy" / style.name
+    copied.parent.mkdir()
     copied.write_bytes(style.read_bytes())
     one, same, other = (plan(text).first_recipe for text in (f"{style}:0.5", f"{copied}:0.5", f"{style}:0.6"))
     assert collect_control_settings(one) == collect_control_settings(same) != collect_control_settings(other)

@@ -101,6 +101,16 @@ def test_settings_that_change_together_are_one_axis() -> None:
     assert axes.find_axis_names("--rows", "steps, model_settings.cfg_scale"[:5]) == ("cfg_scale+steps",)
 
 
+def test_settings_of_list_items_have_the_names_that_sweeps_accept() -> None:
+    bend = "attention_bending_settings.bends=[{words: circle, mode: translate, translate_x: 0.1}]"
+    manifest = write_clip_batch(BATCH, "a circle", more=(bend, "sweeps=bend.circle.translate_x=-0.2,0.2"))
+    axes = make_axes(manifest)
+    path = "attention_bending_settings.bends.circle.translate_x"
+    for name in ("bend.circle.translate_x", "circle.translate_x", path):
+        assert axes.find_axis_names("--rows", name) == ("circle.translate_x",)
+        assert axes.find_positions("--where", [f"{name}=0.2"]) == {"circle.translate_x": [1]}
+
+
 def test_matrix_shows_other_axes_and_pages(manifest: Manifest) -> None:
     grid = arrange_matrix(BATCH, manifest, BatchMarks())
     assert grid.describe_axes() == "2 variations by 3 values of cfg_scale"

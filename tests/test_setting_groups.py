@@ -18,6 +18,7 @@ from wantui.analysis.compare import compare_groups
 from wantui.analysis.dose_response import compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
+from wantui.analysis.loading import collect_control_settings
 from wantui.analysis.setting_values import (
     SettingNameError,
     collect_setting_values,
@@ -28,7 +29,9 @@ from wantui.analysis.setting_values import (
 )
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.video import Video
+from wantui.config import parse_config
 from wantui.errors import UserError
+from wantui.planning import preview_batch
 
 CFG_PATH = "model_settings.cfg_scale"
 
@@ -408,3 +411,49 @@ def test_settings_that_change_together_are_named(tmp_path: Path) -> None:
     result = compare_groups(zipped, "cfg_scale", "length")
     assert [len(group.videos) for group in result.groups] == [12, 12]
     assert "negative_prompt change together with cfg_scale: any may cause a difference" in result.warnings
+
+
+CONTROLLED_CONFIG = """model_settings: {model_id: nano, steps: 4}
+lora_settings: {adapters: ["nano-style:0.5"]}
+cfg_schedule_settings: {schedule: {0: 5, 50%: 2}}
+attention_bending_settings:
+  bends:
+    - {words: circle, mode: translate, translate_x: 0.1, steps: 0%..50%}
+    - {words: all, mode: blur, blur_sigma: 1}
+"""
+SWEPT_VALUES = {
+    "lora.nano-style.strength": ("0", "1"),
+    "bend.circle.translate_x": ("-0.2", "0.2"),
+    "bend.circle.steps": ('"0..1"', '"1..3"'),
+    "cfg_schedule_settings.schedule.0": ("4", "6"),
+    "cfg_schedule_settings.interpolation": ("linear", "step"),
+}
+
+
+def make_cell_videos(tmp_path: Path, sweep: str) -> list[Video]:
+    """Return two phrasings and six seeds for each cell of a sweep over the controls of `CONTROLLED_CONFIG`."""
+    preview = preview_batch(parse_config(CONTROLLED_CONFIG, "my.yaml", [f"sweeps={sweep}"]), "a circle")
+    assert preview.refusals == ()
+    assert preview.sweep is not None
+    config = preview.config.settings.model_dump(mode="json")
+    axes = tuple(tuple(setting.path for setting in axis.settings) for axis in preview.sweep.axes)
+    videos = []
+    for cell in preview.cells:
+        assert cell.cell is not None
+        for video in synthetic_videos(tmp_path / cell.label, {"one": 1.0}, seeds=6):
+            settings = {**SETTINGS, **collect_control_settings(cell.recipe)}
+            values = collect_setting_values(cell.recipe, config, cell.cell.values)
+            changes = {"folder": tmp_path, "settings": settings, "setting_values": values}
+            videos.append(replace(video, swept_axes=axes, **changes))
+    return videos
+
+
+@pytest.mark.parametrize("studied", SWEPT_VALUES)
+@pytest.mark.parametrize("averaged", ["lora.nano-style.strength", "bend.circle.translate_x"])
+def test_swept_settings_of_controls_form_groups(tmp_path: Path, studied: str, averaged: str) -> None:
+    sweep = "; ".join(f"{name}={','.join(SWEPT_VALUES[name])}" for name in dict.fromkeys((studied, averaged)))
+    groups, exclusion_reasons = pool_comparable_groups(make_cell_videos(tmp_path, sweep), studied)
+    assert exclusion_reasons == []
+    values = [value.strip('"') for value in SWEPT_VALUES[studied]]
+    assert [group.name.split()[-1] for group in groups] == values
+    assert [len(group.videos) for group in groups] == [12 if studied == averaged else 24] * 2

@@ -112,7 +112,7 @@ def _split_by_majority(
         {
             name: settings[name]
             for name in settings
-            if name not in excluded_names and (setting_names is None or name in setting_names)
+            if not _is_part_of_any(name, excluded_names) and (setting_names is None or name in setting_names)
         }
         for settings in all_settings
     ]
@@ -143,6 +143,11 @@ def _split_by_majority(
         else:
             included.append(video)
     return included, excluded
+
+
+def _is_part_of_any(name: str, setting_names: Collection[str]) -> bool:
+    """Return whether a compared setting is one of these settings, or a part of one, as `steps.moments` of `steps`."""
+    return any(name == setting_name or name.startswith(f"{setting_name}.") for setting_name in setting_names)
 
 
 @dataclass(frozen=True)

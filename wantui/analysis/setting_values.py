@@ -62,11 +62,17 @@ def collect_setting_values(
         if kind.section_key is None:
             continue
         request = recipe.find_control_request(kind.name)
-        section = config.get(kind.section_key)
         if request is None:
             continue
-        values |= flatten_settings(section if isinstance(section, dict) else {}, kind.section_key)
-        values |= flatten_settings(request.model_dump(mode="json"), kind.section_key)
+        section, used_values = config.get(kind.section_key), kind.get_compared_settings(request)
+        written = flatten_settings(section if isinstance(section, dict) else {}, kind.section_key)
+        if kind.items_key:  # a cell may lack items of the config
+            items_prefix = f"{kind.section_key}.{kind.items_key}."
+            prefixes = tuple(f"{items_prefix}{item['name']}." for item in used_values[kind.items_key])
+            written = {k: v for k, v in written.items() if not k.startswith(items_prefix) or k.startswith(prefixes)}
+        values |= written
+        values |= {path: value for path, value in (swept_values or {}).items() if path in written and value is not None}
+        values |= flatten_settings(used_values, kind.section_key)
     return {path: value for path, value in (swept_values or {}).items() if path not in RECIPE_FIELDS_BY_PATH} | values
 
 

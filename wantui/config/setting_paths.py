@@ -106,14 +106,18 @@ def _index_paths_by_key() -> dict[str, list[str]]:
     return paths_by_key
 
 
+def expand_items_alias(written_name: str) -> str:
+    """Return a name with the complete path of a list for its alias, as `lora_settings.adapters` for `lora`."""
+    paths = {kind.items_alias: f"{kind.section_key}.{kind.items_key}" for kind in CONTROLS if kind.items_alias}
+    first_part, *parts = written_name.split(".")
+    return ".".join([paths.get(first_part, first_part), *parts])
+
+
 def _expand_name(written_name: str) -> list[str]:
     """Return the parts of the complete path that a name begins; only its section is checked."""
-    parts = written_name.split(".")
+    parts = expand_items_alias(written_name).split(".")
     if any(not part.strip() for part in parts):
         raise SweepError(f"cannot sweep {shorten_text(written_name)!r}: it is not the name of a setting")
-    for kind in CONTROLS:
-        if kind.items_alias and parts[0] == kind.items_alias:
-            return [str(kind.section_key), kind.items_key, *parts[1:]]
     if parts[0] in Settings.model_fields:
         return parts
     paths = _index_paths_by_key().get(parts[0], [])

@@ -230,6 +230,12 @@ def _describe_bend(bend: BendRequest) -> str:
     return ", ".join(parts)
 
 
+def _get_compared_settings(request: AttentionBendingRequest) -> dict[str, Any]:
+    """Return the bends with the parameters of their transforms beside the other settings, as in the config."""
+    bends = [bend.model_dump(mode="json") for bend in request.bends]
+    return {"bends": [{**bend.pop("transform"), **bend} for bend in bends]}
+
+
 def _format_parameter(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -265,6 +271,7 @@ ATTENTION_BENDING = ControlKind(
         find_missing_words(request, prompt, marks, negative_prompt)
     ),
     list_words=_list_words,
+    get_compared_settings=_get_compared_settings,
     list_shown_values=list_shown_values,
     estimate_gpu_bytes=_estimate_gpu_bytes,
 )

@@ -81,8 +81,8 @@ class ControlKind:
         find_guidance_conflicts: function that returns the conflicts with the guidance of each evaluation, likewise.
         list_words: function that returns words that the control looks for in the prompts.
         find_warnings: function that returns warnings about a recipe, each as a sentence.
-        get_compared_settings: function that returns the JSON values that must be equal in compared videos; excludes
-            what is part of the prompt.
+        get_compared_settings: function that returns the JSON values that must be equal in compared videos, named as in
+            the config; excludes what is part of the prompt.
         list_shown_values: function that returns the values that people see, by name.
         estimate_gpu_bytes: function that returns the additional predicted bytes on the GPU.
         change_guidance: function that returns the changed guidance of each evaluation: its scale and its passes, from

@@ -18,6 +18,7 @@ from wantui.keyframes import (
     KeyframeError,
     KeyframeTimes,
     find_evaluation_moments,
+    format_moment,
     format_moments,
     interpolate_values,
     parse_keyframes,
@@ -101,6 +102,24 @@ def _build_keyframes(schedule: dict[str, float]) -> ScaleKeyframes | None:
     return ScaleKeyframes(times=times, scales=scales)
 
 
+def get_compared_settings(request: GuidanceScheduleRequest) -> dict[str, Any]:
+    """Return the scale of each keyframe by its moment, as in the config; the moment 0 has no unit."""
+    schedules = {"schedule": request.schedule, "schedule_2": request.schedule_2}
+    return {
+        **{key: None if keyframes is None else _list_scales(keyframes) for key, keyframes in schedules.items()},
+        "interpolation": request.interpolation,
+    }
+
+
+def _list_scales(keyframes: ScaleKeyframes) -> dict[str, float]:
+    unit = keyframes.times.unit
+    moments = [
+        "0" if moment == 0 and unit != "sigma" else format_moment(unit, moment).removeprefix("step ")
+        for moment in keyframes.times.moments
+    ]
+    return dict(zip(moments, keyframes.scales, strict=True))
+
+
 def change_guidance(
     request: GuidanceScheduleRequest,
     evaluations: Sequence[EvaluationGuidance],
@@ -169,5 +188,6 @@ GUIDANCE_SCHEDULE = ControlKind(
     build_request=build_guidance_schedule_request,
     change_guidance=change_guidance,
     changes_only_guidance=True,
+    get_compared_settings=get_compared_settings,
     list_shown_values=list_shown_values,
 )

@@ -176,6 +176,20 @@ class LoraRequest(ControlRequest):
             for key, is_second in (("adapters", False), ("adapters_2", True))
         }
 
+    def describe_adapters(self) -> dict[str, Any]:
+        """Return contents and strengths of the adapters by the names of their settings, without paths."""
+        values = [
+            {
+                "name": adapter.name,
+                "file": adapter.source.fingerprint[:16],
+                "strength": adapter.strength,
+                "file_2": None if adapter.source_2 is None else adapter.source_2.fingerprint[:16],
+                "strength_2": adapter.strength_2,
+            }
+            for adapter in self.adapters
+        ]
+        return {"adapters": [{key: value for key, value in item.items() if value is not None} for item in values]}
+
 
 def build_request(settings: LoraSettings) -> LoraRequest | None:
     """Return the request for the adapters of the settings, with the fingerprints of their files.
@@ -323,6 +337,6 @@ LORA = ControlKind(
     build_request=build_request,
     find_conflicts=find_conflicts,
     find_warnings=find_warnings,
-    get_compared_settings=LoraRequest.describe_merged_files,
+    get_compared_settings=LoraRequest.describe_adapters,
     list_shown_values=list_shown_values,
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from wantui.config.setting_paths import expand_items_alias
 from wantui.config.sweep import format_value_label, has_written_value
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
@@ -118,6 +119,7 @@ class BatchAxes:
                 names_by_alias |= dict.fromkeys([*axis.names, *axis.paths, "+".join(axis.names)], "+".join(axis.names))
         names = []
         for word in filter(None, (part.strip() for part in written.split(","))):
+            word = word if word in names_by_alias else expand_items_alias(word)
             if word not in names_by_alias:
                 known = ", ".join(axis.name for axis in self.axes)
                 raise UserError(f"{option}: the batch has no axis {word!r}. Choose from: {known}")
@@ -135,13 +137,15 @@ class BatchAxes:
         positions_by_axis: dict[str, list[int]] = {}
         sweep_axes = [] if self.manifest.sweep is None else self.manifest.sweep.axes
         for condition in conditions:
-            name, equals, text = condition.partition("=")
-            name = name.strip()
+            written_name, equals, text = condition.partition("=")
+            written_name = written_name.strip()
+            is_short = any(written_name in axis.names for axis in sweep_axes)
+            name = written_name if is_short else expand_items_alias(written_name)
             axis = next((axis for axis in sweep_axes if name in (*axis.names, *axis.paths)), None)
             if not equals or axis is None:
                 known = ", ".join(name for axis in sweep_axes for name in axis.names)
                 advice = f"Write NAME=VALUE; swept settings: {known}" if known else "The batch sweeps no setting"
-                raise UserError(f"{option}: the batch has no swept setting {name!r}. {advice}")
+                raise UserError(f"{option}: the batch has no swept setting {written_name!r}. {advice}")
             number = (axis.names if name in axis.names else axis.paths).index(name)
             values = [position_values[number] for position_values in axis.values]
             positions = [position for position, value in enumerate(values) if has_written_value(value, text.strip())]
