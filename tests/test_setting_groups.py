@@ -443,8 +443,8 @@ def make_cell_videos(tmp_path: Path, sweep: str) -> list[Video]:
         for video in synthetic_videos(tmp_path / cell.label, {"one": 1.0}, seeds=6):
             settings = {**SETTINGS, **collect_control_settings(cell.recipe)}
             values = collect_setting_values(cell.recipe, config, cell.cell.values)
-            changes = {"folder": tmp_path, "settings": settings, "setting_values": values}
-            videos.append(replace(video, swept_axes=axes, **changes))
+            cell_video = replace(video, folder=tmp_path, settings=settings, setting_values=values, swept_axes=axes)
+            videos.append(cell_video)
     return videos
 
 
