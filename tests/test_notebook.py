@@ -13,8 +13,11 @@ from conftest import TEMPLATE, Wantui, batch
 import wantui as package
 from wantui.analysis.metrics import METRICS
 from wantui.errors import UserError
+from wantui.gallery.batch_grid import read_batch_grid
+from wantui.gallery.page import write_gallery
 from wantui.notebook import MissingDataError
-from wantui.storage.manifest import ManifestError
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import ManifestError, write_manifest
 
 
 def test_opened_batch_describes_every_requested_video() -> None:
@@ -42,6 +45,40 @@ def test_videos_and_records_of_a_sweep_have_its_settings() -> None:
         (4.5, "euler", "cfg_scale 4.5, sampler euler")
     ]
     assert package.open_batch("clips").axes[0].names == ["cfg_scale"]
+
+
+SCHEDULE = (
+    "prompt_schedule_settings.schedule={2: 'a ring'}",
+    "prompt_schedule_settings.interpolation=lerp",
+    "model_settings.steps=4",
+)
+
+
+def test_step_prompts_are_equal_in_notebook_library_and_gallery(wantui: Wantui) -> None:
+    write_clip_batch(Path("clips"), "a circle", more=SCHEDULE)
+    expected = [
+        {"prompt": "a circle"},
+        {"prompt": "a circle", "next_prompt": "a ring", "share": 0.5},
+        *[{"prompt": "a ring"}] * 2,
+    ]
+    for video in package.open_batch("clips").videos:
+        assert [step_prompt.to_json() for step_prompt in video.step_prompts] == expected
+    shown = json.loads(wantui("library", "show", "clips", "--json").out)
+    assert [video["step_prompts"] for video in shown["videos"]] == [expected] * 2
+    page = write_gallery(read_batch_grid(Path("clips")), Path("clips/gallery.html")).read_text()
+    described = {"evaluation 0": "a circle", "evaluation 1": "a circle → a ring", "evaluations 2 to 3": "a ring"}
+    assert page.count(json.dumps(described)[1:-1].replace(">", r"\u003e")) == 2
+
+
+def test_library_names_a_schedule_that_does_not_fit_an_edited_recipe(wantui: Wantui) -> None:
+    manifest = write_clip_batch(Path("clips"), "a circle", more=SCHEDULE)
+    entry = manifest.videos[1]
+    entry.recipe = entry.recipe.model_copy(update={"steps": 2})
+    write_manifest(BatchFolder(Path("clips")), manifest)
+    result = wantui("library", "show", "clips", "--json")
+    assert result.code == 1
+    assert f"cannot list the prompts of video {entry.id}: a keyframe is at step 2" in result.err
+    assert ["step_prompts" in video for video in json.loads(result.out)["videos"]] == [True, False]
 
 
 def test_frames_are_those_of_the_clip() -> None:

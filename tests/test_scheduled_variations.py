@@ -141,8 +141,17 @@ def test_disabled_schedule_changes_no_recipe() -> None:
 def test_each_evaluation_names_its_prompt() -> None:
     step = planned("a", "{3: b, 6: c}", "prompt_schedule_settings.interpolation=step").first_recipe
     assert [each.prompt for each in list_step_prompts(step)] == ["a"] * 3 + ["b"] * 3 + ["c"] * 4
+    assert describe_step_prompts(step) == {
+        "evaluations 0 to 2": "a",
+        "evaluations 3 to 5": "b",
+        "evaluations 6 to 9": "c",
+    }
     line = planned("a", "{2: b}", "prompt_schedule_settings.interpolation=lerp").first_recipe
     assert list_step_prompts(line) == [StepPrompt("a"), StepPrompt("a", "b", 0.5), *[StepPrompt("b")] * 8]
+    assert describe_step_prompts(line) == {"evaluation 0": "a", "evaluation 1": "a → b", "evaluations 2 to 9": "b"}
+    assert describe_step_prompts(line.model_copy(update={"controls": {}})) == {}
+    shortened = describe_step_prompts(step.model_copy(update={"steps": 5}))
+    assert "a keyframe is at step 6, but the steps are 0 to 4" in shortened["evaluations"]
 
 
 @pytest.mark.parametrize(

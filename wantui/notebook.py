@@ -20,6 +20,7 @@ from wantui.analysis.setting_values import collect_setting_values
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.planning import Recipe
+from wantui.planning.step_prompts import StepPrompt, list_step_prompts
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_sweep import AxisEntry
@@ -77,6 +78,17 @@ class BatchVideo:
     def name(self) -> str:
         """Variation, seed, and the cell of a sweep."""
         return f"{self.variation} seed {self.seed}" + (f", {self.cell}" if self.cell else "")
+
+    @property
+    def step_prompts(self) -> list[StepPrompt]:
+        """Return the prompt of each model evaluation; a prompt schedule changes it.
+
+        Each has `prompt`; a mixture of two prompts also has `next_prompt` and `share`, that of the second prompt.
+
+        Raises:
+            KeyframeError: the recipe was edited, and a keyframe does not fit its steps.
+        """
+        return list_step_prompts(self.recipe)
 
     def read_frames(self) -> NDArray[np.uint8]:
         """Decode the clip to uint8 [frames, height, width, rgb].

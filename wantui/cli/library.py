@@ -101,23 +101,30 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
 def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states, clips, stars, rejections and notes.
 
-    Damage to the batch journal or to marks.json is reported on stderr; the exit code is then 1.
+    Damage to the batch journal, to marks.json or to a prompt schedule is reported on stderr; the exit code is then 1.
     """
+    from wantui.keyframes import KeyframeError
+    from wantui.planning.step_prompts import build_step_prompts_attribute
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
     from wantui.storage.marks import read_marks
 
     manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
+    faults = [*manifest.faults, *marks.faults]
     if as_json:
         document = manifest.model_dump(mode="json")
-        for video in document["videos"]:
-            video["mark"] = marks.get_mark(video["id"]).model_dump()
+        for video, entry in zip(document["videos"], manifest.videos, strict=True):
+            video["mark"] = marks.get_mark(entry.id).model_dump()
+            try:
+                video |= build_step_prompts_attribute(entry.recipe)
+            except KeyframeError as error:
+                faults.append(f"cannot list the prompts of video {entry.id}: {error}")
         print_json(document)
     else:
         _print_manifest_videos(manifest, marks)
-    for fault in (*manifest.faults, *marks.faults):
+    for fault in faults:
         echo(fault, err=True)
-    if manifest.faults or marks.faults:
+    if faults:
         sys.exit(1)
 
 

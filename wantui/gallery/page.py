@@ -16,6 +16,7 @@ from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
+from wantui.planning.step_prompts import describe_step_prompts
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
 from wantui.storage.manifest_labels import label_variations
 
@@ -121,6 +122,7 @@ def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:
     }
     for control_name, values in recipe.list_control_values().items():
         settings |= {f"{control_name} {name}": value for name, value in values.items()}
+    settings |= describe_step_prompts(recipe)
     return {
         "id": entry.id,
         "seed": entry.seed,

@@ -1,8 +1,10 @@
 """The prompt that each model evaluation of a recipe reads."""
 
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
+from wantui.keyframes import KeyframeError
 from wantui.planning.recipe import Recipe
 from wantui.schedule import count_model_evaluations
 
@@ -43,7 +45,31 @@ def list_step_prompts(recipe: Recipe) -> list[StepPrompt]:
 
 
 def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
-    """Return the attribute of a capture of all evaluations; empty without a prompt schedule."""
+    """Return the attribute of a capture of all evaluations; empty without a prompt schedule.
+
+    Raises:
+        KeyframeError: a keyframe does not fit the steps; planned recipes never have one.
+    """
     if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
         return {}
     return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_step_prompts(recipe)]}
+
+
+def describe_step_prompts(recipe: Recipe) -> dict[str, str]:
+    """Return the prompt of each run of evaluations; empty without a prompt schedule.
+
+    The keys are `evaluations 0 to 9`; the values are `a red ball`, or `a red ball → a blue ball` for a mixture.
+    """
+    if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
+        return {}
+    try:
+        step_prompts = list_step_prompts(recipe)
+    except KeyframeError as error:  # the recipe was edited by hand
+        return {"evaluations": f"unknown: {error}"}
+    prompt_by_evaluations, first = {}, 0
+    for prompts, members in groupby(step_prompts, lambda step: (step.prompt, step.next_prompt)):
+        last = first + len(list(members)) - 1
+        evaluations_text = f"evaluation {first}" if first == last else f"evaluations {first} to {last}"
+        prompt_by_evaluations[evaluations_text] = " → ".join(filter(None, prompts))
+        first = last + 1
+    return prompt_by_evaluations

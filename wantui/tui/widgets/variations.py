@@ -8,7 +8,8 @@ from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
-from wantui.prompts import Variation
+from wantui.planning.step_prompts import list_prompt_moments
+from wantui.prompts import Variation, list_prompts
 from wantui.tui.content import make_content
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -25,6 +26,8 @@ MIN_WIDTH_WITH_IDS = 60
 """Cells of a list that shows ids in any case; a narrower one leaves them out if the prompts need their cells."""
 LEAD_LENGTH = 12
 """Characters before the first varying word, if the start of a long prompt is left out."""
+ARROW = " → "
+"""Text between a prompt and the next prompt of its schedule."""
 BORDER_HEIGHT = 2
 
 
@@ -36,10 +39,9 @@ class Variations(VirtualList):
         self.border_title = "Variations"
         self.preview: BatchPreview | None = None
         self.tokenizer_path: Path | None = None
-        self._first_indices_with_prompt: list[int] = []
+        self._first_indices_with_prompts: list[int] = []
         self._id_width = 20
         self._prompt_width = 40
-        self._has_marks = False
 
     def show_preview(
         self, preview: BatchPreview | None, tokenizer_path: Path | None, empty_text: str = TEMPLATE_HELP
@@ -54,14 +56,13 @@ class Variations(VirtualList):
             if empty_text == TEMPLATE_HELP:
                 self.styles.height = len(TEMPLATE_HELP.splitlines()) + BORDER_HEIGHT
             return
-        first_indices_by_prompt: dict[str, int] = {}
-        self._first_indices_with_prompt = [
-            first_indices_by_prompt.setdefault(v.prompt, index) for index, v in enumerate(preview.variations)
+        first_indices_by_prompts: dict[tuple[str, ...], int] = {}
+        self._first_indices_with_prompts = [
+            first_indices_by_prompts.setdefault(list_prompts(v), index) for index, v in enumerate(preview.variations)
         ]
         measured = preview.variations[:MAX_MEASURED_ROWS]
         self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
-        self._prompt_width = max(len(variation.prompt) for variation in measured)
-        self._has_marks = any(variation.marks for variation in measured)
+        self._prompt_width = max(len(ARROW.join(list_prompts(variation))) for variation in measured)
         self.border_title = make_content(f"Variations: {len(preview.variations):,}")
         self.fill_rows(len(preview.variations), self._draw_variation)
         # As high as its rows, within the limits of the style sheet: the cost gets the other lines.
@@ -76,7 +77,7 @@ class Variations(VirtualList):
             if len(id_text) > self._id_width:
                 id_text = f"{id_text[: self._id_width - 1]}…"
             line.append(f"{id_text:<{self._id_width}}  ", Style(dim=True))
-        first_index = self._first_indices_with_prompt[index]
+        first_index = self._first_indices_with_prompts[index]
         if first_index != index:
             line.append(f"= {self.preview.variations[first_index].id} ", self.make_colour_style("warning"))
         prompt = self._draw_prompt(variation)
@@ -84,14 +85,15 @@ class Variations(VirtualList):
             prompt = _leave_out_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
         line.append_text(prompt)
         if variation.marks and len(line) < width:
-            marks = Text(" " * max(0, self._prompt_width - len(variation.prompt)))
+            marks = Text(" " * max(0, self._prompt_width - len(prompt)))
             self._append_marks(marks, variation)
             if len(line) + len(marks) <= width:
                 line.append_text(marks)
         return line
 
     def _draw_prompt(self, variation: Variation) -> Text:
-        """Return a prompt with its marked words in the colour of marks, and its varying words in that of brackets."""
+        """Return a prompt with its marked words in the colour of marks, its varying words in that of brackets, and the
+        prompts of a schedule dim after it."""
         prompt = Text(variation.prompt)
         mark_style = self.make_colour_style("success") + Style(underline=True)
         choice_style = self.make_colour_style("accent") + Style(bold=True)
@@ -99,6 +101,8 @@ class Variations(VirtualList):
             prompt.stylize(mark_style, mark.start, mark.end)
         for choice in variation.choices:
             prompt.stylize(choice_style, choice.start, choice.end)
+        for scheduled in variation.scheduled_prompts:
+            prompt.append(f"{ARROW}{scheduled.prompt}", Style(dim=True))
         return prompt
 
     def _append_marks(self, line: Text, variation: Variation) -> None:
@@ -120,7 +124,13 @@ class Variations(VirtualList):
         if self.preview is None:
             return
         variation = self.preview.variations[message.row_index]
-        lines = [variation.prompt, ""]
+        moment_names = list_prompt_moments(self.preview.first_recipe)[1:]
+        lines = [variation.prompt]
+        lines += [
+            f"at {moment_name}: {scheduled.prompt}"
+            for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True)
+        ]
+        lines.append("")
         lines += [
             f"bracket {choice.bracket_number}, option {choice.option_number}: {choice.text or '(nothing)'}"
             for choice in variation.choices
