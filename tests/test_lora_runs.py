@@ -100,7 +100,8 @@ def check_that_a_killed_video_resumes(machine: Machine, tmp_path: Path, options:
         *("-t", "a star", "--videos-per-variation", "1", "--store-latents", *options),
         *("--set", "model_settings.steps=60", "--set", "use_timestamp=false", "--batch-name", "batch", "-o", "."),
     ]
-    machine.call("run", *options, "--detach")
+    code, _, err = machine.call("run", *options, "--detach")
+    assert code == 0, err
     machine.until(lambda: any(video.step > 20 for video in machine.queue.list_running_videos()))
     (worker,) = machine.workers()
     kill(worker)
@@ -125,7 +126,8 @@ def test_killed_video_with_prompt_and_guidance_schedules_and_an_adapter_resumes_
     settings = (
         "prompt_schedule_settings.schedule={10%: 'a red ring', 90%: 'a blue ball'}",
         "cfg_schedule_settings.schedule={0: 7.5, 95%: 2}",
-        "guidance_settings={rule: apg, momentum: -0.7}",
+        "guidance_settings.rule=apg",
+        "guidance_settings.momentum=-0.7",
     )
     options = [*small, "--lora", f"{adapter}:0.7", *(word for setting in settings for word in ("--set", setting))]
     check_that_a_killed_video_resumes(machine, tmp_path, options)

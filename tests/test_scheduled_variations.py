@@ -12,7 +12,8 @@ from wantui.config.dump import dump_settings
 from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
-from wantui.planning.step_prompts import StepPrompt, list_step_prompts
+from wantui.planning.step_prompts import StepPrompt, describe_step_prompts, list_step_prompts
+from wantui.planning.variations import list_scheduled_prompts
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -136,6 +137,17 @@ def test_disabled_schedule_changes_no_recipe() -> None:
     plain = plan_batch(load_config("nano", ["model_settings.steps=10"]), "a red star").first_recipe
     assert planned("a red star", "{5: 'a ring'}", "prompt_schedule_settings.enabled=no").first_recipe == plain
     assert plain.controls == {}
+
+
+@pytest.mark.parametrize("values", ["no,yes", "yes,no"])
+def test_sweep_can_switch_a_schedule_off(values: str) -> None:
+    preview = planned("a red star", "{5: 'a ring'}", f"sweeps=prompt_schedule_settings.enabled={values}")
+    assert not preview.refusals
+    assert ["prompt_schedule" in cell.recipe.controls for cell in preview.cells] == [
+        v == "yes" for v in values.split(",")
+    ]
+    ((moment_name, scheduled),) = list_scheduled_prompts(preview.config.settings, preview.variations[0])
+    assert (moment_name, scheduled.prompt) == ("step 5", "a ring")
 
 
 def test_each_evaluation_names_its_prompt() -> None:

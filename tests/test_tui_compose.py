@@ -12,6 +12,8 @@ from conftest import only_queued
 from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
 
+from wantui.config import load_config
+from wantui.planning import preview_batch
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
@@ -50,6 +52,30 @@ def test_template_is_expanded_while_typed_with_tokens_and_cost() -> None:
             assert "(circle) = ▁cir·cle" in shown
             assert "unknown until a video of this model" in it.cells("#cost DiffText")
             assert "disk" in it.cells("#cost DiffText")
+
+    run(test)
+
+
+def test_variations_show_the_prompts_of_a_schedule() -> None:
+    overrides = [
+        "prompt_schedule_settings.schedule={50%: 'a [ring|star]'}",
+        "sweeps=prompt_schedule_settings.enabled=no,yes",
+    ]
+    preview = preview_batch(load_config("nano", overrides), "a [red|red] circle")
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            screen = it.screen(ComposeScreen)
+            screen.variations.show_preview(preview, None)
+            await it.until(lambda: "a red circle → a star" in it.text())
+            rows = [line for line in it.text().splitlines() if "a red circle →" in line]
+            assert len(rows) == 4
+            assert ["=" in row for row in rows] == [False, False, True, True], "equal prompts at all moments"
+            screen.set_focus(screen.variations)
+            await it.press("enter")
+            await it.until(lambda: isinstance(it.app.screen, TextViewer))
+            assert "at 50%: a ring" in it.text()
 
     run(test)
 

@@ -5,6 +5,9 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+CONFIG_FILE_CONTEXT = "config file"
+"""Serialization context of settings that are written to a config file."""
+
 
 class ConfigSection(BaseModel):
     """Base class of a section of the config file."""

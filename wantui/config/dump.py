@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from wantui.config.settings import Settings
-from wantui.controls.bend_settings import CONFIG_FILE_CONTEXT
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
+from wantui.section import CONFIG_FILE_CONTEXT
 
 OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible")
 """Settings that stored configs omit if they have their default, so that the files are those of earlier versions."""

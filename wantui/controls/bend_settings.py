@@ -31,9 +31,8 @@ from wantui.controls.bend_transforms import (
     list_parameter_names,
 )
 from wantui.keyframes import parse_moment_range
+from wantui.section import CONFIG_FILE_CONTEXT
 
-CONFIG_FILE_CONTEXT = "config file"
-"""Serialization context of settings that are written to a config file."""
 MAX_BLOCK_INDEX = 999
 
 Border = Literal["edge", "zero", "reflect"]

@@ -6,7 +6,14 @@ The recipe's own prompt is the keyframe at the start; the request has the keyfra
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from wantui.captures.base import DenoisingSize
@@ -21,7 +28,7 @@ from wantui.keyframes import (
     parse_keyframes,
 )
 from wantui.schedule import compute_noise_levels
-from wantui.section import ConfigSection
+from wantui.section import CONFIG_FILE_CONTEXT, ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
@@ -66,9 +73,11 @@ class PromptScheduleSettings(ConfigSection):
         return schedule
 
     @model_serializer(mode="wrap")
-    def omit_default_switch(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `enabled` if it is true: only files of users have the key, and those of the older system need it."""
+    def omit_default_switch(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Omit `enabled` in config files if it is true: with it, a section can be one of the older system."""
         values: dict[str, Any] = handler(self)
+        if info.context != CONFIG_FILE_CONTEXT:
+            return values
         return {name: value for name, value in values.items() if name != "enabled" or not value}
 
     @classmethod

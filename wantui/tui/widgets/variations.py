@@ -8,7 +8,7 @@ from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
-from wantui.planning.step_prompts import list_prompt_moments
+from wantui.planning.variations import list_scheduled_prompts
 from wantui.prompts import Variation, list_prompts
 from wantui.tui.content import make_content
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -124,11 +124,10 @@ class Variations(VirtualList):
         if self.preview is None:
             return
         variation = self.preview.variations[message.row_index]
-        moment_names = list_prompt_moments(self.preview.first_recipe)[1:]
         lines = [variation.prompt]
         lines += [
             f"at {moment_name}: {scheduled.prompt}"
-            for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True)
+            for moment_name, scheduled in list_scheduled_prompts(self.preview.config.settings, variation)
         ]
         lines.append("")
         lines += [
