@@ -58,7 +58,7 @@ def test_template_is_expanded_while_typed_with_tokens_and_cost() -> None:
 
 def test_variations_show_the_prompts_of_a_schedule() -> None:
     overrides = [
-        "prompt_schedule_settings.schedule={50%: 'a [ring|star]'}",
+        "prompt_schedule_settings.schedule={50%: 'a ([ring|star]:2)'}",
         "sweeps=prompt_schedule_settings.enabled=no,yes",
     ]
     preview = preview_batch(load_config("nano", overrides), "a [red|red] circle")
@@ -76,6 +76,7 @@ def test_variations_show_the_prompts_of_a_schedule() -> None:
             await it.press("enter")
             await it.until(lambda: isinstance(it.app.screen, TextViewer))
             assert "at 50%: a ring" in it.text()
+            assert "marked:  (ring) x2" in it.text()
 
     run(test)
 

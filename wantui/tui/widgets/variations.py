@@ -9,7 +9,7 @@ from textual import on
 from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
 from wantui.planning.variations import list_scheduled_prompts
-from wantui.prompts import Variation, list_prompts
+from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.content import make_content
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -84,7 +84,7 @@ class Variations(VirtualList):
         if len(line) + len(prompt) > width and variation.choices:
             prompt = _leave_out_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
         line.append_text(prompt)
-        if variation.marks and len(line) < width:
+        if list_marks(variation) and len(line) < width:
             marks = Text(" " * max(0, self._prompt_width - len(prompt)))
             self._append_marks(marks, variation)
             if len(line) + len(marks) <= width:
@@ -106,14 +106,24 @@ class Variations(VirtualList):
         return prompt
 
     def _append_marks(self, line: Text, variation: Variation) -> None:
-        """Append the marked words of a variation with their weights and tokens."""
-        for mark in variation.marks:
-            line.append(f"  ({mark.text})", self.make_colour_style("success"))
-            if mark.weight != 1:
-                line.append(f" x{mark.weight:g}", self.make_colour_style("warning"))
-            if self.tokenizer_path is not None:
-                token_texts = find_token_texts(self.tokenizer_path, variation.prompt, mark.start, mark.end)
-                line.append(f" = {'·'.join(token_texts)}", Style(dim=True))
+        """Append the marked words of a variation with their weights and tokens; equal ones of its prompts once."""
+        mark_texts: list[Text] = []
+        for prompt in (variation, *variation.scheduled_prompts):
+            for mark in prompt.marks:
+                mark_text = self._draw_mark(prompt.prompt, mark)
+                if mark_text not in mark_texts:
+                    mark_texts.append(mark_text)
+        line.append_text(Text().join(mark_texts))
+
+    def _draw_mark(self, prompt: str, mark: Mark) -> Text:
+        text = Text()
+        text.append(f"  ({mark.text})", self.make_colour_style("success"))
+        if mark.weight != 1:
+            text.append(f" x{mark.weight:g}", self.make_colour_style("warning"))
+        if self.tokenizer_path is not None:
+            token_texts = find_token_texts(self.tokenizer_path, prompt, mark.start, mark.end)
+            text.append(f" = {'·'.join(token_texts)}", Style(dim=True))
+        return text
 
     @on(VirtualList.Chosen)
     def _show_whole_variation(self, message: VirtualList.Chosen) -> None:
