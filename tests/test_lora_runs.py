@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch, generate_batch
-from harness_engine import Machine, assert_equal_to_the_bit, kill
+from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
 from lora_files import comfy_tensors, make_factors, write_adapter
 
 from wantui.generation.load import load_pipeline
@@ -87,21 +87,30 @@ def test_resume_refuses_a_changed_adapter_by_name(wantui: Wantui, small: list[st
     assert f"cannot use style: {adapter} does not exist" in result.err
 
 
+FREQUENT_CHECKPOINTS = """
+import sys
+if "wantui.worker.process" in " ".join(sys.orig_argv):
+    import wantui.generation.checkpoint
+    wantui.generation.checkpoint.MAX_CHECKPOINT_TIME_FRACTION = float("inf")
+"""
+"""Workers write a checkpoint after every step, however long that takes."""
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "work")
+    machine = Machine(tmp_path / "work", FREQUENT_CHECKPOINTS)
     yield machine
     machine.shut_down()
 
 
-def test_killed_video_with_an_adapter_resumes_bit_identically(
-    machine: Machine, small: list[str], adapter: Path, tmp_path: Path
-) -> None:
+def check_that_a_killed_video_resumes(machine: Machine, tmp_path: Path, options: list[str]) -> None:
+    """Kill the worker of a video after 20 steps; compare the resumed video with an undisturbed one."""
     options = [
-        *("-t", "a star", "--videos-per-variation", 1, "--store-latents", *small, "--lora", f"{adapter}:0.7"),
+        *("-t", "a star", "--videos-per-variation", "1", "--store-latents", *options),
         *("--set", "model_settings.steps=60", "--set", "use_timestamp=false", "--batch-name", "batch", "-o", "."),
     ]
-    machine.call("run", *options, "--detach")
+    code, _, err = machine.call("run", *options, "--detach")
+    assert code == 0, err
     machine.until(lambda: any(video.step > 20 for video in machine.queue.list_running_videos()))
     (worker,) = machine.workers()
     kill(worker)
@@ -109,6 +118,27 @@ def test_killed_video_with_an_adapter_resumes_bit_identically(
     machine.until(machine.ended)
     payloads = [event.payload for event in machine.queue.list_events(0)]
     (resumed,) = [payload for payload in payloads if isinstance(payload, VideoResumed)]
-    assert resumed.steps_done > 1
+    assert resumed.steps_done >= 20
     generate_batch(tmp_path / "undisturbed", *options)
     assert_equal_to_the_bit(machine.root / "batch", tmp_path / "undisturbed/batch")
+
+
+def test_killed_video_with_an_adapter_resumes_bit_identically(
+    machine: Machine, small: list[str], adapter: Path, tmp_path: Path
+) -> None:
+    check_that_a_killed_video_resumes(machine, tmp_path, [*small, "--lora", f"{adapter}:0.7"])
+
+
+def test_killed_video_with_schedules_and_an_adapter_resumes_bit_identically(
+    machine: Machine, small: list[str], adapter: Path, tmp_path: Path
+) -> None:
+    settings = (
+        "prompt_schedule_settings.schedule={10%: 'a red ring', 90%: 'a blue ball'}",
+        "cfg_schedule_settings.schedule={0: 7.5, 95%: 2}",
+        "guidance_settings.rule=apg",
+        "guidance_settings.momentum=-0.7",
+    )
+    options = [*small, "--lora", f"{adapter}:0.7", *(word for setting in settings for word in ("--set", setting))]
+    check_that_a_killed_video_resumes(machine, tmp_path, options)
+    (entry,) = manifest_of(machine.root / "batch").videos
+    assert set(entry.recipe.controls) == {"lora", "prompt_schedule", "guidance_schedule", "guidance"}

@@ -13,7 +13,7 @@ from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
 from wantui.planning.step_prompts import StepPrompt, describe_step_prompts, list_step_prompts
-from wantui.planning.variations import list_scheduled_prompts
+from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -146,8 +146,8 @@ def test_sweep_can_switch_a_schedule_off(values: str) -> None:
     assert ["prompt_schedule" in cell.recipe.controls for cell in preview.cells] == [
         v == "yes" for v in values.split(",")
     ]
-    ((moment_name, scheduled),) = list_scheduled_prompts(preview.config.settings, preview.variations[0])
-    assert (moment_name, scheduled.prompt) == ("step 5", "a ring")
+    assert list_scheduled_moments(preview.config.settings) == ["step 5"]
+    assert [scheduled.prompt for scheduled in preview.variations[0].scheduled_prompts] == ["a ring"]
 
 
 def test_each_evaluation_names_its_prompt() -> None:

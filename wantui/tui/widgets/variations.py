@@ -8,7 +8,7 @@ from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.planning import BatchPreview
-from wantui.planning.variations import list_scheduled_prompts
+from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.content import make_content
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -135,9 +135,10 @@ class Variations(VirtualList):
             return
         variation = self.preview.variations[message.row_index]
         lines = [variation.prompt]
+        moment_names = list_scheduled_moments(self.preview.config.settings)
         lines += [
             f"at {moment_name}: {scheduled.prompt}"
-            for moment_name, scheduled in list_scheduled_prompts(self.preview.config.settings, variation)
+            for moment_name, scheduled in zip(moment_names, variation.scheduled_prompts, strict=True)
         ]
         lines.append("")
         lines += [
