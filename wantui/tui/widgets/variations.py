@@ -108,9 +108,11 @@ class Variations(VirtualList):
     def _append_marks(self, line: Text, variation: Variation) -> None:
         """Append the marked words of a variation with their weights and tokens; equal ones of its prompts once."""
         mark_texts: list[Text] = []
-        for prompt in (variation, *variation.scheduled_prompts):
-            for mark in prompt.marks:
-                mark_text = self._draw_mark(prompt.prompt, mark)
+        marked_prompts = [(variation.prompt, variation.marks)]
+        marked_prompts += [(scheduled.prompt, scheduled.marks) for scheduled in variation.scheduled_prompts]
+        for prompt, marks in marked_prompts:
+            for mark in marks:
+                mark_text = self._draw_mark(prompt, mark)
                 if mark_text not in mark_texts:
                     mark_texts.append(mark_text)
         line.append_text(Text().join(mark_texts))
