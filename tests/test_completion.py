@@ -39,7 +39,7 @@ def queue_batches(*names: str) -> None:
         ("wantui wat", ["plain,watch"]),
         ("wantui queue re", ["plain,remove", "plain,resume", "plain,retry"]),
         ("wantui run --det", ["plain,--detach"]),
-        ("wantui run -c nan", ["plain,nano"]),
+        ("wantui run -c nan", ["plain,nano", "plain,nano-4step"]),
         ("wantui run -c ./my", ["file,./my"]),
         ("wantui library show out", ["file,out"]),
         ("wantui completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
