@@ -821,3 +821,19 @@ def test_video_is_composed_again_with_its_prompt_and_seed() -> None:
         assert settings.video_settings.width == manifest.videos[0].recipe.width
 
     library(test)
+
+
+def test_marked_videos_are_composed_again_with_what_their_grid_adds() -> None:
+    write_clip_batch(Path("outputs/odd"), "a [red|blue|green] circle", seeds=3)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("enter", "m", "down", "right", "right", "m", "right", "E")
+        await it.until(lambda: isinstance(it.app.screen, ComposeScreen))
+        compose = it.screen(ComposeScreen)
+        assert compose.template_editor.text == "a [red|blue] circle"
+        await it.until(lambda: compose.config)
+        assert compose.config is not None
+        assert compose.config.settings.seed_list == (42, 44)
+        assert "The new batch has 4 videos, 2 more than the 2 marked ones" in it.notifications()
+
+    library(test)

@@ -19,7 +19,7 @@ from wantui.paths import expand_user_path
 from wantui.planning.batch_checks import describe_altered_trajectory
 from wantui.planning.model_source import TransformerFile
 from wantui.planning.recipe import CaptureRequests, Recipe
-from wantui.prompts import Variation, list_marks
+from wantui.prompts import ScheduledPrompt, Variation, list_marks
 from wantui.prompts.cleaning import clean_prompt
 from wantui.section import ConfigSection
 
@@ -157,8 +157,8 @@ def build_variation_values(
     }
 
 
-def convert_to_prompt_marks(variation: Variation) -> tuple[PromptMark, ...]:
-    """Convert the marks of a variation to those of a recipe."""
+def convert_to_prompt_marks(variation: Variation | ScheduledPrompt) -> tuple[PromptMark, ...]:
+    """Convert the marks of a variation, or of one of its later prompts, to those of a recipe."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 

@@ -218,7 +218,7 @@ LIBRARY_ACTIONS = (
         "E",
         "edit_video",
         "Again",
-        "Compose this video again: its prompt and seed with other settings.",
+        "Compose this video, or the marked ones, again: their prompts and seeds with other settings.",
         is_in_footer=False,
     ),
     Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", is_in_footer=False),

@@ -1,17 +1,18 @@
-"""Copy a batch, or one of its videos, to Compose as the draft of a new batch."""
+"""Copy a batch, or some of its videos, to Compose as the draft of a new batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from textual.worker import get_current_worker
 
+from wantui.batches.recompose import RecomposedBatch, recompose_batch
 from wantui.config import ConfigError, dump_settings, parse_config
+from wantui.controls.prompt_schedule import SECTION_KEY
 from wantui.errors import UserError
-from wantui.planning.sweep import extract_cell_settings
 from wantui.prompts.unparse import format_as_template
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.text_files import TextFileError, read_text_file
 from wantui.tui.messages import DraftReady
 from wantui.tui.screens.base import BaseScreen
@@ -32,36 +33,44 @@ def copy_batch_to_draft(screen: BaseScreen, batch_folder: Path) -> None:
     _copy_in_background(screen, read_draft, f"cannot read template and config of {batch_folder}")
 
 
-def copy_video_to_draft(screen: BaseScreen, batch_folder: Path, entry: VideoEntry) -> None:
-    """Copy the prompt, seed and config of one video to Compose; ask before replacing a draft."""
+def copy_videos_to_draft(
+    screen: BaseScreen, batch_folder: Path, manifest: Manifest, entries: Sequence[VideoEntry]
+) -> None:
+    """Copy variations, seeds and settings of some videos of a batch to Compose; ask before replacing a draft."""
 
     def read_draft() -> _BatchCopy:
-        text, recipe = _read_stored_text(BatchFolder(batch_folder).config_path), entry.recipe
+        text = _read_stored_text(BatchFolder(batch_folder).config_path)
+        videos_text = f"seed {entries[0].seed}" if len(entries) == 1 else f"{len(entries)} marked videos"
+        source_name = f"{batch_folder.name}, {videos_text}"
+        if (batch := _recompose_batch(batch_folder, text, manifest, entries)) is not None:
+            return _BatchCopy(source_name, dump_settings(batch.settings), batch.template, {}, batch.note)
+        recipe = entries[0].recipe
         template = format_as_template(recipe.prompt, [(mark.start, mark.end, mark.weight) for mark in recipe.marks])
-        changes = {"model_settings.seed": str(entry.seed), "videos_per_variation": "1"}
-        if (cell_text := _make_cell_config(batch_folder, text, entry)) is not None:
-            text, changes = cell_text, {}
-        return _BatchCopy(f"{batch_folder.name}, seed {entry.seed}", text, template, changes)
+        changes = {"model_settings.seed": str(recipe.seed), "videos_per_variation": "1"}
+        return _BatchCopy(source_name, text, template, changes)
 
-    _copy_in_background(screen, read_draft, f"cannot read the config of {batch_folder}")
+    videos_text = "this video" if len(entries) == 1 else "these videos"
+    _copy_in_background(screen, read_draft, f"cannot compose {videos_text} of {batch_folder} again")
 
 
-def _make_cell_config(batch_folder: Path, text: str, entry: VideoEntry) -> str | None:
-    """Return the config of one video of a batch with a sweep or a list of seeds; None if its seed alone differs.
+def _recompose_batch(
+    batch_folder: Path, text: str, manifest: Manifest, entries: Sequence[VideoEntry]
+) -> RecomposedBatch | None:
+    """Return a batch with these videos; None for one video whose seed and prompt alone differ from the batch.
 
     Raises:
-        UserError: the manifest or the config cannot be read.
+        UserError: the config cannot be read, or such a batch cannot be written.
     """
+    is_single = len(entries) == 1 and entries[0].cell is None
     try:
         settings = parse_config(text, batch_folder).settings
     except ConfigError:  # Compose shows its problems
-        if entry.cell is None:
+        if is_single:
             return None
         raise
-    if settings.seeds is None and entry.cell is None:
+    if is_single and settings.seeds is None and not getattr(settings, SECTION_KEY).active_schedule:
         return None
-    cell = read_manifest(BatchFolder(batch_folder)).find_cell(entry)
-    return dump_settings(extract_cell_settings(settings, {} if cell is None else cell.values, entry.seed))
+    return recompose_batch(settings, manifest, entries)
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class _BatchCopy:
     template: str
     changes: dict[str, str]
     """Changed settings by their path in the config."""
+    note: str = ""
+    """What the user should know about the draft."""
 
 
 def _read_stored_text(path: Path) -> str:
@@ -86,7 +97,7 @@ def _copy_in_background(screen: BaseScreen, read_draft: Callable[[], _BatchCopy]
 
     def show_draft(draft: _BatchCopy) -> None:
         if screen.is_current:
-            _replace_draft(screen, draft.source_name, draft.text, draft.template, draft.changes)
+            _replace_draft(screen, draft)
         else:
             text = f"{draft.source_name} was not copied: another screen or dialog was opened while it was read"
             screen.notify(text, severity="warning")
@@ -105,8 +116,9 @@ def _copy_in_background(screen: BaseScreen, read_draft: Callable[[], _BatchCopy]
     screen.run_worker(copy, "copy to Compose", thread=True, exclusive=True, group="copy", exit_on_error=False)
 
 
-def _replace_draft(screen: BaseScreen, source_name: str, text: str, template: str, changes: dict[str, str]) -> None:
+def _replace_draft(screen: BaseScreen, copy: _BatchCopy) -> None:
     """Replace the draft in Compose, and show it; ask if the draft would be lost."""
+    source_name, text, template, changes = copy.source_name, copy.text, copy.template, copy.changes
     app = screen.wantui_app
     drafts = app.drafts
 
@@ -119,6 +131,8 @@ def _replace_draft(screen: BaseScreen, source_name: str, text: str, template: st
         drafts.changes = dict(changes)
         app.save_drafts_or_notify()
         screen.post_message(DraftReady())
+        if copy.note:
+            app.notify(copy.note, severity="warning", timeout=12)
 
     is_same_draft = (drafts.text, drafts.template, drafts.changes) == (text, template, changes)
     if is_same_draft or not (drafts.template.strip() or drafts.changes or drafts.text is not None):

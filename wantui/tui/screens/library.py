@@ -18,7 +18,7 @@ from wantui.storage.manifest import VideoEntry
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.content import make_content
-from wantui.tui.edit_copy import copy_batch_to_draft, copy_video_to_draft
+from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.library.data import (
     STATE_FILTERS,
@@ -357,11 +357,6 @@ class LibraryScreen(LibraryAxes):
     def action_edit_copy(self) -> None:
         if self.shown_folder is not None:
             copy_batch_to_draft(self, self.shown_folder)
-
-    def action_edit_video(self) -> None:
-        entry = self.get_current_entry()
-        if self.shown_folder is not None and entry is not None:
-            copy_video_to_draft(self, self.shown_folder, entry)
 
     def action_rerun(self) -> None:
         if (clip := self.find_current_clip()) is not None:

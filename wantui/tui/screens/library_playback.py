@@ -5,6 +5,7 @@ from pathlib import Path
 from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.video_selection import SelectedVideo
+from wantui.tui.edit_copy import copy_videos_to_draft
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
@@ -120,6 +121,23 @@ class LibraryPlayback(LibraryJobsMixin):
             self.notify(f"cleared {format_count(len(self.marked_clips), 'mark')}")
         self.marked_clips.clear()
         self.update_marked_cells()
+
+    def action_edit_video(self) -> None:
+        """Compose the marked videos of the shown batch again; the current video if fewer than two are marked."""
+        entry, folder, manifest = self.get_current_entry(), self.shown_folder, self.shown_manifest
+        if folder is None or manifest is None:
+            return
+        marked_paths = {clip.path for clip in self.marked_clips}
+        entries = [
+            video for video in manifest.videos if "clip" in video.files and folder / video.files["clip"] in marked_paths
+        ]
+        if len(entries) > 1:
+            if other_count := len(marked_paths) - len(entries):
+                text = f"{format_count(other_count, 'marked video')} of other batches left out"
+                self.notify(text, severity="warning")
+            copy_videos_to_draft(self, folder, manifest, entries)
+        elif entry is not None:
+            copy_videos_to_draft(self, folder, manifest, [entry])
 
     def list_clips_to_compare(self) -> list[PlayerClip]:
         """Return the marked clips, with the current clip if only one is marked; notify if they are fewer than two."""
