@@ -7,19 +7,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clip_batches import FPS, FRAME_COUNT, draw_clip
+from clip_batches import FPS, FRAME_COUNT, draw_clip, write_clip_batch
 from conftest import recipe_for
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.screen import ModalScreen
 
 import wantui.tui
 from wantui.models.catalogue import NANO
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
+from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
+from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.help import Help
 from wantui.tui.screens.history import History
 from wantui.tui.screens.player import Player
@@ -47,10 +51,18 @@ def write_drawn_clip(path: Path) -> Path:
     return path
 
 
+def open_forming_screen() -> FormingScreen:
+    """Return the screen of a video without stored steps."""
+    folder = Path("forming_batch")
+    manifest = read_manifest(BatchFolder(folder)) if folder.exists() else write_clip_batch(folder)
+    return FormingScreen(SelectedVideo(folder, manifest, manifest.videos[0]))
+
+
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     InputDialog: lambda: InputDialog("Save as:", "mine"),
     BatchChooser: lambda: BatchChooser([Path("one"), Path("two")], [Path("one")]),
     Confirm: lambda: Confirm("Cancel it?", "Cancel"),
+    FormingScreen: open_forming_screen,
     Help: lambda: Help("compose", None),
     History: lambda: History(["a red circle", "a blue circle"]),
     Palette: Palette,

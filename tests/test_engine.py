@@ -76,18 +76,23 @@ import sys, time
 from pathlib import Path
 if "wantui.worker.process" in " ".join(sys.orig_argv):
     import wantui.generation.denoise as d
+    import wantui.generation.make_video as m
     import wantui.worker.worker as w
     gate, advance, begin, workers = Path(sys.path[0]), d._run_step, w.Worker.__init__, []
+    denoise, recipes = m.denoise_latents, []
+    def denoise_recipe(pipeline, recipe, *arguments):
+        recipes[:] = [recipe]
+        return denoise(pipeline, recipe, *arguments)
     def is_closed(seed):
         return gate.exists() and str(seed) in gate.read_text().split() and not workers[0].is_stopping
-    def wait_at_gate(pipeline, recipe, start, latents, timestep, index):
-        while index > 6 and is_closed(recipe.seed):
+    def wait_at_gate(pipeline, inputs, latents, timestep, index):
+        while index > 6 and is_closed(recipes[0].seed):
             time.sleep(0.01)
-        return advance(pipeline, recipe, start, latents, timestep, index)
+        return advance(pipeline, inputs, latents, timestep, index)
     def remember(self, *arguments):
         workers.append(self)
         begin(self, *arguments)
-    d._run_step, w.Worker.__init__ = wait_at_gate, remember
+    d._run_step, w.Worker.__init__, m.denoise_latents = wait_at_gate, remember, denoise_recipe
 """
 """Videos whose seeds are in the file of the gate stop after seven steps, until it is deleted or the worker must end."""
 
@@ -214,13 +219,14 @@ def test_cancel_pause_and_retry_reach_a_running_video(start: Start, tiny_batch: 
 POISON = """
 import os, signal, sys
 if "wantui.worker.process" in " ".join(sys.orig_argv):
-    import wantui.generation.denoise as d
-    real = d._run_step
-    def fatal(pipeline, recipe, start, latents, timestep, index):
-        if recipe.seed == 43 and index == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(pipeline, recipe, start, latents, timestep, index)
-    d._run_step = fatal
+    import wantui.generation.make_video as m
+    real = m.denoise_latents
+    def fatal(pipeline, recipe, *arguments):
+        for step in real(pipeline, recipe, *arguments):
+            if recipe.seed == 43 and step.evaluation_index == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield step
+    m.denoise_latents = fatal
 """
 
 
