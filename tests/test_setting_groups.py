@@ -33,6 +33,8 @@ from wantui.config import parse_config
 from wantui.errors import UserError
 from wantui.planning import preview_batch
 
+pytestmark = pytest.mark.slow
+
 CFG_PATH = "model_settings.cfg_scale"
 
 
