@@ -61,7 +61,7 @@ def pair_with_baseline(manifest: Manifest, written: str, folder: Path) -> list[P
 
 
 PairingKey = Callable[[VideoEntry], tuple[bool, tuple[object, ...]]]
-"""Function that returns whether a video is a baseline, and what it shares with the videos that it is compared with."""
+"""Function of a video: whether it is a baseline, and the key that it shares with its baseline."""
 
 
 def _choose_pairing(manifest: Manifest, written: str, folder: Path) -> PairingKey:

@@ -10,7 +10,8 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, VideoIdPrefix, WholeNumber
+from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,16 +53,9 @@ NO_MAPS = (
 @click.option(
     "--heat/--overlay", "is_heat", default=False, help="Draw only colours, or over the clip.  [default: overlay]"
 )
-@click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of a cell in pixels.  [default: as it fits]")
-@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
-@click.option(
-    "--video-id",
-    "id_prefixes",
-    type=VideoIdPrefix(),
-    multiple=True,
-    help="ID of a video to include, or its first characters; repeatable.",
-)
+@add_cell_width_option
+@add_selection_options
+@add_video_id_option
 @click.option(
     "-o", "--output", type=PATH_TYPE, help="PNG or MP4 file to write.  [default: one of each in BATCH/exports]"
 )

@@ -9,7 +9,8 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import ProgressLine, open_progress_line
-from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, VideoIdPrefix, WholeNumber
+from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -43,16 +44,9 @@ GRID_SUFFIXES = (".png", ".mp4")
 )
 @click.option("--fast", "uses_fit", is_flag=True, help="Small clips in seconds: a linear fit of the colours, no VAE.")
 @click.option("--grid", "draws_grid", is_flag=True, help="Also draw one grid, a row per video and a column per step.")
-@click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of a cell of the grid.  [default: as it fits]")
-@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
-@click.option(
-    "--video-id",
-    "id_prefixes",
-    type=VideoIdPrefix(),
-    multiple=True,
-    help="ID of a video to include, or its first characters; repeatable.",
-)
+@add_cell_width_option
+@add_selection_options
+@add_video_id_option
 @click.option(
     "-o", "--output", "requested_folder", type=PATH_TYPE, help="Output folder.  [default: BATCH/exports/steps]"
 )

@@ -8,18 +8,16 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import INTEGER_TYPE, PATH_TYPE
+from wantui.cli.selection_options import add_selection_options, add_where_option
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 
 @click.command("gallery", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
-@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
-@click.option(
-    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
-)
+@add_selection_options
+@add_where_option
 @click.option("--rows", "rows", default="", help="Axes of the rows at first, comma-separated.")
 @click.option("--columns", "columns", default="", help="Axis of the columns at first.")
 def command(

@@ -8,7 +8,8 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import INTEGER_TYPE, PATH_TYPE, WholeNumber
+from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_where_option
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -23,12 +24,9 @@ SUFFIXES = (".png", ".mp4")
     type=PATH_TYPE,
     help="PNG or MP4 file to write.  [default: both, sheet.png and sheet.mp4 in BATCH/exports]",
 )
-@click.option("--cell-width", type=WholeNumber(32, 4096), help="Width of each video in pixels.  [default: as it fits]")
-@click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-@click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
-@click.option(
-    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
-)
+@add_cell_width_option
+@add_selection_options
+@add_where_option
 @click.option("--rows", "rows", default="", help="Axes of the rows, comma-separated.  [default: those not in columns]")
 @click.option("--columns", "columns", default="", help="Axes of the columns.  [default: first swept setting, or seed]")
 def command(

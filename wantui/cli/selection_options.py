@@ -1,0 +1,29 @@
+"""Options that select videos of a batch, shared by the commands that draw or decode them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from wantui.cli.types import INTEGER_TYPE, VideoIdPrefix, WholeNumber
+
+add_cell_width_option = click.option(
+    "--cell-width", type=WholeNumber(32, 4096), help="Width of each video of the grid in pixels.  [default: as it fits]"
+)
+add_where_option = click.option(
+    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
+)
+add_video_id_option = click.option(
+    "--video-id",
+    "id_prefixes",
+    type=VideoIdPrefix(),
+    multiple=True,
+    help="ID of a video to include, or its first characters; repeatable.",
+)
+
+
+def add_selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --variation and --seed, which select rows and columns of a batch."""
+    variation = click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
+    seed = click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
+    return variation(seed(command))
