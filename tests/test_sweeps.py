@@ -103,6 +103,7 @@ def test_cell_with_the_config_values_is_the_baseline() -> None:
         ("model_settings.cfgscale=1", "model_settings has no key cfgscale; did you mean cfg_scale?"),
         ("model_settings=1", "it is a section"),
         ("cfg_scale.x=1", "model_settings.cfg_scale has no settings of its own"),
+        ("lora.other.strength=1", "lora_settings.adapters is empty. Add other to it before you sweep it"),
         ("seed=1,2", "--seeds"),
         ("videos_per_variation=1,2", "--seeds"),
         ("output_dir=a,b", "does not change the video"),

@@ -1,7 +1,7 @@
 """Find the setting that a dotted name means, also inside lists and mappings, and parse its values."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -160,7 +160,7 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
             key = ".".join(rest)  # a key such as `sigma 0.8` contains a dot
             key_by_text = {str(entry_key): entry_key for entry_key in value}
             if key not in key_by_text:
-                raise SweepError(f"cannot sweep {path}: {parent_name} has {_list_names(key_by_text)}, not {key}")
+                raise SweepError(f"cannot sweep {path}: {_describe_missing_name(parent_name, key_by_text, key)}")
             keys.append(key)
             value, rest = value[key_by_text[key]], []
         elif isinstance(value, list | tuple):
@@ -179,11 +179,14 @@ def _find_item(path: str, list_name: str, items: Any, rest: list[str]) -> tuple[
     for part_count in range(len(rest), 0, -1):
         if (name := ".".join(rest[:part_count])) in names:
             return names.index(name), rest[part_count:]
-    raise SweepError(f"cannot sweep {path}: {list_name} has {_list_names(names)}, not {rest[0]}")
+    raise SweepError(f"cannot sweep {path}: {_describe_missing_name(list_name, names, rest[0])}")
 
 
-def _list_names(names: Any) -> str:
-    return ", ".join(str(name) for name in names) or "no items"
+def _describe_missing_name(parent_name: str, names: Iterable[str], missing_name: str) -> str:
+    known_names = ", ".join(names)
+    if not known_names:
+        return f"{parent_name} is empty. Add {missing_name} to it before you sweep it"
+    return f"{parent_name} has no {missing_name}. Use one of {known_names}"
 
 
 def _make_typed_field(key: str, field_info: Any) -> FormField | None:
