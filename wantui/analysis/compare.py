@@ -83,6 +83,13 @@ class Comparison:
     """Names of the excluded videos whose projection cannot be used."""
     dose_response: DoseResponse | None = None
     """Change of the metrics with the setting that forms the groups, if its values are numbers."""
+    phrasing_numbers: tuple[int, ...] = ()
+    """Phrasing, from 0, of each video of a seed."""
+
+    @property
+    def matched_groups(self) -> MatchedGroups:
+        """Return the compared groups with their shared seeds and phrasings."""
+        return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""
@@ -189,6 +196,7 @@ def compare_groups(
         tuple(exclusion_reasons),
         tuple(unreadable_videos),
         compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
+        tuple(matched_groups.phrasing_numbers.tolist()),
     )
 
 

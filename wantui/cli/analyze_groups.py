@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
@@ -69,7 +70,9 @@ def print_group_comparison(
         UserError: the margin is not between 0 and 1, a file cannot be written, or the groups cannot be compared.
     """
     from wantui.analysis.compare import compare_groups
+    from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
+    from wantui.analysis.serialize_curves import build_curve_records
 
     if not 0 < equivalence_margin < 1:
         raise UserError(f"--margin: {equivalence_margin} is not between 0 and 1")
@@ -89,9 +92,11 @@ def print_group_comparison(
     if csv_path is not None:
         write_csv_table(csv_path, build_difference_rows(comparison))
     if as_json:
-        print_json(build_comparison_record(comparison))
+        curve_records = build_curve_records(compare_curves(comparison.matched_groups))
+        print_json(build_comparison_record(comparison) | {"curves": curve_records})
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison_result(comparison, equivalence_margin, videos)
+        print_curve_comparison(compare_curves(comparison.matched_groups), len(comparison.seeds))
     return list(comparison.unreadable_videos)
 
 

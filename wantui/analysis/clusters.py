@@ -1,0 +1,147 @@
+"""Cluster-based permutation tests of differences between curves (Maris and Oostenveld 2007, doi
+10.1016/j.jneumeth.2007.03.024).
+
+Neighbouring noise levels at which |t| exceeds a threshold form a cluster; its mass is the sum of its t. The largest
+|mass| on a curve is compared with its distribution under exchanges of groups within seeds. So the many noise levels of
+a curve count as one test, and a whole curve of a seed is exchanged, however strongly its levels are correlated.
+
+The test shows *that* two curves differ. It does not show where: the ends of a cluster have no error rate, and the
+difference may begin before the cluster or end after it (Sassenhagen and Draschkow 2019, doi 10.1111/psyp.13335).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from wantui.analysis.statistics import (
+    FloatArray,
+    compute_absolute_t,
+    draw_sign_flips,
+    draw_within_seed_permutations,
+)
+
+THRESHOLD_P = 0.05
+"""Two-sided p of the t of a noise level, below which the level can belong to a cluster. It is fixed beforehand: it
+decides which differences the test finds best, but not how often the test is wrong."""
+FAMILY_PERMUTATION_COUNT = 1999
+"""Number of random permutations of three or more groups, for p over all curves and pairs."""
+MAX_CHUNK_VALUES = 4_000_000
+"""Maximum number of permuted values that are in memory together."""
+TIE_TOLERANCE = 1e-9
+"""Relative difference up to which two masses are equal: their terms are rounded."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Neighbouring noise levels at which two curves differ in one direction."""
+
+    first_level: int
+    """Index of the first noise level."""
+    last_level: int
+    mass: float
+    """Sum of t over the levels; negative if the first group is below the second."""
+    p: float
+    """Share of sign flips whose largest |mass| on this curve is at least |mass|."""
+    family_p: float
+    """The same over all curves and pairs of groups; at least `p`."""
+
+
+@dataclass(frozen=True)
+class ClusterTest:
+    """Clusters of the difference of two groups on one curve, and the null distribution of the largest |mass|."""
+
+    t_values: FloatArray
+    """[s] t of the paired differences; 0 where they have no value."""
+    clusters: tuple[Cluster, ...]
+    null_masses: FloatArray
+    """[flips] largest |mass| of each sign flip; the first flips nothing."""
+
+
+def run_cluster_test(differences: FloatArray) -> ClusterTest:
+    """Test whether a curve of paired differences [n, s] of n seeds is 0, by sign flips of whole curves.
+
+    All 2^n flips are tried up to MAX_EXACT_PAIRS seeds; above it, RESAMPLE_COUNT random ones. A level with values that
+    are not finite belongs to no cluster. `family_p` of the result is its `p`.
+
+    Raises:
+        ValueError: there are fewer than two seeds.
+    """
+    seed_count = len(differences)
+    if seed_count < 2:
+        raise ValueError(f"cannot test clusters: it needs at least two seeds, but there are {seed_count}")
+    values = np.where(np.isfinite(differences).all(0), differences, 0.0)
+    flips, _ = draw_sign_flips(seed_count)
+    means = flips @ values / seed_count
+    variances = np.maximum((values**2).mean(0) - means**2, 0) * seed_count / (seed_count - 1)
+    t_values = np.sign(means) * compute_absolute_t(means, variances, seed_count)
+    threshold = compute_threshold(seed_count)
+    null_masses = compute_largest_masses(t_values, threshold)
+    clusters = tuple(
+        Cluster(first, last, mass, p := compute_mass_p(mass, null_masses), p)
+        for first, last, mass in find_clusters(t_values[0], threshold)
+    )
+    return ClusterTest(t_values[0], clusters, null_masses)
+
+
+def compute_threshold(seed_count: int) -> float:
+    """Return the |t| above which a noise level can belong to a cluster."""
+    return float(special.stdtrit(seed_count - 1, 1 - THRESHOLD_P / 2))
+
+
+def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int, float]]:
+    """Return first level, last level and mass of each run of neighbouring levels whose t [s] has one sign and exceeds
+    the threshold."""
+    signs = np.where(np.abs(t_values) > threshold, np.sign(t_values), 0)
+    starts = [level for level in range(len(signs)) if signs[level] and (level == 0 or signs[level - 1] != signs[level])]
+    clusters = []
+    for start in starts:
+        end = start
+        while end + 1 < len(signs) and signs[end + 1] == signs[start]:
+            end += 1
+        clusters.append((start, end, float(t_values[start : end + 1].sum())))
+    return clusters
+
+
+def compute_largest_masses(t_values: FloatArray, threshold: float) -> FloatArray:
+    """Return the largest |mass| of the clusters of each curve of t [m, s]; 0 without a cluster."""
+    largest = np.zeros(len(t_values))
+    for sign in (1.0, -1.0):
+        mass = np.zeros(len(t_values))
+        for level in range(t_values.shape[1]):
+            t = sign * t_values[:, level]
+            mass = np.where(t > threshold, mass + t, 0.0)
+            largest = np.maximum(largest, mass)
+    return largest
+
+
+def compute_mass_p(mass: float, null_masses: FloatArray) -> float:
+    """Return the share of the largest |mass| under the null hypothesis that are at least |mass|."""
+    return float(np.mean(null_masses >= abs(mass) * (1 - TIE_TOLERANCE)))
+
+
+def compute_family_masses(curve_values: Sequence[FloatArray], group_pairs: Sequence[tuple[int, int]]) -> FloatArray:
+    """Return the largest |mass| over all curves and pairs of each within-seed permutation of three or more groups.
+
+    Args:
+        curve_values: values [n, groups, s] of each curve.
+        group_pairs: indices of the groups of each pair.
+    """
+    seed_count, group_count, _ = curve_values[0].shape
+    first_groups, second_groups = [i for i, _ in group_pairs], [j for _, j in group_pairs]
+    orders = draw_within_seed_permutations(seed_count, group_count, FAMILY_PERMUTATION_COUNT)
+    threshold, largest = compute_threshold(seed_count), np.zeros(len(orders))
+    for values in curve_values:
+        values = np.where(np.isfinite(values).all((0, 1)), values, 0.0)
+        chunk_count = len(orders) * seed_count * len(group_pairs) * values.shape[2] // MAX_CHUNK_VALUES + 1
+        chunks = []
+        for order_chunk in np.array_split(orders, chunk_count):
+            permuted_values = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
+            differences = permuted_values[:, :, first_groups] - permuted_values[:, :, second_groups]
+            means = differences.mean(1)
+            t_values = np.sign(means) * compute_absolute_t(means, differences.var(axis=1, ddof=1), seed_count)
+            masses = compute_largest_masses(t_values.reshape(-1, values.shape[2]), threshold)
+            chunks.append(masses.reshape(len(order_chunk), -1).max(1))
+        largest = np.maximum(largest, np.concatenate(chunks))
+    return largest

@@ -1,0 +1,155 @@
+"""Comparison of the curves of groups over the noise level: bands of means, bands of videos, and cluster tests."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wantui.analysis.clusters import Cluster, ClusterTest, compute_family_masses, compute_mass_p, run_cluster_test
+from wantui.analysis.differences import remove_rounding_differences
+from wantui.analysis.groups import MatchedGroups
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.statistics import FloatArray, compute_mean_half_width, compute_min_attainable_p
+
+VIDEO_QUANTILES = (0.025, 0.975)
+"""Quantiles between which the central 95 % of the videos of a group are."""
+MAX_TESTED_PAIRS = 45
+"""Maximum number of pairs of groups whose curves are tested."""
+
+
+@dataclass(frozen=True)
+class GroupCurve:
+    """Curve of one group: its mean over seeds, and its videos."""
+
+    group_name: str
+    sigmas: FloatArray
+    """[s] noise levels."""
+    mean: FloatArray
+    """[s] mean over seeds; the videos of a seed are averaged first."""
+    low: FloatArray
+    """[s] lower end of Student's 95 % interval of the mean over seeds."""
+    high: FloatArray
+    videos_low: FloatArray
+    """[s] lower end of the central 95 % of the videos."""
+    videos_high: FloatArray
+
+
+@dataclass(frozen=True)
+class CurveDifference:
+    """Difference of a curve between two groups, paired by seed."""
+
+    first_group: str
+    second_group: str
+    mean: FloatArray
+    """[s] mean over seeds of first minus second."""
+    low: FloatArray
+    """[s] lower end of Student's 95 % interval of the mean paired difference, of each noise level alone."""
+    high: FloatArray
+    t_values: FloatArray
+    """[s] t of the paired differences."""
+    clusters: tuple[Cluster, ...]
+
+    @property
+    def p(self) -> float:
+        """Return the smallest p of the clusters; 1 without a cluster."""
+        return min((cluster.p for cluster in self.clusters), default=1.0)
+
+
+@dataclass(frozen=True)
+class CurveComparison:
+    """Comparison of one curve between groups."""
+
+    curve_name: str
+    curves: tuple[GroupCurve, ...]
+    differences: tuple[CurveDifference, ...]
+    """Differences of all pairs of groups; empty if `untested_reason` says why."""
+    untested_reason: str = ""
+
+
+def compare_curves(
+    matched_groups: MatchedGroups, curve_names: Sequence[str] = tuple(CURVES)
+) -> tuple[CurveComparison, ...]:
+    """Compare curves between groups of the same seeds and phrasings.
+
+    For two groups, `family_p` is from the largest mass over all curves, with the same sign flips in each. For more
+    groups, groups are permuted within seeds, and the largest mass over all curves and pairs counts; `family_p` is the
+    larger of that and the pair's own p.
+    """
+    groups, values_by_curve, curves_by_name = matched_groups.groups, [], []
+    for name in curve_names:
+        curves, values = _collect_curves(matched_groups, name)
+        curves_by_name.append(curves)
+        values_by_curve.append(values)
+    pairs = list(itertools.combinations(range(len(groups)), 2))
+    reason = _explain_untested(curves_by_name[0], len(pairs))
+    if reason:
+        return tuple(
+            CurveComparison(name, curves, (), reason) for name, curves in zip(curve_names, curves_by_name, strict=True)
+        )
+    seed_values = [remove_rounding_differences(np.stack(values, axis=1)) for values in values_by_curve]
+    tests = [[run_cluster_test(values[:, i] - values[:, j]) for i, j in pairs] for values in seed_values]
+    family_masses = (
+        np.max([curve_tests[0].null_masses for curve_tests in tests], axis=0)
+        if len(pairs) == 1
+        else compute_family_masses(seed_values, pairs)
+    )
+    return tuple(
+        CurveComparison(
+            name,
+            curves,
+            tuple(
+                _build_difference(groups[i].name, groups[j].name, values[:, i] - values[:, j], test, family_masses)
+                for (i, j), test in zip(pairs, curve_tests, strict=True)
+            ),
+        )
+        for name, curves, values, curve_tests in zip(curve_names, curves_by_name, seed_values, tests, strict=True)
+    )
+
+
+def _explain_untested(curves: Sequence[GroupCurve], pair_count: int) -> str:
+    """Return why curves are not tested; empty if they are."""
+    if any(not np.array_equal(curves[0].sigmas, curve.sigmas) for curve in curves):
+        return "the groups have different noise levels, so that their curves have no common points"
+    if pair_count > MAX_TESTED_PAIRS:
+        return f"there are {pair_count:,} pairs of groups, but curves of at most {MAX_TESTED_PAIRS} pairs are tested"
+    return ""
+
+
+def _collect_curves(matched_groups: MatchedGroups, name: str) -> tuple[tuple[GroupCurve, ...], list[FloatArray]]:
+    """Return the curve of each group, and its values [seeds, s], averaged over phrasings."""
+    curves, seed_values = [], []
+    for group in matched_groups.groups:
+        video_curves = [CURVES[name](video.trajectory) for video in group.videos if video.trajectory is not None]
+        sigmas, values = video_curves[0][0], np.stack([values for _, values in video_curves])
+        cells = values.reshape(len(matched_groups.seeds), -1, len(sigmas))
+        seed_means = matched_groups.average_conditions(cells).mean(1)
+        half_widths = compute_mean_half_width(seed_means)
+        mean, (videos_low, videos_high) = seed_means.mean(0), np.quantile(values, VIDEO_QUANTILES, axis=0)
+        curves.append(
+            GroupCurve(group.name, sigmas, mean, mean - half_widths, mean + half_widths, videos_low, videos_high)
+        )
+        seed_values.append(seed_means)
+    return tuple(curves), seed_values
+
+
+def _build_difference(
+    first_group: str, second_group: str, differences: FloatArray, test: ClusterTest, family_masses: FloatArray
+) -> CurveDifference:
+    mean, half_widths = differences.mean(0), compute_mean_half_width(differences)
+    clusters = tuple(
+        replace(cluster, family_p=max(cluster.p, compute_mass_p(cluster.mass, family_masses)))
+        for cluster in test.clusters
+    )
+    return CurveDifference(
+        first_group, second_group, mean, mean - half_widths, mean + half_widths, test.t_values, clusters
+    )
+
+
+def describe_cluster_test(seed_count: int) -> str:
+    """Describe the test of the curves, what it shows, and the least p that the seeds can give."""
+    return (
+        "curves over the noise level, cluster-based permutation test (Maris and Oostenveld 2007): a low p shows that "
+        "two curves differ somewhere; the noise levels of a cluster show where most clearly, not where the difference "
+        f"begins or ends; least p of {seed_count} seeds: {compute_min_attainable_p(seed_count):.3g}"
+    )
