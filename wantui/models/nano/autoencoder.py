@@ -9,7 +9,7 @@ resampling does not change the first frame. `enable_whole_clip_resampling` switc
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MethodType
 
 import numpy as np
@@ -27,7 +27,13 @@ from torch import Tensor, nn
 
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import pool_to_latent_frames, render_scenes, scale_to_vae_range
-from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes, sample_scenes
+from wantui.models.nano.world import (
+    CLIP_FRAME_COUNT,
+    CLIP_SIDE_PIXELS,
+    NATURAL_SHAPE_FREQUENCIES,
+    Scenes,
+    sample_scenes,
+)
 
 LATENT_CHANNEL_COUNT = 16
 INITIAL_LOG_VARIANCE = -4.0
@@ -144,16 +150,24 @@ def downsample_to_latents(video: Tensor) -> Tensor:
 
 
 def train_autoencoder(
-    image_step_count: int, clip_step_count: int, clip_count: int, device: str, log_line: Callable[[str], None]
+    image_step_count: int,
+    clip_step_count: int,
+    clip_count: int,
+    device: str,
+    log_line: Callable[[str], None],
+    shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> AutoencoderKLWan:
-    """Train an autoencoder on windows of single frames, then of clips; store latent statistics in its config."""
+    """Train an autoencoder on windows of single frames, then of clips; store latent statistics in its config.
+
+    Args:
+        shape_frequencies: frequencies of the shapes in its clips, in the order of `SHAPES`.
+    """
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     model = ReconstructionLoss(build_autoencoder()).to(device)
     trained_parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    videos = torch.cat(
-        [render_scenes(scenes, device)[0] for scenes in _split_scenes(sample_scenes(clip_count, rng), 64)]
-    )
+    scenes = sample_scenes(clip_count, rng, shape_frequencies=shape_frequencies)
+    videos = torch.cat([render_scenes(batch, device)[0] for batch in _split_scenes(scenes, 64)])
     log_line(f"rendered {clip_count} clips")
     divisor = 1 if device == "cuda" else 8  # smaller batches on a CPU
     compiled_loss = torch.compile(model, dynamic=False)  # twice as fast, after a minute of compilation per phase

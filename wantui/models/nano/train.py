@@ -5,6 +5,7 @@ repeat the call: it resumes from the autoencoder, decoder, encoded clips and tra
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -15,7 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
 from wantui.models.nano.tokenizer import build_nano_tokenizer
-from wantui.models.nano.transformer import TransformerTraining, encode_training_clips, start_training, train_transformer
+from wantui.models.nano.transformer import (
+    LatentClips,
+    TransformerTraining,
+    encode_training_clips,
+    start_training,
+    train_transformer,
+)
 
 STEPS_BETWEEN_CHECKPOINTS = 250
 """Transformer steps between two stored training states."""
@@ -103,18 +110,34 @@ def main(
     tokenizer = build_nano_tokenizer()
     clips = encode_training_clips(vae, tokenizer, clip_count, output_folder / "clips.pt", device, log)
     training = start_training(len(tokenizer), device)
+    run_transformer_training(training, clips, output_folder, transformer_step_count, batch_size, device, log)
+    save_nano_pipeline(output_folder, tokenizer, training)
+    log(f"saved {output_folder}")
+
+
+def run_transformer_training(
+    training: TransformerTraining,
+    clips: LatentClips,
+    output_folder: Path,
+    step_count: int,
+    batch_size: int,
+    device: str,
+    log_line: Callable[[str], None],
+) -> None:
+    """Train to the end of a schedule of `step_count` steps, and apply the average of the weights.
+
+    A training state in `output_folder` is resumed; one is stored every `STEPS_BETWEEN_CHECKPOINTS` steps.
+    """
     state_path = output_folder / "training.pt"
     if state_path.exists():
         training.load_state(torch.load(state_path, weights_only=True))
-        log(f"resuming from step {training.step_number}")
-    while training.step_number < transformer_step_count:
-        stop_step = min(transformer_step_count, training.step_number + STEPS_BETWEEN_CHECKPOINTS)
-        train_transformer(training, clips, stop_step, transformer_step_count, batch_size, device, log)
+        log_line(f"resuming from step {training.step_number}")
+    while training.step_number < step_count:
+        stop_step = min(step_count, training.step_number + STEPS_BETWEEN_CHECKPOINTS)
+        train_transformer(training, clips, stop_step, step_count, batch_size, device, log_line)
         with atomic_write(state_path) as partial:
             torch.save(training.get_state(), partial)
     training.apply_average()
-    save_nano_pipeline(output_folder, tokenizer, training)
-    log(f"saved {output_folder}")
 
 
 def save_nano_pipeline(output_folder: Path, tokenizer: PreTrainedTokenizerBase, training: TransformerTraining) -> None:

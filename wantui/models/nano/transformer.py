@@ -7,7 +7,7 @@ its logit. Training therefore covers all 512 positions at the cost of `TRAINING_
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from wantui.atomic_files import atomic_write
 from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT, enable_whole_clip_resampling, encode_clip
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
-from wantui.models.nano.world import Caption, Scenes, sample_scenes, write_captions
+from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, Caption, Scenes, sample_scenes, write_captions
 
 PIPELINE_TEXT_POSITION_COUNT = 512
 """Text positions of the stock pipeline."""
@@ -189,17 +189,21 @@ def encode_training_clips(
     device: str,
     log_line: Callable[[str], None],
     render: RenderScenes = render_scenes,
+    shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
+    seed: int = 1,
 ) -> LatentClips:
     """Sample, caption and encode training scenes, and store the result in `cache_path`; load that file if it exists.
 
     Args:
         render: function that renders scenes to video and masks, as `render_scenes` does.
+        shape_frequencies: frequencies of the shapes in the scenes, in the order of `SHAPES`.
+        seed: seed of scenes and captions.
     """
     if cache_path.exists():
         log_line(f"loaded the encoded clips from {cache_path}")
         return LatentClips(**torch.load(cache_path, map_location=device, weights_only=True))
-    rng = np.random.default_rng(1)
-    scenes = sample_scenes(clip_count, rng)
+    rng = np.random.default_rng(seed)
+    scenes = sample_scenes(clip_count, rng, shape_frequencies=shape_frequencies)
     vae = enable_whole_clip_resampling(vae)
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
@@ -268,6 +272,8 @@ class TransformerTraining:
     averaged_parameters: list[Tensor]
     optimizer: Muon
     step_number: int = 0
+    seed: int = 1
+    """Seed of the initial weights, and of the batches and noise."""
 
     def list_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the transformer, then of the text encoder."""
@@ -305,13 +311,14 @@ class TransformerTraining:
             parameter.copy_(average)
 
 
-def start_training(vocabulary_size: int, device: str) -> TransformerTraining:
-    """Return a training at step 0, with a fixed random seed."""
-    torch.manual_seed(1)
+def start_training(vocabulary_size: int, device: str, seed: int = 1) -> TransformerTraining:
+    """Return a training at step 0, whose initial weights and batches depend on a random seed only."""
+    torch.manual_seed(seed)
     text_encoder, transformer = build_text_encoder(vocabulary_size).to(device), build_transformer().to(device)
     named_parameters = [*transformer.named_parameters(), *text_encoder.named_parameters()]
     optimizer = Muon(named_parameters, weight_decay=0.01, adam_name_parts=ADAM_PARAMETER_NAME_PARTS)
-    return TransformerTraining(text_encoder, transformer, [p.detach().clone() for _, p in named_parameters], optimizer)
+    averaged_parameters = [parameter.detach().clone() for _, parameter in named_parameters]
+    return TransformerTraining(text_encoder, transformer, averaged_parameters, optimizer, seed=seed)
 
 
 def draw_sigmas(sigma_count: int, device: str) -> Tensor:
@@ -335,7 +342,7 @@ def train_transformer(
     log_line: Callable[[str], None],
 ) -> None:
     """Train up to `stop_step` of a schedule of `total_steps`: warm-up, then cosine decay to zero."""
-    torch.manual_seed(1000 + training.step_number)
+    torch.manual_seed(1_000_000 * (training.seed - 1) + 1000 + training.step_number)
     block_forward = torch.compile(run_block_with_logit_bias)
     autocast = torch.autocast(device, torch.bfloat16)
     empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITION_COUNT, dtype=torch.long, device=device)

@@ -5,6 +5,7 @@ have deliberately unequal frequencies, as a known ground truth for the calibrati
 sizes, motions and backgrounds are uniform; colours are the control.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ from wantui.models.nano.attributes import (
     RGB_BY_COLOUR,
     SHAPES,
 )
+
+NATURAL_SHAPE_FREQUENCIES = tuple(FREQUENCY_BY_SHAPE.values())
+"""Frequencies of `SHAPES` in the training of the bundled weights."""
+UNIFORM_SHAPE_FREQUENCIES = tuple(1 / len(SHAPES) for _ in SHAPES)
 
 TWO_OBJECT_FRACTION = 0.35
 """Fraction of the scenes with two objects."""
@@ -80,9 +85,15 @@ def sample_scenes(
     rng: np.random.Generator,
     two_object_fraction: float = TWO_OBJECT_FRACTION,
     is_evaluation: bool = False,
+    shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> Scenes:
-    """Sample n scenes: held-out combinations for evaluation, otherwise only the others."""
-    candidates = _draw_scenes(max(64, scene_count * (20 if is_evaluation else 2)), rng, two_object_fraction)
+    """Sample n scenes: held-out combinations for evaluation, otherwise only the others.
+
+    Args:
+        shape_frequencies: frequencies of the shapes in the order of `SHAPES`; they sum to 1.
+    """
+    candidate_count = max(64, scene_count * (20 if is_evaluation else 2))
+    candidates = _draw_scenes(candidate_count, rng, two_object_fraction, shape_frequencies)
     indices = np.flatnonzero(find_held_out_scenes(candidates) == is_evaluation)[:scene_count]
     if len(indices) < scene_count:
         raise RuntimeError(
@@ -91,7 +102,9 @@ def sample_scenes(
     return candidates[indices]
 
 
-def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction: float) -> Scenes:
+def _draw_scenes(
+    scene_count: int, rng: np.random.Generator, two_object_fraction: float, shape_frequencies: Sequence[float]
+) -> Scenes:
     object_count = 1 + (rng.random(scene_count) < two_object_fraction).astype(np.int64)
     first_colours = rng.integers(len(RGB_BY_COLOUR), size=scene_count)
     second_colours = (first_colours + rng.integers(1, len(RGB_BY_COLOUR), size=scene_count)) % len(RGB_BY_COLOUR)
@@ -114,7 +127,7 @@ def _draw_scenes(scene_count: int, rng: np.random.Generator, two_object_fraction
     travel = direction * travel_distance[..., None]
     return Scenes(
         object_count=object_count,
-        shape=rng.choice(len(SHAPES), size=(scene_count, 2), p=list(FREQUENCY_BY_SHAPE.values())),
+        shape=rng.choice(len(SHAPES), size=(scene_count, 2), p=shape_frequencies),
         colour=np.stack([first_colours, second_colours], axis=1),
         size=size_indices,
         motion=motion_indices,
