@@ -27,6 +27,7 @@ from wantui.tui.screens.history import History
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
+from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
 
 pytestmark = pytest.mark.terminal
@@ -482,6 +483,29 @@ def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_c
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             assert "cfg_scale 4: 4 videos" in reader.text
+
+    run(test)
+
+
+def test_cost_says_what_the_seeds_can_find_and_warns_about_too_few() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.config)
+            await it.press("t")
+            await it.paste("a red circle")
+            await it.until(lambda: screen.preview)
+            assert "seeds can" not in it.cells("#cost DiffText")
+            await it.press("ctrl+u")
+            await it.paste("a [red|blue] circle")
+            await it.until(lambda: "2 seeds can never give p below 0.5" in it.cells("#cost DiffText"))
+            assert "power" not in it.cells("#cost DiffText")
+            await it.press("escape", "s")
+            screen.config_pane.settings_form.post_message(
+                SettingsForm.Changed("videos_per_variation", "7", is_final=True)
+            )
+            await it.until(lambda: "power   d_z 1.35 for 2 groups by bracket 1" in it.cells("#cost DiffText"))
+            assert "can never give p" not in it.cells("#cost DiffText")
 
     run(test)
 

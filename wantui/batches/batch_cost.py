@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.batches.cell_cost import CellCost, estimate_cell_costs, find_max_free_gpu_bytes, uses_gpu
+from wantui.batches.power import describe_power, list_grouping_powers
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration, shorten_text
 from wantui.gpu.monitor import GpuSample
@@ -67,6 +68,9 @@ def estimate_batch_costs(
     if not fits:
         basis = f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; " + basis
     lines.append(CostLine("disk", f"{format_bytes(disk.total_bytes)} of {format_bytes(free_bytes)} free", basis, fits))
+    power_text, power_basis = describe_power(list_grouping_powers(preview))
+    if power_text:
+        lines.append(CostLine("power", power_text, power_basis))
     return lines
 
 

@@ -38,9 +38,15 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     template_text = read_template(template, template_file)
     if template_text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
+    from wantui.batches.power import find_seed_warnings
+
     preview = preview_batch_from_options(template=template_text, **options)
     cost_lines, cell_costs, machine_refusals = _examine_machine(preview)
-    preview = replace(preview, refusals=(*preview.refusals, *machine_refusals))
+    preview = replace(
+        preview,
+        warnings=(*preview.warnings, *find_seed_warnings(preview)),
+        refusals=(*preview.refusals, *machine_refusals),
+    )
     if as_json:
         print_json(_build_preview_report(preview, cost_lines, cell_costs))
         return
@@ -56,6 +62,7 @@ def _build_preview_report(
     preview: "BatchPreview", cost_lines: "list[CostLine]", cell_costs: "Sequence[CellCost]"
 ) -> dict[str, Any]:
     """Return the preview as JSON values."""
+    from wantui.batches.power import list_grouping_powers
     from wantui.planning.disk_estimate import estimate_batch_disk
     from wantui.storage.disk_space import estimate_batch_disk_need
 
@@ -89,6 +96,16 @@ def _build_preview_report(
             "total": disk_estimate.total_bytes,
             "must_be_free": estimate_batch_disk_need(preview, disk_estimate.total_bytes).total_bytes,
         },
+        "power": [
+            {
+                "by": power.grouping,
+                "groups": power.group_count,
+                "pairs": power.pair_count,
+                "min_p": power.min_p,
+                "d_z": power.d_z,
+            }
+            for power in list_grouping_powers(preview)
+        ],
         "warnings": preview.warnings,
         "refusals": preview.refusals,
     }

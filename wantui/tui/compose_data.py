@@ -1,13 +1,14 @@
 """Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from textual.message import Message
 
 from wantui.batches.batch_cost import CostLine, estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
+from wantui.batches.power import find_seed_warnings
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample
@@ -80,6 +81,7 @@ def compute_preview(
             )
         preview = preview_batch(config, template)
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
+        preview = replace(preview, warnings=(*preview.warnings, *find_seed_warnings(preview)))
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
         cell_lines = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:

@@ -1,0 +1,119 @@
+"""Effects that the planned seeds of a batch can find, for each grouping that `wantui analyze --by` can form."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from wantui.analysis.power import (
+    GROUP_COUNTS,
+    MIN_SEEDS,
+    POWER,
+    compute_min_pair_p,
+    find_detectable_effect,
+)
+from wantui.formatting import format_count, format_percent
+from wantui.planning import BatchPreview
+
+_SIZE_KEYS = {"width", "height", "frames"}
+"""Settings over which videos are not paired by seed: the same seed gives different noise for a different size."""
+
+
+@dataclass(frozen=True)
+class GroupingPower:
+    """A grouping of the videos of a batch, and the smallest effect that its seeds can find."""
+
+    grouping: str
+    """Value of `wantui analyze --by`."""
+    group_count: int
+    seed_count: int
+    d_z: float | None
+    """Smallest d_z of a pair of groups that is found with a power of 0.8; None with fewer than MIN_SEEDS."""
+
+    @property
+    def pair_count(self) -> int:
+        return self.group_count * (self.group_count - 1) // 2
+
+    @property
+    def min_p(self) -> float:
+        """Return the smallest p that a pair of groups can have."""
+        return compute_min_pair_p(self.seed_count)
+
+
+def list_grouping_powers(preview: BatchPreview) -> list[GroupingPower]:
+    """Return the groupings that divide the videos of a batch into 2 to 50 groups, with what their seeds can find.
+
+    None if the batch stores no trajectories to compare.
+    """
+    capture = preview.first_recipe.capture
+    if not capture.geometry and not capture.latents:
+        return []
+    seed_count = len(preview.seeds)
+    return [
+        GroupingPower(grouping, group_count, seed_count, find_detectable_effect(seed_count, group_count))
+        for grouping, group_count in _count_groups(preview).items()
+        if 2 <= group_count <= GROUP_COUNTS[-1]
+    ]
+
+
+def _count_groups(preview: BatchPreview) -> dict[str, int]:
+    """Return the number of groups by grouping: of each bracket, of the variations, and of each swept setting."""
+    brackets = sorted({choice.bracket_number for variation in preview.variations for choice in variation.choices})
+    counts = {
+        str(bracket): _count_distinct(
+            next((choice.text for choice in variation.choices if choice.bracket_number == bracket), "")
+            for variation in preview.variations
+        )
+        for bracket in brackets
+    }
+    if len(brackets) > 1:
+        counts["variation"] = len(preview.variations)
+    if preview.sweep is None:
+        return counts
+    name_by_path = preview.sweep.name_by_path
+    for axis in preview.sweep.axes:
+        path = axis.paths[0]
+        if not any(axis_path.rpartition(".")[2] in _SIZE_KEYS for axis_path in axis.paths):
+            counts[name_by_path[path]] = _count_distinct(
+                json.dumps(cell.values[path], default=str) if path in cell.values else ""
+                for cell in preview.sweep.cells
+            )
+    return counts
+
+
+def _count_distinct(values: Iterable[str]) -> int:
+    return len(set(values))
+
+
+def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
+    """Return the smallest effects of groupings in one line, and their basis; two empty texts without any."""
+    found = [power for power in powers if power.d_z is not None]
+    if not found:
+        return "", ""
+    found.sort(key=lambda power: power.group_count)  # groupings of equal size stay in order
+    parts = []
+    for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
+        same_size = list(equal_powers)
+        names = " or ".join(_name_grouping(power.grouping) for power in same_size)
+        groups_text = "2 groups" if group_count == 2 else f"all pairs of {group_count}"
+        parts.append(f"{same_size[0].d_z:.2f} for {groups_text} by {names}")
+    basis = (
+        f"the smallest effect that {format_count(found[0].seed_count, 'seed')} find in {format_percent(POWER)} of "
+        "batches; d_z is the mean of the paired differences over their standard deviation"
+    )
+    return f"d_z {', '.join(parts)}", basis
+
+
+def _name_grouping(grouping: str) -> str:
+    return f"bracket {grouping}" if grouping.isdecimal() else grouping
+
+
+def find_seed_warnings(preview: BatchPreview) -> list[str]:
+    """Return a warning if a batch has groups, but too few seeds for any difference between them to be significant."""
+    powers = list_grouping_powers(preview)
+    if not powers or powers[0].seed_count >= MIN_SEEDS:
+        return []
+    return [
+        f"{format_count(powers[0].seed_count, 'seed')} can never give p below {powers[0].min_p:.4g} in a comparison of "
+        f"groups; generate at least {MIN_SEEDS}"
+    ]
