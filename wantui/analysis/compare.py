@@ -137,13 +137,13 @@ def compare_groups(
 
     Args:
         primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.
-        metrics: metrics to explore; default all of METRICS.
+        metrics: metrics and outside labels to explore; default all of METRICS, and all labels of the videos.
         equivalence_margin: equivalence margin, as a share of the mean.
 
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
-    metric_names = _choose_metrics(primary_metric, metrics)
+    metric_names = _choose_metrics(videos, primary_metric, metrics)
     matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
         match_groups_and_final_states(videos, grouping, primary_metric)
     )
@@ -200,16 +200,18 @@ def compare_groups(
     )
 
 
-def _choose_metrics(primary_metric: str, metrics: Sequence[str] | None) -> list[str]:
+def _choose_metrics(videos: Sequence[Video], primary_metric: str, metrics: Sequence[str] | None) -> list[str]:
     """Return the metrics to compare, except `spread`, the declared metric first.
 
     Raises:
         CannotCompareError: a metric is unknown.
     """
-    explored_metrics = list(METRICS) if metrics is None else list(metrics)
+    known_metrics = [*METRICS, *dict.fromkeys(label for video in videos for label in video.labels)]
+    explored_metrics = known_metrics if metrics is None else list(metrics)
     for name in (primary_metric, *explored_metrics):
-        if name != SPREAD_METRIC and name not in METRICS:
-            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {SPREAD_METRIC}, {', '.join(METRICS)}")
+        if name != SPREAD_METRIC and name not in known_metrics:
+            known_text = ", ".join([SPREAD_METRIC, *known_metrics])
+            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {known_text}")
     return [name for name in dict.fromkeys((primary_metric, *explored_metrics)) if name != SPREAD_METRIC]
 
 

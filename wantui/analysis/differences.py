@@ -7,7 +7,7 @@ import numpy as np
 
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.statistics import (
     Effect,
     FloatArray,
@@ -55,8 +55,8 @@ class Difference:
 
 
 def is_ratio_metric(metric: str) -> bool:
-    """Return whether a relative difference of the metric is meaningful."""
-    return metric == SPREAD_METRIC or METRICS[metric].has_ratio_scale
+    """Return whether a relative difference of the metric is meaningful; the scale of outside labels is unknown."""
+    return metric == SPREAD_METRIC or (metric in METRICS and METRICS[metric].has_ratio_scale)
 
 
 def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_p: FloatArray) -> FloatArray:
@@ -188,6 +188,6 @@ def format_difference(difference: Difference) -> str:
             format_percent_change(difference.relative_high),
         )
         return f"{change_text} (95 % interval {low_text} to {high_text})"
-    unit = "" if difference.metric == SPREAD_METRIC else f" {METRICS[difference.metric].unit}".rstrip()
+    unit = f" {get_metric_unit(difference.metric)}".rstrip()
     effect = difference.paired_effect
     return f"{effect.mean:+.3g}{unit} (95 % interval {effect.interval_low:+.3g} to {effect.interval_high:+.3g})"

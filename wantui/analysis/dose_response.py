@@ -13,10 +13,9 @@ import numpy as np
 
 from wantui.analysis.comparability import find_differing_settings
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, is_ratio_metric
-from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.groups import Group
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import get_metric_unit
 from wantui.analysis.setting_values import shorten_path, to_number
 from wantui.analysis.statistics import (
     Effect,
@@ -190,7 +189,7 @@ def _build_trend(
 
 def format_slope(trend: Trend, setting_name: str) -> str:
     """Format a slope with its interval, and its share of the mean."""
-    unit = "" if trend.metric == SPREAD_METRIC else f" {METRICS[trend.metric].unit}".rstrip()
+    unit = f" {get_metric_unit(trend.metric)}".rstrip()
     slope = trend.slope
     text = (
         f"{slope.mean:+.3g}{unit} for each unit of {setting_name} "

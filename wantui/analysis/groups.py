@@ -18,7 +18,7 @@ from wantui.analysis.group_names import (
     find_varied_brackets,
     name_groups,
 )
-from wantui.analysis.metrics import compute_metric, select_finite_values
+from wantui.analysis.metrics import METRICS, compute_metric, select_finite_values
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.setting_values import (
     list_compared_names,
@@ -177,10 +177,13 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:
-    """Summarise a metric of a group, with the same metric of its null models."""
+    """Summarise a metric of a group, with the same metric of its null models; an outside label has none."""
     usable_videos = [video for video in group.videos if video.trajectory is not None]
     if not usable_videos:
         return GroupSummary(0, *[float("nan")] * 4)
+    if metric not in METRICS:
+        mean, deviation = group.compute_mean(metric), group.compute_standard_deviation(metric)
+        return GroupSummary(group.count_values(metric), mean, deviation, float("nan"), float("nan"))
     trajectories = [video.trajectory for video in usable_videos if video.trajectory is not None]
     random_walk_values = select_finite_values(
         [compute_metric(compute_random_walk_null(trajectory), metric) for trajectory in trajectories]

@@ -141,6 +141,7 @@ def _load_video(
         ),
         "weighting_method": recipe.weighting or "",
         "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in marks if mark.weight != 1),
+        "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
         "word_count": sum(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }

@@ -68,6 +68,11 @@ CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
 """Functions that return the noise levels and values of each curve, by name."""
 
 
+def get_metric_unit(metric: str) -> str:
+    """Return the unit of a metric; empty for `spread` and outside labels."""
+    return METRICS[metric].unit if metric in METRICS else ""
+
+
 def compute_midpoints(sigmas: FloatArray) -> FloatArray:
     return (sigmas[1:] + sigmas[:-1]) / 2
 

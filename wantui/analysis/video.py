@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.metrics import compute_metric
+from wantui.analysis.metrics import METRICS, compute_metric
 from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
 
 
@@ -42,6 +42,10 @@ class Video:
     """Zarr group of the stored trajectory."""
     attention_path: Path | None = None
     """Zarr group of the attention maps."""
+    clip_path: Path | None = None
+    """Clip of the video; None if the manifest lists none."""
+    labels: Mapping[str, float] = field(default_factory=dict)
+    """Outside labels of the video, by name; NaN where the table has an empty cell."""
     word_count: int = 0
     """Number of words in the prompt, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()
@@ -62,7 +66,9 @@ class Video:
     """Values of the swept settings, for people."""
 
     def compute_metric(self, metric: str) -> float:
-        """Return a metric of the trajectory; NaN if there is no trajectory or no value."""
+        """Return a metric of the trajectory, or an outside label; NaN if there is no trajectory or no value."""
+        if metric not in METRICS:
+            return self.labels.get(metric, float("nan"))
         return compute_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
     @property

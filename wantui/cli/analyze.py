@@ -78,6 +78,12 @@ if TYPE_CHECKING:
     help="Measure every N-th state. Use 2 or 4 if the sampler dominates the metric `turning`.",
 )
 @click.option(
+    "--scores",
+    "scores_path",
+    type=PATH_TYPE,
+    help="CSV file with outside labels of the videos (ratings, codes, CLIP scores), which count as metrics.",
+)
+@click.option(
     "--attention", "show_attention", is_flag=True, help="Summarise the stored attention maps of marked words."
 )
 @click.option(
@@ -107,6 +113,7 @@ def command(
     primary_metric: str,
     equivalence_margin: float,
     stride: int,
+    scores_path: Path | None,
     show_attention: bool,
     overlay_word: str | None,
     from_latents: bool,
@@ -120,12 +127,15 @@ def command(
     Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
     reported on stderr and left out; the exit code is then 1.
     """
+    from wantui.analysis.label_table import read_label_table
+    from wantui.analysis.labels import join_labels
     from wantui.analysis.loading import read_batches
     from wantui.analysis.metrics import METRICS, RENAMED_METRICS
     from wantui.analysis.setting_values import select_videos_by_setting
     from wantui.analysis.strides import apply_stride_to_videos
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
+    from wantui.cli.analyze_labels import exclude_unlabelled_videos
     from wantui.storage.layout import refuse_batch_file
 
     is_chosen_by_mode = {
@@ -136,7 +146,9 @@ def command(
         "--groups": show_groups,
     }
     _refuse_unused_options([name for name, is_chosen in is_chosen_by_mode.items() if is_chosen], as_json)
-    chosen_metrics = _parse_metrics(metrics, list(METRICS))
+    label_table = None if scores_path is None else read_label_table(scores_path)
+    label_names = [] if label_table is None else list(label_table.label_names)
+    chosen_metrics = _parse_metrics(metrics, [*METRICS, *label_names])
     primary_metric = RENAMED_METRICS.get(primary_metric, primary_metric)
     if csv_path is not None and str(csv_path) != "-":
         check_output_file(csv_path, may_be_device=True)
@@ -152,9 +164,13 @@ def command(
         )
     if not (loaded_videos or list_videos or as_json):
         raise UserError(_format_no_finished_video_error(batches, read_errors))
+    if label_table is not None:
+        loaded_videos = join_labels(loaded_videos, label_table)
     videos = select_videos_by_setting(_select_videos(loaded_videos, id_prefixes), conditions)
     _print_video_warnings(videos, read_errors)
     damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
+    if label_table is not None:
+        videos = exclude_unlabelled_videos(videos, label_table, [*(chosen_metrics or label_names), primary_metric])
     if stride > 1:
         videos = apply_stride_to_videos(videos, stride)
     if list_videos:
@@ -193,6 +209,7 @@ MODES_BY_PARAMETER = {
     "stride": ("--stride", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
     "metrics": ("--metrics", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
     "grouping": ("--by", ("--groups", "--compare"), "--groups and --compare"),
+    "scores_path": ("--scores", ("--groups", "--compare"), "--groups and --compare"),
     "primary_metric": ("--primary", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),

@@ -67,15 +67,16 @@ def print_group_comparison(
     """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
 
     Raises:
-        UserError: the margin is not between 0 and 1, a file cannot be written, or the groups cannot be compared.
+        UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
     """
     from wantui.analysis.compare import compare_groups
     from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
     from wantui.analysis.serialize_curves import build_curve_records
 
-    if not 0 < equivalence_margin < 1:
-        raise UserError(f"--margin: {equivalence_margin} is not between 0 and 1")
+    is_ratio = primary_metric not in {label for video in videos for label in video.labels}
+    if equivalence_margin <= 0 or (is_ratio and equivalence_margin >= 1):
+        raise UserError(f"--margin: {equivalence_margin} is not {'between 0 and 1' if is_ratio else 'above 0'}")
     with open_progress_line() as line:
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
         comparison = compare_groups(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
@@ -102,7 +103,7 @@ def print_group_comparison(
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.metrics import METRICS
+    from wantui.analysis.metrics import get_metric_unit
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
@@ -148,7 +149,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
             if is_relative
             else f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
         )
-        unit = METRICS[difference.metric].unit if difference.metric in METRICS else ""
+        unit = get_metric_unit(difference.metric)
         difference_text = (
             format_percent_change(difference.relative_difference) if is_relative else f"{effect.mean:+.3g} {unit}"
         )

@@ -25,7 +25,7 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
         return
     min_state_count = min(len(trajectory.sigmas) for trajectory in trajectories)
     for name in metric_names:
-        if (needed_states := METRICS[name].min_states) > min_state_count:
+        if name in METRICS and (needed_states := METRICS[name].min_states) > min_state_count:
             echo(
                 f"warning: {message_prefix}{name} needs {needed_states} states, but a trajectory has {min_state_count}",
                 err=True,

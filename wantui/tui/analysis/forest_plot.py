@@ -162,14 +162,14 @@ def _draw_interval(difference: "Difference", null_change: float, axis: ForestAxi
 
 def _format_effect(difference: "Difference") -> tuple[str, str]:
     """Return effect and interval: in percent, or in the unit of a metric without ratio scale."""
-    from wantui.analysis.metrics import METRICS
+    from wantui.analysis.metrics import get_metric_unit
 
     relative = difference.relative_difference, difference.relative_low, difference.relative_high
     if all(map(math.isfinite, relative)):
         change, low, high = map(_format_change, relative)
         return change, f"{low:>7} to {high:>7}"
     effect = difference.paired_effect
-    unit = METRICS[difference.metric].unit if difference.metric in METRICS else ""
+    unit = get_metric_unit(difference.metric)
     return f"{effect.mean:+.2f} {unit}".rstrip(), f"{effect.interval_low:>+7.2f} to {effect.interval_high:>+7.2f}"
 
 

@@ -1,0 +1,233 @@
+"""Tables of outside labels of videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
+
+import csv
+import difflib
+import hashlib
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.metrics import METRICS, RENAMED_METRICS
+from wantui.errors import UserError
+from wantui.formatting import escape_unprintable, format_count, shorten_text
+from wantui.text_files import read_text_file
+
+IDENTITY_COLUMNS = ("video", "id", "batch", "variation", "seed", "cell")
+"""Columns that say which video a row is about."""
+UNUSED_COLUMNS = ("prompt", "reason", "stride")
+"""Further columns of the tables that `wantui analyze --csv` writes; they are ignored."""
+SIMILAR_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
+"""Likely names of columns by others, and the name here."""
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+MAX_FILE_BYTES = 64_000_000
+MAX_CODES = 30
+"""Maximum number of different codes in a column of text."""
+MAX_QUOTED_LENGTH = 60
+_NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+_NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}
+
+
+class LabelError(UserError):
+    """Raised for a table of labels that cannot be used; the text names file, line and column."""
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """Labels of one video."""
+
+    line_number: int
+    identity: Mapping[str, str]
+    """Texts of the identity columns."""
+    values: Mapping[str, float]
+    """Values by label; NaN where the cell is empty. A code is a label `column=code`, with the value 1 or 0."""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Table of labels."""
+
+    path: Path
+    sha256: str
+    """Checksum of the text of the file."""
+    label_names: tuple[str, ...]
+    """Names of the labels, in the order of their columns."""
+    rows: tuple[LabelRow, ...]
+    ignored_columns: tuple[str, ...] = ()
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """Read labels from a CSV file with a header line.
+
+    A column whose cells are numbers is one label; a column of codes is one label for each code, 1 for the videos with
+    the code and 0 for the others, whose mean is a share. Empty cells are missing values.
+
+    Raises:
+        LabelError: the table cannot be used.
+        UserError: the file cannot be read.
+    """
+    text = read_text_file(path, MAX_FILE_BYTES, may_be_pipe=True)
+    if "\x00" in text:
+        raise LabelError(f"cannot use {_show(str(path))}: it contains zero bytes, so it is not a text file")
+    separator = _find_separator(path, text)
+    numbered_rows = _read_rows(path, text, separator)
+    (_, header), *body = numbered_rows
+    names = _check_header(path, header)
+    if not body:
+        raise LabelError(f"cannot use {_show(str(path))}: it has no rows below its header line")
+    _check_lengths(path, names, body)
+    label_columns = [index for index, name in enumerate(names) if name not in (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)]
+    values_by_label: dict[str, list[float]] = {}
+    for index in label_columns:
+        cells = [(line_number, row[index]) for line_number, row in body]
+        for label, values in _parse_column(path, names[index], cells).items():
+            if label in values_by_label:
+                raise LabelError(f"cannot use {_show(str(path))}: two columns give the label {_show(label)}")
+            values_by_label[label] = values
+    rows = tuple(
+        LabelRow(
+            line_number,
+            {name: row[index] for index, name in enumerate(names) if name in IDENTITY_COLUMNS},
+            {label: values[number] for label, values in values_by_label.items()},
+        )
+        for number, (line_number, row) in enumerate(body)
+    )
+    ignored_columns = tuple(name for name in names if name in UNUSED_COLUMNS)
+    return LabelTable(path, hashlib.sha256(text.encode()).hexdigest(), tuple(values_by_label), rows, ignored_columns)
+
+
+def _show(text: str) -> str:
+    """Return foreign text for a message: short, without control characters."""
+    return escape_unprintable(shorten_text(text, MAX_QUOTED_LENGTH))
+
+
+def _find_separator(path: Path, text: str) -> str:
+    """Return the separator with which the header line has the most cells."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    if not header:
+        raise LabelError(f"cannot use {_show(str(path))}: it is empty")
+    return max(SEPARATORS, key=lambda separator: (_has_identity(header.split(separator)), header.count(separator)))
+
+
+def _has_identity(cells: Sequence[str]) -> bool:
+    names = {cell.strip().strip('"').strip().lower() for cell in cells}
+    return bool(names & {"video", "id"}) or {"variation", "seed"} <= names
+
+
+def _read_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not empty, with stripped cells and the numbers of their last lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise LabelError(f"cannot use {_show(str(path))}: line {reader.line_num} is not valid CSV ({error})") from None
+    return rows
+
+
+def _check_header(path: Path, header: Sequence[str]) -> list[str]:
+    """Return the names of the columns; those of identity columns in lower case.
+
+    Raises:
+        LabelError: a name is missing or given twice, or the columns do not say which video a row is about.
+    """
+    known_names = (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)
+    names = [name.lower() if name.lower() in known_names else name for name in header]
+    prefix = f"cannot use {_show(str(path))}: "
+    if "" in names:
+        raise LabelError(f"{prefix}column {names.index('') + 1} has no name in the header line")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise LabelError(f"{prefix}two columns are named {_show(repeated[0])}. Rename one")
+    if not _has_identity(names):
+        raise LabelError(prefix + _explain_missing_identity(names))
+    for name in names:
+        if name in METRICS or name in RENAMED_METRICS or name == SPREAD_METRIC:
+            raise LabelError(f"{prefix}column {name} has the name of a metric of wantui. Rename or remove it")
+    if not [name for name in names if name not in known_names]:
+        raise LabelError(f"{prefix}it has no column of labels, only {', '.join(names)}")
+    return names
+
+
+def _explain_missing_identity(names: Sequence[str]) -> str:
+    text = (
+        "no column says which video a row is about. It needs a column `video` (path of the clip), or `variation` and "
+        f"`seed`; its columns are {', '.join(_show(name) for name in names[:8])}"
+    )
+    for name in names:
+        similar_names = difflib.get_close_matches(name.lower(), [*IDENTITY_COLUMNS, *SIMILAR_NAMES], 1, 0.75)
+        if similar_names and (wanted := SIMILAR_NAMES.get(similar_names[0], similar_names[0])) != name:
+            return f"{text}. Rename {_show(name)} to {wanted}?"
+    if len(names) == 1:
+        return f"{text}. Separate columns with {', '.join(SEPARATORS.values())}"
+    return text
+
+
+def _check_lengths(path: Path, names: Sequence[str], body: Sequence[tuple[int, list[str]]]) -> None:
+    for line_number, row in body:
+        if len(row) != len(names):
+            raise LabelError(
+                f"cannot use {_show(str(path))}: line {line_number} has {format_count(len(row), 'cell')}, but the "
+                f"header has {len(names)}. Quote text that contains the separator"
+            )
+
+
+def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> dict[str, list[float]]:
+    """Return the values of each label of a column.
+
+    Raises:
+        LabelError: the column is empty, mixes numbers and text, or has too many codes.
+    """
+    prefix = f"cannot use {_show(str(path))}: "
+    numbers = [(line, cell) for line, cell in cells if _NUMBER_PATTERN.fullmatch(cell)]
+    texts = [(line, cell) for line, cell in cells if cell and not _NUMBER_PATTERN.fullmatch(cell)]
+    if not numbers and not texts:
+        raise LabelError(f"{prefix}column {_show(name)} is empty. Remove it")
+    if texts and (numbers or any(_looks_like_a_number(cell) for _, cell in texts)):
+        raise LabelError(prefix + _explain_mixed_column(name, numbers, texts))
+    if numbers:
+        values = [float(cell) if cell else math.nan for _, cell in cells]
+        for (line, cell), value in zip(cells, values, strict=True):
+            if math.isinf(value):
+                raise LabelError(f"{prefix}line {line}, column {_show(name)}: {_show(cell)} is too large")
+        return {name: values}
+    codes = sorted({cell for _, cell in texts})
+    if len(codes) > MAX_CODES:
+        raise LabelError(
+            f"{prefix}column {_show(name)} has {len(codes):,} different texts, such as '{_show(codes[0])}'; at most "
+            f"{MAX_CODES} codes can be compared. Remove a column of free text, or code it"
+        )
+    return {f"{name}={code}": [float(cell == code) if cell else math.nan for _, cell in cells] for code in codes}
+
+
+def _looks_like_a_number(cell: str) -> bool:
+    return bool(_DECIMAL_COMMA_PATTERN.fullmatch(cell)) or cell.lower() in _NOT_FINITE
+
+
+def _explain_mixed_column(name: str, numbers: Sequence[tuple[int, str]], texts: Sequence[tuple[int, str]]) -> str:
+    for line, cell in texts:
+        if _DECIMAL_COMMA_PATTERN.fullmatch(cell):
+            return (
+                f"line {line}, column {_show(name)}: '{_show(cell)}' has a decimal comma. Write decimals with a point"
+            )
+    if len(numbers) < len(texts) and numbers:
+        line, cell = numbers[0]
+        return (
+            f"column {_show(name)} has codes, but line {line} has the number {_show(cell)}. Write all codes as text "
+            "(such as c1), or leave the cell of a missing value empty"
+        )
+    line, cell = texts[0]
+    return (
+        f"line {line}, column {_show(name)}: '{_show(cell)}' is not a finite number, but other cells of the column are "
+        "numbers. Leave the cell of a missing value empty"
+        if numbers
+        else f"line {line}, column {_show(name)}: '{_show(cell)}' is not a finite number. Leave the cell of a missing "
+        "value empty"
+    )
