@@ -13,13 +13,17 @@ from rich.style import Style
 from scipy import stats
 from test_analysis import synthetic_videos
 
-from wantui.analysis.groups import Group
+from wantui.analysis.comparability import VideoNamer
+from wantui.analysis.curve_comparison import compare_curves
+from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.mean_curves import compute_mean_curves
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
+from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.forest_plot import ForestAxis
+from wantui.tui.analysis.views import Canvas, draw_mean_curves
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 
@@ -229,3 +233,51 @@ def test_attention_view_explains_a_step_without_attention() -> None:
     text = "\n".join(line.plain for line in lines)
     assert "no block computed" in text
     assert "nan" not in text
+
+
+def test_strip_marks_a_part_of_the_horizontal_axis() -> None:
+    chart = Chart(43, 12, (1.0, 0.0), (0.0, 1.0), min_label_width=2)
+    chart.add_strip("●▲", [(1.0, 0.5)], Style())
+    lines = [line.plain for line in chart.draw_lines()]
+    (strip,) = [line for line in lines if line.lstrip().startswith("●▲")]
+    assert lines.index(strip) == chart.plot_height
+    bar = strip.partition("│")[2]
+    assert bar.rstrip() == "━" * bar.count("━")
+    assert abs(bar.count("━") - chart.plot_width / 2) <= 1
+
+
+def make_moved_groups(folder: Path, count: int) -> MatchedGroups:
+    """Return groups of which the first has twice the velocity of the others at low noise levels."""
+    names = "abc"[:count]
+    videos = synthetic_videos(folder, dict.fromkeys(names, 1.0), seeds=8, phrasings=1)
+    matched = MatchedGroups.match_groups(videos, "1", VideoNamer(videos))
+    fast = []
+    for video in matched.groups[0].videos:
+        assert video.trajectory is not None
+        states = np.linalg.cholesky(video.trajectory.gram + 1e-9 * np.eye(len(video.trajectory.gram)))
+        states[5:] += states[5:] - states[4]
+        fast.append(replace(video, trajectory=build_trajectory(states @ states.T, video.trajectory.sigmas, 60)))
+    return replace(matched, groups=(replace(matched.groups[0], videos=tuple(fast)), *matched.groups[1:]))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_mean_curves_show_where_groups_differ_most_clearly(tmp_path: Path, count: int) -> None:
+    matched = make_moved_groups(tmp_path, count)
+    (comparison,) = compare_curves(matched, ["velocity"])
+    curves = compute_mean_curves(matched.groups, "velocity")
+    lines = draw_mean_curves("velocity", curves, "a", Canvas(78, 20, lambda _: Style()), comparison)
+    assert len(lines) == 20
+    assert max(line.cell_len for line in lines) <= 78
+    text = "\n".join(line.plain for line in lines)
+    assert "●▲│" in text.replace(" ", "")
+    assert ("cluster test over all pairs: ●▲ p" if count == 3 else "cluster test: ●▲ p") in text
+    assert "▲■ p" not in text  # the groups that do not differ
+
+
+def test_mean_curves_without_a_difference_say_so(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
+    matched = MatchedGroups.match_groups(videos, "1", VideoNamer(videos))
+    (comparison,) = compare_curves(matched, ["norm"])
+    curves = compute_mean_curves(matched.groups, "norm")
+    lines = draw_mean_curves("norm", curves, "a", Canvas(78, 20, lambda _: Style()), comparison)
+    assert "no pair of curves differs at p 0.05" in "\n".join(line.plain for line in lines)

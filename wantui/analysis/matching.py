@@ -30,7 +30,7 @@ def match_groups_and_final_states(
     Raises:
         CannotCompareError: the groups cannot be compared, or have no final states and the declared metric needs them.
     """
-    matched_groups, exclusion_reasons = _match_groups(videos, grouping)
+    matched_groups, exclusion_reasons = match_comparable_groups(videos, grouping)
     unusable_reasons: dict[VideoKey, str] = {}
     first_error: NoGeometryError | None = None
     while True:
@@ -58,13 +58,17 @@ def match_groups_and_final_states(
             for video in videos
         ]
         try:
-            matched_groups, exclusion_reasons = _match_groups(usable_videos, grouping)
+            matched_groups, exclusion_reasons = match_comparable_groups(usable_videos, grouping)
         except CannotCompareError:
             raise refusal from None
 
 
-def _match_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
-    """Return groups with the same seeds, and the names of excluded videos with reasons."""
+def match_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
+    """Return groups with the same seeds, and the names of excluded videos with reasons.
+
+    Raises:
+        CannotCompareError: there are fewer than two groups or seeds, or too many groups.
+    """
     comparable_videos, excluded_videos = select_videos_for_grouping(videos, grouping)
     namer = VideoNamer(videos)
     try:

@@ -31,6 +31,7 @@ class Chart:
         x_range: tuple[float, float],
         y_range: tuple[float, float],
         x_name: str = "",
+        min_label_width: int = 0,
     ) -> None:
         self.x_range, self.x_name = x_range, x_name
         low, high = y_range
@@ -40,11 +41,12 @@ class Chart:
         self.y_ticks = self._keep_even_ticks(choose_ticks(*self.y_range, max(4, self.plot_height // 3)))
         number_format = choose_tick_format(self.y_ticks)
         self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
-        self.label_width = max((len(label) for label in self.y_labels), default=0)
+        self.label_width = max((min_label_width, *map(len, self.y_labels)))
         self.plot_width = max(1, width - self.label_width - 2)
         self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
         self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
         """Sign and style by cell (row, column)."""
+        self._strips: list[Text] = []
 
     def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
         """Draw lines between successive points; a point that is not finite leaves a gap."""
@@ -90,8 +92,25 @@ class Chart:
             if 0 <= row < self.plot_height and 0 <= column < self.plot_width:
                 self._signs[row, column] = (sign, style)
 
+    def add_strip(self, label: str, spans: Sequence[tuple[float, float]], style: Style) -> None:
+        """Add a line below the plot with bars over parts of the horizontal axis; it adds to the height of the chart.
+
+        Args:
+            label: text left of the axis, cut to the width of the labels.
+            spans: ends of each bar.
+        """
+        cells = [" "] * self.plot_width
+        for ends in spans:
+            first, last = sorted(self._find_column(x) for x in ends)
+            cells[first : last + 1] = "━" * (last + 1 - first)
+        strip = Text(no_wrap=True, end="")
+        strip.append(f"{label[: self.label_width]:>{self.label_width}} ", style)
+        strip.append("│", LABEL_STYLE)
+        strip.append("".join(cells), style)
+        self._strips.append(strip)
+
     def draw_lines(self) -> list[Text]:
-        """Return the chart: plot with labelled axis on the left, labelled axis below."""
+        """Return the chart: plot with labelled axis on the left, strips, labelled axis below."""
         labels_by_row = {self._find_row(tick): label for tick, label in zip(self.y_ticks, self.y_labels, strict=True)}
         lines = []
         for row in range(self.plot_height):
@@ -102,7 +121,7 @@ class Chart:
                 sign, style = self._signs.get((row, column), ("", self._canvas.get_style(column, row)))
                 line.append(sign or self._canvas.get_character(column, row), style)
             lines.append(line)
-        return [*lines, *self._draw_x_axis()]
+        return [*lines, *self._strips, *self._draw_x_axis()]
 
     def _draw_x_axis(self) -> list[Text]:
         low, high = sorted(self.x_range)
@@ -112,7 +131,7 @@ class Chart:
         name = f" {self.x_name}" if self.x_name else ""
         labels[len(labels) - len(name) :] = name
         for tick in ticks:
-            column = min(self.plot_width - 1, max(0, round(self._find_dot_column(tick)) // 2))
+            column = self._find_column(tick)
             label = number_format.format_number(tick)
             first = min(column + self.label_width + 2 - len(label) // 2, len(labels) - len(name) - len(label))
             axis[column] = "┴"
@@ -122,6 +141,9 @@ class Chart:
             Text(" " * (self.label_width + 1) + "└" + "".join(axis), LABEL_STYLE),
             Text("".join(labels).rstrip(), LABEL_STYLE),
         ]
+
+    def _find_column(self, x: float) -> int:
+        return min(self.plot_width - 1, max(0, round(self._find_dot_column(x)) // 2))
 
     def _find_dot_column(self, x: float) -> float:
         first, last = self.x_range

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wantui.analysis.compare import Comparison
+    from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.mean_curves import MeanCurve
     from wantui.analysis.path_components import PathComponents
 
@@ -65,6 +66,8 @@ class FigureDone(Message):
     videos: Sequence[Video]
     key: FigureKey
     mean_curves: "Sequence[MeanCurve]" = ()
+    curve_comparison: "CurveComparison | None" = None
+    """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
     components: "PathComponents | None" = None
     error: str = ""
 
@@ -135,10 +138,23 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
     try:
         groups = pool_comparable_groups(videos, key.grouping)[0]
         if key.view == "means":
-            return FigureDone(videos, key, compute_mean_curves(groups, key.curve_name))
+            mean_curves = compute_mean_curves(groups, key.curve_name)
+            return FigureDone(videos, key, mean_curves, _compare_curve(videos, key))
         return FigureDone(videos, key, components=compute_path_components(groups))
     except UserError as error:
         return FigureDone(videos, key, error=str(error))
+
+
+def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison | None":
+    from wantui.analysis.curve_comparison import compare_curves
+    from wantui.analysis.group_names import CannotCompareError
+    from wantui.analysis.matching import match_comparable_groups
+
+    try:
+        matched_groups, _ = match_comparable_groups(videos, key.grouping)
+    except CannotCompareError:  # such as a single group, or seeds that differ: the means are shown without a test
+        return None
+    return compare_curves(matched_groups, [key.curve_name])[0]
 
 
 def load_video_attention(video: Video, with_frames: bool) -> AttentionLoaded:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, find_unsettled_stride_checks
 from wantui.analysis.video import Video
@@ -15,6 +16,7 @@ from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_col
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
+    from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.mean_curves import MeanCurve
     from wantui.analysis.path_components import PathComponents, PlanePath
 
@@ -45,6 +47,9 @@ START_SIGN = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
 
+MAX_STRIPS = 3
+"""Maximum number of pairs of groups whose clusters are drawn below the mean curves."""
+
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
 
@@ -56,6 +61,18 @@ class Canvas:
     width: int
     height: int
     get_style: StyleGetter
+
+
+@dataclass(frozen=True)
+class _ClusterStrip:
+    """Significant clusters of one pair of groups."""
+
+    signs: str
+    """Signs of the two groups."""
+    spans: list[tuple[float, float]]
+    """Noise levels at the ends of each cluster."""
+    p: float
+    """Smallest p of the clusters, over all pairs of groups."""
 
 
 def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
@@ -95,11 +112,18 @@ def _draw_video_curve(video: Video, name: str, width: int, height: int, style: S
 
 
 def draw_mean_curves(
-    curve_name: str, curves: Sequence["MeanCurve"], highlighted_group: str, canvas: Canvas
+    curve_name: str,
+    curves: Sequence["MeanCurve"],
+    highlighted_group: str,
+    canvas: Canvas,
+    comparison: "CurveComparison | None" = None,
 ) -> list[Text]:
-    """Return the mean curves of groups with their 95 % intervals over seeds.
+    """Return the mean curves of groups with their 95 % intervals over seeds, and strips of the significant clusters.
 
     With more than three groups, only the highlighted one has a band.
+
+    Args:
+        comparison: cluster tests of the curves.
     """
     shown_curves = list(curves[: len(GROUP_COLOURS)])
     if not shown_curves:
@@ -122,12 +146,16 @@ def draw_mean_curves(
     )
     if excluded_count := sum(curve.excluded_count for curve in curves):
         notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
-    legend = _draw_legend(entries, [f"{curve_name}: {'; '.join(notes)}"], canvas)
+    strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
+    note_texts = [f"{curve_name}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
+    legend = _draw_legend(entries, [text for text in note_texts if text], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
     value_lists += [
         end.tolist() for index in banded_indices for end in (shown_curves[index].low, shown_curves[index].high)
     ]
-    chart = Chart(canvas.width, canvas.height - len(legend), (1.0, 0.0), find_value_range(value_lists), SIGMA_AXIS_NAME)
+    height = canvas.height - len(legend) - len(strips)
+    label_width = 2 if strips else 0
+    chart = Chart(canvas.width, height, (1.0, 0.0), find_value_range(value_lists), SIGMA_AXIS_NAME, label_width)
     for number, index in enumerate(banded_indices):
         curve, style = shown_curves[index], canvas.get_style(GROUP_COLOURS[index]) + Style(dim=True)
         turn = (number, len(banded_indices))
@@ -138,7 +166,42 @@ def draw_mean_curves(
         chart.add_line(sigmas, means, style)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
             chart.add_sign(sigmas[position], means[position], GROUP_SIGNS[index], style)
+    for strip in strips:
+        chart.add_strip(strip.signs, strip.spans, canvas.get_style("accent"))
     return [*legend, *chart.draw_lines()]
+
+
+def _choose_strips(
+    comparison: "CurveComparison | None", group_names: Sequence[str], highlighted_group: str
+) -> list[_ClusterStrip]:
+    """Return the pairs of groups with significant clusters, those of the highlighted group first."""
+    if comparison is None:
+        return []
+    sigmas = comparison.curves[0].sigmas
+    strips = []
+    for difference in sorted(
+        comparison.differences, key=lambda d: highlighted_group not in (d.first_group, d.second_group)
+    ):
+        names = (difference.first_group, difference.second_group)
+        clusters = [cluster for cluster in difference.clusters if cluster.family_p <= SIGNIFICANCE_LEVEL]
+        if clusters and all(name in group_names for name in names):
+            spans = [(float(sigmas[c.first_level]), float(sigmas[c.last_level])) for c in clusters]
+            signs = "".join(GROUP_SIGNS[group_names.index(name)] for name in names)
+            strips.append(_ClusterStrip(signs, spans, min(cluster.family_p for cluster in clusters)))
+    return strips[:MAX_STRIPS]
+
+
+def _describe_strips(comparison: "CurveComparison | None", strips: Sequence[_ClusterStrip]) -> str:
+    """Describe the cluster tests; a low p shows that curves differ, not where."""
+    if comparison is None:
+        return ""
+    if comparison.untested_reason:
+        return f"not tested: {comparison.untested_reason}"
+    if not strips:
+        return "cluster test: no pair of curves differs at p 0.05"
+    pairs = ", ".join(f"{strip.signs} p {strip.p:.2g}" for strip in strips)
+    scope = " over all pairs" if len(comparison.differences) > 1 else ""
+    return f"cluster test{scope}: {pairs}; ━ where they differ most clearly"
 
 
 def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canvas) -> list[Text]:

@@ -200,7 +200,10 @@ class AnalysisFigures(BaseScreen):
         else:
             variation = row.variation if isinstance(row, Video) else "" if row is None else row.name
             highlighted_group = self.current_group or variation
-            self.details.show_lines(draw_mean_curves(key.curve_name, figure.mean_curves, highlighted_group, canvas))
+            lines = draw_mean_curves(
+                key.curve_name, figure.mean_curves, highlighted_group, canvas, figure.curve_comparison
+            )
+            self.details.show_lines(lines)
 
     def _draw_attention(self, video: Video) -> None:
         if self.attention is None or self.attention.video is not video:
