@@ -67,6 +67,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --compare --json": ("analyze", batch, "--compare", "--by", 1, *METRIC),
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
+        "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),
         "attention BATCH --json": ("attention", batch, "--json"),
         "preview --json": ("preview", "-t", "a [red|blue] (circle)", "--json"),
         "rerun CLIP --json": ("rerun", batch / "videos/prompt_000/video_001.mp4", "--json"),

@@ -41,6 +41,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in one labelled picture and clip."),
     "decode": ("wantui.cli.decode", "Decode stored latents: what a video was at each step."),
     "similarity": ("wantui.cli.similarity", "Measure how similar the videos of a batch are to a baseline."),
+    "score": ("wantui.cli.score", "Measure how much a word tells the model (the information gap)."),
     "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
     "attention": ("wantui.cli.attention", "Draw attention maps by step, block or head as a picture and clip."),

@@ -38,6 +38,7 @@ UNSWEEPABLE_SETTINGS = {
     "model_settings.force_capture": _WITHOUT_EFFECT,
     "memory_settings.plan": _WITHOUT_EFFECT,
     "prompt_settings.max_variations": _WITHOUT_EFFECT,
+    "prompt_settings.generic_words": _WITHOUT_EFFECT,
     "output_dir": _WITHOUT_EFFECT,
     "output_permissions": _WITHOUT_EFFECT,
     "batch_name": _WITHOUT_EFFECT,

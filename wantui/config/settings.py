@@ -20,6 +20,7 @@ from wantui.controls import CONTROLS
 from wantui.controls.attention_bending import AttentionBendingSettings
 from wantui.controls.lora import LoraSettings
 from wantui.controls.word_weights import WeightingMethod
+from wantui.generic_words import convert_to_generic_words_text
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
 from wantui.section import ConfigSection
 
@@ -151,6 +152,13 @@ class PromptSettings(ConfigSection):
     multiply: scale its text embedding. interpolation: interpolate between the end token and the word."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
     """Maximum number of variations; a template with more is refused."""
+    generic_words: str | None = None
+    """Word that leaves a concept open, for `wantui score`: circle|square: shape; man|woman: person."""
+
+    @field_validator("generic_words", mode="before")
+    @classmethod
+    def accept_mappings_of_words(cls, generic_words: object) -> object:
+        return convert_to_generic_words_text(generic_words)
 
 
 class _Sections(ConfigSection):

@@ -220,6 +220,16 @@ def uses_second_transformer(pipeline: WanPipeline, scheduler: Any, timestep: Ten
     return boundary_ratio is not None and bool(timestep < boundary_ratio * scheduler.config.num_train_timesteps)
 
 
+def expand_timestep(pipeline: WanPipeline, transformer: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+    """Return the timestep as a transformer takes it: [1], or [1, positions] for reference blocks of Wan 2.2 5B."""
+    if pipeline.config.expand_timesteps and not is_fused(transformer):
+        # All positions are equal in text-to-video.
+        ones_by_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
+        token_timesteps = (ones_by_token * timestep).flatten()
+        return token_timesteps.unsqueeze(0).expand(latents.shape[0], -1)
+    return timestep.expand(latents.shape[0])
+
+
 def denoise_latents(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs | None = None, resume_from: Checkpoint | None = None
 ) -> Generator[DenoisingStep, None, None]:
@@ -288,14 +298,7 @@ def _run_step(
         transformer = pipeline.transformer_2
     ensure_on_device(pipeline, transformer)
     model_input = latents.to(pipeline.transformer.dtype)
-    if pipeline.config.expand_timesteps and not is_fused(transformer):
-        # Wan 2.2 5B: a timestep for each token; all are equal in text-to-video.
-        ones_by_token = torch.ones(latents.shape[2:], dtype=torch.float32, device=latents.device)[:, ::2, ::2]
-        token_timesteps = (ones_by_token * timestep).flatten()
-        timesteps = token_timesteps.unsqueeze(0).expand(latents.shape[0], -1)
-    else:
-        timesteps = timestep.expand(latents.shape[0])
-
+    timesteps = expand_timestep(pipeline, transformer, latents, timestep)
     has_two_passes = inputs.guidance.evaluations[evaluation_index].source == "guided"
     inputs.pass_cache.start_step(has_two_passes)
 

@@ -14,6 +14,7 @@ from wantui.config import ConfigError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.dump import dump_settings_values
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
+from wantui.storage.information_file import InformationFileError, list_information_paths, read_information
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE
 from wantui.storage.manifest import (
@@ -92,6 +93,8 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     for link in _find_linked_folders(folder):
         yield CheckedItem(folder, "", link, str(LinkedFolderError(link)))
     yield from _check_configs(batch, manifest)
+    for path in list_information_paths(folder):
+        yield _check_information(folder, path)
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
@@ -163,6 +166,14 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedIt
         except (ConfigError, ValueError) as error:  # of UTF-8, YAML or JSON
             damage = f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}"
         yield CheckedItem(batch.root, "", path, damage)
+
+
+def _check_information(folder: Path, path: Path) -> CheckedItem:
+    try:
+        read_information(path)
+    except InformationFileError as error:
+        return CheckedItem(folder, "", path, str(error))
+    return CheckedItem(folder, "", path)
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:

@@ -1,0 +1,322 @@
+"""Measure the information gap of videos on disk, with the model that generated them, and store the values."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui import __version__
+from wantui.analysis.denoising_states import DenoisingStates
+from wantui.analysis.information import NoiseLevel, ScoredVideo, integrate_levels
+from wantui.batches.score_plan import ScorePlan, ScoreRequest, ScoreTask
+from wantui.controls.lora import LORA
+from wantui.errors import UserError
+from wantui.generation.load import resolve_device
+from wantui.generation.placement import find_device_name
+from wantui.generation.renoise import LevelGap, make_prompt_encoder, measure_level_gaps
+from wantui.generation.token_spans import check_prompt_length
+from wantui.models.catalogue import find_model
+from wantui.models.fetch import ensure_model_folder, find_replaced_parts
+from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
+from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.pass_time import estimate_pass_seconds
+from wantui.planning.time_estimate import Estimate
+from wantui.queue.benchmark_store import load_throughput
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import find_state_directory
+from wantui.storage.information_file import (
+    InformationFile,
+    InformationFileError,
+    LevelEntry,
+    ScoreEntry,
+    get_information_path,
+    merge_information,
+    read_information,
+)
+from wantui.storage.zarr_group import CaptureError
+from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wantui.worker.pipelines import LoadedPipeline
+
+SECONDS_BETWEEN_SAVES = 10.0
+"""Most seconds of measurements that a killed process loses."""
+
+
+@dataclass(frozen=True)
+class ScoreStarted:
+    """Event: the passes begin."""
+
+    video_count: int
+    kept_count: int
+    """Number of videos that were measured before."""
+    pass_count: int
+    seconds: Estimate
+    """Predicted seconds of all passes, without loading the model."""
+
+
+@dataclass(frozen=True)
+class ModelLoadStarted:
+    """Event: a model is being loaded, which can take minutes."""
+
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class LevelMeasured:
+    """Event: a noise level of a video is measured."""
+
+    task: ScoreTask
+    video_number: int
+    level_number: int
+
+
+@dataclass(frozen=True)
+class VideoFailed:
+    """Event: a video cannot be measured."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScoresSaved:
+    """Event: the last one; all values are in the file."""
+
+    path: Path
+    content: InformationFile
+
+
+ScoreEvent = ScoreStarted | ModelLoadStarted | LevelMeasured | VideoFailed | ScoresSaved
+
+
+def measure_scores(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool = False) -> Iterator[ScoreEvent]:
+    """Measure the videos of a plan that are not measured yet; yield the cost first, then the progress.
+
+    Values are saved while they are measured, and also if the caller closes the generator.
+
+    Args:
+        is_dry_run: yield the cost only.
+
+    Raises:
+        UserError: the model cannot be loaded, its weights have changed, or the file belongs to another measurement.
+        OSError: the file cannot be written.
+    """
+    content = _open_content(plan, request)
+    tasks = [task for task in plan.tasks if not _is_measured(task, content)]
+    yield _predict_cost(plan, tasks, request)
+    if is_dry_run:
+        return
+    saver = _Saver(plan.folder, content)
+    number = 0
+    try:
+        for group in _group_by_pipeline(tasks):
+            yield ModelLoadStarted(group[0].recipe.model, str(resolve_device(request.device)))
+            loaded = _load_pipeline(group, request)
+            encode_prompt = _cache_embeddings(loaded)
+            for task in group:
+                number += 1
+                try:
+                    gaps = []
+                    for gap in _measure_task(loaded, task, plan, encode_prompt):
+                        gaps.append(gap)
+                        yield LevelMeasured(task, number, len(gaps))
+                except (CaptureError, ArithmeticError) as error:
+                    yield VideoFailed(task.video.name, str(error))
+                    continue
+                saver.add(
+                    task.video.entry.id, _make_entry(task, gaps, find_device_name(resolve_device(request.device)))
+                )
+    finally:
+        saver.save()
+    yield ScoresSaved(get_information_path(plan.folder, plan.generic), saver.read_all())
+
+
+class _Saver:
+    """The measured values, written every few seconds."""
+
+    def __init__(self, folder: Path, content: InformationFile) -> None:
+        self.folder, self.content = folder, content
+        self.saved_at = time.monotonic()
+        self.has_unsaved = False
+
+    def add(self, video_id: str, entry: ScoreEntry) -> None:
+        self.content = self.content.model_copy(update={"videos": {**self.content.videos, video_id: entry}})
+        self.has_unsaved = True
+        if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        if self.has_unsaved:
+            merge_information(self.folder, self.content)
+            self.saved_at, self.has_unsaved = time.monotonic(), False
+
+    def read_all(self) -> InformationFile:
+        """Return the values of the file, to which other processes may have added some."""
+        return read_information(get_information_path(self.folder, self.content.generic)) or self.content
+
+
+def _open_content(plan: ScorePlan, request: ScoreRequest) -> InformationFile:
+    """Return the stored values of the same measurement, or none.
+
+    Raises:
+        InformationFileError: the file is damaged, or was measured in another way and may not be replaced.
+    """
+    empty = InformationFile(
+        wantui=__version__,
+        generic=plan.generic,
+        draws=plan.draw_count,
+        levels=[LevelEntry(**vars(level)) for level in plan.levels],
+        videos={},
+    )
+    path = get_information_path(plan.folder, plan.generic)
+    stored = None
+    try:
+        stored = read_information(path)
+    except InformationFileError:
+        if not request.replaces_other:
+            raise
+        path.unlink()
+    if stored is None or stored.has_same_measure(empty):
+        return stored or empty
+    if request.replaces_other:
+        return empty
+    start = min(level.sigma for level in stored.levels if level.is_in_window)
+    raise InformationFileError(
+        f"{path} was measured with {stored.draws} draws at {len(stored.levels)} other noise levels (its window "
+        f"starts below sigma {start:.4g}). Use its --window and --draws, or replace its values with --fresh"
+    )
+
+
+def _is_measured(task: ScoreTask, content: InformationFile) -> bool:
+    entry, sentence = content.videos.get(task.video.entry.id), task.sentence
+    return entry is not None and (entry.prompt, entry.generic_prompt, entry.latents_sha256) == (
+        sentence.prompt,
+        sentence.generic_prompt,
+        task.video.entry.latents_sha256 or "",
+    )
+
+
+def _make_entry(task: ScoreTask, gaps: Sequence[LevelGap], device_name: str) -> ScoreEntry:
+    return ScoreEntry(
+        prompt=task.sentence.prompt,
+        word=task.sentence.word,
+        generic_prompt=task.sentence.generic_prompt,
+        latents_sha256=task.video.entry.latents_sha256 or "",
+        device=device_name,
+        squared_gaps=[gap.squared_gap for gap in gaps],
+        pointwise_gains=[gap.pointwise_gain for gap in gaps],
+        squared_errors=[gap.squared_error for gap in gaps],
+    )
+
+
+def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: ScoreRequest) -> ScoreStarted:
+    pass_count = len(tasks) * plan.passes_per_video
+    if not tasks:
+        return ScoreStarted(0, len(plan.tasks), 0, Estimate(0.0, "all videos are measured"))
+    device = resolve_device(request.device)
+    past_videos: list[TimedVideo] = []
+    with suppress(UserError):  # without a queue, no past videos are known
+        past_videos = parse_timed_videos(Queue(find_state_directory().directory).list_finished_videos())
+    seconds, bases = 0.0, []
+    for group in _group_by_pipeline(tasks):
+        recipe = _make_scoring_recipe(group[0].recipe)
+        memory_plan = choose_recipe_plan(recipe, request.device).plan
+        throughput = None
+        if device.type == "cuda":
+            throughput = load_throughput(
+                find_state_directory().directory, find_device_name(device), recipe, memory_plan
+            )
+        estimate = estimate_pass_seconds(group[0].recipe, device.type, past_videos, throughput, memory_plan)
+        if estimate.value is None:
+            return ScoreStarted(len(tasks), len(plan.tasks) - len(tasks), pass_count, estimate)
+        seconds += estimate.value * len(group) * plan.passes_per_video
+        bases.append(estimate.basis)
+    total = Estimate(seconds, "; ".join(dict.fromkeys(bases)))
+    return ScoreStarted(len(tasks), len(plan.tasks) - len(tasks), pass_count, total)
+
+
+def _group_by_pipeline(tasks: Sequence[ScoreTask]) -> list[list[ScoreTask]]:
+    """Return the tasks in groups that one loaded pipeline and memory plan serve."""
+    groups: dict[tuple[object, ...], list[ScoreTask]] = {}
+    for task in tasks:
+        recipe = task.recipe
+        key = recipe.source.identity, recipe.speed, recipe.width, recipe.height, recipe.frames
+        groups.setdefault(key, []).append(task)
+    return list(groups.values())
+
+
+def _make_scoring_recipe(recipe: Recipe, prompt: str | None = None) -> Recipe:
+    """Return a recipe that loads the model of a video, for two passes at each level, and encodes a prompt."""
+    lora = {name: request for name, request in recipe.controls.items() if name == LORA.name}
+    changes = {"guidance_scale": 2.0, "guidance_scale_2": None, "capture": CaptureRequests(), "controls": lora}
+    return recipe.model_copy(update={**changes, "marks": (), "prompt": recipe.prompt if prompt is None else prompt})
+
+
+def _load_pipeline(group: Sequence[ScoreTask], request: ScoreRequest) -> "LoadedPipeline":
+    """Load the model of a group of videos, as it was when they were generated.
+
+    Raises:
+        UserError: its weights have changed, are missing, or cannot be loaded.
+    """
+    first_recipe = group[0].recipe
+    check_weight_fingerprints(first_recipe)
+    model = find_model(first_recipe.model)
+    if not model.is_local:
+        replaced_parts = find_replaced_parts(first_recipe.transformer_file)
+        ensure_model_folder(
+            model, first_recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=request.may_fetch
+        )
+    prompts = dict.fromkeys(prompt for task in group for prompt in (task.sentence.prompt, task.sentence.generic_prompt))
+    recipes = [_make_scoring_recipe(first_recipe, prompt) for prompt in prompts]
+    memory_plan = choose_recipe_plan(recipes[0], request.device).plan
+    loaded = load_recipe_pipeline(recipes[0], request.device, memory_plan, recipes[1:], may_fetch=request.may_fetch)
+    for prompt in prompts:
+        check_prompt_length(loaded.pipeline.tokenizer, prompt, f"prompt {prompt[:80]!r}")
+    return loaded
+
+
+def _cache_embeddings(loaded: "LoadedPipeline") -> "Callable[[str], Tensor]":
+    """Return the function that embeds a prompt; it keeps the latest embeddings, as videos of a sentence follow."""
+    return lru_cache(maxsize=4)(make_prompt_encoder(loaded.pipeline, loaded.embeddings, TEXT_POSITION_COUNT))
+
+
+def _measure_task(
+    loaded: "LoadedPipeline", task: ScoreTask, plan: ScorePlan, encode_prompt: "Callable[[str], Tensor]"
+) -> Iterator[LevelGap]:
+    states = DenoisingStates(task.latents_path, task.recipe, task.video.name)
+    latents = states.read_state(states.end)
+    sentence = task.sentence
+    yield from measure_level_gaps(
+        loaded.pipeline,
+        latents,
+        task.recipe.seed,
+        encode_prompt(sentence.prompt),
+        encode_prompt(sentence.generic_prompt),
+        [level.sigma for level in plan.levels],
+        plan.draw_count,
+    )
+
+
+def list_scored_videos(plan: ScorePlan, content: InformationFile) -> list[ScoredVideo]:
+    """Return the videos of a plan that are measured, with their information gap."""
+    levels = [NoiseLevel(level.sigma, level.weight, level.is_in_window) for level in content.levels]
+    scored = []
+    for task in plan.tasks:
+        if not _is_measured(task, content):
+            continue
+        entry, video = content.videos[task.video.entry.id], task.video
+        cell = video.manifest.find_cell(video.entry)
+        information = integrate_levels(levels, entry.squared_gaps, entry.pointwise_gains)
+        scored.append(
+            ScoredVideo(
+                entry.word, entry.generic_prompt, "" if cell is None else cell.label, video.entry.seed, information
+            )
+        )
+    return scored

@@ -1,0 +1,213 @@
+"""Choice of the videos whose information gap is measured, and refusals with reasons. Imports no torch."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wantui.analysis.denoising_states import DenoisingStates
+from wantui.analysis.information import DEFAULT_WINDOW_START, NoiseLevel, place_levels
+from wantui.controls.attention_bending import ATTENTION_BENDING
+from wantui.controls.lora import LORA
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.generic_words import (
+    EXAMPLE,
+    GENERIC_WORDS_KEY,
+    GenericSentence,
+    GenericWord,
+    GenericWordsError,
+    find_generic_sentence,
+    parse_generic_words,
+)
+from wantui.planning import Recipe
+from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
+from wantui.storage.manifest import Manifest
+from wantui.storage.manifest_axes import BatchAxes
+from wantui.storage.video_selection import SelectedVideo
+from wantui.storage.zarr_group import CaptureError
+
+PASSES_PER_LEVEL = 2
+"""Passes through the transformer at each noise level and draw: with the prompt, and with the generic sentence."""
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What is measured."""
+
+    generic_words: str | None = None
+    """Declaration of generic words; None for that of the batch."""
+    chosen_generic: str | None = None
+    """Generic word, if prompts have words of several."""
+    window_start: float = DEFAULT_WINDOW_START
+    draw_count: int = 1
+    device: str = "auto"
+    may_fetch: bool = False
+    replaces_other: bool = False
+    """Whether to replace values that were measured at other levels or with other draws."""
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """A video to measure."""
+
+    video: SelectedVideo
+    sentence: GenericSentence
+    latents_path: Path
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.video.entry.recipe
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """The videos to measure."""
+
+    folder: Path
+    generic: str
+    levels: tuple[NoiseLevel, ...]
+    draw_count: int
+    tasks: tuple[ScoreTask, ...]
+    left_out: tuple[tuple[str, str], ...]
+    """Name and reason of each video that cannot be measured."""
+    warnings: tuple[str, ...]
+
+    @property
+    def passes_per_video(self) -> int:
+        return len(self.levels) * self.draw_count * PASSES_PER_LEVEL
+
+
+def select_conditions(videos: Sequence[SelectedVideo], conditions: Sequence[str]) -> list[SelectedVideo]:
+    """Return the videos of a batch that have values of swept settings.
+
+    Args:
+        conditions: values as NAME=VALUE; several values of one setting are alternatives.
+
+    Raises:
+        UserError: a condition is unknown, or no video has the values.
+    """
+    axes = BatchAxes(videos[0].manifest, range(len(videos[0].manifest.videos)))
+    positions = axes.find_positions("--where", conditions)
+    selected = [
+        video
+        for video in videos
+        if all(axes.get_positions(video.entry)[name] in wanted for name, wanted in positions.items())
+    ]
+    if not selected:
+        raise UserError(f"--where: no selected video has {', '.join(conditions)}. Leave out --variation or --seed")
+    return selected
+
+
+def plan_scores(folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo], request: ScoreRequest) -> ScorePlan:
+    """Choose the videos that can be measured.
+
+    Raises:
+        UserError: no generic word is declared, the prompts have words of several, the window is wrong, or no video can
+            be measured.
+    """
+    generic_words = _read_generic_words(folder, manifest, request)
+    recipe = videos[0].entry.recipe
+    try:
+        levels = place_levels(request.window_start, find_boundary_ratio(recipe))
+    except ValueError as error:
+        raise UserError(f"--window: {error}") from None
+    tasks: list[ScoreTask] = []
+    left_out: list[tuple[str, str]] = []
+    for video in videos:
+        try:
+            tasks.append(_make_task(video, generic_words, request.chosen_generic))
+        except (UserError, GenericWordsError) as error:
+            left_out.append((video.name, str(error)))
+    if not tasks:
+        reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
+        raise UserError(
+            f"cannot measure any of {format_count(len(videos), 'video')} of {folder}: {reason} ({count} of them)"
+        )
+    generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
+    if len(generics) > 1:
+        raise UserError(f"the prompts have words of several generic words: {', '.join(generics)}. Choose one with --of")
+    return ScorePlan(
+        folder, generics[0], levels, request.draw_count, tuple(tasks), tuple(left_out), tuple(_find_warnings(tasks))
+    )
+
+
+def _read_generic_words(folder: Path, manifest: Manifest, request: ScoreRequest) -> tuple[GenericWord, ...]:
+    declared = request.generic_words
+    source = "--generic"
+    if declared is None:
+        source, declared = GENERIC_WORDS_KEY, manifest.config.get("prompt_settings", {}).get("generic_words")
+    try:
+        generic_words = parse_generic_words(declared or "")
+    except GenericWordsError as error:
+        raise UserError(f"{source}: {error}") from None
+    if not generic_words:
+        raise UserError(
+            f"cannot measure information in {folder}: no generic word is declared, which leaves the concept open. "
+            f"Declare it: --generic '{EXAMPLE}', or {GENERIC_WORDS_KEY} in the config of future batches"
+        )
+    known = [entry.generic for entry in generic_words]
+    if request.chosen_generic is not None and request.chosen_generic not in known:
+        raise UserError(f"--of: no words are declared for {request.chosen_generic!r}. Declared are: {', '.join(known)}")
+    return generic_words
+
+
+def _make_task(video: SelectedVideo, generic_words: tuple[GenericWord, ...], chosen_generic: str | None) -> ScoreTask:
+    """Return the task of a video.
+
+    Raises:
+        UserError, GenericWordsError: it cannot be measured.
+    """
+    entry, recipe = video.entry, video.entry.recipe
+    if entry.state != "done":
+        raise UserError(f"it is {entry.state}")
+    if (reason := _explain_other_distribution(recipe)) is not None:
+        raise UserError(reason)
+    sentence = find_generic_sentence(recipe.prompt, generic_words, chosen_generic)
+    path = video.find_file("latents")
+    if path is None:
+        raise UserError("no trajectory was stored. Set latent_analysis_settings.store_latents (--store-latents)")
+    try:
+        DenoisingStates(path, recipe, "it")
+    except CaptureError as error:
+        raise UserError(str(error)) from None
+    return ScoreTask(video, sentence, path)
+
+
+def _explain_other_distribution(recipe: Recipe) -> str | None:
+    """Return why a video is no sample of the model with its prompt alone; None if it is."""
+    if recipe.speed == "cached":
+        return "it was generated with speed: cached, which skips blocks. Generate it with speed: fused"
+    if recipe.weighting is not None:
+        return "it was generated with word weights, so that it is no sample of its prompt alone"
+    for kind, name in ((ATTENTION_BENDING, "attention bending"), (PROMPT_SCHEDULE, "a prompt schedule")):
+        if recipe.find_control_request(kind.name) is not None:
+            return f"it was generated with {name}, so that it is no sample of its prompt alone"
+    return None
+
+
+def _find_warnings(tasks: Sequence[ScoreTask]) -> list[str]:
+    """Return what limits the interpretation of the values."""
+    warnings = []
+    recipes = [task.recipe for task in tasks]
+    count_text = format_count(len(tasks), "video")
+    guided_count = sum(
+        any(evaluation.source != "conditional" for evaluation in plan_guidance(recipe)) for recipe in recipes
+    )
+    if guided_count:
+        warnings.append(
+            f"{guided_count} of {count_text} were generated with guidance, which changes the distribution of videos: "
+            "the values are not -ln p of the word. Generate a batch with cfg_scale=1"
+        )
+    if "bfloat16" in {recipe.dtype for recipe in recipes}:
+        warnings.append(
+            "bfloat16 adds the square of its rounding to the gap; it cancels in the pointwise form, so use that column"
+        )
+    adapted_count = sum(recipe.find_control_request(LORA.name) is not None for recipe in recipes)
+    if adapted_count:
+        warnings.append(
+            f"{adapted_count} of {count_text} were generated with LoRA adapters: the values are of the adapted model. "
+            "A step-distilled adapter predicts no velocities of a flow, so that its values mean nothing"
+        )
+    return warnings

@@ -1,0 +1,187 @@
+"""wantui score: how much a word tells the model beyond a generic word (the information gap)."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.analyze_output import write_csv_table
+from wantui.cli.commands import WantuiCommand
+from wantui.cli.output import echo, print_json
+from wantui.cli.progress_line import ProgressLine, open_progress_line
+from wantui.cli.score_output import build_score_record, build_score_rows, format_cost, print_score_table
+from wantui.cli.selection_options import add_selection_options, add_video_id_option, add_where_option
+from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, WholeNumber
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.batches.score import ScoresSaved, ScoreStarted
+    from wantui.batches.score_plan import ScorePlan, ScoreRequest
+
+
+@click.command("score", cls=WantuiCommand)
+@click.argument("batch", type=PATH_TYPE)
+@click.option(
+    "--generic",
+    "generic_words",
+    metavar="WORDS",
+    help="Generic words, as `circle|square: shape; man|woman: person`.  [default: those of BATCH]",
+)
+@click.option("--of", "chosen_generic", metavar="WORD", help="Generic word to use, if prompts have words of several.")
+@click.option(
+    "--window",
+    "window_start",
+    type=DecimalNumber(),
+    default=0.9,
+    show_default=True,
+    help="Lowest noise level of the integral, fixed before the values are seen; the whole range is shown beside it.",
+)
+@click.option(
+    "--draws", "draw_count", type=WholeNumber(1, 1000), default=1, show_default=True, help="Draws of noise per level."
+)
+@add_selection_options
+@add_video_id_option
+@add_where_option
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the predicted cost only.")
+@click.option("--fresh", "replaces_other", is_flag=True, help="Replace values of another window or number of draws.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file of the videos; - writes to stdout.")
+def command(
+    batch: Path,
+    generic_words: str | None,
+    chosen_generic: str | None,
+    window_start: float,
+    draw_count: int,
+    variation_ids: tuple[str, ...],
+    seeds: tuple[int, ...],
+    id_prefixes: tuple[str, ...],
+    settings: tuple[str, ...],
+    is_dry_run: bool,
+    replaces_other: bool,
+    device: str,
+    may_fetch: bool,
+    as_json: bool,
+    csv_path: Path | None,
+) -> None:
+    """Measure how much a word tells the model that generated the videos of BATCH: the information gap, in nats.
+
+    The model predicts noised final latents with the prompt, and with the same sentence and a generic word ("shape" for
+    "circle"). In a perfect model, the gap is -ln p(circle | shape). docs/analysis.md defines it.
+
+    Final latents must be stored (--store-latents of `wantui run`), and videos should be generated without guidance. The
+    values are stored in BATCH/analysis, and an interrupted command continues where it ended. Videos that cannot be
+    measured are reported on stderr; the exit code is then 1.
+    """
+    from wantui.batches.score_plan import ScoreRequest, plan_scores, select_conditions
+    from wantui.storage.video_selection import select_videos
+
+    if as_json and csv_path is not None:
+        raise UserError("--json and --csv exclude each other")
+    request = ScoreRequest(generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_other)
+    with open_progress_line() as line:
+        line.show_phase("reading the batch")
+        videos = select_conditions(select_videos((batch,), variation_ids, seeds, id_prefixes), settings)
+        folder = videos[0].folder
+        plan = plan_scores(folder, videos[0].manifest, videos, request)
+        failures = [*plan.left_out]
+        for warning in plan.warnings:
+            _print_message(line, f"warning: {warning}")
+        for name, reason in plan.left_out:
+            _print_message(line, f"left out: {name}: {reason}")
+        cost, saved = _measure(plan, request, line, failures, is_dry_run)
+    if saved is None:
+        _print_cost(plan, cost, as_json)
+    else:
+        _print_result(plan, saved, as_json, csv_path)
+        echo(f"written: {saved.path}", err=True)
+    if failures:
+        sys.exit(1)
+
+
+def _measure(
+    plan: "ScorePlan", request: "ScoreRequest", line: ProgressLine, failures: list[tuple[str, str]], is_dry_run: bool
+) -> "tuple[ScoreStarted, ScoresSaved | None]":
+    """Measure the videos of a plan, and show the cost and the progress; return the cost and the result.
+
+    Raises:
+        UserError: the values cannot be measured or stored.
+    """
+    line.show_phase("loading torch")
+    from wantui.batches.score import (
+        LevelMeasured,
+        ModelLoadStarted,
+        ScoresSaved,
+        ScoreStarted,
+        VideoFailed,
+        measure_scores,
+    )
+
+    cost, saved = None, None
+    try:
+        for event in measure_scores(plan, request, is_dry_run):
+            match event:
+                case ScoreStarted():
+                    cost = event
+                    if not is_dry_run:
+                        _print_message(line, format_cost(plan, event))
+                case ModelLoadStarted(model, device):
+                    line.show_phase(f"loading {model} on {device}")
+                case LevelMeasured(task, video_number, level_number):
+                    assert cost is not None
+                    line.show_count(
+                        f"video {video_number} of {cost.video_count}: {task.video.name}, level {level_number} of "
+                        f"{len(plan.levels)}"
+                    )
+                case VideoFailed(name, reason):
+                    failures.append((name, reason))
+                    _print_message(line, f"left out: {name}: {reason}")
+                case ScoresSaved():
+                    saved = event
+    except OSError as error:
+        raise UserError(f"cannot write into {plan.folder}: {error.strerror or error}. Free disk space") from None
+    except RuntimeError as error:  # of torch, for example out of memory
+        raise UserError(f"cannot measure: {error}. Measured videos are kept; try --device cpu") from error
+    assert cost is not None
+    return cost, saved
+
+
+def _print_message(line: ProgressLine, text: str) -> None:
+    line.erase()
+    echo(text, err=True)
+
+
+def _print_cost(plan: "ScorePlan", cost: "ScoreStarted", as_json: bool) -> None:
+    if as_json:
+        print_json({"cost": _build_cost_record(cost)})
+    else:
+        echo(format_cost(plan, cost))
+
+
+def _build_cost_record(cost: "ScoreStarted") -> dict[str, Any]:
+    return {
+        "videos": cost.video_count,
+        "measured_before": cost.kept_count,
+        "passes": cost.pass_count,
+        "seconds": cost.seconds.value,
+        "basis": cost.seconds.basis,
+    }
+
+
+def _print_result(plan: "ScorePlan", saved: "ScoresSaved", as_json: bool, csv_path: Path | None) -> None:
+    from wantui.analysis.information import build_information_table
+    from wantui.batches.score import list_scored_videos
+
+    scored_videos = list_scored_videos(plan, saved.content)
+    if not scored_videos:
+        raise UserError("no video was measured")
+    if csv_path is not None:
+        write_csv_table(csv_path, build_score_rows(scored_videos))
+        return
+    table = build_information_table(scored_videos)
+    if as_json:
+        print_json(build_score_record(plan, saved.content, table, scored_videos))
+    else:
+        print_score_table(plan, table)

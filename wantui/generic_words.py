@@ -1,0 +1,149 @@
+"""Generic words: the word of a sentence that stands for a concept, and the word that leaves the concept open.
+
+Written as `circle|square|ring: shape; man|woman: person`. Imports nothing heavy: the config module imports it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wantui.formatting import shorten_text
+
+GENERIC_WORDS_KEY = "prompt_settings.generic_words"
+"""Setting that declares generic words."""
+EXAMPLE = "circle|square: shape; man|woman: person"
+MAX_TEXT_LENGTH = 20_000
+"""Maximum characters of a declaration."""
+
+
+class GenericWordsError(ValueError):
+    """Raised for a declaration that cannot be read, or for a prompt that it does not cover; says what to do."""
+
+
+@dataclass(frozen=True)
+class GenericWord:
+    """A generic word and the words that it replaces."""
+
+    generic: str
+    words: tuple[str, ...]
+
+    def find_words(self, prompt: str) -> list[str]:
+        """Return the different words of a prompt that this word replaces, in the order of the declaration.
+
+        Words are complete words of any case; a word inside a longer declared one ("man" in "old man") does not count.
+        """
+        found = {match[0].casefold() for match in self._compile_pattern().finditer(prompt)}
+        return [word for word in self.words if word.casefold() in found]
+
+    def generalise(self, prompt: str) -> str:
+        """Return the prompt with every occurrence of the words replaced by the generic word.
+
+        A word with a capital in the prompt only, as at the start of a sentence, gives a capital to its replacement.
+        """
+        declared_capitals = {word.casefold() for word in self.words if word[:1].isupper()}
+
+        def replace(match: re.Match[str]) -> str:
+            is_capitalised = match[0][:1].isupper() and match[0].casefold() not in declared_capitals
+            return self.generic[:1].upper() + self.generic[1:] if is_capitalised else self.generic
+
+        return self._compile_pattern().sub(replace, prompt)
+
+    def _compile_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.words, key=len, reverse=True)
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class GenericSentence:
+    """A prompt whose concept is left open."""
+
+    prompt: str
+    word: str
+    """Word of the prompt that names the concept."""
+    generic: str
+    generic_prompt: str
+
+
+def parse_generic_words(text: str) -> tuple[GenericWord, ...]:
+    """Parse `circle|square: shape; man|woman: person`.
+
+    Raises:
+        GenericWordsError: the text is not of this form, or a word is declared twice.
+    """
+    if len(text) > MAX_TEXT_LENGTH:
+        raise GenericWordsError(f"it has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} are possible")
+    declared: dict[str, list[str]] = {}
+    seen_words: set[str] = set()
+    for part in filter(str.strip, text.split(";")):
+        words_text, separator, generic_text = part.rpartition(":")
+        words, generic = [_join_spaces(word) for word in words_text.split("|")], _join_spaces(generic_text)
+        if not separator or not generic or not all(words) or "|" in generic or ":" in words_text:
+            raise GenericWordsError(f"cannot read {shorten_text(part.strip())!r}. Write it as {EXAMPLE}")
+        for word in words:
+            if word.casefold() in seen_words:
+                raise GenericWordsError(f"{word!r} is declared twice. Give it one generic word")
+            if word.casefold() == generic.casefold():
+                raise GenericWordsError(f"{word!r} is its own generic word. Choose a word that leaves it open")
+            seen_words.add(word.casefold())
+        declared.setdefault(generic, []).extend(words)
+    return tuple(GenericWord(generic, tuple(words)) for generic, words in declared.items())
+
+
+def _join_spaces(text: str) -> str:
+    return " ".join(text.split())
+
+
+def format_generic_words(generic_words: tuple[GenericWord, ...]) -> str:
+    """Return the text of a declaration, as `parse_generic_words` reads it."""
+    return "; ".join(f"{'|'.join(entry.words)}: {entry.generic}" for entry in generic_words)
+
+
+def convert_to_generic_words_text(value: Any) -> Any:
+    """Convert the value in a config file, a text or a mapping from words to generic words, to text; None if empty.
+
+    Raises:
+        GenericWordsError: it is neither, or the declaration cannot be read.
+    """
+    if isinstance(value, Mapping):
+        if not all(isinstance(text, str) for item in value.items() for text in item):
+            raise GenericWordsError(f"words should map to a generic word, got {shorten_text(repr(value))}")
+        value = "; ".join(f"{words}: {generic}" for words, generic in value.items())
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise GenericWordsError(f"cannot read {shorten_text(repr(value))}. Write it as {EXAMPLE}")
+    return format_generic_words(parse_generic_words(value)) or None
+
+
+def find_generic_sentence(
+    prompt: str, generic_words: tuple[GenericWord, ...], chosen_generic: str | None = None
+) -> GenericSentence:
+    """Return a prompt with its concept left open.
+
+    Args:
+        chosen_generic: generic word to use if the prompt has words of several.
+
+    Raises:
+        GenericWordsError: no declared word is in the prompt, or several are.
+    """
+    if chosen_generic is not None:
+        generic_words = tuple(entry for entry in generic_words if entry.generic == chosen_generic)
+    found = [(entry, words) for entry in generic_words if (words := entry.find_words(prompt))]
+    if not found:
+        known = "; ".join(f"{', '.join(entry.words[:6])} ({entry.generic})" for entry in generic_words[:4])
+        raise GenericWordsError(
+            f"the prompt {shorten_text(prompt)!r} has none of the words with a generic word: {known or 'none declared'}"
+        )
+    if len(found) > 1:
+        names = ", ".join(entry.generic for entry, _ in found)
+        raise GenericWordsError(
+            f"the prompt {shorten_text(prompt)!r} has words of several generic words ({names}). Choose one with --of"
+        )
+    entry, words = found[0]
+    if len(words) > 1:
+        raise GenericWordsError(
+            f"the prompt {shorten_text(prompt)!r} has several words of {entry.generic}: {', '.join(words)}. Declare "
+            f"only the word to study: --generic '{words[0]}: {entry.generic}'"
+        )
+    return GenericSentence(prompt, words[0], entry.generic, entry.generalise(prompt))
