@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import recipe_for
 from scipy import integrate, stats
 
 from wantui.analysis.information import (
@@ -25,6 +26,9 @@ from wantui.generic_words import (
     find_generic_sentence,
     parse_generic_words,
 )
+from wantui.models.catalogue import NANO
+from wantui.planning import TimedVideo
+from wantui.planning.pass_time import estimate_pass_seconds
 from wantui.storage.information_file import (
     InformationFile,
     InformationFileError,
@@ -198,6 +202,16 @@ def test_config_accepts_a_mapping_and_the_preset_of_nano_declares_its_shapes(tmp
     nano = load_config("nano").settings.prompt_settings.generic_words
     assert nano is not None
     assert find_generic_sentence("a red ring", parse_generic_words(nano)).generic_prompt == "a red shape"
+
+
+@pytest.mark.parametrize(("guidance_scale", "passes"), [(1.0, 1), (4.0, 2)])
+def test_seconds_of_a_pass_are_those_of_past_steps_by_their_passes(guidance_scale: float, passes: int) -> None:
+    recipe = recipe_for(NANO, guidance_scale=guidance_scale, sampler="heun", steps=7)
+    past = TimedVideo(recipe, "cpu", 0.5, 3.0, None, "resident")
+    estimate = estimate_pass_seconds(recipe, "cpu", [past])
+    assert estimate.value == pytest.approx(0.5 / passes)
+    assert "1 like video on this machine: 0.5 s per step" in estimate.basis
+    assert estimate_pass_seconds(recipe, "cuda", [past]).value is None
 
 
 LEVELS = [LevelEntry(sigma=0.95, weight=0.1, is_in_window=True)]
