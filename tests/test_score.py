@@ -236,7 +236,7 @@ class Killed(BaseException):
 def test_interrupted_measurement_continues_with_equal_values(
     copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure_task: Callable[..., Any] = score._measure_task
+    measure_task: Callable[..., Iterator[Any]] = score._measure_task
     calls = []
 
     def measure_three(*arguments: Any) -> Iterator[Any]:
