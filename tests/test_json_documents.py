@@ -9,7 +9,9 @@ import pytest
 from conftest import MakeOnce, Wantui, generate_batch
 
 DOCUMENT = Path(__file__).parents[1] / "docs/json.md"
-KEYED_BY_NAME = frozenset({"counts", "metrics", "curves", "strides", "values", "overlap", "gaussian_flow", "changed"})
+KEYED_BY_NAME = frozenset(
+    {"counts", "metrics", "curves", "strides", "values", "overlap", "gaussian_flow", "changed", "p_by_metric"}
+)
 """Fields whose objects have the names of states, metrics, words or groups as keys."""
 METRIC = ("--metrics", "straightness", "--json")
 

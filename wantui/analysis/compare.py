@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.comparability import find_differing_settings
+from wantui.analysis.answer_evidence import collect_answer_data
+from wantui.analysis.answers import Answer, answer_questions
+from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
@@ -26,10 +28,8 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import find_unsettled_stride_checks
-from wantui.analysis.swept_settings import find_sweep_warnings
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
-from wantui.formatting import format_count
 
 DEFAULT_EQUIVALENCE_MARGIN = 0.05
 """Default equivalence margin, as a share of the mean."""
@@ -85,6 +85,8 @@ class Comparison:
     """Change of the metrics with the setting that forms the groups, if its values are numbers."""
     phrasing_numbers: tuple[int, ...] = ()
     """Phrasing, from 0, of each video of a seed."""
+    answers: tuple[Answer, ...] = ()
+    """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
 
     @property
     def matched_groups(self) -> MatchedGroups:
@@ -143,23 +145,38 @@ def compare_groups(
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
-    metric_names = _choose_metrics(videos, primary_metric, metrics)
+    shown_names = _choose_metrics(videos, primary_metric, metrics)
     matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
         match_groups_and_final_states(videos, grouping, primary_metric)
     )
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
-    warnings = [*_find_identical_trajectory_warnings(groups), *_find_design_warnings(matched_groups, grouping)]
+    warnings = [*find_identical_trajectory_warnings(groups), *find_design_warnings(matched_groups, grouping)]
     warnings += final_state_warnings
     if final_states is not None:
-        metric_names.insert(0 if primary_metric == SPREAD_METRIC else 1, SPREAD_METRIC)
-    metric_names, cell_values, missing_value_warnings = _compute_cell_values(matched_groups, final_states, metric_names)
-    warnings += missing_value_warnings
+        shown_names.insert(0 if primary_metric == SPREAD_METRIC else 1, SPREAD_METRIC)
+    all_names, all_values, incomplete_names = _compute_cell_values(
+        matched_groups, final_states, list(dict.fromkeys([*shown_names, *METRICS]))
+    )
+    if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
+        warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
     stride = groups[0].stride
     trajectories = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    warnings += [
-        stride_check.description for stride_check in find_unsettled_stride_checks(trajectories, metric_names, stride)
-    ]
+    stride_checks = find_unsettled_stride_checks(trajectories, all_names, stride)
+    warnings += [check.description for check in stride_checks if check.metric in shown_names]
+    answers = answer_questions(
+        collect_answer_data(
+            matched_groups,
+            final_states,
+            all_names,
+            all_values,
+            [check.metric for check in stride_checks],
+            equivalence_margin,
+            "; ".join(final_state_warnings),
+        )
+    )
+    metric_names = [name for name in all_names if name in shown_names]
+    cell_values = all_values[..., : len(metric_names)]
     primary_values = cell_values[..., 0]
     differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin)
     nulls_by_group = {
@@ -197,6 +214,7 @@ def compare_groups(
         tuple(unreadable_videos),
         compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
         tuple(matched_groups.phrasing_numbers.tolist()),
+        answers,
     )
 
 
@@ -218,7 +236,7 @@ def _choose_metrics(videos: Sequence[Video], primary_metric: str, metrics: Seque
 def _compute_cell_values(
     matched_groups: MatchedGroups, final_states: FinalStates | None, metric_names: Sequence[str]
 ) -> tuple[list[str], FloatArray, list[str]]:
-    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and warnings.
+    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and other metrics.
 
     Args:
         metric_names: metrics, the declared metric first.
@@ -235,62 +253,10 @@ def _compute_cell_values(
         raise CannotCompareError(
             f"cannot compare {metric_names[0]}: some videos have no value of this metric. Declare another metric"
         )
-    warnings = []
-    if incomplete_names := [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]:
-        warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_names)}")
+    incomplete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
     values = remove_rounding_differences(cell_values[..., np.array(is_complete)])
-    return complete_names, matched_groups.average_conditions(values), warnings
-
-
-def _find_identical_trajectory_warnings(groups: Sequence[Group]) -> list[str]:
-    """Return warnings about pairs of groups with identical trajectories, such as copies of a batch."""
-    warnings = []
-    for first, second in itertools.combinations(groups, 2):
-        identical_count = sum(
-            _have_same_trajectory(*video_pair) for video_pair in zip(first.videos, second.videos, strict=True)
-        )
-        if identical_count:
-            count_text = f"{identical_count} of {format_count(len(first.videos), 'video')}"
-            warnings.append(
-                f"{count_text} of {first.name} and {second.name} have identical trajectories, as from equal prompts "
-                "or copies of a batch: their differences of 0 are meaningless"
-            )
-    return warnings
-
-
-def _have_same_trajectory(first: Video, second: Video) -> bool:
-    if first.trajectory is None or second.trajectory is None:
-        return False
-    return np.array_equal(first.trajectory.gram, second.trajectory.gram)
-
-
-def _find_design_warnings(matched_groups: MatchedGroups, grouping: str) -> list[str]:
-    groups = matched_groups.groups
-    warnings = []
-    if grouping == "batch":
-        warnings.append(find_differing_settings([video for group in groups for video in group.videos]).description)
-    elif grouping != "prompt" and (
-        single_phrasing_names := [group.name for group in groups if group.phrasing_count == 1]
-    ):
-        warnings.append(
-            f"only one phrasing of {', '.join(single_phrasing_names)}: the result applies to this sentence, "
-            "not to the concept"
-        )
-    phrasing_count = matched_groups.phrasing_count
-    if 1 < phrasing_count < MIN_PHRASINGS and grouping != "batch":
-        warnings.append(
-            f"only {phrasing_count} phrasings: the result applies to these sentences; generalising takes "
-            f"{MIN_PHRASINGS}"
-        )
-    warnings += find_sweep_warnings([video for group in groups for video in group.videos], grouping)
-    word_counts_by_group = {group.name: np.mean([video.word_count for video in group.videos]) for group in groups}
-    if max(word_counts_by_group.values()) - min(word_counts_by_group.values()) >= 2:
-        word_counts_text = ", ".join(f"{name} {length:.1f}" for name, length in word_counts_by_group.items())
-        warnings.append(
-            f"the prompts differ in their number of words ({word_counts_text}), which may cause a difference"
-        )
-    return warnings
+    return complete_names, matched_groups.average_conditions(values), incomplete_names
 
 
 def _collect_group_cell_values(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from wantui.analysis.answers import Answer
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
@@ -130,6 +131,37 @@ def _build_verdict_record(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def build_answer_record(answer: Answer) -> dict[str, Any]:
+    """Return the JSON record of an answer to place, room or path."""
+    return {
+        "question": answer.question,
+        "first": answer.first_group or None,
+        "second": answer.second_group or None,
+        "kind": answer.kind,
+        "verdict": answer.verdict,
+        "details": answer.details,
+        "notes": answer.notes,
+        "p_by_metric": answer.p_by_metric,
+        "least_p": answer.min_attainable_p,
+        "correction": answer.correction or None,
+        "evidence": [
+            {
+                "metric": item.metric,
+                "family": item.family or None,
+                "kind": item.kind,
+                "effect": item.effect,
+                "low": item.low,
+                "high": item.high,
+                "is_share": item.is_relative,
+                "unit": item.unit or None,
+                "p": item.p,
+                "uncorrected_p": item.uncorrected_p,
+            }
+            for item in answer.evidence
+        ],
+    }
+
+
 def _build_difference_record(difference: Difference) -> dict[str, Any]:
     return {
         "metric": difference.metric,
@@ -174,6 +206,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
             {"name": group.name, "videos": len(group.videos), "phrasings": group.phrasing_count}
             for group in comparison.groups
         ],
+        "answers": [build_answer_record(answer) for answer in comparison.answers],
         "verdicts": [_build_verdict_record(verdict) for verdict in comparison.verdicts],
         "omnibus_p": comparison.omnibus_p,
         "permanova": None if comparison.location_test is None else _build_test_record(comparison.location_test),

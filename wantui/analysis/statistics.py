@@ -68,7 +68,7 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
         return Effect(
             n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, run_sign_flip_test(differences)
         )
-    half_width = _compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
+    half_width = compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
     return Effect(
         n, mean, mean - half_width, mean + half_width, correction * mean / deviation, run_sign_flip_test(differences)
@@ -78,7 +78,7 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
 def compute_mean_half_width(values: FloatArray) -> FloatArray:
     """Return half the width of Student's 95 % interval of the mean over the first axis of at least two values."""
     n = len(values)
-    return np.asarray(_compute_t_quantile(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n))
+    return np.asarray(compute_t_quantile(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n))
 
 
 def compute_ratio_interval(
@@ -91,7 +91,7 @@ def compute_ratio_interval(
     ratio is then unbounded.
     """
     n = len(values)
-    t2 = _compute_t_quantile((1 + confidence_level) / 2, n - 1) ** 2 / n
+    t2 = compute_t_quantile((1 + confidence_level) / 2, n - 1) ** 2 / n
     a, b = float(values.mean()), float(reference.mean())
     (vaa, vab), (_, vbb) = np.cov(values, reference) * t2
     # The roots of (a - r b)^2 = t^2 var(values - r reference) / n.
@@ -189,7 +189,7 @@ def _compute_power(d_z: float, n: int, alpha: float) -> float:
     """Return the power of a two-sided paired t test, from its near tail; at 0.8 the far tail adds less than 1e-5."""
     if n < 2:
         return 0.0
-    critical_t, noncentrality = _compute_t_quantile(1 - alpha / 2, n - 1), abs(d_z) * math.sqrt(n)
+    critical_t, noncentrality = compute_t_quantile(1 - alpha / 2, n - 1), abs(d_z) * math.sqrt(n)
     if noncentrality > LARGE_NONCENTRALITY:  # nctdtr gives NaN there
         return float(special.chdtr(n - 1, (n - 1) * min(noncentrality / critical_t, 1e9) ** 2))
     # Not stats.nct.cdf, which gives NaN far below the shift: both comparisons of the search would then be false.
@@ -197,7 +197,7 @@ def _compute_power(d_z: float, n: int, alpha: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _compute_t_quantile(probability: float, degrees_of_freedom: int) -> float:
+def compute_t_quantile(probability: float, degrees_of_freedom: int) -> float:
     """Return a quantile of Student's t distribution, much faster than stats.t.ppf."""
     return float(special.stdtrit(degrees_of_freedom, probability))
 
@@ -205,7 +205,7 @@ def _compute_t_quantile(probability: float, degrees_of_freedom: int) -> float:
 def is_equivalent(differences: FloatArray, margin: float, alpha: float = 0.05) -> bool:
     """Return whether the mean is shown to be between -margin and margin, by two one-sided t tests (Schuirmann 1987)."""
     n = len(differences)
-    half_width = _compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+    half_width = compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half_width < margin)
 
 
@@ -218,7 +218,7 @@ def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float
     if reference.mean() < 0:
         values, reference = -values, -reference
     n = len(values)
-    t = _compute_t_quantile(1 - alpha, n - 1) / math.sqrt(n)
+    t = compute_t_quantile(1 - alpha, n - 1) / math.sqrt(n)
     above, below = values - (1 + margin) * reference, values - (1 - margin) * reference
     return bool(above.mean() + t * above.std(ddof=1) < 0 < below.mean() - t * below.std(ddof=1))
 
@@ -255,6 +255,27 @@ def run_omnibus_test(values: FloatArray) -> float:
     between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
     between_squares[between_squares <= ROUNDED_MEAN**2 * ((values - values.mean()) ** 2).mean()] = 0
     return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
+
+
+def run_omnibus_max_test(values: FloatArray) -> FloatArray:
+    """Return p [metrics] that any group differs in each metric, over all metrics, from values [n, groups, metrics].
+
+    The statistic of a metric is the share of its variance within seeds that lies between groups. p is the share of
+    sign flips in which the largest share of all metrics is at least the metric's (Westfall and Young). A flip changes
+    the sign of all deviations of a seed from the seed's mean, so that groups of unequal variance keep theirs.
+    """
+    seed_count, group_count, metric_count = values.shape
+    centred = values - values.mean(1, keepdims=True)
+    total_squares = (centred**2).sum((0, 1))
+    is_constant = total_squares <= (1e-10 * np.abs(values).max((0, 1))) ** 2
+    flips, _ = draw_sign_flips(seed_count)
+    mean_squares = np.zeros((len(flips), metric_count))
+    for group in range(group_count):
+        mean_squares += (flips @ centred[:, group] / seed_count) ** 2
+    shares = np.where(is_constant, 0.0, seed_count * mean_squares / np.where(is_constant, 1.0, total_squares))
+    shares[shares <= ROUNDED_MEAN] = 0
+    largest_shares = shares.max(1)
+    return np.array([np.mean(largest_shares >= shares[0, m] * (1 - 1e-9)) for m in range(metric_count)])
 
 
 def run_trend_test(values: FloatArray, weights: FloatArray) -> float:

@@ -63,7 +63,7 @@ def judge_difference(
         if tests_phrasings
         else f", of {'this sentence' if phrasing_count == 1 else f'these {phrasing_count} phrasings'}"
     )
-    is_alike = all(_is_within_margin(metric, *value_pair, equivalence_margin) for value_pair in value_pairs)
+    is_alike = all(is_within_margin(metric, *value_pair, equivalence_margin) for value_pair in value_pairs)
 
     def make_verdict(kind: str, text: str) -> Verdict:
         return Verdict(difference.first_group, difference.second_group, kind, seed_p, text, metric)
@@ -96,9 +96,10 @@ def judge_difference(
     return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
 
 
-def _is_within_margin(
+def is_within_margin(
     metric: str, first_values: FloatArray, second_values: FloatArray, equivalence_margin: float
 ) -> bool:
+    """Return whether two one-sided tests show that the means of paired values [n] are within the margin."""
     if is_ratio_metric(metric) and math.isfinite(second_values.mean()) and second_values.mean() != 0:
         return is_ratio_equivalent(first_values, second_values, equivalence_margin)
     return is_equivalent(first_values - second_values, equivalence_margin)

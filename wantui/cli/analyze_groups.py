@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.cli.analyze_answers import print_answers
 from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
@@ -118,21 +119,14 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         f"{seeds_text} in each of {groups_text}; metric declared with this command: "
         f"{comparison.primary_metric}{stride_text}"
     )
+    print_answers(comparison.answers)
+    echo()
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
-    print_wrapped_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
-    if comparison.spread_test is not None:
-        print_wrapped_line(
-            f"spread of the final states (PERMDISP): F {comparison.spread_test.pseudo_f:.3g}, "
-            f"p {comparison.spread_test.p_value:.3g}",
-            indent=2,
-        )
-    for text in (comparison.describe_location(), comparison.describe_chance()):
-        if text:
-            print_wrapped_line(text, indent=2)
-    for (first_group, second_group), squared_distance in comparison.squared_centroid_distances_by_pair.items():
-        distance = max(squared_distance, 0) ** 0.5
-        print_wrapped_line(f"  mean final states of {first_group} and {second_group}: {distance:.3g} sqrt(D) apart")
+    if len(comparison.groups) > 2:
+        print_wrapped_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
+    if chance_text := comparison.describe_chance():
+        print_wrapped_line(chance_text, indent=2)
     if comparison.dose_response is not None:
         print_dose_response(comparison.dose_response)
     echo()

@@ -1,0 +1,296 @@
+"""Place, room and path: distances between groups, their tests and intervals, and the answers in words."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from test_analysis import synthetic_videos
+
+from wantui.analysis.answer_evidence import (
+    CANNOT_TELL,
+    DIFFERS,
+    FAMILIES_BY_METRIC,
+    NOT_MEASURED,
+    PATH,
+    PLACE,
+    ROOM,
+    ROOM_METRICS,
+)
+from wantui.analysis.answers import Answer
+from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.places import compare_places, estimate_squared_distance, run_omnibus_place_test
+from wantui.analysis.statistics import (
+    run_omnibus_max_test,
+    run_sign_flip_test,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+def draw_states(
+    seed: int, group_count: int = 2, seed_count: int = 7, dimension: int = 12, correlation: float = 0.5
+) -> FloatArray:
+    """Return [groups, seeds, dimension] states whose seeds share noise."""
+    generator = np.random.default_rng(seed)
+    shared = generator.normal(size=(1, seed_count, dimension))
+    own = generator.normal(size=(group_count, seed_count, dimension))
+    return math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
+
+
+# Places
+
+
+def test_distance_equals_the_unbiased_mean_of_paired_differences() -> None:
+    states = draw_states(0)
+    states[0] += 0.7
+    (place,) = compare_places(states, [(0, 1)])
+    differences = states[0] - states[1]
+    by_hand = np.mean([differences[s] @ differences[t] for s, t in itertools.permutations(range(7), 2)])
+    assert place.squared_distance == pytest.approx(by_hand)
+    assert place.squared_distance == pytest.approx(compute_unbiased_squared_mean(differences))
+    seed_distances = [
+        ((group[s] - group[t]) ** 2).sum() for group in states for s, t in itertools.combinations(range(7), 2)
+    ]
+    assert place.seed_distance == pytest.approx(math.sqrt(np.mean(seed_distances)))
+
+
+def test_place_p_equals_all_exchanges_permanova_and_scipy() -> None:
+    states = draw_states(1)
+    states[0] += 0.35
+    (place,) = compare_places(states, [(0, 1)])
+    differences = states[0] - states[1]
+    lengths = [np.linalg.norm(np.array(signs) @ differences) for signs in itertools.product((1, -1), repeat=7)]
+    assert place.p == np.mean(np.array(lengths) >= lengths[0] * (1 - 1e-12))
+    indices = np.arange(14).reshape(2, 7, 1).transpose(1, 0, 2)
+    assert place.p == run_permanova(compute_squared_distances(states.reshape(14, -1)), indices).p_value
+    (line,) = compare_places(states[..., :1], [(0, 1)])
+    by_scipy = stats.permutation_test(
+        (differences[:, 0],), lambda d: abs(d.mean()), permutation_type="samples", alternative="greater"
+    )
+    assert line.p == pytest.approx(by_scipy.pvalue)
+    assert line.p == run_sign_flip_test(differences[:, 0])
+    assert 0 < place.p < 1
+
+
+def test_distance_interval_approaches_students_on_a_line() -> None:
+    differences = np.random.default_rng(2).normal(5, 1, 400)
+    _, low, high = estimate_squared_distance(np.outer(differences, differences))
+    by_scipy = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert (low, high) == pytest.approx((by_scipy.low, by_scipy.high), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed_count", [6, 10, 16, 24, 50])
+def test_distance_interval_has_nominal_coverage(seed_count: int, shift: float) -> None:
+    """The mean difference is in the directions in which seeds scatter; elsewhere the interval is conservative."""
+    generator, covered, run_count = np.random.default_rng(seed_count), 0, 2000
+    scales = np.sqrt(0.8 ** np.arange(40))
+    for _ in range(run_count):
+        differences = generator.normal(size=(seed_count, 40)) * scales
+        differences[:, :3] += shift
+        _, low, high = estimate_squared_distance(differences @ differences.T)
+        covered += low <= shift * math.sqrt(3) <= high
+    assert 0.93 <= covered / run_count <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [1.0, 4.0])
+@pytest.mark.parametrize("seed_count", [6, 10, 24])
+@pytest.mark.parametrize("dimension", [2, 30])
+def test_place_does_not_react_to_spread_alone(ratio: float, seed_count: int, dimension: int) -> None:
+    runs, found = 800, 0
+    for run in range(runs):
+        states = draw_states(run, seed_count=seed_count, dimension=dimension)
+        states[0] *= ratio
+        found += compare_places(states, [(0, 1)])[0].p <= 0.05
+    assert found / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def iterate_orders(seed_count: int, group_count: int) -> Iterator[FloatArray]:
+    yield from itertools.product(itertools.permutations(range(group_count)), repeat=seed_count)  # type: ignore[misc]
+
+
+def test_family_p_of_places_equals_all_exchanges() -> None:
+    states = draw_states(3, group_count=3, seed_count=4, dimension=3)
+    states[0] += 0.8
+    pairs = [(0, 1), (0, 2), (1, 2)]
+
+    def compute_statistics(arranged: FloatArray) -> list[float]:
+        differences = [arranged[i] - arranged[j] for i, j in pairs]
+        return [float((d.sum(0) ** 2).sum() / (d**2).sum()) for d in differences]
+
+    observed = np.array(compute_statistics(states))
+    largest = []
+    for orders in iterate_orders(4, 3):
+        arranged = np.stack([states[list(order), s] for s, order in enumerate(orders)], axis=1)
+        largest.append(max(compute_statistics(arranged)))
+    expected = np.array([np.mean(np.array(largest) >= value * (1 - 1e-9)) for value in observed])
+    places = compare_places(states, pairs)
+    pair_p = np.array([place.p for place in places])
+    assert np.array([place.family_p for place in places]) == pytest.approx(np.maximum(expected, pair_p))
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.slow
+def test_family_of_places_has_at_most_5_percent_false_positives_with_unequal_spread() -> None:
+    runs, found = 400, 0
+    for run in range(runs):
+        states = draw_states(run, group_count=3, seed_count=8, dimension=6)
+        states[0] *= 3
+        places = compare_places(states, [(0, 1), (0, 2), (1, 2)])
+        found += min(place.family_p for place in places) <= 0.05
+    assert found / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed_count", [6, 10, 24])
+@pytest.mark.parametrize("dimension", [2, 30])
+def test_place_of_three_groups_does_not_react_to_spread_alone(seed_count: int, dimension: int) -> None:
+    run_count, found = 600, 0
+    for run in range(run_count):
+        states = draw_states(run, group_count=3, seed_count=seed_count, dimension=dimension)
+        states[0] *= 3
+        found += run_omnibus_place_test(states) <= 0.05
+    assert found / run_count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / run_count)
+
+
+def test_place_of_all_groups_equals_the_test_of_two_and_all_sign_flips() -> None:
+    states = draw_states(8, group_count=3, seed_count=6)
+    states[0] += 0.4
+    assert run_omnibus_place_test(states[:2]) == compare_places(states[:2], [(0, 1)])[0].p
+    deviations = states - states.mean(0)
+    distances = [
+        ((np.array(signs)[None, :, None] * deviations).mean(1) ** 2).sum()
+        for signs in itertools.product((1, -1), repeat=6)
+    ]
+    assert run_omnibus_place_test(states) == np.mean(np.array(distances) >= distances[0] * (1 - 1e-12))
+
+
+def test_equal_states_are_in_one_place() -> None:
+    states = draw_states(4)
+    states[1] = states[0]
+    (place,) = compare_places(states, [(0, 1)])
+    assert (place.distance, place.distance_low, place.distance_high, place.p) == (0, 0, 0, 1)
+    third = np.concatenate([states, states[:1]])
+    assert [place.family_p for place in compare_places(third, [(0, 1), (0, 2), (1, 2)])] == [1, 1, 1]
+
+
+def test_two_seeds_give_no_interval() -> None:
+    (place,) = compare_places(draw_states(5, seed_count=2), [(0, 1)])
+    assert math.isnan(place.distance_low)
+    assert place.min_attainable_p == 0.5
+
+
+# Tests of all groups in several metrics
+
+
+def test_omnibus_over_metrics_equals_all_sign_flips() -> None:
+    values = np.random.default_rng(6).normal(size=(5, 3, 2))
+    values[:, 0, 0] += 1.2
+    deviations = values - values.mean(1, keepdims=True)
+    shares = np.array(
+        [
+            5 * ((np.array(signs)[:, None, None] * deviations).mean(0) ** 2).sum(0) / (deviations**2).sum((0, 1))
+            for signs in itertools.product((1, -1), repeat=5)
+        ]
+    )
+    expected = [np.mean(shares.max(1) >= share * (1 - 1e-9)) for share in shares[0]]
+    assert run_omnibus_max_test(values) == pytest.approx(expected)
+
+
+def test_omnibus_of_two_groups_and_one_metric_is_the_sign_flip_test() -> None:
+    values = np.random.default_rng(7).normal(size=(6, 2, 1))
+    values[:, 0] += 0.5
+    assert run_omnibus_max_test(values)[0] == run_sign_flip_test(values[:, 0, 0] - values[:, 1, 0])
+    assert run_omnibus_max_test(np.ones((5, 3, 2))).tolist() == [1, 1]
+
+
+@pytest.mark.slow
+def test_omnibus_has_at_most_5_percent_false_positives_with_unequal_variance() -> None:
+    generator, run_count, found = np.random.default_rng(9), 600, 0
+    for _ in range(run_count):
+        values = generator.normal(size=(10, 3, 4)) + generator.normal(size=(10, 1, 4))
+        values[:, 0] *= 4
+        found += run_omnibus_max_test(values).min() <= 0.05
+    assert found / run_count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / run_count)
+
+
+# Answers
+
+
+def find_answer(comparison: Comparison, question: str, first: str = "", second: str = "") -> Answer:
+    (answer,) = [
+        answer
+        for answer in comparison.answers
+        if (answer.question, answer.first_group, answer.second_group) == (question, first, second)
+    ]
+    return answer
+
+
+def test_each_metric_belongs_to_one_question() -> None:
+    assert {*FAMILIES_BY_METRIC, *ROOM_METRICS} == {*METRICS, SPREAD_METRIC}
+    assert not set(FAMILIES_BY_METRIC) & set(ROOM_METRICS)
+
+
+def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path) -> None:
+    comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 8), "1")
+    assert [answer.question for answer in comparison.answers] == [PLACE, ROOM, PATH]
+    place, room = (find_answer(comparison, question, "wide", "narrow") for question in (PLACE, ROOM))
+    assert place.kind == CANNOT_TELL
+    assert place.text.startswith("place: cannot tell whether wide and narrow lie apart. distance ")
+    assert room.kind == DIFFERS
+    assert "wide takes more in" in room.verdict
+    assert SPREAD_METRIC in room.verdict.split(";")[0]
+    (spread,) = [item for item in room.evidence if item.metric == SPREAD_METRIC]
+    assert spread.p == room.p_by_metric[SPREAD_METRIC] <= 0.05
+    assert spread.low > 0
+    assert "p over 2 metrics, least 0.00781" in room.details
+    assert "log_volume is not measured: some videos have no value" in room.notes
+
+
+def test_answers_do_not_depend_on_the_metrics_shown(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 6)
+    every = compare_groups(videos, "1")
+    few = compare_groups(videos, "1", "length", ["length"])
+    assert few.answers == every.answers
+    assert [difference.metric for difference in few.differences] == ["length", SPREAD_METRIC]
+
+
+def test_three_groups_are_answered_together_before_their_pairs(tmp_path: Path) -> None:
+    comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 4, "narrow": 1, "other": 1}, 8), "1")
+    pairs = [(answer.first_group, answer.second_group) for answer in comparison.answers]
+    assert pairs[::3] == [("", ""), ("wide", "narrow"), ("wide", "other"), ("narrow", "other")]
+    room = find_answer(comparison, ROOM)
+    assert room.kind == DIFFERS
+    assert "the 3 groups differ in" in room.verdict
+    assert "2 of 3 pairs differ; clearest: wide against" in room.details
+    assert find_answer(comparison, ROOM, "narrow", "other").kind == CANNOT_TELL
+    assert "over 2 metrics and 3 pairs" in find_answer(comparison, ROOM, "wide", "other").details
+
+
+def test_five_seeds_cannot_tell_and_say_so(tmp_path: Path) -> None:
+    comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 9, "narrow": 1}, 5), "1")
+    for answer in comparison.answers:
+        assert answer.kind == CANNOT_TELL
+        assert answer.min_attainable_p == 0.0625
+        assert answer.notes[0] == "5 seeds cannot give p of 0.05: generate at least 6"
+
+
+def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
+    videos = [replace(video, trajectory_path=None) for video in synthetic_videos(tmp_path, {"a": 1, "b": 1}, 6)]
+    comparison = compare_groups(videos, "1", "length")
+    place, room = (find_answer(comparison, question, "a", "b") for question in (PLACE, ROOM))
+    assert place.kind == NOT_MEASURED
+    assert place.details.startswith("spread is not compared: ")
+    assert room.kind != NOT_MEASURED
+    assert any(note.startswith("spread is not measured: ") for note in room.notes)

@@ -1,0 +1,242 @@
+"""Evidence for the answers on groups: effects, intervals and corrected p of place, room and path."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wantui.analysis.differences import (
+    SIGNIFICANCE_LEVEL,
+    Difference,
+    GroupIndexPairs,
+    compare_group_pairs,
+    compute_family_p,
+)
+from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
+from wantui.analysis.groups import Group, MatchedGroups
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
+from wantui.analysis.statistics import FloatArray
+from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
+from wantui.formatting import format_percent_change
+
+PLACE, ROOM, PATH = "place", "room", "path"
+QUESTIONS = {
+    PLACE: "do the groups lie in different places of latent space?",
+    ROOM: "does one group take more room?",
+    PATH: "do the paths from noise to video differ?",
+}
+"""Meaning of each answer."""
+DISTANCE = "distance"
+"""Name of the metric of place: the distance between the means of two groups' final states."""
+ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)
+"""Metrics of room; more is more room."""
+MARGIN_METRICS = ("log_volume", SPREAD_METRIC)
+"""Metrics of room that can be alike. effective_dimension cannot: it is near 1, so that 5 % of it is a large change."""
+PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "length": ("length", "chord", "velocity"),
+    "bend": (
+        "straightness",
+        "detour",
+        "turning",
+        "largest_deviation",
+        "flow_straightness",
+        "chord_alignment",
+        "curvature",
+        "acceleration",
+        "first_pc_variance",
+    ),
+    "timing": ("commitment",),
+    "norm": ("final_norm", "least_norm"),
+}
+"""Metrics of path, by family."""
+FAMILIES_BY_METRIC = {metric: family for family, metrics in PATH_FAMILIES.items() for metric in metrics}
+SMALL_CHANGE = 0.01
+"""Relative change below which one decimal of a percent is too coarse."""
+DIFFERS, ALIKE, CANNOT_TELL, NOT_MEASURED = "differs", "alike", "cannot tell", "not measured"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One metric of an answer."""
+
+    metric: str
+    family: str
+    """Family of a path metric; empty for others."""
+    effect: float
+    low: float
+    high: float
+    """Effect with its 95 % interval: relative to the second group if `is_relative`, otherwise in `unit`."""
+    is_relative: bool
+    unit: str
+    p: float
+    """p that decides: corrected over the metrics and pairs that `Answer.correction` names."""
+    uncorrected_p: float
+    """p of this metric and pair alone, over seeds."""
+    kind: str
+    """differs, alike or cannot tell."""
+
+    def format_effect(self) -> str:
+        """Return the effect with its interval, such as "+12.3% (95 %: +3.1% to +20.0%)"."""
+        if self.is_relative:
+            effect, low, high = format_changes((self.effect, self.low, self.high))
+            return f"{effect} (95 %: {low} to {high})"
+        sign = "" if self.metric == DISTANCE else "+"
+        unit = f" {self.unit}" if self.unit else ""
+        if not math.isfinite(self.low):
+            return f"{self.effect:{sign}.3g}{unit}"
+        return f"{self.effect:{sign}.3g}{unit} (95 %: {self.low:{sign}.3g} to {self.high:{sign}.3g})"
+
+
+@dataclass(frozen=True)
+class AnswerData:
+    """Values that the answers are computed from."""
+
+    groups: Sequence[Group]
+    group_pairs: GroupIndexPairs
+    metric_names: Sequence[str]
+    """All metrics that all videos have, `spread` among them if it can be computed."""
+    cell_values: FloatArray
+    """[seeds, phrasings, groups, metrics]."""
+    unsettled_metrics: frozenset[str]
+    """Metrics that depend on the number of steps; path leaves them out."""
+    equivalence_margin: float
+    places: Sequence[PlaceDifference] = ()
+    """Distance of each pair of groups; empty without final states."""
+    place_phrasing_p: Sequence[float] = ()
+    """p of each pair with phrasings as units; empty with fewer than MIN_PHRASINGS."""
+    place_omnibus_p: float = math.nan
+    """p that not all groups lie in one place."""
+    no_place_reason: str = ""
+    """Reason why there are no final states."""
+
+    @property
+    def seed_count(self) -> int:
+        return self.cell_values.shape[0]
+
+    @property
+    def tests_phrasings(self) -> bool:
+        """Return whether p is the larger of a test over seeds and one over phrasings."""
+        return self.cell_values.shape[1] >= MIN_PHRASINGS
+
+
+def format_changes(changes: Sequence[float]) -> list[str]:
+    """Return relative changes in percent with signs and equally many decimals, of which small changes need more."""
+    largest = max(abs(change) for change in changes)
+    if largest >= SMALL_CHANGE:
+        return [format_percent_change(change) for change in changes]
+    decimals = 2 if largest >= SMALL_CHANGE / 10 else 3
+    return [f"{change:+.{decimals}%}" for change in changes]
+
+
+def collect_answer_data(
+    matched_groups: MatchedGroups,
+    final_states: FinalStates | None,
+    metric_names: Sequence[str],
+    cell_values: FloatArray,
+    unsettled_metrics: Iterable[str],
+    equivalence_margin: float,
+    no_place_reason: str,
+) -> AnswerData:
+    """Return the values that the answers are computed from, with the distances between all pairs of groups.
+
+    Args:
+        metric_names: metrics of `cell_values` [seeds, phrasings, groups, metrics].
+        no_place_reason: reason why `final_states` is None.
+    """
+    groups = matched_groups.groups
+    group_pairs = list(itertools.combinations(range(len(groups)), 2))
+    unsettled = frozenset(unsettled_metrics)
+    data = AnswerData(
+        groups, group_pairs, metric_names, cell_values, unsettled, equivalence_margin, no_place_reason=no_place_reason
+    )
+    if final_states is None:
+        return data
+    seed_count = len(matched_groups.seeds)
+    states = final_states.scaled_states.reshape(len(groups), seed_count, -1, final_states.scaled_states.shape[2])
+    omnibus_p = run_omnibus_place_test(states.mean(2))
+    places = compare_places(states.mean(2), group_pairs)
+    phrasing_p: list[float] = []
+    if data.tests_phrasings:
+        numbers = matched_groups.phrasing_numbers
+        phrasing_states = np.stack(
+            [states[:, :, numbers == number].mean((1, 2)) for number in range(matched_groups.phrasing_count)], axis=1
+        )
+        phrasing_p = [place.family_p for place in compare_places(phrasing_states, group_pairs)]
+        omnibus_p = max(omnibus_p, run_omnibus_place_test(phrasing_states))
+    return replace(data, places=places, place_phrasing_p=phrasing_p, place_omnibus_p=omnibus_p)
+
+
+def collect_place_evidence(data: AnswerData) -> list[Evidence]:
+    evidence = []
+    for k, place in enumerate(data.places):
+        p = max(place.family_p, data.place_phrasing_p[k]) if data.tests_phrasings else place.family_p
+        differs = p <= SIGNIFICANCE_LEVEL and not place.distance_low <= 0
+        evidence.append(
+            Evidence(
+                DISTANCE,
+                "",
+                place.distance,
+                place.distance_low,
+                place.distance_high,
+                False,
+                "",
+                p,
+                place.p,
+                DIFFERS if differs else CANNOT_TELL,
+            )
+        )
+    return evidence
+
+
+def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> list[list[Evidence]]:
+    """Return the evidence of each pair of groups in each metric, with p over these metrics and pairs."""
+    if not metric_names:
+        return [[] for _ in data.group_pairs]
+    columns = [list(data.metric_names).index(name) for name in metric_names]
+    values = data.cell_values[..., columns]
+    differences = compare_group_pairs(data.groups, metric_names, values, data.group_pairs, data.equivalence_margin)
+    p = np.array([difference.family_p for difference in differences]).reshape(-1, len(metric_names))
+    if data.tests_phrasings:
+        phrasing_p = np.array([difference.phrasing_p for difference in differences]).reshape(p.shape)
+        p = np.maximum(p, compute_family_p(values.mean(0), data.group_pairs, phrasing_p))
+    axes = (1, 0) if data.tests_phrasings else (1,)
+    evidence = []
+    for k, (i, j) in enumerate(data.group_pairs):
+        row = []
+        for m in range(len(metric_names)):
+            difference = differences[k * len(metric_names) + m]
+            value_pairs = [(values[..., i, m].mean(axis), values[..., j, m].mean(axis)) for axis in axes]
+            is_alike = difference.metric in MARGIN_METRICS and all(
+                is_within_margin(difference.metric, *pair, data.equivalence_margin) for pair in value_pairs
+            )
+            row.append(_make_metric_evidence(difference, float(p[k, m]), is_alike))
+        evidence.append(row)
+    return evidence
+
+
+def _make_metric_evidence(difference: Difference, p: float, is_alike: bool) -> Evidence:
+    effect = difference.paired_effect
+    is_relative = bool(
+        np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all()
+    )
+    low, high = effect.interval_low, effect.interval_high
+    kind = CANNOT_TELL
+    if p <= SIGNIFICANCE_LEVEL and not low <= 0 <= high:
+        kind = DIFFERS
+    elif is_alike and p > SIGNIFICANCE_LEVEL:
+        kind = ALIKE
+    return Evidence(
+        difference.metric,
+        FAMILIES_BY_METRIC.get(difference.metric, ""),
+        difference.relative_difference if is_relative else effect.mean,
+        difference.relative_low if is_relative else low,
+        difference.relative_high if is_relative else high,
+        is_relative,
+        METRICS[difference.metric].unit if difference.metric in METRICS else "",
+        p,
+        effect.p,
+        kind,
+    )

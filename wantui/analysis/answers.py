@@ -1,0 +1,297 @@
+"""Answers to "do the groups differ?": place, room and path, each as one sentence with its evidence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wantui.analysis.answer_evidence import (
+    ALIKE,
+    CANNOT_TELL,
+    DIFFERS,
+    DISTANCE,
+    FAMILIES_BY_METRIC,
+    NOT_MEASURED,
+    PATH,
+    PLACE,
+    ROOM,
+    ROOM_METRICS,
+    AnswerData,
+    Evidence,
+    collect_metric_evidence,
+    collect_place_evidence,
+)
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.places import PlaceDifference
+from wantui.analysis.statistics import (
+    compute_min_attainable_p,
+    run_omnibus_max_test,
+)
+from wantui.formatting import format_count, format_percent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer to one question about two groups, or about all groups."""
+
+    question: str
+    """place, room or path."""
+    first_group: str
+    second_group: str
+    """Names of the groups; empty if the answer is about all groups."""
+    kind: str
+    """differs, cannot tell or not measured."""
+    verdict: str
+    """The answer in words, such as "red takes more in log_volume; cannot tell in spread"."""
+    details: str
+    """Metrics with effect, 95 % interval and p, and the least p; the reason if nothing is measured."""
+    notes: tuple[str, ...]
+    """Sentences on intervals that disagree with p, and on metrics that are not counted."""
+    p_by_metric: Mapping[str, float]
+    """p that decides, of each metric, corrected over `correction`."""
+    min_attainable_p: float
+    """Least p that this number of seeds can give."""
+    correction: str
+    """Tests that p is corrected over, such as "3 metrics and 6 pairs"; empty if there is one test."""
+    evidence: tuple[Evidence, ...] = field(default=())
+    """Effect, interval and p of each metric; empty if the answer is about all groups."""
+
+    @property
+    def text(self) -> str:
+        """Return the answer as one line."""
+        return f"{self.question}: {self.verdict}. {self.details}"
+
+
+def answer_questions(data: AnswerData) -> tuple[Answer, ...]:
+    """Return place, room and path in reading order: of all groups if there are more than two, then of each pair."""
+    path_names = [
+        name for name in data.metric_names if name in FAMILIES_BY_METRIC and name not in data.unsettled_metrics
+    ]
+    room_names = [name for name in ROOM_METRICS if name in data.metric_names]
+    place_evidence = [[evidence] for evidence in collect_place_evidence(data)]
+    rows_by_question = {
+        PLACE: place_evidence or [[] for _ in data.group_pairs],
+        ROOM: collect_metric_evidence(data, room_names),
+        PATH: collect_metric_evidence(data, path_names),
+    }
+    answers = []
+    if len(data.groups) > 2:
+        answers += [_answer_for_all_groups(data, question, rows) for question, rows in rows_by_question.items()]
+    for k in range(len(data.group_pairs)):
+        answers += [_answer_for_pair(data, question, k, rows[k]) for question, rows in rows_by_question.items()]
+    return tuple(answers)
+
+
+def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence: Sequence[Evidence]) -> Answer:
+    i, j = data.group_pairs[pair_index]
+    first_name, second_name = data.groups[i].name, data.groups[j].name
+    correction = _describe_correction(len(evidence), len(data.group_pairs))
+    min_p = compute_min_attainable_p(data.seed_count)
+    if data.tests_phrasings:
+        min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
+    kind = _summarise_kinds(evidence)
+    if not evidence:
+        return Answer(
+            question, first_name, second_name, kind, kind, _explain_missing(data, question), (), {}, min_p, ""
+        )
+    if question == PLACE:
+        verdict, details = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
+    elif question == ROOM:
+        verdict, details = _describe_room(first_name, evidence, data.equivalence_margin)
+    else:
+        verdict, details = _describe_path(evidence)
+    notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
+    if min_p > SIGNIFICANCE_LEVEL:
+        notes.insert(0, f"{format_count(data.seed_count, 'seed')} cannot give p of 0.05: generate at least 6")
+    return Answer(
+        question,
+        first_name,
+        second_name,
+        kind,
+        verdict,
+        f"{details}; {_describe_p(correction, min_p)}",
+        tuple(notes),
+        {item.metric: item.p for item in evidence},
+        min_p,
+        correction,
+        tuple(evidence),
+    )
+
+
+def _explain_missing(data: AnswerData, question: str) -> str:
+    return data.no_place_reason if question == PLACE else "no metric has a value in all videos"
+
+
+def _describe_p(correction: str, min_p: float) -> str:
+    return f"p over {correction}, least {min_p:.3g}" if correction else f"least p {min_p:.3g}"
+
+
+def _summarise_kinds(evidence: Sequence[Evidence]) -> str:
+    if not evidence:
+        return NOT_MEASURED
+    return DIFFERS if any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL
+
+
+def _describe_correction(metric_count: int, pair_count: int) -> str:
+    parts = [format_count(metric_count, "metric")] if metric_count > 1 else []
+    parts += [format_count(pair_count, "pair")] if pair_count > 1 else []
+    return " and ".join(parts)
+
+
+def _describe_places(first_name: str, second_name: str, item: Evidence, place: PlaceDifference) -> tuple[str, str]:
+    """Return verdict and details of the distance between two groups."""
+    claim = f"{first_name} and {second_name} lie apart"
+    interval_text = f"95 %: {item.low:.3g} to {item.high:.3g}; " if math.isfinite(item.low) else ""
+    return (
+        claim if item.kind == DIFFERS else f"cannot tell whether {claim}",
+        f"{DISTANCE} {item.effect:.3g} ({interval_text}by chance up to {place.chance_distance:.3g}; between two seeds "
+        f"{place.seed_distance:.3g}), p {item.p:.3g}",
+    )
+
+
+def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_margin: float) -> tuple[str, str]:
+    """Return verdict and details of the metrics of room."""
+    items_by_claim = {
+        f"{first_name} takes more in": [item for item in evidence if item.kind == DIFFERS and item.effect > 0],
+        f"{first_name} takes less in": [item for item in evidence if item.kind == DIFFERS and item.effect < 0],
+        f"alike within {format_percent(equivalence_margin)} in": [item for item in evidence if item.kind == ALIKE],
+        "cannot tell in": [item for item in evidence if item.kind == CANNOT_TELL],
+    }
+    verdict = "; ".join(
+        f"{claim} {', '.join(item.metric for item in items)}" for claim, items in items_by_claim.items() if items
+    )
+    details = "; ".join(_describe_metric(item) for items in items_by_claim.values() for item in items)
+    return verdict, details
+
+
+def _describe_path(evidence: Sequence[Evidence]) -> tuple[str, str]:
+    """Return verdict and details: the clearest metric of each family that differs, or of all families if none does."""
+    items_by_family: dict[str, list[Evidence]] = {}
+    for item in evidence:
+        items_by_family.setdefault(item.family, []).append(item)
+    differing_families, details = [], []
+    for family, items in items_by_family.items():
+        if differing_items := [item for item in items if item.kind == DIFFERS]:
+            differing_families.append(family)
+            more_text = f" and {len(differing_items) - 1} more" if len(differing_items) > 1 else ""
+            details.append(f"{family}: {_describe_metric(_find_clearest(differing_items))}{more_text}")
+    other_families = [family for family in items_by_family if family not in differing_families]
+    verdicts = [f"paths differ in {', '.join(differing_families)}"] if differing_families else []
+    verdicts += [f"cannot tell in {', '.join(other_families)}"] if other_families else []
+    if not differing_families:
+        clearest = _find_clearest(evidence)
+        details = [f"clearest is {clearest.family}: {_describe_metric(clearest)}"]
+    return "; ".join(verdicts), "; ".join(details)
+
+
+def _find_clearest(evidence: Sequence[Evidence]) -> Evidence:
+    """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect."""
+    return min(evidence, key=lambda item: (item.p, (item.high - item.low) / (abs(item.effect) or 1e-300)))
+
+
+def _describe_metric(item: Evidence) -> str:
+    return f"{item.metric} {item.format_effect()}, p {item.p:.3g}"
+
+
+def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[str]:
+    """Return sentences about intervals that disagree with p."""
+    skewed = [item.metric for item in evidence if item.p <= SIGNIFICANCE_LEVEL and item.kind == CANNOT_TELL]
+    excluding = [
+        item
+        for item in evidence
+        if item.p > SIGNIFICANCE_LEVEL and (item.low > 0 or item.high < 0) and item.kind != DIFFERS
+    ]
+    corrected = [item.metric for item in excluding if item.uncorrected_p <= SIGNIFICANCE_LEVEL]
+    approximate = [item.metric for item in excluding if item.uncorrected_p > SIGNIFICANCE_LEVEL]
+    sentences = []
+    if skewed:
+        sentences.append(f"{_list_names(skewed)}: p is small, but the interval contains 0, so no difference is claimed")
+    if corrected:
+        sentences.append(
+            f"{_list_names(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
+        )
+    if approximate:
+        sentences.append(f"{_list_names(approximate)}: the interval excludes 0, but the exact test has p above 0.05")
+    return sentences
+
+
+def _list_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _list_unmeasured(data: AnswerData, question: str) -> list[str]:
+    if question == ROOM:
+        return [
+            f"{name} is not measured: {data.no_place_reason if name == SPREAD_METRIC else 'some videos have no value'}"
+            for name in ROOM_METRICS
+            if name not in data.metric_names
+        ]
+    if question == PATH and data.unsettled_metrics:
+        return [f"path does not count metrics that depend on the steps: {', '.join(sorted(data.unsettled_metrics))}"]
+    return []
+
+
+def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Sequence[Evidence]]) -> Answer:
+    """Return the answer to "does any group differ?", with the pair that differs most.
+
+    Args:
+        rows: evidence of each pair of groups.
+    """
+    min_p = compute_min_attainable_p(data.seed_count)
+    if not rows[0]:
+        reason = _explain_missing(data, question)
+        return Answer(question, "", "", NOT_MEASURED, NOT_MEASURED, reason, (), {}, min_p, "")
+    p_by_metric = _compute_omnibus_p(data, question, [item.metric for item in rows[0]])
+    if data.tests_phrasings:
+        min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
+    kind = DIFFERS if min(p_by_metric.values()) <= SIGNIFICANCE_LEVEL else CANNOT_TELL
+    correction = _describe_correction(len(p_by_metric), 1)
+    differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]
+    shown_names = sorted(differing_names or p_by_metric, key=lambda name: p_by_metric[name])
+    details = ", ".join(f"{name} p {p_by_metric[name]:.3g}" for name in shown_names[:3])
+    details += f" and {len(shown_names) - 3} more" if len(shown_names) > 3 else ""
+    groups_text = f"{len(data.groups)} groups"
+    if question == PLACE:
+        verdict = f"the {groups_text} do not all lie in one place"
+        verdict = verdict if differing_names else f"cannot tell whether {verdict}"
+        details = f"p {p_by_metric[DISTANCE]:.3g}"
+    elif differing_names:
+        verdict = f"the {groups_text} differ in {_list_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
+    else:
+        verdict = f"cannot tell whether the {groups_text} differ"
+    differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)
+    pairs_text = f"{differing_count} of {format_count(len(rows), 'pair')} differ; clearest: "
+    pairs_text += _describe_clearest_pair(data, rows)
+    pair_correction = _describe_correction(len(p_by_metric), len(rows))
+    notes = _list_unmeasured(data, question)
+    if differing_names and not differing_count:
+        notes.append(f"no pair is significant, because p of a pair is corrected over {pair_correction}")
+    if differing_count and not differing_names:
+        notes.append(f"p of a pair, corrected over {pair_correction}, does not need a significant test of all groups")
+    details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
+    return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)
+
+
+def _name_family(metric: str) -> str:
+    """Return the family of a path metric, and any other metric itself."""
+    return FAMILIES_BY_METRIC.get(metric, metric)
+
+
+def _compute_omnibus_p(data: AnswerData, question: str, metric_names: Sequence[str]) -> dict[str, float]:
+    """Return p that any group differs, by metric, over these metrics."""
+    if question == PLACE:
+        return {metric_names[0]: data.place_omnibus_p}
+    values = data.cell_values[..., [list(data.metric_names).index(name) for name in metric_names]]
+    p = run_omnibus_max_test(values.mean(1))
+    if data.tests_phrasings:
+        p = np.maximum(p, run_omnibus_max_test(values.mean(0)))
+    return dict(zip(metric_names, p.tolist(), strict=True))
+
+
+def _describe_clearest_pair(data: AnswerData, rows: Sequence[Sequence[Evidence]]) -> str:
+    clearest_items = [_find_clearest(row) for row in rows]
+    clearest = _find_clearest(clearest_items)
+    i, j = data.group_pairs[next(k for k, item in enumerate(clearest_items) if item is clearest)]
+    return f"{data.groups[i].name} against {data.groups[j].name}, {_describe_metric(clearest)}"

@@ -1,0 +1,227 @@
+"""Places of groups: how far the means of two groups lie apart in latent space, with interval and test, paired by seed.
+
+For each seed, d_s is the difference between the final states of two groups, averaged over phrasings. All results are
+functions of the inner products K_st = <d_s, d_t> / D.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.statistics import (
+    ROUNDED_MEAN,
+    FloatArray,
+    compute_min_attainable_p,
+    compute_t_quantile,
+    draw_sign_flips,
+    draw_within_seed_permutations,
+)
+
+MIN_INTERVAL_SEEDS = 3
+"""Minimum number of seeds of an interval; the scatter of the squared distance has a factor 1 / (n - 2)."""
+STATE_ROUNDING_TOLERANCE = 1e-13
+"""Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
+MAX_CHUNK_VALUES = 4_000_000
+"""Maximum number of values of a chunk of permutations."""
+
+
+@dataclass(frozen=True)
+class PlaceDifference:
+    """Distance between the mean final states of two groups. Distances are root mean squares over latent values."""
+
+    squared_distance: float
+    """Unbiased estimate of the squared distance; chance can make it negative."""
+    distance_low: float
+    distance_high: float
+    """95 % interval of the distance; NaN with fewer than MIN_INTERVAL_SEEDS seeds."""
+    chance_distance: float
+    """Distance below which 95 % of distances are if the groups are exchanged at random within seeds."""
+    seed_distance: float
+    """Typical distance (root mean square) between the videos of two seeds within a group, averaged over phrasings."""
+    p: float
+    """Sign-flip p of the pair alone."""
+    family_p: float
+    """p over all compared pairs of groups; never below the p of the pair alone."""
+    min_attainable_p: float
+    """Smallest p that this number of seeds can give."""
+
+    @property
+    def distance(self) -> float:
+        """Return the estimated distance; 0 if the estimate of its square is negative."""
+        return math.sqrt(max(self.squared_distance, 0.0))
+
+
+def compare_places(seed_states: NDArray[np.floating], group_pairs: Sequence[tuple[int, int]]) -> list[PlaceDifference]:
+    """Return the distance between each pair of groups.
+
+    Args:
+        seed_states: [groups, seeds, k] final states / sqrt(D), averaged over the phrasings of each seed. The rows may
+            also be phrasings, averaged over seeds.
+    """
+    states = np.asarray(seed_states, dtype=np.float64)
+    group_count, seed_count, _ = states.shape
+    flat_states = states.reshape(group_count * seed_count, -1)
+    gram = (flat_states @ flat_states.T).reshape(group_count, seed_count, group_count, seed_count)
+    difference_grams = [compute_difference_gram(gram, i, j) for i, j in group_pairs]
+    pair_p = np.array([run_place_test(difference_gram) for difference_gram in difference_grams])
+    family_p = pair_p if len(group_pairs) == 1 else np.maximum(pair_p, _compute_family_p(gram, group_pairs))
+    seed_distances = [_compute_seed_distance(gram[i, :, i]) for i in range(group_count)]
+    return [
+        PlaceDifference(
+            *estimate_squared_distance(difference_gram),
+            compute_chance_distance(difference_gram),
+            math.sqrt((seed_distances[i] ** 2 + seed_distances[j] ** 2) / 2),
+            float(pair_p[k]),
+            float(family_p[k]),
+            compute_min_attainable_p(seed_count),
+        )
+        for k, ((i, j), difference_gram) in enumerate(zip(group_pairs, difference_grams, strict=True))
+    ]
+
+
+def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
+    """Return the p that not all groups lie in one place, from states [groups, seeds, k].
+
+    The statistic is the sum of the squared distances of the groups' means from their common mean. A flip changes the
+    sign of all deviations of a seed from the seed's mean. Unlike exchanges of groups within seeds (PERMANOVA), it keeps
+    the spread of each group, so that groups of unequal spread are not called different. Equal for two groups.
+    """
+    states = np.asarray(seed_states, dtype=np.float64)
+    deviations = states - states.mean(0)
+    deviation_gram = np.einsum("gsk,gtk->st", deviations, deviations, optimize=True)
+    norms = np.einsum("gsk,gsk->s", states, states)
+    is_rounding = np.diagonal(deviation_gram) <= STATE_ROUNDING_TOLERANCE * norms
+    return run_place_test(np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, deviation_gram))
+
+
+def compute_difference_gram(gram: FloatArray, first_group: int, second_group: int) -> FloatArray:
+    """Return the inner products [seeds, seeds] of the paired differences of two groups; 0 where they are rounding.
+
+    Args:
+        gram: [groups, seeds, groups, seeds] inner products of the states.
+    """
+    i, j = first_group, second_group
+    cross = gram[i, :, j]
+    difference_gram = gram[i, :, i] + gram[j, :, j] - cross - cross.T
+    norms = np.diagonal(gram[i, :, i]) + np.diagonal(gram[j, :, j])
+    is_rounding = np.diagonal(difference_gram) <= STATE_ROUNDING_TOLERANCE * norms
+    return np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, difference_gram)
+
+
+def estimate_squared_distance(difference_gram: FloatArray) -> tuple[float, float, float]:
+    """Return the squared length of the mean of n paired differences without bias, and the 95 % interval of the length.
+
+    The estimate U is the mean of <d_s, d_t> over pairs of different seeds (Chen and Qin 2010). Its variance is
+    4 q v / n + 2 T / (n (n - 1)), where q is the squared length, v the variance of the differences along their mean,
+    and T the trace of the squared covariance, estimated without bias (Bai and Saranadasa 1996). The interval contains
+    the q with |U - q| at most Student's quantile times the standard error for this q.
+
+    Args:
+        difference_gram: [n, n] inner products of the paired differences, divided by D.
+    """
+    n = len(difference_gram)
+    total, trace = float(difference_gram.sum()), float(np.trace(difference_gram))
+    squared_length = (total - trace) / (n * (n - 1))
+    if n < MIN_INTERVAL_SEEDS:
+        return squared_length, math.nan, math.nan
+    seed_means = difference_gram.mean(1)
+    centred = difference_gram - seed_means[:, None] - seed_means[None, :] + total / n**2
+    centred_trace = float(np.trace(centred))
+    squared_covariance_trace = max((float((centred**2).sum()) - centred_trace**2 / (n - 1)) / ((n + 1) * (n - 2)), 0.0)
+    mean_variance = float(seed_means.var(ddof=1)) * n**2 / total if total > 0 else 0.0
+    t2 = compute_t_quantile(0.975, n - 1) ** 2
+    linear, constant = t2 * 4 * mean_variance / n, t2 * 2 * squared_covariance_trace / (n * (n - 1))
+
+    def find_bound(estimate: float, sign: int) -> float:
+        """Return a root of (estimate - q)^2 = linear q + constant, or 0 if it is negative."""
+        root = math.sqrt(max(linear * (linear / 4 + estimate) + constant, 0.0))
+        return math.sqrt(max(estimate + linear / 2 + sign * root, 0.0))
+
+    # An estimate below 0 is chance. Its upper bound is that of 0, so that the interval is never empty.
+    return squared_length, find_bound(squared_length, -1), find_bound(max(squared_length, 0.0), 1)
+
+
+def run_place_test(difference_gram: FloatArray) -> float:
+    """Return the p of a sign-flip test of the mean of n paired differences: the share of sign flips whose mean is at
+    least as long.
+
+    The test assumes that the differences are symmetric about their mean. Groups of different spread have symmetric
+    differences if each group is symmetric, so spread alone does not make it significant. For two groups, it is equal to
+    PERMANOVA within seeds, because the total sum of squares does not change. Exact up to MAX_EXACT_PAIRS.
+    """
+    flips, _ = draw_sign_flips(len(difference_gram))
+    squared_lengths = ((flips @ difference_gram) * flips).sum(1)
+    tolerance = ROUNDED_MEAN * float(np.abs(difference_gram).sum())
+    return float(np.mean(squared_lengths >= squared_lengths[0] - tolerance))
+
+
+def compute_chance_distance(difference_gram: FloatArray) -> float:
+    """Return the 95 % quantile of the distance under random sign flips of n paired differences."""
+    n = len(difference_gram)
+    flips, _ = draw_sign_flips(n)
+    squared_lengths = (((flips @ difference_gram) * flips).sum(1) - np.trace(difference_gram)) / (n * (n - 1))
+    return math.sqrt(max(float(np.quantile(squared_lengths, 0.95)), 0.0))
+
+
+def _compute_seed_distance(group_gram: FloatArray) -> float:
+    """Return the root mean square distance between the states of two seeds, from inner products [n, n]."""
+    n = len(group_gram)
+    return math.sqrt(max(2 * (n * float(np.trace(group_gram)) - float(group_gram.sum())) / (n * (n - 1)), 0.0))
+
+
+def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) -> FloatArray:
+    """Return p [pairs] over all pairs: the share of permutations within seeds with any pair at least as far apart.
+
+    The statistic of a pair is |sum_s d_s|^2 / sum_s |d_s|^2, which is comparable between pairs of different scatter.
+    """
+    group_count, seed_count = gram.shape[:2]
+    flat_gram = gram.reshape(group_count * seed_count, -1)
+    by_seed = np.stack([gram[:, s, :, s] for s in range(seed_count)])
+    norms = np.diagonal(by_seed, axis1=1, axis2=2)
+    # A state rounded to float32 is not the state: squared distances of this size are 0, like those of run_place_test.
+    seed_distances = norms[:, :, None] + norms[:, None, :] - 2 * by_seed
+    tolerance = STATE_ROUNDING_TOLERANCE * (norms[:, :, None] + norms[:, None, :])
+    seed_distances = np.where(seed_distances > tolerance, seed_distances, 0.0)
+    orders = draw_within_seed_permutations(seed_count, group_count)
+    observed = np.empty(0)
+    largest_statistics: list[FloatArray] = []
+    chunk_count = max(1, len(orders) * group_count * group_count * seed_count // MAX_CHUNK_VALUES)
+    for order_chunk in np.array_split(orders, chunk_count):
+        statistics = _compute_pair_statistics(flat_gram, seed_distances, order_chunk, group_pairs)
+        observed = statistics[0] if not largest_statistics else observed
+        largest_statistics.append(statistics.max(1))
+    largest = np.concatenate(largest_statistics)
+    return np.array([np.mean(largest >= statistic * (1 - 1e-9)) for statistic in observed])
+
+
+def _compute_pair_statistics(
+    flat_gram: FloatArray,
+    seed_distances: FloatArray,
+    orders: NDArray[np.int64],
+    group_pairs: Sequence[tuple[int, int]],
+) -> FloatArray:
+    """Return |sum_s d_s|^2 / sum_s |d_s|^2 of each pair, [permutations, pairs].
+
+    Args:
+        flat_gram: [groups * seeds, groups * seeds] inner products.
+        seed_distances: [seeds, groups, groups] squared distances within each seed.
+        orders: [permutations, seeds, groups] group whose state each group gets.
+    """
+    count, seed_count, group_count = orders.shape
+    indices = orders * seed_count + np.arange(seed_count)[None, :, None]
+    members = np.zeros((group_count, count, len(flat_gram)))
+    for group in range(group_count):
+        np.put_along_axis(members[group], indices[:, :, group], 1.0, axis=1)
+    products = members @ flat_gram
+    sums = np.einsum("imx,jmx->mij", products, members, optimize=True)
+    statistics = np.empty((count, len(group_pairs)))
+    seeds = np.arange(seed_count)[None, :]
+    for k, (i, j) in enumerate(group_pairs):
+        squared_sum = sums[:, i, i] + sums[:, j, j] - 2 * sums[:, i, j]
+        squared_lengths = seed_distances[seeds, orders[:, :, i], orders[:, :, j]].sum(1)
+        is_equal = squared_lengths == 0
+        statistics[:, k] = np.where(is_equal, 0.0, squared_sum / np.where(is_equal, 1.0, squared_lengths))
+    return statistics
