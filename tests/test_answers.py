@@ -117,7 +117,7 @@ def test_place_does_not_react_to_spread_alone(ratio: float, seed_count: int, dim
 
 
 def iterate_orders(seed_count: int, group_count: int) -> Iterator[FloatArray]:
-    yield from itertools.product(itertools.permutations(range(group_count)), repeat=seed_count)  # type: ignore[misc]
+    yield from itertools.product(itertools.permutations(range(group_count)), repeat=seed_count)
 
 
 def test_family_p_of_places_equals_all_exchanges() -> None:
