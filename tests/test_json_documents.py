@@ -67,6 +67,8 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --json": ("analyze", batch, *METRIC),
         "analyze BATCH... --groups --json": ("analyze", batch, "--groups", "--by", 1, *METRIC),
         "analyze BATCH... --compare --json": ("analyze", batch, "--compare", "--by", 1, *METRIC),
+        "analyze BATCH... --decodability --json": ("analyze", batch, "--decodability", "--by", 1, "--json"),
+        "analyze BATCH... --shares --json": ("analyze", batch, "--shares", "--by", 1, "--json"),
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),

@@ -99,7 +99,7 @@ class FinalStates:
         final_states: list[FloatArray] = []
         reasons: dict[VideoKey, str] = {}
         for group in groups:
-            sigmas, states, group_reasons = _load_group_states(group)
+            sigmas, states, group_reasons = load_group_states(group)
             reasons |= group_reasons
             if not group_reasons:
                 final_states.append(states[:, -1].astype(np.float64))
@@ -177,7 +177,7 @@ def get_video_key(video: Video) -> VideoKey:
     return video.folder, video.video_index
 
 
-def _load_group_states(group: Group) -> tuple[FloatArray, NDArray[np.float32], dict[VideoKey, str]]:
+def load_group_states(group: Group) -> tuple[FloatArray, NDArray[np.float32], dict[VideoKey, str]]:
     """Return noise levels [N + 1], projected states [videos, N + 1, k], and the videos whose projection cannot be used.
 
     The states are complete only if no video is unusable.

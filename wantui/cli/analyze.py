@@ -49,6 +49,18 @@ if TYPE_CHECKING:
 )
 @click.option("--compare", "show_comparison", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option(
+    "--decodability",
+    "show_decodability",
+    is_flag=True,
+    help="Print how well groups are told apart at each noise level.",
+)
+@click.option(
+    "--shares",
+    "show_shares",
+    is_flag=True,
+    help="Print the shares of seed, wording and group in the variance at each noise level.",
+)
+@click.option(
     "--by",
     "grouping",
     default="variation",
@@ -109,6 +121,8 @@ def command(
     metrics: str | None,
     show_groups: bool,
     show_comparison: bool,
+    show_decodability: bool,
+    show_shares: bool,
     grouping: str,
     primary_metric: str,
     equivalence_margin: float,
@@ -136,6 +150,7 @@ def command(
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
+    from wantui.cli.analyze_levels import print_decodability, print_variance_shares
     from wantui.storage.layout import refuse_batch_file
 
     is_chosen_by_mode = {
@@ -144,6 +159,8 @@ def command(
         "--attention": show_attention,
         "--compare": show_comparison or html_path is not None,
         "--groups": show_groups,
+        "--decodability": show_decodability,
+        "--shares": show_shares,
     }
     _refuse_unused_options([name for name, is_chosen in is_chosen_by_mode.items() if is_chosen], as_json)
     label_table = None if scores_path is None else read_label_table(scores_path)
@@ -183,6 +200,10 @@ def command(
         damaged_names += print_group_comparison(
             videos, grouping, primary_metric, chosen_metrics, equivalence_margin, as_json, csv_path, html_path
         )
+    elif show_decodability:
+        damaged_names += print_decodability(videos, grouping, as_json)
+    elif show_shares:
+        damaged_names += print_variance_shares(videos, grouping, as_json)
     elif show_groups:
         print_group_means(videos, grouping, chosen_metrics, as_json)
     else:
@@ -208,12 +229,20 @@ MODES_BY_PARAMETER = {
     "html_path": ("--html", ("--compare",), "--compare"),
     "stride": ("--stride", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
     "metrics": ("--metrics", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
-    "grouping": ("--by", ("--groups", "--compare"), "--groups and --compare"),
     "scores_path": ("--scores", ("--groups", "--compare"), "--groups and --compare"),
+    "grouping": (
+        "--by",
+        ("--groups", "--compare", "--decodability", "--shares"),
+        "--groups, --compare, --decodability and --shares",
+    ),
     "primary_metric": ("--primary", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
-    "as_json": ("--json", ("", "--list-videos", "--attention", "--compare", "--groups"), "output without --overlay"),
+    "as_json": (
+        "--json",
+        ("", "--list-videos", "--attention", "--compare", "--groups", "--decodability", "--shares"),
+        "output without --overlay",
+    ),
 }
 """Parameter -> option, modes in which it has an effect ("" prints the metrics of videos), and these modes in words."""
 

@@ -1,0 +1,282 @@
+"""Decodability of groups over the noise level: how well a linear classifier tells two groups apart.
+
+The two videos of a seed and phrasing share their initial noise, so that the classifier is trained on their difference
+z = x_first - x_second. For states around the mean of their pair, linear discriminant analysis (Fisher 1936) has the
+direction (S + lambda I)^-1 mean(z), with S the sum of z z' over n seeds, / n. All differences of a seed are held out
+together, because a shared seed would reveal the answer. A held-out pair is sorted correctly if the product of its
+difference and the direction of the other seeds is positive. The ridge lambda = gamma mu / (1 - gamma), with
+mu = trace(S) / k, is that of Ledoit and Wolf (2004), with seeds as units. Exchanging the groups of a seed changes the
+signs of its differences and nothing else, S and lambda included, so that a sign-flip test is exact.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, special
+
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.level_states import LevelStates, average_over_sigma
+from wantui.analysis.statistics import compute_min_attainable_p, draw_sign_flips
+from wantui.analysis.trajectory import FloatArray
+from wantui.formatting import format_count
+
+CHANCE = 0.5
+"""Accuracy of guessing which of two videos is in which group."""
+HALFWAY_ACCURACY = 0.75
+"""Accuracy halfway between chance and certainty."""
+MIN_DECODED_SEEDS = 3
+"""Minimum number of seeds: a classifier needs two, and one is held out."""
+MAX_DECODED_GROUPS = 12
+"""Maximum number of groups, which have 66 pairs; each pair takes up to a second."""
+MIN_SHRINKAGE, MAX_SHRINKAGE = 1e-8, 1 - 1e-8
+"""Bounds of gamma, with which the system of equations stays solvable and the ridge finite."""
+ROUNDING_TOLERANCE = 1e-12
+"""Share of the terms of a prediction up to which it is only rounding, and the pair counts as guessed."""
+BISECTION_COUNT = 50
+"""Number of halvings of the range in which an end of an interval is."""
+SQUARED_NORMAL_QUANTILE = 3.8415
+"""Square of the 97.5 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class Decodability:
+    """Accuracy with which two groups are told apart at each noise level."""
+
+    first_group: str
+    second_group: str
+    sigmas: FloatArray
+    """[L] noise levels, falling."""
+    accuracy: FloatArray
+    """[L] share of the held-out pairs of videos that are sorted correctly; chance is 0.5."""
+    low: FloatArray
+    high: FloatArray
+    """[L] ends of the 95 % interval of the accuracy."""
+    chance_low: FloatArray
+    chance_high: FloatArray
+    """[L] central 95 % of the accuracies with the groups exchanged at random within seeds."""
+    p: FloatArray
+    """[L] p at each noise level alone: share of exchanges with at least this accuracy."""
+    mean_accuracy: float
+    """Mean accuracy over the noise level from 1 to 0, which the test of the pair is about."""
+    pair_p: float
+    """p of `mean_accuracy`, corrected for the number of pairs of groups (Holm)."""
+    halfway_sigma: float
+    """Noise level at which the accuracy, made to rise as noise falls, passes HALFWAY_ACCURACY; NaN if it never does."""
+    halfway_interval: tuple[float, float]
+    """95 % interval of `halfway_sigma`; NaN for an end that these seeds cannot bound."""
+    seed_count: int
+    phrasing_count: int
+    pair_count: int = 1
+    """Number of pairs of groups that `pair_p` is corrected for."""
+
+    def describe(self) -> str:
+        """Describe the result in a sentence."""
+        seeds = format_count(self.seed_count, "seed")
+        scope = f" over {self.pair_count} pairs of groups" if self.pair_count > 1 else ""
+        text = (
+            f"{self.first_group} and {self.second_group}: {self.accuracy[-1]:.0%} of the finished pairs are sorted "
+            f"correctly (95 % interval {self.low[-1]:.0%} to {self.high[-1]:.0%}); over all noise levels "
+            f"{self.mean_accuracy:.0%}, p {self.pair_p:.3g}{scope} (least possible: {self.min_attainable_p:.3g}), "
+            f"{seeds}"
+        )
+        if not math.isfinite(self.halfway_sigma):
+            return f"{text}. The accuracy does not pass {HALFWAY_ACCURACY:.0%}"
+        return f"{text}. The accuracy passes {HALFWAY_ACCURACY:.0%} at sigma {self._describe_halfway()}"
+
+    @property
+    def min_attainable_p(self) -> float:
+        """Return the smallest `pair_p` that these seeds can give a pair."""
+        return min(1.0, self.pair_count * compute_min_attainable_p(self.seed_count))
+
+    def _describe_halfway(self) -> str:
+        low, high = self.halfway_interval
+        if math.isfinite(low):
+            return f"{self.halfway_sigma:.3g} (95 % interval {low:.3g} to {high:.3g})"
+        return f"{self.halfway_sigma:.3g} (95 % interval up to {high:.3g}; too few seeds for a lower end)"
+
+
+def compute_decodability(
+    level_states: LevelStates, report_pair: Callable[[int], None] = lambda count: None
+) -> list[Decodability]:
+    """Return the decodability of each pair of groups.
+
+    Args:
+        report_pair: called with the number of finished pairs.
+
+    Raises:
+        CannotCompareError: there are too few seeds, or too many groups.
+    """
+    seed_count, names = len(level_states.seeds), level_states.group_names
+    if seed_count < MIN_DECODED_SEEDS:
+        raise CannotCompareError(
+            f"cannot tell how well groups can be told apart: they share {format_count(seed_count, 'seed')}, but "
+            f"{MIN_DECODED_SEEDS} are needed. Generate more seeds (videos_per_variation)"
+        )
+    if len(names) > MAX_DECODED_GROUPS:
+        raise CannotCompareError(
+            f"cannot decode {len(names)} groups: the maximum is {MAX_DECODED_GROUPS}. Group by a bracket with fewer "
+            "options, or choose fewer videos"
+        )
+    flips, _ = draw_sign_flips(seed_count)
+    pairs, results = list(itertools.combinations(range(len(names)), 2)), []
+    for number, (i, j) in enumerate(pairs, start=1):
+        accuracies = np.stack(
+            [
+                decode_differences(
+                    level_states.states[i, :, :, level].astype(np.float64) - level_states.states[j, :, :, level], flips
+                )
+                for level in range(len(level_states.sigmas))
+            ],
+            axis=1,
+        )
+        results.append(_summarise_pair(level_states, names[i], names[j], accuracies))
+        report_pair(number)
+    return _adjust_pair_p(results)
+
+
+def decode_differences(differences: FloatArray, flips: FloatArray) -> FloatArray:
+    """Return the accuracy [flips] of sorting held-out pairs, for each flip of the signs of the seeds' differences.
+
+    The direction is a ridge regression of 1 on z. With the smoother H = Z (Z'Z + n lambda)^-1 Z', the products of the
+    pairs of a held-out seed s with the direction of the other seeds are (I - H_ss)^-1 sum of H_st over the others t.
+    A product of 0, as between states of equal noise, counts as half: accuracy is exactly 0.5 there.
+
+    Args:
+        differences: [seeds, phrasings, k] first minus second state.
+        flips: [flips, seeds] signs.
+    """
+    seed_count, phrasing_count, value_count = differences.shape
+    flat = differences.reshape(-1, value_count)
+    gram = flat @ flat.T
+    trace = np.trace(gram)
+    if trace == 0:
+        return np.full(len(flips), CHANCE)
+    scatter = gram / (trace / seed_count)  # trace(S) = sum of variances is 1
+    gamma = compute_seed_shrinkage(scatter, seed_count, value_count)
+    ridged = (1 - gamma) * scatter / seed_count
+    smoother = ridged.copy()
+    ridged[np.diag_indices_from(ridged)] += gamma / value_count
+    smoother = np.linalg.solve(ridged, smoother).T
+    blocks = smoother.reshape(seed_count, phrasing_count, seed_count, phrasing_count)
+    seed_indices = np.arange(seed_count)
+    own_blocks = blocks[seed_indices, :, seed_indices, :]
+    other_sums = blocks.sum(3)
+    other_sums[seed_indices, :, seed_indices] = 0
+    weights = np.linalg.solve(np.eye(phrasing_count) - own_blocks, other_sums)
+    tolerance = ROUNDING_TOLERANCE * np.abs(weights).sum(2)[..., None]
+    products = (weights @ flips.T) * flips.T[:, None, :]
+    return np.asarray(((products > tolerance) + CHANCE * (np.abs(products) <= tolerance)).mean((0, 1)))
+
+
+def compute_seed_shrinkage(gram: FloatArray, seed_count: int, value_count: int) -> float:
+    """Return Ledoit and Wolf's shrinkage gamma of S = mean over seeds of B_s, B_s = sum of z z' over phrasings.
+
+    gamma = mean |B_s - S|^2 / n / |S - mu I|^2, at most 1, with mu = trace(S) / k. Frobenius norms follow from the
+    inner products: <B_s, B_t> is the sum of squares of their block.
+
+    Args:
+        gram: [seeds * phrasings, seeds * phrasings] inner products of the differences.
+        value_count: k, values of a state.
+    """
+    squares = gram**2
+    blocks = squares.reshape(seed_count, len(gram) // seed_count, seed_count, -1).sum((1, 3))
+    squared_norm = blocks.sum() / seed_count**2
+    scatter_of_seeds = (np.trace(blocks) / seed_count - squared_norm) / seed_count
+    distance_to_sphere = squared_norm - (np.trace(gram) / seed_count) ** 2 / value_count
+    if distance_to_sphere <= ROUNDING_TOLERANCE * squared_norm:
+        return MAX_SHRINKAGE  # S is a multiple of I, and any shrinkage gives S again
+    return float(np.clip(scatter_of_seeds / distance_to_sphere, MIN_SHRINKAGE, MAX_SHRINKAGE))
+
+
+def compute_accuracy_interval(accuracy: FloatArray, seed_count: int) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the 95 % interval of accuracies [...], with seeds as units.
+
+    Score interval: the accuracies p with (accuracy - p)^2 <= z^2 V / n, V = p (1 - p) (1 + 4 p (1 - p)). The second
+    factor covers the dependence of the folds, whose classifiers share seeds; without it, intervals of n seeds contain
+    the expected accuracy in only 83 to 95 % of simulations (docs/analysis.md). The interval is at least that of Clopper
+    and Pearson (1934) for n seeds, because a score interval near 1 is too short.
+    """
+    accuracy = np.asarray(accuracy, dtype=np.float64)
+    hits = accuracy * seed_count
+    with np.errstate(invalid="ignore"):
+        exact_low = np.where(hits > 0, special.betaincinv(hits, seed_count - hits + 1, 0.025), 0.0)
+        exact_high = np.where(hits < seed_count, special.betaincinv(hits + 1, seed_count - hits, 0.975), 1.0)
+    score_low = _find_score_end(accuracy, np.zeros_like(accuracy), seed_count)
+    score_high = _find_score_end(accuracy, np.ones_like(accuracy), seed_count)
+    return np.minimum(exact_low, score_low), np.maximum(exact_high, score_high)
+
+
+def _find_score_end(accuracy: FloatArray, bound: FloatArray, seed_count: int) -> FloatArray:
+    """Return the end of the score interval between an accuracy and a bound, by bisection."""
+    inside, outside = accuracy, bound
+    for _ in range(BISECTION_COUNT):
+        middle = (inside + outside) / 2
+        variance = middle * (1 - middle)
+        is_inside = (accuracy - middle) ** 2 * seed_count <= SQUARED_NORMAL_QUANTILE * variance * (1 + 4 * variance)
+        inside, outside = np.where(is_inside, middle, inside), np.where(is_inside, outside, middle)
+    return inside
+
+
+def _find_crossing(sigmas: FloatArray, values: FloatArray) -> float:
+    """Return the noise level at which values, made to rise as noise falls, pass HALFWAY_ACCURACY; NaN if they never do.
+
+    Interpolated between noise levels.
+    """
+    above = np.flatnonzero(values >= HALFWAY_ACCURACY)
+    if not len(above):
+        return math.nan
+    first = above[0]
+    if first == 0:
+        return float(sigmas[0])
+    share = (HALFWAY_ACCURACY - values[first - 1]) / (values[first] - values[first - 1])
+    return float(sigmas[first - 1] + share * (sigmas[first] - sigmas[first - 1]))
+
+
+def _summarise_pair(
+    level_states: LevelStates, first_group: str, second_group: str, accuracies: FloatArray
+) -> Decodability:
+    """Return the decodability of a pair from accuracies [flips, L], the observed signs first.
+
+    The ends of the interval of the halfway level are where the ends of the interval of the accuracy pass it: the lower
+    end for the last time, the upper end for the first time.
+    """
+    sigmas, accuracy = level_states.sigmas, accuracies[0]
+    low, high = compute_accuracy_interval(accuracy, len(level_states.seeds))
+    # Where the states of a pair are equal, the accuracy is not estimated: nothing can tell them apart.
+    is_equal = (accuracies == CHANCE).all(0)
+    low, high = np.where(is_equal, CHANCE, low), np.where(is_equal, CHANCE, high)
+    mean_accuracies = average_over_sigma(accuracies, sigmas)
+    chance_low, chance_high = np.quantile(accuracies, [0.025, 0.975], axis=0)
+    lasting_low = np.minimum.accumulate(low[::-1])[::-1]
+    return Decodability(
+        first_group,
+        second_group,
+        sigmas,
+        accuracy,
+        low,
+        high,
+        chance_low,
+        chance_high,
+        (accuracies >= accuracy - ROUNDING_TOLERANCE).mean(0),
+        float(mean_accuracies[0]),
+        float((mean_accuracies >= mean_accuracies[0] - ROUNDING_TOLERANCE).mean()),
+        _find_crossing(sigmas, optimize.isotonic_regression(accuracy).x),
+        (_find_crossing(sigmas, lasting_low), _find_crossing(sigmas, np.maximum.accumulate(high))),
+        len(level_states.seeds),
+        level_states.phrasing_count,
+    )
+
+
+def _adjust_pair_p(results: Sequence[Decodability]) -> list[Decodability]:
+    """Return the results with their p over all noise levels corrected for the number of pairs (Holm 1979)."""
+    order = np.argsort([result.pair_p for result in results], kind="stable")
+    adjusted, largest = np.empty(len(results)), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(results) - rank) * results[index].pair_p))
+        adjusted[index] = largest
+    return [
+        replace(result, pair_p=float(p), pair_count=len(results)) for result, p in zip(results, adjusted, strict=True)
+    ]

@@ -1,0 +1,127 @@
+"""Decodability and variance shares over the noise level, for `wantui analyze --decodability` and `--shares`."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.progress_line import open_progress_line
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.decodability import Decodability
+    from wantui.analysis.level_states import LevelStates
+    from wantui.analysis.variance_shares import VarianceShares
+    from wantui.analysis.video import Video
+
+MAX_SHOWN_LEVELS = 16
+"""Maximum number of noise levels in a table; JSON has all."""
+MAX_SHOWN_PAIRS = 6
+"""Maximum number of pairs of groups whose curves are printed."""
+SHARE_TITLES = {"seed_group": "seed x group", "wording_group": "wording x group"}
+"""Column titles of effects that differ from their names."""
+
+
+def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
+    """Print how well each pair of groups is told apart at each noise level; return the names of unreadable videos."""
+    from wantui.analysis.decodability import compute_decodability
+    from wantui.analysis.serialize_levels import build_decodability_record
+
+    level_states = _load_level_states(videos, grouping)
+    with open_progress_line() as line:
+        pairs = compute_decodability(level_states, lambda count: line.show_phase(f"decoding pair {count} of groups"))
+    if as_json:
+        print_json(build_decodability_record(grouping, level_states, pairs))
+        return list(level_states.unreadable_videos)
+    _print_exclusions(level_states)
+    print_wrapped_line(
+        "decodability: share of the pairs of videos, of one seed and wording, that a linear classifier of the other "
+        "seeds sorts into their groups. Guessing sorts 50%"
+    )
+    for pair in pairs:
+        print_wrapped_line(f"  {pair.describe()}", indent=4)
+    for pair in pairs[:MAX_SHOWN_PAIRS]:
+        _print_pair_curve(pair)
+    if len(pairs) > MAX_SHOWN_PAIRS:
+        echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs: --json has their curves")
+    return list(level_states.unreadable_videos)
+
+
+def _print_pair_curve(pair: "Decodability") -> None:
+    echo()
+    rows = [
+        (
+            f"{pair.sigmas[level]:.3f}",
+            f"{pair.accuracy[level]:.0%}",
+            f"{pair.low[level]:.0%} to {pair.high[level]:.0%}",
+            f"{pair.chance_low[level]:.0%} to {pair.chance_high[level]:.0%}",
+            f"{pair.p[level]:.3g}",
+        )
+        for level in select_shown_levels(len(pair.sigmas))
+    ]
+    print_columns(
+        ("sigma", f"{pair.first_group} - {pair.second_group}", "95 % interval", "by chance", "p of this level"), *rows
+    )
+
+
+def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
+    """Print the shares of the variance of the states at each noise level; return the names of unreadable videos."""
+    from wantui.analysis.serialize_levels import build_shares_record
+    from wantui.analysis.variance_shares import compute_variance_shares
+
+    level_states = _load_level_states(videos, grouping)
+    with open_progress_line() as line:
+        line.show_phase("dividing variance")
+        variance_shares = compute_variance_shares(level_states)
+    if as_json:
+        print_json(build_shares_record(grouping, level_states, variance_shares))
+        return list(level_states.unreadable_videos)
+    _print_exclusions(level_states)
+    print_wrapped_line(variance_shares.describe())
+    echo()
+    _print_share_table(variance_shares)
+    return list(level_states.unreadable_videos)
+
+
+def _print_share_table(variance_shares: "VarianceShares") -> None:
+    names = variance_shares.varying_effects
+    rows = []
+    for level in select_shown_levels(len(variance_shares.sigmas)):
+        shares = [variance_shares.shares_by_effect[name][level] for name in names]
+        rows.append(
+            (
+                f"{variance_shares.sigmas[level]:.3f}",
+                f"{variance_shares.total[level]:.4g}",
+                *(_format_share(share) for share in shares),
+                f"{_format_share(variance_shares.chance_mean[level])} (up to "
+                f"{_format_share(variance_shares.chance_high[level])})",
+                f"{variance_shares.p[level]:.3g}",
+            )
+        )
+    titles = [SHARE_TITLES.get(name, name) for name in names]
+    print_columns(("sigma", "variance", *titles, "group by chance", "p of this level"), *rows)
+
+
+def _format_share(share: float) -> str:
+    """Format a share in percent; small ones, as near sigma 1, keep a significant digit."""
+    return "-" if math.isnan(share) else f"{share:.1%}" if share == 0 or share >= 0.001 else f"{100 * share:.1g}%"
+
+
+def select_shown_levels(level_count: int) -> list[int]:
+    """Return the indices of at most MAX_SHOWN_LEVELS noise levels, spread evenly, the first and the last included."""
+    levels = np.linspace(0, level_count - 1, min(level_count, MAX_SHOWN_LEVELS)).round()
+    return [int(level) for level in np.unique(levels)]
+
+
+def _load_level_states(videos: "list[Video]", grouping: str) -> "LevelStates":
+    from wantui.analysis.level_states import load_level_states
+
+    with open_progress_line() as line:
+        line.show_phase(f"reading the states of {format_count(len(videos), 'video')}")
+        return load_level_states(videos, grouping)
+
+
+def _print_exclusions(level_states: "LevelStates") -> None:
+    for name, reason in level_states.exclusion_reasons:
+        echo(f"left out: {name}: {reason}", err=True)
