@@ -51,7 +51,7 @@ def build_level_states(states: FloatArray, sigmas: Sequence[float]) -> LevelStat
 
 def sort_by_brute_force(differences: FloatArray, signs: FloatArray, gamma: float) -> float:
     """Return the accuracy on held-out seeds of a direction that is solved for each of them."""
-    seeds, phrasings, k = differences.shape
+    seeds, _, k = differences.shape
     labelled = differences * signs[:, None, None]
     scatter = sum(z.T @ z for z in labelled) / seeds
     ridge = gamma / (1 - gamma) * np.trace(scatter) / k

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from wantui.analysis.null_models import (
     draw_gaussian_paths,
 )
 from wantui.analysis.sampler_response import SOLVERS, NoResponseError, compute_clean_weights, compute_sampler_response
-from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides, select_strided_states
+from wantui.analysis.strided_states import select_strided_states
+from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides
 from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
@@ -491,11 +493,12 @@ def test_metric_is_settled_only_if_all_larger_strides_agree() -> None:
 def test_metric_that_grows_with_the_stride_is_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     result = trajectory_of(np.random.default_rng(24).normal(size=(41, 30)))
     monkeypatch.setattr(
-        "wantui.analysis.strides.compute_metric", lambda trajectory, metric: 40.0 / len(trajectory.sigmas)
+        "wantui.analysis.strided_states.compute_metric", lambda trajectory, metric: 40.0 / len(trajectory.sigmas)
     )
     assert measure_strides([result], "curvature").settled_stride is None
+    result = replace(result)  # without the values that it remembers
     monkeypatch.setattr(
-        "wantui.analysis.strides.compute_metric", lambda trajectory, metric: 1.0 + (len(trajectory.sigmas) > 40)
+        "wantui.analysis.strided_states.compute_metric", lambda trajectory, metric: 1.0 + (len(trajectory.sigmas) > 40)
     )
     assert measure_strides([result], "curvature").settled_stride == 2
 

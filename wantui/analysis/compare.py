@@ -27,7 +27,7 @@ from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
-from wantui.analysis.strides import find_unsettled_stride_checks
+from wantui.analysis.strides import check_unsettled_metrics
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -87,6 +87,8 @@ class Comparison:
     """Phrasing, from 0, of each video of a seed."""
     answers: tuple[Answer, ...] = ()
     """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
+    unguided: "Comparison | None" = None
+    """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
 
     @property
     def matched_groups(self) -> MatchedGroups:
@@ -161,8 +163,7 @@ def compare_groups(
     if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
     stride = groups[0].stride
-    trajectories = [video.trajectory for group in groups for video in group.videos if video.trajectory is not None]
-    stride_checks = find_unsettled_stride_checks(trajectories, all_names, stride)
+    stride_checks = check_unsettled_metrics([video for group in groups for video in group.videos], all_names)
     warnings += [check.description for check in stride_checks if check.metric in shown_names]
     answers = answer_questions(
         collect_answer_data(
@@ -170,7 +171,7 @@ def compare_groups(
             final_states,
             all_names,
             all_values,
-            [check.metric for check in stride_checks],
+            [check.metric for check in stride_checks if not check.is_shown_settled],
             equivalence_margin,
             "; ".join(final_state_warnings),
         )

@@ -179,6 +179,13 @@ def _count_seeds_needed(paired_differences: FloatArray, min_difference: float, t
     )
 
 
+def format_change(difference: Difference) -> str:
+    """Format a difference without its interval: in percent, or in the metric's unit if ratios are meaningless."""
+    if np.isfinite([difference.relative_difference, difference.relative_low]).all():
+        return format_percent_change(difference.relative_difference)
+    return f"{difference.paired_effect.mean:+.3g} {get_metric_unit(difference.metric)}".rstrip()
+
+
 def format_difference(difference: Difference) -> str:
     """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
     if np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all():

@@ -18,7 +18,7 @@ from wantui.analysis.group_names import (
     find_varied_brackets,
     name_groups,
 )
-from wantui.analysis.metrics import METRICS, compute_metric, select_finite_values
+from wantui.analysis.metrics import METRICS, select_finite_values
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.setting_values import (
     list_compared_names,
@@ -61,6 +61,10 @@ class Group:
     def _compute_finite_values(self, metric: str) -> FloatArray:
         return select_finite_values([video.compute_metric(metric) for video in self.videos])
 
+    def label_metric(self, metric: str) -> str:
+        """Return the name of a metric with a mark if it is measured at a larger stride, or has not settled."""
+        return self.videos[0].label_metric(metric)
+
     @property
     def stride(self) -> int:
         """Return the stride of the trajectories, in stored states."""
@@ -87,6 +91,8 @@ class GroupSummary:
     """Mean of the metric on the Gaussian flow to the group's final states; NaN if there is no flow."""
     gaussian_flow_standard_deviation: float = float("nan")
     """Standard deviation of the metric over paths of the Gaussian flow."""
+    stride: int = 1
+    """Stride at which the metric is measured, in stored states."""
 
 
 def group_videos(videos: Sequence[Video], grouping: str = "variation") -> list[Group]:
@@ -180,16 +186,20 @@ def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNul
     """Summarise a metric of a group, with the same metric of its null models; an outside label has none."""
     usable_videos = [video for video in group.videos if video.trajectory is not None]
     if not usable_videos:
-        return GroupSummary(0, *[float("nan")] * 4)
+        nan = float("nan")
+        return GroupSummary(0, nan, nan, nan, nan)
     if metric not in METRICS:
         mean, deviation = group.compute_mean(metric), group.compute_standard_deviation(metric)
         return GroupSummary(group.count_values(metric), mean, deviation, float("nan"), float("nan"))
     trajectories = [video.trajectory for video in usable_videos if video.trajectory is not None]
     random_walk_values = select_finite_values(
-        [compute_metric(compute_random_walk_null(trajectory), metric) for trajectory in trajectories]
+        [
+            usable_videos[0].compute_metric_of(compute_random_walk_null(trajectory), metric)
+            for trajectory in trajectories
+        ]
     )
     gaussian_flow_values = select_finite_values(
-        [compute_metric(trajectory, metric) for trajectory in gaussian_null.trajectories]
+        [usable_videos[0].compute_metric_of(trajectory, metric) for trajectory in gaussian_null.trajectories]
         if gaussian_null is not None
         else []
     )
@@ -200,6 +210,7 @@ def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNul
         float(random_walk_values.mean()) if len(random_walk_values) else float("nan"),
         float(gaussian_flow_values.mean()) if len(gaussian_flow_values) else float("nan"),
         float(gaussian_flow_values.std(ddof=1)) if len(gaussian_flow_values) > 1 else float("nan"),
+        usable_videos[0].get_stride(metric),
     )
 
 

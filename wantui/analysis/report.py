@@ -18,7 +18,6 @@ from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip,
 from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.compare import Comparison
-from wantui.analysis.differences import Difference
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.null_models import compute_random_walk_null
@@ -26,6 +25,7 @@ from wantui.analysis.report_batches import render_picture_section, render_recipe
 from wantui.analysis.report_doses import render_dose_section
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
+from wantui.analysis.unguided import describe_unguided, find_unguided_difference
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
@@ -66,16 +66,17 @@ def _write_report_page(report_path: Path, comparison: Comparison) -> None:
         "<h2>Verdicts</h2>",
         f"<p>Declared metric: <b>{comparison.primary_metric}</b>. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
+        *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(_render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(_render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
         *(render_dose_section(comparison.dose_response, _render_svg) if comparison.dose_response is not None else []),
         *render_picture_section(comparison.groups),
         "<h2>Effects</h2>",
-        _render_svg(_draw_effects(comparison.differences, comparison.primary_metric)),
+        _render_svg(_draw_effects(comparison)),
         _render_note(
             "Differences relative to the second group's mean, with 95 % intervals. Filled markers: p at most 0.05 over "
-            "all metrics and pairs (max-T)."
+            "all metrics and pairs (max-T). Squares: the same prompts and seeds at guidance 1, if there are any."
         ),
         "<h2>Metrics and null models</h2>",
         _render_metrics_table(comparison),
@@ -170,15 +171,17 @@ def _simplify_axes(axes: Any) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figure:
+def _draw_effects(comparison: Comparison) -> Figure:
     shown_differences = [
-        d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
+        d for d in comparison.differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
     ]
     figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown_differences))))
     axes = figure.subplots()
     has_several_pairs = len({(d.first_group, d.second_group) for d in shown_differences}) > 1
     for row, d in enumerate(reversed(shown_differences)):
-        colour = GROUP_COLOURS[1] if d.metric == primary_metric else GROUP_COLOURS[0]
+        colour = GROUP_COLOURS[1] if d.metric == comparison.primary_metric else GROUP_COLOURS[0]
+        if (unguided := find_unguided_difference(comparison, d)) is not None:
+            axes.plot(100 * unguided.relative_difference, row, "s", ms=5, color="#999", mfc="none")
         axes.plot([100 * d.relative_low, 100 * d.relative_high], [row, row], color=colour, lw=1.5)
         is_significant = d.family_p <= 0.05
         axes.plot(100 * d.relative_difference, row, "o", ms=5, color=colour, mfc=colour if is_significant else "white")
@@ -187,7 +190,9 @@ def _draw_effects(differences: Sequence[Difference], primary_metric: str) -> Fig
         for d in reversed(shown_differences)
     ]
     tick_labels = [
-        f"{d.metric}, {pair}" if has_several_pairs else d.metric
+        f"{comparison.groups[0].label_metric(d.metric)}, {pair}"
+        if has_several_pairs
+        else comparison.groups[0].label_metric(d.metric)
         for d, pair in zip(reversed(shown_differences), pair_labels, strict=True)
     ]
     axes.set_yticks(range(len(shown_differences)), tick_labels)
@@ -314,7 +319,7 @@ def _render_metrics_table(comparison: Comparison) -> str:
                 )
             )
             cells.append(f"<td>{format_mean(summary.mean, summary.standard_deviation, 4)}{null_text}</td>")
-        rows.append(f"<tr><td>{metric}</td>{''.join(cells)}</tr>")
+        rows.append(f"<tr><td>{comparison.groups[0].label_metric(metric)}</td>{''.join(cells)}</tr>")
     return f"<table><thead><tr><th>metric</th>{header_cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

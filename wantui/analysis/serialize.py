@@ -16,7 +16,7 @@ from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
-from wantui.analysis.metrics import CURVES, METRICS, compute_metric
+from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.statistics import Effect
 from wantui.analysis.strides import STRIDE_METRICS, measure_strides
@@ -55,11 +55,12 @@ def build_video_record(
     )
     record["metrics"] = {
         name: {
-            "value": compute_metric(trajectory, name),
-            "random_walk": compute_metric(random_walk, name),
-            "gaussian_flow": float(np.mean([compute_metric(path, name) for path in flow_trajectories]))
+            "value": video.compute_metric(name),
+            "random_walk": video.compute_metric_of(random_walk, name),
+            "gaussian_flow": float(np.mean([video.compute_metric_of(path, name) for path in flow_trajectories]))
             if flow_trajectories
             else None,
+            "stride": video.get_stride(name),
         }
         for name in metrics
     }
@@ -117,6 +118,7 @@ def _build_summary_record(summary: GroupSummary) -> dict[str, Any]:
         "random_walk": summary.random_walk_mean,
         "gaussian_flow": summary.gaussian_flow_mean,
         "gaussian_flow_deviation": summary.gaussian_flow_standard_deviation,
+        "stride": summary.stride,
     }
 
 
@@ -229,6 +231,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
             for group in comparison.groups
         },
         "dose_response": _build_dose_response_record(comparison.dose_response),
+        "unguided": None if comparison.unguided is None else build_comparison_record(comparison.unguided),
         "differences": [_build_difference_record(difference) for difference in comparison.differences],
         "dispersion": {
             name: {"sigma": curve.sigmas, "value": curve.dispersion}
@@ -273,11 +276,13 @@ def _build_trend_record(trend: Trend) -> dict[str, Any]:
 
 def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
     """Return the header and rows of a table of videos."""
-    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride", "cell"]]
+    rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride", "cell", "metric_strides"]]
     for video in videos:
         metric_cells = [_format_csv_number(video.compute_metric(name)) for name in metrics]
         identity_cells = [str(video.folder), video.id, video.variation, video.prompt, str(video.seed)]
-        rows.append([*identity_cells, *metric_cells, video.exclusion_reason, str(video.stride), video.cell_label])
+        strides_text = ";".join(f"{name}={stride}" for name, stride in video.stride_by_metric.items())
+        last_cells = [video.exclusion_reason, str(video.stride), video.cell_label, strides_text]
+        rows.append([*identity_cells, *metric_cells, *last_cells])
     return rows
 
 
@@ -291,7 +296,8 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
             map(_format_csv_number, (effect.mean, effect.interval_low, effect.interval_high)),
             (effect.d_z, effect.p, d.family_p, d.discovery_p),
         )
-        last_cells = [str(d.phrasing_count), _format_csv_number(d.phrasing_p), str(comparison.stride)]
+        stride = comparison.groups[0].videos[0].get_stride(d.metric)
+        last_cells = [str(d.phrasing_count), _format_csv_number(d.phrasing_p), str(stride)]
         rows.append(
             [
                 d.metric,

@@ -9,18 +9,20 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.metrics import METRICS, compute_metric, select_finite_values
+from wantui.analysis.metrics import METRICS, select_finite_values
+from wantui.analysis.strided_states import MIN_PATH_STATES as MIN_PATH_STATES
+from wantui.analysis.strided_states import compute_metric_at_stride
+from wantui.analysis.strided_states import select_strided_states as select_strided_states
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 
 STRIDE_MULTIPLES = (1, 2, 4)
 """Strides at which metrics are compared, as multiples of the trajectories' own stride."""
-MIN_PATH_STATES = 3
-"""Minimum number of states of a path with an angle."""
 MAX_SETTLED_RATIO = 1.6
 """Maximum factor between a settled metric at one stride and at the next. A smooth path of 20 steps has about 1.1;
 samplers of order 2 in float32 up to 1.4; rounding alone 2 or more."""
@@ -34,27 +36,6 @@ BEND_METRICS = ("turning", "curvature", "acceleration")
 STRIDE_METRICS = (*BEND_METRICS, "commitment")
 """Metrics that depend on the steps. Commitment is compared by its distance from 1, which grows with the stride if the
 first steps do not resolve it."""
-
-
-def select_strided_states(trajectory: Trajectory, stride: int) -> Trajectory:
-    """Return the path through the initial noise and every `stride`-th state, counted from the end.
-
-    The first step takes the remainder and is therefore the longest, because the path is straightest there.
-
-    Raises:
-        NoGeometryError: fewer than MIN_PATH_STATES remain.
-    """
-    if stride == 1:
-        return trajectory
-    last_index = len(trajectory.sigmas) - 1
-    state_indices = [0, *range(last_index - stride * max(0, last_index // stride - 1), last_index + 1, stride)]
-    if len(state_indices) < MIN_PATH_STATES:
-        raise NoGeometryError(
-            f"stride {stride} leaves {len(state_indices)} of {last_index + 1} states, but an angle needs three"
-        )
-    return Trajectory(
-        trajectory.sigmas[state_indices], trajectory.gram[np.ix_(state_indices, state_indices)], trajectory.dimension
-    )
 
 
 def apply_stride_to_videos(videos: Sequence[Video], stride: int) -> list[Video]:
@@ -97,10 +78,17 @@ class StrideCheck:
     None if there is none."""
     is_checked: bool = True
     """False if there are too few steps to tell."""
+    shown_stride: int | None = None
+    """Stride of the values in tables; None for the smallest of `strides`."""
 
     @property
     def is_settled(self) -> bool:
         return self.settled_stride == self.strides[0]
+
+    @property
+    def is_shown_settled(self) -> bool:
+        """Return whether tables have the value of a stride at which the metric has settled."""
+        return self.is_settled or self.shown_stride not in (None, self.strides[0])
 
     @property
     def description(self) -> str:
@@ -114,6 +102,11 @@ class StrideCheck:
             return f"{self.metric} {means_text}: it reflects the path"
         if self.metric == "commitment":
             return f"{self.metric} {means_text}: it falls within the first steps, which are too coarse to resolve it"
+        if self.is_shown_settled:
+            return (
+                f"{self.metric} {means_text}: at stride {self.strides[0]} it mostly reflects the sampler's steps or "
+                f"rounding; measured at stride {self.shown_stride}, from which it reflects the path"
+            )
         advice = f"; --stride {self.settled_stride} is closer to the path" if self.settled_stride is not None else ""
         return f"{self.metric} {means_text}: it mostly reflects the sampler's steps or rounding, not the path{advice}"
 
@@ -160,7 +153,7 @@ def _compute_change_factor(metric: str, fine: float, coarse: float) -> float:
 def _compute_mean_at_stride(trajectories: Sequence[Trajectory], metric: str, multiple: int) -> float:
     """Return the mean over the paths that have the metric; NaN if none has it."""
     finite_values = select_finite_values(
-        [compute_metric(select_strided_states(trajectory, multiple), metric) for trajectory in trajectories]
+        [compute_metric_at_stride(trajectory, metric, multiple) for trajectory in trajectories]
     )
     return float(finite_values.mean()) if len(finite_values) else math.nan
 
@@ -179,3 +172,43 @@ def find_unsettled_stride_checks(
         if metric in STRIDE_METRICS and metric in METRICS
     ]
     return [stride_check for stride_check in stride_checks if not stride_check.is_settled]
+
+
+def measure_bends_at_settled_strides(videos: Sequence[Video]) -> list[Video]:
+    """Return the videos with each metric of BEND_METRICS measured at the smallest stride at which it has settled.
+
+    The metric is checked in each batch and cell of a sweep, whose samplers and steps may differ. The largest of their
+    strides applies to all videos, because values at different strides cannot be compared. A metric that does not settle
+    in one of them stays at the smallest stride, and is marked (`Video.unsettled_metrics`).
+    """
+    trajectories_by_cell: dict[tuple[Path, str], list[Trajectory]] = {}
+    for video in videos:
+        if video.trajectory is not None:
+            trajectories_by_cell.setdefault((video.folder, video.cell_label), []).append(video.trajectory)
+    stride_by_metric: dict[str, int] = {}
+    unsettled_metrics: list[str] = []
+    for metric in BEND_METRICS if trajectories_by_cell else ():
+        settled_strides = [
+            measure_strides(trajectories, metric).settled_stride for trajectories in trajectories_by_cell.values()
+        ]
+        if None in settled_strides:
+            unsettled_metrics.append(metric)
+        elif (largest_stride := max(stride for stride in settled_strides if stride is not None)) > 1:
+            stride_by_metric[metric] = largest_stride
+    return [
+        replace(video, stride_by_metric=stride_by_metric, unsettled_metrics=tuple(unsettled_metrics))
+        for video in videos
+    ]
+
+
+def check_unsettled_metrics(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
+    """Return the stride checks of the metrics that have not settled at the stride of the videos."""
+    measured_videos = [video for video in videos if video.trajectory is not None]
+    if not measured_videos:
+        return []
+    first_video = measured_videos[0]
+    trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]
+    return [
+        replace(stride_check, shown_stride=first_video.stride_by_metric.get(stride_check.metric))
+        for stride_check in find_unsettled_stride_checks(trajectories, metrics, first_video.stride)
+    ]

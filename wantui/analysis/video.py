@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.metrics import METRICS, compute_metric
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
 
 
@@ -64,12 +65,31 @@ class Video:
     """Paths of the settings that the batch sweeps, by axis; settings of one axis change together."""
     cell_label: str = ""
     """Values of the swept settings, for people."""
+    stride_by_metric: Mapping[str, int] = field(default_factory=dict)
+    """Strides of metrics that are measured at a larger stride than `stride` (`strides`), in stored states."""
+    unsettled_metrics: tuple[str, ...] = ()
+    """Metrics that settle at no stride."""
 
     def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory, or an outside label; NaN if there is no trajectory or no value."""
         if metric not in METRICS:
             return self.labels.get(metric, float("nan"))
-        return compute_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")
+        return self.compute_metric_of(self.trajectory, metric) if self.trajectory is not None else float("nan")
+
+    def compute_metric_of(self, trajectory: Trajectory, metric: str) -> float:
+        """Return a metric of a null model of this video, at the stride at which the video is measured."""
+        return compute_metric_at_stride(trajectory, metric, self.get_stride(metric) // self.stride)
+
+    def get_stride(self, metric: str) -> int:
+        """Return the stride at which a metric is measured, in stored states."""
+        return self.stride_by_metric.get(metric, self.stride)
+
+    def label_metric(self, metric: str) -> str:
+        """Return the name of a metric with its stride if it is a larger one, or with a mark if it is not settled."""
+        if metric in self.unsettled_metrics:
+            return f"{metric} (not settled)"
+        stride = self.get_stride(metric)
+        return metric if stride == self.stride else f"{metric} (stride {stride})"
 
     @property
     def name(self) -> str:

@@ -85,9 +85,7 @@ if TYPE_CHECKING:
 @click.option(
     "--stride",
     type=WholeNumber(1, 100),
-    default=1,
-    show_default=True,
-    help="Measure every N-th state. Use 2 or 4 if the sampler dominates the metric `turning`.",
+    help="Measure every N-th state.  [default: 1; turning, curvature and acceleration: the stride where they settle]",
 )
 @click.option(
     "--scores",
@@ -126,7 +124,7 @@ def command(
     grouping: str,
     primary_metric: str,
     equivalence_margin: float,
-    stride: int,
+    stride: int | None,
     scores_path: Path | None,
     show_attention: bool,
     overlay_word: str | None,
@@ -146,7 +144,7 @@ def command(
     from wantui.analysis.loading import read_batches
     from wantui.analysis.metrics import METRICS, RENAMED_METRICS
     from wantui.analysis.setting_values import select_videos_by_setting
-    from wantui.analysis.strides import apply_stride_to_videos
+    from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
@@ -188,8 +186,10 @@ def command(
     damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
     if label_table is not None:
         videos = exclude_unlabelled_videos(videos, label_table, [*(chosen_metrics or label_names), primary_metric])
-    if stride > 1:
+    if stride is not None:
         videos = apply_stride_to_videos(videos, stride)
+    elif show_comparison or html_path is not None or not any(is_chosen_by_mode.values()) or show_groups:
+        videos = measure_bends_at_settled_strides(videos)
     if list_videos:
         _print_video_list(videos, as_json)
     elif overlay_word is not None:
@@ -370,7 +370,7 @@ def _print_metrics_of_videos(
         "variation",
         "seed",
         *(["cell"] if has_cell_column else []),
-        *metric_names,
+        *(videos[0].label_metric(name) for name in metric_names),
         "velocity",
     )
     table_rows = []

@@ -47,7 +47,8 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
             )
             walk_text = "-" if math.isnan(summary.random_walk_mean) else f"{summary.random_walk_mean:.5g}"
             mean_text = format_mean(summary.mean, summary.standard_deviation, 5)
-            table_rows.append((group.name, str(summary.video_count), name, mean_text, walk_text, flow_text))
+            label = group.label_metric(name)
+            table_rows.append((group.name, str(summary.video_count), label, mean_text, walk_text, flow_text))
     print_columns(("group", "n", "metric", "mean ± deviation", "random walk", "Gaussian flow"), *table_rows)
     for text in dict.fromkeys(null_model.description for null_model in null_models):
         echo(f"note: {text}", err=True)
@@ -70,17 +71,17 @@ def print_group_comparison(
     Raises:
         UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
     """
-    from wantui.analysis.compare import compare_groups
     from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
     from wantui.analysis.serialize_curves import build_curve_records
+    from wantui.analysis.unguided import compare_with_unguided
 
     is_ratio = primary_metric not in {label for video in videos for label in video.labels}
     if equivalence_margin <= 0 or (is_ratio and equivalence_margin >= 1):
         raise UserError(f"--margin: {equivalence_margin} is not {'between 0 and 1' if is_ratio else 'above 0'}")
     with open_progress_line() as line:
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
-        comparison = compare_groups(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
+        comparison = compare_with_unguided(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
 
@@ -104,7 +105,8 @@ def print_group_comparison(
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.metrics import get_metric_unit
+    from wantui.analysis.differences import format_change
+    from wantui.analysis.unguided import describe_unguided, find_unguided_difference
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
@@ -117,12 +119,14 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_wrapped_line(
         f"{seeds_text} in each of {groups_text}; metric declared with this command: "
-        f"{comparison.primary_metric}{stride_text}"
+        f"{comparison.groups[0].label_metric(comparison.primary_metric)}{stride_text}"
     )
     print_answers(comparison.answers)
     echo()
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
+    for text in describe_unguided(comparison):
+        print_wrapped_line(f"  {text}", indent=4)
     if len(comparison.groups) > 2:
         print_wrapped_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
     if chance_text := comparison.describe_chance():
@@ -130,6 +134,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     if comparison.dose_response is not None:
         print_dose_response(comparison.dose_response)
     echo()
+    has_unguided = comparison.unguided is not None
     has_phrasings = any(difference.phrasing_count > 1 for difference in comparison.differences)
     table_rows = []
     for difference in comparison.differences:
@@ -143,10 +148,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
             if is_relative
             else f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
         )
-        unit = get_metric_unit(difference.metric)
-        difference_text = (
-            format_percent_change(difference.relative_difference) if is_relative else f"{effect.mean:+.3g} {unit}"
-        )
+        unguided_difference = find_unguided_difference(comparison, difference)
         p_cells = [f"{difference.paired_effect.p:.3g}", f"{difference.family_p:.3g}", f"{difference.discovery_p:.3g}"]
         if has_phrasings:
             p_cells.append(f"{difference.phrasing_p:.3g}" if difference.phrasing_p == difference.phrasing_p else "")
@@ -154,9 +156,10 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         table_rows.append(
             (
                 pair_text,
-                difference.metric,
-                difference_text,
+                comparison.groups[0].label_metric(difference.metric),
+                format_change(difference),
                 interval_text,
+                *([format_change(unguided_difference) if unguided_difference else "-"] if has_unguided else []),
                 f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
                 *p_cells,
                 f"{difference.seeds_needed or '-'}",
@@ -169,6 +172,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
             "metric",
             "difference",
             "95 %",
+            *(["at guidance 1"] if has_unguided else []),
             "d_z",
             *p_headers,
             f"seeds to find {format_percent(equivalence_margin)}",

@@ -17,7 +17,7 @@ DEFAULT_METRIC_NAMES = ("length", "straightness", "turning", "curvature", "effec
 def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
     from wantui.analysis.metrics import METRICS
-    from wantui.analysis.strides import find_unsettled_stride_checks
+    from wantui.analysis.strides import check_unsettled_metrics
 
     measured_videos = [video for video in videos if video.trajectory is not None]
     trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]
@@ -30,8 +30,8 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
                 f"warning: {message_prefix}{name} needs {needed_states} states, but a trajectory has {min_state_count}",
                 err=True,
             )
-    for measured_strides in find_unsettled_stride_checks(trajectories, metric_names, measured_videos[0].stride):
-        echo(f"warning: {message_prefix}{measured_strides.description}", err=True)
+    for stride_check in check_unsettled_metrics(measured_videos, metric_names):
+        echo(f"warning: {message_prefix}{stride_check.description}", err=True)
 
 
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     LEGEND,
+    UNGUIDED_SIGN,
     choose_axis,
     draw_forest_header,
     draw_forest_rows,
@@ -41,7 +42,9 @@ def draw_comparison(
             further ones.
     """
     metric_names, width = list(comparison.summaries_by_metric), canvas.width
-    name_width, plot_width = find_forest_widths(metric_names, width)
+    name_width, plot_width = find_forest_widths(
+        [comparison.groups[0].label_metric(name) for name in metric_names], width
+    )
     axis = choose_axis(comparison.differences, plot_width)
     header = draw_forest_header(metric_names, axis, name_width)
     header.stylize(Style(bold=True, dim=True))
@@ -54,6 +57,10 @@ def draw_comparison(
     for verdict in verdicts[:MAX_DRAWN_PAIRS]:
         colour_name = VERDICT_COLOURS.get(verdict.kind, "")
         lines += wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
+        unguided_verdicts = comparison.unguided.verdicts if comparison.unguided is not None else ()
+        for unguided in unguided_verdicts:
+            if (unguided.first_group, unguided.second_group) == (verdict.first_group, verdict.second_group):
+                lines += wrap_text(f"at guidance 1: {unguided.verdict_text}", width, canvas.get_style("text-muted"))
         lines.append(header)
         lines += draw_forest_rows(
             comparison, verdict.first_group, verdict.second_group, axis, name_width, canvas.get_style
@@ -62,7 +69,8 @@ def draw_comparison(
     if (hidden_count := len(verdicts) - MAX_DRAWN_PAIRS) > 0:
         text = f"{hidden_count:,} more pairs: mark another group in the table, or export a report of all (x)"
         lines += wrap_text(text, width)
-    lines += wrap_text(LEGEND, width, Style(dim=True))
+    legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
+    lines += wrap_text(legend, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
     for name, curve in comparison.dispersion_curves_by_group.items():
         dispersion = curve.dispersion

@@ -10,6 +10,7 @@ from textual.message import Message
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.metrics import METRICS
+from wantui.analysis.strides import measure_bends_at_settled_strides
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import find_batches
@@ -109,22 +110,27 @@ def load_chosen_trajectories(
     for folder in loaded_folders:
         try:
             for video in read_batch_videos(folder):
-                for metric in METRICS:  # which a trajectory remembers: drawing the table then computes nothing
-                    video.compute_metric(metric)
                 videos.append(video)
                 if is_cancelled():
                     return None
         except UserError as error:
             errors.append(str(error))
+    videos = measure_bends_at_settled_strides(videos)
+    for video in videos:
+        for metric in METRICS:  # which a trajectory remembers: drawing the table then computes nothing
+            video.compute_metric(metric)
+        if is_cancelled():
+            return None
     return TrajectoriesLoaded(available_folders, loaded_folders, videos, "\n".join(errors))
 
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
     """Compare groups of videos."""
-    from wantui.analysis.compare import compare_groups
+    from wantui.analysis.final_states import SPREAD_METRIC
+    from wantui.analysis.unguided import compare_with_unguided
 
     try:
-        return ComparisonDone(videos, grouping, compare_groups(videos, grouping), "")
+        return ComparisonDone(videos, grouping, compare_with_unguided(videos, grouping, SPREAD_METRIC), "")
     except UserError as error:
         return ComparisonDone(videos, grouping, None, str(error))
 

@@ -1,7 +1,7 @@
 """Forest plot of a comparison: effect, 95 % interval and p of every metric, by pair of groups."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ MAX_AXIS_END = 10.0
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero."""
 EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 18, 7
-SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN = "●", "○", "◇"
+SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 LEGEND = (
     f"{SIGNIFICANT_SIGN} max-T p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
 )
@@ -97,11 +97,18 @@ def draw_forest_rows(
     get_style: StyleGetter,
 ) -> list[Text]:
     """Return one row for each metric of a pair of groups."""
+    from wantui.analysis.unguided import find_unguided_difference
+
     rows = []
     for difference in comparison.differences:
         if (difference.first_group, difference.second_group) == (first_group, second_group):
-            null_change = find_null_change(comparison, difference)
-            rows.append(_draw_row(difference, null_change, axis, name_width, get_style))
+            unguided = find_unguided_difference(comparison, difference)
+            reference_changes = {
+                NULL_SIGN: find_null_change(comparison, difference),
+                UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
+            }
+            label = comparison.groups[0].label_metric(difference.metric)
+            rows.append(_draw_row(difference, label, reference_changes, axis, name_width, get_style))
     return rows
 
 
@@ -118,7 +125,12 @@ def find_null_change(comparison: "Comparison", difference: "Difference") -> floa
 
 
 def _draw_row(
-    difference: "Difference", null_change: float, axis: ForestAxis, name_width: int, get_style: StyleGetter
+    difference: "Difference",
+    label: str,
+    reference_changes: Mapping[str, float],
+    axis: ForestAxis,
+    name_width: int,
+    get_style: StyleGetter,
 ) -> Text:
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
@@ -126,8 +138,8 @@ def _draw_row(
     style = get_style("warning") + Style(bold=True) if is_significant else get_style("foreground")
     effect_text, interval_text = _format_effect(difference)
     return _join_columns(
-        Text(difference.metric.ljust(name_width), style),
-        _draw_interval(difference, null_change, axis, style),
+        Text(label.ljust(name_width), style),
+        _draw_interval(difference, reference_changes, axis, style),
         Text(effect_text, style),
         Text(interval_text, style),
         Text(_format_p(difference.family_p), style),
@@ -135,8 +147,10 @@ def _draw_row(
     )
 
 
-def _draw_interval(difference: "Difference", null_change: float, axis: ForestAxis, style: Style) -> Text:
-    """Return the plot of one effect: zero line, interval, null model, point."""
+def _draw_interval(
+    difference: "Difference", reference_changes: Mapping[str, float], axis: ForestAxis, style: Style
+) -> Text:
+    """Return the plot of one effect: zero line, interval, references by sign, point."""
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
     cells: list[tuple[str, Style]] = [(" ", Style.null())] * axis.width
@@ -151,8 +165,9 @@ def _draw_interval(difference: "Difference", null_change: float, axis: ForestAxi
         if last > first:
             cells[first] = ("◂" if low < -axis.end else "├", style)
             cells[last] = ("▸" if high > axis.end else "┤", style)
-    if math.isfinite(null_change):
-        cells[axis.find_column(null_change)] = (NULL_SIGN, Style(dim=True))
+    for reference_sign, reference_change in reference_changes.items():
+        if math.isfinite(reference_change):
+            cells[axis.find_column(reference_change)] = (reference_sign, Style(dim=True))
     if math.isfinite(point):
         sign = SIGNIFICANT_SIGN if difference.family_p <= SIGNIFICANCE_LEVEL else OTHER_SIGN
         cells[axis.find_column(point)] = (sign, style)

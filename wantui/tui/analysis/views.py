@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
-from wantui.analysis.strides import BEND_METRICS, find_unsettled_stride_checks
+from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
@@ -80,7 +80,7 @@ def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
         return wrap_text(video.exclusion_reason, width)
-    unsettled_checks = find_unsettled_stride_checks([trajectory], BEND_METRICS, video.stride)
+    unsettled_checks = check_unsettled_metrics([video], BEND_METRICS)
     note_texts = [stride_check.description for stride_check in unsettled_checks]
     if note_texts and canvas.height < LOW_VIEW_HEIGHT:
         note_texts = [f"depends on the steps: {', '.join(check.metric for check in unsettled_checks)}"]

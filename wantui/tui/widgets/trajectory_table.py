@@ -144,10 +144,16 @@ class TrajectoryTable(VirtualList):
             return text + " " * (3 + deviation_width)
         return f"{text} ± {number_format.format_number(deviation):>{deviation_width}}"
 
+    def _find_mark(self, metric: str) -> str:
+        """Return the mark of a metric that is measured at a larger stride or has not settled; empty for others."""
+        videos = [row if isinstance(row, Video) else row.videos[0] for row in self._all_rows[:1]]
+        return videos[0].label_metric(metric).removeprefix(metric).strip() if videos else ""
+
     def _make_metric_column(self, metric: str) -> Column[Row]:
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
-        header = " ".join(filter(None, (f"{metric}{arrow}", unit)))
+        mark = self._find_mark(metric)
+        header = " ".join(filter(None, (f"{metric}{arrow}", mark, unit)))
         if metric not in self._cell_widths_by_metric:
             self._cell_widths_by_metric[metric] = _find_width(
                 [self._format_cell(metric, row) for row in self._all_rows]

@@ -1,0 +1,215 @@
+"""Bend metrics at the stride where they settle, and the value at guidance 1 beside every comparison."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Wantui
+from test_analysis import oscillating_videos, synthetic_videos, use_videos
+from test_setting_groups import CFG_PATH, set_setting
+
+from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.groups import Group, summarise_group_metric
+from wantui.analysis.null_models import build_gaussian_null, compute_random_walk_null
+from wantui.analysis.report import write_report
+from wantui.analysis.serialize import build_comparison_record
+from wantui.analysis.strided_states import compute_metric_at_stride
+from wantui.analysis.strides import BEND_METRICS, apply_stride_to_videos, measure_bends_at_settled_strides
+from wantui.analysis.trajectory import Trajectory
+from wantui.analysis.unguided import compare_with_unguided, describe_unguided, is_unguided
+from wantui.analysis.video import Video
+
+pytestmark = pytest.mark.slow
+
+
+# Strides at which bends settle
+
+
+def add_swing(videos: Sequence[Video], folder: Path, period: int, size: float = 0.05) -> list[Video]:
+    """Return the videos in another batch, with a swing of a period of states that has no bend at that stride."""
+    swung = []
+    for video in videos:
+        assert video.trajectory is not None
+        steps = np.arange(len(video.trajectory.sigmas))
+        wave = size * np.where(steps % period < period / 2, 1.0, -1.0)
+        gram = video.trajectory.gram + np.outer(wave, wave)
+        swung.append(replace(video, folder=folder, trajectory=Trajectory(video.trajectory.sigmas, gram)))
+    return swung
+
+
+def curved_videos(folder: Path, count: int = 4) -> list[Video]:
+    """Videos of 49 states on arcs, which turn by 1 radian at every stride."""
+    angles, sigmas = np.linspace(0, 1, 49), np.linspace(1, 0, 49)
+    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [
+        Video(folder, n, f"{n}", "arc", "arc", {}, n, {}, Trajectory(sigmas, (1 + 0.1 * n) * arc @ arc.T))
+        for n in range(count)
+    ]
+
+
+def test_bends_are_measured_at_the_stride_where_they_settle(tmp_path: Path) -> None:
+    smooth = curved_videos(tmp_path)
+    swung = add_swing(smooth, tmp_path, period=2)
+    (video, *_) = measure_bends_at_settled_strides(swung)
+    assert video.stride_by_metric == dict.fromkeys(BEND_METRICS, 2)
+    assert swung[0].trajectory is not None
+    assert video.compute_metric("turning") == compute_metric_at_stride(swung[0].trajectory, "turning", 2)
+    assert video.compute_metric("turning") == pytest.approx(1, rel=0.1)
+    assert swung[0].compute_metric("turning") > 5
+    assert video.compute_metric("length") == swung[0].compute_metric("length")
+    assert video.label_metric("turning") == "turning (stride 2)"
+    assert video.label_metric("length") == "length"
+
+
+def test_smooth_paths_keep_their_stride(tmp_path: Path) -> None:
+    videos = curved_videos(tmp_path)
+    assert [video.stride_by_metric for video in measure_bends_at_settled_strides(videos)] == [{}] * 4
+    assert measure_bends_at_settled_strides([]) == []
+    without = [replace(video, trajectory=None) for video in videos]
+    assert measure_bends_at_settled_strides(without)[0].label_metric("turning") == "turning"
+
+
+def test_all_batches_use_the_largest_stride_that_one_of_them_needs(tmp_path: Path) -> None:
+    smooth = curved_videos(tmp_path / "smooth")
+    videos = measure_bends_at_settled_strides([*smooth, *add_swing(smooth, tmp_path / "swung", period=2)])
+    assert {video.get_stride("curvature") for video in videos} == {2}
+
+
+def test_metric_that_settles_nowhere_is_marked(tmp_path: Path) -> None:
+    (video, *_) = measure_bends_at_settled_strides(add_swing(curved_videos(tmp_path), tmp_path, period=4, size=0.3))
+    assert video.label_metric("turning") == "turning (not settled)"
+    assert video.get_stride("turning") == 1
+
+
+def test_null_models_are_measured_at_the_stride_of_the_metric(tmp_path: Path) -> None:
+    videos = [
+        replace(video, stride_by_metric={"turning": 2}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=4)
+    ]
+    summary = summarise_group_metric(Group("one", tuple(videos)), "turning", build_gaussian_null(videos))
+    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
+    expected = [compute_metric_at_stride(compute_random_walk_null(path), "turning", 2) for path in trajectories]
+    assert summary.random_walk_mean == pytest.approx(np.mean(expected))
+    # A random walk of 8 steps turns by pi / 2 seven times, and at stride 2 three times.
+    assert summary.random_walk_mean == pytest.approx(3 * np.pi / 2)
+    assert summary.stride == 2
+
+
+def test_tables_name_the_stride_unless_one_is_chosen(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_videos(monkeypatch, add_swing(oscillating_videos(tmp_path), tmp_path, period=2))
+    videos = add_swing([replace(v, seed=v.video_index) for v in curved_videos(tmp_path, 6)], tmp_path, period=2)
+    use_videos(monkeypatch, videos)
+    result = wantui("analyze", tmp_path, "--metrics", "turning,length")
+    assert "turning (stride 2)  length" in result.out
+    assert "measured at stride 2, from which it reflects the path" in result.err
+    chosen = wantui("analyze", tmp_path, "--metrics", "turning,length", "--stride", 1)
+    assert "turning  length" in chosen.out.replace("   ", "  ").replace("   ", "  ")
+    assert "--stride 2 is closer to the path" in chosen.err
+    (record, *_) = json.loads(wantui("analyze", tmp_path, "--json").out)
+    assert {name: record["metrics"][name]["stride"] for name in ("turning", "length")} == {"turning": 2, "length": 1}
+    (row, *_) = csv.DictReader(wantui("analyze", tmp_path, "--csv", "-").out.splitlines())
+    assert row["metric_strides"] == "turning=2;curvature=2;acceleration=2"
+    (group,) = json.loads(wantui("analyze", tmp_path, "--groups", "--metrics", "turning", "--json").out)
+    assert group["metrics"]["turning"]["stride"] == 2
+
+
+def test_labels_of_a_chosen_stride_are_those_of_the_metric(tmp_path: Path) -> None:
+    (video, *_) = apply_stride_to_videos(curved_videos(tmp_path), 2)
+    assert (video.label_metric("turning"), video.get_stride("turning")) == ("turning", 2)
+
+
+# Guidance 1
+
+
+def guided_and_unguided(folder: Path, seeds: int = 8, unguided_seeds: int = 8) -> list[Video]:
+    """Return videos whose groups differ in length at guidance 4 and not at guidance 1."""
+    videos = []
+    for scale, effect in ((4.0, 8.0), (1.0, 1.0)):
+        batch = folder / f"cfg{scale:g}"
+        for g, lengths in enumerate((1.0, effect)):
+            name = ("one", "other")[g]
+            count = seeds if scale > 1 else unguided_seeds
+            both = synthetic_videos(batch / name, {"one": 1.0, "other": 1.0}, count, phrasings=1, lengths=lengths)
+            own = [video for video in both if video.choices_by_bracket[3] == name]
+            videos += [set_setting(video, batch, CFG_PATH, scale, guidance_scale=scale) for video in own]
+    return videos
+
+
+def list_differences(comparison: Comparison) -> Any:
+    """Return the differences with None for NaN, so that equal ones are equal."""
+    return build_comparison_record(comparison)["differences"]
+
+
+def test_value_at_guidance_1_is_that_of_its_videos_alone(tmp_path: Path) -> None:
+    videos = guided_and_unguided(tmp_path)
+    comparison = compare_with_unguided(videos, "variation", "length")
+    assert comparison.unguided is not None
+    for scale, result in ((4.0, comparison), (1.0, comparison.unguided)):
+        videos_of_scale = [video for video in videos if video.setting_values[CFG_PATH] == scale]
+        assert list_differences(result) == list_differences(compare_groups(videos_of_scale, "variation", "length"))
+        assert {video.setting_values[CFG_PATH] for group in result.groups for video in group.videos} == {scale}
+    assert comparison.exclusion_reasons == ()
+    assert [verdict.kind for verdict in comparison.verdicts] == ["differs"]
+    assert [verdict.kind for verdict in comparison.unguided.verdicts] == ["cannot tell"]
+    assert describe_unguided(comparison)[0].startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
+
+
+def test_only_compared_seeds_and_prompts_are_shown_at_guidance_1(tmp_path: Path) -> None:
+    videos = guided_and_unguided(tmp_path, seeds=4, unguided_seeds=6)
+    comparison = compare_with_unguided(videos, "variation", "length")
+    assert comparison.unguided is not None
+    assert comparison.unguided.seeds == comparison.seeds == (0, 1, 2, 3)
+
+
+def test_unguided_videos_that_cannot_be_compared_are_reported(tmp_path: Path) -> None:
+    videos = guided_and_unguided(tmp_path, unguided_seeds=1)
+    comparison = compare_with_unguided(videos, "variation", "length")
+    assert comparison.unguided is None
+    assert comparison.warnings[-1].startswith("the videos at guidance 1 are not compared: cannot compare 2 groups")
+
+
+@pytest.mark.parametrize("grouping", ["cfg_scale", "batch"])
+def test_groups_of_guidance_or_batches_have_no_value_beside_them(tmp_path: Path, grouping: str) -> None:
+    comparison = compare_with_unguided(guided_and_unguided(tmp_path), grouping, "length")
+    assert comparison.unguided is None
+    assert len(comparison.groups) == 2
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_videos_of_one_guidance_are_compared_as_before(tmp_path: Path, scale: float) -> None:
+    videos = [video for video in guided_and_unguided(tmp_path) if video.setting_values[CFG_PATH] == scale]
+    comparison = compare_with_unguided(videos, "variation", "length")
+    assert comparison.unguided is None
+    assert list_differences(comparison) == list_differences(compare_groups(videos, "variation", "length"))
+
+
+def test_guidance_schedule_is_not_guidance_1(tmp_path: Path) -> None:
+    video = guided_and_unguided(tmp_path, 2, 2)[-1]
+    assert is_unguided(video)
+    assert not is_unguided(replace(video, settings={**video.settings, "guidance_schedule": {"scale": "0: 7, 50%: 1"}}))
+    assert not is_unguided(replace(video, setting_values={}))
+
+
+def test_every_output_has_the_value_at_guidance_1(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_videos(monkeypatch, guided_and_unguided(tmp_path))
+    options = ("analyze", tmp_path, "--compare", "--primary", "length")
+    result = wantui(*options)
+    assert "at guidance 1: in length, one_0 against other_0: cannot tell" in " ".join(result.out.split())
+    (header,) = [line for line in result.out.splitlines() if line.startswith("groups ")]
+    assert "95 %  " in header
+    assert "at guidance 1  d_z" in header
+    record = json.loads(wantui(*options, "--json").out)
+    comparison = compare_with_unguided(guided_and_unguided(tmp_path), "variation", "length")
+    assert comparison.unguided is not None
+    assert record["unguided"]["differences"] == list_differences(comparison.unguided)
+    write_report(tmp_path / "report.html", comparison)
+    page = (tmp_path / "report.html").read_text()
+    assert "at guidance 1: in length, one_0 against other_0: cannot tell" in page

@@ -1,0 +1,97 @@
+"""Comparison at guidance 1 beside a comparison of guided videos.
+
+Guidance moves a path away from what the model expects without the prompt. A difference between words at guidance 4 may
+come from guidance alone, so that every comparison also shows its value at guidance 1, where there are such videos.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wantui.analysis.differences import Difference
+from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
+from wantui.analysis.setting_values import list_compared_names, to_number
+from wantui.analysis.swept_settings import find_linked_paths
+from wantui.analysis.video import Video
+from wantui.controls import CONTROLS
+from wantui.controls.base import keep_guidance
+
+if TYPE_CHECKING:
+    from wantui.analysis.compare import Comparison
+
+GUIDANCE_SETTING = "guidance_scale"
+"""Name of the compared setting with the guidance scale."""
+GUIDANCE_PATH = "model_settings.cfg_scale"
+"""Config path of the guidance scale."""
+GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance is not keep_guidance)
+"""Names of the controls that change the guidance of evaluations."""
+
+
+def is_unguided(video: Video) -> bool:
+    """Return whether a video was generated at guidance 1, without the pass for the negative prompt."""
+    scale = to_number(video.setting_values.get(GUIDANCE_PATH))
+    return scale is not None and scale <= 1 and all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS)
+
+
+def split_by_guidance(videos: Sequence[Video], grouping: str) -> tuple[list[Video], list[Video]]:
+    """Return the guided and the unguided videos; all in the first list if there is nothing to show beside them.
+
+    There is not if all videos are guided or none is, if the groups are batches, or if guidance forms the groups.
+    """
+    unguided_videos = [video for video in videos if is_unguided(video)]
+    if grouping == "batch" or not 0 < len(unguided_videos) < len(videos):
+        return list(videos), []
+    paths = find_linked_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
+    studied_settings = {name for path in paths for name in list_compared_names(path)}
+    if any(name == GUIDANCE_SETTING or name.partition(".")[0] in GUIDANCE_CONTROLS for name in studied_settings):
+        return list(videos), []
+    return [video for video in videos if not is_unguided(video)], unguided_videos
+
+
+def compare_with_unguided(
+    videos: Sequence[Video],
+    grouping: str,
+    primary_metric: str,
+    metrics: Sequence[str] | None = None,
+    equivalence_margin: float | None = None,
+) -> "Comparison":
+    """Compare groups of videos, and the same prompts and seeds at guidance 1 if there are such videos.
+
+    Arguments and errors are those of `compare_groups`. If the videos at guidance 1 cannot be compared, a warning says
+    why.
+    """
+    from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, compare_groups
+
+    margin = DEFAULT_EQUIVALENCE_MARGIN if equivalence_margin is None else equivalence_margin
+    guided_videos, unguided_videos = split_by_guidance(videos, grouping)
+    comparison = compare_groups(guided_videos, grouping, primary_metric, metrics, margin)
+    if not unguided_videos:
+        return comparison
+    compared_keys = {_make_key(video) for group in comparison.groups for video in group.videos}
+    matching_videos = [video for video in unguided_videos if _make_key(video) in compared_keys]
+    try:
+        unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin)
+    except CannotCompareError as error:
+        warning = f"the videos at guidance 1 are not compared: {error}"
+        return replace(comparison, warnings=(*comparison.warnings, warning))
+    return replace(comparison, unguided=unguided)
+
+
+def _make_key(video: Video) -> tuple[str, str, int]:
+    return video.prompt, video.word_weights, video.seed
+
+
+def find_unguided_difference(comparison: "Comparison", difference: Difference) -> Difference | None:
+    """Return the difference of the same groups in the same metric at guidance 1; None if there is none."""
+    if comparison.unguided is None:
+        return None
+    key = (difference.metric, difference.first_group, difference.second_group)
+    differences = comparison.unguided.differences
+    return next((other for other in differences if (other.metric, other.first_group, other.second_group) == key), None)
+
+
+def describe_unguided(comparison: "Comparison") -> list[str]:
+    """Return the verdicts at guidance 1; empty if there are no such videos."""
+    if comparison.unguided is None:
+        return []
+    return [f"at guidance 1: {verdict.verdict_text}" for verdict in comparison.unguided.verdicts]
