@@ -26,6 +26,7 @@ from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overla
 from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
 from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.curve_comparison import compare_curves
 from wantui.analysis.dispersion import (
     PermutationTest,
     compute_distances_to_median,
@@ -43,6 +44,9 @@ from wantui.analysis.groups import (
 )
 from wantui.analysis.loading import collect_control_settings, read_batch_videos
 from wantui.analysis.null_models import build_gaussian_null
+from wantui.analysis.report_curves import draw_curves
+from wantui.analysis.report_page import format_figure_label
+from wantui.analysis.report_states import draw_dispersion
 from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.statistics import Effect, compute_paired_effect
 from wantui.analysis.strides import apply_stride_to_videos
@@ -568,8 +572,8 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("power", "has_band"), [(1, True), (2, False)])
-def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, power: int, has_band: bool) -> None:
+@pytest.mark.parametrize(("power", "is_compared"), [(1, True), (2, False)])
+def test_curves_with_other_noise_levels_have_no_difference(tmp_path: Path, power: int, is_compared: bool) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = []
     for video in synthetic_videos(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
@@ -577,9 +581,9 @@ def test_curves_with_other_noise_levels_have_no_chance_band(tmp_path: Path, powe
         path = replace(video.trajectory, sigmas=SIGMAS**power)
         other.append(replace(video, trajectory=path, settings={**SETTINGS, "flow_shift": power}))
     result = compare_groups([*one, *other], grouping="batch", primary_metric="turning")
-    legend = report._draw_curves(result).axes[0].get_legend()
-    assert legend is not None
-    assert ("by chance" in [text.get_text() for text in legend.get_texts()]) is has_band
+    figure = draw_curves(result, compare_curves(result.matched_groups))
+    assert [axes.axison for axes in figure.axes[1::2]] == [is_compared] * 4
+    assert all(len(axes.get_lines()) > 2 for axes in figure.axes[::2])
 
 
 def test_group_summary_counts_finite_values_only(tmp_path: Path) -> None:
@@ -1017,7 +1021,7 @@ def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: 
     expected = np.sqrt(((ends - ends.mean(0)) ** 2).sum((0, 2)) / 3 / DIMENSION)
     assert result.dispersion_curves_by_group["sigma"].dispersion[[0, -1]] == pytest.approx(expected, rel=1e-5)
     assert np.abs(np.diff(result.dispersion_curves_by_group["sigma"].dispersion)).max() < 0.05  # predictors would jump
-    (line, *_) = report.draw_dispersion(result).axes[0].lines
+    (line, *_) = draw_dispersion(result).axes[0].lines
     assert np.asarray(line.get_xdata()) == pytest.approx(np.linspace(1, 0, 41))
 
 
@@ -1198,7 +1202,7 @@ def test_report_draws_groups_with_any_name(tmp_path: Path, name: str, recwarn: p
     report.write_report(tmp_path / "page.html", compare_groups(videos, grouping="1", metrics=["length"]))
     page = (tmp_path / "page.html").read_text()
     drawn = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", page)).split()
-    wanted = report._format_figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
+    wanted = format_figure_label(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split()
     assert all(drawn.count(word) >= 4 for word in wanted)  # in the effects, curves, room and paths
     assert not [warning for warning in recwarn if "matplotlib" in str(warning.filename) or "Glyph" in str(warning)]
 

@@ -47,7 +47,7 @@ def test_report_shows_the_middle_frame_of_each_video() -> None:
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))), dtype=float)
         expected = draw_clip(choose_colour(entry))[FRAME_COUNT // 2].astype(float)
         assert np.abs(picture.mean((0, 1)) - expected.mean((0, 1))).max() < 12
-    assert section.count("Middle frames, seeds 42, 43.") == 2
+    assert section.count("Middle frames with variation and seed, seeds 42, 43.") == 2
 
 
 def test_report_names_videos_without_a_readable_clip() -> None:

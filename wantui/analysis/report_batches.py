@@ -7,16 +7,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from wantui.analysis.groups import Group
+from wantui.analysis.report_page import render_table
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
-from wantui.storage.mp4 import ClipError, read_middle_frame
+from wantui.storage.mp4 import ClipError, read_clip_tags, read_middle_frame
 
 MAX_PICTURES_PER_GROUP = 12
 PICTURE_WIDTH = 120
 """Maximum width of a picture in pixels."""
+PROGRAM_TAGS = ("torch", "diffusers", "transformers", "python", "device")
+"""Tags of a clip that name the programs and the device that generated it."""
 HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes")
 """Fields of a recipe that differ between the videos of a batch, that are empty, or that fill pages."""
 
@@ -31,7 +36,9 @@ def render_recipe_section(videos: Sequence[Video]) -> list[str]:
         except UserError as error:  # such as a batch of the older system
             parts.append(f'<p class="note">{html.escape(str(error))}</p>')
             continue
-        parts.append(_render_table(_describe_batch(manifest)))
+        parts.append(_render_table(_describe_batch(folder, manifest)))
+        config = yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True)
+        parts.append(f"<details><summary>Config</summary><pre>{html.escape(config)}</pre></details>")
     return parts
 
 
@@ -45,12 +52,12 @@ def render_picture_section(groups: Sequence[Group]) -> list[str]:
         pictures = [_render_picture(video, manifests_by_folder) for video in videos]
         more = f"; {omitted_count:,} more are not shown" if omitted_count else ""
         seeds = ", ".join(dict.fromkeys(str(video.seed) for video in videos))
-        parts.append(f"<p>{html.escape(group.name)}</p><p>{''.join(pictures)}</p>")
-        parts.append(f'<p class="note">Middle frames, seeds {seeds}{more}.</p>')
+        parts.append(f"<h3>{html.escape(group.name)}</h3><p>{''.join(pictures)}</p>")
+        parts.append(f'<p class="note">Middle frames with variation and seed, seeds {seeds}{more}.</p>')
     return parts
 
 
-def _describe_batch(manifest: Manifest) -> dict[str, str]:
+def _describe_batch(folder: Path, manifest: Manifest) -> dict[str, str]:
     recipe = manifest.videos[0].recipe
     seeds = sorted({video.seed for video in manifest.videos})
     settings = {
@@ -62,17 +69,28 @@ def _describe_batch(manifest: Manifest) -> dict[str, str]:
         "template": manifest.template,
         "created": manifest.created,
         "written by": f"wantui {manifest.wantui}" if manifest.wantui else "wantui before 0.2",
+        **_describe_programs(folder, manifest),
         "videos": f"{len(manifest.variations)} variations with the seeds {', '.join(map(str, seeds))}",
         **settings,
     }
 
 
+def _describe_programs(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Return the programs and the device that generated the first readable clip; empty if none can be read."""
+    for entry in manifest.videos:
+        if "clip" not in entry.files:
+            continue
+        try:
+            _, tags = read_clip_tags(folder / entry.files["clip"])
+        except UserError:  # damaged, or written by another program
+            continue
+        programs = [f"{name} {tags[name]}" for name in PROGRAM_TAGS if tags.get(name)]
+        return {"generated with": ", ".join(programs)} if programs else {}
+    return {}
+
+
 def _render_table(values_by_name: dict[str, str]) -> str:
-    rows = (
-        f"<tr><td>{html.escape(name)}</td><td style='text-align:left'>{html.escape(value)}</td></tr>"
-        for name, value in values_by_name.items()
-    )
-    return f"<table>{''.join(rows)}</table>"
+    return render_table((), [(html.escape(name), html.escape(value)) for name, value in values_by_name.items()], "text")
 
 
 def _render_picture(video: Video, manifests_by_folder: dict[Path, Manifest | None]) -> str:
@@ -92,7 +110,10 @@ def _render_picture(video: Video, manifests_by_folder: dict[Path, Manifest | Non
     image.save(buffer, format="JPEG", quality=85)
     source = base64.b64encode(buffer.getvalue()).decode()
     title = html.escape(video.name, quote=True)
-    return f'<img alt="{title}" title="{title}" src="data:image/jpeg;base64,{source}"> '
+    return (
+        f'<span class="picture"><img alt="{title}" title="{title}" src="data:image/jpeg;base64,{source}"><br>'
+        f"{html.escape(video.variation)} {video.seed}</span> "
+    )
 
 
 def _find_entry(video: Video, manifests_by_folder: dict[Path, Manifest | None]) -> VideoEntry | None:

@@ -2,12 +2,12 @@
 
 import html
 import math
-from collections.abc import Callable
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.dose_response import DoseResponse, Trend
+from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table
 from wantui.formatting import format_percent_change
 
 MAX_SHOWN_METRICS = 6
@@ -16,7 +16,7 @@ MAX_SEED_LINES = 40
 """Maximum number of seeds whose values are drawn."""
 
 
-def render_dose_section(dose_response: DoseResponse, render_svg: Callable[[Figure], str]) -> list[str]:
+def render_dose_section(dose_response: DoseResponse) -> list[str]:
     """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
     name = html.escape(dose_response.setting_name)
     css_class = {"flat": "alike", "cannot tell": "cannot"}.get(dose_response.verdict_kind, "differs")
@@ -41,10 +41,10 @@ def _draw_curves(dose_response: DoseResponse) -> Figure:
     all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
     doses = np.array(dose_response.doses)
     for axes, trend in zip(all_axes, shown_trends, strict=False):
-        axes.plot(doses, trend.seed_values[:MAX_SEED_LINES].T, color="#999", lw=0.5, alpha=0.6)
+        axes.plot(doses, trend.seed_values[:MAX_SEED_LINES].T, color=MUTED_COLOUR, lw=0.5, alpha=0.6)
         low, high = trend.means - trend.half_widths, trend.means + trend.half_widths
-        axes.fill_between(doses, low, high, color="#2a6f97", alpha=0.2, lw=0)
-        axes.plot(doses, trend.means, "o-", color="#2a6f97", ms=4, lw=1.5)
+        axes.fill_between(doses, low, high, color=GROUP_COLOURS[0], alpha=0.2, lw=0)
+        axes.plot(doses, trend.means, "o-", color=GROUP_COLOURS[0], ms=4, lw=1.5)
         axes.set_title(trend.metric, fontsize=9)
         axes.set_xlabel(dose_response.setting_name, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
@@ -55,12 +55,11 @@ def _draw_curves(dose_response: DoseResponse) -> Figure:
 
 
 def _render_slopes(dose_response: DoseResponse) -> str:
-    header = "".join(f"<th>{title}</th>" for title in ("metric", "slope", "95 %", "of the mean", "p", "max-T", "BH"))
-    rows = "".join(_render_slope(trend) for trend in dose_response.trends)
-    return f"<table><thead><tr>{header}</tr></thead>{rows}</table>"
+    header = ("metric", "slope", "95 %", "of the mean", "p", "max-T", "BH")
+    return render_table(header, [_format_slope_cells(trend) for trend in dose_response.trends])
 
 
-def _render_slope(trend: Trend) -> str:
+def _format_slope_cells(trend: Trend) -> list[str]:
     slope = trend.slope
     has_share = math.isfinite(trend.relative_slope) and math.isfinite(trend.relative_low)
     share_text = (
@@ -69,11 +68,10 @@ def _render_slope(trend: Trend) -> str:
         if has_share
         else "-"
     )
-    cells = (
+    return [
         html.escape(trend.metric),
         f"{slope.mean:+.3g}",
         f"{slope.interval_low:+.3g} to {slope.interval_high:+.3g}",
         share_text,
         *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
-    )
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    ]

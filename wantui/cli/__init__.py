@@ -127,7 +127,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
     shown_arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _set_missing_home()
-        cli.main(args=arguments, prog_name="wantui", standalone_mode=False)
+        cli.main(args=arguments, prog_name="wantui", standalone_mode=False, obj=tuple(shown_arguments))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:

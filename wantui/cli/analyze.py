@@ -198,7 +198,15 @@ def command(
         damaged_names += print_word_curves(videos, as_json)
     elif show_comparison or html_path is not None:
         damaged_names += print_group_comparison(
-            videos, grouping, primary_metric, chosen_metrics, equivalence_margin, as_json, csv_path, html_path
+            videos,
+            grouping,
+            primary_metric,
+            chosen_metrics,
+            equivalence_margin,
+            as_json,
+            csv_path,
+            html_path,
+            label_table,
         )
     elif show_decodability:
         damaged_names += print_decodability(videos, grouping, as_json)

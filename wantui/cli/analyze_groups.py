@@ -1,8 +1,11 @@
 """Group modes of `wantui analyze`: means beside null models, and comparisons."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from wantui.cli.analyze_answers import print_answers
 from wantui.cli.analyze_curves import print_curve_comparison
@@ -15,6 +18,7 @@ from wantui.formatting import format_count, format_mean, format_percent, format_
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
+    from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video
 
 
@@ -65,6 +69,7 @@ def print_group_comparison(
     as_json: bool,
     csv_path: Path | None,
     html_path: Path | None,
+    label_table: "LabelTable | None" = None,
 ) -> list[str]:
     """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
 
@@ -84,11 +89,12 @@ def print_group_comparison(
         comparison = compare_with_unguided(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
     if html_path is not None:
         from wantui.analysis.report import write_report
+        from wantui.analysis.report_origin import ReportOrigin
 
         try:
             with open_progress_line() as line:
                 line.show_phase(f"drawing {html_path}")
-                write_report(html_path, comparison)
+                write_report(html_path, comparison, ReportOrigin(_format_command(), label_table))
         except OSError as error:
             raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
         echo(f"written: {html_path}", err=True)
@@ -101,6 +107,11 @@ def print_group_comparison(
         _print_comparison_result(comparison, equivalence_margin, videos)
         print_curve_comparison(compare_curves(comparison.matched_groups), len(comparison.seeds))
     return list(comparison.unreadable_videos)
+
+
+def _format_command() -> str:
+    """Return the command line, quoted for a shell."""
+    return shlex.join(["wantui", *click.get_current_context().find_root().obj])
 
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:

@@ -1,0 +1,144 @@
+"""Section of a report about the curves over the noise level: bands of means, bands of videos, and cluster tests."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from wantui.analysis.compare import Comparison
+from wantui.analysis.curve_comparison import (
+    CurveComparison,
+    CurveDifference,
+    compare_curves,
+    describe_cluster_test,
+)
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.null_models import compute_random_walk_null
+from wantui.analysis.report_page import (
+    GROUP_COLOURS,
+    MUTED_COLOUR,
+    TEXT_COLOUR,
+    choose_group_styles,
+    format_figure_label,
+    render_figure,
+    render_note,
+    render_table,
+    simplify_axes,
+)
+
+SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
+"""Curves in the figure; the table of clusters has all."""
+MAX_DRAWN_DIFFERENCES = 3
+"""Maximum number of pairs of groups whose difference is drawn; those with the smallest p come first."""
+MAX_LISTED_CLUSTERS = 40
+CAPTION = (
+    "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "
+    "the central 95 % of the videos, which do not. Dashed grey: a random walk with the same step lengths. Right: the "
+    "difference between groups, paired by seed, with the 95 % interval of its mean at each noise level alone. Bars: "
+    "clusters with p at most 0.05 on this curve."
+)
+
+
+def render_curve_section(comparison: Comparison) -> list[str]:
+    """Return the HTML of the curves of the groups, and of all clusters."""
+    curve_comparisons = compare_curves(comparison.matched_groups)
+    parts = ["<h2>Curves over the noise level</h2>", render_figure(draw_curves(comparison, curve_comparisons), CAPTION)]
+    if reason := curve_comparisons[0].untested_reason:
+        return [*parts, render_note(f"Not tested: {reason}.")]
+    rows = _list_clusters(curve_comparisons)
+    text = describe_cluster_test(len(comparison.seeds))
+    parts.append(f"<p>{html.escape(text[0].upper() + text[1:])}.</p>")
+    if not rows:
+        return [*parts, "<p>No noise level of any curve exceeds the threshold of a cluster.</p>"]
+    header = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", "p", "p over all curves and pairs")
+    parts.append(render_table(header, rows[:MAX_LISTED_CLUSTERS]))
+    if (hidden_count := len(rows) - MAX_LISTED_CLUSTERS) > 0:
+        parts.append(render_note(f"{hidden_count:,} more clusters with a larger p are in --json."))
+    return parts
+
+
+def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[str]]:
+    """Return the rows of the table of clusters, those with the smallest p first."""
+    clusters = [
+        (cluster.p, cluster.family_p, comparison, difference, cluster)
+        for comparison in curve_comparisons
+        for difference in comparison.differences
+        for cluster in difference.clusters
+    ]
+    rows = []
+    for p, family_p, comparison, difference, cluster in sorted(clusters, key=lambda item: item[:2]):
+        sigmas = comparison.curves[0].sigmas
+        rows.append(
+            [
+                comparison.curve_name,
+                html.escape(f"{difference.first_group} - {difference.second_group}"),
+                "more" if cluster.mass > 0 else "less",
+                f"{sigmas[cluster.first_level]:.3f} to {sigmas[cluster.last_level]:.3f}",
+                f"{cluster.mass:.1f}",
+                f"{p:.3g}",
+                f"{family_p:.3g}",
+            ]
+        )
+    return rows
+
+
+def draw_curves(comparison: Comparison, curve_comparisons: Sequence[CurveComparison]) -> Figure:
+    """Draw the curves of the groups and, beside them, their differences."""
+    shown = [curves for curves in curve_comparisons if curves.curve_name in SHOWN_CURVES]
+    figure = Figure(figsize=(9, 2.5 * len(shown)), layout="constrained")
+    all_axes = figure.subplots(len(shown), 2, squeeze=False)
+    for (group_axes, difference_axes), curves in zip(all_axes, shown, strict=True):
+        _draw_groups(group_axes, comparison, curves)
+        _draw_differences(difference_axes, curves)
+        for axes in (group_axes, difference_axes):
+            axes.set_xlabel("noise level sigma", fontsize=8)
+            axes.set_xlim(1.02, -0.02)
+            simplify_axes(axes)
+    all_axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _draw_groups(axes: Any, comparison: Comparison, curves: CurveComparison) -> None:
+    for (colour, line), curve in zip(choose_group_styles(len(curves.curves)), curves.curves, strict=True):
+        axes.fill_between(curve.sigmas, curve.low, curve.high, color=colour, alpha=0.3, lw=0)
+        for edge in (curve.videos_low, curve.videos_high):
+            axes.plot(curve.sigmas, edge, color=colour, lw=0.8, ls=":")
+        label = format_figure_label(curve.group_name)
+        axes.plot(curve.sigmas, curve.mean, color=colour, lw=1.4, ls=line, label=label)
+    trajectory = comparison.groups[0].videos[0].trajectory
+    assert trajectory is not None
+    sigmas, values = CURVES[curves.curve_name](compute_random_walk_null(trajectory))
+    axes.plot(sigmas, values, color=MUTED_COLOUR, lw=1, ls="--")
+    axes.set_title(curves.curve_name, fontsize=9, loc="left")
+
+
+def _draw_differences(axes: Any, curves: CurveComparison) -> None:
+    if curves.untested_reason:
+        axes.set_axis_off()
+        return
+    drawn = sorted(curves.differences, key=lambda difference: difference.p)[:MAX_DRAWN_DIFFERENCES]
+    sigmas = curves.curves[0].sigmas
+    # The colours of groups would name a group, so the pairs have others.
+    colours = [TEXT_COLOUR] if len(drawn) == 1 else GROUP_COLOURS[-len(drawn) :]
+    axes.axhline(0, color=MUTED_COLOUR, lw=0.8)
+    for colour, difference in zip(colours, drawn, strict=True):
+        axes.fill_between(sigmas, difference.low, difference.high, color=colour, alpha=0.2, lw=0)
+        axes.plot(sigmas, difference.mean, color=colour, lw=1.3, label=_name_pair(difference))
+    low, high = axes.get_ylim()
+    step = 0.06 * (high - low)
+    for row, (colour, difference) in enumerate(zip(colours, drawn, strict=True), 1):
+        for cluster in difference.clusters:
+            if cluster.p <= SIGNIFICANCE_LEVEL:
+                ends = [float(sigmas[cluster.first_level]), float(sigmas[cluster.last_level])]
+                axes.plot(ends, [low - row * step] * 2, color=colour, lw=4, solid_capstyle="butt", marker="|", ms=4)
+    axes.set_ylim(low - (len(drawn) + 0.6) * step, high)
+    title = f"{curves.curve_name}: {_name_pair(drawn[0])}" if len(drawn) == 1 else f"{curves.curve_name}: differences"
+    axes.set_title(title, fontsize=9, loc="left")
+    if len(drawn) > 1:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def _name_pair(difference: CurveDifference) -> str:
+    return f"{format_figure_label(difference.first_group)} - {format_figure_label(difference.second_group)}".lstrip("_")

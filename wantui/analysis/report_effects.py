@@ -1,0 +1,101 @@
+"""Section of a report about the effects: a figure and a table of all differences."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from wantui.analysis.compare import Comparison
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
+from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.report_page import (
+    GROUP_COLOURS,
+    MUTED_COLOUR,
+    PAPER_COLOUR,
+    format_figure_label,
+    render_figure,
+    render_note,
+    render_table,
+    simplify_axes,
+)
+from wantui.analysis.statistics import compute_min_attainable_p
+from wantui.formatting import format_percent_change
+
+MAX_LISTED_DIFFERENCES = 150
+"""Maximum number of differences in figure and table; `--csv` has all."""
+
+
+def render_effect_section(comparison: Comparison) -> list[str]:
+    """Return the HTML of the differences in all metrics."""
+    differences = comparison.differences[:MAX_LISTED_DIFFERENCES]
+    parts = [
+        "<h2>Effects in all metrics</h2>",
+        render_figure(
+            draw_effects(differences, comparison.primary_metric),
+            "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: p at most "
+            "0.05 over all metrics and pairs (max-T). Metrics without a meaningful percentage are only in the table.",
+        ),
+        _render_table(differences),
+        render_note(
+            f"{len(comparison.seeds)} seeds can give no p below "
+            f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. p: sign flips of one metric and pair, as if it "
+            "were the only test. max-T: over all metrics and pairs, so that the chance of any false difference is at "
+            "most 5 %. BH: over all, so that at most 5 % of the differences found are false on average. A small p with "
+            "a larger max-T means: plain only if this metric was declared before. d_z: mean difference divided by the "
+            "standard deviation of the seeds' differences, with Hedges' correction."
+        ),
+    ]
+    if (hidden_count := len(comparison.differences) - len(differences)) > 0:
+        parts.append(render_note(f"{hidden_count:,} more differences are in --csv and --json."))
+    return parts
+
+
+def draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figure:
+    """Draw the relative differences with their intervals, those of the declared metric in another colour."""
+    shown_differences = [
+        d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
+    ]
+    figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown_differences))))
+    axes = figure.subplots()
+    has_several_pairs = len({(d.first_group, d.second_group) for d in shown_differences}) > 1
+    for row, d in enumerate(reversed(shown_differences)):
+        colour = GROUP_COLOURS[1] if d.metric == primary_metric else GROUP_COLOURS[0]
+        axes.plot([100 * d.relative_low, 100 * d.relative_high], [row, row], color=colour, lw=1.5)
+        fill = colour if d.family_p <= SIGNIFICANCE_LEVEL else PAPER_COLOUR
+        axes.plot(100 * d.relative_difference, row, "o", ms=5, color=colour, mfc=fill)
+    pair_labels = [
+        f"{format_figure_label(d.first_group)} against {format_figure_label(d.second_group)}"
+        for d in reversed(shown_differences)
+    ]
+    tick_labels = [
+        f"{d.metric}, {pair}" if has_several_pairs else d.metric
+        for d, pair in zip(reversed(shown_differences), pair_labels, strict=True)
+    ]
+    axes.set_yticks(range(len(shown_differences)), tick_labels)
+    axes.axvline(0, color=MUTED_COLOUR, lw=0.8)
+    axes.set_xlabel(
+        "difference, %" if has_several_pairs or not shown_differences else f"{pair_labels[0]}, %", fontsize=9
+    )
+    axes.margins(y=0.02)
+    simplify_axes(axes)
+    return figure
+
+
+def _render_table(differences: Sequence[Difference]) -> str:
+    has_several_pairs = len({(d.first_group, d.second_group) for d in differences}) > 1
+    rows = []
+    for d in differences:
+        effect, unit = d.paired_effect, get_metric_unit(d.metric)
+        if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all():
+            difference_text = format_percent_change(d.relative_difference)
+            interval_text = f"{format_percent_change(d.relative_low)} to {format_percent_change(d.relative_high)}"
+        else:
+            difference_text = f"{effect.mean:+.3g} {unit}".rstrip()
+            interval_text = f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
+        pair_cells = [html.escape(f"{d.first_group} - {d.second_group}")] if has_several_pairs else []
+        size_text = f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "–"
+        p_cells = [f"{p:.3g}" for p in (effect.p, d.family_p, d.discovery_p)]
+        rows.append([html.escape(d.metric), *pair_cells, difference_text, interval_text, size_text, *p_cells])
+    header = ["metric", *(["groups"] if has_several_pairs else []), "difference", "95 %", "d_z", "p", "max-T", "BH"]
+    return render_table(header, rows)
