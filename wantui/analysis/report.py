@@ -15,6 +15,7 @@ from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip,
 from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.compare import Comparison
+from wantui.analysis.report_answers import render_answer_section
 from wantui.analysis.report_batches import render_picture_section, render_recipe_section
 from wantui.analysis.report_curves import render_curve_section
 from wantui.analysis.report_definitions import render_definition_section
@@ -59,6 +60,7 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
             f"Trajectories are measured at stride {comparison.stride}. wantui {__version__}."
         ),
         "</header>",
+        *render_answer_section(comparison.answers),
         *_render_verdicts(comparison),
         *(render_dose_section(comparison.dose_response) if comparison.dose_response is not None else []),
         *render_picture_section(comparison.groups),
@@ -76,7 +78,7 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
 
 def _render_verdicts(comparison: Comparison) -> list[str]:
     return [
-        "<h2>Verdicts</h2>",
+        "<h2>Verdict on the declared metric</h2>",
         f"<p>Declared metric: <b>{html.escape(comparison.primary_metric)}</b>. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",

@@ -58,7 +58,7 @@ th:first-child, td:first-child, .text th, .text td {{ text-align: left; overflow
 thead th {{ border-bottom: 1px solid var(--rule); }}
 .wide {{ overflow-x: auto; }}
 .verdict {{ padding: .5rem .8rem; border-left: 4px solid var(--muted); background: var(--panel); margin: .4rem 0; }}
-.verdict b {{ display: inline-block; min-width: 3.2rem; }}
+.verdict span {{ color: var(--muted); }} .verdict b {{ display: inline-block; min-width: 3.2rem; }}
 .differs {{ border-color: var(--group1); }} .alike {{ border-color: var(--group2); }}
 .note, figcaption {{ color: var(--muted); font-size: .85rem; }} code {{ font-size: .85rem; overflow-wrap: anywhere; }}
 .picture {{ display: inline-block; max-width: 120px; font-size: .7rem; color: var(--muted); line-height: 1.3;

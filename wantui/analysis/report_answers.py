@@ -1,0 +1,34 @@
+"""First section of a report: place, room and path in three lines, for all groups and for each pair."""
+
+import html
+from collections.abc import Sequence
+
+from wantui.analysis.answer_evidence import QUESTIONS
+from wantui.analysis.answers import Answer
+from wantui.analysis.report_page import render_note
+
+CSS_CLASSES = {"differs": "differs", "alike": "alike"}
+"""Class of an answer by its kind; other kinds have none."""
+
+
+def render_answer_section(answers: Sequence[Answer]) -> list[str]:
+    """Return the HTML of the answers, the questions explained below them."""
+    if not answers:
+        return []
+    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in answers))
+    parts = ["<h2>Do the groups differ?</h2>"]
+    for pair in pairs:
+        if len(pairs) > 1:
+            parts.append(f"<h3>{html.escape(f'{pair[0]} against {pair[1]}' if pair[0] else 'All groups')}</h3>")
+        pair_answers = [answer for answer in answers if (answer.first_group, answer.second_group) == pair]
+        parts += [_render_answer(answer) for answer in pair_answers]
+        notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
+        parts += [render_note(f"Note: {note}.") for note in notes]
+    questions = " ".join(f"{name}: {question}" for name, question in QUESTIONS.items())
+    return [*parts, render_note(questions[0].upper() + questions[1:])]
+
+
+def _render_answer(answer: Answer) -> str:
+    css_class = f"verdict {CSS_CLASSES.get(answer.kind, '')}".rstrip()
+    verdict, details = html.escape(answer.verdict), html.escape(answer.details)
+    return f'<p class="{css_class}"><b>{html.escape(answer.question)}</b> {verdict}. <span>{details}</span></p>'
