@@ -1,0 +1,152 @@
+"""The HTML report of a comparison: complete, self-contained, and readable on light and dark screens and on paper."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_analysis import synthetic_videos
+
+from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.curve_comparison import compare_curves
+from wantui.analysis.label_table import read_label_table
+from wantui.analysis.labels import join_labels
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.report import write_report
+from wantui.analysis.report_curves import draw_curves
+from wantui.analysis.report_definitions import CURVE_MEANINGS
+from wantui.analysis.report_origin import ReportOrigin
+from wantui.analysis.report_page import GROUP_COLOURS, render_page
+
+pytestmark = pytest.mark.slow
+LOADING_ATTRIBUTES = {"src", "href", "xlink:href", "srcset", "data", "action"}
+
+
+class PageReader(HTMLParser):
+    """Collects what a page would load, its text, and tags that are not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.open_tags: list[str] = []
+        self.mismatches: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.targets += [value or "" for name, value in attrs if name in LOADING_ATTRIBUTES]
+        if tag not in ("meta", "br", "img"):
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.targets += [value or "" for name, value in attrs if name in LOADING_ATTRIBUTES]
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open_tags or self.open_tags.pop() != tag:
+            self.mismatches.append(tag)
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    videos = synthetic_videos(tmp_path / "data", {"wide": 2.0, "narrow": 1.0}, seeds=6, phrasings=1)
+    return compare_groups(videos, grouping="1")
+
+
+def write_page(comparison: Comparison, origin: ReportOrigin | None = None) -> str:
+    path = comparison.groups[0].videos[0].folder / "page.html"
+    write_report(path, comparison, origin)
+    return path.read_text(encoding="utf-8")
+
+
+def test_report_loads_nothing_and_is_well_formed(comparison: Comparison) -> None:
+    page = write_page(comparison)
+    reader = PageReader()
+    reader.feed(page)
+    assert all(target.startswith(("#", "data:image/")) for target in reader.targets)
+    assert reader.mismatches == []
+    assert reader.open_tags == []
+    assert not re.search(r"@import|<script|<link|url\((?!#)", page)
+
+
+def test_report_starts_with_place_room_and_path(comparison: Comparison) -> None:
+    page = write_page(comparison)
+    answers = re.findall(r'<p class="verdict[^"]*"><b>(\w+)</b>', page)
+    assert answers == ["place", "room", "path"]
+    assert page.index("<b>place</b>") < page.index("Verdict on the declared metric</h2>") < page.index("Videos</h2>")
+
+
+def test_report_defines_every_metric_and_curve(comparison: Comparison) -> None:
+    defined = re.findall("<dt>(.*?)</dt>", write_page(comparison))
+    assert {*comparison.summaries_by_metric, *CURVES} <= {*defined}
+    assert CURVES.keys() <= CURVE_MEANINGS.keys()
+
+
+def test_report_names_command_seeds_and_labels(tmp_path: Path, comparison: Comparison) -> None:
+    table_path = tmp_path / "labels.csv"
+    table_path.write_text("variation,seed,<code>\nwide_0,1,x\n")
+    table = read_label_table(table_path)
+    page = write_page(comparison, ReportOrigin("wantui analyze 'a & b' --html page.html", table))
+    assert "<code>wantui analyze &#x27;a &amp; b&#x27; --html page.html</code>" in page
+    assert "0, 1, 2, 3, 4, 5" in page
+    assert table.sha256 in page
+    assert "&lt;code&gt;=x" in page
+    assert "<code>=x" not in page
+
+
+def test_report_without_a_command_names_an_equivalent_one(comparison: Comparison) -> None:
+    folder = comparison.groups[0].videos[0].folder
+    assert f"wantui analyze {folder} --compare --by 1 --primary spread --html report.html" in write_page(comparison)
+
+
+def test_figures_have_the_colours_of_the_page(comparison: Comparison) -> None:
+    page = write_page(comparison)
+    figures = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    assert len(figures) >= 4
+    for figure in figures:
+        assert not any(colour in figure for colour in GROUP_COLOURS)
+        assert "var(--group0)" in figure
+        assert "var(--text)" in figure
+        colours = {*re.findall(r"(?:fill|stroke): (#\w+)", figure)}
+        assert not colours, colours
+    assert "@media screen and (prefers-color-scheme: dark)" in page
+    assert "@media print" in page
+
+
+def test_equal_comparisons_have_equal_figures(comparison: Comparison) -> None:
+    pages = [re.findall("<svg.*?</svg>", write_page(comparison), re.DOTALL) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_curves_are_drawn_with_bands_of_means_and_of_videos(comparison: Comparison) -> None:
+    curve_comparisons = compare_curves(comparison.matched_groups)
+    figure = draw_curves(comparison, curve_comparisons)
+    group_axes, difference_axes = figure.axes[2:4]
+    velocity = next(curves for curves in curve_comparisons if curves.curve_name == "velocity")
+    drawn = [np.asarray(line.get_ydata()) for line in group_axes.get_lines()]
+    for curve in velocity.curves:
+        for values in (curve.mean, curve.videos_low, curve.videos_high):
+            assert any(np.array_equal(line, values) for line in drawn)
+    assert len(group_axes.collections) == len(velocity.curves)
+    band = difference_axes.collections[0].get_paths()[0].vertices[:, 1]
+    (difference,) = velocity.differences
+    assert (band.min(), band.max()) == pytest.approx((difference.low.min(), difference.high.max()))
+
+
+def test_sections_are_linked_at_the_top() -> None:
+    page = render_page("a < b", ["<header><h1>x</h1></header>", "<h2>One</h2>", "<h2>Two &amp; three</h2>"])
+    assert "<title>a &lt; b</title>" in page
+    assert '<nav><a href="#section1">One</a><a href="#section2">Two &amp; three</a></nav>' in page
+    assert '<h2 id="section2">Two &amp; three</h2>' in page
+
+
+def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path / "data", {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
+    table_path = tmp_path / "labels.csv"
+    rows = "".join(f"{name}_0,{seed},{seed + (name == 'a')}\n" for name in "ab" for seed in range(6))
+    table_path.write_text("variation,seed,rating\n" + rows)
+    videos = join_labels(videos, read_label_table(table_path))
+    result = compare_groups(videos, grouping="1", primary_metric="rating")
+    page = write_page(replace(result, warnings=("a < b",)))
+    assert "<td>rating</td><td>+1</td><td>+1 to +1</td>" in page
+    assert "Note: a &lt; b" in page
+    assert "<dt>rating</dt><dd>outside label" in page
