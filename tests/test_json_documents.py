@@ -45,7 +45,7 @@ def find_differences(example: Any, actual: Any, path: str = "$") -> list[str]:
 
 @pytest.fixture
 def batch(make_once: MakeOnce) -> Path:
-    options = ("-t", "a [red|blue] (circle)", "-n", "3", "--store-attention", "--store-latents")
+    options = ("-t", "a [red|blue] (circle)", "-n", "4", "--store-attention", "--store-latents")
     size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
     device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
     made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *size, *device))
@@ -69,6 +69,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --compare --json": ("analyze", batch, "--compare", "--by", 1, *METRIC),
         "analyze BATCH... --decodability --json": ("analyze", batch, "--decodability", "--by", 1, "--json"),
         "analyze BATCH... --shares --json": ("analyze", batch, "--shares", "--by", 1, "--json"),
+        "analyze BATCH... --correlate --json": ("analyze", batch, "--correlate", *METRIC),
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),

@@ -127,7 +127,7 @@ def test_curves_are_drawn_with_bands_of_means_and_of_videos(comparison: Comparis
         for values in (curve.mean, curve.videos_low, curve.videos_high):
             assert any(np.array_equal(line, values) for line in drawn)
     assert len(group_axes.collections) == len(velocity.curves)
-    band = difference_axes.collections[0].get_paths()[0].vertices[:, 1]
+    band = np.asarray(difference_axes.collections[0].get_paths()[0].vertices)[:, 1]
     (difference,) = velocity.differences
     assert (band.min(), band.max()) == pytest.approx((difference.low.min(), difference.high.max()))
 

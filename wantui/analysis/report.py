@@ -31,6 +31,7 @@ from wantui.analysis.report_page import (
 )
 from wantui.analysis.report_states import render_state_section
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
+from wantui.analysis.unguided import describe_unguided
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
@@ -81,6 +82,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
         "<h2>Verdict on the declared metric</h2>",
         f"<p>Declared metric: <b>{html.escape(comparison.primary_metric)}</b>. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
+        *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
@@ -119,7 +121,7 @@ def _render_metric_section(comparison: Comparison) -> list[str]:
     group_names = [group.name for group in comparison.groups]
     rows = []
     for metric, by_group in comparison.summaries_by_metric.items():
-        cells = [html.escape(metric)]
+        cells = [html.escape(comparison.groups[0].label_metric(metric))]
         for name in group_names:
             summary = by_group[name]
             null_values = (summary.random_walk_mean, summary.gaussian_flow_mean)

@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.compare import Comparison
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
-from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_change
 from wantui.analysis.report_page import (
     GROUP_COLOURS,
     MUTED_COLOUR,
@@ -20,6 +19,7 @@ from wantui.analysis.report_page import (
     simplify_axes,
 )
 from wantui.analysis.statistics import compute_min_attainable_p
+from wantui.analysis.unguided import find_unguided_difference
 from wantui.formatting import format_percent_change
 
 MAX_LISTED_DIFFERENCES = 150
@@ -32,11 +32,12 @@ def render_effect_section(comparison: Comparison) -> list[str]:
     parts = [
         "<h2>Effects in all metrics</h2>",
         render_figure(
-            draw_effects(differences, comparison.primary_metric),
+            draw_effects(comparison, differences),
             "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: p at most "
-            "0.05 over all metrics and pairs (max-T). Metrics without a meaningful percentage are only in the table.",
+            "0.05 over all metrics and pairs (max-T). Squares: the same prompts and seeds at guidance 1, if there are "
+            "any. Metrics without a meaningful percentage are only in the table.",
         ),
-        _render_table(differences),
+        _render_table(comparison, differences),
         render_note(
             f"{len(comparison.seeds)} seeds can give no p below "
             f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. p: sign flips of one metric and pair, as if it "
@@ -51,7 +52,7 @@ def render_effect_section(comparison: Comparison) -> list[str]:
     return parts
 
 
-def draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figure:
+def draw_effects(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
     """Draw the relative differences with their intervals, those of the declared metric in another colour."""
     shown_differences = [
         d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
@@ -59,8 +60,11 @@ def draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figu
     figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown_differences))))
     axes = figure.subplots()
     has_several_pairs = len({(d.first_group, d.second_group) for d in shown_differences}) > 1
+    label_metric = comparison.groups[0].label_metric
     for row, d in enumerate(reversed(shown_differences)):
-        colour = GROUP_COLOURS[1] if d.metric == primary_metric else GROUP_COLOURS[0]
+        colour = GROUP_COLOURS[1] if d.metric == comparison.primary_metric else GROUP_COLOURS[0]
+        if (unguided := find_unguided_difference(comparison, d)) is not None:
+            axes.plot(100 * unguided.relative_difference, row, "s", ms=5, color=MUTED_COLOUR, mfc="none")
         axes.plot([100 * d.relative_low, 100 * d.relative_high], [row, row], color=colour, lw=1.5)
         fill = colour if d.family_p <= SIGNIFICANCE_LEVEL else PAPER_COLOUR
         axes.plot(100 * d.relative_difference, row, "o", ms=5, color=colour, mfc=fill)
@@ -69,7 +73,7 @@ def draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figu
         for d in reversed(shown_differences)
     ]
     tick_labels = [
-        f"{d.metric}, {pair}" if has_several_pairs else d.metric
+        f"{label_metric(d.metric)}, {pair}" if has_several_pairs else label_metric(d.metric)
         for d, pair in zip(reversed(shown_differences), pair_labels, strict=True)
     ]
     axes.set_yticks(range(len(shown_differences)), tick_labels)
@@ -82,20 +86,25 @@ def draw_effects(differences: Sequence[Difference], primary_metric: str) -> Figu
     return figure
 
 
-def _render_table(differences: Sequence[Difference]) -> str:
+def _render_table(comparison: Comparison, differences: Sequence[Difference]) -> str:
     has_several_pairs = len({(d.first_group, d.second_group) for d in differences}) > 1
     rows = []
     for d in differences:
-        effect, unit = d.paired_effect, get_metric_unit(d.metric)
+        effect = d.paired_effect
         if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all():
-            difference_text = format_percent_change(d.relative_difference)
             interval_text = f"{format_percent_change(d.relative_low)} to {format_percent_change(d.relative_high)}"
         else:
-            difference_text = f"{effect.mean:+.3g} {unit}".rstrip()
             interval_text = f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
         pair_cells = [html.escape(f"{d.first_group} - {d.second_group}")] if has_several_pairs else []
         size_text = f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "–"
         p_cells = [f"{p:.3g}" for p in (effect.p, d.family_p, d.discovery_p)]
-        rows.append([html.escape(d.metric), *pair_cells, difference_text, interval_text, size_text, *p_cells])
-    header = ["metric", *(["groups"] if has_several_pairs else []), "difference", "95 %", "d_z", "p", "max-T", "BH"]
-    return render_table(header, rows)
+        metric_label = html.escape(comparison.groups[0].label_metric(d.metric))
+        unguided = find_unguided_difference(comparison, d)
+        unguided_cells = [format_change(unguided) if unguided else "–"] if comparison.unguided is not None else []
+        change_cells = [format_change(d), interval_text, *unguided_cells]
+        rows.append([metric_label, *pair_cells, *change_cells, size_text, *p_cells])
+    pair_header = ["groups"] if has_several_pairs else []
+    unguided_header = ["at guidance 1"] if comparison.unguided is not None else []
+    return render_table(
+        ["metric", *pair_header, "difference", "95 %", *unguided_header, "d_z", "p", "max-T", "BH"], rows
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wantui.cli.analyze_modes import refuse_unused_options
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
@@ -59,6 +60,12 @@ if TYPE_CHECKING:
     "show_shares",
     is_flag=True,
     help="Print the shares of seed, wording and group in the variance at each noise level.",
+)
+@click.option(
+    "--correlate",
+    "show_correlations",
+    is_flag=True,
+    help="Correlate metrics with attention to marked words and with outside labels (--scores).",
 )
 @click.option(
     "--by",
@@ -121,6 +128,7 @@ def command(
     show_comparison: bool,
     show_decodability: bool,
     show_shares: bool,
+    show_correlations: bool,
     grouping: str,
     primary_metric: str,
     equivalence_margin: float,
@@ -146,6 +154,7 @@ def command(
     from wantui.analysis.setting_values import select_videos_by_setting
     from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
+    from wantui.cli.analyze_correlations import print_correlations
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
     from wantui.cli.analyze_levels import print_decodability, print_variance_shares
@@ -159,8 +168,9 @@ def command(
         "--groups": show_groups,
         "--decodability": show_decodability,
         "--shares": show_shares,
+        "--correlate": show_correlations,
     }
-    _refuse_unused_options([name for name, is_chosen in is_chosen_by_mode.items() if is_chosen], as_json)
+    refuse_unused_options([name for name, is_chosen in is_chosen_by_mode.items() if is_chosen], as_json)
     label_table = None if scores_path is None else read_label_table(scores_path)
     label_names = [] if label_table is None else list(label_table.label_names)
     chosen_metrics = _parse_metrics(metrics, [*METRICS, *label_names])
@@ -212,6 +222,8 @@ def command(
         damaged_names += print_decodability(videos, grouping, as_json)
     elif show_shares:
         damaged_names += print_variance_shares(videos, grouping, as_json)
+    elif show_correlations:
+        print_correlations(videos, chosen_metrics, label_names, as_json)
     elif show_groups:
         print_group_means(videos, grouping, chosen_metrics, as_json)
     else:
@@ -230,43 +242,6 @@ def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: 
         f"{batch_folders[0]}), "
         f"or queue the batch again: wantui run --resume {batch_folders[0]}"
     )
-
-
-MODES_BY_PARAMETER = {
-    "csv_path": ("--csv", ("", "--compare"), "metrics and --compare, without --json"),
-    "html_path": ("--html", ("--compare",), "--compare"),
-    "stride": ("--stride", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
-    "metrics": ("--metrics", ("", "--groups", "--compare"), "metrics, --groups and --compare"),
-    "scores_path": ("--scores", ("--groups", "--compare"), "--groups and --compare"),
-    "grouping": (
-        "--by",
-        ("--groups", "--compare", "--decodability", "--shares"),
-        "--groups, --compare, --decodability and --shares",
-    ),
-    "primary_metric": ("--primary", ("--compare",), "--compare"),
-    "equivalence_margin": ("--margin", ("--compare",), "--compare"),
-    "overlay_path": ("--output", ("--overlay",), "--overlay"),
-    "as_json": (
-        "--json",
-        ("", "--list-videos", "--attention", "--compare", "--groups", "--decodability", "--shares"),
-        "output without --overlay",
-    ),
-}
-"""Parameter -> option, modes in which it has an effect ("" prints the metrics of videos), and these modes in words."""
-
-
-def _refuse_unused_options(chosen_modes: Sequence[str], as_json: bool) -> None:
-    """Refuse options without effect in the chosen mode, and more than one mode."""
-    get_source = click.get_current_context().get_parameter_source
-    for parameter, (option, option_modes, modes_text) in MODES_BY_PARAMETER.items():
-        is_given = get_source(parameter) is click.core.ParameterSource.COMMANDLINE
-        is_unused = any(mode not in option_modes for mode in chosen_modes or [""]) or (
-            parameter == "csv_path" and as_json
-        )
-        if is_given and is_unused:
-            raise click.UsageError(f"cannot use {option} here: it applies only to {modes_text}")
-    if len(chosen_modes) > 1:
-        raise click.UsageError(f"cannot combine {' and '.join(chosen_modes)}. Choose one")
 
 
 def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None:

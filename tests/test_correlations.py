@@ -1,0 +1,217 @@
+"""Rank correlations of metrics with attention and labels, against scipy and enumerations of all permutations."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui
+from numpy.typing import NDArray
+from scipy import stats
+from test_analysis import synthetic_videos
+
+from wantui.analysis import correlation_data
+from wantui.analysis.attention_summary import WordCurves
+from wantui.analysis.correlation_data import collect_correlation_data
+from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, compute_mean_rho, correlate_values
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.video import Video
+
+FloatArray = NDArray[np.float64]
+
+
+def mean_rho_by_scipy(values: FloatArray, others: FloatArray) -> float:
+    return float(np.mean([stats.spearmanr(x, y).statistic for x, y in zip(values, others, strict=True)]))
+
+
+def test_rho_is_the_mean_of_spearmans_over_variations() -> None:
+    random = np.random.default_rng(0)
+    values, others = random.normal(size=(3, 9)), random.integers(0, 3, (3, 9)).astype(float)
+    assert compute_mean_rho(values, others) == pytest.approx(mean_rho_by_scipy(values, others))
+    constant = np.vstack([others, np.ones(9)])
+    assert compute_mean_rho(np.vstack([values, values[0]]), constant) == pytest.approx(
+        mean_rho_by_scipy(values, others)
+    )
+    assert math.isnan(compute_mean_rho(values, np.ones((3, 9))))
+
+
+def test_p_across_seeds_equals_an_enumeration_of_all_orders_of_seeds() -> None:
+    random = np.random.default_rng(1)
+    values, others = random.normal(size=(2, 5)), random.normal(size=(2, 5))
+    (result,) = correlate_values({"m": values}, {"c": others}, ACROSS_SEEDS)
+    # Whole seeds are exchanged: the same order in both variations.
+    null = [mean_rho_by_scipy(values, others[:, list(order)]) for order in itertools.permutations(range(5))]
+    assert result.rho == pytest.approx(null[0])
+    assert result.p == np.mean(np.abs(null) >= abs(null[0]) - 1e-9)
+    assert result.min_attainable_p == 1 / 120
+
+
+def test_p_of_one_variation_equals_that_of_scipy() -> None:
+    random = np.random.default_rng(2)
+    values, others = random.normal(size=7), random.normal(size=7)
+    (result,) = correlate_values({"m": values[None]}, {"c": others[None]}, ACROSS_SEEDS)
+
+    def compute_rho(x: FloatArray) -> float:
+        return float(stats.spearmanr(x, others).statistic)
+
+    test = stats.permutation_test((values,), compute_rho, permutation_type="pairings", n_resamples=np.inf)
+    assert result.p == pytest.approx(test.pvalue, abs=1e-3)
+
+
+def test_p_across_variations_equals_an_enumeration_of_all_orders_within_seeds() -> None:
+    random = np.random.default_rng(3)
+    values, others = random.normal(size=(3, 4)), random.normal(size=(3, 4))
+    (result,) = correlate_values({"m": values}, {"c": others}, ACROSS_VARIATIONS)
+    null = []
+    for orders in itertools.product(itertools.permutations(range(3)), repeat=4):
+        permuted = np.stack([others[list(order), seed] for seed, order in enumerate(orders)])
+        null.append(mean_rho_by_scipy(values.T, permuted))
+    assert result.rho == pytest.approx(null[0])
+    assert result.p == pytest.approx(np.mean(np.abs(null) >= abs(null[0]) - 1e-9))
+
+
+def test_means_of_variations_do_not_correlate_across_seeds() -> None:
+    random = np.random.default_rng(4)
+    offsets = 100 * np.arange(4.0)[:, None]
+    values, others = random.normal(size=(4, 6)) + offsets, random.normal(size=(4, 6)) + offsets
+    (across_seeds,) = correlate_values({"m": values}, {"c": others}, ACROSS_SEEDS)
+    (shifted,) = correlate_values({"m": values - offsets}, {"c": others - offsets}, ACROSS_SEEDS)
+    assert across_seeds == shifted
+    (across_variations,) = correlate_values({"m": values}, {"c": others}, ACROSS_VARIATIONS)
+    assert across_variations.rho == 1
+    assert math.isnan(across_variations.low)  # a jackknife of ones has no width
+
+
+def test_p_over_all_is_that_of_the_largest_correlation() -> None:
+    random = np.random.default_rng(5)
+    metrics = {name: random.normal(size=(2, 5)) for name in "ab"}
+    covariates = {name: random.normal(size=(2, 5)) for name in "xyz"}
+    results = correlate_values(metrics, covariates, ACROSS_SEEDS)
+    assert [(item.covariate, item.metric) for item in results] == list(itertools.product("xyz", "ab"))
+    largest = [
+        max(
+            abs(mean_rho_by_scipy(values, others[:, list(order)]))
+            for values in metrics.values()
+            for others in covariates.values()
+        )
+        for order in itertools.permutations(range(5))
+    ]
+    for item in results:
+        assert item.family_p == pytest.approx(np.mean(np.array(largest) >= abs(item.rho) - 1e-9))
+        assert item.family_p >= item.p
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("variations", "across"), [(1, ACROSS_SEEDS), (3, ACROSS_SEEDS), (3, ACROSS_VARIATIONS)])
+def test_independent_values_are_called_correlated_in_five_percent(variations: int, across: str) -> None:
+    random, run_count, calls = np.random.default_rng(6), 400, 0
+    for _ in range(run_count):
+        # Seeds have effects of their own on both values, as initial noises do; tails are heavy.
+        draws = random.standard_t(2, size=(2, variations, 7)) + 2 * random.standard_t(2, size=(2, 1, 7))
+        (result,) = correlate_values({"m": draws[0]}, {"c": draws[1]}, across)
+        calls += result.p <= 0.05
+    low, high = stats.binom.interval(0.999, run_count, 0.05)
+    assert low <= calls <= high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [10, 24])
+def test_jackknife_interval_contains_the_true_rho_in_95_percent(seeds: int) -> None:
+    random, run_count, hits = np.random.default_rng(7), 200, 0
+    true_rho = 6 / math.pi * math.asin(0.25)  # Spearman's of normal values with a correlation of 0.5
+    for _ in range(run_count):
+        values = random.normal(size=(2, seeds)) + random.normal(size=seeds)
+        others = 0.5 * values + math.sqrt(0.75) * (random.normal(size=(2, seeds)) + random.normal(size=seeds))
+        (result,) = correlate_values({"m": values}, {"c": others}, ACROSS_SEEDS)
+        hits += result.low <= true_rho <= result.high
+    low, high = stats.binom.interval(0.999, run_count, 0.95)
+    assert low <= hits <= high
+
+
+def make_labelled_videos(folder: Path, seeds: int = 6) -> list[Video]:
+    videos = synthetic_videos(folder, {"a": 1.0, "b": 2.0}, seeds, phrasings=1)
+    return [replace(video, labels={"rating": video.compute_metric("length") ** 3}) for video in videos]
+
+
+def test_labels_and_metrics_are_matched_by_variation_and_seed(tmp_path: Path) -> None:
+    videos = make_labelled_videos(tmp_path)[::-1]
+    data = collect_correlation_data(videos, ["length", "turning"], ["rating"])
+    assert set(data.variation_names) == {"a_0", "b_0"}
+    assert data.seeds == tuple(range(6))
+    assert list(data.metrics) == ["length", "turning", "spread"]
+    by_key = {(video.variation, video.seed): video.compute_metric("length") for video in videos}
+    expected = [[by_key[name, seed] for seed in data.seeds] for name in data.variation_names]
+    assert np.array_equal(data.metrics["length"], expected)
+    results = correlate_values(data.metrics, data.covariates, ACROSS_SEEDS)
+    assert next(item.rho for item in results if item.metric == "length") == pytest.approx(1)
+
+
+def test_seeds_that_a_variation_lacks_are_left_out(tmp_path: Path) -> None:
+    data = collect_correlation_data(make_labelled_videos(tmp_path)[:-1], ["length"], ["rating"])
+    assert data.seeds == tuple(range(5))
+    assert "1 video left out: only seeds with all videos are correlated" in data.warnings
+
+
+def test_too_few_seeds_and_missing_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotCompareError, match="2 variations share 3 seeds with all values, but ranks need 4"):
+        collect_correlation_data(make_labelled_videos(tmp_path / "few", seeds=3), ["length"], ["rating"])
+    with pytest.raises(CannotCompareError, match="no attention maps, and there are no outside labels"):
+        collect_correlation_data(make_labelled_videos(tmp_path / "plain"), ["length"], [])
+
+
+def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [
+        replace(video, attention_path=Path(video.variation) / str(video.seed))
+        for video in make_labelled_videos(tmp_path)
+    ]
+
+    def summarise(path: Path) -> tuple[Sequence[WordCurves], dict[str, object]]:
+        seed, nan = int(path.name), math.nan
+        words = ("circle", "red") if path.parent.name == "a_0" else ("square", "red")
+        empty = np.empty((0, 1, 2))
+        return [
+            WordCurves(word, word, (word,), np.ones(3), np.array([seed, seed + 2 * k, nan]), np.ones(3), empty, empty)
+            for k, word in enumerate(words)
+        ], {}
+
+    monkeypatch.setattr(correlation_data, "open_attention_maps", lambda path: path)
+    monkeypatch.setattr(correlation_data, "summarise_all_words", summarise)
+    data = collect_correlation_data(videos, ["length"], [])
+    assert list(data.covariates) == [
+        "mass of circle/square",
+        "entropy of circle/square",
+        "mass of red",
+        "entropy of red",
+    ]
+    assert np.array_equal(data.covariates["mass of circle/square"], [range(6)] * 2)
+    assert np.array_equal(data.covariates["mass of red"], [range(1, 7)] * 2)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_command_correlates_labels(
+    wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    videos = synthetic_videos(tmp_path / "batch", {"a": 1.0, "b": 2.0}, seeds=6, phrasings=1)
+    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    path = tmp_path / "labels.csv"
+    rows = "".join(f"{video.variation},{video.seed},{-video.compute_metric('length')}\n" for video in videos)
+    path.write_text("variation,seed,rating\n" + rows)
+    options = ("--correlate", "--metrics", "length", "--scores", path, *(["--json"] if as_json else []))
+    result = wantui("analyze", tmp_path, *options)
+    assert result.code == 0
+    if as_json:
+        record = json.loads(result.out)
+        assert record["seeds"] == list(range(6))
+        by_kind = {item["across"]: item for item in record["correlations"] if item["metric"] == "length"}
+        assert by_kind.keys() == {"seeds", "variations"}
+        assert by_kind["seeds"]["rho"] == pytest.approx(-1)
+        assert by_kind["seeds"]["low"] is None
+        assert by_kind["seeds"]["p"] == pytest.approx(by_kind["seeds"]["least_p"], abs=0.01)
+    else:
+        assert "2 variations with the same 6 seeds" in result.out
+        assert "-1.00" in result.out
+        assert "nan" not in result.out

@@ -1,0 +1,135 @@
+"""Values of videos to correlate: metrics, attention to marked words, and outside labels, by variation and seed."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wantui.analysis.attention_summary import average_finite_values, summarise_all_words
+from wantui.analysis.correlations import MIN_SEEDS
+from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.trajectory import FloatArray, NoGeometryError
+from wantui.analysis.video import Video
+from wantui.formatting import format_count
+from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
+
+ATTENTION_VALUES = ("mass", "entropy")
+"""Summaries of a marked word that metrics are correlated with: means over the stored steps."""
+
+
+@dataclass(frozen=True)
+class CorrelationData:
+    """Values of the same videos, with all seeds in all variations."""
+
+    variation_names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    metrics: dict[str, FloatArray]
+    """[variations, seeds] values by metric."""
+    covariates: dict[str, FloatArray]
+    """[variations, seeds] attention and labels by name."""
+    warnings: tuple[str, ...]
+    exclusion_reasons: tuple[tuple[str, str], ...]
+
+
+def collect_correlation_data(
+    videos: Sequence[Video],
+    metric_names: Sequence[str],
+    label_names: Sequence[str],
+    on_video: Callable[[int], None] = lambda _: None,
+) -> CorrelationData:
+    """Collect metrics, attention and labels of the comparable videos; seeds that some variation lacks are left out.
+
+    Args:
+        metric_names: metrics; `spread` is added if the final states can be read.
+        on_video: called with the number of videos whose attention maps are read.
+
+    Raises:
+        CannotCompareError: there are too few seeds, or neither attention maps nor labels.
+        AttentionMapsError: attention maps are damaged.
+    """
+    groups, exclusion_reasons = pool_comparable_groups([v for v in videos if not v.is_damaged], "variation")
+    has_maps = any(video.attention_path is not None for group in groups for video in group.videos)
+    if not has_maps and not label_names:
+        raise CannotCompareError(
+            "cannot correlate: the videos have no attention maps, and there are no outside labels. Mark words of the "
+            "template with parentheses and generate with --store-attention, or add --scores labels.csv"
+        )
+    strata = _match_seeds(groups, needs_maps=has_maps)
+    ordered_videos = [video for stratum in strata for video in stratum.videos]
+    shape = (len(strata), -1)
+    warnings: list[str] = []
+    metrics = {name: np.array([v.compute_metric(name) for v in ordered_videos]).reshape(shape) for name in metric_names}
+    try:
+        spread_by_group = FinalStates.load(strata).spread_by_group
+        metrics[SPREAD_METRIC] = np.stack([spread_by_group[stratum.name] for stratum in strata])
+    except NoGeometryError as error:
+        warnings.append(f"{SPREAD_METRIC} is not correlated: {error}")
+    covariates = _read_attention(strata, on_video) if has_maps else {}
+    covariates |= {name: np.array([v.labels[name] for v in ordered_videos]).reshape(shape) for name in label_names}
+    for values_by_name in (metrics, covariates):
+        for name in [name for name, values in values_by_name.items() if not np.isfinite(values).all()]:
+            warnings.append(f"{name} is not correlated: some videos have no value")
+            del values_by_name[name]
+    if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
+        warnings.append(f"{format_count(left_out, 'video')} left out: only seeds with all videos are correlated")
+    names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
+    return CorrelationData(names, seeds, metrics, covariates, tuple(warnings), tuple(exclusion_reasons))
+
+
+def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
+    """Return the variations, one group for each cell of a sweep, with the seeds that all have, rising."""
+    videos_by_stratum: dict[str, dict[int, Video]] = {}
+    for group in groups:
+        for video in group.videos:
+            name = ", ".join(filter(None, (group.name, video.cell_label)))
+            if not needs_maps or video.attention_path is not None:
+                videos_by_stratum.setdefault(name, {})[video.seed] = video
+    shared_seeds = sorted(set.intersection(*map(set, videos_by_stratum.values()))) if videos_by_stratum else []
+    if len(shared_seeds) < MIN_SEEDS:
+        raise CannotCompareError(
+            f"cannot correlate: {format_count(len(videos_by_stratum), 'variation')} share "
+            f"{format_count(len(shared_seeds), 'seed')} with all values, but ranks need {MIN_SEEDS}. Generate more"
+        )
+    return [
+        Group(name, tuple(videos_by_seed[seed] for seed in shared_seeds))
+        for name, videos_by_seed in videos_by_stratum.items()
+    ]
+
+
+def _read_attention(strata: Sequence[Group], on_video: Callable[[int], None]) -> dict[str, FloatArray]:
+    """Return mean mass and entropy of the n-th marked word of each prompt, [variations, seeds] by name.
+
+    Marked words are matched by their order, because variations may mark different words.
+    """
+    values_by_video: list[list[dict[str, float]]] = []
+    texts_by_video: list[list[str]] = []
+    for number, video in enumerate((video for stratum in strata for video in stratum.videos), 1):
+        assert video.attention_path is not None
+        try:
+            word_curves, _ = summarise_all_words(open_attention_maps(video.attention_path))
+        except AttentionMapsError as error:
+            raise AttentionMapsError(f"cannot correlate: {video.name}: {error}") from None
+        values_by_video.append(
+            [
+                {"mass": average_finite_values(curves.mass), "entropy": average_finite_values(curves.entropy)}
+                for curves in word_curves
+            ]
+        )
+        texts_by_video.append([curves.word_text for curves in word_curves])
+        on_video(number)
+    word_count = min(map(len, texts_by_video))
+    all_texts = [list(dict.fromkeys(texts[index] for texts in texts_by_video)) for index in range(word_count)]
+    labels = ["/".join(texts) for texts in all_texts]
+    repeated = {label for label, count in Counter(labels).items() if count > 1}
+    names = [f"{label} ({index + 1})" if label in repeated else label for index, label in enumerate(labels)]
+    return {
+        f"{kind} of {names[index]}": np.array(
+            [values[index].get(kind, math.nan) for values in values_by_video]
+        ).reshape(len(strata), -1)
+        for index in range(word_count)
+        for kind in ATTENTION_VALUES
+    }

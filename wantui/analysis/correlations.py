@@ -1,0 +1,159 @@
+"""Rank correlations of metrics with other values of the same videos, such as attention or outside labels.
+
+Two questions must not be mixed, because videos differ by seed and by variation:
+
+across seeds: of two videos of one variation, does the one with the larger value have the larger metric? Ranks are taken
+    among the seeds of each variation, so that all means of variations are removed; rho is Spearman's, averaged over
+    variations. Under the null hypothesis, the values of whole seeds can be exchanged: the test permutes seeds, and
+    keeps the videos of one seed together.
+across variations: of two videos of one seed, does the one with the larger value have the larger metric? Ranks are taken
+    among the variations of each seed; rho is averaged over seeds. The test permutes values within seeds. Everything
+    else that differs between the prompts can cause such a correlation.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT, FloatArray
+
+ACROSS_SEEDS, ACROSS_VARIATIONS = "seeds", "variations"
+MIN_SEEDS = 4
+"""Minimum number of seeds; with fewer, no rank correlation can have p below 0.05."""
+TIE_TOLERANCE = 1e-9
+MAX_CHUNK_VALUES = 4_000_000
+"""Maximum number of permuted values that are in memory together."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Rank correlation of a metric with another value."""
+
+    metric: str
+    covariate: str
+    """Name of the other value."""
+    across: str
+    """seeds or variations."""
+    rho: float
+    """Mean of Spearman's rho over the variations (or seeds) in which both vary; NaN if there is none."""
+    low: float
+    """Lower end of the 95 % interval; NaN if it cannot be computed."""
+    high: float
+    p: float
+    """Two-sided permutation p of this correlation alone."""
+    family_p: float
+    """p over all metrics and values: the share of permutations whose largest |rho| is at least |rho|."""
+    min_attainable_p: float
+    """Smallest p that the number of permutations allows."""
+
+
+def correlate_values(
+    metrics: dict[str, FloatArray], covariates: dict[str, FloatArray], across: str
+) -> list[Correlation]:
+    """Return the correlation of each metric with each covariate.
+
+    Args:
+        metrics: values [variations, seeds] of each metric.
+        covariates: values [variations, seeds] of each covariate.
+        across: seeds or variations.
+    """
+    metric_values, covariate_values = (
+        np.stack([values if across == ACROSS_SEEDS else values.T for values in values_by_name.values()])
+        for values_by_name in (metrics, covariates)
+    )  # [names, blocks, units]: ranks are taken among the units of a block
+    observed, p, family_p, permutation_count = _test_correlations(metric_values, covariate_values, across)
+    correlations = []
+    for (c, covariate), (m, metric) in itertools.product(enumerate(covariates), enumerate(metrics)):
+        low, high = _compute_interval(metric_values[m], covariate_values[c], across)
+        values = (float(observed[c, m]), low, high, float(p[c, m]), float(family_p[c, m]))
+        correlations.append(Correlation(metric, covariate, across, *values, 1 / permutation_count))
+    return correlations
+
+
+def compute_mean_rho(values: FloatArray, others: FloatArray) -> float:
+    """Return the mean of Spearman's rho over the blocks of values [blocks, units] in which both vary; NaN if none."""
+    ranks, other_ranks = _standardise_ranks(values), _standardise_ranks(others)
+    varies = (ranks != 0).any(-1) & (other_ranks != 0).any(-1)
+    return float((ranks * other_ranks).sum(-1)[varies].mean()) if varies.any() else math.nan
+
+
+def _standardise_ranks(values: FloatArray) -> FloatArray:
+    """Return ranks along the last axis, centred and of unit length; 0 where all values are equal."""
+    ranks = stats.rankdata(values, axis=-1)
+    ranks -= ranks.mean(-1, keepdims=True)
+    lengths = np.sqrt((ranks**2).sum(-1, keepdims=True))
+    return np.divide(ranks, lengths, out=np.zeros_like(ranks), where=lengths > 0)
+
+
+def _test_correlations(
+    metric_values: FloatArray, covariate_values: FloatArray, across: str
+) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    """Return rho, p and p over all [covariates, metrics], and the number of permutations."""
+    metric_ranks, covariate_ranks = _standardise_ranks(metric_values), _standardise_ranks(covariate_values)
+    metric_count, block_count, unit_count = metric_ranks.shape
+    varies = (covariate_ranks != 0).any(-1)[:, None] & (metric_ranks != 0).any(-1)[None]
+    block_counts = varies.sum(-1)
+    orders = (draw_seed_orders if across == ACROSS_SEEDS else draw_block_orders)(block_count, unit_count)
+    flat_metrics = metric_ranks.reshape(metric_count, -1).T
+    chunks = []
+    chunk_count = len(orders) * covariate_ranks.size // MAX_CHUNK_VALUES + 1
+    for order_chunk in np.array_split(orders, chunk_count):
+        permuted = np.take_along_axis(covariate_ranks[None], order_chunk[:, None], axis=3)
+        sums = permuted.reshape(len(order_chunk), len(covariate_ranks), -1) @ flat_metrics
+        with np.errstate(invalid="ignore"):
+            chunks.append(sums / block_counts)
+    observed, null = chunks[0][0], np.nan_to_num(np.abs(np.concatenate(chunks)))
+    bounds = np.abs(observed) - TIE_TOLERANCE
+    p = np.where(np.isnan(bounds), np.nan, (null >= np.nan_to_num(bounds)).mean(0))
+    largest = null.max((1, 2))
+    family_p = np.array([[np.mean(largest >= bound) if bound == bound else np.nan for bound in row] for row in bounds])
+    return observed, p, family_p, len(orders)
+
+
+def draw_seed_orders(block_count: int, seed_count: int) -> NDArray[np.int64]:
+    """Return orders [m, blocks, seeds] that are equal in all blocks, so that the videos of a seed stay together.
+
+    All orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed one,
+    which is the first.
+    """
+    if math.factorial(seed_count) <= MAX_EXACT_PERMUTATIONS:
+        orders = np.array(list(itertools.permutations(range(seed_count))), dtype=np.int64)
+    else:
+        generator = np.random.default_rng(RANDOM_SEED)
+        orders = np.argsort(generator.random((RESAMPLE_COUNT + 1, seed_count)), axis=1)
+        orders[0] = np.arange(seed_count)
+    return np.repeat(orders[:, None], block_count, axis=1)
+
+
+def draw_block_orders(seed_count: int, variation_count: int) -> NDArray[np.int64]:
+    """Return orders [m, seeds, variations] within each seed; all or random as in `draw_seed_orders`."""
+    if math.factorial(variation_count) ** seed_count <= MAX_EXACT_PERMUTATIONS:
+        single_orders = list(itertools.permutations(range(variation_count)))
+        return np.array(list(itertools.product(single_orders, repeat=seed_count)), dtype=np.int64)
+    generator = np.random.default_rng(RANDOM_SEED)
+    orders = np.argsort(generator.random((RESAMPLE_COUNT + 1, seed_count, variation_count)), axis=2)
+    orders[0] = np.arange(variation_count)
+    return orders
+
+
+def _compute_interval(values: FloatArray, others: FloatArray, across: str) -> tuple[float, float]:
+    """Return the 95 % interval of rho: a jackknife that leaves out one seed at a time, on Fisher's z, with Student's t
+    (Miller 1974). NaN if rho is 1 or -1 or has no value with some seed left out."""
+    seed_axis = 1 if across == ACROSS_SEEDS else 0
+    seed_count = values.shape[seed_axis]
+    full = compute_mean_rho(values, others)
+    parts = np.array(
+        [
+            compute_mean_rho(np.delete(values, seed, seed_axis), np.delete(others, seed, seed_axis))
+            for seed in range(seed_count)
+        ]
+    )
+    if not (abs(full) < 1 - TIE_TOLERANCE and (np.abs(parts) < 1 - TIE_TOLERANCE).all()):
+        return math.nan, math.nan
+    pseudovalues = seed_count * math.atanh(full) - (seed_count - 1) * np.arctanh(parts)
+    half_width = special.stdtrit(seed_count - 1, 0.975) * pseudovalues.std(ddof=1) / math.sqrt(seed_count)
+    return float(np.tanh(pseudovalues.mean() - half_width)), float(np.tanh(pseudovalues.mean() + half_width))
