@@ -18,6 +18,7 @@ from wantui.formatting import format_count, format_mean, format_percent, format_
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
+    from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video
 
@@ -76,7 +77,6 @@ def print_group_comparison(
     Raises:
         UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
     """
-    from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
     from wantui.analysis.serialize_curves import build_curve_records
     from wantui.analysis.unguided import compare_with_unguided
@@ -101,12 +101,21 @@ def print_group_comparison(
     if csv_path is not None:
         write_csv_table(csv_path, build_difference_rows(comparison))
     if as_json:
-        curve_records = build_curve_records(compare_curves(comparison.matched_groups))
+        curve_records = build_curve_records(_compare_curves(comparison))
         print_json(build_comparison_record(comparison) | {"curves": curve_records})
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison_result(comparison, equivalence_margin, videos)
-        print_curve_comparison(compare_curves(comparison.matched_groups), len(comparison.seeds))
+        print_curve_comparison(_compare_curves(comparison), len(comparison.seeds))
     return list(comparison.unreadable_videos)
+
+
+def _compare_curves(comparison: "Comparison") -> "tuple[CurveComparison, ...]":
+    """Compare the curves of the groups, which can take a quarter of a minute for 45 pairs of groups."""
+    from wantui.analysis.curve_comparison import compare_curves
+
+    with open_progress_line() as line:
+        line.show_phase("comparing curves")
+        return compare_curves(comparison.matched_groups)
 
 
 def _format_command() -> str:

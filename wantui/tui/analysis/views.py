@@ -48,7 +48,7 @@ START_SIGN = "∘"
 SIGMA_AXIS_NAME = "σ"
 
 MAX_STRIPS = 3
-"""Maximum number of pairs of groups whose clusters are drawn below the mean curves."""
+"""Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
 
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
@@ -147,6 +147,7 @@ def draw_mean_curves(
     if excluded_count := sum(curve.excluded_count for curve in curves):
         notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
     strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
+    strips = strips[: MAX_STRIPS if canvas.height >= LOW_VIEW_HEIGHT else 1]
     note_texts = [f"{curve_name}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
     legend = _draw_legend(entries, [text for text in note_texts if text], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
@@ -188,7 +189,7 @@ def _choose_strips(
             spans = [(float(sigmas[c.first_level]), float(sigmas[c.last_level])) for c in clusters]
             signs = "".join(GROUP_SIGNS[group_names.index(name)] for name in names)
             strips.append(_ClusterStrip(signs, spans, min(cluster.family_p for cluster in clusters)))
-    return strips[:MAX_STRIPS]
+    return strips
 
 
 def _describe_strips(comparison: "CurveComparison | None", strips: Sequence[_ClusterStrip]) -> str:
