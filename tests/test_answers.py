@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from test_analysis import synthetic_videos
+from test_analysis import oscillating_videos, synthetic_videos
 
 from wantui.analysis.answer_evidence import (
     CANNOT_TELL,
@@ -27,11 +28,13 @@ from wantui.analysis.compare import Comparison, compare_groups
 from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import METRICS
+from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
 from wantui.analysis.places import compare_places, estimate_squared_distance, run_omnibus_place_test
 from wantui.analysis.statistics import (
     run_omnibus_max_test,
     run_sign_flip_test,
 )
+from wantui.analysis.video import Video
 
 FloatArray = NDArray[np.float64]
 
@@ -294,3 +297,55 @@ def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
     assert place.details.startswith("spread is not compared: ")
     assert room.kind != NOT_MEASURED
     assert any(note.startswith("spread is not measured: ") for note in room.notes)
+
+
+# One rule for p
+
+
+def declare_values(monkeypatch: pytest.MonkeyPatch, shifts_by_metric: dict[str, float], scatter: float) -> None:
+    """Give metrics a shift between the groups, and seeds an alternating scatter that lies around the shift."""
+
+    def compute(video: Video, metric: str) -> float:
+        shift = shifts_by_metric.get(metric, 0.0) if video.choices_by_bracket[3] == "a" else 0.0
+        generator = np.random.default_rng([video.seed, len(metric), ord(metric[0]), video.choices_by_bracket[3] == "a"])
+        return 10 + shift + scatter * float(generator.normal())
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+
+
+def test_table_prints_the_p_of_the_answers_and_explains_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1, "b": 1}, 8, phrasings=1)
+    declare_values(monkeypatch, {"length": 1.05}, 1)
+    comparison = compare_groups(videos, "1", "length")
+    (length,) = [difference for difference in comparison.differences if difference.metric == "length"]
+    path = find_answer(comparison, PATH, "a", "b")
+    assert find_decisive_p(comparison, length) == path.p_by_metric["length"]
+    assert length.paired_effect.p <= 0.05 < path.p_by_metric["length"]
+    sentences = describe_p_values(comparison)
+    assert sentences[0].startswith("p is corrected over the metrics of its answer (3 of room or ")
+    assert any(sentence.startswith("length: p is at most 0.05 before the correction only") for sentence in sentences)
+    declared = f"length, a against b: p {length.paired_effect.p:.3g} as the declared metric"
+    assert sentences[-1].startswith(declared)
+
+
+def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1, "b": 1}, 8, phrasings=1)
+    declare_values(monkeypatch, {"length": 1.05}, 1)
+    path = find_answer(compare_groups(videos, "1", "length"), PATH, "a", "b")
+    (length,) = [item for item in path.evidence if item.metric == "length"]
+    assert length.low > 0
+    assert length.kind == CANNOT_TELL
+    assert any(note.startswith("length: the interval excludes 0, but is not corrected") for note in path.notes)
+
+
+def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path) -> None:
+    comparison = compare_groups(oscillating_videos(tmp_path), "variation")
+    path = find_answer(comparison, PATH, "one", "other")
+    assert "turning" not in path.p_by_metric
+    assert any("path does not count metrics that depend on the steps: " in note for note in path.notes)
+    (turning,) = [difference for difference in comparison.differences if difference.metric == "turning"]
+    assert find_decisive_p(comparison, turning) == turning.family_p
+    assert find_question(comparison, "turning") == ""
+    assert re.search(r"; of [\w, ]*turning[\w, ]* over all \d+ metrics of this table", describe_p_values(comparison)[0])

@@ -48,10 +48,13 @@ def test_demo_generates_a_batch_with_overlay_report_and_answer(wantui: Wantui) -
     overlay = folder / "analysis" / f"{manifest.videos[0].id}_circle.mp4"
     assert [frame.shape for frame in read_frames(overlay)] == [(32, 32, 3)] * 5
     assert "red against blue" in (folder / "analysis" / "comparison.html").read_text()
-    verdict, location, *paths = result.out.splitlines()
-    # Three seeds cannot give p below 0.25: the answer must say so.
-    assert verdict.startswith("in spread, red against blue: cannot tell: 3 seeds cannot give p below 0.25")
-    assert location.startswith("location of the final states: cannot tell")
+    place, room, path, note, *others = result.out.splitlines()
+    assert place.startswith("place: cannot tell whether red and blue lie apart. distance ")
+    assert place.endswith("least p 0.25")
+    assert room.startswith("room: cannot tell in ")
+    assert path.startswith("path: cannot tell in ")
+    assert note == "note: 3 seeds cannot give p of 0.05: generate at least 6"
+    paths = [line for line in others if not line.startswith("note: ")]
     assert paths == [f"batch: {folder}", f"overlay: {overlay}", f"report: {folder}/analysis/comparison.html"]
     phases = [line for line in result.err.splitlines() if line.startswith("[")]
     assert [phase[:5] for phase in phases] == ["[1/3]", "[2/3]", "[3/3]"]

@@ -1,5 +1,6 @@
 """The analysis screen over several batches: what its means take, and what it names as left out."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from test_tui_screens import on
 
 from wantui.analysis.groups import Group, pool_comparable_groups
 from wantui.analysis.metrics import METRICS
+from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.screens.analysis import AnalysisScreen
@@ -299,13 +301,14 @@ def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(
         screen = await show(it, videos)
         await it.press("c")
         outcome = await it.until(lambda: screen.comparison_outcome)
-        await it.until(lambda: "max-T p" in it.cells("#curve-cells"))
+        await it.until(lambda: "95 % interval" in it.cells("#curve-cells"))
         lines = it.cells("#curve-cells").splitlines()
         for difference in outcome.comparison.differences:
             (row,) = [line for line in lines if line.startswith(f"{difference.metric} ") and " to " in line]
             if np.isfinite(difference.relative_difference):
-                assert ("●" in row) == (difference.family_p <= 0.05)
-                assert ("○" in row) == (difference.family_p > 0.05)
+                is_significant = find_decisive_p(outcome.comparison, difference) <= 0.05
+                assert ("●" in row) == is_significant
+                assert ("○" in row) == (not is_significant)
                 assert f"{difference.relative_difference:+.1%}" in row
         assert any("●" in line for line in lines if line.startswith("spread "))
 
@@ -327,17 +330,37 @@ def test_enlarged_view_hides_the_table_until_escape(tmp_path: Path) -> None:
     on("analysis", test)
 
 
+def list_pair_headings(it: AppUnderTest) -> list[str]:
+    """Return the headings of the pairs of groups on the screen."""
+    return re.findall(r"^(\w+ against \w+)\s*$", it.cells("#curve-cells"), re.MULTILINE)
+
+
+def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=8, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: "95 % interval" in it.cells("#curve-cells"))
+        lines = it.cells("#curve-cells").splitlines()
+        assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
+        assert "wide_0 takes more in spread" in lines[1]
+        assert lines[3].startswith("place  distance ")
+
+    on("analysis", test)
+
+
 def test_pairs_of_the_marked_group_come_first(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=3, phrasings=1)
 
     async def test(it: AppUnderTest) -> None:
         screen = await show(it, videos)
         await it.press("c")
-        await it.until(lambda: "one_0 against two_0" in it.cells("#curve-cells"))
+        await it.until(lambda: list_pair_headings(it))
+        assert list_pair_headings(it)[0] == "one_0 against two_0"
         await it.press("end")
-        await it.until(lambda: "three_0" in it.cells("#curve-cells").splitlines()[0])
-        lines = it.cells("#curve-cells").splitlines()
-        pairs = [line for line in lines if " against " in line]
+        await it.until(lambda: "three_0" in list_pair_headings(it)[0])
+        pairs = list_pair_headings(it)
         assert ["three_0" in line for line in pairs] == [True, True, False]
         assert screen.row_list.cursor == 2
 
@@ -352,6 +375,6 @@ def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytes
         await show(it, videos)
         await it.press("c")
         await it.until(lambda: "2 more pairs" in it.cells("#curve-cells"))
-        assert it.cells("#curve-cells").count(" against ") == 1
+        assert len(list_pair_headings(it)) == 1
 
     on("analysis", test)

@@ -63,6 +63,8 @@ class Evidence:
     """One metric of an answer."""
 
     metric: str
+    label: str
+    """Name of the metric with a mark if it is measured at a larger stride."""
     family: str
     """Family of a path metric; empty for others."""
     effect: float
@@ -177,6 +179,7 @@ def collect_place_evidence(data: AnswerData) -> list[Evidence]:
         evidence.append(
             Evidence(
                 DISTANCE,
+                DISTANCE,
                 "",
                 place.distance,
                 place.distance_low,
@@ -203,6 +206,7 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
         phrasing_p = np.array([difference.phrasing_p for difference in differences]).reshape(p.shape)
         p = np.maximum(p, compute_family_p(values.mean(0), data.group_pairs, phrasing_p))
     axes = (1, 0) if data.tests_phrasings else (1,)
+    labels = [data.groups[0].label_metric(name) for name in metric_names]
     evidence = []
     for k, (i, j) in enumerate(data.group_pairs):
         row = []
@@ -212,12 +216,12 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
             is_alike = difference.metric in MARGIN_METRICS and all(
                 is_within_margin(difference.metric, *pair, data.equivalence_margin) for pair in value_pairs
             )
-            row.append(_make_metric_evidence(difference, float(p[k, m]), is_alike))
+            row.append(_make_metric_evidence(difference, labels[m], float(p[k, m]), is_alike))
         evidence.append(row)
     return evidence
 
 
-def _make_metric_evidence(difference: Difference, p: float, is_alike: bool) -> Evidence:
+def _make_metric_evidence(difference: Difference, label: str, p: float, is_alike: bool) -> Evidence:
     effect = difference.paired_effect
     is_relative = bool(
         np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all()
@@ -230,6 +234,7 @@ def _make_metric_evidence(difference: Difference, p: float, is_alike: bool) -> E
         kind = ALIKE
     return Evidence(
         difference.metric,
+        label,
         FAMILIES_BY_METRIC.get(difference.metric, ""),
         difference.relative_difference if is_relative else effect.mean,
         difference.relative_low if is_relative else low,

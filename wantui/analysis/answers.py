@@ -192,7 +192,7 @@ def _find_clearest(evidence: Sequence[Evidence]) -> Evidence:
 
 
 def _describe_metric(item: Evidence) -> str:
-    return f"{item.metric} {item.format_effect()}, p {item.p:.3g}"
+    return f"{item.label} {item.format_effect()}, p {item.p:.3g}"
 
 
 def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[str]:

@@ -100,6 +100,7 @@ def compare_demo_groups(videos: "Sequence[Video]") -> tuple["Comparison", Path]:
     return comparison, report_path
 
 
-def describe_demo_answer(comparison: "Comparison") -> tuple[str, str]:
-    """Return two lines: the verdict on the declared metric, and whether the final states differ in location."""
-    return comparison.verdicts[0].verdict_text, comparison.describe_location()
+def describe_demo_answer(comparison: "Comparison") -> list[str]:
+    """Return place, room and path, a line each, and their notes."""
+    notes = dict.fromkeys(note for answer in comparison.answers for note in answer.notes)
+    return [*(answer.text for answer in comparison.answers), *(f"note: {note}" for note in notes)]

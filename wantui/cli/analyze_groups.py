@@ -14,7 +14,7 @@ from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, 
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_mean, format_percent, format_percent_change
+from wantui.formatting import format_count, format_mean, format_percent
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -125,8 +125,7 @@ def _format_command() -> str:
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.differences import format_change
-    from wantui.analysis.unguided import describe_unguided, find_unguided_difference
+    from wantui.analysis.unguided import describe_unguided
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
@@ -137,12 +136,11 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
             echo(f"left out: {name}: {reason}", err=True)
     seeds_text, groups_text = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
-    print_wrapped_line(
-        f"{seeds_text} in each of {groups_text}; metric declared with this command: "
-        f"{comparison.groups[0].label_metric(comparison.primary_metric)}{stride_text}"
-    )
+    print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
     print_answers(comparison.answers)
     echo()
+    declared_label = comparison.groups[0].label_metric(comparison.primary_metric)
+    print_wrapped_line(f"metric declared with this command: {declared_label}")
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
     for text in describe_unguided(comparison):
@@ -154,48 +152,47 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     if comparison.dose_response is not None:
         print_dose_response(comparison.dose_response)
     echo()
+    _print_differences(comparison, equivalence_margin)
+
+
+def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
+    """Print a table of all differences with the p that decides, and what p is corrected over."""
+    from wantui.analysis.answer_evidence import format_changes
+    from wantui.analysis.differences import format_change
+    from wantui.analysis.metrics import get_metric_unit
+    from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
+    from wantui.analysis.unguided import find_unguided_difference
+
     has_unguided = comparison.unguided is not None
-    has_phrasings = any(difference.phrasing_count > 1 for difference in comparison.differences)
     table_rows = []
     for difference in comparison.differences:
         effect = difference.paired_effect
-        is_relative = (
-            difference.relative_difference == difference.relative_difference
-            and difference.relative_low == difference.relative_low
-        )
-        interval_text = (
-            f"{format_percent_change(difference.relative_low)} to {format_percent_change(difference.relative_high)}"
-            if is_relative
-            else f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
-        )
         unguided_difference = find_unguided_difference(comparison, difference)
-        p_cells = [f"{difference.paired_effect.p:.3g}", f"{difference.family_p:.3g}", f"{difference.discovery_p:.3g}"]
-        if has_phrasings:
-            p_cells.append(f"{difference.phrasing_p:.3g}" if difference.phrasing_p == difference.phrasing_p else "")
-        pair_text = f"{difference.first_group} - {difference.second_group}"
+        is_relative = math.isfinite(difference.relative_difference) and math.isfinite(difference.relative_low)
+        unit = get_metric_unit(difference.metric)
+        difference_text, low_text, high_text = (
+            format_changes((difference.relative_difference, difference.relative_low, difference.relative_high))
+            if is_relative
+            else (f"{effect.mean:+.3g} {unit}", f"{effect.interval_low:+.3g}", f"{effect.interval_high:+.3g}")
+        )
         table_rows.append(
             (
-                pair_text,
+                f"{difference.first_group} - {difference.second_group}",
                 comparison.groups[0].label_metric(difference.metric),
-                format_change(difference),
-                interval_text,
+                find_question(comparison, difference.metric) or "-",
+                difference_text,
+                f"{low_text} to {high_text}",
                 *([format_change(unguided_difference) if unguided_difference else "-"] if has_unguided else []),
                 f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
-                *p_cells,
+                f"{find_decisive_p(comparison, difference):.3g}",
                 f"{difference.seeds_needed or '-'}",
             )
         )
-    p_headers = ("p", "max-T", "BH", *(["p by phrasing"] if has_phrasings else []))
+    seeds_header = f"seeds to find {format_percent(equivalence_margin)}"
+    unguided_headers = ["at guidance 1"] if has_unguided else []
     print_columns(
-        (
-            "groups",
-            "metric",
-            "difference",
-            "95 %",
-            *(["at guidance 1"] if has_unguided else []),
-            "d_z",
-            *p_headers,
-            f"seeds to find {format_percent(equivalence_margin)}",
-        ),
-        *table_rows,
+        ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p", seeds_header), *table_rows
     )
+    for sentence in describe_p_values(comparison):
+        print_wrapped_line(f"note: {sentence}", indent=2)
+    print_wrapped_line("note: --json and --csv also have p before the correction, over all metrics, and BH", indent=2)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.answers_view import draw_answers
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     LEGEND,
@@ -33,8 +34,8 @@ VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
 def draw_comparison(
     comparison: "Comparison", first_group: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
 ) -> list[Text]:
-    """Return the change with a numeric setting, then verdict and forest plot of each pair of groups, tests, dispersion,
-    notes and excluded videos.
+    """Return place, room and path, the change with a numeric setting, verdict and forest plot of each pair of groups,
+    tests, dispersion, notes and excluded videos.
 
     Args:
         first_group: name of the group whose pairs come first.
@@ -49,12 +50,19 @@ def draw_comparison(
     header = draw_forest_header(metric_names, axis, name_width)
     header.stylize(Style(bold=True, dim=True))
     lines: list[Text] = []
-    if comparison.dose_response is not None:
-        lines += draw_dose_response(comparison.dose_response, canvas)
+    if general_answers := [answer for answer in comparison.answers if not answer.first_group]:
+        lines += [*draw_answers(general_answers, canvas), Text("")]
+    dose_lines = draw_dose_response(comparison.dose_response, canvas) if comparison.dose_response is not None else []
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
-    for verdict in verdicts[:MAX_DRAWN_PAIRS]:
+    for number, verdict in enumerate(verdicts[:MAX_DRAWN_PAIRS]):
+        pair = (verdict.first_group, verdict.second_group)
+        if general_answers:
+            lines.append(Text(f"{pair[0]} against {pair[1]}", Style(bold=True)))
+        answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
+        lines += [*draw_answers(answers, canvas), Text("")]
+        lines += dose_lines if number == 0 else []
         colour_name = VERDICT_COLOURS.get(verdict.kind, "")
         lines += wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
         unguided_verdicts = comparison.unguided.verdicts if comparison.unguided is not None else ()
@@ -87,10 +95,13 @@ def draw_comparison(
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
-    text = f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
-    if comparison.spread_test is not None:
-        text += f"; spread (PERMDISP) p {comparison.spread_test.p_value:.3g}"
-    texts = [text, *filter(None, (comparison.describe_location(), comparison.describe_chance()))]
+    """Return what p is corrected over, the test of all groups, and the differences by chance."""
+    from wantui.analysis.p_values import describe_p_values
+
+    texts = describe_p_values(comparison)
+    if len(comparison.groups) > 2:
+        texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
+    texts += filter(None, [comparison.describe_chance()])
     return [line for text in texts for line in wrap_text(text, width)]
 
 

@@ -27,9 +27,7 @@ TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero."""
 EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 18, 7
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
-LEGEND = (
-    f"{SIGNIFICANT_SIGN} max-T p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
-)
+LEGEND = f"{SIGNIFICANT_SIGN} p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
 """Explanation of the signs."""
 
 StyleGetter = Callable[[str], Style]
@@ -83,9 +81,7 @@ def find_forest_widths(metric_names: Sequence[str], width: int) -> tuple[int, in
 
 def draw_forest_header(metric_names: Sequence[str], axis: ForestAxis, name_width: int) -> Text:
     """Return the line of column headers; the plot's header is its axis."""
-    return _join_columns(
-        "metric".ljust(name_width), axis.draw_labels(), "effect", "95 % interval", "max-T p", axis.width
-    )
+    return _join_columns("metric".ljust(name_width), axis.draw_labels(), "effect", "95 % interval", "p", axis.width)
 
 
 def draw_forest_rows(
@@ -97,6 +93,7 @@ def draw_forest_rows(
     get_style: StyleGetter,
 ) -> list[Text]:
     """Return one row for each metric of a pair of groups."""
+    from wantui.analysis.p_values import find_decisive_p
     from wantui.analysis.unguided import find_unguided_difference
 
     rows = []
@@ -108,7 +105,8 @@ def draw_forest_rows(
                 UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
             }
             label = comparison.groups[0].label_metric(difference.metric)
-            rows.append(_draw_row(difference, label, reference_changes, axis, name_width, get_style))
+            p = find_decisive_p(comparison, difference)
+            rows.append(_draw_row(difference, p, label, reference_changes, axis, name_width, get_style))
     return rows
 
 
@@ -126,33 +124,41 @@ def find_null_change(comparison: "Comparison", difference: "Difference") -> floa
 
 def _draw_row(
     difference: "Difference",
+    p: float,
     label: str,
     reference_changes: Mapping[str, float],
     axis: ForestAxis,
     name_width: int,
     get_style: StyleGetter,
 ) -> Text:
+    """Return the row of one metric.
+
+    Args:
+        p: p that decides on the difference.
+    """
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
-    is_significant = difference.family_p <= SIGNIFICANCE_LEVEL
+    is_significant = p <= SIGNIFICANCE_LEVEL
     style = get_style("warning") + Style(bold=True) if is_significant else get_style("foreground")
     effect_text, interval_text = _format_effect(difference)
     return _join_columns(
         Text(label.ljust(name_width), style),
-        _draw_interval(difference, reference_changes, axis, style),
+        _draw_interval(difference, is_significant, reference_changes, axis, style),
         Text(effect_text, style),
         Text(interval_text, style),
-        Text(_format_p(difference.family_p), style),
+        Text(_format_p(p), style),
         axis.width,
     )
 
 
 def _draw_interval(
-    difference: "Difference", reference_changes: Mapping[str, float], axis: ForestAxis, style: Style
+    difference: "Difference",
+    is_significant: bool,
+    reference_changes: Mapping[str, float],
+    axis: ForestAxis,
+    style: Style,
 ) -> Text:
     """Return the plot of one effect: zero line, interval, references by sign, point."""
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-
     cells: list[tuple[str, Style]] = [(" ", Style.null())] * axis.width
     if not axis.width:
         return Text()
@@ -169,7 +175,7 @@ def _draw_interval(
         if math.isfinite(reference_change):
             cells[axis.find_column(reference_change)] = (reference_sign, Style(dim=True))
     if math.isfinite(point):
-        sign = SIGNIFICANT_SIGN if difference.family_p <= SIGNIFICANCE_LEVEL else OTHER_SIGN
+        sign = SIGNIFICANT_SIGN if is_significant else OTHER_SIGN
         cells[axis.find_column(point)] = (sign, style)
     runs = groupby(cells, key=lambda cell: cell[1])
     return Text.assemble(*(("".join(sign for sign, _ in run), run_style) for run_style, run in runs))

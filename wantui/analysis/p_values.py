@@ -1,0 +1,81 @@
+"""The p that is printed beside a difference, and why it can differ from other p of the same difference."""
+
+from typing import TYPE_CHECKING
+
+from wantui.analysis.answer_evidence import PATH, ROOM
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.compare import Comparison
+
+MAX_NAMED_METRICS = 4
+"""Maximum number of metrics that a sentence names."""
+
+
+def find_question(comparison: "Comparison", metric: str) -> str:
+    """Return the question whose answer counts a metric; empty if none does."""
+    questions = [answer.question for answer in comparison.answers if metric in answer.p_by_metric]
+    return questions[0] if questions else ""
+
+
+def find_decisive_p(comparison: "Comparison", difference: Difference) -> float:
+    """Return the p that decides on a difference: that of its answer, or over all printed metrics if it has none."""
+    for answer in comparison.answers:
+        if (answer.first_group, answer.second_group) == (difference.first_group, difference.second_group):
+            p = answer.p_by_metric.get(difference.metric)
+            if p is not None:
+                return p
+    return difference.family_p
+
+
+def describe_p_values(comparison: "Comparison") -> list[str]:
+    """Return sentences on what p is corrected over, and on p that differ in their decision."""
+    metric_counts = {
+        answer.question: len(answer.p_by_metric) for answer in comparison.answers if answer.question in (ROOM, PATH)
+    }
+    pair_count = len(comparison.verdicts)
+    pairs_text = f" and over {pair_count} pairs" if pair_count > 1 else ""
+    families_text = " or ".join(f"{count} of {question}" for question, count in metric_counts.items() if count)
+    sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
+    printed = list(dict.fromkeys(difference.metric for difference in comparison.differences))
+    if others := [metric for metric in printed if not find_question(comparison, metric)]:
+        sentences[0] += f"; of {_list_metrics(others)} over all {len(printed)} metrics of this table"
+    hidden = [
+        difference
+        for difference in comparison.differences
+        if difference.paired_effect.p <= SIGNIFICANCE_LEVEL < find_decisive_p(comparison, difference)
+    ]
+    if hidden:
+        names = list(dict.fromkeys(difference.metric for difference in hidden))
+        sentences.append(
+            f"{_list_metrics(names)}: p is at most {SIGNIFICANCE_LEVEL:g} before the correction only. "
+            f"Among {format_count(len(comparison.differences), 'test')}, that happens by chance"
+        )
+    return [*sentences, *_explain_declared_p(comparison)]
+
+
+def _explain_declared_p(comparison: "Comparison") -> list[str]:
+    """Return sentences on pairs for which the declared metric and its corrected p decide differently."""
+    sentences = []
+    for difference in comparison.differences:
+        if difference.metric != comparison.primary_metric:
+            continue
+        (verdict,) = [
+            verdict
+            for verdict in comparison.verdicts
+            if (verdict.first_group, verdict.second_group) == (difference.first_group, difference.second_group)
+        ]
+        decisive_p = find_decisive_p(comparison, difference)
+        if (verdict.p <= SIGNIFICANCE_LEVEL) != (decisive_p <= SIGNIFICANCE_LEVEL):
+            sentences.append(
+                f"{difference.metric}, {difference.first_group} against {difference.second_group}: p {verdict.p:.3g} "
+                "as the declared metric, which is not corrected over metrics; "
+                f"{decisive_p:.3g} as one of several metrics"
+            )
+    return sentences
+
+
+def _list_metrics(names: list[str]) -> str:
+    hidden_count = len(names) - MAX_NAMED_METRICS
+    return ", ".join(names[:MAX_NAMED_METRICS]) + (f" and {hidden_count} more" if hidden_count > 0 else "")

@@ -1,0 +1,40 @@
+"""Drawing of place, room and path: the verdicts in three lines, then their evidence and notes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.analysis.views import Canvas
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.answers import Answer
+
+QUESTION_WIDTH = 7
+"""Width of the names of the questions, with the space after them, in cells."""
+
+
+def draw_answers(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
+    """Return the verdicts of answers on one pair or on all groups, then their details, then their notes."""
+    lines: list[Text] = []
+    for answer in answers:
+        style = canvas.get_style("warning") if answer.kind == "differs" else Style()
+        lines += _draw_labelled(answer.question, answer.verdict, canvas, Style(bold=True), style)
+    for answer in answers:
+        lines += _draw_labelled(answer.question, answer.details, canvas, Style(dim=True), Style())
+    note_style = canvas.get_style("text-muted")
+    for note in dict.fromkeys(note for answer in answers for note in answer.notes):
+        lines += wrap_text(f"note: {note}", canvas.width, note_style)
+    return lines
+
+
+def _draw_labelled(label: str, text: str, canvas: Canvas, label_style: Style, style: Style) -> list[Text]:
+    """Return wrapped text beside a label; further lines are indented."""
+    wrapped_lines = wrap_text(text, canvas.width - QUESTION_WIDTH, style)
+    labels = [label, *[""] * (len(wrapped_lines) - 1)]
+    return [
+        Text.assemble((name.ljust(QUESTION_WIDTH), label_style), line)
+        for name, line in zip(labels, wrapped_lines, strict=True)
+    ]
