@@ -10,7 +10,9 @@ from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, synthetic_videos
 from test_tui_screens import on
 
+from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.level_states import load_level_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
@@ -55,6 +57,50 @@ def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path)
         assert "2 videos left out" in it.text()
         await it.until(lambda: "left out: one_0 seed 0 of later: steps is 20" in it.cells("#curve-cells"))
         assert "left out: other_0 seed 0 of later: steps is 20" in it.cells("#curve-cells")
+
+    on("analysis", test)
+
+
+def test_separation_shows_accuracy_and_shares_of_the_groups(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.grouping = "1"
+        screen.show_view("separation")
+        screen._update_table()
+        await it.until(lambda: "decodability  pairs sorted correctly" in it.cells("#curve-cells"))
+        cells = it.cells("#curve-cells")
+        assert "one - other" in cells
+        assert "wording x group" in cells
+        (pair,) = compute_decodability(load_level_states(videos, "1"))
+        assert pair.describe()[:60] in cells
+
+    on("analysis", test)
+
+
+def test_separation_of_videos_without_projections_gives_the_reason(tmp_path: Path) -> None:
+    videos = [
+        replace(video, trajectory_path=None)
+        for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+    ]
+    message = compute_figure(videos, FigureKey("separation", "variation"))
+    assert message.separation is None
+    assert "no projection of its states is stored" in message.error
+
+
+def test_columns_of_metrics_have_room_for_the_mark_of_their_stride(tmp_path: Path) -> None:
+    videos = [
+        replace(video, stride_by_metric={"turning": 2}, unsettled_metrics=("curvature",))
+        for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+    ]
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.row_list.move_metric(list(METRICS).index("turning"))
+        await it.until(lambda: "turning (stride 2)" in it.text())
+        screen.row_list.move_metric(list(METRICS).index("curvature") - screen.row_list.metric_index)
+        await it.until(lambda: "curvature (not settled)" in it.text())
 
     on("analysis", test)
 

@@ -11,7 +11,7 @@ signs of its differences and nothing else, S and lambda included, so that a sign
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,13 +98,8 @@ class Decodability:
         return f"{self.halfway_sigma:.3g} (95 % interval up to {high:.3g}; too few seeds for a lower end)"
 
 
-def compute_decodability(
-    level_states: LevelStates, report_pair: Callable[[int], None] = lambda count: None
-) -> list[Decodability]:
+def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     """Return the decodability of each pair of groups.
-
-    Args:
-        report_pair: called with the number of finished pairs.
 
     Raises:
         CannotCompareError: there are too few seeds, or too many groups.
@@ -121,8 +116,8 @@ def compute_decodability(
             "options, or choose fewer videos"
         )
     flips, _ = draw_sign_flips(seed_count)
-    pairs, results = list(itertools.combinations(range(len(names)), 2)), []
-    for number, (i, j) in enumerate(pairs, start=1):
+    results = []
+    for i, j in itertools.combinations(range(len(names)), 2):
         accuracies = np.stack(
             [
                 decode_differences(
@@ -133,7 +128,6 @@ def compute_decodability(
             axis=1,
         )
         results.append(_summarise_pair(level_states, names[i], names[j], accuracies))
-        report_pair(number)
     return _adjust_pair_p(results)
 
 

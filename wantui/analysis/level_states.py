@@ -12,6 +12,7 @@ from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.trajectory import FloatArray
+from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
 
 
@@ -73,6 +74,30 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
         tuple(exclusion_reasons),
         tuple(namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons),
     )
+
+
+def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[LevelStates, LevelStates | None, str]:
+    """Load the states of the compared videos, and those of the same prompts and seeds at guidance 1 if there are any.
+
+    Returns also the reason why states at guidance 1 cannot be compared; empty if they can, or there are none.
+
+    Raises:
+        CannotCompareError: as for `load_level_states`.
+    """
+    guided_videos, unguided_videos = split_by_guidance(videos, grouping)
+    level_states = load_level_states(guided_videos, grouping)
+    if not unguided_videos:
+        return level_states, None, ""
+    prompts = {(video.prompt, video.word_weights) for video in guided_videos}
+    matching_videos = [
+        video
+        for video in unguided_videos
+        if (video.prompt, video.word_weights) in prompts and video.seed in level_states.seeds
+    ]
+    try:
+        return level_states, load_level_states(matching_videos, grouping), ""
+    except CannotCompareError as error:
+        return level_states, None, f"the videos at guidance 1 are not compared: {error}"
 
 
 def _stack_states(

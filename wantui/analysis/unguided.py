@@ -91,7 +91,9 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
-    """Return the verdicts at guidance 1; empty if there are no such videos."""
+    """Return answers (of two groups) and verdicts at guidance 1; empty if there are no such videos."""
     if comparison.unguided is None:
         return []
-    return [f"at guidance 1: {verdict.verdict_text}" for verdict in comparison.unguided.verdicts]
+    answers = comparison.unguided.answers if len(comparison.unguided.groups) == 2 else ()
+    texts = [answer.text for answer in answers] + [verdict.verdict_text for verdict in comparison.unguided.verdicts]
+    return [f"at guidance 1: {text}" for text in texts]

@@ -28,41 +28,53 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
     from wantui.analysis.decodability import compute_decodability
     from wantui.analysis.serialize_levels import build_decodability_record
 
-    level_states = _load_level_states(videos, grouping)
+    level_states, unguided_states = _load_level_states(videos, grouping)
     with open_progress_line() as line:
-        pairs = compute_decodability(level_states, lambda count: line.show_phase(f"decoding pair {count} of groups"))
+        line.show_phase("decoding pairs of groups")
+        pairs = compute_decodability(level_states)
+        unguided_pairs = [] if unguided_states is None else compute_decodability(unguided_states)
     if as_json:
-        print_json(build_decodability_record(grouping, level_states, pairs))
+        record = build_decodability_record(grouping, level_states, pairs)
+        unguided_record = (
+            None
+            if unguided_states is None
+            else build_decodability_record(grouping, unguided_states, unguided_pairs) | {"unguided": None}
+        )
+        print_json(record | {"unguided": unguided_record})
         return list(level_states.unreadable_videos)
-    _print_exclusions(level_states)
     print_wrapped_line(
         "decodability: share of the pairs of videos, of one seed and wording, that a linear classifier of the other "
         "seeds sorts into their groups. Guessing sorts 50%"
     )
+    unguided_by_groups = {(pair.first_group, pair.second_group): pair for pair in unguided_pairs}
     for pair in pairs:
         print_wrapped_line(f"  {pair.describe()}", indent=4)
+        if (unguided := unguided_by_groups.get((pair.first_group, pair.second_group))) is not None:
+            print_wrapped_line(f"  at guidance 1: {unguided.describe()}", indent=4)
     for pair in pairs[:MAX_SHOWN_PAIRS]:
-        _print_pair_curve(pair)
+        _print_pair_curve(pair, unguided_by_groups.get((pair.first_group, pair.second_group)))
     if len(pairs) > MAX_SHOWN_PAIRS:
         echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs: --json has their curves")
     return list(level_states.unreadable_videos)
 
 
-def _print_pair_curve(pair: "Decodability") -> None:
+def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> None:
+    has_unguided = unguided is not None and len(unguided.sigmas) == len(pair.sigmas)
     echo()
     rows = [
         (
             f"{pair.sigmas[level]:.3f}",
             f"{pair.accuracy[level]:.0%}",
+            *([f"{unguided.accuracy[level]:.0%}"] if unguided is not None and has_unguided else []),
             f"{pair.low[level]:.0%} to {pair.high[level]:.0%}",
             f"{pair.chance_low[level]:.0%} to {pair.chance_high[level]:.0%}",
             f"{pair.p[level]:.3g}",
         )
         for level in select_shown_levels(len(pair.sigmas))
     ]
-    print_columns(
-        ("sigma", f"{pair.first_group} - {pair.second_group}", "95 % interval", "by chance", "p of this level"), *rows
-    )
+    name = f"{pair.first_group} - {pair.second_group}"
+    unguided_headers = ["at guidance 1"] if has_unguided else []
+    print_columns(("sigma", name, *unguided_headers, "95 % interval", "by chance", "p of this level"), *rows)
 
 
 def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
@@ -70,17 +82,28 @@ def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -
     from wantui.analysis.serialize_levels import build_shares_record
     from wantui.analysis.variance_shares import compute_variance_shares
 
-    level_states = _load_level_states(videos, grouping)
+    level_states, unguided_states = _load_level_states(videos, grouping)
     with open_progress_line() as line:
         line.show_phase("dividing variance")
         variance_shares = compute_variance_shares(level_states)
+        unguided_shares = None if unguided_states is None else compute_variance_shares(unguided_states)
     if as_json:
-        print_json(build_shares_record(grouping, level_states, variance_shares))
+        record = build_shares_record(grouping, level_states, variance_shares)
+        unguided_record = (
+            None
+            if unguided_states is None or unguided_shares is None
+            else build_shares_record(grouping, unguided_states, unguided_shares) | {"unguided": None}
+        )
+        print_json(record | {"unguided": unguided_record})
         return list(level_states.unreadable_videos)
-    _print_exclusions(level_states)
     print_wrapped_line(variance_shares.describe())
     echo()
     _print_share_table(variance_shares)
+    if unguided_shares is not None:
+        echo()
+        print_wrapped_line(f"at guidance 1: {unguided_shares.describe()}")
+        echo()
+        _print_share_table(unguided_shares)
     return list(level_states.unreadable_videos)
 
 
@@ -105,7 +128,11 @@ def _print_share_table(variance_shares: "VarianceShares") -> None:
 
 def _format_share(share: float) -> str:
     """Format a share in percent; small ones, as near sigma 1, keep a significant digit."""
-    return "-" if math.isnan(share) else f"{share:.1%}" if share == 0 or share >= 0.001 else f"{100 * share:.1g}%"
+    if math.isnan(share):
+        return "-"
+    if 0 < share < 1e-5:
+        return "<0.001%"
+    return f"{share:.1%}" if share == 0 or share >= 0.001 else f"{100 * share:.1g}%"
 
 
 def select_shown_levels(level_count: int) -> list[int]:
@@ -114,14 +141,15 @@ def select_shown_levels(level_count: int) -> list[int]:
     return [int(level) for level in np.unique(levels)]
 
 
-def _load_level_states(videos: "list[Video]", grouping: str) -> "LevelStates":
-    from wantui.analysis.level_states import load_level_states
+def _load_level_states(videos: "list[Video]", grouping: str) -> "tuple[LevelStates, LevelStates | None]":
+    """Load the states, and those at guidance 1 if there are any; print which videos are left out."""
+    from wantui.analysis.level_states import load_guided_and_unguided
 
     with open_progress_line() as line:
         line.show_phase(f"reading the states of {format_count(len(videos), 'video')}")
-        return load_level_states(videos, grouping)
-
-
-def _print_exclusions(level_states: "LevelStates") -> None:
-    for name, reason in level_states.exclusion_reasons:
-        echo(f"left out: {name}: {reason}", err=True)
+        level_states, unguided_states, reason = load_guided_and_unguided(videos, grouping)
+    for name, exclusion_reason in level_states.exclusion_reasons:
+        echo(f"left out: {name}: {exclusion_reason}", err=True)
+    if reason:
+        echo(f"warning: {reason}", err=True)
+    return level_states, unguided_states

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from wantui.analysis.compare import Comparison
     from wantui.analysis.curve_comparison import CurveComparison
+    from wantui.analysis.decodability import Decodability
     from wantui.analysis.mean_curves import MeanCurve
     from wantui.analysis.path_components import PathComponents
+    from wantui.analysis.variance_shares import VarianceShares
 
 MAX_SCANNED_BATCHES = 50
 """Number of the newest batches that are searched for trajectories."""
@@ -51,11 +53,21 @@ class ComparisonDone(Message):
 
 
 @dataclass(frozen=True)
+class Separation:
+    """How groups separate along the path."""
+
+    pairs: "Sequence[Decodability]"
+    unguided_pairs: "Sequence[Decodability]"
+    """Decodability at guidance 1; empty if there are no such videos."""
+    variance_shares: "VarianceShares"
+
+
+@dataclass(frozen=True)
 class FigureKey:
     """Choice of a figure on the groups of the loaded videos."""
 
     view: str
-    """`means` or `paths`."""
+    """`means`, `paths` or `separation`."""
     grouping: str
     curve_name: str = ""
 
@@ -70,6 +82,7 @@ class FigureDone(Message):
     curve_comparison: "CurveComparison | None" = None
     """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
     components: "PathComponents | None" = None
+    separation: Separation | None = None
     error: str = ""
 
 
@@ -142,6 +155,8 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
     from wantui.analysis.path_components import compute_path_components
 
     try:
+        if key.view == "separation":
+            return FigureDone(videos, key, separation=_measure_separation(videos, key.grouping))
         groups = pool_comparable_groups(videos, key.grouping)[0]
         if key.view == "means":
             mean_curves = compute_mean_curves(groups, key.curve_name)
@@ -149,6 +164,16 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
         return FigureDone(videos, key, components=compute_path_components(groups))
     except UserError as error:
         return FigureDone(videos, key, error=str(error))
+
+
+def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:
+    from wantui.analysis.decodability import compute_decodability
+    from wantui.analysis.level_states import load_guided_and_unguided
+    from wantui.analysis.variance_shares import compute_variance_shares
+
+    level_states, unguided_states, _ = load_guided_and_unguided(videos, grouping)
+    unguided_pairs = [] if unguided_states is None else compute_decodability(unguided_states)
+    return Separation(compute_decodability(level_states), unguided_pairs, compute_variance_shares(level_states))
 
 
 def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison | None":

@@ -25,13 +25,16 @@ VIEW_TITLES = {
     "effects": "Effects",
     "means": "Mean curves",
     "paths": "PCA",
+    "separation": "Separation",
     "attention": "Attention",
 }
 """Titles of the views, in the order of the key that cycles through them."""
 VIDEO_VIEWS = ("curves", "means", "paths", "attention")
 """Views of a table of videos."""
-GROUP_VIEWS = ("effects", "means", "paths")
+GROUP_VIEWS = ("effects", "means", "paths", "separation")
 """Views of a table of groups."""
+FIGURE_VIEWS = ("means", "paths", "separation")
+"""Views that are computed in the background."""
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Names of the curves of one video; a low pane drops the last ones."""
 CURVE_NAMES = tuple(CURVES)

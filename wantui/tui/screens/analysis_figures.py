@@ -22,8 +22,10 @@ from wantui.tui.analysis.data import (
     draw_overlay_picture,
     load_video_attention,
 )
+from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.views import (
     CURVE_NAMES,
+    FIGURE_VIEWS,
     GROUP_VIEWS,
     VIDEO_VIEWS,
     draw_mean_curves,
@@ -151,11 +153,11 @@ class AnalysisFigures(BaseScreen):
         hint = {"means": CURVE_HINT, "attention": ATTENTION_HINT.format(axis=self.overlay_key.axis)}.get(view, "")
         if self.is_grouped and view == "effects":
             hint = "tab, then j k scroll"
-        elif view in ("means", "paths"):
+        elif view in FIGURE_VIEWS:
             hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping())}", hint)))
         self.details.show_tabs(self.views, view, hint)
         self.set_class(view == "attention", "-attention")
-        if view in ("means", "paths"):
+        if view in FIGURE_VIEWS:
             self._draw_figure(view, row)
         elif self.is_grouped:
             self._draw_comparison()
@@ -192,6 +194,8 @@ class AnalysisFigures(BaseScreen):
         canvas = self.details.get_canvas()
         if figure.error:
             self.details.show_message(figure.error)
+        elif figure.separation is not None:
+            self.details.show_lines(draw_separation(figure.separation, "" if row is None else row.name, canvas))
         elif figure.components is not None:
             shares = [f"PC{index + 1} {share:.1%}" for index, share in enumerate(figure.components.variance_shares)]
             hint = f"by {describe_grouping(key.grouping)}   {', '.join(shares)} of the variance"

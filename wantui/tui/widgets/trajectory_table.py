@@ -159,7 +159,7 @@ class TrajectoryTable(VirtualList):
                 [self._format_cell(metric, row) for row in self._all_rows]
             )
         cell_width = self._cell_widths_by_metric[metric]
-        width = max(len(metric) + 1 + (len(unit) + 1 if unit else 0), cell_width)
+        width = max(len(metric) + 1 + sum(len(text) + 1 for text in (mark, unit) if text), cell_width)
         return Column(header, width, lambda row: self._format_cell(metric, row), "right")
 
     def _make_name_columns(self, width: int) -> list[Column[Row]]:

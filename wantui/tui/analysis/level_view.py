@@ -1,0 +1,136 @@
+"""Drawing of how groups separate along the path: decodability of the pairs of groups, and shares of the variance."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.analysis.views import (
+    GROUP_COLOURS,
+    GROUP_SIGNS,
+    LOW_VIEW_HEIGHT,
+    SIGMA_AXIS_NAME,
+    WIDE_VIEW_WIDTH,
+    Canvas,
+)
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.decodability import Decodability
+    from wantui.analysis.variance_shares import VarianceShares
+    from wantui.tui.analysis.data import Separation
+
+MAX_DRAWN_PAIRS = len(GROUP_COLOURS)
+"""Maximum number of pairs of groups whose accuracy is drawn."""
+LOW_BLOCK_HEIGHT = 12
+"""Height of a chart with its legend in lines below which its last note is left out."""
+SHARE_NAMES = {"seed_group": "seed x group", "wording_group": "wording x group"}
+"""Names of effects that differ from those in the data."""
+
+
+def draw_separation(separation: "Separation", highlighted_group: str, canvas: Canvas) -> list[Text]:
+    """Return the charts of accuracy and variance shares, and a sentence on each pair of groups.
+
+    Args:
+        highlighted_group: name of the group whose pairs come first.
+    """
+    pairs = sorted(separation.pairs, key=lambda pair: highlighted_group not in (pair.first_group, pair.second_group))[
+        :MAX_DRAWN_PAIRS
+    ]
+    is_wide = canvas.width >= WIDE_VIEW_WIDTH
+    width = (canvas.width - 2) // 2 if is_wide else canvas.width
+    is_low = canvas.height < LOW_VIEW_HEIGHT
+    notes = _list_short_notes(separation, pairs) if is_low else _list_notes(separation, pairs)
+    if (hidden_count := len(separation.pairs) - len(pairs)) > 0:
+        notes.append(f"{hidden_count} pairs of groups not drawn")
+    note_lines = [line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True))]
+    block_height = max(MIN_CHART_HEIGHT + 2, (canvas.height - len(note_lines)) // (1 if is_wide else 2))
+    accuracy_lines = _draw_accuracy(pairs, separation.unguided_pairs, width, block_height, canvas)
+    share_lines = _draw_shares(separation.variance_shares, width, block_height, canvas)
+    charts = join_columns(accuracy_lines, share_lines, width + 2) if is_wide else [*accuracy_lines, *share_lines]
+    return [*charts, *note_lines]
+
+
+def _list_notes(separation: "Separation", pairs: "Sequence[Decodability]") -> list[str]:
+    return [pair.describe() for pair in pairs[:1]] + [separation.variance_shares.describe()]
+
+
+def _list_short_notes(separation: "Separation", pairs: "Sequence[Decodability]") -> list[str]:
+    """Return the tests alone, for a low pane."""
+    shares = separation.variance_shares
+    texts = [
+        f"{pair.first_group} - {pair.second_group}: {pair.mean_accuracy:.0%} over all noise levels, p {pair.pair_p:.3g}"
+        for pair in pairs[:1]
+    ]
+    return [*texts, f"group: {shares.mean_group_share:.1%} over all noise levels, p {shares.mean_p:.3g}"]
+
+
+def _draw_accuracy(
+    pairs: "Sequence[Decodability]",
+    unguided_pairs: "Sequence[Decodability]",
+    width: int,
+    height: int,
+    canvas: Canvas,
+) -> list[Text]:
+    """Return the chart of accuracies; of a single pair also chance, and the accuracy at guidance 1."""
+    entries = [f"{pair.first_group} - {pair.second_group}" for pair in pairs]
+    title = Text.assemble(("decodability  ", "bold"), ("pairs sorted correctly; guessing sorts 0.5", "dim"))
+    legend = [title, *_draw_legend(entries, width, canvas)]
+    is_single = len(pairs) == 1
+    if is_single and height >= LOW_BLOCK_HEIGHT:
+        legend.append(
+            Text("dotted: by chance" + (", faint line: guidance 1" if unguided_pairs else ""), Style(dim=True))
+        )
+    chart = Chart(width, height - len(legend), (1.0, 0.0), (0.0, 1.0), SIGMA_AXIS_NAME)
+    if is_single:
+        pair = pairs[0]
+        muted = canvas.get_style("text-muted") + Style(dim=True)
+        chart.add_band(pair.sigmas.tolist(), pair.chance_low.tolist(), pair.chance_high.tolist(), muted)
+        for unguided in unguided_pairs:
+            chart.add_line(unguided.sigmas.tolist(), unguided.accuracy.tolist(), canvas.get_style("text-muted"))
+    for index, pair in enumerate(pairs):
+        style = canvas.get_style(GROUP_COLOURS[index])
+        _add_curve(chart, index, pair.sigmas.tolist(), pair.accuracy.tolist(), style)
+    return _cut_lines([*legend, *chart.draw_lines()], width)
+
+
+def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, canvas: Canvas) -> list[Text]:
+    """Return the chart of the shares of the variance."""
+    names = variance_shares.varying_effects
+    title = Text.assemble(("variance  ", "bold"), ("share of each source in all states", "dim"))
+    legend = [title, *_draw_legend([SHARE_NAMES.get(name, name) for name in names], width, canvas)]
+    curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
+    chart = Chart(width, height - len(legend), (1.0, 0.0), find_value_range(curves), SIGMA_AXIS_NAME)
+    for index, curve in enumerate(curves):
+        _add_curve(chart, index, variance_shares.sigmas.tolist(), curve, canvas.get_style(GROUP_COLOURS[index]))
+    return _cut_lines([*legend, *chart.draw_lines()], width)
+
+
+def _cut_lines(lines: Sequence[Text], width: int) -> list[Text]:
+    """Return the lines cut to a width."""
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return list(lines)
+
+
+def _add_curve(chart: Chart, index: int, sigmas: Sequence[float], values: Sequence[float], style: Style) -> None:
+    """Draw a line with the sign of its legend at some noise levels."""
+    chart.add_line(sigmas, values, style)
+    for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
+        chart.add_sign(sigmas[position], values[position], GROUP_SIGNS[index], style)
+
+
+def _draw_legend(entries: Sequence[str], width: int, canvas: Canvas) -> list[Text]:
+    """Return signs and names, as many on a line as fit."""
+    lines = [Text()]
+    for index, entry in enumerate(entries):
+        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(GROUP_COLOURS[index]))
+        item.truncate(width, overflow="ellipsis")
+        if lines[-1].cell_len and lines[-1].cell_len + 2 + item.cell_len > width:
+            lines.append(Text())
+        if lines[-1].cell_len:
+            lines[-1].append("  ")
+        lines[-1].append_text(item)
+    return lines
