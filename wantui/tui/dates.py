@@ -21,6 +21,11 @@ def format_date(created_at: str, is_short: bool = False) -> str:
     return f"{moment.day:2} {moment:%b %H:%M}" if is_this_year else f"{moment.day:2} {moment:%b %Y}"
 
 
+def format_time_of_day(seconds: float) -> str:
+    """Return a time in seconds since 1970 as "00:01"."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%H:%M}"
+
+
 def format_full_date(created_at: str) -> str:
     """Return a time in ISO 8601 as "29 Nov 2026, 00:01"."""
     moment = _parse_local_time(created_at)

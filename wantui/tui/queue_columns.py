@@ -1,7 +1,9 @@
 """Columns of the two lists of the Queue screen."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
@@ -9,15 +11,44 @@ from wantui.batches.eta import format_seconds_left
 from wantui.queue.records import BatchRow, VideoRow
 from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
 from wantui.tui.columns import Column
+from wantui.tui.dates import format_time_of_day
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
+from wantui.tui.widgets.batch_list import shorten_model
 from wantui.tui.widgets.virtual_list import VirtualList
 
 STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 """Width of the state column in cells: a glyph, a space and the longest word."""
 MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 90, 105, 130
-"""Smallest list widths, in cells, that show bars and failures, model and seeds, and the template of a batch."""
+"""Smallest list widths, in cells, that show bars and failures, model and seeds, and the template of a batch or the
+time at which a video ended."""
+MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH = 24, 24, 44
+"""Largest widths, in cells, of columns that are as wide as their content."""
 MARK_GLYPH = "◆"
+
+
+@dataclass(frozen=True)
+class BatchWidths:
+    """Widths, in cells, of the columns of the batch list, from their content."""
+
+    model: int = 0
+    seeds: int = 0
+    name: int = 0
+    has_failures: bool = False
+
+    @classmethod
+    def measure(cls, batches: Sequence[BatchRow]) -> "BatchWidths":
+        """Return the widths for these batches."""
+
+        def find_width(header: str, texts: Iterable[str], maximum: int) -> int:
+            return min(maximum, max([len(header), *map(cell_len, texts)]))
+
+        return cls(
+            find_width("model", (shorten_model(batch.model) for batch in batches), MAX_MODEL_WIDTH),
+            find_width("seeds", (batch.seeds for batch in batches), MAX_SEEDS_WIDTH),
+            find_width("name", (batch.name for batch in batches), MAX_NAME_WIDTH),
+            any(batch.counts.get("failed") for batch in batches),
+        )
 
 
 def make_batch_columns(
@@ -25,6 +56,7 @@ def make_batch_columns(
     marked_ids: Collection[int],
     has_engine: Callable[[], bool],
     find_seconds_left: Callable[[BatchRow], str],
+    widths: BatchWidths,
 ) -> list[Column[BatchRow]]:
     """Return the columns of the batch list.
 
@@ -52,7 +84,7 @@ def make_batch_columns(
     def draw_template(batch: BatchRow) -> Text:
         return Text(" ".join(batch.template.split()), Style(dim=True))
 
-    return [
+    columns = [
         Column("", 1, draw_mark),
         Column("#", 4, lambda batch: str(batch.id), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
@@ -60,23 +92,26 @@ def make_batch_columns(
         Column("videos", 9, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
         Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_BARS),
         Column("ETA", 7, find_seconds_left, "right"),
-        Column("model", 12, lambda batch: batch.model, min_list_width=MIN_WIDTH_WITH_MODEL),
-        Column("seeds", 10, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
+        Column("model", widths.model, lambda batch: shorten_model(batch.model), min_list_width=MIN_WIDTH_WITH_MODEL),
+        Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("name", None, draw_name, max_list_width=MIN_WIDTH_WITH_TEMPLATE - 1),
-        Column("name", 24, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
+        Column("name", widths.name, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
         Column("template", None, draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
     ]
+    return [column for column in columns if column.header_text != "failed" or widths.has_failures]
 
 
 def make_video_columns(
     video_list: VirtualList,
     has_engine: Callable[[], bool],
     find_seconds_left: Callable[[int, VideoRow], str],
+    has_unfinished: bool,
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of the video list; a row is the index of a video in the batch, and the video.
 
     Args:
         has_engine: returns whether an engine is running.
+        has_unfinished: whether videos wait or run; otherwise the columns of progress and ETA are left out.
         find_seconds_left: returns the displayed ETA of a video, given its index and row.
     """
 
@@ -102,14 +137,24 @@ def make_video_columns(
         text = Text(video.title)
         return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
 
-    return [
-        Column("#", 5, lambda row: str(row[1].number + 1), "right"),
-        Column("state", STATE_COLUMN_WIDTH, draw_video_state),
+    def format_end(row: tuple[int, VideoRow]) -> str:
+        return "" if row[1].finished is None else format_time_of_day(row[1].finished)
+
+    progress_columns = [
         Column("progress", 10, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", 7, format_steps, "right"),
         Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("took", 9, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_BARS),
+    ]
+    duration_columns = [
+        Column("took", 9, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_BARS if has_unfinished else 0),
         Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
+    ]
+    return [
+        Column("#", 5, lambda row: str(row[1].number + 1), "right"),
+        Column("state", STATE_COLUMN_WIDTH, draw_video_state),
+        *(progress_columns if has_unfinished else ()),
+        *(duration_columns if has_unfinished else duration_columns[:1]),
+        Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_TEMPLATE),
         Column("video", None, draw_title),
     ]
 

@@ -1,7 +1,6 @@
 """Queue screen: the batches in queue order, the videos of the selected batch, and actions on both."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 
 from rich.text import Text
 from textual import getters, on
@@ -20,7 +19,7 @@ from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import make_content
 from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.messages import ShowBatch
-from wantui.tui.queue_columns import format_batch_eta, make_batch_columns, make_video_columns
+from wantui.tui.queue_columns import BatchWidths, format_batch_eta, make_batch_columns, make_video_columns
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.screens.dialogs import Confirm
@@ -54,6 +53,10 @@ class QueueScreen(BaseScreen):
         """Batches of the last removal, for undo."""
         self.shows_ended = True
         self._has_engine = False
+        self._batch_columns: list[Column[BatchRow]] = []
+        self._batch_widths: BatchWidths | None = None
+        self._video_columns: list[Column[tuple[int, VideoRow]]] = []
+        self._has_unfinished: bool | None = None
         self.pages_by_number: Mapping[int, VideoPage] = {}
         """Videos of the selected batch read so far, by page number."""
 
@@ -92,6 +95,7 @@ class QueueScreen(BaseScreen):
             self._has_engine = snapshot.engine is not None
             self.video_list.redraw_changed_rows()
         self.visible_batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished_count]
+        self._fit_batch_columns()
         hidden_count = len(snapshot.batches) - len(self.visible_batches)
         ended_text = format_count(hidden_count, "ended batch", "ended batches")
         self.batch_list.empty_text = f"{ended_text} hidden; a shows all" if hidden_count else EMPTY_QUEUE_TEXT
@@ -122,6 +126,7 @@ class QueueScreen(BaseScreen):
         """Show the videos of the batch under the cursor."""
         batch = self._get_current_batch()
         chosen_id = batch.id if batch is not None else None
+        self._fit_video_columns(batch is not None and batch.unfinished_count > 0)
         if chosen_id != self.selected_batch_id or batch is None or batch.video_count != self.video_list.row_count:
             is_same_batch = chosen_id == self.selected_batch_id
             self.selected_batch_id = chosen_id
@@ -158,20 +163,33 @@ class QueueScreen(BaseScreen):
         videos = self.pages_by_number[page].videos if page in self.pages_by_number else ()
         return videos[offset] if offset < len(videos) else None
 
-    @cached_property
-    def _batch_columns(self) -> list[Column[BatchRow]]:
-        def format_eta(batch: BatchRow) -> str:
-            return format_batch_eta(batch, self.wantui_app.snapshot.etas.seconds_by_batch)
+    def _fit_batch_columns(self) -> None:
+        """Make the columns of the batch list as wide as their content."""
+        widths = BatchWidths.measure(self.visible_batches)
+        if widths != self._batch_widths:
+            self._batch_widths = widths
 
-        return make_batch_columns(self.batch_list, self.marked_ids, lambda: self._has_engine, format_eta)
+            def format_eta(batch: BatchRow) -> str:
+                return format_batch_eta(batch, self.wantui_app.snapshot.etas.seconds_by_batch)
 
-    @cached_property
-    def _video_columns(self) -> list[Column[tuple[int, VideoRow]]]:
-        def format_eta(index: int, video: VideoRow) -> str:
-            seconds_left = self._estimate_video_eta(index, video) if video.state in UNFINISHED_STATES else None
-            return "" if seconds_left is None else format_seconds_left(seconds_left)
+            self._batch_columns = make_batch_columns(
+                self.batch_list, self.marked_ids, lambda: self._has_engine, format_eta, widths
+            )
+            self.batch_list.refresh()
 
-        return make_video_columns(self.video_list, lambda: self._has_engine, format_eta)
+    def _fit_video_columns(self, has_unfinished: bool) -> None:
+        """Leave out the columns of progress and ETA for a batch whose videos have all ended."""
+        if has_unfinished != self._has_unfinished:
+            self._has_unfinished = has_unfinished
+
+            def format_eta(index: int, video: VideoRow) -> str:
+                seconds_left = self._estimate_video_eta(index, video) if video.state in UNFINISHED_STATES else None
+                return "" if seconds_left is None else format_seconds_left(seconds_left)
+
+            self._video_columns = make_video_columns(
+                self.video_list, lambda: self._has_engine, format_eta, has_unfinished
+            )
+            self.video_list.refresh()
 
     def _draw_batch_header(self, width: int) -> Text:
         return draw_column_headers(self._batch_columns, width)
