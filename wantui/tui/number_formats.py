@@ -68,3 +68,13 @@ def choose_ticks(low: float, high: float, max_count: int) -> list[float]:
         if last - first + 1 <= max_count:
             return [index * step for index in range(first, last + 1)] or [low]
     return [low]
+
+
+def align_decimals(values: Sequence[str]) -> list[str]:
+    """Return numbers padded on both sides, so that their decimal points are below each other."""
+    parts = [value.partition(".") for value in values]
+    integer_width = max((len(integer) for integer, _, _ in parts), default=0)
+    fraction_width = max((len(point + fraction) for _, point, fraction in parts), default=0)
+    return [
+        integer.rjust(integer_width) + (point + fraction).ljust(fraction_width) for integer, point, fraction in parts
+    ]

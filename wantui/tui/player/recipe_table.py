@@ -171,16 +171,6 @@ def _format_number(value: float) -> str:
     return text if set(text) & set(".en") else f"{text}.0"
 
 
-def align_decimals(values: Sequence[str]) -> list[str]:
-    """Return numbers padded on both sides, so that their decimal points are below each other."""
-    parts = [value.partition(".") for value in values]
-    integer_width = max((len(integer) for integer, _, _ in parts), default=0)
-    fraction_width = max((len(point + fraction) for _, point, fraction in parts), default=0)
-    return [
-        integer.rjust(integer_width) + (point + fraction).ljust(fraction_width) for integer, point, fraction in parts
-    ]
-
-
 @dataclass(frozen=True)
 class FieldDifference:
     """A field in which recipes differ."""

@@ -21,12 +21,12 @@ from wantui.planning import Recipe
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
+from wantui.tui.number_formats import align_decimals
 from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.player.recipe_table import (
     GROUPS,
     FieldDifference,
     RecipeField,
-    align_decimals,
     compare_recipes,
     describe_differences,
     list_recipe_fields,

@@ -11,17 +11,19 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from wantui.config import Config
-from wantui.config.fields import FormField, get_setting_value
+from wantui.config.fields import FormField, get_setting_value, list_form_fields
 from wantui.config.flow_values import format_flow_text
+from wantui.formatting import shorten_text
 from wantui.tui.content import make_content
 from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
-NAME_WIDTH, NARROW_NAME_WIDTH = 25, 16
-"""Cells of the column of names, in a wide and a narrow form; longer names push their values to the right."""
-MIN_WIDE_FORM_WIDTH = 44
-"""Cells from which a form is wide."""
+NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
+"""Cells of the column of names in a narrow form, where longer names are cut off, and fewest cells of the values in a
+wide form, where the column is as wide as the longest name."""
+SIGN_WIDTH = 2
+"""Cells of the sign of a changed setting before its name."""
 MIN_INPUT_WIDTH = 12
 """Minimum cells of the input in a row."""
 
@@ -138,7 +140,8 @@ class SettingsForm(Vertical):
         assert self.config is not None
         is_changed = field.key in self.changed_keys
         line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("warning")))
-        line.append(f"{field.name:<{_choose_name_width(width)}} ")
+        name_width = _choose_name_width(width)
+        line.append(f"{shorten_text(field.name, name_width):<{name_width}} ")
         value_text = _format_value(get_setting_value(self.config, field.key))
         if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
             value_text = f"‹{value_text}›"
@@ -239,8 +242,8 @@ class SettingsForm(Vertical):
             return
         field_list = self.field_list
         width = field_list.size.width
-        name_width = max(_choose_name_width(field_list.row_width), len(field.name))
-        x = GUTTER_WIDTH + min(3 + name_width, max(0, width - MIN_INPUT_WIDTH))
+        name_width = _choose_name_width(field_list.row_width)
+        x = GUTTER_WIDTH + min(SIGN_WIDTH + name_width + 1, max(0, width - MIN_INPUT_WIDTH))
         y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
         self.value_input.styles.offset = (x, y)
         self.value_input.styles.width = max(1, width - x)
@@ -350,7 +353,9 @@ class SettingsForm(Vertical):
 
 
 def _choose_name_width(width: int) -> int:
-    return NAME_WIDTH if width >= MIN_WIDE_FORM_WIDTH else NARROW_NAME_WIDTH
+    """Return the cells of the column of names in a form of this width."""
+    longest = max(len(field.name) for field in list_form_fields())
+    return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
 
 
 def _format_editable(value: object) -> str:

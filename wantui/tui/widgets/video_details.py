@@ -69,10 +69,10 @@ def list_video_facts(entry: VideoEntry) -> list[Fact]:
     size += f" (predicted: {format_bytes(entry.predicted['bytes'])})" if "bytes" in entry.predicted else ""
     other_names = ", ".join(name for name in entry.files if name != "clip")
     facts += [
-        Fact("took", Text(", ".join(seconds))),
-        Fact("memory", Text(f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}")),
-        Fact("on disk", Text(size)),
-        Fact("files", Text(f"{entry.files.get('clip', '')}{f' with {other_names}' if other_names else ''}")),
+        Fact("took", ", ".join(seconds)),
+        Fact("memory", f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}"),
+        Fact("on disk", size),
+        Fact("files", f"{entry.files.get('clip', '')}{f' with {other_names}' if other_names else ''}"),
     ]
     return [fact for fact in facts if fact.value]
 
