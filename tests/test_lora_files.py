@@ -363,3 +363,16 @@ def test_strengths_are_swept_by_the_name_of_the_adapter(style: Path) -> None:
     assert strengths == [0.0, 0.5, 1.0]
     assert len({video.recipe.source.identity for video in batch.videos}) == 3
     assert len({video.recipe.source.base_identity for video in batch.videos}) == 1
+
+
+@pytest.mark.parametrize(
+    ("adapter", "cfg_scale", "is_warned"),
+    [("nano-4step", 4, True), ("nano-4step", 1, False), ("nano-4step:0", 4, False), ("nano-style", 4, False)],
+)
+def test_guidance_on_top_of_an_adapter_that_contains_it_is_warned_about(
+    adapter: str, cfg_scale: float, is_warned: bool
+) -> None:
+    config = load_config("nano", [f"lora_settings.adapters=[{adapter}]", f"model_settings.cfg_scale={cfg_scale}"])
+    warnings = [text for text in preview_batch(config, "a star").warnings if "contains guidance already" in text]
+    assert len(warnings) == is_warned
+    assert all("Set cfg_scale to 1" in text for text in warnings)

@@ -171,7 +171,7 @@ def test_rows_of_the_matrix_are_sorted_by_their_mean_score(manifest: Manifest, w
     order = sorted(range(2), key=lambda row: -means[row])
     assert by_score.row_labels == tuple(plain.row_labels[row] for row in order)
     assert [by_score.cells[r, 1].entry.id for r in range(2)] == [plain.cells[r, 1].entry.id for r in order]
-    assert by_score.describe_axes().endswith(", sorted by PSNR")
+    assert by_score.describe_axes(60).endswith(", sorted by PSNR")
 
 
 def test_similarity_of_changed_clips_is_forgotten(manifest: Manifest, wantui: Wantui) -> None:

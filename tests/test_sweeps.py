@@ -8,7 +8,7 @@ import pytest
 
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, estimate_cell_costs, refuse_cells_without_memory
-from wantui.config import ConfigError, dump_settings, parse_config
+from wantui.config import ConfigError, dump_settings, load_config, parse_config
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
 from wantui.gpu.monitor import GpuSample, GpuState
@@ -398,3 +398,11 @@ def test_switch_of_a_control_is_swept() -> None:
 def test_cell_lines_name_videos_and_time_of_each_possible_cell() -> None:
     preview = preview_batch(parse_config(f"{SMALL}seeds: 7,11\nsweeps: cfg_scale=2,60", "test"), TEMPLATE)
     assert describe_cells(estimate_cell_costs(preview, [], None)) == ["cfg_scale 2: 4 videos, unknown time"]
+
+
+def test_predicted_time_says_that_bends_are_not_counted() -> None:
+    bends = "attention_bending_settings.bends=[{words: circle, mode: blur, blur_sigma: 1}]"
+    for overrides, is_said in (([], False), ([bends], True)):
+        preview = preview_batch(load_config("nano", overrides), "a circle")
+        (time_line,) = [line for line in estimate_batch_costs(preview, [], None) if line.name == "time"]
+        assert ("bends are not counted" in time_line.basis) == is_said

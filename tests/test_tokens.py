@@ -64,7 +64,8 @@ def test_equal_prompts_cause_one_warning() -> None:
 def test_words_unknown_to_nano_are_named() -> None:
     warnings = preview_nano("A Red elephant, (kissing) a [star|ring].").warnings
     (warning,) = [text for text in warnings if "does not know" in text]
-    assert warning.startswith("nano does not know elephant, kissing; it knows circle, square, ")
+    assert warning.startswith("nano does not know elephant, kissing; `wantui models ls` lists the ")
+    assert f"the {len(CAPTION_WORDS)} words" in warning
     assert preview_nano("A large Red circle moving left.").warnings == ()
     (warning,) = preview_nano("a star", "prompt_settings.negative_prompt=blurry").warnings
     assert "does not know blurry;" in warning

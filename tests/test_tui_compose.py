@@ -13,13 +13,14 @@ from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
 
 from wantui.config import load_config
-from wantui.planning import preview_batch
+from wantui.planning import Recipe, preview_batch
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.app import WantuiApp
+from wantui.tui.compose_data import compute_preview
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
@@ -625,3 +626,16 @@ def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
             assert "queueing ..." not in it.text()
 
     run(test)
+
+
+def test_unexpected_errors_of_planning_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        Recipe.model_validate({"prompt": 7})
+
+    monkeypatch.setattr("wantui.tui.compose_data.preview_batch", refuse)
+    state_dir = find_state_directory()
+    error = compute_preview(load_config("nano"), "a star", [], None, state_dir).error
+    assert error.startswith("cannot plan the batch: the recipe does not accept ")
+    assert "model: Field required" in error
+    assert "\n" not in error
+    assert "pydantic" not in error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wantui.batches.cell_cost import CellCost, estimate_cell_costs, find_max_free_gpu_bytes, uses_gpu
 from wantui.batches.power import describe_power, list_grouping_powers
+from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration, shorten_text
 from wantui.gpu.monitor import GpuSample
@@ -144,6 +145,8 @@ def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_
         shortest, longest = format_duration(min(seconds)), format_duration(max(seconds))
         if shortest != longest:
             basis = f"{shortest} to {longest} for each video; {basis}"
+        if any(cost.cell.recipe.find_control_request(ATTENTION_BENDING.name) for cost in costs):
+            basis += "; bends are not counted"
         return CostLine("time", f"{format_duration(total_seconds)} on one worker", basis)
     video_count = sum(cost.video_count for cost in costs)
     min_seconds = sum(estimate_min_cpu_seconds(preview.model, cost.cell.recipe, cost.video_count) for cost in costs)

@@ -22,6 +22,8 @@ MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
 MAX_NOTE_LENGTH = 60
 """Longest note in a list of videos, in characters."""
+MAX_CONTROL_TABLES = 20
+"""Maximum number of different controls that `library show` prints; it counts the others."""
 MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
@@ -101,6 +103,8 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
 def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states, clips, stars, rejections and notes.
 
+    Then the controls of the videos, and the guidance, prompts and bends of each evaluation if they change.
+
     Damage to the batch journal, to marks.json or to a prompt schedule is reported on stderr; the exit code is then 1.
     """
     from wantui.keyframes import KeyframeError
@@ -122,6 +126,7 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
         print_json(document)
     else:
         _print_manifest_videos(manifest, marks)
+        faults += _print_controls(manifest)
     for fault in faults:
         echo(fault, err=True)
     if faults:
@@ -154,6 +159,46 @@ def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
             (variation_id, *cell_cells, str(video.seed), video.state, seconds_text, *mark_cells, detail_text)
         )
     print_columns(*table_rows)
+
+
+def _print_controls(manifest: "Manifest") -> list[str]:
+    """Print the controls of the videos, and what changes during their denoising; return faults.
+
+    Videos that differ only in the seed, or in prompts that no control changes, are shown once.
+    """
+    from wantui.keyframes import KeyframeError
+    from wantui.planning.step_table import build_step_table
+
+    faults, shown = [], set()
+    for video in manifest.videos:
+        control_rows = tuple(
+            (control, name, str(value))
+            for control, values in video.recipe.list_control_values().items()
+            for name, value in values.items()
+        )
+        try:
+            step_table = build_step_table(video.recipe)
+        except KeyframeError as error:
+            faults.append(f"cannot show the steps of video {video.id}: {error}")
+            step_table = None
+        if (not control_rows and step_table is None) or (control_rows, step_table) in shown:
+            continue
+        shown.add((control_rows, step_table))
+        if len(shown) > MAX_CONTROL_TABLES:
+            continue
+        cell = manifest.find_cell(video)
+        has_prompts = step_table is not None and "prompt" in step_table.headers
+        names = [manifest.variations[video.variation].id] if has_prompts else []
+        names += [] if cell is None else [cell.label]
+        echo(f"\ncontrols of {', '.join(names)}:" if names else "\ncontrols:")
+        if control_rows:
+            print_columns(("control", "setting", "value"), *control_rows)
+        if step_table is not None:
+            echo()
+            print_columns(step_table.headers, *step_table.rows)
+    if len(shown) > MAX_CONTROL_TABLES:
+        echo(f"\n... and the controls of {len(shown) - MAX_CONTROL_TABLES:,} more kinds of videos: --json has all")
+    return faults
 
 
 def _format_mark(mark: "VideoMark") -> str:

@@ -27,6 +27,7 @@ def list_models(as_json: bool) -> None:
     from wantui.models.catalogue import CATALOGUE, WanModel
     from wantui.models.fetch import NotFetchedError, ensure_model_folder
     from wantui.models.fingerprint import find_snapshot_folder
+    from wantui.models.nano.attributes import CAPTION_WORDS
     from wantui.models.parts import PartError
 
     def find_weights_state(model: WanModel) -> str:
@@ -64,6 +65,7 @@ def list_models(as_json: bool) -> None:
     )
     print_columns(("name", "weights", "description", "location"), *table_rows)
     echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works too.", err=True)
+    echo(f"nano knows {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}.", err=True)
 
 
 @command.command("adapters")

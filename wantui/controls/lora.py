@@ -1,7 +1,7 @@
 """The control of LoRA: adapters that are merged into the weights of the transformers before the first step."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from wantui.controls.base import ControlKind, ControlRequest
 from wantui.models.adapter_header import AdapterHeader, read_adapter_header
 from wantui.models.adapter_layout import AdapterLayout, list_layer_shapes, match_adapter_layers
-from wantui.models.adapters import AdapterError, AdapterFile, find_adapter_file, hash_adapter_file
+from wantui.models.adapters import (
+    AdapterError,
+    AdapterFile,
+    find_adapter_file,
+    find_packaged_adapter,
+    hash_adapter_file,
+)
 from wantui.models.catalogue import WanModel, find_model, find_sized_model
 from wantui.section import ConfigSection
 
@@ -262,7 +268,7 @@ def find_conflicts(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
 def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
     """Return warnings about adapters of which only a part is applied, and about files of the other transformer."""
     model = find_model(recipe.model)
-    warnings = []
+    warnings = list(_find_guidance_warnings(request, recipe))
     for name, file, layout in _match_files(request, model, recipe.revision):
         if isinstance(layout, AdapterLayout) and (description := layout.describe_unapplied()):
             warnings.append(f"{ADAPTERS_KEY}: {name} ({file.label}): {description}")
@@ -280,6 +286,19 @@ def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
                         f"the {other_name} transformer. If it should not, set {remedy}"
                     )
     return warnings
+
+
+def _find_guidance_warnings(request: LoraRequest, recipe: "Recipe") -> Iterator[str]:
+    """Yield a warning for each merged adapter that contains guidance, if the recipe adds its own."""
+    if recipe.guidance_scale <= 1:
+        return
+    for name, file, _ in request.list_merged_files():
+        packaged = find_packaged_adapter(file.path)
+        if packaged is not None and packaged.contains_guidance:
+            yield (
+                f"{ADAPTERS_KEY}: {name} contains guidance already, and cfg_scale {recipe.guidance_scale:g} adds more: "
+                "colours and shapes will be exaggerated. Set cfg_scale to 1"
+            )
 
 
 def _match_files(

@@ -31,6 +31,8 @@ class PackagedAdapter:
     model: str
     """Name of the model in the catalogue that the adapter is for."""
     description: str
+    contains_guidance: bool = False
+    """Whether the adapter was trained to predict guided velocities, so that cfg_scale above 1 guides twice."""
 
 
 PACKAGED_ADAPTERS = (
@@ -45,6 +47,7 @@ PACKAGED_ADAPTERS = (
         NANO_ADAPTERS_FOLDER / "nano-4step.safetensors",
         "nano",
         "for sampler lcm, steps 4 and cfg_scale 1: clips in a fifth of the time",
+        contains_guidance=True,
     ),
 )
 """Adapters that `lora_settings` and `--lora` accept by name, and that `wantui models ls` lists."""

@@ -113,7 +113,8 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
         unpunctuated_words = dict.fromkeys(word.strip(_PUNCTUATION) for word in words if word not in unknown_words)
         if untrained_words := [word for word in unpunctuated_words if word and word.casefold() not in CAPTION_WORDS]:
             warnings.append(
-                f"nano does not know {_format_word_list(untrained_words)}; it knows {', '.join(CAPTION_WORDS)}"
+                f"nano does not know {_format_word_list(untrained_words)}; `wantui models ls` lists the "
+                f"{len(CAPTION_WORDS)} words that it knows"
             )
     return warnings
 

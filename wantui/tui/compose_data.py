@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
 from textual.message import Message
 
 from wantui.batches.batch_cost import CostLine, estimate_batch_costs
@@ -12,6 +13,7 @@ from wantui.batches.power import find_seed_warnings
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample
+from wantui.json_files import describe_first_validation_error
 from wantui.models.tokenizer import find_tokenizer_file
 from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, preview_batch
 from wantui.prompts import TemplateError
@@ -89,8 +91,19 @@ def compute_preview(
     except UserError as error:
         return BatchPreviewed(None, [], str(error), None, None)
     except Exception as error:  # an error that only ends the thread would leave an outdated preview
-        return BatchPreviewed(None, [], f"{type(error).__name__}: {error}", None, None)
+        return BatchPreviewed(None, [], describe_unexpected_error(error), None, None)
     return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path, cell_lines)
+
+
+def describe_unexpected_error(error: Exception) -> str:
+    """Describe an error of planning that is a fault of wantui, in one sentence."""
+    if isinstance(error, ValidationError):
+        reason = f"the recipe does not accept {describe_first_validation_error(error)}"
+    else:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return (
+        f"cannot plan the batch: {' '.join(reason.split())}. Change the setting or the template that you changed last"
+    )
 
 
 def examine_machine(preview: BatchPreview, state_dir: StateDirectory) -> MachineExamined:

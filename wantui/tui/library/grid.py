@@ -73,20 +73,20 @@ class MatrixGrid:
         """Return the row and column of a video of the manifest, or None if the filter hides it."""
         return next((place for place, cell in self.cells.items() if cell.video_index == video_index), None)
 
-    def describe_axes(self) -> str:
-        """Return the axes of rows and columns with the numbers of their lines, and the order of the rows."""
-        plurals = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
-        parts = [
-            format_count(count, plurals[names[0]])
-            if names[0] in plurals
-            else f"{format_count(count, 'value')} of {names[0]}"
-            for names, count in (
-                (self.layout.rows, len(self.row_labels)),
-                (self.layout.columns, len(self.column_labels)),
-            )
+    def describe_axes(self, max_width: int) -> str:
+        """Return the axes of rows and columns with the numbers of their lines, and the order of the rows.
+
+        In at most `max_width` characters: without the first parts of the names of settings, or without the names, if
+        the text is longer.
+        """
+        counts = (self.layout.rows[0], len(self.row_labels)), (self.layout.columns[0], len(self.column_labels))
+        order = f", sorted by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else ""
+        texts = [
+            " by ".join(_describe_axis(name, count) for name, count in counts),
+            " by ".join(_describe_axis(name.rpartition(".")[2], count) for name, count in counts),
+            " x ".join(str(count) for _, count in counts),
         ]
-        text = " by ".join(parts)
-        return f"{text}, sorted by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else text
+        return next((f"{text}{order}" for text in texts if len(text) + len(order) <= max_width), texts[-1])
 
     def describe_page(self) -> str:
         """Return the positions on the other axes, and the number of the page; empty without other axes."""
@@ -99,6 +99,11 @@ class MatrixGrid:
         """Return the same videos with other marks."""
         cells = {place: replace(cell, mark=marks.get_mark(cell.entry.id)) for place, cell in self.cells.items()}
         return replace(self, cells=cells)
+
+
+def _describe_axis(name: str, count: int) -> str:
+    singulars = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
+    return format_count(count, singulars[name]) if name in singulars else f"{format_count(count, 'value')} of {name}"
 
 
 def arrange_matrix(

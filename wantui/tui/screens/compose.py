@@ -17,6 +17,8 @@ from wantui.batches.demo import plan_demo_batch
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.models.catalogue import NANO
+from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.planning import BatchPreview, TimedVideo, plan_batch
 from wantui.tui.actions import make_bindings
 from wantui.tui.compose_data import (
@@ -238,6 +240,8 @@ class ComposeScreen(BaseScreen):
                 messages.append("\n".join(self.cell_lines))
             messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
             messages += [f"! {warning}" for warning in self.preview.warnings]
+            if self.preview.model is NANO:
+                messages.append(f"nano knows {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}")
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
     def action_history(self) -> None:

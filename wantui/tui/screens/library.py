@@ -48,6 +48,8 @@ LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 9
 """Lines of the batch list besides its rows, and its least height in lines."""
 SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""
+TITLE_MARGIN = 6
+"""Cells of the frame of the matrix that its title does not take."""
 MATRIX_TITLE = "Variations by seeds"
 EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for each variation, a column for each seed."
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
@@ -279,9 +281,17 @@ class LibraryScreen(LibraryAxes):
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
         self.matrix.show_grid(grid, is_same_batch)
         self.update_marked_cells()
-        suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
-        self.matrix.border_title = make_content(f"{grid.describe_axes()}{suffix}")
+        self._show_matrix_title()
         self.matrix.border_subtitle = make_content(grid.describe_page())
+
+    def on_resize(self) -> None:
+        if self.matrix.grid.cells:
+            self.call_after_refresh(self._show_matrix_title)
+
+    def _show_matrix_title(self) -> None:
+        suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
+        max_width = max(0, self.matrix.size.width - TITLE_MARGIN - len(suffix))
+        self.matrix.border_title = make_content(f"{self.matrix.grid.describe_axes(max_width)}{suffix}")
 
     def get_current_cell(self) -> MatrixCell | None:
         return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))

@@ -17,7 +17,9 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from wantui.formatting import escape_unprintable
+from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
+from wantui.planning.step_table import build_step_table
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
@@ -89,7 +91,9 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the JSON, the table of the recipe, or the table of differences; no text in it is markup."""
         if self.shows_json:
             return Text(escape_unprintable(self._format_json(), keep_lines=True))
-        return self.draw_recipe(self.recipes[0], width) if len(self.recipes) == 1 else self.draw_differences(width)
+        if len(self.recipes) > 1:
+            return self.draw_differences(width)
+        return Group(self.draw_recipe(self.recipes[0], width), *self.draw_steps(self.recipes[0], width))
 
     def _format_json(self) -> str:
         document = self.document
@@ -116,6 +120,23 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
                 table.add_row("" if label == shown_label else label, field.name, text)
                 shown_label = label
         return table
+
+    def draw_steps(self, recipe: Recipe, width: int) -> list[RenderableType]:
+        """Return what changes during the denoising, as a table of the evaluations; nothing if nothing does."""
+        try:
+            step_table = build_step_table(recipe)
+        except KeyframeError as error:  # the recipe was edited by hand
+            return [Text(""), Text(f"cannot show the steps: {error}", make_colour_style(self.app, "error"))]
+        if step_table is None:
+            return []
+        accent = make_colour_style(self.app, "accent") + Style(bold=True)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
+        for header in step_table.headers:
+            is_text = header == step_table.headers[-1] or header == "prompt"
+            table.add_column(header, overflow="fold", ratio=1 if is_text else None, no_wrap=not is_text)
+        for row in step_table.rows:
+            table.add_row(*(Text(escape_unprintable(cell)) for cell in row))
+        return [Text(""), Text("changes during the denoising", "bold"), table]
 
     def draw_differences(self, width: int) -> Group:
         """Return the fields in which the recipes differ, side by side."""
