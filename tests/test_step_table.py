@@ -52,7 +52,7 @@ def test_prompt_schedules_show_both_prompts_of_a_mixture_and_its_share() -> None
     )
     assert list_column(table, "prompt") == [
         "a red circle",
-        "a red circle → a blue star (50 %)",
+        "a red circle → a blue star (50%)",
         "a blue star",
     ]
     assert list_column(table, "evaluation") == ["0", "1", "2 to 3"]

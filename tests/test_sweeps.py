@@ -403,6 +403,7 @@ def test_cell_lines_name_videos_and_time_of_each_possible_cell() -> None:
 def test_predicted_time_says_that_bends_are_not_counted() -> None:
     bends = "attention_bending_settings.bends=[{words: circle, mode: blur, blur_sigma: 1}]"
     for overrides, is_said in (([], False), ([bends], True)):
-        preview = preview_batch(load_config("nano", overrides), "a circle")
-        (time_line,) = [line for line in estimate_batch_costs(preview, [], None) if line.name == "time"]
+        batch = plan_batch(load_config("nano", overrides), "a circle")
+        past_videos = [TimedVideo(batch.videos[0].recipe, "cpu", 2.0, 0.5, None, "resident")]
+        (time_line,) = [line for line in estimate_batch_costs(batch, past_videos, None) if line.name == "time"]
         assert ("bends are not counted" in time_line.basis) == is_said

@@ -845,7 +845,7 @@ def test_analysis_without_trajectories_is_explained() -> None:
     ("nvml", "shown"),
     [
         (FakeNvml(nvmlInit=12), "no GPU: no NVIDIA driver is installed"),
-        (FakeNvml(), "20.0/80.0 GB  25 %  load  97 %  412/700 W   61 °C"),
+        (FakeNvml(), "20.0/80.0 GB  25%  load  97%  412/700 W   61 °C"),
         (FakeNvml(gpus=2), "GPU1"),
         (FakeNvml(nvmlDeviceGetMemoryInfo=15), "✗ lost"),
         (FakeNvml(nvmlDeviceGetUtilizationRates=3), "N/A %"),

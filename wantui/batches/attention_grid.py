@@ -137,7 +137,7 @@ def arrange_attention(
     }
     shares = np.linspace(0, 1, SCALE_COLOUR_COUNT, dtype=np.float32)[None]
     bar = ColourBar(
-        np.rint(map_heat_colours(shares)).astype(np.uint8), "0", f"{100 * scale_maximum:.3g} % or more", SCALE_TITLE
+        np.rint(map_heat_colours(shares)).astype(np.uint8), "0", f"{100 * scale_maximum:.3g}% or more", SCALE_TITLE
     )
     recipe = rows[0].video.entry.recipe
     size = (recipe.width, recipe.height)

@@ -94,7 +94,7 @@ def command(
     if as_json:
         print_json(_build_record(rows, columns, scale_maximum, is_heat, targets))
     else:
-        echo(f"colour scale: attention from 0 to {100 * scale_maximum:.3g} %, the same for all maps", err=True)
+        echo(f"colour scale: attention from 0 to {100 * scale_maximum:.3g}%, the same for all maps", err=True)
         for target in targets:
             echo(target)
     for reason in (*errors, *unreadable):

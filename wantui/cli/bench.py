@@ -47,7 +47,7 @@ def command(device: str, speed: str, as_json: bool) -> None:
     echo(f"  attention       {throughput.attention:>8}")
     echo(f"  decoding        {_format_rate(1e-6, throughput.decoded_value)} million pixels/s")
     echo(f"  kernel launch   {1e3 * throughput.launch:8.2f} ms per block, at least")
-    echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f} %; saved in {throughput_path}")
+    echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f}%; saved in {throughput_path}")
 
 
 def _format_rate(display_units: float, operation_seconds: float) -> str:

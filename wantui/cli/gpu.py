@@ -35,7 +35,7 @@ def command(as_json: bool) -> None:
                 gpu.state + (", MIG" if gpu.is_mig_enabled else ""),
                 _format_value_or_na(gpu.memory_used, format_bytes),
                 _format_value_or_na(gpu.memory_total, format_bytes),
-                _format_value_or_na(gpu.utilisation, lambda value: f"{value:.0f} %"),
+                _format_value_or_na(gpu.utilisation, lambda value: f"{value:.0f}%"),
                 _format_value_or_na(gpu.power, lambda value: f"{value:.0f} W"),
                 _format_value_or_na(gpu.temperature, lambda value: f"{value:.0f} °C"),
             )

@@ -75,7 +75,7 @@ def _format_guidance(evaluations: Sequence[EvaluationGuidance]) -> list[str]:
 def _format_step_prompt(step_prompt: StepPrompt) -> str:
     if step_prompt.next_prompt is None:
         return step_prompt.prompt
-    return f"{step_prompt.prompt} → {step_prompt.next_prompt} ({100 * step_prompt.share:.0f} %)"
+    return f"{step_prompt.prompt} → {step_prompt.next_prompt} ({100 * step_prompt.share:.0f}%)"
 
 
 def _list_active_bends(recipe: Recipe, noise_levels: Sequence[float]) -> list[str]:

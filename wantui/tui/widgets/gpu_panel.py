@@ -88,7 +88,7 @@ class GpuPanel(DiffText):
         line = Text.assemble(("RAM ", "bold"))
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append("  CPU ", self.make_colour_style("text-muted"))
-        line.append(f"{sample.cpu:3.0f} %")
+        line.append(f"{sample.cpu:3.0f}%")
         process_bytes = measure_worker_bytes(self.snapshot)
         if process_bytes is not None:
             line.append(f"  workers {format_bytes(process_bytes)}")
@@ -110,7 +110,7 @@ class GpuPanel(DiffText):
         for part in (
             Text.assemble(
                 ("  load ", self.make_colour_style("text-muted")),
-                f"{_format_number_or_na(gpu.utilisation, '3.0f'):>3} %",
+                f"{_format_number_or_na(gpu.utilisation, '3.0f'):>3}%",
             ),
             Text(f"  {power:>3}/{limit:>3} W"),
             Text(f"  {_format_number_or_na(gpu.temperature, '.0f'):>3} °C"),
@@ -168,7 +168,7 @@ class GpuPanel(DiffText):
         bar_width = 16 if width >= WIDE_PANEL_WIDTH else 8
         line.append_text(draw_styled_bar(used_share, bar_width, self.make_colour_style(colour_name)))
         total_text = f"{total_bytes / 1e9:.1f}"
-        line.append(f" {used_bytes / 1e9:>{len(total_text)}.1f}/{total_text} GB {100 * used_share:3.0f} %")
+        line.append(f" {used_bytes / 1e9:>{len(total_text)}.1f}/{total_text} GB {100 * used_share:3.0f}%")
         if used_share >= 0.95:
             line.append(" full", self.make_colour_style(colour_name))
 
