@@ -499,7 +499,7 @@ def test_cost_says_what_the_seeds_can_find_and_warns_about_too_few() -> None:
             assert "seeds can" not in it.cells("#cost DiffText")
             await it.press("ctrl+u")
             await it.paste("a [red|blue] circle")
-            await it.until(lambda: "2 seeds can never give p below 0.5" in it.cells("#cost DiffText"))
+            await it.until(lambda: "2 can never give p below 0.5" in it.cells("#cost DiffText"))
             assert "power" not in it.cells("#cost DiffText")
             await it.press("escape", "s")
             screen.config_pane.settings_form.post_message(
@@ -522,7 +522,7 @@ def test_all_warnings_are_shown_in_a_dialog(size: tuple[int, int]) -> None:
             preview = await it.until(lambda: screen.preview)
             assert len(preview.warnings) > 4
             if size == (80, 24):
-                await it.until(lambda: "w shows all" in it.text() and "w: all details" in it.text())
+                await it.until(lambda: "w: all details" in it.text())
             else:
                 await it.until(lambda: shows_all(it.cells("#cost DiffText"), preview.warnings))
             await it.press("escape", "w")

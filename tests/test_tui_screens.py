@@ -848,7 +848,7 @@ def test_analysis_without_trajectories_is_explained() -> None:
         (FakeNvml(), "20.0/80.0 GB  25%  load  97%  412/700 W   61 °C"),
         (FakeNvml(gpus=2), "GPU1"),
         (FakeNvml(nvmlDeviceGetMemoryInfo=15), "✗ lost"),
-        (FakeNvml(nvmlDeviceGetUtilizationRates=3), "N/A %"),
+        (FakeNvml(nvmlDeviceGetUtilizationRates=3), "load  N/A  412"),
     ],
 )
 def test_gpu_panel_shows_each_gpu_state(nvml: FakeNvml, shown: str) -> None:

@@ -114,6 +114,6 @@ def find_seed_warnings(preview: BatchPreview) -> list[str]:
     if not powers or powers[0].seed_count >= MIN_SEEDS:
         return []
     return [
-        f"{format_count(powers[0].seed_count, 'seed')} can never give p below {powers[0].min_p:.4g} in a comparison of "
-        f"groups; generate at least {MIN_SEEDS}"
+        f"too few seeds to compare groups: {powers[0].seed_count} can never give p below {powers[0].min_p:.4g}; "
+        f"generate at least {MIN_SEEDS}"
     ]

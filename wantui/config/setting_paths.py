@@ -107,6 +107,29 @@ def _index_paths_by_key() -> dict[str, list[str]]:
     return paths_by_key
 
 
+def list_sweepable_names(settings: Settings) -> list[str]:
+    """Return a name for each setting that a sweep can change: the key alone if only one section has it.
+
+    Settings in lists are named by their items, as in lora.style.strength; entries of mappings are not listed.
+    """
+    names = [
+        name
+        for key, paths in _index_paths_by_key().items()
+        for name in ([key] if len(paths) == 1 else paths)
+        if name not in Settings.model_fields
+    ]
+    for kind in CONTROLS:
+        if kind.section_key is not None and kind.items_key:
+            items = getattr(getattr(settings, kind.section_key), kind.items_key)
+            names += [
+                f"{kind.items_alias}.{item.name}.{key}"
+                for item in items
+                for key in type(item).model_fields
+                if key != "name"
+            ]
+    return names
+
+
 def expand_items_alias(written_name: str) -> str:
     """Return a name with the complete path of a list for its alias, as `lora_settings.adapters` for `lora`."""
     paths = {kind.items_alias: f"{kind.section_key}.{kind.items_key}" for kind in CONTROLS if kind.items_alias}

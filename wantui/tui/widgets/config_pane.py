@@ -167,7 +167,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         try:
             config = self.draft_text.parse_with_changes({**drafts.changes, message.key: message.value})
         except ConfigError as error:
-            self.settings_form.show_error(format_setting_errors(error, message.key))
+            self.settings_form.show_error(format_setting_errors(error, message.key), message.is_final)
             return
         self.settings_form.show_error(None)
         if message.is_final:

@@ -64,7 +64,8 @@ class CostPane(Vertical):
         self.update_subtitle()
 
     def _choose_lines(self, width: int, height: int) -> list[Text]:
-        """Return the lines that fit: if necessary without the bases of the costs, and without some warnings."""
+        """Return the lines that fit: if necessary without the bases of the costs, with the first lines of warnings, and
+        without some warnings."""
         messages = self._wrap_messages(width)
         next_step = self._wrap_next_step(width)
         message_lines = [line for lines in messages for line in lines]
@@ -83,15 +84,12 @@ class CostPane(Vertical):
         if len(short) + len(message_lines) <= height:
             tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
             return [*short, *message_lines, *tail]
-        shown_count = 0
-        for lines in messages:
-            if len(short) + len(lines) + 1 > height:
-                break
-            short += lines
-            shown_count += 1
+        if len(short) + len(messages) <= height:
+            return [*short, *_share_lines(messages, height - len(short), width)]
+        shown_count = max(0, height - len(short) - 1)
+        shown_lines = [_cut_message(lines, 1, width)[0] for lines in messages[:shown_count]]
         hidden_text = format_count(len(messages) - shown_count, "more message" if shown_count else "message")
-        style = messages[shown_count][0].style if shown_count < len(messages) else Style.null()
-        return [*short, Text(f"! {hidden_text}: w shows all", style)]
+        return [*short, *shown_lines, Text(f"! {hidden_text}: w shows all", messages[shown_count][0].style)]
 
     def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:
         lines = []
@@ -136,6 +134,24 @@ class CostPane(Vertical):
     def format_details(self) -> str:
         """Return all costs with their bases."""
         return "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
+
+
+def _share_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
+    """Return at most `line_count` lines of messages; each gets one, and the others get more in turn."""
+    counts = [1] * len(messages)
+    while sum(counts) < line_count:
+        shortest = min((count, index) for index, count in enumerate(counts) if count < len(messages[index]))
+        counts[shortest[1]] += 1
+    return [line for lines, count in zip(messages, counts, strict=True) for line in _cut_message(lines, count, width)]
+
+
+def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Text]:
+    """Return the first lines of a message, with an ellipsis if it has more."""
+    if len(lines) <= line_count:
+        return list(lines)
+    last_line = lines[line_count - 1].copy()
+    last_line.truncate(width - 2)
+    return [*lines[: line_count - 1], last_line.append(" …")]
 
 
 def _append_basis(value: list[Text], cost: CostLine, width: int) -> list[Text]:

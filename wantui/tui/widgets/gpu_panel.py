@@ -107,10 +107,11 @@ class GpuPanel(DiffText):
             line.append(f"{gpu.name:<{self._name_width}}  ")
         self._append_memory(line, gpu.memory_used, gpu.memory_total, width)
         power, limit = _format_number_or_na(gpu.power, ".0f"), _format_number_or_na(gpu.power_limit, ".0f")
+        load_share = None if gpu.utilisation is None else gpu.utilisation / 100
         for part in (
             Text.assemble(
                 ("  load ", self.make_colour_style("text-muted")),
-                f"{_format_number_or_na(gpu.utilisation, '3.0f'):>3}%",
+                f"{_format_number_or_na(load_share, '.0%'):>4}",
             ),
             Text(f"  {power:>3}/{limit:>3} W"),
             Text(f"  {_format_number_or_na(gpu.temperature, '.0f'):>3} °C"),

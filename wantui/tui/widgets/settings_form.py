@@ -16,6 +16,7 @@ from wantui.config.flow_values import format_flow_text
 from wantui.formatting import shorten_text
 from wantui.tui.content import make_content
 from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
+from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sweep, find_typed_name
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
@@ -92,8 +93,14 @@ class SettingsForm(Vertical):
             self.field_list.cursor = 1  # the first setting, below the first heading
             self.call_after_refresh(self.field_list.scroll_to, y=0, animate=False)
 
-    def show_error(self, error: str | None) -> None:
-        """Show under the row why its value is invalid; None clears the error."""
+    def show_error(self, error: str | None, is_final: bool = True) -> None:
+        """Show under the row why its value is invalid; None clears the error.
+
+        Args:
+            is_final: False while the value is typed; a sweep whose last name is incomplete is then no error.
+        """
+        if not is_final and self._edited_key == SWEEP_KEY and find_typed_name(self.value_input.value) is not None:
+            error = None
         field = self._get_current_field()
         error_key = None if error is None or field is None else field.key
         if (error, error_key) == (self.value_error, self.error_key):
@@ -176,7 +183,10 @@ class SettingsForm(Vertical):
         return row.field if isinstance(row, ChoiceRow) else row if isinstance(row, FormField) else None
 
     def _show_explanation(self) -> None:
-        self.explanation.update(make_content(describe_row(self._get_current_row())))
+        text = describe_row(self._get_current_row())
+        if self.is_editing and self._edited_key == SWEEP_KEY and self.config is not None:
+            text = describe_typed_sweep(self.value_input.value, self.config.settings) or text
+        self.explanation.update(make_content(text))
 
     @on(VirtualList.Highlighted, "#fields")
     def _handle_row_highlighted(self) -> None:
@@ -230,9 +240,11 @@ class SettingsForm(Vertical):
         assert self.config is not None
         value = get_setting_value(self.config, field.key)
         self._edited_key = field.key
+        self.value_input.suggester = SweepSuggester(self.config.settings) if field.key == SWEEP_KEY else None
         self.value_input.value = "" if value is None else _format_editable(value)
         self.value_input.add_class("-open")
         self._place_input()
+        self._show_explanation()
         self.screen.set_focus(self.value_input)
 
     def _place_input(self) -> None:
@@ -296,6 +308,7 @@ class SettingsForm(Vertical):
     def _handle_value_typed(self, event: Input.Changed) -> None:
         if self.is_editing and self._edited_key is not None:
             self.post_message(self.Changed(self._edited_key, event.value, is_final=False))
+            self._show_explanation()
 
     @on(Input.Submitted, "#value")
     def _handle_value_submitted(self, event: Input.Submitted) -> None:
