@@ -1,8 +1,13 @@
 """Columns of lists: widths, alignment, and what a narrow list leaves out."""
 
+from pathlib import Path
+
 from rich.text import Text
 
+from wantui.queue.records import BatchRow
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
+from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, make_batch_columns, make_video_columns
+from wantui.tui.widgets.virtual_list import VirtualList
 
 COLUMNS = [
     Column[tuple[int, str]]("#", 3, lambda row: str(row[0]), "right"),
@@ -34,3 +39,40 @@ def test_wide_characters_count_as_two_cells() -> None:
 def test_cell_style_covers_only_its_own_text() -> None:
     line = draw_list_row(COLUMNS, (7, "kiss"), 40)
     assert [(span.start, span.end, span.style) for span in line.spans] == [(13, 17, "bold")]
+
+
+def batch_row(**values: object) -> BatchRow:
+    fields = {
+        "id": 1,
+        "folder": Path("batch"),
+        "device": "auto",
+        "paused": False,
+        "created": 0.0,
+        "counts": {"done": 2},
+    }
+    return BatchRow(**fields | values)  # type: ignore[arg-type]
+
+
+def test_columns_of_batches_are_as_wide_as_their_content() -> None:
+    rows = [batch_row(model="nano", seeds="1 to 6", folder=Path("a_long_name_of_a_batch")), batch_row(model="nano")]
+    assert BatchWidths.measure(rows) == BatchWidths(5, 6, 22)  # the header "model" is longer than "nano"
+    assert BatchWidths.measure([]) == BatchWidths(5, 5, 4)
+    assert BatchWidths.measure([batch_row(folder=Path("x" * 300))]).name == MAX_NAME_WIDTH
+    assert BatchWidths.measure([batch_row(counts={"failed": 1})]).has_failures
+
+
+def test_column_of_failures_is_shown_only_with_failures() -> None:
+    for has_failures in (False, True):
+        widths = BatchWidths(5, 5, 10, has_failures)
+        columns = make_batch_columns(VirtualList(), set(), lambda: True, lambda batch: "", widths)
+        assert ("failed" in [column.header_text for column in columns]) == has_failures
+
+
+def test_ended_batches_have_no_columns_of_progress() -> None:
+    def list_headers(has_unfinished: bool, width: int) -> list[str]:
+        columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", has_unfinished)
+        return [column.header_text for column in columns if column.fits(width)]
+
+    assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
+    assert list_headers(has_unfinished=True, width=80) == ["#", "state", "steps", "ETA/took", "video"]
+    assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]

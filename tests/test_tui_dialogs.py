@@ -126,3 +126,16 @@ def test_focused_button_is_reversed(theme: str) -> None:
             assert not segments["Cancel (y)"].reverse
 
     run(test)
+
+
+def test_selected_batches_are_marked_by_a_sign_and_not_by_colour_alone() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            it.app.push_screen(BatchChooser([Path("one"), Path("two")], [Path("two")]))
+            await it.until(lambda: isinstance(it.app.screen, BatchChooser) and "two" in it.text())
+            lines = [line for line in it.text().splitlines() if "▐" in line]
+            assert ["X" in line for line in lines] == [False, True]
+            await it.press("space")
+            await it.until(lambda: it.text().count("X▌") == 2)
+
+    run(test)

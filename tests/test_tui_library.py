@@ -16,6 +16,7 @@ from harness_tui import AppUnderTest, application, run
 from PIL import Image
 from textual.events import MouseScrollDown
 
+from wantui.config import convert_settings_to_dict, load_config
 from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.planning import Recipe
 from wantui.storage.batch_index import BatchSummary
@@ -25,7 +26,7 @@ from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read
 from wantui.storage.mp4 import read_middle_frame
 from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
-from wantui.tui.library.batch_facts import collect_batch_facts
+from wantui.tui.library.batch_facts import collect_batch_facts, list_config_differences
 from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
 from wantui.tui.library.grid import MatrixCell, MatrixGrid, arrange_matrix
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
@@ -837,3 +838,17 @@ def test_marked_videos_are_composed_again_with_what_their_grid_adds() -> None:
         assert "The new batch has 4 videos, 2 more than the 2 marked ones" in it.notifications()
 
     library(test)
+
+
+def test_settings_of_several_sections_are_named_with_their_section() -> None:
+    overrides = [
+        "cfg_schedule_settings.schedule={0: 7.5, 50%: 3}",
+        "prompt_schedule_settings.schedule={50%: a star}",
+        "model_settings.dtype=float32",
+    ]
+    settings = load_config("nano", overrides).settings
+    assert list_config_differences(convert_settings_to_dict(settings)) == [
+        "dtype float32",
+        "prompt_schedule.schedule 50%: a star",
+        "cfg_schedule.schedule 0: 7.5, 50%: 3",
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
-from wantui.formatting import format_bytes, format_count, format_duration
+from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_labels import label_variations
@@ -128,19 +128,25 @@ def _list_errors(manifest: Manifest) -> list[Fact]:
 
 
 def list_config_differences(config: Mapping[str, Any]) -> list[str]:
-    """Return the settings that differ from the defaults and that no other fact shows, such as "dtype float32"."""
+    """Return the settings that differ from the defaults and that no other fact shows, such as "dtype float32".
+
+    A key that several sections have is named with its section."""
     defaults, differences = convert_settings_to_dict(Settings()), []
+    names = Counter(name for section in defaults.values() if isinstance(section, Mapping) for name in section)
     for key, value in _flatten(config):
         section, _, name = key.rpartition(".")
         default = defaults.get(section, {}).get(name) if section else defaults.get(name)
         if key not in SHOWN_SETTINGS and value != default:
-            differences.append(f"{name} {_format_value(value)[:MAX_VALUE_LENGTH]}")
+            shown_name = f"{section.removesuffix('_settings')}.{name}" if names[name] > 1 else name
+            differences.append(f"{shown_name} {shorten_text(_format_value(value), MAX_VALUE_LENGTH)}")
     return differences
 
 
 def _format_value(value: Any) -> str:
     if isinstance(value, bool | None):
         return {True: "on", False: "off", None: "default"}[value]
+    if isinstance(value, Mapping):
+        return format_flow_text(value)
     if isinstance(value, list):  # its items leave out what is not set
         return format_flow_text(
             [

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from rich.segment import Segment
+from textual.strip import Strip
 from textual.widgets import OptionList, SelectionList
 
 if TYPE_CHECKING:
@@ -33,3 +35,12 @@ class PagedOptionList(PagingMixin, OptionList):
 
 class PagedSelectionList(PagingMixin, SelectionList[int]):
     """Option list with multiple selection, for terminals of any size."""
+
+    def render_line(self, y: int) -> Strip:
+        """Draw a line with an empty box if it is not selected; Textual would draw the same box in another colour."""
+        strip, index = super().render_line(y), self.scroll_offset.y + y
+        if not 0 <= index < self.option_count or self.get_option_at_index(index).value in self.selected:
+            return strip
+        segments = list(strip)
+        segments[1] = Segment(" ", segments[1].style)
+        return Strip(segments)
