@@ -81,7 +81,6 @@ class ComposeScreen(BaseScreen):
             with Vertical(id="right"):
                 with Vertical(id="template", classes="pane") as template:
                     template.border_title = "Template"
-                    template.border_subtitle = make_content("esc leaves · [a|b] varies · (word) marks")
                     yield TemplateEditor(drafts.template)
                     yield Static("", id="error", markup=False)
                 yield Variations()

@@ -28,6 +28,9 @@ from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
+MIN_WIDTH_WITH_ALL_KEYS = 38
+"""Smallest width in cells at which the frame of the settings names all keys."""
+
 
 @dataclass
 class SourcesFound(Message):
@@ -84,8 +87,11 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         yield ConfigList()
         with Vertical(id="settings", classes="pane") as settings:
             settings.border_title = "Settings"
-            settings.border_subtitle = "enter edit · r reset · / filter"
             yield SettingsForm()
+
+    def on_resize(self) -> None:
+        keys = "enter edit · r reset · / filter" if self.size.width >= MIN_WIDTH_WITH_ALL_KEYS else "r reset · / filter"
+        self.query_one("#settings").border_subtitle = keys
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_config_sources(self) -> None:

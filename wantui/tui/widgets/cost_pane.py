@@ -150,7 +150,8 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
     if len(lines) <= line_count:
         return list(lines)
     last_line = lines[line_count - 1].copy()
-    last_line.truncate(width - 2)
+    if len(last_line) > width - 2:
+        last_line.right_crop(len(last_line) - max(1, last_line.plain.rfind(" ", 0, width - 1)))
     return [*lines[: line_count - 1], last_line.append(" …")]
 
 

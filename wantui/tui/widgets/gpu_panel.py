@@ -92,7 +92,9 @@ class GpuPanel(DiffText):
         process_bytes = measure_worker_bytes(self.snapshot)
         if process_bytes is not None:
             line.append(f"  workers {format_bytes(process_bytes)}")
-        line.append(f"  no GPU: {sample.reason}", "dim")
+        reason = f"no GPU: {sample.reason}"
+        fits = line.cell_len + len(f"  {reason}") <= width
+        line.append(f"  {reason if fits else sample.reason}", "dim")
         if not self.is_large:
             return [line]
         return [line, *self.draw_memory_graph(list(self.history.machine_used_bytes), sample.memory_total, width)]

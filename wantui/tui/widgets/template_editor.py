@@ -2,15 +2,20 @@
 
 from rich.style import Style
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from wantui.prompts.highlighting import highlight_template
+from wantui.tui.content import make_content
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
 MAX_HIGHLIGHTED_LENGTH = 20_000
 """Maximum characters of a highlighted template; highlighting a longer one would delay typing."""
+
+SYNTAX = "[a|b] varies · (word) marks"
+KEYS_AND_SYNTAX = f"esc leaves · {SYNTAX}"
 
 
 class TemplateEditor(TextEditorMixin, TextArea):
@@ -48,6 +53,12 @@ class TemplateEditor(TextEditorMixin, TextArea):
     def on_mount(self) -> None:
         self._apply_theme()
         self.app.theme_changed_signal.subscribe(self, lambda _: self._apply_theme())
+
+    def on_resize(self) -> None:
+        """Name the syntax in the frame of the pane, and the key that leaves it if there is room."""
+        if isinstance(self.parent, Widget):
+            keys = SYNTAX if self.size.width < len(KEYS_AND_SYNTAX) + 2 else KEYS_AND_SYNTAX
+            self.parent.border_subtitle = make_content(keys)
 
     def _apply_theme(self) -> None:
         base_style = Style()
