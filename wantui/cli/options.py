@@ -140,7 +140,7 @@ def plan_batch_from_options(config: str | None, template: str, overrides: tuple[
     """Plan the batch that the options determine."""
     from wantui.planning import plan_batch
 
-    return plan_batch(_load_config_from_options(config, overrides, options), template)
+    return plan_batch(load_config_from_options(config, overrides, options), template)
 
 
 def preview_batch_from_options(
@@ -149,10 +149,11 @@ def preview_batch_from_options(
     """Preview the batch of `plan_batch_from_options`, without a recipe for every video."""
     from wantui.planning import preview_batch
 
-    return preview_batch(_load_config_from_options(config, overrides, options), template)
+    return preview_batch(load_config_from_options(config, overrides, options), template)
 
 
-def _load_config_from_options(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
+def load_config_from_options(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
+    """Load the config that the options determine."""
     from wantui.config import OptionValue, load_config
 
     option_value_by_key = {

@@ -1,0 +1,278 @@
+"""Causal commitment: shares, s50 and asymmetries, against closed forms and simulations of known distributions."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from wantui.analysis.commitment import (
+    ConceptOutcomes,
+    compare_commitments,
+    compute_kept_ranges,
+    measure_commitment,
+)
+from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, find_nearest_concept, read_labels
+from wantui.analysis.continued_videos import find_concept_word
+from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_level
+from wantui.errors import UserError
+
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+@pytest.mark.parametrize("total", [1, 6, 24, 96])
+def test_wilson_interval_equals_scipy(total: int) -> None:
+    for count in range(total + 1):
+        expected = stats.binomtest(count, total).proportion_ci(method="wilson")
+        assert Proportion(count, total).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert Proportion(0, total).interval[0] == 0
+    assert Proportion(total, total).interval[1] == 1
+
+
+def test_share_of_no_seed_has_no_value() -> None:
+    assert math.isnan(Proportion(0, 0).share)
+    assert all(map(math.isnan, Proportion(0, 0).interval))
+
+
+# A mixture of N(-m, v) and N(m, v) with the share w of the second, in the dimension that separates them.
+MEAN, VARIANCE = 1.0, 0.01
+
+
+def mixture_cdf(x: float, s: float, share: float) -> float:
+    deviation = math.sqrt((1 - s) ** 2 * VARIANCE + s**2)
+    centre = (1 - s) * MEAN
+    return float(
+        (1 - share) * stats.norm.cdf((x + centre) / deviation) + share * stats.norm.cdf((x - centre) / deviation)
+    )
+
+
+def exact_velocity(x: np.ndarray, s: float, share: float) -> np.ndarray:
+    """The velocity of a perfect model, E[noise - data | x], of the mixture."""
+    deviation2, centre = (1 - s) ** 2 * VARIANCE + s**2, (1 - s) * MEAN
+    odds = (1 - share) / share * np.exp(-2 * x * centre / deviation2)
+    means = []
+    for sign in (-1, 1):
+        clean = sign * MEAN + (1 - s) * VARIANCE / deviation2 * (x - sign * centre)
+        means.append((x - clean) / s)
+    p = 1 / (1 + odds)
+    return np.asarray((1 - p) * means[0] + p * means[1])
+
+
+def continue_with_generic(x: np.ndarray, s: float, share: float, step_count: int = 400) -> np.ndarray:
+    """Integrate the flow of the mixture from the noise level s to 0, with Heun's method on a fine grid."""
+    levels = np.linspace(s, 0, step_count + 1)
+    for level, next_level in pairwise(levels):
+        velocity = exact_velocity(x, level, share)
+        predicted = x + (next_level - level) * velocity
+        if next_level > 0:
+            velocity = (velocity + exact_velocity(predicted, next_level, share)) / 2
+        x = x + (next_level - level) * velocity
+    return x
+
+
+def stay_probability(s: float, share: float) -> float:
+    """Closed form: the flow is monotone, so that x stays in the second component above the (1 - share) quantile."""
+    if s == 0:
+        return 1.0
+    quantile = optimize.brentq(lambda x: mixture_cdf(x, s, share) - (1 - share), -20, 20)
+    deviation = math.sqrt((1 - s) ** 2 * VARIANCE + s**2)
+    return float(stats.norm.sf((quantile - (1 - s) * MEAN) / deviation))
+
+
+def continue_seeds(share: float, seed_count: int, sigmas: tuple[float, ...], seed: int) -> np.ndarray:
+    """[seeds, s] whether a video of the second component stays there after noise was added (a U-turn)."""
+    random = np.random.default_rng(seed)
+    clean = MEAN + math.sqrt(VARIANCE) * random.normal(size=seed_count)
+    noise = random.normal(size=seed_count)
+    references = {"low": np.array([-MEAN]), "high": np.array([MEAN])}
+    stays = []
+    for s in sigmas:
+        finals = continue_with_generic((1 - s) * clean + s * noise, s, share)
+        stays.append([find_nearest_concept(np.array([x]), references) == "high" for x in finals])
+    return np.array(stays).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_stay_shares_and_s50_of_a_perfect_model_equal_the_closed_form(share: float) -> None:
+    sigmas = tuple(np.round(np.linspace(0.1, 0.95, 12), 3).tolist())
+    stays = continue_seeds(share, 2000, sigmas, 1)
+    expected = np.array([stay_probability(s, share) for s in sigmas])
+    assert np.abs(stays.mean(0) - expected).max() < 4 * 0.5 / math.sqrt(2000)
+    half = find_half_level(sigmas, stays.sum(0).tolist(), len(stays))
+    if share == 0.5:  # an equal component is left by at most half of the seeds, in the limit of pure noise
+        assert half.is_above_range
+        assert math.isnan(half.estimate)
+        assert half.high == math.inf
+    else:
+        exact = optimize.brentq(lambda s: stay_probability(s, share) - 0.5, 0.1, 0.95)
+        assert half.low <= exact <= half.high
+        assert half.estimate == pytest.approx(exact, abs=0.03)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed_count", [6, 10, 16, 24, 50])
+@pytest.mark.parametrize("kind", ["monotone", "independent"])
+def test_interval_of_s50_covers_it_however_the_levels_of_a_seed_depend_on_each_other(
+    seed_count: int, kind: str
+) -> None:
+    sigmas = np.linspace(0.3, 0.95, 9)
+    true_half, run_count = 0.7, 2000
+    shares = stats.norm.sf((sigmas - true_half) / 0.12)
+    random = np.random.default_rng(seed_count)
+    missed = 0
+    for _ in range(run_count):
+        draws = random.random((seed_count, 1 if kind == "monotone" else len(sigmas)))
+        counts = (draws < shares).sum(0).tolist()
+        half = find_half_level(sigmas.tolist(), counts, seed_count)
+        missed += not half.low <= true_half <= half.high
+    assert missed / run_count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / run_count)
+
+
+def test_interval_of_s50_is_that_of_the_sign_test_for_seeds_that_leave_once() -> None:
+    thresholds = [0.52, 0.61, 0.65, 0.66, 0.71, 0.74, 0.78, 0.82]
+    grid = np.linspace(0.5, 0.9, 401)
+    counts = [sum(threshold > s for threshold in thresholds) for s in grid]
+    half = find_half_level(grid.tolist(), counts, len(thresholds))
+    # P(count of 8 at most 0) = 2^-8 is below 2.5 %, that of at most 1 is above: the outermost order statistics.
+    assert half.low == pytest.approx(0.52, abs=0.002)
+    assert half.high == pytest.approx(0.82, abs=0.002)
+    assert 0.66 < half.estimate < 0.71 + 0.002
+
+
+@pytest.mark.parametrize(
+    ("counts", "estimate", "low", "high", "above", "below"),
+    [
+        ([8, 8, 8, 0, 0, 0], 0.75, 0.7, 0.8, False, False),
+        ([8, 8, 8, 8, 8, 8], math.nan, 0.95, math.inf, True, False),
+        ([0, 0, 0, 0, 0, 0], math.nan, 0.0, 0.5, False, True),
+        ([8, 8, 4, 4, 0, 0], 0.75, 0.6, 0.9, False, False),
+        ([8, 4, 6, 4, 2, 0], 0.8, 0.5, 0.95, False, False),
+    ],
+)
+def test_s50_is_the_crossing_of_a_decreasing_fit_and_has_no_value_outside_the_levels(
+    counts: list[int], estimate: float, low: float, high: float, above: bool, below: bool
+) -> None:
+    half = find_half_level(LEVELS, counts, 8)
+    assert half.estimate == pytest.approx(estimate, nan_ok=True)
+    assert (half.low, half.high, half.is_above_range, half.is_below_range) == (low, high, above, below)
+
+
+@pytest.mark.parametrize("seed_count", [2, 5])
+def test_few_seeds_give_no_bound_of_s50(seed_count: int) -> None:
+    half = find_half_level(LEVELS, [seed_count] * 3 + [0] * 3, seed_count)
+    assert half.estimate == pytest.approx(0.75)
+    assert (half.low, half.high) == (0.0, math.inf)
+
+
+def test_difference_of_half_levels_has_the_bounds_of_both() -> None:
+    first = find_half_level(LEVELS, [8, 8, 8, 8, 0, 0], 8)
+    second = find_half_level(LEVELS, [8, 0, 0, 0, 0, 0], 8)
+    assert compute_half_level_difference(first, second) == pytest.approx((0.85 - 0.55, 0.8 - 0.6, 0.9 - 0.5))
+    never = find_half_level(LEVELS, [8] * 6, 8)
+    estimate, low, high = compute_half_level_difference(never, second)
+    assert math.isnan(estimate)
+    assert low == pytest.approx(0.95 - 0.6)
+    assert high == math.inf
+
+
+def test_kept_range_is_the_integral_of_staying_over_the_noise_level() -> None:
+    stays = np.array([[1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0]], dtype=bool)
+    assert compute_kept_ranges(LEVELS, stays) == pytest.approx([0.95, 0.25, 0.65, 0.55 + 0.1])
+
+
+def outcomes(concept: str, rows: dict[int, str]) -> ConceptOutcomes:
+    names = {"c": "circle", "r": "ring", "s": "square"}
+    labels = tuple(tuple(names[letter] for letter in row) for row in rows.values())
+    return ConceptOutcomes(concept, LEVELS, tuple(rows), labels)
+
+
+def test_commitment_counts_stays_labels_and_returning_seeds() -> None:
+    commitment = measure_commitment(outcomes("ring", {1: "rrrrcc", 2: "rrrccc", 3: "rrcrcs"}))
+    assert [share.count for share in commitment.stay_shares] == [3, 3, 2, 2, 0, 0]
+    assert dict(commitment.label_counts[-1]) == {"circle": 2, "square": 1}
+    assert commitment.returning_count == 1
+    assert commitment.kept_ranges == pytest.approx([0.85, 0.75, 0.65 + 0.1])
+
+
+def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
+    ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "rrrccc") | {9: "cccccc"}))
+    circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))
+    (asymmetry,) = compare_commitments([circle, ring])
+    assert (asymmetry.first, asymmetry.second, asymmetry.shared_seed_count) == ("circle", "ring", 8)
+    assert asymmetry.kept_range.mean == pytest.approx(0.95 - 0.75)
+    assert asymmetry.kept_range.p == asymmetry.min_attainable_p == pytest.approx(2 / 2**8)
+    assert math.isnan(asymmetry.half_level_difference)
+
+
+def test_concepts_at_other_noise_levels_are_not_compared() -> None:
+    ring = measure_commitment(outcomes("ring", {1: "rrrccc", 2: "rrrccc"}))
+    other = measure_commitment(ConceptOutcomes("circle", LEVELS[:3], (1, 2), (("circle",) * 3,) * 2))
+    assert compare_commitments([ring, other]) == []
+
+
+@pytest.mark.slow
+def test_asymmetry_of_concepts_alike_is_significant_in_at_most_five_percent_of_runs() -> None:
+    random = np.random.default_rng(0)
+    shares = stats.norm.sf((np.array(LEVELS) - 0.75) / 0.1)
+    significant = []
+    for _ in range(600):
+        both = []
+        for concept in ("ring", "circle"):
+            draws = random.random((10, 1))
+            labels = tuple(tuple(concept if stay else "other" for stay in row) for row in draws < shares)
+            both.append(measure_commitment(ConceptOutcomes(concept, LEVELS, tuple(range(10)), labels)))
+        significant.append(compare_commitments(both)[0].kept_range.p <= 0.05)
+    assert np.mean(significant) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 600)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "generic_prompt", "word"),
+    [
+        ("a large red circle moving left", "a large red shape moving left", "circle"),
+        ("an old man walks", "a person walks", "an old man"),
+        ("circle", "shape", "circle"),
+        ("a red shape", "a red shape", "a red shape"),
+        ("a red ring over a red ring", "a red shape over a red shape", "ring over a red ring"),
+    ],
+)
+def test_concept_is_what_the_generic_prompt_replaces(prompt: str, generic_prompt: str, word: str) -> None:
+    assert find_concept_word(prompt, generic_prompt) == word
+
+
+def test_judge_of_nano_is_used_for_words_that_it_knows_only() -> None:
+    assert find_judged_attribute(["circle", "ring"]) == "shape"
+    assert find_judged_attribute(["red", "blue"]) == "colour"
+    assert find_judged_attribute(["left", "still"]) == "motion"
+    assert find_judged_attribute(["circle", "red"]) is None
+
+
+def test_nearest_reference_of_another_size_is_refused() -> None:
+    with pytest.raises(CannotLabelError, match="the videos differ in size"):
+        find_nearest_concept(np.zeros(3), {"ring": np.zeros(4)})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("video,label\nab12,ring\n", "has no column id"),
+        ("id\nab12\n", "has no column label"),
+        ("id,label\nab,ring\n", "line 2: ab fits 2 videos"),
+        ("id,label\nab12,\n", "line 2: ab12 has no label"),
+        ("id,label\nab12,ring\nab12,circle\n", "line 3: ab12 has a second label"),
+        ("id,label\nzz,ring\n", "names no video of these batches"),
+    ],
+)
+def test_unusable_labels_are_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_labels(path, ["ab12", "ab34"])
+
+
+def test_labels_are_read_by_the_start_of_the_id(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("note,id,label\nx,ab1,ring\ny,ab34, other \n,qq,circle\n")
+    assert read_labels(path, ["ab12", "ab34"]).label_by_id == {"ab12": "ring", "ab34": "other"}

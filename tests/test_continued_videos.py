@@ -1,0 +1,185 @@
+"""Videos that continue with the generic prompt: their noise levels, concepts, references, and what is left out."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import recipe_for
+
+from wantui.analysis.concept_labels import CannotLabelError, read_final_state
+from wantui.analysis.continued_videos import (
+    CannotMeasureCommitmentError,
+    build_concept_outcomes,
+    collect_concept_families,
+    find_prompt_switch,
+)
+from wantui.analysis.generic_share import measure_generic_shares
+from wantui.generic_words import GenericWordsError, parse_generic_words
+from wantui.models.catalogue import NANO
+from wantui.planning import Recipe
+from wantui.prompts import parse_template
+from wantui.prompts.generic_template import generalise_template
+from wantui.schedule import compute_noise_levels
+
+GENERIC = "a red shape"
+
+
+def switch_schedule(moment: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "times": {"unit": "step", "moments": [moment]},
+        "prompts": [{"prompt": GENERIC, "marks": []}],
+        "interpolation": "step",
+    } | changes
+
+
+def switched(moment: float | None, concept: str = "ring", **changes: Any) -> Recipe:
+    controls = {} if moment is None else {"prompt_schedule": switch_schedule(moment)}
+    return recipe_for(NANO, prompt=f"a red {concept}", **{"controls": controls, "steps": 8} | changes)
+
+
+class FakeManifest:
+    """What the collection reads of a manifest."""
+
+    def __init__(self, recipes: list[Recipe], state: str = "done") -> None:
+        self.videos = [
+            SimpleNamespace(id=recipe.digest[:12], recipe=recipe, seed=recipe.seed, state=state, files={})
+            for recipe in recipes
+        ]
+
+    def make_video_title(self, entry: Any) -> str:
+        return f"{entry.recipe.prompt} seed {entry.seed}"
+
+
+def collect(recipes: list[Recipe], **options: Any) -> Any:
+    return collect_concept_families([(Path("batch"), FakeManifest(recipes, **options))])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
+def test_noise_level_of_a_switch_is_that_of_the_first_evaluation_with_the_generic_prompt(sampler: str) -> None:
+    recipe = switched(3, sampler=sampler)
+    levels = compute_noise_levels(sampler, 8, recipe.flow_shift)
+    index = 5 if sampler == "heun" else 3  # heun's second evaluation of step 2 has the noise level of step 3
+    switch = find_prompt_switch(recipe)
+    assert switch is not None
+    assert switch[0] == pytest.approx(levels[index], abs=1e-6)
+    assert switch[1] == GENERIC
+    assert find_prompt_switch(switched(None)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interpolation": "slerp"}, "interpolated"),
+        ({"prompts": [{"prompt": "a", "marks": []}, {"prompt": "b", "marks": []}],
+          "times": {"unit": "step", "moments": [2, 4]}}, "changes 2 times"),
+    ],
+)  # fmt: skip
+def test_schedule_that_is_not_one_switch_is_left_out(changes: dict[str, Any], message: str) -> None:
+    recipe = switched(None, controls={"prompt_schedule": switch_schedule(3, **changes)})
+    with pytest.raises(ValueError, match=message):
+        find_prompt_switch(recipe)
+    families, left_out = collect([switched(None), switched(3), recipe.model_copy(update={"seed": 9})])
+    assert len(families) == 1
+    ((name, reason),) = left_out
+    assert name == "a red ring seed 9"
+    assert message in reason
+
+
+def test_concepts_of_one_generic_prompt_form_a_family_with_their_references() -> None:
+    recipes = [switched(moment, concept) for concept in ("circle", "ring") for moment in (None, 2, 4)]
+    families, left_out = collect(recipes)
+    assert not left_out
+    assert [family.generic_prompt for family in families] == [GENERIC]
+    assert [videos.concept for videos in families[0].concepts] == ["circle", "ring"]
+    assert all(videos.reference_by_seed.keys() == {7} for videos in families[0].concepts)
+    assert len(families[0].list_videos()) == 6
+
+
+def test_batch_without_a_switch_is_refused() -> None:
+    with pytest.raises(CannotMeasureCommitmentError, match="wantui commitment run"):
+        collect([switched(None)])
+    with pytest.raises(CannotMeasureCommitmentError, match="no finished video"):
+        collect([switched(2)], state="failed")
+
+
+def test_videos_with_other_settings_are_not_pooled() -> None:
+    with pytest.raises(CannotMeasureCommitmentError, match="also differ in guidance_scale"):
+        collect([switched(None), switched(2), switched(2, guidance_scale=1.0)])
+
+
+def outcomes_of(labels: dict[tuple[int, int | None], str], checks: bool = True) -> Any:
+    recipes = {(seed, moment): switched(moment, seed=seed) for seed, moment in labels}
+    families, _ = collect(list(recipes.values()))
+    label_by_id = {recipes[key].digest[:12]: label for key, label in labels.items() if label}
+    return build_concept_outcomes(families[0], label_by_id, checks)
+
+
+def test_outcomes_have_rising_noise_levels_and_leave_out_seeds_that_cannot_be_used() -> None:
+    whole = {(seed, moment): "ring" for seed in (1, 2, 3, 4, 5) for moment in (None, 2, 4)}
+    labels = whole | {(1, 2): "circle", (2, None): "circle", (3, 4): ""}
+    del labels[4, None]
+    (outcomes,), left_out = outcomes_of(labels)
+    assert outcomes.seeds == (1, 5)
+    assert list(outcomes.sigmas) == sorted(outcomes.sigmas)
+    assert outcomes.labels == (("ring", "circle"), ("ring", "ring"))
+    reasons = dict(left_out)
+    assert reasons["ring seed 2"] == "its reference video shows circle"
+    assert "no label at 1 noise level" in reasons["ring seed 3"]
+    assert "no reference video" in reasons["ring seed 4"]
+    (unchecked,), _ = outcomes_of(labels, checks=False)
+    assert unchecked.seeds == (1, 2, 5)
+
+
+def test_final_state_that_is_not_stored_is_refused_by_id() -> None:
+    entry = FakeManifest([switched(None)]).videos[0]
+    with pytest.raises(CannotLabelError, match=f"video {entry.id} has no stored trajectory"):
+        read_final_state(Path("batch"), entry)  # type: ignore[arg-type]
+
+
+def generalise(template: str, declared: str = "circle|ring: shape") -> str:
+    return generalise_template(parse_template(template), parse_generic_words(declared)[0])
+
+
+@pytest.mark.parametrize(
+    ("template", "generic"),
+    [
+        ("a red [circle|ring] moving left", "a red shape moving left"),
+        ("a [red|blue] circle", "a [red|blue] shape"),
+        ("a [large|small] red [circle|ring] moving [left|right]", "a [large|small] red shape moving [left|right]"),
+        ("a red [(circle)|(ring)]", "a red (shape)"),
+        ("a red [(circle:2)|(ring:2)], [a circle|a ring] too", "a red (shape:2), a shape too"),
+        ("Circle and a \\(ring\\)", "Shape and a \\(shape\\)"),
+        ("a [big [circle|ring]|big ring]", "a big shape"),
+    ],
+)
+def test_generic_template_replaces_words_and_collapses_their_brackets(template: str, generic: str) -> None:
+    assert generalise(template) == generic
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a red [circle|star]", "do not become equal: shape, star"),
+        ("a red [circle|]", "do not become equal"),
+        ("a red star", "none of the words circle, ring"),
+        ("a red circles", "none of the words"),
+    ],
+)
+def test_template_without_a_generic_form_is_refused(template: str, message: str) -> None:
+    with pytest.raises(GenericWordsError, match=message):
+        generalise(template)
+
+
+def test_generic_shares_list_concepts_that_no_video_shows_and_other_labels() -> None:
+    labels = dict.fromkeys(range(6), "circle") | {6: "square", 7: "nothing"}
+    shares = measure_generic_shares(GENERIC, [1.0, 1.0, 4.0], labels, ["circle", "square", "ring"])
+    assert [(each.concept, each.proportion.count) for each in shares.shares] == [
+        ("circle", 6), ("square", 1), ("ring", 0), ("nothing", 1)
+    ]  # fmt: skip
+    assert shares.guidance_scales == (1.0, 4.0)
+    assert all(each.proportion.total == 8 for each in shares.shares)
+    # P(count >= 6 of 8 at 1/3), and the counts on the other side that are less likely than 6.
+    assert shares.shares[0].p_equal == pytest.approx(0.0196616, abs=1e-6)
+    assert np.isnan(shares.shares[3].p_equal)

@@ -1,0 +1,129 @@
+"""Causal commitment: whether a video keeps its concept if the rest of the denoising leaves the concept open.
+
+The denoising is continued with the generic prompt from a noise level s on: after a switch of the prompt, or after the
+final latents were noised again (U-turn). p(stays | s) is the share of seeds whose final video still shows the concept
+(Biroli et al. 2024, arXiv 2402.18491; Sclocchi et al. 2024, arXiv 2402.16991). The seed is the unit: a seed has one
+outcome at each noise level, and outcomes of a seed at several levels are not independent.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.analysis.proportions import HalfLevel, Proportion, compute_half_level_difference, find_half_level
+from wantui.analysis.statistics import Effect, compute_min_attainable_p, compute_paired_effect
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ConceptOutcomes:
+    """What the continued videos of one concept show."""
+
+    concept: str
+    sigmas: tuple[float, ...]
+    """[s] rising noise levels from which the generic prompt holds."""
+    seeds: tuple[int, ...]
+    labels: tuple[tuple[str, ...], ...]
+    """[seeds][s] concept that each final video shows."""
+
+    @property
+    def stays(self) -> NDArray[np.bool_]:
+        """Return [seeds, s] whether each video still shows its concept."""
+        return np.array([[label == self.concept for label in row] for row in self.labels], dtype=bool)
+
+
+@dataclass(frozen=True)
+class ConceptCommitment:
+    """Commitment of one concept."""
+
+    outcomes: ConceptOutcomes
+    stay_shares: tuple[Proportion, ...]
+    """Share of seeds that stay, by noise level."""
+    label_counts: tuple[Mapping[str, int], ...]
+    """Number of videos by what they show, by noise level."""
+    half_level: HalfLevel
+    """Noise level at which half of the seeds stay (s50), with its 95 % interval."""
+    kept_ranges: FloatArray
+    """[seeds] kept range of each seed (`compute_kept_ranges`)."""
+    returning_count: int
+    """Number of seeds that leave at a noise level and stay at a higher one."""
+
+
+@dataclass(frozen=True)
+class Asymmetry:
+    """Difference in commitment of two concepts against the same generic prompt, first minus second."""
+
+    first: str
+    second: str
+    half_level_difference: float
+    half_level_low: float
+    half_level_high: float
+    """Conservative 95 % interval of the difference of s50; infinite where a concept has no bound."""
+    kept_range: Effect
+    """Paired difference of the kept ranges, over seeds."""
+    min_attainable_p: float
+    shared_seed_count: int
+
+
+def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
+    """Return the kept range of each seed: the length of the noise levels from 0 to the largest at which it stays.
+
+    The integral of "stays" over the noise level, on lines between the measured levels; at 0 every video stays. It is
+    defined for every seed, also if s50 is outside the measured levels (as the restricted mean of a survival time).
+
+    Args:
+        sigmas: [s] rising noise levels.
+        stays: [seeds, s].
+    """
+    levels = np.array([0.0, *sigmas])
+    values = np.column_stack([np.ones(len(stays)), stays])
+    return np.asarray(np.trapezoid(values, levels, axis=1))
+
+
+def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
+    """Return shares, s50 and kept ranges of a concept."""
+    stays, seed_count = outcomes.stays, len(outcomes.seeds)
+    counts = stays.sum(0).tolist()
+    return ConceptCommitment(
+        outcomes,
+        tuple(Proportion(count, seed_count) for count in counts),
+        tuple(Counter(row[index] for row in outcomes.labels) for index in range(len(outcomes.sigmas))),
+        find_half_level(outcomes.sigmas, counts, seed_count),
+        compute_kept_ranges(outcomes.sigmas, stays),
+        int((np.diff(stays.astype(int), axis=1) > 0).any(1).sum()),
+    )
+
+
+def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymmetry]:
+    """Return the asymmetry of each pair of concepts with equal noise levels and at least two shared seeds."""
+    asymmetries = []
+    for first, second in combinations(commitments, 2):
+        shared_seeds = [seed for seed in first.outcomes.seeds if seed in second.outcomes.seeds]
+        if first.outcomes.sigmas != second.outcomes.sigmas or len(shared_seeds) < 2:
+            continue
+        ranges = [
+            each.kept_ranges[[each.outcomes.seeds.index(seed) for seed in shared_seeds]] for each in (first, second)
+        ]
+        # 97.5 % each, so that the difference has at least 95 %.
+        half_levels = [
+            find_half_level(
+                each.outcomes.sigmas, each.outcomes.stays.sum(0).tolist(), len(each.outcomes.seeds), alpha=0.025
+            )
+            for each in (first, second)
+        ]
+        asymmetries.append(
+            Asymmetry(
+                first.outcomes.concept,
+                second.outcomes.concept,
+                *compute_half_level_difference(*half_levels),
+                compute_paired_effect(ranges[0] - ranges[1]),
+                compute_min_attainable_p(len(shared_seeds)),
+                len(shared_seeds),
+            )
+        )
+    return asymmetries

@@ -1,0 +1,124 @@
+"""The concept that a video shows: the nearest reference in latent space, or labels from outside.
+
+The nearest reference is among the videos of the concepts with the same seed. They share the initial noise, so that
+places and sizes are similar, and the distance of the final latents reflects the concept. A video is always assigned to
+one of the given concepts, also if it shows something else: only labels can say "other".
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wantui.errors import UserError
+from wantui.models.nano.attributes import DIRECTION_BY_MOTION, RGB_BY_COLOUR, SHAPES
+from wantui.storage.manifest import VideoEntry
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
+from wantui.text_files import TextFileError, read_text_file
+
+FloatArray = NDArray[np.float64]
+MAX_LABELS_BYTES = 50_000_000
+WORDS_BY_ATTRIBUTE: Mapping[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(RGB_BY_COLOUR),
+    "motion": tuple(DIRECTION_BY_MOTION),
+}
+"""Words that the judge of nano's clips can tell apart, by attribute."""
+ID_COLUMN, LABEL_COLUMN = "id", "label"
+
+
+class CannotLabelError(UserError):
+    """Raised for videos whose concept cannot be determined; the message names the first of them."""
+
+
+@dataclass(frozen=True)
+class LabelledVideos:
+    """The concept that each video shows, by its id, and how it was determined."""
+
+    label_by_id: Mapping[str, str]
+    method: str
+    """nearest, nano or labels."""
+
+
+def find_judged_attribute(concepts: Sequence[str]) -> str | None:
+    """Return the attribute of nano's scenes whose words include all concepts: shape, colour or motion; None if there
+    is none."""
+    return next((name for name, words in WORDS_BY_ATTRIBUTE.items() if set(concepts) <= set(words)), None)
+
+
+def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
+    """Return the projection [k] of the final latents of a finished video.
+
+    Raises:
+        CannotLabelError: the video has no stored projection, or it is damaged.
+    """
+    if "latents" not in entry.files:
+        raise CannotLabelError(
+            f"video {entry.id} has no stored trajectory, which the nearest reference needs. Use --labels FILE, or "
+            "generate it with model_settings.force_capture"
+        )
+    path = folder / entry.files["latents"]
+    try:
+        group = open_capture(path)
+        with convert_to_capture_error(path):
+            state = np.asarray(group["projection"][-1], dtype=np.float64)
+    except CaptureError as error:
+        raise CannotLabelError(f"video {entry.id}: {error}") from None
+    if not np.isfinite(state).all():
+        raise CannotLabelError(f"video {entry.id}: its projection contains NaN or infinity")
+    return state
+
+
+def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, FloatArray]) -> str:
+    """Return the concept whose reference [k] is nearest to a state [k]; the first one of equally near ones.
+
+    Raises:
+        CannotLabelError: the states have different numbers of values.
+    """
+    for reference in reference_by_concept.values():
+        if reference.shape != state.shape:
+            raise CannotLabelError(
+                f"cannot compare final states of {len(state)} and {len(reference)} values: the videos differ in size"
+            )
+    distances = {name: float(np.linalg.norm(state - reference)) for name, reference in reference_by_concept.items()}
+    return min(distances, key=lambda name: distances[name])
+
+
+def read_labels(path: Path, known_ids: Sequence[str]) -> LabelledVideos:
+    """Read a CSV table with the columns `id` (or its first characters) and `label`.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or names no known video; an id fits several or occurs twice.
+    """
+    try:
+        text = read_text_file(path, MAX_LABELS_BYTES, may_be_pipe=True)
+    except TextFileError as error:
+        raise UserError(f"--labels: {error}") from None
+    table = csv.DictReader(text.splitlines())
+    columns = table.fieldnames or []
+    if missing := [name for name in (ID_COLUMN, LABEL_COLUMN) if name not in columns]:
+        raise UserError(
+            f"--labels: {path} has no column {' and no column '.join(missing)}. Its first line must be a header with "
+            f"{ID_COLUMN} and {LABEL_COLUMN}, such as id,label"
+        )
+    label_by_id: dict[str, str] = {}
+    for number, row in enumerate(table, 2):
+        written_id, label = (row[ID_COLUMN] or "").strip(), (row[LABEL_COLUMN] or "").strip()
+        ids = [video_id for video_id in known_ids if written_id and video_id.startswith(written_id)]
+        ids = [written_id] if written_id in ids else ids  # the ID of a U-turn begins with that of its video
+        if len(ids) > 1:
+            raise UserError(f"--labels: {path}, line {number}: {written_id} fits {len(ids)} videos. Write the whole ID")
+        if ids and not label:
+            raise UserError(
+                f"--labels: {path}, line {number}: {written_id} has no label. Write `other` if it fits none"
+            )
+        if ids and label_by_id.setdefault(ids[0], label) != label:
+            raise UserError(f"--labels: {path}, line {number}: {written_id} has a second label. Keep one")
+    if not label_by_id:
+        raise UserError(
+            f"--labels: {path} names no video of these batches. List their IDs: wantui analyze BATCH --list-videos"
+        )
+    return LabelledVideos(label_by_id, "labels")

@@ -1,0 +1,258 @@
+"""Videos whose denoising continued with the generic prompt, arranged by concept, seed and noise level.
+
+A continued video has a prompt schedule that switches once to the generic prompt, in one step. A reference keeps its
+prompt to the end. The noise level of a switch is that of the first evaluation that reads the generic prompt.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from wantui.analysis.commitment import ConceptOutcomes, FloatArray
+from wantui.analysis.concept_labels import read_final_state
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.keyframes import KeyframeError
+from wantui.planning import Recipe
+from wantui.schedule import compute_noise_levels
+from wantui.storage.manifest import Manifest, VideoEntry
+
+LEVEL_DIGITS = 6
+"""Decimal places to which noise levels are distinguished."""
+MAX_LISTED_SETTINGS = 5
+
+
+class CannotMeasureCommitmentError(UserError):
+    """Raised if no concept can be measured; the message gives the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """A finished video of a batch."""
+
+    folder: Path
+    entry: VideoEntry
+    title: str
+
+    @property
+    def id(self) -> str:
+        return self.entry.id
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.entry.recipe
+
+    @property
+    def clip_path(self) -> Path:
+        return self.folder / self.entry.files["clip"]
+
+    def read_final_state(self) -> FloatArray:
+        """Return the projection [k] of the final latents.
+
+        Raises:
+            CannotLabelError: it is not stored, or damaged.
+        """
+        return read_final_state(self.folder, self.entry)
+
+
+class ShownVideo(Protocol):
+    """A video that shows some concept: a reference, one whose prompt switched, or a U-turn."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def clip_path(self) -> Path: ...
+
+    def read_final_state(self) -> FloatArray:
+        """Return the projection [k] of the final latents."""
+        ...
+
+
+@dataclass
+class ConceptVideos:
+    """The videos of one concept."""
+
+    concept: str
+    prompt: str
+    reference_by_seed: dict[int, StoredVideo] = field(default_factory=dict)
+    continued_by_seed: dict[int, dict[float, ShownVideo]] = field(default_factory=dict)
+    """Continued videos by seed, then by noise level."""
+
+
+@dataclass
+class ConceptFamily:
+    """Concepts that are continued with the same generic prompt."""
+
+    generic_prompt: str
+    concepts: list[ConceptVideos] = field(default_factory=list)
+
+    def list_videos(self) -> list[ShownVideo]:
+        """Return all references and continued videos."""
+        return [
+            video
+            for videos in self.concepts
+            for video in (
+                *videos.reference_by_seed.values(),
+                *(each for by_level in videos.continued_by_seed.values() for each in by_level.values()),
+            )
+        ]
+
+
+LeftOut = tuple[str, str]
+"""Name of a video or seed that is left out, and why."""
+
+
+def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
+    """Return the noise level of a prompt switch, and the prompt after it; None without a prompt schedule.
+
+    Raises:
+        ValueError: the schedule is not one switch in one step; the message says what it is.
+    """
+    request = recipe.find_control_request(PROMPT_SCHEDULE.name)
+    if not isinstance(request, PromptScheduleRequest):
+        return None
+    if len(request.prompts) != 1:
+        raise ValueError(f"its prompt changes {len(request.prompts)} times, not once")
+    if request.interpolation != "step":
+        raise ValueError(f"its prompts are interpolated ({request.interpolation}), not switched in one step")
+    noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
+    try:
+        moments = find_recipe_prompt_moments(recipe, request)
+    except KeyframeError as error:  # the recipe was edited by hand
+        raise ValueError(str(error)) from None
+    index = next(index for index, moment in enumerate(moments) if moment.before == 1)
+    return round(float(noise_levels[index]), LEVEL_DIGITS), request.prompts[0].prompt
+
+
+def find_concept_word(prompt: str, generic_prompt: str) -> str:
+    """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all."""
+    words, generic_words = prompt.split(), generic_prompt.split()
+    start = 0
+    while start < min(len(words), len(generic_words)) and words[start] == generic_words[start]:
+        start += 1
+    end = 0
+    while end < min(len(words), len(generic_words)) - start and words[-1 - end] == generic_words[-1 - end]:
+        end += 1
+    return " ".join(words[start : len(words) - end]) or prompt
+
+
+def collect_concept_families(
+    batches: Iterable[tuple[Path, Manifest]],
+) -> tuple[list[ConceptFamily], list[LeftOut]]:
+    """Return the concepts of some batches by their generic prompt, and the videos that are left out.
+
+    Raises:
+        CannotMeasureCommitmentError: no finished video has a prompt switch, or other settings differ.
+    """
+    videos, left_out = list_finished_videos(batches)
+    references: dict[str, dict[int, StoredVideo]] = {}
+    families: dict[str, ConceptFamily] = {}
+    concepts: dict[tuple[str, str], ConceptVideos] = {}
+    included: list[StoredVideo] = []
+    for video in videos:
+        recipe = video.entry.recipe
+        try:
+            switch = find_prompt_switch(recipe)
+        except ValueError as error:
+            left_out.append((video.title, str(error)))
+            continue
+        included.append(video)
+        if switch is None:
+            references.setdefault(recipe.prompt, {})[video.entry.seed] = video
+            continue
+        sigma, generic_prompt = switch
+        family = families.setdefault(generic_prompt, ConceptFamily(generic_prompt))
+        key = generic_prompt, recipe.prompt
+        if key not in concepts:
+            concepts[key] = ConceptVideos(find_concept_word(recipe.prompt, generic_prompt), recipe.prompt)
+            family.concepts.append(concepts[key])
+        concepts[key].continued_by_seed.setdefault(video.entry.seed, {})[sigma] = video
+    if not concepts:
+        raise CannotMeasureCommitmentError(
+            "cannot measure commitment: no finished video switches to a generic prompt. Generate such videos with "
+            "`wantui commitment run`"
+        )
+    refuse_other_settings(included)
+    for concept_videos in concepts.values():
+        concept_videos.reference_by_seed = references.get(concept_videos.prompt, {})
+    return list(families.values()), left_out
+
+
+def list_finished_videos(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[StoredVideo], list[LeftOut]]:
+    """Return the finished videos of batches, and the others with their state."""
+    videos: dict[str, StoredVideo] = {}
+    left_out: list[LeftOut] = []
+    for folder, manifest in batches:
+        for entry in manifest.videos:
+            title = manifest.make_video_title(entry)
+            if entry.state != "done":
+                left_out.append((title, f"it is {entry.state}"))
+            else:  # a video that two batches share counts once
+                videos.setdefault(entry.id, StoredVideo(folder, entry, title))
+    return list(videos.values()), left_out
+
+
+def refuse_other_settings(videos: Sequence[StoredVideo]) -> None:
+    """Refuse videos that differ in more than prompt, seed and switch, because their outcomes cannot be pooled.
+
+    Raises:
+        CannotMeasureCommitmentError: the message names the settings.
+    """
+    ignored = {"prompt", "marks", "seed", "capture", "weighting"}
+    values_by_name: dict[str, set[str]] = {}
+    for video in videos:
+        document = video.entry.recipe.model_dump(mode="json", exclude=ignored)
+        controls = document.pop("controls", {})
+        controls.pop(PROMPT_SCHEDULE.name, None)
+        for name, value in {**document, "controls": controls}.items():
+            values_by_name.setdefault(name, set()).add(repr(value))
+    differing = [name for name, values in values_by_name.items() if len(values) > 1]
+    if differing:
+        raise CannotMeasureCommitmentError(
+            f"cannot measure commitment: the videos also differ in {', '.join(differing[:MAX_LISTED_SETTINGS])}. "
+            "Measure batches with equal settings"
+        )
+
+
+def build_concept_outcomes(
+    family: ConceptFamily, label_by_id: Mapping[str, str], checks_references: bool
+) -> tuple[list[ConceptOutcomes], list[LeftOut]]:
+    """Return the outcomes of each concept of a family, and the seeds that are left out.
+
+    A concept has the noise levels that most of its seeds have; seeds without a video or a label at one of them are
+    left out.
+
+    Args:
+        checks_references: True to leave out seeds whose reference does not show the concept; False if the labels were
+            derived from the references.
+    """
+    results: list[ConceptOutcomes] = []
+    left_out: list[LeftOut] = []
+    for videos in family.concepts:
+        level_sets = [tuple(sorted(by_level)) for by_level in videos.continued_by_seed.values()]
+        sigmas = max(level_sets, key=lambda levels: (level_sets.count(levels), len(levels)))
+        rows: dict[int, tuple[str, ...]] = {}
+        for seed, by_level in sorted(videos.continued_by_seed.items()):
+            name = f"{videos.concept} seed {seed}"
+            missing = [sigma for sigma in sigmas if sigma not in by_level or by_level[sigma].id not in label_by_id]
+            reference = videos.reference_by_seed.get(seed)
+            if reference is None or (checks_references and reference.id not in label_by_id):
+                left_out.append((name, "it has no reference video, whose prompt stays, or no label for it"))
+            elif checks_references and (shown := label_by_id[reference.id]) != videos.concept:
+                left_out.append((name, f"its reference video shows {shown}"))
+            elif missing:
+                levels_text = format_count(len(missing), "noise level")
+                left_out.append((name, f"it has no video or no label at {levels_text}, first at {missing[0]:.3g}"))
+            else:
+                rows[seed] = tuple(label_by_id[by_level[sigma].id] for sigma in sigmas)
+        if rows:
+            results.append(ConceptOutcomes(videos.concept, sigmas, tuple(rows), tuple(rows.values())))
+        else:
+            left_out.append((videos.concept, "no seed can be used"))
+    return results, left_out

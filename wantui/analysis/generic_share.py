@@ -1,0 +1,52 @@
+"""What the generic prompt draws unasked: the shares of the concepts in its videos."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from wantui.analysis.proportions import Proportion
+
+
+@dataclass(frozen=True)
+class ConceptShare:
+    """Share of one concept in the videos of a generic prompt."""
+
+    concept: str
+    proportion: Proportion
+    p_equal: float
+    """Two-sided p of an exact binomial test against equal shares of all known concepts; NaN for other labels."""
+
+
+@dataclass(frozen=True)
+class GenericShares:
+    """Shares of all concepts in the videos of one generic prompt; the seed is the unit."""
+
+    prompt: str
+    guidance_scales: tuple[float, ...]
+    """Guidance scales of the videos; only 1 draws from the model's own distribution."""
+    shares: tuple[ConceptShare, ...]
+    """Known concepts in their order, then other labels."""
+
+
+def measure_generic_shares(
+    prompt: str, guidance_scales: Sequence[float], labels: Mapping[int, str], known_concepts: Sequence[str]
+) -> GenericShares:
+    """Return the share of each concept with Wilson's interval.
+
+    The null model gives each known concept the same share.
+
+    Args:
+        labels: what the video of each seed shows.
+        known_concepts: all concepts that a video could show; those that no video shows have the share 0.
+    """
+    counts, total = Counter(labels.values()), len(labels)
+    others = sorted(set(counts) - set(known_concepts))
+    shares = []
+    for concept in (*known_concepts, *others):
+        count = counts[concept]
+        is_known = concept in known_concepts and len(known_concepts) > 1
+        p = stats.binomtest(count, total, 1 / len(known_concepts)).pvalue if is_known and total else float("nan")
+        shares.append(ConceptShare(concept, Proportion(count, total), float(p)))
+    return GenericShares(prompt, tuple(sorted(set(guidance_scales))), tuple(shares))

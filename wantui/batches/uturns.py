@@ -1,0 +1,301 @@
+"""U-turns: noise the final latents of a video again, and continue with the generic prompt from there.
+
+x_s = (1 - s) x + s e, with the final latents x and noise e that depends on the seed alone, so that concepts are paired;
+all noise levels of a seed share it. It is not the initial noise of the video, on which x depends. The continued
+denoising has the sampler, steps and guidance of the video; multistep samplers start again with their first order.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wantui.analysis.denoising_states import DenoisingStates
+from wantui.controls.attention_bending import ATTENTION_BENDING
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
+from wantui.errors import UserError
+from wantui.generic_words import GenericWord, GenericWordsError, find_generic_sentence
+from wantui.keyframes import list_evaluation_steps
+from wantui.planning import CaptureRequests, Recipe
+from wantui.planning.guidance_plan import plan_guidance
+from wantui.schedule import compute_noise_levels, find_sampler_schedule
+from wantui.storage.uturn_file import (
+    UTurnEntry,
+    get_uturn_folder,
+    make_uturn_clip_path,
+    read_uturns,
+    write_uturn_state,
+    write_uturns,
+)
+from wantui.storage.video_files import make_parent_folders
+from wantui.storage.video_selection import SelectedVideo
+from wantui.storage.zarr_group import CaptureError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wantui.worker.pipelines import LoadedPipeline
+
+LEVEL_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class UTurnTask:
+    """One U-turn to make."""
+
+    video: SelectedVideo
+    states: DenoisingStates
+    entry: UTurnEntry
+    pass_count: int
+    """Number of passes through the transformer."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the continued denoising: that of the video with the generic prompt, without captures."""
+        update = {"prompt": self.entry.generic_prompt, "marks": (), "weighting": None, "capture": CaptureRequests()}
+        return self.video.entry.recipe.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class UTurnPlan:
+    """The U-turns of a batch."""
+
+    folder: Path
+    generic_prompts: tuple[str, ...]
+    finished: tuple[UTurnEntry, ...]
+    """U-turns that exist already."""
+    tasks: tuple[UTurnTask, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+    @property
+    def pass_count(self) -> int:
+        return sum(task.pass_count for task in self.tasks)
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        """Return the predicted seconds of all passes and decodings, from these videos; None if one was not timed."""
+        total = 0.0
+        for task in self.tasks:
+            seconds = task.video.entry.seconds
+            if "step" not in seconds:
+                return None
+            evaluations = plan_guidance(task.video.entry.recipe)
+            mean_passes = sum(each.pass_count for each in evaluations) / len(evaluations)
+            total += task.pass_count * seconds["step"] / mean_passes + seconds.get("decode", 0.0)
+        return total
+
+
+@dataclass(frozen=True)
+class ModelLoadStarted:
+    """Event: a model is being loaded, which can take minutes."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class UTurnStep:
+    """Event: a step of a U-turn is done."""
+
+    task: UTurnTask
+    task_number: int
+    step_number: int
+
+
+@dataclass(frozen=True)
+class UTurnDone:
+    """Event: a U-turn is complete, with its clip."""
+
+    task: UTurnTask
+    clip_path: Path
+
+
+@dataclass(frozen=True)
+class UTurnFailed:
+    """Event: a U-turn cannot be made."""
+
+    name: str
+    reason: str
+
+
+UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | UTurnFailed
+
+
+def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
+    """Return the evaluation nearest to a noise level at which a denoising can start, and its noise level.
+
+    With heun, only the first evaluation of a step can be a start; the first step is none, because it has pure noise.
+
+    Raises:
+        UserError: the denoising has one step only.
+    """
+    levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
+    evaluates_twice = len(levels) > recipe.steps
+    starts = [
+        index
+        for index, step in enumerate(list_evaluation_steps(len(levels), recipe.steps))
+        if step > 0 and (not evaluates_twice or index == 2 * step)
+    ]
+    if not starts:
+        raise UserError("its denoising has one step only, so that it cannot start later")
+    index = min(starts, key=lambda start: abs(levels[start] - sigma))
+    return index, round(float(levels[index]), LEVEL_DIGITS)
+
+
+def plan_uturns(
+    folder: Path, videos: Sequence[SelectedVideo], generic_words: Sequence[GenericWord], sigmas: Sequence[float]
+) -> UTurnPlan:
+    """Choose the U-turns to make; those that exist are kept.
+
+    Raises:
+        UserError: no video can be used, or the existing U-turns have another generic prompt.
+    """
+    finished = read_uturns(folder)
+    finished_by_id = {entry.id: entry for entry in finished if make_uturn_clip_path(folder, entry).exists()}
+    tasks: dict[str, UTurnTask] = {}
+    left_out: list[tuple[str, str]] = []
+    wanted: dict[str, UTurnEntry] = {}
+    for video in videos:
+        try:
+            entries = _list_entries(video, generic_words, sigmas)
+            states = _open_states(video)
+        except (UserError, GenericWordsError, CaptureError) as error:
+            left_out.append((video.name, str(error)))
+            continue
+        for entry in entries:
+            wanted[entry.id] = entry
+            earlier = finished_by_id.get(entry.id)
+            if earlier is None or earlier.source_sha256 != entry.source_sha256:
+                tasks[entry.id] = UTurnTask(video, states, entry, _count_passes(video.entry.recipe, entry.evaluation))
+            elif earlier.generic_prompt != entry.generic_prompt:
+                raise UserError(
+                    f"{get_uturn_folder(folder)} has U-turns with the generic prompt {earlier.generic_prompt!r}, not "
+                    f"{entry.generic_prompt!r}. Move it away to make others"
+                )
+    if not wanted:
+        raise UserError(f"cannot make a U-turn of any video: {left_out[0][0]}: {left_out[0][1]}")
+    kept = tuple(entry for entry in finished_by_id.values() if entry.id not in tasks)
+    prompts = tuple(dict.fromkeys(entry.generic_prompt for entry in wanted.values()))
+    return UTurnPlan(folder, prompts, kept, tuple(tasks.values()), tuple(left_out))
+
+
+def _list_entries(
+    video: SelectedVideo, generic_words: Sequence[GenericWord], sigmas: Sequence[float]
+) -> list[UTurnEntry]:
+    recipe = video.entry.recipe
+    if video.entry.state != "done":
+        raise UserError(f"it is {video.entry.state}")
+    if recipe.speed == "cached":
+        raise UserError("it was generated with speed: cached, which skips blocks. Generate it with speed: fused")
+    if find_sampler_schedule(recipe.sampler).adds_noise:
+        raise UserError(f"its sampler {recipe.sampler} adds noise in each step. Use another sampler")
+    for kind, name in ((PROMPT_SCHEDULE, "a prompt schedule"), (ATTENTION_BENDING, "attention bending")):
+        if recipe.find_control_request(kind.name) is not None:
+            raise UserError(f"it was generated with {name}")
+    sentence = find_generic_sentence(recipe.prompt, tuple(generic_words))
+    starts = dict.fromkeys(find_uturn_evaluation(recipe, sigma) for sigma in sigmas)
+    return [
+        UTurnEntry(
+            source=video.entry.id,
+            source_sha256=video.entry.latents_sha256,
+            generic_prompt=sentence.generic_prompt,
+            evaluation=evaluation,
+            sigma=sigma,
+        )
+        for evaluation, sigma in starts
+    ]
+
+
+def _open_states(video: SelectedVideo) -> DenoisingStates:
+    path = video.find_file("latents")
+    if path is None:
+        raise UserError("no trajectory was stored. Set latent_analysis_settings.store_latents (--store-latents)")
+    return DenoisingStates(path, video.entry.recipe, "it")
+
+
+def _count_passes(recipe: Recipe, evaluation: int) -> int:
+    return sum(each.pass_count for each in plan_guidance(recipe)[evaluation:])
+
+
+def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
+    """Make the U-turns of a plan; the index is written after each, so that an interrupted call can be repeated.
+
+    Raises:
+        UserError: the model cannot be loaded, or its weights have changed.
+        OSError: a file cannot be written.
+        RuntimeError: the device is out of memory.
+    """
+    finished = list(plan.finished)
+    loaded: LoadedPipeline | None = None
+    loaded_for: object = None
+    make_parent_folders(plan.folder, get_uturn_folder(plan.folder) / "index")
+    for number, task in enumerate(plan.tasks, 1):
+        identity = task.recipe.source.identity, task.recipe.speed
+        if loaded is None or identity != loaded_for:
+            yield ModelLoadStarted(task.recipe.model)
+            loaded = None  # free the earlier model first
+            loaded, loaded_for = _load_pipeline(plan, task, device, may_fetch), identity
+        name = f"{task.video.name}, noise level {task.entry.sigma:.3f}"
+        try:
+            for step_number, latents in enumerate(_run_uturn(loaded, task), 1):  # noqa: B007 -- the last one is used
+                yield UTurnStep(task, number, step_number)
+            _store_uturn(loaded, plan.folder, task, latents)
+        except (CaptureError, ArithmeticError) as error:
+            yield UTurnFailed(name, str(error))
+            continue
+        finished.append(task.entry)
+        write_uturns(plan.folder, finished)
+        yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
+
+
+def _load_pipeline(plan: UTurnPlan, task: UTurnTask, device: str, may_fetch: bool) -> "LoadedPipeline":
+    from wantui.models.catalogue import find_model
+    from wantui.models.fetch import ensure_model_folder, find_replaced_parts
+    from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
+
+    model, replaced_parts = find_model(task.recipe.model), find_replaced_parts(task.recipe.transformer_file)
+    if not model.is_local:
+        ensure_model_folder(
+            model, task.recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
+        )
+    check_weight_fingerprints(task.recipe)
+    memory_plan = choose_recipe_plan(task.recipe, device).plan
+    later_recipes = [each.recipe for each in plan.tasks]
+    return load_recipe_pipeline(task.recipe, device, memory_plan, later_recipes, may_fetch=may_fetch)
+
+
+def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":
+    """Yield the latents after each step of a U-turn."""
+    from wantui.generation.denoise import prepare_inputs
+    from wantui.generation.replay import continue_denoising, draw_uturn_noise
+
+    final = task.states.read_state(task.states.end).astype(np.float64)
+    noise, sigma = draw_uturn_noise(final.shape, task.video.entry.seed), task.entry.sigma
+    levels = compute_noise_levels(task.recipe.sampler, task.recipe.steps, task.recipe.flow_shift)
+    sigma = float(levels[task.entry.evaluation])
+    state = ((1 - sigma) * final + sigma * noise).astype(np.float32)
+    inputs = prepare_inputs(loaded.pipeline, task.recipe, loaded.embeddings)
+    for step in continue_denoising(loaded.pipeline, task.recipe, inputs, state, task.entry.evaluation):
+        yield step.latents
+
+
+def _store_uturn(loaded: "LoadedPipeline", folder: Path, task: UTurnTask, latents: "Tensor") -> None:
+    """Write the projected final latents and the clip of a U-turn."""
+    from wantui.generation.decode import decode_pixel_frames
+    from wantui.generation.gram import StateProjection
+    from wantui.generation.placement import ensure_on_device
+    from wantui.storage.mp4 import ClipWriter
+
+    pipeline, recipe = loaded.pipeline, task.recipe
+    write_uturn_state(folder, task.entry, StateProjection(latents.numel(), latents.device)(latents))
+    ensure_on_device(pipeline, pipeline.vae)
+    tags = {
+        "title": f"{task.video.name}, U-turn at noise level {task.entry.sigma:.3f}",
+        "comment": recipe.prompt,
+    }
+    frames = decode_pixel_frames(pipeline, latents[0].float().cpu().numpy())
+    with ClipWriter(make_uturn_clip_path(folder, task.entry), recipe.fps, recipe.frames, tags) as writer:
+        for frame in frames:
+            writer.write_frame(frame)
+        writer.finish_clip()

@@ -1,0 +1,275 @@
+"""wantui commitment: from which noise level on a video keeps its concept without being asked for it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.commands import WantuiGroup
+from wantui.cli.left_out import print_left_out
+from wantui.cli.options import add_batch_options
+from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.types import PATH_TYPE
+from wantui.cli.uturns import uturn_command
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.commitment import Asymmetry, ConceptCommitment
+    from wantui.analysis.continued_videos import ConceptFamily
+
+DEFAULT_MOMENTS = "5%,10%,15%,20%,30%,40%,55%,75%"
+SCHEDULE_SETTING = "prompt_schedule_settings.schedule"
+
+
+@click.group("commitment", cls=WantuiGroup)
+def command() -> None:
+    """Measure from which noise level on a video keeps its concept without being asked for it.
+
+    `run` generates videos whose prompt switches to the generic prompt ("a red shape") at several moments, beside
+    references that keep their prompt. `uturn` noises finished videos again, and continues with the generic prompt.
+    `show` measures which of these videos still show their concept.
+    """
+
+
+command.add_command(uturn_command)
+
+
+@command.command("run")
+@add_batch_options
+@click.option(
+    "--generic",
+    "generic_text",
+    metavar="WORDS",
+    help="Words of the concept and the word that leaves it open: 'circle|ring: shape'.  "
+    "[default: prompt_settings.generic_words]",
+)
+@click.option(
+    "--switch-at",
+    "written_moments",
+    metavar="LIST",
+    default=DEFAULT_MOMENTS,
+    show_default=True,
+    help="Comma-separated moments of the switch: steps from 0, percentages, or noise levels (sigma 0.8).",
+)
+@click.option("--preview", "only_previews", is_flag=True, help="Show the cells and their predicted cost; run nothing.")
+@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do.")
+def run_command(
+    config: str | None,
+    template: str | None,
+    template_file: Path | None,
+    generic_text: str | None,
+    written_moments: str,
+    only_previews: bool,
+    detaches: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Generate videos whose prompt switches to the generic prompt, as one batch with a sweep over the moment.
+
+    The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
+    apply. Use at least seven seeds.
+    """
+    from wantui.cli.generic_options import (
+        find_generic_word,
+        make_generic_template,
+        read_required_template,
+        run_or_preview,
+    )
+    from wantui.config.sweep_syntax import write_sweep_value
+
+    template_text = read_required_template(template, template_file)
+    generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
+    generic_template = make_generic_template(template_text, generic_word)
+    moments = [moment.strip() for moment in written_moments.split(",") if moment.strip()]
+    if not moments:
+        raise click.UsageError(f"--switch-at {written_moments!r} names no moment. Give some: {DEFAULT_MOMENTS}")
+    values = ",".join(write_sweep_value({moment: generic_template}) for moment in moments)
+    options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
+    options["baseline"] = True
+    options["overrides"] = (*options["overrides"], "prompt_schedule_settings.interpolation=step")
+    echo(f"generic prompt: {generic_template}", err=True)
+    run_or_preview(only_previews, detaches, config, template_text, as_json, options)
+
+
+@command.command("show")
+@click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
+@click.option(
+    "--judge",
+    type=click.Choice(["auto", "nearest", "nano"]),
+    default="auto",
+    show_default=True,
+    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
+    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
+)
+@click.option(
+    "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."
+)
+@click.option("--uturns", "uses_uturns", is_flag=True, help="Measure the U-turns of the batches instead of switches.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(
+    batches: tuple[Path, ...], judge: str, labels_path: Path | None, uses_uturns: bool, as_json: bool
+) -> None:
+    """Measure which videos of BATCHES still show their concept after the switch to the generic prompt.
+
+    For each concept: the share of seeds that stay by noise level with Wilson's interval, and the noise level at which
+    half of them stay (s50). For each pair of concepts: the difference. docs/analysis.md defines every number.
+    """
+    from wantui.analysis.commitment import compare_commitments, measure_commitment
+    from wantui.analysis.continued_videos import (
+        CannotMeasureCommitmentError,
+        build_concept_outcomes,
+        collect_concept_families,
+    )
+    from wantui.analysis.uturn_videos import collect_uturn_families
+    from wantui.cli.concept_judges import label_family
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+
+    if labels_path is not None and judge != "auto":
+        raise click.UsageError("cannot combine --labels and --judge. Choose one")
+    collect = collect_uturn_families if uses_uturns else collect_concept_families
+    families, left_out = collect((batch, read_manifest(BatchFolder(batch))) for batch in batches)
+    records = []
+    for family in families:
+        labelled = label_family(family, judge, labels_path)
+        outcomes, seeds_left_out = build_concept_outcomes(family, labelled.label_by_id, labelled.method != "nearest")
+        left_out += seeds_left_out
+        commitments = [measure_commitment(each) for each in outcomes]
+        asymmetries = compare_commitments(commitments)
+        records.append(_build_family_record(family, labelled.method, labelled.agreement, commitments, asymmetries))
+        if not as_json and commitments:
+            _print_family(family, commitments, asymmetries)
+            echo(f"what the videos show: {labelled.describe()}", err=True)
+    print_left_out(left_out)
+    if not any(record["concepts"] for record in records):
+        raise CannotMeasureCommitmentError("cannot measure commitment: no seed of any concept can be used (see above)")
+    if as_json:
+        print_json(records)
+
+
+def _print_family(
+    family: "ConceptFamily", commitments: "list[ConceptCommitment]", asymmetries: "list[Asymmetry]"
+) -> None:
+    print_wrapped_line(f"continued with: {family.generic_prompt}")
+    for commitment in commitments:
+        outcomes = commitment.outcomes
+        echo()
+        print_wrapped_line(f"{outcomes.concept}: {format_count(len(outcomes.seeds), 'seed')}")
+        rows = []
+        for sigma, share, counts in zip(outcomes.sigmas, commitment.stay_shares, commitment.label_counts, strict=True):
+            low, high = share.interval
+            shown = ", ".join(
+                f"{label} {count}" for label, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            )
+            rows.append((f"{sigma:.3f}", f"{share.count} of {share.total}", f"{low:.0%} to {high:.0%}", shown))
+        print_columns(("noise level", "stays", "95 %", "shows"), *rows)
+        print_wrapped_line(f"s50: {_describe_half_level(commitment)}", indent=4)
+        if commitment.returning_count:
+            print_wrapped_line(
+                f"{format_count(commitment.returning_count, 'seed')} left at a noise level and stayed at a higher one",
+                indent=4,
+            )
+    for asymmetry in asymmetries:
+        echo()
+        print_wrapped_line(_describe_asymmetry(asymmetry), indent=4)
+
+
+def _describe_half_level(commitment: "ConceptCommitment") -> str:
+    half = commitment.half_level
+    low_text = f"{half.low:.3f}"
+    high_text = f"{half.high:.3f}" if math.isfinite(half.high) else "no bound"
+    if half.is_above_range:
+        estimate = "above all measured noise levels: more than half stay at each"
+    elif half.is_below_range:
+        estimate = "below all measured noise levels: fewer than half stay at each"
+    else:
+        estimate = f"{half.estimate:.3f}"
+    text = f"{estimate} (95 % interval {low_text} to {high_text})"
+    seed_count = len(commitment.outcomes.seeds)
+    if seed_count < 6:
+        text += f". {format_count(seed_count, 'seed')} can give no bound: an interval needs at least 6"
+    return text
+
+
+def _describe_asymmetry(asymmetry: "Asymmetry") -> str:
+    effect = asymmetry.kept_range
+    text = (
+        f"{asymmetry.first} minus {asymmetry.second}: kept range {effect.mean:+.3f} (95 % interval "
+        f"{effect.interval_low:+.3f} to {effect.interval_high:+.3f}), p {effect.p:.3g} (least attainable "
+        f"{asymmetry.min_attainable_p:.3g}), {format_count(asymmetry.shared_seed_count, 'seed')}"
+    )
+    low, high = asymmetry.half_level_low, asymmetry.half_level_high
+    if math.isfinite(asymmetry.half_level_difference):
+        bounds = [f"{value:+.3f}" if math.isfinite(value) else "no bound" for value in (low, high)]
+        return f"{text}; s50 {asymmetry.half_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
+    if math.isfinite(low) and low > 0:
+        return f"{text}; s50 higher by at least {low:.3f}"
+    if math.isfinite(high) and high < 0:
+        return f"{text}; s50 lower by at least {-high:.3f}"
+    return f"{text}; the difference of s50 has no estimate"
+
+
+def _build_family_record(
+    family: "ConceptFamily",
+    method: str,
+    agreement: tuple[int, int] | None,
+    commitments: "list[ConceptCommitment]",
+    asymmetries: "list[Asymmetry]",
+) -> dict[str, Any]:
+    """Return the result for one generic prompt as JSON values; null where there is no value or bound."""
+    to_number: Callable[[float], float | None] = lambda value: value if math.isfinite(value) else None  # noqa: E731
+    return {
+        "generic_prompt": family.generic_prompt,
+        "judge": method,
+        "agrees_with_nearest": None if agreement is None else {"count": agreement[0], "total": agreement[1]},
+        "concepts": [
+            {
+                "concept": commitment.outcomes.concept,
+                "seeds": list(commitment.outcomes.seeds),
+                "levels": [
+                    {
+                        "sigma": sigma,
+                        "stays": share.count,
+                        "total": share.total,
+                        "share": share.share,
+                        "interval": list(share.interval),
+                        "shows": dict(counts),
+                    }
+                    for sigma, share, counts in zip(
+                        commitment.outcomes.sigmas, commitment.stay_shares, commitment.label_counts, strict=True
+                    )
+                ],
+                "s50": {
+                    "estimate": to_number(commitment.half_level.estimate),
+                    "interval": [to_number(commitment.half_level.low), to_number(commitment.half_level.high)],
+                    "is_above_range": commitment.half_level.is_above_range,
+                    "is_below_range": commitment.half_level.is_below_range,
+                },
+                "kept_ranges": commitment.kept_ranges.tolist(),
+                "returning": commitment.returning_count,
+            }
+            for commitment in commitments
+        ],
+        "pairs": [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "seeds": pair.shared_seed_count,
+                "kept_range": {
+                    "difference": pair.kept_range.mean,
+                    "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
+                    "d_z": to_number(pair.kept_range.d_z),
+                    "p": pair.kept_range.p,
+                    "min_p": pair.min_attainable_p,
+                },
+                "s50": {
+                    "difference": to_number(pair.half_level_difference),
+                    "interval": [to_number(pair.half_level_low), to_number(pair.half_level_high)],
+                },
+            }
+            for pair in asymmetries
+        ],
+    }

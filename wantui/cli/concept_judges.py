@@ -1,0 +1,142 @@
+"""Determine which concept each video of a family shows, by the judge or the labels that the options name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.cli.progress_line import open_progress_line
+from wantui.errors import UserError
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.continued_videos import ConceptFamily, ShownVideo
+
+METHOD_NAMES = {
+    "nearest": "the nearest reference of the same seed in latent space, which knows only these concepts",
+    "nano": "the pixel rules for nano's clips",
+    "labels": "the given labels",
+}
+
+
+@dataclass(frozen=True)
+class FamilyLabels:
+    """What the videos of a family show, by id."""
+
+    label_by_id: dict[str, str]
+    method: str
+    agreement: tuple[int, int] | None
+    """Number of continued videos for which the nearest reference gives the same label, and number compared."""
+
+    def describe(self) -> str:
+        """Return the method and its agreement with the nearest reference, in words."""
+        text = METHOD_NAMES[self.method]
+        if self.agreement is not None and self.agreement[1]:
+            text += f"; the nearest reference agrees in {self.agreement[0]} of {self.agreement[1]} continued videos"
+        return text
+
+
+def label_family(family: "ConceptFamily", judge: str, labels_path: Path | None) -> FamilyLabels:
+    """Return what each video of a family shows.
+
+    Args:
+        judge: auto, nearest or nano.
+        labels_path: CSV table of labels, which replaces the judge; None without one.
+
+    Raises:
+        UserError: the judge cannot be used for these videos, or the labels cannot be read.
+    """
+    from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, read_labels
+    from wantui.storage.uturn_file import UTurnFileError
+
+    videos = family.list_videos()
+    if labels_path is not None:
+        label_by_id = dict(read_labels(labels_path, [video.id for video in videos]).label_by_id)
+        return FamilyLabels(label_by_id, "labels", _count_agreement(family, label_by_id))
+    concepts = [each.concept for each in family.concepts]
+    attribute = find_judged_attribute(concepts)
+    reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot tell apart {', '.join(concepts)}")
+    if judge == "nano" and reason:
+        raise UserError(f"cannot use --judge nano: {reason}. Use --judge nearest, or --labels FILE")
+    if judge != "nearest" and not reason and attribute is not None:
+        label_by_id = judge_nano_clips(videos, attribute)
+        return FamilyLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
+    if len(family.concepts) < 2:
+        raise UserError(
+            f"cannot tell what the videos show: {concepts[0]} is the only concept, and every video would be nearest to "
+            "it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
+        )
+    try:
+        return FamilyLabels(_find_nearest_concepts(family), "nearest", None)
+    except (CannotLabelError, UTurnFileError) as error:
+        raise UserError(f"cannot use the nearest reference: {error}") from None
+
+
+def explain_no_nano_judge(videos: "Sequence[ShownVideo]") -> str:
+    """Return why the pixel rules cannot judge these videos; empty if they can."""
+    from wantui.models.catalogue import NANO
+    from wantui.models.nano.world import CLIP_SIDE_PIXELS
+
+    recipes = [video.recipe for video in videos]
+    if any(recipe.model != NANO.name for recipe in recipes):
+        return "the videos are not of nano"
+    if any((recipe.width, recipe.height) != (CLIP_SIDE_PIXELS, CLIP_SIDE_PIXELS) for recipe in recipes):
+        return f"its rules are for clips of {CLIP_SIDE_PIXELS}x{CLIP_SIDE_PIXELS} pixels"
+    return ""
+
+
+def judge_nano_clips(videos: "Sequence[ShownVideo]", attribute: str) -> dict[str, str]:
+    """Return what the clip of each video of nano shows, by id.
+
+    Args:
+        attribute: shape, colour or motion.
+    """
+    with open_progress_line() as line:
+        line.show_phase("loading torch")
+        from wantui.generation.judge_clips import judge_clips
+
+        paths_by_id = {video.id: video.clip_path for video in videos}
+        return judge_clips(
+            paths_by_id, attribute, lambda count: line.show_count(f"judging clips: {count} of {len(paths_by_id)}")
+        )
+
+
+def _find_nearest_concepts(family: "ConceptFamily") -> dict[str, str]:
+    """Return the concept of the nearest reference of each continued video whose seed has all references."""
+    from wantui.analysis.concept_labels import find_nearest_concept
+
+    label_by_id: dict[str, str] = {}
+    with open_progress_line() as line:
+        line.show_phase(f"reading final states: {format_count(len(family.list_videos()), 'video')}")
+        seeds = set.intersection(*({*each.reference_by_seed} for each in family.concepts))
+        references = {
+            seed: {
+                each.concept: video.read_final_state()
+                for each in family.concepts
+                for video in (each.reference_by_seed[seed],)
+            }
+            for seed in seeds
+        }
+        for each in family.concepts:
+            for seed, by_level in each.continued_by_seed.items():
+                if seed not in references:
+                    continue
+                for video in by_level.values():
+                    state = video.read_final_state()
+                    label_by_id[video.id] = find_nearest_concept(state, references[seed])
+    return label_by_id
+
+
+def _count_agreement(family: "ConceptFamily", label_by_id: dict[str, str]) -> tuple[int, int] | None:
+    """Return for how many labelled continued videos the nearest reference agrees; None if it cannot be computed."""
+    from wantui.analysis.concept_labels import CannotLabelError
+    from wantui.storage.uturn_file import UTurnFileError
+
+    if len(family.concepts) < 2:
+        return None
+    try:
+        nearest = _find_nearest_concepts(family)
+    except (CannotLabelError, UTurnFileError):  # an additional remark only: the labels do not need the trajectories
+        return None
+    compared = [video_id for video_id in nearest if video_id in label_by_id]
+    return sum(nearest[video_id] == label_by_id[video_id] for video_id in compared), len(compared)

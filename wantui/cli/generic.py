@@ -1,0 +1,180 @@
+"""wantui generic: what a model draws if the prompt leaves the concept open."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.commands import WantuiGroup
+from wantui.cli.left_out import print_left_out
+from wantui.cli.options import add_batch_options
+from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.types import PATH_TYPE
+from wantui.errors import UserError
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.continued_videos import StoredVideo
+    from wantui.analysis.generic_share import GenericShares
+
+UNGUIDED_SCALE = 1.0
+
+
+@click.group("generic", cls=WantuiGroup)
+def command() -> None:
+    """Measure what a model draws if the prompt leaves the concept open ("a red shape").
+
+    `run` generates videos of the generic prompt without guidance; `show` counts what they show.
+    """
+
+
+@command.command("run")
+@add_batch_options
+@click.option(
+    "--generic",
+    "generic_text",
+    metavar="WORDS",
+    help="Words of the concept and the word that leaves it open: 'circle|ring: shape'.  "
+    "[default: prompt_settings.generic_words]",
+)
+@click.option("--preview", "only_previews", is_flag=True, help="Show the prompts and the predicted cost; run nothing.")
+@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do.")
+def run_command(
+    config: str | None,
+    template: str | None,
+    template_file: Path | None,
+    generic_text: str | None,
+    only_previews: bool,
+    detaches: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Generate videos of the generic prompt of a template, without guidance (cfg_scale 1), as one batch.
+
+    The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply; --set
+    model_settings.cfg_scale=4 draws with guidance instead. Use about 100 seeds.
+    """
+    from wantui.cli.generic_options import (
+        UNGUIDED_OVERRIDE,
+        find_generic_word,
+        make_generic_template,
+        read_required_template,
+        run_or_preview,
+    )
+
+    template_text = read_required_template(template, template_file)
+    generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
+    generic_template = make_generic_template(template_text, generic_word)
+    options["overrides"] = (UNGUIDED_OVERRIDE, *options["overrides"])
+    echo(f"generic prompt: {generic_template}", err=True)
+    run_or_preview(only_previews, detaches, config, generic_template, as_json, options)
+
+
+@command.command("show")
+@click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
+@click.option(
+    "--reference",
+    "reference_folders",
+    multiple=True,
+    type=PATH_TYPE,
+    help="Batch whose prompts name the concepts, with the same seeds; the nearest reference needs it. Repeatable.",
+)
+@click.option(
+    "--judge",
+    type=click.Choice(["auto", "nearest", "nano"]),
+    default="auto",
+    show_default=True,
+    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
+    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
+)
+@click.option("--of", "attribute", help="Attribute that --judge nano names: shape, colour or motion.  [default: shape]")
+@click.option(
+    "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(
+    batches: tuple[Path, ...],
+    reference_folders: tuple[Path, ...],
+    judge: str,
+    attribute: str | None,
+    labels_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Count which concepts the videos of the generic prompt in BATCHES show, with Wilson's 95 % intervals."""
+    from wantui.cli.generic_labels import label_generic_videos, list_generic_videos, list_references
+
+    if labels_path is not None and (judge != "auto" or attribute is not None):
+        raise click.UsageError("cannot combine --labels with --judge or --of. Choose one")
+    videos_by_prompt, left_out = list_generic_videos(batches)
+    references = list_references(reference_folders)
+    records = []
+    for prompt, videos in videos_by_prompt.items():
+        labelled = label_generic_videos(prompt, videos, references, judge, attribute, labels_path)
+        left_out += labelled.left_out
+        shares = _measure_shares(prompt, videos, labelled.label_by_id, labelled.concepts)
+        records.append(_build_record(shares, labelled.method))
+        if not as_json:
+            _print_shares(shares)
+            echo(f"what the videos show: {labelled.description}", err=True)
+    print_left_out(left_out)
+    if as_json:
+        print_json(records)
+
+
+def _measure_shares(
+    prompt: str, videos: "list[StoredVideo]", label_by_id: dict[str, str], concepts: tuple[str, ...]
+) -> "GenericShares":
+    from wantui.analysis.generic_share import measure_generic_shares
+
+    labelled_videos = [video for video in videos if video.id in label_by_id]
+    labels = {video.entry.seed: label_by_id[video.id] for video in labelled_videos}
+    if not labels:
+        raise UserError(f"cannot measure shares of {prompt!r}: no video has a label")
+    scales = [video.recipe.guidance_scale for video in labelled_videos]
+    return measure_generic_shares(prompt, scales, labels, concepts)
+
+
+def _print_shares(shares: "GenericShares") -> None:
+    total = shares.shares[0].proportion.total
+    print_wrapped_line(f"{shares.prompt}: {format_count(total, 'seed')}")
+    rows = []
+    for each in shares.shares:
+        low, high = each.proportion.interval
+        p_text = "-" if math.isnan(each.p_equal) else f"{each.p_equal:.3g}"
+        rows.append(
+            (
+                each.concept,
+                str(each.proportion.count),
+                f"{each.proportion.share:.1%}",
+                f"{low:.1%} to {high:.1%}",
+                p_text,
+            )
+        )
+    print_columns(("shows", "videos", "share", "95 %", "p of equal shares"), *rows)
+    if guided := [scale for scale in shares.guidance_scales if scale != UNGUIDED_SCALE]:
+        echo(
+            f"warning: videos have the guidance scale {', '.join(f'{scale:g}' for scale in guided)}, which changes the "
+            "shares. The model's own distribution needs cfg_scale 1",
+            err=True,
+        )
+
+
+def _build_record(shares: "GenericShares", method: str) -> dict[str, Any]:
+    return {
+        "generic_prompt": shares.prompt,
+        "judge": method,
+        "cfg_scales": list(shares.guidance_scales),
+        "concepts": [
+            {
+                "concept": each.concept,
+                "count": each.proportion.count,
+                "total": each.proportion.total,
+                "share": each.proportion.share,
+                "interval": list(each.proportion.interval),
+                "p_equal": None if math.isnan(each.p_equal) else each.p_equal,
+            }
+            for each in shares.shares
+        ],
+    }

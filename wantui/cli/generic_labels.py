@@ -1,0 +1,125 @@
+"""Determine what each video of a generic prompt shows, by the judge, the references or the labels that are given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.cli.concept_judges import METHOD_NAMES, explain_no_nano_judge, judge_nano_clips
+from wantui.errors import UserError
+from wantui.formatting import format_count
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from wantui.analysis.continued_videos import LeftOut, StoredVideo
+
+DEFAULT_ATTRIBUTE = "shape"
+
+
+@dataclass
+class GenericLabels:
+    """What the videos of one generic prompt show, by id."""
+
+    label_by_id: dict[str, str]
+    method: str
+    concepts: tuple[str, ...]
+    """All concepts that a video could show."""
+    left_out: "list[LeftOut]" = field(default_factory=list)
+
+    @property
+    def description(self) -> str:
+        return f"{METHOD_NAMES[self.method]}; known are {', '.join(self.concepts)}"
+
+
+def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[StoredVideo]], list[LeftOut]]":
+    """Return the finished videos of batches by prompt, each seed once, and the videos that are left out.
+
+    Raises:
+        UserError: no video is finished.
+    """
+    from wantui.analysis.continued_videos import list_finished_videos
+    from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
+
+    videos, left_out = list_finished_videos((folder, read_manifest(BatchFolder(folder))) for folder in folders)
+    by_prompt: dict[str, dict[int, StoredVideo]] = {}
+    for video in videos:
+        recipe = video.recipe
+        seeds = by_prompt.setdefault(recipe.prompt, {})
+        if recipe.find_control_request(PROMPT_SCHEDULE.name) is not None:
+            left_out.append((video.title, "its prompt changes during the denoising"))
+        elif video.entry.seed in seeds:
+            left_out.append((video.title, "another video of its prompt and seed counts"))
+        else:
+            seeds[video.entry.seed] = video
+    result = {prompt: list(seeds.values()) for prompt, seeds in by_prompt.items() if seeds}
+    if not result:
+        raise UserError("cannot measure shares: no video is finished. Generate some with `wantui generic run`")
+    return result, left_out
+
+
+def list_references(folders: Sequence[Path]) -> "dict[str, dict[int, StoredVideo]]":
+    """Return the finished videos of batches by prompt and seed, without those of a prompt schedule."""
+    if not folders:
+        return {}
+    videos_by_prompt, _ = list_generic_videos(folders)
+    return {prompt: {video.entry.seed: video for video in videos} for prompt, videos in videos_by_prompt.items()}
+
+
+def label_generic_videos(
+    prompt: str,
+    videos: "list[StoredVideo]",
+    references: "dict[str, dict[int, StoredVideo]]",
+    judge: str,
+    attribute: str | None,
+    labels_path: Path | None,
+) -> GenericLabels:
+    """Return what each video of a generic prompt shows.
+
+    Raises:
+        UserError: the judge cannot be used for these videos, references are missing, or the labels cannot be read.
+    """
+    from wantui.analysis.concept_labels import WORDS_BY_ATTRIBUTE, read_labels
+
+    if labels_path is not None:
+        label_by_id = dict(read_labels(labels_path, [video.id for video in videos]).label_by_id)
+        missing = [(video.title, "it has no label") for video in videos if video.id not in label_by_id]
+        return GenericLabels(label_by_id, "labels", tuple(sorted(set(label_by_id.values()))), missing)
+    if attribute is not None and attribute not in WORDS_BY_ATTRIBUTE:
+        raise UserError(f"--of: {attribute!r} is no attribute. Choose from: {', '.join(WORDS_BY_ATTRIBUTE)}")
+    reason = explain_no_nano_judge(videos)
+    if judge == "nano" and reason:
+        raise UserError(f"cannot use --judge nano: {reason}. Use --reference BATCH, or --labels FILE")
+    if not reason and judge != "nearest":
+        chosen = attribute or DEFAULT_ATTRIBUTE
+        return GenericLabels(judge_nano_clips(videos, chosen), "nano", WORDS_BY_ATTRIBUTE[chosen])
+    if attribute is not None:
+        raise UserError("cannot use --of here: it applies only to --judge nano")
+    return _label_by_nearest_reference(prompt, videos, references)
+
+
+def _label_by_nearest_reference(
+    prompt: str, videos: "list[StoredVideo]", references: "dict[str, dict[int, StoredVideo]]"
+) -> GenericLabels:
+    from wantui.analysis.concept_labels import CannotLabelError, find_nearest_concept
+    from wantui.analysis.continued_videos import find_concept_word
+
+    if len(references) < 2:
+        raise UserError(
+            f"cannot tell what the videos of {prompt!r} show: the nearest reference needs at least two concepts, but "
+            f"the references have {format_count(len(references), 'prompt')}. Give a batch of the concepts with the "
+            "same seeds (--reference BATCH), or --labels FILE"
+        )
+    concept_by_prompt = {each: find_concept_word(each, prompt) for each in references}
+    result = GenericLabels({}, "nearest", tuple(concept_by_prompt.values()))
+    try:
+        for video in videos:
+            seed = video.entry.seed
+            if not all(seed in by_seed for by_seed in references.values()):
+                result.left_out.append((video.title, "a reference of its seed is missing"))
+                continue
+            states = {concept_by_prompt[each]: by_seed[seed].read_final_state() for each, by_seed in references.items()}
+            result.label_by_id[video.id] = find_nearest_concept(video.read_final_state(), states)
+    except CannotLabelError as error:
+        raise UserError(f"cannot use the nearest reference: {error}") from None
+    return result

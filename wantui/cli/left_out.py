@@ -1,0 +1,22 @@
+"""Print what a command leaves out, with one line for each reason."""
+
+from collections.abc import Iterable
+
+from wantui.cli.output import echo
+
+MAX_LISTED_NAMES = 3
+"""Names that a reason lists before it counts the rest."""
+
+
+def print_left_out(left_out: Iterable[tuple[str, str]]) -> None:
+    """Print names and reasons on stderr.
+
+    Args:
+        left_out: name and reason of each item.
+    """
+    names_by_reason: dict[str, list[str]] = {}
+    for name, reason in left_out:
+        names_by_reason.setdefault(reason, []).append(name)
+    for reason, names in names_by_reason.items():
+        more = f" and {len(names) - MAX_LISTED_NAMES:,} more" if len(names) > MAX_LISTED_NAMES else ""
+        echo(f"left out: {'; '.join(names[:MAX_LISTED_NAMES])}{more}: {reason}", err=True)

@@ -1,0 +1,120 @@
+"""U-turns of the videos of a batch: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wantui.atomic_files import atomic_write, write_text_atomically
+from wantui.errors import UserError
+from wantui.json_files import UnreadableFileError, describe_first_validation_error, read_json_object
+
+INDEX_NAME = "uturns.json"
+MAX_INDEX_BYTES = 64 << 20
+
+
+class UTurnFileError(UserError):
+    """Raised for an index of U-turns that cannot be read."""
+
+
+class UTurnEntry(BaseModel):
+    """One U-turn: the final latents of a video, noised again and continued with the generic prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    source: str
+    """ID of the video whose final latents were noised."""
+    source_sha256: str | None
+    """SHA-256 of these latents."""
+    generic_prompt: str
+    evaluation: Annotated[int, Field(ge=1)]
+    """First evaluation of the continued denoising, from 0."""
+    sigma: Annotated[float, Field(gt=0, lt=1)]
+    """Noise level to which the latents were noised."""
+
+    @property
+    def id(self) -> str:
+        """Return the name of its files, distinct in the batch for one generic prompt."""
+        return f"{self.source}_evaluation_{self.evaluation:03d}"
+
+
+class UTurnIndex(BaseModel):
+    """All U-turns of a batch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    uturns: list[UTurnEntry] = []
+
+
+def get_uturn_folder(batch_folder: Path) -> Path:
+    """Return the folder of the U-turns of a batch, whether it exists or not."""
+    return batch_folder / "analysis" / "uturns"
+
+
+def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
+    return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
+
+
+def _make_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
+    return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
+
+
+def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
+    """Return the U-turns of a batch; empty if there are none.
+
+    Raises:
+        UTurnFileError: the index is damaged.
+    """
+    path = get_uturn_folder(batch_folder) / INDEX_NAME
+    if not path.exists():
+        return []
+    try:
+        return UTurnIndex.model_validate(read_json_object(path, MAX_INDEX_BYTES)).uturns
+    except ValidationError as error:
+        raise UTurnFileError(
+            f"cannot read {path}: {describe_first_validation_error(error)}. Move it away, and run "
+            "`wantui commitment uturn` again"
+        ) from None
+    except UnreadableFileError as error:
+        raise UTurnFileError(f"cannot read {path}: {error}") from None
+
+
+def write_uturns(batch_folder: Path, entries: list[UTurnEntry]) -> None:
+    """Write the index of U-turns whose clips and states are complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = UTurnIndex(uturns=entries).model_dump_json(indent=1)
+    write_text_atomically(get_uturn_folder(batch_folder) / INDEX_NAME, text)
+
+
+def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.float32]) -> None:
+    """Write the projection [k] of the final latents of a U-turn.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_write(_make_state_path(batch_folder, entry)) as partial_path, partial_path.open("wb") as file:
+        np.save(file, state, allow_pickle=False)
+
+
+def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
+    """Return the projection [k] of the final latents of a U-turn.
+
+    Raises:
+        UTurnFileError: it is missing or damaged.
+    """
+    path = _make_state_path(batch_folder, entry)
+    try:
+        state = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UTurnFileError(
+            f"cannot read {path}: {error}. Delete it, and run `wantui commitment uturn` again"
+        ) from None
+    if state.ndim != 1 or not np.isfinite(state).all():
+        raise UTurnFileError(f"cannot use {path}: it is not a finite projection. Delete it, and run the command again")
+    return np.asarray(state, dtype=np.float64)
