@@ -1,0 +1,224 @@
+"""Replays of stored states: ablations and U-turns, against the denoising loop itself and closed forms."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import MakeOnce, Wantui, generate_batch, recipe_for
+from diffusers import WanPipeline
+from test_attention import PROMPT, marks
+from tiny import FORMS
+
+from wantui.batches.ablation import build_conditional_recipe
+from wantui.batches.uturns import find_uturn_evaluation
+from wantui.errors import UserError
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.load import load_pipeline
+from wantui.generation.replay import continue_denoising, draw_uturn_noise, evaluate_velocity
+from wantui.models.catalogue import NANO, WanModel
+from wantui.planning import Recipe
+from wantui.schedule import compute_noise_levels
+from wantui.storage.uturn_file import UTurnFileError, read_uturn_state, read_uturns
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+
+
+def to_state(latents: torch.Tensor) -> np.ndarray:
+    return latents[0].float().numpy()
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
+@pytest.mark.parametrize("form", FORMS)
+def test_velocity_at_a_state_is_that_of_the_denoising_to_the_bit(
+    tiny_models: dict[str, WanModel], form: str, sampler: str
+) -> None:
+    pipeline = load_pipeline(tiny_models[form], None, "float32", CPU)
+    recipe = recipe_for(tiny_models[form], sampler=sampler, flow_shift=12.0 if form == "a14b" else 3.0)
+    steps = list(denoise_latents(pipeline, recipe))
+    inputs = prepare_inputs(pipeline, recipe)
+    for step in (steps[2], steps[0], steps[-1]):
+        velocity = evaluate_velocity(pipeline, recipe, inputs, to_state(step.latents_before), step.evaluation_index)
+        assert torch.equal(velocity, step.velocity)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_denoising_continues_from_a_state_to_the_same_end(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], sampler: str
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=5)
+    steps = list(denoise_latents(tiny, recipe))
+    start = 4 if sampler == "heun" else 2
+    inputs = prepare_inputs(tiny, recipe)
+    for _ in range(2):  # inputs serve several times
+        continued = list(continue_denoising(tiny, recipe, inputs, to_state(steps[start].latents_before), start))
+        assert [step.evaluation_index for step in continued] == list(range(start, len(steps)))
+        assert torch.equal(continued[-1].latents, steps[-1].latents)
+
+
+def test_multistep_sampler_starts_with_its_first_order(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler="unipc", steps=5)
+    steps = list(denoise_latents(tiny, recipe))
+    first = next(continue_denoising(tiny, recipe, prepare_inputs(tiny, recipe), to_state(steps[2].latents_before), 2))
+    clean = first.predicted_clean
+    ratio = first.sigma_next / first.sigma
+    # First order in the logarithm of the noise-to-signal ratio: exact for constant clean latents.
+    expected = ratio * first.latents_before + (1 - ratio) * clean
+    assert torch.allclose(first.latents, expected, atol=1e-4)
+    assert not torch.allclose(first.latents, steps[2].latents, atol=1e-4)
+
+
+def test_ablated_velocity_is_that_of_a_prompt_with_weight_zero(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    recipe = recipe_for(
+        tiny_models["wan2.1"], prompt=PROMPT, marks=marks(PROMPT, ("red", 1.0), ("star", 2.0)), weighting="attention"
+    )
+    ablated = build_conditional_recipe(recipe, "star")
+    assert ablated.guidance_scale == 1
+    assert [(mark.text, mark.weight) for mark in ablated.marks] == [("red", 1.0), ("star", 0.0)]
+    first = next(denoise_latents(tiny, recipe))
+    expected = next(denoise_latents(tiny, ablated))
+    inputs = prepare_inputs(tiny, ablated)
+    velocity = evaluate_velocity(tiny, ablated, inputs, to_state(first.latents_before), 0)
+    assert torch.equal(velocity, expected.velocity)
+    plain = build_conditional_recipe(recipe)
+    assert not torch.equal(velocity, next(denoise_latents(tiny, plain)).velocity)
+
+
+def test_every_unmarked_occurrence_of_a_word_is_ablated() -> None:
+    recipe = recipe_for(NANO, prompt="a red star and a blue star, starry", marks=marks("a red", ("red", 1.0)))
+    ablated = build_conditional_recipe(recipe, "star")
+    assert [(mark.text, mark.start, mark.weight) for mark in ablated.marks] == [
+        ("red", 2, 1.0), ("star", 6, 0.0), ("star", 22, 0.0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
+def test_uturn_starts_at_the_nearest_step_that_can_be_a_start(sampler: str) -> None:
+    recipe = recipe_for(NANO, sampler=sampler, steps=8)
+    levels = compute_noise_levels(sampler, 8, recipe.flow_shift)
+    for sigma in (0.99, 0.8, 0.5, 0.05):
+        index, level = find_uturn_evaluation(recipe, sigma)
+        assert level == pytest.approx(levels[index], abs=1e-6)
+        assert index > 0
+        if sampler == "heun":
+            assert index % 2 == 0
+        starts = levels[2::2] if sampler == "heun" else levels[1:]
+        assert abs(level - sigma) == pytest.approx(min(abs(start - sigma) for start in starts), abs=1e-6)
+    with pytest.raises(UserError, match="one step only"):
+        find_uturn_evaluation(recipe_for(NANO, sampler="euler", steps=1), 0.5)
+
+
+def test_noise_of_uturns_depends_on_the_seed_and_is_not_that_of_the_video(tiny: WanPipeline) -> None:
+    noise = draw_uturn_noise((16, 3, 4, 4), 7)
+    assert np.array_equal(noise, draw_uturn_noise((16, 3, 4, 4), 7))
+    assert not np.array_equal(noise, draw_uturn_noise((16, 3, 4, 4), 8))
+    initial = torch.randn((16, 3, 4, 4), generator=torch.Generator("cpu").manual_seed(7)).numpy()
+    assert abs(float(np.corrcoef(noise.ravel(), initial.ravel())[0, 1])) < 0.1
+    assert abs(float(noise.mean())) < 0.1
+    assert float(noise.std()) == pytest.approx(1, abs=0.1)
+
+
+SIZE = ("video_settings.width=32", "video_settings.height=32", "video_settings.frames=5", "model_settings.device=cpu",
+        "model_settings.steps=4")  # fmt: skip
+
+
+@pytest.fixture
+def batch(make_once: MakeOnce, tmp_path: Path) -> Path:
+    """Return a copy of a batch of nano with stored latents: a circle and a ring, two seeds each."""
+    options = ("-t", "a red [(circle)|(ring)]", "-n", "2", "--store-latents")
+    settings = [word for setting in SIZE for word in ("--set", setting)]
+    made = make_once("replayed", lambda folder: generate_batch(folder, *options, *settings))
+    return Path(shutil.copytree(made / "batch", tmp_path / "batch"))
+
+
+def test_ablate_prints_the_cost_first_and_the_change_without_each_word(wantui: Wantui, batch: Path) -> None:
+    plan = wantui("ablate", batch, "--word", "red", "--word", "ring", "--dry-run")
+    assert "ring seed 42" not in plan.out
+    assert "2 videos: 24 passes through the model, about" in plan.err
+    assert "left out: circle seed 42; circle seed 43: its prompt 'a red circle' has no word 'ring'" in plan.err
+    result = wantui("ablate", batch, "--variation", "ring", "--steps", "0,3", "--json")
+    records = json.loads(result.out)
+    assert [record["seed"] for record in records] == [42, 43]
+    (word,) = records[0]["words"]
+    assert (word["word"], word["steps"]) == ("ring", [0, 3])
+    assert all(0 < share < 2 for share in word["share"])
+    assert word["guided_change"] == pytest.approx([4 * change for change in word["change"]])
+
+
+def test_ablate_refuses_words_and_steps_that_do_not_exist(wantui: Wantui, batch: Path) -> None:
+    assert "has no word 'star'" in wantui("ablate", batch, "--word", "star").err
+    assert "circle seed 42 has no noisy state of step 9" in wantui("ablate", batch, "--steps", "9").err
+    assert "names only the end" in wantui("ablate", batch, "--steps", "end").err
+    assert wantui("ablate", batch, "--word", " ").code == 2
+
+
+def make_uturns(wantui: Wantui, batch: Path, *options: object) -> Any:
+    return wantui("commitment", "uturn", batch, "--generic", "circle|ring: shape", "--levels", "0.9,0.5", *options)
+
+
+def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
+    plan = make_uturns(wantui, batch, "--dry-run")
+    assert "generic prompt: a red shape" in plan.err
+    # From steps 1 and 3 of 4 to the end, with two passes each: (3 + 1) x 2 for each of 4 videos.
+    assert "8 U-turns: 32 passes through the model, about" in plan.err
+    result = make_uturns(wantui, batch)
+    assert result.code == 0, result.err
+    assert len(result.out.splitlines()) == 8
+    assert all(Path(line).exists() for line in result.out.splitlines())
+    again = make_uturns(wantui, batch)
+    assert (again.code, again.out) == (0, "")
+    assert "0 U-turns (8 exist)" in again.err
+    shown = wantui("commitment", "show", batch, "--uturns", "--json")
+    (family,) = json.loads(shown.out)
+    assert family["judge"] == "nearest"
+    assert [each["concept"] for each in family["concepts"]] == ["circle", "ring"]
+    assert [level["total"] for each in family["concepts"] for level in each["levels"]] == [2] * 4
+    assert len(family["pairs"]) == 1
+
+
+def test_uturn_equals_the_generic_prompt_continued_from_the_noised_video(
+    wantui: Wantui, batch: Path, nano: WanPipeline
+) -> None:
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.zarr_group import open_capture
+
+    assert make_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
+    entry = read_uturns(batch)[0]
+    source = next(video for video in read_manifest(BatchFolder(batch)).videos if video.id == entry.source)
+    final = open_capture(batch / source.files["latents"])["latents"][-1].astype(np.float64)
+    sigma = compute_noise_levels(source.recipe.sampler, 4, source.recipe.flow_shift)[entry.evaluation]
+    state = ((1 - sigma) * final + sigma * draw_uturn_noise(final.shape, 42)).astype(np.float32)
+    generic: Recipe = source.recipe.model_copy(update={"prompt": "a red shape", "marks": ()})
+    inputs = prepare_inputs(nano, generic)
+    *_, last = continue_denoising(nano, generic, inputs, state, entry.evaluation)
+    assert np.allclose(read_uturn_state(batch, entry), last.latents.numpy().ravel(), atol=1e-4)
+
+
+def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
+    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    entry = read_uturns(batch)[0]
+    (batch / f"analysis/uturns/{entry.id}.npy").write_bytes(b"broken")
+    with pytest.raises(UTurnFileError, match="Delete it"):
+        read_uturn_state(batch, entry)
+    assert "cannot use the nearest reference" in wantui("commitment", "show", batch, "--uturns").err
+    (batch / "analysis/uturns/uturns.json").write_text("{}{")
+    assert "uturns.json" in wantui("commitment", "show", batch, "--uturns").err
+
+
+def test_uturns_without_a_generic_word_or_levels_are_refused(wantui: Wantui, batch: Path) -> None:
+    levels = wantui("commitment", "uturn", batch, "--levels", "0.5,1.5")
+    assert (levels.code, "between 0 and 1" in levels.err) == (2, True)
+    words = wantui("commitment", "uturn", batch, "--generic", "star: shape")
+    assert "has none of the words" in words.err
+    none = wantui("commitment", "show", batch, "--uturns")
+    assert "these batches have no U-turns" in none.err
+    switches = wantui("commitment", "show", batch)
+    assert "no finished video switches to a generic prompt" in switches.err

@@ -1,0 +1,168 @@
+"""wantui ablate: what the velocity loses at each step without one word."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wantui.cli.commands import WantuiCommand
+from wantui.cli.left_out import print_left_out
+from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import ProgressLine, open_progress_line
+from wantui.cli.selection_options import add_selection_options, add_video_id_option
+from wantui.cli.types import PATH_TYPE
+from wantui.errors import UserError
+from wantui.formatting import format_count, format_duration
+
+if TYPE_CHECKING:
+    from wantui.batches.ablation import AblationPlan, AblationRequest, VideoMeasured
+
+
+@click.command("ablate", cls=WantuiCommand)
+@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=PATH_TYPE)
+@click.option(
+    "--word", "words", multiple=True, help="Word or words of the prompt to ablate; repeatable.  [default: marked words]"
+)
+@click.option(
+    "--steps",
+    "written_moments",
+    metavar="LIST",
+    help="Comma-separated steps: an index from 0, a percentage or `sigma 0.5`, which choose the nearest stored step.  "
+    "[default: all stored steps]",
+)
+@add_selection_options
+@add_video_id_option
+@click.option("--dry-run", "only_plans", is_flag=True, help="Print the cost only; load no model.")
+@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    sources: tuple[Path, ...],
+    words: tuple[str, ...],
+    written_moments: str | None,
+    variation_ids: tuple[str, ...],
+    seeds: tuple[int, ...],
+    id_prefixes: tuple[str, ...],
+    only_plans: bool,
+    device: str,
+    may_fetch: bool,
+    as_json: bool,
+) -> None:
+    """Measure how the velocity changes at each stored step if one word gets no attention in this step alone.
+
+    The latents must be stored (--store-latents of `wantui run`). Nothing is generated. Each state costs one pass
+    through the model with the prompt, and one for each word; the cost is printed first. Interrupting keeps the results
+    of finished videos.
+    """
+    from wantui.batches.ablation import AblationRequest, plan_ablation
+    from wantui.storage.video_selection import select_videos
+
+    if any(not word.strip() for word in words):
+        raise click.UsageError("--word is empty. Name a word of the prompt")
+    moments = None if written_moments is None else tuple(written_moments.split(","))
+    request = AblationRequest(words, moments, device, may_fetch)
+    plan = plan_ablation(select_videos(sources, variation_ids, seeds, id_prefixes), request)
+    print_left_out(plan.left_out)
+    echo(_describe_cost(plan), err=True)
+    if only_plans:
+        return
+    measured, failed_count = _measure(plan, request)
+    if as_json:
+        print_json([_build_record(event) for event in measured])
+    elif measured:
+        _print_videos(measured)
+    if plan.left_out or failed_count or len(measured) < len(plan.tasks):
+        sys.exit(1)
+
+
+def _describe_cost(plan: "AblationPlan") -> str:
+    seconds = plan.predicted_seconds
+    time_text = (
+        f"about {format_duration(seconds)}, predicted from the steps of these videos"
+        if seconds is not None
+        else "time unknown, because none of these videos was timed"
+    )
+    return (
+        f"{format_count(len(plan.tasks), 'video')}: {format_count(plan.pass_count, 'pass', 'passes')} through the "
+        f"model, {time_text}, and the time of loading it"
+    )
+
+
+def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], int]":
+    """Return the measured videos, and the number of videos that failed; after Ctrl-C those measured before."""
+    from wantui.batches.ablation import ModelLoadStarted, StateMeasured, VideoFailed, VideoMeasured, measure_ablation
+
+    measured: list[VideoMeasured] = []
+    failed_count = 0
+    with open_progress_line() as line:
+        try:
+            for event in measure_ablation(plan, request):
+                match event:
+                    case ModelLoadStarted(model):
+                        line.show_phase(f"loading {model}")
+                    case StateMeasured(task, video_number, moment_number):
+                        line.show_count(
+                            f"video {video_number} of {len(plan.tasks)}: {task.video.name}, state {moment_number} of "
+                            f"{len(task.moments)}"
+                        )
+                    case VideoMeasured():
+                        measured.append(event)
+                    case VideoFailed(name, reason):
+                        failed_count += 1
+                        _report(line, f"left out: {name}: {reason}")
+        except KeyboardInterrupt:
+            _report(line, f"interrupted: {format_count(len(measured), 'video')} of {len(plan.tasks)} measured")
+        except RuntimeError as error:  # of torch, for example out of memory
+            if not measured:
+                raise UserError(f"cannot ablate words: {error}. Use --device cpu, or fewer steps") from error
+            _report(line, f"stopped: {error}")
+    return measured, failed_count
+
+
+def _report(line: ProgressLine, text: str) -> None:
+    line.erase()
+    echo(text, err=True)
+
+
+def _print_videos(measured: "list[VideoMeasured]") -> None:
+    from wantui.tui.plots import draw_sparkline
+
+    rows = []
+    for event in measured:
+        for word in event.task.words:
+            states = [state for state in event.states if state.word == word]
+            shares = [state.share for state in states]
+            largest = max(states, key=lambda state: state.share)
+            rows.append(
+                (
+                    event.task.video.name,
+                    word,
+                    f"{sum(shares) / len(shares):.2%}",
+                    f"{largest.share:.2%}",
+                    f"step {largest.step}, σ {largest.sigma:.3g}",
+                    draw_sparkline(shares, 12).rstrip(),
+                )
+            )
+    print_columns(("video", "without", "mean change", "largest", "at", "change over steps"), *rows)
+
+
+def _build_record(event: "VideoMeasured") -> dict[str, Any]:
+    video = event.task.video
+    return {
+        "batch": str(video.folder),
+        "id": video.entry.id,
+        "variation": video.manifest.variations[video.entry.variation].id,
+        "seed": video.entry.seed,
+        "words": [
+            {
+                "word": word,
+                "steps": [state.step for state in event.states if state.word == word],
+                "sigmas": [state.sigma for state in event.states if state.word == word],
+                "change": [state.change for state in event.states if state.word == word],
+                "share": [state.share for state in event.states if state.word == word],
+                "guided_change": [state.guided_change for state in event.states if state.word == word],
+            }
+            for word in event.task.words
+        ],
+    }
