@@ -19,10 +19,12 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 
 from wantui.captures.attention import AttentionRequest
+from wantui.captures.contributions import CONTRIBUTIONS, ContributionRequest
 from wantui.controls.attention_bending import AttentionBendingRequest, BendRequest
 from wantui.generation.bench import build_random_transformer
 from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
+from wantui.generation.captures import contributions as contribution_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
@@ -54,6 +56,7 @@ CAPTURES = {
     "and attention of three words": CaptureRequests(attention=AttentionRequest()),
     "and attention, each block": CaptureRequests(attention=AttentionRequest(per_block=True)),
     "and attention, each block and head": CaptureRequests(attention=AttentionRequest(per_block=True, per_head=True)),
+    "and contributions of three words": CaptureRequests(more={CONTRIBUTIONS.name: ContributionRequest()}),
 }
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
@@ -125,6 +128,10 @@ class Way:
             if capture.attention is not None:
                 self.recorders.append(
                     attention_capture.Recorder(folder / "a.zarr", recipe, self.background, (), is_resumable=False)
+                )
+            if CONTRIBUTIONS.name in capture.more:
+                self.recorders.append(
+                    contribution_capture.Recorder(folder / "c.zarr", recipe, self.background, (), is_resumable=False)
                 )
             for recorder in self.recorders:
                 recorder.on_start(start, 0)

@@ -143,6 +143,7 @@ def _load_video(
         "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in marks if mark.weight != 1),
         "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
+        "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
         "word_count": sum(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }
     if "latents" not in entry.files:

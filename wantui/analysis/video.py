@@ -47,6 +47,8 @@ class Video:
     """Clip of the video; None if the manifest lists none."""
     labels: Mapping[str, float] = field(default_factory=dict)
     """Outside labels of the video, by name; NaN where the table has an empty cell."""
+    contributions_path: Path | None = None
+    """Zarr group of the contributions of words."""
     word_count: int = 0
     """Number of words in the prompt, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()

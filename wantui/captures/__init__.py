@@ -2,9 +2,10 @@
 
 from wantui.captures.attention import ATTENTION
 from wantui.captures.base import CaptureKind, CaptureRequest, DenoisingSize, DiskPart
+from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.captures.trajectory import TRAJECTORY
 
-CAPTURES: tuple[CaptureKind, ...] = (TRAJECTORY, ATTENTION)
+CAPTURES: tuple[CaptureKind, ...] = (TRAJECTORY, ATTENTION, CONTRIBUTIONS)
 """Captures in the order of their sections in the config file."""
 
 __all__ = ["CAPTURES", "CaptureKind", "CaptureRequest", "DenoisingSize", "DiskPart"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.analyze_modes import refuse_unused_options
-from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, print_video_list, warn_about_metrics, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
@@ -104,6 +104,12 @@ if TYPE_CHECKING:
     "--attention", "show_attention", is_flag=True, help="Summarise the stored attention maps of marked words."
 )
 @click.option(
+    "--contributions",
+    "show_contributions",
+    is_flag=True,
+    help="Summarise the stored contributions of marked words to the cross-attention.",
+)
+@click.option(
     "--overlay",
     "overlay_word",
     metavar="WORD",
@@ -135,6 +141,7 @@ def command(
     stride: int | None,
     scores_path: Path | None,
     show_attention: bool,
+    show_contributions: bool,
     overlay_word: str | None,
     from_latents: bool,
     as_json: bool,
@@ -154,6 +161,7 @@ def command(
     from wantui.analysis.setting_values import select_videos_by_setting
     from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
     from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
+    from wantui.cli.analyze_contributions import print_word_contributions
     from wantui.cli.analyze_correlations import print_correlations
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
@@ -164,6 +172,7 @@ def command(
         "--list-videos": list_videos,
         "--overlay": overlay_word is not None,
         "--attention": show_attention,
+        "--contributions": show_contributions,
         "--compare": show_comparison or html_path is not None,
         "--groups": show_groups,
         "--decodability": show_decodability,
@@ -201,11 +210,13 @@ def command(
     elif show_comparison or html_path is not None or not any(is_chosen_by_mode.values()) or show_groups:
         videos = measure_bends_at_settled_strides(videos)
     if list_videos:
-        _print_video_list(videos, as_json)
+        print_video_list(videos, as_json)
     elif overlay_word is not None:
         write_word_overlay(videos, overlay_word, overlay_path)
     elif show_attention:
         damaged_names += print_word_curves(videos, as_json)
+    elif show_contributions:
+        damaged_names += print_word_contributions(videos, as_json)
     elif show_comparison or html_path is not None:
         damaged_names += print_group_comparison(
             videos,
@@ -283,39 +294,6 @@ def _select_videos(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[V
         if not any(video.id.startswith(prefix) for video in videos):
             raise UserError(f"--video-id: no finished video {prefix!r}. List them with --list-videos")
     return [video for video in videos if not id_prefixes or any(video.id.startswith(prefix) for prefix in id_prefixes)]
-
-
-def _print_video_list(videos: "list[Video]", as_json: bool) -> None:
-    records = [
-        {
-            "id": video.id,
-            "batch": str(video.folder),
-            "variation": video.variation,
-            "seed": video.seed,
-            "cell": video.cell_label,
-            "trajectory": video.trajectory is not None,
-            "attention": video.attention_path is not None,
-            "reason": video.exclusion_reason,
-        }
-        for video in videos
-    ]
-    if as_json:
-        print_json(records)
-        return
-    has_cell_column = any(video.cell_label for video in videos)
-    table_rows = [
-        (
-            video.id,
-            video.folder.name,
-            video.variation,
-            str(video.seed),
-            *([video.cell_label] if has_cell_column else []),
-            video.exclusion_reason or "trajectory" + (", attention" if video.attention_path is not None else ""),
-        )
-        for video in videos
-    ]
-    cell_headers = ["cell"] if has_cell_column else []
-    print_columns(("id", "batch", "variation", "seed", *cell_headers, "stored"), *table_rows)
 
 
 def _print_metrics_of_videos(

@@ -28,7 +28,17 @@ MODES_BY_PARAMETER = {
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
     "as_json": (
         "--json",
-        ("", "--list-videos", "--attention", "--compare", "--groups", "--decodability", "--shares", "--correlate"),
+        (
+            "",
+            "--list-videos",
+            "--attention",
+            "--contributions",
+            "--compare",
+            "--groups",
+            "--decodability",
+            "--shares",
+            "--correlate",
+        ),
         "output without --overlay",
     ),
 }

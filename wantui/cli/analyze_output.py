@@ -1,10 +1,10 @@
-"""Default metrics of the `wantui analyze` tables, warnings about metrics, and CSV files."""
+"""Default metrics of the `wantui analyze` tables, its list of videos, warnings about metrics, and CSV files."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.output import echo
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,3 +50,43 @@ def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
     echo(f"written: {path}", err=True)
+
+
+def print_video_list(videos: "list[Video]", as_json: bool) -> None:
+    """Print the videos with their ids and stored captures."""
+    records = [
+        {
+            "id": video.id,
+            "batch": str(video.folder),
+            "variation": video.variation,
+            "seed": video.seed,
+            "cell": video.cell_label,
+            "trajectory": video.trajectory is not None,
+            "attention": video.attention_path is not None,
+            "contributions": video.contributions_path is not None,
+            "reason": video.exclusion_reason,
+        }
+        for video in videos
+    ]
+    if as_json:
+        print_json(records)
+        return
+    has_cell_column = any(video.cell_label for video in videos)
+    table_rows = [
+        (
+            video.id,
+            video.folder.name,
+            video.variation,
+            str(video.seed),
+            *([video.cell_label] if has_cell_column else []),
+            video.exclusion_reason or _list_stored_captures(video),
+        )
+        for video in videos
+    ]
+    cell_headers = ["cell"] if has_cell_column else []
+    print_columns(("id", "batch", "variation", "seed", *cell_headers, "stored"), *table_rows)
+
+
+def _list_stored_captures(video: "Video") -> str:
+    paths = {"attention": video.attention_path, "contributions": video.contributions_path}
+    return ", ".join(["trajectory", *(name for name, path in paths.items() if path is not None)])

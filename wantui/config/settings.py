@@ -12,6 +12,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import AttentionAnalysisSettings
+from wantui.captures.contributions import ContributionSettings
 from wantui.captures.trajectory import LatentAnalysisSettings
 from wantui.config.plans import PlanName, migrate_plan_name
 from wantui.config.speeds import SpeedName, migrate_speed_name
@@ -173,6 +174,7 @@ if TYPE_CHECKING:
     class _WithSections(_Sections):
         latent_analysis_settings: LatentAnalysisSettings = LatentAnalysisSettings()
         attention_analysis_settings: AttentionAnalysisSettings = AttentionAnalysisSettings()
+        contribution_settings: ContributionSettings = ContributionSettings()
         attention_bending_settings: AttentionBendingSettings = AttentionBendingSettings()
         lora_settings: LoraSettings = LoraSettings()
 else:

@@ -27,8 +27,12 @@ from wantui.generation.attention_check import AttentionCheckResults, BlockCheckR
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention_softmax import average_softmax_over_heads, compute_softmax_rows
-from wantui.generation.observed_text import ObservedText, list_map_columns, list_map_names, mix_texts
+from wantui.generation.cross_attention_softmax import (
+    average_softmax_over_heads,
+    choose_column_count,
+    compute_softmax_rows,
+)
+from wantui.generation.observed_text import ObservedText, find_conditional_text, list_map_columns, list_map_names
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt, tokenize_prompts
@@ -213,17 +217,13 @@ class CrossAttentionObserver:
 
     def _find_text(self, context: str, evaluation_index: int) -> ObservedText:
         """Return the text that one pass of an evaluation reads; its maps may not be stored."""
-        if context not in self.prompts_by_context:
-            prompts = [tokenize_prompt(self.pipeline.tokenizer, self.negative_prompt, ())]
+        if context == "cond":
+            return find_conditional_text(self.prompts_by_context["cond"], self.prompt_sequence, evaluation_index)
+        if context in self.prompts_by_context:
+            prompt = self.prompts_by_context[context][0]
         else:
-            prompts = self.prompts_by_context[context]
-        if context != "cond" or not self.prompt_sequence.has_schedule:
-            return ObservedText(prompts[0].words, prompts[0].token_count)
-        moment = self.prompt_sequence.find_moment(evaluation_index)
-        before, after = prompts[moment.before], prompts[moment.after]
-        if moment.before == moment.after:
-            return ObservedText(before.words, before.token_count, name=f"prompt {moment.before}")
-        return mix_texts(before, after, f"prompts {moment.before} and {moment.after}")
+            prompt = tokenize_prompt(self.pipeline.tokenizer, self.negative_prompt, ())
+        return ObservedText(prompt.words, prompt.token_count)
 
     def _apply_word_weights(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int, stores_maps: bool
@@ -314,9 +314,7 @@ class CrossAttentionObserver:
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         token_count = observed_pass.text.token_count
-        column_count, are_pads_equal = min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8), True
-        if not all(bool((pads == pads[:1]).all()) for pads in (key[0, token_count:], value[0, token_count:])):
-            column_count, are_pads_equal = TEXT_POSITION_COUNT, False
+        column_count, are_pads_equal = choose_column_count(key, value, token_count)
         checked_positions = (
             torch.linspace(0, query.shape[1] - 1, min(CHECKED_POSITION_COUNT, query.shape[1])).round().long()
         )

@@ -19,6 +19,18 @@ MAX_FUSED_COLUMNS = 128
 """Columns that fit into the registers of one program on a GPU."""
 
 
+def choose_column_count(key: Tensor, value: Tensor, token_count: int) -> tuple[int, bool]:
+    """Return the number of text columns to compute, and whether the padding is merged into the last one.
+
+    Args:
+        key, value: [1, 512, heads, dim].
+        token_count: number of tokens including the end token; the other positions are padding.
+    """
+    if not all(bool((pads == pads[:1]).all()) for pads in (key[0, token_count:], value[0, token_count:])):
+        return TEXT_POSITION_COUNT, False
+    return min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8), True
+
+
 def compute_softmax_rows(
     query: Tensor, key: Tensor, column_count: int, added_logits: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wantui.captures.attention import MASS_NAMES
+from wantui.generation.prompt_sequence import PromptSequence
 from wantui.generation.token_spans import MarkedWord, TokenizedPrompt
 
 
@@ -35,6 +36,23 @@ def mix_texts(before: TokenizedPrompt, after: TokenizedPrompt, name: str) -> Obs
     return ObservedText(
         shared_words, max(before.token_count, after.token_count), before.token_count == after.token_count, name
     )
+
+
+def find_conditional_text(
+    prompts: Sequence[TokenizedPrompt], sequence: PromptSequence, evaluation_index: int
+) -> ObservedText:
+    """Return the text that the pass with the prompt reads in an evaluation.
+
+    Args:
+        prompts: the tokenized prompts of the sequence.
+    """
+    if not sequence.has_schedule:
+        return ObservedText(prompts[0].words, prompts[0].token_count)
+    moment = sequence.find_moment(evaluation_index)
+    before, after = prompts[moment.before], prompts[moment.after]
+    if moment.before == moment.after:
+        return ObservedText(before.words, before.token_count, name=f"prompt {moment.before}")
+    return mix_texts(before, after, f"prompts {moment.before} and {moment.after}")
 
 
 def list_map_columns(text: ObservedText, stores_tokens: bool) -> list[tuple[str, slice | list[int]]]:

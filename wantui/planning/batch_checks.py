@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
+from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
@@ -30,7 +32,7 @@ def find_settings_warnings(
     """
     latent_settings = settings.latent_analysis_settings
     warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
-    if not settings.attention_analysis_settings.store_attention:
+    if not _list_mark_captures(settings):
         warnings += _find_unused_mark_warnings(variations, list_control_words(first_recipe))
     if latent_settings.store_latents and latent_settings.storage_dtype == "float16":
         warnings.append(
@@ -175,11 +177,31 @@ def describe_altered_trajectory(settings: Settings) -> str | None:
     return None
 
 
+def _list_mark_captures(settings: Settings) -> list[str]:
+    """Return the settings that are on and store something of each marked word."""
+    return [
+        name
+        for name, is_on in (
+            ("store_attention", settings.attention_analysis_settings.store_attention),
+            ("store_contributions", settings.contribution_settings.store_contributions),
+        )
+        if is_on
+    ]
+
+
 def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations: tuple[Variation, ...]) -> list[str]:
     refusals = []
-    if settings.attention_analysis_settings.store_attention and not any(map(list_marks, variations)):
-        refusals.append("store_attention is on, but the template marks no words: write (word) for each word to store")
+    if not any(map(list_marks, variations)):
+        refusals += [
+            f"{name} is on, but the template marks no words: write (word) for each word to store"
+            for name in _list_mark_captures(settings)
+        ]
     captures = first_recipe.capture
+    if captures.find_request(CONTRIBUTIONS.name) is not None and ATTENTION_BENDING.name in first_recipe.controls:
+        refusals.append(
+            "contribution_settings.store_contributions cannot be combined with attention bending, which adds values "
+            "that are not of the text: turn one of them off"
+        )
     stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
     alteration = describe_altered_trajectory(settings)
     if alteration is not None and stores_captures and not settings.model_settings.force_capture:

@@ -170,14 +170,19 @@ def choose_weighting_method(variation: Variation, settings: Settings) -> Weighti
 
 def _build_capture_requests(settings: Settings, has_marks: bool) -> CaptureRequests:
     """Return the captures that the settings request."""
-    request_by_name = {kind.name: kind.build_request(getattr(settings, kind.section_key)) for kind in CAPTURES}
+    request_by_name = {
+        kind.name: kind.build_request(getattr(settings, kind.section_key))
+        if has_marks or not kind.needs_marks
+        else None
+        for kind in CAPTURES
+    }
     trajectory, attention = request_by_name.pop(TRAJECTORY.name), request_by_name.pop(ATTENTION.name)
     assert isinstance(attention, AttentionRequest | None)
     assert trajectory is not None
     return CaptureRequests(
         **dict(trajectory),
         geometry=describe_altered_trajectory(settings) is None or settings.model_settings.force_capture,
-        attention=attention if has_marks else None,
+        attention=attention,
         more={name: dict(request) for name, request in request_by_name.items() if request is not None},
     )
 

@@ -1,0 +1,90 @@
+"""Record the contributions of the marked words to the cross-attention."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, ContributionRequest
+from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.word_contributions import ContributionObserver
+from wantui.planning import Recipe
+from wantui.planning.step_prompts import STEP_PROMPTS_ATTRIBUTE, build_step_prompts_attribute
+from wantui.storage.background_writer import BackgroundWriter
+from wantui.storage.step_arrays import StepArray, StepArrayWriter
+from wantui.storage.zarr_group import IncompleteCaptureError
+
+if TYPE_CHECKING:
+    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
+
+CAPTURE_NAME = CONTRIBUTIONS.name
+
+
+def make_hook(preparation: DenoisingPreparation) -> ContributionObserver | None:
+    """Return the observer of contributions if the recipe requests them; otherwise None."""
+    request = preparation.recipe.capture.find_request(CAPTURE_NAME)
+    return ContributionObserver(preparation, request) if isinstance(request, ContributionRequest) else None
+
+
+class Recorder:
+    """Record contributions; see `captures.Recorder` for the arguments."""
+
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        background_writer: BackgroundWriter,
+        earlier_checksums: Sequence[int],
+        is_resumable: bool,
+    ) -> None:
+        self.path, self.recipe = path, recipe
+        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
+
+    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+        observer = inputs.hooks_by_capture[CAPTURE_NAME]
+        assert isinstance(observer, ContributionObserver)
+        self.observer: ContributionObserver = observer
+        if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in observer.evaluations):
+            raise IncompleteCaptureError(
+                f"contributions of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
+            )
+        attributes: dict[str, Any] = {
+            "layout": "step, block, frame, height, width",
+            "blocks": "each" if observer.request.per_block else "mean",
+            "words": {
+                name: {"text": word.text, "weight": word.weight, "token_texts": list(word.token_texts)}
+                for name, word in observer.words.items()
+            },
+        }
+        if step_prompts := build_step_prompts_attribute(self.recipe).get(STEP_PROMPTS_ATTRIBUTE):
+            attributes[STEP_PROMPTS_ATTRIBUTE] = [step_prompts[evaluation] for evaluation in observer.evaluations]
+        self.writer: StepArrayWriter = StepArrayWriter(
+            self.path,
+            {
+                name: StepArray(observer.map_shape, "float32", is_compressed=True)
+                for name in (*observer.words, OUTPUT_NAME)
+            },
+            observer.evaluations,
+            [inputs.sigmas[evaluation] for evaluation in observer.evaluations],
+            self.recipe,
+            attributes,
+            self.earlier_checksums,
+        )
+
+    def on_step(self, step: "DenoisingStep") -> None:
+        maps = step.values_by_capture.get(CAPTURE_NAME)
+        if maps is None:
+            return
+        values = dict(zip(maps, torch.stack(list(maps.values())).cpu().numpy(), strict=True))
+        self.background_writer.submit_write(partial(self.writer.write_step, values))
+
+    def on_end(self) -> None:
+        self.background_writer.wait_for_writes()
+        self.writer.finish_group({})
+
+    def compute_checksums(self) -> tuple[int, ...]:
+        """Return the CRC-32 of each stored step."""
+        self.background_writer.wait_for_writes()
+        return tuple(self.writer.checksums)
