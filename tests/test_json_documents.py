@@ -10,7 +10,7 @@ from conftest import MakeOnce, Wantui, generate_batch
 
 DOCUMENT = Path(__file__).parents[1] / "docs/json.md"
 KEYED_BY_NAME = frozenset(
-    {"counts", "metrics", "curves", "strides", "values", "overlap", "gaussian_flow", "changed", "p_by_metric"}
+    {"counts", "shows", "metrics", "curves", "strides", "values", "overlap", "gaussian_flow", "changed", "p_by_metric"}
 )
 """Fields whose objects have the names of states, metrics, words or groups as keys."""
 METRIC = ("--metrics", "straightness", "--json")
@@ -46,15 +46,35 @@ def find_differences(example: Any, actual: Any, path: str = "$") -> list[str]:
 @pytest.fixture
 def batch(make_once: MakeOnce) -> Path:
     options = ("-t", "a [red|blue] (circle)", "-n", "4", "--store-attention", "--store-latents")
+    contributions = ("--set", "contribution_settings.store_contributions=true")
     size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
     device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
-    made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *size, *device))
+    made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *contributions, *size, *device))
+    return made / "batch"
+
+
+@pytest.fixture
+def switched_batch(make_once: MakeOnce) -> Path:
+    """Return a batch whose prompt switches to the generic prompt at one of two steps, beside references."""
+    values = ",".join(f"\"{{'{step}': 'a shape'}}\"" for step in (1, 2))
+    options = (
+        "-t",
+        "a [circle|ring]",
+        "-n",
+        "2",
+        "--sweep",
+        f"prompt_schedule_settings.schedule={values}",
+        "--baseline",
+    )
+    size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
+    switch = ("--set", "prompt_schedule_settings.interpolation=step", "--set", "model_settings.steps=4")
+    made = make_once("switched", lambda folder: generate_batch(folder, *options, *size, *switch))
     return made / "batch"
 
 
 @pytest.mark.usefixtures("torch_not_imported")
 @pytest.mark.processes
-def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Path) -> None:
+def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Path, switched_batch: Path) -> None:
     wantui("run", "--resume", batch, "--json", "--detach")
     arguments = {
         "queue ls --json": ("queue", "ls", "--all", "--json"),
@@ -71,6 +91,10 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --shares --json": ("analyze", batch, "--shares", "--by", 1, "--json"),
         "analyze BATCH... --correlate --json": ("analyze", batch, "--correlate", *METRIC),
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
+        "analyze BATCH... --contributions --json": ("analyze", batch, "--contributions", "--json"),
+        "commitment show BATCH... --json": ("commitment", "show", switched_batch, "--json"),
+        "generic show BATCH... --json": ("generic", "show", batch, "--reference", batch, "--json"),
+        "ablate BATCH --json": ("ablate", batch, "--variation", "red", "--steps", "0", "--json"),
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),
         "attention BATCH --json": ("attention", batch, "--json"),
