@@ -180,3 +180,16 @@ def test_json_names_the_noise_levels_of_each_cluster(tmp_path: Path) -> None:
             (sigmas[cluster.first_level], sigmas[cluster.last_level]) for cluster in difference.clusters
         ]
         assert record["p"] == difference.p
+
+
+def test_curve_that_the_steps_dominate_is_marked(tmp_path: Path) -> None:
+    matched, _ = compare_synthetic_curves(tmp_path)
+    unsettled = [
+        replace(group, videos=tuple(replace(video, unsettled_metrics=("turning",)) for video in group.videos))
+        for group in matched.groups
+    ]
+    comparisons = compare_curves(replace(matched, groups=tuple(unsettled)))
+    labels = {comparison.curve_name: comparison.label for comparison in comparisons}
+    assert labels["turning"] == "turning (not settled)"
+    assert labels["norm"] == "norm"
+    assert [name for name, record in build_curve_records(comparisons).items() if not record["settled"]] == ["turning"]

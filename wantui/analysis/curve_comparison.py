@@ -9,7 +9,7 @@ import numpy as np
 from wantui.analysis.clusters import Cluster, ClusterTest, compute_family_masses, compute_mass_p, run_cluster_test
 from wantui.analysis.differences import remove_rounding_differences
 from wantui.analysis.groups import MatchedGroups
-from wantui.analysis.metrics import CURVES
+from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.statistics import FloatArray, compute_mean_half_width, compute_min_attainable_p
 
 VIDEO_QUANTILES = (0.025, 0.975)
@@ -65,6 +65,13 @@ class CurveComparison:
     differences: tuple[CurveDifference, ...]
     """Differences of all pairs of groups; empty if `untested_reason` says why."""
     untested_reason: str = ""
+    is_settled: bool = True
+    """False if the metric of this name depends on the steps at the stride of the curve."""
+
+    @property
+    def label(self) -> str:
+        """Return the name of the curve, with a mark if the sampler's steps dominate it."""
+        return self.curve_name if self.is_settled else f"{self.curve_name} (not settled)"
 
 
 def compare_curves(
@@ -85,7 +92,8 @@ def compare_curves(
     reason = _explain_untested(curves_by_name[0], len(pairs))
     if reason:
         return tuple(
-            CurveComparison(name, curves, (), reason) for name, curves in zip(curve_names, curves_by_name, strict=True)
+            CurveComparison(name, curves, (), reason, _is_settled(matched_groups, name))
+            for name, curves in zip(curve_names, curves_by_name, strict=True)
         )
     seed_values = [remove_rounding_differences(np.stack(values, axis=1)) for values in values_by_curve]
     tests = [[run_cluster_test(values[:, i] - values[:, j]) for i, j in pairs] for values in seed_values]
@@ -102,9 +110,15 @@ def compare_curves(
                 _build_difference(groups[i].name, groups[j].name, values[:, i] - values[:, j], test, family_masses)
                 for (i, j), test in zip(pairs, curve_tests, strict=True)
             ),
+            is_settled=_is_settled(matched_groups, name),
         )
         for name, curves, values, curve_tests in zip(curve_names, curves_by_name, seed_values, tests, strict=True)
     )
+
+
+def _is_settled(matched_groups: MatchedGroups, name: str) -> bool:
+    """Return whether the metric of the name of a curve is measured at the stride of the curve, and has settled."""
+    return name not in METRICS or all(group.label_metric(name) == name for group in matched_groups.groups)
 
 
 def _explain_untested(curves: Sequence[GroupCurve], pair_count: int) -> str:
@@ -151,5 +165,6 @@ def describe_cluster_test(seed_count: int) -> str:
     return (
         "curves over the noise level, cluster-based permutation test (Maris and Oostenveld 2007): a low p shows that "
         "two curves differ somewhere; the noise levels of a cluster show where most clearly, not where the difference "
-        f"begins or ends; least p of {seed_count} seeds: {compute_min_attainable_p(seed_count):.3g}"
+        "begins or ends; (not settled): the sampler's steps dominate the curve; "
+        f"least p of {seed_count} seeds: {compute_min_attainable_p(seed_count):.3g}"
     )

@@ -24,8 +24,8 @@ def render_answer_section(answers: Sequence[Answer]) -> list[str]:
         parts += [_render_answer(answer) for answer in pair_answers]
         notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
         parts += [render_note(f"Note: {note}.") for note in notes]
-    questions = " ".join(f"{name}: {question}" for name, question in QUESTIONS.items())
-    return [*parts, render_note(questions[0].upper() + questions[1:])]
+    questions = " ".join(f"<b>{name}</b>: {html.escape(question)}" for name, question in QUESTIONS.items())
+    return [*parts, f'<p class="note">{questions}</p>']
 
 
 def _render_answer(answer: Answer) -> str:

@@ -72,7 +72,7 @@ def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[st
         sigmas = comparison.curves[0].sigmas
         rows.append(
             [
-                comparison.curve_name,
+                comparison.label,
                 html.escape(f"{difference.first_group} - {difference.second_group}"),
                 "more" if cluster.mass > 0 else "less",
                 f"{sigmas[cluster.first_level]:.3f} to {sigmas[cluster.last_level]:.3f}",
@@ -111,7 +111,7 @@ def _draw_groups(axes: Any, comparison: Comparison, curves: CurveComparison) -> 
     assert trajectory is not None
     sigmas, values = CURVES[curves.curve_name](compute_random_walk_null(trajectory))
     axes.plot(sigmas, values, color=MUTED_COLOUR, lw=1, ls="--")
-    axes.set_title(curves.curve_name, fontsize=9, loc="left")
+    axes.set_title(curves.label, fontsize=9, loc="left")
 
 
 def _draw_differences(axes: Any, curves: CurveComparison) -> None:

@@ -9,6 +9,7 @@ from wantui.analysis.metrics import METRICS
 
 SPREAD_MEANING = "distance of the final latents to the spatial median of their group"
 LABEL_MEANING = "outside label, from the table named below"
+CODE_MEANING = "1 for the videos with this code in the table named below, 0 for others; its mean is a share"
 CURVE_MEANINGS = {
     "norm": "size of the latents, root mean square of their values",
     "velocity": "distance travelled per unit of noise level, in each step",
@@ -52,7 +53,7 @@ def _describe_metric(name: str) -> str:
     if name == SPREAD_METRIC:
         return SPREAD_MEANING
     if name not in METRICS:
-        return LABEL_MEANING
+        return CODE_MEANING if "=" in name else LABEL_MEANING
     unit = f" ({METRICS[name].unit})" if METRICS[name].unit else ""
     return METRICS[name].meaning + unit
 

@@ -47,7 +47,7 @@ _DARK = "--text: #e7e6e2; --muted: #a5a7a3; --paper: #17191b; --panel: #222527; 
 PAGE_STYLE = f"""
 :root {{ color-scheme: light dark; {_LIGHT} }}
 @media screen and (prefers-color-scheme: dark) {{ :root {{ {_DARK} }} }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: var(--text);
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: var(--text);
   background: var(--paper); }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; }} h2 {{ font-size: 1.2rem; margin-top: 2.4rem; }} h3 {{ font-size: 1rem; }}
 nav {{ font-size: .85rem; }} nav a {{ margin-right: .9rem; }} a {{ color: inherit; }}
@@ -65,7 +65,7 @@ thead th {{ border-bottom: 1px solid var(--rule); }}
   vertical-align: top; overflow-wrap: anywhere; }}
 figure {{ margin: 1rem 0; }} svg, img {{ max-width: 100%; height: auto; }} svg text {{ fill: currentColor; }}
 dt {{ font-weight: 600; }} dd {{ margin: 0 0 .4rem 1.2rem; }}
-@media print {{ body {{ font-size: 10.5px; max-width: none; margin: 0; }} nav {{ display: none; }}
+@media print {{ :root {{ font-size: 10.5px; }} body {{ max-width: none; margin: 0; }} nav {{ display: none; }}
   figure, tr, .verdict, img {{ break-inside: avoid; }} h2, h3 {{ break-after: avoid; }}
   .wide {{ overflow: visible; }} }}
 """

@@ -30,6 +30,7 @@ def build_curve_records(curve_comparisons: Sequence[CurveComparison]) -> dict[st
                     for difference in comparison.differences
                 ],
                 "untested": comparison.untested_reason,
+                "settled": comparison.is_settled,
             }
         )
         for comparison in curve_comparisons

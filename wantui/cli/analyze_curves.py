@@ -30,7 +30,7 @@ def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count:
     ]
     printed_rows = [
         (
-            comparison.curve_name,
+            comparison.label,
             f"{difference.first_group} - {difference.second_group}",
             "more" if cluster.mass > 0 else "less",
             f"{comparison.curves[0].sigmas[cluster.first_level]:.3f} to "
