@@ -215,3 +215,19 @@ def test_command_correlates_labels(
         assert "2 variations with the same 6 seeds" in result.out
         assert "-1.00" in result.out
         assert "nan" not in result.out
+
+
+@pytest.mark.parametrize(("metrics", "values"), [("length", {"x", "y"}), ("length,x", {"x"}), ("x", {"x"})])
+def test_command_correlates_with_all_labels_unless_some_are_chosen(
+    wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: str, values: set[str]
+) -> None:
+    videos = synthetic_videos(tmp_path / "batch", {"a": 1.0, "b": 2.0}, seeds=6, phrasings=1)
+    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    path = tmp_path / "labels.csv"
+    rows = "".join(f"{video.variation},{video.seed},{video.seed},{-video.seed}\n" for video in videos)
+    path.write_text("variation,seed,x,y\n" + rows)
+    result = wantui("analyze", tmp_path, "--correlate", "--metrics", metrics, "--scores", path, "--json")
+    assert result.code == 0
+    correlations = json.loads(result.out)["correlations"]
+    assert {item["with"] for item in correlations} == values
+    assert ("turning" in {item["metric"] for item in correlations}) is (metrics == "x")

@@ -204,7 +204,12 @@ def command(
     _print_video_warnings(videos, read_errors)
     damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
     if label_table is not None:
-        videos = exclude_unlabelled_videos(videos, label_table, [*(chosen_metrics or label_names), primary_metric])
+        if show_correlations:  # all metrics are correlated with the labels, unless some labels are chosen
+            label_names = [name for name in label_names if name in (chosen_metrics or ())] or label_names
+            used_names = label_names
+        else:
+            used_names = [*(chosen_metrics or label_names), primary_metric]
+        videos = exclude_unlabelled_videos(videos, label_table, used_names)
     if stride is not None:
         videos = apply_stride_to_videos(videos, stride)
     elif show_comparison or html_path is not None or not any(is_chosen_by_mode.values()) or show_groups:

@@ -35,9 +35,11 @@ def print_correlations(
     """
     from wantui.analysis.correlation_data import collect_correlation_data
     from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, correlate_values
+    from wantui.analysis.final_states import SPREAD_METRIC
     from wantui.analysis.metrics import METRICS
 
-    metric_names = [name for name in chosen_metrics or METRICS if name not in label_names]
+    chosen_names = [name for name in chosen_metrics or () if name not in label_names]
+    metric_names = chosen_names or list(METRICS)
     with open_progress_line() as line:
         data = collect_correlation_data(
             videos,
@@ -60,7 +62,7 @@ def print_correlations(
         f"{variations_text} with the same {format_count(len(data.seeds), 'seed')}. rho: Spearman's, with a jackknife "
         "interval over seeds; p: permutations; p over all: over all metrics and values of the table and --json"
     )
-    shown_names = set(chosen_metrics or [*DEFAULT_METRIC_NAMES, "spread"])
+    shown_names = set(chosen_names or [*DEFAULT_METRIC_NAMES, SPREAD_METRIC])
     for kind in kinds:
         _print_table([item for item in correlations if item.across == kind and item.metric in shown_names], kind)
 
