@@ -150,3 +150,15 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     assert "<td>rating</td><td>+1</td><td>+1 to +1</td>" in page
     assert "Note: a &lt; b" in page
     assert "<dt>rating</dt><dd>outside label" in page
+
+
+def test_the_same_pairs_of_groups_are_drawn_in_all_curves(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path / "data", dict.fromkeys("abcd", 1.0), seeds=6, phrasings=1)
+    result = compare_groups(videos, grouping="1", primary_metric="length", metrics=["length"])
+    figure = draw_curves(result, compare_curves(result.matched_groups))
+    drawn = [
+        [line.get_label() for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+        for axes in figure.axes[1::2]
+    ]
+    assert len(drawn[0]) == 3
+    assert all(labels == drawn[0] for labels in drawn)

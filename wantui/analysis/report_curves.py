@@ -31,7 +31,7 @@ from wantui.analysis.report_page import (
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Curves in the figure; the table of clusters has all."""
 MAX_DRAWN_DIFFERENCES = 3
-"""Maximum number of pairs of groups whose difference is drawn; those with the smallest p come first."""
+"""Maximum number of pairs of groups whose difference is drawn; the same in all curves."""
 MAX_LISTED_CLUSTERS = 40
 CAPTION = (
     "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "
@@ -89,15 +89,28 @@ def draw_curves(comparison: Comparison, curve_comparisons: Sequence[CurveCompari
     shown = [curves for curves in curve_comparisons if curves.curve_name in SHOWN_CURVES]
     figure = Figure(figsize=(9, 2.5 * len(shown)), layout="constrained")
     all_axes = figure.subplots(len(shown), 2, squeeze=False)
+    pairs = _choose_pairs(shown)
     for (group_axes, difference_axes), curves in zip(all_axes, shown, strict=True):
         _draw_groups(group_axes, comparison, curves)
-        _draw_differences(difference_axes, curves)
+        _draw_differences(difference_axes, curves, pairs)
         for axes in (group_axes, difference_axes):
             axes.set_xlabel("noise level sigma", fontsize=8)
             axes.set_xlim(1.02, -0.02)
             simplify_axes(axes)
     all_axes[0, 0].legend(fontsize=8, frameon=False)
+    if len(pairs) > 1:
+        all_axes[0, 1].legend(fontsize=7, frameon=False)
     return figure
+
+
+def _choose_pairs(curve_comparisons: Sequence[CurveComparison]) -> list[tuple[str, str]]:
+    """Return the pairs of groups whose differences are drawn: those with the smallest p, summed over the curves."""
+    p_by_pair: dict[tuple[str, str], float] = {}
+    for curves in curve_comparisons:
+        for difference in curves.differences:
+            pair = (difference.first_group, difference.second_group)
+            p_by_pair[pair] = p_by_pair.get(pair, 0.0) + difference.p
+    return sorted(p_by_pair, key=lambda pair: p_by_pair[pair])[:MAX_DRAWN_DIFFERENCES]
 
 
 def _draw_groups(axes: Any, comparison: Comparison, curves: CurveComparison) -> None:
@@ -114,11 +127,12 @@ def _draw_groups(axes: Any, comparison: Comparison, curves: CurveComparison) -> 
     axes.set_title(curves.label, fontsize=9, loc="left")
 
 
-def _draw_differences(axes: Any, curves: CurveComparison) -> None:
+def _draw_differences(axes: Any, curves: CurveComparison, pairs: Sequence[tuple[str, str]]) -> None:
     if curves.untested_reason:
         axes.set_axis_off()
         return
-    drawn = sorted(curves.differences, key=lambda difference: difference.p)[:MAX_DRAWN_DIFFERENCES]
+    differences_by_pair = {(d.first_group, d.second_group): d for d in curves.differences}
+    drawn = [differences_by_pair[pair] for pair in pairs]
     sigmas = curves.curves[0].sigmas
     # The colours of groups would name a group, so the pairs have others.
     colours = [TEXT_COLOUR] if len(drawn) == 1 else GROUP_COLOURS[-len(drawn) :]
@@ -136,8 +150,6 @@ def _draw_differences(axes: Any, curves: CurveComparison) -> None:
     axes.set_ylim(low - (len(drawn) + 0.6) * step, high)
     title = f"{curves.curve_name}: {_name_pair(drawn[0])}" if len(drawn) == 1 else f"{curves.curve_name}: differences"
     axes.set_title(title, fontsize=9, loc="left")
-    if len(drawn) > 1:
-        axes.legend(fontsize=7, frameon=False)
 
 
 def _name_pair(difference: CurveDifference) -> str:
