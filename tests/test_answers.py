@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,8 +26,10 @@ from wantui.analysis.answer_evidence import (
 )
 from wantui.analysis.answers import Answer
 from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
 from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
 from wantui.analysis.places import compare_places, estimate_squared_distance, run_omnibus_place_test
@@ -35,6 +38,10 @@ from wantui.analysis.statistics import (
     run_sign_flip_test,
 )
 from wantui.analysis.video import Video
+from wantui.config.dump import convert_settings_to_dict
+from wantui.config.load import load_config
+from wantui.config.problems import ConfigError
+from wantui.metric_names import MetricName
 
 FloatArray = NDArray[np.float64]
 
@@ -349,3 +356,45 @@ def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path)
     assert find_decisive_p(comparison, turning) == turning.family_p
     assert find_question(comparison, "turning") == ""
     assert re.search(r"; of [\w, ]*turning[\w, ]* over all \d+ metrics of this table", describe_p_values(comparison)[0])
+
+
+# The declared metric
+
+
+def test_config_can_declare_each_metric() -> None:
+    assert set(get_args(MetricName)) == {SPREAD_METRIC, *METRICS}
+
+
+def with_declaration(videos: list[Video], metric: str, folder: Path) -> list[Video]:
+    return [replace(video, declared_metric=metric, folder=folder) for video in videos]
+
+
+def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1}, 2)
+    declared = with_declaration(videos, "length", tmp_path / "one")
+    undeclared = with_declaration(videos, "", tmp_path / "two")
+    assert choose_primary_metric(declared) == Declaration("length", "before", "length, declared before the videos")
+    assert choose_primary_metric(declared, "length") == choose_primary_metric(declared)
+    partly = choose_primary_metric([*declared, *undeclared])
+    assert (partly.metric, partly.kind) == ("length", "partly before")
+    assert partly.text == "length, declared before the videos of 1 of 2 batches"
+    other = choose_primary_metric(declared, "turning")
+    assert (other.metric, other.kind) == ("turning", "after")
+    assert other.text.endswith("after the videos; length was declared before the videos")
+    default = choose_primary_metric(undeclared)
+    assert (default.metric, default.kind) == (SPREAD_METRIC, "default")
+
+
+def test_batches_that_declare_different_metrics_need_a_choice(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1}, 2)
+    both = [*with_declaration(videos, "length", tmp_path / "one"), *with_declaration(videos, "chord", tmp_path / "two")]
+    with pytest.raises(CannotCompareError, match="the batches declare chord and length"):
+        choose_primary_metric(both)
+    assert choose_primary_metric(both, "chord").kind == "after"
+
+
+def test_unknown_metric_cannot_be_declared() -> None:
+    with pytest.raises(ConfigError, match="primary_metric"):
+        load_config("nano", ["primary_metric=beauty"])
+    assert load_config("nano", ["primary_metric=log_volume"]).settings.primary_metric == "log_volume"
+    assert "primary_metric" not in convert_settings_to_dict(load_config("nano").settings)

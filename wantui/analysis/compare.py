@@ -9,6 +9,7 @@ import numpy as np
 
 from wantui.analysis.answer_evidence import collect_answer_data
 from wantui.analysis.answers import Answer, answer_questions
+from wantui.analysis.declaration import Declaration
 from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
@@ -87,6 +88,8 @@ class Comparison:
     """Phrasing, from 0, of each video of a seed."""
     answers: tuple[Answer, ...] = ()
     """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
+    declaration: Declaration | None = None
+    """When the declared metric was declared; None if unknown."""
     unguided: "Comparison | None" = None
     """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
 

@@ -144,6 +144,7 @@ def _load_video(
         "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
         "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
+        "declared_metric": str(manifest.config.get("primary_metric") or ""),
         "word_count": sum(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }
     if "latents" not in entry.files:

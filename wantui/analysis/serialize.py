@@ -202,6 +202,9 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
     record = {
         "by": comparison.grouping,
         "primary": comparison.primary_metric,
+        "declaration": None
+        if comparison.declaration is None
+        else {"kind": comparison.declaration.kind, "text": comparison.declaration.text},
         "stride": comparison.stride,
         "seeds": comparison.seeds,
         "groups": [

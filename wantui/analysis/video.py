@@ -49,6 +49,8 @@ class Video:
     """Outside labels of the video, by name; NaN where the table has an empty cell."""
     contributions_path: Path | None = None
     """Zarr group of the contributions of words."""
+    declared_metric: str = ""
+    """Metric that the batch declared when it was queued; empty if none."""
     word_count: int = 0
     """Number of words in the prompt, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()

@@ -77,9 +77,7 @@ if TYPE_CHECKING:
 @click.option(
     "--primary",
     "primary_metric",
-    default="spread",
-    show_default=True,
-    help="Metric declared in advance; the verdict is based on it.",
+    help="Metric that the verdict is based on.  [default: the metric that the config declared, or spread]",
 )
 @click.option(
     "--margin",
@@ -136,7 +134,7 @@ def command(
     show_shares: bool,
     show_correlations: bool,
     grouping: str,
-    primary_metric: str,
+    primary_metric: str | None,
     equivalence_margin: float,
     stride: int | None,
     scores_path: Path | None,
@@ -154,6 +152,7 @@ def command(
     Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
     reported on stderr and left out; the exit code is then 1.
     """
+    from wantui.analysis.declaration import choose_primary_metric
     from wantui.analysis.label_table import read_label_table
     from wantui.analysis.labels import join_labels
     from wantui.analysis.loading import read_batches
@@ -183,7 +182,7 @@ def command(
     label_table = None if scores_path is None else read_label_table(scores_path)
     label_names = [] if label_table is None else list(label_table.label_names)
     chosen_metrics = _parse_metrics(metrics, [*METRICS, *label_names])
-    primary_metric = RENAMED_METRICS.get(primary_metric, primary_metric)
+    requested_metric = None if primary_metric is None else RENAMED_METRICS.get(primary_metric, primary_metric)
     if csv_path is not None and str(csv_path) != "-":
         check_output_file(csv_path, may_be_device=True)
         refuse_batch_file(csv_path)
@@ -208,7 +207,7 @@ def command(
             label_names = [name for name in label_names if name in (chosen_metrics or ())] or label_names
             used_names = label_names
         else:
-            used_names = [*(chosen_metrics or label_names), primary_metric]
+            used_names = [*(chosen_metrics or label_names), requested_metric or ""]
         videos = exclude_unlabelled_videos(videos, label_table, used_names)
     if stride is not None:
         videos = apply_stride_to_videos(videos, stride)
@@ -226,7 +225,7 @@ def command(
         damaged_names += print_group_comparison(
             videos,
             grouping,
-            primary_metric,
+            choose_primary_metric(videos, requested_metric),
             chosen_metrics,
             equivalence_margin,
             as_json,

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from wantui.formatting import format_count, format_mean, format_percent
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
     from wantui.analysis.curve_comparison import CurveComparison
+    from wantui.analysis.declaration import Declaration
     from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video
 
@@ -64,7 +66,7 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
 def print_group_comparison(
     videos: "list[Video]",
     grouping: str,
-    primary_metric: str,
+    declaration: "Declaration",
     chosen_metrics: list[str] | None,
     equivalence_margin: float,
     as_json: bool,
@@ -81,12 +83,13 @@ def print_group_comparison(
     from wantui.analysis.serialize_curves import build_curve_records
     from wantui.analysis.unguided import compare_with_unguided
 
-    is_ratio = primary_metric not in {label for video in videos for label in video.labels}
+    is_ratio = declaration.metric not in {label for video in videos for label in video.labels}
     if equivalence_margin <= 0 or (is_ratio and equivalence_margin >= 1):
         raise UserError(f"--margin: {equivalence_margin} is not {'between 0 and 1' if is_ratio else 'above 0'}")
     with open_progress_line() as line:
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
-        comparison = compare_with_unguided(videos, grouping, primary_metric, chosen_metrics, equivalence_margin)
+        comparison = compare_with_unguided(videos, grouping, declaration.metric, chosen_metrics, equivalence_margin)
+        comparison = replace(comparison, declaration=declaration)
     if html_path is not None:
         from wantui.analysis.report import write_report
         from wantui.analysis.report_origin import ReportOrigin
@@ -139,8 +142,8 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
     print_answers(comparison.answers)
     echo()
-    declared_label = comparison.groups[0].label_metric(comparison.primary_metric)
-    print_wrapped_line(f"metric declared with this command: {declared_label}")
+    if comparison.declaration is not None:
+        print_wrapped_line(f"verdict on {comparison.declaration.text}", indent=2)
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
     for text in describe_unguided(comparison):

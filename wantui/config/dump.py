@@ -9,7 +9,7 @@ from wantui.config.settings import Settings
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 from wantui.section import CONFIG_FILE_CONTEXT
 
-OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible")
+OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible", "primary_metric")
 """Settings that stored configs omit if they have their default, so that the files are those of earlier versions."""
 
 

@@ -39,6 +39,7 @@ UNSWEEPABLE_SETTINGS = {
     "memory_settings.plan": _WITHOUT_EFFECT,
     "prompt_settings.max_variations": _WITHOUT_EFFECT,
     "prompt_settings.generic_words": _WITHOUT_EFFECT,
+    "primary_metric": _WITHOUT_EFFECT,
     "output_dir": _WITHOUT_EFFECT,
     "output_permissions": _WITHOUT_EFFECT,
     "batch_name": _WITHOUT_EFFECT,

@@ -22,6 +22,7 @@ from wantui.controls.attention_bending import AttentionBendingSettings
 from wantui.controls.lora import LoraSettings
 from wantui.controls.word_weights import WeightingMethod
 from wantui.generic_words import convert_to_generic_words_text
+from wantui.metric_names import MetricName
 from wantui.schedule import REFUSED_SAMPLERS, SamplerName
 from wantui.section import ConfigSection
 
@@ -202,6 +203,8 @@ class Settings(_WithSections):
     """Also generate a row with the config's own values, and without the LoRAs and bends that the sweep changes."""
     sweeps_skip_impossible: bool = False
     """Leave out the cells of a sweep that cannot be generated, instead of refusing the batch."""
+    primary_metric: MetricName | None = None
+    """Metric that decides the verdict of `wantui analyze --compare`, declared before the videos are seen."""
     output_dir: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "outputs"
     """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"

@@ -98,7 +98,8 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
     """Return what p is corrected over, the test of all groups, and the differences by chance."""
     from wantui.analysis.p_values import describe_p_values
 
-    texts = describe_p_values(comparison)
+    texts = [] if comparison.declaration is None else [f"verdict on {comparison.declaration.text}"]
+    texts += describe_p_values(comparison)
     if len(comparison.groups) > 2:
         texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
     texts += filter(None, [comparison.describe_chance()])

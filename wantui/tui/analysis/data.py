@@ -1,7 +1,7 @@
 """Data of the Analysis screen, read, compared and exported off the UI thread, and the messages that carry them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,11 +139,13 @@ def load_chosen_trajectories(
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
     """Compare groups of videos."""
-    from wantui.analysis.final_states import SPREAD_METRIC
+    from wantui.analysis.declaration import choose_primary_metric
     from wantui.analysis.unguided import compare_with_unguided
 
     try:
-        return ComparisonDone(videos, grouping, compare_with_unguided(videos, grouping, SPREAD_METRIC), "")
+        declaration = choose_primary_metric(videos)
+        comparison = compare_with_unguided(videos, grouping, declaration.metric)
+        return ComparisonDone(videos, grouping, replace(comparison, declaration=declaration), "")
     except UserError as error:
         return ComparisonDone(videos, grouping, None, str(error))
 

@@ -1,0 +1,50 @@
+"""The declared metric: which metric decides, and whether it was declared before the videos were generated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.video import Video
+from wantui.formatting import format_count
+
+BEFORE, PARTLY_BEFORE, AFTER, DEFAULT = "before", "partly before", "after", "default"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The metric that decides the verdict."""
+
+    metric: str
+    kind: str
+    """before (the videos, by the config of every batch), partly before (of some batches), after (with the command), or
+    default (not declared)."""
+    text: str
+    """What was declared when, such as "log_volume, declared before the videos"."""
+
+
+def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None = None) -> Declaration:
+    """Return the requested metric, or else the metric that the batches declared when they were queued.
+
+    Raises:
+        CannotCompareError: no metric is requested, and the batches declared different metrics.
+    """
+    declared_by_folder = {video.folder: video.declared_metric for video in videos}
+    declared = sorted({metric for metric in declared_by_folder.values() if metric})
+    declared_count = sum(map(bool, declared_by_folder.values()))
+    batches_text = format_count(len(declared_by_folder), "batch", "batches")
+    scope = f" of {declared_count} of {batches_text}" if declared_count < len(declared_by_folder) else ""
+    if requested_metric is None and len(declared) > 1:
+        raise CannotCompareError(
+            f"cannot choose the metric: the batches declare {' and '.join(declared)}. Choose one with --primary"
+        )
+    if declared and requested_metric in (None, declared[0]) and len(declared) == 1:
+        kind = PARTLY_BEFORE if scope else BEFORE
+        return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope}")
+    if requested_metric is None:
+        return Declaration(
+            SPREAD_METRIC, DEFAULT, f"{SPREAD_METRIC}, the default; no metric was declared before the videos"
+        )
+    earlier_text = f"; {' and '.join(declared)} was declared before the videos{scope}" if declared else ""
+    text = f"{requested_metric}, declared with this command, after the videos{earlier_text}"
+    return Declaration(requested_metric, AFTER, text)
