@@ -25,6 +25,7 @@ from wantui.generation.bench import build_random_transformer
 from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import contributions as contribution_capture
+from wantui.generation.captures import guidance_gap as guidance_gap_capture
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
@@ -51,12 +52,17 @@ MARKS = tuple(
     for word in ("circle", "star", "background")
 )
 CAPTURES = {
-    "trajectory (Gram matrix, projection)": CaptureRequests(),
-    "and latents, float32": CaptureRequests(latents=True),
-    "and attention of three words": CaptureRequests(attention=AttentionRequest()),
-    "and attention, each block": CaptureRequests(attention=AttentionRequest(per_block=True)),
-    "and attention, each block and head": CaptureRequests(attention=AttentionRequest(per_block=True, per_head=True)),
-    "and contributions of three words": CaptureRequests(more={CONTRIBUTIONS.name: ContributionRequest()}),
+    "guidance gap alone": CaptureRequests(geometry=False),
+    "trajectory (Gram matrix, projection)": CaptureRequests(guidance_gap=False),
+    "and latents, float32": CaptureRequests(guidance_gap=False, latents=True),
+    "and attention of three words": CaptureRequests(guidance_gap=False, attention=AttentionRequest()),
+    "and attention, each block": CaptureRequests(guidance_gap=False, attention=AttentionRequest(per_block=True)),
+    "and attention, each block and head": CaptureRequests(
+        guidance_gap=False, attention=AttentionRequest(per_block=True, per_head=True)
+    ),
+    "and contributions of three words": CaptureRequests(
+        guidance_gap=False, more={CONTRIBUTIONS.name: ContributionRequest()}
+    ),
 }
 WEIGHTS = {"weight 1.5 of three words, no capture": 1.5, "weight 0.5 of three words, no capture": 0.5}
 """Weights from 1 on correct the kernel's output; those below 1 take the sum anew."""
@@ -122,7 +128,11 @@ class Way:
         start = self.make()
         self.background = BackgroundWriter()
         self.recorders: list[Recorder] = []
-        if capture is not None:
+        if capture is not None and capture.guidance_gap:
+            gap = guidance_gap_capture.Recorder(folder / "g.zarr", recipe, self.background, (), is_resumable=False)
+            gap.on_start(start, 0)
+            self.recorders.append(gap)
+        if capture is not None and capture.geometry:
             trajectory = trajectory_capture.Recorder(folder / "v.zarr", recipe, self.background, (), is_resumable=False)
             self.recorders.append(trajectory)
             if capture.attention is not None:

@@ -252,6 +252,14 @@ def _compute_cell_values(
         [np.stack(_collect_group_cell_values(matched_groups, final_states, name), axis=2) for name in metric_names],
         axis=3,
     )
+    is_known = [
+        not (METRICS[name].needs_guidance_gap and np.isnan(cell_values[..., m]).all())
+        if name in METRICS and name != metric_names[0]
+        else True
+        for m, name in enumerate(metric_names)
+    ]
+    metric_names = [name for name, known in zip(metric_names, is_known, strict=True) if known]
+    cell_values = cell_values[..., np.array(is_known)]
     is_complete = [bool(np.isfinite(cell_values[..., m]).all()) for m in range(len(metric_names))]
     if not is_complete[0]:
         raise CannotCompareError(

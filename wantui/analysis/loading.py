@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import numpy as np
 
 from wantui.analysis.comparability import COMPARED_FIELDS
 from wantui.analysis.gram import StateBuffer, compute_gram
+from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
 from wantui.analysis.template_parts import split_template
 from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
+from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
 from wantui.errors import UserError
 from wantui.planning import Recipe
@@ -161,14 +164,25 @@ def _load_video(
             exclusion_reason=f"its stored trajectory cannot be read: {error}",
             is_damaged=True,
         )
+    guidance_gap, gap_warnings = _load_guidance_gap(folder, entry)
     return Video(
         **common_fields,
-        trajectory=trajectory,
+        trajectory=trajectory if guidance_gap is None else replace(trajectory, guidance_gap=guidance_gap),
         dimension=dimension,
         channel_power=channel_power,
         trajectory_path=path,
-        warnings=warnings,
+        warnings=(*warnings, *gap_warnings),
     )
+
+
+def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:
+    """Return the guidance gap of a video, None if it is not stored, and a warning if it cannot be read."""
+    if GUIDANCE_GAP.file_key not in entry.files:
+        return None, ()
+    try:
+        return load_guidance_gap(folder / entry.files[GUIDANCE_GAP.file_key]), ()
+    except CaptureError as error:
+        return None, (f"its guidance gap cannot be read: {error}",)
 
 
 def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW
 from wantui.analysis.trajectory import FloatArray, Trajectory
 
 
@@ -20,6 +21,8 @@ class Metric:
     unit: str = ""
     has_ratio_scale: bool = True
     """True if "N percent more" is meaningful; False for logarithms."""
+    needs_guidance_gap: bool = False
+    """True if only guided videos with a stored guidance gap have the metric, so that all videos may lack it."""
 
 
 RENAMED_METRICS = {"line_share": "first_pc_variance"}
@@ -56,6 +59,24 @@ METRICS: dict[str, Metric] = {
     "commitment": Metric("noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma"),
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
+    "guidance_gap": Metric(
+        "mean distance between the predictions with and without the prompt",
+        lambda t: t.compute_guidance_gap(WHOLE_WINDOW),
+        3,
+        needs_guidance_gap=True,
+    ),
+    "guidance_gap_early": Metric(
+        "the same for sigma from 0.75 to 1",
+        lambda t: t.compute_guidance_gap(EARLY_WINDOW),
+        3,
+        needs_guidance_gap=True,
+    ),
+    "guidance_gap_late": Metric(
+        "the same for sigma below 0.5",
+        lambda t: t.compute_guidance_gap(LATE_WINDOW),
+        3,
+        needs_guidance_gap=True,
+    ),
 }
 CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
     "norm": lambda t: (t.sigmas, t.norm),

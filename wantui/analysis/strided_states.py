@@ -1,5 +1,7 @@
 """Trajectories reduced to every n-th state, and metrics measured on them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from wantui.analysis.metrics import compute_metric
@@ -25,8 +27,10 @@ def select_strided_states(trajectory: Trajectory, stride: int) -> Trajectory:
         raise NoGeometryError(
             f"stride {stride} leaves {len(state_indices)} of {last_index + 1} states, but an angle needs three"
         )
-    return Trajectory(
-        trajectory.sigmas[state_indices], trajectory.gram[np.ix_(state_indices, state_indices)], trajectory.dimension
+    return replace(
+        trajectory,
+        sigmas=trajectory.sigmas[state_indices],
+        gram=trajectory.gram[np.ix_(state_indices, state_indices)],
     )
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.guidance_gap import GuidanceGap
 from wantui.errors import UserError
 
 FloatArray = NDArray[np.float64]
@@ -45,6 +46,8 @@ class Trajectory:
     """[N + 1, N + 1] inner products of the states, divided by D."""
     dimension: int = 1
     """D, values of a state: products that were summed for each inner product, which determines its rounding error."""
+    guidance_gap: GuidanceGap | None = None
+    """Difference between the passes with and without the prompt; None if it is not stored."""
 
     @cached_property
     def values_by_metric(self) -> dict[str, float]:
@@ -304,6 +307,10 @@ class Trajectory:
             distances[last_distant] - distances[last_distant + 1]
         )
         return float(self.sigmas[last_distant] + crossing_fraction * self.sigma_steps[last_distant])
+
+    def compute_guidance_gap(self, window: tuple[float, float]) -> float:
+        """Return the mean of |v_c - v_u| / sqrt(D) over a window of noise levels; NaN if it is not stored."""
+        return float("nan") if self.guidance_gap is None else self.guidance_gap.compute_mean(window)
 
     @property
     def final_norm(self) -> float:

@@ -91,7 +91,7 @@ def _build_preview_report(
         "costs": [asdict(cost_line) for cost_line in cost_lines],
         "disk": {
             "videos": disk_estimate.video_bytes,
-            **dict.fromkeys(("latents", "attention", "geometry"), 0),
+            **dict.fromkeys(("latents", "attention", "geometry", "guidance_gap"), 0),
             **{disk_part.name: disk_part.bytes for disk_part in disk_estimate.capture_parts},
             "total": disk_estimate.total_bytes,
             "must_be_free": estimate_batch_disk_need(preview, disk_estimate.total_bytes).total_bytes,

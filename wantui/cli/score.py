@@ -119,6 +119,8 @@ def _measure(
         measure_scores,
     )
 
+    from wantui.models.fetch import NotFetchedError
+
     cost, saved = None, None
     try:
         for event in measure_scores(plan, request, is_dry_run):
@@ -140,6 +142,9 @@ def _measure(
                     _print_message(line, f"left out: {name}: {reason}")
                 case ScoresSaved():
                     saved = event
+    except NotFetchedError as error:
+        advice = "" if request.may_fetch else ", or add --fetch"
+        raise UserError(f"cannot measure: {error}{advice}") from None
     except OSError as error:
         raise UserError(f"cannot write into {plan.folder}: {error.strerror or error}. Free disk space") from None
     except RuntimeError as error:  # of torch, for example out of memory

@@ -56,6 +56,10 @@ class DenoisingStep:
     seconds: float
     values_by_capture: Mapping[str, Any] = field(default_factory=dict)
     """Values that hooks recorded in this step, by capture name."""
+    conditional_velocity: Tensor | None = None
+    """Model output with the prompt, before guidance."""
+    unconditional_velocity: Tensor | None = None
+    """Model output without the prompt, before guidance; None if the step had no such pass."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -259,10 +263,12 @@ def denoise_latents(
             if evaluation_index < steps_done:
                 continue
             started_at = time.perf_counter()
-            velocity, next_latents = _run_step(pipeline, inputs, latents, timestep, evaluation_index)
+            result = _run_step(pipeline, inputs, latents, timestep, evaluation_index)
             moment = f"(timestep {float(timestep):g}, sigma {inputs.sigmas[evaluation_index]:.4f})"
             check_finite(
-                next_latents, "the latents hold", f"after step {evaluation_index + 1} of {evaluation_count} {moment}"
+                result.next_latents,
+                "the latents hold",
+                f"after step {evaluation_index + 1} of {evaluation_count} {moment}",
             )
             yield DenoisingStep(
                 evaluation_index,
@@ -271,16 +277,28 @@ def denoise_latents(
                 inputs.sigmas[evaluation_index + 1],
                 inputs.timesteps[evaluation_index],
                 latents,
-                velocity,
-                next_latents,
+                result.velocity,
+                result.next_latents,
                 time.perf_counter() - started_at,
                 {
                     name: record
                     for name, hook in inputs.hooks_by_capture.items()
                     if (record := hook.pop_record()) is not None
                 },
+                result.conditional_velocity,
+                result.unconditional_velocity,
             )
-            latents = next_latents
+            latents = result.next_latents
+
+
+@dataclass(frozen=True)
+class _StepResult:
+    """Tensors of one step; see `DenoisingStep`."""
+
+    velocity: Tensor
+    next_latents: Tensor
+    conditional_velocity: Tensor
+    unconditional_velocity: Tensor | None
 
 
 @torch.no_grad()
@@ -290,8 +308,8 @@ def _run_step(
     latents: Tensor,
     timestep: Tensor,
     evaluation_index: int,
-) -> tuple[Tensor, Tensor]:
-    """Return the guided velocity at `latents`, and the latents after the sampler's step."""
+) -> _StepResult:
+    """Return the velocities at `latents`, and the latents after the sampler's step."""
     transformer = pipeline.transformer
     if uses_second_transformer(pipeline, inputs.scheduler, timestep):
         free_step_cache(transformer)
@@ -318,9 +336,13 @@ def _run_step(
             )[0]
             return output
 
+    unconditional_velocity: Tensor | None = None
+
     def evaluate_unconditional() -> Tensor:
+        nonlocal unconditional_velocity
         assert inputs.negative_prompt_embeds is not None
-        return evaluate_model("uncond", inputs.negative_prompt_embeds)
+        unconditional_velocity = evaluate_model("uncond", inputs.negative_prompt_embeds)
+        return unconditional_velocity
 
     prompt_embeds = inputs.prompts.find_embeds(evaluation_index, pipeline.transformer.dtype)
     sigma, conditional_velocity = inputs.sigmas[evaluation_index], evaluate_model("cond", prompt_embeds)
@@ -328,4 +350,4 @@ def _run_step(
         evaluation_index, latents, sigma, conditional_velocity, evaluate_unconditional
     )
     next_latents: Tensor = inputs.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-    return velocity, next_latents
+    return _StepResult(velocity, next_latents, conditional_velocity, unconditional_velocity)

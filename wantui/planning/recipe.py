@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from wantui.captures import CAPTURES, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
+from wantui.captures.guidance_gap import GUIDANCE_GAP, GuidanceGapRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
 from wantui.config.speeds import SpeedName
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
@@ -32,7 +33,7 @@ from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFil
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
 from wantui.schedule import SamplerName
 
-FORMAT_1_CAPTURES = (TRAJECTORY.name, ATTENTION.name)
+CAPTURES_WITH_OWN_FIELDS = (TRAJECTORY.name, ATTENTION.name, GUIDANCE_GAP.name)
 """Captures whose requests have their own fields in `CaptureRequests`."""
 PositiveInteger = Annotated[int, Field(ge=1, le=1_000_000)]
 PROMPT_SEPARATOR = " → "
@@ -62,13 +63,17 @@ def _drop_empty_value(serialised: dict[str, Any], key: str) -> dict[str, Any]:
 class CaptureRequests(TrajectoryRequest):
     """Requests of the captures to record while a video is denoised.
 
-    The trajectory and attention requests have their own fields, as in recipes of format 1. The requests of all other
-    captures are in `more`, which the canonical JSON omits if it is empty.
+    The trajectory and attention requests have their own fields, as in recipes of format 1, and so has the guidance gap,
+    which is recorded by default. The requests of all other captures are in `more`, which the canonical JSON omits if it
+    is empty.
     """
 
     geometry: bool = True
     """True if the trajectory is recorded; by default not for cached videos, whose path is not the model's own."""
     attention: AttentionRequest | None = None
+    guidance_gap: bool = True
+    """True if the guidance gap is recorded with the trajectory. The canonical JSON omits True, so that recipes of
+    earlier versions keep their digests."""
     more: dict[str, Any] = Field(default_factory=dict)
     """Requests of other captures by name."""
 
@@ -76,13 +81,18 @@ class CaptureRequests(TrajectoryRequest):
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Validate the request of each capture; refuse captures that this version does not have."""
-        request_type_by_name = {kind.name: kind.request_type for kind in CAPTURES if kind.name not in FORMAT_1_CAPTURES}
+        request_type_by_name = {
+            kind.name: kind.request_type for kind in CAPTURES if kind.name not in CAPTURES_WITH_OWN_FIELDS
+        }
         return _validate_requests(value, "capture", request_type_by_name)
 
     @model_serializer(mode="wrap")
     def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an empty `more`, so that digests of recipes without it do not change."""
-        return _drop_empty_value(handler(self), "more")
+        """Omit an empty `more` and the default of `guidance_gap`: digests of recipes without them do not change."""
+        serialised = _drop_empty_value(handler(self), "more")
+        if serialised.get("guidance_gap"):
+            del serialised["guidance_gap"]
+        return serialised
 
     def find_request(self, name: str) -> CaptureRequest | None:
         """Return the request of a capture by name, or None if it is off."""
@@ -90,6 +100,8 @@ class CaptureRequests(TrajectoryRequest):
             return self if self.geometry else None
         if name == ATTENTION.name:
             return self.attention
+        if name == GUIDANCE_GAP.name:
+            return GuidanceGapRequest() if self.geometry and self.guidance_gap else None
         request: CaptureRequest | None = self.more.get(name)
         return request
 

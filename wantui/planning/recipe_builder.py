@@ -6,6 +6,7 @@ from typing import Any
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import ATTENTION, AttentionRequest
+from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.config.settings import ModelSettings, Settings
 from wantui.controls import CONTROLS, ControlRequest
@@ -177,12 +178,14 @@ def _build_capture_requests(settings: Settings, has_marks: bool) -> CaptureReque
         for kind in CAPTURES
     }
     trajectory, attention = request_by_name.pop(TRAJECTORY.name), request_by_name.pop(ATTENTION.name)
+    guidance_gap = request_by_name.pop(GUIDANCE_GAP.name)
     assert isinstance(attention, AttentionRequest | None)
     assert trajectory is not None
     return CaptureRequests(
         **dict(trajectory),
         geometry=describe_altered_trajectory(settings) is None or settings.model_settings.force_capture,
         attention=attention,
+        guidance_gap=guidance_gap is not None,
         more={name: dict(request) for name, request in request_by_name.items() if request is not None},
     )
 

@@ -110,15 +110,25 @@ class StepArrayWriter:
         Args:
             values_by_path: values by path of the array, each with the array's shape.
         """
+        self.write_steps({path: np.asarray(values)[None] for path, values in values_by_path.items()})
+
+    def write_steps(self, values_by_path: Mapping[str, NDArray[Any]]) -> None:
+        """Store the values of the next steps at once; see `write_step`.
+
+        Args:
+            values_by_path: values [steps, ...] by path of the array.
+        """
         if self.is_finished:
             return
-        step_row, array_crcs = len(self.checksums), []
+        first_row = len(self.checksums)
+        crcs_by_array = []
         for path, array in self.arrays_by_path.items():
             scaled_values = values_by_path[path] if array.scale is None else values_by_path[path] * array.scale
             stored_values = np.asarray(scaled_values).astype(array.dtype)
-            self._get_open_array(path)[step_row] = stored_values
-            array_crcs.append(compute_array_crc(stored_values))
-        self.checksums.append(compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc))
+            self._get_open_array(path)[first_row : first_row + len(stored_values)] = stored_values
+            crcs_by_array.append([compute_array_crc(step_values) for step_values in stored_values])
+        for array_crcs in zip(*crcs_by_array, strict=True):
+            self.checksums.append(compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc))
 
     def read_attribute(self, name: str) -> Any:
         """Return an attribute of the group, which an earlier process may have stored; None if it is missing."""

@@ -1,0 +1,104 @@
+"""Record the guidance gap: norms of the predictions with and without the prompt, and their difference."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wantui.captures.guidance_gap import COLUMNS
+from wantui.planning import Recipe
+from wantui.storage.background_writer import BackgroundWriter
+from wantui.storage.step_arrays import StepArray, StepArrayWriter
+from wantui.storage.zarr_group import IncompleteCaptureError
+
+if TYPE_CHECKING:
+    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
+
+ARRAY_NAME = "values"
+
+
+def measure_pass_gap(conditional: Tensor, unconditional: Tensor | None) -> list[float]:
+    """Return the values of one step in the order of COLUMNS, summed in float64.
+
+    Args:
+        conditional, unconditional: velocities of any equal shape; None if the step had no second pass.
+    """
+    conditional = conditional.detach().double()
+    if unconditional is None:
+        return [1.0, float("nan"), float(conditional.square().mean().sqrt()), float("nan"), float("nan")]
+    unconditional = unconditional.detach().double()
+    squares = torch.stack(
+        [
+            (conditional - unconditional).square().mean(),
+            conditional.square().mean(),
+            unconditional.square().mean(),
+            (conditional * unconditional).mean(),
+        ]
+    )
+    difference, conditional_norm, unconditional_norm = squares[:3].sqrt().tolist()
+    norm_product = conditional_norm * unconditional_norm
+    cosine = float(squares[3]) / norm_product if norm_product > 0 else float("nan")
+    return [2.0, difference, conditional_norm, unconditional_norm, cosine]
+
+
+class Recorder:
+    """Record the guidance gap; see `captures.Recorder` for the arguments.
+
+    Rows are written when a checkpoint needs them and at the end: one write of a few bytes after each step would take
+    longer than measuring them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        background_writer: BackgroundWriter,
+        earlier_checksums: Sequence[int],
+        is_resumable: bool,
+    ) -> None:
+        self.path, self.recipe = path, recipe
+        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
+        self.unwritten_rows: list[list[float]] = []
+
+    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+        if len(self.earlier_checksums) != steps_done:
+            raise IncompleteCaptureError(
+                f"the guidance gap of {len(self.earlier_checksums)} steps was stored before step {steps_done}"
+            )
+        array = StepArray((len(COLUMNS),), "float64", has_one_chunk=True)
+        evaluations = range(len(inputs.timesteps))
+        self.writer = StepArrayWriter(
+            self.path,
+            {ARRAY_NAME: array},
+            evaluations,
+            inputs.sigmas[:-1],
+            self.recipe,
+            {"columns": list(COLUMNS)},
+            self.earlier_checksums,
+        )
+
+    def on_step(self, step: "DenoisingStep") -> None:
+        if self.writer.is_finished:
+            return
+        assert step.conditional_velocity is not None
+        self.unwritten_rows.append(measure_pass_gap(step.conditional_velocity, step.unconditional_velocity))
+
+    def on_end(self) -> None:
+        self._write_rows()
+        self.writer.finish_group({})
+
+    def _write_rows(self) -> None:
+        if self.unwritten_rows:
+            values_by_path = {ARRAY_NAME: np.array(self.unwritten_rows)}
+            self.background_writer.submit_write(partial(self.writer.write_steps, values_by_path))
+            self.unwritten_rows = []
+        self.background_writer.wait_for_writes()
+
+    def compute_checksums(self) -> tuple[int, ...]:
+        """Return the CRC-32 of each measured step."""
+        self._write_rows()
+        return tuple(self.writer.checksums)
