@@ -118,7 +118,6 @@ def _measure(
         VideoFailed,
         measure_scores,
     )
-
     from wantui.models.fetch import NotFetchedError
 
     cost, saved = None, None
