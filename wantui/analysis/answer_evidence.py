@@ -50,6 +50,7 @@ PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
     ),
     "timing": ("commitment",),
     "norm": ("final_norm", "least_norm"),
+    "guidance": ("guidance_gap", "guidance_gap_early", "guidance_gap_late"),
 }
 """Metrics of path, by family."""
 FAMILIES_BY_METRIC = {metric: family for family, metrics in PATH_FAMILIES.items() for metric in metrics}
