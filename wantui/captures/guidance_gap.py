@@ -29,7 +29,7 @@ def _estimate_guidance_gap_disk_parts(
     request: GuidanceGapRequest, denoising_size: DenoisingSize
 ) -> tuple[DiskPart, ...]:
     value_bytes = 8 * len(COLUMNS) * denoising_size.evaluation_count
-    return (DiskPart("guidance_gap", METADATA_BYTES + value_bytes, "norms and difference of both passes at each step"),)
+    return (DiskPart("guidance_gap", METADATA_BYTES + value_bytes, "norms of both passes"),)
 
 
 GUIDANCE_GAP = CaptureKind(
