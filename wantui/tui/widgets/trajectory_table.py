@@ -206,7 +206,9 @@ class TrajectoryTable(VirtualList):
         columns = self._make_name_columns(width)
         columns += [self._make_metric_column(METRIC_NAMES[index]) for index in self._find_visible_metrics(width)]
         if not self._has_groups:
-            columns.append(Column("velocity over σ", None, self._draw_velocity))
+            free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in columns)
+            header = "velocity over σ" if free_width >= len("velocity over σ") else "velocity"
+            columns.append(Column(header, None, self._draw_velocity))
         return columns
 
     def _draw_velocity(self, row: Row) -> Text:
