@@ -78,9 +78,11 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
 
 
 def _render_verdicts(comparison: Comparison) -> list[str]:
+    declaration = comparison.declaration
+    subject = comparison.primary_metric if declaration is None else declaration.text
     return [
         "<h2>Verdict on the declared metric</h2>",
-        f"<p>Declared metric: <b>{html.escape(comparison.primary_metric)}</b>. Tests permute within seeds.</p>",
+        f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
         *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_change
+from wantui.analysis.p_values import describe_p_values, find_decisive_p
 from wantui.analysis.report_page import (
     GROUP_COLOURS,
     MUTED_COLOUR,
@@ -33,18 +34,17 @@ def render_effect_section(comparison: Comparison) -> list[str]:
         "<h2>Effects in all metrics</h2>",
         render_figure(
             draw_effects(comparison, differences),
-            "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: p at most "
-            "0.05 over all metrics and pairs (max-T). Squares: the same prompts and seeds at guidance 1, if there are "
-            "any. Metrics without a meaningful percentage are only in the table.",
+            "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: corrected p "
+            "at most 0.05. Squares: the same prompts and seeds at guidance 1, if there are any. Metrics without a "
+            "meaningful percentage are only in the table.",
         ),
         _render_table(comparison, differences),
         render_note(
-            f"{len(comparison.seeds)} seeds can give no p below "
-            f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. p: sign flips of one metric and pair, as if it "
-            "were the only test. max-T: over all metrics and pairs, so that the chance of any false difference is at "
-            "most 5 %. BH: over all, so that at most 5 % of the differences found are false on average. A small p with "
-            "a larger max-T means: plain only if this metric was declared before. d_z: mean difference divided by the "
-            "standard deviation of the seeds' differences, with Hedges' correction."
+            f"{'. '.join(describe_p_values(comparison))}. p alone: sign flips of this metric and pair, as if it were "
+            f"the only test; {len(comparison.seeds)} seeds can give none below "
+            f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. BH: adjusted over all metrics and pairs, so that "
+            "at most 5 % of the differences found are false on average. d_z: mean difference divided by the standard "
+            "deviation of the seeds' differences, with Hedges' correction."
         ),
     ]
     if (hidden_count := len(comparison.differences) - len(differences)) > 0:
@@ -66,7 +66,7 @@ def draw_effects(comparison: Comparison, differences: Sequence[Difference]) -> F
         if (unguided := find_unguided_difference(comparison, d)) is not None:
             axes.plot(100 * unguided.relative_difference, row, "s", ms=5, color=MUTED_COLOUR, mfc="none")
         axes.plot([100 * d.relative_low, 100 * d.relative_high], [row, row], color=colour, lw=1.5)
-        fill = colour if d.family_p <= SIGNIFICANCE_LEVEL else PAPER_COLOUR
+        fill = colour if find_decisive_p(comparison, d) <= SIGNIFICANCE_LEVEL else PAPER_COLOUR
         axes.plot(100 * d.relative_difference, row, "o", ms=5, color=colour, mfc=fill)
     pair_labels = [
         f"{format_figure_label(d.first_group)} against {format_figure_label(d.second_group)}"
@@ -97,7 +97,7 @@ def _render_table(comparison: Comparison, differences: Sequence[Difference]) -> 
             interval_text = f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
         pair_cells = [html.escape(f"{d.first_group} - {d.second_group}")] if has_several_pairs else []
         size_text = f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "–"
-        p_cells = [f"{p:.3g}" for p in (effect.p, d.family_p, d.discovery_p)]
+        p_cells = [f"{p:.3g}" for p in (find_decisive_p(comparison, d), effect.p, d.discovery_p)]
         metric_label = html.escape(comparison.groups[0].label_metric(d.metric))
         unguided = find_unguided_difference(comparison, d)
         unguided_cells = [format_change(unguided) if unguided else "–"] if comparison.unguided is not None else []
@@ -106,5 +106,5 @@ def _render_table(comparison: Comparison, differences: Sequence[Difference]) -> 
     pair_header = ["groups"] if has_several_pairs else []
     unguided_header = ["at guidance 1"] if comparison.unguided is not None else []
     return render_table(
-        ["metric", *pair_header, "difference", "95 %", *unguided_header, "d_z", "p", "max-T", "BH"], rows
+        ["metric", *pair_header, "difference", "95 %", *unguided_header, "d_z", "p", "p alone", "BH"], rows
     )
