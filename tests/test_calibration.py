@@ -1,23 +1,174 @@
-"""Figures of the calibration: shapes are its units, not seeds."""
+"""The frequency calibration: its design, its fit, and its trajectories in batches."""
 
-import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.calibration import p_over_shapes
+import torch
+from benchmarks.calibration import (
+    centre_twice,
+    compute_placebo_slopes,
+    compute_spreads,
+    fit_slope,
+    integrate_information,
+    read_model,
+)
+from benchmarks.calibration_measurements import (
+    Condition,
+    Model,
+    draw_initial_noise,
+    measure_information,
+    pack_steps,
+)
+from scipy import stats
+
+from wantui.analysis.dispersion import compute_distances_to_median
+from wantui.config import load_config
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.load import load_pipeline
+from wantui.models.catalogue import NANO
+from wantui.models.nano import NANO_WEIGHTS_FOLDER
+from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME, LATIN_SQUARE
+from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, sample_scenes
+from wantui.planning import plan_batch
 
 pytestmark = pytest.mark.torch
 
-LOGARITHMS = np.log([0.45, 0.25, 0.14, 0.08, 0.05, 0.03])
+FREQUENCIES = np.log([model.shape_frequencies for model in FREQUENCY_MODELS_BY_NAME.values()])
 
 
-def test_p_over_shapes_of_a_perfect_line_is_the_minimum_for_six_shapes() -> None:  # S10
-    assert np.isclose(p_over_shapes(LOGARITHMS, 3 - 0.2 * LOGARITHMS), 1 / 720)
+def test_latin_square_gives_each_shape_each_frequency_once() -> None:
+    square = np.array(LATIN_SQUARE)
+    assert (np.sort(square, axis=0) == np.arange(6)[:, None]).all()
+    assert (np.sort(square, axis=1) == np.arange(6)).all()
+    logarithms = np.log(NATURAL_SHAPE_FREQUENCIES)[square]
+    assert (logarithms[1] == logarithms[0][::-1]).all()
+    assert np.abs(np.corrcoef(logarithms)[0, 2:]).max() < 0.06
 
 
-def test_p_over_shapes_equals_an_exhaustive_permutation_test() -> None:  # S10
-    means = np.random.default_rng(3).normal(size=6)
-    orders = itertools.permutations(range(6))
-    slopes = [abs(np.polyfit(LOGARITHMS, means[list(order)], 1)[0]) for order in orders]
-    expected = np.mean(np.array(slopes) >= slopes[0] - 1e-12)
-    assert np.isclose(p_over_shapes(LOGARITHMS, means), expected)
+def test_models_of_equal_frequencies_have_different_seeds() -> None:
+    models = FREQUENCY_MODELS_BY_NAME
+    assert models["natural"].shape_frequencies == models["natural-again"].shape_frequencies
+    assert len({model.seed for model in models.values()}) == len(models)
+
+
+def test_scenes_follow_the_frequencies_of_a_model() -> None:
+    model = FREQUENCY_MODELS_BY_NAME["reversed"]
+    scenes = sample_scenes(40_000, np.random.default_rng(0), shape_frequencies=model.shape_frequencies)
+    shares = np.bincount(scenes.shape[:, 0], minlength=6) / 40_000
+    assert np.allclose(shares, model.shape_frequencies, atol=0.01)
+
+
+def test_slope_is_exact_whatever_the_effects_of_models_and_shapes() -> None:
+    random = np.random.default_rng(1)
+    model_effects, shape_effects = random.normal(size=(8, 1)), random.normal(size=6)
+    fit = fit_slope(model_effects + shape_effects - 0.3 * FREQUENCIES, FREQUENCIES)
+    assert fit.slope == pytest.approx(-0.3, abs=1e-12)
+    assert fit.standard_error == pytest.approx(0, abs=1e-12)
+    assert np.allclose(fit.unit_effects, shape_effects - shape_effects.mean())
+    assert fit.p < 0.001
+
+
+def test_slope_and_interval_equal_a_regression_with_dummy_variables() -> None:
+    values = np.random.default_rng(2).normal(size=(8, 6))
+    fit = fit_slope(values, FREQUENCIES)
+    rows = [
+        [*np.eye(8)[model], *np.eye(6)[shape][1:], FREQUENCIES[model, shape]]
+        for model in range(8)
+        for shape in range(6)
+    ]
+    design = np.array(rows)
+    coefficients, residual_sum, _, _ = np.linalg.lstsq(design, values.ravel(), rcond=None)
+    degrees_of_freedom = 48 - 14
+    variance = np.linalg.inv(design.T @ design)[-1, -1] * residual_sum[0] / degrees_of_freedom
+    half_width = stats.t.ppf(0.975, degrees_of_freedom) * variance**0.5
+    assert fit.slope == pytest.approx(coefficients[-1])
+    assert fit.degrees_of_freedom == degrees_of_freedom
+    assert fit.interval == pytest.approx((coefficients[-1] - half_width, coefficients[-1] + half_width))
+
+
+def test_p_of_a_slope_is_uniform_without_an_effect() -> None:
+    random = np.random.default_rng(3)
+    fits = [fit_slope(random.normal(size=(8, 6)), FREQUENCIES, seed=i) for i in range(100)]
+    assert stats.kstest([fit.p for fit in fits], "uniform").pvalue > 0.01
+
+
+def test_shape_effects_do_not_count_as_a_slope() -> None:
+    random = np.random.default_rng(4)
+    appearance = -FREQUENCIES[0]  # as if frequent shapes looked simpler, in every model
+    fit = fit_slope(appearance + 0.01 * random.normal(size=(8, 6)), FREQUENCIES)
+    assert abs(fit.slope) < 0.01 < fit.unit_effects.std()
+
+
+def test_values_centred_twice_have_no_means() -> None:
+    centred = centre_twice(np.random.default_rng(5).normal(size=(3, 8, 6)))
+    assert np.allclose(centred.mean(1), 0)
+    assert np.allclose(centred.mean(2), 0)
+
+
+def test_information_of_a_constant_integrand_has_its_closed_form() -> None:
+    edges = np.linspace(0.5, 1, 2001)
+    integral = integrate_information(np.full((2000, 3), 2.0), edges, window_start=0.8)
+    assert integral == pytest.approx(np.full(3, 2 * (-np.log(0.8) - 0.2)), rel=1e-4)
+
+
+def test_spreads_are_distances_to_the_median_of_each_shape_and_sentence() -> None:
+    states = np.random.default_rng(6).normal(size=(3, 6, 6, 5))  # seeds, shapes, colours
+    flat = states.reshape(-1, 5)
+    distances = ((flat[:, None] - flat[None]) ** 2).sum(-1)
+    spreads = compute_spreads(distances[np.triu_indices(len(flat), k=1)])
+    own = states[:, 2].reshape(-1, 5)
+    expected = compute_distances_to_median(((own[:, None] - own[None]) ** 2).sum(-1))
+    assert np.allclose(spreads["spread"].reshape(3, 6, 6)[:, 2].ravel(), expected)
+    sentence = states[:, 2, 4]
+    expected = compute_distances_to_median(((sentence[:, None] - sentence[None]) ** 2).sum(-1))
+    assert np.allclose(spreads["spread within a sentence"].reshape(3, 6, 6)[:, 2, 4], expected)
+
+
+def test_stored_models_have_all_videos_and_a_negative_control() -> None:
+    folder = Path(__file__).parent / "data" / "calibration"
+    models = [read_model(path) for path in sorted(folder.glob("*.npz"))]
+    assert {model.name for model in models} <= set(FREQUENCY_MODELS_BY_NAME)
+    for model in models:
+        assert model.values_by_measure["log_volume|guidance-4 main"].shape == (12, 6, 6)
+    assert len(compute_placebo_slopes(models, "turning|guidance-4 main", 50)) == 50
+
+
+@torch.no_grad()
+def test_trajectory_in_a_batch_is_that_of_the_loop() -> None:
+    settings = ["model_settings.sampler=euler", "model_settings.steps=3", f"model_settings.seed={2_000_000}"]
+    recipe = plan_batch(load_config("nano", settings), "a large red ring moving left").videos[0].recipe
+    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
+    start = prepare_inputs(pipeline, recipe)
+    states = [step.latents.flatten() for step in denoise_latents(pipeline, recipe, start)]
+    model = Model(NANO_WEIGHTS_FOLDER, "cpu")
+    text = model.encode(["a large red ring moving left", "a small blue circle moving up"])
+    noise = draw_initial_noise(2_000_000, 1, "cpu").expand(2, -1, -1, -1, -1)
+    batch = model.generate(text, noise, Condition("euler", 3, recipe.guidance_scale))
+    assert torch.allclose(batch.states[1:, 0], torch.stack(states), atol=1e-4)
+
+
+def test_packed_steps_give_back_the_inner_products() -> None:
+    states = np.random.default_rng(7).normal(size=(2, 4, 50))
+    grams = states @ states.transpose(0, 2, 1)
+    products = np.zeros((4, 4))
+    products[np.triu_indices(4)] = pack_steps(grams)[1]
+    products += np.triu(products, 1).T
+    sums = np.tril(np.ones((4, 4)))
+    assert np.allclose(sums @ products @ sums.T, grams[1], rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_pointwise_information_is_the_difference_of_two_squared_errors() -> None:
+    model = Model(NANO_WEIGHTS_FOLDER, "cpu")
+    text, generic = model.encode(["a large red ring moving left"]), model.encode(["a large red shape moving left"])
+    final = draw_initial_noise(1, 1, "cpu")
+    edges = np.array([0.4, 0.6])
+    measured = measure_information(model, final, text, generic, torch.zeros(1, dtype=torch.long), edges)
+    noise = torch.randn(1, 16, 5, 16, 16, generator=torch.Generator().manual_seed(11))
+    noisy, timestep = torch.lerp(final, noise, 0.5), torch.tensor([500.0])
+    errors = [
+        (model.predict(noisy, timestep, embedding) - (noise - final)).double().square().sum()
+        for embedding in (generic, text)
+    ]
+    assert measured["information_pointwise"][0, 0] == pytest.approx(float(errors[0] - errors[1]), rel=1e-3)

@@ -1,338 +1,345 @@
-"""Does the instrument see what nano was trained to? python tests/benchmarks/calibration.py [--seeds 24].
+"""What do the metrics answer to: frequency, or appearance? python tests/benchmarks/calibration.py
 
-Nano saw circles in 45 of 100 objects and rings in 3; colours and directions were equally frequent. With held-out seeds
-this asks whether any measure orders the shapes by their frequency (the shapes are the units of that question, six of
-them, so that p comes from their 720 orders), how much equally frequent colours and directions differ (all pairs of
-them), what is left with a converged sampler and without guidance, how often disjoint seeds of one prompt are called
-different in spread, and whether attention to a word lies on what it names. The videos are made first, by several
-processes; then everything is analysed. `--only` makes and prints some parts.
+`frequency_models.py` trains models with exchanged frequencies of the shapes, `calibration_measurements.py` measures
+them, and `--collect FOLDER` reduces its files to the data from which this command prints its tables. For the mean y of
+a shape in a model, y = model + shape + slope x ln(frequency) is fitted by least squares. The model is the unit: only
+the change of a shape from model to model determines the slope.
 """
 
-import itertools
-import multiprocessing
-import os
-import time
-from collections.abc import Iterable, Sequence
-from functools import cache, partial
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import numpy as np
-import torch
-from diffusers import WanPipeline
 from numpy.typing import NDArray
+from scipy import stats
 
-from wantui.analysis.compare import Comparison, compare_groups
-from wantui.analysis.differences import format_difference
-from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
-from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.loading import read_batch_videos
+from wantui.analysis.calibrated import TABLE_PATH
+from wantui.analysis.dispersion import compute_distances_to_median
 from wantui.analysis.metrics import METRICS
-from wantui.analysis.statistics import compute_paired_effect, run_sign_flip_test
-from wantui.analysis.video import Video
-from wantui.config import load_config
-from wantui.generation.captures import Recorder
-from wantui.generation.captures import attention as attention_capture
-from wantui.generation.captures import trajectory as trajectory_capture
-from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import denoise_latents, prepare_inputs
-from wantui.generation.load import load_pipeline
-from wantui.models.catalogue import NANO
-from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE, RGB_BY_BACKGROUND, RGB_BY_COLOUR, SHAPES
-from wantui.planning import Recipe, plan_batch
-from wantui.storage.attention_maps import open_attention_maps
-from wantui.storage.background_writer import BackgroundWriter
-from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest, write_batch_files, write_manifest
+from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES
+from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
+
+FloatArray = NDArray[np.float64]
+DATA_FOLDER = Path(__file__).parents[1] / "data" / "calibration"
+COLOURS = tuple(RGB_BY_COLOUR)
+FORMS, CONDITIONS = ("main", "held-out"), ("guidance-1", "guidance-4")
+INFORMATION_WINDOW_START = 0.9
+"""Lowest noise level of the information gap; fixed with the predictions."""
+REASSIGNMENT_COUNT = 20_000
+INTERVAL_LEVEL = 0.95
 
 
-class Part(NamedTuple):
-    """A batch of the calibration."""
+@dataclass(frozen=True)
+class ModelValues:
+    """Values of one model: for each measure, [seeds, shapes, colours]."""
 
-    template: str
-    seeds: float = 1
-    """Times the seeds that are asked for."""
-    settings: tuple[str, ...] = ()
-    has_attention: bool = False
+    name: str
+    values_by_measure: dict[str, FloatArray]
+    shapes_right_by_condition: dict[str, FloatArray]
+    """Fraction of clips with the right shape, for each shape."""
+    generic_counts_by_condition: dict[str, NDArray[np.int64]]
+    """Clips of the generic prompt in which each shape was seen."""
 
-
-SHAPE = "|".join(SHAPES)
-ONE_OF_EACH = f"a large red [{SHAPE}] moving left over a dark background"
-CONVERGED = ("model_settings.sampler=euler", "model_settings.steps=50")
-PARTS = {
-    "shapes": Part(f"a large ([red|blue]) ([{SHAPE}]) moving [left|right] over a dark background", has_attention=True),
-    "colours": Part(f"a large [{'|'.join(RGB_BY_COLOUR)}] circle moving left over a dark background"),
-    "directions": Part("a large red circle moving [left|right|up|down] over a dark background"),
-    "guided": Part(ONE_OF_EACH, 0.5, CONVERGED),
-    "unguided": Part(ONE_OF_EACH, 0.5, (*CONVERGED, "model_settings.cfg_scale=1")),
-    "one": Part("a large red circle moving left over a dark background", 4),
-}
-FIRST_SEED = 1_000_000
-ON_OBJECT = 0.25
-"""Distance from the background's colour, of 1, from which a pixel belongs to an object."""
+    @property
+    def log_frequencies(self) -> FloatArray:
+        """Return ln(frequency) of the shapes in training."""
+        return np.log(FREQUENCY_MODELS_BY_NAME[self.name].shape_frequencies)
 
 
-@cache
-def nano_on(device: str) -> WanPipeline:
-    """Load nano, once in each process."""
-    torch.set_num_threads(1)
-    return load_pipeline(NANO, None, "float32", torch.device(device))
+@dataclass(frozen=True)
+class SlopeFit:
+    """Least-squares fit of y = model + unit + slope x ln(frequency) to [models, units]."""
+
+    slope: float
+    standard_error: float
+    degrees_of_freedom: int
+    p: float
+    """Two-sided p of the slope over random reassignments of the frequencies among the units within each model."""
+    unit_effects: FloatArray
+    """[units] effects of the units, with mean 0."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the t interval of the slope."""
+        half_width = float(stats.t.ppf((1 + INTERVAL_LEVEL) / 2, self.degrees_of_freedom)) * self.standard_error
+        return self.slope - half_width, self.slope + half_width
 
 
-def make(job: tuple[Path, int, Recipe, int, int], device: str) -> None:
-    """Make one video as far as it is analysed: trajectory, attention maps, and where the object is."""
-    root, index, recipe, variation, number = job
-    folder, background = BatchFolder(root), BackgroundWriter()
-    pipeline = nano_on(device)
-    trajectories = folder.make_trajectory_path(variation, number)
-    recorders: list[Recorder] = [trajectory_capture.Recorder(trajectories, recipe, background, (), is_resumable=False)]
-    trajectories.parent.parent.mkdir(exist_ok=True)
-    if recipe.capture.attention is not None:
-        maps = folder.make_attention_path(variation, number)
-        recorders.append(attention_capture.Recorder(maps, recipe, background, (), is_resumable=False))
-        maps.parent.parent.mkdir(exist_ok=True)
-    start = prepare_inputs(pipeline, recipe)
-    for recorder in recorders:
-        recorder.on_start(start, 0)
-    for step in denoise_latents(pipeline, recipe, start):
-        for recorder in recorders:
-            recorder.on_step(step)
-        latents = step.latents
-    for recorder in recorders:
-        recorder.on_end()
-    background.close()
-    if recipe.capture.attention is None:
-        return
-    frames = np.stack(list(decode_frames(pipeline, latents)))
-    np.save(root / f"object_{index:05d}.npy", where_the_object_is(frames))
+def centre_twice(values: FloatArray) -> FloatArray:
+    """Subtract the means of rows and columns from [..., models, units]."""
+    rows, columns = values.mean(-1, keepdims=True), values.mean(-2, keepdims=True)
+    centred: FloatArray = values - rows - columns + values.mean((-2, -1), keepdims=True)
+    return centred
 
 
-def where_the_object_is(frames: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[latent frames, 8, 8] share of pixels that are no background, of frames [17, 128, 128, 3]."""
-    distance = np.abs(frames - np.array(RGB_BY_BACKGROUND["dark"], dtype=np.float32)).max(3) > ON_OBJECT
-    cells = distance.reshape(len(frames), 8, 16, 8, 16).mean((2, 4))
-    return np.stack([cells[0], *(cells[i : i + 4].mean(0) for i in range(1, len(frames), 4))]).astype(np.float32)
+def fit_slope(values: FloatArray, log_frequencies: FloatArray, seed: int = 0) -> SlopeFit:
+    """Fit the slope of values [models, units] over ln(frequency).
 
-
-def make_batch(root: Path, part: Part, seeds: int, processes: int, device: str) -> None:
-    """Make a batch folder whose videos have trajectories (and maps), without clips."""
-    count = max(2, round(part.seeds * seeds))
-    settings = ["use_timestamp=false", f"videos_per_variation={count}", f"model_settings.seed={FIRST_SEED}"]
-    settings += part.settings
-    if part.has_attention:
-        settings.append("attention_analysis_settings.store_attention=true")
-    batch = plan_batch(load_config("nano", settings), part.template)
-    folder = BatchFolder(root)
-    manifest = write_batch_files(folder, batch)
-    jobs = [(root, i, video.recipe, video.variation_index, video.seed_number) for i, video in enumerate(batch.videos)]
-    began = time.time()
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for done, _ in enumerate(pool.imap_unordered(partial(make, device=device), jobs), start=1):
-            if done % 50 == 0:
-                click.echo(f"{done} of {len(jobs)} in {time.time() - began:.0f} s", err=True)
-    for entry in manifest.videos:
-        entry.state = "done"
-        entry.files = {
-            "latents": folder.make_trajectory_path(entry.variation, entry.number).relative_to(root).as_posix()
-        }
-        if part.has_attention:
-            entry.files["attention"] = (
-                folder.make_attention_path(entry.variation, entry.number).relative_to(root).as_posix()
-            )
-    write_manifest(folder, manifest)
-
-
-def slope(frequencies: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the slope over the frequencies of the last axis of some values."""
-    centred = frequencies - frequencies.mean()
-    return np.asarray(values @ centred / (centred @ centred))
-
-
-def p_over_shapes(frequencies: NDArray[np.float64], means: NDArray[np.float64]) -> float:
-    """Return the share of orders of the shapes with a slope as large; the least is 1 / 720."""
-    orders = np.array(list(itertools.permutations(range(len(means)))))
-    slopes = np.abs(slope(frequencies, means[orders]))
-    return float(np.mean(slopes >= slopes[0] * (1 - 1e-9)))
-
-
-def rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(np.argsort(np.argsort(one)), np.argsort(np.argsort(other)))[0, 1])
-
-
-def by_frequency(result: Comparison, metric: str, values: NDArray[np.float64]) -> str:
-    """Return a row: mean for each shape, the slope over ln frequency with its interval over seeds, p over shapes."""
-    frequencies = np.log([FREQUENCY_BY_SHAPE[group.name] for group in result.groups])
-    slopes, means = compute_paired_effect(slope(frequencies, values)), values.mean(0)
-    shown = " | ".join(f"{mean:.4g}" for mean in means)
-    if metric in METRICS and not METRICS[metric].has_ratio_scale:
-        message = (
-            f"{slopes.mean:+.3f} ({slopes.interval_low:+.3f} to {slopes.interval_high:+.3f}) {METRICS[metric].unit}"
-        )
-    else:
-        mean = abs(float(values.mean()))
-        message = f"{slopes.mean / mean:+.1%} ({slopes.interval_low / mean:+.1%} to {slopes.interval_high / mean:+.1%})"
-    p = p_over_shapes(frequencies, means)
-    return f"| {metric} | {shown} | {message} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |"
-
-
-def of_controls(result: Comparison, metric: str) -> str:
-    """Return the largest difference between equally frequent groups, and how many of the pairs are significant."""
-    own = [d for d in result.differences if d.metric == metric]
-    largest = max(own, key=lambda d: abs(d.paired_effect.mean))
-    called = sum(d.paired_effect.p <= 0.05 for d in own)
-    return f"{largest.first_group} - {largest.second_group}: {format_difference(largest)} | {called} of {len(own)}"
-
-
-def of_seeds(result: Comparison, metric: str) -> NDArray[np.float64]:
-    """[seeds, groups], mean over phrasings."""
-    columns = [np.array([video.compute_metric(metric) for video in group.videos]) for group in result.groups]
-    return np.stack([column.reshape(len(result.seeds), -1).mean(1) for column in columns], axis=1)
-
-
-def spread_of_seeds(result: Comparison) -> NDArray[np.float64]:
-    """[seeds, groups] of `spread`: distance to the median of the videos of the same shape."""
-    return np.stack([_spread(group.videos).reshape(len(result.seeds), -1).mean(1) for group in result.groups], axis=1)
-
-
-def within_phrasing(result: Comparison) -> NDArray[np.float64]:
-    """[seeds, groups] distance to the median of the videos of the same sentence."""
-    columns = []
-    for group in result.groups:
-        own: dict[str, list[Video]] = {}
-        for video in group.videos:
-            own.setdefault(video.prompt, []).append(video)
-        columns.append(np.mean([_spread(videos) for videos in own.values()], axis=0))
-    return np.stack(columns, axis=1)
-
-
-def _spread(videos: Sequence[Video]) -> NDArray[np.float64]:
-    final = np.stack([video.load_projection()[-1] for video in videos])
-    return compute_distances_to_median(compute_squared_distances(final) / videos[0].dimension)
-
-
-def localisation(root: Path) -> Iterable[str]:
-    """How well attention to the colour and to the shape tells the object's places from the others (area under ROC)."""
-    manifest = read_manifest(BatchFolder(root))
-    scores: dict[str, dict[int, list[float]]] = {"colour": {}, "shape": {}}
-    shares: dict[str, list[float]] = {"colour": [], "shape": []}
-    areas = []
-    for index, entry in enumerate(manifest.videos):
-        maps = open_attention_maps(root / entry.files["attention"])
-        covered = np.load(root / f"object_{index:05d}.npy")
-        on = covered > 0.5
-        if not 0 < on.sum() < on.size:
-            continue
-        areas.append(float(on.mean()))
-        for kind, word in zip(("colour", "shape"), maps.metadata_by_word, strict=True):
-            a = maps.read_mean_map(word).mean(0)
-            order = np.argsort(np.argsort(a.ravel())).reshape(a.shape)
-            n = on.sum()
-            area = (order[on].sum() - n * (n - 1) / 2) / (n * (on.size - n))
-            scores[kind].setdefault(entry.seed, []).append(float(area))
-            shares[kind].append(float(a[on].sum() / a.sum()))
-    for kind, by_seed in scores.items():
-        message = compute_paired_effect(np.array([np.mean(own) for own in by_seed.values()]) - 0.5)
-        yield (
-            f"| {kind} | {0.5 + message.mean:.3f} ({0.5 + message.interval_low:.3f} to "
-            f"{0.5 + message.interval_high:.3f}) | "
-            f"{np.mean(shares[kind]):.1%} | {np.mean(areas):.1%} |"
-        )
-
-
-def false_positives(videos: Sequence[Video], splits: int = 500) -> tuple[float, float]:
-    """Return how often two disjoint halves of one prompt's seeds are called different in spread, at 5 % and at 1 %.
-
-    Halves are paired at random, and spread is computed anew in each: values of other metrics do not depend on the
-    half, and would be called different as often as the test's level says whatever they are.
+    In a balanced table with row and column effects, the slope is that of the twice centred values (Frisch and Waugh
+    1933).
     """
-    distances = compute_squared_distances(np.stack([video.load_projection()[-1] for video in videos]))
-    random, half, p = np.random.default_rng(0), len(videos) // 2, []
-    for _ in range(splits):
-        order = random.permutation(len(videos))
-        one, other = (
-            compute_distances_to_median(distances[np.ix_(own, own)]) for own in (order[:half], order[half : 2 * half])
-        )
-        p.append(run_sign_flip_test(one - other))
-    return float(np.mean(np.array(p) <= 0.05)), float(np.mean(np.array(p) <= 0.01))
-
-
-def report_shapes(folder: Path) -> None:
-    videos = list(read_batch_videos(folder))
-    result = compare_groups(videos, grouping="2")
-    names = " | ".join(f"{group.name} {FREQUENCY_BY_SHAPE[group.name]:.0%}" for group in result.groups)
-    click.echo(
-        f"{len(videos)} videos, {len(result.seeds)} seeds, {result.groups[0].phrasing_count} phrasings for each shape\n"
+    model_count, unit_count = values.shape
+    centred, predictor = centre_twice(values), centre_twice(log_frequencies)
+    slope = float((centred * predictor).sum() / (predictor**2).sum())
+    residuals = centred - slope * predictor
+    degrees_of_freedom = model_count * unit_count - model_count - unit_count
+    standard_error = float(np.sqrt((residuals**2).sum() / degrees_of_freedom / (predictor**2).sum()))
+    shuffled = np.random.default_rng(seed).permuted(
+        np.broadcast_to(log_frequencies, (REASSIGNMENT_COUNT, *log_frequencies.shape)), axis=-1
     )
-    heads = ("for e times the frequency (95 % over seeds)", "p over shapes", "rank correlation")
-    click.echo(f"| metric | {names} | {' | '.join(heads)} |")
-    click.echo("|---|" + "---|" * (len(result.groups) + len(heads)))
-    click.echo(by_frequency(result, "spread", spread_of_seeds(result)))
-    click.echo(by_frequency(result, "spread within a sentence", within_phrasing(result)))
-    for metric in METRICS:
-        click.echo(by_frequency(result, metric, of_seeds(result, metric)))
-    for warning in result.warnings:
-        click.echo(f"- {warning}")
-    click.echo("\n| word | area under ROC of its attention | attention on the object | area of the object |")
-    click.echo("|---|---|---|---|")
-    for row in localisation(folder):
-        click.echo(row)
+    shuffled_predictors = centre_twice(shuffled)
+    shuffled_slopes = (shuffled_predictors * centred).sum((-2, -1)) / (shuffled_predictors**2).sum((-2, -1))
+    p = (1 + np.sum(np.abs(shuffled_slopes) >= abs(slope) * (1 - 1e-9))) / (REASSIGNMENT_COUNT + 1)
+    unit_effects = (values - slope * log_frequencies).mean(0)
+    return SlopeFit(slope, standard_error, degrees_of_freedom, float(p), unit_effects - unit_effects.mean())
 
 
-def report_controls(folders: Sequence[Path]) -> None:
-    result = [compare_groups(list(read_batch_videos(folder)), grouping="1") for folder in folders]
-    heads = [
-        f"largest of {len(own.groups)} {folder.name} | p <= .05" for own, folder in zip(result, folders, strict=True)
-    ]
-    click.echo(f"\n{[len(own.seeds) for own in result]} seeds\n\n| metric | {' | '.join(heads)} |")
-    click.echo("|---|" + "---|" * (2 * len(result)))
-    for metric in (SPREAD_METRIC, *METRICS):
-        click.echo(f"| {metric} | {' | '.join(of_controls(own, metric) for own in result)} |")
+def integrate_information(integrand: NDArray[np.floating], level_edges: FloatArray, window_start: float) -> FloatArray:
+    """Integrate (1 - s) / s times an integrand [levels, n] over the noise levels s from a start to 1.
+
+    Args:
+        level_edges: [levels + 1] edges of the intervals at whose midpoints the integrand was measured.
+    """
+    levels = (level_edges[1:] + level_edges[:-1]) / 2
+    weights = (1 - levels) / levels * np.diff(level_edges) * (levels >= window_start)
+    result: FloatArray = weights @ integrand.astype(np.float64)
+    return result
 
 
-def report_converged(folders: Sequence[Path]) -> None:
-    """Print the means of six shapes with 50 Euler steps, with and without guidance."""
-    for folder in folders:
-        result = compare_groups(list(read_batch_videos(folder)), grouping="1")
-        names = " | ".join(group.name for group in result.groups)
-        click.echo(
-            f"\n{folder.name}, {len(result.seeds)} seeds\n\n| metric | {names} | p over shapes | rank correlation |"
+def collect_model(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Reduce a file of `calibration_measurements.py` to one value for each video and measure."""
+    measured = np.load(path)
+    edges = measured["information_edges"]
+    columns = list(zip(measured["metric_names"].tolist(), measured["metric_strides"].tolist(), strict=True))
+    reduced: dict[str, NDArray[np.generic]] = {}
+    for key in measured.files:
+        kind, _, condition = key.partition(" ")
+        if kind == "metrics":
+            for column, (metric, stride) in enumerate(columns):
+                values = measured[key][:, column]
+                if not np.isnan(values).all():
+                    reduced[f"{metric}{'' if stride == 1 else f' (stride {stride})'}|{condition}"] = values
+        elif kind == "gap_products":
+            gaps = np.sqrt(np.maximum(measured[key] @ np.array([1.0, 1.0, -2.0]), 0))  # [steps, n]
+            reduced[f"guidance gap|{condition}"] = gaps.mean(0)
+        elif kind == "final_distances":
+            reduced |= {f"{name}|{condition}": v for name, v in compute_spreads(measured[key]).items()}
+        elif kind in ("information_gap", "information_pointwise"):
+            name = kind.replace("_", " ")
+            window = integrate_information(measured[key], edges, INFORMATION_WINDOW_START)
+            reduced[f"{name}|guidance-1 {condition}"] = window
+            reduced[f"{name}, all levels|guidance-1 {condition}"] = integrate_information(measured[key], edges, 0)
+        elif kind in ("shapes", "generic_shapes"):
+            reduced[f"{kind}|{condition}"] = measured[key]
+    return {name: v.astype(np.float32) if v.dtype.kind == "f" else v for name, v in reduced.items()}
+
+
+def compute_spreads(packed_distances: NDArray[np.floating]) -> dict[str, FloatArray]:
+    """Return the distance of each video to the median of its shape, and to that of its sentence."""
+    video_count = round((1 + np.sqrt(1 + 8 * len(packed_distances))) / 2)
+    distances = np.zeros((video_count, video_count))
+    distances[np.triu_indices(video_count, k=1)] = packed_distances
+    distances += distances.T
+    cells = np.arange(video_count).reshape(-1, len(SHAPES), len(COLOURS))
+    spreads = {"spread": np.empty(video_count), "spread within a sentence": np.empty(video_count)}
+    for shape in range(len(SHAPES)):
+        videos = cells[:, shape].ravel()
+        spreads["spread"][videos] = compute_distances_to_median(distances[np.ix_(videos, videos)])
+        for colour in range(len(COLOURS)):
+            videos = cells[:, shape, colour]
+            spreads["spread within a sentence"][videos] = compute_distances_to_median(distances[np.ix_(videos, videos)])
+    return spreads
+
+
+def measure_from_bound(metric: str, values: FloatArray) -> FloatArray:
+    """Return the distance of a metric from its bound, which is what varies near it; other metrics as they are."""
+    if metric == "effective_dimension":
+        return values - 1
+    return 1 - values if metric == "commitment" else values
+
+
+def read_model(path: Path) -> ModelValues:
+    """Read the collected values of a model."""
+    stored = np.load(path)
+    values, right, generic = {}, {}, {}
+    for key in stored.files:
+        measure, _, condition = key.partition("|")
+        if measure == "shapes":
+            seen = stored[key].reshape(-1, len(SHAPES), len(COLOURS))
+            right[condition] = (seen == np.arange(len(SHAPES))[:, None]).mean((0, 2))
+        elif measure == "generic_shapes":
+            generic[condition] = np.array([(stored[key] == index).sum() for index in range(len(SHAPES))])
+        else:
+            values[key] = measure_from_bound(measure.partition(" (")[0], stored[key].astype(np.float64)).reshape(
+                -1, len(SHAPES), len(COLOURS)
+            )
+    return ModelValues(path.stem, values, right, generic)
+
+
+def compute_relative_means(models: Sequence[ModelValues], key: str, unit_axis: int = 1) -> FloatArray:
+    """Return the means [models, units] of a measure, as shares of the mean of each model; nats stay as they are.
+
+    Args:
+        unit_axis: 1 for shapes as units, 2 for colours.
+    """
+    means = np.array([model.values_by_measure[key].mean((0, 3 - unit_axis)) for model in models])
+    metric = key.partition("|")[0]
+    if metric in METRICS and not METRICS[metric].has_ratio_scale:
+        return means
+    relative: FloatArray = means / means.mean(1, keepdims=True)
+    return relative
+
+
+def compute_placebo_slopes(models: Sequence[ModelValues], key: str, draw_count: int = 2000) -> FloatArray:
+    """Return the slopes over frequencies that are assigned to colours at random, all uniform in training."""
+    values = centre_twice(compute_relative_means(models, key, unit_axis=2))
+    frequencies = np.array([model.log_frequencies for model in models])
+    orders = np.argsort(np.random.default_rng(1).random((draw_count, len(COLOURS))), axis=1)
+    predictors = centre_twice(np.moveaxis(frequencies[:, orders], 0, 1))
+    slopes: FloatArray = (predictors * values).sum((-2, -1)) / (predictors**2).sum((-2, -1))
+    return slopes
+
+
+def format_amount(value: float, key: str) -> str:
+    """Format a change of a measure: percent of the mean, or nats."""
+    metric = key.partition("|")[0]
+    is_logarithm = metric in METRICS and not METRICS[metric].has_ratio_scale
+    return f"{value:+.3f} nats" if is_logarithm else f"{100 * value:+.1f} %"
+
+
+def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:
+    """Return the keys of the measures under a condition."""
+    return [key for key in models[0].values_by_measure if key.endswith(f"|{condition}")]
+
+
+def print_sensitivities(models: Sequence[ModelValues], condition: str) -> None:
+    """Print what each measure answers to under a condition."""
+    frequencies = np.array([model.log_frequencies for model in models])
+    click.echo(f"\n### {condition}\n")
+    heads = (
+        "measure",
+        "per factor e of frequency (95 %)",
+        "p",
+        "appearance (sd of shapes)",
+        "frequency / appearance",
+        "between replicates",
+        "placebo slopes of colours (95 %)",
+        "largest of 15 pairs of colours",
+    )
+    click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for key in list_measures(models, condition):
+        values = compute_relative_means(models, key)
+        fit = fit_slope(values, frequencies)
+        low, high = fit.interval
+        appearance = float(fit.unit_effects.std())
+        names = [model.name for model in models]
+        replicates = values[names.index("natural")] - values[names.index("natural-again")]
+        placebo = float(np.quantile(np.abs(compute_placebo_slopes(models, key)), 0.95))
+        colours = compute_relative_means(models, key, unit_axis=2).mean(0)
+        first, second = max(
+            combinations(range(len(COLOURS)), 2), key=lambda pair: abs(colours[pair[0]] - colours[pair[1]])
         )
-        click.echo("|---|" + "---|" * (len(result.groups) + 2))
-        frequencies = np.log([FREQUENCY_BY_SHAPE[group.name] for group in result.groups])
-        for metric in (SPREAD_METRIC, *METRICS):
-            means = (spread_of_seeds(result) if metric == SPREAD_METRIC else of_seeds(result, metric)).mean(0)
-            shown = " | ".join(f"{mean:.4g}" for mean in means)
-            p = p_over_shapes(frequencies, means)
-            click.echo(f"| {metric} | {shown} | {p:.2g} | {rank_correlation(means, frequencies):+.2f} |")
-        for warning in result.warnings:
-            click.echo(f"- {warning}")
+        click.echo(
+            f"| {key.partition('|')[0]} | {format_amount(fit.slope, key)} ({format_amount(low, key)} to "
+            f"{format_amount(high, key)}) | {fit.p:.2g} | {format_amount(appearance, key).lstrip('+')} | "
+            f"{compute_ratio(fit):.2f} | "
+            f"{format_amount(float(replicates.std() / np.sqrt(2)), key).lstrip('+')} | "
+            f"±{format_amount(placebo, key).lstrip('+')} | {COLOURS[first]} - {COLOURS[second]} "
+            f"{format_amount(float(colours[first] - colours[second]), key)} |"
+        )
+
+
+def compute_ratio(fit: SlopeFit) -> float:
+    """Return the standard deviation that frequency causes between the shapes of nano, over that of appearance."""
+    log_frequencies = np.log(FREQUENCY_MODELS_BY_NAME["natural"].shape_frequencies)
+    return float(abs(fit.slope) * log_frequencies.std() / fit.unit_effects.std())
+
+
+def build_table(models: Sequence[ModelValues]) -> dict[str, object]:
+    """Return the table of `wantui.analysis.calibrated`."""
+    frequencies = np.array([model.log_frequencies for model in models])
+    table: dict[str, dict[str, dict[str, object]]] = {}
+    for condition in CONDITIONS:
+        for key in list_measures(models, f"{condition} main"):
+            name = key.partition("|")[0]
+            held_out_key = f"{name}|{condition} held-out"
+            fits = [fit_slope(compute_relative_means(models, k), frequencies) for k in (key, held_out_key)]
+            slopes = [[round(value, 5) for value in (fit.slope, *fit.interval)] for fit in fits]
+            table.setdefault(name.replace(" ", "_"), {})[condition] = {
+                "frequency": slopes[0],
+                "held_out_frequency": slopes[1],
+                "p": round(fits[0].p, 5),
+                "appearance": round(float(fits[0].unit_effects.std()), 5),
+                "ratio": round(compute_ratio(fits[0]), 3),
+            }
+    complete = {name: rows for name, rows in table.items() if len(rows) == len(CONDITIONS) and "(" not in name}
+    return {"models": [model.name for model in models], "metrics": complete}
+
+
+def print_slopes_by_model(models: Sequence[ModelValues], condition: str) -> None:
+    """Print the slope over ln(frequency) and the rank correlation in each model alone, which mix both causes."""
+    models = [model for model in models if np.ptp(model.log_frequencies) > 0]
+    click.echo(f"\n### {condition}, each model alone: slope, rank correlation\n")
+    click.echo(f"| measure | {' | '.join(model.name for model in models)} |\n|{'---|' * (len(models) + 1)}")
+    for key in list_measures(models, condition):
+        cells = []
+        for model, values in zip(models, compute_relative_means(models, key), strict=True):
+            slope = float(np.polyfit(model.log_frequencies, values, 1)[0])
+            rank = stats.spearmanr(values, model.log_frequencies).statistic
+            cells.append(f"{format_amount(slope, key)}, {rank:+.2f}")
+        click.echo(f"| {key.partition('|')[0]} | {' | '.join(cells)} |")
+
+
+def print_models(models: Sequence[ModelValues]) -> None:
+    """Print the quality of each model, what its generic prompt draws, and its information gaps."""
+    click.echo("\n### Models\n\n| model | " + " | ".join(SHAPES) + " |\n|" + "---|" * (len(SHAPES) + 1))
+    for model in models:
+        shares = FREQUENCY_MODELS_BY_NAME[model.name].shape_frequencies
+        rows = {
+            "frequency in training": [f"{share:.0%}" for share in shares],
+            "right shape, guidance 4": [f"{v:.2f}" for v in model.shapes_right_by_condition["guidance-4 main"]],
+            "right shape, guidance 1": [f"{v:.2f}" for v in model.shapes_right_by_condition["guidance-1 main"]],
+        }
+        for condition, counts in model.generic_counts_by_condition.items():
+            rows[f'drawn for "shape", {condition}'] = [f"{count / counts.sum():.0%}" for count in counts]
+        for form in FORMS:
+            gaps = model.values_by_measure[f"information gap|guidance-1 {form}"].mean((0, 2))
+            rows[f"information gap, nats, {form}"] = [f"{gap:.2f}" for gap in gaps]
+        rows["-ln(frequency)"] = [f"{-value:.2f}" for value in model.log_frequencies]
+        for name, cells in rows.items():
+            click.echo(f"| {model.name}: {name} | {' | '.join(cells)} |")
 
 
 @click.command()
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("outputs/calibration"), show_default=True)
-@click.option("--seeds", default=24, show_default=True)
-@click.option("--processes", default=os.cpu_count() or 1, show_default="one for each core")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-@click.option("--only", multiple=True, type=click.Choice(list(PARTS)), help="These parts; repeatable.")
-def main(folder: Path, seeds: int, processes: int, device: str, only: tuple[str, ...]) -> None:
-    """Make the videos, unless the folder holds them, and print what the instrument says of them."""
-    chosen = only or tuple(PARTS)
-    for name in chosen:
-        if not (folder / name / "batch.json").exists():
-            make_batch(folder / name, PARTS[name], seeds, processes, device)
-    if "shapes" in chosen:
-        report_shapes(folder / "shapes")
-    if controls := [folder / name for name in ("colours", "directions") if name in chosen]:
-        report_controls(controls)
-    if converged := [folder / name for name in ("guided", "unguided") if name in chosen]:
-        report_converged(converged)
-    if "one" in chosen:
-        alone = list(read_batch_videos(folder / "one"))
-        at_5, at_1 = false_positives(alone)
-        click.echo(
-            f"\n{len(alone)} seeds of one prompt, 500 splits: spread called different in {at_5:.1%}; at 1 %: {at_1:.1%}"
-        )
+@click.option("--data", "data_folder", type=click.Path(path_type=Path), default=DATA_FOLDER, show_default="stored data")
+@click.option(
+    "--collect",
+    "measured_folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="First reduce the files of calibration_measurements.py in this folder to the data.",
+)
+@click.option("--write-table", is_flag=True, help="Also write the table that wantui shows beside its metrics.")
+def main(data_folder: Path, measured_folder: Path | None, write_table: bool) -> None:
+    """Print what each metric answers to, from stored values of each video."""
+    if measured_folder:
+        data_folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(measured_folder.glob("*.npz")):
+            np.savez_compressed(data_folder / path.name, **collect_model(path))  # type: ignore[arg-type]
+    models = [read_model(path) for name in FREQUENCY_MODELS_BY_NAME if (path := data_folder / f"{name}.npz").exists()]
+    click.echo(f"{len(models)} models: {', '.join(model.name for model in models)}")
+    if write_table:
+        TABLE_PATH.write_text(json.dumps(build_table(models), indent=1) + "\n", encoding="utf-8")
+    print_models(models)
+    for form in FORMS:
+        for condition in CONDITIONS:
+            print_sensitivities(models, f"{condition} {form}")
+    print_sensitivities(models, "unipc-20 main")
+    for condition in CONDITIONS:
+        print_slopes_by_model(models, f"{condition} main")
 
 
 if __name__ == "__main__":

@@ -138,11 +138,11 @@ def write_prompts(sentence: str, words: tuple[str, ...]) -> list[str]:
 
 
 def compute_gram(states: Tensor) -> NDArray[np.float64]:
-    """Return the inner products of states [steps + 1, n, values] as [n, steps + 1, steps + 1], divided by D."""
+    """Return the inner products of states [steps + 1, n, values] as [n, steps + 1, steps + 1]."""
     grams = []
     for video in states.transpose(0, 1):
         columns = video.double()
-        grams.append((columns @ columns.mT / VALUE_COUNT).cpu())
+        grams.append((columns @ columns.mT).cpu())
     return torch.stack(grams).numpy()
 
 
@@ -191,7 +191,12 @@ def project_states(states: Tensor) -> NDArray[np.float16]:
 
 
 def measure_information(
-    model: Model, finals: Tensor, text: Tensor, generic_text: Tensor, seed_of_video: Tensor
+    model: Model,
+    finals: Tensor,
+    text: Tensor,
+    generic_text: Tensor,
+    seed_of_video: Tensor,
+    level_edges: NDArray[np.float64] = INFORMATION_EDGES,
 ) -> dict[str, NDArray[np.float32]]:
     """Return |v_c - v_0|^2 and |v_0 - v*|^2 - |v_c - v*|^2 of renoised final states, each [levels, n].
 
@@ -200,7 +205,7 @@ def measure_information(
     finals = finals.view(-1, *LATENT_SHAPE)
     generator = torch.Generator().manual_seed(11)
     gaps, pointwise = [], []
-    for low, high in pairwise(INFORMATION_EDGES):
+    for low, high in pairwise(level_edges):
         sigma = (low + high) / 2
         noise_by_seed = torch.randn(int(seed_of_video.max()) + 1, *LATENT_SHAPE, generator=generator)
         noise = noise_by_seed[seed_of_video].to(finals.device)
@@ -242,7 +247,11 @@ def measure_model(
     """Return all measurements of a model by name; videos are ordered by seed, shape and colour."""
     model, conditions = Model(folder, device), build_conditions(step_count)
     noise = draw_initial_noise(FIRST_SEED, seed_count, device)
-    measurements: dict[str, Any] = {"seed_count": seed_count}
+    measurements: dict[str, Any] = {
+        "metric_names": np.array([metric for metric, _ in MEASURED_METRICS]),
+        "metric_strides": np.array([multiple for _, multiple in MEASURED_METRICS]),
+        "information_edges": INFORMATION_EDGES,
+    }
     for form, sentence in SENTENCES.items():
         prompts = write_prompts(sentence, SHAPES)
         text = model.encode(prompts).repeat(seed_count, 1, 1)

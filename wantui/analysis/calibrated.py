@@ -1,0 +1,100 @@
+"""What the metrics answered to in calibration: frequency in training, or appearance.
+
+`calibration.json` is written by `tests/benchmarks/calibration.py --write-table`, from models of nano with exchanged
+frequencies; docs/calibration.md describes the design. The figures hold for nano, and rank metrics for other models.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+TABLE_PATH = Path(__file__).parent / "calibration.json"
+GUIDED, UNGUIDED = "guidance-4", "guidance-1"
+"""Conditions of the table: guidance scales 4 and 1, both with 50 Euler steps."""
+MIN_RATIO_OF_FREQUENCY = 1.0
+"""Ratio of the effects of frequency and of appearance from which a metric answered mostly to frequency."""
+MIN_RATIO_OF_BOTH = 0.5
+"""Ratio from which a metric answered to both."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Change of a metric per factor e of frequency: a share of its mean, or nats."""
+
+    slope: float
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Return True if the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Response of a metric to frequency and to appearance, under one condition."""
+
+    frequency: Slope
+    held_out_frequency: Slope
+    """The same in the second sentence form."""
+    p: float
+    """p of the first slope over random reassignments of frequencies to shapes within the models."""
+    appearance: float
+    """Standard deviation of the effects of the shapes: a share of the mean, or nats."""
+    ratio: float
+    """Standard deviation that frequency causes between the shapes of nano, divided by `appearance`."""
+
+    @property
+    def answered_to(self) -> str:
+        """Return "frequency", "frequency and appearance" or "appearance".
+
+        A response to frequency counts if both sentence forms show it, with the same sign and intervals without 0.
+        """
+        is_reproduced = (
+            self.frequency.is_clear
+            and self.held_out_frequency.is_clear
+            and self.frequency.slope * self.held_out_frequency.slope > 0
+        )
+        if not is_reproduced or self.ratio < MIN_RATIO_OF_BOTH:
+            return "appearance"
+        return "frequency" if self.ratio >= MIN_RATIO_OF_FREQUENCY else "frequency and appearance"
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Sensitivities by metric and condition, and the models from which they come."""
+
+    models: tuple[str, ...]
+    sensitivities: dict[str, dict[str, Sensitivity]]
+    """By metric, then by condition."""
+
+
+@cache
+def read_calibration() -> CalibrationTable:
+    """Read the table of the calibration."""
+    stored = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
+    sensitivities = {
+        metric: {
+            condition: Sensitivity(
+                Slope(*row["frequency"]), Slope(*row["held_out_frequency"]), row["p"], row["appearance"], row["ratio"]
+            )
+            for condition, row in rows.items()
+        }
+        for metric, rows in stored["metrics"].items()
+    }
+    return CalibrationTable(tuple(stored["models"]), sensitivities)
+
+
+def describe_response(metric: str) -> str:
+    """Return what a metric answered to in calibration, as "frequency", or with both conditions where they differ.
+
+    Returns an empty string for a metric that was not calibrated.
+    """
+    rows = read_calibration().sensitivities.get(metric)
+    if rows is None:
+        return ""
+    guided, unguided = rows[GUIDED].answered_to, rows[UNGUIDED].answered_to
+    return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
