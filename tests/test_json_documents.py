@@ -10,7 +10,19 @@ from conftest import MakeOnce, Wantui, generate_batch
 
 DOCUMENT = Path(__file__).parents[1] / "docs/json.md"
 KEYED_BY_NAME = frozenset(
-    {"counts", "shows", "metrics", "curves", "strides", "values", "overlap", "gaussian_flow", "changed", "p_by_metric"}
+    {
+        "counts",
+        "shows",
+        "metrics",
+        "curves",
+        "strides",
+        "values",
+        "overlap",
+        "gaussian_flow",
+        "changed",
+        "p_by_metric",
+        "calibration",
+    }
 )
 """Fields whose objects have the names of states, metrics, words or groups as keys."""
 METRIC = ("--metrics", "straightness", "--json")

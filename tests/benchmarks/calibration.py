@@ -205,10 +205,10 @@ def compute_placebo_slopes(models: Sequence[ModelValues], key: str, draw_count: 
 
 
 def format_amount(value: float, key: str) -> str:
-    """Format a change of a measure: percent of the mean, or nats."""
+    """Format a change of a measure: percent of the mean, or nats without a unit."""
     metric = key.partition("|")[0]
     is_logarithm = metric in METRICS and not METRICS[metric].has_ratio_scale
-    return f"{value:+.3f} nats" if is_logarithm else f"{100 * value:+.1f} %"
+    return f"{value:+.3f}" if is_logarithm else f"{100 * value:+.1f} %"
 
 
 def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:
@@ -217,40 +217,62 @@ def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:
 
 
 def print_sensitivities(models: Sequence[ModelValues], condition: str) -> None:
-    """Print what each measure answers to under a condition."""
+    """Print what each measure answers to under a condition, in the first sentence form and in the second."""
     frequencies = np.array([model.log_frequencies for model in models])
+    names = [model.name for model in models]
     click.echo(f"\n### {condition}\n")
     heads = (
         "measure",
         "per factor e of frequency (95 %)",
         "p",
-        "appearance (sd of shapes)",
+        "held-out sentence",
+        "appearance",
         "frequency / appearance",
-        "between replicates",
-        "placebo slopes of colours (95 %)",
+        "replicates",
+        "placebo",
         "largest of 15 pairs of colours",
     )
     click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for key in list_measures(models, condition):
+    for key in list_measures(models, f"{condition} main"):
         values = compute_relative_means(models, key)
         fit = fit_slope(values, frequencies)
-        low, high = fit.interval
-        appearance = float(fit.unit_effects.std())
-        names = [model.name for model in models]
         replicates = values[names.index("natural")] - values[names.index("natural-again")]
         placebo = float(np.quantile(np.abs(compute_placebo_slopes(models, key)), 0.95))
-        colours = compute_relative_means(models, key, unit_axis=2).mean(0)
-        first, second = max(
-            combinations(range(len(COLOURS)), 2), key=lambda pair: abs(colours[pair[0]] - colours[pair[1]])
-        )
-        click.echo(
-            f"| {key.partition('|')[0]} | {format_amount(fit.slope, key)} ({format_amount(low, key)} to "
-            f"{format_amount(high, key)}) | {fit.p:.2g} | {format_amount(appearance, key).lstrip('+')} | "
-            f"{compute_ratio(fit):.2f} | "
-            f"{format_amount(float(replicates.std() / np.sqrt(2)), key).lstrip('+')} | "
-            f"±{format_amount(placebo, key).lstrip('+')} | {COLOURS[first]} - {COLOURS[second]} "
-            f"{format_amount(float(colours[first] - colours[second]), key)} |"
-        )
+        name = key.partition("|")[0]
+        cells = [
+            name,
+            format_slope(fit, key),
+            f"{fit.p:.2g}",
+            format_held_out_slope(models, f"{name}|{condition} held-out", frequencies),
+            format_amount(float(fit.unit_effects.std()), key).lstrip("+"),
+            f"{compute_ratio(fit):.2f}",
+            format_amount(float(replicates.std() / np.sqrt(2)), key).lstrip("+"),
+            f"±{format_amount(placebo, key).lstrip('+')}",
+            format_largest_pair(compute_relative_means(models, key, unit_axis=2).mean(0), key),
+        ]
+        click.echo(f"| {' | '.join(cells)} |")
+
+
+def format_slope(fit: SlopeFit, key: str) -> str:
+    """Format a slope with its interval."""
+    low, high = fit.interval
+    return f"{format_amount(fit.slope, key)} ({format_amount(low, key)} to {format_amount(high, key)})"
+
+
+def format_held_out_slope(models: Sequence[ModelValues], key: str, frequencies: FloatArray) -> str:
+    """Format the slope of a measure in the second sentence form; empty if it was not measured there."""
+    if key not in models[0].values_by_measure:
+        return ""
+    return format_slope(fit_slope(compute_relative_means(models, key), frequencies), key)
+
+
+def format_largest_pair(colour_means: FloatArray, key: str) -> str:
+    """Format the pair of colours with the largest difference."""
+    pairs = combinations(range(len(COLOURS)), 2)
+    first, second = max(pairs, key=lambda pair: abs(colour_means[pair[0]] - colour_means[pair[1]]))
+    return (
+        f"{COLOURS[first]} - {COLOURS[second]} {format_amount(float(colour_means[first] - colour_means[second]), key)}"
+    )
 
 
 def compute_ratio(fit: SlopeFit) -> float:
@@ -334,10 +356,8 @@ def main(data_folder: Path, measured_folder: Path | None, write_table: bool) -> 
     if write_table:
         TABLE_PATH.write_text(json.dumps(build_table(models), indent=1) + "\n", encoding="utf-8")
     print_models(models)
-    for form in FORMS:
-        for condition in CONDITIONS:
-            print_sensitivities(models, f"{condition} {form}")
-    print_sensitivities(models, "unipc-20 main")
+    for condition in (*CONDITIONS, "unipc-20"):
+        print_sensitivities(models, condition)
     for condition in CONDITIONS:
         print_slopes_by_model(models, f"{condition} main")
 

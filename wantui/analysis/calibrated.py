@@ -5,6 +5,7 @@ frequencies; docs/calibration.md describes the design. The figures hold for nano
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,3 +99,15 @@ def describe_response(metric: str) -> str:
         return ""
     guided, unguided = rows[GUIDED].answered_to, rows[UNGUIDED].answered_to
     return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
+
+
+def describe_responses(metrics: Sequence[str]) -> str:
+    """Return one sentence about what metrics answered to in calibration; empty if none of them was calibrated."""
+    metrics_by_response: dict[str, list[str]] = {}
+    for metric in metrics:
+        if response := describe_response(metric):
+            metrics_by_response.setdefault(response, []).append(metric)
+    if not metrics_by_response:
+        return ""
+    parts = [f"{', '.join(names)} answered to {response}" for response, names in metrics_by_response.items()]
+    return f"calibration on nano: {'; '.join(parts)}"

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from wantui.analysis.calibrated import describe_response
 from wantui.analysis.compare import Comparison
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import METRICS
@@ -36,6 +37,9 @@ TERMS = {
 def render_definition_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the meanings of all metrics, curves and terms on the page."""
     meanings = {name: _describe_metric(name) for name in comparison.summaries_by_metric}
+    for name in meanings:
+        if response := describe_response(name):
+            meanings[name] += f"; in calibration on nano, it answered to {response}"
     return [
         "<h2>Definitions</h2>",
         '<p class="note">Lengths are divided by the square root of the number of values of a state; angles are in '

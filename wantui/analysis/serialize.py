@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wantui.analysis.answers import Answer
+from wantui.analysis.calibrated import describe_response
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
@@ -212,6 +213,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
             for group in comparison.groups
         ],
         "answers": [build_answer_record(answer) for answer in comparison.answers],
+        "calibration": {name: describe_response(name) for name in comparison.summaries_by_metric},
         "verdicts": [_build_verdict_record(verdict) for verdict in comparison.verdicts],
         "omnibus_p": comparison.omnibus_p,
         "permanova": None if comparison.location_test is None else _build_test_record(comparison.location_test),

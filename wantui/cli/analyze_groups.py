@@ -127,6 +127,7 @@ def _format_command() -> str:
 
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
+    from wantui.analysis.calibrated import describe_responses
     from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.unguided import describe_unguided
 
@@ -141,6 +142,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
     print_answers(comparison.answers)
+    print_wrapped_line(describe_responses(list(comparison.summaries_by_metric)), indent=2)
     echo()
     if comparison.declaration is not None:
         print_wrapped_line(f"verdict on {comparison.declaration.text}", indent=2)

@@ -42,6 +42,8 @@ def draw_comparison(
         exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
             further ones.
     """
+    from wantui.analysis.calibrated import describe_responses
+
     metric_names, width = list(comparison.summaries_by_metric), canvas.width
     name_width, plot_width = find_forest_widths(
         [comparison.groups[0].label_metric(name) for name in metric_names], width
@@ -80,6 +82,7 @@ def draw_comparison(
     legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
     lines += wrap_text(legend, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
+    lines += wrap_text(describe_responses(metric_names), width, canvas.get_style("text-muted"))
     for name, curve in comparison.dispersion_curves_by_group.items():
         dispersion = curve.dispersion
         dispersion_text = (

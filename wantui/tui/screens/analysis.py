@@ -10,6 +10,7 @@ from textual.events import Click
 from textual.widgets import Input
 from textual.worker import get_current_worker
 
+from wantui.analysis.calibrated import describe_response
 from wantui.analysis.groups import Group, find_dividing_groupings, pool_comparable_groups
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
@@ -177,7 +178,9 @@ class AnalysisScreen(AnalysisFigures):
         table.border_title = make_content(f"{batch_names}: {summary}")
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
-        meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}" if self.row_list.rows else ""
+        response = describe_response(self.row_list.metric_name)
+        meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}; answered to {response}"
+        meaning = meaning if self.row_list.rows else ""
         table.border_subtitle = make_content(meaning)
 
     def _fit_table(self) -> None:

@@ -1,0 +1,58 @@
+"""What metrics answered to in calibration, as it stands beside them."""
+
+import pytest
+
+from wantui.analysis.calibrated import (
+    GUIDED,
+    UNGUIDED,
+    Sensitivity,
+    Slope,
+    describe_response,
+    describe_responses,
+    read_calibration,
+)
+from wantui.analysis.metrics import METRICS
+
+
+def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_width: float = 0.01) -> Sensitivity:
+    frequency, held_out = (Slope(s, s - half_width, s + half_width) for s in (slope, held_out_slope))
+    return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "answered_to"), [(1.5, "frequency"), (0.7, "frequency and appearance"), (0.3, "appearance")]
+)
+def test_a_metric_answers_to_the_larger_of_both_effects(ratio: float, answered_to: str) -> None:
+    assert build_sensitivity(-0.3, -0.2, ratio).answered_to == answered_to
+
+
+def test_frequency_does_not_count_without_the_held_out_sentence() -> None:
+    assert build_sensitivity(-0.3, 0.2, 2.0).answered_to == "appearance"
+    assert build_sensitivity(-0.3, -0.005, 2.0).answered_to == "appearance"
+
+
+def test_every_metric_has_a_calibration() -> None:
+    table = read_calibration()
+    assert set(METRICS) | {"spread"} <= set(table.sensitivities)
+    assert all(set(rows) == {GUIDED, UNGUIDED} for rows in table.sensitivities.values())
+    assert {"natural", "natural-again", "reversed"} <= set(table.models)
+
+
+def test_stored_intervals_contain_their_slopes() -> None:
+    for rows in read_calibration().sensitivities.values():
+        for row in rows.values():
+            assert row.frequency.low <= row.frequency.slope <= row.frequency.high
+            assert row.held_out_frequency.low <= row.held_out_frequency.slope <= row.held_out_frequency.high
+            assert 0 < row.p <= 1
+
+
+def test_response_names_both_conditions_only_where_they_differ() -> None:
+    for metric, rows in read_calibration().sensitivities.items():
+        is_split = rows[GUIDED].answered_to != rows[UNGUIDED].answered_to
+        assert ("guidance" in describe_response(metric)) == is_split
+
+
+def test_metrics_without_calibration_are_passed_over() -> None:
+    assert describe_response("brightness") == ""
+    assert describe_responses(["brightness"]) == ""
+    assert describe_responses(["brightness", "spread"]) == "calibration on nano: spread answered to appearance"
