@@ -80,6 +80,12 @@ if TYPE_CHECKING:
     help="Metric that the verdict is based on.  [default: the metric that the config declared, or spread]",
 )
 @click.option(
+    "--interaction",
+    "tests_interaction",
+    is_flag=True,
+    help="With --compare, test whether the effect of one factor of --by (such as 1,2) depends on the other.",
+)
+@click.option(
     "--margin",
     "equivalence_margin",
     type=DecimalNumber(),
@@ -135,6 +141,7 @@ def command(
     show_correlations: bool,
     grouping: str,
     primary_metric: str | None,
+    tests_interaction: bool,
     equivalence_margin: float,
     stride: int | None,
     scores_path: Path | None,
@@ -232,6 +239,7 @@ def command(
             csv_path,
             html_path,
             label_table,
+            tests_interaction,
         )
     elif show_decodability:
         damaged_names += print_decodability(videos, grouping, as_json)

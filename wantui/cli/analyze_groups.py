@@ -11,6 +11,7 @@ import click
 from wantui.cli.analyze_answers import print_answers
 from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
+from wantui.cli.analyze_interaction import build_interaction_record, print_interaction
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
@@ -73,12 +74,14 @@ def print_group_comparison(
     csv_path: Path | None,
     html_path: Path | None,
     label_table: "LabelTable | None" = None,
+    tests_interaction: bool = False,
 ) -> list[str]:
     """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
 
     Raises:
         UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
     """
+    from wantui.analysis.interaction import compute_interaction
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
     from wantui.analysis.serialize_curves import build_curve_records
     from wantui.analysis.unguided import compare_with_unguided
@@ -90,6 +93,7 @@ def print_group_comparison(
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
         comparison = compare_with_unguided(videos, grouping, declaration.metric, chosen_metrics, equivalence_margin)
         comparison = replace(comparison, declaration=declaration)
+        interaction = compute_interaction(comparison) if tests_interaction else None
     if html_path is not None:
         from wantui.analysis.report import write_report
         from wantui.analysis.report_origin import ReportOrigin
@@ -105,7 +109,10 @@ def print_group_comparison(
         write_csv_table(csv_path, build_difference_rows(comparison))
     if as_json:
         curve_records = build_curve_records(_compare_curves(comparison))
-        print_json(build_comparison_record(comparison) | {"curves": curve_records})
+        interaction_record = build_interaction_record(interaction)
+        print_json(build_comparison_record(comparison) | {"curves": curve_records, "interaction": interaction_record})
+    elif interaction is not None:
+        print_interaction(interaction)
     elif csv_path is None or str(csv_path) != "-":
         _print_comparison_result(comparison, equivalence_margin, videos)
         print_curve_comparison(_compare_curves(comparison), len(comparison.seeds))

@@ -24,6 +24,7 @@ MODES_BY_PARAMETER = {
         "--groups, --compare, --decodability and --shares",
     ),
     "primary_metric": ("--primary", ("--compare",), "--compare"),
+    "tests_interaction": ("--interaction", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
     "as_json": (

@@ -1,0 +1,118 @@
+"""Interaction of two factors, against closed forms and scipy."""
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui
+from scipy import stats
+from test_analysis import synthetic_videos, use_videos
+
+from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.dispersion import compute_unbiased_squared_mean
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.interaction import Interaction, InteractionEffect, compute_interaction, describe_interaction
+from wantui.analysis.video import Video
+
+WORDS = list(itertools.product(("red", "blue"), ("circle", "ring")))
+
+
+def make_videos(folder: Path, seeds: int = 8) -> list[Video]:
+    """Videos of red and blue circles and rings, which are the phrasings of the synthetic videos."""
+    videos = synthetic_videos(folder, {"red": 1.0, "blue": 1.0}, seeds)
+    shape_by_phrasing = {"phrasing 0": "circle", "phrasing 1": "ring"}
+    return [
+        replace(
+            video,
+            choices_by_bracket={1: video.choices_by_bracket[3], 2: shape_by_phrasing[video.choices_by_bracket[7]]},
+        )
+        for video in videos
+    ]
+
+
+def give_lengths(monkeypatch: pytest.MonkeyPatch, interaction: float) -> None:
+    """Give all metrics large effects of both words, and an interaction."""
+
+    def compute(video: Video, metric: str) -> float:
+        is_red, is_ring = video.choices_by_bracket[1] == "red", video.choices_by_bracket[2] == "ring"
+        generator = np.random.default_rng([video.seed, is_red, is_ring, *metric.encode()])
+        return float(50 + 5 * is_red + 3 * is_ring + interaction * (is_red and is_ring) + generator.normal())
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+
+
+def find_effect(interaction: Interaction, metric: str) -> InteractionEffect:
+    (effect,) = [effect for effect in interaction.effects if effect.metric == metric]
+    return effect
+
+
+def compare(videos: list[Video]) -> Comparison:
+    return compare_groups(videos, "1,2", "length")
+
+
+def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_lengths(monkeypatch, 1)
+    videos = make_videos(tmp_path)
+    effect = find_effect(compute_interaction(compare(videos)), "length")
+    values = {
+        (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
+        for video in videos
+    }
+    differences = np.array(
+        [
+            (values[seed, "red", "circle"] - values[seed, "blue", "circle"])
+            - (values[seed, "red", "ring"] - values[seed, "blue", "ring"])
+            for seed in range(8)
+        ]
+    )
+    by_scipy = stats.ttest_1samp(differences, 0).confidence_interval()
+    test = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert effect.effect == pytest.approx(differences.mean())
+    assert (effect.low, effect.high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert effect.uncorrected_p == pytest.approx(test.pvalue)
+    assert effect.p >= effect.uncorrected_p
+
+
+def test_interaction_in_place_is_the_unbiased_length_of_the_difference(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path)
+    effect = find_effect(compute_interaction(compare(videos)), "distance")
+    ends = {
+        (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.load_projected_path()[1][-1]
+        / math.sqrt(60)
+        for video in videos
+    }
+    differences = np.stack(
+        [sum((-1) ** (i % 3 > 0) * ends[seed, *words] for i, words in enumerate(WORDS)) for seed in range(8)]
+    )
+    assert effect.effect == pytest.approx(math.sqrt(max(compute_unbiased_squared_mean(differences), 0)), abs=1e-6)
+
+
+def test_large_effects_of_each_word_are_no_interaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_lengths(monkeypatch, 0)
+    interaction = compute_interaction(compare(make_videos(tmp_path)))
+    assert not find_effect(interaction, "length").is_found
+    assert describe_interaction(interaction)[1].startswith("room: cannot tell whether the effect depends. ")
+    give_lengths(monkeypatch, 20)
+    interaction = compute_interaction(compare(make_videos(tmp_path)))
+    assert find_effect(interaction, "length").is_found
+    assert "path: the effect depends on the other factor. " in describe_interaction(interaction)[2]
+
+
+def test_incomplete_factors_are_refused(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path, 3)
+    with pytest.raises(CannotCompareError, match="it needs two factors"):
+        compute_interaction(compare_groups(videos, "1", "length"))
+    some = [video for video in videos if tuple(video.choices_by_bracket.values()) != ("red", "ring")]
+    with pytest.raises(CannotCompareError, match="no videos of red with ring"):
+        compute_interaction(compare(some))
+
+
+def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_videos(monkeypatch, make_videos(tmp_path))
+    result = wantui("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction")
+    lines = result.out.splitlines()
+    assert lines[0].startswith("interaction: does the difference between red, blue depend on circle, ring?")
+    assert [line.split(":")[0].strip() for line in lines[1:4]] == ["place", "room", "path"]
