@@ -306,7 +306,7 @@ def soak(ticks: int) -> None:
                     app.post_message(GpuSampled(app.gpu_history.latest_sample))
                 if tick % 100 == 99:
                     await pilot.pause()
-                    app.screen._draw_all()  # type: ignore[attr-defined]
+                    app.screen._draw_details()  # type: ignore[attr-defined]
                 if tick % (ticks // 8) == ticks // 8 - 1:
                     sizes.append(process.memory_info().rss)
             grown = (sizes[-1] - sizes[2]) / 1e6
