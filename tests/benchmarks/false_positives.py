@@ -1,18 +1,30 @@
-"""How often the tests of the analysis call like groups different. python tests/benchmarks/false_positives.py.
+"""How often every test of the analysis calls equal groups different, and what share of its intervals is right.
 
-Made-up values whose truth is known, drawn anew in each run: groups of one distribution with odd videos, groups of one
-mean with distributions of another shape or variance, a word that has another effect in every sentence, the best of
-several metrics called the declared one afterwards, and a slope over a setting without an effect. About two minutes; no
-model is needed.
+python tests/benchmarks/false_positives.py [--part tests|intervals|special]
+
+Values are made up, so that the truth is known: groups of one distribution, with heavy tails, odd videos or unequal
+wordings; groups of one mean with distributions of another shape or variance; a word that has another effect in every
+sentence; the best of several metrics called the declared one afterwards. About ten minutes; no model is needed.
+
+With --permuted BATCH --by 1, groups of a real batch are exchanged within seeds; with --disjoint BATCH, two halves of
+the seeds of one prompt are compared.
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.null_batches import print_rates
+from benchmarks.simulated_intervals import SEED_COUNTS, list_coverages
+from benchmarks.simulated_nulls import NULL_CASES, compute_false_positive_rates
 
 from wantui.analysis.differences import compute_family_p
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
@@ -23,6 +35,8 @@ FloatArray = NDArray[np.float64]
 ALPHA = 0.05
 VALUES = 50
 """Values of a state."""
+TESTED_SEED_COUNTS = (6, 10, 16)
+"""Numbers of seeds at which all tests are simulated."""
 
 
 def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
@@ -140,14 +154,62 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
         yield case, 12, "groups called different", called
 
 
+def print_test_rates(runs: int, seed_counts: Sequence[int]) -> None:
+    """Print the rate of each test for each case and number of seeds; six groups have half of the runs."""
+    errors = [f"{np.sqrt(ALPHA * (1 - ALPHA) / count):.1%}" for count in (runs, runs // 2)]
+    click.echo(f"{runs} runs, {runs // 2} of 6 groups; standard error at 5 %: {errors[0]} and {errors[1]}\n")
+    for seed_count in seed_counts:
+        rates = {
+            case.name: compute_false_positive_rates(case, seed_count, runs if case.group_count < 6 else runs // 2)
+            for case in NULL_CASES
+        }
+        click.echo(f"| {seed_count} seeds | {' | '.join(rates)} |\n|---|{'---|' * len(rates)}")
+        for name in next(iter(rates.values())):
+            click.echo(f"| {name} | {' | '.join(f'{rates[case][name]:.1%}' for case in rates)} |")
+        click.echo()
+
+
+def print_coverages(runs: int) -> None:
+    """Print what share of 95 % intervals contains the true value."""
+    click.echo(f"| interval | case | {' | '.join(f'{count} seeds' for count in SEED_COUNTS)} |")
+    click.echo(f"|---|---|{'---|' * len(SEED_COUNTS)}")
+    for name, case, coverages in list_coverages(runs):
+        click.echo(f"| {name} | {case} | {' | '.join(f'{coverage:.1%}' for coverage in coverages)} |")
+
+
 @click.command()
 @click.option("--runs", default=1000, show_default=True, help="Runs of each case.")
-def main(runs: int) -> None:
-    """Print the share of runs in which like groups are called different at 5 %."""
-    click.echo(f"{runs} runs of each case; standard error at most {0.5 / np.sqrt(runs):.1%}\n")
-    click.echo("| case | seeds | result | share of runs |\n|---|---|---|---|")
-    for case, seeds, answer, share in rows(runs):
-        click.echo(f"| {case} | {seeds} | {answer} | {share:.1%} |")
+@click.option("--part", type=click.Choice(["tests", "intervals", "special"]), help="Part to print.  [default: all]")
+@click.option("--seeds", "seed_counts", type=int, multiple=True, default=TESTED_SEED_COUNTS, help="Seeds of the tests.")
+@click.option("--permuted", type=click.Path(exists=True, path_type=Path), help="Batch whose groups are exchanged.")
+@click.option("--disjoint", type=click.Path(exists=True, path_type=Path), help="Batch whose seeds are split.")
+@click.option("--by", "grouping", default="variation", show_default=True, help="Groups that --permuted exchanges.")
+@click.option("--where", "conditions", metavar="NAME=VALUE", multiple=True, help="Videos of the batch to use.")
+def main(
+    runs: int,
+    part: str | None,
+    seed_counts: tuple[int, ...],
+    permuted: Path | None,
+    disjoint: Path | None,
+    grouping: str,
+    conditions: tuple[str, ...],
+) -> None:
+    """Print the share of runs in which equal groups are called different at 5 %, and the coverage of intervals."""
+    if permuted is not None or disjoint is not None:
+        if permuted is not None:
+            print_rates(permuted, grouping, conditions, runs)
+        if disjoint is not None:
+            print_rates(disjoint, None, conditions, runs)
+        return
+    if part in (None, "tests"):
+        print_test_rates(runs, seed_counts)
+    if part in (None, "intervals"):
+        print_coverages(runs)
+        click.echo()
+    if part in (None, "special"):
+        click.echo("| case | seeds | result | share of runs |\n|---|---|---|---|")
+        for case, seeds, answer, share in rows(runs):
+            click.echo(f"| {case} | {seeds} | {answer} | {share:.1%} |")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.analyze_modes import refuse_unused_options
+from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, print_video_list, warn_about_metrics, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo, print_columns, print_json
@@ -218,7 +218,7 @@ def command(
         videos = exclude_unlabelled_videos(videos, label_table, used_names)
     if stride is not None:
         videos = apply_stride_to_videos(videos, stride)
-    elif show_comparison or html_path is not None or not any(is_chosen_by_mode.values()) or show_groups:
+    elif not any(is_chosen for mode, is_chosen in is_chosen_by_mode.items() if mode not in MODES_WITH_METRICS):
         videos = measure_bends_at_settled_strides(videos)
     if list_videos:
         print_video_list(videos, as_json)

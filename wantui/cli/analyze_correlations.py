@@ -37,6 +37,7 @@ def print_correlations(
     from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, correlate_values
     from wantui.analysis.final_states import SPREAD_METRIC
     from wantui.analysis.metrics import METRICS
+    from wantui.analysis.strides import check_unsettled_metrics
 
     chosen_names = [name for name in chosen_metrics or () if name not in label_names]
     metric_names = chosen_names or list(METRICS)
@@ -62,7 +63,9 @@ def print_correlations(
         f"{variations_text} with the same {format_count(len(data.seeds), 'seed')}. rho: Spearman's, with a jackknife "
         "interval over seeds; p: permutations; p over all: over all metrics and values of the table and --json"
     )
-    shown_names = set(chosen_names or [*DEFAULT_METRIC_NAMES, SPREAD_METRIC])
+    shown_names = list(chosen_names or [*DEFAULT_METRIC_NAMES, SPREAD_METRIC])
+    for stride_check in check_unsettled_metrics(videos, shown_names):
+        echo(f"warning: {stride_check.description}", err=True)
     for kind in kinds:
         _print_table([item for item in correlations if item.across == kind and item.metric in shown_names], kind)
 

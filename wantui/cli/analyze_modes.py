@@ -4,17 +4,19 @@ from collections.abc import Sequence
 
 import click
 
+MODES_WITH_METRICS = ("", "--groups", "--compare", "--correlate")
+"""Modes that measure metrics of trajectories; "" prints the metrics of videos."""
 MODES_BY_PARAMETER = {
     "csv_path": ("--csv", ("", "--compare"), "metrics and --compare, without --json"),
     "html_path": ("--html", ("--compare",), "--compare"),
     "stride": (
         "--stride",
-        ("", "--groups", "--compare", "--correlate"),
+        MODES_WITH_METRICS,
         "metrics, --groups, --compare and --correlate",
     ),
     "metrics": (
         "--metrics",
-        ("", "--groups", "--compare", "--correlate"),
+        MODES_WITH_METRICS,
         "metrics, --groups, --compare and --correlate",
     ),
     "scores_path": ("--scores", ("--groups", "--compare", "--correlate"), "--groups, --compare and --correlate"),

@@ -227,7 +227,9 @@ LIBRARY_ACTIONS = (
 )
 
 ANALYSIS_ACTIONS = (
-    Action("analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, PCA, attention."),
+    Action(
+        "analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, PCA, separation, attention."
+    ),
     Action("analysis.view_back", "V", "next_view(-1)", "View", "Show the previous view.", is_in_footer=False),
     Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the marked metric: rising, falling, not at all."),

@@ -1,0 +1,155 @@
+"""Coverage of every 95 % interval of the analysis, on made-up values whose truth is known."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from benchmarks.simulated_nulls import VALUE_COUNT, make_heavy_tails, use_fewer_exchanges
+from numpy.typing import NDArray
+from scipy import optimize
+
+from wantui.analysis.correlations import ACROSS_SEEDS, correlate_values
+from wantui.analysis.decodability import HALFWAY_ACCURACY, Decodability, compute_decodability
+from wantui.analysis.level_states import LevelStates
+from wantui.analysis.places import compare_places
+from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval
+
+FloatArray = NDArray[np.float64]
+SEED_COUNTS = (6, 10, 16, 24, 50)
+DOSE_WEIGHTS = np.array([1.0, 2.0, 8.0]) - 11 / 3
+PATH_SIGMAS = np.linspace(1, 0, 9)
+PATH_DISTANCE = 3.5
+"""Distance of the groups at the end of a path, in standard deviations of a difference."""
+
+Interval = tuple[float, float]
+
+
+def draw_values(random: np.random.Generator, shape: tuple[int, ...], distribution: str) -> FloatArray:
+    """Return values with mean 0."""
+    if distribution == "t with 3 d.f.":
+        return np.asarray(random.standard_t(3, size=shape))
+    if distribution == "odd video":
+        return random.normal(size=shape) * np.where(random.random(shape) < 0.05, 5.0, 1.0)
+    if distribution == "lognormal":
+        return np.asarray(random.lognormal(0, 1, size=shape) - np.exp(0.5))
+    return random.normal(size=shape)
+
+
+def estimate_difference(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+    """Return the interval of a mean paired difference, and its true value."""
+    values = draw_values(random, (2, seed_count), distribution)
+    effect = compute_paired_effect(1 + values[0] - values[1])
+    return (effect.interval_low, effect.interval_high), 1.0
+
+
+def estimate_ratio(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+    """Return the interval of a ratio of means, whose values scatter by a fifth of the mean."""
+    shared, own = draw_values(random, (1, seed_count), distribution), draw_values(random, (2, seed_count), distribution)
+    values = 1 + 0.2 * np.sqrt(0.5) * (shared + own)
+    return compute_ratio_interval(1.5 * values[0], values[1]), 1.5
+
+
+def estimate_slope(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+    """Return the interval of the slope over a setting."""
+    slopes = draw_values(random, (seed_count, 3), distribution) @ DOSE_WEIGHTS
+    effect = compute_paired_effect(slopes)
+    return (effect.interval_low, effect.interval_high), 0.0
+
+
+def estimate_place(
+    random: np.random.Generator, seed_count: int, distribution: str, distance: float
+) -> tuple[Interval, float]:
+    """Return the interval of the distance between the means of two groups of states."""
+    shared, own = random.normal(size=(1, seed_count, VALUE_COUNT)), random.normal(size=(2, seed_count, VALUE_COUNT))
+    states = np.sqrt(0.5) * (shared + own)
+    if distribution == "t with 3 d.f.":
+        states = make_heavy_tails(random, states[:, :, None])[:, :, 0]
+    states[0, :, 0] += distance
+    (place,) = compare_places(states, [(0, 1)])
+    return (place.distance_low, place.distance_high), distance
+
+
+def estimate_correlation(
+    random: np.random.Generator, seed_count: int, distribution: str, correlation: float, variation_count: int
+) -> tuple[Interval, float]:
+    """Return the interval of Spearman's rho across seeds, and its true value for normal values of this correlation."""
+    values, others = random.normal(size=(2, variation_count, seed_count))
+    others = correlation * values + np.sqrt(1 - correlation**2) * others
+    (result,) = correlate_values({"metric": values}, {"other": others}, ACROSS_SEEDS)
+    return (result.low, result.high), 6 / np.pi * np.arcsin(correlation / 2)
+
+
+INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, float]]] = {
+    "mean difference, slope or curve (Student)": estimate_difference,
+    "ratio of means (Fieller)": estimate_ratio,
+    "slope over an uneven setting (Student)": estimate_slope,
+    "distance between groups 1 apart": partial(estimate_place, distance=1.0),
+    "distance between groups 0.3 apart": partial(estimate_place, distance=0.3),
+    "rank correlation of 0, 4 variations": partial(estimate_correlation, correlation=0.0, variation_count=4),
+    "rank correlation of 0.58, 4 variations": partial(estimate_correlation, correlation=0.6, variation_count=4),
+    "rank correlation of 0.58, 1 variation": partial(estimate_correlation, correlation=0.6, variation_count=1),
+}
+"""Function that returns an interval and the true value, by name."""
+DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")
+STATE_DISTRIBUTIONS = ("normal", "t with 3 d.f.")
+"""Distributions of the intervals of distances."""
+
+
+def draw_decodability(random: np.random.Generator, seed_count: int, phrasing_count: int) -> Decodability:
+    """Return the decodability of groups that separate along a path."""
+    noise = random.normal(size=(2, seed_count, 1, VALUE_COUNT)) + random.normal(size=(2, seed_count, 3, VALUE_COUNT))
+    noise = noise[:, :, :phrasing_count] / np.sqrt(2 if phrasing_count > 1 else 1)
+    states = np.repeat(noise[:, :, :, None] / np.sqrt(2), len(PATH_SIGMAS), axis=3)
+    states[0, ..., 0] += PATH_DISTANCE * (1 - PATH_SIGMAS)
+    states[..., 0, :] = states[:1, ..., 0, :]
+    level_states = LevelStates(("first", "second"), tuple(range(seed_count)), PATH_SIGMAS, states)
+    (pair,) = compute_decodability(level_states)
+    return pair
+
+
+def find_halfway_sigma(accuracy: FloatArray) -> float:
+    """Return the noise level at which a curve of accuracies passes 75 %."""
+    rising = optimize.isotonic_regression(accuracy).x
+    return float(np.interp(HALFWAY_ACCURACY, rising, PATH_SIGMAS))
+
+
+def compute_decodability_coverage(seed_count: int, phrasing_count: int, run_count: int) -> tuple[float, float]:
+    """Return in what share of runs the intervals of accuracy and of the halfway level contain the true value.
+
+    The true accuracy is the mean over all runs. Coverage of accuracy is the mean over the noise levels below 1.
+    """
+    random = np.random.default_rng([seed_count, phrasing_count])
+    with use_fewer_exchanges():
+        pairs = [draw_decodability(random, seed_count, phrasing_count) for _ in range(run_count)]
+    accuracy = np.mean([pair.accuracy for pair in pairs], axis=0)
+    halfway_sigma = find_halfway_sigma(accuracy)
+    is_covered = [(pair.low <= accuracy) & (accuracy <= pair.high) for pair in pairs]
+    ends = [pair.halfway_interval for pair in pairs]
+    is_halfway_covered = [not (low > halfway_sigma or high < halfway_sigma) for low, high in ends]
+    return float(np.mean(np.array(is_covered)[:, 1:])), float(np.mean(is_halfway_covered))
+
+
+def _choose_distributions(name: str) -> tuple[str, ...]:
+    if name.startswith("rank correlation"):
+        return ("normal",)
+    return STATE_DISTRIBUTIONS if name.startswith("distance") else DISTRIBUTIONS
+
+
+def list_coverages(run_count: int) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield name of the interval, case, and coverage for each of SEED_COUNTS."""
+    for name, estimate in INTERVALS.items():
+        for distribution in _choose_distributions(name):
+            coverages = []
+            for seed_count in SEED_COUNTS:
+                random = np.random.default_rng(seed_count)
+                with use_fewer_exchanges():
+                    estimates = [estimate(random, seed_count, distribution) for _ in range(run_count)]
+                # Without an interval, as of a ratio whose denominator may be 0, none is shown.
+                hits = [low <= truth <= high for (low, high), truth in estimates if np.isfinite([low, high]).all()]
+                coverages.append(float(np.mean(hits)))
+            yield name, distribution, coverages
+    for phrasing_count in (1, 3):
+        pairs = [compute_decodability_coverage(seed_count, phrasing_count, run_count) for seed_count in SEED_COUNTS]
+        case = f"normal, {phrasing_count} phrasing{'s' if phrasing_count > 1 else ''}"
+        yield "accuracy of decodability", case, [accuracy for accuracy, _ in pairs]
+        yield "halfway level of decodability", case, [halfway for _, halfway in pairs]
