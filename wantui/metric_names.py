@@ -21,4 +21,7 @@ MetricName = Literal[
     "commitment",
     "final_norm",
     "least_norm",
+    "guidance_gap",
+    "guidance_gap_early",
+    "guidance_gap_late",
 ]

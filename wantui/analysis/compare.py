@@ -114,21 +114,6 @@ class Comparison:
             description += "at the 5 % level (up to 8 % is chance)"
         return description
 
-    def describe_location(self) -> str:
-        """Describe whether the final states of the groups differ in location; empty if unknown."""
-        if self.location_test is None or self.spread_test is None:
-            return ""
-        if self.location_test.p_value > SIGNIFICANCE_LEVEL:
-            verdict = "cannot tell"
-        elif self.spread_test.p_value > SIGNIFICANCE_LEVEL:
-            verdict = "differs"
-        else:
-            verdict = "differs, or only the spread does: this test responds to both"
-        permanova = self.location_test
-        return (
-            f"location of the final states: {verdict} (PERMANOVA F {permanova.pseudo_f:.3g}, p {permanova.p_value:.3g})"
-        )
-
 
 def compare_groups(
     videos: Sequence[Video],

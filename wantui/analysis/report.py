@@ -105,16 +105,8 @@ def _describe_groups(comparison: Comparison) -> str:
 
 def _describe_tests(comparison: Comparison) -> str:
     sentences = [f"Any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"]
-    if comparison.spread_test is not None:
-        sentences.append(
-            f"Spread of the final states (PERMDISP): F {comparison.spread_test.pseudo_f:.3g}, p "
-            f"{comparison.spread_test.p_value:.3g}"
-        )
-    sentences += [
-        f"{text[0].upper()}{text[1:]}"
-        for text in (comparison.describe_location(), comparison.describe_chance())
-        if text
-    ]
+    if chance_text := comparison.describe_chance():
+        sentences.append(f"{chance_text[0].upper()}{chance_text[1:]}")
     return ". ".join(sentences) + "."
 
 
