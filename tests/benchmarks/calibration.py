@@ -19,6 +19,7 @@ from scipy import stats
 
 from wantui.analysis.calibrated import TABLE_PATH
 from wantui.analysis.dispersion import compute_distances_to_median
+from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW, GuidanceGap
 from wantui.analysis.metrics import METRICS
 from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
@@ -29,6 +30,11 @@ COLOURS = tuple(RGB_BY_COLOUR)
 FORMS, CONDITIONS = ("main", "held-out"), ("guidance-1", "guidance-4")
 INFORMATION_WINDOW_START = 0.9
 """Lowest noise level of the information gap; fixed with the predictions."""
+GAP_WINDOWS_BY_METRIC = {
+    "guidance_gap": WHOLE_WINDOW,
+    "guidance_gap_early": EARLY_WINDOW,
+    "guidance_gap_late": LATE_WINDOW,
+}
 REASSIGNMENT_COUNT = 20_000
 INTERVAL_LEVEL = 0.95
 
@@ -125,13 +131,15 @@ def collect_model(path: Path) -> dict[str, NDArray[np.generic]]:
                     reduced[f"{metric}{'' if stride == 1 else f' (stride {stride})'}|{condition}"] = values
         elif kind == "gap_products":
             gaps = np.sqrt(np.maximum(measured[key] @ np.array([1.0, 1.0, -2.0]), 0))  # [steps, n]
-            reduced[f"guidance gap|{condition}"] = gaps.mean(0)
+            videos = [GuidanceGap(measured[f"sigmas {condition}"], differences) for differences in gaps.T]
+            for name, window in GAP_WINDOWS_BY_METRIC.items():
+                reduced[f"{name}|{condition}"] = np.array([video.compute_mean(window) for video in videos])
         elif kind == "final_distances":
             reduced |= {f"{name}|{condition}": v for name, v in compute_spreads(measured[key]).items()}
         elif kind in ("information_gap", "information_pointwise"):
             name = kind.replace("_", " ")
-            window = integrate_information(measured[key], edges, INFORMATION_WINDOW_START)
-            reduced[f"{name}|guidance-1 {condition}"] = window
+            within_window = integrate_information(measured[key], edges, INFORMATION_WINDOW_START)
+            reduced[f"{name}|guidance-1 {condition}"] = within_window
             reduced[f"{name}, all levels|guidance-1 {condition}"] = integrate_information(measured[key], edges, 0)
         elif kind in ("shapes", "generic_shapes"):
             reduced[f"{kind}|{condition}"] = measured[key]

@@ -39,7 +39,12 @@ SENTENCES = {
     "held-out": "A small {colour} {shape} moving up over a grey background.",
 }
 """Sentence forms by name; the analysis is written for the first one and repeated on the second."""
-MEASURED_METRICS = tuple((metric, multiple) for metric in METRICS for multiple in STRIDE_MULTIPLES)
+MEASURED_METRICS = tuple(
+    (name, multiple)
+    for name, metric in METRICS.items()
+    if not metric.needs_guidance_gap
+    for multiple in STRIDE_MULTIPLES
+)
 """Metrics and strides of the stored columns; only metrics of `STRIDE_METRICS` are measured at strides above 1."""
 PROJECTED_STEP_COUNT, PROJECTION_DIMENSION = 10, 64
 INFORMATION_EDGES = np.concatenate([np.linspace(0.02, 0.9, 13), np.linspace(0.9, 0.9995, 13)[1:]])

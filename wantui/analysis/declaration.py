@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
+CALIBRATED_METRIC = "log_volume"
+"""Metric that decides by default: of the metrics of every trajectory, it answered most to frequency in calibration."""
 BEFORE, PARTLY_BEFORE, AFTER, DEFAULT = "before", "partly before", "after", "default"
 
 
@@ -21,6 +24,14 @@ class Declaration:
     default (not declared)."""
     text: str
     """What was declared when, such as "log_volume, declared before the videos"."""
+
+
+def _choose_default_metric(videos: Sequence[Video]) -> str:
+    """Return the calibrated metric, or `spread` if a trajectory has too few states for it, or none can be read."""
+    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
+    min_state_count = METRICS[CALIBRATED_METRIC].min_states
+    has_all = trajectories and all(len(trajectory.sigmas) >= min_state_count for trajectory in trajectories)
+    return CALIBRATED_METRIC if has_all else SPREAD_METRIC
 
 
 def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None = None) -> Declaration:
@@ -42,8 +53,9 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
         kind = PARTLY_BEFORE if scope else BEFORE
         return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope}")
     if requested_metric is None:
+        default_metric = _choose_default_metric(videos)
         return Declaration(
-            SPREAD_METRIC, DEFAULT, f"{SPREAD_METRIC}, the default; no metric was declared before the videos"
+            default_metric, DEFAULT, f"{default_metric}, the default; no metric was declared before the videos"
         )
     earlier_text = f"; {' and '.join(declared)} was declared before the videos{scope}" if declared else ""
     text = f"{requested_metric}, declared with this command, after the videos{earlier_text}"
