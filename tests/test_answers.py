@@ -382,7 +382,7 @@ def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path) -> N
     assert (other.metric, other.kind) == ("turning", "after")
     assert other.text.endswith("after the videos; length was declared before the videos")
     default = choose_primary_metric(undeclared)
-    assert (default.metric, default.kind) == (SPREAD_METRIC, "default")
+    assert (default.metric, default.kind) == ("log_volume", "default")
 
 
 def test_batches_that_declare_different_metrics_need_a_choice(tmp_path: Path) -> None:
