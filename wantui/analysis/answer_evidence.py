@@ -11,6 +11,7 @@ from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
     GroupIndexPairs,
+    PairEffects,
     compare_group_pairs,
     compute_family_p,
 )
@@ -103,6 +104,8 @@ class AnswerData:
     """All metrics that all videos have, `spread` among them if it can be computed."""
     cell_values: FloatArray
     """[seeds, phrasings, groups, metrics]."""
+    effects: PairEffects
+    """Tests of all pairs and metrics."""
     unsettled_metrics: frozenset[str]
     """Metrics that depend on the number of steps; path leaves them out."""
     equivalence_margin: float
@@ -139,6 +142,7 @@ def collect_answer_data(
     final_states: FinalStates | None,
     metric_names: Sequence[str],
     cell_values: FloatArray,
+    effects: PairEffects,
     unsettled_metrics: Iterable[str],
     equivalence_margin: float,
     no_place_reason: str,
@@ -147,13 +151,21 @@ def collect_answer_data(
 
     Args:
         metric_names: metrics of `cell_values` [seeds, phrasings, groups, metrics].
+        effects: tests of all pairs and metrics.
         no_place_reason: reason why `final_states` is None.
     """
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
     unsettled = frozenset(unsettled_metrics)
     data = AnswerData(
-        groups, group_pairs, metric_names, cell_values, unsettled, equivalence_margin, no_place_reason=no_place_reason
+        groups,
+        group_pairs,
+        metric_names,
+        cell_values,
+        effects,
+        unsettled,
+        equivalence_margin,
+        no_place_reason=no_place_reason,
     )
     if final_states is None:
         return data
@@ -201,7 +213,10 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
         return [[] for _ in data.group_pairs]
     columns = [list(data.metric_names).index(name) for name in metric_names]
     values = data.cell_values[..., columns]
-    differences = compare_group_pairs(data.groups, metric_names, values, data.group_pairs, data.equivalence_margin)
+    effects = data.effects.select(columns)
+    differences = compare_group_pairs(
+        data.groups, metric_names, values, data.group_pairs, data.equivalence_margin, effects
+    )
     p = np.array([difference.family_p for difference in differences]).reshape(-1, len(metric_names))
     if data.tests_phrasings:
         phrasing_p = np.array([difference.phrasing_p for difference in differences]).reshape(p.shape)

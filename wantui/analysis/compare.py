@@ -17,6 +17,7 @@ from wantui.analysis.differences import (
     GroupIndexPairs,
     compare_group_pairs,
     compute_family_p,
+    compute_pair_effects,
     remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
@@ -153,12 +154,14 @@ def compare_groups(
     stride = groups[0].stride
     stride_checks = check_unsettled_metrics([video for group in groups for video in group.videos], all_names)
     warnings += [check.description for check in stride_checks if check.metric in shown_names]
+    effects = compute_pair_effects(all_values, group_pairs)
     answers = answer_questions(
         collect_answer_data(
             matched_groups,
             final_states,
             all_names,
             all_values,
+            effects,
             [check.metric for check in stride_checks if not check.is_shown_settled],
             equivalence_margin,
             "; ".join(final_state_warnings),
@@ -167,7 +170,14 @@ def compare_groups(
     metric_names = [name for name in all_names if name in shown_names]
     cell_values = all_values[..., : len(metric_names)]
     primary_values = cell_values[..., 0]
-    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin)
+    differences = compare_group_pairs(
+        groups,
+        metric_names,
+        cell_values,
+        group_pairs,
+        equivalence_margin,
+        effects.select(range(len(metric_names))),
+    )
     nulls_by_group = {
         group.name: build_gaussian_null(
             group.videos,

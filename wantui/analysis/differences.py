@@ -107,25 +107,55 @@ def remove_rounding_differences(values: FloatArray) -> FloatArray:
     return equalised_values
 
 
+@dataclass(frozen=True)
+class PairEffects:
+    """Tests of each pair of groups in each metric alone, which all corrections share."""
+
+    seed_effects: list[list[Effect]]
+    """[pairs][metrics] effects with seeds as units."""
+    phrasing_p: FloatArray
+    """[pairs, metrics] p with phrasings as units; NaN with one phrasing."""
+
+    def select(self, columns: Sequence[int]) -> "PairEffects":
+        """Return the tests of some metrics."""
+        return PairEffects([[row[m] for m in columns] for row in self.seed_effects], self.phrasing_p[:, list(columns)])
+
+
+def compute_pair_effects(cell_values: FloatArray, group_pairs: GroupIndexPairs) -> PairEffects:
+    """Test each pair of groups in each metric of cell values [seeds, phrasings, groups, metrics]."""
+    seed_means, phrasing_means = cell_values.mean(1), cell_values.mean(0)
+    metrics = range(cell_values.shape[3])
+    has_phrasings = len(phrasing_means) > 1
+    phrasing_p = [
+        [
+            compute_paired_effect(phrasing_means[:, i, m] - phrasing_means[:, j, m]).p if has_phrasings else np.nan
+            for m in metrics
+        ]
+        for i, j in group_pairs
+    ]
+    return PairEffects(
+        [[compute_paired_effect(seed_means[:, i, m] - seed_means[:, j, m]) for m in metrics] for i, j in group_pairs],
+        np.array(phrasing_p, dtype=np.float64).reshape(len(group_pairs), len(metrics)),
+    )
+
+
 def compare_group_pairs(
     groups: Sequence[Group],
     metric_names: Sequence[str],
     cell_values: FloatArray,
     group_pairs: GroupIndexPairs,
     equivalence_margin: float,
+    effects: PairEffects,
 ) -> list[Difference]:
-    """Return the difference of each pair of groups in each metric.
+    """Return the difference of each pair of groups in each metric, with p corrected over these metrics and pairs.
 
     Args:
         cell_values: values [seeds, phrasings, groups, metrics].
         equivalence_margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        effects: tests of the same pairs and metrics.
     """
-    seed_means, phrasing_means = cell_values.mean(1), cell_values.mean(0)
-    effects = [
-        [compute_paired_effect(seed_means[:, i, m] - seed_means[:, j, m]) for m in range(len(metric_names))]
-        for i, j in group_pairs
-    ]
-    pairwise_p = np.array([[effect.p for effect in row] for row in effects])
+    seed_means, phrasing_count = cell_values.mean(1), cell_values.shape[1]
+    pairwise_p = np.array([[effect.p for effect in row] for row in effects.seed_effects])
     family_p = compute_family_p(seed_means, group_pairs, pairwise_p)
     discovery_p = adjust_false_discovery(pairwise_p.ravel()).reshape(family_p.shape)
     differences = []
@@ -137,7 +167,6 @@ def compare_group_pairs(
                 if is_ratio_metric(name)
                 else (float("nan"),) * 3
             )
-            phrasing_differences = phrasing_means[:, i, m] - phrasing_means[:, j, m]
             min_difference = (
                 equivalence_margin * abs(float(second_values.mean())) if is_ratio_metric(name) else equivalence_margin
             )
@@ -147,15 +176,15 @@ def compare_group_pairs(
                     name,
                     groups[i].name,
                     groups[j].name,
-                    effects[k][m],
+                    effects.seed_effects[k][m],
                     relative_difference,
                     relative_low,
                     relative_high,
                     float(family_p[k, m]),
                     float(discovery_p[k, m]),
                     _count_seeds_needed(first_values - second_values, min_difference, test_count),
-                    len(phrasing_differences),
-                    compute_paired_effect(phrasing_differences).p if len(phrasing_differences) > 1 else float("nan"),
+                    phrasing_count,
+                    float(effects.phrasing_p[k, m]),
                 )
             )
     return differences
