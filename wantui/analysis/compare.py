@@ -170,24 +170,13 @@ def compare_groups(
     metric_names = [name for name in all_names if name in shown_names]
     cell_values = all_values[..., : len(metric_names)]
     primary_values = cell_values[..., 0]
-    differences = compare_group_pairs(
-        groups,
-        metric_names,
-        cell_values,
-        group_pairs,
-        equivalence_margin,
-        effects.select(range(len(metric_names))),
-    )
-    nulls_by_group = {
-        group.name: build_gaussian_null(
-            group.videos,
-            None if final_states is None else final_states.scaled_states[g] * math.sqrt(final_states.dimension),
-        )
-        for g, group in enumerate(groups)
-    }
+    shown_effects = effects.select(range(len(metric_names)))
+    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
+    nulls_by_group = _build_nulls(groups, final_states)
     chance_interval, false_positive_rate = _compute_chance_interval(
         matched_groups, final_states, primary_metric, primary_values, group_pairs
     )
+    tests = _test_final_states(final_states, matched_groups, group_pairs)
     return Comparison(
         grouping,
         primary_metric,
@@ -197,11 +186,7 @@ def compare_groups(
         tuple(differences),
         tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
         run_omnibus_test(primary_values.mean(1)),
-        final_states.run_permanova(matched_groups) if final_states is not None else None,
-        final_states.run_permdisp(matched_groups) if final_states is not None else None,
-        final_states.compute_squared_centroid_distances(matched_groups, group_pairs)
-        if final_states is not None
-        else {},
+        *tests,
         final_states.curves_by_group if final_states is not None else {},
         {group.name: _get_group_noise_levels(group) for group in groups},
         chance_interval,
@@ -214,6 +199,30 @@ def compare_groups(
         compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
         tuple(matched_groups.phrasing_numbers.tolist()),
         answers,
+    )
+
+
+def _build_nulls(groups: Sequence[Group], final_states: FinalStates | None) -> dict[str, GaussianNull]:
+    """Return the Gaussian flow of each group, from its final states where they are stored."""
+    if final_states is None:
+        return {group.name: build_gaussian_null(group.videos, None) for group in groups}
+    scale = math.sqrt(final_states.dimension)
+    return {
+        group.name: build_gaussian_null(group.videos, states * scale)
+        for group, states in zip(groups, final_states.scaled_states, strict=True)
+    }
+
+
+def _test_final_states(
+    final_states: FinalStates | None, matched_groups: MatchedGroups, group_pairs: GroupIndexPairs
+) -> tuple[PermutationTest | None, PermutationTest | None, dict[tuple[str, str], float]]:
+    """Return PERMANOVA, PERMDISP and the squared distances between centroids by pair."""
+    if final_states is None:
+        return None, None, {}
+    return (
+        final_states.run_permanova(matched_groups),
+        final_states.run_permdisp(matched_groups),
+        final_states.compute_squared_centroid_distances(matched_groups, group_pairs),
     )
 
 
