@@ -19,9 +19,7 @@ def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_wi
     return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)
 
 
-@pytest.mark.parametrize(
-    ("ratio", "answered_to"), [(1.5, "frequency"), (0.7, "frequency and appearance"), (0.3, "appearance")]
-)
+@pytest.mark.parametrize(("ratio", "answered_to"), [(1.5, "frequency"), (0.7, "both"), (0.3, "appearance")])
 def test_a_metric_answers_to_the_larger_of_both_effects(ratio: float, answered_to: str) -> None:
     assert build_sensitivity(-0.3, -0.2, ratio).answered_to == answered_to
 
@@ -54,5 +52,6 @@ def test_response_names_both_conditions_only_where_they_differ() -> None:
 
 def test_metrics_without_calibration_are_passed_over() -> None:
     assert describe_response("brightness") == ""
-    assert describe_responses(["brightness"]) == ""
-    assert describe_responses(["brightness", "spread"]) == "calibration on nano: spread answered to appearance"
+    assert describe_responses(["brightness"], is_guided=True) == ""
+    text = describe_responses(["brightness", "spread"], is_guided=False)
+    assert text == "calibration on nano without guidance: appearance: spread"

@@ -50,7 +50,7 @@ class Sensitivity:
 
     @property
     def answered_to(self) -> str:
-        """Return "frequency", "frequency and appearance" or "appearance".
+        """Return "frequency", "both" or "appearance".
 
         A response to frequency counts if both sentence forms show it, with the same sign and intervals without 0.
         """
@@ -61,7 +61,7 @@ class Sensitivity:
         )
         if not is_reproduced or self.ratio < MIN_RATIO_OF_BOTH:
             return "appearance"
-        return "frequency" if self.ratio >= MIN_RATIO_OF_FREQUENCY else "frequency and appearance"
+        return "frequency" if self.ratio >= MIN_RATIO_OF_FREQUENCY else "both"
 
 
 @dataclass(frozen=True)
@@ -89,25 +89,25 @@ def read_calibration() -> CalibrationTable:
     return CalibrationTable(tuple(stored["models"]), sensitivities)
 
 
-def describe_response(metric: str) -> str:
-    """Return what a metric answered to in calibration, as "frequency", or with both conditions where they differ.
-
-    Returns an empty string for a metric that was not calibrated.
-    """
+def find_response(metric: str, *, is_guided: bool) -> str:
+    """Return what a metric answered to with or without guidance; empty for a metric that was not calibrated."""
     rows = read_calibration().sensitivities.get(metric)
-    if rows is None:
-        return ""
-    guided, unguided = rows[GUIDED].answered_to, rows[UNGUIDED].answered_to
+    return "" if rows is None else rows[GUIDED if is_guided else UNGUIDED].answered_to
+
+
+def describe_response(metric: str) -> str:
+    """Return what a metric answered to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
+    guided, unguided = find_response(metric, is_guided=True), find_response(metric, is_guided=False)
     return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
 
 
-def describe_responses(metrics: Sequence[str]) -> str:
-    """Return one sentence about what metrics answered to in calibration; empty if none of them was calibrated."""
+def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> str:
+    """Return what metrics answered to, by response, as one sentence; empty if none of them was calibrated."""
     metrics_by_response: dict[str, list[str]] = {}
     for metric in metrics:
-        if response := describe_response(metric):
+        if response := find_response(metric, is_guided=is_guided):
             metrics_by_response.setdefault(response, []).append(metric)
     if not metrics_by_response:
         return ""
-    parts = [f"{', '.join(names)} answered to {response}" for response, names in metrics_by_response.items()]
-    return f"calibration on nano: {'; '.join(parts)}"
+    parts = [f"{response}: {', '.join(names)}" for response, names in metrics_by_response.items()]
+    return f"calibration on nano {'with' if is_guided else 'without'} guidance: {'; '.join(parts)}"

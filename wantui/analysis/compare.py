@@ -30,6 +30,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import check_unsettled_metrics
+from wantui.analysis.unguided import is_unguided
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -98,6 +99,11 @@ class Comparison:
     def matched_groups(self) -> MatchedGroups:
         """Return the compared groups with their shared seeds and phrasings."""
         return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))
+
+    @property
+    def is_guided(self) -> bool:
+        """Return whether any of the compared videos was generated with guidance."""
+        return not all(is_unguided(video) for group in self.groups for video in group.videos)
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""

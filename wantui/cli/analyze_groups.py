@@ -134,7 +134,6 @@ def _format_command() -> str:
 
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
-    from wantui.analysis.calibrated import describe_responses
     from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.unguided import describe_unguided
 
@@ -149,7 +148,6 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
     print_answers(comparison.answers)
-    print_wrapped_line(describe_responses(list(comparison.summaries_by_metric)), indent=2)
     echo()
     if comparison.declaration is not None:
         print_wrapped_line(f"verdict on {comparison.declaration.text}", indent=2)
@@ -170,12 +168,13 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
     """Print a table of all differences with the p that decides, and what p is corrected over."""
     from wantui.analysis.answer_evidence import format_changes
+    from wantui.analysis.calibrated import find_response
     from wantui.analysis.differences import format_change
     from wantui.analysis.metrics import get_metric_unit
     from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
     from wantui.analysis.unguided import find_unguided_difference
 
-    has_unguided = comparison.unguided is not None
+    has_unguided, is_guided = comparison.unguided is not None, comparison.is_guided
     table_rows = []
     for difference in comparison.differences:
         effect = difference.paired_effect
@@ -198,13 +197,15 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
                 f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
                 f"{find_decisive_p(comparison, difference):.3g}",
                 f"{difference.seeds_needed or '-'}",
+                find_response(difference.metric, is_guided=is_guided) or "-",
             )
         )
     seeds_header = f"seeds to find {format_percent(equivalence_margin)}"
     unguided_headers = ["at guidance 1"] if has_unguided else []
-    print_columns(
-        ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p", seeds_header), *table_rows
-    )
+    effect_headers = ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p")
+    print_columns((*effect_headers, seeds_header, "calibration"), *table_rows)
     for sentence in describe_p_values(comparison):
         print_wrapped_line(f"note: {sentence}", indent=2)
+    guidance_text = "with" if is_guided else "without"
+    print_wrapped_line(f"note: calibration: what the metric answered to on nano {guidance_text} guidance", indent=2)
     print_wrapped_line("note: --json and --csv also have p before the correction, over all metrics, and BH", indent=2)

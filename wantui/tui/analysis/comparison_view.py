@@ -82,7 +82,8 @@ def draw_comparison(
     legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
     lines += wrap_text(legend, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
-    lines += wrap_text(describe_responses(metric_names), width, canvas.get_style("text-muted"))
+    responses = describe_responses(metric_names, is_guided=comparison.is_guided)
+    lines += wrap_text(responses, width, canvas.get_style("text-muted"))
     for name, curve in comparison.dispersion_curves_by_group.items():
         dispersion = curve.dispersion
         dispersion_text = (
