@@ -7,8 +7,9 @@ across seeds: of two videos of one variation, does the one with the larger value
     variations. Under the null hypothesis, the values of whole seeds can be exchanged: the test permutes seeds, and
     keeps the videos of one seed together.
 across variations: of two videos of one seed, does the one with the larger value have the larger metric? Ranks are taken
-    among the variations of each seed; rho is averaged over seeds. The test permutes values within seeds. Everything
-    else that differs between the prompts can cause such a correlation.
+    among the variations of each seed; rho is averaged over seeds. The test permutes variations, and keeps the videos of
+    one variation together: the same prompt with many seeds is one prompt. Everything else that differs between the
+    prompts can cause such a correlation.
 """
 
 import itertools
@@ -48,7 +49,7 @@ class Correlation:
     family_p: float
     """p over all metrics and values: the share of permutations whose largest |rho| is at least |rho|."""
     min_attainable_p: float
-    """Smallest p that the number of permutations allows."""
+    """Smallest p that this number of seeds (or variations) can give."""
 
 
 def correlate_values(
@@ -65,12 +66,13 @@ def correlate_values(
         np.stack([values if across == ACROSS_SEEDS else values.T for values in values_by_name.values()])
         for values_by_name in (metrics, covariates)
     )  # [names, blocks, units]: ranks are taken among the units of a block
-    observed, p, family_p, permutation_count = _test_correlations(metric_values, covariate_values, across)
+    observed, p, family_p = _test_correlations(metric_values, covariate_values)
+    min_p = compute_min_order_p(*metric_values.shape[1:])
     correlations = []
     for (c, covariate), (m, metric) in itertools.product(enumerate(covariates), enumerate(metrics)):
         low, high = _compute_interval(metric_values[m], covariate_values[c], across)
         values = (float(observed[c, m]), low, high, float(p[c, m]), float(family_p[c, m]))
-        correlations.append(Correlation(metric, covariate, across, *values, 1 / permutation_count))
+        correlations.append(Correlation(metric, covariate, across, *values, min_p))
     return correlations
 
 
@@ -90,19 +92,19 @@ def _standardise_ranks(values: FloatArray) -> FloatArray:
 
 
 def _test_correlations(
-    metric_values: FloatArray, covariate_values: FloatArray, across: str
-) -> tuple[FloatArray, FloatArray, FloatArray, int]:
-    """Return rho, p and p over all [covariates, metrics], and the number of permutations."""
+    metric_values: FloatArray, covariate_values: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return rho, p and p over all, each [covariates, metrics], from values [names, blocks, units]."""
     metric_ranks, covariate_ranks = _standardise_ranks(metric_values), _standardise_ranks(covariate_values)
-    metric_count, block_count, unit_count = metric_ranks.shape
+    metric_count, _, unit_count = metric_ranks.shape
     varies = (covariate_ranks != 0).any(-1)[:, None] & (metric_ranks != 0).any(-1)[None]
     block_counts = varies.sum(-1)
-    orders = (draw_seed_orders if across == ACROSS_SEEDS else draw_block_orders)(block_count, unit_count)
+    orders = draw_unit_orders(unit_count)
     flat_metrics = metric_ranks.reshape(metric_count, -1).T
     chunks = []
     chunk_count = len(orders) * covariate_ranks.size // MAX_CHUNK_VALUES + 1
     for order_chunk in np.array_split(orders, chunk_count):
-        permuted = np.take_along_axis(covariate_ranks[None], order_chunk[:, None], axis=3)
+        permuted = np.moveaxis(covariate_ranks[..., order_chunk], 2, 0)
         sums = permuted.reshape(len(order_chunk), len(covariate_ranks), -1) @ flat_metrics
         with np.errstate(invalid="ignore"):
             chunks.append(sums / block_counts)
@@ -111,33 +113,32 @@ def _test_correlations(
     p = np.where(np.isnan(bounds), np.nan, (null >= np.nan_to_num(bounds)).mean(0))
     largest = null.max((1, 2))
     family_p = np.array([[np.mean(largest >= bound) if bound == bound else np.nan for bound in row] for row in bounds])
-    return observed, p, family_p, len(orders)
+    return observed, p, family_p
 
 
-def draw_seed_orders(block_count: int, seed_count: int) -> NDArray[np.int64]:
-    """Return orders [m, blocks, seeds] that are equal in all blocks, so that the videos of a seed stay together.
+def draw_unit_orders(unit_count: int) -> NDArray[np.int64]:
+    """Return orders [m, units] of whole seeds or variations, which are the same in all blocks.
 
-    All orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed one,
-    which is the first.
+    All orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed one.
+    The observed order is the first.
     """
-    if math.factorial(seed_count) <= MAX_EXACT_PERMUTATIONS:
-        orders = np.array(list(itertools.permutations(range(seed_count))), dtype=np.int64)
-    else:
-        generator = np.random.default_rng(RANDOM_SEED)
-        orders = np.argsort(generator.random((RESAMPLE_COUNT + 1, seed_count)), axis=1)
-        orders[0] = np.arange(seed_count)
-    return np.repeat(orders[:, None], block_count, axis=1)
-
-
-def draw_block_orders(seed_count: int, variation_count: int) -> NDArray[np.int64]:
-    """Return orders [m, seeds, variations] within each seed; all or random as in `draw_seed_orders`."""
-    if math.factorial(variation_count) ** seed_count <= MAX_EXACT_PERMUTATIONS:
-        single_orders = list(itertools.permutations(range(variation_count)))
-        return np.array(list(itertools.product(single_orders, repeat=seed_count)), dtype=np.int64)
+    if math.factorial(unit_count) <= MAX_EXACT_PERMUTATIONS:
+        return np.array(list(itertools.permutations(range(unit_count))), dtype=np.int64)
     generator = np.random.default_rng(RANDOM_SEED)
-    orders = np.argsort(generator.random((RESAMPLE_COUNT + 1, seed_count, variation_count)), axis=2)
-    orders[0] = np.arange(variation_count)
+    orders = np.argsort(generator.random((RESAMPLE_COUNT + 1, unit_count)), axis=1)
+    orders[0] = np.arange(unit_count)
     return orders
+
+
+def compute_min_order_p(block_count: int, unit_count: int) -> float:
+    """Return the smallest two-sided p that the orders of the units can give.
+
+    In one block, or with two units, the reverse of an order has the opposite rho, which is as large.
+    """
+    order_count = math.factorial(unit_count)
+    if order_count > MAX_EXACT_PERMUTATIONS:
+        return 1 / (RESAMPLE_COUNT + 1)
+    return (2 if block_count == 1 or unit_count == 2 else 1) / order_count
 
 
 def _compute_interval(values: FloatArray, others: FloatArray, across: str) -> tuple[float, float]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 QUESTIONS = {
     "seeds": "across seeds (of two videos of one variation, has the one with the larger value the larger metric?):",
-    "variations": "across variations (the same of two videos of one seed; anything else that differs between the "
-    "prompts can be the cause):",
+    "variations": "across variations (the same of two videos of one seed; the prompt is the unit, and anything else "
+    "that differs between the prompts can be the cause):",
 }
 """Question of each kind of correlation."""
 
