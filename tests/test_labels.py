@@ -64,6 +64,8 @@ def test_separator_and_byte_order_mark_are_recognised(write_table: WriteTable, s
     ("text", "message"),
     [
         ("", "it is empty"),
+        (",,,\n", "it is empty"),
+        ('"",""\n', "it is empty"),
         ("video,score\n", "no rows below its header line"),
         ("video,score\na.mp4,1\nb.mp4,1,2\n", "line 3 has 3 cells, but the header has 2"),
         ("video,score\na.mp4\n", "line 2 has 1 cell, but the header has 2"),
@@ -134,6 +136,7 @@ def test_rows_find_videos_by_path_and_by_variation_and_seed(tmp_path: Path, writ
         ("variation,seed,x\nc_0,1,1\n", "line 2: no finished video has the variation 'c_0'; there are a_0, b_0"),
         ("variation,seed,x\na_0,9,1\n", "no finished video has the seed '9'; there are 0, 1, 2, 3, 4, 5"),
         ("variation,seed,x\na_0,one,1\n", "the seed 'one' is not a whole number"),
+        ("variation,seed,x\na_0,--5,1\n", "the seed '--5' is not a whole number"),
         ("variation,seed,x\na_0,,1\n", "line 2: the column seed is empty"),
         ("variation,seed,x\na_0,1,1\nb_0,1,1\na_0,1,2\n", "lines 2 and 4 are about the same video, a_0 seed 1"),
         ("video,seed,x\nvideos/a_0/1.mp4,2,1\n", "no finished video has the seed '2'; there are 1"),
@@ -232,4 +235,4 @@ def test_command_refuses_labels_without_use(
     assert "cannot use --scores here" in result.err
     result = wantui("analyze", tmp_path, "--compare", "--metrics", "y", "--scores", path)
     assert "unknown metric 'y'" in result.err
-    assert result.err.rstrip().endswith("least_norm, x")
+    assert result.err.rstrip().endswith("guidance_gap_late, x")

@@ -76,6 +76,8 @@ def read_label_table(path: Path) -> LabelTable:
         raise LabelError(f"cannot use {_show(str(path))}: it contains zero bytes, so it is not a text file")
     separator = _find_separator(path, text)
     numbered_rows = _read_rows(path, text, separator)
+    if not numbered_rows:
+        raise LabelError(f"cannot use {_show(str(path))}: it is empty")
     (_, header), *body = numbered_rows
     names = _check_header(path, header)
     if not body:
@@ -108,7 +110,8 @@ def _show(text: str) -> str:
 
 def _find_separator(path: Path, text: str) -> str:
     """Return the separator with which the header line has the most cells."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    separators = "".join(SEPARATORS)
+    header = next((line for line in text.splitlines() if line.strip(f"{separators} ")), "")
     if not header:
         raise LabelError(f"cannot use {_show(str(path))}: it is empty")
     return max(SEPARATORS, key=lambda separator: (_has_identity(header.split(separator)), header.count(separator)))

@@ -181,4 +181,5 @@ class _VideoFinder:
 def _parse_seed(text: str) -> int | None:
     """Return a whole number; pandas writes 42.0 if other cells of the column are empty."""
     whole = text.removesuffix(".0")
-    return int(whole) if whole.lstrip("-").isascii() and whole.lstrip("-").isdigit() and len(whole) < 20 else None
+    digits = whole.removeprefix("-")
+    return int(whole) if digits.isascii() and digits.isdigit() and len(whole) < 20 else None
