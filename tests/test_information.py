@@ -130,6 +130,11 @@ def test_table_pairs_words_by_seed_like_a_paired_t_test() -> None:
     assert table.probability_sum == pytest.approx(math.exp(-circle.mean()) + math.exp(-ring.mean()))
 
 
+def test_large_negative_information_gives_an_infinite_sum() -> None:
+    table = build_information_table([scored("circle", 1, -5000.0)])
+    assert table.probability_sum == math.inf
+
+
 def test_sentences_of_a_seed_are_averaged_and_are_no_replicates() -> None:
     random = np.random.default_rng(1)
     values = {(word, s): random.normal(size=2) for word in ("circle", "ring") for s in range(4)}

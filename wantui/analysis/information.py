@@ -126,6 +126,15 @@ def integrate_levels(
     return Information(*sums)
 
 
+def convert_to_probability(nats: float) -> float:
+    """Return exp(-nats). It exceeds 1 if the nats are negative, as in models that are not calibrated, and is infinite
+    where it exceeds all floating-point numbers."""
+    try:
+        return math.exp(-nats)
+    except OverflowError:
+        return math.inf
+
+
 @dataclass(frozen=True)
 class ScoredVideo:
     """A video with its information gap."""
@@ -176,8 +185,7 @@ class InformationTable:
     unpaired_count: int
     """Number of videos that have no partner of every other word, and are in no difference."""
     disagreement: Effect | None
-    """Pointwise form minus gap in the window, over seeds; its interval contains 0 if the model is calibrated. None with
-    one seed."""
+    """Pointwise form minus gap in the window, over seeds; 0 on average in a calibrated model. None with one seed."""
 
     @property
     def min_attainable_p(self) -> float:
@@ -187,7 +195,7 @@ class InformationTable:
     @property
     def probability_sum(self) -> float:
         """Return the sum of exp(-I) over the words, at most 1 in a perfect model, by the pointwise form."""
-        return sum(math.exp(-word.mean_by_quantity["pointwise"]) for word in self.words)
+        return sum(convert_to_probability(word.mean_by_quantity["pointwise"]) for word in self.words)
 
 
 def build_information_table(videos: Sequence[ScoredVideo]) -> InformationTable:

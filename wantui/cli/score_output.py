@@ -79,13 +79,15 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
 
 
 def _format_word_row(word: "WordInformation") -> tuple[str, ...]:
+    from wantui.analysis.information import convert_to_probability
+
     means = word.mean_by_quantity
     return (
         word.word,
         str(word.video_count),
         _format_with_interval(means["pointwise"], word.half_width_by_quantity["pointwise"]),
         _format_with_interval(means["gap"], word.half_width_by_quantity["gap"]),
-        f"{math.exp(-means['pointwise']):.3g}",
+        f"{convert_to_probability(means['pointwise']):.3g}",
         f"{means['pointwise_whole']:.3g}",
         f"{means['gap_whole']:.3g}",
     )
@@ -100,7 +102,7 @@ def _format_with_interval(mean: float, half_width: float) -> str:
 def _describe_disagreement(effect: "Effect") -> str:
     text = f"pointwise - gap: {effect.mean:+.2f} ({effect.interval_low:+.2f} to {effect.interval_high:+.2f}). "
     if effect.interval_low <= 0 <= effect.interval_high:
-        return text + "The two forms agree, as in a calibrated model"
+        return text + "No disagreement of the two forms is shown"
     return (
         text + "The two forms disagree: the model is not calibrated on these videos, and its information is not -ln p. "
         "Compare words only by their order"
@@ -138,7 +140,7 @@ def build_score_record(
             }
             for word in table.words
         ],
-        "probability_sum": table.probability_sum,
+        "probability_sum": _to_json(table.probability_sum),
         "disagreement": None if table.disagreement is None else _build_effect_record(table.disagreement),
         "seeds": list(table.seeds),
         "sentences": table.phrasing_count,
