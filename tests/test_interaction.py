@@ -1,6 +1,7 @@
 """Interaction of two factors, against closed forms and scipy."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -116,3 +117,17 @@ def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypa
     lines = result.out.splitlines()
     assert lines[0].startswith("interaction: does the difference between red, blue depend on circle, ring?")
     assert [line.split(":")[0].strip() for line in lines[1:4]] == ["place", "room", "path"]
+
+
+def test_two_seeds_give_no_interval_of_place(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = []
+    for video in synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 2, phrasings=4):
+        number = int(video.choices_by_bracket[7][-1])
+        choices = {1: video.choices_by_bracket[3], 2: ("circle", "ring")[number // 2], 3: str(number % 2)}
+        videos.append(replace(video, choices_by_bracket=choices))
+    use_videos(monkeypatch, videos)
+    command = ("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction", "--primary", "length")
+    assert "nan" not in wantui(*command).out
+    effects = json.loads(wantui(*command, "--json").out)["interaction"]["effects"]
+    (place,) = [effect for effect in effects if effect["question"] == "place"]
+    assert place["low"] is place["high"] is None

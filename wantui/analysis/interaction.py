@@ -5,6 +5,7 @@ differences (a1 b1 - a2 b1) - (a1 b2 - a2 b2). Tests flip the signs of whole see
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -261,7 +262,5 @@ def describe_interaction(interaction: Interaction) -> list[str]:
 def _describe_effect(effect: InteractionEffect) -> str:
     sign = "" if effect.question == PLACE else "+"
     unit = f" {effect.unit}" if effect.unit else ""
-    return (
-        f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit} (95 %: {effect.low:{sign}.3g} to "
-        f"{effect.high:{sign}.3g}), p {effect.p:.3g}"
-    )
+    interval = f" (95 %: {effect.low:{sign}.3g} to {effect.high:{sign}.3g})" if math.isfinite(effect.low) else ""
+    return f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{interval}, p {effect.p:.3g}"

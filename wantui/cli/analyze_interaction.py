@@ -1,5 +1,6 @@
 """Interaction of two factors, for `wantui analyze --compare --interaction`."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from wantui.cli.output import print_columns, print_wrapped_line
@@ -26,7 +27,7 @@ def print_interaction(interaction: "Interaction") -> None:
             effect.question,
             effect.metric,
             f"{effect.effect:.3g} {effect.unit}".rstrip(),
-            f"{effect.low:.3g} to {effect.high:.3g}",
+            f"{effect.low:.3g} to {effect.high:.3g}" if math.isfinite(effect.low) else "-",
             f"{effect.p:.3g}",
         )
         for effect in interaction.effects
@@ -46,8 +47,9 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
     if interaction is None:
         return None
     from wantui.analysis.interaction import describe_interaction
+    from wantui.analysis.serialize import to_json_values
 
-    return {
+    record: dict[str, Any] = {
         "factors": [
             {"name": name, "values": list(values)}
             for name, values in zip(interaction.factors, interaction.levels, strict=True)
@@ -71,3 +73,4 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
         ],
         "excluded_metrics": list(interaction.excluded_metrics),
     }
+    return dict(to_json_values(record))
