@@ -369,7 +369,7 @@ def with_declaration(videos: list[Video], metric: str, folder: Path) -> list[Vid
     return [replace(video, declared_metric=metric, folder=folder) for video in videos]
 
 
-def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path) -> None:
+def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1}, 2)
     declared = with_declaration(videos, "length", tmp_path / "one")
     undeclared = with_declaration(videos, "", tmp_path / "two")
@@ -381,6 +381,9 @@ def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path) -> N
     other = choose_primary_metric(declared, "turning")
     assert (other.metric, other.kind) == ("turning", "after")
     assert other.text.endswith("after the videos; length was declared before the videos")
+    planar_path = choose_primary_metric(undeclared)  # its third variance is 0, so that log_volume has no value
+    assert (planar_path.metric, planar_path.kind) == ("spread", "default")
+    monkeypatch.setattr(Video, "compute_metric", lambda video, metric: 1.0)
     default = choose_primary_metric(undeclared)
     assert (default.metric, default.kind) == ("log_volume", "default")
 

@@ -1,11 +1,11 @@
 """The declared metric: which metric decides, and whether it was declared before the videos were generated."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
@@ -27,11 +27,10 @@ class Declaration:
 
 
 def _choose_default_metric(videos: Sequence[Video]) -> str:
-    """Return the calibrated metric, or `spread` if a trajectory has too few states for it, or none can be read."""
-    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
-    min_state_count = METRICS[CALIBRATED_METRIC].min_states
-    has_all = trajectories and all(len(trajectory.sigmas) >= min_state_count for trajectory in trajectories)
-    return CALIBRATED_METRIC if has_all else SPREAD_METRIC
+    """Return the calibrated metric, or `spread` if a video has no value of it (few states, or a path in a plane)."""
+    measured_videos = [video for video in videos if video.trajectory is not None]
+    has_all = all(math.isfinite(video.compute_metric(CALIBRATED_METRIC)) for video in measured_videos)
+    return CALIBRATED_METRIC if measured_videos and has_all else SPREAD_METRIC
 
 
 def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None = None) -> Declaration:
@@ -57,6 +56,7 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
         return Declaration(
             default_metric, DEFAULT, f"{default_metric}, the default; no metric was declared before the videos"
         )
-    earlier_text = f"; {' and '.join(declared)} was declared before the videos{scope}" if declared else ""
+    verb = "was" if len(declared) == 1 else "were"
+    earlier_text = f"; {' and '.join(declared)} {verb} declared before the videos{scope}" if declared else ""
     text = f"{requested_metric}, declared with this command, after the videos{earlier_text}"
     return Declaration(requested_metric, AFTER, text)

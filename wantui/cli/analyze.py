@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 @click.option(
     "--primary",
     "primary_metric",
-    help="Metric that the verdict is based on.  [default: the metric that the config declared, or spread]",
+    help="Metric that the verdict is based on.  [default: the metric that the config declared, or log_volume]",
 )
 @click.option(
     "--interaction",
