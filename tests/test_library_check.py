@@ -95,7 +95,7 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
 def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Wantui) -> None:  # R5
     whole = wantui("library", "check", made.root)
     assert (whole.code, whole.out) == (0, "")
-    assert "12 items checked, 0 damaged\n" in whole.err
+    assert "14 items checked, 0 damaged\n" in whole.err
     for name, (damage, report) in DAMAGE.items():
         clone = BatchFolder(made.root.with_name(f"clone-{name}"))
         shutil.copytree(made.root, clone.root)
@@ -118,7 +118,7 @@ def test_items_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, 
     made.manifest_path.write_text(json.dumps(document | {"format": 1}))
     result = wantui("library", "check", made.root)
     assert result.code == 0
-    assert "12 items checked, 0 damaged, 5 without checksums (made by an earlier version)" in result.err
+    assert "14 items checked, 0 damaged, 5 without checksums (made by an earlier version)" in result.err
     made.make_clip_path(0, 1).write_bytes(made.make_clip_path(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 2
@@ -157,7 +157,7 @@ def test_folder_without_a_batch_is_not_counted_as_damaged(made: BatchFolder, wan
     missing = tmp_path / "missing"
     result = wantui("library", "check", tmp_path / "notes", made.root, missing)
     assert (result.code, result.out) == (2, "")
-    assert "12 items checked, 0 damaged\n" in result.err
+    assert "14 items checked, 0 damaged\n" in result.err
     assert f"cannot check {tmp_path / 'notes'}: it is not a batch folder: it has no batch.json. List the" in result.err
     assert f"cannot check {missing}: no such folder. List the batches in a folder: wantui library ls" in result.err
     made.manifest_path.unlink()  # the lock file remains: this was a batch
@@ -195,7 +195,7 @@ def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
 ) -> None:
     deny(monkeypatch, DENIED[denied](made))
     checked = json.loads(wantui("library", "check", made.root, "--json").out)
-    assert len(checked) == 12
+    assert len(checked) == 14
     damage = [item for item in checked if item["damage"]]
     assert {item["video"] for item in damage} == {"red seed 42"}
     assert all("Permission denied" in item["damage"] for item in damage)
