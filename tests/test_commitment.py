@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Wantui
 from scipy import optimize, stats
 
 from wantui.analysis.commitment import (
@@ -276,3 +277,9 @@ def test_labels_are_read_by_the_start_of_the_id(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("note,id,label\nx,ab1,ring\ny,ab34, other \n,qq,circle\n")
     assert read_labels(path, ["ab12", "ab34"]).label_by_id == {"ab12": "ring", "ab34": "other"}
+
+
+def test_commitment_refuses_an_unreadable_moment(wantui: Wantui) -> None:
+    result = wantui("commitment", "run", "-t", "a large red [circle|ring]", "--switch-at", "50%,banana", "--preview")
+    assert (result.code, result.out) == (2, "")
+    assert "--switch-at: cannot read the moment 'banana'" in result.err

@@ -236,3 +236,22 @@ def test_command_refuses_labels_without_use(
     result = wantui("analyze", tmp_path, "--compare", "--metrics", "y", "--scores", path)
     assert "unknown metric 'y'" in result.err
     assert result.err.rstrip().endswith("guidance_gap_late, x")
+
+
+def test_command_refuses_output_files_that_would_replace_others(
+    wantui: Wantui, tmp_path: Path, write_table: WriteTable
+) -> None:
+    path = write_table("variation,seed,x\na_0,1,1\nb_0,1,2\n")
+    written = path.read_bytes()
+    result = wantui("analyze", tmp_path, "--compare", "--scores", path, "--html", path)
+    assert (result.code, path.read_bytes()) == (2, written)
+    assert "is not the name of an HTML file. End it with .html" in result.err
+    result = wantui("analyze", tmp_path, "--compare", "--scores", path, "--csv", path)
+    assert (result.code, path.read_bytes()) == (2, written)
+    assert "contains the labels of --scores. Choose another file" in result.err
+
+
+def test_command_refuses_a_report_of_an_interaction(wantui: Wantui, tmp_path: Path) -> None:
+    result = wantui("analyze", tmp_path, "--interaction", "--by", "1,2", "--html", tmp_path / "report.html")
+    assert result.code == 2
+    assert "cannot combine --interaction and --html" in result.err

@@ -72,7 +72,7 @@ def test_report_starts_with_place_room_and_path(comparison: Comparison) -> None:
     page = write_page(comparison)
     answers = re.findall(r'<p class="verdict[^"]*"><b>(\w+)</b>', page)
     assert answers == ["place", "room", "path"]
-    assert page.index("<b>place</b>") < page.index("Verdict on the declared metric</h2>") < page.index("Videos</h2>")
+    assert page.index("<b>place</b>") < page.index("Verdict on one metric alone</h2>") < page.index("Videos</h2>")
 
 
 def test_report_defines_every_metric_and_curve(comparison: Comparison) -> None:

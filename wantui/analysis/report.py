@@ -81,7 +81,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
     declaration = comparison.declaration
     subject = comparison.primary_metric if declaration is None else declaration.text
     return [
-        "<h2>Verdict on the declared metric</h2>",
+        "<h2>Verdict on one metric alone</h2>",
         f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
         *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
         *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),

@@ -172,6 +172,7 @@ def command(
     from wantui.cli.analyze_groups import print_group_comparison, print_group_means
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
     from wantui.cli.analyze_levels import print_decodability, print_variance_shares
+    from wantui.cli.analyze_output import refuse_unfit_output_files
     from wantui.storage.layout import refuse_batch_file
 
     is_chosen_by_mode = {
@@ -196,6 +197,9 @@ def command(
     if html_path is not None:
         check_output_file(html_path, creates_folders=True)
         refuse_batch_file(html_path)
+    refuse_unfit_output_files(csv_path, html_path, scores_path)
+    if html_path is not None and tests_interaction:
+        raise click.UsageError("cannot combine --interaction and --html: the report has no interaction. Choose one")
     with open_progress_line() as line:
         loaded_videos, read_errors = read_batches(
             batches,

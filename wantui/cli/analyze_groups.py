@@ -150,7 +150,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     print_answers(comparison.answers)
     echo()
     if comparison.declaration is not None:
-        print_wrapped_line(f"verdict on {comparison.declaration.text}", indent=2)
+        print_wrapped_line(f"verdict on one metric alone: {comparison.declaration.text}", indent=2)
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
     for text in describe_unguided(comparison):

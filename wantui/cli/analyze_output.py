@@ -34,6 +34,18 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
         echo(f"warning: {message_prefix}{stride_check.description}", err=True)
 
 
+def refuse_unfit_output_files(csv_path: Path | None, html_path: Path | None, scores_path: Path | None) -> None:
+    """Refuse a report that would replace a file of another kind, and a table that would replace the labels.
+
+    Raises:
+        UserError: the message names the option.
+    """
+    if html_path is not None and html_path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--html: {html_path} is not the name of an HTML file. End it with .html")
+    if csv_path is not None and scores_path is not None and csv_path.resolve() == scores_path.resolve():
+        raise UserError(f"--csv: {csv_path} contains the labels of --scores. Choose another file")
+
+
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
     """Write rows to a CSV file, or to stdout for `-`.
 

@@ -79,6 +79,7 @@ def run_command(
         run_or_preview,
     )
     from wantui.config.sweep_syntax import write_sweep_value
+    from wantui.keyframes import KeyframeError, parse_keyframes
 
     template_text = read_required_template(template, template_file)
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
@@ -86,6 +87,11 @@ def run_command(
     moments = [moment.strip() for moment in written_moments.split(",") if moment.strip()]
     if not moments:
         raise click.UsageError(f"--switch-at {written_moments!r} names no moment. Give some: {DEFAULT_MOMENTS}")
+    try:
+        for moment in moments:
+            parse_keyframes({moment: generic_template})
+    except KeyframeError as error:
+        raise click.UsageError(f"--switch-at: {error}") from None
     values = ",".join(write_sweep_value({moment: generic_template}) for moment in moments)
     options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
     options["baseline"] = True

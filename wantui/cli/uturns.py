@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.commands import WantuiCommand
 from wantui.cli.left_out import print_left_out
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_LEVELS = "0.3,0.5,0.6,0.7,0.8,0.85,0.9,0.95"
 
 
-@click.command("uturn")
+@click.command("uturn", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
 @click.option(
     "--generic",
