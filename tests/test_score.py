@@ -271,6 +271,14 @@ def test_values_of_another_window_are_replaced_only_on_request(copied_batch: Pat
     assert min(level["sigma"] for level in document["levels"] if level["is_in_window"]) < 0.9
 
 
+def test_dry_run_keeps_a_damaged_file(copied_batch: Path, wantui: Wantui) -> None:
+    path = get_information_path(copied_batch, "shape")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    assert wantui("score", copied_batch, "--device", "cpu", "--fresh", "--dry-run").code == 0
+    assert path.read_text() == "{}"
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [

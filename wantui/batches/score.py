@@ -108,7 +108,7 @@ def measure_scores(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool = Fa
         UserError: the model cannot be loaded, its weights have changed, or the file belongs to another measurement.
         OSError: the file cannot be written.
     """
-    content = _open_content(plan, request)
+    content = _open_content(plan, request, is_dry_run)
     tasks = [task for task in plan.tasks if not _is_measured(task, content)]
     yield _predict_cost(plan, tasks, request)
     if is_dry_run:
@@ -162,8 +162,8 @@ class _Saver:
         return read_information(get_information_path(self.folder, self.content.generic)) or self.content
 
 
-def _open_content(plan: ScorePlan, request: ScoreRequest) -> InformationFile:
-    """Return the stored values of the same measurement, or none.
+def _open_content(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool) -> InformationFile:
+    """Return the stored values of the same measurement, or none; remove a damaged file that may be replaced.
 
     Raises:
         InformationFileError: the file is damaged, or was measured in another way and may not be replaced.
@@ -182,7 +182,8 @@ def _open_content(plan: ScorePlan, request: ScoreRequest) -> InformationFile:
     except InformationFileError:
         if not request.replaces_other:
             raise
-        path.unlink()
+        if not is_dry_run:
+            path.unlink()
     if stored is None or stored.has_same_measure(empty):
         return stored or empty
     if request.replaces_other:

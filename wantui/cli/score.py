@@ -95,7 +95,7 @@ def command(
     if saved is None:
         _print_cost(plan, cost, as_json)
     else:
-        _print_result(plan, saved, as_json, csv_path)
+        _print_result(plan, saved, failures, as_json, csv_path)
         echo(f"written: {saved.path}", err=True)
     if failures:
         sys.exit(1)
@@ -174,7 +174,9 @@ def _build_cost_record(cost: "ScoreStarted") -> dict[str, Any]:
     }
 
 
-def _print_result(plan: "ScorePlan", saved: "ScoresSaved", as_json: bool, csv_path: Path | None) -> None:
+def _print_result(
+    plan: "ScorePlan", saved: "ScoresSaved", failures: list[tuple[str, str]], as_json: bool, csv_path: Path | None
+) -> None:
     from wantui.analysis.information import build_information_table
     from wantui.batches.score import list_scored_videos
 
@@ -186,6 +188,6 @@ def _print_result(plan: "ScorePlan", saved: "ScoresSaved", as_json: bool, csv_pa
         return
     table = build_information_table(scored_videos)
     if as_json:
-        print_json(build_score_record(plan, saved.content, table, scored_videos))
+        print_json(build_score_record(plan, saved.content, table, scored_videos, failures))
     else:
         print_score_table(plan, table)

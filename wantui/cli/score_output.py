@@ -124,9 +124,17 @@ def build_score_rows(videos: "Sequence[ScoredVideo]") -> list[list[str]]:
 
 
 def build_score_record(
-    plan: "ScorePlan", content: "InformationFile", table: "InformationTable", videos: "Sequence[ScoredVideo]"
+    plan: "ScorePlan",
+    content: "InformationFile",
+    table: "InformationTable",
+    videos: "Sequence[ScoredVideo]",
+    left_out: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
-    """Return the result for JSON output."""
+    """Return the result for JSON output.
+
+    Args:
+        left_out: name and reason of each video that was not measured.
+    """
     return {
         "generic": plan.generic,
         "draws": content.draws,
@@ -166,7 +174,7 @@ def build_score_record(
             }
             for video in videos
         ],
-        "left_out": [{"video": name, "reason": reason} for name, reason in plan.left_out],
+        "left_out": [{"video": name, "reason": reason} for name, reason in left_out],
         "warnings": list(plan.warnings),
     }
 
