@@ -70,7 +70,7 @@ class AblationPlan:
 
     @property
     def predicted_seconds(self) -> float | None:
-        """Return the predicted seconds of all passes, from the steps of these videos; None if none was timed."""
+        """Return the predicted seconds of all passes, from the steps of these videos; None if one was not timed."""
         total = 0.0
         for task in self.tasks:
             step_seconds = task.video.entry.seconds.get("step")

@@ -19,7 +19,7 @@ from wantui.errors import UserError
 from wantui.generic_words import GenericWord, GenericWordsError, find_generic_sentence
 from wantui.keyframes import list_evaluation_steps
 from wantui.planning import CaptureRequests, Recipe
-from wantui.planning.guidance_plan import plan_guidance
+from wantui.planning.guidance_plan import compute_mean_passes, plan_guidance
 from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
@@ -81,8 +81,7 @@ class UTurnPlan:
             seconds = task.video.entry.seconds
             if "step" not in seconds:
                 return None
-            evaluations = plan_guidance(task.video.entry.recipe)
-            mean_passes = sum(each.pass_count for each in evaluations) / len(evaluations)
+            mean_passes = compute_mean_passes(task.video.entry.recipe)
             total += task.pass_count * seconds["step"] / mean_passes + seconds.get("decode", 0.0)
         return total
 

@@ -81,7 +81,7 @@ def _describe_cost(plan: "AblationPlan") -> str:
     time_text = (
         f"about {format_duration(seconds)}, predicted from the steps of these videos"
         if seconds is not None
-        else "time unknown, because none of these videos was timed"
+        else "time unknown, because not all of these videos were timed"
     )
     return (
         f"{format_count(len(plan.tasks), 'video')}: {format_count(plan.pass_count, 'pass', 'passes')} through the "

@@ -120,7 +120,7 @@ def _describe_cost(plan: "UTurnPlan") -> str:
     time_text = (
         f"about {format_duration(seconds)} with decoding, predicted from these videos"
         if seconds is not None
-        else "time unknown, because these videos were not timed"
+        else "time unknown, because not all of these videos were timed"
     )
     passes_text = format_count(plan.pass_count, "pass", "passes")
     return f"{text}: {passes_text} through the model, {time_text}, and the time of loading it"
