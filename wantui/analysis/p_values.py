@@ -50,7 +50,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
             f"{_list_metrics(names)}: p is at most {SIGNIFICANCE_LEVEL:g} before the correction only. "
-            f"Among {format_count(len(comparison.differences), 'test')}, that happens by chance"
+            f"Among {format_count(len(comparison.differences), 'test')}, that can happen by chance"
         )
     return [*sentences, *_explain_declared_p(comparison)]
 
