@@ -276,7 +276,7 @@ def test_unusable_labels_are_refused_by_line(tmp_path: Path, text: str, message:
 def test_labels_are_read_by_the_start_of_the_id(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("note,id,label\nx,ab1,ring\ny,ab34, other \n,qq,circle\n")
-    assert read_labels(path, ["ab12", "ab34"]).label_by_id == {"ab12": "ring", "ab34": "other"}
+    assert read_labels(path, ["ab12", "ab34"]) == {"ab12": "ring", "ab34": "other"}
 
 
 def test_commitment_refuses_an_unreadable_moment(wantui: Wantui) -> None:

@@ -183,3 +183,9 @@ def test_generic_shares_list_concepts_that_no_video_shows_and_other_labels() -> 
     # P(count >= 6 of 8 at 1/3), and the counts on the other side that are less likely than 6.
     assert shares.shares[0].p_equal == pytest.approx(0.0196616, abs=1e-6)
     assert np.isnan(shares.shares[3].p_equal)
+
+
+def test_generic_shares_without_known_concepts_have_no_p() -> None:
+    shares = measure_generic_shares(GENERIC, [1.0], {1: "circle", 2: "circle", 3: "ring"}, ())
+    assert [(each.concept, each.proportion.count) for each in shares.shares] == [("circle", 2), ("ring", 1)]
+    assert all(np.isnan(each.p_equal) for each in shares.shares)

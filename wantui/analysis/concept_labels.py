@@ -7,7 +7,6 @@ one of the given concepts, also if it shows something else: only labels can say 
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +31,6 @@ ID_COLUMN, LABEL_COLUMN = "id", "label"
 
 class CannotLabelError(UserError):
     """Raised for videos whose concept cannot be determined; the message names the first of them."""
-
-
-@dataclass(frozen=True)
-class LabelledVideos:
-    """The concept that each video shows, by its id, and how it was determined."""
-
-    label_by_id: Mapping[str, str]
-    method: str
-    """nearest, nano or labels."""
 
 
 def find_judged_attribute(concepts: Sequence[str]) -> str | None:
@@ -87,8 +77,8 @@ def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, F
     return min(distances, key=lambda name: distances[name])
 
 
-def read_labels(path: Path, known_ids: Sequence[str]) -> LabelledVideos:
-    """Read a CSV table with the columns `id` (or its first characters) and `label`.
+def read_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
+    """Read a CSV table with the columns `id` (or its first characters) and `label`; return the labels by id.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or names no known video; an id fits several or occurs twice.
@@ -121,4 +111,4 @@ def read_labels(path: Path, known_ids: Sequence[str]) -> LabelledVideos:
         raise UserError(
             f"--labels: {path} names no video of these batches. List their IDs: wantui analyze BATCH --list-videos"
         )
-    return LabelledVideos(label_by_id, "labels")
+    return label_by_id

@@ -39,7 +39,8 @@ def measure_generic_shares(
 
     Args:
         labels: what the video of each seed shows.
-        known_concepts: all concepts that a video could show; those that no video shows have the share 0.
+        known_concepts: all concepts that a video could show; those that no video shows have the share 0. Empty if they
+            are unknown: concepts that are counted because they were seen have no null model.
     """
     counts, total = Counter(labels.values()), len(labels)
     others = sorted(set(counts) - set(known_concepts))

@@ -124,6 +124,7 @@ def show_command(
     half of them stay (s50). For each pair of concepts: the difference. docs/analysis.md defines every number.
     """
     from wantui.analysis.commitment import compare_commitments, measure_commitment
+    from wantui.analysis.concept_labels import read_labels
     from wantui.analysis.continued_videos import (
         CannotMeasureCommitmentError,
         build_concept_outcomes,
@@ -138,9 +139,12 @@ def show_command(
         raise click.UsageError("cannot combine --labels and --judge. Choose one")
     collect = collect_uturn_families if uses_uturns else collect_concept_families
     families, left_out = collect((batch, read_manifest(BatchFolder(batch))) for batch in batches)
+    given_labels = None
+    if labels_path is not None:
+        given_labels = read_labels(labels_path, [video.id for family in families for video in family.list_videos()])
     records = []
     for family in families:
-        labelled = label_family(family, judge, labels_path)
+        labelled = label_family(family, judge, given_labels)
         outcomes, seeds_left_out = build_concept_outcomes(family, labelled.label_by_id, labelled.method != "nearest")
         left_out += seeds_left_out
         commitments = [measure_commitment(each) for each in outcomes]
@@ -184,6 +188,8 @@ def _print_family(
 
 
 def _describe_half_level(commitment: "ConceptCommitment") -> str:
+    from wantui.analysis.proportions import MIN_SEEDS_FOR_HALF
+
     half = commitment.half_level
     low_text = f"{half.low:.3f}"
     high_text = f"{half.high:.3f}" if math.isfinite(half.high) else "no bound"
@@ -195,8 +201,10 @@ def _describe_half_level(commitment: "ConceptCommitment") -> str:
         estimate = f"{half.estimate:.3f}"
     text = f"{estimate} (95 % interval {low_text} to {high_text})"
     seed_count = len(commitment.outcomes.seeds)
-    if seed_count < 6:
-        text += f". {format_count(seed_count, 'seed')} can give no bound: an interval needs at least 6"
+    if seed_count < MIN_SEEDS_FOR_HALF:
+        text += (
+            f". {format_count(seed_count, 'seed')} can give no bound: an interval needs at least {MIN_SEEDS_FOR_HALF}"
+        )
     return text
 
 

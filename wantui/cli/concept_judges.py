@@ -1,8 +1,7 @@
 """Determine which concept each video of a family shows, by the judge or the labels that the options name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.cli.progress_line import open_progress_line
@@ -23,7 +22,7 @@ METHOD_NAMES = {
 class FamilyLabels:
     """What the videos of a family show, by id."""
 
-    label_by_id: dict[str, str]
+    label_by_id: Mapping[str, str]
     method: str
     agreement: tuple[int, int] | None
     """Number of continued videos for which the nearest reference gives the same label, and number compared."""
@@ -36,23 +35,22 @@ class FamilyLabels:
         return text
 
 
-def label_family(family: "ConceptFamily", judge: str, labels_path: Path | None) -> FamilyLabels:
+def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> FamilyLabels:
     """Return what each video of a family shows.
 
     Args:
         judge: auto, nearest or nano.
-        labels_path: CSV table of labels, which replaces the judge; None without one.
+        given_labels: labels by id, which replace the judge; None without them.
 
     Raises:
-        UserError: the judge cannot be used for these videos, or the labels cannot be read.
+        UserError: the judge cannot be used for these videos.
     """
-    from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, read_labels
+    from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute
     from wantui.storage.uturn_file import UTurnFileError
 
     videos = family.list_videos()
-    if labels_path is not None:
-        label_by_id = dict(read_labels(labels_path, [video.id for video in videos]).label_by_id)
-        return FamilyLabels(label_by_id, "labels", _count_agreement(family, label_by_id))
+    if given_labels is not None:
+        return FamilyLabels(given_labels, "labels", _count_agreement(family, given_labels))
     concepts = [each.concept for each in family.concepts]
     attribute = find_judged_attribute(concepts)
     reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot tell apart {', '.join(concepts)}")
@@ -127,7 +125,7 @@ def _find_nearest_concepts(family: "ConceptFamily") -> dict[str, str]:
     return label_by_id
 
 
-def _count_agreement(family: "ConceptFamily", label_by_id: dict[str, str]) -> tuple[int, int] | None:
+def _count_agreement(family: "ConceptFamily", label_by_id: Mapping[str, str]) -> tuple[int, int] | None:
     """Return for how many labelled continued videos the nearest reference agrees; None if it cannot be computed."""
     from wantui.analysis.concept_labels import CannotLabelError
     from wantui.storage.uturn_file import UTurnFileError

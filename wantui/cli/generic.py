@@ -103,15 +103,20 @@ def show_command(
     as_json: bool,
 ) -> None:
     """Count which concepts the videos of the generic prompt in BATCHES show, with Wilson's 95 % intervals."""
+    from wantui.analysis.concept_labels import read_labels
     from wantui.cli.generic_labels import label_generic_videos, list_generic_videos, list_references
 
     if labels_path is not None and (judge != "auto" or attribute is not None):
         raise click.UsageError("cannot combine --labels with --judge or --of. Choose one")
     videos_by_prompt, left_out = list_generic_videos(batches)
     references = list_references(reference_folders)
+    given_labels = None
+    if labels_path is not None:
+        all_ids = [video.id for videos in videos_by_prompt.values() for video in videos]
+        given_labels = read_labels(labels_path, all_ids)
     records = []
     for prompt, videos in videos_by_prompt.items():
-        labelled = label_generic_videos(prompt, videos, references, judge, attribute, labels_path)
+        labelled = label_generic_videos(prompt, videos, references, judge, attribute, given_labels)
         left_out += labelled.left_out
         shares = _measure_shares(prompt, videos, labelled.label_by_id, labelled.concepts)
         records.append(_build_record(shares, labelled.method))

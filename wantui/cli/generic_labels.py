@@ -1,6 +1,6 @@
 """Determine what each video of a generic prompt shows, by the judge, the references or the labels that are given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +24,13 @@ class GenericLabels:
     label_by_id: dict[str, str]
     method: str
     concepts: tuple[str, ...]
-    """All concepts that a video could show."""
+    """All concepts that a video could show; empty if they are unknown, as with given labels."""
     left_out: "list[LeftOut]" = field(default_factory=list)
 
     @property
     def description(self) -> str:
-        return f"{METHOD_NAMES[self.method]}; known are {', '.join(self.concepts)}"
+        known_text = f"; known are {', '.join(self.concepts)}" if self.concepts else ""
+        return METHOD_NAMES[self.method] + known_text
 
 
 def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[StoredVideo]], list[LeftOut]]":
@@ -72,19 +73,19 @@ def label_generic_videos(
     references: "dict[str, dict[int, StoredVideo]]",
     judge: str,
     attribute: str | None,
-    labels_path: Path | None,
+    given_labels: Mapping[str, str] | None,
 ) -> GenericLabels:
     """Return what each video of a generic prompt shows.
 
     Raises:
-        UserError: the judge cannot be used for these videos, references are missing, or the labels cannot be read.
+        UserError: the judge cannot be used for these videos, or references are missing.
     """
-    from wantui.analysis.concept_labels import WORDS_BY_ATTRIBUTE, read_labels
+    from wantui.analysis.concept_labels import WORDS_BY_ATTRIBUTE
 
-    if labels_path is not None:
-        label_by_id = dict(read_labels(labels_path, [video.id for video in videos]).label_by_id)
+    if given_labels is not None:
+        label_by_id = {video.id: given_labels[video.id] for video in videos if video.id in given_labels}
         missing = [(video.title, "it has no label") for video in videos if video.id not in label_by_id]
-        return GenericLabels(label_by_id, "labels", tuple(sorted(set(label_by_id.values()))), missing)
+        return GenericLabels(label_by_id, "labels", (), missing)
     if attribute is not None and attribute not in WORDS_BY_ATTRIBUTE:
         raise UserError(f"--of: {attribute!r} is no attribute. Choose from: {', '.join(WORDS_BY_ATTRIBUTE)}")
     reason = explain_no_nano_judge(videos)
