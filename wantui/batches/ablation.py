@@ -247,21 +247,11 @@ def measure_ablation(plan: AblationPlan, request: AblationRequest) -> Iterator[A
 
 
 def _load_pipeline(plan: AblationPlan, task: AblationTask, request: AblationRequest) -> "LoadedPipeline":
-    from wantui.models.catalogue import find_model
-    from wantui.models.fetch import ensure_model_folder, find_replaced_parts
-    from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
+    from wantui.batches.generating_model import load_generating_model
 
     recipe = build_conditional_recipe(task.recipe, task.words[0])
-    model = find_model(recipe.model)
-    if not model.is_local:
-        replaced_parts = find_replaced_parts(recipe.transformer_file)
-        ensure_model_folder(
-            model, recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=request.may_fetch
-        )
-    check_weight_fingerprints(recipe)
     later_recipes = [build_conditional_recipe(each.recipe) for each in plan.tasks]
-    memory_plan = choose_recipe_plan(recipe, request.device).plan
-    return load_recipe_pipeline(recipe, request.device, memory_plan, later_recipes, may_fetch=request.may_fetch)
+    return load_generating_model(recipe, later_recipes, request.device, request.may_fetch)
 
 
 def _measure_task(loaded: "LoadedPipeline", task: AblationTask) -> Iterator[list[AblatedState]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.analysis.denoising_states import DenoisingStates
 from wantui.analysis.information import NoiseLevel, ScoredVideo, integrate_levels
+from wantui.batches.generating_model import load_generating_model
 from wantui.batches.score_plan import ScorePlan, ScoreRequest, ScoreTask
 from wantui.controls.lora import LORA
 from wantui.errors import UserError
@@ -18,8 +19,6 @@ from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device_name
 from wantui.generation.renoise import LevelGap, make_prompt_encoder, measure_level_gaps
 from wantui.generation.token_spans import check_prompt_length
-from wantui.models.catalogue import find_model
-from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.pass_time import estimate_pass_seconds
@@ -37,7 +36,7 @@ from wantui.storage.information_file import (
     read_information,
 )
 from wantui.storage.zarr_group import CaptureError
-from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
+from wantui.worker.pipelines import choose_recipe_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -267,17 +266,9 @@ def _load_pipeline(group: Sequence[ScoreTask], request: ScoreRequest) -> "Loaded
         UserError: its weights have changed, are missing, or cannot be loaded.
     """
     first_recipe = group[0].recipe
-    check_weight_fingerprints(first_recipe)
-    model = find_model(first_recipe.model)
-    if not model.is_local:
-        replaced_parts = find_replaced_parts(first_recipe.transformer_file)
-        ensure_model_folder(
-            model, first_recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=request.may_fetch
-        )
     prompts = dict.fromkeys(prompt for task in group for prompt in (task.sentence.prompt, task.sentence.generic_prompt))
     recipes = [_make_scoring_recipe(first_recipe, prompt) for prompt in prompts]
-    memory_plan = choose_recipe_plan(recipes[0], request.device).plan
-    loaded = load_recipe_pipeline(recipes[0], request.device, memory_plan, recipes[1:], may_fetch=request.may_fetch)
+    loaded = load_generating_model(recipes[0], recipes[1:], request.device, request.may_fetch)
     for prompt in prompts:
         check_prompt_length(loaded.pipeline.tokenizer, prompt, f"prompt {prompt[:80]!r}")
     return loaded

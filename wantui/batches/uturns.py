@@ -249,19 +249,9 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
 
 
 def _load_pipeline(plan: UTurnPlan, task: UTurnTask, device: str, may_fetch: bool) -> "LoadedPipeline":
-    from wantui.models.catalogue import find_model
-    from wantui.models.fetch import ensure_model_folder, find_replaced_parts
-    from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
+    from wantui.batches.generating_model import load_generating_model
 
-    model, replaced_parts = find_model(task.recipe.model), find_replaced_parts(task.recipe.transformer_file)
-    if not model.is_local:
-        ensure_model_folder(
-            model, task.recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
-        )
-    check_weight_fingerprints(task.recipe)
-    memory_plan = choose_recipe_plan(task.recipe, device).plan
-    later_recipes = [each.recipe for each in plan.tasks]
-    return load_recipe_pipeline(task.recipe, device, memory_plan, later_recipes, may_fetch=may_fetch)
+    return load_generating_model(task.recipe, [each.recipe for each in plan.tasks], device, may_fetch)
 
 
 def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":
