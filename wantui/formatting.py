@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MAX_TEXT_LENGTH = 300
 """Maximum length of text from elsewhere that a message quotes, in characters."""
@@ -95,6 +95,13 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
         plural: the plural form, if it is not the noun with an s.
     """
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def list_first(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
+    """Return the first names, and the number of the others, as "a, b and 3 more"."""
+    hidden_count = len(names) - max_count
+    listed = separator.join(map(str, names[:max_count]))
+    return f"{listed} and {hidden_count:,} more" if hidden_count > 0 else listed
 
 
 def escape_unprintable(text: str, keep_lines: bool = False) -> str:

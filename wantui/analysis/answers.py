@@ -29,7 +29,7 @@ from wantui.analysis.statistics import (
     compute_min_attainable_p,
     run_omnibus_max_test,
 )
-from wantui.formatting import format_count, format_percent
+from wantui.formatting import format_count, format_percent, list_first
 
 
 @dataclass(frozen=True)
@@ -207,18 +207,14 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
     approximate = [item.metric for item in excluding if item.uncorrected_p > SIGNIFICANCE_LEVEL]
     sentences = []
     if skewed:
-        sentences.append(f"{_list_names(skewed)}: p is small, but the interval contains 0, so no difference is claimed")
+        sentences.append(f"{list_first(skewed)}: p is small, but the interval contains 0, so no difference is claimed")
     if corrected:
         sentences.append(
-            f"{_list_names(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
+            f"{list_first(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
         )
     if approximate:
-        sentences.append(f"{_list_names(approximate)}: the interval excludes 0, but the exact test has p above 0.05")
+        sentences.append(f"{list_first(approximate)}: the interval excludes 0, but the exact test has p above 0.05")
     return sentences
-
-
-def _list_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _list_unmeasured(data: AnswerData, question: str) -> list[str]:
@@ -250,15 +246,14 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     correction = _describe_correction(len(p_by_metric), 1)
     differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]
     shown_names = sorted(differing_names or p_by_metric, key=lambda name: p_by_metric[name])
-    details = ", ".join(f"{name} p {p_by_metric[name]:.3g}" for name in shown_names[:3])
-    details += f" and {len(shown_names) - 3} more" if len(shown_names) > 3 else ""
+    details = list_first([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
         verdict = f"the {groups_text} do not all lie in one place"
         verdict = verdict if differing_names else f"cannot tell whether {verdict}"
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
-        verdict = f"the {groups_text} differ in {_list_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
+        verdict = f"the {groups_text} differ in {list_first(list(dict.fromkeys(map(_name_family, shown_names))))}"
     else:
         verdict = f"cannot tell whether the {groups_text} differ"
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)

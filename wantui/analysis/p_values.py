@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from wantui.analysis.answer_evidence import PATH, ROOM
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
-from wantui.formatting import format_count
+from wantui.formatting import format_count, list_first
 
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
@@ -40,7 +40,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
     printed = list(dict.fromkeys(difference.metric for difference in comparison.differences))
     if others := [metric for metric in printed if not find_question(comparison, metric)]:
-        sentences[0] += f"; of {_list_metrics(others)} over all {len(printed)} metrics of this table"
+        sentences[0] += f"; of {list_first(others, MAX_NAMED_METRICS)} over all {len(printed)} metrics of this table"
     hidden = [
         difference
         for difference in comparison.differences
@@ -49,7 +49,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     if hidden:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
-            f"{_list_metrics(names)}: p is at most {SIGNIFICANCE_LEVEL:g} before the correction only. "
+            f"{list_first(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} before the correction only. "
             f"Among {format_count(len(comparison.differences), 'test')}, that can happen by chance"
         )
     return [*sentences, *_explain_declared_p(comparison)]
@@ -74,8 +74,3 @@ def _explain_declared_p(comparison: "Comparison") -> list[str]:
                 f"{decisive_p:.3g} as one of several metrics"
             )
     return sentences
-
-
-def _list_metrics(names: list[str]) -> str:
-    hidden_count = len(names) - MAX_NAMED_METRICS
-    return ", ".join(names[:MAX_NAMED_METRICS]) + (f" and {hidden_count} more" if hidden_count > 0 else "")

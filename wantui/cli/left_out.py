@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from wantui.cli.output import echo
+from wantui.formatting import list_first
 
 MAX_LISTED_NAMES = 3
 """Names that a reason lists before it counts the rest."""
@@ -18,5 +19,4 @@ def print_left_out(left_out: Iterable[tuple[str, str]]) -> None:
     for name, reason in left_out:
         names_by_reason.setdefault(reason, []).append(name)
     for reason, names in names_by_reason.items():
-        more = f" and {len(names) - MAX_LISTED_NAMES:,} more" if len(names) > MAX_LISTED_NAMES else ""
-        echo(f"left out: {'; '.join(names[:MAX_LISTED_NAMES])}{more}: {reason}", err=True)
+        echo(f"left out: {list_first(names, MAX_LISTED_NAMES, '; ')}: {reason}", err=True)

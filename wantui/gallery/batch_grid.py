@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.formatting import list_first
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, AxisLayout, BatchAxes
@@ -139,9 +140,7 @@ def read_batch_grid(
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
     for name in wanted:
         if name not in known:
-            listed = ", ".join(map(str, known[:MAX_LISTED_NAMES]))
-            more = f" and {len(known) - MAX_LISTED_NAMES:,} more" if len(known) > MAX_LISTED_NAMES else ""
-            raise UserError(f"{option}: {folder} has no {name}. It has {listed}{more}")
+            raise UserError(f"{option}: {folder} has no {name}. It has {list_first(known, MAX_LISTED_NAMES)}")
 
 
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, list_first
 from wantui.paths import check_output_folder
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
@@ -62,8 +62,7 @@ def export_batch(
     for id_prefix in id_prefixes:
         if not any(entry.id.startswith(id_prefix) for entry in manifest.videos):
             known_ids = [entry.id for entry in manifest.videos]
-            omitted_text = f" and {len(known_ids) - MAX_LISTED_IDS:,} more" if len(known_ids) > MAX_LISTED_IDS else ""
-            id_list = ", ".join(known_ids[:MAX_LISTED_IDS]) + omitted_text
+            id_list = list_first(known_ids, MAX_LISTED_IDS)
             raise NothingToExportError(f"--video-id: {folder} has no video {id_prefix!r}. Its ids are {id_list}.")
     exported_entries = [
         entry

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.formatting import list_first
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -110,5 +111,4 @@ def _list_source_videos(source: Path) -> list[SelectedVideo]:
 
 def _list_names(names: Sequence[object]) -> str:
     known = sorted(set(map(str, names)))
-    omitted = f" and {len(known) - MAX_LISTED_NAMES:,} more" if len(known) > MAX_LISTED_NAMES else ""
-    return ", ".join(known[:MAX_LISTED_NAMES]) + omitted
+    return list_first(known, MAX_LISTED_NAMES)
