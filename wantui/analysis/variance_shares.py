@@ -62,6 +62,11 @@ class VarianceShares:
         """Return the effects of this design: without several wordings, there are none of wordings."""
         return SHARE_NAMES if self.phrasing_count > 1 else ("seed", "group", "seed_group")
 
+    @property
+    def varying_titles(self) -> tuple[str, ...]:
+        """Return the effects of this design in words, such as "seed x group"."""
+        return tuple(name.replace("_", " x ") for name in self.varying_effects)
+
     def describe(self) -> str:
         """Describe the group's share in a sentence."""
         final_share, final_chance = self.shares_by_effect["group"][-1], self.chance_mean[-1]

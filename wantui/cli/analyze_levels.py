@@ -19,8 +19,6 @@ MAX_SHOWN_LEVELS = 16
 """Maximum number of noise levels in a table; JSON has all."""
 MAX_SHOWN_PAIRS = 6
 """Maximum number of pairs of groups whose curves are printed."""
-SHARE_TITLES = {"seed_group": "seed x group", "wording_group": "wording x group"}
-"""Column titles of effects that differ from their names."""
 
 
 def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
@@ -122,8 +120,7 @@ def _print_share_table(variance_shares: "VarianceShares") -> None:
                 f"{variance_shares.p[level]:.3g}",
             )
         )
-    titles = [SHARE_TITLES.get(name, name) for name in names]
-    print_columns(("sigma", "variance", *titles, "group by chance", "p of this level"), *rows)
+    print_columns(("sigma", "variance", *variance_shares.varying_titles, "group by chance", "p of this level"), *rows)
 
 
 def _format_share(share: float) -> str:

@@ -26,8 +26,6 @@ MAX_DRAWN_PAIRS = len(GROUP_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
 LOW_BLOCK_HEIGHT = 12
 """Height of a chart with its legend in lines below which its last note is left out."""
-SHARE_NAMES = {"seed_group": "seed x group", "wording_group": "wording x group"}
-"""Names of effects that differ from those in the data."""
 
 
 def draw_separation(separation: "Separation", highlighted_group: str, canvas: Canvas) -> list[Text]:
@@ -100,7 +98,7 @@ def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, can
     """Return the chart of the shares of the variance."""
     names = variance_shares.varying_effects
     title = Text.assemble(("variance  ", "bold"), ("share of each source in all states", "dim"))
-    legend = [title, *_draw_legend([SHARE_NAMES.get(name, name) for name in names], width, canvas)]
+    legend = [title, *_draw_legend(variance_shares.varying_titles, width, canvas)]
     curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
     chart = Chart(width, height - len(legend), (1.0, 0.0), find_value_range(curves), SIGMA_AXIS_NAME)
     for index, curve in enumerate(curves):
