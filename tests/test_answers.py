@@ -259,7 +259,7 @@ def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path
     assert place.kind == CANNOT_TELL
     assert place.text.startswith("place: cannot tell whether wide and narrow lie apart. distance ")
     assert room.kind == DIFFERS
-    assert "wide takes more in" in room.verdict
+    assert "wide takes more room in" in room.verdict
     assert SPREAD_METRIC in room.verdict.split(";")[0]
     (spread,) = [item for item in room.evidence if item.metric == SPREAD_METRIC]
     assert spread.p == room.p_by_metric[SPREAD_METRIC] <= 0.05

@@ -390,7 +390,7 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         await it.until(lambda: "95 % interval" in it.cells("#curve-cells"))
         lines = it.cells("#curve-cells").splitlines()
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
-        assert "wide_0 takes more in spread" in lines[1]
+        assert "wide_0 takes more room in spread" in lines[1]
         assert lines[3].startswith("place  distance ")
 
     on("analysis", test)

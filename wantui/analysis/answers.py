@@ -44,7 +44,7 @@ class Answer:
     kind: str
     """differs, cannot tell or not measured."""
     verdict: str
-    """The answer in words, such as "red takes more in log_volume; cannot tell in spread"."""
+    """The answer in words, such as "red takes more room in log_volume; cannot tell in spread"."""
     details: str
     """Metrics with effect, 95 % interval and p, and the least p; the reason if nothing is measured."""
     notes: tuple[str, ...]
@@ -154,8 +154,8 @@ def _describe_places(first_name: str, second_name: str, item: Evidence, place: P
 def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_margin: float) -> tuple[str, str]:
     """Return verdict and details of the metrics of room."""
     items_by_claim = {
-        f"{first_name} takes more in": [item for item in evidence if item.kind == DIFFERS and item.effect > 0],
-        f"{first_name} takes less in": [item for item in evidence if item.kind == DIFFERS and item.effect < 0],
+        f"{first_name} takes more room in": [item for item in evidence if item.kind == DIFFERS and item.effect > 0],
+        f"{first_name} takes less room in": [item for item in evidence if item.kind == DIFFERS and item.effect < 0],
         f"alike within {format_percent(equivalence_margin)} in": [item for item in evidence if item.kind == ALIKE],
         "cannot tell in": [item for item in evidence if item.kind == CANNOT_TELL],
     }
