@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.calibration import (
+    ModelValues,
+    average_replicates,
     centre_twice,
     compute_placebo_slopes,
     compute_spreads,
@@ -91,6 +93,18 @@ def test_p_of_a_slope_is_uniform_without_an_effect() -> None:
     random = np.random.default_rng(3)
     fits = [fit_slope(random.normal(size=(8, 6)), FREQUENCIES, seed=i) for i in range(100)]
     assert stats.kstest([fit.p for fit in fits], "uniform").pvalue > 0.01
+
+
+def test_models_of_equal_frequencies_count_as_one_assignment() -> None:
+    names = ("natural", "reversed", "natural-again")
+    models = [ModelValues(name, {}, {}, {}) for name in names]
+    values = np.array([[1.0] * 6, [5.0] * 6, [3.0] * 6])
+    means, frequencies = average_replicates(models, values)
+    expected = {
+        tuple(np.log(FREQUENCY_MODELS_BY_NAME[name].shape_frequencies)): mean
+        for name, mean in (("natural", 2.0), ("reversed", 5.0))
+    }
+    assert {tuple(row): row_means[0] for row, row_means in zip(frequencies, means, strict=True)} == expected
 
 
 def test_shape_effects_do_not_count_as_a_slope() -> None:

@@ -3,7 +3,7 @@
 `frequency_models.py` trains models with exchanged frequencies of the shapes, `calibration_measurements.py` measures
 them, and `--collect FOLDER` reduces its files to the data from which this command prints its tables. For the mean y of
 a shape in a model, y = model + shape + slope x ln(frequency) is fitted by least squares. The model is the unit: only
-the change of a shape from model to model determines the slope.
+the change of a shape from model to model determines the slope. Models of equal frequencies are averaged first.
 """
 
 import json
@@ -64,7 +64,8 @@ class SlopeFit:
     standard_error: float
     degrees_of_freedom: int
     p: float
-    """Two-sided p of the slope over random reassignments of the frequencies among the units within each model."""
+    """Two-sided p over random reassignments of the frequencies among the units within each model; the statistic is the
+    correlation of the twice centred values, which orders reassignments as t does."""
     unit_effects: FloatArray
     """[units] effects of the units, with mean 0."""
 
@@ -98,8 +99,11 @@ def fit_slope(values: FloatArray, log_frequencies: FloatArray, seed: int = 0) ->
         np.broadcast_to(log_frequencies, (REASSIGNMENT_COUNT, *log_frequencies.shape)), axis=-1
     )
     shuffled_predictors = centre_twice(shuffled)
-    shuffled_slopes = (shuffled_predictors * centred).sum((-2, -1)) / (shuffled_predictors**2).sum((-2, -1))
-    p = (1 + np.sum(np.abs(shuffled_slopes) >= abs(slope) * (1 - 1e-9))) / (REASSIGNMENT_COUNT + 1)
+    statistic = abs(float((predictor * centred).sum())) / np.sqrt((predictor**2).sum())
+    shuffled_statistics = np.abs((shuffled_predictors * centred).sum((-2, -1))) / np.sqrt(
+        (shuffled_predictors**2).sum((-2, -1))
+    )
+    p = (1 + np.sum(shuffled_statistics >= statistic * (1 - 1e-9))) / (REASSIGNMENT_COUNT + 1)
     unit_effects = (values - slope * log_frequencies).mean(0)
     return SlopeFit(slope, standard_error, degrees_of_freedom, float(p), unit_effects - unit_effects.mean())
 
@@ -202,10 +206,26 @@ def compute_relative_means(models: Sequence[ModelValues], key: str, unit_axis: i
     return relative
 
 
+def average_replicates(models: Sequence[ModelValues], values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return values and ln(frequency) [assignments, units]: models of equal frequencies become one row.
+
+    They share one assignment, so that a response of a shape to its frequency would repeat in both.
+    """
+    frequencies = np.array([model.log_frequencies for model in models])
+    rows, row_of_model = np.unique(frequencies, axis=0, return_inverse=True)
+    means = np.array([values[row_of_model.ravel() == row].mean(0) for row in range(len(rows))])
+    return means, rows
+
+
+def fit_measure(models: Sequence[ModelValues], key: str) -> SlopeFit:
+    """Fit the slope of a measure over the frequencies of the shapes."""
+    return fit_slope(*average_replicates(models, compute_relative_means(models, key)))
+
+
 def compute_placebo_slopes(models: Sequence[ModelValues], key: str, draw_count: int = 2000) -> FloatArray:
     """Return the slopes over frequencies that are assigned to colours at random, all uniform in training."""
-    values = centre_twice(compute_relative_means(models, key, unit_axis=2))
-    frequencies = np.array([model.log_frequencies for model in models])
+    means, frequencies = average_replicates(models, compute_relative_means(models, key, unit_axis=2))
+    values = centre_twice(means)
     orders = np.argsort(np.random.default_rng(1).random((draw_count, len(COLOURS))), axis=1)
     predictors = centre_twice(np.moveaxis(frequencies[:, orders], 0, 1))
     slopes: FloatArray = (predictors * values).sum((-2, -1)) / (predictors**2).sum((-2, -1))
@@ -226,7 +246,6 @@ def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:
 
 def print_sensitivities(models: Sequence[ModelValues], condition: str) -> None:
     """Print what each measure answers to under a condition, in the first sentence form and in the second."""
-    frequencies = np.array([model.log_frequencies for model in models])
     names = [model.name for model in models]
     click.echo(f"\n### {condition}\n")
     heads = (
@@ -242,8 +261,7 @@ def print_sensitivities(models: Sequence[ModelValues], condition: str) -> None:
     )
     click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for key in list_measures(models, f"{condition} main"):
-        values = compute_relative_means(models, key)
-        fit = fit_slope(values, frequencies)
+        values, fit = compute_relative_means(models, key), fit_measure(models, key)
         replicates = values[names.index("natural")] - values[names.index("natural-again")]
         placebo = float(np.quantile(np.abs(compute_placebo_slopes(models, key)), 0.95))
         name = key.partition("|")[0]
@@ -251,7 +269,7 @@ def print_sensitivities(models: Sequence[ModelValues], condition: str) -> None:
             name,
             format_slope(fit, key),
             f"{fit.p:.2g}",
-            format_held_out_slope(models, f"{name}|{condition} held-out", frequencies),
+            format_held_out_slope(models, f"{name}|{condition} held-out"),
             format_amount(float(fit.unit_effects.std()), key).lstrip("+"),
             f"{compute_ratio(fit):.2f}",
             format_amount(float(replicates.std() / np.sqrt(2)), key).lstrip("+"),
@@ -267,11 +285,11 @@ def format_slope(fit: SlopeFit, key: str) -> str:
     return f"{format_amount(fit.slope, key)} ({format_amount(low, key)} to {format_amount(high, key)})"
 
 
-def format_held_out_slope(models: Sequence[ModelValues], key: str, frequencies: FloatArray) -> str:
+def format_held_out_slope(models: Sequence[ModelValues], key: str) -> str:
     """Format the slope of a measure in the second sentence form; empty if it was not measured there."""
     if key not in models[0].values_by_measure:
         return ""
-    return format_slope(fit_slope(compute_relative_means(models, key), frequencies), key)
+    return format_slope(fit_measure(models, key), key)
 
 
 def format_largest_pair(colour_means: FloatArray, key: str) -> str:
@@ -291,13 +309,12 @@ def compute_ratio(fit: SlopeFit) -> float:
 
 def build_table(models: Sequence[ModelValues]) -> dict[str, object]:
     """Return the table of `wantui.analysis.calibrated`."""
-    frequencies = np.array([model.log_frequencies for model in models])
     table: dict[str, dict[str, dict[str, object]]] = {}
     for condition in CONDITIONS:
         for key in list_measures(models, f"{condition} main"):
             name = key.partition("|")[0]
             held_out_key = f"{name}|{condition} held-out"
-            fits = [fit_slope(compute_relative_means(models, k), frequencies) for k in (key, held_out_key)]
+            fits = [fit_measure(models, k) for k in (key, held_out_key)]
             slopes = [[round(value, 5) for value in (fit.slope, *fit.interval)] for fit in fits]
             table.setdefault(name.replace(" ", "_"), {})[condition] = {
                 "frequency": slopes[0],
