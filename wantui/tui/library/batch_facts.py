@@ -20,6 +20,7 @@ SHOWN_SETTINGS = {
     *(f"model_settings.{name}" for name in ("model_id", "seed", "steps", "cfg_scale", "sampler")),
     *(f"video_settings.{name}" for name in ("width", "height", "fps", "frames", "duration")),
     "prompt_settings.negative_prompt",
+    "prompt_settings.generic_words",
     "videos_per_variation",
     "output_dir",
     "batch_name",

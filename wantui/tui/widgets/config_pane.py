@@ -91,7 +91,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
     def on_resize(self) -> None:
         keys = "enter edit · r reset · / filter" if self.size.width >= MIN_WIDTH_WITH_ALL_KEYS else "r reset · / filter"
-        self.query_one("#settings").border_subtitle = keys
+        self.query_one("#settings").border_subtitle = make_content(keys)
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_config_sources(self) -> None:
