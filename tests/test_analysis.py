@@ -175,7 +175,7 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
 def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S6: with distances to the centroid and one odd video the same figure fails, as it should.
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(np.sqrt(np.maximum(distances.mean(1) - distances.sum() / (2 * distances.size), 0)))
+        return np.asarray(np.sqrt(np.maximum(distances.mean(-1) - distances.mean((-2, -1))[..., None] / 2, 0)))
 
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10, phrasings=1)
     odd = videos[3]

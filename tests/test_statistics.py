@@ -315,6 +315,22 @@ def test_spatial_median_of_collinear_points_is_their_median() -> None:
     assert 1 - 1e-3 <= between[0] / 3 <= 2 + 1e-3
 
 
+def test_spatial_medians_of_many_sets_equal_those_of_each() -> None:
+    sets = np.random.default_rng(1).normal(size=(2, 3, 7, 2))
+    sets[0, 1, -1] = sets[0, 1, :-1].mean(0)  # the iteration starts on a state
+    sets[1, 0, 1] = sets[1, 0, 0]
+    sets[1, 2] = sets[1, 2, 0]  # all are equal
+    distances = np.stack([[compute_squared_distances(x) for x in row] for row in sets])
+    each = np.stack([[compute_distances_to_median(matrix) for matrix in row] for row in distances])
+    assert compute_distances_to_median(distances) == pytest.approx(each, abs=1e-9)
+    weights = compute_median_weights(distances)
+    assert weights.shape == (2, 3, 7)
+    for matrix, own, x in zip(distances.reshape(-1, 7, 7), weights.reshape(-1, 7), sets.reshape(-1, 7, 2), strict=True):
+        assert own @ x == pytest.approx(compute_median_weights(matrix) @ x, abs=1e-9)
+    assert np.isnan(compute_distances_to_median(distances[..., :2, :2])).all()
+    assert compute_distances_to_median(distances[..., :2, :2]).shape == (2, 3, 2)
+
+
 def test_spatial_median_of_symmetric_points_is_their_centre() -> None:
     cross = np.array([[1.0, 0], [-1, 0], [0, 3], [0, -3]])
     assert median(cross + 7) == pytest.approx([7, 7])

@@ -43,37 +43,55 @@ def compute_squared_distances(states: NDArray[np.floating]) -> FloatArray:
 
 
 def compute_median_weights(squared_distances: FloatArray) -> FloatArray:
-    """Return weights [n] such that the weighted mean of n states is their spatial median, from squared distances
-    [n, n].
+    """Return weights [..., n] such that the weighted mean of n states is their spatial median, from squared distances
+    [..., n, n].
 
     The spatial (geometric) median minimises the sum of distances to the states. Weiszfeld's iteration needs only
     distances: the point sum w_j x_j has the squared distance (D w)_i - w.D.w / 2 to state i. At a state, where the
     direction to it is undefined, the step of Vardi and Zhang (2000) is taken.
     """
-    n, largest_distance = len(squared_distances), np.sqrt(squared_distances.max())
-    weights = np.full(n, 1 / n)
-    if largest_distance == 0:
-        return weights
+    *set_shape, n, _ = squared_distances.shape
+    matrices = squared_distances.reshape(-1, n, n)
+    weights = np.full((len(matrices), n), 1 / n)
+    unfinished = np.flatnonzero(matrices.max((1, 2)) > 0)
     for _ in range(MAX_WEISZFELD_ITERATIONS):
-        distance = np.sqrt(np.maximum(squared_distances @ weights - weights @ squared_distances @ weights / 2, 0))
-        is_at_median = distance <= 1e-9 * largest_distance
-        inverse = np.divide(1.0, distance, out=np.zeros(n), where=~is_at_median)
-        new_weights = inverse / inverse.sum()
-        if is_at_median.any():
-            pull_length, point_weights = (
-                _compute_resultant_length(squared_distances, np.flatnonzero(is_at_median)[0], inverse),
-                is_at_median / is_at_median.sum(),
-            )
-            if pull_length <= is_at_median.sum() * (1 + 1e-9):
-                return point_weights
-            new_weights = (
-                1 - is_at_median.sum() / pull_length
-            ) * new_weights + is_at_median.sum() / pull_length * point_weights
-        change = np.abs(new_weights - weights).max()
-        weights = new_weights
-        if change < 1e-12:
+        if not unfinished.size:
             break
-    return weights
+        weights[unfinished], is_finished = _step_to_median(matrices[unfinished], weights[unfinished])
+        unfinished = unfinished[~is_finished]
+    return weights.reshape(*set_shape, n)
+
+
+def _step_to_median(matrices: FloatArray, weights: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Take one step of Weiszfeld's iteration for m sets of states.
+
+    Args:
+        matrices: [m, n, n] squared distances, not all 0 in any set.
+        weights: [m, n] weights.
+
+    Returns:
+        [m, n] new weights, and [m] whether they are final.
+    """
+    distances = np.sqrt(_compute_squared_distances_to_mean(matrices, weights))
+    is_at_median = distances <= 1e-9 * np.sqrt(matrices.max((1, 2)))[:, None]
+    inverse = np.divide(1.0, distances, out=np.zeros_like(distances), where=~is_at_median)
+    new_weights = inverse / inverse.sum(1, keepdims=True)
+    is_final = np.zeros(len(matrices), dtype=bool)
+    for i in np.flatnonzero(is_at_median.any(1)):
+        point_count = is_at_median[i].sum()
+        pull_length = _compute_resultant_length(matrices[i], np.flatnonzero(is_at_median[i])[0], inverse[i])
+        is_final[i] = pull_length <= point_count * (1 + 1e-9)
+        point_share = 1.0 if is_final[i] else point_count / pull_length
+        new_weights[i] = (1 - point_share) * new_weights[i] + point_share * is_at_median[i] / point_count
+    return new_weights, is_final | (np.abs(new_weights - weights).max(1) < 1e-12)
+
+
+def _compute_squared_distances_to_mean(squared_distances: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the squared distance [..., n] of each of n states to their weighted mean, from squared distances
+    [..., n, n] and weights [..., n]."""
+    weighted_sums = (squared_distances @ weights[..., None])[..., 0]
+    variances = (weights * weighted_sums).sum(-1, keepdims=True) / 2
+    return np.maximum(weighted_sums - variances, 0)
 
 
 def _compute_resultant_length(squared_distances: FloatArray, state_index: int, inverse_distances: FloatArray) -> float:
@@ -86,17 +104,18 @@ def _compute_resultant_length(squared_distances: FloatArray, state_index: int, i
 
 
 def compute_distances_to_median(squared_distances: FloatArray) -> FloatArray:
-    """Return the distance [n] of each state to the spatial median of all states, from squared distances [n, n].
+    """Return the distance [..., n] of each state to the spatial median of all n states, from squared distances
+    [..., n, n].
 
     Distances to a sample's own median are too short by about sqrt((n - 1) / n), like distances to its own centroid.
     They are corrected by that factor, so that groups of different sizes can be compared.
     """
-    n = len(squared_distances)
+    n = squared_distances.shape[-1]
     if n < MIN_GROUP_VIDEOS:
-        return np.full(n, np.nan)
+        return np.full(squared_distances.shape[:-1], np.nan)
     weights = compute_median_weights(squared_distances)
-    squared_median_distances = squared_distances @ weights - weights @ squared_distances @ weights / 2
-    return np.sqrt(np.maximum(squared_median_distances, 0) * n / (n - 1))
+    distances: FloatArray = np.sqrt(_compute_squared_distances_to_mean(squared_distances, weights) * n / (n - 1))
+    return distances
 
 
 def compute_total_variance(squared_distances: FloatArray) -> float:

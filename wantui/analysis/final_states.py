@@ -1,5 +1,6 @@
 """Final states of matched groups: distances, spread of each group, and tests of spread and location."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ SPREAD_METRIC = "spread"
 """Name of the metric "spread": distance of the final latents to the spatial median of their group, / sqrt(D)."""
 RELABELLING_COUNT = 500
 """Number of random exchanges of groups, over all pairs."""
+RELABELLING_CHUNK_SIZE = 50
+"""Number of exchanges whose medians are computed together: of 200 videos in a group, they need some 32 MB."""
 
 
 VideoKey = tuple[Path, int]
@@ -149,26 +152,29 @@ class FinalStates:
         """
         generator = np.random.default_rng(RANDOM_SEED)
         seed_count = len(matched_groups.seeds)
-        mean_differences, p_values = [], []
+        mean_differences: list[float] = []
+        p_values: list[float] = []
         for i, j in group_pairs:
             states = np.concatenate(
                 [_centre_states_on_median(self.scaled_states[i]), _centre_states_on_median(self.scaled_states[j])]
             )
             squared_distances = compute_squared_distances(states)
             indices = np.arange(len(states)).reshape(2, seed_count, -1)
-            for _ in range(max(1, RELABELLING_COUNT // len(group_pairs))):
-                is_swapped = generator.integers(0, 2, seed_count).astype(bool)[:, None]
-                first_indices = np.where(is_swapped, indices[1], indices[0])
-                second_indices = np.where(is_swapped, indices[0], indices[1])
-                spreads = [
-                    compute_distances_to_median(squared_distances[np.ix_(members.ravel(), members.ravel())])
-                    for members in (first_indices, second_indices)
-                ]
-                seed_differences = spreads[0].reshape(seed_count, -1).mean(1) - spreads[1].reshape(seed_count, -1).mean(
-                    1
+            is_swapped = generator.integers(0, 2, (max(1, RELABELLING_COUNT // len(group_pairs)), seed_count)) == 1
+            for some_swapped in np.array_split(is_swapped, math.ceil(len(is_swapped) / RELABELLING_CHUNK_SIZE)):
+                # [relabellings, 2, videos of a group]
+                members = np.stack(
+                    [
+                        np.where(some_swapped[..., None], indices[1 - k], indices[k]).reshape(len(some_swapped), -1)
+                        for k in (0, 1)
+                    ],
+                    axis=1,
                 )
-                mean_differences.append(seed_differences.mean())
-                p_values.append(run_sign_flip_test(seed_differences))
+                spreads = compute_distances_to_median(squared_distances[members[..., :, None], members[..., None, :]])
+                seed_means = spreads.reshape(*members.shape[:2], seed_count, -1).mean(3)
+                seed_differences = seed_means[:, 0] - seed_means[:, 1]
+                mean_differences.extend(seed_differences.mean(1))
+                p_values.extend(map(run_sign_flip_test, seed_differences))
         return np.array(mean_differences), np.array(p_values)
 
 

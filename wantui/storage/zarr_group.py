@@ -116,8 +116,8 @@ def open_capture(path: Path) -> Any:
     return _open_verified_group(path)[0]
 
 
-def _open_verified_group(path: Path) -> tuple[Any, list[str], CrcsByPath | None]:
-    """Return the group, the names of its arrays, and its checksums."""
+def _open_verified_group(path: Path) -> tuple[Any, dict[str, Any], CrcsByPath | None]:
+    """Return the group, its arrays by name, and its checksums."""
     with convert_to_capture_error(path):
         if not (path / METADATA_FILE_NAME).exists():
             missing_path = path / METADATA_FILE_NAME if path.exists() else path
@@ -132,16 +132,17 @@ def _open_verified_group(path: Path) -> tuple[Any, list[str], CrcsByPath | None]
         from wantui.storage.verified_store import VerifiedStore
 
         group = zarr.open_group(store=VerifiedStore(path, crcs_by_path, _make_mismatch_error), mode="r")
-        array_names = [name for name in node_names if hasattr(group[name], "shape")]
-        for name in array_names:
-            if missing_chunks := _describe_missing_chunks(path, name, group[name].metadata):
+        nodes_by_name = {name: group[name] for name in node_names}
+        arrays_by_name = {name: node for name, node in nodes_by_name.items() if hasattr(node, "shape")}
+        for name, array in arrays_by_name.items():
+            if missing_chunks := _describe_missing_chunks(path, name, array.metadata):
                 raise CaptureError(f"{missing_chunks}. Copy it again from the original batch folder")
         for name in crcs_by_path or ():
             if not (path / name).is_file():  # zarr would silently skip an array whose zarr.json is a folder
                 raise CaptureError(
                     f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
                 )
-        return group, array_names, crcs_by_path
+        return group, arrays_by_name, crcs_by_path
 
 
 def verify_capture(path: Path) -> bool:
@@ -150,10 +151,9 @@ def verify_capture(path: Path) -> bool:
     Raises:
         CaptureError: a part of the group is missing or damaged.
     """
-    group, array_names, crcs_by_path = _open_verified_group(path)
-    for name in array_names:
+    _, arrays_by_name, crcs_by_path = _open_verified_group(path)
+    for name, array in arrays_by_name.items():
         with convert_to_capture_error(path / name):
-            array = group[name]
             if not array.ndim:
                 array[()]
                 continue
