@@ -12,8 +12,9 @@ from conftest import only_queued
 from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
 
+from wantui.batches.enqueue import enqueue_new_batch
 from wantui.config import load_config
-from wantui.planning import Recipe, preview_batch
+from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.prompts.highlighting import highlight_template
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
@@ -420,6 +421,19 @@ def test_first_start_offers_a_demo_batch() -> None:
             (batch,) = Queue(find_state_directory().directory).list_batches()
             assert batch.video_count == 12
             await it.until(lambda: load_drafts(find_state_directory().directory).welcomed)
+
+    run(test)
+
+
+def test_first_start_after_batches_from_the_command_line_offers_no_demo(tmp_path: Path) -> None:
+    batch = plan_batch(load_config("nano", [f"output_dir={tmp_path}"]), "a red circle")
+    enqueue_new_batch(find_state_directory(), batch)
+
+    async def test() -> None:
+        async with application(welcomed=False) as it:
+            await it.until(lambda: it.app.snapshot.batches)
+            await it.pilot.pause()
+            assert [type(screen) for screen in it.app.screen_stack] == [ComposeScreen]
 
     run(test)
 

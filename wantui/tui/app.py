@@ -191,7 +191,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             if self.opened_batch_note:
                 self.notify(self.opened_batch_note, title=self.opened_batch.name, timeout=NOTE_SECONDS)
                 self.drafts.welcomed = True  # the demo, which the welcome offers, has just been shown
-        elif not self.drafts.welcomed:
+        elif not self.drafts.welcomed and self.start_seq == 0:  # the demo is of no use to whoever has queued a batch
             from wantui.tui.screens.welcome import Welcome
 
             self.call_after_refresh(self.push_screen, Welcome())
