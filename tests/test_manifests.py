@@ -23,7 +23,14 @@ from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import JournalTail, read_journal_tail
 from wantui.storage.layout import BatchFolder, choose_batch_folder
 from wantui.storage.log_files import close_log, open_log
-from wantui.storage.manifest import MANIFEST_FORMAT, Manifest, ManifestError, read_manifest, write_manifest
+from wantui.storage.manifest import (
+    MANIFEST_FORMAT,
+    Manifest,
+    ManifestError,
+    compute_manifest_checksum,
+    read_manifest,
+    write_manifest,
+)
 from wantui.storage.manifest_store import ManifestStore
 
 STORED = Path(__file__).parent / "data" / "batch-1.json"
@@ -58,7 +65,9 @@ def test_format_1_manifest_is_read_and_migrated_on_write(folder: BatchFolder) ->
     assert read_manifest(folder).count_states() == {"done": 1, "failed": 2, "queued": 1}
 
 
-@pytest.mark.parametrize(("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached")])
+@pytest.mark.parametrize(
+    ("stored", "speed"), [("batch-1.json", "fused"), ("batch-2.json", "cached"), ("batch-4.json", "fused")]
+)
 def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, stored: str, speed: str) -> None:
     shutil.copy(STORED.parent / stored, folder.manifest_path)
     manifest = read_manifest(folder)
@@ -68,6 +77,23 @@ def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, sto
     again = read_manifest(folder)
     assert [video.recipe for video in again.videos] == [video.recipe for video in manifest.videos]
     assert [video.recipe.digest[:12] for video in again.videos] == [video.id for video in manifest.videos]
+
+
+def test_format_4_manifest_keeps_its_sweep_cells_and_checksum(folder: BatchFolder) -> None:
+    stored = json.loads((STORED.parent / "batch-4.json").read_text())
+    folder.manifest_path.write_text(json.dumps(stored))
+    assert compute_manifest_checksum(stored) == stored["checksum"]
+    manifest = read_manifest(folder)
+    assert [manifest.make_video_title(video) for video in manifest.videos] == [
+        f"{variation} seed 7, {cell}"
+        for variation in ("red", "blue")
+        for cell in ("baseline", "cfg_scale 1, steps 2", "cfg_scale 6, steps 3")
+    ]
+    scales = {video.cell: (video.recipe.guidance_scale, video.recipe.steps) for video in manifest.videos}
+    assert scales == {0: (4.0, 3), 1: (1.0, 2), 2: (6.0, 3)}
+    assert {manifest.find_cell_folder(video) in video.files["clip"] for video in manifest.videos} == {True}
+    write_manifest(folder, manifest)
+    assert json.loads(folder.manifest_path.read_text()) == stored | {"wantui": __version__}
 
 
 def test_journal_lines_extend_a_format_2_manifest(folder: BatchFolder) -> None:
