@@ -22,11 +22,12 @@ from wantui.captures.attention import AttentionRequest
 from wantui.captures.contributions import CONTRIBUTIONS, ContributionRequest
 from wantui.controls.attention_bending import AttentionBendingRequest, BendRequest
 from wantui.generation.bench import build_random_transformer
-from wantui.generation.captures import Recorder, make_hooks
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.captures import contributions as contribution_capture
 from wantui.generation.captures import guidance_gap as guidance_gap_capture
+from wantui.generation.captures import make_hooks
 from wantui.generation.captures import trajectory as trajectory_capture
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.controls import apply_controls
 from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
@@ -127,7 +128,7 @@ class Way:
         self.make: Callable[[], DenoisingInputs] = lambda: start_of(pipeline, recipe)
         start = self.make()
         self.background = BackgroundWriter()
-        self.recorders: list[Recorder] = []
+        self.recorders: list[CaptureRecorder] = []
         if capture is not None and capture.guidance_gap:
             gap = guidance_gap_capture.Recorder(folder / "g.zarr", recipe, self.background, (), is_resumable=False)
             gap.on_start(start, 0)

@@ -1,62 +1,20 @@
 """Record the captures that a recipe requests while its video is denoised.
 
 A capture is declared in `wantui.captures`, and recorded by the module of the same name here. That module has a class
-`Recorder`, and, where the capture must see the attention of the blocks, a function `make_hook`.
+`Recorder`, a `CaptureRecorder`, and, where the capture must see the attention of the blocks, a function `make_hook`.
 """
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from wantui.captures import CAPTURES
 from wantui.generation.attention_hooks import DenoisingHook
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
-
-
-class Recorder(Protocol):
-    """Recorder of one capture of one video; it never changes its inputs.
-
-    Args:
-        path: zarr group, which appears once complete.
-        background_writer: writer thread.
-        earlier_checksums: CRC-32 of each part that an earlier process stored.
-        is_resumable: whether another process may resume this video.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        background_writer: BackgroundWriter,
-        earlier_checksums: Sequence[int],
-        is_resumable: bool,
-    ) -> None: ...
-
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
-        """Start, or resume after some steps.
-
-        Raises:
-            IncompleteCaptureError: parts that an earlier process stored are missing.
-        """
-        ...
-
-    def on_step(self, step: "DenoisingStep") -> None:
-        """Record one step."""
-        ...
-
-    def on_end(self) -> None:
-        """Publish the recorded values."""
-        ...
-
-    def compute_checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each stored part."""
-        ...
 
 
 def make_hooks(preparation: DenoisingPreparation) -> dict[str, DenoisingHook]:
@@ -75,12 +33,12 @@ def make_recorders(
     background_writer: BackgroundWriter,
     earlier_checksums_by_capture: Mapping[str, Sequence[int]],
     is_resumable: bool,
-) -> dict[str, Recorder]:
+) -> dict[str, CaptureRecorder]:
     """Return the recorders of the captures that a recipe requests and that have a path, by name."""
-    recorders: dict[str, Recorder] = {}
+    recorders: dict[str, CaptureRecorder] = {}
     for kind in CAPTURES:
         if kind.name in paths_by_capture and recipe.capture.find_request(kind.name) is not None:
-            recorder_class: type[Recorder] = _import_recorder_module(kind.name).Recorder
+            recorder_class: type[CaptureRecorder] = _import_recorder_module(kind.name).Recorder
             earlier_checksums = earlier_checksums_by_capture.get(kind.name, ())
             recorders[kind.name] = recorder_class(
                 paths_by_capture[kind.name], recipe, background_writer, earlier_checksums, is_resumable

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from wantui.captures.attention import ATTENTION
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import TokenizedPrompt
-from wantui.planning import Recipe
 from wantui.storage.attention_maps import AttentionMapWriter
-from wantui.storage.background_writer import BackgroundWriter
-from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
@@ -50,29 +47,15 @@ def _describe_words(prompts: Sequence[TokenizedPrompt]) -> dict[str, dict[str, A
     return metadata_by_word
 
 
-class Recorder:
-    """Record the attention maps of the marked words; see `captures.Recorder` for the arguments."""
-
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        background_writer: BackgroundWriter,
-        earlier_checksums: Sequence[int],
-        is_resumable: bool,
-    ) -> None:
-        self.path, self.recipe = path, recipe
-        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
+class Recorder(CaptureRecorder):
+    """Record the attention maps of the marked words."""
 
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
         observer = inputs.hooks_by_capture[CAPTURE_NAME]
         assert isinstance(observer, CrossAttentionObserver)
         self.observer: CrossAttentionObserver = observer
         evaluations = sorted(self.observer.stored_evaluations)
-        if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in evaluations):
-            raise IncompleteCaptureError(
-                f"attention maps of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
-            )
+        self.check_stored_steps("attention maps", evaluations, steps_done)
         self.writer: AttentionMapWriter = AttentionMapWriter(
             self.path,
             {context: self.observer.list_map_names(context) for context in self.observer.prompts_by_context},
@@ -114,8 +97,3 @@ class Recorder:
             self.background_writer.submit_write(
                 partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.to_attribute()})
             )
-
-    def compute_checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each step with stored maps."""
-        self.background_writer.wait_for_writes()
-        return tuple(self.writer.checksums)

@@ -1,20 +1,16 @@
 """Record the contributions of the marked words to the cross-attention."""
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, ContributionRequest
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.word_contributions import ContributionObserver
-from wantui.planning import Recipe
 from wantui.planning.step_prompts import STEP_PROMPTS_ATTRIBUTE, build_step_prompts_attribute
-from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
@@ -28,28 +24,14 @@ def make_hook(preparation: DenoisingPreparation) -> ContributionObserver | None:
     return ContributionObserver(preparation, request) if isinstance(request, ContributionRequest) else None
 
 
-class Recorder:
-    """Record contributions; see `captures.Recorder` for the arguments."""
-
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        background_writer: BackgroundWriter,
-        earlier_checksums: Sequence[int],
-        is_resumable: bool,
-    ) -> None:
-        self.path, self.recipe = path, recipe
-        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
+class Recorder(CaptureRecorder):
+    """Record contributions."""
 
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
         observer = inputs.hooks_by_capture[CAPTURE_NAME]
         assert isinstance(observer, ContributionObserver)
         self.observer: ContributionObserver = observer
-        if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in observer.evaluations):
-            raise IncompleteCaptureError(
-                f"contributions of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
-            )
+        self.check_stored_steps("contributions", observer.evaluations, steps_done)
         attributes: dict[str, Any] = {
             "layout": "step, block, frame, height, width",
             "blocks": "each" if observer.request.per_block else "mean",
@@ -83,8 +65,3 @@ class Recorder:
     def on_end(self) -> None:
         self.background_writer.wait_for_writes()
         self.writer.finish_group({})
-
-    def compute_checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each stored step."""
-        self.background_writer.wait_for_writes()
-        return tuple(self.writer.checksums)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from wantui.captures.guidance_gap import COLUMNS
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-from wantui.storage.zarr_group import IncompleteCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
@@ -45,12 +45,14 @@ def measure_pass_gap(conditional: Tensor, unconditional: Tensor | None) -> list[
     return [2.0, difference, conditional_norm, unconditional_norm, cosine]
 
 
-class Recorder:
-    """Record the guidance gap; see `captures.Recorder` for the arguments.
+class Recorder(CaptureRecorder):
+    """Record the guidance gap.
 
     Rows are written when a checkpoint needs them and at the end: one write of a few bytes after each step would take
     longer than measuring them.
     """
+
+    writer: StepArrayWriter
 
     def __init__(
         self,
@@ -60,17 +62,13 @@ class Recorder:
         earlier_checksums: Sequence[int],
         is_resumable: bool,
     ) -> None:
-        self.path, self.recipe = path, recipe
-        self.background_writer, self.earlier_checksums = background_writer, earlier_checksums
+        super().__init__(path, recipe, background_writer, earlier_checksums, is_resumable)
         self.unwritten_rows: list[list[float]] = []
 
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
-        if len(self.earlier_checksums) != steps_done:
-            raise IncompleteCaptureError(
-                f"the guidance gap of {len(self.earlier_checksums)} steps was stored before step {steps_done}"
-            )
-        array = StepArray((len(COLUMNS),), "float64", has_one_chunk=True)
         evaluations = range(len(inputs.timesteps))
+        self.check_stored_steps("guidance gaps", evaluations, steps_done)
+        array = StepArray((len(COLUMNS),), "float64", has_one_chunk=True)
         self.writer = StepArrayWriter(
             self.path,
             {ARRAY_NAME: array},

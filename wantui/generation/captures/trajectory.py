@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.generation.arrays import to_latents_array
+from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.gram import GramMatrix, StateProjection
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import changes_guidance
@@ -33,8 +34,10 @@ def _build_guidance_arrays(recipe: Recipe, inputs: "DenoisingInputs") -> dict[st
     }
 
 
-class Recorder:
-    """Record a trajectory; see `captures.Recorder` for the arguments."""
+class Recorder(CaptureRecorder):
+    """Record a trajectory."""
+
+    writer: TrajectoryWriter
 
     def __init__(
         self,
@@ -44,8 +47,7 @@ class Recorder:
         earlier_checksums: Sequence[int],
         is_resumable: bool,
     ) -> None:
-        self.path, self.recipe, self.background_writer = path, recipe, background_writer
-        self.earlier_checksums, self.is_resumable = earlier_checksums, is_resumable
+        super().__init__(path, recipe, background_writer, earlier_checksums, is_resumable)
         self.live_metrics: dict[str, float] = {}
         """Live metrics of the trajectory up to its latest state."""
 
@@ -110,8 +112,3 @@ class Recorder:
             "channel_power": np.stack(self.channel_powers),
         }
         self.writer.finish_group(derived_arrays, {"projection": self.projection.description})
-
-    def compute_checksums(self) -> tuple[int, ...]:
-        """Return the CRC-32 of each stored state."""
-        self.background_writer.wait_for_writes()
-        return tuple(self.writer.checksums)
