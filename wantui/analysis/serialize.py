@@ -24,6 +24,7 @@ from wantui.analysis.strides import STRIDE_METRICS, measure_strides
 from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
+from wantui.json_values import to_json_values
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters that start a formula in spreadsheets (OWASP), with their full-width forms."""
@@ -347,16 +348,3 @@ def _escape_formula(cell: str) -> str:
 
 def _format_csv_number(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else ""
-
-
-def to_json_values(value: Any) -> Any:
-    """Convert a value to JSON types; NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {str(key): to_json_values(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return to_json_values(value.tolist())
-    if isinstance(value, list | tuple):
-        return [to_json_values(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.clusters import Cluster
 from wantui.analysis.curve_comparison import CurveComparison, CurveDifference
-from wantui.analysis.serialize import to_json_values
-from wantui.analysis.trajectory import FloatArray
+from wantui.json_values import to_json_values
 
 
 def build_curve_records(curve_comparisons: Sequence[CurveComparison]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from wantui.analysis.decodability import Decodability
 from wantui.analysis.level_states import LevelStates
-from wantui.analysis.serialize import to_json_values
 from wantui.analysis.variance_shares import VarianceShares
+from wantui.json_values import to_json_values
 
 
 def build_decodability_record(grouping: str, level_states: LevelStates, pairs: Sequence[Decodability]) -> Any:

@@ -10,7 +10,8 @@ from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
-    from wantui.analysis.attention_summary import FloatArray, WordCurves
+    from wantui.analysis.arrays import FloatArray
+    from wantui.analysis.attention_summary import WordCurves
     from wantui.analysis.video import Video
 
 
@@ -18,7 +19,6 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the curves of each marked word; return the names of videos with unreadable maps."""
     from wantui.analysis.attention_summary import summarise_all_words
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.serialize import to_json_values
     from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 
     json_records, table_rows, damaged_names = [], [], []
@@ -58,7 +58,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
             "parentheses, as in a (circle), and run it with --store-attention"
         )
     if as_json:
-        print_json(to_json_values(json_records))
+        print_json(json_records)
         return damaged_names
     header_cells = (
         "variation",

@@ -20,7 +20,6 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the contribution of each marked word; return the names of videos whose contributions are unreadable."""
     from wantui.analysis.attention_summary import average_finite_values
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.serialize import to_json_values
     from wantui.analysis.word_contributions import read_contribution_curves
     from wantui.storage.zarr_group import CaptureError
     from wantui.tui.plots import draw_sparkline
@@ -66,7 +65,7 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
             "in a (circle), and run it with --set contribution_settings.store_contributions=true"
         )
     if as_json:
-        print_json(to_json_values(records))
+        print_json(records)
         return damaged_names
     print_columns(("video", "word", "tokens", "contribution", "share of output", "share over steps"), *rows)
     echo(ATTRIBUTION_NOTE, err=True)

@@ -93,28 +93,23 @@ def _format_value(value: float, specification: str) -> str:
 
 
 def _build_record(data: "CorrelationData", correlations: "Sequence[Correlation]") -> dict[str, Any]:
-    from wantui.analysis.serialize import to_json_values
-
-    record: dict[str, Any] = to_json_values(
-        {
-            "variations": data.variation_names,
-            "seeds": data.seeds,
-            "correlations": [
-                {
-                    "metric": item.metric,
-                    "with": item.covariate,
-                    "across": item.across,
-                    "rho": item.rho,
-                    "low": item.low,
-                    "high": item.high,
-                    "p": item.p,
-                    "family_p": item.family_p,
-                    "least_p": item.min_attainable_p,
-                }
-                for item in correlations
-            ],
-            "warnings": data.warnings,
-            "excluded": [{"video": name, "reason": reason} for name, reason in data.exclusion_reasons],
-        }
-    )
-    return record
+    return {
+        "variations": data.variation_names,
+        "seeds": data.seeds,
+        "correlations": [
+            {
+                "metric": item.metric,
+                "with": item.covariate,
+                "across": item.across,
+                "rho": item.rho,
+                "low": item.low,
+                "high": item.high,
+                "p": item.p,
+                "family_p": item.family_p,
+                "least_p": item.min_attainable_p,
+            }
+            for item in correlations
+        ],
+        "warnings": data.warnings,
+        "excluded": [{"video": name, "reason": reason} for name, reason in data.exclusion_reasons],
+    }

@@ -47,9 +47,8 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
     if interaction is None:
         return None
     from wantui.analysis.interaction import describe_interaction
-    from wantui.analysis.serialize import to_json_values
 
-    record: dict[str, Any] = {
+    return {
         "factors": [
             {"name": name, "values": list(values)}
             for name, values in zip(interaction.factors, interaction.levels, strict=True)
@@ -73,4 +72,3 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
         ],
         "excluded_metrics": list(interaction.excluded_metrics),
     }
-    return dict(to_json_values(record))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
@@ -59,7 +60,7 @@ NO_MAPS = (
 @click.option(
     "-o", "--output", type=PATH_TYPE, help="PNG or MP4 file to write.  [default: one of each in BATCH/exports]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(
     batch: Path,
     words: tuple[str, ...],
@@ -207,9 +208,7 @@ def _build_record(
                 "video": row.video.entry.id,
                 "seed": row.video.entry.seed,
                 "word": row.word,
-                "mass": [
-                    float(mass) if np.isfinite(mass) else None for mass in row.maps.mean((1, 2, 3), dtype=np.float64)
-                ],
+                "mass": row.maps.mean((1, 2, 3), dtype=np.float64),
             }
             for row in rows
         ],

@@ -16,6 +16,7 @@ import click
 
 from wantui.cli.streams import allow_closed_output
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
+from wantui.json_values import to_json_values
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,8 +49,8 @@ def _wrap_line(line: str, terminal_width: int, indent: int = 0) -> str:
 
 
 def print_json(value: Any, indent: int | None = 1) -> None:
-    """Print a value as JSON on stdout."""
-    _write_output(format_json(value, indent, ascii_only=not _has_unicode_encoding(sys.stdout)))
+    """Print a value as JSON on stdout; a number that is not finite is null."""
+    _write_output(format_json(to_json_values(value), indent, ascii_only=not _has_unicode_encoding(sys.stdout)))
 
 
 def format_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:

@@ -144,16 +144,16 @@ def build_score_record(
                 "word": word.word,
                 "videos": word.video_count,
                 **word.mean_by_quantity,
-                "half_widths": {name: _to_json(value) for name, value in word.half_width_by_quantity.items()},
+                "half_widths": word.half_width_by_quantity,
             }
             for word in table.words
         ],
-        "probability_sum": _to_json(table.probability_sum),
+        "probability_sum": table.probability_sum,
         "disagreement": None if table.disagreement is None else _build_effect_record(table.disagreement),
         "seeds": list(table.seeds),
         "sentences": table.phrasing_count,
         "unpaired_videos": table.unpaired_count,
-        "min_attainable_p": _to_json(table.min_attainable_p),
+        "min_attainable_p": table.min_attainable_p,
         "differences": [
             {
                 "first_word": difference.first_word,
@@ -183,10 +183,6 @@ def _build_effect_record(effect: "Effect") -> dict[str, Any]:
     return {
         "mean": effect.mean,
         "interval": [effect.interval_low, effect.interval_high],
-        "d_z": _to_json(effect.d_z),
+        "d_z": effect.d_z,
         "p": effect.p,
     }
-
-
-def _to_json(value: float) -> float | None:
-    return value if math.isfinite(value) else None
