@@ -19,9 +19,10 @@ import numpy as np
 from scipy import special, stats
 
 from wantui.analysis import statistics
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, compute_family_p
 from wantui.analysis.power import GROUP_COUNTS, POWER, SEED_COUNTS, find_detectable_effect
-from wantui.analysis.statistics import FloatArray, compute_absolute_t, draw_sign_flips, run_sign_flip_test
+from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, run_sign_flip_test
 
 NULL_COUNT, EFFECT_COUNT = 200_000, 40_000
 """Simulated batches for a critical |t|, and for a power."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
@@ -19,7 +20,6 @@ from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
-from wantui.analysis.statistics import FloatArray
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
 from wantui.formatting import format_percent_change
 

@@ -7,11 +7,9 @@ Attention is not attribution: a position may attend to a word without using its 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

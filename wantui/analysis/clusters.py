@@ -15,20 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from wantui.analysis.statistics import (
-    FloatArray,
-    compute_absolute_t,
-    draw_sign_flips,
-    draw_within_seed_permutations,
-)
+from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, draw_within_seed_permutations
 
 THRESHOLD_P = 0.05
 """Two-sided p of the t of a noise level, below which the level can belong to a cluster. It is fixed beforehand: it
 decides which differences the test finds best, but not how often the test is wrong."""
 FAMILY_PERMUTATION_COUNT = 1999
 """Number of random permutations of three or more groups, for p over all curves and pairs."""
-MAX_CHUNK_VALUES = 4_000_000
-"""Maximum number of permuted values that are in memory together."""
 TIE_TOLERANCE = 1e-9
 """Relative difference up to which two masses are equal: their terms are rounded."""
 

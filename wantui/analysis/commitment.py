@@ -14,10 +14,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.proportions import HalfLevel, Proportion, compute_half_level_difference, find_half_level
 from wantui.analysis.statistics import Effect, compute_min_attainable_p, compute_paired_effect
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

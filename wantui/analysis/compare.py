@@ -9,6 +9,7 @@ import numpy as np
 
 from wantui.analysis.answer_evidence import collect_answer_data
 from wantui.analysis.answers import Answer, answer_questions
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration
 from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
@@ -28,7 +29,7 @@ from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise
 from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
-from wantui.analysis.statistics import FloatArray, draw_sign_flips, run_omnibus_test
+from wantui.analysis.statistics import draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import check_unsettled_metrics
 from wantui.analysis.unguided import is_unguided
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference

@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.errors import UserError
 from wantui.models.nano.attributes import DIRECTION_BY_MOTION, RGB_BY_COLOUR, SHAPES
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 from wantui.text_files import TextFileError, read_text_file
 
-FloatArray = NDArray[np.float64]
 MAX_LABELS_BYTES = 50_000_000
 WORDS_BY_ATTRIBUTE: Mapping[str, tuple[str, ...]] = {
     "shape": SHAPES,

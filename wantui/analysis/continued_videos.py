@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from wantui.analysis.commitment import ConceptOutcomes, FloatArray
+from wantui.analysis.arrays import FloatArray
+from wantui.analysis.commitment import ConceptOutcomes
 from wantui.analysis.concept_labels import read_final_state
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
 from wantui.errors import UserError

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.attention_summary import average_finite_values, summarise_all_words
 from wantui.analysis.correlations import MIN_SEEDS
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, pool_comparable_groups
-from wantui.analysis.trajectory import FloatArray, NoGeometryError
+from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps

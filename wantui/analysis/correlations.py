@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT, FloatArray
+from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT
 
 ACROSS_SEEDS, ACROSS_VARIATIONS = "seeds", "variations"
 MIN_SEEDS = 4
 """Minimum number of seeds; with fewer, no rank correlation can have p below 0.05."""
 TIE_TOLERANCE = 1e-9
-MAX_CHUNK_VALUES = 4_000_000
-"""Maximum number of permuted values that are in memory together."""
 
 
 @dataclass(frozen=True)

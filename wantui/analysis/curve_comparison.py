@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.clusters import Cluster, ClusterTest, compute_family_masses, compute_mass_p, run_cluster_test
 from wantui.analysis.differences import remove_rounding_differences
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import CURVES, METRICS
-from wantui.analysis.statistics import FloatArray, compute_mean_half_width, compute_min_attainable_p
+from wantui.analysis.statistics import compute_mean_half_width, compute_min_attainable_p
 
 VIDEO_QUANTILES = (0.025, 0.975)
 """Quantiles between which the central 95 % of the videos of a group are."""

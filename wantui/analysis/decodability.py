@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, special
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.level_states import LevelStates, average_over_sigma
 from wantui.analysis.statistics import compute_min_attainable_p, draw_sign_flips
-from wantui.analysis.trajectory import FloatArray
 from wantui.formatting import format_count
 
 CHANCE = 0.5

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.statistics import (
     Effect,
-    FloatArray,
     adjust_false_discovery,
     compute_absolute_t,
     compute_paired_effect,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.statistics import draw_within_seed_permutations
 
-FloatArray = NDArray[np.float64]
 MIN_GROUP_VIDEOS = 3
 """Minimum number of videos in a group. Two videos are always equally far from their median, so that differences between
 groups of two would seem to have no error."""

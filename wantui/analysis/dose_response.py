@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import find_differing_settings
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, is_ratio_metric
 from wantui.analysis.group_names import find_grouping_parts
@@ -19,7 +20,6 @@ from wantui.analysis.metrics import get_metric_unit
 from wantui.analysis.setting_values import shorten_path, to_number
 from wantui.analysis.statistics import (
     Effect,
-    FloatArray,
     adjust_false_discovery,
     compute_mean_half_width,
     compute_min_attainable_p,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.dispersion import (
     MIN_GROUP_VIDEOS,
-    FloatArray,
     PermutationTest,
     compute_distances_to_median,
     compute_median_weights,

@@ -6,7 +6,8 @@ from threading import Condition, Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.trajectory import FloatArray, NoGeometryError
+from wantui.analysis.arrays import FloatArray
+from wantui.analysis.trajectory import NoGeometryError
 from wantui.storage.state_reader import StateRow
 
 BUFFER_BYTES = 13 << 26

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import (
     SIZE_SETTINGS,
     VideoNamer,
@@ -27,7 +28,6 @@ from wantui.analysis.setting_values import (
     to_number,
 )
 from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths, find_linked_paths
-from wantui.analysis.trajectory import FloatArray
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.captures.guidance_gap import COLUMNS
 from wantui.storage.zarr_group import convert_to_capture_error, open_capture
 
-FloatArray = NDArray[np.float64]
 WHOLE_WINDOW, EARLY_WINDOW, LATE_WINDOW = (0.0, 1.0), (0.75, 1.0), (0.0, 0.5)
 """Noise levels of the metrics: all, the first quarter, and the last half of the denoising in sigma."""
 

@@ -21,14 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import compute_family_p
-from wantui.analysis.statistics import (
-    Effect,
-    FloatArray,
-    compute_mean_half_width,
-    compute_min_attainable_p,
-    compute_paired_effect,
-)
+from wantui.analysis.statistics import Effect, compute_mean_half_width, compute_min_attainable_p, compute_paired_effect
 
 DEFAULT_WINDOW_START = 0.9
 """Lowest noise level of the window, fixed before any video was seen: below it, errors of the model dominate."""

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, QUESTIONS, ROOM, ROOM_METRICS
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.compare import Comparison
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.places import estimate_squared_distance, run_place_test
-from wantui.analysis.statistics import (
-    FloatArray,
-    compute_min_attainable_p,
-    compute_paired_effect,
-    draw_sign_flips,
-    run_max_t_test,
-)
+from wantui.analysis.statistics import compute_min_attainable_p, compute_paired_effect, draw_sign_flips, run_max_t_test
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.formatting import format_count
 

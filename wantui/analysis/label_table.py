@@ -27,7 +27,8 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 MAX_FILE_BYTES = 64_000_000
 MAX_CODES = 30
 """Maximum number of different codes in a column of text."""
-MAX_QUOTED_LENGTH = 60
+MAX_QUOTED_LENGTH = 80
+"""Maximum characters of foreign text in a message."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}
@@ -73,15 +74,15 @@ def read_label_table(path: Path) -> LabelTable:
     """
     text = read_text_file(path, MAX_FILE_BYTES, may_be_pipe=True)
     if "\x00" in text:
-        raise LabelError(f"cannot use {_show(str(path))}: it contains zero bytes, so it is not a text file")
+        raise LabelError(f"cannot use {quote(str(path))}: it contains zero bytes, so it is not a text file")
     separator = _find_separator(path, text)
     numbered_rows = _read_rows(path, text, separator)
     if not numbered_rows:
-        raise LabelError(f"cannot use {_show(str(path))}: it is empty")
+        raise LabelError(f"cannot use {quote(str(path))}: it is empty")
     (_, header), *body = numbered_rows
     names = _check_header(path, header)
     if not body:
-        raise LabelError(f"cannot use {_show(str(path))}: it has no rows below its header line")
+        raise LabelError(f"cannot use {quote(str(path))}: it has no rows below its header line")
     _check_lengths(path, names, body)
     label_columns = [index for index, name in enumerate(names) if name not in (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)]
     values_by_label: dict[str, list[float]] = {}
@@ -89,7 +90,7 @@ def read_label_table(path: Path) -> LabelTable:
         cells = [(line_number, row[index]) for line_number, row in body]
         for label, values in _parse_column(path, names[index], cells).items():
             if label in values_by_label:
-                raise LabelError(f"cannot use {_show(str(path))}: two columns give the label {_show(label)}")
+                raise LabelError(f"cannot use {quote(str(path))}: two columns give the label {quote(label)}")
             values_by_label[label] = values
     rows = tuple(
         LabelRow(
@@ -103,7 +104,7 @@ def read_label_table(path: Path) -> LabelTable:
     return LabelTable(path, hashlib.sha256(text.encode()).hexdigest(), tuple(values_by_label), rows, ignored_columns)
 
 
-def _show(text: str) -> str:
+def quote(text: str) -> str:
     """Return foreign text for a message: short, without control characters."""
     return escape_unprintable(shorten_text(text, MAX_QUOTED_LENGTH))
 
@@ -113,7 +114,7 @@ def _find_separator(path: Path, text: str) -> str:
     separators = "".join(SEPARATORS)
     header = next((line for line in text.splitlines() if line.strip(f"{separators} ")), "")
     if not header:
-        raise LabelError(f"cannot use {_show(str(path))}: it is empty")
+        raise LabelError(f"cannot use {quote(str(path))}: it is empty")
     return max(SEPARATORS, key=lambda separator: (_has_identity(header.split(separator)), header.count(separator)))
 
 
@@ -132,7 +133,7 @@ def _read_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[st
             if any(cells):
                 rows.append((reader.line_num, cells))
     except csv.Error as error:
-        raise LabelError(f"cannot use {_show(str(path))}: line {reader.line_num} is not valid CSV ({error})") from None
+        raise LabelError(f"cannot use {quote(str(path))}: line {reader.line_num} is not valid CSV ({error})") from None
     return rows
 
 
@@ -144,11 +145,11 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
     """
     known_names = (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)
     names = [name.lower() if name.lower() in known_names else name for name in header]
-    prefix = f"cannot use {_show(str(path))}: "
+    prefix = f"cannot use {quote(str(path))}: "
     if "" in names:
         raise LabelError(f"{prefix}column {names.index('') + 1} has no name in the header line")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise LabelError(f"{prefix}two columns are named {_show(repeated[0])}. Rename one")
+        raise LabelError(f"{prefix}two columns are named {quote(repeated[0])}. Rename one")
     if not _has_identity(names):
         raise LabelError(prefix + _explain_missing_identity(names))
     for name in names:
@@ -162,12 +163,12 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
 def _explain_missing_identity(names: Sequence[str]) -> str:
     text = (
         "no column says which video a row is about. It needs a column `video` (path of the clip), or `variation` and "
-        f"`seed`; its columns are {', '.join(_show(name) for name in names[:8])}"
+        f"`seed`; its columns are {', '.join(quote(name) for name in names[:8])}"
     )
     for name in names:
         similar_names = difflib.get_close_matches(name.lower(), [*IDENTITY_COLUMNS, *SIMILAR_NAMES], 1, 0.75)
         if similar_names and (wanted := SIMILAR_NAMES.get(similar_names[0], similar_names[0])) != name:
-            return f"{text}. Rename {_show(name)} to {wanted}?"
+            return f"{text}. Rename {quote(name)} to {wanted}?"
     if len(names) == 1:
         return f"{text}. Separate columns with {', '.join(SEPARATORS.values())}"
     return text
@@ -177,7 +178,7 @@ def _check_lengths(path: Path, names: Sequence[str], body: Sequence[tuple[int, l
     for line_number, row in body:
         if len(row) != len(names):
             raise LabelError(
-                f"cannot use {_show(str(path))}: line {line_number} has {format_count(len(row), 'cell')}, but the "
+                f"cannot use {quote(str(path))}: line {line_number} has {format_count(len(row), 'cell')}, but the "
                 f"header has {len(names)}. Quote text that contains the separator"
             )
 
@@ -188,23 +189,23 @@ def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> di
     Raises:
         LabelError: the column is empty, mixes numbers and text, or has too many codes.
     """
-    prefix = f"cannot use {_show(str(path))}: "
+    prefix = f"cannot use {quote(str(path))}: "
     numbers = [(line, cell) for line, cell in cells if _NUMBER_PATTERN.fullmatch(cell)]
     texts = [(line, cell) for line, cell in cells if cell and not _NUMBER_PATTERN.fullmatch(cell)]
     if not numbers and not texts:
-        raise LabelError(f"{prefix}column {_show(name)} is empty. Remove it")
+        raise LabelError(f"{prefix}column {quote(name)} is empty. Remove it")
     if texts and (numbers or any(_looks_like_a_number(cell) for _, cell in texts)):
         raise LabelError(prefix + _explain_mixed_column(name, numbers, texts))
     if numbers:
         values = [float(cell) if cell else math.nan for _, cell in cells]
         for (line, cell), value in zip(cells, values, strict=True):
             if math.isinf(value):
-                raise LabelError(f"{prefix}line {line}, column {_show(name)}: {_show(cell)} is too large")
+                raise LabelError(f"{prefix}line {line}, column {quote(name)}: {quote(cell)} is too large")
         return {name: values}
     codes = sorted({cell for _, cell in texts})
     if len(codes) > MAX_CODES:
         raise LabelError(
-            f"{prefix}column {_show(name)} has {len(codes):,} different texts, such as '{_show(codes[0])}'; at most "
+            f"{prefix}column {quote(name)} has {len(codes):,} different texts, such as '{quote(codes[0])}'; at most "
             f"{MAX_CODES} codes can be compared. Remove a column of free text, or code it"
         )
     return {f"{name}={code}": [float(cell == code) if cell else math.nan for _, cell in cells] for code in codes}
@@ -218,19 +219,19 @@ def _explain_mixed_column(name: str, numbers: Sequence[tuple[int, str]], texts: 
     for line, cell in texts:
         if _DECIMAL_COMMA_PATTERN.fullmatch(cell):
             return (
-                f"line {line}, column {_show(name)}: '{_show(cell)}' has a decimal comma. Write decimals with a point"
+                f"line {line}, column {quote(name)}: '{quote(cell)}' has a decimal comma. Write decimals with a point"
             )
     if len(numbers) < len(texts) and numbers:
         line, cell = numbers[0]
         return (
-            f"column {_show(name)} has codes, but line {line} has the number {_show(cell)}. Write all codes as text "
+            f"column {quote(name)} has codes, but line {line} has the number {quote(cell)}. Write all codes as text "
             "(such as c1), or leave the cell of a missing value empty"
         )
     line, cell = texts[0]
     return (
-        f"line {line}, column {_show(name)}: '{_show(cell)}' is not a finite number, but other cells of the column are "
+        f"line {line}, column {quote(name)}: '{quote(cell)}' is not a finite number, but other cells of the column are "
         "numbers. Leave the cell of a missing value empty"
         if numbers
-        else f"line {line}, column {_show(name)}: '{_show(cell)}' is not a finite number. Leave the cell of a missing "
+        else f"line {line}, column {quote(name)}: '{quote(cell)}' is not a finite number. Leave the cell of a missing "
         "value empty"
     )

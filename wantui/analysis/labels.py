@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.label_table import LabelError, LabelRow, LabelTable
+from wantui.analysis.label_table import LabelError, LabelRow, LabelTable, quote
 from wantui.analysis.video import Video
-from wantui.formatting import escape_unprintable, format_count, shorten_text
+from wantui.formatting import format_count
 
 MAX_NAMED_VALUES = 8
 """Maximum number of known values that a message lists."""
-MAX_QUOTED_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
         if (earlier_row := rows_by_index.setdefault(index, row)) is not row:
             name = VideoNamer(videos).name_video(videos[index])
             raise LabelError(
-                f"cannot use {_show(str(table.path))}: lines {earlier_row.line_number} and {row.line_number} are about "
+                f"cannot use {quote(str(table.path))}: lines {earlier_row.line_number} and {row.line_number} are about "
                 f"the same video, {name}. Keep one; average several raters beforehand"
             )
     return [
@@ -66,12 +65,12 @@ def require_labels(videos: Sequence[Video], table: LabelTable, label_names: Sequ
             continue
         (missing_cells if video.labels else missing_rows).append(video)
         columns = ", ".join(dict.fromkeys(name.partition("=")[0] for name in missing_names))
-        reason = f"{table.path.name} has no {_show(columns)} of it" if video.labels else f"not in {table.path.name}"
+        reason = f"{table.path.name} has no {quote(columns)} of it" if video.labels else f"not in {table.path.name}"
         labelled_videos.append(replace(video, trajectory=None, exclusion_reason=reason))
     missing_count = len(missing_rows) + len(missing_cells)
     if missing_count and missing_count == len(measured_videos):
-        raise LabelError(f"cannot use {_show(str(table.path))}: none of the selected videos has all of its labels")
-    description = f"labels of {_show(str(table.path))}: {', '.join(_show(name) for name in label_names)}"
+        raise LabelError(f"cannot use {quote(str(table.path))}: none of the selected videos has all of its labels")
+    description = f"labels of {quote(str(table.path))}: {', '.join(quote(name) for name in label_names)}"
     if missing_count:
         lacks = [
             f"{len(found):,} {text}"
@@ -83,10 +82,6 @@ def require_labels(videos: Sequence[Video], table: LabelTable, label_names: Sequ
             "includes only seeds with all videos"
         )
     return LabelledVideos(tuple(labelled_videos), description)
-
-
-def _show(text: str) -> str:
-    return escape_unprintable(shorten_text(text, MAX_QUOTED_LENGTH))
 
 
 class _VideoFinder:
@@ -143,7 +138,7 @@ class _VideoFinder:
         if name == "seed":
             seed = _parse_seed(text)
             if seed is None:
-                raise self._make_error(row, f"the seed '{_show(text)}' is not a whole number")
+                raise self._make_error(row, f"the seed '{quote(text)}' is not a whole number")
             return self.indices_by_value.get((name, seed), set())
         if name == "batch":
             real_path = os.path.realpath(text)
@@ -166,16 +161,16 @@ class _VideoFinder:
     def _explain_no_video(self, name: str, text: str, indices: Sequence[int]) -> str:
         if name == "video":
             example = next((video.clip_path for video in self.videos if video.clip_path is not None), None)
-            shown = "" if example is None else f"; a path is for example {_show(str(example))}"
-            return f"no finished video of the analysed batches has the clip '{_show(text)}'{shown}"
+            shown = "" if example is None else f"; a path is for example {quote(str(example))}"
+            return f"no finished video of the analysed batches has the clip '{quote(text)}'{shown}"
         attribute = {"cell": "cell_label", "batch": "folder"}.get(name, name)
         values = dict.fromkeys(getattr(self.videos[index], attribute) for index in indices)
-        texts = [_show(value.name if isinstance(value, Path) else str(value)) for value in values]
+        texts = [quote(value.name if isinstance(value, Path) else str(value)) for value in values]
         known = ", ".join(texts[:MAX_NAMED_VALUES]) + (", ..." if len(texts) > MAX_NAMED_VALUES else "")
-        return f"no finished video has the {name} '{_show(text)}'; there are {known}"
+        return f"no finished video has the {name} '{quote(text)}'; there are {known}"
 
     def _make_error(self, row: LabelRow, reason: str) -> LabelError:
-        return LabelError(f"cannot use {_show(str(self.table_path))}: line {row.line_number}: {reason}")
+        return LabelError(f"cannot use {quote(str(self.table_path))}: line {row.line_number}: {reason}")
 
 
 def _parse_seed(text: str) -> int | None:

@@ -1,17 +1,17 @@
 """Projected states of matched groups at every noise level, for measures of how groups separate along the path."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.final_states import VideoKey, get_video_key, load_group_states
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import MatchedGroups
-from wantui.analysis.matching import match_comparable_groups
-from wantui.analysis.trajectory import FloatArray
+from wantui.analysis.matching import exclude_videos, match_comparable_groups
 from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
 
@@ -47,14 +47,10 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
     """
     unusable_reasons: dict[VideoKey, str] = {}
     while True:
-        usable_videos = [
-            replace(video, trajectory=None, exclusion_reason=reason)
-            if (reason := unusable_reasons.get(get_video_key(video)))
-            else video
-            for video in videos
-        ]
         try:
-            matched_groups, exclusion_reasons = match_comparable_groups(usable_videos, grouping)
+            matched_groups, exclusion_reasons = match_comparable_groups(
+                exclude_videos(videos, unusable_reasons), grouping
+            )
         except CannotCompareError as error:
             if not unusable_reasons:
                 raise

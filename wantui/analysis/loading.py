@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import COMPARED_FIELDS
 from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
 from wantui.analysis.template_parts import split_template
-from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory, build_trajectory
+from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind

@@ -1,6 +1,6 @@
 """Matching of groups: the videos that all groups share, with final states if `spread` can be computed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from wantui.analysis.comparability import VideoNamer
@@ -51,16 +51,22 @@ def match_groups_and_final_states(
                 raise refusal from None
             first_error = first_error or error
             unusable_reasons |= error.reasons
-        usable_videos = [
-            replace(video, trajectory=None, exclusion_reason=reason)
-            if (reason := unusable_reasons.get(get_video_key(video)))
-            else video
-            for video in videos
-        ]
         try:
-            matched_groups, exclusion_reasons = match_comparable_groups(usable_videos, grouping)
+            matched_groups, exclusion_reasons = match_comparable_groups(
+                exclude_videos(videos, unusable_reasons), grouping
+            )
         except CannotCompareError:
             raise refusal from None
+
+
+def exclude_videos(videos: Sequence[Video], reasons: Mapping[VideoKey, str]) -> list[Video]:
+    """Return all videos, those with a reason without their trajectory, so that a comparison excludes them."""
+    return [
+        replace(video, trajectory=None, exclusion_reason=reason)
+        if (reason := reasons.get(get_video_key(video)))
+        else video
+        for video in videos
+    ]
 
 
 def match_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:

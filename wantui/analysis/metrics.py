@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW
-from wantui.analysis.trajectory import FloatArray, Trajectory
+from wantui.analysis.trajectory import Trajectory
 
 
 @dataclass(frozen=True)

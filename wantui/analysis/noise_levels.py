@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wantui.analysis.trajectory import FloatArray, NoGeometryError
+from wantui.analysis.arrays import FloatArray
+from wantui.analysis.trajectory import NoGeometryError
 
 TRAINING_TIMESTEPS = 1000
 """Number of training timesteps; timestep / 1000 is the noise level."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.sampler_response import NoResponseError, compute_sampler_response
 from wantui.analysis.statistics import RANDOM_SEED
-from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
+from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 from wantui.schedule import UnknownSamplerError
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.groups import Group
-from wantui.analysis.trajectory import FloatArray, NoGeometryError
+from wantui.analysis.trajectory import NoGeometryError
 from wantui.errors import UserError
 
 MAX_PATHS = 200

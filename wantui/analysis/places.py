@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
 from wantui.analysis.statistics import (
     ROUNDED_MEAN,
-    FloatArray,
     compute_min_attainable_p,
     compute_t_quantile,
     draw_sign_flips,
@@ -24,8 +24,6 @@ MIN_INTERVAL_SEEDS = 3
 """Minimum number of seeds of an interval; the scatter of the squared distance has a factor 1 / (n - 2)."""
 STATE_ROUNDING_TOLERANCE = 1e-13
 """Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
-MAX_CHUNK_VALUES = 4_000_000
-"""Maximum number of values of a chunk of permutations."""
 
 
 @dataclass(frozen=True)

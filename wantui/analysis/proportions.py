@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-FloatArray = NDArray[np.float64]
+from wantui.analysis.arrays import FloatArray
+
 NORMAL_QUANTILE = float(special.ndtri(0.975))
 MIN_SEEDS_FOR_HALF = 6
 """Fewest seeds that can show at the 5 % level that a share is not one half: 2 / 2^6 is 0.03."""

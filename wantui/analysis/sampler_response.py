@@ -17,11 +17,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.schedule import find_sampler_schedule
 
-FloatArray = NDArray[np.float64]
 CleanPredictor = Callable[[int, float, FloatArray], FloatArray]
 """Function of an evaluation's index, its noise level and its state that returns the predicted clean state."""
 MIN_FULL_ORDER_STEPS = 15

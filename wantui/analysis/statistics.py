@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-FloatArray = NDArray[np.float64]
+from wantui.analysis.arrays import FloatArray
+
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
 RESAMPLE_COUNT = 9999

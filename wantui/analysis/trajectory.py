@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.guidance_gap import GuidanceGap
 from wantui.errors import UserError
 
-FloatArray = NDArray[np.float64]
 VOLUME_DIMENSIONS = 3
 """Number of dimensions of the log-volume; fixed, because otherwise the volume would depend on the number of steps."""
 ROUNDING_TOLERANCE = 1e-14

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.analysis.commitment import FloatArray
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.continued_videos import (
     CannotMeasureCommitmentError,
     ConceptFamily,

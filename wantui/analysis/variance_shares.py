@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.dispersion import CANCELLATION_TOLERANCE
 from wantui.analysis.level_states import LevelStates, average_over_sigma
 from wantui.analysis.statistics import RESAMPLE_COUNT, draw_within_seed_permutations
-from wantui.analysis.trajectory import FloatArray
 from wantui.formatting import format_count
 
 SHARE_NAMES = ("seed", "wording", "group", "seed_group", "wording_group", "rest")

@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference, is_ratio_metric
-from wantui.analysis.statistics import FloatArray, compute_min_attainable_p, is_equivalent, is_ratio_equivalent
+from wantui.analysis.statistics import compute_min_attainable_p, is_equivalent, is_ratio_equivalent
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.strided_states import compute_metric_at_stride
-from wantui.analysis.trajectory import FloatArray, NoGeometryError, Trajectory
+from wantui.analysis.trajectory import NoGeometryError, Trajectory
 
 
 @dataclass(frozen=True)

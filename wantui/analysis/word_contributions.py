@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wantui.analysis.arrays import FloatArray
 from wantui.captures.contributions import OUTPUT_NAME
 from wantui.storage.zarr_group import convert_to_capture_error, open_capture
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
