@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wantui.errors import UserError
 from wantui.formatting import shorten_text
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
@@ -88,6 +89,32 @@ def parse_generic_words(text: str) -> tuple[GenericWord, ...]:
             seen_words.add(word.casefold())
         declared.setdefault(generic, []).extend(words)
     return tuple(GenericWord(generic, tuple(words)) for generic, words in declared.items())
+
+
+def read_generic_words(option_text: str | None, config: Mapping[str, Any], place: str) -> tuple[GenericWord, ...]:
+    """Return the generic words that the option --generic declares, or a config without it.
+
+    Args:
+        option_text: text of the option; None without it.
+        config: content of a config, by sections.
+        place: name of the config or batch, for errors.
+
+    Raises:
+        UserError: no generic word is declared, or the declaration cannot be read.
+    """
+    source, text = "--generic", option_text
+    if text is None:
+        source, text = GENERIC_WORDS_KEY, config.get("prompt_settings", {}).get("generic_words")
+    try:
+        generic_words = parse_generic_words(text or "")
+    except GenericWordsError as error:
+        raise UserError(f"{source}: {error}") from None
+    if not generic_words:
+        raise UserError(
+            f"no generic word is declared in {place}, which leaves the concept open. Declare one: --generic "
+            f"'{EXAMPLE}', or {GENERIC_WORDS_KEY} in a config"
+        )
+    return generic_words
 
 
 def _join_spaces(text: str) -> str:

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wantui.analysis.denoising_states import DenoisingStates, StateMoment
+from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
+from wantui.batches.stored_videos import open_finished_states, predict_pass_seconds
 from wantui.controls.attention_bending import find_word_spans
 from wantui.controls.guidance import GUIDANCE
 from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.planning import CaptureRequests, PromptMark, Recipe
-from wantui.planning.guidance_plan import compute_mean_passes, plan_guidance
+from wantui.planning.guidance_plan import plan_guidance
 from wantui.storage.video_selection import SelectedVideo
 from wantui.storage.zarr_group import CaptureError
 
@@ -71,13 +73,7 @@ class AblationPlan:
     @property
     def predicted_seconds(self) -> float | None:
         """Return the predicted seconds of all passes, from the steps of these videos; None if one was not timed."""
-        total = 0.0
-        for task in self.tasks:
-            step_seconds = task.video.entry.seconds.get("step")
-            if step_seconds is None:
-                return None
-            total += task.pass_count * step_seconds / compute_mean_passes(task.recipe)
-        return total
+        return predict_pass_seconds([(task.video, task.pass_count) for task in self.tasks])
 
 
 @dataclass(frozen=True)
@@ -93,13 +89,6 @@ class AblatedState:
     """|c - c_w| / |c|."""
     guided_change: float | None
     """Change of the guided velocity, g times `change`; None for other rules than classifier-free guidance."""
-
-
-@dataclass(frozen=True)
-class ModelLoadStarted:
-    """Event: a model is being loaded, which can take minutes."""
-
-    model: str
 
 
 @dataclass(frozen=True)
@@ -119,15 +108,7 @@ class VideoMeasured:
     states: tuple[AblatedState, ...]
 
 
-@dataclass(frozen=True)
-class VideoFailed:
-    """Event: the states of a video cannot be read."""
-
-    name: str
-    reason: str
-
-
-AblationEvent = ModelLoadStarted | StateMeasured | VideoMeasured | VideoFailed
+AblationEvent = ModelLoadStarted | StateMeasured | VideoMeasured | VideoLeftOut
 
 
 def plan_ablation(videos: Sequence[SelectedVideo], request: AblationRequest) -> AblationPlan:
@@ -141,7 +122,7 @@ def plan_ablation(videos: Sequence[SelectedVideo], request: AblationRequest) -> 
     for video in videos:
         try:
             words = _choose_words(video.entry.recipe, request.words)
-            states = _open_states(video)
+            states = open_finished_states(video)
         except (UserError, CaptureError) as error:
             left_out.append((video.name, str(error)))
             continue
@@ -181,15 +162,6 @@ def _choose_words(recipe: Recipe, requested_words: Sequence[str]) -> tuple[str, 
     return words
 
 
-def _open_states(video: SelectedVideo) -> DenoisingStates:
-    if video.entry.state != "done":
-        raise UserError(f"it is {video.entry.state}")
-    path = video.find_file("latents")
-    if path is None:
-        raise UserError("no trajectory was stored. Set latent_analysis_settings.store_latents (--store-latents)")
-    return DenoisingStates(path, video.entry.recipe, "it")
-
-
 def build_conditional_recipe(recipe: Recipe, ablated_word: str | None = None) -> Recipe:
     """Return a recipe whose evaluations run the pass with the prompt alone, without captures.
 
@@ -227,31 +199,21 @@ def measure_ablation(plan: AblationPlan, request: AblationRequest) -> Iterator[A
         UserError: the model cannot be loaded, or its weights have changed.
         RuntimeError: the device is out of memory.
     """
-    loaded: LoadedPipeline | None = None
-    loaded_for: object = None
+    from wantui.batches.generating_model import GeneratingModel
+
+    recipes = [build_conditional_recipe(task.recipe) for task in plan.tasks]
+    model = GeneratingModel(recipes, request.device, request.may_fetch)
     for number, task in enumerate(plan.tasks, 1):
-        identity = task.recipe.source.identity, task.recipe.speed
-        if loaded is None or identity != loaded_for:
-            yield ModelLoadStarted(task.recipe.model)
-            loaded = None  # free the earlier model first
-            loaded, loaded_for = _load_pipeline(plan, task, request), identity
+        yield from model.load(build_conditional_recipe(task.recipe, task.words[0]))
         states: list[AblatedState] = []
         try:
-            for moment_number, results in enumerate(_measure_task(loaded, task), 1):
+            for moment_number, results in enumerate(_measure_task(model.loaded, task), 1):
                 states += results
                 yield StateMeasured(task, number, moment_number)
         except (CaptureError, ArithmeticError) as error:
-            yield VideoFailed(task.video.name, str(error))
+            yield VideoLeftOut(task.video.name, str(error))
             continue
         yield VideoMeasured(task, tuple(states))
-
-
-def _load_pipeline(plan: AblationPlan, task: AblationTask, request: AblationRequest) -> "LoadedPipeline":
-    from wantui.batches.generating_model import load_generating_model
-
-    recipe = build_conditional_recipe(task.recipe, task.words[0])
-    later_recipes = [build_conditional_recipe(each.recipe) for each in plan.tasks]
-    return load_generating_model(recipe, later_recipes, request.device, request.may_fetch)
 
 
 def _measure_task(loaded: "LoadedPipeline", task: AblationTask) -> Iterator[list[AblatedState]]:

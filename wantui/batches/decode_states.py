@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError, StateKind, StateMoment
 from wantui.analysis.latent_colours import LatentColours, fit_latent_colours
+from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.errors import UserError
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_model
@@ -45,14 +46,6 @@ class DecodeRequest:
 
 
 @dataclass(frozen=True)
-class VaeLoadStarted:
-    """Event: the VAE of a model is being loaded."""
-
-    model: str
-    device: str
-
-
-@dataclass(frozen=True)
 class FrameOfState:
     """Event: a frame of a state was decoded."""
 
@@ -79,15 +72,7 @@ class StateDecoded:
     """Known reason of a difference from the video's own clip."""
 
 
-@dataclass(frozen=True)
-class VideoLeftOut:
-    """Event: no state of a video, or not all, can be decoded."""
-
-    name: str
-    reason: str
-
-
-DecodeEvent = VaeLoadStarted | FrameOfState | StateDecoded | VideoLeftOut
+DecodeEvent = ModelLoadStarted | FrameOfState | StateDecoded | VideoLeftOut
 
 
 def decode_states(
@@ -259,7 +244,7 @@ class _VaeLoader:
         from wantui.generation.load_vae import load_vae_pipeline
 
         device = resolve_device(self.request.device)
-        yield VaeLoadStarted(recipe.model, str(device))
+        yield ModelLoadStarted(recipe.model, str(device))
         model = find_model(recipe.model)
         if model.is_local and fingerprint_model(Path(model.location)) != recipe.revision:
             raise UserError(

@@ -1,7 +1,9 @@
 """Load the model that generated stored videos, for further evaluations of it. Imports torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from wantui.batches.replay_events import ModelLoadStarted
+from wantui.generation.load import resolve_device
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.planning import Recipe
@@ -13,22 +15,57 @@ from wantui.worker.pipelines import (
 )
 
 
-def load_generating_model(
-    recipe: Recipe, later_recipes: Sequence[Recipe], device: str, may_fetch: bool
-) -> LoadedPipeline:
-    """Load the model of a recipe with a memory plan that fits, and encode the prompts of all recipes.
+class GeneratingModel:
+    """The model of stored videos: that of the video in use is loaded, with the embeddings of all prompts for it.
 
     Args:
-        later_recipes: further recipes that the loaded pipeline serves.
+        recipes: recipes of all evaluations.
+        device: auto, cpu, cuda or cuda:N.
         may_fetch: download missing weights.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], device: str, may_fetch: bool) -> None:
+        self.recipes, self.device, self.may_fetch = recipes, device, may_fetch
+        self._loaded: LoadedPipeline | None = None
+        self._loaded_for: object = None
+
+    @property
+    def loaded(self) -> LoadedPipeline:
+        """Return the pipeline that `load` has loaded."""
+        assert self._loaded is not None
+        return self._loaded
+
+    def load(self, recipe: Recipe) -> Iterator[ModelLoadStarted]:
+        """Load the model of a recipe with a memory plan that fits, unless it is loaded; yield before it loads.
+
+        Raises:
+            UserError: the weights have changed, are missing, or cannot be loaded.
+        """
+        key = get_pipeline_key(recipe)
+        if self._loaded is not None and self._loaded_for == key:
+            return
+        yield ModelLoadStarted(recipe.model, str(resolve_device(self.device)))
+        self._loaded = None  # free the earlier model first
+        later_recipes = [each for each in self.recipes if get_pipeline_key(each) == key]
+        check_weight_fingerprints(recipe)
+        ensure_recipe_weights(recipe, self.may_fetch)
+        memory_plan = choose_recipe_plan(recipe, self.device).plan
+        self._loaded = load_recipe_pipeline(recipe, self.device, memory_plan, later_recipes, may_fetch=self.may_fetch)
+        self._loaded_for = key
+
+
+def get_pipeline_key(recipe: Recipe) -> tuple[object, ...]:
+    """Return what videos have in common for which one loaded pipeline, with its memory plan, serves."""
+    return recipe.source.identity, recipe.speed, recipe.width, recipe.height, recipe.frames
+
+
+def ensure_recipe_weights(recipe: Recipe, may_fetch: bool) -> None:
+    """Download the missing weights of a recipe's model, if that is allowed.
 
     Raises:
-        UserError: the weights have changed, are missing, or cannot be loaded.
+        UserError: weights are missing.
     """
-    check_weight_fingerprints(recipe)
     model = find_model(recipe.model)
     if not model.is_local:
         replaced_parts = find_replaced_parts(recipe.transformer_file)
         ensure_model_folder(model, recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch)
-    memory_plan = choose_recipe_plan(recipe, device).plan
-    return load_recipe_pipeline(recipe, device, memory_plan, later_recipes, may_fetch=may_fetch)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from wantui.batches.generating_model import ensure_recipe_weights
+from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.denoise import DenoisingStep
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import FinishedVideo, FrameDecoded, StepFinished, generate_video
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
-from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan
@@ -41,14 +42,6 @@ class RerunResult:
         return self.frames_equal and self.latents_equal is not False
 
 
-@dataclass(frozen=True)
-class ModelLoadStarted:
-    """The model is being loaded, which can take minutes."""
-
-    model: str
-    device: str
-
-
 def rerender_clip(
     clip_path: Path,
     recipe: Recipe,
@@ -68,12 +61,7 @@ def rerender_clip(
     """
     if (lora := recipe.source.lora) is not None:
         check_adapter_fingerprints(lora)
-    catalogue_model = find_model(recipe.model)
-    if not catalogue_model.is_local:
-        replaced_parts = find_replaced_parts(recipe.transformer_file)
-        ensure_model_folder(
-            catalogue_model, recipe.revision, replaced_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
-        )
+    ensure_recipe_weights(recipe, may_fetch)
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
     loaded_pipeline = load_recipe_pipeline(
         recipe, device, _choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.analysis.denoising_states import DenoisingStates
 from wantui.analysis.information import NoiseLevel, ScoredVideo, integrate_levels
-from wantui.batches.generating_model import load_generating_model
+from wantui.batches.generating_model import GeneratingModel, get_pipeline_key
+from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.score_plan import ScorePlan, ScoreRequest, ScoreTask
 from wantui.controls.lora import LORA
 from wantui.errors import UserError
@@ -60,28 +61,12 @@ class ScoreStarted:
 
 
 @dataclass(frozen=True)
-class ModelLoadStarted:
-    """Event: a model is being loaded, which can take minutes."""
-
-    model: str
-    device: str
-
-
-@dataclass(frozen=True)
 class LevelMeasured:
     """Event: a noise level of a video is measured."""
 
     task: ScoreTask
     video_number: int
     level_number: int
-
-
-@dataclass(frozen=True)
-class VideoFailed:
-    """Event: a video cannot be measured."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,7 @@ class ScoresSaved:
     content: InformationFile
 
 
-ScoreEvent = ScoreStarted | ModelLoadStarted | LevelMeasured | VideoFailed | ScoresSaved
+ScoreEvent = ScoreStarted | ModelLoadStarted | LevelMeasured | VideoLeftOut | ScoresSaved
 
 
 def measure_scores(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool = False) -> Iterator[ScoreEvent]:
@@ -113,21 +98,23 @@ def measure_scores(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool = Fa
     if is_dry_run:
         return
     saver = _Saver(plan.folder, content)
+    recipes = [recipe for task in tasks for recipe in _list_scoring_recipes(task)]
+    model = GeneratingModel(recipes, request.device, request.may_fetch)
     number = 0
     try:
         for group in _group_by_pipeline(tasks):
-            yield ModelLoadStarted(group[0].recipe.model, str(resolve_device(request.device)))
-            loaded = _load_pipeline(group, request)
-            encode_prompt = _cache_embeddings(loaded)
+            yield from model.load(_list_scoring_recipes(group[0])[0])
+            _check_prompt_lengths(model.loaded, group)
+            encode_prompt = _cache_embeddings(model.loaded)
             for task in group:
                 number += 1
                 try:
                     gaps = []
-                    for gap in _measure_task(loaded, task, plan, encode_prompt):
+                    for gap in _measure_task(model.loaded, task, plan, encode_prompt):
                         gaps.append(gap)
                         yield LevelMeasured(task, number, len(gaps))
                 except (CaptureError, ArithmeticError) as error:
-                    yield VideoFailed(task.video.name, str(error))
+                    yield VideoLeftOut(task.video.name, str(error))
                     continue
                 saver.add(
                     task.video.entry.id, _make_entry(task, gaps, find_device_name(resolve_device(request.device)))
@@ -246,9 +233,7 @@ def _group_by_pipeline(tasks: Sequence[ScoreTask]) -> list[list[ScoreTask]]:
     """Return the tasks in groups that one loaded pipeline and memory plan serve."""
     groups: dict[tuple[object, ...], list[ScoreTask]] = {}
     for task in tasks:
-        recipe = task.recipe
-        key = recipe.source.identity, recipe.speed, recipe.width, recipe.height, recipe.frames
-        groups.setdefault(key, []).append(task)
+        groups.setdefault(get_pipeline_key(task.recipe), []).append(task)
     return list(groups.values())
 
 
@@ -259,19 +244,20 @@ def _make_scoring_recipe(recipe: Recipe, prompt: str | None = None) -> Recipe:
     return recipe.model_copy(update={**changes, "marks": (), "prompt": recipe.prompt if prompt is None else prompt})
 
 
-def _load_pipeline(group: Sequence[ScoreTask], request: ScoreRequest) -> "LoadedPipeline":
-    """Load the model of a group of videos, as it was when they were generated.
+def _list_scoring_recipes(task: ScoreTask) -> list[Recipe]:
+    """Return the recipes of both prompts of a video."""
+    sentence = task.sentence
+    return [_make_scoring_recipe(task.recipe, prompt) for prompt in (sentence.prompt, sentence.generic_prompt)]
+
+
+def _check_prompt_lengths(loaded: "LoadedPipeline", group: Sequence[ScoreTask]) -> None:
+    """Refuse prompts that are too long for the model.
 
     Raises:
-        UserError: its weights have changed, are missing, or cannot be loaded.
+        UserError: names the prompt.
     """
-    first_recipe = group[0].recipe
-    prompts = dict.fromkeys(prompt for task in group for prompt in (task.sentence.prompt, task.sentence.generic_prompt))
-    recipes = [_make_scoring_recipe(first_recipe, prompt) for prompt in prompts]
-    loaded = load_generating_model(recipes[0], recipes[1:], request.device, request.may_fetch)
-    for prompt in prompts:
+    for prompt in dict.fromkeys(recipe.prompt for task in group for recipe in _list_scoring_recipes(task)):
         check_prompt_length(loaded.pipeline.tokenizer, prompt, f"prompt {prompt[:80]!r}")
-    return loaded
 
 
 def _cache_embeddings(loaded: "LoadedPipeline") -> "Callable[[str], Tensor]":

@@ -5,21 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.analysis.denoising_states import DenoisingStates
 from wantui.analysis.information import DEFAULT_WINDOW_START, NoiseLevel, place_levels
+from wantui.batches.stored_videos import open_finished_states
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.lora import LORA
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.generic_words import (
-    EXAMPLE,
-    GENERIC_WORDS_KEY,
     GenericSentence,
     GenericWord,
     GenericWordsError,
     find_generic_sentence,
-    parse_generic_words,
+    read_generic_words,
 )
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
@@ -118,7 +116,7 @@ def plan_scores(folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo
     for video in videos:
         try:
             tasks.append(_make_task(video, generic_words, request.chosen_generic))
-        except (UserError, GenericWordsError) as error:
+        except (UserError, GenericWordsError, CaptureError) as error:
             left_out.append((video.name, str(error)))
     if not tasks:
         reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
@@ -134,19 +132,7 @@ def plan_scores(folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo
 
 
 def _read_generic_words(folder: Path, manifest: Manifest, request: ScoreRequest) -> tuple[GenericWord, ...]:
-    declared = request.generic_words
-    source = "--generic"
-    if declared is None:
-        source, declared = GENERIC_WORDS_KEY, manifest.config.get("prompt_settings", {}).get("generic_words")
-    try:
-        generic_words = parse_generic_words(declared or "")
-    except GenericWordsError as error:
-        raise UserError(f"{source}: {error}") from None
-    if not generic_words:
-        raise UserError(
-            f"cannot measure information in {folder}: no generic word is declared, which leaves the concept open. "
-            f"Declare it: --generic '{EXAMPLE}', or {GENERIC_WORDS_KEY} in the config of future batches"
-        )
+    generic_words = read_generic_words(request.generic_words, manifest.config, str(folder))
     known = [entry.generic for entry in generic_words]
     if request.chosen_generic is not None and request.chosen_generic not in known:
         raise UserError(f"--of: no words are declared for {request.chosen_generic!r}. Declared are: {', '.join(known)}")
@@ -157,22 +143,13 @@ def _make_task(video: SelectedVideo, generic_words: tuple[GenericWord, ...], cho
     """Return the task of a video.
 
     Raises:
-        UserError, GenericWordsError: it cannot be measured.
+        UserError, GenericWordsError, CaptureError: it cannot be measured.
     """
-    entry, recipe = video.entry, video.entry.recipe
-    if entry.state != "done":
-        raise UserError(f"it is {entry.state}")
+    recipe = video.entry.recipe
+    states = open_finished_states(video)
     if (reason := _explain_other_distribution(recipe)) is not None:
         raise UserError(reason)
-    sentence = find_generic_sentence(recipe.prompt, generic_words, chosen_generic)
-    path = video.find_file("latents")
-    if path is None:
-        raise UserError("no trajectory was stored. Set latent_analysis_settings.store_latents (--store-latents)")
-    try:
-        DenoisingStates(path, recipe, "it")
-    except CaptureError as error:
-        raise UserError(str(error)) from None
-    return ScoreTask(video, sentence, path)
+    return ScoreTask(video, find_generic_sentence(recipe.prompt, generic_words, chosen_generic), states.path)
 
 
 def _explain_other_distribution(recipe: Recipe) -> str | None:

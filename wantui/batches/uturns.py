@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wantui.analysis.denoising_states import DenoisingStates
+from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
+from wantui.batches.stored_videos import open_finished_states, predict_pass_seconds
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.generic_words import GenericWord, GenericWordsError, find_generic_sentence
 from wantui.keyframes import list_evaluation_steps
 from wantui.planning import CaptureRequests, Recipe
-from wantui.planning.guidance_plan import compute_mean_passes, plan_guidance
+from wantui.planning.guidance_plan import plan_guidance
 from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
@@ -76,21 +78,10 @@ class UTurnPlan:
     @property
     def predicted_seconds(self) -> float | None:
         """Return the predicted seconds of all passes and decodings, from these videos; None if one was not timed."""
-        total = 0.0
-        for task in self.tasks:
-            seconds = task.video.entry.seconds
-            if "step" not in seconds:
-                return None
-            mean_passes = compute_mean_passes(task.video.entry.recipe)
-            total += task.pass_count * seconds["step"] / mean_passes + seconds.get("decode", 0.0)
-        return total
-
-
-@dataclass(frozen=True)
-class ModelLoadStarted:
-    """Event: a model is being loaded, which can take minutes."""
-
-    model: str
+        pass_seconds = predict_pass_seconds((task.video, task.pass_count) for task in self.tasks)
+        if pass_seconds is None:
+            return None
+        return pass_seconds + sum(task.video.entry.seconds.get("decode", 0.0) for task in self.tasks)
 
 
 @dataclass(frozen=True)
@@ -110,15 +101,7 @@ class UTurnDone:
     clip_path: Path
 
 
-@dataclass(frozen=True)
-class UTurnFailed:
-    """Event: a U-turn cannot be made."""
-
-    name: str
-    reason: str
-
-
-UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | UTurnFailed
+UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | VideoLeftOut
 
 
 def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
@@ -157,8 +140,8 @@ def plan_uturns(
     wanted: dict[str, UTurnEntry] = {}
     for video in videos:
         try:
+            states = open_finished_states(video)
             entries = _list_entries(video, generic_words, sigmas)
-            states = _open_states(video)
         except (UserError, GenericWordsError, CaptureError) as error:
             left_out.append((video.name, str(error)))
             continue
@@ -183,8 +166,6 @@ def _list_entries(
     video: SelectedVideo, generic_words: Sequence[GenericWord], sigmas: Sequence[float]
 ) -> list[UTurnEntry]:
     recipe = video.entry.recipe
-    if video.entry.state != "done":
-        raise UserError(f"it is {video.entry.state}")
     if recipe.speed == "cached":
         raise UserError("it was generated with speed: cached, which skips blocks. Generate it with speed: fused")
     if find_sampler_schedule(recipe.sampler).adds_noise:
@@ -206,13 +187,6 @@ def _list_entries(
     ]
 
 
-def _open_states(video: SelectedVideo) -> DenoisingStates:
-    path = video.find_file("latents")
-    if path is None:
-        raise UserError("no trajectory was stored. Set latent_analysis_settings.store_latents (--store-latents)")
-    return DenoisingStates(path, video.entry.recipe, "it")
-
-
 def _count_passes(recipe: Recipe, evaluation: int) -> int:
     return sum(each.pass_count for each in plan_guidance(recipe)[evaluation:])
 
@@ -225,33 +199,24 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
         OSError: a file cannot be written.
         RuntimeError: the device is out of memory.
     """
+    from wantui.batches.generating_model import GeneratingModel
+
     finished = list(plan.finished)
-    loaded: LoadedPipeline | None = None
-    loaded_for: object = None
+    model = GeneratingModel([task.recipe for task in plan.tasks], device, may_fetch)
     make_parent_folders(plan.folder, get_uturn_folder(plan.folder) / "index")
     for number, task in enumerate(plan.tasks, 1):
-        identity = task.recipe.source.identity, task.recipe.speed
-        if loaded is None or identity != loaded_for:
-            yield ModelLoadStarted(task.recipe.model)
-            loaded = None  # free the earlier model first
-            loaded, loaded_for = _load_pipeline(plan, task, device, may_fetch), identity
+        yield from model.load(task.recipe)
         name = f"{task.video.name}, noise level {task.entry.sigma:.3f}"
         try:
-            for step_number, latents in enumerate(_run_uturn(loaded, task), 1):  # noqa: B007 -- the last one is used
+            for step_number, latents in enumerate(_run_uturn(model.loaded, task), 1):  # noqa: B007 -- the last one is used
                 yield UTurnStep(task, number, step_number)
-            _store_uturn(loaded, plan.folder, task, latents)
+            _store_uturn(model.loaded, plan.folder, task, latents)
         except (CaptureError, ArithmeticError) as error:
-            yield UTurnFailed(name, str(error))
+            yield VideoLeftOut(name, str(error))
             continue
         finished.append(task.entry)
         write_uturns(plan.folder, finished)
         yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
-
-
-def _load_pipeline(plan: UTurnPlan, task: UTurnTask, device: str, may_fetch: bool) -> "LoadedPipeline":
-    from wantui.batches.generating_model import load_generating_model
-
-    return load_generating_model(task.recipe, [each.recipe for each in plan.tasks], device, may_fetch)
 
 
 def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":

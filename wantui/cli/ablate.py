@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_device_option, add_dry_run_option, add_fetch_option, add_json_option
 from wantui.cli.left_out import print_left_out
 from wantui.cli.output import echo, print_columns, print_json
-from wantui.cli.progress_line import ProgressLine, open_progress_line
+from wantui.cli.pass_cost import describe_pass_cost
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_video_id_option
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_duration
+from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.batches.ablation import AblationPlan, AblationRequest, VideoMeasured
@@ -33,10 +35,10 @@ if TYPE_CHECKING:
 )
 @add_selection_options
 @add_video_id_option
-@click.option("--dry-run", "only_plans", is_flag=True, help="Print the cost only; load no model.")
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_dry_run_option
+@add_device_option
+@add_fetch_option
+@add_json_option
 def command(
     sources: tuple[Path, ...],
     words: tuple[str, ...],
@@ -77,30 +79,25 @@ def command(
 
 
 def _describe_cost(plan: "AblationPlan") -> str:
-    seconds = plan.predicted_seconds
-    time_text = (
-        f"about {format_duration(seconds)}, predicted from the steps of these videos"
-        if seconds is not None
-        else "time unknown, because not all of these videos were timed"
-    )
-    return (
-        f"{format_count(len(plan.tasks), 'video')}: {format_count(plan.pass_count, 'pass', 'passes')} through the "
-        f"model, {time_text}, and the time of loading it"
-    )
+    basis = ", predicted from the steps of these videos"
+    cost_text = describe_pass_cost(plan.pass_count, plan.predicted_seconds, basis)
+    return f"{format_count(len(plan.tasks), 'video')}: {cost_text}"
 
 
 def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], int]":
     """Return the measured videos, and the number of videos that failed; after Ctrl-C those measured before."""
-    from wantui.batches.ablation import ModelLoadStarted, StateMeasured, VideoFailed, VideoMeasured, measure_ablation
+    from wantui.batches.ablation import StateMeasured, VideoMeasured, measure_ablation
+    from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 
     measured: list[VideoMeasured] = []
     failed_count = 0
     with open_progress_line() as line:
+        line.show_phase("loading torch")
         try:
             for event in measure_ablation(plan, request):
                 match event:
-                    case ModelLoadStarted(model):
-                        line.show_phase(f"loading {model}")
+                    case ModelLoadStarted(model, device):
+                        line.show_phase(f"loading {model} on {device}")
                     case StateMeasured(task, video_number, moment_number):
                         line.show_count(
                             f"video {video_number} of {len(plan.tasks)}: {task.video.name}, state {moment_number} of "
@@ -108,21 +105,16 @@ def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[Vi
                         )
                     case VideoMeasured():
                         measured.append(event)
-                    case VideoFailed(name, reason):
+                    case VideoLeftOut(name, reason):
                         failed_count += 1
-                        _report(line, f"left out: {name}: {reason}")
+                        line.print_left_out(name, reason)
         except KeyboardInterrupt:
-            _report(line, f"interrupted: {format_count(len(measured), 'video')} of {len(plan.tasks)} measured")
+            line.print_message(f"interrupted: {format_count(len(measured), 'video')} of {len(plan.tasks)} measured")
         except RuntimeError as error:  # of torch, for example out of memory
             if not measured:
                 raise UserError(f"cannot ablate words: {error}. Use --device cpu, or fewer steps") from error
-            _report(line, f"stopped: {error}")
+            line.print_message(f"stopped: {error}")
     return measured, failed_count
-
-
-def _report(line: ProgressLine, text: str) -> None:
-    line.erase()
-    echo(text, err=True)
 
 
 def _print_videos(measured: "list[VideoMeasured]") -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED_TYPE
 
@@ -21,7 +22,7 @@ MIN_SECONDS_PER_OPERATION = 1e-20
     show_default=True,
     help="Value of model_settings.speed to measure.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(device: str, speed: str, as_json: bool) -> None:
     """Measure the speed of a GPU with random weights, and save the result for time estimates."""
     from wantui.generation.bench import measure_throughput

@@ -1,13 +1,23 @@
 """wantui commitment: from which noise level on a video keeps its concept without being asked for it."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
+from wantui.cli.generic_options import (
+    add_generic_run_options,
+    add_judge_option,
+    add_labels_option,
+    find_generic_word,
+    make_generic_option,
+    make_generic_template,
+    read_required_template,
+    run_or_preview,
+)
 from wantui.cli.left_out import print_left_out
 from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
@@ -38,13 +48,7 @@ command.add_command(uturn_command)
 
 @command.command("run")
 @add_batch_options
-@click.option(
-    "--generic",
-    "generic_text",
-    metavar="WORDS",
-    help="Words of the concept and the word that leaves it open: 'circle|ring: shape'.  "
-    "[default: prompt_settings.generic_words]",
-)
+@make_generic_option("prompt_settings.generic_words")
 @click.option(
     "--switch-at",
     "written_moments",
@@ -53,9 +57,7 @@ command.add_command(uturn_command)
     show_default=True,
     help="Comma-separated moments of the switch: steps from 0, percentages, or noise levels (sigma 0.8).",
 )
-@click.option("--preview", "only_previews", is_flag=True, help="Show the cells and their predicted cost; run nothing.")
-@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do.")
+@add_generic_run_options("cells")
 def run_command(
     config: str | None,
     template: str | None,
@@ -72,12 +74,6 @@ def run_command(
     The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
     apply. Use at least seven seeds.
     """
-    from wantui.cli.generic_options import (
-        find_generic_word,
-        make_generic_template,
-        read_required_template,
-        run_or_preview,
-    )
     from wantui.config.sweep_syntax import write_sweep_value
     from wantui.keyframes import KeyframeError, parse_keyframes
 
@@ -102,19 +98,10 @@ def run_command(
 
 @command.command("show")
 @click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
-@click.option(
-    "--judge",
-    type=click.Choice(["auto", "nearest", "nano"]),
-    default="auto",
-    show_default=True,
-    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
-    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
-)
-@click.option(
-    "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."
-)
+@add_judge_option
+@add_labels_option
 @click.option("--uturns", "uses_uturns", is_flag=True, help="Measure the U-turns of the batches instead of switches.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def show_command(
     batches: tuple[Path, ...], judge: str, labels_path: Path | None, uses_uturns: bool, as_json: bool
 ) -> None:
@@ -233,8 +220,7 @@ def _build_family_record(
     commitments: "list[ConceptCommitment]",
     asymmetries: "list[Asymmetry]",
 ) -> dict[str, Any]:
-    """Return the result for one generic prompt as JSON values; null where there is no value or bound."""
-    to_number: Callable[[float], float | None] = lambda value: value if math.isfinite(value) else None  # noqa: E731
+    """Return the result for one generic prompt; a number is not finite where there is no value or bound."""
     return {
         "generic_prompt": family.generic_prompt,
         "judge": method,
@@ -257,8 +243,8 @@ def _build_family_record(
                     )
                 ],
                 "s50": {
-                    "estimate": to_number(commitment.half_level.estimate),
-                    "interval": [to_number(commitment.half_level.low), to_number(commitment.half_level.high)],
+                    "estimate": commitment.half_level.estimate,
+                    "interval": [commitment.half_level.low, commitment.half_level.high],
                     "is_above_range": commitment.half_level.is_above_range,
                     "is_below_range": commitment.half_level.is_below_range,
                 },
@@ -275,13 +261,13 @@ def _build_family_record(
                 "kept_range": {
                     "difference": pair.kept_range.mean,
                     "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
-                    "d_z": to_number(pair.kept_range.d_z),
+                    "d_z": pair.kept_range.d_z,
                     "p": pair.kept_range.p,
                     "min_p": pair.min_attainable_p,
                 },
                 "s50": {
-                    "difference": to_number(pair.half_level_difference),
-                    "interval": [to_number(pair.half_level_low), to_number(pair.half_level_high)],
+                    "difference": pair.half_level_difference,
+                    "interval": [pair.half_level_low, pair.half_level_high],
                 },
             }
             for pair in asymmetries

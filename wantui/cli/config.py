@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
 
 
@@ -16,7 +17,7 @@ def command() -> None:
 
 @command.command("validate")
 @click.argument("configs", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
     """Check config files or presets.
 
@@ -62,7 +63,7 @@ def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
 @command.command("show")
 @click.argument("config", required=False)
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def show_config(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print all settings of a config, or list the presets.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import ProgressLine, open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
@@ -50,9 +51,9 @@ GRID_SUFFIXES = (".png", ".mp4")
 @click.option(
     "-o", "--output", "requested_folder", type=PATH_TYPE, help="Output folder.  [default: BATCH/exports/steps]"
 )
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@add_device_option
 @click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights of the VAE.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(
     sources: tuple[Path, ...],
     written_moments: str | None,
@@ -123,7 +124,8 @@ def _decode_videos(
     as_json: bool,
 ) -> "tuple[list[StateDecoded], int]":
     """Return the decoded states, and the number of videos left out."""
-    from wantui.batches.decode_states import FrameOfState, StateDecoded, VaeLoadStarted, VideoLeftOut, decode_states
+    from wantui.batches.decode_states import FrameOfState, StateDecoded, decode_states
+    from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 
     decoded: list[StateDecoded] = []
     left_out_count = 0
@@ -132,7 +134,7 @@ def _decode_videos(
     try:
         for event in decode_states(videos, request, folder_by_batch):
             match event:
-                case VaeLoadStarted(model, device):
+                case ModelLoadStarted(model, device):
                     line.show_phase(f"loading the VAE of {model} on {device}")
                 case FrameOfState(video, moment, decoded_count, frame_count):
                     number = videos.index(video) + 1
@@ -146,8 +148,7 @@ def _decode_videos(
                     _report_state(event, as_json)
                 case VideoLeftOut(name, reason):
                     left_out_count += 1
-                    line.erase()
-                    echo(f"left out: {name}: {reason}", err=True)
+                    line.print_left_out(name, reason)
     except OSError as error:
         path = str(error.filename2 or error.filename or folder).removeprefix("file:")  # of FFmpeg
         raise UserError(

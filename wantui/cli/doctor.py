@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes
@@ -51,7 +52,7 @@ class Finding:
 
 @click.command("doctor", cls=WantuiCommand)
 @click.option("--full", "runs_nano", is_flag=True, help="Also load nano and run it once (needs torch; takes seconds).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 @click.option("--systemd-unit", "prints_unit", is_flag=True, help="Only print a systemd user unit for the engine.")
 def command(runs_nano: bool, as_json: bool, prints_unit: bool) -> None:
     """Check this machine, with advice for each problem.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
 from wantui.cli.options import open_queue_for_command, print_warnings
 from wantui.cli.output import echo, print_json
 from wantui.cli.types import PATH_TYPE, WholeNumber
@@ -68,7 +69,7 @@ def stop_background_engine(is_immediate: bool) -> None:
 
 
 @command.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def show_engine_status(as_json: bool) -> None:
     """Show the engine and its running videos.
 

@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
+from wantui.cli.generic_options import (
+    UNGUIDED_OVERRIDE,
+    add_generic_run_options,
+    add_judge_option,
+    add_labels_option,
+    find_generic_word,
+    make_generic_option,
+    make_generic_template,
+    read_required_template,
+    run_or_preview,
+)
 from wantui.cli.left_out import print_left_out
 from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
@@ -31,16 +43,8 @@ def command() -> None:
 
 @command.command("run")
 @add_batch_options
-@click.option(
-    "--generic",
-    "generic_text",
-    metavar="WORDS",
-    help="Words of the concept and the word that leaves it open: 'circle|ring: shape'.  "
-    "[default: prompt_settings.generic_words]",
-)
-@click.option("--preview", "only_previews", is_flag=True, help="Show the prompts and the predicted cost; run nothing.")
-@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do.")
+@make_generic_option("prompt_settings.generic_words")
+@add_generic_run_options("prompts")
 def run_command(
     config: str | None,
     template: str | None,
@@ -56,14 +60,6 @@ def run_command(
     The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply; --set
     model_settings.cfg_scale=4 draws with guidance instead. Use about 100 seeds.
     """
-    from wantui.cli.generic_options import (
-        UNGUIDED_OVERRIDE,
-        find_generic_word,
-        make_generic_template,
-        read_required_template,
-        run_or_preview,
-    )
-
     template_text = read_required_template(template, template_file)
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
     generic_template = make_generic_template(template_text, generic_word)
@@ -81,19 +77,10 @@ def run_command(
     type=PATH_TYPE,
     help="Batch whose prompts name the concepts, with the same seeds; the nearest reference needs it. Repeatable.",
 )
-@click.option(
-    "--judge",
-    type=click.Choice(["auto", "nearest", "nano"]),
-    default="auto",
-    show_default=True,
-    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
-    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
-)
+@add_judge_option
 @click.option("--of", "attribute", help="Attribute that --judge nano names: shape, colour or motion.  [default: shape]")
-@click.option(
-    "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_labels_option
+@add_json_option
 def show_command(
     batches: tuple[Path, ...],
     reference_folders: tuple[Path, ...],
@@ -178,7 +165,7 @@ def _build_record(shares: "GenericShares", method: str) -> dict[str, Any]:
                 "total": each.proportion.total,
                 "share": each.proportion.share,
                 "interval": list(each.proportion.interval),
-                "p_equal": None if math.isnan(each.p_equal) else each.p_equal,
+                "p_equal": each.p_equal,
             }
             for each in shares.shares
         ],

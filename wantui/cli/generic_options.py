@@ -1,17 +1,70 @@
-"""The generic template of `wantui commitment run` and `wantui generic run`, and the batch that they pass on."""
+"""Options of `wantui commitment` and `wantui generic`, and the batch that their subcommands `run` pass on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wantui.cli.common_options import add_detach_option
 from wantui.cli.options import DEFAULT_CONFIG, load_config_from_options, read_template
+from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
     from wantui.generic_words import GenericWord
 
+Command = Callable[..., Any]
 UNGUIDED_OVERRIDE = "model_settings.cfg_scale=1"
+
+
+def make_generic_option(default: str) -> Callable[[Command], Command]:
+    """Return the option --generic.
+
+    Args:
+        default: what declares the generic words without the option.
+    """
+    return click.option(
+        "--generic",
+        "generic_text",
+        metavar="WORDS",
+        help=f"Words of the concept and the word that leaves it open: 'circle|ring: shape'.  [default: {default}]",
+    )
+
+
+add_judge_option = click.option(
+    "--judge",
+    type=click.Choice(["auto", "nearest", "nano"]),
+    default="auto",
+    show_default=True,
+    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
+    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
+)
+add_labels_option = click.option(
+    "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."
+)
+
+
+def add_generic_run_options(previewed: str) -> Callable[[Command], Command]:
+    """Return a decorator with the options of a batch, after those of the command itself: --preview, --detach, --json.
+
+    Args:
+        previewed: what --preview shows beside the predicted cost.
+    """
+
+    def add_options(command: Command) -> Command:
+        command = click.option(
+            "--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do."
+        )(command)
+        command = add_detach_option(command)
+        return click.option(
+            "--preview",
+            "only_previews",
+            is_flag=True,
+            help=f"Show the {previewed} and the predicted cost; run nothing.",
+        )(command)
+
+    return add_options
 
 
 def read_required_template(template: str | None, template_file: Path | None) -> str:
@@ -37,20 +90,10 @@ def find_generic_word(
     Raises:
         UserError: no generic word is declared, the declaration cannot be read, or the template has words of several.
     """
-    from wantui.generic_words import EXAMPLE, GENERIC_WORDS_KEY, GenericWordsError, parse_generic_words
+    from wantui.generic_words import read_generic_words
 
-    source = "--generic"
-    if generic_text is None:
-        source = GENERIC_WORDS_KEY
-        settings = load_config_from_options(config, overrides, {}).settings
-        generic_text = settings.prompt_settings.generic_words
-    try:
-        entries = parse_generic_words(generic_text or "")
-    except GenericWordsError as error:
-        raise UserError(f"{source}: {error}") from None
-    if not entries:
-        name = DEFAULT_CONFIG if config is None else config
-        raise UserError(f"no generic word is declared in {name}, which leaves the concept open: --generic '{EXAMPLE}'")
+    settings = {} if generic_text is not None else load_config_from_options(config, overrides, {}).settings.model_dump()
+    entries = read_generic_words(generic_text, settings, DEFAULT_CONFIG if config is None else config)
     used = [entry for entry in entries if entry.find_words(template_text)]
     if len(used) > 1:
         raise UserError(

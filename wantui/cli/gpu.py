@@ -6,12 +6,13 @@ from dataclasses import asdict
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.formatting import format_bytes
 
 
 @click.command("gpu", cls=WantuiCommand)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(as_json: bool) -> None:
     """Show memory, load and processes of each GPU; without a GPU, the main memory."""
     from wantui.gpu.monitor import GpuMonitor

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
@@ -36,7 +37,7 @@ def command() -> None:
 @command.command("ls")
 @click.argument("folders", nargs=-1, type=PATH_TYPE)
 @click.option("--search", "search_text", default="", help="Text that the name, template or model must contain.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
     """List the batches in FOLDERS, newest first.  [default: outputs]
 
@@ -99,7 +100,7 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
 
 @command.command("show")
 @click.argument("folder", type=PATH_TYPE)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states, clips, stars, rejections and notes.
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
 from wantui.cli.options import add_recipe_options, preview_batch_from_options, read_template
 from wantui.cli.output import echo, print_columns, print_json, print_progress
 from wantui.cli.types import PATH_TYPE
@@ -19,7 +20,7 @@ def command() -> None:
 
 
 @command.command("ls")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def list_models(as_json: bool) -> None:
     """List the models and whether their weights are on this machine."""
     # Nothing below needs the network; this makes sure that no library uses it.
@@ -69,7 +70,7 @@ def list_models(as_json: bool) -> None:
 
 
 @command.command("adapters")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def list_adapters(as_json: bool) -> None:
     """List the packaged LoRA adapters, which --lora and lora_settings accept by name."""
     from wantui.models.adapters import PACKAGED_ADAPTERS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
 from wantui.cli.output import add_table_row, create_plain_table, echo, print_json, print_table, print_wrapped_line
 from wantui.formatting import format_bytes, format_count, format_duration
@@ -29,7 +30,7 @@ MAX_VARIATIONS_SHOWN = 50
 @click.option(
     "--all", "show_all", is_flag=True, help=f"Show all variations, not only the first {MAX_VARIATIONS_SHOWN}."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(template: str | None, template_file: Path | None, show_all: bool, as_json: bool, **options: Any) -> None:
     """Show the variations, marked words and predicted cost of a template.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wantui.cli.output import erase_progress, print_progress
+from wantui.cli.output import echo, erase_progress, print_progress
 
 MIN_SECONDS_BETWEEN_UPDATES = 0.1
 
@@ -31,6 +31,15 @@ class ProgressLine:
         if self.shown_width:
             erase_progress(self.shown_width)
             self.shown_width = 0
+
+    def print_message(self, text: str) -> None:
+        """Print a message on stderr in place of the line."""
+        self.erase()
+        echo(text, err=True)
+
+    def print_left_out(self, name: str, reason: str) -> None:
+        """Print that an item is left out, and why."""
+        self.print_message(f"left out: {name}: {reason}")
 
     def _replace(self, text: str) -> None:
         if not sys.stderr.isatty():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wantui.cli.commands import WantuiGroup
+from wantui.cli.common_options import add_json_option
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
@@ -34,7 +35,7 @@ def command() -> None:
 
 @command.command("ls")
 @click.option("--all", "show_all", is_flag=True, help="Include finished batches.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def list_batches(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import estimate_queue_etas, format_seconds_left

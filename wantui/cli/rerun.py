@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_json, print_progress
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
@@ -27,9 +28,9 @@ SECONDS_BETWEEN_PROGRESS_LINES = 10.0
 @click.command("rerun", cls=WantuiCommand)
 @click.argument("clip_path", metavar="CLIP", type=PATH_TYPE)
 @click.option("-o", "--output", "output_path", type=PATH_TYPE, help="File for the new clip.  [default: not stored]")
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
+@add_device_option
 @click.option("--fetch", "may_fetch", is_flag=True, help="Download missing model weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 def command(clip_path: Path, output_path: Path | None, device: str, may_fetch: bool, as_json: bool) -> None:
     """Regenerate CLIP from the recipe in its tags, and compare.
 
@@ -127,7 +128,7 @@ class _RerunProgress:
         self.last_line_seconds = time.monotonic()
 
     def show_event(self, event: object) -> None:
-        from wantui.batches.rerun import ModelLoadStarted
+        from wantui.batches.replay_events import ModelLoadStarted
         from wantui.generation.denoise import DenoisingStep
         from wantui.generation.make_video import FrameDecoded
 

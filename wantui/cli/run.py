@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_detach_option
 from wantui.cli.options import (
     DEFAULT_CONFIG,
     add_batch_options,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.command("run", cls=WantuiCommand)
 @add_batch_options
 @add_resume_option
-@click.option("--detach", "detaches", is_flag=True, help="Queue the batch and return immediately.")
+@add_detach_option
 @click.option(
     "--logs", "log_folder", type=PATH_TYPE, help="Log folder of a new engine.  [default: logs in the state directory]"
 )

@@ -8,6 +8,7 @@ import click
 
 from wantui.cli.analyze_output import write_csv_table
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_device_option, add_fetch_option, add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import ProgressLine, open_progress_line
 from wantui.cli.score_output import build_score_record, build_score_rows, format_cost, print_score_table
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 @add_where_option
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the predicted cost only.")
 @click.option("--fresh", "replaces_other", is_flag=True, help="Replace values of another window or number of draws.")
-@click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda or cuda:N.")
-@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_device_option
+@add_fetch_option
+@add_json_option
 @click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file of the videos; - writes to stdout.")
 def command(
     batch: Path,
@@ -88,9 +89,9 @@ def command(
         plan = plan_scores(folder, videos[0].manifest, videos, request)
         failures = [*plan.left_out]
         for warning in plan.warnings:
-            _print_message(line, f"warning: {warning}")
+            line.print_message(f"warning: {warning}")
         for name, reason in plan.left_out:
-            _print_message(line, f"left out: {name}: {reason}")
+            line.print_left_out(name, reason)
         cost, saved = _measure(plan, request, line, failures, is_dry_run)
     if saved is None:
         _print_cost(plan, cost, as_json)
@@ -110,12 +111,11 @@ def _measure(
         UserError: the values cannot be measured or stored.
     """
     line.show_phase("loading torch")
+    from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
     from wantui.batches.score import (
         LevelMeasured,
-        ModelLoadStarted,
         ScoresSaved,
         ScoreStarted,
-        VideoFailed,
         measure_scores,
     )
     from wantui.models.fetch import NotFetchedError
@@ -127,7 +127,7 @@ def _measure(
                 case ScoreStarted():
                     cost = event
                     if not is_dry_run:
-                        _print_message(line, format_cost(plan, event))
+                        line.print_message(format_cost(plan, event))
                 case ModelLoadStarted(model, device):
                     line.show_phase(f"loading {model} on {device}")
                 case LevelMeasured(task, video_number, level_number):
@@ -136,9 +136,9 @@ def _measure(
                         f"video {video_number} of {cost.video_count}: {task.video.name}, level {level_number} of "
                         f"{len(plan.levels)}"
                     )
-                case VideoFailed(name, reason):
+                case VideoLeftOut(name, reason):
                     failures.append((name, reason))
-                    _print_message(line, f"left out: {name}: {reason}")
+                    line.print_left_out(name, reason)
                 case ScoresSaved():
                     saved = event
     except NotFetchedError as error:
@@ -150,11 +150,6 @@ def _measure(
         raise UserError(f"cannot measure: {error}. Measured videos are kept; try --device cpu") from error
     assert cost is not None
     return cost, saved
-
-
-def _print_message(line: ProgressLine, text: str) -> None:
-    line.erase()
-    echo(text, err=True)
 
 
 def _print_cost(plan: "ScorePlan", cost: "ScoreStarted", as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from wantui.cli.analyze_output import write_csv_table
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, UserPath
@@ -34,7 +35,7 @@ SCORE_BY_METRIC = {"ssim": "ssim", "psnr": "psnr", "latents": "latent_distance"}
 )
 @click.option("--metrics", default=",".join(METRICS), show_default=True, help="Comma-separated metrics.")
 @click.option("--sort", type=click.Choice(METRICS), help="Metric to sort by, most similar first.  [default: unsorted]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@add_json_option
 @click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - writes to stdout.")
 def command(batch: Path, baseline: str, metrics: str, sort: str | None, as_json: bool, csv_path: Path | None) -> None:
     """Measure how similar each video of BATCH is to a baseline, with the same seed unless WHICH is one video.
