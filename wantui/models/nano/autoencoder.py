@@ -224,11 +224,19 @@ class DecodingLoss(nn.Module):
 
 
 def train_decoder(
-    vae: AutoencoderKLWan, step_count: int, clip_count: int, device: str, log_line: Callable[[str], None]
+    vae: AutoencoderKLWan,
+    step_count: int,
+    clip_count: int,
+    device: str,
+    log_line: Callable[[str], None],
+    shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> None:
     """Train only the decoder, so that edges stay clean for latents that differ slightly from those of the encoder.
 
     The encoder is frozen, and with it the latents that the transformer learns.
+
+    Args:
+        shape_frequencies: frequencies of the shapes in its clips, in the order of `SHAPES`.
     """
     torch.manual_seed(1)
     rng = np.random.default_rng(2)
@@ -239,9 +247,8 @@ def train_decoder(
     ]  # without the untrained attention, which is zero
     for _, parameter in trained_parameters:
         parameter.requires_grad_(True)
-    videos = torch.cat(
-        [render_scenes(scenes, device)[0] for scenes in _split_scenes(sample_scenes(clip_count, rng), 64)]
-    )
+    scenes = sample_scenes(clip_count, rng, shape_frequencies=shape_frequencies)
+    videos = torch.cat([render_scenes(batch, device)[0] for batch in _split_scenes(scenes, 64)])
     noise_std = MAX_LATENT_NOISE * torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     compiled_loss = torch.compile(model, dynamic=False)
     optimizer = Muon(trained_parameters, weight_decay=1e-3)

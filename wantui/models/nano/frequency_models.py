@@ -11,11 +11,15 @@ from pathlib import Path
 
 import click
 import torch
-from diffusers import AutoencoderKLWan
 
 from wantui.models.nano.attributes import SHAPES
 from wantui.models.nano.tokenizer import build_nano_tokenizer
-from wantui.models.nano.train import run_transformer_training, save_nano_pipeline
+from wantui.models.nano.train import (
+    AutoencoderPlan,
+    load_or_train_autoencoder,
+    run_transformer_training,
+    save_nano_pipeline,
+)
 from wantui.models.nano.transformer import encode_training_clips, start_training
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, UNIFORM_SHAPE_FREQUENCIES
 
@@ -69,11 +73,11 @@ FREQUENCY_MODELS_BY_NAME = {
 @click.command()
 @click.option("--model", "model_name", type=click.Choice(list(FREQUENCY_MODELS_BY_NAME)), required=True)
 @click.option(
-    "--vae",
-    "vae_folder",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    "--autoencoder",
+    "autoencoder_folder",
+    type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Autoencoder that was trained at uniform frequencies.",
+    help="Folder of the shared autoencoder; it is trained there at uniform frequencies if there is none.",
 )
 @click.option(
     "--output",
@@ -83,22 +87,29 @@ FREQUENCY_MODELS_BY_NAME = {
     help="Folder for weights and training state.",
 )
 @click.option("--clips", "clip_count", default=40960, show_default=True, help="Number of training clips.")
-@click.option("--steps", "step_count", default=4300, show_default=True, help="Number of training steps.")
+@click.option("--steps", "step_count", default=3600, show_default=True, help="Number of training steps.")
 @click.option("--batch-size", default=256, show_default=True, help="Number of clips per training step.")
 def main(
-    model_name: str, vae_folder: Path, output_folder: Path, clip_count: int, step_count: int, batch_size: int
+    model_name: str, autoencoder_folder: Path, output_folder: Path, clip_count: int, step_count: int, batch_size: int
 ) -> None:
     """Train one model, and write its diffusers directory; a training that was interrupted is resumed."""
     start_time = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     output_folder.mkdir(parents=True, exist_ok=True)
 
     def log(line: str) -> None:
         click.echo(f"[{model_name} {time.monotonic() - start_time:6.1f} s] {line}")
 
     model = FREQUENCY_MODELS_BY_NAME[model_name]
-    vae = AutoencoderKLWan.from_pretrained(vae_folder).to(device).eval()
+    vae = load_or_train_autoencoder(
+        autoencoder_folder,
+        AutoencoderPlan(),
+        device,
+        log,
+        shape_frequencies=UNIFORM_SHAPE_FREQUENCIES,
+    )
     vae.save_pretrained(output_folder / "vae")
     tokenizer = build_nano_tokenizer()
     clips = encode_training_clips(

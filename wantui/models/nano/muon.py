@@ -45,11 +45,21 @@ class Muon:
         self.momenta_by_size = {
             size: [torch.zeros_like(p) for p in group] for size, group in self.parameters_by_size.items()
         }
-        self.adam_optimizer = torch.optim.AdamW(adam_parameters, betas=(0.9, 0.98), weight_decay=0.0)
+        self.adam_optimizer = torch.optim.AdamW(
+            adam_parameters,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            capturable=all(parameter.is_cuda for parameter in adam_parameters),
+        )
 
     @torch.no_grad()
-    def apply_update(self, learning_rate: float) -> None:
-        """Apply one update from the current gradients, then clear them."""
+    def apply_update(self, learning_rate: float | Tensor) -> None:
+        """Apply one update from the current gradients, then clear them.
+
+        Args:
+            learning_rate: a number, or a tensor without dimensions on the device, which a CUDA graph reads at each
+                replay.
+        """
         self.adam_optimizer.param_groups[0]["lr"] = learning_rate
         self.adam_optimizer.step()
         self.adam_optimizer.zero_grad()

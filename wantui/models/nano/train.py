@@ -5,7 +5,8 @@ repeat the call: it resumes from the autoencoder, decoder, encoded clips and tra
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -23,9 +24,20 @@ from wantui.models.nano.transformer import (
     start_training,
     train_transformer,
 )
+from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES
 
 STEPS_BETWEEN_CHECKPOINTS = 250
 """Transformer steps between two stored training states."""
+
+
+@dataclass(frozen=True)
+class AutoencoderPlan:
+    """Lengths of an autoencoder's training; the defaults are those of nano."""
+
+    image_step_count: int = 300
+    clip_step_count: int = 2200
+    decoder_step_count: int = 1500
+    clip_count: int = 2048
 
 
 @click.command()
@@ -39,28 +51,28 @@ STEPS_BETWEEN_CHECKPOINTS = 250
 @click.option(
     "--image-steps",
     "image_step_count",
-    default=300,
+    default=AutoencoderPlan.image_step_count,
     show_default=True,
     help="Number of autoencoder training steps on single frames.",
 )
 @click.option(
     "--clip-steps",
     "clip_step_count",
-    default=2200,
+    default=AutoencoderPlan.clip_step_count,
     show_default=True,
     help="Number of autoencoder training steps on clips.",
 )
 @click.option(
     "--decoder-steps",
     "decoder_step_count",
-    default=1500,
+    default=AutoencoderPlan.decoder_step_count,
     show_default=True,
     help="Number of training steps of the decoder alone.",
 )
 @click.option(
     "--autoencoder-clips",
     "autoencoder_clip_count",
-    default=2048,
+    default=AutoencoderPlan.clip_count,
     show_default=True,
     help="Number of training clips for the autoencoder.",
 )
@@ -97,22 +109,41 @@ def main(
     def log(line: str) -> None:
         click.echo(f"[{time.monotonic() - start_time:6.1f} s] {line}")
 
-    if not (output_folder / "autoencoder").exists():
-        vae = train_autoencoder(image_step_count, clip_step_count, autoencoder_clip_count, device, log)
-        with atomic_folder(output_folder / "autoencoder") as partial:
-            vae.to(torch.bfloat16).save_pretrained(partial)
-    if not (output_folder / "vae").exists():
-        vae = AutoencoderKLWan.from_pretrained(output_folder / "autoencoder").float()
-        train_decoder(vae, decoder_step_count, autoencoder_clip_count, device, log)
-        with atomic_folder(output_folder / "vae") as partial:
-            vae.to(torch.bfloat16).save_pretrained(partial)
-    vae = AutoencoderKLWan.from_pretrained(output_folder / "vae").to(device).eval()
+    plan = AutoencoderPlan(image_step_count, clip_step_count, decoder_step_count, autoencoder_clip_count)
+    vae = load_or_train_autoencoder(output_folder, plan, device, log)
     tokenizer = build_nano_tokenizer()
     clips = encode_training_clips(vae, tokenizer, clip_count, output_folder / "clips.pt", device, log)
     training = start_training(len(tokenizer), device)
     run_transformer_training(training, clips, output_folder, transformer_step_count, batch_size, device, log)
     save_nano_pipeline(output_folder, tokenizer, training)
     log(f"saved {output_folder}")
+
+
+def load_or_train_autoencoder(
+    output_folder: Path,
+    plan: AutoencoderPlan,
+    device: str,
+    log_line: Callable[[str], None],
+    shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
+) -> AutoencoderKLWan:
+    """Return the autoencoder in `output_folder / "vae"` for evaluation; train it first if it does not exist.
+
+    Args:
+        shape_frequencies: frequencies of the shapes in its training clips, in the order of `SHAPES`.
+    """
+    if not (output_folder / "vae").exists():
+        if not (output_folder / "autoencoder").exists():
+            vae = train_autoencoder(
+                plan.image_step_count, plan.clip_step_count, plan.clip_count, device, log_line, shape_frequencies
+            )
+            with atomic_folder(output_folder / "autoencoder") as partial:
+                vae.to(torch.bfloat16).save_pretrained(partial)
+        vae = AutoencoderKLWan.from_pretrained(output_folder / "autoencoder").float()
+        train_decoder(vae, plan.decoder_step_count, plan.clip_count, device, log_line, shape_frequencies)
+        with atomic_folder(output_folder / "vae") as partial:
+            vae.to(torch.bfloat16).save_pretrained(partial)
+    trained: AutoencoderKLWan = AutoencoderKLWan.from_pretrained(output_folder / "vae").to(device).eval()
+    return trained
 
 
 def run_transformer_training(

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase, UMT5Config, UMT5EncoderModel
 
 from wantui.atomic_files import atomic_write
 from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT, enable_whole_clip_resampling, encode_clip
+from wantui.models.nano.graphed_function import GraphedFunction
 from wantui.models.nano.muon import Muon
 from wantui.models.nano.render import compute_cell_coverage, render_scenes, scale_to_vae_range
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, Caption, Scenes, sample_scenes, write_captions
@@ -326,7 +327,8 @@ def draw_sigmas(sigma_count: int, device: str) -> Tensor:
 
     The draw is stratified: one noise level from each of n quantile intervals, in random order.
     """
-    quantiles = (torch.randperm(sigma_count, device=device) + torch.rand(sigma_count, device=device)) / sigma_count
+    order = torch.rand(sigma_count, device=device).argsort()
+    quantiles = (order + torch.rand(sigma_count, device=device)) / sigma_count
     sigmas = torch.sigmoid(0.4 + 1.2 * torch.special.ndtri(quantiles))
     is_uniform = torch.rand(sigma_count, device=device) < 0.1
     return torch.where(is_uniform, quantiles, sigmas)
@@ -341,48 +343,26 @@ def train_transformer(
     device: str,
     log_line: Callable[[str], None],
 ) -> None:
-    """Train up to `stop_step` of a schedule of `total_steps`: warm-up, then cosine decay to zero."""
+    """Train up to `stop_step` of a schedule of `total_steps`: warm-up, then cosine decay to zero.
+
+    On a GPU, the steps replay a CUDA graph.
+    """
     torch.manual_seed(1_000_000 * (training.seed - 1) + 1000 + training.step_number)
+    learning_rate, loss_sum = torch.zeros((), device=device), torch.zeros((), device=device)
     block_forward = torch.compile(run_block_with_logit_bias)
-    autocast = torch.autocast(device, torch.bfloat16)
-    empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITION_COUNT, dtype=torch.long, device=device)
-    empty_caption_ids[0] = 1  # only the end token
-    flow_losses = []
-    while training.step_number < stop_step:
-        progress_fraction = training.step_number / total_steps
-        clip_indices = torch.randint(len(clips.latents), (batch_size,), device=device)
-        caption_indices = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
-        is_dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT_FRACTION
-        token_ids = torch.where(is_dropped[:, None], empty_caption_ids, clips.ids[clip_indices, caption_indices].long())
-        latents = clips.latents[clip_indices].float()
-        sigmas = draw_sigmas(batch_size, device)
-        noise = torch.randn_like(latents)
-        noisy_latents = torch.lerp(latents, noise, sigmas.view(-1, 1, 1, 1, 1))
-        with autocast:
-            text, logit_bias = embed_text(training.text_encoder, token_ids)
-            word_masks = clips.words[clip_indices, caption_indices].float()
-            velocity, word_maps = predict_velocity(
-                training.transformer,
-                noisy_latents,
-                1000 * sigmas,
-                text,
-                logit_bias,
-                word_masks,
-                block_forward=block_forward,
-            )
-        loss = F.mse_loss(velocity.float(), noise - latents)
-        flow_losses.append(loss.detach())
-        attention_loss = compute_attention_loss(
-            word_maps, clips.coverage[clip_indices].float(), (1 - sigmas) * ~is_dropped
-        )
-        (loss + ATTENTION_LOSS_WEIGHT * attention_loss).backward()
+
+    def train_step() -> None:
+        loss_sum.add_(_compute_gradients(training, clips, batch_size, device, block_forward))
         nn.utils.clip_grad_norm_(training.list_parameters(), 1.0)
-        decay_factor = 0.5 * (1 + math.cos(math.pi * progress_fraction))
-        training.optimizer.apply_update(
-            TRANSFORMER_PEAK_LEARNING_RATE
-            * min(1.0, (training.step_number + 1) / WARM_UP_STEP_COUNT)
-            * (decay_factor + 0.002)
-        )
+        training.optimizer.apply_update(learning_rate)
+
+    run_step = GraphedFunction(train_step) if device == "cuda" else train_step
+    first_step = training.step_number
+    while training.step_number < stop_step:
+        decay_factor = 0.5 * (1 + math.cos(math.pi * training.step_number / total_steps))
+        warm_up_factor = min(1.0, (training.step_number + 1) / WARM_UP_STEP_COUNT)
+        learning_rate.fill_(TRANSFORMER_PEAK_LEARNING_RATE * warm_up_factor * (decay_factor + 0.002))
+        run_step()
         training.step_number += 1
         if training.step_number % 10 == 0:
             # The average covers about the last 300 steps, and at the start only about the last 20.
@@ -390,4 +370,43 @@ def train_transformer(
             torch._foreach_lerp_(
                 training.averaged_parameters, [p.detach() for p in training.list_parameters()], update_rate
             )
-    log_line(f"transformer, step {training.step_number}: flow loss {torch.stack(flow_losses).mean().item():.4f}")
+    mean_loss = loss_sum.item() / max(1, training.step_number - first_step)
+    log_line(f"transformer, step {training.step_number}: flow loss {mean_loss:.4f}")
+
+
+def _compute_gradients(
+    training: TransformerTraining,
+    clips: LatentClips,
+    batch_size: int,
+    device: str,
+    block_forward: Callable[..., tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Add the gradients of a random batch to the parameters, and return its flow loss.
+
+    No value is read back from the device, so that a CUDA graph can capture the function.
+    """
+    empty_caption_ids = torch.zeros(TRAINING_TEXT_POSITION_COUNT, dtype=torch.long, device=device)
+    empty_caption_ids[:1].fill_(1)  # only the end token
+    clip_indices = torch.randint(len(clips.latents), (batch_size,), device=device)
+    caption_indices = torch.randint(CAPTIONS_PER_CLIP, (batch_size,), device=device)
+    is_dropped = torch.rand(batch_size, device=device) < CAPTION_DROPOUT_FRACTION
+    token_ids = torch.where(is_dropped[:, None], empty_caption_ids, clips.ids[clip_indices, caption_indices].long())
+    latents = clips.latents[clip_indices].float()
+    sigmas = draw_sigmas(batch_size, device)
+    noise = torch.randn_like(latents)
+    noisy_latents = torch.lerp(latents, noise, sigmas.view(-1, 1, 1, 1, 1))
+    with torch.autocast(device, torch.bfloat16):
+        text, logit_bias = embed_text(training.text_encoder, token_ids)
+        velocity, word_maps = predict_velocity(
+            training.transformer,
+            noisy_latents,
+            1000 * sigmas,
+            text,
+            logit_bias,
+            clips.words[clip_indices, caption_indices].float(),
+            block_forward=block_forward,
+        )
+    loss = F.mse_loss(velocity.float(), noise - latents)
+    attention_loss = compute_attention_loss(word_maps, clips.coverage[clip_indices].float(), (1 - sigmas) * ~is_dropped)
+    (loss + ATTENTION_LOSS_WEIGHT * attention_loss).backward()
+    return loss.detach()
