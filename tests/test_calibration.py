@@ -1,19 +1,20 @@
 """The frequency calibration: its design, its fit, and its trajectories in batches."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from benchmarks.calibration import (
+from benchmarks.calibration import DATA_FOLDER
+from benchmarks.calibration_fits import (
     ModelValues,
     average_replicates,
     centre_twice,
     compute_placebo_slopes,
+    compute_relative_means,
     compute_spreads,
+    fit_measure,
     fit_slope,
     integrate_information,
-    read_model,
+    read_models,
 )
 from benchmarks.calibration_measurements import (
     Condition,
@@ -31,6 +32,7 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME, LATIN_SQUARE
+from wantui.models.nano.train import AutoencoderPlan, load_or_train_autoencoder
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, sample_scenes
 from wantui.planning import plan_batch
 
@@ -139,13 +141,40 @@ def test_spreads_are_distances_to_the_median_of_each_shape_and_sentence() -> Non
     assert np.allclose(spreads["spread within a sentence"].reshape(3, 6, 6)[:, 2, 4], expected)
 
 
-def test_stored_models_have_all_videos_and_a_negative_control() -> None:
-    folder = Path(__file__).parent / "data" / "calibration"
-    models = [read_model(path) for path in sorted(folder.glob("*.npz"))]
-    assert {model.name for model in models} <= set(FREQUENCY_MODELS_BY_NAME)
+def test_stored_models_are_the_latin_square_with_all_videos() -> None:
+    models = read_models(DATA_FOLDER)
+    frequencies = np.array([model.log_frequencies for model in models])
+    assert np.allclose(np.sort(frequencies, axis=0), np.sort(FREQUENCIES[0])[:, None])
     for model in models:
-        assert model.values_by_measure["log_volume|guidance-4 main"].shape == (12, 6, 6)
+        assert model.values_by_measure["log_volume|guidance-4 main"].shape == (10, 6, 6)
     assert len(compute_placebo_slopes(models, "turning|guidance-4 main", 50)) == 50
+
+
+def test_stored_replicates_have_equal_frequencies() -> None:
+    first, second = read_models(DATA_FOLDER / "replicates")
+    assert (first.log_frequencies == second.log_frequencies).all()
+    key = "log_volume|guidance-4 main"
+    assert not np.allclose(first.values_by_measure[key], second.values_by_measure[key])
+
+
+def test_slope_of_stored_data_is_that_of_a_regression_on_dummy_variables() -> None:
+    models = read_models(DATA_FOLDER)
+    values = compute_relative_means(models, "log_volume|guidance-4 main")
+    frequencies = np.array([model.log_frequencies for model in models])
+    rows, columns = (index.ravel() for index in np.indices(values.shape))
+    design = np.column_stack([np.eye(6)[rows], np.eye(6)[columns][:, 1:], frequencies.ravel()])
+    coefficients, residual, _, _ = np.linalg.lstsq(design, values.ravel(), rcond=None)
+    variance = residual[0] / (36 - 12) * np.linalg.inv(design.T @ design)[-1, -1]
+    fit = fit_measure(models, "log_volume|guidance-4 main")
+    assert np.isclose(fit.slope, coefficients[-1])
+    assert np.isclose(fit.standard_error, np.sqrt(variance))
+    assert fit.degrees_of_freedom == 24
+
+
+def test_shared_autoencoder_loads_without_training() -> None:
+    vae = load_or_train_autoencoder(DATA_FOLDER / "autoencoder", AutoencoderPlan(), "cpu", log_line=pytest.fail)
+    assert vae.config.z_dim == 16
+    assert not vae.training
 
 
 @torch.no_grad()

@@ -289,7 +289,7 @@ def measure_model(
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("output_path", type=click.Path(path_type=Path))
-@click.option("--seeds", "seed_count", default=12, show_default=True)
+@click.option("--seeds", "seed_count", default=10, show_default=True)
 @click.option("--generic-seeds", "generic_seed_count", default=32, show_default=True)
 @click.option("--steps", "step_count", default=50, show_default=True, help="Euler steps.")
 def main(folder: Path, output_path: Path, seed_count: int, generic_seed_count: int, step_count: int) -> None:
