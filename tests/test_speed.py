@@ -28,7 +28,13 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint_model
-from wantui.models.magnitudes import NANO_MAGNITUDES_PATH, Magnitudes
+from wantui.models.magnitudes import (
+    NANO_MAGNITUDES_PATH,
+    PUBLISHED_MAGNITUDES_PATH,
+    Magnitudes,
+    find_magnitudes_path,
+    load_magnitudes,
+)
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import MEMORY_PLANS, can_fuse_blocks
 from wantui.planning.step_skipping import compute_magnitude_ratios, count_computed_steps
@@ -215,6 +221,32 @@ def test_bundled_magnitudes_match_the_bundled_nano() -> None:
     assert json.loads(NANO_MAGNITUDES_PATH.read_text())["revision"] == fingerprint_model(Path(NANO.location))
     assert recipe_of("cached").magnitudes
     assert not recipe_of("fused").magnitudes
+
+
+@pytest.mark.parametrize("name", ["wan2.1-1.3b", "wan2.1-14b"])
+def test_published_magnitudes_give_the_published_ratios_at_the_published_schedule(name: str) -> None:
+    published = json.loads(PUBLISHED_MAGNITUDES_PATH.read_text())
+    expected = np.mean(published["ratios_by_model"][name], axis=0)
+    magnitudes = load_magnitudes(find_model(name), None)
+    result = compute_magnitude_ratios(magnitudes, compute_noise_levels("unipc", 50, 5.0))
+    assert result == pytest.approx(expected)
+    assert len(magnitudes) == 51
+    assert magnitudes[-1][0] == 0
+
+
+def test_own_calibration_precedes_published_magnitudes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    model = find_model("wan2.1-1.3b")
+    published = load_magnitudes(model, "commit")
+    path = find_magnitudes_path(model, "commit")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"revision": "commit", "magnitudes": [[1, 0], [0, -2]]}))
+    assert load_magnitudes(model, "commit") == ((1.0, 0.0), (0.0, -2.0))
+    assert load_magnitudes(model, "another commit") == published
+
+
+def test_models_without_published_magnitudes_have_none() -> None:
+    assert load_magnitudes(find_model("wan2.2-5b"), None) == ()
 
 
 def test_cached_videos_use_the_stored_calibration_of_their_model(

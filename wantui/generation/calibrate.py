@@ -9,7 +9,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.generation.denoise import DenoisingInputs, denoise_latents
-from wantui.models.magnitudes import Magnitudes
+from wantui.models.magnitudes import Magnitudes, extend_to_zero
 from wantui.planning import Recipe
 
 TARGET_NOISE_LEVEL_COUNT = 25
@@ -37,12 +37,9 @@ def measure_magnitudes(
                 log_ratio_sum += math.log(sum(ratios) / len(ratios))
             magnitudes.append((round(step.sigma, 5), round(log_ratio_sum, 5)))
             report_step(step.evaluation_index + 1, step.evaluation_count)
-    (second_last_sigma, second_last_sum), (last_sigma, last_sum) = magnitudes[-2:]
-    # Other step counts end at lower noise levels: extrapolate the line through the last two points to 0.
-    final_sum = last_sum - last_sigma * (second_last_sum - last_sum) / (second_last_sigma - last_sigma)
-    magnitudes.append((0.0, round(final_sum, 5)))
-    stride = max(1, round(len(magnitudes) / TARGET_NOISE_LEVEL_COUNT))
-    return (*magnitudes[:-1:stride], magnitudes[-1])
+    *_, (final_sigma, final_sum) = extend_to_zero(tuple(magnitudes))
+    stride = max(1, round((len(magnitudes) + 1) / TARGET_NOISE_LEVEL_COUNT))
+    return (*magnitudes[::stride], (final_sigma, round(final_sum, 5)))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Load the measured magnitudes of a model, by which `speed: cached` selects the passes to skip.
+"""Load the magnitudes of a model, measured here or published, by which `speed: cached` selects the passes to skip.
 
 The magnitude at a noise level is the norm of what the blocks add to the hidden states there. MagCache (Ma et al. 2025,
 arXiv 2506.09045): the ratio of the magnitudes of consecutive steps is nearly the same for every prompt. Its logarithm
@@ -6,16 +6,25 @@ is summed from the first step, so that the sums give the ratio between any two n
 """
 
 import hashlib
+import math
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 from platformdirs import user_data_path
 
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import NANO, WanModel
+from wantui.schedule import compute_noise_levels
 
 Magnitudes = tuple[tuple[float, float], ...]
 """Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""
 NANO_MAGNITUDES_PATH = Path(__file__).with_name("nano") / "magnitudes.json"
+PUBLISHED_MAGNITUDES_PATH = Path(__file__).with_name("published_magnitudes.json")
+"""Ratios of consecutive steps that the authors of MagCache published, by model: conditional pass, then unconditional.
+
+They state no sampler: the noise levels are those of the defaults of their program.
+"""
 
 
 def find_magnitudes_path(model: WanModel, revision: str) -> Path:
@@ -29,7 +38,35 @@ def find_magnitudes_path(model: WanModel, revision: str) -> Path:
 
 
 def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
-    """Return the magnitudes of a model with these weights; empty if they were not measured."""
+    """Return the magnitudes of a model; empty if they were neither measured with these weights nor published.
+
+    Args:
+        revision: commit or fingerprint of the weights; None if they are not on this machine.
+    """
+    return _load_measured_magnitudes(model, revision) or read_published_magnitudes().get(model.name, ())
+
+
+@cache
+def read_published_magnitudes() -> dict[str, Magnitudes]:
+    """Return the published magnitudes by model; passes with and without the prompt are averaged."""
+    published = read_json(PUBLISHED_MAGNITUDES_PATH)
+    noise_levels = compute_noise_levels(published["sampler"], published["steps"], published["flow_shift"])
+    magnitudes_by_model = {}
+    for model_name, ratios_by_pass in published["ratios_by_model"].items():
+        mean_ratios = [sum(ratios) / len(ratios) for ratios in zip(*ratios_by_pass, strict=True)]
+        log_magnitudes = accumulate(map(math.log, mean_ratios))
+        magnitudes_by_model[model_name] = extend_to_zero(tuple(zip(noise_levels, log_magnitudes, strict=True)))
+    return magnitudes_by_model
+
+
+def extend_to_zero(magnitudes: Magnitudes) -> Magnitudes:
+    """Add noise level 0, on the line through the last two points: other step counts end at lower noise levels."""
+    (second_last_level, second_last_log), (last_level, last_log) = magnitudes[-2:]
+    slope = (second_last_log - last_log) / (second_last_level - last_level)
+    return (*magnitudes, (0.0, last_log - last_level * slope))
+
+
+def _load_measured_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
     if revision is None:
         return ()
     paths = [find_magnitudes_path(model, revision), *([NANO_MAGNITUDES_PATH] if model is NANO else [])]
