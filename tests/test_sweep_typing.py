@@ -6,7 +6,7 @@ import pytest
 from harness_tui import application, run
 
 from wantui.config import load_config
-from wantui.config.setting_paths import find_setting_path, list_sweepable_names
+from wantui.config.setting_paths import find_sweepable_setting, list_sweepable_names
 from wantui.config.settings import Settings
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.settings_rows import ErrorRow
@@ -30,7 +30,7 @@ def test_every_listed_name_is_one_that_a_sweep_accepts() -> None:
     names = list_sweepable_names(settings)
     assert {"cfg_scale", "lora.nano-style.strength", "bend.circle.translate_x"} <= set(names)
     for name in names:
-        assert find_setting_path(settings, name).path.endswith(name.rpartition(".")[2])
+        assert find_sweepable_setting(settings, name).path.endswith(name.rpartition(".")[2])
 
 
 @pytest.mark.parametrize(

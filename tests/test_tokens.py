@@ -1,4 +1,4 @@
-"""What is said of prompts that a model's tokenizer does not tell apart, and of words that it does not know."""
+"""What is said of prompts that a model's tokenizer maps to the same tokens, and of words that it does not know."""
 
 import json
 import shutil

@@ -2,7 +2,7 @@
 
 Both load the same directory once and make the same videos, with the same encoder and the same settings. A model of a
 published size has random weights, with a text encoder of one layer. What is compared is the time from the end of the
-first video to the end of the last: loading is told apart.
+first video to the end of the last: loading is measured separately.
 """
 
 import json

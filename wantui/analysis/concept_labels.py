@@ -24,7 +24,7 @@ WORDS_BY_ATTRIBUTE: Mapping[str, tuple[str, ...]] = {
     "colour": tuple(RGB_BY_COLOUR),
     "motion": tuple(DIRECTION_BY_MOTION),
 }
-"""Words that the judge of nano's clips can tell apart, by attribute."""
+"""Words that the judge of nano's clips can distinguish, by attribute."""
 ID_COLUMN, LABEL_COLUMN = "id", "label"
 
 

@@ -43,7 +43,7 @@ SQUARED_NORMAL_QUANTILE = 3.8415
 
 @dataclass(frozen=True)
 class Decodability:
-    """Accuracy with which two groups are told apart at each noise level."""
+    """Accuracy with which two groups can be distinguished at each noise level."""
 
     first_group: str
     second_group: str
@@ -107,7 +107,7 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     seed_count, names = len(level_states.seeds), level_states.group_names
     if seed_count < MIN_DECODED_SEEDS:
         raise CannotCompareError(
-            f"cannot tell how well groups can be told apart: they share {format_count(seed_count, 'seed')}, but "
+            f"cannot measure how well groups can be distinguished: they share {format_count(seed_count, 'seed')}, but "
             f"{MIN_DECODED_SEEDS} are needed. Generate more seeds (videos_per_variation)"
         )
     if len(names) > MAX_DECODED_GROUPS:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     "--decodability",
     "show_decodability",
     is_flag=True,
-    help="Print how well groups are told apart at each noise level.",
+    help="Print how accurately groups can be distinguished at each noise level.",
 )
 @click.option(
     "--shares",

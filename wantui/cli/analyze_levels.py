@@ -22,7 +22,7 @@ MAX_SHOWN_PAIRS = 6
 
 
 def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
-    """Print how well each pair of groups is told apart at each noise level; return the names of unreadable videos."""
+    """Print how accurately groups can be distinguished by noise level; return the names of unreadable videos."""
     from wantui.analysis.decodability import compute_decodability
     from wantui.analysis.serialize_levels import build_decodability_record
 

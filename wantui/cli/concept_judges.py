@@ -53,7 +53,7 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         return FamilyLabels(given_labels, "labels", _count_agreement(family, given_labels))
     concepts = [each.concept for each in family.concepts]
     attribute = find_judged_attribute(concepts)
-    reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot tell apart {', '.join(concepts)}")
+    reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
     if judge == "nano" and reason:
         raise UserError(f"cannot use --judge nano: {reason}. Use --judge nearest, or --labels FILE")
     if judge != "nearest" and not reason and attribute is not None:

@@ -79,7 +79,7 @@ class SettingPath:
         return self.keys[: indices[0] + 1] if indices else None
 
 
-def find_setting_path(settings: Settings, written_name: str) -> SettingPath:
+def find_sweepable_setting(settings: Settings, written_name: str) -> SettingPath:
     """Find the setting that a name means: section.key, an unambiguous key, or one inside a list (lora.style.strength).
 
     Raises:

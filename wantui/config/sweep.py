@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.setting_paths import SettingPath, find_setting_path, parse_swept_values
+from wantui.config.setting_paths import SettingPath, find_sweepable_setting, parse_swept_values
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import SweepError, WrittenSetting, parse_sweep_text
 from wantui.config.values import parse_number
@@ -60,7 +60,7 @@ def resolve_sweep_axes(settings: Settings) -> tuple[SweepAxis, ...]:
 
 
 def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) -> SweepAxis:
-    swept_settings = tuple(find_setting_path(settings, written.name) for written in written_axis)
+    swept_settings = tuple(find_sweepable_setting(settings, written.name) for written in written_axis)
     columns: list[list[Any]] = []
     for setting, written in zip(swept_settings, written_axis, strict=True):
         column: list[Any] = []

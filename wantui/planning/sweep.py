@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wantui.config.setting_paths import SettingPath, find_setting_path
+from wantui.config.setting_paths import SettingPath, find_sweepable_setting
 from wantui.config.settings import Settings
 from wantui.config.sweep import (
     SweepAxis,
@@ -185,7 +185,7 @@ def extract_cell_settings(settings: Settings, cell_values: Mapping[str, Any], se
     """
     axes = resolve_sweep_axes(settings)
     if cell_values:
-        values = [(find_setting_path(settings, path), value) for path, value in cell_values.items()]
+        values = [(find_sweepable_setting(settings, path), value) for path, value in cell_values.items()]
         settings = apply_swept_values(settings, values)
     else:
         settings = remove_swept_items(settings, axes)

@@ -6,7 +6,7 @@ from math import prod
 
 from textual.suggester import Suggester
 
-from wantui.config.setting_paths import find_setting_path, list_sweepable_names
+from wantui.config.setting_paths import find_sweepable_setting, list_sweepable_names
 from wantui.config.settings import Settings
 from wantui.config.sweep import SweepAxis, format_value_label, make_axis_names, resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
@@ -69,7 +69,7 @@ def describe_typed_sweep(text: str, settings: Settings) -> str:
 def _describe_values(name: str, settings: Settings) -> str:
     """Return the values that a setting can have; empty if there is no such setting."""
     try:
-        field = find_setting_path(settings, name).field
+        field = find_sweepable_setting(settings, name).field
     except SweepError:
         return ""
     return "" if field is None else f"values of {name}: {field.valid_values}"
