@@ -264,6 +264,8 @@ def test_nearest_reference_of_another_size_is_refused() -> None:
         ("id,label\nab12,\n", "line 2: ab12 has no label"),
         ("id,label\nab12,ring\nab12,circle\n", "line 3: ab12 has a second label"),
         ("id,label\nzz,ring\n", "names no video of these batches"),
+        ("id,label\nab12,ring,circle\n", "line 2 has 3 cells, but the header has 2"),
+        ('id,label\nab12,"ring\n', "line 2 is not valid CSV"),
     ],
 )
 def test_unusable_labels_are_refused_by_line(tmp_path: Path, text: str, message: str) -> None:
@@ -277,6 +279,12 @@ def test_labels_are_read_by_the_start_of_the_id(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("note,id,label\nx,ab1,ring\ny,ab34, other \n,qq,circle\n")
     assert read_labels(path, ["ab12", "ab34"]) == {"ab12": "ring", "ab34": "other"}
+
+
+def test_labels_may_be_separated_by_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id;label\nab12;ring\n")
+    assert read_labels(path, ["ab12"]) == {"ab12": "ring"}
 
 
 def test_commitment_refuses_an_unreadable_moment(wantui: Wantui) -> None:

@@ -13,7 +13,8 @@ from scipy import stats
 from test_analysis import synthetic_videos
 
 from wantui.analysis.compare import compare_groups
-from wantui.analysis.label_table import LabelError, read_label_table
+from wantui.analysis.label_rows import LabelError
+from wantui.analysis.label_table import read_label_table
 from wantui.analysis.labels import join_labels, require_labels
 from wantui.analysis.statistics import run_sign_flip_test
 from wantui.analysis.video import Video

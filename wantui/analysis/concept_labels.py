@@ -5,20 +5,18 @@ places and sizes are similar, and the distance of the final latents reflects the
 one of the given concepts, also if it shows something else: only labels can say "other".
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.label_rows import LabelError, quote, read_csv_rows
 from wantui.errors import UserError
 from wantui.models.nano.attributes import DIRECTION_BY_MOTION, RGB_BY_COLOUR, SHAPES
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
-from wantui.text_files import TextFileError, read_text_file
 
-MAX_LABELS_BYTES = 50_000_000
 WORDS_BY_ATTRIBUTE: Mapping[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "colour": tuple(RGB_BY_COLOUR),
@@ -80,34 +78,31 @@ def read_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
     """Read a CSV table with the columns `id` (or its first characters) and `label`; return the labels by id.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or names no known video; an id fits several or occurs twice.
+        LabelError: the file lacks a column, or names no known video; an id fits several or occurs twice.
+        UserError: the file cannot be read.
     """
-    try:
-        text = read_text_file(path, MAX_LABELS_BYTES, may_be_pipe=True)
-    except TextFileError as error:
-        raise UserError(f"--labels: {error}") from None
-    table = csv.DictReader(text.splitlines())
-    columns = table.fieldnames or []
-    if missing := [name for name in (ID_COLUMN, LABEL_COLUMN) if name not in columns]:
-        raise UserError(
-            f"--labels: {path} has no column {' and no column '.join(missing)}. Its first line must be a header with "
+    table = read_csv_rows(path)
+    prefix = f"cannot use {quote(str(path))}: "
+    if missing := [name for name in (ID_COLUMN, LABEL_COLUMN) if name not in table.header]:
+        raise LabelError(
+            f"{prefix}it has no column {' and no column '.join(missing)}. Its first line must be a header with "
             f"{ID_COLUMN} and {LABEL_COLUMN}, such as id,label"
         )
+    table.check_body()
     label_by_id: dict[str, str] = {}
-    for number, row in enumerate(table, 2):
-        written_id, label = (row[ID_COLUMN] or "").strip(), (row[LABEL_COLUMN] or "").strip()
+    for line_number, row in table.body:
+        written_id, label = row[table.header.index(ID_COLUMN)], row[table.header.index(LABEL_COLUMN)]
         ids = [video_id for video_id in known_ids if written_id and video_id.startswith(written_id)]
         ids = [written_id] if written_id in ids else ids  # the ID of a U-turn begins with that of its video
+        line_prefix = f"{prefix}line {line_number}: {quote(written_id)}"
         if len(ids) > 1:
-            raise UserError(f"--labels: {path}, line {number}: {written_id} fits {len(ids)} videos. Write the whole ID")
+            raise LabelError(f"{line_prefix} fits {len(ids)} videos. Write the whole ID")
         if ids and not label:
-            raise UserError(
-                f"--labels: {path}, line {number}: {written_id} has no label. Write `other` if it fits none"
-            )
+            raise LabelError(f"{line_prefix} has no label. Write `other` if it fits none")
         if ids and label_by_id.setdefault(ids[0], label) != label:
-            raise UserError(f"--labels: {path}, line {number}: {written_id} has a second label. Keep one")
+            raise LabelError(f"{line_prefix} has a second label. Keep one")
     if not label_by_id:
-        raise UserError(
-            f"--labels: {path} names no video of these batches. List their IDs: wantui analyze BATCH --list-videos"
+        raise LabelError(
+            f"{prefix}it names no video of these batches. List their IDs: wantui analyze BATCH --list-videos"
         )
     return label_by_id

@@ -1,9 +1,6 @@
 """Tables of outside labels of videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
 
-import csv
 import difflib
-import hashlib
-import io
 import math
 import re
 from collections import Counter
@@ -12,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.label_rows import SEPARATORS, LabelError, has_identity, quote, read_csv_rows
 from wantui.analysis.metrics import METRICS, RENAMED_METRICS
-from wantui.errors import UserError
-from wantui.formatting import escape_unprintable, format_count, shorten_text
-from wantui.text_files import read_text_file
 
 IDENTITY_COLUMNS = ("video", "id", "batch", "variation", "seed", "cell")
 """Columns that say which video a row is about."""
@@ -23,19 +18,11 @@ UNUSED_COLUMNS = ("prompt", "reason", "stride")
 """Further columns of the tables that `wantui analyze --csv` writes; they are ignored."""
 SIMILAR_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
 """Likely names of columns by others, and the name here."""
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-MAX_FILE_BYTES = 64_000_000
 MAX_CODES = 30
 """Maximum number of different codes in a column of text."""
-MAX_QUOTED_LENGTH = 80
-"""Maximum characters of foreign text in a message."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA_PATTERN = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _NOT_FINITE = {"nan", "inf", "+inf", "-inf", "infinity", "-infinity"}
-
-
-class LabelError(UserError):
-    """Raised for a table of labels that cannot be used; the text names file, line and column."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +59,13 @@ def read_label_table(path: Path) -> LabelTable:
         LabelError: the table cannot be used.
         UserError: the file cannot be read.
     """
-    text = read_text_file(path, MAX_FILE_BYTES, may_be_pipe=True)
-    if "\x00" in text:
-        raise LabelError(f"cannot use {quote(str(path))}: it contains zero bytes, so it is not a text file")
-    separator = _find_separator(path, text)
-    numbered_rows = _read_rows(path, text, separator)
-    if not numbered_rows:
-        raise LabelError(f"cannot use {quote(str(path))}: it is empty")
-    (_, header), *body = numbered_rows
-    names = _check_header(path, header)
-    if not body:
-        raise LabelError(f"cannot use {quote(str(path))}: it has no rows below its header line")
-    _check_lengths(path, names, body)
+    table = read_csv_rows(path)
+    names = _check_header(path, table.header)
+    table.check_body()
     label_columns = [index for index, name in enumerate(names) if name not in (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)]
     values_by_label: dict[str, list[float]] = {}
     for index in label_columns:
-        cells = [(line_number, row[index]) for line_number, row in body]
+        cells = [(line_number, row[index]) for line_number, row in table.body]
         for label, values in _parse_column(path, names[index], cells).items():
             if label in values_by_label:
                 raise LabelError(f"cannot use {quote(str(path))}: two columns give the label {quote(label)}")
@@ -98,43 +76,10 @@ def read_label_table(path: Path) -> LabelTable:
             {name: row[index] for index, name in enumerate(names) if name in IDENTITY_COLUMNS},
             {label: values[number] for label, values in values_by_label.items()},
         )
-        for number, (line_number, row) in enumerate(body)
+        for number, (line_number, row) in enumerate(table.body)
     )
     ignored_columns = tuple(name for name in names if name in UNUSED_COLUMNS)
-    return LabelTable(path, hashlib.sha256(text.encode()).hexdigest(), tuple(values_by_label), rows, ignored_columns)
-
-
-def quote(text: str) -> str:
-    """Return foreign text for a message: short, without control characters."""
-    return escape_unprintable(shorten_text(text, MAX_QUOTED_LENGTH))
-
-
-def _find_separator(path: Path, text: str) -> str:
-    """Return the separator with which the header line has the most cells."""
-    separators = "".join(SEPARATORS)
-    header = next((line for line in text.splitlines() if line.strip(f"{separators} ")), "")
-    if not header:
-        raise LabelError(f"cannot use {quote(str(path))}: it is empty")
-    return max(SEPARATORS, key=lambda separator: (_has_identity(header.split(separator)), header.count(separator)))
-
-
-def _has_identity(cells: Sequence[str]) -> bool:
-    names = {cell.strip().strip('"').strip().lower() for cell in cells}
-    return bool(names & {"video", "id"}) or {"variation", "seed"} <= names
-
-
-def _read_rows(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Return the rows that are not empty, with stripped cells and the numbers of their last lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows = []
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                rows.append((reader.line_num, cells))
-    except csv.Error as error:
-        raise LabelError(f"cannot use {quote(str(path))}: line {reader.line_num} is not valid CSV ({error})") from None
-    return rows
+    return LabelTable(path, table.sha256, tuple(values_by_label), rows, ignored_columns)
 
 
 def _check_header(path: Path, header: Sequence[str]) -> list[str]:
@@ -150,7 +95,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
         raise LabelError(f"{prefix}column {names.index('') + 1} has no name in the header line")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise LabelError(f"{prefix}two columns are named {quote(repeated[0])}. Rename one")
-    if not _has_identity(names):
+    if not has_identity(names):
         raise LabelError(prefix + _explain_missing_identity(names))
     for name in names:
         if name in METRICS or name in RENAMED_METRICS or name == SPREAD_METRIC:
@@ -172,15 +117,6 @@ def _explain_missing_identity(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{text}. Separate columns with {', '.join(SEPARATORS.values())}"
     return text
-
-
-def _check_lengths(path: Path, names: Sequence[str], body: Sequence[tuple[int, list[str]]]) -> None:
-    for line_number, row in body:
-        if len(row) != len(names):
-            raise LabelError(
-                f"cannot use {quote(str(path))}: line {line_number} has {format_count(len(row), 'cell')}, but the "
-                f"header has {len(names)}. Quote text that contains the separator"
-            )
 
 
 def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> dict[str, list[float]]:

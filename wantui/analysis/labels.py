@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.label_table import LabelError, LabelRow, LabelTable, quote
+from wantui.analysis.label_rows import LabelError, quote
+from wantui.analysis.label_table import LabelRow, LabelTable
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
