@@ -4,21 +4,22 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
-from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, print_video_list, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import print_video_list
+from wantui.cli.analyze_request import AnalyzeRequest
+from wantui.cli.analyze_videos import print_video_metrics
 from wantui.cli.commands import WantuiCommand
-from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.paths import check_output_file
 
 if TYPE_CHECKING:
+    from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video
 
 
@@ -128,136 +129,114 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", "overlay_path", type=PATH_TYPE, help="Clip to write with --overlay.  [default: in BATCH/analysis]"
 )
-def command(
-    batches: tuple[Path, ...],
-    list_videos: bool,
-    id_prefixes: tuple[str, ...],
-    conditions: tuple[str, ...],
-    metrics: str | None,
-    show_groups: bool,
-    show_comparison: bool,
-    show_decodability: bool,
-    show_shares: bool,
-    show_correlations: bool,
-    grouping: str,
-    primary_metric: str | None,
-    tests_interaction: bool,
-    equivalence_margin: float,
-    stride: int | None,
-    scores_path: Path | None,
-    show_attention: bool,
-    show_contributions: bool,
-    overlay_word: str | None,
-    from_latents: bool,
-    as_json: bool,
-    csv_path: Path | None,
-    html_path: Path | None,
-    overlay_path: Path | None,
-) -> None:
+def command(**options: Any) -> None:
     """Analyse the trajectories of the videos in BATCHES, alone or by group. docs/analysis.md defines every metric.
 
     Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
     reported on stderr and left out; the exit code is then 1.
     """
-    from wantui.analysis.declaration import choose_primary_metric
     from wantui.analysis.label_table import read_label_table
-    from wantui.analysis.labels import join_labels
-    from wantui.analysis.loading import read_batches
-    from wantui.analysis.metrics import METRICS, RENAMED_METRICS
-    from wantui.analysis.setting_values import select_videos_by_setting
+    from wantui.analysis.metrics import METRICS
     from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
-    from wantui.cli.analyze_attention import print_word_curves, write_word_overlay
-    from wantui.cli.analyze_contributions import print_word_contributions
-    from wantui.cli.analyze_correlations import print_correlations
-    from wantui.cli.analyze_groups import print_group_comparison, print_group_means
-    from wantui.cli.analyze_labels import exclude_unlabelled_videos
-    from wantui.cli.analyze_levels import print_decodability, print_variance_shares
-    from wantui.cli.analyze_output import refuse_unfit_output_files
-    from wantui.storage.layout import refuse_batch_file
 
-    is_chosen_by_mode = {
-        "--list-videos": list_videos,
-        "--overlay": overlay_word is not None,
-        "--attention": show_attention,
-        "--contributions": show_contributions,
-        "--compare": show_comparison or html_path is not None,
-        "--groups": show_groups,
-        "--decodability": show_decodability,
-        "--shares": show_shares,
-        "--correlate": show_correlations,
-    }
-    refuse_unused_options([name for name, is_chosen in is_chosen_by_mode.items() if is_chosen], as_json)
-    label_table = None if scores_path is None else read_label_table(scores_path)
+    request = AnalyzeRequest(**options)
+    request.refuse_unused_options()
+    label_table = None if request.scores_path is None else read_label_table(request.scores_path)
     label_names = [] if label_table is None else list(label_table.label_names)
-    chosen_metrics = _parse_metrics(metrics, [*METRICS, *label_names])
-    requested_metric = None if primary_metric is None else RENAMED_METRICS.get(primary_metric, primary_metric)
-    if csv_path is not None and str(csv_path) != "-":
-        check_output_file(csv_path, may_be_device=True)
-        refuse_batch_file(csv_path)
-    if html_path is not None:
-        check_output_file(html_path, creates_folders=True)
-        refuse_batch_file(html_path)
-    refuse_unfit_output_files(csv_path, html_path, scores_path)
-    if html_path is not None and tests_interaction:
-        raise click.UsageError("cannot combine --interaction and --html: the report has no interaction. Choose one")
-    with open_progress_line() as line:
-        loaded_videos, read_errors = read_batches(
-            batches,
-            from_latents,
-            lambda count: line.show_count(f"reading trajectories: {format_count(count, 'video')}"),
-        )
-    if not (loaded_videos or list_videos or as_json):
-        raise UserError(_format_no_finished_video_error(batches, read_errors))
+    chosen_metrics = request.parse_metrics([*METRICS, *label_names])
+    request.check_output_files()
+    videos, damaged_names = _read_videos(request, label_table)
     if label_table is not None:
-        loaded_videos = join_labels(loaded_videos, label_table)
-    videos = select_videos_by_setting(_select_videos(loaded_videos, id_prefixes), conditions)
-    _print_video_warnings(videos, read_errors)
-    damaged_names = read_errors + [video.name for video in videos if video.is_damaged]
-    if label_table is not None:
-        if show_correlations:  # all metrics are correlated with the labels, unless some labels are chosen
-            label_names = [name for name in label_names if name in (chosen_metrics or ())] or label_names
-            used_names = label_names
-        else:
-            used_names = [*(chosen_metrics or label_names), requested_metric or ""]
-        videos = exclude_unlabelled_videos(videos, label_table, used_names)
-    if stride is not None:
-        videos = apply_stride_to_videos(videos, stride)
-    elif not any(is_chosen for mode, is_chosen in is_chosen_by_mode.items() if mode not in MODES_WITH_METRICS):
+        videos, label_names = _use_labels(request, videos, label_table, chosen_metrics)
+    if request.stride is not None:
+        videos = apply_stride_to_videos(videos, request.stride)
+    elif request.has_metrics:
         videos = measure_bends_at_settled_strides(videos)
-    if list_videos:
-        print_video_list(videos, as_json)
-    elif overlay_word is not None:
-        write_word_overlay(videos, overlay_word, overlay_path)
-    elif show_attention:
-        damaged_names += print_word_curves(videos, as_json)
-    elif show_contributions:
-        damaged_names += print_word_contributions(videos, as_json)
-    elif show_comparison or html_path is not None:
-        damaged_names += print_group_comparison(
-            videos,
-            grouping,
-            choose_primary_metric(videos, requested_metric),
-            chosen_metrics,
-            equivalence_margin,
-            as_json,
-            csv_path,
-            html_path,
-            label_table,
-            tests_interaction,
-        )
-    elif show_decodability:
-        damaged_names += print_decodability(videos, grouping, as_json)
-    elif show_shares:
-        damaged_names += print_variance_shares(videos, grouping, as_json)
-    elif show_correlations:
-        print_correlations(videos, chosen_metrics, label_names, as_json)
-    elif show_groups:
-        print_group_means(videos, grouping, chosen_metrics, as_json)
-    else:
-        default_metrics = list(METRICS) if as_json or csv_path else list(DEFAULT_METRIC_NAMES)
-        _print_metrics_of_videos(videos, chosen_metrics or default_metrics, as_json, csv_path)
+    damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
     if damaged_names:
         sys.exit(1)
+
+
+def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "tuple[list[Video], list[str]]":
+    """Return the chosen videos with their labels, and the names of unreadable ones; print warnings about them.
+
+    Raises:
+        UserError: no video is finished.
+    """
+    from wantui.analysis.labels import join_labels
+    from wantui.analysis.loading import read_batches
+    from wantui.analysis.setting_values import select_videos_by_setting
+
+    with open_progress_line() as line:
+        loaded_videos, read_errors = read_batches(
+            request.batches,
+            request.from_latents,
+            lambda count: line.show_count(f"reading trajectories: {format_count(count, 'video')}"),
+        )
+    if not (loaded_videos or request.list_videos or request.as_json):
+        raise UserError(_format_no_finished_video_error(request.batches, read_errors))
+    if label_table is not None:
+        loaded_videos = join_labels(loaded_videos, label_table)
+    videos = select_videos_by_setting(_select_videos(loaded_videos, request.id_prefixes), request.conditions)
+    _print_video_warnings(videos, read_errors)
+    return videos, read_errors + [video.name for video in videos if video.is_damaged]
+
+
+def _use_labels(
+    request: AnalyzeRequest, videos: "list[Video]", label_table: "LabelTable", chosen_metrics: list[str] | None
+) -> "tuple[list[Video], list[str]]":
+    """Return the videos, those without a label in use excluded, and the names of the labels to correlate."""
+    from wantui.cli.analyze_labels import exclude_unlabelled_videos
+
+    label_names = list(label_table.label_names)
+    if request.show_correlations:  # all metrics are correlated with the labels, unless some labels are chosen
+        label_names = [name for name in label_names if name in (chosen_metrics or ())] or label_names
+        used_names = label_names
+    else:
+        used_names = [*(chosen_metrics or label_names), request.requested_metric or ""]
+    return exclude_unlabelled_videos(videos, label_table, used_names), label_names
+
+
+def _print_results(
+    request: AnalyzeRequest,
+    videos: "list[Video]",
+    chosen_metrics: list[str] | None,
+    label_names: list[str],
+    label_table: "LabelTable | None",
+) -> list[str]:
+    """Print or write what the mode asks for; return the names of videos that turn out to be unreadable."""
+    from wantui.cli import (
+        analyze_attention,
+        analyze_contributions,
+        analyze_correlations,
+        analyze_groups,
+        analyze_levels,
+    )
+
+    as_json, grouping = request.as_json, request.grouping
+    match request.mode:
+        case "--list-videos":
+            print_video_list(videos, as_json)
+        case "--overlay":
+            assert request.overlay_word is not None
+            analyze_attention.write_word_overlay(videos, request.overlay_word, request.overlay_path)
+        case "--attention":
+            return analyze_attention.print_word_curves(videos, as_json)
+        case "--contributions":
+            return analyze_contributions.print_word_contributions(videos, as_json)
+        case "--compare":
+            return analyze_groups.print_group_comparison(request, videos, chosen_metrics, label_table)
+        case "--decodability":
+            return analyze_levels.print_decodability(videos, grouping, as_json)
+        case "--shares":
+            return analyze_levels.print_variance_shares(videos, grouping, as_json)
+        case "--correlate":
+            analyze_correlations.print_correlations(videos, chosen_metrics, label_names, as_json)
+        case "--groups":
+            analyze_groups.print_group_means(videos, grouping, chosen_metrics, as_json)
+        case _:
+            print_video_metrics(videos, chosen_metrics, as_json, request.csv_path)
+    return []
 
 
 def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: Sequence[str]) -> str:
@@ -286,81 +265,9 @@ def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None
             echo(f"left out: {video_namer.name_video(video)}: {video.exclusion_reason}", err=True)
 
 
-def _parse_metrics(metrics: str | None, known_metrics: list[str]) -> list[str] | None:
-    """Return the names in `--metrics`, in their current spelling; None if the option is not given."""
-    from wantui.analysis.metrics import RENAMED_METRICS
-
-    if metrics is None:
-        return None
-    if metrics == "all":
-        return known_metrics
-    metric_names = list(dict.fromkeys(word.strip() for word in metrics.split(",") if word.strip()))
-    if not metric_names:
-        raise UserError(f"--metrics: {metrics!r} names no metric. Choose from: {', '.join(known_metrics)}")
-    metric_names = list(dict.fromkeys(RENAMED_METRICS.get(word, word) for word in metric_names))
-    for word in metric_names:
-        if word not in known_metrics:
-            raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known_metrics)}")
-    return metric_names
-
-
 def _select_videos(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[Video]":
     """Return the videos whose id starts with one of the prefixes; all videos without a prefix."""
     for prefix in id_prefixes:
         if not any(video.id.startswith(prefix) for video in videos):
             raise UserError(f"--video-id: no finished video {prefix!r}. List them with --list-videos")
     return [video for video in videos if not id_prefixes or any(video.id.startswith(prefix) for prefix in id_prefixes)]
-
-
-def _print_metrics_of_videos(
-    videos: "list[Video]", metric_names: list[str], as_json: bool, csv_path: Path | None
-) -> None:
-    from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.null_models import build_gaussian_nulls_per_video
-    from wantui.analysis.serialize import build_video_record, build_video_rows
-
-    if as_json:
-        null_models = build_gaussian_nulls_per_video(videos)
-        print_json(
-            [
-                build_video_record(video, metric_names, null_model, with_curves=True)
-                for video, null_model in zip(videos, null_models, strict=True)
-            ]
-        )
-        return
-    if csv_path is not None:
-        write_csv_table(csv_path, build_video_rows(videos, metric_names))
-        return
-    video_namer = VideoNamer(videos)
-    if not any(video.trajectory for video in videos):
-        reasons_text = (
-            "; ".join(dict.fromkeys(f"{video_namer.name_video(video)}: {video.exclusion_reason}" for video in videos))
-            or "no finished video"
-        )
-        raise UserError(f"cannot analyze any video: {reasons_text}")
-    from wantui.tui.plots import draw_sparkline
-
-    has_batch_column = len(video_namer.batch_names_by_folder) > 1
-    has_cell_column = any(video.cell_label for video in videos)
-    header_cells = (
-        *(["batch"] if has_batch_column else []),
-        "variation",
-        "seed",
-        *(["cell"] if has_cell_column else []),
-        *(videos[0].label_metric(name) for name in metric_names),
-        "velocity",
-    )
-    table_rows = []
-    for video in videos:
-        label_cells = [*([video_namer.name_batch(video)] if has_batch_column else []), video.variation, str(video.seed)]
-        label_cells += [video.cell_label] if has_cell_column else []
-        if video.trajectory is None:
-            reason = "unreadable" if video.is_damaged else video.exclusion_reason
-            table_rows.append((*label_cells, *["-"] * len(metric_names), reason))
-            continue
-        value_cells = [
-            "-" if (value := video.compute_metric(name)) != value else f"{value:.5g}" for name in metric_names
-        ]
-        table_rows.append((*label_cells, *value_cells, draw_sparkline(video.trajectory.velocity.tolist(), 10).rstrip()))
-    print_columns(header_cells, *table_rows)
-    warn_about_metrics(videos, metric_names)

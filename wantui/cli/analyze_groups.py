@@ -3,7 +3,6 @@
 import math
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,7 @@ from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_interaction import build_interaction_record, print_interaction
 from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_request import AnalyzeRequest
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
@@ -21,7 +21,6 @@ from wantui.formatting import format_count, format_mean, format_percent
 if TYPE_CHECKING:
     from wantui.analysis.compare import Comparison
     from wantui.analysis.curve_comparison import CurveComparison
-    from wantui.analysis.declaration import Declaration
     from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video
 
@@ -65,35 +64,32 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
 
 
 def print_group_comparison(
+    request: AnalyzeRequest,
     videos: "list[Video]",
-    grouping: str,
-    declaration: "Declaration",
     chosen_metrics: list[str] | None,
-    equivalence_margin: float,
-    as_json: bool,
-    csv_path: Path | None,
-    html_path: Path | None,
-    label_table: "LabelTable | None" = None,
-    tests_interaction: bool = False,
+    label_table: "LabelTable | None",
 ) -> list[str]:
     """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
 
     Raises:
         UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
     """
+    from wantui.analysis.declaration import choose_primary_metric
     from wantui.analysis.interaction import compute_interaction
     from wantui.analysis.serialize import build_comparison_record, build_difference_rows
     from wantui.analysis.serialize_curves import build_curve_records
     from wantui.analysis.unguided import compare_with_unguided
 
+    declaration = choose_primary_metric(videos, request.requested_metric)
+    margin, csv_path, html_path = request.equivalence_margin, request.csv_path, request.html_path
     is_ratio = declaration.metric not in {label for video in videos for label in video.labels}
-    if equivalence_margin <= 0 or (is_ratio and equivalence_margin >= 1):
-        raise UserError(f"--margin: {equivalence_margin} is not {'between 0 and 1' if is_ratio else 'above 0'}")
+    if margin <= 0 or (is_ratio and margin >= 1):
+        raise UserError(f"--margin: {margin} is not {'between 0 and 1' if is_ratio else 'above 0'}")
     with open_progress_line() as line:
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
-        comparison = compare_with_unguided(videos, grouping, declaration.metric, chosen_metrics, equivalence_margin)
+        comparison = compare_with_unguided(videos, request.grouping, declaration.metric, chosen_metrics, margin)
         comparison = replace(comparison, declaration=declaration)
-        interaction = compute_interaction(comparison) if tests_interaction else None
+        interaction = compute_interaction(comparison) if request.tests_interaction else None
     if html_path is not None:
         from wantui.analysis.report import write_report
         from wantui.analysis.report_origin import ReportOrigin
@@ -107,14 +103,14 @@ def print_group_comparison(
         echo(f"written: {html_path}", err=True)
     if csv_path is not None:
         write_csv_table(csv_path, build_difference_rows(comparison))
-    if as_json:
+    if request.as_json:
         curve_records = build_curve_records(_compare_curves(comparison))
         interaction_record = build_interaction_record(interaction)
         print_json(build_comparison_record(comparison) | {"curves": curve_records, "interaction": interaction_record})
     elif interaction is not None:
         print_interaction(interaction)
     elif csv_path is None or str(csv_path) != "-":
-        _print_comparison_result(comparison, equivalence_margin, videos)
+        _print_comparison_result(comparison, margin, videos)
         print_curve_comparison(_compare_curves(comparison), len(comparison.seeds))
     return list(comparison.unreadable_videos)
 

@@ -1,0 +1,119 @@
+"""The options of one call of `wantui analyze`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
+from wantui.errors import UserError
+from wantui.paths import check_output_file
+
+
+@dataclass(frozen=True)
+class AnalyzeRequest:
+    """Values of the options, by the names of their parameters."""
+
+    batches: tuple[Path, ...]
+    list_videos: bool
+    id_prefixes: tuple[str, ...]
+    conditions: tuple[str, ...]
+    metrics: str | None
+    show_groups: bool
+    show_comparison: bool
+    show_decodability: bool
+    show_shares: bool
+    show_correlations: bool
+    grouping: str
+    primary_metric: str | None
+    tests_interaction: bool
+    equivalence_margin: float
+    stride: int | None
+    scores_path: Path | None
+    show_attention: bool
+    show_contributions: bool
+    overlay_word: str | None
+    from_latents: bool
+    as_json: bool
+    csv_path: Path | None
+    html_path: Path | None
+    overlay_path: Path | None
+
+    @property
+    def mode(self) -> str:
+        """Return the option that names what is printed; empty for the metrics of videos."""
+        return next(iter(self._list_chosen_modes()), "")
+
+    @property
+    def has_metrics(self) -> bool:
+        """Return whether metrics of trajectories are measured."""
+        return self.mode in MODES_WITH_METRICS
+
+    def _list_chosen_modes(self) -> list[str]:
+        is_chosen_by_mode = {
+            "--list-videos": self.list_videos,
+            "--overlay": self.overlay_word is not None,
+            "--attention": self.show_attention,
+            "--contributions": self.show_contributions,
+            "--compare": self.show_comparison or self.html_path is not None,
+            "--groups": self.show_groups,
+            "--decodability": self.show_decodability,
+            "--shares": self.show_shares,
+            "--correlate": self.show_correlations,
+        }
+        return [mode for mode, is_chosen in is_chosen_by_mode.items() if is_chosen]
+
+    def refuse_unused_options(self) -> None:
+        """Refuse options without effect in the chosen mode, and more than one mode.
+
+        Raises:
+            click.UsageError: names the options.
+        """
+        refuse_unused_options(self._list_chosen_modes(), self.as_json)
+
+    def check_output_files(self) -> None:
+        """Refuse output files that cannot be written, or that would replace other files.
+
+        Raises:
+            UserError, click.UsageError: names the file or the option.
+        """
+        from wantui.cli.analyze_output import refuse_unfit_output_files
+        from wantui.storage.layout import refuse_batch_file
+
+        if self.csv_path is not None and str(self.csv_path) != "-":
+            check_output_file(self.csv_path, may_be_device=True)
+            refuse_batch_file(self.csv_path)
+        if self.html_path is not None:
+            check_output_file(self.html_path, creates_folders=True)
+            refuse_batch_file(self.html_path)
+        refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
+        if self.html_path is not None and self.tests_interaction:
+            raise click.UsageError("cannot combine --interaction and --html: the report has no interaction. Choose one")
+
+    def parse_metrics(self, known_metrics: list[str]) -> list[str] | None:
+        """Return the names in --metrics, in their current spelling; None if the option is not given.
+
+        Raises:
+            UserError: a metric is unknown, or none is named.
+        """
+        from wantui.analysis.metrics import RENAMED_METRICS
+
+        if self.metrics is None:
+            return None
+        if self.metrics == "all":
+            return known_metrics
+        metric_names = list(dict.fromkeys(word.strip() for word in self.metrics.split(",") if word.strip()))
+        if not metric_names:
+            raise UserError(f"--metrics: {self.metrics!r} names no metric. Choose from: {', '.join(known_metrics)}")
+        metric_names = list(dict.fromkeys(RENAMED_METRICS.get(word, word) for word in metric_names))
+        for word in metric_names:
+            if word not in known_metrics:
+                raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known_metrics)}")
+        return metric_names
+
+    @property
+    def requested_metric(self) -> str | None:
+        """Return the metric of --primary in its current spelling."""
+        from wantui.analysis.metrics import RENAMED_METRICS
+
+        return None if self.primary_metric is None else RENAMED_METRICS.get(self.primary_metric, self.primary_metric)
