@@ -25,7 +25,8 @@ from wantui.analysis import loading as read
 from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_clip_path, find_latent_frame
 from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
-from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.curve_comparison import compare_curves
 from wantui.analysis.dispersion import (
     PermutationTest,

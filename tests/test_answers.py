@@ -25,7 +25,8 @@ from wantui.analysis.answer_evidence import (
     ROOM_METRICS,
 )
 from wantui.analysis.answers import Answer
-from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
 from wantui.analysis.final_states import SPREAD_METRIC

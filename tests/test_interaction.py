@@ -12,7 +12,8 @@ from conftest import Wantui
 from scipy import stats
 from test_analysis import synthetic_videos, use_videos
 
-from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import Interaction, InteractionEffect, compute_interaction, describe_interaction

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_analysis import synthetic_videos
 
-from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.curve_comparison import compare_curves
 from wantui.analysis.label_table import read_label_table
 from wantui.analysis.labels import join_labels

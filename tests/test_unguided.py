@@ -13,7 +13,8 @@ from conftest import Wantui
 from test_analysis import oscillating_videos, synthetic_videos, use_videos
 from test_setting_groups import CFG_PATH, set_setting
 
-from wantui.analysis.compare import Comparison, compare_groups
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.groups import Group, summarise_group_metric
 from wantui.analysis.null_models import build_gaussian_null, compute_random_walk_null
 from wantui.analysis.report import write_report

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wantui.analysis.answer_evidence import collect_answer_data
-from wantui.analysis.answers import Answer, answer_questions
+from wantui.analysis.answers import answer_questions
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.declaration import Declaration
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
@@ -22,8 +22,8 @@ from wantui.analysis.differences import (
     remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.dose_response import DoseResponse, compute_dose_response
-from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve, FinalStates
+from wantui.analysis.dose_response import compute_dose_response
+from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise_group_metric
 from wantui.analysis.matching import match_groups_and_final_states
@@ -31,7 +31,6 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import draw_sign_flips, run_omnibus_test
 from wantui.analysis.strides import check_unsettled_metrics
-from wantui.analysis.unguided import is_unguided
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -39,88 +38,6 @@ DEFAULT_EQUIVALENCE_MARGIN = 0.05
 """Default equivalence margin, as a share of the mean."""
 MIN_SEEDS_FOR_FALSE_POSITIVE_RATE = 10
 """Minimum number of seeds for reporting the false-positive rate; with fewer it is too noisy."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Result of comparing groups of videos."""
-
-    grouping: str
-    primary_metric: str
-    seeds: tuple[int, ...]
-    groups: tuple[Group, ...]
-    """Compared groups, all with the same seeds."""
-    summaries_by_metric: Mapping[str, Mapping[str, GroupSummary]]
-    """Summaries by metric, then by group."""
-    differences: tuple[Difference, ...]
-    verdicts: tuple[Verdict, ...]
-    omnibus_p: float
-    """p of the permutation test, within seeds, that any group differs in the declared metric."""
-    location_test: PermutationTest | None
-    """PERMANOVA of the final states."""
-    spread_test: PermutationTest | None
-    """PERMDISP of the final states."""
-    squared_centroid_distances_by_pair: Mapping[tuple[str, str], float]
-    """Squared distance of the mean final states by pair of groups, divided by D.
-
-    The estimate is |mean paired difference|^2 without its bias, so chance can make it negative."""
-    dispersion_curves_by_group: Mapping[str, DispersionCurve]
-    """Dispersion over all noise levels, by group."""
-    sigmas_by_group: Mapping[str, FloatArray]
-    """Noise levels of the measured states, by group."""
-    chance_interval: tuple[float, float]
-    """Central 95 % of the differences in the declared metric between two groups that are exchanged at random within
-    seeds."""
-    false_positive_rate: float
-    """Share of these exchanges in which the test calls the groups different at the 5 % level.
-
-    Computed for `spread` only, whose values are recomputed in each exchange. NaN for other metrics, for which it is
-    5 % by construction, and NaN with fewer than MIN_SEEDS_FOR_FALSE_POSITIVE_RATE seeds."""
-    gaussian_nulls_by_group: Mapping[str, GaussianNull]
-    """Gaussian null models by group."""
-    stride: int = 1
-    """Stride of the trajectories, in stored states."""
-    warnings: tuple[str, ...] = ()
-    exclusion_reasons: tuple[tuple[str, str], ...] = ()
-    """Name and reason of each excluded video."""
-    unreadable_videos: tuple[str, ...] = ()
-    """Names of the excluded videos whose projection cannot be used."""
-    dose_response: DoseResponse | None = None
-    """Change of the metrics with the setting that forms the groups, if its values are numbers."""
-    phrasing_numbers: tuple[int, ...] = ()
-    """Phrasing, from 0, of each video of a seed."""
-    answers: tuple[Answer, ...] = ()
-    """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
-    declaration: Declaration | None = None
-    """When the declared metric was declared; None if unknown."""
-    unguided: "Comparison | None" = None
-    """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
-
-    @property
-    def matched_groups(self) -> MatchedGroups:
-        """Return the compared groups with their shared seeds and phrasings."""
-        return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))
-
-    @property
-    def is_guided(self) -> bool:
-        """Return whether any of the compared videos was generated with guidance."""
-        return not all(is_unguided(video) for group in self.groups for video in group.videos)
-
-    def describe_chance(self) -> str:
-        """Describe the differences that arise by chance; empty if there are too few seeds."""
-        low, high = self.chance_interval
-        if not math.isfinite(low):
-            return ""
-        description = (
-            f"with groups exchanged at random within seeds, 95 % of the differences in "
-            f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
-        )
-        if math.isfinite(self.false_positive_rate):
-            description += (
-                f"; with {SPREAD_METRIC} recomputed, the test calls {self.false_positive_rate:.1%} of them different "
-            )
-            description += "at the 5 % level (up to 8 % is chance)"
-        return description
 
 
 def compare_groups(
@@ -143,12 +60,97 @@ def compare_groups(
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
+    matched = _match_values(videos, grouping, primary_metric, metrics)
+    groups, group_pairs = matched.groups.groups, matched.group_pairs
+    effects = compute_pair_effects(matched.all_values, group_pairs)
+    answers = answer_questions(
+        collect_answer_data(
+            matched.groups,
+            matched.final_states,
+            matched.all_names,
+            matched.all_values,
+            effects,
+            matched.unsettled_names,
+            equivalence_margin,
+            matched.final_state_warning,
+        )
+    )
+    metric_names, cell_values = matched.shown_names, matched.shown_values
+    primary_values = cell_values[..., 0]
+    shown_effects = effects.select(range(len(metric_names)))
+    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
+    nulls_by_group = _build_nulls(groups, matched.final_states)
+    chance_interval, false_positive_rate = _compute_chance_interval(
+        matched.groups, matched.final_states, primary_metric, primary_values, group_pairs
+    )
+    return Comparison(
+        grouping,
+        primary_metric,
+        matched.groups.seeds,
+        groups,
+        _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
+        tuple(differences),
+        tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
+        run_omnibus_test(primary_values.mean(1)),
+        *_test_final_states(matched.final_states, matched.groups, group_pairs),
+        matched.final_states.curves_by_group if matched.final_states is not None else {},
+        {group.name: _get_group_noise_levels(group) for group in groups},
+        chance_interval,
+        false_positive_rate,
+        nulls_by_group,
+        groups[0].stride,
+        matched.warnings,
+        matched.exclusion_reasons,
+        matched.unreadable_videos,
+        compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
+        tuple(matched.groups.phrasing_numbers.tolist()),
+        answers,
+    )
+
+
+@dataclass(frozen=True)
+class _MatchedValues:
+    """Matched groups with the values of their metrics."""
+
+    groups: MatchedGroups
+    final_states: FinalStates | None
+    shown_names: list[str]
+    """Metrics that are compared, the declared one first."""
+    all_names: list[str]
+    """Metrics that answer questions: the compared ones, then others."""
+    all_values: FloatArray
+    """Values of all metrics, [seeds, phrasings, groups, metrics]."""
+    unsettled_names: list[str]
+    """Metrics that depend on the stride."""
+    final_state_warning: str
+    """Why final states are not compared; empty if they are."""
+    warnings: tuple[str, ...]
+    exclusion_reasons: tuple[tuple[str, str], ...]
+    unreadable_videos: tuple[str, ...]
+
+    @property
+    def group_pairs(self) -> GroupIndexPairs:
+        return list(itertools.combinations(range(len(self.groups.groups)), 2))
+
+    @property
+    def shown_values(self) -> FloatArray:
+        """Return the values of the compared metrics, [seeds, phrasings, groups, metrics]."""
+        return self.all_values[..., : len(self.shown_names)]
+
+
+def _match_values(
+    videos: Sequence[Video], grouping: str, primary_metric: str, metrics: Sequence[str] | None
+) -> _MatchedValues:
+    """Match the groups, and compute the values of their metrics.
+
+    Raises:
+        CannotCompareError: see `compare_groups`.
+    """
     shown_names = _choose_metrics(videos, primary_metric, metrics)
     matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
         match_groups_and_final_states(videos, grouping, primary_metric)
     )
     groups = matched_groups.groups
-    group_pairs = list(itertools.combinations(range(len(groups)), 2))
     warnings = [*find_identical_trajectory_warnings(groups), *find_design_warnings(matched_groups, grouping)]
     warnings += final_state_warnings
     if final_states is not None:
@@ -158,54 +160,19 @@ def compare_groups(
     )
     if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
-    stride = groups[0].stride
     stride_checks = check_unsettled_metrics([video for group in groups for video in group.videos], all_names)
     warnings += [check.description for check in stride_checks if check.metric in shown_names]
-    effects = compute_pair_effects(all_values, group_pairs)
-    answers = answer_questions(
-        collect_answer_data(
-            matched_groups,
-            final_states,
-            all_names,
-            all_values,
-            effects,
-            [check.metric for check in stride_checks if not check.is_shown_settled],
-            equivalence_margin,
-            "; ".join(final_state_warnings),
-        )
-    )
-    metric_names = [name for name in all_names if name in shown_names]
-    cell_values = all_values[..., : len(metric_names)]
-    primary_values = cell_values[..., 0]
-    shown_effects = effects.select(range(len(metric_names)))
-    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
-    nulls_by_group = _build_nulls(groups, final_states)
-    chance_interval, false_positive_rate = _compute_chance_interval(
-        matched_groups, final_states, primary_metric, primary_values, group_pairs
-    )
-    tests = _test_final_states(final_states, matched_groups, group_pairs)
-    return Comparison(
-        grouping,
-        primary_metric,
-        matched_groups.seeds,
-        groups,
-        _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
-        tuple(differences),
-        tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
-        run_omnibus_test(primary_values.mean(1)),
-        *tests,
-        final_states.curves_by_group if final_states is not None else {},
-        {group.name: _get_group_noise_levels(group) for group in groups},
-        chance_interval,
-        false_positive_rate,
-        nulls_by_group,
-        stride,
+    return _MatchedValues(
+        matched_groups,
+        final_states,
+        [name for name in all_names if name in shown_names],
+        all_names,
+        all_values,
+        [check.metric for check in stride_checks if not check.is_shown_settled],
+        "; ".join(final_state_warnings),
         tuple(warnings),
         tuple(exclusion_reasons),
         tuple(unreadable_videos),
-        compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
-        tuple(matched_groups.phrasing_numbers.tolist()),
-        answers,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, QUESTIONS, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups

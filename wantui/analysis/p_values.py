@@ -7,7 +7,7 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
 from wantui.formatting import format_count, list_first
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
 
 MAX_NAMED_METRICS = 4
 """Maximum number of metrics that a sentence names."""

@@ -14,7 +14,7 @@ from wantui import __version__
 from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip, find_clip_path
 from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_answers import render_answer_section
 from wantui.analysis.report_batches import render_picture_section, render_recipe_section
 from wantui.analysis.report_curves import render_curve_section

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from wantui.analysis.calibrated import describe_response
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import METRICS
 

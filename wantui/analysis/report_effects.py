@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_change
 from wantui.analysis.p_values import describe_p_values, find_decisive_p
 from wantui.analysis.report_page import (

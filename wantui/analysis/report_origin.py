@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from wantui import __version__
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.label_table import LabelTable
 from wantui.analysis.report_page import render_table
 from wantui.formatting import format_count

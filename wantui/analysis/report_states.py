@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_page import choose_group_styles, format_figure_label, render_figure, simplify_axes
 
 GROUP_MARKERS = ("o", "^", "s", "D", "P", "v")

@@ -12,7 +12,7 @@ import numpy as np
 
 from wantui.analysis.answers import Answer
 from wantui.analysis.calibrated import describe_response
-from wantui.analysis.compare import Comparison
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse, Trend

@@ -17,7 +17,7 @@ from wantui.controls import CONTROLS
 from wantui.controls.base import keep_guidance
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
 
 GUIDANCE_SETTING = "guidance_scale"
 """Name of the compared setting with the guidance scale."""

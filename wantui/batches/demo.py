@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
     from wantui.analysis.video import Video
     from wantui.planning import Batch
     from wantui.storage.layout import BatchFolder

@@ -19,7 +19,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean, format_percent
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
     from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.label_table import LabelTable
     from wantui.analysis.video import Video

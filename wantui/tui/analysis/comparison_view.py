@@ -21,7 +21,7 @@ from wantui.tui.plots import draw_sparkline
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
 
 MAX_DRAWN_PAIRS = 20
 """Maximum number of pairs of groups that are drawn: those of the marked group come first."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
     from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.decodability import Decodability
     from wantui.analysis.mean_curves import MeanCurve

@@ -12,7 +12,7 @@ from rich.text import Text
 from wantui.formatting import format_percent_change
 
 if TYPE_CHECKING:
-    from wantui.analysis.compare import Comparison
+    from wantui.analysis.comparison import Comparison
     from wantui.analysis.differences import Difference
 
 MAX_PLOT_WIDTH = 81

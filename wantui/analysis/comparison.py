@@ -1,0 +1,103 @@
+"""The result of a comparison of groups."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from wantui.analysis.answers import Answer
+from wantui.analysis.arrays import FloatArray
+from wantui.analysis.declaration import Declaration
+from wantui.analysis.differences import (
+    Difference,
+)
+from wantui.analysis.dispersion import PermutationTest
+from wantui.analysis.dose_response import DoseResponse
+from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve
+from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
+from wantui.analysis.null_models import GaussianNull
+from wantui.analysis.unguided import is_unguided
+from wantui.analysis.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of comparing groups of videos."""
+
+    grouping: str
+    primary_metric: str
+    seeds: tuple[int, ...]
+    groups: tuple[Group, ...]
+    """Compared groups, all with the same seeds."""
+    summaries_by_metric: Mapping[str, Mapping[str, GroupSummary]]
+    """Summaries by metric, then by group."""
+    differences: tuple[Difference, ...]
+    verdicts: tuple[Verdict, ...]
+    omnibus_p: float
+    """p of the permutation test, within seeds, that any group differs in the declared metric."""
+    location_test: PermutationTest | None
+    """PERMANOVA of the final states."""
+    spread_test: PermutationTest | None
+    """PERMDISP of the final states."""
+    squared_centroid_distances_by_pair: Mapping[tuple[str, str], float]
+    """Squared distance of the mean final states by pair of groups, divided by D.
+
+    The estimate is |mean paired difference|^2 without its bias, so chance can make it negative."""
+    dispersion_curves_by_group: Mapping[str, DispersionCurve]
+    """Dispersion over all noise levels, by group."""
+    sigmas_by_group: Mapping[str, FloatArray]
+    """Noise levels of the measured states, by group."""
+    chance_interval: tuple[float, float]
+    """Central 95 % of the differences in the declared metric between two groups that are exchanged at random within
+    seeds."""
+    false_positive_rate: float
+    """Share of these exchanges in which the test calls the groups different at the 5 % level.
+
+    Computed for `spread` only, whose values are recomputed in each exchange. NaN for other metrics, for which it is
+    5 % by construction, and NaN with fewer than MIN_SEEDS_FOR_FALSE_POSITIVE_RATE seeds."""
+    gaussian_nulls_by_group: Mapping[str, GaussianNull]
+    """Gaussian null models by group."""
+    stride: int = 1
+    """Stride of the trajectories, in stored states."""
+    warnings: tuple[str, ...] = ()
+    exclusion_reasons: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each excluded video."""
+    unreadable_videos: tuple[str, ...] = ()
+    """Names of the excluded videos whose projection cannot be used."""
+    dose_response: DoseResponse | None = None
+    """Change of the metrics with the setting that forms the groups, if its values are numbers."""
+    phrasing_numbers: tuple[int, ...] = ()
+    """Phrasing, from 0, of each video of a seed."""
+    answers: tuple[Answer, ...] = ()
+    """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
+    declaration: Declaration | None = None
+    """When the declared metric was declared; None if unknown."""
+    unguided: "Comparison | None" = None
+    """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
+
+    @property
+    def matched_groups(self) -> MatchedGroups:
+        """Return the compared groups with their shared seeds and phrasings."""
+        return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))
+
+    @property
+    def is_guided(self) -> bool:
+        """Return whether any of the compared videos was generated with guidance."""
+        return not all(is_unguided(video) for group in self.groups for video in group.videos)
+
+    def describe_chance(self) -> str:
+        """Describe the differences that arise by chance; empty if there are too few seeds."""
+        low, high = self.chance_interval
+        if not math.isfinite(low):
+            return ""
+        description = (
+            f"with groups exchanged at random within seeds, 95 % of the differences in "
+            f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
+        )
+        if math.isfinite(self.false_positive_rate):
+            description += (
+                f"; with {SPREAD_METRIC} recomputed, the test calls {self.false_positive_rate:.1%} of them different "
+            )
+            description += "at the 5 % level (up to 8 % is chance)"
+        return description
