@@ -49,15 +49,9 @@ def judge_difference(
     value_pairs = [(first_values.mean(1), second_values.mean(1))]
     if tests_phrasings:
         value_pairs.append((first_values.mean(0), second_values.mean(0)))
-        p_text = f"p {seed_p:.3g} by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings"
+    evidence = _describe_evidence(difference, seed_p, phrasing_p, first_values.shape, pair_count)
+    if tests_phrasings:
         seed_p = max(seed_p, phrasing_p)
-    else:
-        p_text = f"p {seed_p:.3g}"
-    p_text += f" over {pair_count} pairs of groups" if pair_count > 1 else ""
-    size_text = (
-        f"d_z {difference.paired_effect.d_z:.2f}, " if math.isfinite(difference.paired_effect.d_z) else ""
-    )  # two seeds give none
-    evidence = f"{format_difference(difference)}, {size_text}{p_text}, {format_count(seed_count, 'seed')}"
     group_names, metric = f"{difference.first_group} against {difference.second_group}", difference.metric
     phrasing_scope = (
         ""
@@ -95,6 +89,20 @@ def judge_difference(
         size_text = format_percent(equivalence_margin) if is_ratio_metric(metric) else f"{equivalence_margin:g}"
         seeds_advice = f"; to find a difference of {size_text}, about {difference.seeds_needed:,} seeds are needed"
     return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
+
+
+def _describe_evidence(
+    difference: Difference, seed_p: float, phrasing_p: float, shape: tuple[int, ...], pair_count: int
+) -> str:
+    """Return difference, size and p in words, for values of a shape [seeds, phrasings]."""
+    seed_count, phrasing_count = shape
+    p_text = f"p {seed_p:.3g}"
+    if phrasing_count >= MIN_PHRASINGS:
+        p_text += f" by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings"
+    p_text += f" over {pair_count} pairs of groups" if pair_count > 1 else ""
+    d_z = difference.paired_effect.d_z
+    size_text = f"d_z {d_z:.2f}, " if math.isfinite(d_z) else ""  # two seeds give none
+    return f"{format_difference(difference)}, {size_text}{p_text}, {format_count(seed_count, 'seed')}"
 
 
 def is_within_margin(

@@ -182,13 +182,7 @@ def load_pipeline(
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
-        if lora is not None:
-            if weights == "gguf" and lora.list_merged_files():
-                raise LoadError(f"{ADAPTERS_KEY}: adapters cannot be merged into the weights of a GGUF file")
-            merge_adapters(pipeline, lora)
-        for transformer in (pipeline.transformer, pipeline.transformer_2):
-            if transformer is not None:
-                quantize_transformer(transformer, weights)
+        _change_weights(pipeline, weights, lora)
         if fuses_blocks:
             fuse_pipeline(pipeline, attention_kernel)
         apply_memory_plan(pipeline, device, plan)
@@ -200,6 +194,21 @@ def load_pipeline(
             error, model, device, dtype, pipeline, speed if fuses_blocks else None, weights
         ) from error
     return pipeline
+
+
+def _change_weights(pipeline: WanPipeline, weights: WeightsForm, lora: LoraRequest | None) -> None:
+    """Merge adapters into the transformers, and store their weights in the requested form.
+
+    Raises:
+        LoadError: adapters cannot be merged into these weights.
+    """
+    if lora is not None:
+        if weights == "gguf" and lora.list_merged_files():
+            raise LoadError(f"{ADAPTERS_KEY}: adapters cannot be merged into the weights of a GGUF file")
+        merge_adapters(pipeline, lora)
+    for transformer in (pipeline.transformer, pipeline.transformer_2):
+        if transformer is not None:
+            quantize_transformer(transformer, weights)
 
 
 def _make_load_error(

@@ -216,23 +216,7 @@ def read_model_directory(directory: Path) -> WanModel:
         UnknownModelError: files are missing, or the directory is not a Wan pipeline.
     """
     pipeline_index = _read_model_json(directory / "model_index.json")
-    if pipeline_index.get("_class_name") != "WanPipeline":
-        raise UnknownModelError(
-            f"cannot use {directory}: it contains a "
-            f"{shorten_text(str(pipeline_index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
-        )
-    for part, part_class in CLASS_BY_PART.items():
-        component = pipeline_index.get(part)
-        if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
-            class_name = shorten_text(str(component[-1])) if component else "part without a class"
-            raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {class_name}, but a Wan model has a {part_class}"
-            )
-    _check_transformer_count(directory, pipeline_index)
-    try:
-        check_tokenizer_files(directory)
-    except PartError as error:
-        raise UnknownModelError(f"cannot use {directory}: it is incomplete: {error}") from None
+    _check_pipeline_parts(directory, pipeline_index)
     vae_config, transformer_config = (
         _read_model_json(directory / "vae/config.json"),
         _read_model_json(directory / "transformer/config.json"),
@@ -274,6 +258,31 @@ def read_model_directory(directory: Path) -> WanModel:
         / published_base_width,
         relative_decode_time=published_model.relative_decode_time,
     )
+
+
+def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> None:
+    """Refuse a pipeline of another kind, or with parts that are missing or of another class.
+
+    Raises:
+        UnknownModelError: names the part.
+    """
+    if pipeline_index.get("_class_name") != "WanPipeline":
+        raise UnknownModelError(
+            f"cannot use {directory}: it contains a "
+            f"{shorten_text(str(pipeline_index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
+        )
+    for part, part_class in CLASS_BY_PART.items():
+        component = pipeline_index.get(part)
+        if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
+            class_name = shorten_text(str(component[-1])) if component else "part without a class"
+            raise UnknownModelError(
+                f"cannot use {directory}: its {part} is a {class_name}, but a Wan model has a {part_class}"
+            )
+    _check_transformer_count(directory, pipeline_index)
+    try:
+        check_tokenizer_files(directory)
+    except PartError as error:
+        raise UnknownModelError(f"cannot use {directory}: it is incomplete: {error}") from None
 
 
 def _check_transformer_count(directory: Path, pipeline_index: dict[str, Any]) -> None:
