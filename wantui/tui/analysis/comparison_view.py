@@ -22,6 +22,8 @@ from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
+    from wantui.analysis.final_states import DispersionCurve
+    from wantui.analysis.verdicts import Verdict
 
 MAX_DRAWN_PAIRS = 20
 """Maximum number of pairs of groups that are drawn: those of the marked group come first."""
@@ -65,12 +67,7 @@ def draw_comparison(
         answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
         lines += [*draw_answers(answers, canvas), Text("")]
         lines += dose_lines if number == 0 else []
-        colour_name = VERDICT_COLOURS.get(verdict.kind, "")
-        lines += wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
-        unguided_verdicts = comparison.unguided.verdicts if comparison.unguided is not None else ()
-        for unguided in unguided_verdicts:
-            if (unguided.first_group, unguided.second_group) == (verdict.first_group, verdict.second_group):
-                lines += wrap_text(f"at guidance 1: {unguided.verdict_text}", width, canvas.get_style("text-muted"))
+        lines += _draw_verdict(comparison, verdict, canvas)
         lines.append(header)
         lines += draw_forest_rows(
             comparison, verdict.first_group, verdict.second_group, axis, name_width, canvas.get_style
@@ -84,18 +81,29 @@ def draw_comparison(
     lines += _draw_tests(comparison, width)
     responses = describe_responses(metric_names, is_guided=comparison.is_guided)
     lines += wrap_text(responses, width, canvas.get_style("text-muted"))
-    for name, curve in comparison.dispersion_curves_by_group.items():
-        dispersion = curve.dispersion
-        dispersion_text = (
-            f"  dispersion from {dispersion[0]:.3f} to {dispersion[-1]:.3f}, sqrt(W²/D) over the noise level"
-        )
-        sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
-        lines.append(Text.assemble((f"{name:<20.20} ", "bold"), sparkline, (dispersion_text, "dim")))
+    lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
         lines += wrap_text(f"note: {warning}", width, canvas.get_style("text-muted"))
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
+
+
+def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
+    """Draw the verdict on a pair of groups, and that on the same pair at guidance 1."""
+    width, colour_name = canvas.width, VERDICT_COLOURS.get(verdict.kind, "")
+    lines = wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
+    for unguided in comparison.unguided.verdicts if comparison.unguided is not None else ():
+        if (unguided.first_group, unguided.second_group) == (verdict.first_group, verdict.second_group):
+            lines += wrap_text(f"at guidance 1: {unguided.verdict_text}", width, canvas.get_style("text-muted"))
+    return lines
+
+
+def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Text:
+    dispersion = curve.dispersion
+    text = f"  dispersion from {dispersion[0]:.3f} to {dispersion[-1]:.3f}, sqrt(W²/D) over the noise level"
+    sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
+    return Text.assemble((f"{name:<20.20} ", "bold"), sparkline, (text, "dim"))
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
