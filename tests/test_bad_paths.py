@@ -113,6 +113,11 @@ def test_inaccessible_folder_is_reported(wantui: Wantui) -> None:
         (PermissionError(13, "Permission denied", "/locked/b"), "cannot access /locked/b: Permission denied"),
         (OSError(28, "No space left on device", "x"), "cannot write x: No space left on device"),
         (OSError(30, "Read-only file system", b"\xe9"), "cannot write \udce9: Read-only file system"),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            "cannot write temporary files: No usable temporary directory found in ['/tmp']. Set TMPDIR to a folder "
+            "with free space.",
+        ),
         (OSError(5, "Input/output error"), "cannot write the output: Input/output error"),
         (OSError(24, "Too many open files"), None),
         (ConnectionRefusedError(111, "Connection refused"), None),

@@ -269,3 +269,12 @@ def test_gallery_of_an_unwritable_folder_is_refused(wantui: Wantui, monkeypatch:
     assert result.code == 2
     assert "cannot write" in result.err
     assert "Read-only" in result.err
+
+
+def test_gallery_does_not_replace_a_folder(wantui: Wantui) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    (BATCH / "gallery.html").mkdir()
+    result = wantui("gallery", BATCH)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"wantui: cannot write {BATCH}/gallery.html: it is a folder. Rename it, and try again\n"
+    assert sorted(path.name for path in BATCH.glob("gallery*")) == ["gallery.html"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from clip_batches import write_clip_batch
 from conftest import Wantui, only_queued
 
 import wantui.cli
@@ -273,6 +274,14 @@ def test_closed_stream_ends_a_command_silently(arguments: str, shell: str, code:
 def test_output_to_a_full_disk_is_an_error_message(arguments: str) -> None:
     ended = program(arguments, shell="$W >/dev/full")
     assert (ended.returncode, ended.stderr) == (2, "wantui: cannot write the output: No space left on device\n")
+
+
+@pytest.mark.processes
+def test_file_is_not_blamed_for_a_full_output_stream() -> None:
+    write_clip_batch(Path("b"))
+    ended = program("gallery", "b", shell="PYTHONUNBUFFERED=1 $W >/dev/full")
+    assert (ended.returncode, ended.stderr) == (2, "wantui: cannot write the output: No space left on device\n")
+    assert Path("b/gallery.html").is_file()
 
 
 @pytest.mark.processes

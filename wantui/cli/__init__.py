@@ -19,6 +19,7 @@ from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
 from wantui.cli.streams import (
+    OutputWriteError,
     allow_closed_output,
     describe_os_error,
     discard_output_on_closed_pipe,
@@ -145,6 +146,8 @@ def _run_command(arguments: list[str] | None) -> int | None:
         return _report_error(f"wantui: {cause_text}", INTERRUPTED_EXIT_CODE, shown_arguments)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except OutputWriteError as error:
+        return _report_error(f"wantui: cannot write the output: {error}", 2, shown_arguments)
     except UnicodeEncodeError as error:
         # Python passes an argument that is not UTF-8 as surrogate characters, which cannot be encoded.
         return _report_error(f"wantui: cannot write text that is not UTF-8: {error.object!r}", 2, shown_arguments)

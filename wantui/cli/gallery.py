@@ -38,6 +38,8 @@ def command(
 
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     target = batch / PAGE_FILE
+    if target.is_dir():
+        raise UserError(f"cannot write {target}: it is a folder. Rename it, and try again")
     try:
         with open_progress_line() as line:
             line.show_phase(f"writing {target}: {format_count(len(grid.clips()), 'clip')}")

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +39,9 @@ def command(clip_path: Path, output_path: Path | None, device: str, may_fetch: b
     """
     recipe, provenance = _read_checked_clip_tags(clip_path)
     _check_output_path(output_path)
-    with tempfile.TemporaryDirectory() as temporary_folder:
-        rerun_result = _regenerate_clip(
-            clip_path, recipe, provenance, output_path or Path(temporary_folder) / "again.mp4", device, may_fetch
-        )
+    with ExitStack() as stack:
+        target_path = output_path or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "again.mp4"
+        rerun_result = _regenerate_clip(clip_path, recipe, provenance, target_path, device, may_fetch)
     if as_json:
         print_json({"identical": rerun_result.is_identical, **vars(rerun_result)})
     else:

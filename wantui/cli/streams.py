@@ -19,6 +19,13 @@ class OutputClosedError(Exception):
     """Raised when the reader of the output is gone, by a command that only prints."""
 
 
+class OutputWriteError(Exception):
+    """Raised when stdout cannot be written, for example on a full disk; the message is the system's reason.
+
+    Not an OSError: the commands would blame the files that they write at the same time.
+    """
+
+
 def prepare_standard_streams() -> None:
     """Open missing standard streams on /dev/null, and let stdout and stderr accept any text.
 
@@ -59,16 +66,19 @@ def allow_closed_output(stream: IO[str]) -> Iterator[None]:
 
     The exit code still reports whether the command succeeded. Messages that a full disk or a closed terminal (EIO)
     cannot take are discarded too: a command must not end between two changes because nobody can read its messages.
+
+    Raises:
+        OutputWriteError: stdout cannot be written.
     """
     try:
         yield
     except BrokenPipeError:
         _closed_streams.add(stream)
         _discard_stream(stream)
-    except OSError:
-        if stream is not sys.stderr:
-            raise
+    except OSError as error:
         _discard_stream(stream)
+        if stream is not sys.stderr:
+            raise OutputWriteError(error.strerror or str(error)) from None
 
 
 def is_output_closed() -> bool:
@@ -90,6 +100,8 @@ def describe_os_error(error: OSError) -> str | None:
     reason = error.strerror or str(error)
     file_name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
     if file_name is None:
+        if error.errno == errno.ENOENT and "temporary directory" in reason:  # of tempfile
+            return f"cannot write temporary files: {reason}. Set TMPDIR to a folder with free space."
         if error.errno == errno.ENOENT:
             return "cannot access the working folder: it was deleted. Change to another folder."
         if error.errno in WRITE_ERROR_CODES or error.errno == errno.EIO:
