@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clip_batches import write_clip_batch
 from rich.console import Console
 
 from wantui.cli import follow as follow_module
@@ -20,6 +21,8 @@ from wantui.queue.events import BatchAdded, parse_event_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, QueueEvent, WorkerRow
 from wantui.queue.waiting import BatchWait
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import VideoState, write_manifest
 
 
 def event(kind: str, video: int = 1, **data: Any) -> QueueEvent:
@@ -190,3 +193,35 @@ def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, caps
     output = capsys.readouterr().err
     assert "is not a batch folder: it has no batch.json" in output
     assert "--resume" not in output
+
+
+@pytest.mark.parametrize(
+    ("states_elsewhere", "code", "summary"),
+    [
+        (("done", "done"), 0, ["2 of 2 videos done"]),
+        (("done", "failed"), 1, ["1 of 2 videos done, 1 failed:", "  failed: v1: no memory"]),
+        (("failed", "done"), 0, ["1 of 2 videos done, 1 cancelled"]),
+    ],
+)
+def test_end_does_not_count_videos_that_another_queue_has_generated(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    states_elsewhere: tuple[VideoState, ...],
+    code: int,
+    summary: list[str],
+) -> None:
+    folder = tmp_path / "b"
+    manifest = write_clip_batch(folder, "a [red|blue] circle", seeds=1)
+    for entry, state in zip(manifest.videos, states_elsewhere, strict=True):
+        entry.state = state
+    write_manifest(BatchFolder(folder), manifest)
+    with Queue(tmp_path) as queue:
+        queue.add_batch(folder, "cpu", [NewVideo(0, "v0", "{}", 3), NewVideo(1, "v1", "{}", 3)])
+        queue.cancel_videos(1, 0)
+        claim = queue.claim_next_video("w", ("cpu",))
+        assert claim is not None
+        queue.record_failure(claim, "no memory")
+        with pytest.raises(SystemExit) as end:
+            follow_module.report_batch_end(queue, queue.find_batch("1"), False)
+    assert end.value.code == code
+    assert capsys.readouterr().err.splitlines()[: len(summary)] == summary

@@ -135,17 +135,22 @@ def report_batch_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoRetu
     from wantui.storage.manifest import ManifestError, read_manifest
 
     is_deleted, manifest_error = False, None
+    done_indices: set[int] = set()
     try:
-        # The folder may contain videos that were never on this queue.
-        count_by_state = read_manifest(BatchFolder(batch.folder)).count_states()
+        # The folder may contain videos that were never on this queue, or that another queue has generated since.
+        manifest = read_manifest(BatchFolder(batch.folder))
+        count_by_state = manifest.count_states()
+        done_indices = {index for index, entry in enumerate(manifest.videos) if entry.state == "done"}
     except ManifestError as error:
         count_by_state, is_deleted = batch.counts, not os.path.exists(batch.folder)  # noqa: PTH110 - Path.exists raises (EACCES)
         if not is_deleted:
             manifest_error = error
-    failed_videos = [video for video in queue.list_videos(batch.id) if video.state == "failed"]
+    unmade_videos = [video for video in queue.list_videos(batch.id) if video.number not in done_indices]
+    failed_videos = [video for video in unmade_videos if video.state == "failed"]
+    cancelled_count = sum(video.state == "cancelled" for video in unmade_videos)
     summary_text = f"{count_by_state.get('done', 0)} of {format_count(sum(count_by_state.values()), 'video')} done"
-    if batch.counts.get("cancelled"):
-        summary_text += f", {batch.counts['cancelled']} cancelled"
+    if cancelled_count:
+        summary_text += f", {cancelled_count} cancelled"
     shown_folder = format_relative_path(batch.folder)
     if failed_videos:
         echo(f"{summary_text}, {len(failed_videos)} failed:", err=True)
