@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -270,6 +270,24 @@ def test_recipe_of_an_unknown_sampler_shows_noisy_states_only(made: BatchFolder)
     assert states._list_clean_moments() == []
     assert "the states of the sampler random do not determine them" in states.missing_clean_reason
     assert len(states.list_all_moments("noisy")) == 5
+
+
+@pytest.mark.parametrize("sampler", sorted(set(get_args(SamplerName)) - set(SOLVERS)))
+def test_states_of_samplers_that_add_noise_are_decoded_without_predictions(
+    sampler: SamplerName, wantui: Wantui, small: list[str]
+) -> None:
+    settings = ["--set", f"model_settings.sampler={sampler}", "--set", "model_settings.force_capture=true"]
+    result = wantui("run", "-t", "a circle", "-n", 1, *small, "--store-latents", *settings)
+    assert result.code == 0, result.err
+    folder = BatchFolder(Path(result.out.strip()))
+    states = open_states(folder)
+    assert f"the states of the sampler {sampler} do not determine them" in states.missing_clean_reason
+    assert len(states.list_all_moments("noisy")) == 4
+    decoded = wantui("decode", folder.root, "--fast", "--steps", "0,end", "--state", "noisy")
+    assert (decoded.code, len(decoded.out.split())) == (0, 2), decoded.err
+    refused = wantui("decode", folder.root, "--fast")
+    assert refused.code == 2
+    assert "cannot show the clean states of single seed 42: the predicted clean latents are not stored" in refused.err
 
 
 def test_cells_of_a_sweep_have_clips_and_rows_of_their_own(wantui: Wantui, small: list[str]) -> None:

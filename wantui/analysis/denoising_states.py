@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.sampler_response import compute_clean_weights
+from wantui.analysis.sampler_response import NoResponseError, compute_clean_weights
 from wantui.analysis.stored_steps import MissingStepError, find_stored_step
 from wantui.errors import UserError
 from wantui.keyframes import KeyframeError
@@ -131,7 +131,7 @@ class DenoisingStates:
             return []
         try:
             self._clean_weights = compute_clean_weights(self.recipe.sampler, self.sigmas)
-        except UnknownSamplerError:
+        except (UnknownSamplerError, NoResponseError):
             self.missing_clean_reason = (
                 f"the predicted clean latents are not stored, and the states of the sampler {self.recipe.sampler} do "
                 f"not determine them. {remedy}"
