@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import MakeOnce, Wantui, generate_batch
+from conftest import MakeOnce, Wantui, generate_batch, only_queued
 
 from wantui.cli import progress_line
 from wantui.cli.progress_line import open_progress_line
@@ -90,3 +90,13 @@ def test_long_commands_show_progress_on_a_terminal(
     assert result.code == 0, result.err
     assert re.search(progress, result.err)
     assert not re.search(progress, "\n".join(show_on_screen(result.err)))
+
+
+def test_cancel_shows_that_it_records_the_cancellations(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    with only_queued():
+        assert wantui("run", "--detach", "-t", "a [red|blue] circle", "-n", "3", "--batch-name", "b").code == 0
+    pretend_terminal(monkeypatch, 200)
+    result = wantui("queue", "cancel", 1)
+    assert result.code == 0
+    assert "recording 6 cancelled videos in " in result.err
+    assert show_on_screen(result.err) == ["6 videos cancelled", ""]

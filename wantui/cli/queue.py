@@ -9,6 +9,7 @@ from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.options import open_queue_for_command
 from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -42,6 +43,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     from wantui.queue.states import describe_state, find_displayed_batch_state
 
     queue = open_queue_for_command()
+    _report_recording_fault(queue)
     batches = [batch for batch in queue.list_batches(-1) if show_all or batch.unfinished_count]
     hold = queue.read_hold()
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
@@ -86,6 +88,14 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     print_columns(*table_rows)
 
 
+def _report_recording_fault(queue: "Queue") -> None:
+    """Report a queue that cannot be written: the states below are then not up to date, and no video advances."""
+    from wantui.queue.state_dir import describe_recording_fault
+
+    if (fault := describe_recording_fault(queue.path.parent)) is not None:
+        echo(f"warning: {fault}", err=True)
+
+
 def _print_failed_batches(failed_batches: "list[BatchRow]") -> None:
     """Print the finished batches with failed videos, and the commands for them."""
     for batch in failed_batches[-MAX_FAILED_BATCHES_SHOWN:]:
@@ -126,6 +136,7 @@ def show_batch(batch: str, page_number: int, as_json: bool) -> None:
     from wantui.queue.records import to_display_number
 
     queue = open_queue_for_command()
+    _report_recording_fault(queue)
     batch_row = queue.find_batch(batch)
     videos = (
         queue.list_videos(batch_row.id)
@@ -278,7 +289,11 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
         if video.state == "cancelled" and (video_number is None or video.number == video_number - 1)
     ]
     try:
-        ManifestStore.for_folder(batch_row.folder).cancel_videos(all_cancelled_indices)
+        with open_progress_line() as line:
+            line.show_phase(
+                f"recording {format_count(len(all_cancelled_indices), 'cancelled video')} in {batch_row.folder}"
+            )
+            ManifestStore.for_folder(batch_row.folder).cancel_videos(all_cancelled_indices)
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         echo(
