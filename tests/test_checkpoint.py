@@ -1,8 +1,11 @@
 """A video that is ended after any step goes on in another process to the same bits, captures included."""
 
+import errno
 import gc
 import json
+import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -320,6 +323,31 @@ def test_incomplete_captures_restart_the_video(
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, restarts = finish(generate_video(tiny, recipe, files))
     assert restarts == [GenerationRestarted("the state after step 1 differs from its checksum")]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("opener", ["checkpoint.safe_open", "trajectory_writer.reopen_group_for_writing"])
+def test_full_or_unreachable_disk_costs_a_resumed_video_no_steps(
+    tiny: WanPipeline,
+    tiny_models: dict[str, WanModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opener: str,
+    number: int,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    recipe = recipe_for(tiny_models["wan2.1"], capture=CaptureRequests(latents=True))
+    files = video_files(tmp_path)
+    stop_after(generate_video(tiny, recipe, files), 3)
+    package = "generation" if opener.startswith("checkpoint") else "storage"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"wantui.{package}.{opener}", refuse)
+        with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+            finish(generate_video(tiny, recipe, files))
+    _, restarts = finish(generate_video(tiny, recipe, files))
+    assert restarts == [GenerationResumed(3)]
 
 
 # R12

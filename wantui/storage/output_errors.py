@@ -38,6 +38,18 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error comes from a full, protected or unreachable file system, and not from damaged files.
+
+    EIO may be either; it counts as damage, because a video can be made again.
+    """
+    return (
+        isinstance(error, OSError)
+        and error.errno != errno.EIO
+        and error.errno in (*DISK_FULL_ERROR_NUMBERS, *UNWRITABLE_ERROR_NUMBERS)
+    )
+
+
 def is_folder_deleted(root: Path) -> bool:
     """Return whether a folder was deleted; False if it cannot be examined."""
     try:

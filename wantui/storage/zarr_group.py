@@ -24,6 +24,7 @@ from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
+from wantui.storage.output_errors import is_outage
 
 METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"
@@ -91,12 +92,17 @@ def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
     """Convert any error of reopening a partial capture inside the block to an IncompleteCaptureError.
 
     zarr and its codecs have no common error type, and the video can always start again.
+
+    Raises:
+        OSError: the file system is full, protected or unreachable; the capture may be intact.
     """
     try:
         yield
     except IncompleteCaptureError:
         raise
     except Exception as error:
+        if is_outage(error):
+            raise
         raise IncompleteCaptureError(
             f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})"
         ) from None
