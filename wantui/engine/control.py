@@ -189,7 +189,7 @@ def ensure_engine(
         worker_count: number of CPU workers; None means one worker per GPU.
 
     Raises:
-        NoEngineError: the engine ended at once; the message names its output file.
+        NoEngineError: the engine cannot be started, or ended at once; the message names its output file.
         UserError: the log folder cannot be written.
     """
     import subprocess
@@ -210,17 +210,24 @@ def ensure_engine(
     ]
     if worker_count is not None:
         command += ["--workers", str(worker_count)]
-    with output_path.open("ab") as output_file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output_file,
-            stderr=output_file,
-            cwd="/",
-            env=build_torch_environment(os.environ),
-            start_new_session=True,
-            close_fds=True,
-        )
+    try:
+        with output_path.open("ab") as output_file:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output_file,
+                stderr=output_file,
+                cwd="/",
+                env=build_torch_environment(os.environ),
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError as error:  # too many processes or open files, no memory, an unwritable file
+        file_text = f": {error.filename}" if error.filename else ""
+        raise NoEngineError(
+            f"the engine cannot be started: {error.strerror or error}{file_text}. "
+            "Queued batches stay on the queue; fix this, and start it: wantui engine start"
+        ) from None
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         engine = find_engine(state_dir.directory)
