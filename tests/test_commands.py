@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from wantui.cli.doctor import _check_library_versions, find_hub_cache
 from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
+from wantui.queue import state_dir
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
@@ -603,3 +605,29 @@ def test_help_shows_no_range_for_unbounded_numbers(wantui: Wantui) -> None:
     help_text = wantui("run", "--help").out
     assert "--seed INTEGER" in help_text
     assert "None" not in help_text
+
+
+@pytest.mark.parametrize("arguments", [("ls",), ("ls", "--json"), ("show", 1)])
+def test_queue_lists_report_a_queue_that_cannot_be_written(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...]
+) -> None:
+    with only_queued():
+        assert wantui("run", "--detach", "-t", "a circle", "-n", "1", "--batch-name", "b").code == 0
+    assert "warning" not in wantui("queue", *arguments).err
+    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
+    result = wantui("queue", *arguments)
+    assert result.code == 0
+    assert "warning: cannot write the queue in " in result.err
+    assert "No space left on device. Fix this, and the engine continues by itself" in result.err
+
+
+def test_doctor_reports_a_disk_without_free_inodes(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {name: getattr(os.statvfs("."), name) for name in ("f_bavail", "f_blocks", "f_bfree", "f_frsize")}
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(**space, f_files=50_000, f_favail=999))
+    result = wantui("doctor", "--json")
+    assert result.code == 1
+    finding = next(finding for finding in json.loads(result.out) if "inodes" in finding["result"])
+    assert (finding["state"], finding["check"]) == ("problem", "disk")
+    assert finding["result"].startswith("only 999 more files can be created in ")
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(**space, f_files=0, f_favail=0))
+    assert "inodes" not in wantui("doctor", "--json").out

@@ -1,5 +1,6 @@
 """The engine and its workers as real processes: detached, watched, told to stop, killed, and started twice at once."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -588,37 +590,56 @@ def test_two_workers_share_a_batch(start: Start, tiny_batch: list[str], undistur
     assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 
-def small_disk(root: Path, megabytes: int) -> Path | None:
-    """A file system of so many megabytes, where this machine lets us have one."""
+def small_disk(root: Path, options: str) -> Path | None:
+    """A file system with mount options such as its size, where this machine lets us have one."""
     folder = root / "disk"
     folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True, check=False
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
     return folder if mounted.returncode == 0 else None
 
 
+def fill_with_bytes(ballast: Path) -> None:
+    with suppress(OSError), (ballast / "file").open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def fill_with_files(ballast: Path) -> None:
+    with suppress(OSError):
+        for number in itertools.count():
+            (ballast / str(number)).touch()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small disk")
+@pytest.mark.parametrize(
+    ("options", "fill", "reason"),
+    [
+        ("size=48m", fill_with_bytes, "not enough disk space in"),
+        ("size=200m,nr_inodes=3000", fill_with_files, "more files can be created on the disk of"),
+    ],
+)
 def test_full_disk_holds_the_queue_until_space_is_free(
-    start: Start, tiny_batch: list[str], tmp_path: Path, undisturbed: Path
+    start: Start,
+    tiny_batch: list[str],
+    tmp_path: Path,
+    undisturbed: Path,
+    options: str,
+    fill: Callable[[Path], None],
+    reason: str,
 ) -> None:
     machine = start()
-    disk = small_disk(machine.root, 48)
+    disk = small_disk(machine.root, options)
     if disk is None:
         pytest.skip("no file system can be mounted here")
     try:
         begin(machine, [*batch(tiny_batch, 2), "--set", f"output_dir={disk}"])
         ballast = disk / "ballast"
-        try:
-            with ballast.open("wb") as file:
-                while True:
-                    file.write(bytes(1 << 16))
-        except OSError:
-            pass
+        ballast.mkdir()
+        fill(ballast)
         held = machine.until(machine.queue.read_hold)
-        assert "not enough disk space in" in held.reason
+        assert reason in held.reason
         assert not list(disk.rglob("*.mp4"))
-        ballast.unlink()
+        shutil.rmtree(ballast)
         machine.until(machine.ended)
         assert machine.queue.read_hold() is None
         assert_equal_to_the_bit(disk / "batch", undisturbed)

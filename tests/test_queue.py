@@ -650,3 +650,13 @@ def test_open_connection_does_not_write_a_database_of_a_newer_schema(queue: Queu
     assert queue.read_hold() is None
     assert not queue.list_running_videos()
     assert [row.counts for row in queue.list_batches()] == [{"queued": 2}]
+
+
+def test_hold_of_an_unknown_kind_is_not_ignored(queue: Queue) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        queue.hold_queue("other", "no reason")
+    queue.hold_queue("disk", "no room")
+    queue.hold_queue("folder", "a later one does not replace it")
+    held = queue.read_hold()
+    assert held is not None
+    assert (held.kind, held.reason) == ("disk", "no room")

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from clip_batches import write_clip_batch
 
 from wantui.batches import enqueue
 from wantui.engine import slots, supervisor
-from wantui.engine.control import acquire_engine_lock, find_engine_process_id
+from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor, run_engine
@@ -27,6 +28,9 @@ from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest_store import ManifestStore
 
 LOG = logging.getLogger("engine")
 
@@ -256,3 +260,39 @@ def test_cpu_videos_run_despite_invalid_visible_devices(
     if workers is None:
         with pytest.raises(NoSuchGpuError):
             run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, ends_when_idle=True)
+
+
+def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(tmp_path: Path) -> None:
+    folder = BatchFolder(tmp_path / "b")
+    write_clip_batch(folder.root, "a [red|blue] circle", seeds=1, unfinished=(0, 1))
+    store = ManifestStore(folder)
+    for index in (0, 1):
+        store.edit_video_entry(index, lambda entry: setattr(entry, "state", "queued"))
+    checkpoint = folder.make_checkpoint_path(0, 1)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.touch()
+    queue = Queue(tmp_path)
+    queue.add_batch(folder.root, "cpu", [NewVideo(0, "red", "{}", 20), NewVideo(1, "blue", "{}", 20)])
+    for _ in range(2):
+        assert queue.claim_next_video("worker-0:7", ("cpu",)) is not None
+    queue.cancel_videos(1, 0)  # its engine was killed
+    Supervisor(queue, [], tmp_path / "logs", LOG, ends_when_idle=True).hold_queue_if_interrupted()
+    assert [video.state for video in queue.list_videos(1)] == ["cancelled", "interrupted"]
+    assert [video.state for video in read_manifest(folder).videos] == ["cancelled", "queued"]
+    assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
+def test_engine_that_the_system_does_not_start_is_an_error_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(NoEngineError) as refused:
+        ensure_engine(StateDirectory(tmp_path))
+    assert str(refused.value) == (
+        f"the engine cannot be started: {os.strerror(number)}. Queued batches stay on the queue; fix this, and start "
+        "it: wantui engine start"
+    )

@@ -19,7 +19,7 @@ from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
-from wantui.formatting import format_bytes
+from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
 
 if TYPE_CHECKING:
@@ -347,6 +347,7 @@ def _check_engine_state() -> Iterator[Finding]:
 def _check_disk_space() -> Iterator[Finding]:
     """Check the free space and the file system of the working folder."""
     from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
+    from wantui.storage.disk_space import has_free_files, query_free_file_count
     from wantui.storage.locks import can_lock_files
 
     try:
@@ -365,6 +366,14 @@ def _check_disk_space() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "disk", free_text)
+    if not has_free_files(working_folder):
+        free_file_text = format_count(query_free_file_count(working_folder) or 0, "more file")
+        yield Finding(
+            "problem",
+            "disk",
+            f"only {free_file_text} can be created in {working_folder} (free inodes)",
+            "delete files on this disk, or choose another disk with --output-dir",
+        )
     file_system_type = find_file_system_type(working_folder)
     if file_system_type in NETWORK_FILE_SYSTEM_TYPES:
         advice = "writing latents is slow there; choose a local disk with --output-dir"

@@ -9,7 +9,6 @@ import argparse
 import logging
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue, publish_engine_info
+from wantui.engine.hold_end import describe_hold_end
 from wantui.engine.notices import BatchEndNotifier, find_settings_fault
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.stop_requests import StopRequestCounter
@@ -34,7 +34,6 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.log_files import open_log
 from wantui.storage.manifest import VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
-from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 SUPERVISION_INTERVAL_SECONDS = 0.1
 FILE_CHECK_INTERVAL_SECONDS = 2.0
@@ -116,6 +115,7 @@ class Supervisor:
         deadline = time.monotonic() + MAX_DATABASE_WAIT_SECONDS
         while True:
             try:
+                left_videos = self.queue.list_running_videos()
                 interrupted_count = self.queue.recover_interrupted_videos()
                 # Workers that could not start before may start now: torch was installed, or a driver loaded.
                 self.queue.resume_queue("worker")
@@ -125,6 +125,9 @@ class Supervisor:
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
+        for left_video in left_videos:  # some were cancelled while no engine ran
+            if (video := self.queue.find_video(left_video.batch, left_video.number)) is not None:
+                self._close_in_manifest(video)
         if interrupted_count:
             self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted_count)
 
@@ -280,21 +283,9 @@ class Supervisor:
             self.has_lost_files = self.is_ending = True
             return
         hold = self.queue.read_hold()
-        if hold is None or hold.folder is None:
-            return
-        if hold.kind == "disk" and _has_free_bytes(hold.folder, hold.needed_bytes or 0):
-            self.log.info("%s has enough disk space again", hold.folder)
-            self.queue.resume_queue("disk")
-        elif hold.kind == "folder" and (is_folder_deleted(hold.folder) or probe_write_error(hold.folder) is None):
-            self.log.info("%s can be written again", hold.folder)
-            self.queue.resume_queue("folder")
-
-
-def _has_free_bytes(folder: Path, needed_bytes: int) -> bool:
-    try:
-        return shutil.disk_usage(folder).free >= needed_bytes
-    except OSError:
-        return True  # the folder is missing: its videos will fail with that reason
+        if hold is not None and (end_description := describe_hold_end(hold)) is not None:
+            self.log.info("%s", end_description)
+            self.queue.resume_queue(hold.kind)
 
 
 def run_engine(state_dir: StateDirectory, logs_folder: Path, worker_count: int | None, ends_when_idle: bool) -> bool:

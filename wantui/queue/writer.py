@@ -53,12 +53,17 @@ class QueueWriter(QueueReader):
         )
 
     def hold_queue(self, kind: str, reason: str, folder: Path | None = None, needed_bytes: int | None = None) -> None:
-        """Put the queue on hold: no video starts. A user's pause replaces an existing hold; other holds do not."""
+        """Put the queue on hold: no video starts. A user's pause replaces an existing hold; other holds do not.
+
+        Args:
+            needed_bytes: bytes that must be free to end a hold of kind `disk`; None if it needs free inodes instead.
+        """
         reason = to_storable_text(reason)
-        conflict_action = "REPLACE" if kind == "paused" else "IGNORE"
+        # Not OR IGNORE, which would also ignore an unknown kind.
+        or_replace, on_conflict = ("OR REPLACE", "") if kind == "paused" else ("", "ON CONFLICT (only_one) DO NOTHING")
         with self._begin_transaction() as db:
             cursor = db.execute(
-                f"INSERT OR {conflict_action} INTO hold VALUES (1, ?, ?, ?, ?)",
+                f"INSERT {or_replace} INTO hold VALUES (1, ?, ?, ?, ?) {on_conflict}",
                 (kind, reason, None if folder is None else str(folder), needed_bytes),
             )
             if cursor.rowcount:

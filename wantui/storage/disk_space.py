@@ -1,6 +1,7 @@
 """Disk-space check before rendering: one rule for previews, new batches and workers."""
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from wantui.schedule import count_model_evaluations
 
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""
+MIN_FREE_FILES = 1000
+"""Files that can still be created on a disk that is not full: a video with captures has hundreds."""
 CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
 """Maximum number of checkpoints on disk (the old one stays while the new one is written), and of states in each:
 multistep samplers store up to four besides the latents."""
@@ -75,3 +78,15 @@ def estimate_batch_disk_need(batch: BatchPreview, stored_bytes: int) -> DiskNeed
 def query_free_disk_bytes(folder: Path) -> int:
     """Return the bytes that this user can write on the file system of a folder."""
     return shutil.disk_usage(folder).free
+
+
+def query_free_file_count(folder: Path) -> int | None:
+    """Return the files (inodes) that this user can create on the file system of a folder; None if it has no limit."""
+    status = os.statvfs(folder)
+    return status.f_favail if status.f_files else None
+
+
+def has_free_files(folder: Path) -> bool:
+    """Return whether MIN_FREE_FILES can be created on the file system of a folder."""
+    free_file_count = query_free_file_count(folder)
+    return free_file_count is None or free_file_count >= MIN_FREE_FILES

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import assert_never
 
 from wantui.errors import UserError
-from wantui.formatting import format_bytes
+from wantui.formatting import format_bytes, format_count
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import MEMORY_PLANS
 from wantui.queue.queue import Queue
-from wantui.queue.records import Claim
-from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
+from wantui.queue.records import Claim, VideoRow
+from wantui.storage.disk_space import (
+    MIN_FREE_FILES,
+    estimate_disk_need,
+    has_free_files,
+    query_free_disk_bytes,
+    query_free_file_count,
+)
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
@@ -76,6 +82,8 @@ class OutcomeApplier:
                 self._refuse_batch(claim, folder, error, exit_code, batch_log)
             case TryNextPlan(error):
                 self._try_next_plan(claim, folder, error, batch_log)
+            case WaitForDiskSpace(reason) if self._wait_for_free_files(claim, folder, reason, batch_log):
+                pass
             case WaitForDiskSpace(reason):
                 disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
                 # Require more than is free now, whatever the estimate: otherwise the same error would recur.
@@ -136,6 +144,20 @@ class OutcomeApplier:
         self.queue.hold_queue("disk", reason, batch_root, needed_bytes)
         self.queue.release_video(claim, "not enough disk space")
 
+    def _wait_for_free_files(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> bool:
+        """Put the queue on hold if the disk has free bytes, but too few free inodes; return whether this is so."""
+        needed_bytes = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json)).total_bytes
+        if has_free_files(folder.root) or query_free_disk_bytes(folder.root) < needed_bytes:
+            return False
+        hold_reason = (
+            f"only {format_count(query_free_file_count(folder.root) or 0, 'more file')} can be created on the disk of "
+            f"{folder.root} ({reason}: no free inodes; {MIN_FREE_FILES} are needed). Delete files there"
+        )
+        batch_log.warning("%s: %s", claim.title, hold_reason)
+        self.queue.hold_queue("disk", hold_reason, folder.root)
+        self.queue.release_video(claim, "too few files can be created on the disk")
+        return True
+
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
         batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)
         self.queue.hold_queue(
@@ -143,20 +165,26 @@ class OutcomeApplier:
         )
         self.queue.release_video(claim, "the output folder cannot be written")
 
+    def close_reclaimed_video(self, video: VideoRow) -> None:
+        """Record in the manifest that a video of this worker was cancelled while the queue could not be used."""
+        batch = self.queue.get_batch(video.batch)
+        if batch is not None and video.state == "cancelled":
+            self._close_in_manifest(video.title, video.number, BatchFolder(batch.folder), "cancelled")
+
     def _cancel_video(self, claim: Claim, folder: BatchFolder) -> None:
-        self._close_in_manifest(claim, folder, "cancelled")
+        self._close_in_manifest(claim.title, claim.video_index, folder, "cancelled")
         self.queue.record_cancellation(claim)
 
     def _fail_video(self, claim: Claim, folder: BatchFolder, error: str, batch_log: logging.Logger) -> None:
         batch_log.error("%s failed: %s", claim.title, error)
         del self.transient_error_counts[claim.video_id]
-        self._close_in_manifest(claim, folder, "failed", error)
+        self._close_in_manifest(claim.title, claim.video_index, folder, "failed", error)
         self.queue.record_failure(claim, error)
 
     def _close_in_manifest(
-        self, claim: Claim, folder: BatchFolder, state: VideoState, error: str | None = None
+        self, title: str, video_index: int, folder: BatchFolder, state: VideoState, error: str | None = None
     ) -> None:
         try:
-            self.manifest_stores.get_store(folder).close_videos([claim.video_index], state, error)
+            self.manifest_stores.get_store(folder).close_videos([video_index], state, error)
         except (OSError, UserError) as manifest_error:
-            self.worker_log.warning("cannot record %s as %s in the manifest: %s", claim.title, state, manifest_error)
+            self.worker_log.warning("cannot record %s as %s in the manifest: %s", title, state, manifest_error)

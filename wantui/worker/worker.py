@@ -408,7 +408,8 @@ class Worker:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_RETRY_SECONDS)
             try:
-                self.queue.reclaim_videos(self.name, str(error), counts_crash=False)
+                for video in self.queue.reclaim_videos(self.name, str(error), counts_crash=False):
+                    self.outcome_applier.close_reclaimed_video(video)
                 return
             except QueueUnavailableError as later_error:
                 error = later_error
