@@ -631,3 +631,13 @@ def test_doctor_reports_a_disk_without_free_inodes(wantui: Wantui, monkeypatch: 
     assert finding["result"].startswith("only 999 more files can be created in ")
     monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(**space, f_files=0, f_favail=0))
     assert "inodes" not in wantui("doctor", "--json").out
+
+
+def test_logs_of_a_moved_batch_say_so(wantui: Wantui) -> None:
+    with only_queued():
+        assert wantui("run", "--detach", "-t", "a circle", "-n", "1", "--batch-name", "b").code == 0
+    assert "no video of the batch has started" in wantui("logs", 1).err
+    next(Path("outputs").iterdir()).rename("moved")
+    result = wantui("logs", 1)
+    assert result.code == 2
+    assert "the batch folder was deleted or moved" in result.err

@@ -186,3 +186,11 @@ def test_export_without_trajectories_does_not_claim_derived_values(wantui: Wantu
     result = wantui("export", "batch")
     assert result.code == 2
     assert "no latents are stored. Set latent_analysis_settings.store_latents for future videos" in result.err
+
+
+def test_legacy_export_of_a_sweep_advises_no_analysis_of_it(wantui: Wantui, small: list[str]) -> None:
+    folder = batch(wantui("run", "-t", "a star", "-n", 1, "--store-latents", "--sweep", "cfg_scale=1,4", *small))
+    result = wantui("export", folder.root, "--format", "older", "-o", "old/latents")
+    assert (result.code, len(result.out.split())) == (0, 2)
+    assert f"Analyze the batch\n  wantui analyze {folder.root}\n" in result.err
+    assert wantui("analyze", "old").code == 2

@@ -12,6 +12,9 @@ from wantui.cli.types import PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
 from wantui.storage.export import EXPORT_FORMATS
 
+PATH_DEPTH = 2
+"""Parts of the path of an exported video without a sweep, such as prompt_000/vid_001."""
+
 
 @click.command("export", cls=WantuiCommand)
 @click.argument("batch", type=PATH_TYPE)
@@ -42,18 +45,25 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
     output_folder = requested_folder or batch / "exports" / (
         f"{export_format}_latents" if export_format != "older" else "older/latents"
     )
-    unreadable_count = 0
+    unreadable_count, has_cells = 0, False
     try:
         for video in export_batch(batch, output_folder, export_format, id_prefixes):
             if video.exported_path is None:
                 unreadable_count += 1
                 echo(f"left out: {video.video_name}: {video.reason}", err=True)
             else:
+                has_cells = has_cells or len(video.exported_path.relative_to(output_folder).parts) > PATH_DEPTH
                 echo(video.exported_path)
     except OSError as error:
         path = error.filename2 or error.filename or output_folder
         raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None
-    if export_format == "older":
+    if export_format == "older" and has_cells:
+        echo(
+            "the older layout has no sweeps: each cell has a folder of its own, which wantui analyze does not read. "
+            f"Analyze the batch\n  wantui analyze {shlex.quote(str(batch))}",
+            err=True,
+        )
+    elif export_format == "older":
         export_root = output_folder.parent if output_folder.name == "latents" else output_folder
         echo(f"analyze the export with\n  wantui analyze {shlex.quote(str(export_root))}", err=True)
     if unreadable_count:

@@ -71,11 +71,17 @@ def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
     from wantui.engine.control import find_engine, open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
+    from wantui.storage.output_errors import is_folder_deleted
 
     state_dir = find_state_directory()
     if batch is not None:
         with open_queue(state_dir)[0] as queue:
             batch_log = BatchFolder(queue.find_batch(batch).folder).log_path
+        if is_folder_deleted(batch_log.parent.parent):
+            raise UserError(
+                f"cannot show {batch_log}: the batch folder was deleted or moved. If it was moved, read logs/batch.log "
+                "in its new place"
+            )
         if not batch_log.exists():
             raise UserError(f"cannot show {batch_log}: it does not exist, because no video of the batch has started")
         return [batch_log]
