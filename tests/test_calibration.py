@@ -10,6 +10,7 @@ from benchmarks.calibration_fits import (
     centre_twice,
     compute_placebo_slopes,
     compute_relative_means,
+    compute_separations,
     compute_spreads,
     fit_measure,
     fit_slope,
@@ -139,6 +140,23 @@ def test_spreads_are_distances_to_the_median_of_each_shape_and_sentence() -> Non
     sentence = states[:, 2, 4]
     expected = compute_distances_to_median(((sentence[:, None] - sentence[None]) ** 2).sum(-1))
     assert np.allclose(spreads["spread within a sentence"].reshape(3, 6, 6)[:, 2, 4], expected)
+
+
+def test_separations_are_the_sorted_pairs_and_the_share_of_the_variance() -> None:
+    random = np.random.default_rng(8)
+    noise = random.normal(size=(2, 5, 1, 6, 8)).repeat(6, axis=2)  # [states, seeds, shapes, colours, values]
+    offsets = np.zeros((6, 8))
+    offsets[0, 0] = 3.0  # only the first shape differs, and only in the second state
+    states = noise.copy()
+    states[1] += offsets[:, None] + 1e-3 * random.normal(size=(5, 6, 6, 8))
+    found = compute_separations(states.reshape(2, -1, 8), np.array([1.0, 0.0]))
+    accuracy, share = found["decodability"].reshape(6, 6), found["variance share"].reshape(6, 6)
+    assert np.allclose(accuracy[0], (0.5 + 1.0) / 2)  # the mean of both states by the trapezoidal rule
+    for colour in range(6):
+        videos = states[1, :, :, colour]
+        total = ((videos - videos.mean((0, 1))) ** 2).sum(-1).mean()
+        distance = ((videos[:, 0].mean(0) - videos.mean((0, 1))) ** 2).sum()
+        assert np.isclose(share[0, colour], distance / total / 2)
 
 
 def test_stored_models_are_the_latin_square_with_all_videos() -> None:

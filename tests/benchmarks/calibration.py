@@ -23,6 +23,7 @@ from benchmarks.calibration_fits import (
     compute_ratio,
     compute_relative_means,
     compute_slope,
+    find_held_out_key,
     fit_colours,
     fit_information,
     fit_measure,
@@ -73,17 +74,15 @@ def print_sensitivities(models: Sequence[ModelValues], replicates: Sequence[Mode
     click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for key in list_measures(models, f"{condition} main"):
         fit = fit_measure(models, key)
-        first, second = compute_relative_means(replicates, key)
         placebo = float(np.quantile(np.abs(compute_placebo_slopes(models, key)), 0.95))
-        name = key.partition("|")[0]
         cells = [
-            name,
+            key.partition("|")[0],
             format_slope(fit, key),
             f"{fit.p:.2g}",
-            format_held_out_slope(models, f"{name}|{condition} held-out"),
+            format_held_out_slope(models, key),
             format_amount(float(fit.unit_effects.std()), key).lstrip("+"),
             f"{compute_ratio(fit):.2f}",
-            format_amount(float((first - second).std() / np.sqrt(2)), key).lstrip("+"),
+            format_replicates(replicates, key),
             f"±{format_amount(placebo, key).lstrip('+')}",
             format_colour_slope(fit_colours(models, key), key),
             format_largest_pair(compute_relative_means(models, key, unit_axis=2).mean(0), key),
@@ -104,9 +103,16 @@ def format_colour_slope(fit: SlopeFit, key: str) -> str:
 
 def format_held_out_slope(models: Sequence[ModelValues], key: str) -> str:
     """Format the slope of a measure in the second sentence form; empty if it was not measured there."""
-    if key not in models[0].values_by_measure:
+    held_out_key = find_held_out_key(models, key)
+    return format_slope(fit_measure(models, held_out_key), held_out_key) if held_out_key else ""
+
+
+def format_replicates(replicates: Sequence[ModelValues], key: str) -> str:
+    """Format the standard deviation of a measure between two models of equal frequencies; empty if not measured."""
+    if key not in replicates[0].values_by_measure:
         return ""
-    return format_slope(fit_measure(models, key), key)
+    first, second = compute_relative_means(replicates, key)
+    return format_amount(float((first - second).std() / np.sqrt(2)), key).lstrip("+")
 
 
 def format_largest_pair(colour_means: FloatArray, key: str) -> str:
@@ -124,7 +130,9 @@ def build_table(models: Sequence[ModelValues]) -> dict[str, object]:
     for condition in CONDITIONS:
         for key in list_measures(models, f"{condition} main"):
             name = key.partition("|")[0]
-            held_out_key = f"{name}|{condition} held-out"
+            held_out_key = find_held_out_key(models, key)
+            if held_out_key is None:
+                continue
             fits = [fit_measure(models, k) for k in (key, held_out_key)]
             slopes = [[round(value, 5) for value in (fit.slope, *fit.interval)] for fit in fits]
             table.setdefault(name.replace(" ", "_"), {})[condition] = {
@@ -182,7 +190,8 @@ def print_agreement(models: Sequence[ModelValues], condition: str) -> None:
     opposite = [
         key.partition("|")[0]
         for key in clear
-        if fits[key].slope * fit_measure(models, f"{key.partition('|')[0]}|{condition} held-out").slope <= 0
+        if (held_out_key := find_held_out_key(models, key))
+        and fits[key].slope * fit_measure(models, held_out_key).slope <= 0
     ]
     small = [key.partition("|")[0] for key in keys if fit_colours(models, key).p < 0.05]
     click.echo(

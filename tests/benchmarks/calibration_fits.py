@@ -7,6 +7,7 @@ first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.decodability import decode_differences
 from wantui.analysis.dispersion import compute_distances_to_median
 from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW, GuidanceGap
+from wantui.analysis.level_states import average_over_sigma
 from wantui.analysis.metrics import METRICS
 from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
@@ -145,6 +148,9 @@ def collect_model(path: Path) -> dict[str, NDArray[np.generic]]:
             within_window = integrate_information(measured[key], edges, INFORMATION_WINDOW_START)
             reduced[f"{name}|guidance-1 {condition}"] = within_window
             reduced[f"{name}, all levels|guidance-1 {condition}"] = integrate_information(measured[key], edges, 0)
+        elif kind == "projections":
+            separations = compute_separations(measured[key].astype(np.float64), measured[f"sigmas {condition}"])
+            reduced |= {f"{name}|{condition}": v for name, v in separations.items()}
         elif kind in ("shapes", "generic_shapes"):
             reduced[f"{kind}|{condition}"] = measured[key]
     return {name: v.astype(np.float32) if v.dtype.kind == "f" else v for name, v in reduced.items()}
@@ -165,6 +171,36 @@ def compute_spreads(packed_distances: NDArray[np.floating]) -> dict[str, FloatAr
             videos = cells[:, shape, colour]
             spreads["spread within a sentence"][videos] = compute_distances_to_median(distances[np.ix_(videos, videos)])
     return spreads
+
+
+def compute_separations(projections: FloatArray, sigmas: FloatArray) -> dict[str, FloatArray]:
+    """Return how well a shape is separated from the others in each colour, [shapes x colours] averaged over sigma.
+
+    `decodability` is the mean accuracy with which it is sorted from each other shape, and `variance share` the squared
+    distance between its mean and that of all shapes, as a share of the mean square around the mean of all videos.
+
+    Args:
+        projections: [states, n, values] of videos that are ordered by seed, shape and colour.
+        sigmas: [steps + 1] noise levels of the path, of which the projected states are equally spaced.
+    """
+    levels = sigmas[np.linspace(0, len(sigmas) - 1, len(projections)).round().astype(int)]
+    states = projections.reshape(len(projections), -1, len(SHAPES), len(COLOURS), projections.shape[-1])
+    no_flip = np.ones((1, states.shape[1]))
+    accuracy = np.full((len(SHAPES), len(SHAPES), len(COLOURS), len(levels)), np.nan)
+    for (first, second), colour, level in product(
+        combinations(range(len(SHAPES)), 2), range(len(COLOURS)), range(len(levels))
+    ):
+        differences = states[level, :, first, colour] - states[level, :, second, colour]
+        accuracy[first, second, colour, level] = decode_differences(differences[:, None], no_flip)[0]
+        accuracy[second, first, colour, level] = accuracy[first, second, colour, level]
+    around_mean = states - states.mean((1, 2), keepdims=True)
+    totals = (around_mean**2).sum(-1).mean((1, 2))  # [levels, colours]
+    distances = (around_mean.mean(1) ** 2).sum(-1)  # [levels, shapes, colours]
+    shares = np.moveaxis(distances / totals[:, None], 0, -1)
+    return {
+        "decodability": average_over_sigma(np.nanmean(accuracy, axis=1), levels).ravel(),
+        "variance share": average_over_sigma(shares, levels).ravel(),
+    }
 
 
 def measure_from_bound(metric: str, values: FloatArray) -> FloatArray:
@@ -245,6 +281,13 @@ def compute_placebo_slopes(models: Sequence[ModelValues], key: str, draw_count: 
 def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:
     """Return the keys of the measures under a condition."""
     return [key for key in models[0].values_by_measure if key.endswith(f"|{condition}")]
+
+
+def find_held_out_key(models: Sequence[ModelValues], key: str) -> str | None:
+    """Return the key of a measure in the second sentence form; None if it was not measured there."""
+    name, _, condition = key.partition("|")
+    held_out_key = f"{name}|{condition.partition(' ')[0]} held-out"
+    return held_out_key if held_out_key in models[0].values_by_measure else None
 
 
 def fit_information(model: ModelValues, form: str) -> float:
