@@ -189,6 +189,28 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
     run(test)
 
 
+def test_lines_that_would_join_to_a_too_long_line_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_INPUT_LENGTH", 100)
+
+    async def test() -> None:
+        async with application() as it:
+            await it.until(lambda: it.screen(ComposeScreen).config)
+            await it.press("4", "slash")
+            field = await it.until(lambda: it.app.focused)
+            assert isinstance(field, Input)
+            await it.paste("x" * 60)
+            await it.paste("y\n" * 21)
+            assert "cannot paste here: the line would have 101 characters, and the limit is 100" in it.notifications()
+            assert field.value == "x" * 60
+            await it.paste("y\n" * 20)
+            assert field.value == "x" * 60 + "y " * 19 + "y"
+            field.action_select_all()
+            await it.paste("z" * 100)
+            assert field.value == "z" * 100
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     ("counts", "state"),
     [

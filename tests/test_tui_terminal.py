@@ -22,7 +22,7 @@ from textual.events import Key
 from wantui.cli import tui
 from wantui.errors import UserError
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
-from wantui.tui.terminal.keyboard import InputDecoder, InputParser
+from wantui.tui.terminal.keyboard import InputParser
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
@@ -253,23 +253,6 @@ def test_invalid_utf8_and_unknown_sequences_do_not_break_input(machine: Machine)
         terminal.press(b"1", "1 Compose")
     assert terminal.process.poll() is None
     terminal.close()
-
-
-def test_late_answers_of_the_terminal_are_not_typed() -> None:
-    answers = b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\\x1bP>|kitty(0.3)\x1b\\\x1b_Gi=31;OK\x1b\\\x1b]1337;x=y\x07"
-    decoder = InputDecoder("utf-8")
-    assert decoder.decode(b"a" + answers + b"b") == "ab"
-    assert decoder.decode(b"\x1b]") == "\x1b]", "alt+]"
-    assert decoder.decode(b"\x1bPx\x1b\\") == "\x1bPx\x1b\\", "alt+P, x, alt+backslash"
-    pasted = b"\x1b[200~" + answers
-    assert decoder.decode(pasted + answers[:10]) == (pasted + answers[:10]).decode()
-    assert decoder.decode(answers + b"\x1b[201~" + answers) == (answers + b"\x1b[201~").decode()
-
-
-def test_too_large_terminal_size_is_dropped() -> None:
-    decoder = InputDecoder("utf-8")
-    assert decoder.decode(b"a\x1b[48;99999;10;1;1tb") == "ab"
-    assert decoder.decode(b"\x1b[48;40;120;640;1920t") == "\x1b[48;40;120;640;1920t"
 
 
 KITTY_KEYS = {

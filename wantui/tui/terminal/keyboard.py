@@ -3,6 +3,7 @@
 import codecs
 import re
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,12 @@ from textual.events import Key
 PASTE_MARK = re.compile(r"(\x1b\[20[01]~)")
 ANSWER = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
 """String with which a terminal answers a query (DCS, OSC, APC, PM or SOS); Alt with a key sends only its start."""
+CUT_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x1b\x07]{2,4096}\x1b?)\Z")
+"""Start of a sequence at the end of a read: more than Escape or Alt with a key sends."""
+CUT_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
+"""Start of the end mark of a paste at the end of a read."""
+MAX_REST_SECONDS = 2.0
+"""Maximum seconds between the parts of a sequence; without its rest, the start is dropped."""
 
 SIZE_REPORT = re.compile(r"\x1b\[48[\d;:]*t")
 MAX_SIZE = 10_000
@@ -57,21 +64,31 @@ class InputParser(XTermParser):
 class InputDecoder(codecs.IncrementalDecoder):
     """Decoder that replaces invalid bytes with U+FFFD, and drops answers and invalid sizes, except in a paste.
 
-    An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys.
+    An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys, and
+    also a sequence whose rest arrives late, as over a slow link: the start of a sequence is held until then.
     """
 
     def __init__(self, encoding: str) -> None:
         super().__init__("replace")
         self._decoder = codecs.getincrementaldecoder(encoding)("replace")
         self._is_pasting = False
+        self._held_text, self._held_since = "", 0.0
 
     def decode(self, data: Any, final: bool = False) -> str:
+        now, held_text = time.monotonic(), self._held_text
+        if not self._is_pasting and now - self._held_since > MAX_REST_SECONDS:
+            held_text = ""
+        text = held_text + self._decoder.decode(data, final)
         parts = []
-        for part in PASTE_MARK.split(self._decoder.decode(data, final)):
+        for part in PASTE_MARK.split(text):
             if PASTE_MARK.fullmatch(part):
                 self._is_pasting = part == "\x1b[200~"
             parts.append(part if self._is_pasting else SIZE_REPORT.sub(_keep_valid_size, ANSWER.sub("", part)))
-        return "".join(parts)
+        cut = (CUT_PASTE_END if self._is_pasting else CUT_SEQUENCE).search(parts[-1])
+        self._held_text = "" if cut is None or final else cut[0]
+        if not held_text or self._held_text != text:  # not the start that is held already
+            self._held_since = now
+        return "".join(parts).removesuffix(self._held_text)
 
 
 def _decoder_factory(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:

@@ -32,7 +32,8 @@ class LineInputMixin(PrintableLinesMixin, _Base):
 
     def _on_paste(self, event: Paste) -> None:
         """Insert all pasted lines; Textual would insert only the first."""
-        if refuse_large_paste(self, event):
+        kept_length = len(self.value) - len(self.selected_text)
+        if refuse_large_paste(self, event, kept_length + len(join_lines(event.text))):
             return
         event.prevent_default()
         event.stop()

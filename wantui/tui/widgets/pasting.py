@@ -9,11 +9,21 @@ MAX_PASTED_LINE_LENGTH = 200_000
 """Maximum characters of a pasted line: the editors lay out the whole line again at every key."""
 
 
-def refuse_large_paste(widget: Widget, event: Paste) -> bool:
-    """Return whether a paste is too large; if so, discard it and notify the user."""
+MAX_INPUT_LENGTH = 20_000
+"""Maximum characters of a one-line input after a paste: it measures its whole text several times at every key."""
+
+
+def refuse_large_paste(widget: Widget, event: Paste, input_length: int | None = None) -> bool:
+    """Return whether a paste is too large; if so, discard it and notify the user.
+
+    Args:
+        input_length: length of the text of a one-line input after the paste.
+    """
     longest_line_length = max(map(len, event.text.splitlines()), default=0)
     if len(event.text) > MAX_PASTE_LENGTH:
         reason = f"{len(event.text):,} characters: the limit is {MAX_PASTE_LENGTH:,}"
+    elif input_length is not None and input_length > MAX_INPUT_LENGTH:
+        reason = f"here: the line would have {input_length:,} characters, and the limit is {MAX_INPUT_LENGTH:,}"
     elif longest_line_length > MAX_PASTED_LINE_LENGTH:
         reason = f"a line of {longest_line_length:,} characters: the limit is {MAX_PASTED_LINE_LENGTH:,}"
     else:
