@@ -148,6 +148,19 @@ def test_prompt_over_512_tokens_is_refused() -> None:
     assert planned("a [red|" + "blue " * 508 + "] circle").refusals == ()
 
 
+def test_negative_prompt_over_512_tokens_is_refused_if_a_pass_reads_it() -> None:
+    def refuse(negative_prompt: str, *settings: str) -> tuple[str, ...]:
+        return planned("a circle", f"prompt_settings.negative_prompt={negative_prompt}", *settings).refusals
+
+    (refusal,) = refuse("blue " * 512)
+    assert refusal.startswith("prompt_settings.negative_prompt has 512 words, but the model reads only 512 tokens")
+    (refusal,) = refuse("blue " * 510 + ",")
+    assert re.fullmatch(r"the negative prompt 'blue .* has 513 tokens, but the model reads only 512 .*", refusal)
+    assert refuse("blue " * 511) == ()
+    assert refuse("blue " * 600, "model_settings.cfg_scale=1") == ()
+    assert refuse("blue " * 600, "model_settings.model_id=wan2.1-1.3b") != ()
+
+
 @pytest.mark.parametrize(
     ("fps", "duration", "whole", "frames"), [(25, 4.64, 116, 117), (30, 16.4, 492, 493), (25, 1.16, 29, 29)]
 )

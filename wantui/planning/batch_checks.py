@@ -14,7 +14,7 @@ from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.guidance_checks import find_guidance_refusals
-from wantui.planning.guidance_plan import plan_guidance
+from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
 from wantui.prompts import Variation, list_marks, list_prompts
@@ -74,6 +74,7 @@ def find_cell_refusals(
     return [
         *_find_control_conflicts(model, first_recipe, variations),
         *find_guidance_refusals(settings, model, first_recipe),
+        *_find_negative_length_refusals(first_recipe),
     ]
 
 
@@ -231,16 +232,29 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
-    """Refuse prompts that are certainly too long: every word takes at least one token, and the end token one more."""
+    """Refuse prompts that are certainly too long."""
     for variation in variations:
         for prompt in list_prompts(variation):
-            if len(prompt) < 2 * TEXT_POSITION_COUNT - 1:
-                continue
-            word_count = len(prompt.split())
-            if word_count >= TEXT_POSITION_COUNT:
-                prompt_name = "" if prompt == variation.prompt else f"{format_excerpt(prompt)!r} in the schedule of "
-                return [
-                    f"{prompt_name}variation {variation.id} has {word_count} words, but the model reads only "
-                    f"{TEXT_POSITION_COUNT} tokens and would ignore the rest: shorten the prompt"
-                ]
+            prompt_name = "" if prompt == variation.prompt else f"{format_excerpt(prompt)!r} in the schedule of "
+            if refusal := _find_length_refusal(f"{prompt_name}variation {variation.id}", prompt, "prompt"):
+                return [refusal]
     return []
+
+
+def _find_negative_length_refusals(recipe: Recipe) -> list[str]:
+    """Refuse a negative prompt that is certainly too long, if a pass reads it."""
+    if not uses_unconditional_pass(recipe):
+        return []
+    key = "prompt_settings.negative_prompt"
+    refusal = _find_length_refusal(key, recipe.negative_prompt, "negative prompt")
+    return [] if refusal is None else [refusal]
+
+
+def _find_length_refusal(subject: str, prompt: str, prompt_name: str) -> str | None:
+    """Refuse a prompt that is certainly too long: a word takes at least one token, and the end token one more."""
+    if len(prompt) < 2 * TEXT_POSITION_COUNT - 1 or (word_count := len(prompt.split())) < TEXT_POSITION_COUNT:
+        return None
+    return (
+        f"{subject} has {word_count} words, but the model reads only {TEXT_POSITION_COUNT} tokens and would ignore the "
+        f"rest: shorten the {prompt_name}"
+    )

@@ -18,6 +18,7 @@ from wantui.planning.batch_checks import (
     list_control_words,
 )
 from wantui.planning.guidance_checks import check_guidance
+from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import (
     PlanError,
@@ -148,7 +149,7 @@ class _CellPlanner:
         self.model, self.parsed_template, self.variations = model, parsed_template, tuple(variations)
         self.builder = RecipeBuilder(settings, model, variations)
         self._variations_by_schedule = {_format_schedule(settings): self.variations}
-        self._token_checks: dict[tuple[str, bool, tuple[str, ...], str], TokenChecks] = {}
+        self._token_checks: dict[tuple[str, bool, bool, tuple[str, ...], str], TokenChecks] = {}
         self._shared_checks: dict[tuple[object, ...], tuple[list[str], list[str]]] = {}
 
     def plan_cell(self, cell: SweepCell | None, settings: Settings) -> PlannedCell:
@@ -217,7 +218,8 @@ class _CellPlanner:
     def _check_tokens(self, settings: Settings, recipe: Recipe, variations: tuple[Variation, ...]) -> TokenChecks:
         has_weights = any(choose_weighting_method(variation, settings) for variation in variations)
         uses_marks = recipe.capture.attention is not None or has_weights
-        key = recipe.negative_prompt, uses_marks, list_control_words(recipe), _format_schedule(settings)
+        uses_negative_prompt, control_words = uses_unconditional_pass(recipe), list_control_words(recipe)
+        key = recipe.negative_prompt, uses_marks, uses_negative_prompt, control_words, _format_schedule(settings)
         if key not in self._token_checks:
             self._token_checks[key] = check_prompt_tokens(
                 self.model,
@@ -225,7 +227,8 @@ class _CellPlanner:
                 variations,
                 recipe.negative_prompt,
                 uses_marks=uses_marks,
-                control_words=key[2],
+                uses_negative_prompt=uses_negative_prompt,
+                control_words=control_words,
             )
         return self._token_checks[key]
 

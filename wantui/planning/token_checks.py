@@ -43,12 +43,14 @@ def check_prompt_tokens(
     negative_prompt: str,
     *,
     uses_marks: bool,
+    uses_negative_prompt: bool,
     control_words: Sequence[str] = (),
 ) -> TokenChecks:
     """Find prompts that a model cannot distinguish, and words unknown to its tokenizer.
 
     Args:
         uses_marks: True if marked words are stored or weighted; unknown marked words are then refused.
+        uses_negative_prompt: True if a pass reads the negative prompt; it is refused if it is too long.
         control_words: words that controls look for in the prompts; unknown ones are refused.
     """
     tokenizer_path = find_tokenizer_file(model, revision)
@@ -65,7 +67,10 @@ def check_prompt_tokens(
             {mark.text for variation in variations for mark in list_marks(variation)} if uses_marks else set()
         )
         refusals = [
-            *_find_length_refusals(tokenizer_path, prompts[:-1]),
+            *_find_length_refusals(tokenizer_path, prompts[:-1], "prompt"),
+            *_find_length_refusals(
+                tokenizer_path, [negative_prompt] if uses_negative_prompt else [], "negative prompt"
+            ),
             *_find_unknown_text_refusals(tokenizer_path, marked_texts, "marked", "mark other words"),
             *_find_unknown_text_refusals(tokenizer_path, set(control_words), "bent", "bend other words"),
         ]
@@ -119,7 +124,7 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
     return warnings
 
 
-def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str]) -> list[str]:
+def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str], prompt_name: str) -> list[str]:
     """Return a refusal for the first prompt with more tokens than the model reads, unless its words tell."""
     for prompt in prompts:
         if len(prompt.encode()) < TEXT_POSITION_COUNT - 2:  # a token has a byte, but for the first space and the end
@@ -128,7 +133,7 @@ def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str]) -> list[
             continue
         if (token_count := len(find_token_ids(tokenizer_path, prompt))) > TEXT_POSITION_COUNT:
             return [
-                f"the prompt {format_excerpt(prompt)!r} has {token_count} tokens, but the model reads only "
+                f"the {prompt_name} {format_excerpt(prompt)!r} has {token_count} tokens, but the model reads only "
                 f"{TEXT_POSITION_COUNT} and would ignore the rest: shorten it"
             ]
     return []
