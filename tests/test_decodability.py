@@ -297,6 +297,10 @@ def test_states_that_are_all_equal_have_no_shares() -> None:
     shares = compute_variance_shares(build_level_states(np.ones((2, 3, 1, 2, 4)), (1, 0)))
     assert np.isnan([shares.shares_by_effect[name][0] for name in SHARE_NAMES]).all()
     assert (shares.mean_p, shares.total[0]) == (1, 0)
+    sentence = shares.describe()
+    assert sentence.startswith(
+        "variance between group 0, group 1: the finished videos are equal; over all noise levels 0.0%, p 1 "
+    )
 
 
 # Loading, commands

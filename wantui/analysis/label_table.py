@@ -18,6 +18,8 @@ UNUSED_COLUMNS = ("prompt", "reason", "stride")
 """Further columns of the tables that `wantui analyze --csv` writes; they are ignored."""
 SIMILAR_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
 """Likely names of columns by others, and the name here."""
+MAX_LABEL = 1e100
+"""Largest size of a label: tests square differences and sum the squares, which must stay finite."""
 MAX_CODES = 30
 """Maximum number of different codes in a column of text."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -135,8 +137,11 @@ def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> di
     if numbers:
         values = [float(cell) if cell else math.nan for _, cell in cells]
         for (line, cell), value in zip(cells, values, strict=True):
-            if math.isinf(value):
-                raise LabelError(f"{prefix}line {line}, column {quote(name)}: {quote(cell)} is too large")
+            if abs(value) > MAX_LABEL:
+                raise LabelError(
+                    f"{prefix}line {line}, column {quote(name)}: {quote(cell)} is too large; the limit is "
+                    f"{MAX_LABEL:.0e}. Use another unit"
+                )
         return {name: values}
     codes = sorted({cell for _, cell in texts})
     if len(codes) > MAX_CODES:

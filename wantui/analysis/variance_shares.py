@@ -70,9 +70,12 @@ class VarianceShares:
     def describe(self) -> str:
         """Describe the group's share in a sentence."""
         final_share, final_chance = self.shares_by_effect["group"][-1], self.chance_mean[-1]
+        final_text = f"{final_share:.1%} of the variance of the finished videos ({final_chance:.1%} by chance)"
+        if math.isnan(final_share):
+            final_text = "the finished videos are equal"
         return (
-            f"variance between {', '.join(self.group_names)}: {final_share:.1%} of the variance of the finished videos "
-            f"({final_chance:.1%} by chance); over all noise levels {self.mean_group_share:.1%}, p {self.mean_p:.3g} "
+            f"variance between {', '.join(self.group_names)}: {final_text}; over all noise levels "
+            f"{self.mean_group_share:.1%}, p {self.mean_p:.3g} "
             f"(least possible: {self.min_attainable_p:.3g}), {format_count(self.seed_count, 'seed')}, "
             f"{format_count(self.phrasing_count, 'wording')}"
         )
@@ -106,7 +109,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         group_shares.mean(0),
         np.quantile(group_shares, 0.95, axis=0),
         _is_as_large(group_shares).mean(0),
-        float(mean_shares[0]),
+        abs(float(mean_shares[0])),  # the average of zeros may be -0
         float(_is_as_large(mean_shares).mean()),
         seed_count,
         phrasing_count,
