@@ -8,6 +8,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.color import Color
+from textual.css.stylesheet import Stylesheet, StylesheetParseError
 from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
@@ -18,6 +19,7 @@ from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.drafts import load_drafts
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.stylesheet import ThemeStylesheet
 from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme
 from wantui.tui.widgets.header import Header
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -88,6 +90,43 @@ def test_unknown_theme_is_reported_and_replaced_by_the_default() -> None:
             assert "unknown theme 'sunset'" in it.notifications()
 
     run(test)
+
+
+def describe_rules(sheet: Stylesheet) -> list[str]:
+    return [f"{rule.selectors} {rule.styles.get_rules()} {rule.is_default_rules}" for rule in sheet.rules]
+
+
+def test_rules_of_every_theme_equal_those_of_a_stylesheet_without_cache() -> None:
+    async def test() -> None:
+        async with application() as it:
+            for theme in (it.app.theme, "nord", it.app.theme):
+                it.app.theme = theme
+                await it.pilot.pause()
+                for number in "12345":
+                    await it.press(number)
+                stock = Stylesheet(variables=it.app.get_css_variables())
+                stock.source = it.app.stylesheet.source.copy()
+                stock.parse()
+                assert describe_rules(it.app.stylesheet) == describe_rules(stock)
+
+    run(test)
+
+
+def test_invalid_source_of_a_stylesheet_is_refused_and_keeps_the_rules() -> None:
+    sheet = ThemeStylesheet(variables={"colour": "red"})
+    sheet.add_source("Label { color: $colour; }")
+    sheet.reparse()
+    css = sheet.css
+    assert "#FF0000" in css
+    sheet.add_source("Label { colour: blue; }", read_from=("later.tcss", ""))
+    with pytest.raises(StylesheetParseError):
+        sheet.reparse()
+    assert sheet._rules[0].css == css
+    sheet.source.clear()
+    sheet.add_source("Label { color: $colour; }")
+    sheet.set_variables({"colour": "blue"})
+    sheet.reparse()
+    assert "#0000FF" in sheet.css
 
 
 class _ListApp(ThemedApp):

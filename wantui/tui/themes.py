@@ -9,6 +9,8 @@ from textual.filter import Monochrome, NoColor
 from textual.reactive import Reactive
 from textual.theme import BUILTIN_THEMES, Theme
 
+from wantui.tui.stylesheet import ThemeStylesheet
+
 DEFAULT_THEME = "wantui-dark"
 ANSI_THEME = "ansi-dark"
 """Theme for terminals with 16 colours: it uses the terminal's own colours."""
@@ -123,6 +125,9 @@ ANSI_THEMES = (
 )
 """Textual's themes with 16 colours; in the originals, a state has the colour of the accent, or borders are black."""
 
+OWN_THEMES_BY_NAME = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
+"""Themes that wantui adds to those of Textual, or changes."""
+
 
 def choose_first_theme(chosen_name: str | None, color_system: str | None, is_colourless: bool) -> str:
     """Return the name of the theme at the start.
@@ -157,11 +162,14 @@ class ThemedApp(App[None]):
 
     theme: Reactive[str] = Reactive(DEFAULT_THEME)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.stylesheet = ThemeStylesheet(variables=self.get_css_variables())
+
     @property
     def available_themes(self) -> dict[str, Theme]:
         """All themes by name, those of wantui first."""
-        own_themes = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
-        return own_themes | super().available_themes | own_themes
+        return OWN_THEMES_BY_NAME | super().available_themes | OWN_THEMES_BY_NAME
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(derive_colours(self.current_theme))
