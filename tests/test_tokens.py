@@ -7,17 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
+from safetensors.torch import load_file, save_file
 from transformers import T5Tokenizer
 
 from wantui.config import load_config
 from wantui.generation.denoise import prepare_inputs
+from wantui.generation.errors import LoadError
+from wantui.generation.load import load_pipeline_parts
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
-from wantui.models.catalogue import NANO, WanModel
+from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.models.nano.world import sample_scenes, write_captions
-from wantui.models.tokenizer import find_token_ids, find_token_texts, find_tokenizer_file
+from wantui.models.tokenizer import (
+    TokenizerError,
+    check_tokenizer_fits_model,
+    find_token_ids,
+    find_token_texts,
+    find_tokenizer_file,
+)
 from wantui.planning import BatchPreview, PromptMark, preview_batch
 from wantui.prompts import expand_template, parse_template
 from wantui.queue.queue import Queue
@@ -190,6 +200,111 @@ def test_unreadable_tokenizer_config_is_refused_before_queueing(
     assert result.code == 2
     assert "tokenizer/tokenizer_config.json" in result.err
     assert not Path("outputs").exists()
+
+
+def added_token(text: str) -> dict[str, object]:
+    return {
+        "content": text,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+        "special": True,
+    }
+
+
+PAD_DECODER = {"0": added_token("<pad>")}
+TOKENIZER_CHANGES: list[dict[str, dict[str, object]]] = [
+    {},
+    {"tokenizer_config": {"pad_token": "</s>"}},
+    {"tokenizer_config": {"pad_token": "<padding>"}},
+    {"tokenizer_config": {"pad_token": None}},
+    {"tokenizer_config": {"pad_token": 0}},
+    {"tokenizer_config": {"eos_token": None}},
+    {"tokenizer_config": {"eos_token": "▁a"}},
+    {"tokenizer_config": {"eos_token": added_token("</s>")}},
+    {"tokenizer_config": {"eos_token": added_token("</s>") | {"__type": "AddedToken"}}},
+    {"tokenizer_config": {"unk_token": None}},
+    {"tokenizer_config": {"padding_side": "left"}},
+    {"tokenizer_config": {"padding_side": None}},
+    {"tokenizer_config": {"extra_special_tokens": ["<x>"]}},
+    {"tokenizer_config": {"extra_special_tokens": [], "additional_special_tokens": ["<x>"]}},
+    {"tokenizer_config": {"extra_special_tokens": {"image_token": "<x>"}}},
+    {"tokenizer_config": {"extra_special_tokens": [], "extra_ids": 300}},
+    {"tokenizer_config": {"extra_special_tokens": None, "extra_ids": 3}},
+    {"tokenizer_config": {"extra_special_tokens": "remove", "extra_ids": 3}},
+    {"tokenizer_config": {"extra_special_tokens": "remove", "extra_ids": "remove"}},
+    {"tokenizer_config": {"image_token": "<x>"}},
+    {"tokenizer_config": {"bos_token": "<x>"}},
+    {"tokenizer_config": {"added_tokens_decoder": PAD_DECODER}},
+    {"tokenizer_config": {"added_tokens_decoder": PAD_DECODER}, "special_tokens_map": {"pad_token": "</s>"}},
+    {"tokenizer_config": {"added_tokens_decoder": {"0": "<pad>"}}},
+    {"tokenizer_config": {"added_tokens_decoder": {"x": added_token("<pad>")}}},
+    {"tokenizer_config": {"added_tokens_decoder": PAD_DECODER}, "tokenizer": {"added_tokens": "remove"}},
+    {"tokenizer": {"added_tokens": "remove"}},
+    {"tokenizer": {"added_tokens": []}},
+    {"special_tokens_map": {"pad_token": "</s>"}},
+    {"special_tokens_map": {"pad_token": added_token("<pad>")}},
+    {"added_tokens": {"<x>": 134}},
+    {"added_tokens": {"<pad>": 0}},
+]
+
+
+@pytest.mark.parametrize("changes", TOKENIZER_CHANGES, ids=str)
+def test_tokenizer_is_refused_before_queueing_exactly_if_transformers_would_read_it_wrong(
+    tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch, changes: dict[str, dict[str, object]]
+) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    for name, values in changes.items():
+        path = folder / "tokenizer" / f"{name}.json"
+        content = (json.loads(path.read_text()) if path.is_file() else {}) | values
+        path.write_text(json.dumps({key: value for key, value in content.items() if value != "remove"}))
+    encoder_config = json.loads((folder / "text_encoder" / "config.json").read_text())
+    embedding_count = encoder_config["vocab_size"]
+    try:
+        loaded = T5Tokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except Exception:  # the type depends on the fault
+        is_right = False
+    else:
+        special_ids = [loaded.pad_token_id, loaded.eos_token_id]
+        is_right = (
+            special_ids == [encoder_config["pad_token_id"], encoder_config["eos_token_id"]]
+            and loaded.padding_side == "right"
+            and max(loaded.get_vocab().values()) < embedding_count
+        )
+    if is_right:
+        check_tokenizer_fits_model(folder / "tokenizer" / "tokenizer.json")
+        return
+    with pytest.raises(TokenizerError, match=r"model/tokenizer.*(Copy|they belong to different models)"):
+        check_tokenizer_fits_model(folder / "tokenizer" / "tokenizer.json")
+
+
+def test_tokenizer_without_added_tokens_is_named_when_the_model_is_loaded(tiny_models: dict[str, WanModel]) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    path = folder / "tokenizer" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    del content["added_tokens"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        LoadError, match=r"tokenizer\.json has no list added_tokens, which transformers requires\. Copy"
+    ):
+        load_pipeline_parts(find_model(str(folder.absolute())), None, "float32")
+
+
+def test_embedding_of_the_pad_token_changes_no_text_embedding(tiny_models: dict[str, WanModel]) -> None:
+    folder = Path(shutil.copytree(tiny_models["wan2.1"].location, "model"))
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    actual = []
+    for value in (0.0, 3.0):
+        for name in ("shared.weight", "encoder.embed_tokens.weight"):
+            if name in tensors:
+                tensors[name][0] = value
+        save_file(tensors, path, {"format": "pt"})
+        pipeline = load_pipeline_parts(find_model(str(folder.absolute())), None, "float32")
+        with torch.no_grad():
+            actual.append(pipeline.encode_prompt("a red star", "", max_sequence_length=512, device="cpu"))
+    assert all(torch.equal(*pair) for pair in zip(*actual, strict=True))
 
 
 def test_duplicate_extra_tokens_are_accepted(tiny_models: dict[str, WanModel]) -> None:

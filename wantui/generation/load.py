@@ -26,6 +26,7 @@ from wantui.generation.tensors import check_gguf_tensors, check_no_tensor_unset,
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_pipeline_components
+from wantui.models.tokenizer_settings import read_tokenizer_settings
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
@@ -120,6 +121,8 @@ def _load_pipeline_folder(folder: Path, dtype: str, given_parts: Mapping[str, nn
         if part in read_pipeline_components(folder) and part not in given_parts:
             check_part_tensors(folder, part)
     check_sentencepiece(folder)
+    if (folder / "tokenizer" / "tokenizer.json").is_file():
+        read_tokenizer_settings(folder / "tokenizer")
     dtypes = {"default": getattr(torch, dtype), "vae": torch.float32}
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given_parts)
     for part in PARTS_WITH_WEIGHTS:

@@ -12,6 +12,11 @@ from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, read_part_json, read_pipeline_components
+from wantui.models.tokenizer_settings import (
+    find_special_token_fault,
+    list_new_tokens,
+    read_tokenizer_settings,
+)
 
 SPACE_TOKEN = "▁"
 """Prefix of word-initial tokens in T5 vocabularies; alone, it is a token without text."""
@@ -117,13 +122,12 @@ def check_tokenizer_fits_model(path: Path) -> None:
         TokenizerError: the tokenizer does not match its model.
     """
     tokenizer, folder = _load_tokenizer(path), path.parents[1]
-    if (config_path := path.with_name("tokenizer_config.json")).is_file():
-        try:
-            read_part_json(config_path)
-        except PartError as error:
-            raise TokenizerError(str(error)) from None
     try:
-        embedding_count = read_part_json(folder / "text_encoder" / "config.json").get("vocab_size")
+        settings = read_tokenizer_settings(path.parent)
+    except PartError as error:
+        raise TokenizerError(str(error)) from None
+    try:
+        encoder_config = read_part_json(folder / "text_encoder" / "config.json")
     except PartError:  # a partly fetched model has no text encoder yet; loading reports missing files
         return
     class_name, model_kind = _read_tokenizer_class_name(folder), type(tokenizer.model).__name__
@@ -132,16 +136,22 @@ def check_tokenizer_fits_model(path: Path) -> None:
             f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram one. Copy it from the model "
             "again"
         )
-    if type(embedding_count) is int and (
-        fault := find_vocabulary_fault(tokenizer.get_vocab(with_added_tokens=True), embedding_count)
-    ):
+    vocabulary, embedding_count = tokenizer.get_vocab(with_added_tokens=True), encoder_config.get("vocab_size")
+    if type(embedding_count) is int and (fault := find_vocabulary_fault(vocabulary, embedding_count)):
         raise TokenizerError(f"{path}: {fault}")
-    if (
-        class_name.startswith("T5")
-        and tokenizer.token_to_id(FIRST_EXTRA_TOKEN) is None
-        and (fault := find_tokenizer_config_fault(folder))
-    ):
+    if not class_name.startswith("T5"):
+        return
+    if FIRST_EXTRA_TOKEN not in vocabulary and (fault := find_tokenizer_config_fault(folder)):
         raise TokenizerError(fault)
+    if fault := find_special_token_fault(settings, vocabulary, encoder_config):
+        raise TokenizerError(f"{path.parent}: {fault}. Copy the folder from the model again")
+    new_tokens = list_new_tokens(settings, vocabulary)
+    new_vocabulary = vocabulary | {token: max(vocabulary.values()) + i for i, token in enumerate(new_tokens, 1)}
+    if type(embedding_count) is int and (fault := find_vocabulary_fault(new_vocabulary, embedding_count)):
+        raise TokenizerError(
+            f"{path.parent}: its settings add {format_count(len(new_tokens), 'token')} to the vocabulary, such as "
+            f"{new_tokens[0]!r}: {fault}"
+        )
 
 
 def find_tokenizer_config_fault(folder: Path) -> str | None:
