@@ -1,6 +1,7 @@
 """Conversion of untrusted text for Textual's titles, labels and lists."""
 
 from textual.content import Content
+from textual.widget import Widget
 
 from wantui.formatting import escape_unprintable
 
@@ -12,3 +13,10 @@ def make_content(text: str, keep_lines: bool = False) -> Content:
     become a link.
     """
     return Content(escape_unprintable(text, keep_lines))
+
+
+def set_titles(pane: Widget, title: str | None = None, subtitle: str | None = None) -> None:
+    """Set the titles in the border of a pane, which redraws it, unless they are shown already; None keeps a title."""
+    for name, text in (("border_title", title), ("border_subtitle", subtitle)):
+        if text is not None and (content := make_content(text)).markup != getattr(pane, name):
+            setattr(pane, name, content)

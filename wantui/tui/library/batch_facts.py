@@ -59,6 +59,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact(
             "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}"
         ),
+        *_list_errors(manifest),
         Fact("options", _list_options(manifest)),
         Fact("model", recipe.model),
         Fact("size", f"{recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps"),
@@ -71,7 +72,6 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("created", f"{created} with wantui {manifest.wantui}" if manifest.wantui else created),
         Fact("folder", str(folder)),
-        *_list_errors(manifest),
     ]
     states = Counter(video.state for video in videos)
     marked = [(video, marks.get_mark(video.id)) for video in videos]

@@ -1,5 +1,6 @@
 """Details of the selected batch, below the list of batches."""
 
+from collections.abc import Sequence
 from textwrap import wrap
 
 from rich.style import Style
@@ -7,7 +8,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
 from wantui.tui.facts import draw_facts
 from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.state_style import get_state_style
@@ -21,6 +22,10 @@ MAX_TEMPLATE_LINES = 5
 class BatchDetails(VerticalScroll, can_focus=False):
     """Pane with the template, the counts and the settings of one batch."""
 
+    DEFAULT_CSS = """
+    BatchDetails { scrollbar-size-vertical: 1; scrollbar-gutter: stable; } /* so that lines fit beside the bar */
+    """
+
     def __init__(self) -> None:
         super().__init__(id="batch-details", classes="pane")
         self.border_title = "Batch"
@@ -32,13 +37,13 @@ class BatchDetails(VerticalScroll, can_focus=False):
 
     def show_facts(self, batch_name: str, facts: BatchFacts) -> None:
         """Show a batch."""
-        self.border_title = make_content(batch_name)
+        set_titles(self, batch_name)
         self._facts, self._message = facts, ""
         self._draw()
 
     def show_message(self, text: str) -> None:
         """Show a text instead of a batch."""
-        self.border_title = "Batch"
+        set_titles(self, "Batch")
         self._facts, self._message = None, text
         self._draw()
 
@@ -55,22 +60,33 @@ class BatchDetails(VerticalScroll, can_focus=False):
 
     def _draw_lines(self, facts: BatchFacts, width: int) -> list[Text]:
         style_of = self.query_one(DiffText).make_colour_style
-        counts = Text()
+        counts = []
         for state, count in facts.state_counts:
             style = get_state_style(state)
-            counts.append(f"{style.glyph} {count} {style.state_word}", style_of(style.colour_name)).append("  ")
+            counts.append(Text(f"{style.glyph} {count} {style.state_word}", style_of(style.colour_name)))
         for sign, count, colour in (
             (STAR, facts.star_count, "warning"),
             (REJECT, facts.reject_count, "error"),
             (NOTE, facts.note_count, "primary"),
         ):
             if count:
-                counts.append(f"{sign} {count}", style_of(colour)).append("  ")
+                counts.append(Text(f"{sign} {count}", style_of(colour)))
         template_lines = wrap(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
         lines = [Text(line, Style(bold=True)) for line in template_lines]
-        lines += [counts, *draw_facts(facts.facts, width)]
+        lines += [*_join_texts(counts, width), *draw_facts(facts.facts, width)]
         for name, note in facts.notes:
             lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("primary"))
         for fault in facts.faults:
             lines += wrap_text(f"✗ {fault}", width, style_of("error"))
         return lines
+
+
+def _join_texts(texts: Sequence[Text], width: int) -> list[Text]:
+    """Return texts side by side, in as many lines of at most `width` characters as they need."""
+    lines: list[Text] = []
+    for text in texts:
+        if lines and lines[-1].cell_len + 2 + text.cell_len <= width:
+            lines[-1] = Text.assemble(lines[-1], "  ", text)
+        else:
+            lines.append(text)
+    return lines
