@@ -93,6 +93,14 @@ def fit_picture(picture: "Picture", width: int, height: int) -> "Picture":
     return _resize_picture(picture, min(width / picture.shape[1], height / picture.shape[0]))
 
 
+def stretch_picture(picture: "Picture", size: tuple[int, int]) -> "Picture":
+    """Return a picture scaled to a width and height in pixels."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize(size))
+
+
 def _resize_picture(picture: "Picture", scale: float) -> "Picture":
     import numpy as np
     from PIL import Image

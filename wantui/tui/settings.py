@@ -39,7 +39,7 @@ class TuiSettings(BaseModel):
     low_bandwidth: bool = False
     """Same as --low-bandwidth: slower updates, pictures only on request."""
     preview_seconds: Annotated[float, Field(ge=0)] = 15.0
-    """Seconds between two previews in the monitor, less for short videos; 0 shows previews only on request."""
+    """Seconds between two previews of a running video, less for short videos; 0 shows previews only on request."""
 
     @field_validator("notifications", mode="before")
     @classmethod

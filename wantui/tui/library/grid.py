@@ -11,6 +11,7 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, ArrangedVideos, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity
+from wantui.tui.running_videos import RunningVideo
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
@@ -31,6 +32,13 @@ class MatrixCell:
     """Variation, seed, and the values of swept settings."""
     similarity: str = ""
     """Similarity to a baseline, as measured last; empty if it is not."""
+    running: RunningVideo | None = None
+    """Progress of the video; None unless a worker generates it now."""
+
+    @property
+    def state(self) -> str:
+        """Return the displayed state: the manifest does not know which videos are running."""
+        return self.entry.state if self.running is None else self.running.state
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,13 @@ class MatrixGrid:
     def replace_marks(self, marks: BatchMarks) -> "MatrixGrid":
         """Return the same videos with other marks."""
         cells = {place: replace(cell, mark=marks.get_mark(cell.entry.id)) for place, cell in self.cells.items()}
+        return replace(self, cells=cells)
+
+    def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "MatrixGrid":
+        """Return the same videos, of which those with these indices are running."""
+        cells = {
+            place: replace(cell, running=running_by_index.get(cell.video_index)) for place, cell in self.cells.items()
+        }
         return replace(self, cells=cells)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.storage.manifest import VideoEntry
-from wantui.tui.pictures import read_sheet_frame
+from wantui.tui.pictures import read_sheet_frame, read_strip_frames, stretch_picture
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -29,12 +29,16 @@ class ThumbnailRequest:
     """Number of frames of the video."""
     size: tuple[int, int]
     """Width and height in pixels; the picture is scaled to this size."""
+    preview_path: Path | None = None
+    """Latest preview of a running video, which is shown instead of its files."""
 
 
 def make_thumbnail_request(
-    place: tuple[int, int], folder: Path, entry: VideoEntry, size: tuple[int, int]
+    place: tuple[int, int], folder: Path, entry: VideoEntry, size: tuple[int, int], preview_path: Path | None = None
 ) -> ThumbnailRequest | None:
     """Return the request for a video of the batch in `folder`, or None if the video has no files to read."""
+    if preview_path is not None:
+        return ThumbnailRequest(place, None, None, entry.recipe.frames, size, preview_path)
     sheet, clip = entry.files.get("sheet"), entry.files.get("clip")
     if sheet is None and clip is None:
         return None
@@ -83,8 +87,9 @@ class ThumbnailReader:
             self._publish(request, self._read_cached(request))
 
     def _read_cached(self, request: ThumbnailRequest) -> "Picture | None":
-        """Return the thumbnail from the contact sheet or, if there is none, from the clip."""
+        """Return the thumbnail from the preview, the contact sheet or, if there is none, the clip."""
         for path, read in (
+            (request.preview_path, self._read_from_preview),
             (request.sheet_path, self._read_from_sheet),
             (request.clip_path, self._read_from_clip),
         ):
@@ -102,6 +107,11 @@ class ThumbnailReader:
         return None
 
     @staticmethod
+    def _read_from_preview(path: Path, request: ThumbnailRequest) -> "Picture | None":
+        frames = read_strip_frames(path)
+        return stretch_picture(frames[len(frames) // 2], request.size) if frames else None
+
+    @staticmethod
     def _read_from_sheet(path: Path, request: ThumbnailRequest) -> "Picture | None":
         from wantui.storage.contact_sheet import SHEET_COLUMNS
 
@@ -110,13 +120,10 @@ class ThumbnailReader:
 
     @staticmethod
     def _read_from_clip(path: Path, request: ThumbnailRequest) -> "Picture | None":
-        import numpy as np
-        from PIL import Image
-
         from wantui.storage.mp4 import read_middle_frame
 
         try:
-            return np.asarray(Image.fromarray(read_middle_frame(path, request.frame_count)).resize(request.size))
+            return stretch_picture(read_middle_frame(path, request.frame_count), request.size)
         except Exception:  # decoders of damaged files can raise anything
             return None
 

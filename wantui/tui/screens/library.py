@@ -19,7 +19,6 @@ from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.content import make_content
 from wantui.tui.edit_copy import copy_batch_to_draft
-from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.library.data import (
     STATE_FILTERS,
     BatchFoldersScanned,
@@ -32,11 +31,11 @@ from wantui.tui.library.data import (
     find_row,
     load_batch,
 )
-from wantui.tui.library.grid import VIDEO_FILTERS, MatrixCell, MatrixGrid
+from wantui.tui.library.grid import VIDEO_FILTERS, MatrixGrid
 from wantui.tui.library.search import FoundVideo, find_videos
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.library_axes import LibraryAxes
+from wantui.tui.screens.library_running import LibraryRunning
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.batch_list import BatchList
 from wantui.tui.widgets.matrix import Matrix
@@ -55,16 +54,13 @@ EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for eac
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
 
 
-class LibraryScreen(LibraryAxes):
+class LibraryScreen(LibraryRunning):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
     BINDINGS = [*make_bindings("library")]
 
     batch_list = getters.query_one(BatchList)
-    batch_details = getters.query_one(BatchDetails)
-    matrix = getters.query_one(Matrix)
-    details = getters.query_one(VideoDetails)
     search_input = getters.query_one(Search)
 
     def __init__(self) -> None:
@@ -73,7 +69,6 @@ class LibraryScreen(LibraryAxes):
         self.star_counts: Mapping[Path, int] = {}
         """Number of starred videos by batch folder."""
         self.state_filter = "all"
-        self._shown_facts: BatchFacts | None = None
         self._found_videos: list[FoundVideo] = []
         self._search_timer: Timer | None = None
         """Timer that starts a search, unless the user types on."""
@@ -108,6 +103,7 @@ class LibraryScreen(LibraryAxes):
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         if any(isinstance(event.payload, (*BATCH_END_EVENTS, BatchAdded)) for event in snapshot.events):
             self.scan_folders()
+        self.show_running_videos(snapshot)
 
     # Folders
 
@@ -254,21 +250,21 @@ class LibraryScreen(LibraryAxes):
             return  # the cursor has moved to another batch, or the list is empty
         is_same_batch, previous_cell = message.folder == self.shown_folder, self.get_current_cell()
         if is_same_batch and message.video_index is None and message.manifest is not None:
-            shown = self.shown_manifest, self.shown_marks, self.shown_filter, self._shown_facts, self.shown_similarity
+            shown = self.shown_manifest, self.shown_marks, self.shown_filter, self.shown_facts, self.shown_similarity
             if shown == (message.manifest, message.marks, message.state_filter, message.facts, message.similarity):
                 return
         self.shown_folder, self.shown_manifest = message.folder, message.manifest
         self.shown_marks, self.shown_filter = message.marks, message.state_filter
-        self._shown_facts, self.shown_similarity = message.facts, message.similarity
+        self.shown_facts, self.shown_similarity = message.facts, message.similarity
         if message.manifest is None or message.grid is None or message.facts is None:
             self._clear_matrix(f"✗ {message.error}")
             self.batch_details.show_message(f"✗ {message.error}")
             return
         has_sheets = any("sheet" in video.files for video in message.manifest.videos)
-        self.details.set_class(not has_sheets, "-without-sheets")
         self.keep_view(message.grid)
         self.show_grid(message.grid, is_same_batch)
-        self.batch_details.show_facts(message.folder.name, message.facts)
+        self.details.set_class(not has_sheets and not self.running_by_index, "-without-sheets")
+        self.show_batch_facts()
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):
             self.matrix.cursor, self.matrix.column = place
         cell = self.get_current_cell()
@@ -279,7 +275,7 @@ class LibraryScreen(LibraryAxes):
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
-        self.matrix.show_grid(grid, is_same_batch)
+        self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()
         self._show_matrix_title()
         self.matrix.border_subtitle = make_content(grid.describe_page())
@@ -292,9 +288,6 @@ class LibraryScreen(LibraryAxes):
         suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
         max_width = max(0, self.matrix.size.width - TITLE_MARGIN - len(suffix))
         self.matrix.border_title = make_content(f"{self.matrix.grid.describe_axes(max_width)}{suffix}")
-
-    def get_current_cell(self) -> MatrixCell | None:
-        return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
 
     def get_current_entry(self) -> VideoEntry | None:
         """Return the manifest entry of the video under the cursor, or None."""

@@ -16,11 +16,9 @@ from wantui.tui.monitor.data import (
     read_requested_files,
 )
 from wantui.tui.monitor.states import MonitorRow
+from wantui.tui.running_videos import is_preview_due
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.widgets.virtual_list import VirtualList
-
-MIN_PREVIEWS_PER_VIDEO = 10
-"""Minimum number of automatic previews of a video: short videos have more than one per `preview_seconds`."""
 
 
 class MonitorFiles(BaseScreen):
@@ -110,13 +108,15 @@ class MonitorFiles(BaseScreen):
         """Return whether to read previews that are not on the screen yet."""
         if progress.preview_path is None or progress.preview_step in self.previews.frames_by_step:
             return False
-        preview_seconds = self.wantui_app.settings.preview_seconds
-        new_step_count = progress.preview_step - self._requested_step
         return (
             not is_automatic
             or not self.previews.frames_by_step
-            or 0 < preview_seconds <= time.monotonic() - self._requested_at
-            or new_step_count * MIN_PREVIEWS_PER_VIDEO >= progress.step_count
+            or is_preview_due(
+                progress.preview_step - self._requested_step,
+                progress.step_count,
+                time.monotonic() - self._requested_at,
+                self.wantui_app.settings.preview_seconds,
+            )
         )
 
     @work(thread=True, group="files", exit_on_error=False)

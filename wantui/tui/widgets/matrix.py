@@ -140,11 +140,15 @@ class Matrix(ScrollView, can_focus=True):
                 self.update_cell(place)
 
     def replace_grid(self, grid: MatrixGrid) -> None:
-        """Show the same videos with other marks."""
+        """Show the same videos with other marks or other progress."""
         previous, self.grid = self.grid, grid
         for place, cell in grid.cells.items():
-            if previous.cells[place].mark != cell.mark:
+            if (previous.cells[place].mark, previous.cells[place].running) != (cell.mark, cell.running):
                 self.update_cell(place)
+
+    def read_pictures_again(self) -> None:
+        """Read the pictures whose files have changed, such as those of running videos."""
+        self._request_pictures(reads_again=True)
 
     def change_cell_size(self) -> str:
         """Use the next of `CELL_SIZES`, and return its name."""

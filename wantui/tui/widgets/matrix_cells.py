@@ -149,7 +149,7 @@ def draw_sign_cell(
     left, right = ("[", "]") if cursor_style is not None else (" ", " ")
     if cell is None:
         return [Segment(f"{left}  {right}", base)]
-    state, signs = get_state_style(cell.entry.state), list_mark_signs(cell.mark, is_compared)
+    state, signs = get_state_style(cell.state), list_mark_signs(cell.mark, is_compared)
     sign, colour = signs[0] if signs else (" ", "")
     return [
         Segment(left, base),
@@ -166,9 +166,9 @@ def draw_placeholder(
     width = geometry.picture_width
     if line != (geometry.picture_height - 1) // 2:
         return Segment(" " * width)
-    if cell.entry.state == "done" and not is_unreadable:
+    if cell.state == "done" and not is_unreadable:
         return Segment("·".center(width), Style(dim=True))
-    state = get_state_style(cell.entry.state)
+    state = get_state_style(cell.state)
     text = f"{state.glyph} {state.state_word}"
     return Segment((text if len(text) <= width else state.glyph).center(width), make_style(state.colour_name))
 
@@ -180,11 +180,17 @@ def draw_caption(
     cursor_style: Style | None,
     make_style: Callable[[str], Style],
 ) -> list[Segment]:
-    """Draw the line under a picture: the signs of its marks, and the lower edge of the frame under the cursor."""
+    """Draw the line under a picture: its marks, steps of a running video, and the lower edge of the cursor's frame."""
     width = geometry.picture_width
     gap = " " if 2 * len(signs := list_mark_signs(cell.mark, is_compared)[:width]) <= width else ""
     segments = [Segment(f"{sign}{gap}", make_style(colour)) for sign, colour in signs]
     rest = width - len(signs) * (1 + len(gap))
+    if cell.running is not None:
+        state = get_state_style(cell.state)
+        texts = (f"{state.glyph} {cell.running.steps_text} ", cell.running.steps_text, state.glyph)
+        text = next((text for text in texts if len(text) <= rest), "")
+        segments.append(Segment(text, make_style(state.colour_name)))
+        rest -= len(text)
     return [*segments, Segment(" " * rest) if cursor_style is None else Segment("▀" * rest, cursor_style)]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 
-from wantui.tui.library.grid import MatrixGrid
+from wantui.tui.library.grid import MatrixCell, MatrixGrid
 from wantui.tui.library.thumbnails import (
     MAX_CACHED_THUMBNAILS,
     ThumbnailReader,
@@ -54,16 +54,19 @@ class MatrixPictures:
             cell = grid.cells.get(place)
             if cell is None or (place in self._pictures and not reads_again):
                 continue
-            request = make_thumbnail_request(place, grid.folder, cell.entry, size)
+            request = _make_request(grid, cell, place, size)
             if request is not None:
                 requests.append(request)
+            elif reads_again and cell.running is None:  # the preview of a video that ended without a clip
+                self._pictures.pop(place, None)
+                self._half_blocks.pop(place, None)
         self.reader.request(requests)
 
     def accept(self, grid: MatrixGrid, request: ThumbnailRequest, picture: "Picture | None") -> bool:
         """Keep a picture if its cell still shows that video, and return whether the cell looks different now."""
         place = request.place
         cell = grid.cells.get(place)
-        if cell is None or make_thumbnail_request(place, grid.folder, cell.entry, request.size) != request:
+        if cell is None or _make_request(grid, cell, place, request.size) != request:
             return False
         if place in self._pictures and self._pictures[place] is picture:
             return False
@@ -93,3 +96,11 @@ class MatrixPictures:
                 self._half_blocks.popitem(last=False)
         self._half_blocks.move_to_end(place)
         return self._half_blocks[place][1]
+
+
+def _make_request(
+    grid: MatrixGrid, cell: MatrixCell, place: tuple[int, int], size: tuple[int, int]
+) -> ThumbnailRequest | None:
+    """Return the request for the picture of a cell: the preview of a running video, or a file of a finished one."""
+    preview_path = None if cell.running is None else cell.running.preview_path
+    return make_thumbnail_request(place, grid.folder, cell.entry, size, preview_path)

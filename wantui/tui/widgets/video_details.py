@@ -15,7 +15,7 @@ from textual.worker import get_current_worker
 from wantui.formatting import format_bytes
 from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import VideoEntry
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
 from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.library.grid import MatrixCell
 from wantui.tui.pictures import read_picture
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_LINES = 3
 """Maximum number of lines of a prompt, an error or a note."""
+PICTURE_HINTS = {
+    "queued": "no picture yet: the video waits",
+    "running": "the first step brings the first preview",
+}
+"""Text instead of a picture, by displayed state."""
 MIN_SHEET_LINES = 3
 """Minimum height of a contact sheet in lines; it is not drawn if there is less room."""
 
@@ -103,10 +108,14 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         width = max(20, self.details_text.size.width)
         self._show_lines(wrap_text(text, width) or [Text("")])
 
-    def show_cell(self, cell: MatrixCell, batch_folder: Path) -> None:
-        """Show a video of the batch in `batch_folder`."""
+    def show_cell(self, cell: MatrixCell, batch_folder: Path, reads_preview: bool = True) -> None:
+        """Show a video of the batch in `batch_folder`.
+
+        Args:
+            reads_preview: also read a preview that is shown, because it has changed.
+        """
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
-        state = get_state_style(entry.state)
+        state = get_state_style(cell.state)
         heading = Text.assemble((cell.name, "bold"), "  ")
         heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
         for sign, word, colour in (
@@ -124,11 +133,26 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         if mark.note:
             lines += wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))[:MAX_PROMPT_LINES]
         facts = [Fact("alike", Text(cell.similarity))] if cell.similarity else []
-        self._show_lines([*lines, *draw_facts([*facts, *list_video_facts(entry)], width)])
-        self.border_title = make_content(f"Video {entry.id}")
-        if self.draws_sheets and "sheet" in entry.files:
-            self.sheet_path = batch_folder / entry.files["sheet"]
-            self.call_after_refresh(self._request_sheet, self.sheet_path)
+        if cell.running is not None:
+            heading.append(f"  step {cell.running.step_number} of {cell.running.step_count}", "dim")
+        self.details_text.show_lines([*lines, *draw_facts([*facts, *list_video_facts(entry)], width)])
+        set_titles(self, f"Video {entry.id}")
+        sheet_path, has_read = self._find_sheet(cell, batch_folder), self.sheet_path is not None
+        if sheet_path is None or sheet_path != self.sheet_path:
+            self.sheet_path, has_read = sheet_path, False
+            is_started = cell.running is not None and cell.running.step_number
+            hint = PICTURE_HINTS.get(cell.state, "") if self.draws_sheets and not (sheet_path or is_started) else ""
+            self.sheet_text.show_lines([Text(hint, "dim")])
+        if sheet_path is not None and (reads_preview or not has_read):
+            self.call_after_refresh(self._request_sheet, sheet_path)
+
+    def _find_sheet(self, cell: MatrixCell, batch_folder: Path) -> Path | None:
+        """Return the contact sheet of a video, or the preview of a running one; None if there is none."""
+        if not self.draws_sheets:
+            return None
+        if cell.running is not None:
+            return cell.running.preview_path
+        return batch_folder / cell.entry.files["sheet"] if "sheet" in cell.entry.files else None
 
     def _show_lines(self, lines: list[Text]) -> None:
         self.sheet_path = None

@@ -1,0 +1,79 @@
+"""Progress of the running videos in the matrix of the Library screen."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from textual import getters
+
+from wantui.tui.library.batch_facts import BatchFacts
+from wantui.tui.library.grid import MatrixCell, MatrixGrid
+from wantui.tui.queue_watcher import QueueSnapshot
+from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
+from wantui.tui.screens.library_axes import LibraryAxes
+from wantui.tui.widgets.batch_details import BatchDetails
+from wantui.tui.widgets.matrix import Matrix
+from wantui.tui.widgets.video_details import VideoDetails
+
+
+class LibraryRunning(LibraryAxes):
+    """Base of the Library screen that shows steps and previews of the videos that are being generated."""
+
+    matrix = getters.query_one(Matrix)
+    details = getters.query_one(VideoDetails)
+    batch_details = getters.query_one(BatchDetails)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running_by_index: Mapping[int, RunningVideo] = {}
+        """Running videos of the shown batch by index in the manifest."""
+        self.shown_facts: BatchFacts | None = None
+        """Facts about the shown batch, as its manifest has them."""
+        self._preview_schedule = PreviewSchedule()
+
+    def get_current_cell(self) -> MatrixCell | None:
+        return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
+
+    def add_running_videos(self, grid: MatrixGrid) -> MatrixGrid:
+        """Return a grid of the shown batch with the progress of its running videos."""
+        self.running_by_index = self._find_running_videos(self.wantui_app.snapshot)
+        return grid.replace_running(self.running_by_index)
+
+    def show_running_videos(self, snapshot: QueueSnapshot) -> None:
+        """Update the cells of running videos, and those of its previews that are due."""
+        running_by_index = self._find_running_videos(snapshot)
+        preview_seconds = self.wantui_app.settings.preview_seconds
+        due = {
+            index
+            for index, video in running_by_index.items()
+            if self._preview_schedule.take_due(video, preview_seconds)
+        }
+        if running_by_index == self.running_by_index and not due:
+            return
+        self.running_by_index = running_by_index
+        self.show_batch_facts()
+        previous_cell = self.get_current_cell()
+        self.matrix.replace_grid(self.matrix.grid.replace_running(running_by_index))
+        if due:
+            self.matrix.read_pictures_again()
+        cell = self.get_current_cell()
+        if cell is not None and self.shown_folder is not None and (cell != previous_cell or cell.video_index in due):
+            self.details.show_cell(cell, self.shown_folder, reads_preview=cell.video_index in due)
+
+    def show_batch_facts(self) -> None:
+        """Show the facts about the shown batch; the running videos, which wait in the manifest, are counted apart."""
+        if self.shown_facts is None or self.shown_folder is None:
+            return
+        counts = Counter(dict(self.shown_facts.state_counts))
+        for video in self.running_by_index.values():
+            if counts["queued"]:  # a manifest that was read later may know the end of the video
+                counts["queued"] -= 1
+                counts[video.state] += 1
+        state_counts = tuple((state, count) for state, count in counts.items() if count)
+        self.batch_details.show_facts(self.shown_folder.name, replace(self.shown_facts, state_counts=state_counts))
+
+    def _find_running_videos(self, snapshot: QueueSnapshot) -> dict[int, RunningVideo]:
+        running_by_index = find_running_videos(snapshot, self.shown_folder)
+        if self.wantui_app.settings.preview_seconds and not self.wantui_app.is_low_bandwidth:
+            return running_by_index
+        return {index: replace(video, preview_path=None) for index, video in running_by_index.items()}
