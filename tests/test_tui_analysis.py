@@ -424,3 +424,47 @@ def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytes
         assert len(list_pair_headings(it)) == 1
 
     on("analysis", test)
+
+
+@pytest.mark.parametrize(
+    ("labels", "header", "values"),
+    [
+        (("cfg_scale 1", "cfg_scale 4"), "cfg_scale", ("1", "4")),
+        (("steps 8, cfg_scale 1", "steps 9, cfg_scale 1"), "cell", ("steps 8, cfg_scale 1", "steps 9, cfg_scale 1")),
+    ],
+)
+def test_table_shows_the_cell_of_each_video_of_a_sweep(
+    tmp_path: Path, labels: tuple[str, str], header: str, values: tuple[str, str]
+) -> None:
+    first, *_ = synthetic_videos(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
+    videos = [replace(first, cell_label=label) for label in labels]
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.until(lambda: re.search(rf"variation +{header} +seed", it.text()))
+        for value in values:
+            assert re.search(rf"one_0 +{value} +{first.seed} ", it.text()), it.text()
+
+    on("analysis", test, size=(140, 40))
+
+
+def test_table_without_a_sweep_has_no_column_of_cells(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.until(lambda: re.search(r"variation +seed +length", it.text()))
+
+    on("analysis", test, size=(140, 40))
+
+
+def test_refused_comparison_names_the_keys_that_help(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=1, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: "cannot compare" in it.cells("#curve-cells"))
+        assert "b adds batches to the analysis" in " ".join(it.cells("#curve-cells").split())
+
+    on("analysis", test)

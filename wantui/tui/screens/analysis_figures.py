@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rich.style import Style
+from rich.text import Text
 from textual import getters, on, work
 from textual.timer import Timer
 
@@ -42,6 +44,8 @@ ATTENTION_DELAY_SECONDS = 0.15
 MAX_CACHED_PICTURES = 64
 """Maximum number of drawn pictures of a film that are stored."""
 CURVE_HINT = "n next curve"
+REFUSAL_HINT = "c groups by something else, b adds batches to the analysis, v shows another view, 1 composes more seeds"
+"""What can be done after a comparison or a figure was refused."""
 ATTENTION_HINT = "← → {axis}   , . frame   w word"
 
 
@@ -175,8 +179,9 @@ class AnalysisFigures(BaseScreen):
             self.details.show_lines(draw_comparison(outcome.comparison, row.name, self.exclusion_reasons, canvas))
             return
         text = "" if row is None else "comparing ..." if outcome is None else outcome.error
+        hint = [Text(""), *wrap_text(REFUSAL_HINT, canvas.width, Style(dim=True))] if text and outcome else []
         exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
-        self.details.show_lines([*wrap_text(text, canvas.width), *exclusions])
+        self.details.show_lines([*wrap_text(text, canvas.width), *hint, *exclusions])
 
     def _choose_figure_grouping(self) -> str:
         """Return the grouping of means and components: the chosen one, or the first that divides the videos."""
@@ -193,7 +198,7 @@ class AnalysisFigures(BaseScreen):
             return
         canvas = self.details.get_canvas()
         if figure.error:
-            self.details.show_message(figure.error)
+            self.details.show_message(f"{figure.error}\n\n{REFUSAL_HINT}")
         elif figure.separation is not None:
             self.details.show_lines(draw_separation(figure.separation, "" if row is None else row.name, canvas))
         elif figure.components is not None:

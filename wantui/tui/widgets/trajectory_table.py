@@ -178,8 +178,28 @@ class TrajectoryTable(VirtualList):
             batch_width = min(_find_width(["batch", *self._batch_names.values()]), free_width // 2)
             columns.append(Column("batch", batch_width, self._get_batch_name))
             free_width -= batch_width + 1
-        columns.append(Column("variation", max(9, min(name_width, free_width)), _get_name))
+        cell_columns = self._make_cell_columns(free_width // 2)
+        free_width -= sum((column.width or 0) + 1 for column in cell_columns)
+        columns += [Column("variation", max(9, min(name_width, free_width)), _get_name), *cell_columns]
         return [*columns, Column("seed", seed_width, _get_seed, "right")]
+
+    def _make_cell_columns(self, max_width: int) -> list[Column[Row]]:
+        """Return the column of the cells of a sweep, headed by the setting if only one was swept; else none."""
+        labels = {row.cell_label for row in self._all_rows if isinstance(row, Video)}
+        if len(labels) < 2:
+            return []
+        names = {label.rpartition(" ")[0] for label in labels if label}
+        header = names.pop() if len(names) == 1 else ""
+        if not header or " " in header:  # several settings, or values with spaces
+            header, prefix = "cell", ""
+        else:
+            prefix = f"{header} "
+
+        def get_cell(row: Row) -> str:
+            return row.cell_label.removeprefix(prefix) if isinstance(row, Video) else ""
+
+        width = min(max_width, _find_width([header, *map(get_cell, self._all_rows)]))
+        return [Column(header, width, get_cell, "right" if prefix else "left")]
 
     def _get_batch_name(self, row: Row) -> str:
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
