@@ -15,12 +15,11 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.terminal import BARE, Terminal
+from benchmarks.terminal import BARE, SCREEN_KEYS, Terminal
 
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.drafts import Drafts, save_drafts
 
-SCREEN_KEYS = {"queue": b"2", "monitor": b"3", "library": b"4", "analysis": b"5", "compose": b"1"}
 QUIET_SECONDS = 1.5
 """Seconds with almost no output after which a screen is completely drawn."""
 QUIET_BYTES = 600

@@ -201,6 +201,25 @@ def bytes_on_the_wire(seconds: float) -> None:
         engine.join()
 
 
+SCREEN_KEYS = {"queue": b"2", "monitor": b"3", "library": b"4", "analysis": b"5", "compose": b"1"}
+SETTLING_SECONDS = 35.0
+"""Seconds after which a screen is idle: the monitor plays a finished clip for 30 seconds."""
+
+
+def idle_bytes(seconds: float) -> None:
+    """Print the bytes a second of every screen while nothing changes, without the machine panel."""
+    terminal = wantui()
+    terminal.until(b"cfg_scale")
+    terminal.keys(b"\x1b[19~")  # F8 hides the panel, whose figures change
+    terminal.keys(b"\x1b")
+    time.sleep(2)
+    for name, key in SCREEN_KEYS.items():
+        terminal.keys(key)
+        time.sleep(SETTLING_SECONDS)
+        click.echo(f"idle {name} screen: {terminal.rate(seconds):.0f} B/s")
+    terminal.close()
+
+
 def bytes_under_dialogs(seconds: float) -> None:
     """Print the bytes a second under every dialog of the application, while nothing happens and while a batch runs."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -327,6 +346,7 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
         save_drafts(find_state_directory().directory, Drafts(welcomed=True))
         parts: list[Callable[[], None]] = [
             lambda: first_paint(rounds),
+            lambda: idle_bytes(seconds),
             lambda: bytes_on_the_wire(seconds),
             lambda: bytes_under_dialogs(min(seconds, 5.0)),
             lambda: key_to_paint(200),
