@@ -19,10 +19,10 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 """Width of the state column in cells: a glyph, a space and the longest word."""
-MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 90, 105, 130
-"""Smallest list widths, in cells, that show bars and failures, model and seeds, and the template of a batch or the
-time at which a video ended."""
-MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH = 24, 24, 44
+MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 70, 84, 105, 130
+"""Smallest list widths, in cells, that show failures, bars, model and seeds, and the template of a batch or the time at
+which a video ended."""
+MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
 MARK_GLYPH = "◆"
 
@@ -34,6 +34,7 @@ class BatchWidths:
     model: int = 0
     seeds: int = 0
     name: int = 0
+    videos: int = 6
     has_failures: bool = False
 
     @classmethod
@@ -47,6 +48,7 @@ class BatchWidths:
             find_width("model", (shorten_model(batch.model) for batch in batches), MAX_MODEL_WIDTH),
             find_width("seeds", (batch.seeds for batch in batches), MAX_SEEDS_WIDTH),
             find_width("name", (batch.name for batch in batches), MAX_NAME_WIDTH),
+            find_width("videos", map(_format_video_counts, batches), MAX_COUNTS_WIDTH),
             any(batch.counts.get("failed") for batch in batches),
         )
 
@@ -89,8 +91,8 @@ def make_batch_columns(
         Column("#", 4, lambda batch: str(batch.id), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
         Column("progress", 12, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("videos", 9, lambda batch: f"{_count_done_videos(batch)}/{batch.video_count}", "right"),
-        Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("videos", widths.videos, _format_video_counts, "right"),
+        Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES),
         Column("ETA", 7, find_seconds_left, "right"),
         Column("model", widths.model, lambda batch: shorten_model(batch.model), min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
@@ -162,6 +164,10 @@ def make_video_columns(
 def format_batch_eta(batch: BatchRow, seconds_by_batch: Mapping[int, float | None]) -> str:
     """Return the displayed ETA of a batch; empty for a batch that does not wait or run."""
     return format_seconds_left(seconds_by_batch[batch.id]) if batch.id in seconds_by_batch else ""
+
+
+def _format_video_counts(batch: BatchRow) -> str:
+    return f"{_count_done_videos(batch)}/{batch.video_count}"
 
 
 def _count_done_videos(batch: BatchRow) -> int:

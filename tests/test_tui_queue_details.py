@@ -1,0 +1,199 @@
+"""Right side of the Queue screen in a wide terminal: the selected batch, one of its videos, and its picture."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_batches import write_clip_batch
+from conftest import step_done
+from dialogs import counted_bytes
+from harness_tui import AppUnderTest, engine_announced
+from PIL import Image
+from test_tui_monitor import write_previews
+from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
+
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+from wantui.storage.manifest import Manifest
+from wantui.storage.preview_files import write_preview
+from wantui.tui.running_videos import is_preview_due
+from wantui.tui.screens.queue import QueueScreen
+from wantui.tui.widgets.queue_video import StillRequest, read_still
+
+pytestmark = pytest.mark.terminal
+
+WIDE = (140, 40)
+
+
+def add_real_batch(queue: Queue, name: str, unfinished: tuple[int, ...] = ()) -> Manifest:  # noqa: F811
+    """Add a batch with a manifest to the queue; all its videos wait there."""
+    folder = Path(name).absolute()
+    manifest = write_clip_batch(folder, "a [red|blue] circle", unfinished=unfinished)
+    videos = [
+        NewVideo(index, manifest.make_video_title(video), RECIPE, 20) for index, video in enumerate(manifest.videos)
+    ]
+    queue.add_batch(folder, "auto", videos)
+    return manifest
+
+
+def get_shown_colour(it: AppUnderTest) -> tuple[int, ...] | None:
+    """Return the colour of the centre of the shown picture; None without a picture."""
+    pictures = it.screen(QueueScreen).queue_video.picture.pictures
+    if not pictures:
+        return None
+    return tuple(pictures[0][pictures[0].shape[0] // 2, pictures[0].shape[1] // 2].tolist())
+
+
+def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue: Queue) -> None:  # noqa: F811
+    add_real_batch(queue, "circles", unfinished=(1,))
+    queue.record_failure(claim(queue), "RuntimeError: it broke")
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "32x32, 9 frames at 8 fps" in it.text())
+        facts = it.cells("#batch-facts")
+        assert "a [red|blue] circle" in facts
+        assert "✗ 1 failed  · 3 waiting" in facts  # as the queue counts, not the manifest
+        assert "1 x out of memory" in facts
+        assert re.search(r"✗ failed.*RuntimeError: it broke", it.cells("#queue-video-facts"), re.DOTALL)
+        assert "r retries the video" in it.text()
+        assert not screen.full_text.display
+
+    with engine_announced():
+        on("queue", test, size=WIDE)
+
+
+def test_running_video_shows_its_steps_and_latest_preview(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add_real_batch(queue, "circles")
+    taken = claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "the first step brings the first preview" in it.text())
+        path = str(write_previews(tmp_path, 5))
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
+        await it.until(lambda: get_shown_colour(it) == (51, 51, 51))  # the middle of three frames: 50, 51, 52
+        assert "5/20, 0.10 s a step" in it.cells("#queue-video-facts")
+        write_previews(tmp_path, 7)  # a tenth of the steps later
+        queue.record_step(taken, step_done(6, 20, 0.1, 0.8, preview=path))
+        await it.until(lambda: get_shown_colour(it) == (71, 71, 71))
+        await it.press("enter", "down")  # a waiting video has no picture
+        await it.until(lambda: "no picture yet: the video waits" in it.text())
+        assert get_shown_colour(it) is None
+
+    with engine_announced():
+        on("queue", test, size=WIDE, preview_seconds=3600.0)
+
+
+@pytest.mark.parametrize("settings", [{"preview_seconds": 0.0}, {"low_bandwidth": True}])
+def test_queue_shows_no_previews_that_were_not_wanted(
+    queue: Queue,  # noqa: F811
+    tmp_path: Path,
+    settings: dict[str, object],
+) -> None:
+    add_real_batch(queue, "circles")
+    taken = claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
+        await it.until(lambda: "5/20" in it.cells("#queue-video-facts"))
+        await it.pilot.pause(0.3)
+        assert get_shown_colour(it) is None
+
+    with engine_announced():
+        on("queue", test, size=WIDE, **settings)
+
+
+def test_narrow_queue_reads_no_manifest(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    add_real_batch(queue, "circles")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the manifest was read")
+
+    monkeypatch.setattr("wantui.tui.screens.queue_details.read_manifest", refuse)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "circles" in it.text())
+        assert not it.screen(QueueScreen).batch_details.size
+        assert it.cells("#about").startswith("/")
+
+    on("queue", test, size=(80, 24))
+
+
+def test_batch_without_a_manifest_is_described_from_the_queue(queue: Queue) -> None:  # noqa: F811
+    add(queue, "gone")
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "✗ /" in it.cells("#batch-facts"))
+        assert "· 3 waiting" in it.cells("#batch-facts")
+        assert "folder" in it.cells("#batch-facts")
+
+    on("queue", test, size=WIDE)
+
+
+def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:  # noqa: F811
+    add_real_batch(queue, "circles")
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "32x32, 9 frames at 8 fps" in it.text())
+        await it.press("f8")  # the panel changes
+        await it.pilot.pause(0.5)
+        with counted_bytes(it.app) as written:
+            for _ in range(3):
+                screen._redraw_etas()
+                screen.show_snapshot(it.app.snapshot)
+                await it.pilot.pause(0.1)
+        assert not "".join(written)
+
+    on("queue", test, size=WIDE)
+
+
+def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> None:  # noqa: F811
+    first = add(queue, "one", 1)
+    queue.record_failure(claim(queue), "it broke")
+    second = add(queue, "two", 1)
+    third = add(queue, "three", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.selected_batch_id == second)
+        queue.cancel_videos(second)
+        await it.until(lambda: "− cancelled" in it.text())
+        assert screen.selected_batch_id == second != third != first
+
+    with engine_announced():
+        on("queue", test)
+
+
+def test_still_picture_is_the_middle_frame(tmp_path: Path) -> None:
+    colours = [(0, 0, 0), (50, 50, 50), (100, 100, 100), (150, 150, 150), (200, 200, 200)]
+    frames = np.repeat(np.array(colours, np.uint8)[:, None, None, :], 64, axis=1).repeat(64, axis=2)
+    strip, sheet = tmp_path / "v.preview.png", tmp_path / "sheet.jpg"
+    write_preview(strip, frames)
+    Image.fromarray(np.concatenate(list(frames), axis=1)).save(sheet, quality=95)
+    request = StillRequest(1, strip)
+    for shown in (read_still(request), read_still(replace(request, path=sheet, frame_count=17))):
+        assert shown is not None
+        assert shown.shape == (64, 64, 3)
+        assert abs(shown[8:56, 8:56].astype(int) - 100).max() <= 1
+    sheet.write_bytes(b"damaged")
+    assert read_still(replace(request, path=sheet, frame_count=17)) is None
+    assert read_still(replace(request, path=tmp_path / "missing.png")) is None
+
+
+@pytest.mark.parametrize(
+    ("new_steps", "seconds", "preview_seconds", "is_due"),
+    [
+        (1, 15.0, 15.0, True),
+        (1, 14.9, 15.0, False),
+        (2, 0.0, 15.0, True),
+        (0, 99.0, 15.0, False),
+        (9, 99.0, 0.0, False),
+    ],
+)
+def test_preview_is_due_by_time_or_by_a_tenth_of_the_steps(
+    new_steps: int, seconds: float, preview_seconds: float, is_due: bool
+) -> None:
+    assert is_preview_due(new_steps, 20, seconds, preview_seconds) is is_due

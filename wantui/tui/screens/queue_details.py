@@ -1,0 +1,229 @@
+"""Right side of the Queue screen in a wide terminal: facts about the selected batch, and one of its videos."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.style import Style
+from rich.text import Text
+from textual import getters, on, work
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widget import Widget
+from textual.worker import get_current_worker
+
+from wantui.batches.eta import format_seconds_left
+from wantui.errors import UserError
+from wantui.queue.records import BatchRow, VideoRow
+from wantui.queue.states import find_displayed_video_state
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.marks import read_marks
+from wantui.tui.dates import format_time_of_day
+from wantui.tui.facts import Fact
+from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
+from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
+from wantui.tui.screens.base import BaseScreen
+from wantui.tui.state_style import get_state_style
+from wantui.tui.widgets.batch_details import BatchDetails
+from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
+from wantui.tui.wrapping import wrap_text
+
+MIN_WIDTH_WITH_DETAILS = 130
+"""Least width of the terminal, in cells, that has room for the details beside the lists."""
+SHOWN_STATES = ("failed", "running", "interrupted", "done", "queued", "cancelled")
+"""States of videos, in the order in which their numbers are listed."""
+MAX_ERROR_LINES, MAX_PROMPT_LINES = 10, 3
+NO_BATCH_TEXT = "Template, settings and results of the selected batch appear here."
+NO_VIDEO_TEXT = "The state and a picture of a video appear here."
+PICTURE_HINTS = {
+    "queued": "no picture yet: the video waits",
+    "running": "the first step brings the first preview",
+    "interrupted": "the engine stopped; F6 starts it again",
+    "failed": "no picture: r retries the video",
+    "cancelled": "no picture: r queues the video again",
+    "done": "reading the contact sheet",
+}
+"""Text instead of a picture, by displayed state."""
+
+
+@dataclass(frozen=True)
+class BatchVersion:
+    """A batch, and the number of its videos in each state: if these change, its manifest is read again."""
+
+    batch_id: int
+    counts: tuple[tuple[str, int], ...]
+
+
+@dataclass
+class BatchFactsRead(Message):
+    """The manifest of the selected batch was read, or cannot be read."""
+
+    version: BatchVersion
+    manifest: Manifest | None
+    facts: BatchFacts | None
+    error: str = ""
+
+
+class QueueDetails(BaseScreen):
+    """Base of the screen: the panes at the right, and the files that they need."""
+
+    batch_details = getters.query_one(BatchDetails)
+    queue_video = getters.query_one(QueueVideo)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read_version: BatchVersion | None = None
+        """Version whose facts were requested last."""
+        self._facts_message: BatchFactsRead | None = None
+        """Facts of the selected batch; None until they are read."""
+        self._preview_schedule = PreviewSchedule()
+        self._preview: StillRequest | None = None
+        """Preview that was requested last."""
+
+    def compose_details(self) -> Iterable[Widget]:
+        """Yield the panes."""
+        with Vertical(id="details"):
+            yield BatchDetails()
+            yield QueueVideo()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width >= MIN_WIDTH_WITH_DETAILS, "-with-details")
+        self.call_after_refresh(self.draw_details)
+
+    @property
+    def shows_details(self) -> bool:
+        """Return whether the terminal is wide enough for the details."""
+        return self.has_class("-with-details")
+
+    def draw_details(self) -> None:
+        """Draw the details of the rows under the cursors."""
+        raise NotImplementedError
+
+    def show_details(self, batch: BatchRow | None, video: VideoRow | None, eta_seconds: float | None) -> None:
+        """Show a batch and one of its videos."""
+        if not self.shows_details:
+            return
+        if batch is None:
+            self._read_version = self._facts_message = None
+            self.batch_details.show_message(NO_BATCH_TEXT)
+        else:
+            self._show_batch(batch)
+        if batch is None or video is None:
+            self.queue_video.show_facts("Video", [])
+            self.queue_video.show_still(None, NO_VIDEO_TEXT)
+        else:
+            self._show_video(video, batch.folder, eta_seconds)
+
+    # Batch
+
+    def _show_batch(self, batch: BatchRow) -> None:
+        """Show the facts, which are read again if a video has ended since."""
+        version = BatchVersion(batch.id, tuple(sorted(batch.counts.items())))
+        if self._read_version is None or self._read_version.batch_id != batch.id:
+            self._facts_message = None
+        if version != self._read_version:
+            self._read_version = version
+            self._read_facts(version, BatchFolder(batch.folder))
+        has_engine = self.wantui_app.snapshot.engine is not None
+        counts = {
+            "interrupted" if state == "running" and not has_engine else state: batch.counts[state]
+            for state in SHOWN_STATES
+            if batch.counts.get(state)
+        }
+        if self._facts_message is not None and self._facts_message.facts is not None:
+            facts = self._facts_message.facts
+        else:
+            error = "" if self._facts_message is None else self._facts_message.error
+            known_facts = (Fact("model", batch.model), Fact("seeds", batch.seeds), Fact("folder", str(batch.folder)))
+            shown_facts = tuple(fact for fact in known_facts if fact.value)
+            template = " ".join(batch.template.split())
+            facts = BatchFacts(template, (), 0, 0, 0, shown_facts, (), (error,) if error else ())
+        self.batch_details.show_facts(batch.name, replace(facts, state_counts=tuple(counts.items())))
+
+    @work(thread=True, exclusive=True, group="facts", exit_on_error=False)
+    def _read_facts(self, version: BatchVersion, folder: BatchFolder) -> None:
+        """Read the manifest of a batch on a background thread."""
+        try:
+            manifest = read_manifest(folder)
+            facts = collect_batch_facts(folder.root, manifest, read_marks(folder))
+            message = BatchFactsRead(version, manifest, facts)
+        except UserError as error:
+            message = BatchFactsRead(version, None, None, str(error))
+        if not get_current_worker().is_cancelled:
+            self.post_message(message)
+
+    @on(BatchFactsRead)
+    def _show_read_facts(self, message: BatchFactsRead) -> None:
+        if self._read_version is not None and message.version.batch_id == self._read_version.batch_id:
+            self._facts_message = message
+            self.draw_details()
+
+    # Video
+
+    def _find_entry(self, video: VideoRow) -> VideoEntry | None:
+        manifest = None if self._facts_message is None else self._facts_message.manifest
+        if manifest is None or not video.number < len(manifest.videos):
+            return None
+        return manifest.videos[video.number]
+
+    def _show_video(self, video: VideoRow, folder: Path, eta_seconds: float | None) -> None:
+        pane, entry = self.queue_video, self._find_entry(video)
+        running_video = find_running_videos(self.wantui_app.snapshot, folder).get(video.number)
+        state = find_displayed_video_state(video, self.wantui_app.snapshot.engine is not None)
+        style, make_style, width = get_state_style(state), pane.facts_text.make_colour_style, pane.text_width
+        lines = wrap_text(video.title, width, Style(bold=True))
+        lines.append(Text(f"{style.glyph} {style.state_word}", make_style(style.colour_name)))
+        if status := self._describe_status(video, running_video, eta_seconds):
+            if lines[-1].cell_len + 2 + len(status) <= width:
+                lines[-1] = Text.assemble(lines[-1], "  ", (status, Style(dim=True)))
+            else:
+                lines += wrap_text(status, width, Style(dim=True))
+        if video.error:
+            lines += wrap_text(video.error, width, make_style("error"))[:MAX_ERROR_LINES]
+        if entry is not None:
+            lines += wrap_text(entry.recipe.prompt, width, indent="")[:MAX_PROMPT_LINES]
+        pane.show_facts(f"Video {video.number + 1}", [*lines, Text("")])
+        request = None
+        if not self.wantui_app.is_low_bandwidth:
+            request = self._choose_preview(running_video) if running_video else _choose_sheet(video, entry, folder)
+        hint = PICTURE_HINTS.get(state, "")
+        if self.wantui_app.is_low_bandwidth:
+            hint = "pictures are off on a slow connection"
+        elif running_video is not None and running_video.step_number:
+            hint = "v shows the latest preview in the monitor"
+        elif state == "done" and entry is not None and entry.state == "done" and request is None:
+            hint = "no contact sheet; o shows the video in the library"
+        pane.show_still(request, hint)
+
+    def _describe_status(self, video: VideoRow, running_video: RunningVideo | None, eta_seconds: float | None) -> str:
+        """Return what a video does now, or how long it took."""
+        if running_video is not None:
+            progress = self.wantui_app.snapshot.progress_by_video.get(video.id)
+            parts = [running_video.steps_text]
+            if progress is not None and progress.pace_seconds is not None:
+                parts.append(f"{progress.pace_seconds:.2f} s a step")
+            if eta_seconds is not None:
+                parts.append(f"ETA {format_seconds_left(eta_seconds)}")
+            return ", ".join(parts)
+        if video.state == "queued":
+            return "" if eta_seconds is None else f"ETA {format_seconds_left(eta_seconds)}"
+        took = f"in {video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
+        ended = f"at {format_time_of_day(video.finished)}" if video.finished is not None else ""
+        return ", ".join(part for part in (took, ended) if part)
+
+    def _choose_preview(self, video: RunningVideo) -> StillRequest | None:
+        """Return the latest preview if it is due, else the one that is shown."""
+        if self._preview is not None and self._preview.video_id != video.video_id:
+            self._preview, self._preview_schedule = None, PreviewSchedule()
+        if self._preview_schedule.take_due(video, self.wantui_app.settings.preview_seconds):
+            assert video.preview_path is not None
+            self._preview = StillRequest(video.video_id, video.preview_path, step_number=video.preview_step)
+        return self._preview
+
+
+def _choose_sheet(video: VideoRow, entry: VideoEntry | None, folder: Path) -> StillRequest | None:
+    """Return the request for the contact sheet of a video that is done; None if it has none."""
+    if entry is None or video.state != "done" or "sheet" not in entry.files:
+        return None
+    return StillRequest(video.id, folder / entry.files["sheet"], entry.recipe.frames)
