@@ -62,6 +62,8 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.mp4 import read_frames
 from wantui.tui.analysis.attention_film import MEAN_STEP, OverlayKey, load_attention_film
 
+pytestmark = pytest.mark.slow
+
 STATES, DIMENSION = 9, 60
 SIGMAS = np.linspace(1, 0, STATES)
 SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
@@ -105,7 +107,6 @@ def synthetic_videos(
     return videos
 
 
-@pytest.mark.slow
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
     result = compare_groups(synthetic_videos(tmp_path, {"wide": 1.5, "narrow": 1.0}, seeds=12), grouping="1")
     (verdict,) = result.verdicts
@@ -121,7 +122,6 @@ def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
     assert result.squared_centroid_distances_by_pair["wide", "narrow"] < 0.5  # both lie around the same place
 
 
-@pytest.mark.slow
 def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: dict[Path, NDArray[np.float64]] = {}  # in memory: 1,200 stores on a disk take half a minute
     sigmas = np.array([1, 0.5, 0.0])
@@ -158,7 +158,6 @@ def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypat
     assert called / 60 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
 
 
-@pytest.mark.slow
 def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None:
     # S6: halves of one group were called different at 5 % by construction, whatever the data.
     result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=10), metrics=["length"])
@@ -172,7 +171,6 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
     assert "% of them" not in few.describe_chance()
 
 
-@pytest.mark.slow
 def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S6: with distances to the centroid and one odd video the same figure fails, as it should.
     def to_centroid(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -189,7 +187,6 @@ def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeyp
     assert compare_groups(videos, metrics=["length"]).false_positive_rate > 0.3
 
 
-@pytest.mark.slow
 def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     # S6: that of unpaired halves was 1.3 to 9 times too wide.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
@@ -200,7 +197,6 @@ def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     assert result.chance_interval == pytest.approx((-half, half), rel=0.25)
 
 
-@pytest.mark.slow
 def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=4, phrasings=5)
     result = compare_groups(videos, grouping="1")
@@ -211,7 +207,6 @@ def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     assert "4 seeds cannot give p below 0.125; generate at least 6" in result.verdicts[0].verdict_text
 
 
-@pytest.mark.slow
 def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
     alike = compare_groups(videos, grouping="1", primary_metric="length")
@@ -221,7 +216,6 @@ def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     assert unsure.verdicts[0].kind == "cannot tell"
 
 
-@pytest.mark.slow
 def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=10, phrasings=1)
     result = compare_groups(videos, grouping="variation", metrics=["length", "turning"])
@@ -242,7 +236,6 @@ def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]
     monkeypatch.setattr(Video, "compute_metric", lambda video, metric: values(video))
 
 
-@pytest.mark.slow
 def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Path) -> None:
     # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
@@ -259,7 +252,6 @@ def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Pat
     assert result.location_test.p_value == pytest.approx(2 / 2**9)
 
 
-@pytest.mark.slow
 def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S8: with an interaction only, groups were called different in three of four runs.
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
@@ -300,7 +292,6 @@ def test_disagreeing_test_and_interval_give_cannot_tell(
     assert "the interval contains 0" in result.verdicts[0].verdict_text
 
 
-@pytest.mark.slow
 def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_values(
         monkeypatch,
@@ -318,7 +309,6 @@ def test_difference_in_all_phrasings_is_reported(tmp_path: Path, monkeypatch: py
     assert "of these" not in result.verdicts[0].verdict_text
 
 
-@pytest.mark.slow
 def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,7 +425,6 @@ def test_control_settings_contain_controls_with_a_section() -> None:
     assert collect_control_settings(recipe, kinds) == {"bend": None}
 
 
-@pytest.mark.slow
 def test_batches_are_named_by_the_setting_that_differs(tmp_path: Path) -> None:
     # C12
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=6, phrasings=2)
@@ -480,7 +469,6 @@ def test_batches_with_equal_names_in_two_folders_are_two_groups(tmp_path: Path) 
     assert [group.name for group in group_videos(both, "batch")] == ["x/kiss", "y/kiss"]
 
 
-@pytest.mark.slow
 def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     del videos[-1]  # the last seed of a phrasing of "other"
@@ -490,7 +478,6 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     assert all(why == "not in every group with this seed" for _, why in result.exclusion_reasons)
 
 
-@pytest.mark.slow
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -544,7 +531,6 @@ def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -
     assert {video.seed for video in select_comparable_videos(other)[1]} == {4, 5}
 
 
-@pytest.mark.slow
 def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
@@ -571,7 +557,6 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("power", "is_compared"), [(1, True), (2, False)])
 def test_curves_with_other_noise_levels_have_no_difference(tmp_path: Path, power: int, is_compared: bool) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
@@ -628,7 +613,6 @@ def test_repeated_bracket_is_refused(tmp_path: Path, by: str) -> None:
         compare_groups(videos, grouping=by)
 
 
-@pytest.mark.slow
 def test_groups_with_identical_trajectories_cause_a_warning(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -964,7 +948,6 @@ def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypa
     assert (settled.code, settled.err) == (0, "")
 
 
-@pytest.mark.slow
 def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     use_videos(monkeypatch, oscillating_videos(tmp_path))
     for stride in (1, 2):
@@ -1007,7 +990,6 @@ def test_stride_that_leaves_too_few_states_is_refused(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("predictors", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_dispersion_is_stored_with_its_noise_levels(tmp_path: Path, predictors: bool, stride: int) -> None:
@@ -1044,7 +1026,6 @@ def test_sampler_that_adds_noise_has_no_gaussian_flow(tmp_path: Path) -> None:
     assert null.description.startswith("no Gaussian flow: lcm adds noise in each step")
 
 
-@pytest.mark.slow
 def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
 
@@ -1191,7 +1172,6 @@ def test_report_and_screen_mention_an_unlisted_clip(with_maps: BatchFolder) -> N
     assert "its clip is not listed in batch.json" in (with_maps.root / "page.html").read_text()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["$\\frac{1$", "$5 and $6", "_under", "x" * 5000, "a\nb", "a\tb", "\x07", "日本語", "أحمر", "<b>&"]
 )
@@ -1309,7 +1289,6 @@ def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp
         )
 
 
-@pytest.mark.slow
 def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
     result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), grouping="1")
     for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
@@ -1324,7 +1303,6 @@ def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> 
         )
 
 
-@pytest.mark.slow
 def test_report_on_identical_final_states_has_shares_of_variance(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -1357,7 +1335,6 @@ def videos_and_rest(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Vide
     return videos, compare_groups([video for video in videos if video.seed != 2], grouping="1")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("damaged", "reason"), UNUSABLE_PROJECTIONS.values(), ids=UNUSABLE_PROJECTIONS)
 def test_video_with_unusable_projection_is_left_out_by_name(
     videos_and_rest: tuple[list[Video], Comparison], tmp_path: Path, damaged: NDArray[Any], reason: str

@@ -253,6 +253,7 @@ def test_each_metric_belongs_to_one_question() -> None:
     assert not set(FAMILIES_BY_METRIC) & set(ROOM_METRICS)
 
 
+@pytest.mark.slow
 def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path) -> None:
     comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 8), "1")
     assert [answer.question for answer in comparison.answers] == [PLACE, ROOM, PATH]
@@ -269,6 +270,7 @@ def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path
     assert "log_volume is not measured: some videos have no value" in room.notes
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_metrics_shown(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 6)
     every = compare_groups(videos, "1")
@@ -277,6 +279,7 @@ def test_answers_do_not_depend_on_the_metrics_shown(tmp_path: Path) -> None:
     assert [difference.metric for difference in few.differences] == ["length", SPREAD_METRIC]
 
 
+@pytest.mark.slow
 def test_three_groups_are_answered_together_before_their_pairs(tmp_path: Path) -> None:
     comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 4, "narrow": 1, "other": 1}, 8), "1")
     pairs = [(answer.first_group, answer.second_group) for answer in comparison.answers]
@@ -289,6 +292,7 @@ def test_three_groups_are_answered_together_before_their_pairs(tmp_path: Path) -
     assert "over 2 metrics and 3 pairs" in find_answer(comparison, ROOM, "wide", "other").details
 
 
+@pytest.mark.slow
 def test_five_seeds_cannot_tell_and_say_so(tmp_path: Path) -> None:
     comparison = compare_groups(synthetic_videos(tmp_path, {"wide": 9, "narrow": 1}, 5), "1")
     for answer in comparison.answers:
@@ -297,6 +301,7 @@ def test_five_seeds_cannot_tell_and_say_so(tmp_path: Path) -> None:
         assert answer.notes[0] == "5 seeds cannot give p of 0.05: generate at least 6"
 
 
+@pytest.mark.slow
 def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
     videos = [replace(video, trajectory_path=None) for video in synthetic_videos(tmp_path, {"a": 1, "b": 1}, 6)]
     comparison = compare_groups(videos, "1", "length")
@@ -321,6 +326,7 @@ def declare_values(monkeypatch: pytest.MonkeyPatch, shifts_by_metric: dict[str, 
     monkeypatch.setattr(Video, "compute_metric", compute)
 
 
+@pytest.mark.slow
 def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +344,7 @@ def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     assert sentences[-1].startswith(declared)
 
 
+@pytest.mark.slow
 def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1, "b": 1}, 8, phrasings=1)
     declare_values(monkeypatch, {"length": 1.05}, 1)
@@ -348,6 +355,7 @@ def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch:
     assert any(note.startswith("length: the interval excludes 0, but is not corrected") for note in path.notes)
 
 
+@pytest.mark.slow
 def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path) -> None:
     comparison = compare_groups(oscillating_videos(tmp_path), "variation")
     path = find_answer(comparison, PATH, "one", "other")

@@ -197,6 +197,7 @@ def test_export_lists_valid_ids_for_a_wrong_one(wantui: Wantui, small: list[str]
     assert f"no video 'wrong'. Its ids are {video.id}." in result.err  # C8
 
 
+@pytest.mark.slow
 def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     with only_queued():

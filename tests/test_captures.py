@@ -104,6 +104,7 @@ def maps(undamaged: Path, tmp_path: Path) -> Path:
     return shutil.copytree(undamaged / "maps.zarr", tmp_path / "maps.zarr")
 
 
+@pytest.mark.slow
 def test_capture_of_an_earlier_version_is_identified_by_its_recipe(tmp_path: Path) -> None:
     path = tmp_path / "maps.zarr"
     write_maps(path)
@@ -168,6 +169,7 @@ def test_damage_to_any_attention_map_file_is_detected(maps: Path, damage: str) -
     assert verify_capture(maps)
 
 
+@pytest.mark.slow
 def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  # B7, F7
     chunk = next(file for file in chunks(maps) if file.parts[-7:-6] != ("uncond",) and "star" in file.parts)
     for damage in DAMAGE.values():
@@ -187,6 +189,7 @@ def test_damage_detected_by_a_codec_raises_one_error_without_checksums(maps: Pat
         open_attention_maps(maps).read_map("star")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_uncompressed_states_are_verified_when_read_directly_from_files(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "vid_001.zarr"  # R5
@@ -210,6 +213,7 @@ def test_swapped_chunk_is_detected(trajectory: Path) -> None:  # R5: each is wel
         open_capture(trajectory)["latents"][:]
 
 
+@pytest.mark.slow
 def test_captures_without_checksums_are_read_as_unverified(trajectory: Path) -> None:  # R5
     without_checksums(trajectory)
     group = open_capture(trajectory)
@@ -330,6 +334,7 @@ def test_heun_predictors_in_earlier_captures_are_excluded_with_a_warning() -> No
     assert select_corrected_states([0, 2, 4], np.array([1.0, 0.8, 0.5, 0.2, 0.0])) == ([0, 1, 2], ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", ["folder", "file inside", "pipe inside"])
 def test_planted_links_in_a_partial_capture_are_not_followed(tmp_path: Path, planted: str) -> None:  # R10
     outside = tmp_path / "outside"

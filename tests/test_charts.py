@@ -173,6 +173,7 @@ def test_videos_without_trajectory_are_counted_and_left_out_of_means(tmp_path: P
     assert (curve.group_name, curve.seed_count, curve.excluded_count) == ("one", 2, 1)
 
 
+@pytest.mark.slow
 def test_path_components_equal_those_of_a_singular_value_decomposition(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=3, phrasings=1)
     groups = [Group("one", tuple(videos[:3])), Group("other", tuple(videos[3:]))]
@@ -260,6 +261,7 @@ def make_moved_groups(folder: Path, count: int) -> MatchedGroups:
     return replace(matched, groups=(replace(matched.groups[0], videos=tuple(fast)), *matched.groups[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 def test_mean_curves_show_where_groups_differ_most_clearly(tmp_path: Path, count: int) -> None:
     matched = make_moved_groups(tmp_path, count)

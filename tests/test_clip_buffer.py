@@ -56,6 +56,7 @@ def wait_until_settled(buffer: ClipBuffer) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_frames_in_any_order_equal_those_of_the_clip(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     reference = list(read_frames(long_clip))
     few_bytes = 20 * reference[0].nbytes
@@ -69,6 +70,7 @@ def test_frames_in_any_order_equal_those_of_the_clip(long_clip: Path, buffers: l
     assert buffer.frame_count == FRAME_COUNT
 
 
+@pytest.mark.slow
 def test_short_clip_stays_in_memory(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     buffer = ClipBuffer(long_clip, 64 << 20, lambda: None)
     buffers.append(buffer)
@@ -78,6 +80,7 @@ def test_short_clip_stays_in_memory(long_clip: Path, buffers: list[ClipBuffer]) 
     assert buffer.count_buffered_bytes() == FRAME_COUNT * 16 * 16 * 3
 
 
+@pytest.mark.slow
 def test_frames_are_scaled_down_but_not_enlarged(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     buffer = ClipBuffer(long_clip, 64 << 20, lambda: None)
     buffers.append(buffer)
@@ -97,6 +100,7 @@ def test_scaled_frame_is_the_mean_of_its_area(tmp_path: Path) -> None:
     assert abs(decoded.pixels.astype(int) - 100).max() <= 3
 
 
+@pytest.mark.slow
 def test_change_is_reported_when_the_first_frame_is_decoded(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     changed = threading.Event()
     buffer = ClipBuffer(long_clip, 64 << 20, changed.set)
@@ -107,6 +111,7 @@ def test_change_is_reported_when_the_first_frame_is_decoded(long_clip: Path, buf
     assert buffer.request_frame(0) is not None
 
 
+@pytest.mark.slow
 def test_damaged_end_of_a_clip_is_cut_off(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     data = bytearray(long_clip.read_bytes())
     middle = len(data) * 2 // 3
@@ -134,6 +139,7 @@ def test_unreadable_clip_is_an_error(content: bytes | None, tmp_path: Path, buff
     assert buffer.request_frame(0) is None
 
 
+@pytest.mark.slow
 def test_clip_that_is_replaced_by_a_shorter_one_ends_earlier(long_clip: Path, buffers: list[ClipBuffer]) -> None:
     buffer = ClipBuffer(long_clip, MIN_BUFFERED_FRAMES * 64 * 64 * 3, lambda: None)
     buffers.append(buffer)
@@ -149,6 +155,7 @@ def test_clip_that_is_replaced_by_a_shorter_one_ends_earlier(long_clip: Path, bu
     assert (wait_for_frame(buffer, 3) == list(read_frames(long_clip))[3]).all()
 
 
+@pytest.mark.slow
 def test_closed_buffer_releases_its_frames(long_clip: Path) -> None:
     buffer = ClipBuffer(long_clip, 64 << 20, lambda: None)
     buffer.set_max_size((64, 64))
@@ -161,6 +168,7 @@ def test_closed_buffer_releases_its_frames(long_clip: Path) -> None:
     assert buffer.count_buffered_bytes() == 0
 
 
+@pytest.mark.slow
 def test_reader_refuses_a_start_that_the_clip_does_not_have(long_clip: Path) -> None:
     from wantui.storage.clip_reader import KeyFrame
 

@@ -52,6 +52,7 @@ def test_damaged_recipe_bytes_are_refused() -> None:  # R12: no character may ta
         read_clip_tags(Path("a.mp4"))
 
 
+@pytest.mark.slow
 def test_damaged_clips_raise_only_clip_errors() -> None:  # R12, F18
     write_clip(Path("a.mp4"))
     content, random = Path("a.mp4").read_bytes(), np.random.default_rng(0)

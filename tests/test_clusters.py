@@ -60,6 +60,7 @@ def test_cluster_p_equals_an_enumeration_of_all_sign_flips(effect: float) -> Non
     assert [cluster.p for cluster in clusters] == [np.mean(np.array(null_masses) >= abs(m) - 1e-9) for m in masses]
 
 
+@pytest.mark.slow
 def test_cluster_p_over_three_groups_equals_an_enumeration_of_all_permutations() -> None:
     values = draw_smooth_noise(np.random.default_rng(5), (3, 3, 6))
     values[:, 0] += 1.5
@@ -122,6 +123,7 @@ def compare_synthetic_curves(folder: Path, groups: int = 2) -> tuple[MatchedGrou
     return matched, compare_curves(matched)
 
 
+@pytest.mark.slow
 def test_bands_of_means_and_of_videos_are_told_apart(tmp_path: Path) -> None:
     matched, comparisons = compare_synthetic_curves(tmp_path)
     assert [comparison.curve_name for comparison in comparisons] == list(CURVES)
@@ -137,6 +139,7 @@ def test_bands_of_means_and_of_videos_are_told_apart(tmp_path: Path) -> None:
             assert curve.videos_high == pytest.approx(np.quantile(videos, 0.975, axis=0))
 
 
+@pytest.mark.slow
 def test_band_of_a_difference_is_paired_by_seed(tmp_path: Path) -> None:
     matched, comparisons = compare_synthetic_curves(tmp_path)
     velocity = next(comparison for comparison in comparisons if comparison.curve_name == "velocity")
@@ -152,6 +155,7 @@ def test_band_of_a_difference_is_paired_by_seed(tmp_path: Path) -> None:
     assert difference.high == pytest.approx(interval.high)
 
 
+@pytest.mark.slow
 def test_p_over_all_curves_is_at_least_the_p_of_the_curve(tmp_path: Path) -> None:
     for group_count in (2, 3):
         _, comparisons = compare_synthetic_curves(tmp_path / str(group_count), group_count)
@@ -160,6 +164,7 @@ def test_p_over_all_curves_is_at_least_the_p_of_the_curve(tmp_path: Path) -> Non
         assert all(cluster.family_p >= cluster.p for cluster in clusters)
 
 
+@pytest.mark.slow
 def test_curves_with_other_noise_levels_are_not_tested(tmp_path: Path) -> None:
     matched, _ = compare_synthetic_curves(tmp_path)
     coarse = replace(matched.groups[1], videos=tuple(apply_stride_to_videos(matched.groups[1].videos, 2)))
@@ -169,6 +174,7 @@ def test_curves_with_other_noise_levels_are_not_tested(tmp_path: Path) -> None:
     assert all(len(comparison.curves) == 2 for comparison in comparisons)
 
 
+@pytest.mark.slow
 def test_json_names_the_noise_levels_of_each_cluster(tmp_path: Path) -> None:
     _, comparisons = compare_synthetic_curves(tmp_path)
     records = build_curve_records(comparisons)
@@ -182,6 +188,7 @@ def test_json_names_the_noise_levels_of_each_cluster(tmp_path: Path) -> None:
         assert record["p"] == difference.p
 
 
+@pytest.mark.slow
 def test_curve_that_the_steps_dominate_is_marked(tmp_path: Path) -> None:
     matched, _ = compare_synthetic_curves(tmp_path)
     unsettled = [

@@ -18,6 +18,7 @@ from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
 
 
+@pytest.mark.slow
 def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> None:
     Path("configs").mkdir()
     for number, text in enumerate(BOMBS.values()):

@@ -21,6 +21,8 @@ from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, comput
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.video import Video
 
+pytestmark = pytest.mark.slow
+
 FloatArray = NDArray[np.float64]
 
 
@@ -117,7 +119,6 @@ def test_p_over_all_is_that_of_the_largest_correlation() -> None:
         assert item.family_p >= item.p
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("variations", "across"), [(1, ACROSS_SEEDS), (3, ACROSS_SEEDS), (5, ACROSS_VARIATIONS)])
 def test_independent_values_are_called_correlated_in_five_percent(variations: int, across: str) -> None:
     random, run_count, calls = np.random.default_rng(6), 400, 0
@@ -131,7 +132,6 @@ def test_independent_values_are_called_correlated_in_five_percent(variations: in
     assert low <= calls <= high
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [10, 24])
 def test_jackknife_interval_contains_the_true_rho_in_95_percent(seeds: int) -> None:
     random, run_count, hits = np.random.default_rng(7), 200, 0

@@ -111,6 +111,7 @@ def test_shrinkage_treats_seeds_as_units() -> None:
     assert compute_seed_shrinkage(flat @ flat.T, 6, 5) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [0.5, 1.0, 2.0])
 def test_accuracy_of_two_normal_groups_approaches_its_closed_form(distance: float) -> None:
     """States around the mean of their pair are `distance` standard deviations apart: Phi(distance / 2) are sorted."""
@@ -130,6 +131,7 @@ def test_accuracy_does_not_depend_on_the_scale_of_states(scale: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_equal_states_are_sorted_by_chance_exactly(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     (pair,) = compute_decodability(load_level_states(videos, "1"))
@@ -137,6 +139,7 @@ def test_equal_states_are_sorted_by_chance_exactly(tmp_path: Path) -> None:
     assert first == (1, 0.5, 0.5, 0.5, 0.5, 1)
 
 
+@pytest.mark.slow
 def test_test_of_accuracy_is_exact_over_all_exchanges_of_groups() -> None:
     states = np.random.default_rng(5).normal(size=(2, 6, 1, 3, 8))
     states[0, ..., 0] += 2
@@ -261,6 +264,7 @@ def test_shares_equal_projections_and_sum_to_the_total(shape: tuple[int, int, in
     assert sum(share[1] for share in shares.shares_by_effect.values()) == pytest.approx(1, rel=1e-14)
 
 
+@pytest.mark.slow
 def test_equal_noise_has_only_variance_of_seeds(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0, "third": 1.0}, seeds=4)
     shares = compute_variance_shares(load_level_states(videos, "1"))
@@ -279,6 +283,7 @@ def test_test_of_the_group_share_in_one_dimension_is_the_sign_flip_test() -> Non
     assert shares.mean_p == shares.p[0] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_share_of_three_groups_is_tested_over_all_exchanges() -> None:
     states = np.random.default_rng(12).normal(size=(3, 4, 2, 1, 5))
     shares = compute_variance_shares(build_level_states(states.repeat(2, 3), (1, 0)))
@@ -311,6 +316,7 @@ def test_mean_over_noise_levels_weights_them_by_distance() -> None:
     assert average_over_sigma(np.array([0.0, 1.0]), np.array([1.0, 0.0])) == 0.5
 
 
+@pytest.mark.slow
 def test_videos_with_an_unusable_projection_are_left_out_by_name(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     assert videos[0].trajectory_path is not None
@@ -321,6 +327,7 @@ def test_videos_with_an_unusable_projection_are_left_out_by_name(tmp_path: Path)
     assert ("one_0 seed 0", "its projection contains NaN or infinity") in level_states.exclusion_reasons
 
 
+@pytest.mark.slow
 def test_groups_with_other_noise_levels_are_refused(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     for video in videos[4:]:
@@ -339,6 +346,7 @@ def test_missing_projections_are_refused_with_the_reason(tmp_path: Path) -> None
         load_level_states(videos, "1")
 
 
+@pytest.mark.slow
 def test_commands_print_accuracy_and_shares(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
     monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))

@@ -61,6 +61,7 @@ def test_docstrings_describe_existing_parameters_and_attributes() -> None:
     assert not [name for path in sorted((ROOT / "wantui").rglob("*.py")) for name in undefined_names(path)]
 
 
+@pytest.mark.slow
 def test_docstrings_name_existing_constants() -> None:
     code = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "wantui").rglob("*.py"))}
     docstring = re.compile(r'"""(?:.|\n)*?"""')
@@ -73,6 +74,7 @@ def test_docstrings_name_existing_constants() -> None:
     assert not missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_documents_for_contributors_name_existing_files_and_identifiers(document: str) -> None:
     text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -91,17 +91,20 @@ TEXTS = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Co", "Cn")), ma
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXTS, st.floats(-1e30, 1e30, allow_subnormal=False)))
 def test_formatted_mapping_of_numbers_is_read_back(value: dict[str, float]) -> None:
     rounded = {key: number if abs(number) > 1e-30 else 0.0 for key, number in value.items()}
     assert parse_setting_value(NUMBERS_FIELD, format_flow_text(rounded)) == rounded
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXTS, TEXTS))
 def test_formatted_mapping_of_texts_is_read_back(value: dict[str, str]) -> None:
     assert parse_setting_value(TEXTS_FIELD, format_flow_text(value)) == value
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(TEXTS, TEXTS | st.booleans() | st.none(), min_size=1)))
 def test_formatted_list_is_read_back(value: list[dict[str, Any]]) -> None:
     assert convert_to_plain_value(parse_flow_text(format_flow_text(value), "list")) == value

@@ -19,6 +19,8 @@ from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import Interaction, InteractionEffect, compute_interaction, describe_interaction
 from wantui.analysis.video import Video
 
+pytestmark = pytest.mark.slow
+
 WORDS = list(itertools.product(("red", "blue"), ("circle", "ring")))
 
 

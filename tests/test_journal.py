@@ -118,6 +118,7 @@ def test_bytes_written_grow_linearly_with_the_videos(
     assert sum(written) < 3 * size  # rewriting it for each video would be 24 times its size
 
 
+@pytest.mark.slow
 def test_journal_never_exceeds_the_manifest_size(folder: BatchFolder) -> None:
     record = ManifestStore(folder)
     for turn in range(200):

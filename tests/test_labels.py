@@ -113,6 +113,7 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
         read_label_table(tmp_path / "wide.csv")
 
 
+@pytest.mark.slow
 def test_rows_find_videos_by_path_and_by_variation_and_seed(tmp_path: Path, write_table: WriteTable) -> None:
     videos = make_videos(tmp_path / "batch")
     clip = videos[3].clip_path
@@ -131,6 +132,7 @@ def test_rows_find_videos_by_path_and_by_variation_and_seed(tmp_path: Path, writ
         assert math.isnan(labelled[0].compute_metric("x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -153,6 +155,7 @@ def test_row_without_exactly_one_video_is_refused(
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_row_that_fits_videos_of_two_batches_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     videos = [*make_videos(tmp_path / "one"), *make_videos(tmp_path / "two")]
     for text in ("variation,seed,x\na_0,1,1\n", "video,x\nvideos/a_0/1.mp4,1\n"):
@@ -162,6 +165,7 @@ def test_row_that_fits_videos_of_two_batches_is_refused(tmp_path: Path, write_ta
     assert [video.folder.name for video in labelled if video.labels] == ["two"]
 
 
+@pytest.mark.slow
 def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, write_table: WriteTable) -> None:
     videos, random = make_videos(tmp_path / "batch", seeds=9), np.random.default_rng(4)
     values = random.normal(size=(2, 9)) + np.array([[1.0], [0.0]])
@@ -200,6 +204,7 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
     assert math.isnan(summary.random_walk_mean)
 
 
+@pytest.mark.slow
 def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     videos = make_videos(tmp_path / "batch")
     table = read_label_table(write_table("variation,seed,x,y\na_0,1,1,\na_0,2,,2\n"))
@@ -207,6 +212,7 @@ def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table
         require_labels(join_labels(videos, table), table, table.label_names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--compare", "--groups"])
 def test_command_joins_labels(
     wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch, mode: str
@@ -226,6 +232,7 @@ def test_command_joins_labels(
         assert [group["metrics"]["x"]["mean"] for group in record] == [3, 2]
 
 
+@pytest.mark.slow
 def test_command_refuses_labels_without_use(
     wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from wantui.storage.marks import BatchMarks
 from wantui.tui.library.grid import MatrixView, arrange_matrix
 from wantui.tui.library.search import find_videos, split_conditions
 
+pytestmark = pytest.mark.slow
+
 BATCH = Path("outputs/swept")
 SWEEP = "sweeps=cfg_scale=1,4,8; steps=3,5"
 

@@ -143,6 +143,7 @@ def test_unwritable_folder_is_named_with_advice(folder: BatchFolder) -> None:
         edit_mark(folder, "a", star=True)
 
 
+@pytest.mark.slow
 def test_library_show_prints_marks(wantui: Wantui, tmp_path: Path) -> None:
     manifest = write_clip_batch(tmp_path / "batch")
     assert "mark" not in wantui("library", "show", tmp_path / "batch").out.splitlines()[0].split()

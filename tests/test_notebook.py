@@ -31,6 +31,7 @@ def test_opened_batch_describes_every_requested_video() -> None:
     assert done.recipe == manifest.videos[7].recipe
 
 
+@pytest.mark.slow
 def test_videos_and_records_of_a_sweep_have_its_settings() -> None:
     manifest = write_clip_batch(Path("clips"), "a circle", more=("sweeps=cfg_scale=1,4.5; sampler=unipc,euler",))
     opened = package.open_batch("clips")
@@ -81,6 +82,7 @@ def test_library_names_a_schedule_that_does_not_fit_an_edited_recipe(wantui: Wan
     assert ["step_prompts" in video for video in json.loads(result.out)["videos"]] == [True, False]
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_clip() -> None:
     manifest = write_clip_batch(Path("clips"))
     frames = package.open_batch("clips").videos[1].read_frames()

@@ -135,6 +135,7 @@ def test_seed_0_is_accepted(tmp_path: Path) -> None:  # A6
     assert read_single_video(tmp_path).seed == 0
 
 
+@pytest.mark.slow
 def test_videos_of_the_newest_layout_are_grouped_by_prompt_and_bending(tmp_path: Path) -> None:  # A6
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "prompt_variations.json").write_text('["a rose", "a star"]')

@@ -60,6 +60,7 @@ def clips() -> list[PlayerClip]:
     return list_batch_clips(folder, write_clip_batch(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["kitty", "sixel"])
 def test_keys_select_frames_and_the_terminal_is_left_clean(protocol: Protocol, clips: list[PlayerClip]) -> None:
     it = MadeUpTerminal(protocol, ["step(1)", "last", "step(-10)", "close"])
@@ -99,6 +100,7 @@ def test_playing_player_sends_each_due_frame_once(clips: list[PlayerClip]) -> No
     player._close_buffers()
 
 
+@pytest.mark.slow
 def test_compared_clips_have_separate_pictures_and_labels(clips: list[PlayerClip]) -> None:
     it = MadeUpTerminal("kitty", ["last", "close"])
     written = it.play(clips[:2])
@@ -113,6 +115,7 @@ def test_compared_clips_have_separate_pictures_and_labels(clips: list[PlayerClip
         assert abs(columns * 8 / (rows * 16) - 1) < 0.06
 
 
+@pytest.mark.slow
 def test_next_video_of_the_batch_is_played_until_the_last(clips: list[PlayerClip]) -> None:
     it = MadeUpTerminal("sixel", ["next(1)", "next(1)", "next(-1)", *["next(1)"] * 20, "close"])
     it.play(clips[:1], clips)
@@ -140,6 +143,7 @@ def test_full_screen_hides_the_status_line(clips: list[PlayerClip]) -> None:
     assert written.count(b"q closes") == 1
 
 
+@pytest.mark.slow
 def test_unreadable_clip_shows_the_reason(clips: list[PlayerClip]) -> None:
     clips[0].path.write_bytes(b"damaged")
     written = MadeUpTerminal("kitty", ["step(1)", "close"]).play(clips[:1])

@@ -45,6 +45,7 @@ def test_effects_of_many_seeds_have_the_power_of_the_t_test(seed_count: int) -> 
     assert power == pytest.approx(0.8, abs=0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_count", [6, 7, 8, 10, 13, 16])
 def test_verdict_on_two_groups_finds_the_detectable_effect_in_four_of_five_batches(seed_count: int) -> None:
     generator = np.random.default_rng(seed_count)

@@ -47,6 +47,7 @@ def test_damaged_strip_has_no_frames(tmp_path: Path, content: bytes) -> None:
     assert read_strip_frames(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_stored_steps_are_bounded_and_spread_over_the_video(tmp_path: Path) -> None:
     folder = PreviewFolder(tmp_path / "v.previews")
     for step in range(1, 1001):

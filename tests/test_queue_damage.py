@@ -77,6 +77,7 @@ def damaged(request: pytest.FixtureRequest) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torch_not_imported")
 @pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
 def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command(

@@ -15,6 +15,8 @@ from wantui.prompts import expand_template, parse_template
 from wantui.prompts.unparse import format_prompts_as_template
 from wantui.storage.manifest import VideoEntry, create_manifest
 
+pytestmark = pytest.mark.slow
+
 SMALL = "model_settings: {model_id: nano, steps: 4}\nvideo_settings: {width: 64, height: 64, frames: 9}\n"
 TEMPLATE = r"a [red|\[blue\]|(dark:1.2345678) green] [(circle)|\(square\)|] at 16\:9"
 BEND = "attention_bending_settings: {bends: [{words: circle, mode: scale, scale_factor: 2}]}\n"

@@ -59,6 +59,7 @@ def test_report_names_videos_without_a_readable_clip() -> None:
     assert section.count("<img ") == 1
 
 
+@pytest.mark.slow
 def test_report_limits_the_pictures_of_a_group() -> None:
     count = MAX_PICTURES_PER_GROUP + 2
     manifest = write_clip_batch(BATCH, "one circle", seeds=count)

@@ -92,6 +92,7 @@ def test_picture_shows_the_middle_frame_of_each_clip_in_its_cell() -> None:
             assert np.abs(difference).max() < TOLERANCE
 
 
+@pytest.mark.slow
 def test_clip_shows_every_frame_of_all_clips_in_step() -> None:
     manifest = write_clip_batch(BATCH)
     write_sheet_clip(read_batch_grid(BATCH), Path("sheet.mp4"), 64)
@@ -115,6 +116,7 @@ def test_unfinished_and_missing_videos_have_empty_cells() -> None:
     assert sheet.unreadable == ()
 
 
+@pytest.mark.slow
 def test_unreadable_clip_is_named_and_the_others_are_drawn(wantui: Wantui) -> None:
     manifest = write_clip_batch(BATCH)
     damaged = BATCH / manifest.videos[1].files["clip"]

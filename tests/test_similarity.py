@@ -26,6 +26,8 @@ from wantui.storage.similarity_file import get_similarity_path, read_similarity
 from wantui.storage.zarr_group import open_capture
 from wantui.tui.library.grid import MatrixView, arrange_matrix
 
+pytestmark = pytest.mark.slow
+
 BATCH = Path("outputs/swept")
 CLIP_METRICS = ("--metrics", "psnr")
 

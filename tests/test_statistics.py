@@ -102,6 +102,7 @@ def test_ratio_with_possibly_zero_denominator_has_no_interval() -> None:
     assert all(map(math.isnan, compute_ratio_interval(np.arange(1.0, 9), np.array([-1.0, 1.0] * 4))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.5, 0.999])
 def test_ratio_equivalence_has_at_most_5_percent_false_positives_at_the_margin(correlation: float) -> None:
     # S7: with the margin a share of the sample's mean this was .12 to .14 where values are nearly the same.
@@ -144,6 +145,7 @@ def test_max_t_controls_the_family_and_leaves_a_single_metric_unchanged() -> Non
     assert run_max_t_test(np.full((6, 1), 0.5))[0] == 2 / 2**6
 
 
+@pytest.mark.slow
 def test_corrected_p_is_never_below_the_raw_p() -> None:
     # C12: with three groups 0.0015 was printed beside a raw 0.0078.
     rng = np.random.default_rng(11)
@@ -315,6 +317,7 @@ def test_spatial_median_of_collinear_points_is_their_median() -> None:
     assert 1 - 1e-3 <= between[0] / 3 <= 2 + 1e-3
 
 
+@pytest.mark.slow
 def test_spatial_medians_of_many_sets_equal_those_of_each() -> None:
     sets = np.random.default_rng(1).normal(size=(2, 3, 7, 2))
     sets[0, 1, -1] = sets[0, 1, :-1].mean(0)  # the iteration starts on a state
@@ -367,6 +370,7 @@ def test_spatial_median_minimizes_the_sum_of_distances() -> None:
         assert own == pytest.approx(np.linalg.norm(x - median(x), axis=1), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [6, 10])
 def test_spread_test_is_robust_to_5_percent_outliers(n: int) -> None:
     # S3: with distances to the centroid 43 and 46 of 100 were called different, 5 times the typical distance out.
@@ -411,6 +415,7 @@ def test_permdisp_equals_anova_of_distances_to_the_median() -> None:
     assert result.p_value < 0.02
 
 
+@pytest.mark.slow
 def test_permanova_detects_location_and_permdisp_detects_only_spread() -> None:
     rng, called_spread = np.random.default_rng(0), 0
     for _ in range(200):

@@ -214,6 +214,7 @@ def test_stored_latents_equal_the_states_bit_for_bit(interval: int, compress: bo
     assert not Path("vid.zarr.partial").exists()
 
 
+@pytest.mark.slow
 def test_turning_added_by_float16_is_recorded() -> None:
     start, end = states(2, (16, 5, 16, 16))
     sigmas = np.linspace(1, 0, 21).tolist()

@@ -218,6 +218,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
         os.close(descriptor)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_handlers")
 def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(_: Queue) -> int:

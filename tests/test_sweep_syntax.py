@@ -29,6 +29,7 @@ def list_range(text: str) -> list[float]:
     return [float(number) for number in number_range]
 
 
+@pytest.mark.slow
 @given(DECIMALS, DECIMALS, STEPS)
 def test_range_equals_repeated_decimal_addition(first: Decimal, last: Decimal, step: Decimal) -> None:
     expected, value = [], first
@@ -95,6 +96,7 @@ def test_unreadable_sweep_is_refused(text: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=20) | st.integers(-5, 5) | st.booleans() | st.none(), min_size=1, max_size=5))
 def test_formatted_values_are_read_back(values: list[object]) -> None:
     text = convert_to_sweep_text([{"name": values}])
@@ -103,6 +105,7 @@ def test_formatted_values_are_read_back(values: list[object]) -> None:
     assert [value.text for value in setting.values] == expected
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), min_size=1, unique=True))
 def test_formatted_seeds_are_read_back(seeds: list[int]) -> None:
     assert parse_seeds(format_seeds(seeds)) == tuple(seeds)

@@ -96,6 +96,7 @@ def test_cell_with_the_config_values_is_the_baseline() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sweeps", "reason"),
     [

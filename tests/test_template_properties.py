@@ -159,6 +159,7 @@ def test_expansion_equals_an_independent_reference(tree: Nodes) -> None:
     assert len({variation.id for variation in result}) == len(result)
 
 
+@pytest.mark.slow
 @quick
 @given(st.text("ab [|]():\\2.é（\u202e\0", max_size=40))
 def test_any_text_expands_or_is_refused_at_a_valid_position(source: str) -> None:
