@@ -141,8 +141,8 @@ def test_forest_axis_is_symmetric_and_monotonic() -> None:
     labels = axis.draw_labels()
     assert len(labels) == 61
     assert labels[30] == "0"
-    assert "+100%" in labels
-    assert "-100%" in labels
+    assert "+100 %" in labels
+    assert "-100 %" in labels
 
 
 def test_mean_curves_have_students_interval_over_seeds(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     text = "\n".join(line.plain for line in lines)
     assert len(lines) <= size[1]
     assert max(line.cell_len for line in lines) <= size[0]
-    assert "10.00% of the attention" in text
+    assert "10.00 % of the attention" in text
     assert "word 2 of 2" in text
     assert "step 1  σ 1.000" in text
 
@@ -225,7 +225,7 @@ def test_attention_view_without_pictures_shows_the_figures() -> None:
     lines = draw_attention(make_film(()), OverlayKey(0, MEAN_STEP, 0), None, 76, 18, lambda _: Style())
     text = "\n".join(line.plain for line in lines)
     assert "mean of 3 steps" in text
-    assert "20.00% of the attention" in text
+    assert "20.00 % of the attention" in text
     assert "pictures are off with --low-bandwidth" in text
 
 

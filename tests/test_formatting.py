@@ -30,20 +30,20 @@ def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | No
 @pytest.mark.parametrize(
     ("share", "expected"),
     [
-        (0.1234, "+12.3%"),
-        (-0.5, "-50.0%"),
-        (0.0, "+0.0%"),
-        (-9_999.0, "-999900.0%"),
-        (1.234e40, "+1.23e+42%"),
-        (float("-inf"), "-inf%"),
-        (float("nan"), "+nan%"),
+        (0.1234, "+12.3 %"),
+        (-0.5, "-50.0 %"),
+        (0.0, "+0.0 %"),
+        (-9_999.0, "-999900.0 %"),
+        (1.234e40, "+1.23e+42 %"),
+        (float("-inf"), "-inf %"),
+        (float("nan"), "+nan %"),
     ],
 )
 def test_format_percent_change_uses_scientific_notation_for_huge_values(share: float, expected: str) -> None:
     assert format_percent_change(share) == expected
 
 
-@pytest.mark.parametrize(("fraction", "expected"), [(0.1, "10%"), (0.004, "0.4%"), (0.07, "7%"), (0.999, "99.9%")])
+@pytest.mark.parametrize(("fraction", "expected"), [(0.1, "10 %"), (0.004, "0.4 %"), (0.07, "7 %"), (0.999, "99.9 %")])
 def test_format_percent_preserves_the_digits_of_small_fractions(fraction: float, expected: str) -> None:
     assert format_percent(fraction) == expected
 

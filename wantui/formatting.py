@@ -12,6 +12,7 @@ UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\
 _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
     UNPRINTABLE_PATTERN.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
 )
+NO_BREAK_SPACE = "\u00a0"
 MIN_CHANGE_IN_SCIENTIFIC_NOTATION = 10_000
 """Relative change from which powers of ten are used: a change of a mean near 0 can have forty digits."""
 
@@ -63,18 +64,33 @@ def format_long_duration(seconds: float) -> str:
     return format_count(max(round(seconds / 60), 1), "minute")
 
 
-def format_percent_change(relative_change: float) -> str:
-    """Return a relative change in percent with its sign: "+12.3%", or "+1.23e+08%" from 10,000-fold on."""
+def format_percent_change(relative_change: float, decimals: int = 1) -> str:
+    """Return a relative change in percent with its sign: "+12.3 %", or "+1.23e+08 %" from 10,000-fold on."""
     return (
-        f"{relative_change:+.1%}"
+        f"{100 * relative_change:+.{decimals}f} %"
         if abs(relative_change) < MIN_CHANGE_IN_SCIENTIFIC_NOTATION
-        else f"{100 * relative_change:+.3g}%"
+        else f"{100 * relative_change:+.3g} %"
     )
 
 
 def format_percent(fraction: float) -> str:
-    """Return a fraction in percent, without trailing zeros: "10%", "0.4%"."""
-    return f"{100 * fraction:.6g}%"
+    """Return a fraction in percent, without trailing zeros: "10 %", "0.4 %"."""
+    return f"{100 * fraction:.6g} %"
+
+
+def format_share(fraction: float, decimals: int = 0) -> str:
+    """Return a fraction in percent with a number of decimals: "12 %", "12.30 %"."""
+    return f"{100 * fraction:.{decimals}f} %"
+
+
+def join_units(text: str) -> str:
+    """Replace the space before each percent sign by one at which lines are not broken; `split_units` reverses it."""
+    return text.replace(" %", f"{NO_BREAK_SPACE}%")
+
+
+def split_units(text: str) -> str:
+    """Replace the spaces of `join_units` by plain ones."""
+    return text.replace(f"{NO_BREAK_SPACE}%", " %")
 
 
 def format_mean(mean: float, standard_deviation: float, significant_digits: int) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wantui.analysis.sampler_response import NoResponseError, compute_clean_weights
 from wantui.analysis.stored_steps import MissingStepError, find_stored_step
 from wantui.errors import UserError
+from wantui.formatting import format_share
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.schedule import UnknownSamplerError
@@ -141,7 +142,7 @@ class DenoisingStates:
         if not (errors <= MAX_CLEAN_ERROR).all():
             self.missing_clean_reason = (
                 f"the predicted clean latents are not stored, and computing them from states in {self.state_dtype} "
-                f"would have rounding errors of up to {np.nanmax(errors):.0%}. {remedy}"
+                f"would have rounding errors of up to {format_share(np.nanmax(errors))}. {remedy}"
             )
         return [self._make_moment("clean", index) for index in np.flatnonzero(errors <= MAX_CLEAN_ERROR).tolist()]
 

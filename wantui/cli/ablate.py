@@ -15,7 +15,7 @@ from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_video_id_option
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
     from wantui.batches.ablation import AblationPlan, AblationRequest, VideoMeasured
@@ -130,8 +130,8 @@ def _print_videos(measured: "list[VideoMeasured]") -> None:
                 (
                     event.task.video.name,
                     word,
-                    f"{sum(shares) / len(shares):.2%}",
-                    f"{largest.share:.2%}",
+                    format_share(sum(shares) / len(shares), 2),
+                    format_share(largest.share, 2),
                     f"step {largest.step}, σ {largest.sigma:.3g}",
                     draw_sparkline(shares, 12).rstrip(),
                 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
+from wantui.formatting import format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.arrays import FloatArray
@@ -98,11 +99,12 @@ def _format_word_cells(curves: "WordCurves", overlap_by_word: "Mapping[str, Floa
     def format_cell(value: float, format_spec: str) -> str:
         return format(value, format_spec) if math.isfinite(value) else "-"
 
+    mean_mass = average_finite_values(curves.mass)
     x, y = (average_finite_values(curves.centre[-1, :, axis]) for axis in (0, 1))
     mean_by_word = {name: average_finite_values(curve) for name, curve in overlap_by_word.items()}
     strongest_overlap = max(((mean, name) for name, mean in mean_by_word.items() if math.isfinite(mean)), default=None)
     return (
-        format_cell(average_finite_values(curves.mass), ".3%"),
+        format_share(mean_mass, 3) if math.isfinite(mean_mass) else "-",
         format_cell(average_finite_values(curves.entropy), ".3f"),
         f"{x:.2f}, {y:.2f}" if math.isfinite(x) else "-",
         format_cell(average_finite_values(curves.spread[-1]), ".2f"),

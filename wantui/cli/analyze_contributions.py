@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
+from wantui.formatting import format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.video import Video
@@ -39,7 +40,7 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
             continue
         for curves in all_curves:
             means = average_finite_values(curves.contribution), average_finite_values(curves.share)
-            cells = (f"{means[0]:.4g}", f"{means[1]:.1%}") if all(map(math.isfinite, means)) else ("-", "-")
+            cells = (f"{means[0]:.4g}", format_share(means[1], 1)) if all(map(math.isfinite, means)) else ("-", "-")
             sparkline = draw_sparkline(curves.share.tolist(), 12).rstrip()
             rows.append((namer.name_video(video), curves.map_name, " ".join(curves.token_texts), *cells, sparkline))
             records.append(

@@ -7,7 +7,7 @@ import numpy as np
 
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.decodability import Decodability
@@ -42,7 +42,7 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
         return list(level_states.unreadable_videos)
     print_wrapped_line(
         "decodability: share of the pairs of videos, of one seed and wording, that a linear classifier of the other "
-        "seeds sorts into their groups. Guessing sorts 50%"
+        "seeds sorts into their groups. Guessing sorts 50 %"
     )
     unguided_by_groups = {(pair.first_group, pair.second_group): pair for pair in unguided_pairs}
     for pair in pairs:
@@ -62,10 +62,10 @@ def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> 
     rows = [
         (
             f"{pair.sigmas[level]:.3f}",
-            f"{pair.accuracy[level]:.0%}",
-            *([f"{unguided.accuracy[level]:.0%}"] if unguided is not None and has_unguided else []),
-            f"{pair.low[level]:.0%} to {pair.high[level]:.0%}",
-            f"{pair.chance_low[level]:.0%} to {pair.chance_high[level]:.0%}",
+            format_share(pair.accuracy[level]),
+            *([format_share(unguided.accuracy[level])] if unguided is not None and has_unguided else []),
+            f"{format_share(pair.low[level])} to {format_share(pair.high[level])}",
+            f"{format_share(pair.chance_low[level])} to {format_share(pair.chance_high[level])}",
             f"{pair.p[level]:.3g}",
         )
         for level in select_shown_levels(len(pair.sigmas))
@@ -128,8 +128,8 @@ def _format_share(share: float) -> str:
     if math.isnan(share):
         return "-"
     if 0 < share < 1e-5:
-        return "<0.001%"
-    return f"{share:.1%}" if share == 0 or share >= 0.001 else f"{100 * share:.1g}%"
+        return "<0.001 %"
+    return format_share(share, 1) if share == 0 or share >= 0.001 else f"{100 * share:.1g} %"
 
 
 def select_shown_levels(level_count: int) -> list[int]:

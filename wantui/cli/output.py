@@ -10,12 +10,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from wantui.cli.streams import allow_closed_output
-from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
+from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable, join_units, split_units
 from wantui.json_values import to_json_values
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = Fal
     if err and nl and sys.stderr.isatty():
         safe_text = "\n".join(_wrap_line(line, shutil.get_terminal_size().columns) for line in safe_text.split("\n"))
     _write_output(click.style(safe_text, bold=True) if bold else safe_text, nl=nl, err=err)
+
+
+def echo_written_file(path: Path, is_replaced: bool) -> None:
+    """Print to stderr that an output file was written, and whether it replaced a file."""
+    echo(f"{'replaced' if is_replaced else 'written'}: {path}", err=True)
 
 
 def _wrap_line(line: str, terminal_width: int, indent: int = 0) -> str:
@@ -142,7 +148,8 @@ def print_wrapped_line(text: str, indent: int = 0) -> None:
     """Print a line to stdout; on a terminal it is wrapped between words, and its other lines are indented."""
     text = escape_unprintable(text)
     if sys.stdout.isatty():
-        text = click.wrap_text(text, shutil.get_terminal_size().columns, subsequent_indent=" " * indent)
+        columns = shutil.get_terminal_size().columns
+        text = split_units(click.wrap_text(join_units(text), columns, subsequent_indent=" " * indent))
     echo(text)
 
 

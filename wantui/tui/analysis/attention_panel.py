@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.formatting import format_share
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.chart import join_columns
 from wantui.tui.plots import draw_centred_picture, draw_sparkline
@@ -82,7 +83,9 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
         lines.append(_spread(Text("words", dim), "w", width))
         for index, word in enumerate(film.words):
             is_chosen = index == key.word_index
-            line = _spread(Text(f"{'●' if is_chosen else '○'} {word.text}"), f"{word.mean_mass:.2%}", width, Style())
+            line = _spread(
+                Text(f"{'●' if is_chosen else '○'} {word.text}"), format_share(word.mean_mass, 2), width, Style()
+            )
             if is_chosen:
                 line.stylize(accent)
             lines.append(line)
@@ -102,7 +105,7 @@ def _describe_map(mass: float, entropy: float | None, style: Style) -> list[Text
     if math.isnan(mass):
         return [Text("no block computed", style), Text("attention here", style)]
     entropy_text = "        mean of all steps" if entropy is None else f"{entropy:7.3f} entropy (1 is even)"
-    return [Text(f"{mass:7.2%} of the attention", style), Text(entropy_text, style)]
+    return [Text(f"{format_share(mass, 2):>8} of the attention", style), Text(entropy_text, style)]
 
 
 def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:
@@ -130,4 +133,7 @@ def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[
     for cell in range(width):
         r, g, b = film.scale_colours[cell * len(film.scale_colours) // width]
         scale.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
-    return [scale, _spread(Text("0", Style(dim=True)), f"{film.get_scale_maximum(axis):.2%} or more", width)]
+    return [
+        scale,
+        _spread(Text("0", Style(dim=True)), f"{format_share(film.get_scale_maximum(axis), 2)} or more", width),
+    ]

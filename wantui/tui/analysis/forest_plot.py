@@ -25,7 +25,7 @@ MAX_AXIS_END = 10.0
 """Largest relative difference at an end of the axis; larger ones end in an arrow."""
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero."""
-EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 18, 7
+EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 20, 7
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 LEGEND = f"{SIGNIFICANT_SIGN} p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
 """Explanation of the signs."""
@@ -53,7 +53,7 @@ class ForestAxis:
         labels = [" "] * self.width
         ticks = [0.0, *(sign * change for change in TICK_CHANGES for sign in (-1, 1) if change <= self.end)]
         for tick in ticks:
-            label = f"{tick:+.0%}" if tick else "0"
+            label = format_percent_change(tick, 0) if tick else "0"
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
             if all(cell == " " for cell in labels[max(0, first - 1) : first + len(label) + 1]):
                 labels[first : first + len(label)] = label
@@ -188,14 +188,14 @@ def _format_effect(difference: "Difference") -> tuple[str, str]:
     relative = difference.relative_difference, difference.relative_low, difference.relative_high
     if all(map(math.isfinite, relative)):
         change, low, high = map(_format_change, relative)
-        return change, f"{low:>7} to {high:>7}"
+        return change, f"{low:>8} to {high:>8}"
     effect = difference.paired_effect
     unit = get_metric_unit(difference.metric)
-    return f"{effect.mean:+.2f} {unit}".rstrip(), f"{effect.interval_low:>+7.2f} to {effect.interval_high:>+7.2f}"
+    return f"{effect.mean:+.2f} {unit}".rstrip(), f"{effect.interval_low:>+8.2f} to {effect.interval_high:>+8.2f}"
 
 
 def _format_change(relative_change: float) -> str:
-    return format_percent_change(relative_change) if abs(relative_change) < 10 else f"{100 * relative_change:+.2g}%"
+    return format_percent_change(relative_change) if abs(relative_change) < 10 else f"{100 * relative_change:+.2g} %"
 
 
 def _format_p(p: float) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.formatting import format_share
 from wantui.tui.analysis.views import (
     GROUP_COLOURS,
     GROUP_SIGNS,
@@ -59,10 +60,11 @@ def _list_short_notes(separation: "Separation", pairs: "Sequence[Decodability]")
     """Return the tests alone, for a low pane."""
     shares = separation.variance_shares
     texts = [
-        f"{pair.first_group} - {pair.second_group}: {pair.mean_accuracy:.0%} over all noise levels, p {pair.pair_p:.3g}"
+        f"{pair.first_group} - {pair.second_group}: {format_share(pair.mean_accuracy)} over all noise levels, "
+        f"p {pair.pair_p:.3g}"
         for pair in pairs[:1]
     ]
-    return [*texts, f"group: {shares.mean_group_share:.1%} over all noise levels, p {shares.mean_p:.3g}"]
+    return [*texts, f"group: {format_share(shares.mean_group_share, 1)} over all noise levels, p {shares.mean_p:.3g}"]
 
 
 def _draw_accuracy(
