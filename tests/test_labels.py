@@ -260,7 +260,9 @@ def test_command_refuses_output_files_that_would_replace_others(
     assert "contains the labels of --scores. Choose another file" in result.err
 
 
-def test_command_refuses_a_report_of_an_interaction(wantui: Wantui, tmp_path: Path) -> None:
-    result = wantui("analyze", tmp_path, "--interaction", "--by", "1,2", "--html", tmp_path / "report.html")
-    assert result.code == 2
-    assert "cannot combine --interaction and --html" in result.err
+def test_command_says_that_it_replaces_a_table(wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = synthetic_videos(tmp_path / "batch", {"a": 1.0}, seeds=2, phrasings=1)
+    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    path = tmp_path / "table.csv"
+    assert f"written: {path}" in wantui("analyze", tmp_path, "--csv", path).err
+    assert f"replaced: {path}" in wantui("analyze", tmp_path, "--csv", path).err

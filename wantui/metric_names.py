@@ -1,4 +1,4 @@
-"""Names of the metrics that a config can declare. Imports nothing heavy: the config module imports it."""
+"""Names of metrics. Imports nothing heavy: the config module imports it."""
 
 from typing import Literal
 
@@ -25,3 +25,13 @@ MetricName = Literal[
     "guidance_gap_early",
     "guidance_gap_late",
 ]
+"""Metric that a config can declare."""
+DEFAULT_METRIC_NAMES = (
+    "length",
+    "straightness",
+    "turning",
+    "curvature",
+    "effective_dimension",
+    "log_volume",
+)
+"""Metrics that a table shows if none is chosen; more would not fit on a screen."""

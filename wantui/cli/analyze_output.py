@@ -1,17 +1,14 @@
-"""Default metrics of the `wantui analyze` tables, its list of videos, warnings about metrics, and CSV files."""
+"""List of videos of `wantui analyze`, warnings about metrics, and CSV files."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.output import echo, echo_written_file, print_columns, print_json
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
     from wantui.analysis.video import Video
-
-DEFAULT_METRIC_NAMES = ("length", "straightness", "turning", "curvature", "effective_dimension", "log_volume")
-"""Metrics that a table shows without --metrics; more would not fit on a screen."""
 
 
 def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
@@ -57,11 +54,12 @@ def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
     if str(path) == "-":
         echo(format_csv(table_rows), nl=False)
         return
+    is_replaced = path.is_file()
     try:
         write_csv(path, table_rows)
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
-    echo(f"written: {path}", err=True)
+    echo_written_file(path, is_replaced)
 
 
 def print_video_list(videos: "list[Video]", as_json: bool) -> None:
