@@ -211,7 +211,7 @@ def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 0.05, "other": 0.05}, seeds=14)
     alike = compare_groups(videos, grouping="1", primary_metric="length")
     assert alike.verdicts[0].kind == "alike"
-    assert "alike in length, within 5%" in alike.verdicts[0].verdict_text
+    assert "alike in length, within 5 %" in alike.verdicts[0].verdict_text
     unsure = compare_groups(videos, grouping="1", primary_metric="length", equivalence_margin=1e-9)
     assert unsure.verdicts[0].kind == "cannot tell"
 
@@ -326,7 +326,7 @@ def test_required_seeds_follow_the_declared_margin_not_the_observed_effect(
         videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=12, phrasings=1)
         result = compare_groups(videos, grouping="1", primary_metric="length", metrics=[], equivalence_margin=0.05)
         assert result.differences[0].seeds_needed == 34  # 5 % of 1 over a deviation of 0.1 is d_z = .5
-        assert "to find a difference of 5%, about 34 seeds are needed" in result.verdicts[0].verdict_text
+        assert "to find a difference of 5 %, about 34 seeds are needed" in result.verdicts[0].verdict_text
 
 
 def test_rounding_differences_count_as_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,13 @@ from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
-from wantui.analysis.places import compare_places, estimate_squared_distance, run_omnibus_place_test
+from wantui.analysis.places import (
+    compare_places,
+    estimate_distance_interval,
+    estimate_squared_distance,
+    run_omnibus_place_test,
+    run_place_test,
+)
 from wantui.analysis.statistics import (
     run_omnibus_max_test,
     run_sign_flip_test,
@@ -196,6 +202,36 @@ def test_equal_states_are_in_one_place() -> None:
     assert [place.family_p for place in compare_places(third, [(0, 1), (0, 2), (1, 2)])] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("seed_count", [6, 8, 16])
+def test_distance_interval_contains_zero_exactly_if_the_test_does_not_reject(seed_count: int) -> None:
+    significant_count = 0
+    for seed in range(60):
+        states = draw_states(seed, seed_count=seed_count, dimension=3)
+        states[0, :, 0] += 0.6
+        (place,) = compare_places(states, [(0, 1)])
+        assert (place.distance_low > 0) is (place.p <= 0.05)
+        assert place.distance_low <= place.distance <= place.distance_high
+        significant_count += place.p <= 0.05
+    assert 5 < significant_count < 60
+
+
+def test_lower_end_of_a_barely_significant_distance_inverts_the_test() -> None:
+    # The approximate interval contains 0, but all sign flips make the mean shorter: p is 2/64.
+    differences = np.array([0.05, 0.1, 0.1, 0.2, 1.0, 3.0])
+    gram = np.outer(differences, differences)
+    p = run_place_test(gram)
+    assert p == 2 / 64
+    assert estimate_squared_distance(gram)[1] == 0
+    squared_length, low, _ = estimate_distance_interval(gram, p)
+
+    def test_shifted(distance: float) -> float:
+        share = distance / math.sqrt(squared_length)
+        return run_sign_flip_test(differences - share * differences.mean())
+
+    assert 0 < low < math.sqrt(squared_length)
+    assert test_shifted(0.99 * low) <= 0.05 < test_shifted(1.01 * low)
+
+
 def test_two_seeds_give_no_interval() -> None:
     (place,) = compare_places(draw_states(5, seed_count=2), [(0, 1)])
     assert math.isnan(place.distance_low)
@@ -342,6 +378,16 @@ def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     assert any(sentence.startswith("length: p is at most 0.05 before the correction only") for sentence in sentences)
     declared = f"length, a against b: p {length.paired_effect.p:.3g} as the declared metric"
     assert sentences[-1].startswith(declared)
+
+
+def test_p_of_labels_alone_is_explained_without_an_answer(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1, "b": 1}, 6, phrasings=1)
+    videos = [replace(video, labels={"rating": float(video.seed)}) for video in videos]
+    comparison = compare_groups(videos, "1", "rating", ["rating"])
+    unanswered = replace(comparison, answers=(), differences=comparison.differences[:1])
+    sentence = describe_p_values(unanswered)[0]
+    assert sentence.startswith("p is corrected over all 1 metric of this table, by max-T; p of the verdict is")
+    assert "()" not in sentence
 
 
 @pytest.mark.slow

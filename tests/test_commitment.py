@@ -208,6 +208,16 @@ def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
     assert math.isnan(asymmetry.half_level_difference)
 
 
+def test_p_of_pairs_of_concepts_is_corrected_by_holm() -> None:
+    ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "rrrccc") | {9: "cccccc"}))
+    circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))
+    square = measure_commitment(outcomes("square", dict.fromkeys(range(6), "sccccc")))
+    asymmetries = compare_commitments([circle, ring, square])
+    alone = [asymmetry.kept_range.p for asymmetry in asymmetries]
+    assert alone == pytest.approx([2 / 2**8, 2 / 2**6, 2 / 2**6])
+    assert [asymmetry.family_p for asymmetry in asymmetries] == pytest.approx([3 * 2 / 2**8, 4 / 2**6, 4 / 2**6])
+
+
 def test_concepts_at_other_noise_levels_are_not_compared() -> None:
     ring = measure_commitment(outcomes("ring", {1: "rrrccc", 2: "rrrccc"}))
     other = measure_commitment(ConceptOutcomes("circle", LEVELS[:3], (1, 2), (("circle",) * 3,) * 2))

@@ -183,6 +183,13 @@ def test_generic_shares_list_concepts_that_no_video_shows_and_other_labels() -> 
     # P(count >= 6 of 8 at 1/3), and the counts on the other side that are less likely than 6.
     assert shares.shares[0].p_equal == pytest.approx(0.0196616, abs=1e-6)
     assert np.isnan(shares.shares[3].p_equal)
+    # Holm: the smallest p counts three times, the next one twice.
+    p = [each.p_equal for each in shares.shares[:3]]
+    order, largest = sorted(range(3), key=p.__getitem__), 0.0
+    for factor, index in zip((3, 2, 1), order, strict=True):
+        largest = max(largest, min(1.0, factor * p[index]))
+        assert shares.shares[index].family_p == pytest.approx(largest)
+    assert np.isnan(shares.shares[3].family_p)
 
 
 def test_generic_shares_without_known_concepts_have_no_p() -> None:

@@ -1,5 +1,6 @@
 """The information gap: quadrature, table by word, generic words and the file, against closed forms and scipy."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -128,6 +129,25 @@ def test_table_pairs_words_by_seed_like_a_paired_t_test() -> None:
     assert pointwise.effect.p == pytest.approx(flips.pvalue)
     assert table.min_attainable_p == 2 / 2**8
     assert table.probability_sum == pytest.approx(math.exp(-circle.mean()) + math.exp(-ring.mean()))
+
+
+def test_p_of_words_is_corrected_over_pairs_and_both_forms() -> None:
+    random = np.random.default_rng(5)
+    values = {word: random.normal(mean, 0.5, (7, 2)) for word, mean in (("circle", 1), ("ring", 1.4))}
+    videos = [
+        ScoredVideo(word, "a shape", "", seed, Information(pair[0], pair[1], 0.0, 0.0))
+        for word, pairs in values.items()
+        for seed, pair in enumerate(pairs)
+    ]
+    table = build_information_table(videos)
+    differences = values["ring"] - values["circle"]
+    signs = np.array(list(itertools.product((1, -1), repeat=7)))
+    t = np.array([stats.ttest_1samp(sign[:, None] * differences, 0).statistic for sign in signs])
+    largest = np.abs(t).max(1)
+    for form, quantity in enumerate(("pointwise", "gap")):
+        (item,) = [difference for difference in table.differences if difference.quantity == quantity]
+        assert item.family_p == np.mean(largest >= abs(t[0, form]) * (1 - 1e-9))
+        assert item.family_p >= item.effect.p
 
 
 def test_large_negative_information_gives_an_infinite_sum() -> None:

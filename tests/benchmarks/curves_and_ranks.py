@@ -15,7 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.clusters import compute_family_masses, compute_mass_p, run_cluster_test
+from wantui.analysis.clusters import compute_family_mass_p, compute_family_masses, run_cluster_test
 from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, correlate_values
 
 FloatArray = NDArray[np.float64]
@@ -46,13 +46,9 @@ def compare_three_groups(random: np.random.Generator, seeds: int) -> bool:
     """Return whether any of two curves and three pairs of like groups is called different, by p over all of them."""
     curves, pairs = [draw_curves(random, seeds, 3) for _ in range(2)], list(itertools.combinations(range(3), 2))
     masses = compute_family_masses(curves, pairs)
-    clusters = [
-        cluster
-        for values in curves
-        for i, j in pairs
-        for cluster in run_cluster_test(values[:, i] - values[:, j]).clusters
-    ]
-    return any(max(cluster.p, compute_mass_p(cluster.mass, masses)) <= ALPHA for cluster in clusters)
+    tests = [run_cluster_test(values[:, i] - values[:, j]) for values in curves for i, j in pairs]
+    clusters = [cluster for test in tests for cluster in test.clusters]
+    return any(max(c.p, compute_family_mass_p(c.mass, tests, masses)) <= ALPHA for c in clusters)
 
 
 def correlate_noise(random: np.random.Generator, seeds: int, variations: int, across: str) -> bool:

@@ -30,6 +30,7 @@ from wantui.analysis.differences import compute_family_p
 from wantui.analysis.dispersion import compute_distances_to_median, compute_squared_distances
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval, run_sign_flip_test, run_trend_test
+from wantui.formatting import format_share
 
 FloatArray = NDArray[np.float64]
 ALPHA = 0.05
@@ -156,7 +157,7 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
 
 def print_test_rates(runs: int, seed_counts: Sequence[int]) -> None:
     """Print the rate of each test for each case and number of seeds; six groups have half of the runs."""
-    errors = [f"{np.sqrt(ALPHA * (1 - ALPHA) / count):.1%}" for count in (runs, runs // 2)]
+    errors = [format_share(np.sqrt(ALPHA * (1 - ALPHA) / count), 1) for count in (runs, runs // 2)]
     click.echo(f"{runs} runs, {runs // 2} of 6 groups; standard error at 5 %: {errors[0]} and {errors[1]}\n")
     for seed_count in seed_counts:
         rates = {
@@ -165,7 +166,8 @@ def print_test_rates(runs: int, seed_counts: Sequence[int]) -> None:
         }
         click.echo(f"| {seed_count} seeds | {' | '.join(rates)} |\n|---|{'---|' * len(rates)}")
         for name in next(iter(rates.values())):
-            click.echo(f"| {name} | {' | '.join(f'{rates[case][name]:.1%}' for case in rates)} |")
+            cells = [format_share(rates[case][name], 1) if name in rates[case] else "" for case in rates]
+            click.echo(f"| {name} | {' | '.join(cells)} |")
         click.echo()
 
 
@@ -174,7 +176,7 @@ def print_coverages(runs: int) -> None:
     click.echo(f"| interval | case | {' | '.join(f'{count} seeds' for count in SEED_COUNTS)} |")
     click.echo(f"|---|---|{'---|' * len(SEED_COUNTS)}")
     for name, case, coverages in list_coverages(runs):
-        click.echo(f"| {name} | {case} | {' | '.join(f'{coverage:.1%}' for coverage in coverages)} |")
+        click.echo(f"| {name} | {case} | {' | '.join(format_share(coverage, 1) for coverage in coverages)} |")
 
 
 @click.command()
@@ -209,7 +211,7 @@ def main(
     if part in (None, "special"):
         click.echo("| case | seeds | result | share of runs |\n|---|---|---|---|")
         for case, seeds, answer, share in rows(runs):
-            click.echo(f"| {case} | {seeds} | {answer} | {share:.1%} |")
+            click.echo(f"| {case} | {seeds} | {answer} | {format_share(share, 1)} |")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.setting_values import select_videos_by_setting
 from wantui.analysis.statistics import draw_within_seed_permutations
 from wantui.analysis.video import Video
+from wantui.formatting import format_share
 
 FloatArray = NDArray[np.float64]
 CURVE_NAME = "velocity"
@@ -116,4 +117,4 @@ def print_rates(folder: Path, grouping: str | None, conditions: tuple[str, ...],
     click.echo(f"{len(runs)} runs\n")
     click.echo("| test | share of runs with p up to 0.05 |\n|---|---|")
     for name in runs[0]:
-        click.echo(f"| {name} | {np.mean([run[name] <= SIGNIFICANCE_LEVEL for run in runs]):.1%} |")
+        click.echo(f"| {name} | {format_share(float(np.mean([run[name] <= SIGNIFICANCE_LEVEL for run in runs])), 1)} |")

@@ -1,15 +1,25 @@
 """Coverage of every 95 % interval of the analysis, on made-up values whose truth is known."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
-from benchmarks.simulated_nulls import VALUE_COUNT, make_heavy_tails, use_fewer_exchanges
+from benchmarks.simulated_nulls import (
+    COMMITMENT_SIGMAS,
+    VALUE_COUNT,
+    NullCase,
+    draw_interaction,
+    make_heavy_tails,
+    make_outcomes,
+    use_fewer_exchanges,
+)
 from numpy.typing import NDArray
 from scipy import optimize
 
-from wantui.analysis.correlations import ACROSS_SEEDS, correlate_values
+from wantui.analysis.commitment import compare_commitments, compute_kept_ranges, measure_commitment
+from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, correlate_values
 from wantui.analysis.decodability import HALFWAY_ACCURACY, Decodability, compute_decodability
+from wantui.analysis.interaction import Contrast, _compare_places
 from wantui.analysis.level_states import LevelStates
 from wantui.analysis.places import compare_places
 from wantui.analysis.statistics import compute_paired_effect, compute_ratio_interval
@@ -79,6 +89,55 @@ def estimate_correlation(
     return (result.low, result.high), 6 / np.pi * np.arcsin(correlation / 2)
 
 
+def estimate_correlation_across_variations(
+    random: np.random.Generator, variation_count: int, distribution: str, correlation: float
+) -> tuple[Interval, float]:
+    """Return the interval of Spearman's rho across variations of 6 seeds, most of whose variance is between prompts."""
+    values, others = random.normal(size=(2, variation_count, 6)) + 1.5 * random.normal(size=(2, variation_count, 1))
+    others = correlation * values + np.sqrt(1 - correlation**2) * others
+    (result,) = correlate_values({"metric": values}, {"other": others}, ACROSS_VARIATIONS)
+    return (result.low, result.high), 6 / np.pi * np.arcsin(correlation / 2)
+
+
+def estimate_interaction_distance(
+    random: np.random.Generator, seed_count: int, distribution: str
+) -> tuple[Interval, float]:
+    """Return the interval of the length of a difference of differences of final states."""
+    states, weights = draw_interaction(NullCase("", 2, 1), random, seed_count)
+    if distribution == "t with 3 d.f.":
+        states = make_heavy_tails(random, states[:, :, None])[:, :, 0]
+    states[0, :, 0] += 1
+    (effect,) = _compare_places(states, weights, [Contrast(("", ""), ("", ""))])
+    return (effect.low, effect.high), 1.0
+
+
+def estimate_kept_range(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+    """Return the interval of a difference of kept ranges, and its expected value by many seeds."""
+    first, second = (
+        make_outcomes(name, mean + 0.1 * draw_values(random, (seed_count,), distribution))
+        for name, mean in (("a", 0.75), ("b", 0.65))
+    )
+    (asymmetry,) = compare_commitments([measure_commitment(first), measure_commitment(second)])
+    return (asymmetry.kept_range.interval_low, asymmetry.kept_range.interval_high), _expect_kept_range(distribution)
+
+
+@cache
+def _expect_kept_range(distribution: str) -> float:
+    random = np.random.default_rng(1)
+    levels = 0.1 * draw_values(random, (20_000,), distribution)
+    ranges = [
+        compute_kept_ranges(COMMITMENT_SIGMAS, make_outcomes("a", mean + levels).stays).mean() for mean in (0.75, 0.65)
+    ]
+    return float(ranges[0] - ranges[1])
+
+
+def estimate_half_level(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+    """Return the interval of s50 of a concept that half of the seeds keep up to 0.72."""
+    levels = 0.72 + 0.1 * draw_values(random, (seed_count,), distribution)
+    half_level = measure_commitment(make_outcomes("a", levels)).half_level
+    return (half_level.low, min(half_level.high, 1.0)), 0.72
+
+
 INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, float]]] = {
     "mean difference, slope or curve (Student)": estimate_difference,
     "ratio of means (Fieller)": estimate_ratio,
@@ -88,6 +147,13 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
     "rank correlation of 0, 4 variations": partial(estimate_correlation, correlation=0.0, variation_count=4),
     "rank correlation of 0.58, 4 variations": partial(estimate_correlation, correlation=0.6, variation_count=4),
     "rank correlation of 0.58, 1 variation": partial(estimate_correlation, correlation=0.6, variation_count=1),
+    "rank correlation of 0 across as many variations": partial(estimate_correlation_across_variations, correlation=0.0),
+    "rank correlation of 0.58 across as many variations": partial(
+        estimate_correlation_across_variations, correlation=0.6
+    ),
+    "distance of an interaction of 1": estimate_interaction_distance,
+    "difference of kept ranges (Student)": estimate_kept_range,
+    "s50": estimate_half_level,
 }
 """Function that returns an interval and the true value, by name."""
 DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")
@@ -132,6 +198,8 @@ def compute_decodability_coverage(seed_count: int, phrasing_count: int, run_coun
 def _choose_distributions(name: str) -> tuple[str, ...]:
     if name.startswith("rank correlation"):
         return ("normal",)
+    if name.startswith(("s50", "difference of kept")):
+        return DISTRIBUTIONS[:2]  # the others have medians that are not their means
     return STATE_DISTRIBUTIONS if name.startswith("distance") else DISTRIBUTIONS
 
 

@@ -83,7 +83,7 @@ class Evidence:
     """differs, alike or cannot tell."""
 
     def format_effect(self) -> str:
-        """Return the effect with its interval, such as "+12.3% (95 %: +3.1% to +20.0%)"."""
+        """Return the effect with its interval, such as "+12.3 % (95 %: +3.1 % to +20.0 %)"."""
         if self.is_relative:
             effect, low, high = format_changes((self.effect, self.low, self.high))
             return f"{effect} (95 %: {low} to {high})"
@@ -134,7 +134,7 @@ def format_changes(changes: Sequence[float]) -> list[str]:
     if largest >= SMALL_CHANGE:
         return [format_percent_change(change) for change in changes]
     decimals = 2 if largest >= SMALL_CHANGE / 10 else 3
-    return [f"{change:+.{decimals}%}" for change in changes]
+    return [format_percent_change(change, decimals) for change in changes]
 
 
 def collect_answer_data(

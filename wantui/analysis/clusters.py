@@ -110,6 +110,22 @@ def compute_largest_masses(t_values: FloatArray, threshold: float) -> FloatArray
     return largest
 
 
+def compute_family_mass_p(
+    mass: float, tests: Sequence[ClusterTest], permuted_masses: FloatArray | None = None
+) -> float:
+    """Return p of a cluster over all curves and pairs of groups.
+
+    Of two groups, from sign flips of all curves together; of more groups, the larger of this and of the p by
+    permutations of the groups, because flips keep the scatter of each group, and permutations skewed distributions.
+
+    Args:
+        tests: test of each curve and pair, with the same seeds.
+        permuted_masses: result of `compute_family_masses`; None for two groups.
+    """
+    p = compute_mass_p(mass, np.max([test.null_masses for test in tests], axis=0))
+    return p if permuted_masses is None else max(p, compute_mass_p(mass, permuted_masses))
+
+
 def compute_mass_p(mass: float, null_masses: FloatArray) -> float:
     """Return the share of the largest |mass| under the null hypothesis that are at least |mass|."""
     return float(np.mean(null_masses >= abs(mass) * (1 - TIE_TOLERANCE)))

@@ -8,7 +8,7 @@ outcome at each noise level, and outcomes of a seed at several levels are not in
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.proportions import HalfLevel, Proportion, compute_half_level_difference, find_half_level
-from wantui.analysis.statistics import Effect, compute_min_attainable_p, compute_paired_effect
+from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Asymmetry:
     kept_range: Effect
     """Paired difference of the kept ranges, over seeds."""
     min_attainable_p: float
+    """Smallest p of this pair alone that its seeds can give."""
     shared_seed_count: int
+    family_p: float = 1.0
+    """p of the kept range, corrected for the number of pairs (Holm: pairs can share different seeds)."""
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
@@ -99,7 +102,10 @@ def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
 
 
 def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymmetry]:
-    """Return the asymmetry of each pair of concepts with equal noise levels and at least two shared seeds."""
+    """Return the asymmetry of each pair of concepts with equal noise levels and at least two shared seeds.
+
+    All pairs are one family of tests.
+    """
     asymmetries = []
     for first, second in combinations(commitments, 2):
         shared_seeds = [seed for seed in first.outcomes.seeds if seed in second.outcomes.seeds]
@@ -125,4 +131,5 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
                 len(shared_seeds),
             )
         )
-    return asymmetries
+    family_p = adjust_family_wise(np.array([asymmetry.kept_range.p for asymmetry in asymmetries]))
+    return [replace(asymmetry, family_p=float(p)) for asymmetry, p in zip(asymmetries, family_p, strict=True)]

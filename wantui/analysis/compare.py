@@ -29,7 +29,7 @@ from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise
 from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
-from wantui.analysis.statistics import draw_sign_flips, run_omnibus_test
+from wantui.analysis.statistics import compute_omnibus_p, draw_sign_flips
 from wantui.analysis.strides import check_unsettled_metrics
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
@@ -91,7 +91,7 @@ def compare_groups(
         _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
         tuple(differences),
         tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
-        run_omnibus_test(primary_values.mean(1)),
+        compute_omnibus_p(primary_values.mean(1)),
         *_test_final_states(matched.final_states, matched.groups, group_pairs),
         matched.final_states.curves_by_group if matched.final_states is not None else {},
         {group.name: _get_group_noise_levels(group) for group in groups},

@@ -19,6 +19,7 @@ from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
 from wantui.analysis.null_models import GaussianNull
 from wantui.analysis.unguided import is_unguided
 from wantui.analysis.verdicts import Verdict
+from wantui.formatting import format_share
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
-    """p of the permutation test, within seeds, that any group differs in the declared metric."""
+    """p that any group differs in the declared metric."""
     location_test: PermutationTest | None
     """PERMANOVA of the final states."""
     spread_test: PermutationTest | None
@@ -96,8 +97,7 @@ class Comparison:
             f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
         )
         if math.isfinite(self.false_positive_rate):
-            description += (
-                f"; with {SPREAD_METRIC} recomputed, the test calls {self.false_positive_rate:.1%} of them different "
-            )
+            rate_text = format_share(self.false_positive_rate, 1)
+            description += f"; with {SPREAD_METRIC} recomputed, the test calls {rate_text} of them different "
             description += "at the 5 % level (up to 8 % is chance)"
         return description

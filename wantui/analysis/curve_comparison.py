@@ -1,13 +1,19 @@
 """Comparison of the curves of groups over the noise level: bands of means, bands of videos, and cluster tests."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.clusters import Cluster, ClusterTest, compute_family_masses, compute_mass_p, run_cluster_test
+from wantui.analysis.clusters import (
+    Cluster,
+    ClusterTest,
+    compute_family_mass_p,
+    compute_family_masses,
+    run_cluster_test,
+)
 from wantui.analysis.differences import remove_rounding_differences
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import CURVES, METRICS
@@ -80,9 +86,8 @@ def compare_curves(
 ) -> tuple[CurveComparison, ...]:
     """Compare curves between groups of the same seeds and phrasings.
 
-    For two groups, `family_p` is from the largest mass over all curves, with the same sign flips in each. For more
-    groups, groups are permuted within seeds, and the largest mass over all curves and pairs counts; `family_p` is the
-    larger of that and the pair's own p.
+    `family_p` is from the largest mass over all curves and pairs, with the same sign flips in each. For three or more
+    groups, groups are also permuted within seeds, and the larger p counts.
     """
     groups, values_by_curve, curves_by_name = matched_groups.groups, [], []
     for name in curve_names:
@@ -98,17 +103,18 @@ def compare_curves(
         )
     seed_values = [remove_rounding_differences(np.stack(values, axis=1)) for values in values_by_curve]
     tests = [[run_cluster_test(values[:, i] - values[:, j]) for i, j in pairs] for values in seed_values]
-    family_masses = (
-        np.max([curve_tests[0].null_masses for curve_tests in tests], axis=0)
-        if len(pairs) == 1
-        else compute_family_masses(seed_values, pairs)
-    )
+    all_tests = [test for curve_tests in tests for test in curve_tests]
+    permuted_masses = None if len(pairs) == 1 else compute_family_masses(seed_values, pairs)
+
+    def compute_family_p(mass: float) -> float:
+        return compute_family_mass_p(mass, all_tests, permuted_masses)
+
     return tuple(
         CurveComparison(
             name,
             curves,
             tuple(
-                _build_difference(groups[i].name, groups[j].name, values[:, i] - values[:, j], test, family_masses)
+                _build_difference(groups[i].name, groups[j].name, values[:, i] - values[:, j], test, compute_family_p)
                 for (i, j), test in zip(pairs, curve_tests, strict=True)
             ),
             is_settled=_is_settled(matched_groups, name),
@@ -149,12 +155,15 @@ def _collect_curves(matched_groups: MatchedGroups, name: str) -> tuple[tuple[Gro
 
 
 def _build_difference(
-    first_group: str, second_group: str, differences: FloatArray, test: ClusterTest, family_masses: FloatArray
+    first_group: str,
+    second_group: str,
+    differences: FloatArray,
+    test: ClusterTest,
+    compute_family_p: Callable[[float], float],
 ) -> CurveDifference:
     mean, half_widths = differences.mean(0), compute_mean_half_width(differences)
     clusters = tuple(
-        replace(cluster, family_p=max(cluster.p, compute_mass_p(cluster.mass, family_masses)))
-        for cluster in test.clusters
+        replace(cluster, family_p=max(cluster.p, compute_family_p(cluster.mass))) for cluster in test.clusters
     )
     return CurveDifference(
         first_group, second_group, mean, mean - half_widths, mean + half_widths, test.t_values, clusters

@@ -20,8 +20,8 @@ from scipy import optimize, special
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.level_states import LevelStates, average_over_sigma
-from wantui.analysis.statistics import compute_min_attainable_p, draw_sign_flips
-from wantui.formatting import format_count
+from wantui.analysis.statistics import adjust_family_wise, compute_min_attainable_p, draw_sign_flips
+from wantui.formatting import format_count, format_share
 
 CHANCE = 0.5
 """Accuracy of guessing which of two videos is in which group."""
@@ -77,14 +77,15 @@ class Decodability:
         seeds = format_count(self.seed_count, "seed")
         scope = f" over {self.pair_count} pairs of groups" if self.pair_count > 1 else ""
         text = (
-            f"{self.first_group} and {self.second_group}: {self.accuracy[-1]:.0%} of the finished pairs are sorted "
-            f"correctly (95 % interval {self.low[-1]:.0%} to {self.high[-1]:.0%}); over all noise levels "
-            f"{self.mean_accuracy:.0%}, p {self.pair_p:.3g}{scope} (least possible: {self.min_attainable_p:.3g}), "
+            f"{self.first_group} and {self.second_group}: {format_share(self.accuracy[-1])} of the finished pairs are "
+            f"sorted correctly (95 % interval {format_share(self.low[-1])} to {format_share(self.high[-1])}); over all "
+            f"noise levels {format_share(self.mean_accuracy)}, p {self.pair_p:.3g}{scope} (least possible: "
+            f"{self.min_attainable_p:.3g}), "
             f"{seeds}"
         )
         if not math.isfinite(self.halfway_sigma):
-            return f"{text}. The accuracy does not pass {HALFWAY_ACCURACY:.0%}"
-        return f"{text}. The accuracy passes {HALFWAY_ACCURACY:.0%} at sigma {self._describe_halfway()}"
+            return f"{text}. The accuracy does not pass {format_share(HALFWAY_ACCURACY)}"
+        return f"{text}. The accuracy passes {format_share(HALFWAY_ACCURACY)} at sigma {self._describe_halfway()}"
 
     @property
     def min_attainable_p(self) -> float:
@@ -266,11 +267,7 @@ def _summarise_pair(
 
 def _adjust_pair_p(results: Sequence[Decodability]) -> list[Decodability]:
     """Return the results with their p over all noise levels corrected for the number of pairs (Holm 1979)."""
-    order = np.argsort([result.pair_p for result in results], kind="stable")
-    adjusted, largest = np.empty(len(results)), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(results) - rank) * results[index].pair_p))
-        adjusted[index] = largest
+    adjusted = adjust_family_wise(np.array([result.pair_p for result in results]))
     return [
         replace(result, pair_p=float(p), pair_count=len(results)) for result, p in zip(results, adjusted, strict=True)
     ]

@@ -62,8 +62,10 @@ def is_ratio_metric(metric: str) -> bool:
 def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_p: FloatArray) -> FloatArray:
     """Return max-T p [pairs, metrics] over the whole family, with groups permuted within units.
 
-    With three or more groups, all groups are permuted. That allows more orders than the signs of one pair, so p could
-    fall below the p of the pair's own test, which assumes nothing about the other groups. The larger p is returned.
+    With three or more groups, the largest of three p is returned. Permutations of all groups assume that the groups can
+    be exchanged, and mix the scatter of groups of unequal variance. Sign flips, which change the signs of all
+    differences of a unit together, keep it, but assume symmetric differences. Permutations have more orders than the
+    signs of one pair, so that p could fall below the p of the pair's own test, which does not depend on other groups.
 
     Args:
         values: [units, groups, metrics].
@@ -88,7 +90,9 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)
     adjusted_p = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
-    return np.maximum(adjusted_p.reshape(len(group_pairs), metric_count), pairwise_p)
+    pair_differences = values[:, first_groups] - values[:, second_groups]
+    flipped_p = run_max_t_test(pair_differences.reshape(unit_count, -1))
+    return np.maximum(np.maximum(adjusted_p, flipped_p).reshape(len(group_pairs), metric_count), pairwise_p)
 
 
 def remove_rounding_differences(values: FloatArray) -> FloatArray:

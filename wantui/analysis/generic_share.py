@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from wantui.analysis.proportions import Proportion
+from wantui.analysis.statistics import adjust_family_wise
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class ConceptShare:
     proportion: Proportion
     p_equal: float
     """Two-sided p of an exact binomial test against equal shares of all known concepts; NaN for other labels."""
+    family_p: float
+    """p_equal, corrected for the number of known concepts (Holm)."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,13 @@ def measure_generic_shares(
     """
     counts, total = Counter(labels.values()), len(labels)
     others = sorted(set(counts) - set(known_concepts))
-    shares = []
-    for concept in (*known_concepts, *others):
-        count = counts[concept]
-        is_known = concept in known_concepts and len(known_concepts) > 1
-        p = stats.binomtest(count, total, 1 / len(known_concepts)).pvalue if is_known and total else float("nan")
-        shares.append(ConceptShare(concept, Proportion(count, total), float(p)))
-    return GenericShares(prompt, tuple(sorted(set(guidance_scales))), tuple(shares))
+    concepts = (*known_concepts, *others)
+    p = np.full(len(concepts), np.nan)
+    if len(known_concepts) > 1 and total:
+        for index, concept in enumerate(known_concepts):
+            p[index] = stats.binomtest(counts[concept], total, 1 / len(known_concepts)).pvalue
+    shares = tuple(
+        ConceptShare(concept, Proportion(counts[concept], total), float(alone), float(corrected))
+        for concept, alone, corrected in zip(concepts, p, adjust_family_wise(p), strict=True)
+    )
+    return GenericShares(prompt, tuple(sorted(set(guidance_scales))), shares)

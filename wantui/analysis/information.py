@@ -163,7 +163,7 @@ class WordDifference:
     quantity: str
     effect: Effect
     family_p: float
-    """p over all pairs of words (max-T)."""
+    """p over all pairs of words and both forms (max-T)."""
 
 
 @dataclass(frozen=True)
@@ -265,16 +265,14 @@ def _compare_words(names: Sequence[str], seed_values: FloatArray) -> list[WordDi
         seed_values: [seeds, words, quantities].
     """
     pairs = [(j, i) for i in range(len(names)) for j in range(i + 1, len(names))]
-    differences = []
-    for index, quantity in enumerate(QUANTITIES[:2]):
-        values = seed_values[:, :, index]
-        effects = [compute_paired_effect(values[:, i] - values[:, j]) for i, j in pairs]
-        family_p = compute_family_p(values[:, :, None], pairs, np.array([[effect.p] for effect in effects]))[:, 0]
-        differences += [
-            WordDifference(names[i], names[j], quantity, effect, float(p))
-            for (i, j), effect, p in zip(pairs, effects, family_p, strict=True)
-        ]
-    return differences
+    values = seed_values[:, :, :2]
+    effects = [[compute_paired_effect(values[:, i, form] - values[:, j, form]) for form in range(2)] for i, j in pairs]
+    family_p = compute_family_p(values, pairs, np.array([[effect.p for effect in row] for row in effects]))
+    return [
+        WordDifference(names[i], names[j], quantity, effects[k][form], float(family_p[k, form]))
+        for form, quantity in enumerate(QUANTITIES[:2])
+        for k, (i, j) in enumerate(pairs)
+    ]
 
 
 def _disagree(videos: Sequence[ScoredVideo]) -> Effect | None:

@@ -37,10 +37,16 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     pair_count = len(comparison.verdicts)
     pairs_text = f" and over {pair_count} pairs" if pair_count > 1 else ""
     families_text = " or ".join(f"{count} of {question}" for question, count in metric_counts.items() if count)
-    sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
     printed = list(dict.fromkeys(difference.metric for difference in comparison.differences))
-    if others := [metric for metric in printed if not find_question(comparison, metric)]:
-        sentences[0] += f"; of {list_first(others, MAX_NAMED_METRICS)} over all {len(printed)} metrics of this table"
+    others = [metric for metric in printed if not find_question(comparison, metric)]
+    all_text = f"over all {format_count(len(printed), 'metric')} of this table"
+    if families_text:
+        sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
+        sentences[0] += f"; of {list_first(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
+    else:
+        sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
+    sentences[0] += f"; p of the verdict is of {comparison.primary_metric} alone"
+    sentences[0] += ", corrected over the pairs only" if pair_count > 1 else ", and not corrected"
     hidden = [
         difference
         for difference in comparison.differences

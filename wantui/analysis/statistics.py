@@ -29,6 +29,8 @@ smallest p of all permutations.
 """
 ROUNDED_MEAN = 1e-12
 """Mean, relative to its terms, up to which it is only rounding, which would order permutations by chance."""
+MAX_CHUNK_VALUES = 4_000_000
+"""Maximum number of statistics that are in memory together."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
@@ -138,11 +140,16 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
     is at least the column's |t| (Westfall and Young 1993)."""
     n, column_count = differences.shape
     flips, _ = draw_sign_flips(n)
-    means = flips @ differences / n
-    variances = (differences**2).mean(0) - means**2
-    t = compute_absolute_t(means, np.maximum(variances, 0) * n / (n - 1), n)
-    max_t = t.max(1)
-    return np.array([np.mean(max_t >= t[0, j] * (1 - 1e-9)) for j in range(column_count)])
+    mean_squares = (differences**2).mean(0)
+    observed_t = np.zeros(column_count)
+    max_t_chunks: list[FloatArray] = []
+    for flip_chunk in np.array_split(flips, len(flips) * column_count // MAX_CHUNK_VALUES + 1):
+        means = flip_chunk @ differences / n
+        t = compute_absolute_t(means, np.maximum(mean_squares - means**2, 0) * n / (n - 1), n)
+        observed_t = t[0] if not max_t_chunks else observed_t
+        max_t_chunks.append(t.max(1))
+    max_t = np.concatenate(max_t_chunks)
+    return np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
 
 
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
@@ -258,6 +265,15 @@ def run_omnibus_test(values: FloatArray) -> float:
     return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
 
 
+def compute_omnibus_p(values: FloatArray) -> float:
+    """Return p that any group differs, from values [n, groups] of one metric.
+
+    The larger p of two tests: permutations are exact for groups of one distribution, also a skewed one; sign flips
+    keep the variance of each group, which permutations mix.
+    """
+    return max(run_omnibus_test(values), float(run_omnibus_max_test(values[:, :, None])[0]))
+
+
 def run_omnibus_max_test(values: FloatArray) -> FloatArray:
     """Return p [metrics] that any group differs in each metric, over all metrics, from values [n, groups, metrics].
 
@@ -277,6 +293,16 @@ def run_omnibus_max_test(values: FloatArray) -> FloatArray:
     shares[shares <= ROUNDED_MEAN] = 0
     largest_shares = shares.max(1)
     return np.array([np.mean(largest_shares >= shares[0, m] * (1 - 1e-9)) for m in range(metric_count)])
+
+
+def adjust_family_wise(p: FloatArray) -> FloatArray:
+    """Return p corrected for the number of tests (Holm 1979); NaN stays NaN and is not counted."""
+    adjusted = np.full(len(p), np.nan)
+    finite_indices = np.flatnonzero(np.isfinite(p))
+    order = finite_indices[np.argsort(p[finite_indices], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.maximum.accumulate(np.minimum(factors * p[order], 1.0))
+    return adjusted
 
 
 def run_trend_test(values: FloatArray, weights: FloatArray) -> float:

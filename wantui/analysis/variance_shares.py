@@ -16,8 +16,13 @@ from numpy.typing import NDArray
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.dispersion import CANCELLATION_TOLERANCE
 from wantui.analysis.level_states import LevelStates, average_over_sigma
-from wantui.analysis.statistics import RESAMPLE_COUNT, draw_within_seed_permutations
-from wantui.formatting import format_count
+from wantui.analysis.statistics import (
+    RESAMPLE_COUNT,
+    compute_min_attainable_p,
+    draw_sign_flips,
+    draw_within_seed_permutations,
+)
+from wantui.formatting import format_count, format_share
 
 SHARE_NAMES = ("seed", "wording", "group", "seed_group", "wording_group", "rest")
 """Effects, in the order of tables: `seed_group` is the interaction of seed and group, `rest` the interactions of seed
@@ -54,8 +59,8 @@ class VarianceShares:
 
     @property
     def min_attainable_p(self) -> float:
-        """Return the smallest p that the permutations of these seeds and groups can give."""
-        return 1 / self.permutation_count
+        """Return the smallest p that the permutations and sign flips of these seeds and groups can give."""
+        return max(1 / self.permutation_count, compute_min_attainable_p(self.seed_count))
 
     @property
     def varying_effects(self) -> tuple[str, ...]:
@@ -70,12 +75,15 @@ class VarianceShares:
     def describe(self) -> str:
         """Describe the group's share in a sentence."""
         final_share, final_chance = self.shares_by_effect["group"][-1], self.chance_mean[-1]
-        final_text = f"{final_share:.1%} of the variance of the finished videos ({final_chance:.1%} by chance)"
+        final_text = (
+            f"{format_share(final_share, 1)} of the variance of the finished videos "
+            f"({format_share(final_chance, 1)} by chance)"
+        )
         if math.isnan(final_share):
             final_text = "the finished videos are equal"
         return (
             f"variance between {', '.join(self.group_names)}: {final_text}; over all noise levels "
-            f"{self.mean_group_share:.1%}, p {self.mean_p:.3g} "
+            f"{format_share(self.mean_group_share, 1)}, p {self.mean_p:.3g} "
             f"(least possible: {self.min_attainable_p:.3g}), {format_count(self.seed_count, 'seed')}, "
             f"{format_count(self.phrasing_count, 'wording')}"
         )
@@ -85,12 +93,15 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     """Return the shares of variance at each noise level, with a test of the group's share.
 
     The test exchanges groups within seeds, all phrasings of a seed together. That changes how a fixed sum of squares
-    is divided between `group` and `seed_group`, so that a test of the group's share is one of their ratio.
+    is divided between `group` and `seed_group`, so that a test of the group's share is one of their ratio. Of three or
+    more groups, the larger p of this and of a sign-flip test counts: flips change the signs of all deviations of a seed
+    from its mean, and keep the spread of each group, which exchanges mix.
     """
     group_count, seed_count, phrasing_count, level_count, value_count = level_states.states.shape
-    orders = _draw_orders(seed_count, group_count, level_count)
+    orders, (flips, _) = _draw_orders(seed_count, group_count, level_count), draw_sign_flips(seed_count)
     shares = np.full((len(SHARE_NAMES), level_count), math.nan)
     totals, group_shares = np.zeros(level_count), np.zeros((len(orders), level_count))
+    flipped_shares = np.zeros((len(flips), level_count))
     for level in range(level_count):
         cell_means, within = split_states(level_states.states[:, :, :, level])
         squares = decompose_squares(cell_means, within)
@@ -100,7 +111,13 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         shares[:, level] = [squares[name] / totals[level] for name in SHARE_NAMES]
         group_squares = phrasing_count * _permute_group_squares(within.mean(2), orders)
         group_shares[:, level] = group_squares / totals[level]
+        flipped_shares[:, level] = phrasing_count * _flip_group_squares(within.mean(2), flips) / totals[level]
     mean_shares = average_over_sigma(group_shares, level_states.sigmas)
+    p, mean_p = _is_as_large(group_shares).mean(0), float(_is_as_large(mean_shares).mean())
+    if group_count > 2:
+        p = np.maximum(p, _is_as_large(flipped_shares).mean(0))
+        flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
+        mean_p = max(mean_p, float(_is_as_large(flipped_mean_shares).mean()))
     return VarianceShares(
         level_states.group_names,
         level_states.sigmas,
@@ -108,9 +125,9 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         dict(zip(SHARE_NAMES, shares, strict=True)),
         group_shares.mean(0),
         np.quantile(group_shares, 0.95, axis=0),
-        _is_as_large(group_shares).mean(0),
+        p,
         abs(float(mean_shares[0])),  # the average of zeros may be -0
-        float(_is_as_large(mean_shares).mean()),
+        mean_p,
         seed_count,
         phrasing_count,
         len(orders),
@@ -165,6 +182,13 @@ def _draw_orders(seed_count: int, group_count: int, level_count: int) -> NDArray
     products = level_count * (seed_count * group_count) ** 2 * group_count
     random_count = min(RESAMPLE_COUNT, max(MIN_RESAMPLE_COUNT, int(MAX_PERMUTATION_PRODUCTS / products)))
     return draw_within_seed_permutations(seed_count, group_count, random_count)
+
+
+def _flip_group_squares(seed_values: FloatArray, flips: FloatArray) -> FloatArray:
+    """Return n sum over groups of |mean of the group|^2 for each sign flip [m, s], from deviations [g, s, k]."""
+    gram = np.einsum("gsk,gtk->st", seed_values, seed_values, optimize=True)
+    squares = ((flips @ gram) * flips).sum(1) / len(gram)
+    return np.where(squares > CANCELLATION_TOLERANCE * np.trace(gram), squares, 0.0)
 
 
 def _permute_group_squares(seed_values: FloatArray, orders: NDArray[np.int64]) -> FloatArray:

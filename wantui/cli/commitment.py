@@ -23,7 +23,7 @@ from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.types import PATH_TYPE
 from wantui.cli.uturns import uturn_command
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.commitment import Asymmetry, ConceptCommitment
@@ -161,7 +161,14 @@ def _print_family(
             shown = ", ".join(
                 f"{label} {count}" for label, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             )
-            rows.append((f"{sigma:.3f}", f"{share.count} of {share.total}", f"{low:.0%} to {high:.0%}", shown))
+            rows.append(
+                (
+                    f"{sigma:.3f}",
+                    f"{share.count} of {share.total}",
+                    f"{format_share(low)} to {format_share(high)}",
+                    shown,
+                )
+            )
         print_columns(("noise level", "stays", "95 %", "shows"), *rows)
         print_wrapped_line(f"s50: {_describe_half_level(commitment)}", indent=4)
         if commitment.returning_count:
@@ -171,7 +178,7 @@ def _print_family(
             )
     for asymmetry in asymmetries:
         echo()
-        print_wrapped_line(_describe_asymmetry(asymmetry), indent=4)
+        print_wrapped_line(_describe_asymmetry(asymmetry, len(asymmetries)), indent=4)
 
 
 def _describe_half_level(commitment: "ConceptCommitment") -> str:
@@ -195,12 +202,14 @@ def _describe_half_level(commitment: "ConceptCommitment") -> str:
     return text
 
 
-def _describe_asymmetry(asymmetry: "Asymmetry") -> str:
+def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     effect = asymmetry.kept_range
+    p_text = f"p {asymmetry.family_p:.3g}"
+    p_text += f" over {pair_count} pairs (Holm; alone {effect.p:.3g})" if pair_count > 1 else ""
     text = (
         f"{asymmetry.first} minus {asymmetry.second}: kept range {effect.mean:+.3f} (95 % interval "
-        f"{effect.interval_low:+.3f} to {effect.interval_high:+.3f}), p {effect.p:.3g} (least attainable "
-        f"{asymmetry.min_attainable_p:.3g}), {format_count(asymmetry.shared_seed_count, 'seed')}"
+        f"{effect.interval_low:+.3f} to {effect.interval_high:+.3f}), {p_text}, least "
+        f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {format_count(asymmetry.shared_seed_count, 'seed')}"
     )
     low, high = asymmetry.half_level_low, asymmetry.half_level_high
     if math.isfinite(asymmetry.half_level_difference):
@@ -263,6 +272,7 @@ def _build_family_record(
                     "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
                     "d_z": pair.kept_range.d_z,
                     "p": pair.kept_range.p,
+                    "family_p": pair.family_p,
                     "min_p": pair.min_attainable_p,
                 },
                 "s50": {

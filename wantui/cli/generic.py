@@ -24,7 +24,7 @@ from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.continued_videos import StoredVideo
@@ -134,17 +134,19 @@ def _print_shares(shares: "GenericShares") -> None:
     rows = []
     for each in shares.shares:
         low, high = each.proportion.interval
-        p_text = "-" if math.isnan(each.p_equal) else f"{each.p_equal:.3g}"
+        p_text = "-" if math.isnan(each.family_p) else f"{each.family_p:.3g}"
         rows.append(
             (
                 each.concept,
                 str(each.proportion.count),
-                f"{each.proportion.share:.1%}",
-                f"{low:.1%} to {high:.1%}",
+                format_share(each.proportion.share, 1),
+                f"{format_share(low, 1)} to {format_share(high, 1)}",
                 p_text,
             )
         )
     print_columns(("shows", "videos", "share", "95 %", "p of equal shares"), *rows)
+    if (test_count := sum(not math.isnan(each.p_equal) for each in shares.shares)) > 1:
+        print_wrapped_line(f"note: p is corrected for {test_count} concepts (Holm)", indent=2)
     if guided := [scale for scale in shares.guidance_scales if scale != UNGUIDED_SCALE]:
         echo(
             f"warning: videos have the guidance scale {', '.join(f'{scale:g}' for scale in guided)}, which changes the "
@@ -166,6 +168,7 @@ def _build_record(shares: "GenericShares", method: str) -> dict[str, Any]:
                 "share": each.proportion.share,
                 "interval": list(each.proportion.interval),
                 "p_equal": each.p_equal,
+                "family_p": each.family_p,
             }
             for each in shares.shares
         ],

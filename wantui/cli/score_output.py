@@ -58,11 +58,11 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
     echo()
     unpaired_text = f"; {format_count(table.unpaired_count, 'video')} without a partner" if table.unpaired_count else ""
     print_wrapped_line(
-        f"differences, paired by {seeds_text} and {sentences_text}{unpaired_text}; least p that {seeds_text} can give "
-        f"a pair: {table.min_attainable_p:.3g}; max-T corrects p for all pairs of words"
+        f"differences, paired by {seeds_text} and {sentences_text}{unpaired_text}; p is corrected for "
+        f"all pairs of words and both forms (max-T); least p that {seeds_text} can give: {table.min_attainable_p:.3g}"
     )
     print_columns(
-        ("words", "form", "difference", "95 %", "d_z", "p", "max-T"),
+        ("words", "form", "difference", "95 %", "d_z", "p alone", "p"),
         *(
             (
                 f"{difference.first_word} - {difference.second_word}",
