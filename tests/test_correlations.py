@@ -145,6 +145,51 @@ def test_jackknife_interval_contains_the_true_rho_in_95_percent(seeds: int) -> N
     assert low <= hits <= high
 
 
+def leave_out_by_scipy(values: FloatArray, others: FloatArray) -> tuple[float, float]:
+    """Return the jackknife interval over the units of values [blocks, units], one loop at a time."""
+    count = values.shape[1]
+    full = math.atanh(mean_rho_by_scipy(values, others))
+    pseudovalues = []
+    for unit in range(count):
+        others_left = [other for other in range(count) if other != unit]
+        part = math.atanh(mean_rho_by_scipy(values[:, others_left], others[:, others_left]))
+        pseudovalues.append(count * full - (count - 1) * part)
+    low, high = stats.t.interval(0.95, count - 1, np.mean(pseudovalues), stats.sem(pseudovalues))
+    return math.tanh(low), math.tanh(high)
+
+
+def test_interval_leaves_out_seeds_across_seeds_and_variations_across_variations() -> None:
+    random = np.random.default_rng(8)
+    values, others = random.normal(size=(5, 7)), random.normal(size=(5, 7))
+    (by_seed,) = correlate_values({"m": values}, {"c": others}, ACROSS_SEEDS)
+    (by_variation,) = correlate_values({"m": values}, {"c": others}, ACROSS_VARIATIONS)
+    assert (by_seed.low, by_seed.high) == pytest.approx(leave_out_by_scipy(values, others))
+    assert (by_variation.low, by_variation.high) == pytest.approx(leave_out_by_scipy(values.T, others.T))
+
+
+def test_three_variations_give_no_interval_however_many_seeds() -> None:
+    random = np.random.default_rng(9)
+    (result,) = correlate_values(
+        {"m": random.normal(size=(3, 50))}, {"c": random.normal(size=(3, 50))}, ACROSS_VARIATIONS
+    )
+    assert math.isnan(result.low)
+    assert math.isnan(result.high)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variations", [4, 8])
+def test_interval_across_variations_contains_the_true_rho_in_95_percent(variations: int) -> None:
+    random, run_count, hits = np.random.default_rng(10), 200, 0
+    for _ in range(run_count):
+        # Most of the variance lies between prompts, so that more seeds of a prompt say little.
+        values = random.normal(size=(variations, 6)) + 1.5 * random.normal(size=(variations, 1))
+        others = random.normal(size=(variations, 6)) + 1.5 * random.normal(size=(variations, 1))
+        (result,) = correlate_values({"m": values}, {"c": 0.5 * values + math.sqrt(0.75) * others}, ACROSS_VARIATIONS)
+        hits += result.low <= 6 / math.pi * math.asin(0.25) <= result.high
+    low, high = stats.binom.interval(0.999, run_count, 0.95)
+    assert low <= hits <= high
+
+
 def make_labelled_videos(folder: Path, seeds: int = 6) -> list[Video]:
     videos = synthetic_videos(folder, {"a": 1.0, "b": 2.0}, seeds, phrasings=1)
     return [replace(video, labels={"rating": video.compute_metric("length") ** 3}) for video in videos]

@@ -12,15 +12,22 @@ from conftest import Wantui
 from scipy import stats
 from test_analysis import synthetic_videos, use_videos
 
-from wantui.analysis.compare import compare_groups
-from wantui.analysis.comparison import Comparison
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.interaction import Interaction, InteractionEffect, compute_interaction, describe_interaction
+from wantui.analysis.interaction import (
+    Contrast,
+    Interaction,
+    InteractionEffect,
+    _compare_places,
+    describe_interaction,
+    find_factor_pairs,
+    measure_interaction,
+)
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
 
+GROUPING = "1,2"
 WORDS = list(itertools.product(("red", "blue"), ("circle", "ring")))
 
 
@@ -53,14 +60,10 @@ def find_effect(interaction: Interaction, metric: str) -> InteractionEffect:
     return effect
 
 
-def compare(videos: list[Video]) -> Comparison:
-    return compare_groups(videos, "1,2", "length")
-
-
 def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_lengths(monkeypatch, 1)
     videos = make_videos(tmp_path)
-    effect = find_effect(compute_interaction(compare(videos)), "length")
+    effect = find_effect(measure_interaction(videos, GROUPING), "length")
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
         for video in videos
@@ -82,7 +85,7 @@ def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pyt
 
 def test_interaction_in_place_is_the_unbiased_length_of_the_difference(tmp_path: Path) -> None:
     videos = make_videos(tmp_path)
-    effect = find_effect(compute_interaction(compare(videos)), "distance")
+    effect = find_effect(measure_interaction(videos, GROUPING), "distance")
     ends = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.load_projected_path()[1][-1]
         / math.sqrt(60)
@@ -96,22 +99,46 @@ def test_interaction_in_place_is_the_unbiased_length_of_the_difference(tmp_path:
 
 def test_large_effects_of_each_word_are_no_interaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_lengths(monkeypatch, 0)
-    interaction = compute_interaction(compare(make_videos(tmp_path)))
+    interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert not find_effect(interaction, "length").is_found
     assert describe_interaction(interaction)[1].startswith("room: cannot tell whether the effect depends. ")
     give_lengths(monkeypatch, 20)
-    interaction = compute_interaction(compare(make_videos(tmp_path)))
+    interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert find_effect(interaction, "length").is_found
     assert "path: the effect depends on the other factor. " in describe_interaction(interaction)[2]
+
+
+def test_pairs_of_factors_are_those_with_several_values(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path, 2)
+    assert find_factor_pairs(videos) == ["1,2"]
+    assert find_factor_pairs([video for video in videos if video.choices_by_bracket[1] == "red"]) == []
+    scales = [
+        replace(video, setting_values={"model_settings.cfg_scale": scale}) for video in videos for scale in (1, 4)
+    ]
+    assert find_factor_pairs(scales) == ["1,2", "1,cfg_scale", "2,cfg_scale"]
+
+
+def test_differences_of_differences_that_are_rounding_are_no_interaction() -> None:
+    random = np.random.default_rng(0)
+    noise, red, ring = random.normal(size=(8, 50)), random.normal(size=50), random.normal(size=50)
+    states = np.stack([noise + i * red + j * ring for i in range(2) for j in range(2)]).astype(np.float32)
+    contrast = Contrast(("red", "blue"), ("circle", "ring"))
+    weights = np.array([[1.0, -1.0, -1.0, 1.0]])
+    (effect,) = _compare_places(states.astype(np.float64), weights, [contrast])
+    assert (effect.effect, effect.uncorrected_p, effect.p) == (0, 1, 1)
+    states[3] += 1
+    (effect,) = _compare_places(states.astype(np.float64), weights, [contrast])
+    assert effect.p == 2 / 2**8
+    assert effect.low > 0
 
 
 def test_incomplete_factors_are_refused(tmp_path: Path) -> None:
     videos = make_videos(tmp_path, 3)
     with pytest.raises(CannotCompareError, match="it needs two factors"):
-        compute_interaction(compare_groups(videos, "1", "length"))
+        measure_interaction(videos, "1")
     some = [video for video in videos if tuple(video.choices_by_bracket.values()) != ("red", "ring")]
     with pytest.raises(CannotCompareError, match="no videos of red with ring"):
-        compute_interaction(compare(some))
+        measure_interaction(some, GROUPING)
 
 
 def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The HTML report of a comparison: complete, self-contained, and readable on light and dark screens and on paper."""
 
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_analysis import synthetic_videos
+from test_interaction import make_videos as make_videos_of_two_words
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
+from wantui.analysis.correlation_data import correlate_videos
+from wantui.analysis.correlation_text import describe_correlations
 from wantui.analysis.curve_comparison import compare_curves
+from wantui.analysis.interaction import describe_interaction, measure_interaction
 from wantui.analysis.label_table import read_label_table
 from wantui.analysis.labels import join_labels
-from wantui.analysis.metrics import CURVES
+from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.report import write_report
 from wantui.analysis.report_curves import draw_curves
 from wantui.analysis.report_definitions import CURVE_MEANINGS
@@ -151,6 +156,31 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     assert "<td>rating</td><td>+1</td><td>+1 to +1</td>" in page
     assert "Note: a &lt; b" in page
     assert "<dt>rating</dt><dd>outside label" in page
+
+
+@pytest.mark.parametrize("grouping", ["1,2", "1", "variation"])
+def test_report_shows_the_interaction_of_two_factors(tmp_path: Path, grouping: str) -> None:
+    page = write_page(compare_groups(make_videos_of_two_words(tmp_path), grouping, "length"))
+    section = page[page.index(">Interaction</h2>") :]
+    section = section[: section.index("<h2")]
+    assert "Does the difference between red, blue depend on circle, ring?" in section
+    for line in describe_interaction(measure_interaction(make_videos_of_two_words(tmp_path), "1,2")):
+        assert line.partition(": ")[2] in section
+
+
+def test_report_without_two_factors_has_no_interaction(comparison: Comparison) -> None:
+    page = write_page(comparison)
+    assert ">Interaction</h2>" not in page
+    assert ">Correlations with attention and labels</h2>" not in page
+
+
+def test_report_correlates_metrics_with_labels(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path / "data", {"wide": 2.0, "narrow": 1.0}, seeds=6, phrasings=1)
+    videos = [replace(video, labels={"rating <1>": float(video.seed % 4)}) for video in videos]
+    page = write_page(compare_groups(videos, grouping="1"))
+    section = page[page.index(">Correlations with attention and labels</h2>") :]
+    for kind, items in correlate_videos(videos, list(METRICS), ["rating <1>"]).correlations_by_kind.items():
+        assert html.escape(describe_correlations(items, kind)[1:]) in section
 
 
 def test_the_same_pairs_of_groups_are_drawn_in_all_curves(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from harness_tui import AppUnderTest
 from test_analysis import SETTINGS, synthetic_videos
+from test_interaction import make_videos as make_videos_of_two_words
 from test_tui_screens import on
 
+from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.interaction import describe_interaction, measure_interaction
 from wantui.analysis.level_states import load_level_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
+from wantui.formatting import format_percent_change
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.screens.analysis import AnalysisScreen
 
@@ -77,6 +81,71 @@ def test_separation_shows_accuracy_and_shares_of_the_groups(tmp_path: Path) -> N
         assert pair.describe()[:60] in cells
 
     on("analysis", test)
+
+
+def test_interaction_shows_answers_and_effects_of_two_factors(tmp_path: Path) -> None:
+    videos = make_videos_of_two_words(tmp_path)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.grouping = "1"
+        screen.show_view("interaction")
+        screen._update_table()
+        await it.until(lambda: "does the difference between red, blue depend on" in it.cells("#curve-cells"))
+        assert "by bracket 1 x bracket 2" in it.text()
+        cells = " ".join(it.cells("#curve-cells").split())
+        interaction = measure_interaction(videos, "1,2")
+        for line in describe_interaction(interaction):
+            assert " ".join(line.split()[:8]) in cells
+        screen.details.scroll_end(animate=False)
+        await it.until(lambda: "note: p is corrected over" in it.cells("#curve-cells"))
+
+    on("analysis", test)
+
+
+def test_export_before_the_comparison_ends_waits_for_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AnalysisScreen, "compare_groups", lambda *_: None)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: screen.is_grouped)
+        assert screen.comparison_outcome is None
+        await it.press("x")
+        await it.until(lambda: any((tmp_path / "reports").glob("comparison_*.html")))
+
+    on("analysis", test)
+
+
+def test_interaction_of_one_factor_is_explained(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.grouping = "variation"
+        screen.show_view("interaction")
+        screen._update_table()
+        await it.until(lambda: "an interaction needs two brackets or settings" in it.cells("#curve-cells"))
+
+    on("analysis", test)
+
+
+def test_correlations_show_what_is_found_or_why_there_are_none(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
+    rated = [replace(video, labels={"rating": video.compute_metric("length")}) for video in videos]
+    result = correlate_videos(rated, list(METRICS), ["rating"])
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.show_view("correlations")
+        await it.until(lambda: "cannot correlate: the videos have no attention maps" in it.cells("#curve-cells"))
+        screen.post_message(FigureDone(videos, FigureKey("correlations", ""), correlations=result))
+        await it.until(lambda: "clearest: length with rating, rho +1.00" in it.cells("#curve-cells"))
+
+    on("analysis", test, size=(200, 40))
 
 
 def test_separation_of_videos_without_projections_gives_the_reason(tmp_path: Path) -> None:
@@ -293,8 +362,10 @@ def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
         await it.until(lambda: it.cells("#curve-cells").splitlines()[1].startswith("velocity:"))
         await it.press("v")
         await it.until(lambda: "of the variance" in it.text())
-        await it.press("v", "v")
+        await it.press("v", "v", "v")
         assert screen.view == "curves"
+        await it.press("V")
+        assert screen.view == "correlations"
         await it.press("V")
         assert screen.view == "attention"
         await it.press("c")
@@ -355,7 +426,7 @@ def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(
                 is_significant = find_decisive_p(outcome.comparison, difference) <= 0.05
                 assert ("●" in row) == is_significant
                 assert ("○" in row) == (not is_significant)
-                assert f"{difference.relative_difference:+.1%}" in row
+                assert format_percent_change(difference.relative_difference) in row
         assert any("●" in line for line in lines if line.startswith("spread "))
 
     on("analysis", test)

@@ -9,7 +9,13 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.attention_summary import average_finite_values, summarise_all_words
-from wantui.analysis.correlations import MIN_SEEDS
+from wantui.analysis.correlations import (
+    ACROSS_SEEDS,
+    ACROSS_VARIATIONS,
+    MIN_SEEDS,
+    Correlation,
+    correlate_values,
+)
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, pool_comparable_groups
@@ -34,6 +40,31 @@ class CorrelationData:
     """[variations, seeds] attention and labels by name."""
     warnings: tuple[str, ...]
     exclusion_reasons: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class VideoCorrelations:
+    """Correlations of the metrics of videos with their attention and outside labels."""
+
+    data: CorrelationData
+    correlations_by_kind: dict[str, list[Correlation]]
+    """Correlations across seeds and, if there are several, across variations."""
+
+    def select(self, kind: str, metric_names: Sequence[str]) -> list[Correlation]:
+        """Return the correlations of one kind: those of some metrics, and of others those that are found."""
+        return [item for item in self.correlations_by_kind[kind] if item.metric in metric_names or item.is_found]
+
+
+def correlate_videos(
+    videos: Sequence[Video],
+    metric_names: Sequence[str],
+    label_names: Sequence[str],
+    on_video: Callable[[int], None] = lambda _: None,
+) -> VideoCorrelations:
+    """Correlate metrics with attention and labels; arguments and errors are those of `collect_correlation_data`."""
+    data = collect_correlation_data(videos, metric_names, label_names, on_video)
+    kinds = [ACROSS_SEEDS, *([ACROSS_VARIATIONS] if len(data.variation_names) > 1 else [])]
+    return VideoCorrelations(data, {kind: correlate_values(data.metrics, data.covariates, kind) for kind in kinds})
 
 
 def collect_correlation_data(

@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT
 
 ACROSS_SEEDS, ACROSS_VARIATIONS = "seeds", "variations"
 MIN_SEEDS = 4
 """Minimum number of seeds; with fewer, no rank correlation can have p below 0.05."""
+MIN_INTERVAL_UNITS = 4
+"""Minimum number of seeds or variations of an interval; with three, each part of the jackknife ranks two units."""
 TIE_TOLERANCE = 1e-9
 
 
@@ -50,6 +53,11 @@ class Correlation:
     min_attainable_p: float
     """Smallest p that this number of seeds (or variations) can give."""
 
+    @property
+    def is_found(self) -> bool:
+        """Return whether p over all is small and the interval, if there is one, excludes 0."""
+        return self.family_p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
+
 
 def correlate_values(
     metrics: dict[str, FloatArray], covariates: dict[str, FloatArray], across: str
@@ -69,7 +77,7 @@ def correlate_values(
     min_p = compute_min_order_p(*metric_values.shape[1:])
     correlations = []
     for (c, covariate), (m, metric) in itertools.product(enumerate(covariates), enumerate(metrics)):
-        low, high = _compute_interval(metric_values[m], covariate_values[c], across)
+        low, high = compute_rho_interval(metric_values[m], covariate_values[c])
         values = (float(observed[c, m]), low, high, float(p[c, m]), float(family_p[c, m]))
         correlations.append(Correlation(metric, covariate, across, *values, min_p))
     return correlations
@@ -140,20 +148,21 @@ def compute_min_order_p(block_count: int, unit_count: int) -> float:
     return (2 if block_count == 1 or unit_count == 2 else 1) / order_count
 
 
-def _compute_interval(values: FloatArray, others: FloatArray, across: str) -> tuple[float, float]:
-    """Return the 95 % interval of rho: a jackknife that leaves out one seed at a time, on Fisher's z, with Student's t
-    (Miller 1974). NaN if rho is 1 or -1 or has no value with some seed left out."""
-    seed_axis = 1 if across == ACROSS_SEEDS else 0
-    seed_count = values.shape[seed_axis]
+def compute_rho_interval(values: FloatArray, others: FloatArray) -> tuple[float, float]:
+    """Return the 95 % interval of the mean rho over blocks, from values [blocks, units].
+
+    A jackknife that leaves out one unit of all blocks at a time, on Fisher's z, with Student's t (Miller 1974). NaN
+    with fewer than MIN_INTERVAL_UNITS units, or if rho is 1 or -1 or has no value with some unit left out.
+    """
+    unit_count = values.shape[1]
+    if unit_count < MIN_INTERVAL_UNITS:
+        return math.nan, math.nan
     full = compute_mean_rho(values, others)
     parts = np.array(
-        [
-            compute_mean_rho(np.delete(values, seed, seed_axis), np.delete(others, seed, seed_axis))
-            for seed in range(seed_count)
-        ]
+        [compute_mean_rho(np.delete(values, unit, 1), np.delete(others, unit, 1)) for unit in range(unit_count)]
     )
     if not (abs(full) < 1 - TIE_TOLERANCE and (np.abs(parts) < 1 - TIE_TOLERANCE).all()):
         return math.nan, math.nan
-    pseudovalues = seed_count * math.atanh(full) - (seed_count - 1) * np.arctanh(parts)
-    half_width = special.stdtrit(seed_count - 1, 0.975) * pseudovalues.std(ddof=1) / math.sqrt(seed_count)
+    pseudovalues = unit_count * math.atanh(full) - (unit_count - 1) * np.arctanh(parts)
+    half_width = special.stdtrit(unit_count - 1, 0.975) * pseudovalues.std(ddof=1) / math.sqrt(unit_count)
     return float(np.tanh(pseudovalues.mean() - half_width)), float(np.tanh(pseudovalues.mean() + half_width))

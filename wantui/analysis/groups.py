@@ -167,8 +167,8 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
     return groups, exclusion_reasons
 
 
-def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
-    """Return the groupings that divide these videos into several groups."""
+def find_factors(videos: Sequence[Video]) -> list[str]:
+    """Return the brackets and the settings that divide these videos into several groups."""
     brackets = [str(bracket + 1) for bracket in range(len(find_varied_brackets(videos)))]
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     settings = [
@@ -176,10 +176,16 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
         for path in list_differing_paths(videos)
         if not any(name in SIZE_SETTINGS for name in list_compared_names(path))
     ]
-    candidates = ["variation", *brackets, *settings, "batch"]
-    dividing = [grouping for grouping in candidates if len(group_videos(videos, grouping)) > 1]
+    return [factor for factor in (*brackets, *settings) if len(group_videos(videos, factor)) > 1]
+
+
+def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
+    """Return the groupings that divide these videos into several groups."""
+    others = {name: len(group_videos(videos, name)) > 1 for name in ("variation", "batch")}
     # Grouping by the only bracket equals grouping by variation.
-    return [grouping for grouping in dividing if not (grouping == "1" and len(find_varied_brackets(videos)) == 1)]
+    is_only_bracket = len(find_varied_brackets(videos)) == 1
+    factors = [factor for factor in find_factors(videos) if not (factor == "1" and is_only_bracket)]
+    return [*(["variation"] * others["variation"]), *factors, *(["batch"] * others["batch"])]
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:

@@ -13,15 +13,27 @@ import numpy as np
 
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, QUESTIONS, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.comparison import Comparison
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL, remove_rounding_differences
+from wantui.analysis.differences import ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
+from wantui.analysis.groups import MatchedGroups, find_factors
+from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
-from wantui.analysis.places import estimate_squared_distance, run_place_test
-from wantui.analysis.statistics import compute_min_attainable_p, compute_paired_effect, draw_sign_flips, run_max_t_test
+from wantui.analysis.places import STATE_ROUNDING_TOLERANCE, estimate_distance_interval, run_place_test
+from wantui.analysis.statistics import (
+    ROUNDED_MEAN,
+    compute_min_attainable_p,
+    compute_paired_effect,
+    draw_sign_flips,
+    run_max_t_test,
+)
 from wantui.analysis.trajectory import NoGeometryError
+from wantui.analysis.unguided import split_by_guidance
+from wantui.analysis.video import Video
 from wantui.formatting import format_count
+
+EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "p")
+"""Columns of a table of effects."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,17 @@ class InteractionEffect:
         """Return whether p is small and the interval excludes 0."""
         return self.p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
 
+    def format_cells(self) -> tuple[str, ...]:
+        """Return the cells of the effect under EFFECT_HEADERS."""
+        return (
+            self.contrast.name,
+            self.question,
+            self.metric,
+            f"{self.effect:.3g} {self.unit}".rstrip(),
+            f"{self.low:.3g} to {self.high:.3g}" if math.isfinite(self.low) else "-",
+            f"{self.p:.3g}",
+        )
+
 
 @dataclass(frozen=True)
 class Interaction:
@@ -75,24 +98,49 @@ class Interaction:
     excluded_metrics: tuple[str, ...] = ()
     """Metrics without a value in some videos, or that depend on the steps."""
 
+    @property
+    def question_text(self) -> str:
+        """Return the question that the interaction answers, and the number of seeds."""
+        first, second = (", ".join(levels) for levels in self.levels)
+        return (
+            f"does the difference between {first} depend on {second}? Differences of differences, "
+            f"{format_count(self.seed_count, 'seed')}"
+        )
 
-def compute_interaction(comparison: Comparison) -> Interaction:
-    """Return the interaction of the two factors that form the groups of a comparison.
+
+def find_factor_pairs(videos: Sequence[Video]) -> list[str]:
+    """Return the pairs of brackets and settings that divide the videos, as groupings such as "1,2"."""
+    return [",".join(pair) for pair in itertools.combinations(find_factors(videos), 2)]
+
+
+def measure_interaction(videos: Sequence[Video], grouping: str) -> Interaction:
+    """Return the interaction of two factors, such as "1,2"; guided videos only, if there are both.
+
+    Raises:
+        CannotCompareError: the videos cannot be compared, or not all combinations of the factors exist.
+    """
+    guided_videos, _ = split_by_guidance(videos, grouping)
+    matched_groups, _ = match_comparable_groups(guided_videos, grouping)
+    return compute_interaction(matched_groups, grouping)
+
+
+def compute_interaction(matched_groups: MatchedGroups, grouping: str) -> Interaction:
+    """Return the interaction of the two factors that form the groups.
 
     Raises:
         CannotCompareError: the groups are not formed by two factors, or not all combinations exist.
     """
-    factors = _split_grouping(comparison.grouping)
-    levels = [name_groups([group.videos[0] for group in comparison.groups], factor) for factor in factors]
+    factors = _split_grouping(grouping)
+    levels = [name_groups([group.videos[0] for group in matched_groups.groups], factor) for factor in factors]
     group_indices = {pair: index for index, pair in enumerate(zip(*levels, strict=True))}
     first_levels, second_levels = (list(dict.fromkeys(factor_levels)) for factor_levels in levels)
     if len(first_levels) < 2 or len(second_levels) < 2:
         raise CannotCompareError(
-            f"cannot test the interaction by {comparison.grouping}: each factor needs two values. Choose another --by"
+            f"cannot test the interaction by {grouping}: each factor needs two values. Choose another --by"
         )
     if missing := [pair for pair in itertools.product(first_levels, second_levels) if pair not in group_indices]:
         raise CannotCompareError(
-            f"cannot test the interaction by {comparison.grouping}: no videos of {' with '.join(missing[0])}. "
+            f"cannot test the interaction by {grouping}: no videos of {' with '.join(missing[0])}. "
             "Generate all combinations"
         )
     contrasts = [
@@ -100,24 +148,24 @@ def compute_interaction(comparison: Comparison) -> Interaction:
         for first in itertools.combinations(first_levels, 2)
         for second in itertools.combinations(second_levels, 2)
     ]
-    weights = np.zeros((len(contrasts), len(comparison.groups)))
+    weights = np.zeros((len(contrasts), len(matched_groups.groups)))
     for row, contrast in zip(weights, contrasts, strict=True):
         for i, j in itertools.product(range(2), range(2)):
             row[group_indices[contrast.first_levels[i], contrast.second_levels[j]]] = (-1) ** (i + j)
-    effects, excluded_metrics = _compute_effects(comparison, contrasts, weights)
+    effects, excluded_metrics = _compute_effects(matched_groups, contrasts, weights)
     return Interaction(
         factors,
         (tuple(first_levels), tuple(second_levels)),
-        len(comparison.seeds),
-        comparison.matched_groups.phrasing_count,
+        len(matched_groups.seeds),
+        matched_groups.phrasing_count,
         tuple(effects),
-        compute_min_attainable_p(len(comparison.seeds)),
+        compute_min_attainable_p(len(matched_groups.seeds)),
         tuple(excluded_metrics),
     )
 
 
 def _compute_effects(
-    comparison: Comparison, contrasts: Sequence[Contrast], weights: FloatArray
+    matched_groups: MatchedGroups, contrasts: Sequence[Contrast], weights: FloatArray
 ) -> tuple[list[InteractionEffect], list[str]]:
     """Return the effects of all contrasts, and the metrics that are excluded.
 
@@ -125,19 +173,23 @@ def _compute_effects(
         weights: [contrasts, groups] weights of the groups, 1, -1 or 0.
     """
     try:
-        final_states = FinalStates.load(comparison.groups)
+        final_states = FinalStates.load(matched_groups.groups)
     except NoGeometryError:
         final_states = None
-    values, names, excluded_metrics = _collect_seed_values(comparison, final_states)
+    values, names, excluded_metrics = _collect_seed_values(matched_groups, final_states)
     effects: list[InteractionEffect] = []
     if final_states is not None:
         state_size = final_states.scaled_states.shape[2]
-        states = final_states.scaled_states.reshape(len(comparison.groups), len(comparison.seeds), -1, state_size)
-        effects += _compare_places(np.einsum("cg,gsk->csk", weights, states.mean(2), optimize=True), contrasts)
+        states = final_states.scaled_states.reshape(
+            len(matched_groups.groups), len(matched_groups.seeds), -1, state_size
+        )
+        effects += _compare_places(states.mean(2), weights, contrasts)
     metrics_by_question = {ROOM: ROOM_METRICS, PATH: tuple(FAMILIES_BY_METRIC)}
     for question, metrics in metrics_by_question.items():
         if columns := [m for m, name in enumerate(names) if name in metrics]:
             differences = np.einsum("cg,sgm->scm", weights, values[..., columns])
+            sizes = np.einsum("cg,sgm->scm", np.abs(weights), np.abs(values[..., columns]))
+            differences[np.abs(differences) <= ROUNDING_TOLERANCE * sizes] = 0
             effects += _compare_metrics(differences, contrasts, question, [names[m] for m in columns])
     return effects, excluded_metrics
 
@@ -153,11 +205,10 @@ def _split_grouping(grouping: str) -> tuple[str, str]:
 
 
 def _collect_seed_values(
-    comparison: Comparison, final_states: FinalStates | None
+    matched_groups: MatchedGroups, final_states: FinalStates | None
 ) -> tuple[FloatArray, list[str], list[str]]:
     """Return values [seeds, groups, metrics] averaged over phrasings, their metrics, and the excluded metrics."""
-    matched_groups = comparison.matched_groups
-    unsettled = set(comparison.groups[0].videos[0].unsettled_metrics)
+    unsettled = set(matched_groups.groups[0].videos[0].unsettled_metrics)
     columns, names, excluded = [], [], []
     for name in (*METRICS, SPREAD_METRIC):
         if name == SPREAD_METRIC and final_states is None:
@@ -166,7 +217,7 @@ def _collect_seed_values(
             final_states.spread_by_group[group.name].tolist()
             if name == SPREAD_METRIC and final_states is not None
             else [video.compute_metric(name) for video in group.videos]
-            for group in comparison.groups
+            for group in matched_groups.groups
         ]
         column = np.stack([matched_groups.arrange_values_by_cell(values).mean(1) for values in group_values], axis=1)
         if name in unsettled or not np.isfinite(column).all():
@@ -177,19 +228,29 @@ def _collect_seed_values(
     return remove_rounding_differences(np.stack(columns, axis=2)), names, excluded
 
 
-def _compare_places(states: FloatArray, contrasts: Sequence[Contrast]) -> list[InteractionEffect]:
+def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence[Contrast]) -> list[InteractionEffect]:
     """Return the effects on the final states, with p over all contrasts.
 
     Args:
-        states: [contrasts, seeds, k] differences of differences / sqrt(D).
+        states: [groups, seeds, k] final states / sqrt(D).
+        weights: [contrasts, groups] weights of the groups.
     """
-    grams = [difference @ difference.T for difference in states]
+    norms = np.abs(weights) @ np.einsum("gsk,gsk->gs", states, states)
+    grams = []
+    for difference, squares in zip(np.einsum("cg,gsk->csk", weights, states, optimize=True), norms, strict=True):
+        gram = difference @ difference.T
+        is_rounding = np.diagonal(gram) <= STATE_ROUNDING_TOLERANCE * squares  # states are float32
+        grams.append(np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, gram))
     flips, _ = draw_sign_flips(states.shape[1])
     shares = np.stack([((flips @ gram) * flips).sum(1) / (np.trace(gram) or 1.0) for gram in grams], axis=1)
     largest = shares.max(1)
     effects = []
     for k, (contrast, gram) in enumerate(zip(contrasts, grams, strict=True)):
-        squared_distance, low, high = estimate_squared_distance(gram)
+        uncorrected_p = run_place_test(gram)
+        squared_distance, low, high = estimate_distance_interval(gram, uncorrected_p)
+        # Flips of differences that cancel sum to rounding of their terms, not of their own size.
+        tolerance = ROUNDED_MEAN * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
+        family_p = float(np.mean(largest >= shares[0, k] * (1 - 1e-9) - tolerance))
         effects.append(
             InteractionEffect(
                 contrast,
@@ -199,8 +260,8 @@ def _compare_places(states: FloatArray, contrasts: Sequence[Contrast]) -> list[I
                 low,
                 high,
                 "",
-                run_place_test(gram),
-                float(np.mean(largest >= shares[0, k] * (1 - 1e-9))),
+                uncorrected_p,
+                max(family_p, uncorrected_p),
             )
         )
     return effects
@@ -252,6 +313,18 @@ def describe_interaction(interaction: Interaction) -> list[str]:
             f"least {interaction.min_attainable_p:.3g}"
         )
     return lines
+
+
+def list_interaction_notes(interaction: Interaction) -> list[str]:
+    """Return sentences on the correction of p, the averaged phrasings and the metrics that are not tested."""
+    notes = ["p is corrected over the metrics of its answer and over all differences of differences"]
+    if interaction.phrasing_count > 1:
+        count_text = format_count(interaction.phrasing_count, "other phrasing")
+        notes.append(f"averaged over {count_text}: the result applies to these sentences")
+    if interaction.excluded_metrics:
+        names = ", ".join(interaction.excluded_metrics)
+        notes.append(f"not tested, because they depend on the steps or have no value: {names}")
+    return notes
 
 
 def _describe_effect(effect: InteractionEffect) -> str:

@@ -29,13 +29,14 @@ from wantui.analysis.report_page import (
     render_page,
     render_table,
 )
+from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.unguided import describe_unguided
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_mean
+from wantui.formatting import format_count, format_mean, format_share
 from wantui.storage.attention_maps import open_attention_maps
 
 MAX_ATTENTION_VIDEOS = 6
@@ -66,11 +67,13 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
         *(render_dose_section(comparison.dose_response) if comparison.dose_response is not None else []),
         *render_picture_section(comparison.groups),
         *render_effect_section(comparison),
+        *render_interaction_section(comparison),
         *render_curve_section(comparison),
         *(render_state_section(comparison) if comparison.dispersion_curves_by_group else []),
         *_render_metric_section(comparison),
         *_render_stride_section(comparison),
         *_render_attention_section(videos),
+        *render_correlation_section(comparison),
         *render_definition_section(comparison),
         *render_recipe_section(videos),
         *render_origin_section(comparison, origin),
@@ -172,7 +175,7 @@ def _render_attention_section(videos: Sequence[Video]) -> list[str]:
             for word in words:
                 mean_mass = average_finite_values(compute_word_curves(maps, word).mass)
                 word_text = maps.metadata_by_word[word]["text"]
-                label = f"{namer.name_video(video)}, {word_text}: {mean_mass:.2%} of the attention"
+                label = f"{namer.name_video(video)}, {word_text}: {format_share(mean_mass, 2)} of the attention"
                 section_parts.append(render_note(f"{label}; colours from 0 to {scale_maximum:.2g}"))
                 section_parts.append(_render_png(draw_strip(clip_path, maps, word, scale_maximum)))
         except UserError as error:

@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     "--interaction",
     "tests_interaction",
     is_flag=True,
-    help="With --compare, test whether the effect of one factor of --by (such as 1,2) depends on the other.",
+    help="Test whether the effect of one factor of --by (such as 1,2) depends on the other; with --compare or --html.",
 )
 @click.option(
     "--margin",

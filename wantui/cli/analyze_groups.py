@@ -11,12 +11,13 @@ from wantui.cli.analyze_answers import print_answers
 from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_interaction import build_interaction_record, print_interaction
-from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import warn_about_metrics, write_csv_table
 from wantui.cli.analyze_request import AnalyzeRequest
-from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
+from wantui.cli.output import echo, echo_written_file, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_mean, format_percent
+from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -89,18 +90,21 @@ def print_group_comparison(
         line.show_phase(f"comparing {format_count(len(videos), 'video')}")
         comparison = compare_with_unguided(videos, request.grouping, declaration.metric, chosen_metrics, margin)
         comparison = replace(comparison, declaration=declaration)
-        interaction = compute_interaction(comparison) if request.tests_interaction else None
+        interaction = None
+        if request.tests_interaction:
+            interaction = compute_interaction(comparison.matched_groups, comparison.grouping)
     if html_path is not None:
         from wantui.analysis.report import write_report
         from wantui.analysis.report_origin import ReportOrigin
 
+        is_replaced = html_path.is_file()
         try:
             with open_progress_line() as line:
                 line.show_phase(f"drawing {html_path}")
                 write_report(html_path, comparison, ReportOrigin(_format_command(), label_table))
         except OSError as error:
             raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
-        echo(f"written: {html_path}", err=True)
+        echo_written_file(html_path, is_replaced)
     if csv_path is not None:
         write_csv_table(csv_path, build_difference_rows(comparison))
     if request.as_json:
@@ -204,4 +208,9 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
         print_wrapped_line(f"note: {sentence}", indent=2)
     guidance_text = "with" if is_guided else "without"
     print_wrapped_line(f"note: calibration: what the metric answered to on nano {guidance_text} guidance", indent=2)
+    print_wrapped_line(
+        f"note: --decodability --by {comparison.grouping} shows from which noise level on the groups can be told "
+        "apart; `wantui commitment` shows when a video is bound to its word",
+        indent=2,
+    )
     print_wrapped_line("note: --json and --csv also have p before the correction, over all metrics, and BH", indent=2)

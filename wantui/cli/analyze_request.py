@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
 from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
 from wantui.errors import UserError
 from wantui.paths import check_output_file
@@ -87,8 +85,6 @@ class AnalyzeRequest:
             check_output_file(self.html_path, creates_folders=True)
             refuse_batch_file(self.html_path)
         refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
-        if self.html_path is not None and self.tests_interaction:
-            raise click.UsageError("cannot combine --interaction and --html: the report has no interaction. Choose one")
 
     def parse_metrics(self, known_metrics: list[str]) -> list[str] | None:
         """Return the names in --metrics, in their current spelling; None if the option is not given.

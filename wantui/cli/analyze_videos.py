@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.analyze_output import DEFAULT_METRIC_NAMES, warn_about_metrics, write_csv_table
+from wantui.cli.analyze_output import warn_about_metrics, write_csv_table
 from wantui.cli.output import print_columns, print_json
 from wantui.errors import UserError
+from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 if TYPE_CHECKING:
     from wantui.analysis.comparability import VideoNamer

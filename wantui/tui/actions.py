@@ -227,9 +227,7 @@ LIBRARY_ACTIONS = (
 )
 
 ANALYSIS_ACTIONS = (
-    Action(
-        "analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, PCA, separation, attention."
-    ),
+    Action("analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, attention, effects, ..."),
     Action("analysis.view_back", "V", "next_view(-1)", "View", "Show the previous view.", is_in_footer=False),
     Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the marked metric: rising, falling, not at all."),
@@ -255,7 +253,14 @@ ANALYSIS_ACTIONS = (
         "Mark the next metric; in the attention view, show the next step, block or head.",
         is_in_footer=False,
     ),
-    Action("analysis.curve", "n", "next_curve", "Curve", "Show the mean curves of the next quantity.", False),
+    Action(
+        "analysis.curve",
+        "n",
+        "next_curve",
+        "Curve",
+        "Show the next mean curves, or the next interaction.",
+        False,
+    ),
     Action("analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", False),
     Action("analysis.axis", "A", "next_axis", "Axis", "Show the attention by step, block or head.", False),
     Action(

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wantui.analysis.comparison import Comparison
+    from wantui.analysis.correlation_data import VideoCorrelations
     from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.decodability import Decodability
+    from wantui.analysis.interaction import Interaction
     from wantui.analysis.mean_curves import MeanCurve
     from wantui.analysis.path_components import PathComponents
     from wantui.analysis.variance_shares import VarianceShares
@@ -67,8 +69,9 @@ class FigureKey:
     """Choice of a figure on the groups of the loaded videos."""
 
     view: str
-    """`means`, `paths` or `separation`."""
+    """`means`, `paths`, `separation`, `interaction` or `correlations`."""
     grouping: str
+    """Grouping; for `interaction` two factors, such as "1,2"."""
     curve_name: str = ""
 
 
@@ -83,6 +86,8 @@ class FigureDone(Message):
     """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
     components: "PathComponents | None" = None
     separation: Separation | None = None
+    interaction: "Interaction | None" = None
+    correlations: "VideoCorrelations | None" = None
     error: str = ""
 
 
@@ -153,12 +158,17 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
     """Compute a figure on the groups of comparable videos."""
     from wantui.analysis.groups import pool_comparable_groups
+    from wantui.analysis.interaction import measure_interaction
     from wantui.analysis.mean_curves import compute_mean_curves
     from wantui.analysis.path_components import compute_path_components
 
     try:
         if key.view == "separation":
             return FigureDone(videos, key, separation=_measure_separation(videos, key.grouping))
+        if key.view == "interaction":
+            return FigureDone(videos, key, interaction=measure_interaction(videos, key.grouping))
+        if key.view == "correlations":
+            return FigureDone(videos, key, correlations=_correlate(videos))
         groups = pool_comparable_groups(videos, key.grouping)[0]
         if key.view == "means":
             mean_curves = compute_mean_curves(groups, key.curve_name)
@@ -176,6 +186,12 @@ def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:
     level_states, unguided_states, _ = load_guided_and_unguided(videos, grouping)
     unguided_pairs = [] if unguided_states is None else compute_decodability(unguided_states)
     return Separation(compute_decodability(level_states), unguided_pairs, compute_variance_shares(level_states))
+
+
+def _correlate(videos: Sequence[Video]) -> "VideoCorrelations":
+    from wantui.analysis.correlation_data import correlate_videos
+
+    return correlate_videos(videos, list(METRICS), [])
 
 
 def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison | None":

@@ -26,14 +26,16 @@ VIEW_TITLES = {
     "means": "Mean curves",
     "paths": "PCA",
     "separation": "Separation",
+    "interaction": "Interaction",
     "attention": "Attention",
+    "correlations": "Correlations",
 }
 """Titles of the views, in the order of the key that cycles through them."""
-VIDEO_VIEWS = ("curves", "means", "paths", "attention")
+VIDEO_VIEWS = ("curves", "means", "paths", "attention", "correlations")
 """Views of a table of videos."""
-GROUP_VIEWS = ("effects", "means", "paths", "separation")
+GROUP_VIEWS = ("effects", "means", "paths", "separation", "interaction")
 """Views of a table of groups."""
-FIGURE_VIEWS = ("means", "paths", "separation")
+FIGURE_VIEWS = ("means", "paths", "separation", "interaction", "correlations")
 """Views that are computed in the background."""
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Names of the curves of one video; a low pane drops the last ones."""

@@ -17,7 +17,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.tui.actions import make_bindings
-from wantui.tui.analysis.data import TrajectoriesLoaded, export_analysis, load_chosen_trajectories
+from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
 from wantui.tui.content import make_content
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.analysis_figures import AnalysisFigures, describe_grouping
@@ -279,13 +279,17 @@ class AnalysisScreen(AnalysisFigures):
         if not self.videos:
             self.app.call_from_thread(self.notify, "cannot export: there are no videos", severity="warning")
             return
-        comparison = self.comparison_outcome.comparison if self.comparison_outcome is not None else None
+        if self.grouping and self.comparison_outcome is None:
+            self.app.call_from_thread(self.notify, "comparing the groups, then exporting ...")
+        outcome = self.comparison_outcome or (compare_videos(self.videos, self.grouping) if self.grouping else None)
+        comparison = outcome.comparison if outcome is not None else None
         try:
             report_folder, file_names = export_analysis(self.chosen_folders[0], self.videos, comparison)
         except (OSError, UserError) as error:
             self.app.call_from_thread(self.notify, f"cannot export: {error}", severity="error", markup=False)
             return
-        hint = "" if len(file_names) > 1 else "; group the videos (c) to export a report too"
+        hint = "; group the videos (c) to export a report too" if outcome is None else ""
+        hint = f"; no report: {outcome.error}" if outcome is not None and outcome.error else hint
         self.app.call_from_thread(
             self.notify, f"exported to {report_folder}: {' and '.join(file_names)}{hint}", markup=False, timeout=10
         )

@@ -9,7 +9,9 @@ from textual import getters, on, work
 from textual.timer import Timer
 
 from wantui.analysis.groups import Group, find_dividing_groupings
+from wantui.analysis.interaction import find_factor_pairs
 from wantui.analysis.video import Video
+from wantui.formatting import format_share
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
@@ -24,6 +26,7 @@ from wantui.tui.analysis.data import (
     draw_overlay_picture,
     load_video_attention,
 )
+from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.views import (
     CURVE_NAMES,
@@ -46,6 +49,9 @@ MAX_CACHED_PICTURES = 64
 CURVE_HINT = "n next curve"
 REFUSAL_HINT = "c groups by something else, b adds batches to the analysis, v shows another view, 1 composes more seeds"
 """What can be done after a comparison or a figure was refused."""
+PAIR_HINT = "n next pair"
+NO_INTERACTION = "an interaction needs two brackets or settings with several values each"
+SCROLL_HINT = "tab, then j k scroll"
 ATTENTION_HINT = "← → {axis}   , . frame   w word"
 
 
@@ -68,8 +74,12 @@ class AnalysisFigures(BaseScreen):
         self.video_view, self.group_view = "curves", "effects"
         """View below a table of videos, and below a table of groups."""
         self.curve_name = CURVE_NAMES[0]
+        self.factor_pair = ""
+        """Two factors whose interaction is shown, such as "1,2"; empty for the first pair with the current grouping."""
         self._figures_by_key: dict[FigureKey, FigureDone] = {}
         self._requested_figure: FigureKey | None = None
+        self._factor_pairs: tuple[list[Video], list[str]] = ([], [])
+        """Pairs of factors, with the videos that they are of."""
         self.attention: AttentionLoaded | None = None
         """Attention of the video that was read last."""
         self.overlay_key = OverlayKey(0, MEAN_STEP, 0)
@@ -154,11 +164,15 @@ class AnalysisFigures(BaseScreen):
     def draw_details(self) -> None:
         """Draw the current view."""
         row, view = self.row_list.current_row, self.view
-        hint = {"means": CURVE_HINT, "attention": ATTENTION_HINT.format(axis=self.overlay_key.axis)}.get(view, "")
-        if self.is_grouped and view == "effects":
-            hint = "tab, then j k scroll"
-        elif view in FIGURE_VIEWS:
-            hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping())}", hint)))
+        hint = {
+            "means": CURVE_HINT,
+            "effects": SCROLL_HINT,
+            "correlations": SCROLL_HINT,
+            "interaction": PAIR_HINT if len(self._list_factor_pairs()) > 1 else SCROLL_HINT,
+            "attention": ATTENTION_HINT.format(axis=self.overlay_key.axis),
+        }.get(view, "")
+        if view in FIGURE_VIEWS and view != "correlations":
+            hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping(view))}", hint)))
         self.details.show_tabs(self.views, view, hint)
         self.set_class(view == "attention", "-attention")
         if view in FIGURE_VIEWS:
@@ -183,12 +197,28 @@ class AnalysisFigures(BaseScreen):
         exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
         self.details.show_lines([*wrap_text(text, canvas.width), *hint, *exclusions])
 
-    def _choose_figure_grouping(self) -> str:
-        """Return the grouping of means and components: the chosen one, or the first that divides the videos."""
+    def _choose_figure_grouping(self, view: str) -> str:
+        """Return the grouping of a figure: the chosen one, or the first that divides the videos."""
+        if view == "correlations":
+            return ""
+        if view == "interaction":
+            pairs = self._list_factor_pairs()
+            return self.factor_pair if self.factor_pair in pairs else next(iter(pairs), "")
         return self.grouping or next(iter(find_dividing_groupings(self.videos)), "variation")
 
+    def _list_factor_pairs(self) -> list[str]:
+        """Return the pairs of factors of the videos, those with the current grouping first."""
+        videos, pairs = self._factor_pairs
+        if videos is not self.videos:
+            pairs = find_factor_pairs(self.videos)
+            self._factor_pairs = (self.videos, pairs)
+        return sorted(pairs, key=lambda pair: self.grouping not in pair.split(","))
+
     def _draw_figure(self, view: str, row: Video | Group | None) -> None:
-        key = FigureKey(view, self._choose_figure_grouping(), self.curve_name if view == "means" else "")
+        key = FigureKey(view, self._choose_figure_grouping(view), self.curve_name if view == "means" else "")
+        if view == "interaction" and not key.grouping:
+            self.details.show_message(NO_INTERACTION)
+            return
         figure = self._figures_by_key.get(key)
         if figure is None:
             if key != self._requested_figure:
@@ -201,8 +231,15 @@ class AnalysisFigures(BaseScreen):
             self.details.show_message(f"{figure.error}\n\n{REFUSAL_HINT}")
         elif figure.separation is not None:
             self.details.show_lines(draw_separation(figure.separation, "" if row is None else row.name, canvas))
+        elif figure.interaction is not None:
+            self.details.show_lines(draw_interaction(figure.interaction, canvas))
+        elif figure.correlations is not None:
+            self.details.show_lines(draw_correlations(figure.correlations, canvas))
         elif figure.components is not None:
-            shares = [f"PC{index + 1} {share:.1%}" for index, share in enumerate(figure.components.variance_shares)]
+            shares = [
+                f"PC{index + 1} {format_share(share, 1)}"
+                for index, share in enumerate(figure.components.variance_shares)
+            ]
             hint = f"by {describe_grouping(key.grouping)}   {', '.join(shares)} of the variance"
             self.details.show_tabs(self.views, view, hint)
             self.details.show_lines(draw_paths(figure.components, "" if row is None else row.name, canvas))
@@ -267,7 +304,13 @@ class AnalysisFigures(BaseScreen):
         self.show_view("curves" if self.view == "attention" else "attention")
 
     def action_next_curve(self) -> None:
-        """Show the mean curves of the next quantity."""
+        """Show the mean curves of the next quantity, or the interaction of the next pair of factors."""
+        if self.view == "interaction":
+            pairs = self._list_factor_pairs()
+            if pairs:
+                self.factor_pair = pairs[(pairs.index(self._choose_figure_grouping("interaction")) + 1) % len(pairs)]
+            self.show_view("interaction")
+            return
         if self.view == "means":
             self.curve_name = CURVE_NAMES[(CURVE_NAMES.index(self.curve_name) + 1) % len(CURVE_NAMES)]
         self.show_view("means")
@@ -310,5 +353,5 @@ class AnalysisFigures(BaseScreen):
 
 
 def describe_grouping(grouping: str) -> str:
-    """Return the name of a grouping for people."""
-    return grouping if not grouping[:1].isdigit() else f"bracket {grouping}"
+    """Return the name of a grouping for people, such as "bracket 1" or "bracket 1 x bracket 2"."""
+    return " x ".join(f"bracket {part}" if part[:1].isdigit() else part for part in grouping.split(","))

@@ -1,0 +1,77 @@
+"""Text of correlations with attention and outside labels, for the command line, the screen and the report."""
+
+import math
+from collections.abc import Sequence
+
+from wantui.analysis.correlation_data import CorrelationData
+from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, MIN_INTERVAL_UNITS, Correlation
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.formatting import format_count
+
+QUESTIONS = {
+    ACROSS_SEEDS: "across seeds (of two videos of one variation, has the one with the larger value the larger "
+    "metric?):",
+    ACROSS_VARIATIONS: "across variations (the same of two videos of one seed; the prompt is the unit, and anything "
+    "else that differs between the prompts can be the cause):",
+}
+"""Question of each kind of correlation."""
+CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", "p", "p over all")
+
+
+def describe_scope(data: CorrelationData) -> str:
+    """Return which videos are correlated, and the meaning of the columns."""
+    seeds_text = format_count(len(data.seeds), "seed")
+    return (
+        f"{format_count(len(data.variation_names), 'variation')} with the same {seeds_text}. "
+        "rho: Spearman's; 95 %: jackknife interval over the seeds or variations that are compared; p: permutations of "
+        "them; p over all: over all metrics and values, also those that are not shown"
+    )
+
+
+def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str:
+    """Return the question of one kind of correlation, and how many and which correlations are found.
+
+    Args:
+        correlations: all correlations of this kind.
+    """
+    found = [item for item in correlations if item.is_found]
+    finite = [item for item in correlations if math.isfinite(item.rho)]
+    if not finite:
+        return f"{QUESTIONS[kind]} no value varies"
+    min_p = correlations[0].min_attainable_p
+    clearest = min(found or finite, key=lambda item: (item.family_p, -abs(item.rho)))
+    if found:
+        text = f"{len(found)} of {format_count(len(correlations), 'correlation')} found"
+    elif min_p > SIGNIFICANCE_LEVEL:
+        unit = "seed" if kind == ACROSS_SEEDS else "variation"
+        text = f"too few {unit}s for p of {SIGNIFICANCE_LEVEL:g}"
+    else:
+        text = "none found"
+    interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
+    return (
+        f"{QUESTIONS[kind]} {text}; clearest: {clearest.metric} with {clearest.covariate}, rho {clearest.rho:+.2f}"
+        f"{interval}, p over all {clearest.family_p:.3g}; least p {min_p:.2g}"
+    )
+
+
+def list_correlation_notes(data: CorrelationData) -> list[str]:
+    """Return sentences on missing intervals."""
+    if 1 < len(data.variation_names) < MIN_INTERVAL_UNITS:
+        return [f"across variations, intervals need {MIN_INTERVAL_UNITS} variations"]
+    return []
+
+
+def format_correlation(item: Correlation) -> tuple[str, ...]:
+    """Return the cells of a correlation under CORRELATION_HEADERS."""
+    return (
+        item.covariate,
+        item.metric,
+        _format_value(item.rho, "+.2f"),
+        f"{item.low:+.2f} to {item.high:+.2f}" if math.isfinite(item.low) else "-",
+        _format_value(item.p, ".3g"),
+        _format_value(item.family_p, ".3g"),
+    )
+
+
+def _format_value(value: float, specification: str) -> str:
+    return format(value, specification) if math.isfinite(value) else "-"

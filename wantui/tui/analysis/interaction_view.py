@@ -1,0 +1,57 @@
+"""Drawing of the interaction of two factors, and of correlations with attention and outside labels."""
+
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+from rich.text import Text
+
+from wantui.tui.analysis.tables import draw_rows
+from wantui.tui.analysis.views import Canvas
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.correlation_data import VideoCorrelations
+    from wantui.analysis.interaction import Interaction
+
+
+def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
+    """Return the question, place, room and path, a table of all effects, and notes."""
+    from wantui.analysis.interaction import EFFECT_HEADERS, describe_interaction, list_interaction_notes
+
+    lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
+    lines += [line for text in describe_interaction(interaction) for line in wrap_text(text, canvas.width)]
+    rows_by_contrast: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
+    for effect in interaction.effects:
+        rows_by_contrast.setdefault(effect.contrast.name, []).append((effect.format_cells()[1:], effect.is_found))
+    lines += [Text(""), *draw_rows(EFFECT_HEADERS[1:], rows_by_contrast, canvas)]
+    return [*lines, *_draw_notes(list_interaction_notes(interaction), canvas)]
+
+
+def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]:
+    """Return for each kind of correlation its question, what is found, and a table of the common metrics."""
+    from wantui.analysis.correlation_text import (
+        CORRELATION_HEADERS,
+        describe_correlations,
+        describe_scope,
+        format_correlation,
+        list_correlation_notes,
+    )
+    from wantui.analysis.final_states import SPREAD_METRIC
+    from wantui.metric_names import DEFAULT_METRIC_NAMES
+
+    lines: list[Text] = []
+    for kind, correlations in result.correlations_by_kind.items():
+        lines += wrap_text(describe_correlations(correlations, kind), canvas.width)
+        rows_by_value: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
+        for item in result.select(kind, (*DEFAULT_METRIC_NAMES, SPREAD_METRIC)):
+            rows_by_value.setdefault(item.covariate, []).append((format_correlation(item)[1:], item.is_found))
+        lines += [*draw_rows(CORRELATION_HEADERS[1:], rows_by_value, canvas), Text("")]
+    lines += wrap_text(describe_scope(result.data), canvas.width, Style(dim=True))
+    left_out = [f"left out: {name}: {reason}" for name, reason in result.data.exclusion_reasons]
+    notes = [*list_correlation_notes(result.data), *result.data.warnings, *left_out]
+    return [*lines, *_draw_notes(notes, canvas)]
+
+
+def _draw_notes(notes: list[str], canvas: Canvas) -> list[Text]:
+    style = canvas.get_style("text-muted")
+    return [line for note in notes for line in wrap_text(f"note: {note}", canvas.width, style)]
