@@ -68,7 +68,7 @@ def estimate_batch_costs(
     basis += f"; {format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)} more must be free"
     if not fits:
         basis = f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; " + basis
-    disk_text = f"{format_bytes(disk.total_bytes)} needed, {format_bytes(free_bytes)} free"
+    disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
     lines.append(CostLine("disk", disk_text, basis, fits))
     power_text, power_basis = describe_power(list_grouping_powers(preview))
     if power_text:
@@ -175,7 +175,7 @@ def _estimate_memory_cost(
         basis = "no GPU is used: the weights are in main memory"
         if not fits:
             basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
-        return CostLine("memory", f"{memory_text} needed, {format_bytes(free_bytes)} free", basis, fits)
+        return CostLine("memory", f"{memory_text}; {format_bytes(free_bytes)} free", basis, fits)
     free_gpu_bytes = find_max_free_gpu_bytes(gpu_sample.gpus)
     if free_gpu_bytes is None or chosen_plan is None:
         return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")
@@ -184,7 +184,7 @@ def _estimate_memory_cost(
     if measured_peak.value is not None:
         peak_bytes, basis = int(measured_peak.value), measured_peak.basis
     memory_text = "?" if peak_bytes is None else format_bytes(peak_bytes)
-    memory_text = f"{memory_text} needed, {format_bytes(free_gpu_bytes)} free on the GPU: {chosen_plan.plan.slug}"
+    memory_text = f"{memory_text}; {format_bytes(free_gpu_bytes)} free on the GPU: {chosen_plan.plan.slug}"
     return CostLine("memory", memory_text, f"{chosen_plan.reason}; {basis}", chosen_plan.fits)
 
 
