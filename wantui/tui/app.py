@@ -5,13 +5,8 @@ The application is a client like any other: closing it, or losing its terminal, 
 
 import gc
 import importlib
-import os
 import platform
-import select
-import signal
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,8 +47,8 @@ from wantui.tui.settings import TuiSettings
 from wantui.tui.settings_changes import apply_settings, detect_notices, report_invalid_settings
 from wantui.tui.settings_watcher import SettingsWatcher
 from wantui.tui.terminal.driver import TerminalDriver
+from wantui.tui.terminal.exit_watcher import ExitWatcher
 from wantui.tui.terminal.keyboard import patch_input
-from wantui.tui.terminal.lent_terminal import EXIT_SIGNALS
 from wantui.tui.terminal.notices import TerminalNotices
 from wantui.tui.terminal.partial_updates import patch_partial_updates
 from wantui.tui.themes import ThemedApp
@@ -66,8 +61,6 @@ POLL_SECONDS, SLOW_POLL_SECONDS = 0.25, 2.0
 """Seconds between two polls of the queue: normally, and with --low-bandwidth."""
 NOTE_SECONDS = 15.0
 """Seconds for which a notification of the start is shown."""
-MAX_EXIT_SECONDS = 2.0
-"""Maximum seconds of a regular exit without a terminal; then the process is ended."""
 
 
 def _create_screen(name: str) -> Screen[Any]:
@@ -144,6 +137,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             lambda settings: self._post_if_running(SettingsChanged(settings)),
             lambda reason: self._post_if_running(SettingsInvalid(reason)),
         )
+        self.exit_watcher = ExitWatcher(self, lambda: self.save_drafts_or_notify(is_last=True))
         self.terminal_notices = TerminalNotices(self._write_to_terminal)
         self.animation_level = "none"
 
@@ -176,11 +170,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         self.set_keymap(self.settings.keys)
         for note in self.start_notes:
             self.notify(note, severity="warning", timeout=NOTE_SECONDS)
-        if threading.current_thread() is threading.main_thread():
-            for signal_number in (*EXIT_SIGNALS, signal.SIGINT, signal.SIGQUIT):
-                signal.signal(signal_number, self._exit_without_terminal)
-            if not self.is_headless and os.isatty(0):
-                threading.Thread(target=self._watch_terminal, name="terminal", daemon=True).start()
+        self.exit_watcher.start()
         detect_notices(self)
         self.queue_watcher.start()
         self.gpu_monitor.start()
@@ -195,23 +185,6 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             from wantui.tui.screens.welcome import Welcome
 
             self.call_after_refresh(self.push_screen, Welcome())
-
-    def _exit_without_terminal(self, *_: object) -> None:
-        """Exit after a signal or the loss of the terminal; force the exit after `MAX_EXIT_SECONDS`."""
-        timer = threading.Timer(MAX_EXIT_SECONDS, os._exit, (1,))
-        timer.daemon = True
-        timer.start()
-        self.save_drafts_or_notify(is_last=True)
-        self.exit()
-
-    def _watch_terminal(self) -> None:
-        """Exit if the terminal disappears without a signal; otherwise reading from it would loop forever."""
-        poll = select.poll()
-        poll.register(0, 0)  # no events requested: poll always reports a hang-up
-        poll.poll()
-        self.call_later(self._exit_without_terminal)
-        time.sleep(MAX_EXIT_SECONDS)
-        os._exit(1)
 
     def on_unmount(self) -> None:
         self.save_drafts_or_notify(is_last=True)

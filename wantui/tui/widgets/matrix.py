@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
@@ -19,7 +19,6 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.formatting import escape_unprintable
 from wantui.tui.library.grid import MatrixCell, MatrixGrid
 from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.widgets.diff_text import make_colour_style
@@ -33,6 +32,7 @@ from wantui.tui.widgets.matrix_cells import (
     extend_to_whole_cells,
     find_scroll_offset,
 )
+from wantui.tui.widgets.matrix_labels import draw_column_label, draw_corner, draw_row_label
 from wantui.tui.widgets.matrix_pictures import MatrixPictures
 
 if TYPE_CHECKING:
@@ -348,7 +348,8 @@ class Matrix(ScrollView, can_focus=True):
             if row >= self.row_count:
                 return Strip.blank(width, base_style)
             strip = self._join_line(
-                self._draw_row_label(row, line), lambda column: self._draw_cell_line(row, column, line)
+                draw_row_label(self.grid.row_labels[row], line, self.geometry, is_current=row == self.cursor),
+                lambda column: self._draw_cell_line(row, column, line),
             )
         return strip.apply_style(base_style).adjust_cell_length(width, base_style)
 
@@ -365,33 +366,15 @@ class Matrix(ScrollView, can_focus=True):
 
     def _draw_header(self, width: int) -> Strip:
         """Draw the column labels, with an arrow where more columns are hidden."""
-        strip = self._join_line(self._draw_corner(), self._draw_column_label)
+        corner = draw_corner(self.grid.column_heading, self.geometry, has_hidden_columns=self.scroll_offset.x > 0)
+        strip = self._join_line(corner, self._draw_column_label)
         has_more = self.scroll_offset.x < self.virtual_size.width - self.scrollable_content_region.width
         if has_more and self.column_count > self._count_visible_cells()[1]:
             return Strip([*strip.adjust_cell_length(width).crop(0, width - 1), Segment("›", Style(bold=True))])
         return strip
 
-    def _draw_corner(self) -> Segment:
-        width = self.geometry.label_width
-        arrow = "‹" if self.scroll_offset.x else " "
-        return Segment(set_cell_size(self.grid.column_heading.ljust(width - 1), width - 1) + arrow, Style(dim=True))
-
     def _draw_column_label(self, column: int) -> list[Segment]:
-        text = set_cell_size(escape_unprintable(self.grid.column_labels[column]), self.geometry.picture_width)
-        if self.geometry.picture_height:
-            text = text.strip().center(self.geometry.picture_width)
-        style = Style(bold=True) if column == self.column else Style(dim=True)
-        return [Segment(f" {text} ", style)]
-
-    def _draw_row_label(self, row: int, line: int) -> Segment:
-        """Draw a line of a row's label, which is wrapped beside its pictures."""
-        width, height = self.geometry.label_width - 1, max(1, self.geometry.picture_height)
-        label = escape_unprintable(self.grid.row_labels[row])
-        lines = wrap(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
-        text = lines[line] if line < len(lines) else ""
-        if cell_len(text) > width:
-            text = set_cell_size(text, width - 1) + "…"
-        return Segment(set_cell_size(text, width + 1), Style(bold=True) if row == self.cursor else Style.null())
+        return [draw_column_label(self.grid.column_labels[column], self.geometry, is_current=column == self.column)]
 
     def _choose_cursor_style(self, place: tuple[int, int]) -> Style | None:
         """Return the style of the bars around the cell under the cursor; None for other cells."""

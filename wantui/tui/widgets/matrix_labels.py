@@ -1,0 +1,36 @@
+"""Labels of the rows and columns of a matrix, as segments."""
+
+from textwrap import wrap
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+from wantui.formatting import escape_unprintable
+from wantui.tui.widgets.matrix_cells import CellGeometry
+
+
+def draw_corner(heading: str, geometry: CellGeometry, has_hidden_columns: bool) -> Segment:
+    """Draw the heading of the columns above the row labels, with an arrow if columns are scrolled out of view."""
+    width = geometry.label_width
+    arrow = "‹" if has_hidden_columns else " "
+    return Segment(set_cell_size(heading.ljust(width - 1), width - 1) + arrow, Style(dim=True))
+
+
+def draw_column_label(label: str, geometry: CellGeometry, is_current: bool) -> Segment:
+    """Draw the label of a column; it is centred above pictures."""
+    text = set_cell_size(escape_unprintable(label), geometry.picture_width)
+    if geometry.picture_height:
+        text = text.strip().center(geometry.picture_width)
+    return Segment(f" {text} ", Style(bold=True) if is_current else Style(dim=True))
+
+
+def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool) -> Segment:
+    """Draw a line of a row's label, which is wrapped beside its pictures."""
+    width, height = geometry.label_width - 1, max(1, geometry.picture_height)
+    label = escape_unprintable(label)
+    lines = wrap(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
+    text = lines[line] if line < len(lines) else ""
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1) + "…"
+    return Segment(set_cell_size(text, width + 1), Style(bold=True) if is_current else Style.null())
