@@ -11,8 +11,8 @@ from conftest import Wantui, batch
 from wantui.models.catalogue import WanModel
 from wantui.storage.manifest import read_manifest
 from wantui.worker import pipeline_cache
+from wantui.worker.job import VideoInProgress
 from wantui.worker.pipelines import load_recipe_pipeline
-from wantui.worker.worker import Worker
 
 pytestmark = pytest.mark.torch
 
@@ -28,15 +28,15 @@ def own_model(tiny_models: dict[str, WanModel], small: list[str]) -> list[str]:
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Call `action` once a worker has made a given number of steps."""
-    made, original = [0], Worker._make_step_event
+    made, original = [0], VideoInProgress.make_step_event
 
-    def counted(self: Worker, *arguments: Any) -> Any:
+    def counted(self: VideoInProgress, *arguments: Any) -> Any:
         made[0] += 1
         if made[0] == number:
             action()
         return original(self, *arguments)
 
-    monkeypatch.setattr(Worker, "_make_step_event", counted)
+    monkeypatch.setattr(VideoInProgress, "make_step_event", counted)
 
 
 def flip_last_byte(path: Path) -> None:

@@ -1,16 +1,18 @@
 """A video in a worker: its job, and the measurements so far."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from statistics import fmean, median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wantui.generation.denoise import DenoisingStep
 from wantui.generation.make_video import FinishedVideo
-from wantui.generation.placement import find_device
+from wantui.generation.placement import find_device, read_gpu_memory_stats
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
+from wantui.queue.events import StepDone
 from wantui.queue.records import Claim
 from wantui.storage.manifest_store import ManifestStore
 from wantui.storage.video_files import VideoFiles
@@ -57,6 +59,24 @@ class VideoInProgress:
             estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
             self.started_at,
             finished_video,
+        )
+
+    def make_step_event(
+        self, step: DenoisingStep, live_metrics: Mapping[str, float], wrote_preview: bool, chosen_plan: ChosenPlan
+    ) -> StepDone:
+        """Return the event of a finished step, with the memory that the GPU uses now."""
+        event_fields: dict[str, Any] = {name: round(value, 6) for name, value in live_metrics.items()}
+        if wrote_preview:
+            event_fields["preview"] = str(self.job.files.preview_path)
+        event_fields |= read_gpu_memory_stats(find_device(self.pipeline))
+        if chosen_plan.working_bytes is not None:
+            event_fields["predicted"] = chosen_plan.working_bytes
+        return StepDone(
+            step=step.evaluation_index + 1,
+            steps=step.evaluation_count,
+            seconds=round(step.seconds, 4),
+            sigma=step.sigma,
+            **event_fields,
         )
 
 

@@ -5,16 +5,14 @@ decides what an error means for it.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
-from wantui.generation.denoise import DenoisingStep
 from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.make_video import (
     FrameDecoded,
@@ -24,14 +22,12 @@ from wantui.generation.make_video import (
     StepFinished,
     generate_frames,
 )
-from wantui.generation.placement import find_device, read_gpu_memory_stats
 from wantui.generation.preview import PreviewListener
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
 from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import (
     LoadingStageStarted,
-    StepDone,
     VideoDone,
     VideoLockedElsewhere,
     VideoRestarted,
@@ -42,11 +38,11 @@ from wantui.queue.records import Claim
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_batch_writable, try_lock_video, unlock_video
-from wantui.storage.log_files import close_log, open_log
 from wantui.storage.manifest import ManifestError
 from wantui.storage.manifest_store import ManifestStoreCache, find_video_entry, is_video_complete
 from wantui.storage.output_errors import is_folder_deleted
-from wantui.storage.video_files import find_linked_folder, find_video_files, make_video_folders, remove_temporary_files
+from wantui.storage.video_files import find_video_files, make_video_folders, remove_temporary_files
+from wantui.worker.batch_logs import BatchLogs
 from wantui.worker.finalize import PendingFinalization, measure_video_files, write_manifest_entry
 from wantui.worker.job import VideoInProgress, VideoJob
 from wantui.worker.outcome_applier import OutcomeApplier
@@ -99,8 +95,7 @@ class Worker:
         self.finalization_executor = ThreadPoolExecutor(1, thread_name_prefix="finisher")
         self.pending_finalization: PendingFinalization | None = None
         """Video whose files are completed during the next video."""
-        self.open_batch_logs: dict[str, logging.Logger] = {}
-        """Open batch logs, by logger name."""
+        self.batch_logs = BatchLogs(log)
         self.is_stopping = False
         self.state: WorkerState = "idle"
         """Current activity, logged with unexpected errors."""
@@ -163,24 +158,15 @@ class Worker:
     ) -> None:
         """Call `process_video` with the log of the batch folder; unlock the video unless its files are still
         pending."""
-        folder, log_name = BatchFolder(claim.batch_folder), f"batch.{claim.batch_number}"
-        batch_log = self.open_batch_logs.get(log_name)  # already open if the current video is of the same batch
-        # Path.is_dir raises for an unreadable folder (EACCES, ESTALE); `_apply_error_outcome` must report that instead.
-        opens_log = batch_log is None and os.path.isdir(folder.root)  # noqa: PTH112
-        if opens_log and (link := find_linked_folder(folder.root, folder.log_path)) is not None:
-            self.log.warning("%s is a symbolic link; this worker's log replaces the batch log", link)
-            opens_log = False
-        if opens_log:
-            batch_log = self.open_batch_logs[log_name] = open_log(log_name, folder.log_path)
+        folder = BatchFolder(claim.batch_folder)
         try:
-            self._apply_error_outcome(claim, folder, batch_log or self.log, process_video)
+            with self.batch_logs.open(claim.batch_number, folder) as batch_log:
+                self._apply_error_outcome(claim, folder, batch_log, process_video)
         except LostClaimError as error:
             self.log.warning("%s", error)
         finally:
             if self.pending_finalization is None or self.pending_finalization.claim != claim:
                 unlock_video(claim.batch_folder, claim.video_index)
-            if opens_log:
-                close_log(self.open_batch_logs.pop(log_name))
 
     def _apply_error_outcome(
         self,
@@ -296,7 +282,10 @@ class Worker:
                 self.pipeline_cache.check_not_overwritten()
                 in_progress.step_seconds.append(step.seconds)
                 user_request = self.queue.record_step(
-                    claim, self._make_step_event(step, live_metrics, in_progress, preview_listener)
+                    claim,
+                    in_progress.make_step_event(
+                        step, live_metrics, preview_listener.wrote_preview, self.pipeline_cache.chosen_plan
+                    ),
                 )
                 self._raise_if_stop_requested(
                     user_request, f"after step {step.evaluation_index + 1} of {step.evaluation_count}"
@@ -332,27 +321,6 @@ class Worker:
                 self._finish_video(previous_finalization)
                 if claim.attempt > 1:  # if finalizing killed the last worker, no other video must be blamed for it
                     self.finish_pending_video()
-
-    def _make_step_event(
-        self,
-        step: DenoisingStep,
-        live_metrics: dict[str, float],
-        in_progress: VideoInProgress,
-        preview_listener: PreviewListener,
-    ) -> StepDone:
-        event_fields: dict[str, Any] = {name: round(value, 6) for name, value in live_metrics.items()}
-        if preview_listener.wrote_preview:
-            event_fields["preview"] = str(in_progress.job.files.preview_path)
-        event_fields |= read_gpu_memory_stats(find_device(in_progress.pipeline))
-        if self.pipeline_cache.chosen_plan.working_bytes is not None:
-            event_fields["predicted"] = self.pipeline_cache.chosen_plan.working_bytes
-        return StepDone(
-            step=step.evaluation_index + 1,
-            steps=step.evaluation_count,
-            seconds=round(step.seconds, 4),
-            sigma=step.sigma,
-            **event_fields,
-        )
 
     def _wait_for_video_lock(self, claim: Claim, batch_log: logging.Logger) -> None:
         """Lock the video; wait while another engine generates it."""
