@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wantui.analysis.answer_evidence import collect_answer_data
-from wantui.analysis.answers import answer_questions
+from wantui.analysis.answers import Answer, answer_questions
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
@@ -16,6 +16,7 @@ from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
     GroupIndexPairs,
+    PairEffects,
     compare_group_pairs,
     compute_family_p,
     compute_pair_effects,
@@ -63,18 +64,7 @@ def compare_groups(
     matched = _match_values(videos, grouping, primary_metric, metrics)
     groups, group_pairs = matched.groups.groups, matched.group_pairs
     effects = compute_pair_effects(matched.all_values, group_pairs)
-    answers = answer_questions(
-        collect_answer_data(
-            matched.groups,
-            matched.final_states,
-            matched.all_names,
-            matched.all_values,
-            effects,
-            matched.unsettled_names,
-            equivalence_margin,
-            matched.final_state_warning,
-        )
-    )
+    answers = _answer_questions(matched, effects, equivalence_margin)
     metric_names, cell_values = matched.shown_names, matched.shown_values
     primary_values = cell_values[..., 0]
     shown_effects = effects.select(range(len(metric_names)))
@@ -173,6 +163,21 @@ def _match_values(
         tuple(warnings),
         tuple(exclusion_reasons),
         tuple(unreadable_videos),
+    )
+
+
+def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence_margin: float) -> tuple[Answer, ...]:
+    return answer_questions(
+        collect_answer_data(
+            matched.groups,
+            matched.final_states,
+            matched.all_names,
+            matched.all_values,
+            effects,
+            matched.unsettled_names,
+            equivalence_margin,
+            matched.final_state_warning,
+        )
     )
 
 

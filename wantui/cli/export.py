@@ -10,7 +10,7 @@ from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
 from wantui.cli.types import PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
-from wantui.storage.export import EXPORT_FORMATS
+from wantui.storage.export import WRITERS_BY_FORMAT
 
 PATH_DEPTH = 2
 """Parts of the path of an exported video without a sweep, such as prompt_000/vid_001."""
@@ -21,7 +21,7 @@ PATH_DEPTH = 2
 @click.option(
     "--format",
     "export_format",
-    type=click.Choice(EXPORT_FORMATS),
+    type=click.Choice(list(WRITERS_BY_FORMAT)),
     default="npy",
     show_default=True,
     help="Output format.",

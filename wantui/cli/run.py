@@ -25,7 +25,9 @@ from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.planning import Batch
+    from wantui.queue.new_folders import FolderRecorder
     from wantui.queue.queue import Queue
+    from wantui.queue.state_dir import StateDirectory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import Manifest
 
@@ -55,8 +57,7 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.batch_folders import create_batch_folder
-    from wantui.batches.enqueue import check_device_exists, check_machine
+    from wantui.batches.enqueue import check_device_exists
     from wantui.engine.control import find_engine, find_logs_folder
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -78,13 +79,7 @@ def command(
                 check_device_exists(state_dir, device)
             else:
                 assert template_text is not None
-                batch = plan_batch_from_options(config, template_text, **options)
-                device = batch.config.settings.model_settings.device
-                batch = check_machine(state_dir, batch)
-                print_warnings(batch.warnings)
-                if config is None:
-                    echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
-                folder, manifest = create_batch_folder(batch, record)
+                folder, manifest, device = _create_batch(state_dir, config, template_text, options, record)
             last_seq = queue.read_last_event_seq()
             batch_id, missing_count = _enqueue_missing_videos(
                 queue, folder, manifest, device, is_new=resume_folder is None
@@ -105,6 +100,26 @@ def command(
         if folder is None:
             raise
         _report_interrupted_run(queue, folder.root.resolve())
+
+
+def _create_batch(
+    state_dir: "StateDirectory",
+    config: str | None,
+    template_text: str,
+    options: dict[str, Any],
+    record: "FolderRecorder",
+) -> tuple["BatchFolder", "Manifest", str]:
+    """Plan a new batch, and create its folder; return its device, too."""
+    from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.enqueue import check_machine
+
+    batch = plan_batch_from_options(config, template_text, **options)
+    device = batch.config.settings.model_settings.device
+    batch = check_machine(state_dir, batch)
+    print_warnings(batch.warnings)
+    if config is None:
+        echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
+    return *create_batch_folder(batch, record), device
 
 
 def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
@@ -221,8 +236,6 @@ def _follow_queued_batch(
 ) -> NoReturn:
     from wantui.batches.batch_folders import remove_claimed_files
     from wantui.cli.follow import follow_batch, format_relative_path, report_batch_end, report_detached
-    from wantui.engine.control import ensure_engine
-    from wantui.queue.state_dir import StateDirectory
 
     batch_folder = folder.root.resolve()
     try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
@@ -234,30 +247,9 @@ def _follow_queued_batch(
         )
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
         if missing_count or batch.unfinished_count:
-            engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder)
-            print_warnings(tuple(engine.list_warnings()))
-            if was_started:
-                echo(
-                    f"engine started (process {engine.process_id}, logs in {format_relative_path(engine.logs_folder)})",
-                    err=True,
-                )
+            _ensure_engine(queue, log_folder)
         if detaches:
-            if (hold := queue.read_hold()) is not None:
-                echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
-            echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
-            if as_json:
-                print_json(
-                    {
-                        "event": "detached",
-                        "batch": batch_id,
-                        "folder": str(format_relative_path(batch_folder)),
-                        "videos": missing_count,
-                    },
-                    None,
-                )
-            else:
-                echo(format_relative_path(batch_folder))
-            sys.exit(0)
+            _detach(queue, batch_id, batch_folder, missing_count, as_json)
         report_batch_end(queue, follow_batch(queue, batch, last_seq, as_json), as_json)
     except KeyboardInterrupt:
         report_detached(queue, batch_id)
@@ -273,3 +265,31 @@ def _follow_queued_batch(
             # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
             remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
         raise
+
+
+def _ensure_engine(queue: "Queue", log_folder: Path | None) -> None:
+    """Start the engine unless one is running; print its warnings, and where its logs are."""
+    from wantui.cli.follow import format_relative_path
+    from wantui.engine.control import ensure_engine
+    from wantui.queue.state_dir import StateDirectory
+
+    engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder)
+    print_warnings(tuple(engine.list_warnings()))
+    if was_started:
+        logs_text = format_relative_path(engine.logs_folder)
+        echo(f"engine started (process {engine.process_id}, logs in {logs_text})", err=True)
+
+
+def _detach(queue: "Queue", batch_id: int, batch_folder: Path, video_count: int, as_json: bool) -> NoReturn:
+    """Print how to follow a queued batch, and exit."""
+    from wantui.cli.follow import format_relative_path
+
+    folder_text = format_relative_path(batch_folder)
+    if (hold := queue.read_hold()) is not None:
+        echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
+    echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
+    if as_json:
+        print_json({"event": "detached", "batch": batch_id, "folder": str(folder_text), "videos": video_count}, None)
+    else:
+        echo(folder_text)
+    sys.exit(0)

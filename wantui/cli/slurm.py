@@ -1,7 +1,8 @@
 """wantui slurm: submit a batch as an array of jobs to a Slurm cluster."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,11 @@ from wantui.cli.types import WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.paths import expand_user_path
+
+if TYPE_CHECKING:
+    from wantui.batches.slurm import JobResources
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import Manifest
 
 
 @click.command("slurm", cls=WantuiCommand)
@@ -88,12 +94,10 @@ def command(
     preempted or reaches its time limit resumes from its last checkpoint when Slurm runs it again. Prints the batch
     folder on stdout.
     """
-    from wantui.batches.batch_folders import create_batch_folder
     from wantui.batches.enqueue import find_missing_videos
     from wantui.batches.slurm import (
         JobResources,
         check_slurm_installation,
-        check_submission_values,
         parse_time_limit_minutes,
         submit_job_array,
     )
@@ -107,7 +111,6 @@ def command(
         limit_minutes = parse_time_limit_minutes(time_limit)
     except ValueError as error:
         raise click.UsageError(f"--time: {error}") from None
-    sbatch_options = tuple(map(_parse_sbatch_option, sbatch_texts))
     resources = JobResources(
         limit_minutes,
         gpu_count,
@@ -119,18 +122,14 @@ def command(
         constraint,
         max_concurrent_jobs,
         setup_commands,
-        sbatch_options,
+        tuple(map(_parse_sbatch_option, sbatch_texts)),
     )
     check_slurm_installation()
     if resume_folder is not None:
         folder, manifest, _ = open_batch_to_resume(resume_folder, template_text, config, options)
     else:
         assert template_text is not None
-        batch = plan_batch_from_options(config, template_text, **options)
-        print_warnings(batch.warnings)
-        check_submission_values(expand_user_path(batch.config.settings.output_dir), resources)
-        folder, manifest = create_batch_folder(batch)
-        echo(f"created {format_relative_path(folder.root)}", err=True)  # known even if this command is killed now
+        folder, manifest = _create_batch(config, template_text, options, resources)
     missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
     try:
         job_ids = submit_job_array(folder.root, job_count, resources)
@@ -138,17 +137,36 @@ def command(
         if resume_folder is None:
             echo(f"the batch folder is {format_relative_path(folder.root)}. Submit it later with --resume", err=True)
         raise
-    array_id = job_ids[0].split("_")[0]
+    _print_jobs(missing_text, job_ids, folder)
+
+
+def _create_batch(
+    config: str | None, template_text: str, options: dict[str, Any], resources: "JobResources"
+) -> "tuple[BatchFolder, Manifest]":
+    from wantui.batches.batch_folders import create_batch_folder
+    from wantui.batches.slurm import check_submission_values
+    from wantui.cli.follow import format_relative_path
+
+    batch = plan_batch_from_options(config, template_text, **options)
+    print_warnings(batch.warnings)
+    check_submission_values(expand_user_path(batch.config.settings.output_dir), resources)
+    folder, manifest = create_batch_folder(batch)
+    echo(f"created {format_relative_path(folder.root)}", err=True)  # known even if this command is killed now
+    return folder, manifest
+
+
+def _print_jobs(missing_text: str, job_ids: Sequence[str], folder: "BatchFolder") -> None:
+    """Print the submitted jobs, how to follow them, and the batch folder."""
+    from wantui.cli.follow import format_relative_path
+
+    array_id, folder_text = job_ids[0].split("_")[0], format_relative_path(folder.root)
     echo(
         f"{missing_text} in {format_count(len(job_ids), 'job')}: {array_id}; logs in "
         f"{format_relative_path(folder.root / 'slurm')}",
         err=True,
     )
-    echo(
-        f"check the progress with\n  squeue -j {array_id}\n  wantui library show {format_relative_path(folder.root)}",
-        err=True,
-    )
-    echo(format_relative_path(folder.root))
+    echo(f"check the progress with\n  squeue -j {array_id}\n  wantui library show {folder_text}", err=True)
+    echo(folder_text)
 
 
 def _parse_sbatch_option(text: str) -> tuple[str, str | bool]:

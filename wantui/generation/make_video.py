@@ -137,30 +137,15 @@ def generate_frames(
         exit_stack.callback(background_writer.close)
         exit_stack.push(partial(_remove_unfinished_files, files, all_listeners, published_paths))
         inputs = prepare_inputs(pipeline, recipe, embed_prompt)
-        checkpoint = None
-        try:
-            if files.checkpoint_path is not None:
-                checkpoint = read_checkpoint(files.checkpoint_path, pipeline, recipe)
-            all_listeners += _start_listeners(pipeline, recipe, files, inputs, checkpoint, background_writer, listeners)
-        except (CheckpointRefusedError, IncompleteCaptureError) as refusal:
-            yield GenerationRestarted(str(refusal))
-            checkpoint = None
-            all_listeners[:] = _start_listeners(pipeline, recipe, files, inputs, None, background_writer, listeners)
-        if checkpoint is not None:
-            yield GenerationResumed(checkpoint.steps_done)
+        start = partial(_start_listeners, pipeline, recipe, files, inputs, background_writer, listeners)
+        checkpoint = yield from _start_or_resume(pipeline, recipe, files, start, all_listeners)
         latents = inputs.noise if checkpoint is None else checkpoint.latents
         # Close the loop with this generator, not at garbage collection: closing removes the hooks.
         for step in exit_stack.enter_context(closing(denoise_latents(pipeline, recipe, inputs, checkpoint))):
             for listener in all_listeners:
                 listener.on_step(step)
             latents = step.latents
-            yield StepFinished(
-                step,
-                next(
-                    (listener.live_metrics for listener in all_listeners if isinstance(listener, TrajectoryRecorder)),
-                    {},
-                ),
-            )
+            yield StepFinished(step, _get_live_metrics(all_listeners))
         ensure_on_device(pipeline, pipeline.vae)
         denoised_at = time.perf_counter()
         latents_digest = compute_latents_digest(latents)
@@ -240,14 +225,46 @@ def _remove_unfinished_files(
                 listener.write_latest_step()
 
 
+def _start_or_resume(
+    pipeline: WanPipeline,
+    recipe: Recipe,
+    files: VideoFiles,
+    start: Callable[[Checkpoint | None], list[DenoisingListener]],
+    all_listeners: list[DenoisingListener],
+) -> Generator[GenerationResumed | GenerationRestarted, None, Checkpoint | None]:
+    """Start the listeners from the checkpoint, or without it if it cannot be used; return the checkpoint in use.
+
+    Args:
+        start: starts and returns the listeners.
+        all_listeners: list to which they are added.
+    """
+    checkpoint = None
+    try:
+        if files.checkpoint_path is not None:
+            checkpoint = read_checkpoint(files.checkpoint_path, pipeline, recipe)
+        all_listeners += start(checkpoint)
+    except (CheckpointRefusedError, IncompleteCaptureError) as refusal:
+        yield GenerationRestarted(str(refusal))
+        checkpoint = None
+        all_listeners[:] = start(None)
+    if checkpoint is not None:
+        yield GenerationResumed(checkpoint.steps_done)
+    return checkpoint
+
+
+def _get_live_metrics(listeners: Sequence[DenoisingListener]) -> dict[str, float]:
+    """Return the live metrics of the trajectory so far; none if it is not recorded."""
+    return next((listener.live_metrics for listener in listeners if isinstance(listener, TrajectoryRecorder)), {})
+
+
 def _start_listeners(
     pipeline: WanPipeline,
     recipe: Recipe,
     files: VideoFiles,
     inputs: DenoisingInputs,
-    checkpoint: Checkpoint | None,
     background_writer: BackgroundWriter,
     listeners: Sequence[DenoisingListener],
+    checkpoint: Checkpoint | None,
 ) -> list[DenoisingListener]:
     """Return the started taps; captures come before the checkpoint, which refers to their files."""
     earlier_checksums = {} if checkpoint is None else checkpoint.checksums_by_capture

@@ -17,13 +17,12 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, list_first
 from wantui.paths import check_output_folder
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.video_files import make_parent_folders
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 MAX_LISTED_IDS = 10
 """Maximum number of video ids that an error lists."""
-EXPORT_FORMATS = ("npy", "pt", "safetensors", "older")
 
 
 class NothingToExportError(UserError):
@@ -59,29 +58,7 @@ def export_batch(
     """
     manifest = read_manifest(BatchFolder(folder))
     check_output_folder(target_folder)
-    for id_prefix in id_prefixes:
-        if not any(entry.id.startswith(id_prefix) for entry in manifest.videos):
-            known_ids = [entry.id for entry in manifest.videos]
-            id_list = list_first(known_ids, MAX_LISTED_IDS)
-            raise NothingToExportError(f"--video-id: {folder} has no video {id_prefix!r}. Its ids are {id_list}.")
-    exported_entries = [
-        entry
-        for entry in manifest.videos
-        if entry.state == "done" and "latents" in entry.files and (not id_prefixes or entry.id.startswith(id_prefixes))
-    ]
-    writers_by_format: dict[str, Callable[[Path, VideoEntry, _StoredTrajectory], Path]] = {
-        "npy": _write_npy,
-        "pt": _write_pt,
-        "safetensors": _write_safetensors,
-        "older": _write_older_layout,
-    }
-    unfinished_entries = [
-        entry
-        for entry in manifest.videos
-        if entry.state != "done"
-        and entry.recipe.capture.latents
-        and (not id_prefixes or entry.id.startswith(id_prefixes))
-    ]
+    exported_entries, unfinished_entries = _select_entries(folder, manifest, id_prefixes)
     missing_text = f"not generated yet. Generate them first: wantui run --resume {folder}"
     is_any_stored = False
     for entry in exported_entries:
@@ -93,7 +70,7 @@ def export_batch(
             is_any_stored = True
             yield ExportedVideo(
                 video_name,
-                writers_by_format[export_format](
+                WRITERS_BY_FORMAT[export_format](
                     _prepare_target_path(folder, target_folder, entry, manifest.find_cell_folder(entry)),
                     entry,
                     trajectory,
@@ -115,6 +92,26 @@ def export_batch(
             f"cannot export {folder}: no latents are stored{' for these videos' if id_prefixes else ''}{derived_text}. "
             "Set latent_analysis_settings.store_latents for future videos"
         )
+
+
+def _select_entries(
+    folder: Path, manifest: Manifest, id_prefixes: tuple[str, ...]
+) -> tuple[list[VideoEntry], list[VideoEntry]]:
+    """Return the chosen videos with a trajectory, and those whose latents are not generated yet.
+
+    Raises:
+        NothingToExportError: an id is unknown.
+    """
+    for id_prefix in id_prefixes:
+        if not any(entry.id.startswith(id_prefix) for entry in manifest.videos):
+            known_ids = [entry.id for entry in manifest.videos]
+            id_list = list_first(known_ids, MAX_LISTED_IDS)
+            raise NothingToExportError(f"--video-id: {folder} has no video {id_prefix!r}. Its ids are {id_list}.")
+    entries = [entry for entry in manifest.videos if not id_prefixes or entry.id.startswith(id_prefixes)]
+    return (
+        [entry for entry in entries if entry.state == "done" and "latents" in entry.files],
+        [entry for entry in entries if entry.state != "done" and entry.recipe.capture.latents],
+    )
 
 
 class _StoredTrajectory:
@@ -229,3 +226,12 @@ def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajec
         summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}
         (temporary_folder / "summary.json").write_text(json.dumps(summary, indent=1))
     return path
+
+
+WRITERS_BY_FORMAT: dict[str, Callable[[Path, VideoEntry, _StoredTrajectory], Path]] = {
+    "npy": _write_npy,
+    "pt": _write_pt,
+    "safetensors": _write_safetensors,
+    "older": _write_older_layout,
+}
+"""Functions that write one trajectory, and return the path of the file or folder."""

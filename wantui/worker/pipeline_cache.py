@@ -1,7 +1,7 @@
 """The pipeline that a worker reuses from video to video, loaded by the first memory plan that fits."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from wantui.storage.manifest import Manifest
 from wantui.worker.pipelines import (
     CHECKING_STAGE,
     LoadedPipeline,
+    SharedParts,
     WeightFile,
     check_weight_fingerprints,
     choose_recipe_plan,
@@ -81,12 +82,7 @@ class PipelineCache:
         first_plan = None if claim.first_plan_slug is None else find_plan(claim.first_plan_slug)
         uses_later_plan = first_plan is not None and self.chosen_plan.plan is not first_plan
         is_overwritten = self.loaded_pipeline is not None and self._find_overwritten_file() is not None
-        if (
-            self.loaded_pipeline is not None
-            and cache_key == self.cache_key
-            and not uses_later_plan
-            and not is_overwritten
-        ):
+        if self.loaded_pipeline is not None and cache_key == self.cache_key and not (uses_later_plan or is_overwritten):
             return self.loaded_pipeline
         before_loading()
         shared = None
@@ -108,29 +104,45 @@ class PipelineCache:
             if shared is not None and shared.plan is not chosen_plan.plan:
                 shared = None
                 free_unused_memory()
-            loading_event = ModelLoading(model=recipe.model, plan=chosen_plan.plan.slug, reason=chosen_plan.reason)
-            self.queue.emit_video_event(claim, loading_event)
-            log.info("loading %s on %s", recipe.model, resolve_device(device_name))
-            self.weight_files = find_local_weight_files(recipe)
-            stages = list_loading_stages(chosen_plan.plan)
-
-            def report_stage(stage: str) -> None:
-                stage_event = LoadingStageStarted(
-                    stage=stage, stage_number=stages.index(stage) + 1, stage_count=len(stages)
-                )
-                self.queue.emit_video_event(claim, stage_event)
-
-            self.loaded_pipeline = load_recipe_pipeline(
-                recipe, device_name, chosen_plan.plan, other_recipes, shared=shared, begin_stage=report_stage
-            )
-            report_stage(CHECKING_STAGE)
-            check_weight_fingerprints(
-                recipe
-            )  # again: the files may have been replaced while loading, which takes minutes
+            self._load_pipeline(claim, recipe, device_name, other_recipes, shared, log)
             self.base_key = base_key
-            log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded_pipeline.latent_to_rgb.r2)
         self.cache_key = cache_key
+        assert self.loaded_pipeline is not None
         return self.loaded_pipeline
+
+    def _load_pipeline(
+        self,
+        claim: Claim,
+        recipe: Recipe,
+        device_name: str,
+        other_recipes: Sequence[Recipe],
+        shared: SharedParts | None,
+        log: logging.Logger,
+    ) -> None:
+        """Load the pipeline by the chosen plan, and report the stages of loading as events.
+
+        Raises:
+            NotLoadedError: see `load_recipe_pipeline`.
+        """
+        plan = self.chosen_plan.plan
+        loading_event = ModelLoading(model=recipe.model, plan=plan.slug, reason=self.chosen_plan.reason)
+        self.queue.emit_video_event(claim, loading_event)
+        log.info("loading %s on %s", recipe.model, resolve_device(device_name))
+        self.weight_files = find_local_weight_files(recipe)
+        stages = list_loading_stages(plan)
+
+        def report_stage(stage: str) -> None:
+            stage_event = LoadingStageStarted(
+                stage=stage, stage_number=stages.index(stage) + 1, stage_count=len(stages)
+            )
+            self.queue.emit_video_event(claim, stage_event)
+
+        self.loaded_pipeline = load_recipe_pipeline(
+            recipe, device_name, plan, other_recipes, shared=shared, begin_stage=report_stage
+        )
+        report_stage(CHECKING_STAGE)
+        check_weight_fingerprints(recipe)  # again: the files may have been replaced while loading, which takes minutes
+        log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded_pipeline.latent_to_rgb.r2)
 
     def check_not_overwritten(self) -> None:
         """Check that no weight file was overwritten since loading.
