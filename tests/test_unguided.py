@@ -22,8 +22,9 @@ from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.strides import BEND_METRICS, apply_stride_to_videos, measure_bends_at_settled_strides
 from wantui.analysis.trajectory import Trajectory
-from wantui.analysis.unguided import compare_with_unguided, describe_unguided, is_unguided
+from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
+from wantui.analysis.video_guidance import is_unguided
 
 pytestmark = pytest.mark.slow
 

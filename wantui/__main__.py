@@ -2,8 +2,7 @@
 
 import sys
 
-INTERRUPTED_EXIT_CODE = 130
-"""Exit code of a command that Ctrl-C ended."""
+from wantui.errors import INTERRUPTED_EXIT_CODE
 
 
 def main() -> None:

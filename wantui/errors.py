@@ -1,4 +1,7 @@
-"""Base of all errors that a user can fix."""
+"""Base of all errors that a user can fix, and the exit code of interrupted commands."""
+
+INTERRUPTED_EXIT_CODE = 130
+"""Exit code of a command that Ctrl-C ended."""
 
 
 class UserError(Exception):

@@ -17,8 +17,8 @@ from wantui.analysis.dose_response import DoseResponse
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve
 from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
 from wantui.analysis.null_models import GaussianNull
-from wantui.analysis.unguided import is_unguided
 from wantui.analysis.verdicts import Verdict
+from wantui.analysis.video_guidance import is_unguided
 from wantui.formatting import format_share
 
 

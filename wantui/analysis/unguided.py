@@ -10,27 +10,16 @@ from typing import TYPE_CHECKING
 
 from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
-from wantui.analysis.setting_values import list_compared_names, to_number
+from wantui.analysis.setting_values import list_compared_names
 from wantui.analysis.swept_settings import find_linked_paths
 from wantui.analysis.video import Video
-from wantui.controls import CONTROLS
-from wantui.controls.base import keep_guidance
+from wantui.analysis.video_guidance import GUIDANCE_CONTROLS, is_unguided
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
 
 GUIDANCE_SETTING = "guidance_scale"
 """Name of the compared setting with the guidance scale."""
-GUIDANCE_PATH = "model_settings.cfg_scale"
-"""Config path of the guidance scale."""
-GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance is not keep_guidance)
-"""Names of the controls that change the guidance of evaluations."""
-
-
-def is_unguided(video: Video) -> bool:
-    """Return whether a video was generated at guidance 1, without the pass for the negative prompt."""
-    scale = to_number(video.setting_values.get(GUIDANCE_PATH))
-    return scale is not None and scale <= 1 and all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS)
 
 
 def split_by_guidance(videos: Sequence[Video], grouping: str) -> tuple[list[Video], list[Video]]:

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from wantui import __version__
-from wantui.__main__ import INTERRUPTED_EXIT_CODE
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.output import echo
 from wantui.cli.signals import TerminatedError, raise_on_termination
@@ -26,7 +25,7 @@ from wantui.cli.streams import (
     prepare_standard_streams,
 )
 from wantui.environment import prepare_for_torch
-from wantui.errors import UserError
+from wantui.errors import INTERRUPTED_EXIT_CODE, UserError
 from wantui.formatting import shorten_echoed_arguments
 
 MODULE_AND_HELP_BY_COMMAND = {
