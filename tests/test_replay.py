@@ -13,7 +13,9 @@ from diffusers import WanPipeline
 from test_attention import PROMPT, marks
 from tiny import FORMS
 
+from wantui.batches import generating_model
 from wantui.batches.ablation import build_conditional_recipe
+from wantui.batches.generating_model import GeneratingModel
 from wantui.batches.uturns import find_uturn_evaluation
 from wantui.errors import UserError
 from wantui.generation.denoise import denoise_latents, prepare_inputs
@@ -45,6 +47,27 @@ def test_velocity_at_a_state_is_that_of_the_denoising_to_the_bit(
     for step in (steps[2], steps[0], steps[-1]):
         velocity = evaluate_velocity(pipeline, recipe, inputs, to_state(step.latents_before), step.evaluation_index)
         assert torch.equal(velocity, step.velocity)
+
+
+def test_model_is_loaded_again_for_videos_of_another_size_only(
+    tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory plan that fits a video may not fit a larger one."""
+    small = recipe_for(tiny_models["wan2.1"])
+    other_prompt = small.model_copy(update={"prompt": "a ring"})
+    large = small.model_copy(update={"width": 2 * small.width})
+    calls: list[tuple[Recipe, list[Recipe]]] = []
+
+    def load(recipe: Recipe, device: str, plan: object, later_recipes: list[Recipe], may_fetch: bool) -> object:
+        calls.append((recipe, later_recipes))
+        return object()
+
+    monkeypatch.setattr(generating_model, "load_recipe_pipeline", load)
+    monkeypatch.setattr(generating_model, "check_weight_fingerprints", lambda recipe: None)
+    model = GeneratingModel([small, other_prompt, large], "cpu", may_fetch=False)
+    event_counts = [len(list(model.load(recipe))) for recipe in (small, other_prompt, large, large, small)]
+    assert event_counts == [1, 0, 1, 0, 1]
+    assert calls == [(small, [small, other_prompt]), (large, [large]), (small, [small, other_prompt])]
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun"])
