@@ -1,16 +1,19 @@
 """Kernels of attention bending: columns of the softmax over the text, and the output with bent columns."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from wantui.planning.flops import TEXT_POSITION_COUNT
-
-POSITIONS_PER_PROGRAM = 64
-"""Number of video positions for each program."""
+from wantui.generation.kernels.launch import (
+    POSITIONS_PER_PROGRAM,
+    choose_block_sizes,
+    compute_logit_terms,
+    count_programs,
+    count_represented_pads,
+    list_strides,
+    make_heads_contiguous,
+)
 
 
 def run_softmax_columns_kernel(
@@ -25,13 +28,12 @@ def run_softmax_columns_kernel(
         added_logits: [columns] float32, added to the logits.
     """
     _, positions, heads, dim = query.shape
-    if query.stride(3) != 1 or key.stride(3) != 1:
-        query, key = query.contiguous(), key.contiguous()
+    query, key = make_heads_contiguous(query, key)
     chosen = torch.empty(len(columns), heads, positions, device=query.device, dtype=torch.float32)
     slots = torch.full((column_count,), -1, device=query.device, dtype=torch.int32)
     slots[columns] = torch.arange(len(columns), device=query.device, dtype=torch.int32)
     logits = torch.zeros(column_count, device=query.device) if added_logits is None else added_logits
-    _softmax_columns_kernel[(heads, triton.cdiv(positions, POSITIONS_PER_PROGRAM))](
+    _softmax_columns_kernel[(heads, count_programs(positions))](
         query,
         key,
         slots,
@@ -41,15 +43,9 @@ def run_softmax_columns_kernel(
         heads,
         column_count,
         dim,
-        query.stride(1),
-        query.stride(2),
-        key.stride(1),
-        key.stride(2),
-        1 / math.sqrt(dim),
-        math.log(TEXT_POSITION_COUNT - column_count + 1),
-        PROGRAM_POSITIONS=POSITIONS_PER_PROGRAM,
-        PADDED_COLUMNS=max(16, triton.next_power_of_2(column_count)),
-        PADDED_HEAD_DIM=max(16, triton.next_power_of_2(dim)),
+        *list_strides(query, key),
+        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        **choose_block_sizes(column_count, dim),
     )
     return chosen
 
@@ -67,7 +63,7 @@ def run_output_correction_kernel(
     """
     chosen_count, heads, dim = values.shape
     _, positions, width = output.shape
-    _output_correction_kernel[(heads, triton.cdiv(positions, POSITIONS_PER_PROGRAM))](
+    _output_correction_kernel[(heads, count_programs(positions))](
         output,
         values,
         change,
@@ -106,12 +102,11 @@ def run_renormalised_output_kernel(
         first_head: first of the heads.
     """
     _, positions, heads, dim = query.shape
-    if query.stride(3) != 1 or key.stride(3) != 1 or value.stride(3) != 1:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    query, key, value = make_heads_contiguous(query, key, value)
     is_other = torch.ones(column_count, device=query.device)
     is_other[columns] = 0
     logits = torch.zeros(column_count, device=query.device) if added_logits is None else added_logits
-    _renormalised_output_kernel[(heads, triton.cdiv(positions, POSITIONS_PER_PROGRAM))](
+    _renormalised_output_kernel[(heads, count_programs(positions))](
         query,
         key,
         value,
@@ -128,17 +123,9 @@ def run_renormalised_output_kernel(
         column_count,
         dim,
         len(columns),
-        query.stride(1),
-        query.stride(2),
-        key.stride(1),
-        key.stride(2),
-        value.stride(1),
-        value.stride(2),
-        1 / math.sqrt(dim),
-        math.log(TEXT_POSITION_COUNT - column_count + 1),
-        PROGRAM_POSITIONS=POSITIONS_PER_PROGRAM,
-        PADDED_COLUMNS=max(16, triton.next_power_of_2(column_count)),
-        PADDED_HEAD_DIM=max(16, triton.next_power_of_2(dim)),
+        *list_strides(query, key, value),
+        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        **choose_block_sizes(column_count, dim),
     )
 
 

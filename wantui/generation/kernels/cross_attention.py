@@ -1,14 +1,17 @@
 """`compute_cross_attention` as one kernel, which reads the query once and writes the output once."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-POSITIONS_PER_PROGRAM = 64
-"""Number of video positions for each program."""
+from wantui.generation.kernels.launch import (
+    choose_block_sizes,
+    compute_logit_terms,
+    count_programs,
+    list_strides,
+    make_heads_contiguous,
+)
 
 
 def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padding_count: int) -> Tensor:
@@ -16,10 +19,9 @@ def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padd
     other arguments."""
     _, positions, heads, dim = query.shape
     column_count = len(keys)
-    if query.stride(3) != 1:
-        query = query.contiguous()
+    (query,) = make_heads_contiguous(query)
     attention_output = torch.empty(1, positions, heads * dim, device=query.device, dtype=query.dtype)
-    _cross_attention_kernel[(heads, triton.cdiv(positions, POSITIONS_PER_PROGRAM))](
+    _cross_attention_kernel[(heads, count_programs(positions))](
         query,
         keys,
         values,
@@ -28,13 +30,9 @@ def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padd
         column_count,
         dim,
         heads * dim,
-        query.stride(1),
-        query.stride(2),
-        1 / math.sqrt(dim),
-        math.log(padding_count),
-        PROGRAM_POSITIONS=POSITIONS_PER_PROGRAM,
-        PADDED_COLUMNS=max(16, triton.next_power_of_2(column_count)),
-        PADDED_HEAD_DIM=max(16, triton.next_power_of_2(dim)),
+        *list_strides(query),
+        *compute_logit_terms(dim, padding_count),
+        **choose_block_sizes(column_count, dim),
     )
     return attention_output
 

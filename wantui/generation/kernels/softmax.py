@@ -1,26 +1,27 @@
 """`average_softmax_over_heads` as one kernel, so that a map costs less than one per cent of the block's time."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from wantui.planning.flops import TEXT_POSITION_COUNT
-
-POSITIONS_PER_PROGRAM = 64
-"""Number of video positions for each program."""
+from wantui.generation.kernels.launch import (
+    choose_block_sizes,
+    compute_logit_terms,
+    count_programs,
+    count_represented_pads,
+    list_strides,
+    make_heads_contiguous,
+)
 
 
 def run_softmax_mean_kernel(query: Tensor, key: Tensor, column_count: int) -> Tensor:
     """Return [1, positions, columns] float32, of query [1, positions, heads, dim] and key [1, 512, heads, dim] in 16
     bits."""
     _, positions, heads, dim = query.shape
-    if query.stride(3) != 1 or key.stride(3) != 1:
-        query, key = query.contiguous(), key.contiguous()
+    query, key = make_heads_contiguous(query, key)
     means = torch.empty(1, positions, column_count, device=query.device, dtype=torch.float32)
-    _softmax_mean_kernel[(triton.cdiv(positions, POSITIONS_PER_PROGRAM),)](
+    _softmax_mean_kernel[(count_programs(positions),)](
         query,
         key,
         means,
@@ -28,15 +29,9 @@ def run_softmax_mean_kernel(query: Tensor, key: Tensor, column_count: int) -> Te
         heads,
         column_count,
         dim,
-        query.stride(1),
-        query.stride(2),
-        key.stride(1),
-        key.stride(2),
-        1 / math.sqrt(dim),
-        math.log(TEXT_POSITION_COUNT - column_count + 1),
-        PROGRAM_POSITIONS=POSITIONS_PER_PROGRAM,
-        PADDED_COLUMNS=max(16, triton.next_power_of_2(column_count)),
-        PADDED_HEAD_DIM=max(16, triton.next_power_of_2(dim)),
+        *list_strides(query, key),
+        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        **choose_block_sizes(column_count, dim),
         num_stages=2,
     )
     return means
