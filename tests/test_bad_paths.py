@@ -134,7 +134,7 @@ def test_os_error_ends_any_command_without_a_traceback(
     def refuse(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("wantui.engine.control.open_queue", refuse)
+    monkeypatch.setattr("wantui.engine.queue_opening.open_queue", refuse)
     result = wantui("queue", "ls")
     assert result.code == 2
     assert result.err == f"wantui: cannot access {error.filename}: {error.strerror}\n"

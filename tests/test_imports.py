@@ -100,7 +100,7 @@ def loaded_by() -> Iterator[LoadedBy]:
         "wantui.queue.queue",
         "wantui.queue.state_dir",
         "wantui.engine.control",
-        "wantui.engine.supervisor",
+        "wantui.engine.process",
         "wantui.storage.manifest_store",
         "wantui.batches.enqueue",
         "wantui.batches.batch_cost",

@@ -14,7 +14,7 @@ from test_termination import run_until
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import enqueue_batch
 from wantui.config import load_config
-from wantui.engine.control import open_queue
+from wantui.engine.queue_opening import open_queue
 from wantui.planning import plan_batch
 from wantui.queue import new_folders
 from wantui.queue.new_folders import RECORDS_FOLDER, record_new_folder

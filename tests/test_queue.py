@@ -16,7 +16,7 @@ import pytest
 from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
-from wantui.engine.control import open_queue
+from wantui.engine.queue_opening import open_queue
 from wantui.planning.recipe import parse_recipe
 from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError

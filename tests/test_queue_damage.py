@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Wantui, batch, deny, only_queued
 
-from wantui.engine.control import acquire_engine_lock, is_lock_current, open_queue
+from wantui.engine.control import acquire_engine_lock, is_lock_current
+from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
 from wantui.queue.database import DATABASE_FILE, is_database_damage, open_database
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE

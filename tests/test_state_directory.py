@@ -19,10 +19,10 @@ from wantui.engine.control import (
     acquire_engine_lock,
     find_engine,
     find_engine_process_id,
-    open_queue,
     publish_engine_info,
     stop_engine,
 )
+from wantui.engine.queue_opening import open_queue
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.queue import state_dir as places

@@ -17,11 +17,12 @@ import pytest
 from clip_batches import write_clip_batch
 
 from wantui.batches import enqueue
-from wantui.engine import slots, supervisor
+from wantui.engine import process, slots, supervisor
 from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
+from wantui.engine.process import run_engine
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
-from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor, run_engine
+from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
@@ -162,7 +163,7 @@ def test_stop_request_is_kept_while_a_deleted_database_is_reopened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     place, opened = StateDirectory(tmp_path), []
-    monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
+    monkeypatch.setattr(process, "query_gpus", lambda: GpuReport((), None, "no driver"))
 
     def open_and_lose(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
         opened.append(place)
@@ -176,7 +177,7 @@ def test_stop_request_is_kept_while_a_deleted_database_is_reopened(
             os.kill(os.getpid(), signal.SIGTERM)
         return len(opened) == 1
 
-    monkeypatch.setattr(supervisor, "open_queue", open_and_lose)
+    monkeypatch.setattr(process, "open_queue", open_and_lose)
     monkeypatch.setattr(Queue, "is_replaced", replaced)
     assert run_engine(place, tmp_path / "logs", None, ends_when_idle=False)
     assert len(opened) == {"noticed": 1, "in between": 2}[moment]
@@ -190,7 +191,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
     place, opened = StateDirectory(tmp_path / "state"), [0]
     others: list[int | None] = []
     place.directory.mkdir()
-    monkeypatch.setattr(supervisor, "query_gpus", lambda: GpuReport((), None, "no driver"))
+    monkeypatch.setattr(process, "query_gpus", lambda: GpuReport((), None, "no driver"))
     monkeypatch.setattr(supervisor, "FILE_CHECK_INTERVAL_SECONDS", 0.0)
 
     def opened_again(place: StateDirectory, is_engine: bool) -> tuple[Queue, list[str]]:
@@ -209,7 +210,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
             os.kill(os.getpid(), signal.SIGTERM)
         return False
 
-    monkeypatch.setattr(supervisor, "open_queue", opened_again)
+    monkeypatch.setattr(process, "open_queue", opened_again)
     monkeypatch.setattr(Queue, "is_replaced", looked)
     assert run_engine(place, tmp_path / "logs", None, ends_when_idle=False)
     assert opened[0] == (2 if then == "nobody takes its place" else 1)
@@ -245,9 +246,9 @@ def test_cpu_videos_run_despite_invalid_visible_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
 ) -> None:
     published: list[Sequence[str]] = []
-    monkeypatch.setattr(supervisor, "query_gpus", lambda: GPUS)
+    monkeypatch.setattr(process, "query_gpus", lambda: GPUS)
     monkeypatch.setattr(enqueue, "query_gpus", lambda: GPUS)
-    monkeypatch.setattr(supervisor, "publish_engine_info", lambda _, __, devices, ___: published.append(devices))
+    monkeypatch.setattr(process, "publish_engine_info", lambda _, __, devices, ___: published.append(devices))
     monkeypatch.setattr(Supervisor, "run", lambda _: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     enqueue.check_device_exists(StateDirectory(tmp_path), "cpu")

@@ -287,7 +287,7 @@ def _check_queue_database(state_dir: "StateDirectory") -> Finding:
     """Check the queue database without changing it; only the engine may rename a damaged one."""
     import sqlite3
 
-    from wantui.engine.control import DATABASE_ADVICE
+    from wantui.engine.queue_opening import DATABASE_ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
     from wantui.queue.state_dir import find_write_fault

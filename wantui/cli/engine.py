@@ -155,8 +155,9 @@ def run_foreground_engine(
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
     """
     from wantui.batches.enqueue import Shard, enqueue_missing_videos
-    from wantui.engine.control import NoEngineError, find_engine, find_logs_folder, open_queue
-    from wantui.engine.supervisor import run_engine
+    from wantui.engine.control import NoEngineError, find_engine, find_logs_folder
+    from wantui.engine.process import run_engine
+    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest

@@ -258,7 +258,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("folder", type=PATH_TYPE)
 def trash_batch_folder(folder: Path) -> None:
     """Move a batch folder to the trash, unless it has unfinished videos."""
-    from wantui.engine.control import open_queue
+    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.batch_index import move_to_trash
 

@@ -68,7 +68,8 @@ def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:
 
 
 def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
-    from wantui.engine.control import find_engine, open_queue
+    from wantui.engine.control import find_engine
+    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.output_errors import is_folder_deleted

@@ -174,7 +174,7 @@ def _convert_to_setting_value(parameter_name: str, value: Any) -> Any:
 
 def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue":
     """Open the queue and print the notes about it; the queue closes when the current command ends."""
-    from wantui.engine.control import open_queue
+    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
 
     queue, queue_notes = open_queue(find_state_directory() if state_dir is None else state_dir)

@@ -235,7 +235,7 @@ def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[Cel
     from wantui.batches.batch_cost import estimate_batch_costs
     from wantui.batches.cell_cost import estimate_cell_costs
     from wantui.batches.enqueue import find_machine_refusals
-    from wantui.engine.control import open_queue
+    from wantui.engine.queue_opening import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import parse_timed_videos

@@ -69,7 +69,7 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
     if is_in_browser:
         _check_textual_driver(os.environ["TEXTUAL_DRIVER"])
 
-    from wantui.engine.control import open_queue
+    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.tui.app import WantuiApp
     from wantui.tui.settings import load_settings

@@ -1,15 +1,13 @@
-"""Find, start and stop the engine from another process; open the queue database, also if it is damaged."""
+"""Find, start and stop the engine from another process."""
 
 import fcntl
 import json
 import os
 import signal
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +15,16 @@ from wantui import __version__
 from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
 from wantui.environment import build_torch_environment, describe_environment_differences, read_rendering_environment
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable, format_count
+from wantui.formatting import escape_unprintable
 from wantui.paths import expand_user_path
-from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
-from wantui.queue.new_folders import describe_unqueued_folders
-from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault
-from wantui.queue.state_files import open_state_file, refuse_odd_database
+from wantui.queue.state_files import open_state_file
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
 OUTPUT_FILE_NAME = "engine.out"
 """Name of the file in the state directory with the output of an engine in the background."""
-QUARANTINE_LOCK = "quarantine.lock"
-"""Name of the file that a process locks while it replaces a damaged database."""
-DATABASE_ADVICE = "Free disk space, end the process that locks it, or make its folder writable; then try again"
-"""Remedies for a queue database that cannot be opened."""
 
 
 class NoEngineError(UserError):
@@ -202,7 +193,7 @@ def ensure_engine(
     command = [
         sys.executable,
         "-m",
-        "wantui.engine.supervisor",
+        "wantui.engine.process",
         "--state",
         str(state_dir.directory),
         "--logs",
@@ -292,103 +283,6 @@ def find_engine_process_id(directory: Path) -> int | None:
     """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
     engine_info = read_engine_info(directory)
     return None if engine_info is None else engine_info.get("process")
-
-
-def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
-    """Open the queue database; return the queue and messages for the user.
-
-    A damaged database is quarantined and replaced by an empty one; finished videos stay in their folders.
-
-    Args:
-        is_engine: True to check the whole database, which takes seconds; only the engine does.
-
-    Raises:
-        UserError: the database cannot be opened, has a newer version, or is damaged while an engine uses it.
-    """
-    messages = [state_dir.note] if state_dir.note else []
-    database_path = state_dir.directory / DATABASE_FILE
-    try:
-        queue = _open_checked_queue(state_dir, is_engine)
-        try:
-            messages += describe_other_queues(state_dir, queue)
-            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches(-1))
-            return queue, messages
-        except BaseException:
-            queue.close()
-            raise
-    except sqlite3.DatabaseError as error:
-        if not is_database_damage(error):
-            raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
-        if not is_engine and find_engine(state_dir.directory) is not None:
-            raise UserError(
-                f"the queue {database_path} is damaged ({error}). Stop the engine: wantui engine stop"
-            ) from None
-    # One process at a time: the next process opens the replaced database.
-    quarantine_lock = open_state_file(state_dir.directory / QUARANTINE_LOCK, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(quarantine_lock, fcntl.LOCK_EX)
-        try:
-            return _open_checked_queue(state_dir, is_engine), messages
-        except sqlite3.DatabaseError as error:
-            if not is_database_damage(error):
-                raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
-            quarantine_path = quarantine_database(database_path)
-            messages.append(
-                f"the queue {database_path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an "
-                "empty queue "
-                "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
-                "wantui run --resume FOLDER"
-            )
-        return Queue(state_dir.directory), messages
-    finally:
-        os.close(quarantine_lock)
-
-
-def _open_checked_queue(state_dir: StateDirectory, checks_content: bool) -> Queue:
-    queue = Queue(state_dir.directory)
-    if checks_content:
-        try:
-            check_database_content(queue.db)
-        except BaseException:
-            queue.close()
-            raise
-    return queue
-
-
-def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
-    """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
-    if queue.list_batches(1):
-        return []
-    messages = []
-    for database_path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
-        if database_path.parent == state_dir.directory or not (
-            unfinished_count := _count_unfinished_batches(database_path)
-        ):
-            continue
-        host, this_host = database_path.parent.name, state_dir.directory.name
-        messages.append(
-            f"the queue of {this_host} is empty, but the queue of {host} has "
-            f"{format_count(unfinished_count, 'batch', 'batches')}: {database_path.parent}. If {host} was the "
-            "earlier name of this "
-            "machine (a recreated container), restore the name (docker run --hostname), or queue its batches here: "
-            "wantui run --resume FOLDER"
-        )
-    return messages
-
-
-def _count_unfinished_batches(database_path: Path) -> int:
-    """Return the number of unfinished batches in another host's database, opened read-only."""
-    try:
-        refuse_odd_database(database_path)
-        with closing(
-            sqlite3.connect(f"{database_path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        ) as connection:
-            (count,) = connection.execute(
-                "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
-            ).fetchone()
-            return int(count)
-    except (sqlite3.Error, UnicodeDecodeError, UserError):
-        return 0
 
 
 def read_last_line(path: Path, start_byte: int = 0) -> str:

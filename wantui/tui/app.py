@@ -22,7 +22,7 @@ from textual.signal import Signal
 
 from wantui.batches.eta import RECENT_EVENT_COUNT
 from wantui.engine import control
-from wantui.engine.control import open_queue
+from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gpu.monitor import GpuMonitor, GpuSample
