@@ -25,6 +25,7 @@ from wantui.models.nano.autoencoder import (
     train_decoder,
 )
 from wantui.models.nano.judge import detect_motion, detect_shape, find_object_pixels, judge_clip
+from wantui.models.nano.latent_clips import TRAINING_TEXT_POSITION_COUNT
 from wantui.models.nano.muon import orthogonalise_matrices
 from wantui.models.nano.render import (
     compute_cell_coverage,
@@ -36,7 +37,6 @@ from wantui.models.nano.render import (
 )
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.models.nano.transformer import (
-    TRAINING_TEXT_POSITION_COUNT,
     build_text_encoder,
     build_transformer,
     compute_attention_loss,

@@ -16,13 +16,8 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
-from wantui.models.nano.transformer import (
-    TRAINING_TEXT_POSITION_COUNT,
-    LatentClips,
-    embed_text,
-    predict_velocity,
-    run_block_with_logit_bias,
-)
+from wantui.models.nano.latent_clips import TRAINING_TEXT_POSITION_COUNT, LatentClips
+from wantui.models.nano.transformer import embed_text, predict_velocity, run_block_with_logit_bias
 from wantui.schedule import apply_flow_shift, compute_noise_levels
 
 FLOW_SHIFT = 3.0

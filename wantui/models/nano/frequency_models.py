@@ -13,6 +13,7 @@ import click
 import torch
 
 from wantui.models.nano.attributes import SHAPES
+from wantui.models.nano.latent_clips import encode_training_clips
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.models.nano.train import (
     AutoencoderPlan,
@@ -20,7 +21,7 @@ from wantui.models.nano.train import (
     run_transformer_training,
     save_nano_pipeline,
 )
-from wantui.models.nano.transformer import encode_training_clips, start_training
+from wantui.models.nano.transformer import start_training
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, UNIFORM_SHAPE_FREQUENCIES
 
 

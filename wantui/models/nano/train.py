@@ -16,14 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
+from wantui.models.nano.latent_clips import LatentClips, encode_training_clips
 from wantui.models.nano.tokenizer import build_nano_tokenizer
-from wantui.models.nano.transformer import (
-    LatentClips,
-    TransformerTraining,
-    encode_training_clips,
-    start_training,
-    train_transformer,
-)
+from wantui.models.nano.transformer import TransformerTraining, start_training, train_transformer
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES
 
 STEPS_BETWEEN_CHECKPOINTS = 250

@@ -31,17 +31,15 @@ from wantui.models.nano.distillation import (
     solve_guided_flow,
 )
 from wantui.models.nano.evaluate import decode_latents, sample_scenes_of_each_shape, score_clips
-from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, save_adapter
-from wantui.models.nano.render import render_scenes
-from wantui.models.nano.transformer import (
-    CAPTION_DROPOUT_FRACTION,
+from wantui.models.nano.latent_clips import (
     TRAINING_TEXT_POSITION_COUNT,
     LatentClips,
     RenderScenes,
-    draw_sigmas,
     encode_training_clips,
-    run_block_with_logit_bias,
 )
+from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, save_adapter
+from wantui.models.nano.render import render_scenes
+from wantui.models.nano.transformer import CAPTION_DROPOUT_FRACTION, draw_sigmas, run_block_with_logit_bias
 from wantui.models.nano.world import Scenes, sample_scenes, write_captions
 
 STYLE_SHARE = 0.2
