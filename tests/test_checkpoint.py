@@ -344,10 +344,26 @@ def test_full_or_unreachable_disk_costs_a_resumed_video_no_steps(
     package = "generation" if opener.startswith("checkpoint") else "storage"
     with monkeypatch.context() as patch:
         patch.setattr(f"wantui.{package}.{opener}", refuse)
+        patch.setattr("wantui.storage.output_errors.probe_write_error", lambda _: os.strerror(number))
         with pytest.raises(OSError, match=re.escape(os.strerror(number))):
             finish(generate_video(tiny, recipe, files))
     _, restarts = finish(generate_video(tiny, recipe, files))
     assert restarts == [GenerationResumed(3)]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_checkpoint_without_permissions_in_a_writable_folder_restarts_the_video(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    recipe, files = recipe_for(tiny_models["wan2.1"]), video_files(tmp_path)
+    stop_after(generate_video(tiny, recipe, files), 3)
+    monkeypatch.setattr("wantui.generation.checkpoint.safe_open", refuse)
+    _, (restart,) = finish(generate_video(tiny, recipe, files))
+    assert isinstance(restart, GenerationRestarted)
+    assert os.strerror(number) in restart.reason
 
 
 # R12

@@ -25,6 +25,7 @@ from wantui.engine.stop_requests import StopRequestCounter
 from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
+from wantui.queue.database import QueueUnavailableError
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -264,7 +265,10 @@ def test_cpu_videos_run_despite_invalid_visible_devices(
             run_engine(StateDirectory(tmp_path), tmp_path / "logs", workers, ends_when_idle=True)
 
 
-def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_locked_once", [False, True])
+def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked_once: bool
+) -> None:
     folder = BatchFolder(tmp_path / "b")
     write_clip_batch(folder.root, "a [red|blue] circle", seeds=1, unfinished=(0, 1))
     store = ManifestStore(folder)
@@ -278,6 +282,17 @@ def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(tmp_path: P
     for _ in range(2):
         assert queue.claim_next_video("worker-0:7", ("cpu",)) is not None
     queue.cancel_videos(1, 0)  # its engine was killed
+    locked = QueueUnavailableError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    resume_queue, errors = queue.resume_queue, [locked] if is_locked_once else []
+
+    def resume_or_fail(*kinds: str) -> None:
+        if errors:
+            raise errors.pop()
+        resume_queue(*kinds)
+
+    monkeypatch.setattr(queue, "resume_queue", resume_or_fail)
+    monkeypatch.setattr("wantui.engine.supervisor.time.sleep", lambda _: None)
     Supervisor(queue, [], tmp_path / "logs", LOG, ends_when_idle=True).hold_queue_if_interrupted()
     assert [video.state for video in queue.list_videos(1)] == ["cancelled", "interrupted"]
     assert [video.state for video in read_manifest(folder).videos] == ["cancelled", "queued"]

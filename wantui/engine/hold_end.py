@@ -6,7 +6,7 @@ from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 
 def describe_hold_end(hold: Hold) -> str | None:
-    """Describe for the log that the cause of a hold has ended; None if it lasts, or only a user can end it."""
+    """Describe for the log that the cause of a hold has ended; None if it persists, or only a user can end the hold."""
     folder = hold.folder
     if folder is None:
         return None
@@ -19,5 +19,5 @@ def describe_hold_end(hold: Hold) -> str | None:
             case "folder" if is_folder_deleted(folder) or probe_write_error(folder) is None:
                 return f"{folder} can be written again"
     except OSError:
-        return f"{folder} cannot be examined"  # its videos will fail with that reason
+        return f"{folder} cannot be examined; the queue resumes, and its videos report the reason"
     return None

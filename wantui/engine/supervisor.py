@@ -99,21 +99,23 @@ class Supervisor:
             QueueError: the database is damaged, or stayed locked.
         """
         deadline = time.monotonic() + MAX_DATABASE_WAIT_SECONDS
+        left_videos: dict[int, VideoRow] = {}
+        interrupted_count = 0
         while True:
             try:
-                left_videos = self.queue.list_running_videos()
-                interrupted_count = self.queue.recover_interrupted_videos()
+                left_videos |= {video.id: video for video in self.queue.list_running_videos()}
+                interrupted_count += self.queue.recover_interrupted_videos()
                 # Workers that could not start before may start now: torch was installed, or a driver loaded.
                 self.queue.resume_queue("worker")
+                for left_video in left_videos.values():  # some were cancelled while no engine ran
+                    if (video := self.queue.find_video(left_video.batch, left_video.number)) is not None:
+                        self._close_in_manifest(video)
                 break
             except QueueUnavailableError as error:
                 if is_database_damage(error) or self.stop_requests.count or time.monotonic() > deadline:
                     raise
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
-        for left_video in left_videos:  # some were cancelled while no engine ran
-            if (video := self.queue.find_video(left_video.batch, left_video.number)) is not None:
-                self._close_in_manifest(video)
         if interrupted_count:
             self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted_count)
 

@@ -177,7 +177,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
         stored_format, stored_digest = header.get("format"), header.pop("sha256", None)
         is_digest_correct = stored_digest == _compute_checkpoint_digest(header, tensors_by_name)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
-        if is_outage(error):
+        if is_outage(error, path.parent):
             raise
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if stored_format != CHECKPOINT_FORMAT:

@@ -38,16 +38,20 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
-def is_outage(error: BaseException) -> bool:
-    """Return whether an error comes from a full, protected or unreachable file system, and not from damaged files.
+def is_outage(error: BaseException, folder: Path) -> bool:
+    """Return whether an error comes from a full, protected or unreachable file system, and not from single files.
 
-    EIO may be either; it counts as damage, because a video can be made again.
+    EIO may be either; it counts as damage, because a video can be made again. A file without permissions in a folder
+    that can be written is a matter of that file.
+
+    Args:
+        folder: folder of the file that could not be read or written.
     """
-    return (
-        isinstance(error, OSError)
-        and error.errno != errno.EIO
-        and error.errno in (*DISK_FULL_ERROR_NUMBERS, *UNWRITABLE_ERROR_NUMBERS)
-    )
+    if not isinstance(error, OSError) or error.errno == errno.EIO:
+        return False
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return probe_write_error(folder) is not None
+    return error.errno in (*DISK_FULL_ERROR_NUMBERS, *UNWRITABLE_ERROR_NUMBERS)
 
 
 def is_folder_deleted(root: Path) -> bool:

@@ -101,7 +101,7 @@ def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
     except IncompleteCaptureError:
         raise
     except Exception as error:
-        if is_outage(error):
+        if is_outage(error, partial_folder.parent):
             raise
         raise IncompleteCaptureError(
             f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})"

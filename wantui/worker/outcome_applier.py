@@ -82,18 +82,8 @@ class OutcomeApplier:
                 self._refuse_batch(claim, folder, error, exit_code, batch_log)
             case TryNextPlan(error):
                 self._try_next_plan(claim, folder, error, batch_log)
-            case WaitForDiskSpace(reason) if self._wait_for_free_files(claim, folder, reason, batch_log):
-                pass
             case WaitForDiskSpace(reason):
-                disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
-                # Require more than is free now, whatever the estimate: otherwise the same error would recur.
-                min_bytes = query_free_disk_bytes(folder.root) + disk_need.reserve_bytes
-                details = (
-                    disk_need.description
-                    if disk_need.total_bytes >= min_bytes
-                    else f"{format_bytes(min_bytes)} needed; {reason}"
-                )
-                self.wait_for_disk_space(claim, folder.root, max(disk_need.total_bytes, min_bytes), details, batch_log)
+                self._wait_for_disk(claim, folder, reason, batch_log)
             case WaitForFolder(unwritable_folder, reason):
                 self._wait_for_folder(claim, unwritable_folder, reason, batch_log)
             case _:
@@ -144,11 +134,23 @@ class OutcomeApplier:
         self.queue.hold_queue("disk", reason, batch_root, needed_bytes)
         self.queue.release_video(claim, "not enough disk space")
 
-    def _wait_for_free_files(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> bool:
-        """Put the queue on hold if the disk has free bytes, but too few free inodes; return whether this is so."""
-        needed_bytes = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json)).total_bytes
-        if has_free_files(folder.root) or query_free_disk_bytes(folder.root) < needed_bytes:
-            return False
+    def _wait_for_disk(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
+        """Put the queue on hold until the disk has room: for files if it lacks only inodes, otherwise for bytes."""
+        disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
+        free_bytes = query_free_disk_bytes(folder.root)
+        if free_bytes >= disk_need.total_bytes and not has_free_files(folder.root):
+            self._wait_for_free_files(claim, folder, reason, batch_log)
+            return
+        # Require more than is free now, whatever the estimate: otherwise the same error would recur.
+        min_bytes = free_bytes + disk_need.reserve_bytes
+        details = (
+            disk_need.description
+            if disk_need.total_bytes >= min_bytes
+            else f"{format_bytes(min_bytes)} needed; {reason}"
+        )
+        self.wait_for_disk_space(claim, folder.root, max(disk_need.total_bytes, min_bytes), details, batch_log)
+
+    def _wait_for_free_files(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
         hold_reason = (
             f"only {format_count(query_free_file_count(folder.root) or 0, 'more file')} can be created on the disk of "
             f"{folder.root} ({reason}: no free inodes; {MIN_FREE_FILES} are needed). Delete files there"
@@ -156,7 +158,6 @@ class OutcomeApplier:
         batch_log.warning("%s: %s", claim.title, hold_reason)
         self.queue.hold_queue("disk", hold_reason, folder.root)
         self.queue.release_video(claim, "too few files can be created on the disk")
-        return True
 
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
         batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)

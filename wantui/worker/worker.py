@@ -34,7 +34,7 @@ from wantui.queue.events import (
     VideoResumed,
 )
 from wantui.queue.queue import Queue
-from wantui.queue.records import Claim
+from wantui.queue.records import Claim, VideoRow
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import check_batch_writable, try_lock_video, unlock_video
@@ -372,11 +372,13 @@ class Worker:
             with suppress(Exception):
                 pending.wait_for_files()
             unlock_video(pending.claim.batch_folder, pending.claim.video_index)
+        reclaimed_videos: list[VideoRow] = []
         while not self.is_stopping:
             self.log.warning("the queue cannot be used now: %s", error)
             time.sleep(QUEUE_RETRY_SECONDS)
             try:
-                for video in self.queue.reclaim_videos(self.name, str(error), counts_crash=False):
+                reclaimed_videos += self.queue.reclaim_videos(self.name, str(error), counts_crash=False)
+                for video in reclaimed_videos:
                     self.outcome_applier.close_reclaimed_video(video)
                 return
             except QueueUnavailableError as later_error:
