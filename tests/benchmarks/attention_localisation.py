@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from wantui.analysis.statistics import compute_paired_effect
 from wantui.config import load_config
+from wantui.formatting import format_share
 from wantui.generation.captures import attention as attention_capture
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
@@ -117,7 +118,7 @@ def measure_localisation(root: Path) -> Iterable[str]:
         effect = compute_paired_effect(np.array([np.mean(areas) for areas in by_seed.values()]) - 0.5)
         yield (
             f"| {kind} | {0.5 + effect.mean:.3f} ({0.5 + effect.interval_low:.3f} to {0.5 + effect.interval_high:.3f}) "
-            f"| {np.mean(shares[kind]):.1%} | {np.mean(object_areas):.1%} |"
+            f"| {format_share(float(np.mean(shares[kind])), 1)} | {format_share(float(np.mean(object_areas)), 1)} |"
         )
 
 

@@ -35,6 +35,7 @@ from scipy import stats
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.calibrated import TABLE_PATH
 from wantui.analysis.metrics import METRICS
+from wantui.formatting import format_share
 from wantui.models.nano.attributes import SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
@@ -150,14 +151,8 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
     """Print the figures by which docs/calibration-predictions.md is judged."""
     click.echo("\n### Predictions\n")
     for key in PRIMARY_KEYS:
-        slopes = [
-            compute_slope(*average_replicates(pair, compute_relative_means(pair, key)))
-            for pair in combinations(models, 2)
-        ]
-        click.echo(
-            f"* {key}: slopes of {len(slopes)} pairs of models from {format_amount(min(slopes), key)} to "
-            f"{format_amount(max(slopes), key)}, {sum(slope < 0 for slope in slopes)} of them negative"
-        )
+        for form_key in filter(None, (key, find_held_out_key(models, key))):
+            print_pair_slopes(models, form_key)
         print_replicates(models, replicates, key)
     for condition in CONDITIONS:
         print_agreement(models, condition)
@@ -167,6 +162,17 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
             f"* information gap, {form}: slope over -ln(frequency) "
             + ", ".join(f"{model.name} {slope:.2f}" for model, slope in zip(models, slopes, strict=True))
         )
+
+
+def print_pair_slopes(models: Sequence[ModelValues], key: str) -> None:
+    """Print the range of the slopes of a measure in all pairs of models."""
+    slopes = [
+        compute_slope(*average_replicates(pair, compute_relative_means(pair, key))) for pair in combinations(models, 2)
+    ]
+    click.echo(
+        f"* {key}: slopes of {len(slopes)} pairs of models from {format_amount(min(slopes), key)} to "
+        f"{format_amount(max(slopes), key)}, {sum(slope < 0 for slope in slopes)} of them negative"
+    )
 
 
 def print_replicates(models: Sequence[ModelValues], replicates: Sequence[ModelValues], key: str) -> None:
@@ -221,12 +227,12 @@ def print_models(models: Sequence[ModelValues]) -> None:
     for model in models:
         shares = FREQUENCY_MODELS_BY_NAME[model.name].shape_frequencies
         rows = {
-            "frequency in training": [f"{share:.0%}" for share in shares],
+            "frequency in training": [format_share(share) for share in shares],
             "right shape, guidance 4": [f"{v:.2f}" for v in model.shapes_right_by_condition["guidance-4 main"]],
             "right shape, guidance 1": [f"{v:.2f}" for v in model.shapes_right_by_condition["guidance-1 main"]],
         }
         for condition, counts in model.generic_counts_by_condition.items():
-            rows[f'drawn for "shape", {condition}'] = [f"{count / counts.sum():.0%}" for count in counts]
+            rows[f'drawn for "shape", {condition}'] = [format_share(count / counts.sum()) for count in counts]
         for form in FORMS:
             gaps = model.values_by_measure[f"information gap|guidance-1 {form}"].mean((0, 2))
             rows[f"information gap, nats, {form}"] = [f"{gap:.2f}" for gap in gaps]

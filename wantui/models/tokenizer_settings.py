@@ -52,7 +52,7 @@ def read_tokenizer_settings(folder: Path) -> dict[str, Any]:
 def find_special_token_fault(
     settings: Mapping[str, Any], id_by_token: Mapping[str, int], encoder_config: Mapping[str, Any]
 ) -> str | None:
-    """Return the error for special tokens or a padding side that the text encoder does not expect; None if it does.
+    """Return the error for special tokens or a padding side that the text encoder does not expect, if any.
 
     Args:
         settings: see `read_tokenizer_settings`.

@@ -1,8 +1,8 @@
 """Train nano with other frequencies of the shapes: python -m wantui.models.nano.frequency_models --model NAME ...
 
-With one model, the frequency of a shape cannot be told from its appearance. Eight models exchange the frequencies: the
-rows of a Latin square give each shape each frequency once, the natural row is trained twice with other seeds, and one
-model has uniform frequencies. All share one autoencoder, which was trained at uniform frequencies.
+With one model, the frequency of a shape cannot be separated from its appearance. Eight models exchange the
+frequencies: the rows of a Latin square give each shape each frequency once, the natural row is trained twice with other
+seeds, and one model has uniform frequencies. All share one autoencoder, which was trained at uniform frequencies.
 """
 
 import time
@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import torch
 
-from wantui.models.nano.attributes import SHAPES
 from wantui.models.nano.latent_clips import encode_training_clips
 from wantui.models.nano.tokenizer import build_nano_tokenizer
 from wantui.models.nano.train import (
@@ -33,11 +32,6 @@ class FrequencyModel:
     shape_frequencies: tuple[float, ...]
     """Frequency of each shape, in the order of `SHAPES`."""
     seed: int
-
-    @property
-    def frequency_by_shape(self) -> dict[str, float]:
-        """Return the frequencies by shape."""
-        return dict(zip(SHAPES, self.shape_frequencies, strict=True))
 
 
 LATIN_SQUARE = (
