@@ -386,7 +386,7 @@ def test_p_of_labels_alone_is_explained_without_an_answer(tmp_path: Path) -> Non
     comparison = compare_groups(videos, "1", "rating", ["rating"])
     unanswered = replace(comparison, answers=(), differences=comparison.differences[:1])
     sentence = describe_p_values(unanswered)[0]
-    assert sentence.startswith("p is corrected over all 1 metric of this table, by max-T; p of the verdict is")
+    assert sentence.startswith("p is corrected over all 1 metric of this table, by max-T; the verdict's p is")
     assert "()" not in sentence
 
 

@@ -9,9 +9,7 @@ import numpy as np
 from wantui.analysis.answers import Answer
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration
-from wantui.analysis.differences import (
-    Difference,
-)
+from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve

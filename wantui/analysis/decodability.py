@@ -240,7 +240,7 @@ def _summarise_pair(
     """
     sigmas, accuracy = level_states.sigmas, accuracies[0]
     low, high = compute_accuracy_interval(accuracy, len(level_states.seeds))
-    # Where the states of a pair are equal, the accuracy is not estimated: nothing can tell them apart.
+    # Where the states of a pair are equal, the accuracy is not estimated: nothing can distinguish them.
     is_equal = (accuracies == CHANCE).all(0)
     low, high = np.where(is_equal, CHANCE, low), np.where(is_equal, CHANCE, high)
     mean_accuracies = average_over_sigma(accuracies, sigmas)

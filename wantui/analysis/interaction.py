@@ -319,8 +319,8 @@ def list_interaction_notes(interaction: Interaction) -> list[str]:
     """Return sentences on the correction of p, the averaged phrasings and the metrics that are not tested."""
     notes = ["p is corrected over the metrics of its answer and over all differences of differences"]
     if interaction.phrasing_count > 1:
-        count_text = format_count(interaction.phrasing_count, "other phrasing")
-        notes.append(f"averaged over {count_text}: the result applies to these sentences")
+        count_text = format_count(interaction.phrasing_count, "phrasing")
+        notes.append(f"averaged over {count_text}: the result applies to these sentences only")
     if interaction.excluded_metrics:
         names = ", ".join(interaction.excluded_metrics)
         notes.append(f"not tested, because they depend on the steps or have no value: {names}")

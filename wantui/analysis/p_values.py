@@ -45,7 +45,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
         sentences[0] += f"; of {list_first(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
-    sentences[0] += f"; p of the verdict is of {comparison.primary_metric} alone"
+    sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
     sentences[0] += ", corrected over the pairs only" if pair_count > 1 else ", and not corrected"
     hidden = [
         difference

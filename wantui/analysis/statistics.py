@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
 
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
@@ -29,8 +29,6 @@ smallest p of all permutations.
 """
 ROUNDED_MEAN = 1e-12
 """Mean, relative to its terms, up to which it is only rounding, which would order permutations by chance."""
-MAX_CHUNK_VALUES = 4_000_000
-"""Maximum number of statistics that are in memory together."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 

@@ -1,15 +1,9 @@
 """Whether videos were generated with guidance."""
 
-from typing import TYPE_CHECKING
-
 from wantui.analysis.setting_values import to_number
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS
 from wantui.controls.base import keep_guidance
-
-if TYPE_CHECKING:
-    pass
-
 
 GUIDANCE_PATH = "model_settings.cfg_scale"
 """Config path of the guidance scale."""

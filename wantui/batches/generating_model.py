@@ -16,7 +16,7 @@ from wantui.worker.pipelines import (
 
 
 class GeneratingModel:
-    """The model of stored videos: that of the video in use is loaded, with the embeddings of all prompts for it.
+    """The model of stored videos, loaded for one recipe at a time with the embeddings of all its prompts.
 
     Args:
         recipes: recipes of all evaluations.
@@ -55,7 +55,7 @@ class GeneratingModel:
 
 
 def get_pipeline_key(recipe: Recipe) -> tuple[object, ...]:
-    """Return what videos have in common for which one loaded pipeline, with its memory plan, serves."""
+    """Return the key of a recipe; videos with equal keys can share one loaded pipeline and its memory plan."""
     return recipe.source.identity, recipe.speed, recipe.width, recipe.height, recipe.frames
 
 

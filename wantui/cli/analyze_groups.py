@@ -209,8 +209,8 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
     guidance_text = "with" if is_guided else "without"
     print_wrapped_line(f"note: calibration: what the metric answered to on nano {guidance_text} guidance", indent=2)
     print_wrapped_line(
-        f"note: --decodability --by {comparison.grouping} shows from which noise level on the groups can be told "
-        "apart; `wantui commitment` shows when a video is bound to its word",
+        f"note: --decodability --by {comparison.grouping} shows from which noise level on the groups can be "
+        "distinguished; `wantui commitment` shows when a video is bound to its word",
         indent=2,
     )
     print_wrapped_line("note: --json and --csv also have p before the correction, over all metrics, and BH", indent=2)

@@ -27,6 +27,7 @@ from wantui.tui.screens.base import BaseScreen
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
+from wantui.tui.widgets.video_details import UNFINISHED_HINTS
 from wantui.tui.wrapping import wrap_text
 
 MIN_WIDTH_WITH_DETAILS = 130
@@ -37,8 +38,7 @@ MAX_ERROR_LINES, MAX_PROMPT_LINES = 10, 3
 NO_BATCH_TEXT = "Template, settings and results of the selected batch appear here."
 NO_VIDEO_TEXT = "The state and a picture of a video appear here."
 PICTURE_HINTS = {
-    "queued": "no picture yet: the video waits",
-    "running": "the first step brings the first preview",
+    **UNFINISHED_HINTS,
     "interrupted": "the engine stopped; F6 starts it again",
     "failed": "no picture: r retries the video",
     "cancelled": "no picture: r queues the video again",

@@ -20,7 +20,7 @@ CUT_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x
 CUT_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
 """Start of the end mark of a paste at the end of a read."""
 MAX_REST_SECONDS = 2.0
-"""Maximum seconds between the parts of a sequence; without its rest, the start is dropped."""
+"""Maximum seconds from the first part of a sequence to its last; then the start is dropped."""
 
 SIZE_REPORT = re.compile(r"\x1b\[48[\d;:]*t")
 MAX_SIZE = 10_000

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_LINES = 3
 """Maximum number of lines of a prompt, an error or a note."""
-PICTURE_HINTS = {
+UNFINISHED_HINTS = {
     "queued": "no picture yet: the video waits",
     "running": "the first step brings the first preview",
 }
-"""Text instead of a picture, by displayed state."""
+"""Text instead of a picture, by displayed state of a video that is not made yet."""
 MIN_SHEET_LINES = 3
 """Minimum height of a contact sheet in lines; it is not drawn if there is less room."""
 
@@ -141,7 +141,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         if sheet_path is None or sheet_path != self.sheet_path:
             self.sheet_path, has_read = sheet_path, False
             is_started = cell.running is not None and cell.running.step_number
-            hint = PICTURE_HINTS.get(cell.state, "") if self.draws_sheets and not (sheet_path or is_started) else ""
+            hint = UNFINISHED_HINTS.get(cell.state, "") if self.draws_sheets and not (sheet_path or is_started) else ""
             self.sheet_text.show_lines([Text(hint, "dim")])
         if sheet_path is not None and (reads_preview or not has_read):
             self.call_after_refresh(self._request_sheet, sheet_path)
