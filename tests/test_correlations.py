@@ -17,7 +17,13 @@ from test_analysis import synthetic_videos
 from wantui.analysis import correlation_data
 from wantui.analysis.attention_summary import WordCurves
 from wantui.analysis.correlation_data import collect_correlation_data
-from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, compute_mean_rho, correlate_values
+from wantui.analysis.correlations import (
+    ACROSS_SEEDS,
+    ACROSS_VARIATIONS,
+    compute_mean_rho,
+    compute_rho_interval,
+    correlate_values,
+)
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.video import Video
 
@@ -289,3 +295,12 @@ def test_command_correlates_with_all_labels_unless_some_are_chosen(
     correlations = json.loads(result.out)["correlations"]
     assert {item["with"] for item in correlations} == values
     assert ("turning" in {item["metric"] for item in correlations}) is (metrics == "x")
+
+
+def test_interval_contains_its_correlation_or_is_missing() -> None:
+    orders = np.array(list(itertools.permutations(range(4))), dtype=float)
+    intervals = {tuple(order): compute_rho_interval(np.arange(4.0)[None], order[None]) for order in orders}
+    for order, (low, high) in intervals.items():
+        rho = stats.spearmanr(range(4), order).statistic
+        assert math.isnan(low) or low <= rho <= high
+    assert any(math.isnan(low) for low, _ in intervals.values())

@@ -152,7 +152,8 @@ def compute_rho_interval(values: FloatArray, others: FloatArray) -> tuple[float,
     """Return the 95 % interval of the mean rho over blocks, from values [blocks, units].
 
     A jackknife that leaves out one unit of all blocks at a time, on Fisher's z, with Student's t (Miller 1974). NaN
-    with fewer than MIN_INTERVAL_UNITS units, or if rho is 1 or -1 or has no value with some unit left out.
+    with fewer than MIN_INTERVAL_UNITS units, if rho is 1 or -1 or has no value with some unit left out, or if the
+    correction of the bias moves the interval off rho, as few units of tied ranks can.
     """
     unit_count = values.shape[1]
     if unit_count < MIN_INTERVAL_UNITS:
@@ -165,4 +166,5 @@ def compute_rho_interval(values: FloatArray, others: FloatArray) -> tuple[float,
         return math.nan, math.nan
     pseudovalues = unit_count * math.atanh(full) - (unit_count - 1) * np.arctanh(parts)
     half_width = special.stdtrit(unit_count - 1, 0.975) * pseudovalues.std(ddof=1) / math.sqrt(unit_count)
-    return float(np.tanh(pseudovalues.mean() - half_width)), float(np.tanh(pseudovalues.mean() + half_width))
+    low, high = (float(np.tanh(pseudovalues.mean() + sign * half_width)) for sign in (-1, 1))
+    return (low, high) if low <= full <= high else (math.nan, math.nan)
