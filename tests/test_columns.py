@@ -63,7 +63,7 @@ def test_columns_of_batches_are_as_wide_as_their_content() -> None:
 
 def test_column_of_failures_is_shown_only_with_failures() -> None:
     for has_failures in (False, True):
-        widths = BatchWidths(5, 5, 10, has_failures)
+        widths = BatchWidths(5, 5, 10, has_failures=has_failures)
         columns = make_batch_columns(VirtualList(), set(), lambda: True, lambda batch: "", widths)
         assert ("failed" in [column.header_text for column in columns]) == has_failures
 

@@ -309,7 +309,7 @@ def test_states_that_are_all_equal_have_no_shares() -> None:
     assert (shares.mean_p, shares.total[0]) == (1, 0)
     sentence = shares.describe()
     assert sentence.startswith(
-        "variance between group 0, group 1: the finished videos are equal; over all noise levels 0.0%, p 1 "
+        "variance between group 0, group 1: the finished videos are equal; over all noise levels 0.0 %, p 1 "
     )
 
 

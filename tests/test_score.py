@@ -191,7 +191,7 @@ def test_command_prints_the_cost_first_and_stores_checksummed_values(copied_batc
     assert result.code == 0, result.err
     assert "8 videos x 16 noise levels x 2 passes = 256 passes, unknown time" in result.err.splitlines()[0]
     assert "circle" in result.out
-    assert "least p that 2 seeds can give a pair: 0.5" in result.out.replace("\n", " ")
+    assert "least p that 2 seeds can give: 0.5" in result.out.replace("\n", " ")
     path = get_information_path(copied_batch, "shape")
     assert f"written: {path}" in result.err
     checked = [item for item in check_batch(copied_batch) if item.path == path]
