@@ -107,8 +107,8 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     assert powers["variation"].d_z == find_effect(8, 6)
     text, basis = describe_power(list(powers.values()))
     assert text == (
-        "d_z 1.21 for 2 groups by bracket 1, 1.43 for all pairs of 3 by bracket 2, "
-        "1.62 for all pairs of 4 by cfg_scale, 1.90 for all pairs of 6 by variation"
+        "d_z 1.21 for 2 groups by bracket 1, 1.48 for all pairs of 3 by bracket 2, "
+        "1.67 for all pairs of 4 by cfg_scale, 1.95 for all pairs of 6 by variation"
     )
     assert "8 seeds" in basis
 

@@ -7,7 +7,8 @@ most 0.05 both in the pair's own sign-flip test and over the family of all pairs
 
 The test over the family permutes groups within seeds. On normal values, its critical |t| is the 95 % quantile of the
 largest |t| of all pairs between equal groups, which is simulated; `--check` compares the power at the printed effects
-with that of the permutation test itself.
+with that of the permutation test itself. With three or more groups, the sign-flip test of the family must find the
+pair, too, which matters for few seeds.
 """
 
 import itertools
@@ -28,6 +29,10 @@ NULL_COUNT, EFFECT_COUNT = 200_000, 40_000
 """Simulated batches for a critical |t|, and for a power."""
 MAX_FAMILY_SIGN_SEEDS = 10
 """Seeds up to which the sign-flip test of a pair can refuse what the family does not, with three groups or more."""
+MAX_FAMILY_FLIP_SEEDS = 8
+"""Seeds up to which sign flips of the whole family refuse what its permutations do not."""
+MIN_FLIPPED_BATCHES, MAX_FLIPPED_BATCHES, FLIPPED_VALUE_COUNT = 1500, 8000, 40_000_000
+"""Least and most batches of a power with sign flips of the family, and |t| of flips and pairs in all of them."""
 MAX_SIMULATED_SEEDS = 24
 """Seeds above which the sign-flip test has the power of the t test within 0.2 %."""
 
@@ -51,6 +56,8 @@ def main(check: bool) -> None:
 def find_smallest_effect(seed_count: int, group_count: int) -> float:
     """Return the smallest d_z that is found with a power of 0.8."""
     critical_t = find_critical_t(seed_count, group_count)
+    if group_count > 2 and seed_count <= MAX_FAMILY_FLIP_SEEDS:
+        return bisect_effect(lambda d_z: simulate_flip_power(d_z, seed_count, group_count, critical_t))
     max_sign_seeds = MAX_SIMULATED_SEEDS if group_count == 2 else MAX_FAMILY_SIGN_SEEDS
     if seed_count > max_sign_seeds:
         return bisect_effect(lambda d_z: compute_t_power(d_z, seed_count, critical_t))
@@ -60,7 +67,7 @@ def find_smallest_effect(seed_count: int, group_count: int) -> float:
 
 def bisect_effect(compute_power: Callable[[float], float]) -> float:
     """Return the smallest d_z at which a rising power is at least POWER."""
-    low, high = 0.05, 8.0
+    low, high = 0.05, 16.0
     while high - low > 5e-4:
         middle = (low + high) / 2
         low, high = (middle, high) if compute_power(middle) < POWER else (low, middle)
@@ -98,6 +105,30 @@ def simulate_power(differences: FloatArray, critical_t: float) -> float:
         p_chunks.append((sums >= sums[:, :1] * (1 - 1e-6)).mean(1))
     t = compute_absolute_t(differences.mean(1), differences.var(axis=1, ddof=1), seed_count)
     return float(np.mean((np.concatenate(p_chunks) <= SIGNIFICANCE_LEVEL) & (t >= critical_t)))
+
+
+def simulate_flip_power(d_z: float, seed_count: int, group_count: int, critical_t: float) -> float:
+    """Return the share of batches of three or more groups that pass both tests of the family and that of the pair."""
+    flips, _ = draw_sign_flips(seed_count)
+    half_flips = flips[: len(flips) // 2]  # a flip and its opposite have equal |t|
+    first, second = np.triu_indices(group_count, 1)
+    values_per_batch = len(half_flips) * len(first)
+    batch_count = min(MAX_FLIPPED_BATCHES, max(MIN_FLIPPED_BATCHES, FLIPPED_VALUE_COUNT // values_per_batch))
+    generator = np.random.default_rng([seed_count, group_count, 2])
+    weights, found_count = (half_flips / seed_count).astype(np.float32), 0
+    for chunk in np.array_split(np.arange(batch_count), 1 + batch_count * values_per_batch // 4_000_000):
+        values = generator.standard_normal((len(chunk), seed_count, group_count), dtype=np.float32)
+        values[:, :, 0] += d_z * math.sqrt(2)
+        differences = values[:, :, first] - values[:, :, second]
+        means = np.matmul(weights, differences)  # [batches, flips, pairs]
+        mean_squares = (differences**2).mean(1, keepdims=True)
+        t = np.abs(means) / np.sqrt((mean_squares - means**2) / (seed_count - 1))
+        observed_t = t[:, 0, :1]
+        family_p = (t.max(2) >= observed_t * (1 - 1e-5)).mean(1)
+        pair_p = (np.abs(means[:, :, 0]) >= np.abs(means[:, :1, 0]) * (1 - 1e-5)).mean(1)
+        is_found = (family_p <= SIGNIFICANCE_LEVEL) & (pair_p <= SIGNIFICANCE_LEVEL) & (observed_t[:, 0] >= critical_t)
+        found_count += int(is_found.sum())
+    return found_count / batch_count
 
 
 def compute_t_power(d_z: float, seed_count: int, critical_t: float) -> float:
