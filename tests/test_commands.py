@@ -641,3 +641,12 @@ def test_logs_of_a_moved_batch_say_so(wantui: Wantui) -> None:
     result = wantui("logs", 1)
     assert result.code == 2
     assert "the batch folder was deleted or moved" in result.err
+
+
+@pytest.mark.parametrize("group", ["queue", "library", "engine", "models", "commitment", "generic"])
+def test_group_without_a_command_prints_its_help_once(wantui: Wantui, group: str) -> None:
+    result = wantui(group)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"Usage: wantui {group} ")
+    assert result.err.count("Usage:") == 1
+    assert "Error:" not in result.err

@@ -135,6 +135,8 @@ def _run_command(arguments: list[str] | None) -> int | None:
         return end.code if isinstance(end.code, int) else 0
     except UserError as error:
         return _report_error(f"wantui: {error}", error.exit_code, shown_arguments)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command: its message is the help
+        return _report_error(error.format_message(), error.exit_code, shown_arguments)
     except click.ClickException as error:
         return _report_error(
             _format_usage(error) + f"Error: {error.format_message()}", error.exit_code, shown_arguments
