@@ -38,14 +38,14 @@ _SPACE_PATTERN = re.compile(r"[\t\n\r]")
 
 def make_colour_style(app: "App[object]", colour_name: str) -> Style:
     """Return the style of a theme colour (`success`, `error`, ...); the null style if the theme lacks it."""
-    colour = _parse_colour(app.theme_variables, colour_name)
-    return Style.null() if colour is None else Style.from_color(colour)
+    colour = parse_theme_colour(app.theme_variables, colour_name)
+    return Style.null() if colour is None else Style.from_color(colour.rich_color)
 
 
-def _parse_colour(theme_variables: Mapping[str, str], colour_name: str) -> RichColor | None:
+def parse_theme_colour(theme_variables: Mapping[str, str], colour_name: str) -> Color | None:
     """Return a theme colour; None if the theme lacks it."""
     try:
-        return Color.parse(theme_variables.get(colour_name, "")).rich_color
+        return Color.parse(theme_variables.get(colour_name, ""))
     except ColorParseError:
         return None
 
@@ -86,9 +86,10 @@ class DiffText(Widget):
         """Replace the colours of the theme of the drawing by those of the current theme."""
         colours: dict[RichColor, RichColor] = {}
         for name in THEME_COLOUR_NAMES:
-            old, new = _parse_colour(self._drawn_variables, name), _parse_colour(self.app.theme_variables, name)
+            old = parse_theme_colour(self._drawn_variables, name)
+            new = parse_theme_colour(self.app.theme_variables, name)
             if old is not None and new is not None:
-                colours[old] = new
+                colours[old.rich_color] = new.rich_color
         if self._drawn_lines:
             self._show_lines([_recolour_line(line, colours) for line in self._drawn_lines])
 

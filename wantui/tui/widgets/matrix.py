@@ -11,7 +11,6 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.binding import Binding, BindingType
-from textual.color import Color, ColorParseError
 from textual.events import Click
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -21,7 +20,7 @@ from textual.strip import Strip
 
 from wantui.tui.library.grid import MatrixCell, MatrixGrid
 from wantui.tui.library.thumbnails import ThumbnailRequest
-from wantui.tui.widgets.diff_text import make_colour_style
+from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,
     CellGeometry,
@@ -230,13 +229,11 @@ class Matrix(ScrollView, can_focus=True):
 
     def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:
         """Return the lines of a cell's picture, faded if the video is rejected; None if there is no picture yet."""
-        return self._pictures.draw(place, self._read_background() if cell.mark.reject else None)
+        return self._pictures.draw(place, self._find_background() if cell.mark.reject else None)
 
-    def _read_background(self) -> tuple[int, int, int]:
-        try:
-            return Color.parse(self.app.theme_variables.get("background", "")).rgb
-        except ColorParseError:
-            return 0, 0, 0
+    def _find_background(self) -> tuple[int, int, int]:
+        colour = parse_theme_colour(self.app.theme_variables, "background")
+        return (0, 0, 0) if colour is None else colour.rgb
 
     # Cursor and scrolling
 
