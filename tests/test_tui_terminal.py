@@ -26,6 +26,9 @@ from wantui.tui.terminal.keyboard import InputParser
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
+ALTERNATE_SCREEN = b"\x1b[?1049h"
+"""Sequence that the application writes when it takes the terminal."""
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
@@ -99,6 +102,12 @@ class Terminal:
         """Wait until a text is drawn after the first `start` bytes."""
         self.until(lambda: text.encode() in self.read()[start:])
 
+    def continue_process(self) -> None:
+        """Send SIGCONT, and wait until the application has started again; until then, keys are discarded."""
+        start = len(self.read())
+        self.process.send_signal(signal.SIGCONT)
+        self.until(lambda: b"Template" in self.read()[start:].partition(ALTERNATE_SCREEN)[2])
+
     def close(self) -> None:
         """End the application by force."""
         self.process.kill()
@@ -156,12 +165,8 @@ def test_stopped_application_is_drawn_again_and_restores_the_terminal(
         terminal.until(lambda: process_state(terminal.process.pid) == "T")
         if number == signal.SIGTSTP:
             assert termios.tcgetattr(terminal.master) == before, "the shell can use it"
-        drawn = len(terminal.read())
-        terminal.process.send_signal(signal.SIGCONT)
-        terminal.until_shown("Template", drawn)
-    drawn = len(terminal.read())
-    terminal.process.send_signal(signal.SIGCONT)
-    terminal.until_shown("Template", drawn)  # until then, keys are discarded
+        terminal.continue_process()
+    terminal.continue_process()
     for _ in range(5):  # a second thread that reads keys would lose some
         terminal.press(b"2", "the queue is empty")
         terminal.press(b"1", "Template")
@@ -232,7 +237,7 @@ def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Want
         assert b"\x1b_Ga=T,f=100" in terminal.read()
         drawn = len(terminal.read())
         os.write(terminal.master, b"q")
-        terminal.until(lambda: b"\x1b[?1049h" in terminal.read()[drawn:])
+        terminal.until(lambda: ALTERNATE_SCREEN in terminal.read()[drawn:])
     finally:
         terminal.process.kill()
         terminal.process.wait()
@@ -336,7 +341,7 @@ def test_invalid_driver_is_an_error_message(monkeypatch: pytest.MonkeyPatch, dri
 
 def shows_screen_of_its_own(shown: bytes) -> bool:
     """Whether a terminal that got these bytes is on the alternate screen."""
-    return shown.rfind(b"\x1b[?1049h") > shown.rfind(b"\x1b[?1049l")
+    return shown.rfind(ALTERNATE_SCREEN) > shown.rfind(b"\x1b[?1049l")
 
 
 def answers_keys(terminal: "Terminal") -> None:
