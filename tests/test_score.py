@@ -19,6 +19,7 @@ from tiny import FORMS, tiny_pipeline
 
 from wantui.analysis.information import integrate_levels, place_levels
 from wantui.batches import score
+from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps
 from wantui.models.catalogue import WanModel
 from wantui.storage.batch_check import check_batch
@@ -307,6 +308,15 @@ def test_batch_that_cannot_be_measured_is_refused_with_the_remedy(
     assert result.code == 2
     assert re.search(message, result.err.replace("\n", " ")), result.err
     assert not list((tmp_path / "batch").glob("analysis/*"))
+
+
+def test_only_controls_that_keep_the_conditional_prediction_can_be_scored() -> None:
+    """The score calls the model itself: it would ignore any other control."""
+    assert {kind.name for kind in CONTROLS if kind.keeps_conditional_prediction} == {
+        "lora",
+        "guidance",
+        "guidance_schedule",
+    }
 
 
 def test_guided_and_weighted_videos_are_named(tiny_models: dict[str, WanModel], tmp_path: Path, wantui: Wantui) -> None:

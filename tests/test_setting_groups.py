@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos
 
+from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.dose_response import compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
 from wantui.analysis.loading import collect_control_settings
 from wantui.analysis.setting_values import (
+    RECIPE_FIELDS_BY_PATH,
     SettingNameError,
     collect_setting_values,
     find_setting_path,
@@ -31,11 +33,24 @@ from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.video import Video
 from wantui.config import parse_config
 from wantui.errors import UserError
-from wantui.planning import preview_batch
+from wantui.planning import Recipe, preview_batch
 
 pytestmark = pytest.mark.slow
 
 CFG_PATH = "model_settings.cfg_scale"
+
+
+def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
+    """A field that is left out would pool videos that differ in it."""
+    fields = set(Recipe.model_fields)
+    assert set(COMPARED_FIELDS) | OTHERWISE_COMPARED_FIELDS == fields
+    assert COMPARED_FIELDS == (
+        *("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2"),
+        *("width", "height", "frames"),
+    )
+    without_setting = {"format", "prompt", "marks", "seed", "capture", "controls"}
+    named_otherwise = {"transformer_file", "magnitudes"}
+    assert set(RECIPE_FIELDS_BY_PATH.values()) == fields - without_setting - named_otherwise
 
 
 def set_setting(video: Video, folder: Path, path: str, value: Any, **settings: Any) -> Video:

@@ -10,10 +10,17 @@ from typing import Any
 
 from wantui.analysis.setting_values import flatten_settings, to_number
 from wantui.analysis.video import Video
+from wantui.planning.recipe import Recipe
 
-COMPARED_FIELDS = ("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2", "width",
-                "height", "frames")  # fmt: skip
-"""Recipe fields that must be equal for two trajectories to be compared, besides `ModelSource.settings`.
+OTHERWISE_COMPARED_FIELDS = frozenset(
+    {"model", "revision", "dtype", "weights", "transformer_file"}  # in `ModelSource.comparison_settings`
+    | {"prompt", "marks", "seed"}  # distinguish groups, phrasings and units
+    | {"weighting", "speed", "magnitudes", "controls"}  # compared in the form that `loading` gives them
+    | {"format", "fps", "capture"}  # do not change the latents; the noise levels of a capture are compared
+)
+"""Recipe fields that `COMPARED_FIELDS` excludes."""
+COMPARED_FIELDS = tuple(name for name in Recipe.model_fields if name not in OTHERWISE_COMPARED_FIELDS)
+"""Recipe fields that must be equal for two trajectories to be compared: all that are not compared otherwise.
 
 If there are word weights, the method of applying them must be equal too; the weights themselves distinguish groups and
 phrasings (`groups`)."""

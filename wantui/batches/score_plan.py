@@ -7,9 +7,8 @@ from pathlib import Path
 
 from wantui.analysis.information import DEFAULT_WINDOW_START, NoiseLevel, place_levels
 from wantui.batches.stored_videos import open_finished_states
-from wantui.controls.attention_bending import ATTENTION_BENDING
+from wantui.controls import CONTROLS
 from wantui.controls.lora import LORA
-from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.generic_words import (
@@ -156,11 +155,13 @@ def _explain_other_distribution(recipe: Recipe) -> str | None:
     """Return why a video is no sample of the model with its prompt alone; None if it is."""
     if recipe.speed == "cached":
         return "it was generated with speed: cached, which skips blocks. Generate it with speed: fused"
-    if recipe.weighting is not None:
-        return "it was generated with word weights, so that it is no sample of its prompt alone"
-    for kind, name in ((ATTENTION_BENDING, "attention bending"), (PROMPT_SCHEDULE, "a prompt schedule")):
-        if recipe.find_control_request(kind.name) is not None:
-            return f"it was generated with {name}, so that it is no sample of its prompt alone"
+    controls = [
+        kind.name.replace("_", " ")
+        for kind in CONTROLS
+        if not kind.keeps_conditional_prediction and recipe.find_control_request(kind.name) is not None
+    ]
+    if controls:
+        return f"it was generated with {' and '.join(controls)}, so that it is no sample of its prompt alone"
     return None
 
 

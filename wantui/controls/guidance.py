@@ -187,4 +187,5 @@ GUIDANCE = ControlKind(
     estimate_gpu_bytes=estimate_gpu_bytes,
     change_guidance=change_guidance,
     list_shown_values=list_shown_values,
+    keeps_conditional_prediction=True,
 )

@@ -190,4 +190,5 @@ GUIDANCE_SCHEDULE = ControlKind(
     changes_only_guidance=True,
     get_compared_settings=get_compared_settings,
     list_shown_values=list_shown_values,
+    keeps_conditional_prediction=True,
 )

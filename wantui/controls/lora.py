@@ -358,4 +358,5 @@ LORA = ControlKind(
     find_warnings=find_warnings,
     get_compared_settings=LoraRequest.describe_adapters,
     list_shown_values=list_shown_values,
+    keeps_conditional_prediction=True,
 )
