@@ -19,7 +19,7 @@ from wantui.analysis.decodability import decode_differences
 from wantui.analysis.dispersion import compute_distances_to_median
 from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW, GuidanceGap
 from wantui.analysis.level_states import average_over_sigma
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import METRICS, get_ratio_origin
 from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
@@ -203,13 +203,6 @@ def compute_separations(projections: FloatArray, sigmas: FloatArray) -> dict[str
     }
 
 
-def measure_from_bound(metric: str, values: FloatArray) -> FloatArray:
-    """Return the distance of a metric from its bound, which is what varies near it; other metrics as they are."""
-    if metric == "effective_dimension":
-        return values - 1
-    return 1 - values if metric == "commitment" else values
-
-
 def read_model(path: Path) -> ModelValues:
     """Read the collected values of a model."""
     stored = np.load(path)
@@ -222,9 +215,8 @@ def read_model(path: Path) -> ModelValues:
         elif measure == "generic_shapes":
             generic[condition] = np.array([(stored[key] == index).sum() for index in range(len(SHAPES))])
         else:
-            values[key] = measure_from_bound(measure.partition(" (")[0], stored[key].astype(np.float64)).reshape(
-                -1, len(SHAPES), len(COLOURS)
-            )
+            distances = stored[key].astype(np.float64) - get_ratio_origin(measure.partition(" (")[0])
+            values[key] = distances.reshape(-1, len(SHAPES), len(COLOURS))
     return ModelValues(path.stem, values, right, generic)
 
 
@@ -236,6 +228,8 @@ def read_models(folder: Path) -> list[ModelValues]:
 def compute_relative_means(models: Sequence[ModelValues], key: str, unit_axis: int = 1) -> FloatArray:
     """Return the means [models, units] of a measure, as shares of the mean of each model; nats stay as they are.
 
+    The shares of a metric that varies in its distance from 1 are of the distance, as in comparisons of groups.
+
     Args:
         unit_axis: 1 for shapes as units, 2 for colours.
     """
@@ -243,7 +237,7 @@ def compute_relative_means(models: Sequence[ModelValues], key: str, unit_axis: i
     metric = key.partition("|")[0]
     if metric in METRICS and not METRICS[metric].has_ratio_scale:
         return means
-    relative: FloatArray = means / means.mean(1, keepdims=True)
+    relative: FloatArray = means / np.abs(means.mean(1, keepdims=True))
     return relative
 
 

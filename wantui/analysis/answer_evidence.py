@@ -18,7 +18,7 @@ from wantui.analysis.differences import (
 )
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.groups import Group, MatchedGroups
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import METRICS, describe_ratio_base
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
 from wantui.formatting import format_percent_change
@@ -72,7 +72,7 @@ class Evidence:
     effect: float
     low: float
     high: float
-    """Effect with its 95 % interval: relative to the second group if `is_relative`, otherwise in `unit`."""
+    """Effect with its 95 % interval: as `Difference.relative_difference` if `is_relative`, otherwise in `unit`."""
     is_relative: bool
     unit: str
     p: float
@@ -86,7 +86,7 @@ class Evidence:
         """Return the effect with its interval, such as "+12.3 % (95 %: +3.1 % to +20.0 %)"."""
         if self.is_relative:
             effect, low, high = format_changes((self.effect, self.low, self.high))
-            return f"{effect} (95 %: {low} to {high})"
+            return f"{effect}{describe_ratio_base(self.metric)} (95 %: {low} to {high})"
         sign = "" if self.metric == DISTANCE else "+"
         unit = f" {self.unit}" if self.unit else ""
         if not math.isfinite(self.low):

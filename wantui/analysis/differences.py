@@ -8,7 +8,7 @@ import numpy as np
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
-from wantui.analysis.metrics import METRICS, get_metric_unit
+from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.statistics import (
     Effect,
     adjust_false_discovery,
@@ -38,7 +38,8 @@ class Difference:
     second_group: str
     paired_effect: Effect
     relative_difference: float
-    """Difference relative to the second group's mean: 0.1 is 10 % more. NaN for logarithms, which have no ratio."""
+    """Difference relative to the distance of the second group's mean from the metric's `ratio_origin`: 0.1 is 10 %
+    more. NaN for logarithms, which have no ratio."""
     relative_low: float
     relative_high: float
     """95 % interval of the share, with both means uncertain (Fieller)."""
@@ -155,7 +156,8 @@ def compare_group_pairs(
 
     Args:
         cell_values: values [seeds, phrasings, groups, metrics].
-        equivalence_margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
+            logarithms, as an amount).
         effects: tests of the same pairs and metrics.
     """
     seed_means, phrasing_count = cell_values.mean(1), cell_values.shape[1]
@@ -167,13 +169,15 @@ def compare_group_pairs(
         for m, name in enumerate(metric_names):
             first_values, second_values = seed_means[:, i, m], seed_means[:, j, m]
             relative_difference, relative_low, relative_high = (
-                _compute_relative_difference(first_values, second_values)
+                _compute_relative_difference(
+                    first_values - get_ratio_origin(name), second_values - get_ratio_origin(name)
+                )
                 if is_ratio_metric(name)
                 else (float("nan"),) * 3
             )
-            min_difference = (
-                equivalence_margin * abs(float(second_values.mean())) if is_ratio_metric(name) else equivalence_margin
-            )
+            min_difference = equivalence_margin
+            if is_ratio_metric(name):
+                min_difference *= abs(float(second_values.mean()) - get_ratio_origin(name))
             test_count = len(group_pairs) * (1 if m == 0 else len(metric_names))
             differences.append(
                 Difference(
@@ -195,7 +199,11 @@ def compare_group_pairs(
 
 
 def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
-    """Return the difference as a share of the second mean, with its interval."""
+    """Return the difference as a share of the second mean, with its interval.
+
+    Args:
+        first_values, second_values: values [seeds], measured from the metric's `ratio_origin`.
+    """
     reference_mean = float(second_values.mean())
     if reference_mean == 0:
         return float("nan"), float("nan"), float("nan")
@@ -227,7 +235,7 @@ def format_difference(difference: Difference) -> str:
             format_percent_change(difference.relative_low),
             format_percent_change(difference.relative_high),
         )
-        return f"{change_text} (95 % interval {low_text} to {high_text})"
+        return f"{change_text}{describe_ratio_base(difference.metric)} (95 % interval {low_text} to {high_text})"
     unit = f" {get_metric_unit(difference.metric)}".rstrip()
     effect = difference.paired_effect
     return f"{effect.mean:+.3g}{unit} (95 % interval {effect.interval_low:+.3g} to {effect.interval_high:+.3g})"

@@ -16,7 +16,7 @@ from wantui.analysis.comparability import find_differing_settings
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, is_ratio_metric
 from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.groups import Group
-from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.setting_values import shorten_path, to_number
 from wantui.analysis.statistics import (
     Effect,
@@ -25,13 +25,11 @@ from wantui.analysis.statistics import (
     compute_min_attainable_p,
     compute_paired_effect,
     compute_ratio_interval,
-    is_equivalent,
-    is_ratio_equivalent,
     run_max_t_test,
     run_trend_test,
 )
-from wantui.analysis.verdicts import MIN_PHRASINGS
-from wantui.formatting import format_count, format_percent, format_percent_change
+from wantui.analysis.verdicts import MIN_PHRASINGS, format_margin, is_within_margin
+from wantui.formatting import format_count, format_percent_change
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ class Trend:
     permutation_p: float
     """p of the slope with the values of each seed permuted over the values of the setting."""
     relative_slope: float
-    """Slope relative to the mean of the metric: 0.1 is 10 % of the mean for each unit. NaN without a ratio scale."""
+    """Slope relative to the distance of the mean from the metric's `ratio_origin`: 0.1 is 10 % of it for each unit. NaN
+    without a ratio scale."""
     relative_low: float
     relative_high: float
     """95 % interval of the relative slope, with both slope and mean uncertain (Fieller)."""
@@ -167,10 +166,11 @@ def _build_trend(
     """
     seed_values, phrasing_slopes = values.mean(1), slopes.mean(0)
     seed_means, relative = seed_values.mean(1), (math.nan, math.nan, math.nan)
-    if is_ratio_metric(metric) and seed_means.mean() != 0:
-        sign = math.copysign(1, seed_means.mean())
-        low, high = sorted(sign * end for end in compute_ratio_interval(slopes.mean(1), seed_means))
-        relative = (effect.mean / abs(float(seed_means.mean())), low, high)
+    distances = seed_means - get_ratio_origin(metric)
+    if is_ratio_metric(metric) and distances.mean() != 0:
+        sign = math.copysign(1, distances.mean())
+        low, high = sorted(sign * end for end in compute_ratio_interval(slopes.mean(1), distances))
+        relative = (effect.mean / abs(float(distances.mean())), low, high)
     permutation_p, family_p, discovery_p = p
     return Trend(
         metric,
@@ -196,7 +196,8 @@ def format_slope(trend: Trend, setting_name: str) -> str:
         f"(95 % interval {slope.interval_low:+.3g} to {slope.interval_high:+.3g}"
     )
     if math.isfinite(trend.relative_slope) and math.isfinite(trend.relative_low):
-        text += f"; {format_percent_change(trend.relative_slope)} of the mean"
+        base = describe_ratio_base(trend.metric)
+        text += f"; {format_percent_change(trend.relative_slope)}{base or ' of the mean'}"
     return f"{text})"
 
 
@@ -228,15 +229,7 @@ def _judge_trend(
         )
         return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
     lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ weights)[:, None] * (doses - doses.mean())
-    if _is_flat(trend.metric, lines, equivalence_margin):
-        margin = format_percent(equivalence_margin) if is_ratio_metric(trend.metric) else f"{equivalence_margin:g}"
+    if is_within_margin(trend.metric, lines[:, -1], lines[:, 0], equivalence_margin):
+        margin = format_margin(trend.metric, equivalence_margin)
         return "flat", f"{trend.metric} is flat over {dose_range}, within {margin}: {evidence}"
     return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {evidence}"
-
-
-def _is_flat(metric: str, lines: FloatArray, equivalence_margin: float) -> bool:
-    """Return whether the ends of the seeds' lines [seeds, doses] are shown to be equal within the margin."""
-    first, last = lines[:, 0], lines[:, -1]
-    if is_ratio_metric(metric) and first.mean() != 0:
-        return is_ratio_equivalent(last, first, equivalence_margin)
-    return is_equivalent(last - first, equivalence_margin)

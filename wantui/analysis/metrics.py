@@ -1,6 +1,6 @@
 """Scalar metrics and curves of trajectories, with their meaning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ class Metric:
     unit: str = ""
     has_ratio_scale: bool = True
     """True if "N percent more" is meaningful; False for logarithms."""
+    ratio_origin: float = 0.0
+    """Value from which percentages count. 1 for metrics near 1, which vary in their distance from 1: if straightness
+    rises from 0.98 to 0.99, the path is half as bent."""
     needs_guidance_gap: bool = False
     """True if only guided videos with a stored guidance gap have the metric, so that all videos may lack it."""
 
@@ -31,24 +34,28 @@ RENAMED_METRICS = {"line_share": "first_pc_variance"}
 METRICS: dict[str, Metric] = {
     "length": Metric("length of the path from noise to video", lambda t: t.length, 3),
     "chord": Metric("straight distance from the initial noise to the final latents", lambda t: t.chord, 3),
-    "straightness": Metric("chord over length: 1 is a straight path, a bend lowers it", lambda t: t.straightness, 3),
+    "straightness": Metric(
+        "chord over length: 1 is a straight path, a bend lowers it", lambda t: t.straightness, 3, ratio_origin=1.0
+    ),
     "turning": Metric("sum of the angles between successive steps", lambda t: t.total_turning, 3, "rad"),
     "detour": Metric("share of the path beyond the straight line: 1 - straightness", lambda t: t.detour, 3),
     "largest_deviation": Metric(
         "largest distance from the chord, divided by the chord", lambda t: t.largest_deviation, 3
     ),
     "flow_straightness": Metric("mean squared deviation from constant velocity", lambda t: t.flow_straightness, 3),
-    "chord_alignment": Metric("mean cosine between step and chord; 1 is straight", lambda t: t.chord_alignment, 3),
+    "chord_alignment": Metric(
+        "mean cosine between step and chord; 1 is straight", lambda t: t.chord_alignment, 3, ratio_origin=1.0
+    ),
     "curvature": Metric("mean bend along the path; 0 is a straight path", lambda t: t.mean_curvature, 3),
     "velocity": Metric("mean distance travelled per unit of noise level", lambda t: float(t.velocity.mean()), 3),
     "acceleration": Metric(
         "mean change of velocity per unit of noise level", lambda t: float(t.acceleration.mean()), 3
     ),
     "first_pc_variance": Metric(
-        "variance share of the main axis; 0.608 if random walk", lambda t: t.first_pc_variance, 3
+        "variance share of the main axis; 0.608 if random walk", lambda t: t.first_pc_variance, 3, ratio_origin=1.0
     ),
     "effective_dimension": Metric(
-        "number of directions that the path effectively uses", lambda t: t.effective_dimension, 3
+        "number of directions that the path effectively uses", lambda t: t.effective_dimension, 3, ratio_origin=1.0
     ),
     "log_volume": Metric(
         "logarithm of the volume that the three main axes span",
@@ -57,7 +64,9 @@ METRICS: dict[str, Metric] = {
         "nats",
         has_ratio_scale=False,
     ),
-    "commitment": Metric("noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma"),
+    "commitment": Metric(
+        "noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma", ratio_origin=1.0
+    ),
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
     "guidance_gap": Metric(
@@ -93,6 +102,29 @@ CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
 def get_metric_unit(metric: str) -> str:
     """Return the unit of a metric; empty for `spread` and outside labels."""
     return METRICS[metric].unit if metric in METRICS else ""
+
+
+def get_ratio_origin(metric: str) -> float:
+    """Return the value from which percentages of a metric count; 0 for `spread` and outside labels."""
+    return METRICS[metric].ratio_origin if metric in METRICS else 0.0
+
+
+def describe_ratio_base(metric: str) -> str:
+    """Return what percentages of a metric are of, such as " of the distance from 1"; empty if of the metric itself."""
+    origin = get_ratio_origin(metric)
+    return f" of the distance from {origin:g}" if origin else ""
+
+
+def describe_ratio_origins(metrics: Iterable[str]) -> str:
+    """Return a sentence that names the metrics whose percentages do not count from 0; empty if there are none."""
+    names_by_origin: dict[float, list[str]] = {}
+    for metric in dict.fromkeys(metrics):
+        if origin := get_ratio_origin(metric):
+            names_by_origin.setdefault(origin, []).append(metric)
+    return "; ".join(
+        f"percentages of {', '.join(names)} are of the distance from {origin:g}"
+        for origin, names in names_by_origin.items()
+    )
 
 
 def compute_midpoints(sigmas: FloatArray) -> FloatArray:

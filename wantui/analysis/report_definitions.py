@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from wantui.analysis.calibrated import describe_response
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import METRICS, describe_ratio_base
 
 SPREAD_MEANING = "distance of the final latents to the spatial median of their group"
 LABEL_MEANING = "outside label, from the table named below"
@@ -59,7 +59,8 @@ def _describe_metric(name: str) -> str:
     if name not in METRICS:
         return CODE_MEANING if "=" in name else LABEL_MEANING
     unit = f" ({METRICS[name].unit})" if METRICS[name].unit else ""
-    return METRICS[name].meaning + unit
+    base = describe_ratio_base(name)
+    return f"{METRICS[name].meaning}{unit}{f'; percentages are{base}' if base else ''}"
 
 
 def _render_list(meanings: dict[str, str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.dose_response import DoseResponse, Trend
+from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table
 from wantui.formatting import format_percent_change
 
@@ -19,6 +20,7 @@ MAX_SEED_LINES = 40
 def render_dose_section(dose_response: DoseResponse) -> list[str]:
     """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
     name = html.escape(dose_response.setting_name)
+    origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
     css_class = {"flat": "alike", "cannot tell": "cannot"}.get(dose_response.verdict_kind, "differs")
     return [
         f"<h2>Change with {name}</h2>",
@@ -29,7 +31,8 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         _render_slopes(dose_response),
         f'<p class="note">Slope: least-squares change of the metric for each unit of {name}, of each seed; mean over '
         "seeds with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
-        "within seeds; max-T and BH: over all metrics.</p>",
+        "within seeds; max-T and BH: over all metrics."
+        f"{f' {origins_text}.' if origins_text else ''}</p>",
     ]
 
 

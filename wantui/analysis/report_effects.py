@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_change
+from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.p_values import describe_p_values, find_decisive_p
 from wantui.analysis.report_page import (
     GROUP_COLOURS,
@@ -30,13 +31,14 @@ MAX_LISTED_DIFFERENCES = 150
 def render_effect_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the differences in all metrics."""
     differences = comparison.differences[:MAX_LISTED_DIFFERENCES]
+    origins_text = describe_ratio_origins(d.metric for d in differences)
     parts = [
         "<h2>Effects in all metrics</h2>",
         render_figure(
             draw_effects(comparison, differences),
             "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: corrected p "
             "at most 0.05. Squares: the same prompts and seeds at guidance 1, if there are any. Metrics without a "
-            "meaningful percentage are only in the table.",
+            f"meaningful percentage are only in the table.{f' {origins_text}.' if origins_text else ''}",
         ),
         _render_table(comparison, differences),
         render_note(

@@ -17,7 +17,7 @@ from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
-from wantui.analysis.metrics import CURVES, METRICS
+from wantui.analysis.metrics import CURVES, METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.statistics import Effect
 from wantui.analysis.strides import STRIDE_METRICS, measure_strides
@@ -157,6 +157,7 @@ def build_answer_record(answer: Answer) -> dict[str, Any]:
                 "low": item.low,
                 "high": item.high,
                 "is_share": item.is_relative,
+                "share_origin": get_ratio_origin(item.metric) if item.is_relative else None,
                 "unit": item.unit or None,
                 "p": item.p,
                 "uncorrected_p": item.uncorrected_p,
@@ -173,6 +174,7 @@ def _build_difference_record(difference: Difference) -> dict[str, Any]:
         "second": difference.second_group,
         "effect": _build_effect_record(difference.paired_effect),
         "share": difference.relative_difference,
+        "share_origin": get_ratio_origin(difference.metric),
         "low": difference.relative_low,
         "high": difference.relative_high,
         "family_p": difference.family_p,
@@ -268,6 +270,7 @@ def _build_trend_record(trend: Trend) -> dict[str, Any]:
         "slope": _build_effect_record(trend.slope),
         "permutation_p": trend.permutation_p,
         "share": trend.relative_slope,
+        "share_origin": get_ratio_origin(trend.metric),
         "low": trend.relative_low,
         "high": trend.relative_high,
         "family_p": trend.family_p,

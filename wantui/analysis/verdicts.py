@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference, is_ratio_metric
+from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.statistics import compute_min_attainable_p, is_equivalent, is_ratio_equivalent
 from wantui.formatting import format_count, format_percent
 
@@ -41,7 +44,8 @@ def judge_difference(
         first_values, second_values: values [seeds, phrasings] of the declared metric in each group.
         seed_p: p by seeds, over all pairs of groups.
         phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
-        equivalence_margin: equivalence margin, as a share of the mean (for logarithms, as an amount).
+        equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
+            logarithms, as an amount).
         pair_count: number of pairs of groups.
     """
     seed_count, phrasing_count = first_values.shape
@@ -80,14 +84,14 @@ def judge_difference(
         )
         return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
     if is_alike:
-        margin_text = format_percent(equivalence_margin) if is_ratio_metric(metric) else f"{equivalence_margin:g}"
+        margin_text = format_margin(metric, equivalence_margin)
         return make_verdict(
             "alike", f"{group_names}: alike in {metric}, within {margin_text}{phrasing_scope}: {evidence}"
         )
     seeds_advice = ""
     if difference.seeds_needed is not None and difference.seeds_needed > seed_count:
-        size_text = format_percent(equivalence_margin) if is_ratio_metric(metric) else f"{equivalence_margin:g}"
-        seeds_advice = f"; to find a difference of {size_text}, about {difference.seeds_needed:,} seeds are needed"
+        margin_text = format_margin(metric, equivalence_margin)
+        seeds_advice = f"; to find a difference of {margin_text}, about {difference.seeds_needed:,} seeds are needed"
     return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
 
 
@@ -109,6 +113,16 @@ def is_within_margin(
     metric: str, first_values: FloatArray, second_values: FloatArray, equivalence_margin: float
 ) -> bool:
     """Return whether two one-sided tests show that the means of paired values [n] are within the margin."""
-    if is_ratio_metric(metric) and math.isfinite(second_values.mean()) and second_values.mean() != 0:
-        return is_ratio_equivalent(first_values, second_values, equivalence_margin)
-    return is_equivalent(first_values - second_values, equivalence_margin)
+    if not is_ratio_metric(metric):
+        return is_equivalent(first_values - second_values, equivalence_margin)
+    if np.array_equal(first_values, second_values):  # a share of a mean of 0 allows no other difference
+        return True
+    origin = get_ratio_origin(metric)
+    return is_ratio_equivalent(first_values - origin, second_values - origin, equivalence_margin)
+
+
+def format_margin(metric: str, equivalence_margin: float) -> str:
+    """Format the equivalence margin of a metric, such as "5 %" or "5 % of the distance from 1"."""
+    if is_ratio_metric(metric):
+        return f"{format_percent(equivalence_margin)}{describe_ratio_base(metric)}"
+    return f"{equivalence_margin:g} {get_metric_unit(metric)}".rstrip()

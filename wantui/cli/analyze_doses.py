@@ -15,6 +15,8 @@ CURVE_WIDTH = 41
 
 def print_dose_response(dose_response: "DoseResponse") -> None:
     """Print the verdict, the curve of the declared metric over the setting, and the slope of each metric."""
+    from wantui.analysis.metrics import describe_ratio_origins
+
     declared_trend = dose_response.trends[0]
     echo()
     print_wrapped_line(f"  {dose_response.verdict_text}", indent=4)
@@ -33,6 +35,8 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
         ("metric", f"slope for each unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
+    if origins_text := describe_ratio_origins(trend.metric for trend in dose_response.trends):
+        print_wrapped_line(f"note: {origins_text}", indent=2)
 
 
 def _build_trend_row(trend: "Trend") -> tuple[str, ...]:

@@ -170,7 +170,7 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
     from wantui.analysis.answer_evidence import format_changes
     from wantui.analysis.calibrated import find_response
     from wantui.analysis.differences import format_change
-    from wantui.analysis.metrics import get_metric_unit
+    from wantui.analysis.metrics import describe_ratio_origins, get_metric_unit
     from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
     from wantui.analysis.unguided import find_unguided_difference
 
@@ -204,7 +204,8 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
     unguided_headers = ["at guidance 1"] if has_unguided else []
     effect_headers = ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p")
     print_columns((*effect_headers, seeds_header, "calibration"), *table_rows)
-    for sentence in describe_p_values(comparison):
+    origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
+    for sentence in filter(None, [*describe_p_values(comparison), origins_text]):
         print_wrapped_line(f"note: {sentence}", indent=2)
     guidance_text = "with" if is_guided else "without"
     print_wrapped_line(f"note: calibration: what the metric answered to on nano {guidance_text} guidance", indent=2)

@@ -108,13 +108,15 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
     """Return what p is corrected over, the test of all groups, and the differences by chance."""
+    from wantui.analysis.metrics import describe_ratio_origins
     from wantui.analysis.p_values import describe_p_values
 
     texts = [] if comparison.declaration is None else [f"verdict on {comparison.declaration.text}"]
     texts += describe_p_values(comparison)
     if len(comparison.groups) > 2:
         texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
-    texts += filter(None, [comparison.describe_chance()])
+    origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
+    texts += filter(None, [origins_text, comparison.describe_chance()])
     return [line for text in texts for line in wrap_text(text, width)]
 
 

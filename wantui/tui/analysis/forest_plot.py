@@ -112,6 +112,8 @@ def draw_forest_rows(
 
 def find_null_change(comparison: "Comparison", difference: "Difference") -> float:
     """Return the relative difference of the groups' Gaussian flows; NaN if there is none."""
+    from wantui.analysis.metrics import get_ratio_origin
+
     summaries = comparison.summaries_by_metric.get(difference.metric, {})
     if not math.isfinite(difference.relative_difference):
         return math.nan
@@ -119,7 +121,8 @@ def find_null_change(comparison: "Comparison", difference: "Difference") -> floa
         summaries[name].gaussian_flow_mean if name in summaries else math.nan
         for name in (difference.first_group, difference.second_group)
     ]
-    return (means[0] - means[1]) / abs(means[1]) if all(map(math.isfinite, means)) and means[1] else math.nan
+    distance = abs(means[1] - get_ratio_origin(difference.metric))
+    return (means[0] - means[1]) / distance if all(map(math.isfinite, means)) and distance else math.nan
 
 
 def _draw_row(
