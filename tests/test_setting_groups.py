@@ -44,10 +44,8 @@ def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
     """A field that is left out would pool videos that differ in it."""
     fields = set(Recipe.model_fields)
     assert set(COMPARED_FIELDS) | OTHERWISE_COMPARED_FIELDS == fields
-    assert COMPARED_FIELDS == (
-        *("negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2"),
-        *("width", "height", "frames"),
-    )
+    sampling_fields = ["negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2"]
+    assert list(COMPARED_FIELDS) == [*sampling_fields, "width", "height", "frames"]
     without_setting = {"format", "prompt", "marks", "seed", "capture", "controls"}
     named_otherwise = {"transformer_file", "magnitudes"}
     assert set(RECIPE_FIELDS_BY_PATH.values()) == fields - without_setting - named_otherwise

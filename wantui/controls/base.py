@@ -89,9 +89,9 @@ class ControlKind:
             which times and memory are predicted. It may raise a KeyframeError.
         changes_only_guidance: True if `change_guidance` is the complete effect; such a control has no module in
             `wantui.generation.controls`.
-        keeps_conditional_prediction: True if the prediction with the prompt alone stays that of the loaded model, so that
-            measures which evaluate the model outside the denoising loop (`wantui score`) apply to its videos; they
-            refuse videos with other controls.
+        keeps_conditional_prediction: True if the prediction with the prompt alone stays that of the loaded model.
+            Measures that evaluate the model outside the denoising loop (`wantui score`) refuse videos with any other
+            control.
         list_prompts: function that returns the prompts that the model reads besides that of the recipe.
     """
 
