@@ -110,6 +110,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),
         "attention BATCH --json": ("attention", batch, "--json"),
+        "similarity BATCH --baseline WHICH --json": ("similarity", batch, "--baseline", "blue", "--json"),
         "preview --json": ("preview", "-t", "a [red|blue] (circle)", "--json"),
         "rerun CLIP --json": ("rerun", batch / "videos/prompt_000/video_001.mp4", "--json"),
         "config validate CONFIG... --json": ("config", "validate", "nano", "--json"),

@@ -22,7 +22,7 @@ def compare(metric: str, values: NDArray[np.float64]) -> tuple[Difference, Verdi
     """Return the difference and the verdict of two groups from values [seeds, 2]."""
     cell_values = values[:, None, :, None]
     effects = compute_pair_effects(cell_values, [(0, 1)])
-    groups = [Group("first", []), Group("second", [])]
+    groups = [Group("first", ()), Group("second", ())]
     (difference,) = compare_group_pairs(groups, [metric], cell_values, [(0, 1)], 0.05, effects)
     p = difference.paired_effect.p
     return difference, judge_difference(difference, values[:, :1], values[:, 1:], p, float("nan"), 0.05, 1)

@@ -206,7 +206,7 @@ def test_damaged_clip_is_reported_and_left_out(manifest: Manifest, wantui: Wantu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--metrics", "lpips"), "--metrics: unknown metric 'lpips'. Choose from: ssim, psnr, latents"),
+        (("--metrics", "fvd"), "--metrics: unknown metric 'fvd'. Choose from: ssim, psnr, clip, lpips, latents"),
         (("--metrics", "psnr", "--sort", "ssim"), "--sort: ssim is not measured"),
         (("--metrics", "psnr", "--json", "--csv", "-"), "--json and --csv exclude each other"),
         (("--metrics", "latents"), "cannot compare any video with cfg_scale=1: .* has no stored trajectory"),

@@ -1,10 +1,11 @@
-"""Similarity of videos to a baseline with the same seed: SSIM and PSNR of the frames, distance of the final latents."""
+"""Similarity of videos to a baseline with the same seed: measures of the frames, and distance of the final latents."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import BatchAxes
 from wantui.storage.mp4 import ClipError, Frame, read_frames
-from wantui.storage.similarity_file import VideoSimilarity, to_score
+from wantui.storage.similarity_file import FrameMeasure, VideoSimilarity, to_score
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 SSIM_SIGMA = 1.5
@@ -113,17 +114,24 @@ def require_ssim() -> None:
         )
 
 
-def measure_pair(folder: Path, pair: PairedVideos, metrics: Sequence[str]) -> tuple[VideoSimilarity, list[str]]:
+def measure_pair(
+    folder: Path,
+    pair: PairedVideos,
+    metrics: Sequence[str],
+    frame_measures: Mapping[str, FrameMeasure] = MappingProxyType({}),
+) -> tuple[VideoSimilarity, list[str]]:
     """Return the similarity of a pair, and reasons for what cannot be measured.
 
     Args:
         metrics: any of ssim, psnr, latents.
+        frame_measures: further measures of two frames, by field of `VideoSimilarity`; their mean over frames is stored.
     """
     scores: dict[str, float | None] = {}
     reasons, source = [], ""
-    if "ssim" in metrics or "psnr" in metrics:
+    if "ssim" in metrics or "psnr" in metrics or frame_measures:
+        measures = ({"ssim": compute_ssim} if "ssim" in metrics else {}) | dict(frame_measures)
         try:
-            scores |= _compare_clips(folder, pair, metrics)
+            scores |= _compare_clips(folder, pair, measures, needs_psnr="psnr" in metrics)
         except (UserError, ClipError) as error:
             reasons.append(str(error))
     if "latents" in metrics:
@@ -137,22 +145,23 @@ def measure_pair(folder: Path, pair: PairedVideos, metrics: Sequence[str]) -> tu
     return VideoSimilarity.model_validate(values), reasons
 
 
-def _compare_clips(folder: Path, pair: PairedVideos, metrics: Sequence[str]) -> dict[str, float | None]:
+def _compare_clips(
+    folder: Path, pair: PairedVideos, measures: Mapping[str, FrameMeasure], needs_psnr: bool
+) -> dict[str, float | None]:
     frame_counts = {pair.video.recipe.frames, pair.baseline.recipe.frames}
     sizes = {(entry.recipe.width, entry.recipe.height) for entry in (pair.video, pair.baseline)}
     if len(sizes) > 1 or len(frame_counts) > 1:
         raise UserError("the clips differ in size or length")
     paths = [_find_file(folder, entry, "clip") for entry in (pair.video, pair.baseline)]
-    ssim_sum, squares, count, values = 0.0, 0.0, 0, 0
+    sums, squares, count, values = dict.fromkeys(measures, 0.0), 0.0, 0, 0
     for frame, reference in zip(read_frames(paths[0]), read_frames(paths[1]), strict=True):
-        if "ssim" in metrics:
-            ssim_sum += compute_ssim(frame, reference)
+        for name, measure in measures.items():
+            sums[name] += measure(frame, reference)
         squares += float(((frame.astype(np.float64) - reference.astype(np.float64)) ** 2).sum())
         count, values = count + 1, values + frame.size
     scores: dict[str, float | None] = {"frames_equal": squares == 0}
-    if "ssim" in metrics:
-        scores["ssim"] = to_score(ssim_sum / count)
-    if "psnr" in metrics:
+    scores |= {name: to_score(total / count) for name, total in sums.items()}
+    if needs_psnr:
         scores["psnr"] = to_score(10 * math.log10(255**2 * values / squares)) if squares else None
     return scores
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from wantui.cli.analyze_output import write_csv_table
 from wantui.cli.commands import WantuiCommand
-from wantui.cli.common_options import add_json_option
+from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, UserPath
@@ -19,10 +20,18 @@ from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.storage.manifest import Manifest
-    from wantui.storage.similarity_file import BatchSimilarity, VideoSimilarity
+    from wantui.storage.similarity_file import BatchSimilarity, FrameMeasure, VideoSimilarity
 
-METRICS = ("ssim", "psnr", "latents")
-SCORE_BY_METRIC = {"ssim": "ssim", "psnr": "psnr", "latents": "latent_distance"}
+SCORE_BY_METRIC = {
+    "ssim": "ssim",
+    "psnr": "psnr",
+    "clip": "clip_cosine",
+    "lpips": "lpips",
+    "latents": "latent_distance",
+}
+"""Field of `VideoSimilarity` by metric."""
+DEFAULT_METRICS = ("ssim", "psnr", "latents")
+"""Metrics that need no network."""
 
 
 @click.command("similarity", cls=WantuiCommand)
@@ -33,15 +42,42 @@ SCORE_BY_METRIC = {"ssim": "ssim", "psnr": "psnr", "latents": "latent_distance"}
     metavar="WHICH",
     help="Baseline: `baseline`, values of swept settings (cfg_scale=1), a cell, a variation ID, or a video ID.",
 )
-@click.option("--metrics", default=",".join(METRICS), show_default=True, help="Comma-separated metrics.")
-@click.option("--sort", type=click.Choice(METRICS), help="Metric to sort by, most similar first.  [default: unsorted]")
+@click.option(
+    "--metrics",
+    default=",".join(DEFAULT_METRICS),
+    show_default=True,
+    help=f"Comma-separated metrics of: {', '.join(SCORE_BY_METRIC)}.",
+)
+@click.option(
+    "--clip-model",
+    default="openai/clip-vit-base-patch32",
+    show_default=True,
+    metavar="MODEL",
+    help="CLIP model of --metrics clip: a folder, or a name in the Hugging Face cache.",
+)
+@add_device_option
+@click.option(
+    "--sort",
+    type=click.Choice(tuple(SCORE_BY_METRIC)),
+    help="Metric to sort by, most similar first.  [default: unsorted]",
+)
 @add_json_option
 @click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - writes to stdout.")
-def command(batch: Path, baseline: str, metrics: str, sort: str | None, as_json: bool, csv_path: Path | None) -> None:
+def command(
+    batch: Path,
+    baseline: str,
+    metrics: str,
+    clip_model: str,
+    device: str,
+    sort: str | None,
+    as_json: bool,
+    csv_path: Path | None,
+) -> None:
     """Measure how similar each video of BATCH is to a baseline, with the same seed unless WHICH is one video.
 
-    SSIM and PSNR compare frames, `latents` the final latents. The result is stored in BATCH/analysis/similarity.json;
-    the library and the gallery show it. What cannot be measured is reported on stderr; the exit code is then 1.
+    SSIM, PSNR, CLIP and LPIPS compare frames, `latents` the final latents. The result is stored in
+    BATCH/analysis/similarity.json; the library and the gallery show it. What cannot be measured is reported on stderr;
+    the exit code is then 1.
     """
     from wantui.analysis.similarity import measure_pair, pair_with_baseline, require_ssim
     from wantui.storage.layout import BatchFolder
@@ -55,12 +91,15 @@ def command(batch: Path, baseline: str, metrics: str, sort: str | None, as_json:
     pairs = pair_with_baseline(manifest, baseline.strip(), batch)
     if "ssim" in names:
         require_ssim()
+    frame_measures = _load_frame_measures(names, clip_model, device)
     by_video: dict[str, VideoSimilarity] = {}
     faults: list[str] = []
     with open_progress_line() as line:
         for number, pair in enumerate(pairs):
             line.show_count(f"comparing with {baseline}: {number} of {format_count(len(pairs), 'video')}")
-            similarity, reasons = measure_pair(batch, pair, names)
+            similarity, reasons = measure_pair(batch, pair, names, frame_measures)
+            if similarity.clip_cosine is not None:
+                similarity = similarity.model_copy(update={"clip_model": clip_model})
             faults += [f"{manifest.make_video_title(pair.video)}: {reason}" for reason in reasons]
             if similarity.list_scores() or not reasons:
                 by_video[pair.video.id] = similarity
@@ -79,12 +118,30 @@ def command(batch: Path, baseline: str, metrics: str, sort: str | None, as_json:
         sys.exit(1)
 
 
+def _load_frame_measures(names: Sequence[str], clip_model: str, device: str) -> "dict[str, FrameMeasure]":
+    """Load the networks of the metrics that need one.
+
+    Raises:
+        UserError: a network is not on this machine.
+    """
+    measures: dict[str, FrameMeasure] = {}
+    if "clip" in names:
+        from wantui.generation.perceptual import load_clip_measure
+
+        measures[SCORE_BY_METRIC["clip"]] = load_clip_measure(clip_model, device)
+    if "lpips" in names:
+        from wantui.generation.perceptual import load_lpips_measure
+
+        measures[SCORE_BY_METRIC["lpips"]] = load_lpips_measure(device)
+    return measures
+
+
 def _parse_metrics(written: str, sort: str | None) -> list[str]:
     names = list(dict.fromkeys(filter(None, (word.strip() for word in written.split(",")))))
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in SCORE_BY_METRIC]
     if unknown or not names:
         raise UserError(
-            f"--metrics: unknown metric {', '.join(unknown) or written!r}. Choose from: {', '.join(METRICS)}"
+            f"--metrics: unknown metric {', '.join(unknown) or written!r}. Choose from: {', '.join(SCORE_BY_METRIC)}"
         )
     if sort is not None and sort not in names:
         raise UserError(f"--sort: {sort} is not measured. Add it to --metrics")
@@ -99,9 +156,12 @@ def _print_result(
     as_json: bool,
     csv_path: Path | None,
 ) -> None:
+    from wantui.storage.similarity_file import DISTANCE_SCORES
+
     entries = [entry for entry in manifest.videos if entry.id in result.by_video]
     if sort is not None:
-        score_name, sign = SCORE_BY_METRIC[sort], 1 if sort == "latents" else -1
+        score_name = SCORE_BY_METRIC[sort]
+        sign = 1 if score_name in DISTANCE_SCORES else -1
 
         def find_rank(similarity: "VideoSimilarity") -> float:
             score = getattr(similarity, score_name)

@@ -19,6 +19,7 @@ from wantui.gallery.batch_grid import BatchGrid, GridCell
 from wantui.planning.step_prompts import describe_step_prompts
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
 from wantui.storage.manifest_labels import label_variations
+from wantui.storage.similarity_file import SCORE_LABELS
 
 PAGE_FILE = "gallery.html"
 """Name of the page in the batch folder."""
@@ -106,7 +107,7 @@ def _describe_similarity(grid: BatchGrid, cell: GridCell) -> dict[str, Any]:
     similarity = grid.similarity.by_video.get(cell.entry.id)
     if similarity is None:
         return {"scores": {}, "alike": ""}
-    scores = {"SSIM": similarity.ssim, "PSNR": similarity.psnr, "latent distance": similarity.latent_distance}
+    scores = {label: getattr(similarity, name) for name, label in SCORE_LABELS.items()}
     return {
         "scores": {name: score for name, score in scores.items() if score is not None},
         "alike": ", ".join(similarity.list_scores()),

@@ -1,7 +1,7 @@
 """similarity.json: how similar the videos of a batch are to a baseline, as `wantui similarity` measured last."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wantui.atomic_files import write_text_atomically
 from wantui.json_files import UnreadableFileError, describe_first_validation_error, read_json_object
 from wantui.storage.manifest import Manifest
+from wantui.storage.mp4 import Frame
 from wantui.storage.video_files import make_parent_folders
 
 MAX_SIMILARITY_BYTES = 64 << 20
+FrameMeasure = Callable[[Frame, Frame], float]
+"""Measure of two frames, uint8 [height, width, rgb]."""
 Score = Annotated[float, Field(allow_inf_nan=False)] | None
 
 
@@ -32,6 +35,12 @@ class VideoSimilarity(BaseModel):
     """Peak signal-to-noise ratio of all frames in dB; None for equal frames, where it is infinite."""
     frames_equal: bool = False
     """True if all frames are equal."""
+    clip_cosine: Score = None
+    """Mean cosine of the CLIP image embeddings of the frames: 1 for equal frames."""
+    clip_model: str = ""
+    """Folder or name of the CLIP model."""
+    lpips: Score = None
+    """Mean LPIPS distance of the frames: 0 for equal frames."""
     latent_distance: Score = None
     """Distance of the final latents / sqrt(D)."""
     latents: Literal["stored", "projected", ""] = ""
@@ -44,8 +53,22 @@ class VideoSimilarity(BaseModel):
             *([] if self.ssim is None else [f"SSIM {self.ssim:.3f}"]),
             *([] if self.psnr is None else [f"PSNR {self.psnr:.1f} dB"]),
             *(["equal frames"] if self.frames_equal else []),
+            *([] if self.clip_cosine is None else [f"CLIP {self.clip_cosine:.3f}"]),
+            *([] if self.lpips is None else [f"LPIPS {self.lpips:.3f}"]),
             *([] if self.latent_distance is None else [f"latent distance {sign}{self.latent_distance:.3g}"]),
         ]
+
+
+SCORE_LABELS = {
+    "ssim": "SSIM",
+    "psnr": "PSNR",
+    "clip_cosine": "CLIP",
+    "lpips": "LPIPS",
+    "latent_distance": "latent distance",
+}
+"""Names of the scores for people, by field of `VideoSimilarity`."""
+DISTANCE_SCORES = ("lpips", "latent_distance")
+"""Scores that are smaller for more similar videos."""
 
 
 class _Document(BaseModel):

@@ -10,12 +10,12 @@ from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, ArrangedVideos, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
-from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity
+from wantui.storage.similarity_file import DISTANCE_SCORES, NO_SIMILARITY, SCORE_LABELS, BatchSimilarity
 from wantui.tui.running_videos import RunningVideo
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
-SORT_SCORES = {"": "the axes", "ssim": "SSIM", "psnr": "PSNR", "latent_distance": "latent distance"}
+SORT_SCORES = {"": "the axes", **SCORE_LABELS}
 """Orders of the rows by name of the score, and their names for people."""
 DEFAULT_LAYOUT = AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))
 
@@ -202,7 +202,7 @@ def _sort_rows(arranged: ArrangedVideos, manifest: Manifest, similarity: BatchSi
         video = similarity.by_video.get(manifest.videos[index].id)
         if video is not None and (score := getattr(video, sort_score)) is not None:
             scores_by_row[row].append(score)
-    sign = 1 if sort_score == "latent_distance" else -1
+    sign = 1 if sort_score in DISTANCE_SCORES else -1
     return sorted(rows, key=lambda row: sign * fmean(scores_by_row[row]) if scores_by_row[row] else inf)
 
 

@@ -1,0 +1,80 @@
+"""Perceptual measures of two frames, CLIP and LPIPS, with networks that this machine already has."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
+
+from wantui.errors import UserError
+from wantui.generation.load import resolve_device
+from wantui.storage.mp4 import Frame
+from wantui.storage.similarity_file import FrameMeasure
+
+LPIPS_NET = "alex"
+"""Trunk that the authors of LPIPS recommend for comparisons."""
+LPIPS_TRUNK_FILE = "alexnet-owt-7be5be79.pth"
+"""File of the trunk's weights in the cache of torch hub."""
+
+
+def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
+    """Return the cosine of the CLIP image embeddings of two frames (Radford et al. 2021): 1 for equal frames.
+
+    Args:
+        model: folder of a CLIP model in the format of transformers, or the name of one in the Hugging Face cache.
+
+    Raises:
+        UserError: the model is not on this machine, or is no CLIP model.
+    """
+    torch_device = resolve_device(device)
+    try:
+        processor = AutoImageProcessor.from_pretrained(model, local_files_only=True, backend="pil")
+        network = CLIPVisionModelWithProjection.from_pretrained(model, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"--clip-model: cannot load {model!r} from this machine: {reason}. Name the folder of a CLIP model, or "
+            f"download it first with hf download {model}"
+        ) from None
+    network = network.to(torch_device).eval()
+
+    @torch.inference_mode()
+    def embed(frame: Frame) -> torch.Tensor:
+        pixels = processor(images=frame, return_tensors="pt")["pixel_values"].to(torch_device)
+        return torch.nn.functional.normalize(network(pixel_values=pixels).image_embeds[0].double(), dim=0)
+
+    return lambda frame, reference: float(embed(frame) @ embed(reference))
+
+
+def load_lpips_measure(device: str = "auto") -> FrameMeasure:
+    """Return the LPIPS distance of two frames (Zhang et al. 2018, version 0.1, AlexNet): 0 for equal frames.
+
+    Raises:
+        UserError: the package lpips or the weights of AlexNet are not on this machine.
+    """
+    torch_device = resolve_device(device)
+    try:
+        import lpips
+    except ImportError as error:
+        raise UserError(
+            f"cannot measure LPIPS: {error}. Install it with pip install lpips torchvision, or choose other metrics "
+            "with --metrics"
+        ) from None
+    weights_path = Path(torch.hub.get_dir(), "checkpoints", LPIPS_TRUNK_FILE)
+    if not weights_path.exists():
+        raise UserError(
+            f"cannot measure LPIPS: {weights_path} is missing. Download it with "
+            f"python -c \"import lpips; lpips.LPIPS(net='{LPIPS_NET}')\", or choose other metrics with --metrics"
+        )
+    network = lpips.LPIPS(net=LPIPS_NET, verbose=False).to(torch_device).eval()
+
+    def to_tensor(frame: Frame) -> torch.Tensor:
+        """Return a frame as [1, rgb, height, width] in -1 to 1."""
+        values = torch.from_numpy(np.ascontiguousarray(frame)).to(torch_device, torch.float32)
+        return values.permute(2, 0, 1)[None] / 127.5 - 1
+
+    @torch.inference_mode()
+    def measure(frame: Frame, reference: Frame) -> float:
+        return float(network(to_tensor(frame), to_tensor(reference)))
+
+    return measure
