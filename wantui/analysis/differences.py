@@ -25,6 +25,8 @@ SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
+CHUNK_VALUES = 100_000
+"""Number of permuted differences that are tested at once: their arrays fit into a core's cache."""
 GroupIndexPairs = Sequence[tuple[int, int]]
 """Indices of the first and the second group of each compared pair."""
 
@@ -76,17 +78,20 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     if group_count == 2:
         return run_max_t_test(values[:, 0] - values[:, 1])[None]
     first_groups, second_groups = [i for i, _ in group_pairs], [j for _, j in group_pairs]
+    # The differences of all pairs of groups [units * groups * groups, metrics], from which each order selects.
+    all_differences = (values[:, :, None] - values[:, None]).reshape(-1, metric_count)
+    unit_starts = np.arange(0, len(all_differences), group_count**2)[:, None, None]
     max_t_chunks: list[FloatArray] = []
     observed_t = np.empty(0)
     orders = draw_within_seed_permutations(unit_count, group_count)
-    for order_chunk in np.array_split(
-        orders, max(1, len(orders) * unit_count * len(group_pairs) * metric_count // 2_000_000)
-    ):
-        permuted_values = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
-        differences = permuted_values[:, :, first_groups] - permuted_values[:, :, second_groups]
-        t = compute_absolute_t(differences.mean(1), differences.var(axis=1, ddof=1), unit_count).reshape(
-            len(order_chunk), -1
-        )
+    chunk_count = len(orders) * unit_count * len(group_pairs) * metric_count // CHUNK_VALUES + 1
+    for order_chunk in np.array_split(orders, chunk_count):
+        unit_orders = order_chunk.swapaxes(0, 1)
+        indices = unit_starts + unit_orders[..., first_groups] * group_count + unit_orders[..., second_groups]
+        differences = all_differences.take(indices, axis=0)  # [units, orders, pairs, metrics]
+        means = differences.mean(0)
+        variances = differences.var(axis=0, ddof=1, mean=means[None])
+        t = compute_absolute_t(means, variances, unit_count).reshape(len(order_chunk), -1)
         observed_t = t[0] if not max_t_chunks else observed_t
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)

@@ -230,24 +230,36 @@ def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float
 
 
 def draw_within_seed_permutations(
-    seed_count: int, group_count: int, random_count: int = RESAMPLE_COUNT
+    seed_count: int, group_count: int, random_count: int | None = None
 ) -> NDArray[np.int64]:
-    """Return m orders of the groups within each of n seeds, [m, n, groups]; the first is the observed order.
+    """Return m orders of the groups within each of n seeds, [m, n, groups], read-only; the first is the observed order.
 
     If there are at most MAX_EXACT_PERMUTATIONS, returns all orders with the first seed fixed, because every statistic
-    here is invariant under renaming the groups. Otherwise returns the observed order and `random_count` random ones.
+    here is invariant under renaming the groups. Otherwise returns the observed order and `random_count`, by default
+    RESAMPLE_COUNT, random ones.
     """
     if math.factorial(group_count) ** (seed_count - 1) <= MAX_EXACT_PERMUTATIONS:
-        group_orders = np.array(list(itertools.permutations(range(group_count))), dtype=np.int64)
-        order_indices = np.array(
-            list(itertools.product(range(len(group_orders)), repeat=seed_count - 1)), dtype=np.int64
-        )
-        other_seed_orders = group_orders[order_indices.reshape(len(order_indices), seed_count - 1)]
-        first_seed_orders = np.broadcast_to(group_orders[0], (len(order_indices), 1, group_count))
-        return np.concatenate([first_seed_orders, other_seed_orders], axis=1)
+        return _list_permutations(seed_count, group_count)
+    return _draw_permutations(seed_count, group_count, RESAMPLE_COUNT if random_count is None else random_count)
+
+
+@lru_cache(maxsize=2)
+def _list_permutations(seed_count: int, group_count: int) -> NDArray[np.int64]:
+    group_orders = np.array(list(itertools.permutations(range(group_count))), dtype=np.int64)
+    order_indices = np.array(list(itertools.product(range(len(group_orders)), repeat=seed_count - 1)), dtype=np.int64)
+    other_seed_orders = group_orders[order_indices.reshape(len(order_indices), seed_count - 1)]
+    first_seed_orders = np.broadcast_to(group_orders[0], (len(order_indices), 1, group_count))
+    orders = np.concatenate([first_seed_orders, other_seed_orders], axis=1)
+    orders.flags.writeable = False
+    return orders
+
+
+@lru_cache(maxsize=2)
+def _draw_permutations(seed_count: int, group_count: int, random_count: int) -> NDArray[np.int64]:
     generator = np.random.default_rng(RANDOM_SEED)
     orders = np.argsort(generator.random((random_count + 1, seed_count, group_count)), axis=2)
     orders[0] = np.arange(group_count)
+    orders.flags.writeable = False
     return orders
 
 
