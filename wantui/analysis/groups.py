@@ -245,16 +245,7 @@ class MatchedGroups:
         if not videos:
             raise CannotCompareError(NOTHING_TO_GROUP_ERROR)
         groups = group_videos(videos, grouping)
-        if len(groups) < 2:
-            raise CannotCompareError(
-                f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}. "
-                "Choose another --by"
-            )
-        if len(groups) > MAX_GROUPS:
-            raise CannotCompareError(
-                f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
-                "options, or choose fewer videos or batches"
-            )
+        _check_group_count(groups, grouping)
         get_phrasing = _choose_phrasing_key(videos, grouping)
         get_condition = choose_condition_key(videos, grouping)
         cells_by_group: list[dict[tuple[tuple[str, str], int], Video]] = []
@@ -316,6 +307,20 @@ class MatchedGroups:
     def arrange_values_by_cell(self, values: Sequence[float]) -> FloatArray:
         """Reshape values in the order of a group's videos to [seeds, phrasings]."""
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
+
+
+def _check_group_count(groups: Sequence[Group], grouping: str) -> None:
+    """Raise CannotCompareError if there are fewer than two groups or more than MAX_GROUPS."""
+    if len(groups) < 2:
+        raise CannotCompareError(
+            f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}. "
+            "Choose another --by"
+        )
+    if len(groups) > MAX_GROUPS:
+        raise CannotCompareError(
+            f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
+            "options, or choose fewer videos or batches"
+        )
 
 
 def _name_only_group(groups: Sequence[Group], grouping: str) -> str:

@@ -75,14 +75,7 @@ def _load_video(
     prompt_folder_name = video_folder.parent.name
     newest_layout_match = _NEWEST_LAYOUT_FOLDER_PATTERN.match(prompt_folder_name)
     variation = newest_layout_match["variation"] if newest_layout_match else prompt_folder_name
-    error = ""
-    metadata_by_step: dict[int, dict[str, Any]] = {}
-    try:
-        metadata_by_step = _read_step_metadata(video_folder)
-    except UnreadableFileError as unreadable:
-        error = str(unreadable)
-    except OSError as unreadable:
-        error = f"{video_folder} cannot be read: {unreadable.strerror or unreadable}"
+    metadata_by_step, error = _try_to_read_metadata(video_folder)
     first_metadata = metadata_by_step[min(metadata_by_step)] if metadata_by_step else {}
     prompt = str(
         first_metadata.get("prompt")
@@ -142,6 +135,16 @@ def _find_seed(
         return int(newest_layout_match["seed"]), False
     match = _VIDEO_FOLDER_PATTERN.match(video_folder.name)
     return int(match[1]) if match else 0, False
+
+
+def _try_to_read_metadata(video_folder: Path) -> tuple[dict[int, dict[str, Any]], str]:
+    """Return the metadata of each step, or none and the error."""
+    try:
+        return _read_step_metadata(video_folder), ""
+    except UnreadableFileError as error:
+        return {}, str(error)
+    except OSError as error:
+        return {}, f"{video_folder} cannot be read: {error.strerror or error}"
 
 
 def _read_step_metadata(video_folder: Path) -> dict[int, dict[str, Any]]:

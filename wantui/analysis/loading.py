@@ -121,7 +121,7 @@ def _load_video(
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     marks = [mark for prompt in recipe.prompts for mark in prompt.marks]
-    magnitudes, template_parts = recipe.magnitudes, split_template(manifest.template)
+    template_parts = split_template(manifest.template)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
@@ -130,14 +130,7 @@ def _load_video(
         "prompt": recipe.prompt_text,
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
-        "settings": recipe.source.comparison_settings
-        | {name: getattr(recipe, name) for name in COMPARED_FIELDS}
-        | {
-            "cached": recipe.speed == "cached",
-            "magnitudes": hashlib.sha256(json.dumps(magnitudes).encode()).hexdigest()[:8] if magnitudes else None,
-        }
-        | collect_control_settings(recipe)
-        | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
+        "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
         **_describe_sweep(manifest, entry),
         "template_skeleton": template_parts.skeleton,
         "options_by_bracket": template_parts.fill_options(
@@ -209,6 +202,18 @@ def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONT
         else kind.get_compared_settings(request)
         for kind in kinds
         if kind.section_key is not None
+    }
+
+
+def _collect_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that videos must share to be compared."""
+    magnitudes = recipe.magnitudes
+    return {
+        **recipe.source.comparison_settings,
+        **{name: getattr(recipe, name) for name in COMPARED_FIELDS},
+        "cached": recipe.speed == "cached",
+        "magnitudes": hashlib.sha256(json.dumps(magnitudes).encode()).hexdigest()[:8] if magnitudes else None,
+        **collect_control_settings(recipe),
     }
 
 

@@ -57,11 +57,8 @@ def judge_difference(
     if tests_phrasings:
         seed_p = max(seed_p, phrasing_p)
     group_names, metric = f"{difference.first_group} against {difference.second_group}", difference.metric
-    phrasing_scope = (
-        ""
-        if tests_phrasings
-        else f", of {'this sentence' if phrasing_count == 1 else f'these {phrasing_count} phrasings'}"
-    )
+    few_phrasings = "this sentence" if phrasing_count == 1 else f"these {phrasing_count} phrasings"
+    phrasing_scope = "" if tests_phrasings else f", of {few_phrasings}"
     is_alike = all(is_within_margin(metric, *value_pair, equivalence_margin) for value_pair in value_pairs)
 
     def make_verdict(kind: str, text: str) -> Verdict:
@@ -83,14 +80,13 @@ def judge_difference(
             f"{compute_min_attainable_p(seed_count):.3g}; generate at least 6"
         )
         return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
+    margin_text = format_margin(metric, equivalence_margin)
     if is_alike:
-        margin_text = format_margin(metric, equivalence_margin)
         return make_verdict(
             "alike", f"{group_names}: alike in {metric}, within {margin_text}{phrasing_scope}: {evidence}"
         )
     seeds_advice = ""
     if difference.seeds_needed is not None and difference.seeds_needed > seed_count:
-        margin_text = format_margin(metric, equivalence_margin)
         seeds_advice = f"; to find a difference of {margin_text}, about {difference.seeds_needed:,} seeds are needed"
     return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
 

@@ -262,24 +262,25 @@ def _build_family_record(
             }
             for commitment in commitments
         ],
-        "pairs": [
-            {
-                "first": pair.first,
-                "second": pair.second,
-                "seeds": pair.shared_seed_count,
-                "kept_range": {
-                    "difference": pair.kept_range.mean,
-                    "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
-                    "d_z": pair.kept_range.d_z,
-                    "p": pair.kept_range.p,
-                    "family_p": pair.family_p,
-                    "min_p": pair.min_attainable_p,
-                },
-                "s50": {
-                    "difference": pair.half_level_difference,
-                    "interval": [pair.half_level_low, pair.half_level_high],
-                },
-            }
-            for pair in asymmetries
-        ],
+        "pairs": [_build_pair_record(pair) for pair in asymmetries],
+    }
+
+
+def _build_pair_record(pair: "Asymmetry") -> dict[str, Any]:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "seeds": pair.shared_seed_count,
+        "kept_range": {
+            "difference": pair.kept_range.mean,
+            "interval": [pair.kept_range.interval_low, pair.kept_range.interval_high],
+            "d_z": pair.kept_range.d_z,
+            "p": pair.kept_range.p,
+            "family_p": pair.family_p,
+            "min_p": pair.min_attainable_p,
+        },
+        "s50": {
+            "difference": pair.half_level_difference,
+            "interval": [pair.half_level_low, pair.half_level_high],
+        },
     }

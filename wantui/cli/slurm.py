@@ -95,13 +95,7 @@ def command(
     folder on stdout.
     """
     from wantui.batches.enqueue import find_missing_videos
-    from wantui.batches.slurm import (
-        JobResources,
-        check_slurm_installation,
-        parse_time_limit_minutes,
-        submit_job_array,
-    )
-    from wantui.cli.follow import format_relative_path
+    from wantui.batches.slurm import JobResources, check_slurm_installation, parse_time_limit_minutes
     from wantui.cli.run import open_batch_to_resume
 
     template_text = read_template(template, template_file)
@@ -131,12 +125,7 @@ def command(
         assert template_text is not None
         folder, manifest = _create_batch(config, template_text, options, resources)
     missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
-    try:
-        job_ids = submit_job_array(folder.root, job_count, resources)
-    except UserError:
-        if resume_folder is None:
-            echo(f"the batch folder is {format_relative_path(folder.root)}. Submit it later with --resume", err=True)
-        raise
+    job_ids = _submit_jobs(folder, job_count, resources, is_new_batch=resume_folder is None)
     _print_jobs(missing_text, job_ids, folder)
 
 
@@ -153,6 +142,21 @@ def _create_batch(
     folder, manifest = create_batch_folder(batch)
     echo(f"created {format_relative_path(folder.root)}", err=True)  # known even if this command is killed now
     return folder, manifest
+
+
+def _submit_jobs(
+    folder: "BatchFolder", job_count: int, resources: "JobResources", *, is_new_batch: bool
+) -> Sequence[str]:
+    """Submit the jobs and return their IDs; name the folder of a new batch if Slurm refuses them."""
+    from wantui.batches.slurm import submit_job_array
+    from wantui.cli.follow import format_relative_path
+
+    try:
+        return submit_job_array(folder.root, job_count, resources)
+    except UserError:
+        if is_new_batch:
+            echo(f"the batch folder is {format_relative_path(folder.root)}. Submit it later with --resume", err=True)
+        raise
 
 
 def _print_jobs(missing_text: str, job_ids: Sequence[str], folder: "BatchFolder") -> None:

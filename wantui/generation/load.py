@@ -173,14 +173,7 @@ def load_pipeline(
     begin_stage(READING_STAGE)
     select_gpu(device)
     given_parts = {**shared_parts, **({"text_encoder": None} if plan.encodes_first else {})}
-    if transformer_file is not None:
-        given_parts["transformer"] = read_gguf_transformer(
-            model, revision, dtype, transformer_file, may_fetch=may_fetch
-        )
-    replaced_parts = find_replaced_parts(transformer_file)
-    pipeline = load_pipeline_parts(
-        model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
-    )
+    pipeline = _read_pipeline(model, revision, dtype, given_parts, transformer_file, may_fetch)
     begin_stage(PLACING_STAGE)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
@@ -247,6 +240,22 @@ def _make_load_error(
             "Or choose model_settings.speed: reference"
         )
     return LoadError(f"{failure} ({type(error).__name__}). Check the values in the configs of its parts")
+
+
+def _read_pipeline(
+    model: WanModel,
+    revision: str | None,
+    dtype: str,
+    given_parts: dict[str, nn.Module | None],
+    transformer_file: Path | None,
+    may_fetch: bool,
+) -> WanPipeline:
+    """Read the parts that are not given, with the transformer of a GGUF file instead of the model's."""
+    if transformer_file is not None:
+        transformer = read_gguf_transformer(model, revision, dtype, transformer_file, may_fetch=may_fetch)
+        given_parts = {**given_parts, "transformer": transformer}
+    replaced_parts = find_replaced_parts(transformer_file)
+    return load_pipeline_parts(model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch)
 
 
 def check_kernel_requirements(speed: SpeedName, attention_kernel: str = NATIVE_ATTENTION) -> None:

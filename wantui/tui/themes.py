@@ -67,17 +67,18 @@ def _make_theme(
             "block-cursor-blurred-foreground": foreground,
             "cursor-background": cursor,
             "cursor-blurred-background": panel,
-            "scrollbar": line,
-            "scrollbar-hover": muted,
-            "scrollbar-active": accent,
-            "scrollbar-background": background,
-            "scrollbar-background-hover": background,
-            "scrollbar-background-active": background,
-            "scrollbar-corner-color": background,
             "input-selection-background": f"{accent} 35%",
             "footer-key-foreground": accent,
+            **_make_scrollbar_variables(background, (line, muted, accent)),
         },
     )
+
+
+def _make_scrollbar_variables(background: str, colours: tuple[str, str, str]) -> dict[str, str]:
+    """Return the variables of scroll bars, whose colours are: usual, under the mouse, and while dragged."""
+    variables = dict(zip(("scrollbar", "scrollbar-hover", "scrollbar-active"), colours, strict=True))
+    background_names = ("background", "background-hover", "background-active", "corner-color")
+    return variables | {f"scrollbar-{name}": background for name in background_names}
 
 
 WANTUI_DARK = _make_theme(
