@@ -35,14 +35,15 @@ def write_clip_batch(
     """Write a batch folder whose videos are done; those with an index in `unfinished` are failed, without a clip.
 
     Args:
-        more: further settings, such as `sweeps=cfg_scale=2,4`.
+        seeds: number of videos per variation, unless `more` lists seeds.
+        more: further settings, such as `sweeps=cfg_scale=2,4` or `seeds=7,42`.
     """
     settings = [
         f"video_settings.width={SIDE}",
         f"video_settings.height={SIDE}",
         f"video_settings.frames={FRAME_COUNT}",
         f"video_settings.fps={FPS}",
-        f"videos_per_variation={seeds}",
+        *([] if any(text.startswith("seeds=") for text in more) else [f"videos_per_variation={seeds}"]),
         *more,
     ]
     batch_folder = BatchFolder(folder)

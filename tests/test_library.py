@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from clip_batches import write_clip_batch
 from conftest import TEMPLATE, Wantui, batch, only_queued
 
 from wantui.batches.batch_folders import create_batch_folder
@@ -42,6 +43,21 @@ def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFo
     (older / "batch.json").write_text(json.dumps(manifest | {"created": "2020-01-01T00:00:00+00:00"}))
     result = find_batches([older, made.root.parent, tmp_path / "not there"])
     assert [one.folder for one in result] == [made.root.resolve(), older]
+
+
+def test_listing_names_seeds_and_swept_values(tmp_path: Path, wantui: Wantui) -> None:
+    write_clip_batch(tmp_path / "plain", "one circle", seeds=3)
+    write_clip_batch(tmp_path / "single", "one circle", seeds=1)
+    more = ("seeds=7,11,42", "sweeps=cfg_scale=2,4.5; steps=10,20+flow_shift=3,5")
+    write_clip_batch(tmp_path / "swept", "one circle", more=more)
+    found = {batch.folder.name: (batch.seeds, batch.sweep) for batch in find_batches([tmp_path])}
+    assert found == {
+        "plain": ("42 to 44", ""),
+        "single": ("42", ""),
+        "swept": ("7,11,42", "cfg_scale 2, 4.5; steps+flow_shift 10+3, 20+5"),
+    }
+    listed = json.loads(wantui("library", "ls", tmp_path, "--json").out)
+    assert {Path(one["folder"]).name: (one["seeds"], one["sweep"]) for one in listed} == found
 
 
 def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
 from wantui.batches.cell_cost import find_cells_without_memory, format_memory_refusals, refuse_cells_without_memory
-from wantui.config.sweep_syntax import format_seeds
+from wantui.config.sweep_syntax import describe_seeds
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
@@ -171,12 +171,8 @@ def enqueue_batch(
 
 
 def _describe_batch(manifest: Manifest) -> BatchDescription:
-    seeds = sorted({video.seed for video in manifest.videos})
-    first, last = seeds[0], seeds[-1]
-    seed_range = str(first) if first == last else f"{first} to {last}"
-    if len(seeds) < last - first + 1:
-        seed_range = format_seeds(seeds)
-    return BatchDescription(manifest.template, manifest.videos[0].recipe.model, seed_range)
+    seeds = describe_seeds({video.seed for video in manifest.videos})
+    return BatchDescription(manifest.template, manifest.videos[0].recipe.model, seeds)
 
 
 @dataclass(frozen=True)

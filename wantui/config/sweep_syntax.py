@@ -6,7 +6,7 @@ FIRST..LAST:STEP, or quoted. Seeds are written in the same way, without a name.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -243,6 +243,15 @@ def format_seeds(seeds: Sequence[int]) -> str:
         parts += [f"{run[0]}..{run[-1]}"] if len(run) > 2 else map(str, run)
         start = end
     return ",".join(parts)
+
+
+def describe_seeds(seeds: Collection[int]) -> str:
+    """Return seeds as people read them: "42", "42 to 46", or "7,11,42" if some between them are missing."""
+    first, last = min(seeds), max(seeds)
+    if first == last:
+        return str(first)
+    distinct_seeds = sorted(set(seeds))
+    return f"{first} to {last}" if len(distinct_seeds) > last - first else format_seeds(distinct_seeds)
 
 
 def convert_to_seeds_text(value: Any) -> Any:

@@ -1,13 +1,15 @@
 """Find and summarise batch folders on disk, whether or not the queue contains them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
+from wantui.config.sweep import format_value_label
+from wantui.config.sweep_syntax import describe_seeds
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import Recipe
@@ -40,6 +42,10 @@ class BatchSummary:
     """Number of videos in each state that occurs."""
     fault: str = ""
     """Why the manifest, or some lines of its journal, cannot be read; `counts_by_state` leaves out unreadable lines."""
+    seeds: str = ""
+    """Seeds of the videos, such as "42 to 46"."""
+    sweep: str = ""
+    """Swept settings and their values, such as "cfg_scale 1, 4; steps 10, 20"; empty without a sweep."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields for JSON output."""
@@ -49,6 +55,8 @@ class BatchSummary:
             "template": self.template,
             "model": self.model,
             "counts": dict(self.counts_by_state),
+            "seeds": self.seeds,
+            "sweep": self.sweep,
             "fault": self.fault,
         }
 
@@ -126,6 +134,8 @@ class _ManifestSummary:
     model: str
     video_states: tuple[str, ...]
     video_ids: tuple[object, ...]
+    seeds: str
+    sweep: str
     journal_id: str
 
 
@@ -139,7 +149,16 @@ def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version:
         reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
         return BatchSummary(path, "", "", "", (), reason)
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-    return BatchSummary(path, summary.created_at, summary.template, summary.model, counts_by_state, "; ".join(faults))
+    return BatchSummary(
+        path,
+        summary.created_at,
+        summary.template,
+        summary.model,
+        counts_by_state,
+        "; ".join(faults),
+        summary.seeds,
+        summary.sweep,
+    )
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,20 @@ def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestS
     if not all(isinstance(text, str) for text in (created_at, template, model)):
         raise ManifestError(f"{manifest_path} is damaged: created, template or model is not a string")
     video_ids = tuple(video.get("id") for video in document["videos"])
-    return _ManifestSummary(created_at, template, model, video_states, video_ids, str(document.get("journal", "")))
+    seeds = describe_seeds([int(video["seed"]) for video in document["videos"]])
+    journal_id = str(document.get("journal", ""))
+    return _ManifestSummary(
+        created_at, template, model, video_states, video_ids, seeds, _describe_sweep(document), journal_id
+    )
+
+
+def _describe_sweep(document: Mapping[str, Any]) -> str:
+    """Return the axes of the sweep of a manifest; settings that change together are joined by "+"."""
+    axes = (document.get("sweep") or {}).get("axes", ())
+    return "; ".join(
+        f"{'+'.join(axis['names'])} {', '.join('+'.join(map(format_value_label, values)) for values in axis['values'])}"
+        for axis in axes
+    )
 
 
 def move_to_trash(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
+from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import Manifest
@@ -22,6 +23,7 @@ SHOWN_SETTINGS = {
     "prompt_settings.negative_prompt",
     "prompt_settings.generic_words",
     "videos_per_variation",
+    "seeds",
     "output_dir",
     "batch_name",
     "use_timestamp",
@@ -51,8 +53,8 @@ class BatchFacts:
 def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> BatchFacts:
     """Collect the facts about a batch."""
     recipe, videos = manifest.videos[0].recipe, manifest.videos
-    seeds = sorted({video.seed for video in videos})
-    seed_text = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    seeds = {video.seed for video in videos}
+    seed_text = f"{'seeds' if len(seeds) > 1 else 'seed'} {describe_seeds(seeds)}"
     seconds = [video.generation_seconds for video in videos if video.seconds]
     created = format_full_date(manifest.created)
     facts = [
