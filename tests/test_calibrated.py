@@ -1,4 +1,4 @@
-"""What metrics answered to in calibration, as it stands beside them."""
+"""What metrics respond to by the calibration, as it stands beside them."""
 
 import pytest
 
@@ -19,14 +19,14 @@ def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_wi
     return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)
 
 
-@pytest.mark.parametrize(("ratio", "answered_to"), [(1.5, "frequency"), (0.7, "both"), (0.3, "appearance")])
-def test_a_metric_answers_to_the_larger_of_both_effects(ratio: float, answered_to: str) -> None:
-    assert build_sensitivity(-0.3, -0.2, ratio).answered_to == answered_to
+@pytest.mark.parametrize(("ratio", "response"), [(1.5, "frequency"), (0.7, "both"), (0.3, "appearance")])
+def test_a_metric_responds_to_the_larger_of_both_effects(ratio: float, response: str) -> None:
+    assert build_sensitivity(-0.3, -0.2, ratio).response == response
 
 
 def test_frequency_does_not_count_without_the_held_out_sentence() -> None:
-    assert build_sensitivity(-0.3, 0.2, 2.0).answered_to == "appearance"
-    assert build_sensitivity(-0.3, -0.005, 2.0).answered_to == "appearance"
+    assert build_sensitivity(-0.3, 0.2, 2.0).response == "appearance"
+    assert build_sensitivity(-0.3, -0.005, 2.0).response == "appearance"
 
 
 def test_every_metric_has_a_calibration() -> None:
@@ -46,12 +46,20 @@ def test_stored_intervals_contain_their_slopes() -> None:
 
 def test_response_names_both_conditions_only_where_they_differ() -> None:
     for metric, rows in read_calibration().sensitivities.items():
-        is_split = rows[GUIDED].answered_to != rows[UNGUIDED].answered_to
+        is_split = rows[GUIDED].response != rows[UNGUIDED].response
         assert ("guidance" in describe_response(metric)) == is_split
 
 
 def test_metrics_without_calibration_are_passed_over() -> None:
     assert describe_response("brightness") == ""
-    assert describe_responses(["brightness"], is_guided=True) == ""
-    text = describe_responses(["brightness", "spread"], is_guided=False)
-    assert text == "calibration on nano without guidance: appearance: spread"
+    assert describe_responses(["brightness"], is_guided=True) == []
+    assert describe_responses(["brightness", "spread"], is_guided=False) == [
+        "what each metric responds to (calibration on nano without guidance):",
+        "appearance: spread",
+    ]
+
+
+def test_metrics_are_listed_by_response_in_a_fixed_order() -> None:
+    heading, *lines = describe_responses(["chord", "length", "straightness", "detour"], is_guided=True)
+    assert heading == "what each metric responds to (calibration on nano with guidance):"
+    assert lines == ["frequency in training: straightness, detour", "appearance: chord", "both: length"]

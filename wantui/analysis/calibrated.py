@@ -1,4 +1,4 @@
-"""What the metrics answered to in calibration: frequency in training, or appearance.
+"""What the metrics respond to, by the calibration: frequency in training, or appearance.
 
 `calibration.json` is written by `tests/benchmarks/calibration.py --write-table`, from models of nano with exchanged
 frequencies; docs/calibration.md describes the design. The figures hold for nano, and rank metrics for other models.
@@ -14,9 +14,11 @@ TABLE_PATH = Path(__file__).parent / "calibration.json"
 GUIDED, UNGUIDED = "guidance-4", "guidance-1"
 """Conditions of the table: guidance scales 4 and 1, both with 50 Euler steps."""
 MIN_RATIO_OF_FREQUENCY = 1.0
-"""Ratio of the effects of frequency and of appearance from which a metric answered mostly to frequency."""
+"""Ratio of the effects of frequency and of appearance from which a metric responds mostly to frequency."""
+RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
+"""Name of each response in a list of metrics."""
 MIN_RATIO_OF_BOTH = 0.5
-"""Ratio from which a metric answered to both."""
+"""Ratio from which a metric responds to both."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Sensitivity:
     """Standard deviation that frequency causes between the shapes of nano, divided by `appearance`."""
 
     @property
-    def answered_to(self) -> str:
+    def response(self) -> str:
         """Return "frequency", "both" or "appearance".
 
         A response to frequency counts if both sentence forms show it, with the same sign and intervals without 0.
@@ -90,24 +92,27 @@ def read_calibration() -> CalibrationTable:
 
 
 def find_response(metric: str, *, is_guided: bool) -> str:
-    """Return what a metric answered to with or without guidance; empty for a metric that was not calibrated."""
+    """Return what a metric responds to with or without guidance; empty for a metric that was not calibrated."""
     rows = read_calibration().sensitivities.get(metric)
-    return "" if rows is None else rows[GUIDED if is_guided else UNGUIDED].answered_to
+    return "" if rows is None else rows[GUIDED if is_guided else UNGUIDED].response
 
 
 def describe_response(metric: str) -> str:
-    """Return what a metric answered to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
+    """Return what a metric responds to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
     guided, unguided = find_response(metric, is_guided=True), find_response(metric, is_guided=False)
     return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
 
 
-def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> str:
-    """Return what metrics answered to, by response, as one sentence; empty if none of them was calibrated."""
+def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> list[str]:
+    """Return what metrics respond to: a heading, and a line for each response; empty if none was calibrated."""
     metrics_by_response: dict[str, list[str]] = {}
     for metric in metrics:
         if response := find_response(metric, is_guided=is_guided):
             metrics_by_response.setdefault(response, []).append(metric)
-    if not metrics_by_response:
-        return ""
-    parts = [f"{response}: {', '.join(names)}" for response, names in metrics_by_response.items()]
-    return f"calibration on nano {'with' if is_guided else 'without'} guidance: {'; '.join(parts)}"
+    lines = [
+        f"{name}: {', '.join(metrics_by_response[response])}"
+        for response, name in RESPONSE_NAMES.items()
+        if response in metrics_by_response
+    ]
+    guidance = "with" if is_guided else "without"
+    return [f"what each metric responds to (calibration on nano {guidance} guidance):", *lines] if lines else []

@@ -39,7 +39,7 @@ def render_definition_section(comparison: Comparison) -> list[str]:
     meanings = {name: _describe_metric(name) for name in comparison.summaries_by_metric}
     for name in meanings:
         if response := describe_response(name):
-            meanings[name] += f"; in calibration on nano, it answered to {response}"
+            meanings[name] += f"; responds to {response} (calibration on nano)"
     return [
         "<h2>Definitions</h2>",
         '<p class="note">Lengths are divided by the square root of the number of values of a state; angles are in '

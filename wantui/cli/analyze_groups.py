@@ -203,12 +203,16 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
     seeds_header = f"seeds to find {format_percent(equivalence_margin)}"
     unguided_headers = ["at guidance 1"] if has_unguided else []
     effect_headers = ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p")
-    print_columns((*effect_headers, seeds_header, "calibration"), *table_rows)
+    print_columns((*effect_headers, seeds_header, "responds to"), *table_rows)
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
     for sentence in filter(None, [*describe_p_values(comparison), origins_text]):
         print_wrapped_line(f"note: {sentence}", indent=2)
     guidance_text = "with" if is_guided else "without"
-    print_wrapped_line(f"note: calibration: what the metric answered to on nano {guidance_text} guidance", indent=2)
+    print_wrapped_line(
+        "note: responds to: frequency in training, appearance, or both, "
+        f"by the calibration on nano {guidance_text} guidance",
+        indent=2,
+    )
     print_wrapped_line(
         f"note: --decodability --by {comparison.grouping} shows from which noise level on the groups can be "
         "distinguished; `wantui commitment` shows when a video is bound to its word",

@@ -79,8 +79,8 @@ def draw_comparison(
     legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
     lines += wrap_text(legend, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
-    responses = describe_responses(metric_names, is_guided=comparison.is_guided)
-    lines += wrap_text(responses, width, canvas.get_style("text-muted"))
+    for number, text in enumerate(describe_responses(metric_names, is_guided=comparison.is_guided)):
+        lines += wrap_text(f"{'  ' if number else ''}{text}", width, canvas.get_style("text-muted"), indent="    ")
     lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
         lines += wrap_text(f"note: {warning}", width, canvas.get_style("text-muted"))
