@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from textual.app import App
 from textual.color import Color, ColorParseError
-from textual.filter import Monochrome, NoColor
+from textual.filter import Monochrome
 from textual.reactive import Reactive
 from textual.theme import BUILTIN_THEMES, Theme
 
+from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.stylesheet import ThemeStylesheet
 
 DEFAULT_THEME = "wantui-dark"
@@ -186,4 +187,5 @@ class ThemedApp(App[None]):
         self.theme = choose_first_theme(chosen_name, color_system, self.no_color and not self.is_headless)
         if self.no_color and self.native_ansi_color:
             # Textual chose the filter for its default theme; greys would be colours, which NO_COLOR excludes.
-            self._filters[:] = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
+            colourless_filter = ColourlessFilter(lambda: self.current_theme.dark)
+            self._filters[:] = [colourless_filter if isinstance(each, Monochrome) else each for each in self._filters]

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from wantui.tui.colourless import SHADES
 from wantui.tui.widgets.diff_text import make_strip
 from wantui.tui.wrapping import wrap_text
 
@@ -29,8 +30,6 @@ STANDARD_SYSTEMS = ("standard", "windows")
 """Names of colour systems with 16 colours."""
 SHADES_SYSTEM = "shades"
 """Name of the colour system of a terminal that shows no colours at all."""
-SHADES = " ░▒▓█"
-"""Characters by brightness, on a dark background."""
 CUBE_LEVELS = (0, 95, 135, 175, 215, 255)
 """Levels of the channels in the cube of the 256 colours."""
 
