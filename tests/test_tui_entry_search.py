@@ -58,6 +58,27 @@ def test_keys_are_formatted_as_on_a_keyboard(names: str, shown: str) -> None:
     assert format_keys(names) == shown
 
 
+@pytest.mark.parametrize(("key", "kind"), [("question_mark", Help), ("ctrl+p", Palette)])
+def test_text_that_its_line_cuts_is_shown_in_full_below(key: str, kind: type[Help] | type[Palette]) -> None:
+    long_text = next(action.help_text for action in ACTIONS_BY_SCREEN["library"] if action.id == "library.state")
+
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("4", key)
+            await it.until(lambda: isinstance(it.app.screen, kind) and "Find batches" in it.text())
+            assert not it.cells("#entry-help").strip()
+            await it.press("down")
+            await it.until(lambda: " ".join(it.cells("#entry-help").split()) == long_text)
+
+    run(test)
+
+
+def test_titles_of_a_screen_are_distinct() -> None:
+    for actions in ACTIONS_BY_SCREEN.values():
+        titles = [action.footer_label for action in actions]
+        assert len(titles) == len(set(titles))
+
+
 def test_help_lists_the_screen_then_the_application_then_the_focused_list() -> None:
     async def test() -> None:
         async with application(size=(120, 40)) as it:

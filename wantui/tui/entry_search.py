@@ -9,13 +9,16 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.fuzzy import Matcher
 from textual.widgets import Input
 
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
+from wantui.tui.wrapping import wrap_text
 
 ENTRY_HINT = "type to filter   ↑ ↓ move   enter run   esc close"
 INDENT = "  "
@@ -77,6 +80,7 @@ class EntrySearchMixin(BackdropMixin):
     """
 
     entry_list = getters.query_one("#entries", VirtualList)
+    help_text = getters.query_one("#entry-help", DiffText)
 
     def __init__(self, title: str, placeholder: str) -> None:
         super().__init__()
@@ -101,6 +105,7 @@ class EntrySearchMixin(BackdropMixin):
             entry_list = VirtualList(id="entries", empty_text="no entry matches; escape clears the filter")
             entry_list.can_focus, entry_list.shows_focus = False, True
             yield entry_list
+            yield DiffText(id="entry-help")
 
     def on_mount(self) -> None:
         self.entries = list(self.list_entries())
@@ -139,7 +144,16 @@ class EntrySearchMixin(BackdropMixin):
         return row if isinstance(row, Entry) else None
 
     def show_selected(self) -> None:
-        """Handle another entry being under the cursor."""
+        """Show the text of the entry under the cursor in full below the list, if its line is too short for it."""
+        entry, width = self.get_selected(), self.entry_list.row_width
+        if width <= 1:  # not laid out yet
+            return
+        is_cut = entry is not None and entry.help_text not in self.draw_entry(entry, width - 1).plain[: width - 1]
+        text = entry.help_text if entry is not None and is_cut else ""
+        self.help_text.show_lines(wrap_text(text, max(1, self.help_text.content_size.width), indent=""))
+
+    def on_resize(self, event: Resize) -> None:
+        self.call_after_refresh(self.show_selected)
 
     def _move_cursor(self, index: int, step: int) -> None:
         """Move the cursor to the entry at an index, or to the nearest one in the direction of `step`, if any."""

@@ -65,6 +65,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         return f"{entry.group}: {entry.title}" if self.has_query else f"{INDENT}{entry.title}"
 
     def show_selected(self) -> None:
+        super().show_selected()
         if self._preview_timer is not None:
             self._preview_timer.stop()
         self._preview_timer = self.set_timer(PREVIEW_SECONDS, self._preview_theme)

@@ -14,8 +14,8 @@ from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
 from wantui.tui.key_names import format_keys
 
-KEYS_WIDTH = 16
-"""Width in cells of the column of keys."""
+MAX_KEYS_WIDTH = 16
+"""Maximum width in cells of the column of keys, which is as wide as the longest keys."""
 NAMES_MIN_WIDTH = 84
 """Smallest width in cells at which the names of actions are shown."""
 
@@ -62,11 +62,12 @@ class Help(EntrySearchMixin, ModalScreen[None]):
             yield Entry(group, description, format_keys(",".join(keys)), f"{description}.", run)
 
     def draw_entry(self, entry: Entry, width: int) -> Text:
-        keys = entry.keys_text
+        keys_width = min(MAX_KEYS_WIDTH, max(len(other.keys_text) for other in self.entries))
         line = Text(INDENT)
-        line.append(f"{keys:<{KEYS_WIDTH}} ", self.entry_list.make_colour_style("accent"))
+        line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))
         line.append(entry.help_text)
-        if width >= NAMES_MIN_WIDTH and entry.name:
-            line.append(" " * max(1, width - line.cell_len - len(entry.name)))
+        gap = width - line.cell_len - len(entry.name)
+        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1:
+            line.append(" " * gap)
             line.append(entry.name, "dim")
         return line
