@@ -1,9 +1,12 @@
 """What all screens share: themes, the cursor of lists, and keys of lists."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from harness_tui import application, run
+from rich.color import Color as RichColor
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -13,10 +16,12 @@ from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
 from wantui.engine.control import Engine
-from wantui.queue.records import BatchRow, Hold, VideoRow
+from wantui.queue.records import BatchRow, Hold, VideoRow, WorkerRow
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
+from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.drafts import load_drafts
+from wantui.tui.monitor.states import list_monitor_rows
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.stylesheet import ThemeStylesheet
@@ -223,6 +228,14 @@ def make_snapshot(**changes: object) -> QueueSnapshot:
     return QueueSnapshot(**(values | changes))  # type: ignore[arg-type]
 
 
+def test_monitor_names_the_device_of_both_videos_of_a_worker() -> None:
+    first = make_snapshot().running_videos[0]
+    workers = (WorkerRow("worker-0:1", "ready", "cpu", 1.0), WorkerRow("worker-1:2", "ready", "cuda:0", 1.0))
+    snapshot = make_snapshot(running_videos=(first, replace(first, id=3)), workers=workers)
+    rows = [(row.worker and row.worker.device, row.video and row.video.id) for row in list_monitor_rows(snapshot)]
+    assert rows == [("cpu", 2), ("cpu", 3), ("cuda:0", None)]
+
+
 def test_queue_progress_counts_unfinished_batches_and_steps_of_running_videos() -> None:
     progress = measure_queue_progress(make_snapshot())
     assert progress == QueueProgress(1, 2_000, (1 + 5 / 20) / 2_000)
@@ -251,6 +264,16 @@ def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) 
             assert ("wantui" in line) == (width >= 80)
 
     run(test)
+
+
+def test_header_counts_a_worker_once_while_it_completes_its_previous_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Header, "make_colour_style", lambda *_: Style.null())
+    first = make_snapshot().running_videos[0]
+    other = replace(first, id=4, worker="worker-1:2")
+    for videos, count in (((first, replace(first, id=3)), 1), ((first, other), 2)):
+        header = Header("queue", "gpu1")
+        header.snapshot = make_snapshot(running_videos=videos)
+        assert header.describe_engine(with_count=True).plain == f"▶ {count} running"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +320,33 @@ def test_focused_pane_has_a_heavy_border_without_colours(monkeypatch: pytest.Mon
             await it.press("tab")
             await it.until(lambda: not it.text().splitlines()[1].startswith("┏"))
             assert it.text().count("┏") == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_dark", [True, False])
+def test_pictures_are_shades_without_colours(is_dark: bool) -> None:
+    def draw(text: str, upper: str | None, lower: str | None) -> str:
+        segment = Segment(text, Style(color=upper, bgcolor=lower))
+        (drawn,) = ColourlessFilter(lambda: is_dark).apply([segment], Color(0, 0, 0))
+        assert drawn.style is not None
+        assert drawn.style.color == drawn.style.bgcolor == RichColor.default()
+        return drawn.text
+
+    shades = [draw("▀▀", f"#{level:02x}{level:02x}{level:02x}", "#000000") for level in (0, 255)]
+    assert draw("▀", "#ffffff", "#ffffff") == ("█" if is_dark else " ")
+    assert shades == (["  ", "▒▒"] if is_dark else ["██", "▒▒"])
+    assert draw("▀▀", "#ffffff", None) == "▀▀"  # the frame of a cell
+    assert draw("red ▀", "#ffffff", "#000000") == "red ▀"
+
+
+def test_every_picture_is_a_picture_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def test() -> None:
+        async with application(size=(80, 24), theme="ansi-dark") as it:
+            await it.until(lambda: it.app.native_ansi_color)
+            assert any(isinstance(each, ColourlessFilter) for each in it.app._filters)
 
     run(test)
 

@@ -97,6 +97,24 @@ def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> No
         on("monitor", test, size=(140, 40))
 
 
+def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue) -> None:  # noqa: F811
+    folder = Path("one").absolute()
+    folder.mkdir()
+    queue.add_batch(folder, "auto", [NewVideo(0, "red_circle_left seed 43", RECIPE, 20)])
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_starting_worker("worker-0:1", "cuda:0")
+        await it.until(lambda: re.search(r"progress +step", it.text()) and "loading torch" in it.text())
+        queue.record_ready_worker("worker-0:1")
+        taken = claim(queue)
+        queue.record_step(taken, step_done(7, 20, 0.1, 1.0))
+        await it.until(lambda: re.search(r"red_circle_left seed 43 +7/20", it.text()))
+        assert "progress" not in it.text()
+
+    with engine_announced():
+        on("monitor", test, size=(80, 24))
+
+
 def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
     add(queue, "one", 1)
 
@@ -188,6 +206,7 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # 
         await it.until(lambda: "✓ done in 12.3 s, o opens it in the library" in it.text())
         await it.until(lambda: screen.picture.is_playing and "▀" in screen.picture.get_shown_text())
         assert "Finished: red seed 43" in it.text()
+        assert "Trajectory so far" not in it.text()
         assert "━━ red seed 43" in it.text()
         await it.press("o")
         await it.until(lambda: it.app.screen.name == "library")

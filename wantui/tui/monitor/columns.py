@@ -32,13 +32,17 @@ class RowContext:
     has_engine: Callable[[], bool]
 
 
-def make_monitor_columns(list_width: int, has_memory: bool, context: RowContext) -> list[Column[MonitorRow]]:
+def make_monitor_columns(
+    list_width: int, has_memory: bool, has_stages: bool, context: RowContext
+) -> list[Column[MonitorRow]]:
     """Return the columns that fit into a list of `list_width` cells; titles take the remaining cells.
 
     Args:
         has_memory: whether a worker reports GPU memory.
+        has_stages: whether a row has a stage of the start-up instead of steps. A narrow list needs the width of the
+            bar then, and leaves the bar out otherwise, so that titles fit.
     """
-    bar_width = BAR_WIDTH if list_width >= MIN_WIDE_LIST else NARROW_BAR_WIDTH
+    bar_width = BAR_WIDTH if list_width >= MIN_WIDE_LIST else NARROW_BAR_WIDTH if has_stages else 0
     title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
     columns: list[Column[MonitorRow]] = [
         Column("worker", 9, lambda row: row.worker_name),
@@ -46,7 +50,7 @@ def make_monitor_columns(list_width: int, has_memory: bool, context: RowContext)
         Column("state", 12, lambda row: _draw_state(row, context)),
         title,
         Column(
-            f"{'progress':<{bar_width}}{'step':>{STEP_WIDTH}}",
+            f"{'progress' if bar_width else '':<{bar_width}}{'step':>{STEP_WIDTH}}",
             bar_width + STEP_WIDTH,
             lambda row: _draw_progress(row, context, bar_width),
         ),

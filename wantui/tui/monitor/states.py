@@ -38,6 +38,13 @@ class MonitorRow:
         )
 
     @property
+    def has_stage(self) -> bool:
+        """Return whether the worker is starting, or prepares its video."""
+        if self.worker is not None and self.worker.state == "starting":
+            return True
+        return self.progress is not None and self.progress.stage is not None
+
+    @property
     def done_share(self) -> float:
         """Return the share of steps done, or of frames decoded, in 0 to 1."""
         if self.video is None or self.progress is None:
@@ -66,13 +73,17 @@ class MonitorRow:
 
 
 def list_monitor_rows(snapshot: QueueSnapshot) -> list[MonitorRow]:
-    """Return a row per running video, and one per worker without a video, by worker."""
+    """Return a row per running video, and one per worker without a video, by worker.
+
+    A worker has two rows while it completes the files of one video during the next.
+    """
     workers_by_name = {worker.name: worker for worker in snapshot.workers} if snapshot.engine is not None else {}
     rows = [
-        MonitorRow(workers_by_name.pop(video.worker or "", None), video, snapshot.progress_by_video.get(video.id))
+        MonitorRow(workers_by_name.get(video.worker or ""), video, snapshot.progress_by_video.get(video.id))
         for video in snapshot.running_videos
     ]
-    rows += [MonitorRow(worker, None, None) for worker in workers_by_name.values()]
+    working_names = {video.worker for video in snapshot.running_videos}
+    rows += [MonitorRow(worker, None, None) for name, worker in workers_by_name.items() if name not in working_names]
     return sorted(rows, key=lambda row: row.worker_name)
 
 

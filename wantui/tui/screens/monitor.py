@@ -16,7 +16,7 @@ from wantui.queue.records import VideoRow
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
-from wantui.tui.content import make_content
+from wantui.tui.content import make_content, set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
 from wantui.tui.monitor.states import MonitorRow, WorkerClock, describe_row, explain_idle_queue, list_monitor_rows
@@ -59,6 +59,8 @@ class MonitorScreen(MonitorFiles):
         self._shown_pictures: list[Picture] | None = None
         self._has_memory = False
         """True if a worker reports GPU memory, which then has a column."""
+        self._has_stages = True
+        """True if a row shows a stage of the start-up instead of steps."""
 
     def compose_body(self) -> ComposeResult:
         with Vertical():
@@ -135,7 +137,7 @@ class MonitorScreen(MonitorFiles):
             lambda row: 0.0 if row.worker is None else self.worker_clock.get_age_seconds(row.worker),
             lambda: self.wantui_app.snapshot.engine is not None,
         )
-        return make_monitor_columns(width, self._has_memory, context)
+        return make_monitor_columns(width, self._has_memory, self._has_stages, context)
 
     def _format_row_eta(self, row: MonitorRow) -> str:
         seconds = None if row.video is None else self._estimate_video_eta(row.video, row.progress)
@@ -154,8 +156,9 @@ class MonitorScreen(MonitorFiles):
 
     def _draw_details(self) -> None:
         has_memory = any(row.memory_text for row in self.rows)
-        if has_memory != self._has_memory:
-            self._has_memory = has_memory
+        has_stages = any(row.has_stage for row in self.rows)
+        if (has_memory, has_stages) != (self._has_memory, self._has_stages):
+            self._has_memory, self._has_stages = has_memory, has_stages
             self.running_list.refresh()
         self.running_list.redraw_changed_rows()
         row = self.get_current_row()
@@ -236,6 +239,8 @@ class MonitorScreen(MonitorFiles):
         """Show the curves of the selected video with those of the finished one behind, else of the finished one."""
         row, finished = self.get_current_row(), self.finished_video
         finished_progress = None if finished is None else finished.progress
+        is_running = row is not None and row.video is not None
+        set_titles(self.query_one("#curves"), "Trajectory so far" if is_running or finished is None else "Trajectory")
         if row is not None and row.video is not None:
             self.curve_pane.show_curves(row.video.title, progress, finished_progress)
         else:

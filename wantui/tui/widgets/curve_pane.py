@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from rich.style import Style
 from rich.text import Text
+from textual.events import Resize
 
 from wantui.batches.progress import VideoProgress
 from wantui.tui.monitor.charts import ChartStyles, Curve, draw_charts
@@ -17,8 +18,21 @@ class CurvePane(DiffText):
     CurvePane { height: 1fr; }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: tuple[str, VideoProgress | None, VideoProgress | None] = ("", None, None)
+
     def show_curves(self, title: str, current: VideoProgress | None, previous: VideoProgress | None) -> None:
         """Draw the curves of a video, and those of an earlier video in grey."""
+        self._shown = (title, current, previous)
+        self._draw()
+
+    def on_resize(self, event: Resize) -> None:
+        """Draw the curves in the new size: the log beside them appears with its first line."""
+        self._draw()
+
+    def _draw(self) -> None:
+        title, current, previous = self._shown
         width, height = self.size.width, self.size.height
         if not width or height < 2:
             return

@@ -113,14 +113,16 @@ class Header(DiffText):
         ]
 
     def describe_engine(self, with_count: bool) -> Text:
-        """Return sign and word of the engine's state; `with_count` adds the number of running videos."""
+        """Return sign and word of the engine's state; `with_count` adds the number of working workers."""
         snapshot = self.snapshot
         if snapshot.engine is None:
             return Text("■ no engine", self.make_colour_style("warning"))
         if snapshot.hold is not None:
             return Text("‖ on hold", self.make_colour_style("warning"))
         if snapshot.running_videos:
-            count_text = f"{len(snapshot.running_videos)} " if with_count else ""
+            # A worker completes the files of one video while it generates the next, and both are in this state.
+            worker_count = len({video.worker or video.id for video in snapshot.running_videos})
+            count_text = f"{worker_count} " if with_count else ""
             return Text(f"▶ {count_text}running", self.make_colour_style("accent"))
         if any(worker.state == "starting" for worker in snapshot.workers):
             return Text("◌ starting", self.make_colour_style("accent"))
