@@ -68,9 +68,12 @@ async def draw_demo(recorder: PictureRecorder) -> None:
     await follow_batch(recorder)
     await recorder.press("question_mark", wait_seconds=1.0)
     await recorder.save("help")
+    await recorder.press("escape", "ctrl+p", wait_seconds=1.0)
+    await recorder.save("commands")
     await recorder.press("escape", "4", wait_seconds=2.0)
     await recorder.press("enter", "down", "right", wait_seconds=1.5)
     await recorder.save("library")
+    await draw_library_dialogs(recorder)
     await recorder.press("p", wait_seconds=1.5)
     await recorder.save("player")
     await recorder.press("escape", "s", wait_seconds=2.0)
@@ -79,10 +82,24 @@ async def draw_demo(recorder: PictureRecorder) -> None:
     await recorder.wait_until(lambda: getattr(app.screen, "visible_rows", None))
     await recorder.pilot.pause(3.0)
     await recorder.save("analysis")
+    await recorder.press("b", wait_seconds=1.0)
+    await recorder.save("batches")
+    await recorder.press("escape")
     await recorder.press("a", wait_seconds=3.0)
     await recorder.save("attention")
     await recorder.press("c", wait_seconds=8.0)
     await recorder.save("comparison")
+
+
+async def draw_library_dialogs(recorder: PictureRecorder) -> None:
+    """Draw the recipe of a video, the differences of two recipes, and the two clips side by side."""
+    await recorder.press("i", wait_seconds=1.0)
+    await recorder.save("recipe")
+    await recorder.press("escape", "m", "up", "m", "d", wait_seconds=1.0)
+    await recorder.save("differences")
+    await recorder.press("escape", "c", wait_seconds=1.5)
+    await recorder.save("comparison_of_clips")
+    await recorder.press("escape", "C", "down", wait_seconds=1.0)
 
 
 async def draw_sweep(recorder: PictureRecorder) -> None:

@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 
 import wantui.tui
 from wantui.models.catalogue import NANO
+from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
@@ -51,6 +52,11 @@ def write_drawn_clip(path: Path) -> Path:
     return path
 
 
+def summarise_batch(name: str) -> BatchSummary:
+    """Return the summary of a made-up batch."""
+    return BatchSummary(Path(name), "2026-11-29T00:01:41+00:00", "a star", "nano", (("done", 3),), "", "42 to 44")
+
+
 def open_forming_screen() -> FormingScreen:
     """Return the screen of a video without stored steps."""
     folder = Path("forming_batch")
@@ -60,7 +66,7 @@ def open_forming_screen() -> FormingScreen:
 
 DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     InputDialog: lambda: InputDialog("Save as:", "mine"),
-    BatchChooser: lambda: BatchChooser([Path("one"), Path("two")], [Path("one")]),
+    BatchChooser: lambda: BatchChooser([summarise_batch("one"), summarise_batch("two")], [Path("one")]),
     Confirm: lambda: Confirm("Cancel it?", "Cancel"),
     FormingScreen: open_forming_screen,
     Help: lambda: Help("compose", None),

@@ -11,6 +11,7 @@ from test_analysis import SETTINGS, synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
 from test_tui_screens import on
 
+from wantui.analysis.calibrated import describe_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.groups import Group, pool_comparable_groups
@@ -31,9 +32,23 @@ async def show(it: AppUnderTest, videos: list[Video], fault: str = "") -> Analys
     screen = it.screen(AnalysisScreen)
     await it.until(lambda: screen.empty_text != "reading ...")
     folders = list(dict.fromkeys(video.folder for video in videos))
-    screen.post_message(TrajectoriesLoaded(folders, folders, videos, fault))
+    screen.post_message(TrajectoriesLoaded([], folders, videos, fault))
     await it.until(lambda: screen.videos is videos)
     return screen
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_meaning_and_response_of_every_metric_are_shown_in_full(tmp_path: Path, size: tuple[int, int]) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        await show(it, videos)
+        for name, metric in METRICS.items():
+            await it.until(lambda: f"{metric.meaning} " in it.text() or f"{metric.meaning};" in it.text())  # noqa: B023
+            assert f"responds to {describe_response(name)} " in it.text()
+            await it.press("right")
+
+    on("analysis", test, size=size)
 
 
 def in_two_batches(folder: Path) -> list[Video]:
@@ -263,11 +278,11 @@ def test_regenerated_videos_are_compared_again(tmp_path: Path) -> None:
         screen = await show(it, videos)
         await it.press("c")
         first = await it.until(lambda: screen.comparison_outcome)
-        screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], list(videos), ""))
+        screen.post_message(TrajectoriesLoaded([], [tmp_path], list(videos), ""))
         await it.pilot.pause()
         assert screen.comparison_outcome is first
         again = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1, lengths=3.0)
-        screen.post_message(TrajectoriesLoaded([tmp_path], [tmp_path], again, ""))
+        screen.post_message(TrajectoriesLoaded([], [tmp_path], again, ""))
         await it.until(lambda: screen.comparison_outcome is not None and screen.comparison_outcome is not first)
         assert screen.comparison_outcome is not None
         assert screen.comparison_outcome.videos is again

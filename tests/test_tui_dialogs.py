@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from dialogs import DIALOGS
-from harness_tui import AppUnderTest, application, run
+from harness_tui import application, run
 from textual.screen import ModalScreen
 from textual.widgets import Button, OptionList
 
+from wantui.storage.batch_index import BatchSummary
+from wantui.tui.dates import format_date
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.screens.history import History
@@ -50,15 +52,10 @@ def test_dismissing_a_covered_dialog_closes_both_dialogs() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("kind", ["history", "batches"])
-def test_paging_a_list_without_visible_rows_does_not_crash(kind: str) -> None:
-    async def opened(it: AppUnderTest) -> None:
-        dialog = History(["one", "two"]) if kind == "history" else BatchChooser([Path("one"), Path("two")], [])
-        await it.app.push_screen(dialog)
-
+def test_paging_a_list_without_visible_rows_does_not_crash() -> None:
     async def test() -> None:
         async with application(size=(60, 3)) as it:
-            await opened(it)
+            await it.app.push_screen(History(["one", "two"]))
             options = it.app.screen.query_one(OptionList)
             await it.until(lambda: options.options)
             options.styles.display = "block"
@@ -128,14 +125,63 @@ def test_focused_button_is_reversed(theme: str) -> None:
     run(test)
 
 
-def test_selected_batches_are_marked_by_a_sign_and_not_by_colour_alone() -> None:
+def summarise(name: str, created: str, template: str, seeds: str, sweep: str = "", **counts: int) -> BatchSummary:
+    return BatchSummary(Path(name), created, template, "nano", tuple(counts.items()), "", seeds, sweep)
+
+
+BATCHES = [
+    summarise("one_20261129_000141", "2026-11-29T00:01:41+00:00", "a [red|blue] circle", "42 to 44", done=6),
+    summarise("one_20261128_120000", "2026-11-28T12:00:00+00:00", "a star", "7", "cfg_scale 1, 4", done=1, failed=1),
+]
+"""Two batches of one name."""
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_batches_to_analyse_are_told_apart_by_date_videos_seeds_and_template(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        async with application(size=size) as it:
+            it.app.push_screen(BatchChooser(BATCHES, [BATCHES[1].folder]))
+            await it.until(lambda: "1 batch chosen" in it.text())
+            lines = it.text().splitlines()
+            header = next(line for line in lines if "created" in line)
+            rows = [line for line in lines if "[ ]" in line or "[x]" in line]
+            for batch, row, videos in zip(BATCHES, rows, ("6", "1/2"), strict=True):
+                assert row[header.index("created") :].startswith(format_date(batch.created_at))
+                assert row[header.index("seeds") :].startswith(batch.seeds)
+                assert row[header.index("template") :].startswith(batch.template[:10])
+                assert row[: header.index("seeds")].rstrip().endswith(f" {videos}")
+            await it.until(lambda: "cfg_scale 1, 4" in it.cells("#picked-facts"))
+            await it.press("up")
+            await it.until(lambda: BATCHES[0].template in it.cells("#picked-facts"))
+
+    run(test)
+
+
+def test_chosen_batches_are_marked_by_a_sign_and_not_by_colour_alone() -> None:
+    answers: list[list[Path] | None] = []
+
     async def test() -> None:
         async with application(size=(80, 24)) as it:
-            it.app.push_screen(BatchChooser([Path("one"), Path("two")], [Path("two")]))
-            await it.until(lambda: isinstance(it.app.screen, BatchChooser) and "two" in it.text())
-            lines = [line for line in it.text().splitlines() if "▐" in line]
-            assert ["X" in line for line in lines] == [False, True]
-            await it.press("space")
-            await it.until(lambda: it.text().count("X▌") == 2)
+            it.app.push_screen(BatchChooser(BATCHES, [BATCHES[1].folder]), answers.append)
+            await it.until(lambda: "1 batch chosen" in it.text())
+            boxes = ["[x]" in line for line in it.text().splitlines() if "[x]" in line or "[ ]" in line]
+            assert boxes == [False, True]
+            await it.press("up", "space")
+            await it.until(lambda: it.text().count("[x]") == 2 and "2 batches chosen" in it.text())
+            await it.press("enter")
+            await it.until(lambda: answers == [[batch.folder for batch in BATCHES]])
+
+    run(test)
+
+
+def test_batch_under_the_cursor_is_analysed_if_none_is_chosen() -> None:
+    answers: list[list[Path] | None] = []
+
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            it.app.push_screen(BatchChooser(BATCHES, []), answers.append)
+            await it.until(lambda: "0 batches chosen" in it.text())
+            await it.press("down", "enter")
+            await it.until(lambda: answers == [[BATCHES[1].folder]])
 
     run(test)

@@ -588,6 +588,18 @@ def test_narrow_list_keeps_the_date_beside_short_names(manifest: Manifest) -> No
     library(test, size=(80, 24))
 
 
+def test_narrow_list_drops_the_date_where_names_then_fit(manifest: Manifest) -> None:
+    write_clip_batch(Path("outputs/cancelled_sweep"), "one circle", seeds=1)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        lines = [line[:32] for line in it.text().splitlines()]
+        assert any("cancelled_sweep " in line for line in lines)
+        assert "date" not in lines[2]
+
+    library(test, size=(80, 24))
+
+
 def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manifest, tmp_path: Path) -> None:
     facts = collect_batch_facts(tmp_path, manifest, mark_videos(manifest, v0=VideoMark(star=True, note="good")))
     by_label = {fact.label: fact.value for fact in facts.facts}
@@ -604,6 +616,13 @@ def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manife
     assert "store_latents on" in str(values["settings"])
     assert "adapters [{path: a.safetensors, strength: 0.5}]" in str(values["settings"])
     assert "width" not in str(values["settings"])
+
+
+def test_details_of_a_batch_name_its_seeds_once(tmp_path: Path) -> None:
+    swept = write_clip_batch(tmp_path / "swept", "one circle", more=("seeds=7,42", "sweeps=cfg_scale=2,4"))
+    by_label = {fact.label: str(fact.value) for fact in collect_batch_facts(tmp_path, swept, BatchMarks()).facts}
+    assert by_label["videos"] == "1 variation by seeds 7,42 by 2 cells of the sweep"
+    assert "seeds" not in by_label.get("settings", "")
 
 
 # Search

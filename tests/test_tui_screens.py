@@ -809,9 +809,9 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
 
     async def there(it: AppUnderTest) -> None:
         screen = it.screen(AnalysisScreen)
-        await it.until(lambda: len(screen.batch_folders) == 2)
+        await it.until(lambda: len(screen.available_batches) == 2)
         await it.press("b")
-        await it.until(lambda: "enter accept" in it.text())
+        await it.until(lambda: "enter analyse" in it.text())
         await it.press("home", "space" if "maps" not in screen.chosen_folders[0].name else "end", "enter")
         await it.until(lambda: any("maps" in path.name for path in screen.chosen_folders))
         place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention_path", None) is not None)
@@ -828,6 +828,40 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         await it.until(lambda: "mean of" in it.cells("#curve-cells") and "frame 1 of" in it.cells("#curve-cells"))
 
     on("analysis", there)
+
+
+def test_library_and_analysis_show_the_same_video(made: BatchFolder) -> None:
+    write_clip_batch(made.root.parent / "newer", seeds=1)
+
+    async def test(it: AppUnderTest) -> None:
+        library = it.screen(LibraryScreen)
+        await it.until(lambda: library.shown_folder and library.shown_folder.name == "newer")
+        await it.press("A")
+        await it.until(lambda: "newer has no stored trajectories" in it.notifications())
+        assert it.screen(AnalysisScreen).chosen_folders == [made.root.resolve()]
+        await it.press("4")
+        library.select_batch(made.root, 1)
+        await it.until(lambda: library.shown_folder == made.root.resolve() and library.get_current_entry())
+        await it.press("A")
+        analysis = it.screen(AnalysisScreen)
+        await it.until(lambda: getattr(analysis.row_list.current_row, "video_index", None) == 1)
+        analysis.row_list.cursor = 0
+        await it.press("o")
+        await it.until(lambda: it.app.screen is library)
+        await it.until(lambda: getattr(library.get_current_cell(), "video_index", None) == 0)
+
+    on("library", test)
+
+
+def test_queue_opens_a_batch_in_the_analysis(made: BatchFolder) -> None:
+    async def test(it: AppUnderTest) -> None:
+        await it.press("a")
+        await it.until(lambda: made.root.name in it.text())
+        await it.press("A")
+        analysis = it.screen(AnalysisScreen)
+        await it.until(lambda: analysis.visible_rows and analysis.chosen_folders == [made.root.resolve()])
+
+    on("queue", test)
 
 
 def test_analysis_without_trajectories_is_explained() -> None:

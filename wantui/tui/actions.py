@@ -113,6 +113,7 @@ QUEUE_ACTIONS = (
     Action("queue.remove", "x,delete", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
     Action("queue.restore", "u", "restore", "Undo", "Restore the batches that were removed last.", is_in_footer=False),
     Action("queue.open", "o", "open_library", "Open", "Show the batch in the library."),
+    Action("queue.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch.", is_in_footer=False),
     Action("queue.all", "a", "toggle_ended", "All", "Show or hide ended batches.", is_in_footer=False),
 )
 
@@ -163,6 +164,7 @@ LIBRARY_ACTIONS = (
         "Choose no video; stars stay.",
         is_in_footer=False,
     ),
+    Action("library.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch, from this video on."),
     Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
     Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
     Action("library.note", "N", "note", "Note", "Write a note on the video."),
@@ -179,7 +181,7 @@ LIBRARY_ACTIONS = (
         "library.page_back",
         "left_square_bracket",
         "turn_page(-1)",
-        "Page",
+        "Previous page",
         "Show the previous values of the other axes.",
         is_in_footer=False,
     ),
@@ -187,7 +189,7 @@ LIBRARY_ACTIONS = (
         "library.page",
         "right_square_bracket",
         "turn_page(1)",
-        "Page",
+        "Next page",
         "Show the next values of the other axes.",
         is_in_footer=False,
     ),
@@ -228,7 +230,7 @@ LIBRARY_ACTIONS = (
 
 ANALYSIS_ACTIONS = (
     Action("analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, attention, effects, ..."),
-    Action("analysis.view_back", "V", "next_view(-1)", "View", "Show the previous view.", is_in_footer=False),
+    Action("analysis.view_back", "V", "next_view(-1)", "Previous view", "Show the previous view.", is_in_footer=False),
     Action("analysis.groups", "c", "groups", "Groups", "Group by variation or bracket, and compare."),
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the marked metric: rising, falling, not at all."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
@@ -236,12 +238,13 @@ ANALYSIS_ACTIONS = (
     Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
     Action("analysis.enlarge", "z", "enlarge", "Enlarge", "Show the view without the table, or with it again."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
+    Action("analysis.open", "o", "open_library", "Open", "Show the video, or the first batch, in the library."),
     Action("analysis.export", "x", "export", "Export", "Write a CSV and a report on the groups to the batch folder."),
     Action(
         "analysis.left",
         "left,h",
         "move_across(-1)",
-        "Metric",
+        "Previous metric",
         "Mark the previous metric; in the attention view, show the previous step, block or head.",
         is_in_footer=False,
     ),
@@ -249,7 +252,7 @@ ANALYSIS_ACTIONS = (
         "analysis.right",
         "right,l",
         "move_across(1)",
-        "Metric",
+        "Next metric",
         "Mark the next metric; in the attention view, show the next step, block or head.",
         is_in_footer=False,
     ),
@@ -264,9 +267,16 @@ ANALYSIS_ACTIONS = (
     Action("analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", False),
     Action("analysis.axis", "A", "next_axis", "Axis", "Show the attention by step, block or head.", False),
     Action(
-        "analysis.frame_back", "comma", "move_frame(-1)", "Frame", "Show the attention over the frame before.", False
+        "analysis.frame_back",
+        "comma",
+        "move_frame(-1)",
+        "Previous frame",
+        "Show the attention over the frame before.",
+        False,
     ),
-    Action("analysis.frame", "full_stop", "move_frame(1)", "Frame", "Show the next frame of the attention.", False),
+    Action(
+        "analysis.frame", "full_stop", "move_frame(1)", "Next frame", "Show the next frame of the attention.", False
+    ),
 )
 
 PLAYER_ACTIONS = (
@@ -308,7 +318,12 @@ FORMING_ACTIONS = (
     Action("forming.later", "right,l", "pick_step(1)", "Later", "Show a later step."),
     Action("forming.play", "space", "play", "Play", "Play the latent frames of the step, or pause."),
     Action(
-        "forming.frame_back", "comma", "move_frame(-1)", "Frame", "Show the latent frame before.", is_in_footer=False
+        "forming.frame_back",
+        "comma",
+        "move_frame(-1)",
+        "Previous frame",
+        "Show the latent frame before.",
+        is_in_footer=False,
     ),
     Action("forming.frame", "full_stop", "move_frame(1)", "Frame", "Show the next latent frame."),
     Action("forming.state", "v", "switch_kind", "State", "Switch between predicted clean states and noisy states."),

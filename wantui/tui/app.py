@@ -33,6 +33,7 @@ from wantui.tui.actions import SCREEN_TITLES, make_bindings
 from wantui.tui.announcements import announce_changes
 from wantui.tui.drafts import Drafts, DraftStore
 from wantui.tui.messages import (
+    AnalyseBatch,
     DraftReady,
     GpuSampled,
     PagesChanged,
@@ -299,6 +300,13 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         screen = self.show_screen("library")
         assert isinstance(screen, LibraryScreen)
         screen.select_batch(message.folder, message.video_index)
+
+    def on_analyse_batch(self, message: AnalyseBatch) -> None:
+        from wantui.tui.screens.analysis import AnalysisScreen
+
+        screen = self.show_screen("analysis")
+        assert isinstance(screen, AnalysisScreen)
+        screen.analyse_batch(message.folder, message.video_index)
 
     def on_draft_ready(self, message: DraftReady) -> None:
         from wantui.tui.screens.compose import ComposeScreen

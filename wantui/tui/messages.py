@@ -41,6 +41,15 @@ class ShowBatch(Message):
 
 
 @dataclass
+class AnalyseBatch(Message):
+    """Show the trajectories of a batch on the Analysis screen."""
+
+    folder: Path
+    video_index: int | None
+    """Index in the manifest of the video to select, or None."""
+
+
+@dataclass
 class DraftReady(Message):
     """Show the stored draft in Compose."""
 

@@ -13,7 +13,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.strides import measure_bends_at_settled_strides
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.storage.batch_index import find_batches
+from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.video_files import make_parent_folders
 from wantui.tui.analysis.attention_film import AttentionFilm, OverlayKey, load_attention_film
 
@@ -31,17 +31,19 @@ if TYPE_CHECKING:
     from wantui.analysis.variance_shares import VarianceShares
 
 MAX_SCANNED_BATCHES = 50
-"""Number of the newest batches that are searched for trajectories."""
+"""Number of the newest batches that are searched for trajectories, besides the chosen ones."""
 
 
 @dataclass
 class TrajectoriesLoaded(Message):
-    """The trajectories of the chosen batches; `available_folders` are all batches that have trajectories."""
+    """The trajectories of the chosen batches; `available_batches` are all batches that have trajectories."""
 
-    available_folders: list[Path]
+    available_batches: list[BatchSummary]
     chosen_folders: list[Path]
     videos: list[Video]
     load_error: str
+    requested_folders: Sequence[Path] = ()
+    """Folders that were requested; those without trajectories are not among the chosen ones."""
 
 
 @dataclass
@@ -119,9 +121,12 @@ def load_chosen_trajectories(
     library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
-    batches = find_batches(list(library_roots))
-    recent_folders = [batch.folder for batch in batches if batch.counts_by_state][:MAX_SCANNED_BATCHES]
-    available_folders = [folder for folder in recent_folders if _has_trajectories(folder / "latents")]
+    batches = [batch for batch in find_batches(list(library_roots)) if batch.counts_by_state]
+    recent_batches = [
+        batch for number, batch in enumerate(batches) if number < MAX_SCANNED_BATCHES or batch.folder in chosen_folders
+    ]
+    available_batches = [batch for batch in recent_batches if _has_trajectories(batch.folder / "latents")]
+    available_folders = [batch.folder for batch in available_batches]
     loaded_folders = [folder for folder in chosen_folders if folder in available_folders] or available_folders[:1]
     videos: list[Video] = []
     errors: list[str] = []
@@ -139,7 +144,7 @@ def load_chosen_trajectories(
             video.compute_metric(metric)
         if is_cancelled():
             return None
-    return TrajectoriesLoaded(available_folders, loaded_folders, videos, "\n".join(errors))
+    return TrajectoriesLoaded(available_batches, loaded_folders, videos, "\n".join(errors), chosen_folders)
 
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:

@@ -7,7 +7,7 @@ from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Click
-from textual.widgets import Input
+from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
 from wantui.analysis.calibrated import describe_response
@@ -16,9 +16,11 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
 from wantui.tui.content import make_content
+from wantui.tui.messages import ShowBatch
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.analysis_figures import AnalysisFigures, describe_grouping
 from wantui.tui.screens.choose_batches import BatchChooser
@@ -34,6 +36,8 @@ Every new video stores its trajectory:
   2  watch the queue; return here when the first videos are done
 
 To store attention too, mark a (word) of the template and turn on store_attention in the settings."""
+SUBTITLE_MARGIN = 4
+"""Cells of the border that a title cannot take."""
 MIN_TABLE_HEIGHT = 5
 """Minimum height of the table with its border, in lines."""
 
@@ -58,8 +62,11 @@ class AnalysisScreen(AnalysisFigures):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batch_folders: list[Path] = []
+        self.available_batches: list[BatchSummary] = []
         self.chosen_folders: list[Path] = []
+        self._requested_folder: Path | None = None
+        """Batch that another screen asked for; None once its videos are shown."""
+        self._requested_video: int | None = None
         self._pooled_groups: tuple[list[Video], str, list[Group]] = ([], "", [])
         """Groups of the videos, with the videos and the grouping that they are of."""
         self.load_error = ""
@@ -73,6 +80,7 @@ class AnalysisScreen(AnalysisFigures):
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
                 yield TrajectoryTable(empty_text="reading ...")
+                yield Static(id="response")
             yield TrajectoryDetails(id="curves", classes="pane")
 
     @property
@@ -92,14 +100,31 @@ class AnalysisScreen(AnalysisFigures):
         self.set_focus(self.row_list)
 
     def on_resize(self) -> None:
+        self.call_after_refresh(self._fit_titles)
+
+    def _fit_titles(self) -> None:
+        self._show_titles()
         self._fit_table()
 
     def on_shown(self) -> None:
-        self.load_videos(self.chosen_folders)
+        self.reload_videos()
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in snapshot.events):
-            self.load_videos(self.chosen_folders)
+            self.reload_videos()
+
+    def analyse_batch(self, folder: Path, video_index: int | None) -> None:
+        """Show the videos of a batch, and select one of them."""
+        self._requested_folder, self._requested_video = folder.resolve(), video_index
+        if self.is_mounted:  # otherwise the screen is about to be shown, and loads then
+            self.search_input.close()
+            self.current_group = None
+            self._show_titles()
+            self.reload_videos()
+
+    def reload_videos(self) -> None:
+        """Read the requested batch, or the chosen ones again."""
+        self.load_videos(self.chosen_folders if self._requested_folder is None else [self._requested_folder])
 
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_videos(self, chosen_folders: list[Path]) -> None:
@@ -113,6 +138,8 @@ class AnalysisScreen(AnalysisFigures):
 
     @on(TrajectoriesLoaded)
     def _show_videos(self, message: TrajectoriesLoaded) -> None:
+        if self._requested_folder is not None and self._requested_folder not in message.requested_folders:
+            return  # read before the request, which is being answered
         if message.load_error and message.videos and message.load_error != self.load_error:
             self.notify(
                 f"some batches are left out: {message.load_error}", severity="warning", markup=False, timeout=10
@@ -121,7 +148,7 @@ class AnalysisScreen(AnalysisFigures):
         is_unchanged = len(self.videos) == len(message.videos) and all(
             before.is_same_as(now) for before, now in zip(self.videos, message.videos, strict=True)
         )
-        self.batch_folders, self.chosen_folders = message.available_folders, message.chosen_folders
+        self.available_batches, self.chosen_folders = message.available_batches, message.chosen_folders
         if not is_unchanged:
             self.videos = message.videos
         self.empty_text = message.load_error or NO_TRAJECTORIES
@@ -129,7 +156,20 @@ class AnalysisScreen(AnalysisFigures):
             self.grouping, self.current_group = "", None
         if not is_unchanged:
             self.forget_figures()
+        requested_folder, self._requested_folder = self._requested_folder, None
         self._update_table()
+        if requested_folder is not None:
+            self._answer_request(requested_folder)
+
+    def _answer_request(self, folder: Path) -> None:
+        """Select the requested video, or tell why its batch is not shown."""
+        if folder not in self.chosen_folders:
+            shown = f"; {self.chosen_folders[0].name} is shown" if self.chosen_folders else ""
+            self.notify(f"{folder.name} has no stored trajectories{shown}", severity="warning")
+        elif not self.is_grouped:
+            for index, row in enumerate(self.row_list.rows):
+                if isinstance(row, Video) and (row.folder, row.video_index) == (folder, self._requested_video):
+                    self.row_list.cursor = index
 
     # The table
 
@@ -175,19 +215,26 @@ class AnalysisScreen(AnalysisFigures):
             summary += "; enter lists videos"
         elif self.current_group is not None:
             summary += f" of {self.current_group}; escape: all groups"
-        table.border_title = make_content(f"{batch_names}: {summary}")
+        if self._requested_folder is not None:
+            table.border_title = make_content(f"{self._requested_folder.name}: reading ...")
+        else:
+            table.border_title = make_content(f"{batch_names}: {summary}" if self.videos else batch_names)
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
-        response = describe_response(self.row_list.metric_name)
-        meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}; answered to {response}"
-        meaning = meaning if self.row_list.rows else ""
-        table.border_subtitle = make_content(meaning)
+        meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}"
+        response = f"responds to {describe_response(self.row_list.metric_name)}"
+        is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
+        meaning = f"{meaning}; {response}" if is_in_one_line else meaning
+        table.border_subtitle = make_content(meaning if self.row_list.rows else "")
+        self.query_one("#response", Static).update(make_content(f"{response} (on nano)"))
+        self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-response")
 
     def _fit_table(self) -> None:
         """Make the table as high as its rows, up to a share of the screen; without videos, it takes all of it."""
         self.set_class(not self.videos, "-empty")
         row_count = len(self._pooled_groups[2]) if self.is_grouped else len(self.videos)
-        self.query_one("#table").styles.height = max(MIN_TABLE_HEIGHT, row_count + 3) if self.videos else "1fr"
+        height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-response")
+        self.query_one("#table").styles.height = height if self.videos else "1fr"
 
     def _explain_empty_table(self, search_text: str) -> str:
         if not self.videos:
@@ -265,13 +312,21 @@ class AnalysisScreen(AnalysisFigures):
 
     @work
     async def action_choose_batches(self) -> None:
-        if not self.batch_folders:
+        if not self.available_batches:
             self.notify("no batch here has stored trajectories")
             return
-        chosen_folders = await self.app.push_screen_wait(BatchChooser(self.batch_folders, self.chosen_folders))
+        chosen_folders = await self.app.push_screen_wait(BatchChooser(self.available_batches, self.chosen_folders))
         if chosen_folders:
             self.current_group = None
             self.load_videos(chosen_folders)
+
+    def action_open_library(self) -> None:
+        """Show the video under the cursor in the library; for a group, the first of the analysed batches."""
+        row = self.row_list.current_row
+        if isinstance(row, Video):
+            self.post_message(ShowBatch(row.folder, row.video_index))
+        elif self.chosen_folders:
+            self.post_message(ShowBatch(self.chosen_folders[0], None))
 
     @work(thread=True, exclusive=True, group="export", exit_on_error=False)
     def action_export(self) -> None:

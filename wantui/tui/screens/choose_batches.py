@@ -3,46 +3,91 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from textual import getters
+from rich.style import Style
+from rich.text import Text
+from textual import getters, on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.screen import ModalScreen
-from textual.widgets.selection_list import Selection
 
+from wantui.formatting import format_count
+from wantui.storage.batch_index import BatchSummary
 from wantui.tui.backdrop import BackdropMixin
-from wantui.tui.content import make_content
-from wantui.tui.widgets.option_lists import PagedSelectionList
+from wantui.tui.content import set_titles
+from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.widgets.batch_list import shorten_model
+from wantui.tui.widgets.batch_picker import BatchPicker
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.virtual_list import VirtualList
+from wantui.tui.wrapping import wrap_text
+
+FRAME_HEIGHT = 3
+"""Lines of the list besides its batches: the header, and the gap to the facts."""
+MAX_FACT_LINES, MAX_TEMPLATE_LINES = 5, 2
 
 
 class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
-    """Dialog that returns the marked folders, or None."""
+    """Dialog that returns the chosen folders, or None.
+
+    Args:
+        initial_folders: folders that are chosen at first.
+    """
 
     BINDINGS = [
         Binding("enter", "accept", "Accept", priority=True),
+        Binding("space", "choose", "Choose"),
         Binding("escape,q", "dismiss(None)", "Cancel"),
     ]
 
-    folder_list = getters.query_one(PagedSelectionList)
+    batch_picker = getters.query_one(BatchPicker)
+    facts_text = getters.query_one("#picked-facts", DiffText)
 
-    def __init__(self, folders: Sequence[Path], initial_folders: Sequence[Path]) -> None:
+    def __init__(self, batches: Sequence[BatchSummary], initial_folders: Sequence[Path]) -> None:
         super().__init__()
-        self.folders, self.initial_folders = list(folders), set(initial_folders)
+        self.batches, self.initial_folders = list(batches), set(initial_folders)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
-            dialog.border_subtitle = "space mark   enter accept   esc close"
-            yield PagedSelectionList(
-                *(
-                    Selection(make_content(path.name), i, path in self.initial_folders)
-                    for i, path in enumerate(self.folders)
-                )
-            )
+            dialog.border_subtitle = "space choose   enter analyse   esc close"
+            yield BatchPicker(self.batches, self.initial_folders)
+            yield DiffText(id="picked-facts")
 
     def on_mount(self) -> None:
-        self.set_focus(self.folder_list)
+        self.batch_picker.styles.height = len(self.batches) + FRAME_HEIGHT - 1
+        self.set_focus(self.batch_picker)
+        self._show_count()
+
+    def on_resize(self, event: Resize) -> None:
+        self.call_after_refresh(self._show_facts)
+
+    @on(BatchPicker.Toggled)
+    def _show_count(self) -> None:
+        count_text = format_count(len(self.batch_picker.chosen_folders), "batch", "batches")
+        set_titles(self.query_one(".dialog"), f"Batches with stored trajectories: {count_text} chosen")
+
+    @on(VirtualList.Highlighted)
+    def _show_facts(self) -> None:
+        """Show the batch under the cursor in full below the list."""
+        batch, width = self.batch_picker.current_batch, self.facts_text.content_size.width
+        if batch is None or width <= 0:
+            return
+        facts = [
+            Fact("sweep", batch.sweep),
+            Fact("model", shorten_model(batch.model)),
+            Fact("folder", str(batch.folder)),
+        ]
+        template_lines = wrap_text(" ".join(batch.template.split()), width, Style(bold=True), indent="")
+        fact_lines = draw_facts([fact for fact in facts if fact.value], width)
+        lines = [*template_lines[:MAX_TEMPLATE_LINES], *fact_lines]
+        self.facts_text.show_lines([*lines[:MAX_FACT_LINES], *[Text("")] * (MAX_FACT_LINES - len(lines))])
+
+    def action_choose(self) -> None:
+        self.batch_picker.toggle(self.batch_picker.cursor)
 
     def action_accept(self) -> None:
-        marked_indices: list[int] = self.folder_list.selected
-        self.dismiss([self.folders[index] for index in sorted(marked_indices)] or None)
+        """Return the chosen batches; the one under the cursor if none is chosen."""
+        current = self.batch_picker.current_batch
+        self.dismiss(self.batch_picker.chosen_folders or ([current.folder] if current is not None else None))

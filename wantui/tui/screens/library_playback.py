@@ -6,6 +6,7 @@ from wantui.formatting import format_count
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.edit_copy import copy_videos_to_draft
+from wantui.tui.messages import AnalyseBatch
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
@@ -100,6 +101,15 @@ class LibraryPlayback(LibraryJobsMixin):
             self.notify("no video is selected")
             return
         self.app.push_screen(FormingScreen(SelectedVideo(self.shown_folder, self.shown_manifest, entry)))
+
+    def action_analyse(self) -> None:
+        """Show the trajectories of the batch, and select that of the video under the cursor."""
+        entry, folder, manifest = self.get_current_entry(), self.shown_folder, self.shown_manifest
+        if folder is None or manifest is None:
+            self.notify("no batch is selected")
+            return
+        indices_by_id = {video.id: index for index, video in enumerate(manifest.videos)}
+        self.post_message(AnalyseBatch(folder, None if entry is None else indices_by_id[entry.id]))
 
     def action_mark(self) -> None:
         """Mark the clip under the cursor, or remove its mark."""

@@ -10,7 +10,7 @@ from wantui.queue.reader import UNFINISHED_STATES
 from wantui.queue.records import BatchRow, RemovedBatch, VideoPage, VideoRow
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.edit_copy import copy_batch_to_draft
-from wantui.tui.messages import ShowBatch
+from wantui.tui.messages import AnalyseBatch, ShowBatch
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.queue_details import QueueDetails
@@ -197,6 +197,13 @@ class QueueActions(QueueDetails):
             self.post_message(ShowBatch(batch.folder, video.number if video else None))
 
         self._act_on_batch(show_batch)
+
+    def action_analyse(self) -> None:
+        def analyse_batch(batch: BatchRow) -> None:
+            video = self.get_focused_video()
+            self.post_message(AnalyseBatch(batch.folder, video.number if video else None))
+
+        self._act_on_batch(analyse_batch)
 
     def action_toggle_ended(self) -> None:
         self.shows_ended = not self.shows_ended

@@ -62,11 +62,11 @@ class BatchList(VirtualList):
     def _make_columns(self, width: int) -> list[Column[LibraryRow]]:
         """Return columns as wide as their content; the name gets the room that it needs, the template the rest."""
         batches = [row.batch for row in self.rows if row.found_video is None and not row.batch.fault]
-        done_width = max([len(_format_done(batch)) for batch in batches] + [len("done")])
+        done_width = max([len(format_done_count(batch)) for batch in batches] + [len("done")])
         star_width = max([len(str(count)) + 1 for count in self.star_counts.values()] + [0])
         columns: list[Column[LibraryRow]] = [
             Column("", 1, self._draw_state),
-            Column("done", done_width, lambda row: _format_done(row.batch), "right"),
+            Column("done", done_width, lambda row: format_done_count(row.batch), "right"),
         ]
         trailing: list[Column[LibraryRow]] = [
             Column("date", SHORT_DATE_WIDTH, lambda row: format_date(row.batch.created_at, is_short=True))
@@ -84,6 +84,10 @@ class BatchList(VirtualList):
         least_name_width = min(longest_name, MIN_NAME_WIDTH)
         while trailing and _measure_columns([*columns, *trailing]) + least_name_width > width:
             trailing.pop()
+        names_only_width = _measure_columns(columns) + longest_name
+        if width < MIN_WIDTH_WITH_TIME and names_only_width <= width:  # whole names are worth more than the date
+            while trailing and _measure_columns([*columns, *trailing]) + longest_name > width:
+                trailing.pop()
         used_width = _measure_columns([*columns, *trailing])
         name_width = max(least_name_width, min(longest_name, width - used_width))
         columns += [Column("batch", name_width, self._draw_name), *trailing]
@@ -111,7 +115,7 @@ def _measure_columns(columns: Sequence[Column[LibraryRow]]) -> int:
     return sum((column.width or 0) + len(COLUMN_GAP) for column in columns)
 
 
-def _format_done(batch: BatchSummary) -> str:
+def format_done_count(batch: BatchSummary) -> str:
     """Return the number of done videos: "24", or "7/8" if some are not done."""
     done_count = batch.count_videos("done")
     return str(done_count) if done_count == batch.video_count else f"{done_count}/{batch.video_count}"

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rich.segment import Segment
-from textual.strip import Strip
-from textual.widgets import OptionList, SelectionList
+from textual.widgets import OptionList
 
 if TYPE_CHECKING:
     _Base = OptionList
@@ -31,16 +29,3 @@ class PagingMixin(_Base):
 
 class PagedOptionList(PagingMixin, OptionList):
     """Option list for terminals of any size."""
-
-
-class PagedSelectionList(PagingMixin, SelectionList[int]):
-    """Option list with multiple selection, for terminals of any size."""
-
-    def render_line(self, y: int) -> Strip:
-        """Draw a line with an empty box if it is not selected; Textual would draw the same box in another colour."""
-        strip, index = super().render_line(y), self.scroll_offset.y + y
-        if not 0 <= index < self.option_count or self.get_option_at_index(index).value in self.selected:
-            return strip
-        segments = list(strip)
-        segments[1] = Segment(" ", segments[1].style)
-        return Strip(segments)

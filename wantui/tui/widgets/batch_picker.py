@@ -1,0 +1,116 @@
+"""List of batches to choose from, with what tells them apart: time, videos, seeds, sweep and template."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+from textual.message import Message
+
+from wantui.storage.batch_index import BatchSummary
+from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
+from wantui.tui.dates import DATE_WIDTH, format_date
+from wantui.tui.widgets.batch_list import format_done_count, shorten_name
+from wantui.tui.widgets.virtual_list import VirtualList
+
+BOX, CHOSEN_BOX = "[ ]", "[x]"
+MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_SEEDS_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 12
+
+
+class BatchPicker(VirtualList):
+    """List in which several batches can be chosen, by a key or by a click on the box.
+
+    Args:
+        chosen_folders: folders that are chosen at first.
+    """
+
+    @dataclass
+    class Toggled(Message):
+        """Other batches are chosen."""
+
+        chosen_count: int
+
+    def __init__(self, batches: Sequence[BatchSummary], chosen_folders: Collection[Path]) -> None:
+        super().__init__(id="picked-batches", header_renderer=self._draw_header)
+        self.batches = list(batches)
+        self._columns_by_width: dict[int, list[Column[int]]] = {}
+        self._chosen = {index for index, batch in enumerate(self.batches) if batch.folder in chosen_folders}
+
+    def on_mount(self) -> None:
+        self.fill_rows(len(self.batches), self._draw_batch)
+        if self._chosen:
+            self.cursor = min(self._chosen)
+
+    @property
+    def chosen_folders(self) -> list[Path]:
+        """Folders of the chosen batches, in the order of the list."""
+        return [self.batches[index].folder for index in sorted(self._chosen)]
+
+    @property
+    def current_batch(self) -> BatchSummary | None:
+        """Batch under the cursor; None in an empty list."""
+        return self.batches[self.cursor] if self.cursor < len(self.batches) else None
+
+    def toggle(self, index: int) -> None:
+        """Choose a batch, or no longer choose it."""
+        if index < len(self.batches):
+            self._chosen ^= {index}
+            self.update_row(index)
+            self.post_message(self.Toggled(len(self._chosen)))
+
+    def handle_click(self, index: int, x: int) -> None:
+        """Move the cursor to the clicked batch; choose it if the click is on its box, or if the cursor is there."""
+        if index == self.cursor or x < len(BOX):
+            self.toggle(index)
+        self.cursor = index
+
+    def _draw_header(self, width: int) -> Text:
+        return draw_column_headers(self._get_columns(width), width)
+
+    def _draw_batch(self, index: int, width: int) -> Text:
+        return draw_list_row(self._get_columns(width), index, width)
+
+    def _get_columns(self, width: int) -> list[Column[int]]:
+        if width not in self._columns_by_width:
+            self._columns_by_width[width] = self._make_columns(width)
+        return self._columns_by_width[width]
+
+    def _make_columns(self, width: int) -> list[Column[int]]:
+        """Return columns as wide as their content; the template gets the rest."""
+        batches = self.batches
+
+        def measure(header: str, texts: Sequence[str], maximum: int) -> int:
+            return min(maximum, max(map(cell_len, [header, *texts])))
+
+        names = [shorten_name(batch.folder.name) for batch in batches]
+        name_width = measure("batch", names, max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, width // 4)))
+        video_width = measure("videos", [format_done_count(batch) for batch in batches], MAX_SEEDS_WIDTH)
+        seeds_width = measure("seeds", [batch.seeds for batch in batches], MAX_SEEDS_WIDTH)
+        columns: list[Column[int]] = [
+            Column("", len(BOX), self._draw_box),
+            Column("batch", name_width, lambda index: Text(names[index], Style(bold=True))),
+            Column("created", DATE_WIDTH, lambda index: format_date(batches[index].created_at)),
+            Column("videos", video_width, lambda index: format_done_count(batches[index]), "right"),
+            Column("seeds", seeds_width, lambda index: batches[index].seeds),
+        ]
+        while len(columns) > 2 and _measure(columns) > width:
+            columns.pop()
+        if width - _measure(columns) - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
+            columns.append(Column("template", None, lambda index: _flatten(batches[index].template)))
+        return columns
+
+    def _draw_box(self, index: int) -> Text:
+        if index in self._chosen:
+            return Text(CHOSEN_BOX, self.make_colour_style("accent") + Style(bold=True))
+        return Text(BOX, Style(dim=True))
+
+
+def _measure(columns: Sequence[Column[int]]) -> int:
+    """Return the width of columns with the gaps between them."""
+    return sum(column.width or 0 for column in columns) + len(COLUMN_GAP) * (len(columns) - 1)
+
+
+def _flatten(template: str) -> str:
+    return " ".join(template.split())
