@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.text import Text
 
 from wantui.queue.records import BatchRow
-from wantui.tui.columns import Column, draw_column_headers, draw_list_row
+from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, make_batch_columns, make_video_columns
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -66,6 +66,18 @@ def test_column_of_failures_is_shown_only_with_failures() -> None:
         widths = BatchWidths(5, 5, 10, has_failures=has_failures)
         columns = make_batch_columns(VirtualList(), set(), lambda: True, lambda batch: "", widths)
         assert ("failed" in [column.header_text for column in columns]) == has_failures
+
+
+def test_name_has_the_room_of_an_empty_column_of_etas() -> None:
+    for counts, has_eta in (({"done": 2}, False), ({"done": 1, "queued": 1}, True)):
+        batch = batch_row(counts=counts, folder=Path("cancelled_sweep_20261129_143011"), id=12)
+        widths = BatchWidths.measure([batch, batch_row(counts={"failed": 6})])
+        columns = make_batch_columns(VirtualList(), set(), lambda: True, lambda batch: "1:00:00", widths)
+        assert ("ETA" in [column.header_text for column in columns]) == has_eta
+        list_width = 93  # that of the list in a terminal of 140 columns
+        other_columns = [column for column in columns if column.header_text != "name" and column.fits(list_width)]
+        free_width = list_width - sum((column.width or 0) + len(COLUMN_GAP) for column in other_columns)
+        assert free_width >= len(batch.name)
 
 
 def test_ended_batches_have_no_columns_of_progress() -> None:

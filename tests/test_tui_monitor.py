@@ -100,7 +100,7 @@ def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> No
 def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue) -> None:  # noqa: F811
     folder = Path("one").absolute()
     folder.mkdir()
-    queue.add_batch(folder, "auto", [NewVideo(0, "red_circle_left seed 43", RECIPE, 20)])
+    queue.add_batch(folder, "auto", [NewVideo(0, "red_circle seed 43", RECIPE, 20)])
 
     async def test(it: AppUnderTest) -> None:
         queue.record_starting_worker("worker-0:1", "cuda:0")
@@ -108,7 +108,7 @@ def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue
         queue.record_ready_worker("worker-0:1")
         taken = claim(queue)
         queue.record_step(taken, step_done(7, 20, 0.1, 1.0))
-        await it.until(lambda: re.search(r"red_circle_left seed 43 +7/20", it.text()))
+        await it.until(lambda: re.search(r"red_circle seed 43 +8/20", it.text()))
         assert "progress" not in it.text()
 
     with engine_announced():

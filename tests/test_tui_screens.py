@@ -853,11 +853,13 @@ def test_library_and_analysis_show_the_same_video(made: BatchFolder) -> None:
     on("library", test)
 
 
-def test_queue_opens_a_batch_in_the_analysis(made: BatchFolder) -> None:
+def test_queue_opens_a_batch_in_the_analysis(made: BatchFolder, queue: Queue) -> None:
+    queue.add_batch(made.root, "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
+
     async def test(it: AppUnderTest) -> None:
-        await it.press("a")
-        await it.until(lambda: made.root.name in it.text())
+        await it.until(lambda: it.screen(QueueScreen).get_current_batch())
         await it.press("A")
+        await it.until(lambda: isinstance(it.app.screen, AnalysisScreen))
         analysis = it.screen(AnalysisScreen)
         await it.until(lambda: analysis.visible_rows and analysis.chosen_folders == [made.root.resolve()])
 

@@ -35,7 +35,9 @@ class BatchWidths:
     seeds: int = 0
     name: int = 0
     videos: int = 6
+    number: int = 2
     has_failures: bool = False
+    has_unfinished: bool = False
 
     @classmethod
     def measure(cls, batches: Sequence[BatchRow]) -> "BatchWidths":
@@ -49,7 +51,9 @@ class BatchWidths:
             find_width("seeds", (batch.seeds for batch in batches), MAX_SEEDS_WIDTH),
             find_width("name", (batch.name for batch in batches), MAX_NAME_WIDTH),
             find_width("videos", map(_format_video_counts, batches), MAX_COUNTS_WIDTH),
+            find_width(" #", (f" {batch.id}" for batch in batches), MAX_COUNTS_WIDTH),
             any(batch.counts.get("failed") for batch in batches),
+            any(batch.unfinished_count for batch in batches),
         )
 
 
@@ -74,8 +78,8 @@ def make_batch_columns(
     def draw_batch_state(batch: BatchRow) -> Text:
         return _draw_state(batch_list, find_displayed_batch_state(batch, has_engine()))
 
-    def draw_progress(batch: BatchRow) -> Text:
-        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), 12)
+    def draw_progress(batch: BatchRow, width: int) -> Text:
+        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), width)
 
     def draw_failed_count(batch: BatchRow) -> Text:
         return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
@@ -88,9 +92,16 @@ def make_batch_columns(
 
     columns = [
         Column("", 1, draw_mark),
-        Column("#", 4, lambda batch: str(batch.id), "right"),
+        Column("#", widths.number, lambda batch: str(batch.id), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
-        Column("progress", 12, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
+        Column(
+            "progress",
+            8,
+            lambda batch: draw_progress(batch, 8),
+            min_list_width=MIN_WIDTH_WITH_BARS,
+            max_list_width=MIN_WIDTH_WITH_MODEL - 1,
+        ),
+        Column("progress", 12, lambda batch: draw_progress(batch, 12), min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("videos", widths.videos, _format_video_counts, "right"),
         Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES),
         Column("ETA", 7, find_seconds_left, "right"),
@@ -100,7 +111,8 @@ def make_batch_columns(
         Column("name", widths.name, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
         Column("template", None, draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
     ]
-    return [column for column in columns if column.header_text != "failed" or widths.has_failures]
+    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished}
+    return [column for column in columns if is_shown.get(column.header_text, True)]
 
 
 def make_video_columns(
