@@ -396,7 +396,7 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
 
 
 def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
-    # S5: it was "not in every group with this seed".
+    # S5: it was "its seed or phrasing is not in every group".
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]
@@ -475,7 +475,7 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 2, 3)
     assert len(result.exclusion_reasons) == 3
-    assert all(why == "not in every group with this seed" for _, why in result.exclusion_reasons)
+    assert all(why == "its seed or phrasing is not in every group" for _, why in result.exclusion_reasons)
 
 
 def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
@@ -1350,7 +1350,7 @@ def test_video_with_unusable_projection_is_left_out_by_name(
     assert named["one_0 seed 2"].startswith(reason)
     assert result.unreadable_videos == ("one_0 seed 2",)
     assert not rest.unreadable_videos
-    assert named["two_0 seed 2"] == "not in every group with this seed"
+    assert named["two_0 seed 2"] == "its seed or phrasing is not in every group"
     assert [(d.metric, d.paired_effect) for d in result.differences] == [
         (d.metric, d.paired_effect) for d in rest.differences
     ]

@@ -209,7 +209,7 @@ STATE_TESTS: dict[str, Callable[[FloatArray], float]] = {
     "PERMDISP": compute_permdisp_p,
     "PERMANOVA": compute_permanova_p,
     "place": compute_place_p,
-    "any group has another place": compute_any_place_p,
+    "any group differs in place": compute_any_place_p,
     "decodability; over pairs: Holm": compute_decodability_p,
     "variance share of the group": compute_share_p,
 }

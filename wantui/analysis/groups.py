@@ -273,7 +273,7 @@ class MatchedGroups:
             raise CannotCompareError(_explain_too_few_seeds(groups, len(seeds), bool(shared_phrasings)))
         matched_cells = {(phrasing, seed) for phrasing in shared_phrasings for seed in seeds}
         exclusion_reasons += [
-            (namer.name_video(video), "not in every group with this seed")
+            (namer.name_video(video), "its seed or phrasing is not in every group")
             for videos_by_cell in cells_by_group
             for cell, video in videos_by_cell.items()
             if cell not in matched_cells

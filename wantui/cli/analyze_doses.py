@@ -29,7 +29,9 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
             dose_response.doses, declared_trend.means, lows, highs, curve_lines, strict=True
         )
     ]
-    print_columns((dose_response.setting_name, f"mean {declared_trend.metric}", "95 % over seeds", ""), *mean_rows)
+    print_columns(
+        (dose_response.setting_name, f"mean {declared_trend.metric}", "95 % interval (seeds)", ""), *mean_rows
+    )
     echo()
     print_columns(
         ("metric", f"slope for each unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),

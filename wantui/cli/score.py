@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     type=DecimalNumber(),
     default=0.9,
     show_default=True,
-    help="Lowest noise level of the integral, fixed before the values are seen; the whole range is shown beside it.",
+    help="Lower limit of the integral over noise levels: choose it before seeing values. The whole range is shown too.",
 )
 @click.option(
     "--draws", "draw_count", type=WholeNumber(1, 1000), default=1, show_default=True, help="Draws of noise per level."

@@ -1,7 +1,8 @@
 """Joint expansion of a template and the templates of its prompt schedule.
 
 Brackets with the same options vary together: the first [red|blue] of one prompt goes with the first [red|blue] of the
-others, the second with the second. All other brackets multiply. Marks and weights in the options make no difference.
+others, the second with the second. Brackets with other options are combined in every way.
+Marks and weights in the options make no difference.
 """
 
 from collections import Counter

@@ -154,14 +154,14 @@ LIBRARY_ACTIONS = (
     Action(
         "library.steps", "s", "show_steps", "Steps", "Show how the video forms: its stored steps.", is_in_footer=False
     ),
-    Action("library.mark", "m", "mark", "Mark", "Choose the video for a comparison, or not."),
-    Action("library.compare", "c", "compare", "Compare", "Play the chosen videos side by side."),
+    Action("library.mark", "m", "mark", "Mark", "Mark the video for a comparison, or unmark it."),
+    Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
     Action(
         "library.unmark",
         "C",
         "clear_marks",
         "Unmark",
-        "Choose no video; stars stay.",
+        "Unmark all videos; stars stay.",
         is_in_footer=False,
     ),
     Action("library.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch, from this video on."),

@@ -267,7 +267,7 @@ def evaluate_nano(
         f"two objects, both right (n = {clip_count // 2})": score_clips(
             generate_scene_clips(two_object_scenes, 2 * FIRST_EVALUATION_SEED), two_object_scenes
         ),
-        "shape of one object, right": score_by_shape(
+        "correct shape of one object": score_by_shape(
             generate_scene_clips(scenes_of_each_shape, 3 * FIRST_EVALUATION_SEED), scenes_of_each_shape
         ),
         "the judge on drawn clips, one object": score_clips(rendered_one, one_object_scenes),

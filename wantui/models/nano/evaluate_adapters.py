@@ -83,7 +83,7 @@ def measure_few_steps(pipeline: WanPipeline, clip_count: int) -> dict[str, dict[
         f"two objects, both right (n = {clip_count // 2})": score_clips(
             generate_scene_clips(pipeline, two_object_scenes, 2 * FIRST_EVALUATION_SEED, True), two_object_scenes
         ),
-        "shape of one object, right": score_by_shape(
+        "correct shape of one object": score_by_shape(
             generate_scene_clips(pipeline, scenes_of_each_shape, 3 * FIRST_EVALUATION_SEED, True), scenes_of_each_shape
         ),
         "speed": {f"seconds for one clip, {pipeline.device.type}": seconds},
