@@ -62,7 +62,7 @@ def tiny_autoencoder(form: str) -> AutoencoderKLWan:
 
 
 def tiny_pipeline(form: str) -> WanPipeline:
-    """Random weights that answer to text, time and place, of the form of a published Wan model."""
+    """Random weights that respond to text, time and place, of the form of a published Wan model."""
     torch.manual_seed(0)
     tokenizer = build_nano_tokenizer()
     text_encoder = UMT5EncoderModel(

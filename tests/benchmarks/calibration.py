@@ -1,4 +1,4 @@
-"""What do the metrics answer to: frequency, or appearance? python tests/benchmarks/calibration.py
+"""What do the metrics respond to: frequency, or appearance? python tests/benchmarks/calibration.py
 
 `frequency_models.py` trains models with exchanged frequencies of the shapes, `calibration_measurements.py` measures
 them, and `--collect FOLDER` reduces its files to the data from which this command prints its tables.
@@ -54,7 +54,7 @@ def format_amount(value: float, key: str) -> str:
 
 
 def print_sensitivities(models: Sequence[ModelValues], replicates: Sequence[ModelValues], condition: str) -> None:
-    """Print what each measure answers to under a condition, in the first sentence form and in the second.
+    """Print what each measure responds to under a condition, in the first sentence form and in the second.
 
     Args:
         replicates: two models of equal frequencies.
@@ -251,7 +251,7 @@ def print_models(models: Sequence[ModelValues]) -> None:
 )
 @click.option("--write-table", is_flag=True, help="Also write the table that wantui shows beside its metrics.")
 def main(data_folder: Path, measured_folder: Path | None, write_table: bool) -> None:
-    """Print what each metric answers to, from stored values of each video."""
+    """Print what each metric responds to, from stored values of each video."""
     if measured_folder:
         data_folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(measured_folder.glob("*.npz")):
