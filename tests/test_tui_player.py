@@ -290,7 +290,7 @@ def test_paused_player_sends_nothing_and_a_playing_one_only_changed_cells() -> N
             await asyncio.sleep(1.0)
             assert len("".join(written)) == 0
             await it.press("G")
-            await it.pilot.pause(0.2)
+            await it.until(lambda: "▀" in "".join(written))
             step = "".join(written)
         [view] = player.views
         assert view.shown_pixels is not None
