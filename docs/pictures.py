@@ -23,6 +23,8 @@ SWEEP_SETTINGS = {
     "model_settings.steps": "8",
 }
 """Settings of the batch with a sweep by dotted key; all others are those of the preset nano."""
+VERDICT_LINES = 3
+"""Lines of the verdict above a dose-response that are shown."""
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 COLOUR_COUNT = 64
 FRAME = (9, 41, 9, 9)
@@ -120,6 +122,19 @@ async def draw_sweep(recorder: PictureRecorder) -> None:
     while app.screen.grouping != "cfg_scale":
         await recorder.press("c", wait_seconds=1.0)
     await recorder.pilot.pause(8.0)
+    await draw_dose_response(recorder)
+
+
+async def draw_dose_response(recorder: PictureRecorder) -> None:
+    """Draw the change with the swept setting, which begins below the answers."""
+    details, title = recorder.app.screen.details, "mean and 95 % interval over seeds"
+
+    def find_line() -> int | None:
+        lines = details.details_text.shown_lines
+        return next((index for index, line in enumerate(lines) if title in line.plain), None)
+
+    await recorder.wait_until(lambda: find_line() is not None)
+    details.scroll_to(y=(find_line() or 0) - VERDICT_LINES, animate=False, force=True)
     await recorder.save("dose_response")
 
 
