@@ -490,6 +490,16 @@ def test_damaged_lines_beyond_the_limit_are_counted(tmp_path: Path) -> None:  # 
     assert "contains 4,990 more damaged lines" in faults[-1]
 
 
+def test_line_numbers_count_undescribed_damaged_lines(folder: BatchFolder) -> None:
+    manifest_file = ManifestFile(folder)
+    manifest_file.read_manifest()
+    folder.journal_path.write_bytes(b"damaged\n" * 25)
+    manifest_file.read_manifest()
+    with folder.journal_path.open("ab") as journal:
+        journal.write(b"also damaged\n")
+    assert f"line 26 of {folder.journal_path} is damaged" in manifest_file.read_manifest().faults[-1]
+
+
 def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> None:
     error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
     record = ManifestStore(folder)

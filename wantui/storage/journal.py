@@ -55,6 +55,8 @@ class JournalTail:
     """Lines of an earlier manifest, whose changes batch.json should already contain."""
     faults: tuple[str, ...] = ()
     """Descriptions of unreadable lines."""
+    line_count: int = 0
+    """Number of complete lines, readable or not."""
 
 
 def make_journal_id(folded_journal_id: str) -> str:
@@ -113,7 +115,8 @@ def read_journal_tail(path: Path, journal_id: str, start_byte: int = 0, first_li
         zero_bytes = " (zero bytes)" if not torn_tail.strip(b"\0") else ""
         faults.append(f"the last {format_count(len(torn_tail), 'byte')} of {path} are damaged: not a line{zero_bytes}")
         end_byte, torn_tail = start_byte + len(content), b""
-    return JournalTail(tuple(lines), end_byte, bool(torn_tail), tuple(stale_lines), tuple(faults))
+    line_count = content.count(b"\n")
+    return JournalTail(tuple(lines), end_byte, bool(torn_tail), tuple(stale_lines), tuple(faults), line_count)
 
 
 def append_journal_lines(path: Path, expected_bytes: int, lines: Sequence[bytes]) -> int:

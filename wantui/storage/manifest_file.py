@@ -167,7 +167,7 @@ class ManifestFile:
             )
         manifest.add_faults(faults)
         self._journal_bytes_read = journal_tail.end_byte
-        self._journal_lines_read += len(journal_tail.lines) + len(journal_tail.stale_lines) + len(journal_tail.faults)
+        self._journal_lines_read += journal_tail.line_count
         needs_folding = (
             journal_tail.is_torn or bool(journal_tail.stale_lines) or bool(faults) or journal_path.is_symlink()
         )
