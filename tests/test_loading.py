@@ -118,7 +118,7 @@ def test_vocabulary_with_a_duplicate_token_is_refused(copy: Callable[..., Path])
 def test_text_encoder_that_ignores_the_words_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))
-    refused(folder, "the text encoder returns the same embedding, .* for different prompts")
+    refused(folder, "/model was loaded and cannot be used: the text encoder returns the same embedding, .* prompts")
 
 
 @pytest.fixture
@@ -492,7 +492,7 @@ def test_config_value_of_a_wrong_type_is_refused_naming_the_key(
 ) -> None:
     folder = copy()
     edit_config(folder, part, **{name: value})
-    with pytest.raises(UnknownModelError, match=f"cannot use .*: its {name} is .*must (be|consist of)"):
+    with pytest.raises(UnknownModelError, match=rf"cannot use {folder}/{part}/config\.json: its {name} is .*must be"):
         read_model_directory(folder)
 
 
@@ -500,8 +500,49 @@ def test_config_value_of_a_wrong_type_is_refused_naming_the_key(
 def test_part_without_a_class_is_refused(copy: Callable[..., Path], part: str) -> None:
     folder = copy()
     configure(folder / "model_index.json", **{part: []})
-    with pytest.raises(UnknownModelError, match=f"its {part} is a part without a class, but a Wan model has a"):
+    with pytest.raises(
+        UnknownModelError, match=rf"its {part} is a part without a class in model_index\.json, but a Wan model has"
+    ):
         read_model_directory(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("tokenizer", "AutoTokenizer"),
+        ("tokenizer", "PreTrainedTokenizerFast"),
+        ("text_encoder", "T5EncoderModel"),
+        ("text_encoder", "AutoModel"),
+    ],
+)
+def test_part_of_another_class_is_refused_before_loading(copy: Callable[..., Path], part: str, name: str) -> None:
+    folder = copy()
+    configure(folder / "model_index.json", **{part: ["transformers", name]})
+    with pytest.raises(UnknownModelError, match=f"cannot use {folder}: its {part} is a {name} in model_index"):
+        read_model_directory(folder)
+
+
+@pytest.mark.parametrize(("part", "library"), [("transformer", "diffusers"), ("text_encoder", "transformers")])
+def test_shards_in_a_subfolder_are_refused_where_the_library_refuses_them(
+    copy: Callable[..., Path], part: str, library: str
+) -> None:
+    folder = copy().resolve()
+    path = folder / part / WEIGHTS[part]
+    stored = load_file(path)
+    (path.parent / "sub").mkdir()
+    path.rename(path.parent / "sub" / path.name)
+    index_path = path.with_name(f"{path.name}.index.json")
+    weight_map = dict.fromkeys(stored, f"sub/{path.name}")
+    index_path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    refusals = preview_batch(load_config("nano", [f"model_settings.model_id={folder}"]), "a star").refusals
+    if library == "diffusers":
+        message = f"{index_path} refers to sub/{path.name}, but diffusers reads only files beside it"
+        assert message in refusals[0]
+        refused(folder, message)
+    else:
+        assert refusals == ()
+        loaded = load_pipeline_parts(local(folder), None, "float32").text_encoder.state_dict()
+        assert all(torch.equal(loaded[name], stored[name]) for name in stored)
 
 
 def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., Path]) -> None:

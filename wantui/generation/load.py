@@ -182,7 +182,7 @@ def load_pipeline(
         if fuses_blocks:
             fuse_pipeline(pipeline, attention_kernel)
         apply_memory_plan(pipeline, device, plan)
-        check_pipeline_works(pipeline)
+        _refuse_faulty_pipeline(pipeline, model)
     except NotLoadedError:
         raise
     except Exception as error:
@@ -190,6 +190,18 @@ def load_pipeline(
             error, model, device, dtype, pipeline, speed if fuses_blocks else None, weights
         ) from error
     return pipeline
+
+
+def _refuse_faulty_pipeline(pipeline: WanPipeline, model: WanModel) -> None:
+    """Check that a placed pipeline works.
+
+    Raises:
+        LoadError: the message names the model and the faulty part.
+    """
+    try:
+        check_pipeline_works(pipeline)
+    except LoadError as error:
+        raise LoadError(f"{model.location} was loaded and cannot be used: {error}") from error
 
 
 def _change_weights(pipeline: WanPipeline, weights: WeightsForm, lora: LoraRequest | None) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from wantui.formatting import shorten_text
 from wantui.json_files import MAX_JSON_BYTES, UnreadableFileError, parse_json, read_json_object
 from wantui.models import nano
 from wantui.models.fingerprint import find_snapshot_folder
-from wantui.models.parts import PartError, check_tokenizer_files
+from wantui.models.parts import INDEX_FILE, PartError, check_tokenizer_files
 from wantui.paths import expand_user_path
 
 SHORTER_SIDE_OF_720P = 720
@@ -113,12 +114,14 @@ NANO = WanModel(
     decode_bytes_per_pixel=1_365.0,
     relative_decode_time=0.0026,
 )
-CLASS_BY_PART = {
-    "transformer": "WanTransformer3DModel",
-    "transformer_2": "WanTransformer3DModel",
-    "vae": "AutoencoderKLWan",
+CLASSES_BY_PART = {
+    "transformer": ("WanTransformer3DModel",),
+    "transformer_2": ("WanTransformer3DModel",),
+    "vae": ("AutoencoderKLWan",),
+    "text_encoder": ("UMT5EncoderModel",),
+    "tokenizer": ("T5TokenizerFast", "T5Tokenizer"),
 }
-"""Part of a pipeline -> class that it must have."""
+"""Part of a pipeline -> classes of which it must have one."""
 UMT5_XXL_PARAMETERS, VAE_2_1_PARAMETERS, VAE_2_2_PARAMETERS = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
@@ -215,22 +218,13 @@ def read_model_directory(directory: Path) -> WanModel:
     Raises:
         UnknownModelError: files are missing, or the directory is not a Wan pipeline.
     """
-    pipeline_index = _read_model_json(directory / "model_index.json")
+    pipeline_index = _read_model_json(directory / INDEX_FILE)
     _check_pipeline_parts(directory, pipeline_index)
-    vae_config, transformer_config = (
-        _read_model_json(directory / "vae/config.json"),
-        _read_model_json(directory / "transformer/config.json"),
-    )
-    spatial_compression, boundary_ratio = (
-        _read_positive_integer(vae_config, "scale_factor_spatial", 8),
-        pipeline_index.get("boundary_ratio"),
-    )
-    patch_size = transformer_config.get("patch_size", [1, 2, 2])
-    if not isinstance(patch_size, list) or len(patch_size) != 3:
-        raise UnknownModelError(
-            f"cannot use {directory}: its patch_size is {patch_size!r}, but must consist of three numbers"
-        )
-    head_count = _read_positive_integer(transformer_config, "num_attention_heads", 40)
+    vae_config = _ModelConfig(directory / "vae/config.json")
+    transformer_config = _ModelConfig(directory / "transformer/config.json")
+    spatial_compression = vae_config.read_positive_integer("scale_factor_spatial", 8)
+    boundary_ratio = pipeline_index.get("boundary_ratio")
+    head_count = transformer_config.read_positive_integer("num_attention_heads", 40)
     published_model = find_model("wan2.2-5b" if spatial_compression == 16 else "wan2.1-1.3b")
     published_base_width = 160 if spatial_compression == 16 else 96
     return WanModel(
@@ -238,23 +232,23 @@ def read_model_directory(directory: Path) -> WanModel:
         str(directory),
         "local directory",
         is_local=True,
-        latent_channels=_read_positive_integer(vae_config, "z_dim", 16),
+        latent_channels=vae_config.read_positive_integer("z_dim", 16),
         spatial_compression=spatial_compression,
-        temporal_compression=_read_positive_integer(vae_config, "scale_factor_temporal", 4),
-        patch_size=_read_positive_integer({"patch_size": patch_size[1]}, "patch_size", 2),
-        block_count=_read_positive_integer(transformer_config, "num_layers", 40),
+        temporal_compression=vae_config.read_positive_integer("scale_factor_temporal", 4),
+        patch_size=transformer_config.read_patch_size(),
+        block_count=transformer_config.read_positive_integer("num_layers", 40),
         head_count=head_count,
-        transformer_width=head_count * _read_positive_integer(transformer_config, "attention_head_dim", 128),
-        feed_forward_width=_read_positive_integer(transformer_config, "ffn_dim", 13824),
-        text_width=_read_positive_integer(transformer_config, "text_dim", 4096),
-        timestep_width=_read_positive_integer(transformer_config, "freq_dim", 256),
+        transformer_width=head_count * transformer_config.read_positive_integer("attention_head_dim", 128),
+        feed_forward_width=transformer_config.read_positive_integer("ffn_dim", 13824),
+        text_width=transformer_config.read_positive_integer("text_dim", 4096),
+        timestep_width=transformer_config.read_positive_integer("freq_dim", 256),
         # Taken from the published model of the same kind: the scheduler config ignores the video size.
         flow_shift=12.0 if boundary_ratio is not None else 5.0 if spatial_compression == 16 else None,
         boundary_ratio=boundary_ratio,
         text_encoder_parameter_count=_count_stored_parameters(directory / "text_encoder"),
         vae_parameter_count=_count_stored_parameters(directory / "vae"),
         decode_bytes_per_pixel=published_model.decode_bytes_per_pixel
-        * _read_positive_integer(vae_config, "base_dim", published_base_width)
+        * vae_config.read_positive_integer("base_dim", published_base_width)
         / published_base_width,
         relative_decode_time=published_model.relative_decode_time,
     )
@@ -271,12 +265,13 @@ def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> No
             f"cannot use {directory}: it contains a "
             f"{shorten_text(str(pipeline_index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
         )
-    for part, part_class in CLASS_BY_PART.items():
+    for part, part_classes in CLASSES_BY_PART.items():
         component = pipeline_index.get(part)
-        if isinstance(component, list) and component[-1:] not in ([part_class], [None]):
+        if isinstance(component, list) and (not component or component[-1] not in (*part_classes, None)):
             class_name = shorten_text(str(component[-1])) if component else "part without a class"
             raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {class_name}, but a Wan model has a {part_class}"
+                f"cannot use {directory}: its {part} is a {class_name} in {INDEX_FILE}, but a Wan model has a "
+                f"{' or '.join(part_classes)}"
             )
     _check_transformer_count(directory, pipeline_index)
     try:
@@ -297,17 +292,17 @@ def _check_transformer_count(directory: Path, pipeline_index: dict[str, Any]) ->
     ] != [None]
     if boundary_ratio is None and has_two_transformers:
         raise UnknownModelError(
-            f"cannot use {directory}: it has a transformer_2, but no boundary_ratio in model_index.json"
+            f"cannot use {directory}: it has a transformer_2, but no boundary_ratio in {INDEX_FILE}"
         )
     if boundary_ratio is None:
         return
     if not has_two_transformers or not (directory / "transformer_2").is_dir():
         raise UnknownModelError(
-            f"cannot use {directory}: it has a boundary_ratio in model_index.json, but no transformer_2"
+            f"cannot use {directory}: it has a boundary_ratio in {INDEX_FILE}, but no transformer_2"
         )
     if isinstance(boundary_ratio, bool) or not isinstance(boundary_ratio, int | float) or not 0 <= boundary_ratio <= 1:
         raise UnknownModelError(
-            f"cannot use {directory}: its boundary_ratio is {boundary_ratio!r}, but must be between 0 and 1"
+            f"cannot use {directory}: boundary_ratio in {INDEX_FILE} is {boundary_ratio!r}, but must be between 0 and 1"
         )
 
 
@@ -332,18 +327,41 @@ def _count_stored_parameters(directory: Path) -> int | None:
     return parameter_count or None
 
 
-def _read_positive_integer(config: dict[str, Any], name: str, default: int) -> int:
-    """Return a value of a config file that must be a positive integer.
+class _ModelConfig:
+    """The config file of a part, whose errors name the file."""
 
-    Raises:
-        UnknownModelError: the value is something else, or larger than MAX_CONFIG_SIZE.
-    """
-    value = config.get(name, default)
-    if type(value) is not int or not 1 <= value <= MAX_CONFIG_SIZE:
-        raise UnknownModelError(
-            f"cannot use the model: its {name} is {value!r}, but must be a whole number from 1 to {MAX_CONFIG_SIZE:,}"
-        )
-    return value
+    def __init__(self, path: Path) -> None:
+        self.path, self.values = path, _read_model_json(path)
+
+    def read_positive_integer(self, name: str, default: int) -> int:
+        """Return a value that must be a positive integer.
+
+        Raises:
+            UnknownModelError: the value is something else, or larger than MAX_CONFIG_SIZE.
+        """
+        value = self.values.get(name, default)
+        if type(value) is not int or not 1 <= value <= MAX_CONFIG_SIZE:
+            raise self._make_error(name, value, f"a whole number from 1 to {MAX_CONFIG_SIZE:,}")
+        return value
+
+    def read_patch_size(self) -> int:
+        """Return the height of a patch, which equals its width, in latent cells.
+
+        Raises:
+            UnknownModelError: the size does not consist of three positive integers.
+        """
+        value = self.values.get("patch_size", [1, 2, 2])
+        if (
+            not isinstance(value, list)
+            or len(value) != 3
+            or any(type(side) is not int or not 1 <= side <= MAX_CONFIG_SIZE for side in value)
+        ):
+            raise self._make_error("patch_size", value, f"three whole numbers from 1 to {MAX_CONFIG_SIZE:,}")
+        side: int = value[1]
+        return side
+
+    def _make_error(self, name: str, value: object, rule: str) -> UnknownModelError:
+        return UnknownModelError(f"cannot use {self.path}: its {name} is {reprlib.repr(value)}, but must be {rule}")
 
 
 def _read_model_json(path: Path) -> dict[str, Any]:

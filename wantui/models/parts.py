@@ -138,6 +138,11 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     shard_names = sorted(set(shard_by_tensor.values()))
     if outside_names := [name for name in shard_names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise PartError(f"{path} refers to {outside_names[0]}, which is outside the model folder")
+    if library == "diffusers" and (nested_names := [name for name in shard_names if Path(name).name != name]):
+        raise PartError(
+            f"{path} refers to {nested_names[0]}, but diffusers reads only files beside it. Move the files to "
+            f"{path.parent}, and remove the folder from the names in {path.name}"
+        )
     files = [path.parent / name for name in shard_names]
     # Not Path.is_file, which raises for a name that is too long.
     if missing_names := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
@@ -181,12 +186,12 @@ def check_part_config(folder: Path, part: str) -> None:
     Raises:
         PartError: a value is wrong, or the config cannot be read.
     """
-    config = read_part_json(folder / part / "config.json")
+    path = folder / part / "config.json"
+    config = read_part_json(path)
     for name in LAYER_COUNT_KEYS:
         if isinstance(layer_count := config.get(name), int) and layer_count > MAX_LAYER_COUNT:
             raise PartError(
-                f"the config of its {get_part_label(part)} has {name} {layer_count:,}; the maximum is "
-                f"{MAX_LAYER_COUNT:,}"
+                f"{path} has {name} {layer_count:,}; the maximum is {MAX_LAYER_COUNT:,}. Copy it from the model again"
             )
     for name, expected_value in FIXED_CONFIG_BY_PART.get(part, {}).items():
         if name in config and config[name] != expected_value:
