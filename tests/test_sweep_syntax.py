@@ -130,6 +130,18 @@ def test_wrong_seeds_are_refused_by_name(text: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
+def test_seed_and_count_without_effect_are_warned_of() -> None:
+    warnings = parse_config("seeds: [7, 9]\nvideos_per_variation: 9\nmodel_settings: {seed: 5}", "test").warnings
+    assert [(warning.key, warning.line) for warning in warnings] == [
+        ("videos_per_variation", 2),
+        ("model_settings.seed", 3),
+    ]
+    assert all("has no effect, because seeds (7,9) lists the videos" in warning.message for warning in warnings)
+    agreeing_text = "seeds: [7, 9]\nvideos_per_variation: 2\nmodel_settings: {seed: 7}"
+    assert parse_config(agreeing_text, "test").warnings == ()
+    assert parse_config("videos_per_variation: 9", "test", ["seeds=7,9"]).warnings == ()
+
+
 def test_seeds_of_a_config_replace_seed_and_count() -> None:
     settings = parse_config("seeds: [7, 1..3, 42]\nvideos_per_variation: 9\nmodel_settings: {seed: 5}", "test").settings
     assert settings.seed_list == (7, 1, 2, 3, 42)

@@ -102,6 +102,7 @@ def parse_config(
         hidden_count = max(len(validation_errors) - MAX_PROBLEMS, 0)
     else:
         problems += config_reader.find_sweep_problems(settings)
+        config_reader.warn_of_replaced_seeds(values, settings)
     if problems:
         raise ConfigError(limit_problems(problems, source, hidden_count))
     return Config(
@@ -198,6 +199,19 @@ class _ConfigReader:
         except SweepError as error:
             problems.append(self.make_problem(("sweeps",), str(error)))
         return problems
+
+    def warn_of_replaced_seeds(self, values: dict[str, Any], settings: Settings) -> None:
+        """Warn of a seed and a number of videos in the file that its `seeds` replace by other values."""
+        if settings.seeds is None or ("seeds",) not in self.line_by_key:
+            return
+        model_values = values.get("model_settings") or {}
+        for key, given_value, used_value in (
+            (("videos_per_variation",), values.get("videos_per_variation"), settings.videos_per_variation),
+            (("model_settings", "seed"), model_values.get("seed"), settings.model_settings.seed),
+        ):
+            if given_value is not None and given_value != used_value:
+                message = f"has no effect, because seeds ({settings.seeds}) lists the videos. Remove one of the two"
+                self.warnings.append(self.make_problem(key, message))
 
     def warn_of_repeated_options(self) -> None:
         """Warn of settings that the command line sets several times."""
