@@ -7,6 +7,7 @@ import pytest
 from wantui.formatting import (
     escape_unprintable,
     format_count,
+    format_error,
     format_long_duration,
     format_mean,
     format_percent,
@@ -25,6 +26,19 @@ from wantui.formatting import (
 )
 def test_format_count_inflects_the_noun(number: int, noun: str, plural: str | None, expected: str) -> None:
     assert format_count(number, noun, plural) == expected  # C9
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(13, "Permission denied", "/a/b"), "/a/b: Permission denied"),
+        (OSError("it is not a regular file"), "it is not a regular file"),
+        (ValueError("no"), "no"),
+    ],
+)
+def test_error_of_the_system_is_shown_without_its_number(error: Exception, expected: str) -> None:
+    assert format_error(error) == expected
 
 
 @pytest.mark.parametrize(

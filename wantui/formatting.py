@@ -1,6 +1,7 @@
 """Format numbers and text for people, in the same way on the command line and on the screens."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -137,3 +138,10 @@ def _escape_character(character: str) -> str:
     return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}.get(
         character, f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
     )
+
+
+def format_error(error: Exception) -> str:
+    """Return the text of an exception; that of an error of the operating system has its file, and no number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -13,6 +13,7 @@ from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
+from wantui.formatting import format_error
 from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
@@ -161,8 +162,8 @@ class Supervisor:
                 slot.start_process(self.queue.path.parent, self.logs_folder)
             except (OSError, UserError) as error:
                 slot.delay_next_start()
-                self.log.error("%s cannot be started: %s", slot.name, error)
-                self._count_start_failure(slot, str(error))
+                self.log.error("%s cannot be started: %s", slot.name, format_error(error))
+                self._count_start_failure(slot, format_error(error))
                 continue
             self.log.info("%s started on %s", slot.worker_name, slot.torch_device)
             self.queue.record_starting_worker(slot.worker_name, slot.torch_device)

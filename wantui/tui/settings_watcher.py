@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from wantui.errors import UserError
+from wantui.formatting import format_error
 from wantui.tui.settings import TuiSettings, find_settings_path, load_settings
 
 POLL_SECONDS = 2.0
@@ -54,7 +55,7 @@ class SettingsWatcher:
             try:
                 settings = load_settings()
             except (UserError, OSError) as error:
-                self.publish_error(str(error))
+                self.publish_error(format_error(error))
             else:
                 self.publish_settings(settings)
 

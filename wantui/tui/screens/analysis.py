@@ -15,7 +15,7 @@ from wantui.analysis.groups import Group, find_dividing_groupings, pool_comparab
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
@@ -341,7 +341,9 @@ class AnalysisScreen(AnalysisFigures):
         try:
             report_folder, file_names = export_analysis(self.chosen_folders[0], self.videos, comparison)
         except (OSError, UserError) as error:
-            self.app.call_from_thread(self.notify, f"cannot export: {error}", severity="error", markup=False)
+            self.app.call_from_thread(
+                self.notify, f"cannot export: {format_error(error)}", severity="error", markup=False
+            )
             return
         hint = "; group the videos (c) to export a report too" if outcome is None else ""
         hint = f"; no report: {outcome.error}" if outcome is not None and outcome.error else hint
