@@ -18,7 +18,7 @@ from wantui.cli.doctor import _check_library_versions, find_hub_cache
 from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
-from wantui.queue import state_dir
+from wantui.queue import reader
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
@@ -614,7 +614,7 @@ def test_queue_lists_report_a_queue_that_cannot_be_written(
     with only_queued():
         assert wantui("run", "--detach", "-t", "a circle", "-n", "1", "--batch-name", "b").code == 0
     assert "warning" not in wantui("queue", *arguments).err
-    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
+    monkeypatch.setattr(reader, "find_write_fault", lambda folder: "No space left on device")
     result = wantui("queue", *arguments)
     assert result.code == 0
     assert "warning: cannot write the queue in " in result.err

@@ -16,7 +16,7 @@ from wantui.cli.follow import follow_batch
 from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event_line
 from wantui.engine import control
 from wantui.errors import UserError
-from wantui.queue import state_dir
+from wantui.queue import reader
 from wantui.queue.events import BatchAdded, parse_event_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, QueueEvent, WorkerRow
@@ -151,7 +151,7 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
     monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: next(answers))
+    monkeypatch.setattr(reader, "find_write_fault", lambda folder: next(answers))
     monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
     with Queue(tmp_path) as queue:
         queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])

@@ -14,7 +14,7 @@ from conftest import only_queued
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
-from wantui.queue import state_dir
+from wantui.queue import reader
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
@@ -174,7 +174,7 @@ def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest
 
 
 def test_unwritable_queue_is_not_reported_as_unreadable(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_dir, "find_write_fault", lambda folder: "No space left on device")
+    monkeypatch.setattr(reader, "find_write_fault", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(

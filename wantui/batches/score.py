@@ -25,7 +25,8 @@ from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.pass_time import estimate_pass_seconds
 from wantui.planning.time_estimate import Estimate
 from wantui.queue.benchmark_store import load_throughput
-from wantui.queue.queue import Queue
+from wantui.queue.database import QueueError
+from wantui.queue.reader import QueueReader
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.information_file import (
     InformationFile,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_SAVES = 10.0
 """Most seconds of measurements that a killed process loses."""
+MAX_QUEUE_WAIT_SECONDS = 1.0
+"""Longest wait in seconds for a locked queue, whose past videos only improve the predicted time."""
 
 
 @dataclass(frozen=True)
@@ -203,14 +206,22 @@ def _make_entry(task: ScoreTask, gaps: Sequence[LevelGap], device_name: str) -> 
     )
 
 
+def load_past_videos() -> list[TimedVideo]:
+    """Return the finished videos of this machine's queue; empty without a usable queue."""
+    with (
+        suppress(UserError, QueueError),
+        QueueReader(find_state_directory().directory, MAX_QUEUE_WAIT_SECONDS) as queue,
+    ):
+        return parse_timed_videos(queue.list_finished_videos())
+    return []
+
+
 def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: ScoreRequest) -> ScoreStarted:
     pass_count = len(tasks) * plan.passes_per_video
     if not tasks:
         return ScoreStarted(0, len(plan.tasks), 0, Estimate(0.0, "all videos are measured"))
     device = resolve_device(request.device)
-    past_videos: list[TimedVideo] = []
-    with suppress(UserError):  # without a queue, no past videos are known
-        past_videos = parse_timed_videos(Queue(find_state_directory().directory).list_finished_videos())
+    past_videos = load_past_videos()
     seconds, bases = 0.0, []
     for group in _group_by_pipeline(tasks):
         recipe = _make_scoring_recipe(group[0].recipe)

@@ -10,7 +10,7 @@ import click
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.options import open_queue_for_command, print_warnings
-from wantui.cli.output import echo, print_json
+from wantui.cli.output import echo, print_json, report_locked_queue
 from wantui.cli.types import PATH_TYPE, WholeNumber
 from wantui.formatting import format_count, format_duration
 
@@ -76,7 +76,7 @@ def show_engine_status(as_json: bool) -> None:
     Exit code 0: an engine is running, 3: no engine is running.
     """
     from wantui.engine.control import find_engine
-    from wantui.queue.state_dir import describe_recording_fault, find_state_directory
+    from wantui.queue.state_dir import find_state_directory
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
@@ -95,7 +95,7 @@ def show_engine_status(as_json: bool) -> None:
             }
         )
     else:
-        _print_engine_status(engine, hold, worker_rows, running_videos, describe_recording_fault(state_dir.directory))
+        _print_engine_status(engine, hold, worker_rows, running_videos, queue.describe_recording_fault())
     sys.exit(0 if engine else 3)
 
 
@@ -173,7 +173,7 @@ def run_foreground_engine(
     if not run_engine(state_dir, find_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
         engine = find_engine(state_dir.directory)
         raise NoEngineError(f"an engine is already running (process {engine.process_id if engine else 'unknown'})")
-    with open_queue(state_dir)[0] as queue:
+    with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
         hold = queue.read_hold()
         unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches(-1))
     if exits_when_drained and unfinished_count:

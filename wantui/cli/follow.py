@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,54 +30,74 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
     """
     from wantui.batches.eta import BatchEta
     from wantui.cli.progress import open_progress_reporter
-    from wantui.engine.control import NoEngineError, find_engine
-    from wantui.queue.state_dir import describe_recording_fault
+    from wantui.engine.control import NoEngineError
+    from wantui.queue.connection import LOCK_NOTICE_SECONDS
+    from wantui.queue.database import BUSY_TIMEOUT_SECONDS, QueueUnavailableError, is_database_damage
     from wantui.queue.waiting import find_batch_wait
 
-    last_check_seconds, state_directory = time.monotonic(), queue.path.parent
-    recording_error: str | None = None
-    data_version, current_row, is_engine_gone = -1, batch, False
+    last_check_seconds, data_version, current_row = time.monotonic(), -1, batch
+    fault: str | None = None
     batch_eta = BatchEta(queue, batch.id)
     with open_progress_reporter(as_json, batch_eta.estimate_batch_seconds) as reporter:
         _show_current_state(queue, batch, last_seq, reporter)
+        queue.db.set_wait_seconds(LOCK_NOTICE_SECONDS)  # a longer lock is reported, and waited for
         while True:
             if is_output_closed():
                 raise OutputClosedError
-            if (new_version := queue.read_data_version()) != data_version:
-                data_version = new_version
-                # Read the row before the events: a batch that has ended in `row` then has its last events below.
-                batch_row = queue.get_batch(batch.id)
-                for event in queue.list_events(last_seq, batch.id):
-                    last_seq = event.seq
-                    batch_eta.apply_event(event)
-                    reporter.show_event(event)
-                    _raise_batch_error(event, batch.id)
-                if batch_row is None:
-                    raise NoEngineError(f"batch {batch.id} was removed from the queue")
-                current_row = batch_row
-                if not current_row.unfinished_count:
-                    return current_row
-            if time.monotonic() - last_check_seconds > ENGINE_CHECK_SECONDS:
-                last_check_seconds = time.monotonic()
+            try:
+                if (new_version := queue.read_data_version()) != data_version:
+                    # Read the row before the events: a batch that has ended in `row` then has its last events below.
+                    batch_row = queue.get_batch(batch.id)
+                    for event in queue.list_events(last_seq, batch.id):
+                        last_seq = event.seq
+                        batch_eta.apply_event(event)
+                        reporter.show_event(event)
+                        _raise_batch_error(event, batch.id)
+                    if batch_row is None:
+                        raise NoEngineError(f"batch {batch.id} was removed from the queue")
+                    data_version, current_row = new_version, batch_row
+                    if not current_row.unfinished_count:
+                        queue.db.set_wait_seconds(BUSY_TIMEOUT_SECONDS)
+                        return current_row
+                if time.monotonic() - last_check_seconds <= ENGINE_CHECK_SECONDS:
+                    time.sleep(QUEUE_POLL_SECONDS)
+                    continue
                 reporter.show_wait_reason(find_batch_wait(queue, batch.id))
-                if queue.is_replaced():
-                    raise NoEngineError(
-                        f"the queue {queue.path} was deleted or replaced. "
-                        f"Queue the missing videos again: wantui run --resume {format_relative_path(batch.folder)}"
-                    )
-                if (reason := describe_recording_fault(state_directory)) != recording_error:
-                    recording_error = reason
-                    reporter.show_message(reason or f"{state_directory} can be written again")
-                with suppress(PermissionError):  # reported above; an engine may still be running
-                    is_engine_gone = find_engine(state_directory) is None
-                if is_engine_gone:
-                    raise NoEngineError(
-                        f"no engine is running, and {format_count(current_row.unfinished_count, 'video')} of "
-                        f"{batch.folder} "
-                        f"{'is' if current_row.unfinished_count == 1 else 'are'} missing. "
-                        "Run wantui engine start, and wantui queue resume if the queue is held"
-                    )
-            time.sleep(QUEUE_POLL_SECONDS)
+                _check_engine(queue, current_row)
+                new_fault = queue.describe_recording_fault()
+            except QueueUnavailableError as error:
+                if is_database_damage(error):
+                    raise
+                new_fault = f"cannot read the queue: {error}. The engine continues as soon as the queue can be used"
+            if new_fault != fault:
+                fault = new_fault
+                reporter.show_message(fault or f"{queue.path.parent} can be written again")
+            last_check_seconds = time.monotonic()
+
+
+def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
+    """Check that an engine is running, and that the queue is still the one that it uses.
+
+    Raises:
+        NoEngineError: no engine is running, or the queue was replaced.
+    """
+    from wantui.engine.control import NoEngineError, find_engine
+
+    if queue.is_replaced():
+        raise NoEngineError(
+            f"the queue {queue.path} was deleted or replaced. "
+            f"Queue the missing videos again: wantui run --resume {format_relative_path(batch.folder)}"
+        )
+    try:
+        engine = find_engine(queue.path.parent)
+    except PermissionError:  # reported as a recording fault; an engine may still be running
+        return
+    if engine is None:
+        raise NoEngineError(
+            f"no engine is running, and {format_count(batch.unfinished_count, 'video')} of {batch.folder} "
+            f"{'is' if batch.unfinished_count == 1 else 'are'} missing. "
+            "Run wantui engine start, and wantui queue resume if the queue is held"
+        )
 
 
 def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, reporter: "ProgressReporter") -> None:

@@ -8,7 +8,7 @@ import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
-from wantui.cli.output import echo, print_columns, print_json
+from wantui.cli.output import echo, print_columns, print_json, report_locked_queue
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
@@ -262,7 +262,7 @@ def trash_batch_folder(folder: Path) -> None:
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.batch_index import move_to_trash
 
-    with open_queue(find_state_directory())[0] as queue:
+    with open_queue(find_state_directory(), on_locked=report_locked_queue)[0] as queue:
         queued_batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder.resolve()), None)
         if queued_batch is not None and queued_batch.unfinished_count:
             raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.commands import WantuiCommand
-from wantui.cli.output import echo
+from wantui.cli.output import echo, report_locked_queue
 from wantui.cli.types import BATCH_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
 
@@ -76,7 +76,7 @@ def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
 
     state_dir = find_state_directory()
     if batch is not None:
-        with open_queue(state_dir)[0] as queue:
+        with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
             batch_log = BatchFolder(queue.find_batch(batch).folder).log_path
         if is_folder_deleted(batch_log.parent.parent):
             raise UserError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.output import echo
+from wantui.cli.output import echo, report_locked_queue
 from wantui.cli.types import CONFIG_TYPE, INTEGER_TYPE, PATH_TYPE
 from wantui.text_files import TextFileError, read_text_file
 
@@ -177,7 +177,9 @@ def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue"
     from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
 
-    queue, queue_notes = open_queue(find_state_directory() if state_dir is None else state_dir)
+    queue, queue_notes = open_queue(
+        find_state_directory() if state_dir is None else state_dir, on_locked=report_locked_queue
+    )
     click.get_current_context().call_on_close(queue.close)
     print_warnings(tuple(queue_notes))
     return queue

@@ -40,6 +40,11 @@ def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = Fal
     _write_output(click.style(safe_text, bold=True) if bold else safe_text, nl=nl, err=err)
 
 
+def report_locked_queue(lock_holder: str) -> None:
+    """Report on stderr that a command waits for the process that has locked the queue."""
+    echo(f"waiting for the queue, which is locked by {lock_holder}", err=True)
+
+
 def echo_written_file(path: Path, is_replaced: bool) -> None:
     """Print to stderr that an output file was written, and whether it replaced a file."""
     echo(f"{'replaced' if is_replaced else 'written'}: {path}", err=True)

@@ -9,7 +9,15 @@ import click
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_json_option
 from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
-from wantui.cli.output import add_table_row, create_plain_table, echo, print_json, print_table, print_wrapped_line
+from wantui.cli.output import (
+    add_table_row,
+    create_plain_table,
+    echo,
+    print_json,
+    print_table,
+    print_wrapped_line,
+    report_locked_queue,
+)
 from wantui.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -246,7 +254,7 @@ def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[Cel
         state_dir = find_state_directory()
         state_directory = state_dir.directory
         refusals += find_machine_refusals(state_dir, preview)
-        with open_queue(state_dir)[0] as queue:
+        with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
             past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError as error:  # `wantui run` would fail with it
         refusals.append(str(error))

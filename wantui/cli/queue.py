@@ -90,9 +90,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
 
 def _report_recording_fault(queue: "Queue") -> None:
     """Report a queue that cannot be written: the states below are then not up to date, and no video advances."""
-    from wantui.queue.state_dir import describe_recording_fault
-
-    if (fault := describe_recording_fault(queue.path.parent)) is not None:
+    if (fault := queue.describe_recording_fault()) is not None:
         echo(f"warning: {fault}", err=True)
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from wantui.cli.output import echo
+from wantui.cli.output import echo, report_locked_queue
 from wantui.errors import UserError
 
 LOW_BANDWIDTH_VARIABLES = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
@@ -76,7 +76,7 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
 
     settings = load_settings()
     state_dir = find_state_directory()
-    queue, queue_notes = open_queue(state_dir)
+    queue, queue_notes = open_queue(state_dir, on_locked=report_locked_queue)
     queue.close()
     if locale.getpreferredencoding(False).upper().replace("-", "") != "UTF8":
         queue_notes.append(

@@ -9,10 +9,11 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.queue.connection import LockListener
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
 from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory
+from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file, refuse_odd_database
 
 QUARANTINE_LOCK = "quarantine.lock"
@@ -21,13 +22,16 @@ DATABASE_ADVICE = "Free disk space, end the process that locks it, or make its f
 """Remedies for a queue database that cannot be opened."""
 
 
-def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queue, list[str]]:
+def open_queue(
+    state_dir: StateDirectory, is_engine: bool = False, on_locked: LockListener | None = None
+) -> tuple[Queue, list[str]]:
     """Open the queue database; return the queue and messages for the user.
 
     A damaged database is quarantined and replaced by an empty one; finished videos stay in their folders.
 
     Args:
         is_engine: True to check the whole database, which takes seconds; only the engine does.
+        on_locked: called with the name of a process for whose lock the queue has waited two seconds.
 
     Raises:
         UserError: the database cannot be opened, has a newer version, or is damaged while an engine uses it.
@@ -35,7 +39,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
     messages = [state_dir.note] if state_dir.note else []
     database_path = state_dir.directory / DATABASE_FILE
     try:
-        queue = _open_checked_queue(state_dir, is_engine)
+        queue = _open_checked_queue(state_dir, is_engine, on_locked)
         try:
             messages += describe_other_queues(state_dir, queue)
             messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches(-1))
@@ -45,7 +49,7 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
             raise
     except sqlite3.DatabaseError as error:
         if not is_database_damage(error):
-            raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
+            raise _make_opening_error(database_path, error) from None
         if not is_engine and find_engine(state_dir.directory) is not None:
             raise UserError(
                 f"the queue {database_path} is damaged ({error}). Stop the engine: wantui engine stop"
@@ -55,10 +59,10 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
     try:
         fcntl.flock(quarantine_lock, fcntl.LOCK_EX)
         try:
-            return _open_checked_queue(state_dir, is_engine), messages
+            return _open_checked_queue(state_dir, is_engine, on_locked), messages
         except sqlite3.DatabaseError as error:
             if not is_database_damage(error):
-                raise UserError(f"the queue {database_path} cannot be opened: {error}. {DATABASE_ADVICE}") from None
+                raise _make_opening_error(database_path, error) from None
             quarantine_path = quarantine_database(database_path)
             messages.append(
                 f"the queue {database_path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an "
@@ -66,13 +70,19 @@ def open_queue(state_dir: StateDirectory, is_engine: bool = False) -> tuple[Queu
                 "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
                 "wantui run --resume FOLDER"
             )
-        return Queue(state_dir.directory), messages
+        return Queue(state_dir.directory, on_locked=on_locked), messages
     finally:
         os.close(quarantine_lock)
 
 
-def _open_checked_queue(state_dir: StateDirectory, checks_content: bool) -> Queue:
-    queue = Queue(state_dir.directory)
+def _make_opening_error(database_path: Path, error: sqlite3.Error) -> UserError:
+    """Return the error for a queue that cannot be opened now; SQLite calls a full disk an I/O error."""
+    reason = f"{error} ({fault})" if (fault := find_write_fault(database_path.parent)) else str(error)
+    return UserError(f"the queue {database_path} cannot be opened: {reason}. {DATABASE_ADVICE}")
+
+
+def _open_checked_queue(state_dir: StateDirectory, checks_content: bool, on_locked: LockListener | None) -> Queue:
+    queue = Queue(state_dir.directory, on_locked=on_locked)
     if checks_content:
         try:
             check_database_content(queue.db)

@@ -3,14 +3,13 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from wantui.errors import UserError
+from wantui.queue.connection import LockListener, QueueConnection, connect_to_queue, convert_decode_errors
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.state_files import refuse_odd_database
 
@@ -44,40 +43,6 @@ def is_database_damage(error: sqlite3.Error) -> bool:
     return isinstance(error, sqlite3.DatabaseError)
 
 
-class _Cursor(sqlite3.Cursor):
-    """A cursor that raises only sqlite3 errors, even for messages about damage that are not UTF-8."""
-
-    def execute(self, *arguments: Any) -> "_Cursor":
-        with _convert_decode_errors():
-            super().execute(*arguments)
-        return self
-
-    def fetchone(self) -> Any:
-        with _convert_decode_errors():
-            return super().fetchone()
-
-    def fetchall(self) -> list[Any]:
-        with _convert_decode_errors():
-            return super().fetchall()
-
-    def __next__(self) -> Any:
-        with _convert_decode_errors():
-            return super().__next__()
-
-
-class _Connection(sqlite3.Connection):
-    def execute(self, *arguments: Any) -> Any:
-        return self.cursor(_Cursor).execute(*arguments)
-
-
-@contextmanager
-def _convert_decode_errors() -> Iterator[None]:
-    try:
-        yield
-    except UnicodeDecodeError:
-        raise sqlite3.DatabaseError("its text is not UTF-8") from None
-
-
 def load_migrations() -> list[str]:
     """Return the SQL scripts that migrate each schema version to the next, starting from an empty database."""
     script_files = sorted(
@@ -89,11 +54,14 @@ def load_migrations() -> list[str]:
     ]
 
 
-def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
+def open_database(
+    path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS, on_locked: LockListener | None = None
+) -> QueueConnection:
     """Return a connection with the newest schema, for one thread of one process.
 
     Args:
         wait_seconds: seconds to wait for a locked database, on opening and in each later statement.
+        on_locked: called with the name of a process for whose lock a statement has waited two seconds.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
@@ -102,7 +70,7 @@ def open_database(path: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> sql
         sqlite3.DatabaseError: it is damaged.
     """
     refuse_odd_database(path)
-    connection = sqlite3.connect(path, timeout=wait_seconds, isolation_level=None, factory=_Connection)
+    connection = connect_to_queue(path, wait_seconds, on_locked)
     try:
         connection.row_factory = sqlite3.Row
         _use_write_ahead_log(connection, wait_seconds)
@@ -145,9 +113,11 @@ def check_database(path: Path) -> str | None:
     refuse_odd_database(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
-        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=_Connection)) as stored_connection,
-        closing(sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)) as memory_copy,
-        _convert_decode_errors(),
+        closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=QueueConnection)
+        ) as stored_connection,
+        closing(sqlite3.connect(":memory:", isolation_level=None, factory=QueueConnection)) as memory_copy,
+        convert_decode_errors(),
     ):
         stored_connection.backup(memory_copy)
         _apply_migrations(memory_copy, _read_supported_version(memory_copy, path))

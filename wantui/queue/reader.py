@@ -11,15 +11,18 @@ from typing import Any, Self
 
 from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
+from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder
 from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
+    QueueUnavailableError,
     check_schema_not_newer,
     load_migrations,
     open_database,
 )
 from wantui.queue.events import EventError, EventPayload, parse_event_payload
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
+from wantui.queue.state_dir import find_write_fault
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
@@ -53,11 +56,14 @@ class QueueReader:
 
     Args:
         wait_seconds: seconds to wait for a locked database, on opening and in each query.
+        on_locked: called with the name of a process for whose lock a query has waited two seconds.
     """
 
-    def __init__(self, directory: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, directory: Path, wait_seconds: float = BUSY_TIMEOUT_SECONDS, on_locked: LockListener | None = None
+    ) -> None:
         self.path = directory / DATABASE_FILE
-        self.db = open_database(self.path, wait_seconds)
+        self.db = open_database(self.path, wait_seconds, on_locked)
         self._known_schema_version = len(load_migrations())
         self._opened_file_identities = self._read_file_identities()
 
@@ -104,6 +110,26 @@ class QueueReader:
             return self._read_file_identities() != self._opened_file_identities
         except PermissionError:  # without access to the folder, the open files are still valid
             return False
+
+    def describe_recording_fault(self) -> str | None:
+        """Describe why the queue cannot be written at present; None if it can. Waits two seconds for a lock.
+
+        Clients call this, because an engine and workers that cannot write the queue cannot report it themselves.
+
+        """
+        directory = self.path.parent
+        reason = find_write_fault(directory)
+        try:
+            if reason is None and self.db.is_write_locked(LOCK_NOTICE_SECONDS):
+                reason = f"it is locked by {describe_lock_holder(self.path)}"
+        except QueueUnavailableError as error:  # its file is read-only
+            reason = str(error)
+        if reason is None:
+            return None
+        return (
+            f"cannot write the queue in {directory}: {reason}. Fix this, and the engine continues by itself; until "
+            "then no video advances"
+        )
 
     def _read_file_identities(self) -> tuple[tuple[int, int] | None, ...]:
         # Use stat, never open: closing a descriptor of the files drops the locks of SQLite. The log exists, possibly

@@ -153,20 +153,6 @@ def _find_lock_error(directory: Path) -> str | None:
     return None
 
 
-def describe_recording_fault(directory: Path) -> str | None:
-    """Describe why the state directory cannot be written at present; None if it can.
-
-    Clients call this, because an engine and workers that cannot write the queue cannot report it themselves.
-    """
-    reason = find_write_fault(directory)
-    if reason is None:
-        return None
-    return (
-        f"cannot write the queue in {directory}: {reason}. Fix this, and the engine continues by itself; "
-        "until then no video advances"
-    )
-
-
 def find_write_fault(folder: Path) -> str | None:
     """Return why WRITE_PROBE_BYTES cannot be written in a folder, such as a full disk; None if they can."""
     try:

@@ -24,7 +24,7 @@ from wantui.batches.eta import RECENT_EVENT_COUNT
 from wantui.engine import control
 from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, format_error
 from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import expand_user_path
 from wantui.queue.queue import Queue
@@ -111,7 +111,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
         self.start_notes = (*start_notes, *self.draft_store.notes)
         self.drafts: Drafts = self.draft_store.drafts
         self.queue = open_queue(state_dir)[0]
-        self.queue.db.execute(f"PRAGMA busy_timeout = {round(1000 * MAX_LOCK_SECONDS)}")
+        self.queue.db.set_wait_seconds(MAX_LOCK_SECONDS)
         self.snapshot = QueueSnapshot()
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
@@ -201,7 +201,7 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             self.draft_store.save(is_last)
         except (OSError, ValueError) as error:
             if not self._has_draft_error:
-                self.notify(f"cannot save drafts: {error}", severity="warning", timeout=12)
+                self.notify(f"cannot save drafts: {format_error(error)}", severity="warning", timeout=12)
             self._has_draft_error = True
         else:
             self._has_draft_error = False
@@ -370,7 +370,9 @@ class WantuiApp(WorkerErrorsMixin, ThemedApp):
             for warning in engine.list_warnings():
                 self.call_later(self.notify, warning, severity="warning", timeout=20)
         except (UserError, OSError) as error:
-            self.call_later(self.notify, f"cannot start the engine: {error}", severity="error", timeout=20)
+            self.call_later(
+                self.notify, f"cannot start the engine: {format_error(error)}", severity="error", timeout=20
+            )
         finally:
             self.is_starting_engine = False
             self.queue_watcher.poll_now()

@@ -11,7 +11,7 @@ from wantui.engine.control import Engine, find_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
-from wantui.queue.state_dir import StateDirectory, describe_recording_fault
+from wantui.queue.state_dir import StateDirectory
 
 ENGINE_CHECK_SECONDS = 1.0
 """Seconds between two checks for the engine."""
@@ -115,7 +115,7 @@ class QueueWatcher(threading.Thread):
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_engine(self.state_dir.directory), now
-                    write_error = describe_recording_fault(self.state_dir.directory)
+                    write_error = eta_model.queue.describe_recording_fault()
                 self._poll_requested.clear()
                 has_changed = (current_version := eta_model.queue.read_data_version()) != data_version
                 if has_changed or engine != snapshot.engine or write_error != snapshot.error:
