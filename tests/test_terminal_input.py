@@ -79,3 +79,15 @@ def test_too_large_terminal_size_is_dropped() -> None:
     decoder = InputDecoder("utf-8")
     assert decoder.decode(b"a\x1b[48;99999;10;1;1tb") == "ab"
     assert decoder.decode(b"\x1b[48;40;120;640;1920t") == "\x1b[48;40;120;640;1920t"
+
+
+def test_long_text_in_one_read_is_a_paste_also_without_marks() -> None:
+    text = "a (kiss) [left|right] 愛 " * 20
+    decoder = InputDecoder("utf-8")
+    assert (
+        decoder.decode(f"{text}\r\x1b[A{text}".encode()) == f"\x1b[200~{text}\x1b[201~\r\x1b[A\x1b[200~{text}\x1b[201~"
+    )
+    assert decoder.decode(b"x" * 255) == "x" * 255
+    assert decoder.decode(f"\x1b[200~{text}\x1b[201~".encode()) == f"\x1b[200~{text}\x1b[201~"
+    assert decoder.decode(f"\x1b[200~{text}".encode()) == f"\x1b[200~{text}"
+    assert decoder.decode(f"{text}\x1b[201~".encode()) == f"{text}\x1b[201~"

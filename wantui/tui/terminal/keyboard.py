@@ -12,6 +12,7 @@ from textual._xterm_parser import XTermParser
 from textual.driver import Driver
 from textual.events import Key
 
+PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"
 PASTE_MARK = re.compile(r"(\x1b\[20[01]~)")
 ANSWER = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
 """String with which a terminal answers a query (DCS, OSC, APC, PM or SOS); Alt with a key sends only its start."""
@@ -19,6 +20,8 @@ CUT_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x
 """Start of a sequence at the end of a read: more than Escape or Alt with a key sends."""
 CUT_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
 """Start of the end mark of a paste at the end of a read."""
+KEY_OR_PASTE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O?[^\x1b]?)|(?P<paste>[^\x00-\x1f\x7f-\x9f]{256,})")
+"""Escape sequence, or text that no one types within one read: a paste in a terminal that does not mark it."""
 MAX_REST_SECONDS = 2.0
 """Maximum seconds from the first part of a sequence to its last; then the start is dropped."""
 
@@ -33,6 +36,15 @@ RELEASE_EVENT = "3"
 def _keep_valid_size(report: re.Match[str]) -> str:
     """Return a report of the terminal size, or nothing if it is too large."""
     return report[0] if all(int(text[:20]) <= MAX_SIZE for text in re.findall(r"\d+", report[0])) else ""
+
+
+def _clean_typed_text(text: str) -> str:
+    """Return input outside of a marked paste without answers and invalid sizes, and with marks around a paste."""
+    return KEY_OR_PASTE.sub(_mark_paste, SIZE_REPORT.sub(_keep_valid_size, ANSWER.sub("", text)))
+
+
+def _mark_paste(match: re.Match[str]) -> str:
+    return match[0] if match["paste"] is None else f"{PASTE_START}{match[0]}{PASTE_END}"
 
 
 class InputParser(XTermParser):
@@ -66,6 +78,8 @@ class InputDecoder(codecs.IncrementalDecoder):
 
     An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys, and
     also a sequence whose rest arrives late, as over a slow link: the start of a sequence is held until then.
+    Long text without the marks of a paste gets them: as single keys, each of which an input lays out, it would block
+    the application for minutes.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -82,8 +96,8 @@ class InputDecoder(codecs.IncrementalDecoder):
         parts = []
         for part in PASTE_MARK.split(text):
             if PASTE_MARK.fullmatch(part):
-                self._is_pasting = part == "\x1b[200~"
-            parts.append(part if self._is_pasting else SIZE_REPORT.sub(_keep_valid_size, ANSWER.sub("", part)))
+                self._is_pasting = part == PASTE_START
+            parts.append(part if self._is_pasting else _clean_typed_text(part))
         cut = (CUT_PASTE_END if self._is_pasting else CUT_SEQUENCE).search(parts[-1])
         self._held_text = "" if cut is None or final else cut[0]
         if not held_text or self._held_text != text:  # not the start that is held already

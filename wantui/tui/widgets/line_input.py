@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
-from wantui.tui.widgets.pasting import refuse_large_paste
+from wantui.tui.widgets.pasting import MAX_INPUT_LENGTH, notify_refusal, refuse_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
@@ -28,6 +28,7 @@ class LineInputMixin(PrintableLinesMixin, _Base):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.max_length = MAX_INPUT_LENGTH
         self.set_reactive(Input.cursor_blink, False)  # blinking sends 3 kB/s
 
     def _on_paste(self, event: Paste) -> None:
@@ -38,6 +39,10 @@ class LineInputMixin(PrintableLinesMixin, _Base):
         event.prevent_default()
         event.stop()
         self.replace(event.text, *self.selection)
+
+    def restricted(self) -> None:
+        """Tell the user that the input is full."""
+        notify_refusal(self, f"cannot insert this: the limit of a line is {MAX_INPUT_LENGTH:,} characters. Shorten it")
 
     def replace(self, text: str, start: int, end: int) -> None:
         """Replace a range with text joined to one line; Textual's clipboard may contain several lines."""

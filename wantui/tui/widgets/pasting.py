@@ -1,5 +1,10 @@
 """Limit on pasted text: the layout of millions of characters would block the application for minutes."""
 
+import math
+import re
+import time
+from weakref import WeakKeyDictionary
+
 from textual.events import Paste
 from textual.widget import Widget
 
@@ -10,7 +15,13 @@ MAX_PASTED_LINE_LENGTH = 200_000
 
 
 MAX_INPUT_LENGTH = 20_000
-"""Maximum characters of a one-line input after a paste: it measures its whole text several times at every key."""
+"""Maximum characters of a one-line input: it measures its whole text several times at every key."""
+REFUSAL_SECONDS = 12.0
+"""Seconds for which a refusal is shown."""
+
+
+_last_refusals: "WeakKeyDictionary[Widget, tuple[str, float]]" = WeakKeyDictionary()
+"""Kind of the last refusal of a widget, and its monotonic time in seconds."""
 
 
 def refuse_large_paste(widget: Widget, event: Paste, input_length: int | None = None) -> bool:
@@ -30,10 +41,19 @@ def refuse_large_paste(widget: Widget, event: Paste, input_length: int | None = 
         return False
     event.prevent_default()
     event.stop()
-    widget.app.notify(
-        f"cannot paste {reason}. Nothing was changed; "
-        "paste less, or pass a file on the command line: wantui run --template-file, --config.",
-        severity="error",
-        timeout=12,
-    )
+    notify_refusal(widget, f"cannot paste {reason}. It was left out; paste less")
     return True
+
+
+def notify_refusal(widget: Widget, message: str) -> None:
+    """Notify the user of text that a widget refused; once for the parts in which a long paste may arrive."""
+    now, kind = time.monotonic(), re.sub(r"[\d,]+", "", message)
+    last_kind, last_seconds = _last_refusals.get(widget, ("", -math.inf))
+    _last_refusals[widget] = kind, now
+    if kind == last_kind and now - last_seconds < REFUSAL_SECONDS:
+        return
+    widget.app.notify(
+        f"{message}, or pass a file on the command line: wantui run --template-file, --config.",
+        severity="error",
+        timeout=REFUSAL_SECONDS,
+    )
