@@ -30,6 +30,7 @@ from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory
+from wantui.stop_signals import STOP_SIGNALS
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_store import ManifestStore
@@ -152,10 +153,27 @@ def test_running_videos_are_not_read_while_no_worker_has_failed(
 @pytest.fixture
 def _handlers() -> Iterator[None]:
     """Put back what signals do."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *STOP_SIGNALS)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_notices_of_a_scheduler_are_one_stop_request_and_stay_ignored_if_they_were() -> None:
+    requests = StopRequestCounter()
+    for number in (signal.SIGUSR1, signal.SIGXCPU, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # as submitit's signal is
+    requests.install_signal_handlers()
+    for number in (signal.SIGUSR2, signal.SIGHUP):
+        signal.raise_signal(number)
+    assert requests.count == 0
+    for number in (signal.SIGUSR1, signal.SIGXCPU, signal.SIGXCPU):
+        signal.raise_signal(number)
+    assert requests.count == 1
+    signal.raise_signal(signal.SIGQUIT)
+    assert requests.count == 2
 
 
 @pytest.mark.usefixtures("_handlers")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from wantui.cli.signals import raise_on_termination
+from wantui.cli.signals import TerminatedError, raise_on_termination
+from wantui.stop_signals import STOP_SIGNALS
 
 pytestmark = pytest.mark.processes
 
@@ -61,6 +62,33 @@ def test_run_ended_by_a_signal_while_it_creates_a_batch_leaves_no_folder(number:
     assert f"wantui: ended by {signal.Signals(number).name}" in result.stderr
     assert "Traceback" not in result.stderr
     assert not os.path.lexists("outputs")
+
+
+@pytest.mark.parametrize("number", [number for number in STOP_SIGNALS if number not in (signal.SIGTERM, signal.SIGHUP)])
+def test_run_ended_by_any_stop_signal_leaves_no_folder(number: int) -> None:
+    result = run_until(number, "open", "prompt_template.txt.partial")
+    assert result.returncode == -number
+    assert f"wantui: ended by {signal.Signals(number).name}" in result.stderr
+    assert not os.path.lexists("outputs")
+
+
+def test_second_sigquit_ends_a_command_at_once() -> None:
+    def quit_twice() -> None:
+        with raise_on_termination():
+            try:
+                signal.raise_signal(signal.SIGQUIT)
+            finally:
+                second_handlers.append(signal.getsignal(signal.SIGQUIT))
+                signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # the end of the block sends it to this process
+
+    before = signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    second_handlers: list[object] = []
+    try:
+        with pytest.raises(TerminatedError, match="SIGQUIT"):
+            quit_twice()
+    finally:
+        signal.signal(signal.SIGQUIT, before)
+    assert second_handlers == [signal.SIG_DFL]
 
 
 def test_run_ended_by_sigterm_before_the_batch_is_queued_names_its_folder() -> None:

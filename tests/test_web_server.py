@@ -297,7 +297,7 @@ def test_malformed_messages_end_their_session_only(served: Served) -> None:
     assert "Traceback" not in served.errors.read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL])
 def test_applications_end_with_the_server(served: Served, number: signal.Signals) -> None:
     async def visit() -> list[psutil.Process]:
         async with (

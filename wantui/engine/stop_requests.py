@@ -2,6 +2,8 @@
 
 import signal
 
+from wantui.stop_signals import NOTICE_SIGNALS
+
 
 class StopRequestCounter:
     """Count of stop signals; it outlives the replacement of a database."""
@@ -12,8 +14,18 @@ class StopRequestCounter:
     def count_request(self, *_: object) -> None:
         self.count += 1
 
+    def note_scheduler(self, *_: object) -> None:
+        """Count a notice as the first stop request: a repeated one must not kill the workers."""
+        self.count = max(self.count, 1)
+
     def install_signal_handlers(self) -> None:
-        """Count SIGTERM and SIGINT as stop requests, and ignore SIGHUP."""
-        signal.signal(signal.SIGTERM, self.count_request)
-        signal.signal(signal.SIGINT, self.count_request)
+        """Count SIGTERM, SIGINT and SIGQUIT as stop requests, and notices of a scheduler as one; ignore SIGHUP.
+
+        Ignored notices stay ignored: a job of submitit handles them itself.
+        """
+        for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(signal_number, self.count_request)
+        for signal_number in NOTICE_SIGNALS:
+            if signal.getsignal(signal_number) is not signal.SIG_IGN:
+                signal.signal(signal_number, self.note_scheduler)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

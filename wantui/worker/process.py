@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.queue.queue import Queue
+from wantui.stop_signals import NOTICE_SIGNALS
 from wantui.storage.log_files import open_log
 
 
@@ -72,7 +73,9 @@ def main() -> None:
         def request_stop(*_: object) -> None:
             worker.is_stopping = True
 
-        signal.signal(signal.SIGTERM, request_stop)
+        for signal_number in (signal.SIGTERM, signal.SIGQUIT, *NOTICE_SIGNALS):
+            if signal.getsignal(signal_number) is not signal.SIG_IGN:
+                signal.signal(signal_number, request_stop)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         log.info("%s on %s", worker_name, options.device)
         worker.run()

@@ -30,6 +30,7 @@ import textual_serve
 from aiohttp import WSMsgType, web
 
 from wantui.formatting import escape_unprintable
+from wantui.stop_signals import STOP_SIGNALS
 from wantui.tui.web.connections import ConnectionLimiter, OneLineErrorFilter
 from wantui.tui.web.process import ApplicationProcess, clamp_terminal_size
 
@@ -82,9 +83,9 @@ class WebServer:
         return f"http://{LOOPBACK}:{self.port}{self._secret_path}/?token={self._one_time_token}"
 
     async def serve_until_signal(self, listening: socket.socket) -> None:
-        """Serve on a bound socket until SIGINT, SIGTERM or SIGHUP."""
+        """Serve on a bound socket until Ctrl-C or another stop signal."""
         loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
-        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signal_number in (signal.SIGINT, *STOP_SIGNALS):
             loop.add_signal_handler(signal_number, stop_requested.set)
         logging.getLogger("aiohttp.server").addFilter(OneLineErrorFilter())
         # Without cancellation, a handler waiting for its application would not notice that the browser disconnected.

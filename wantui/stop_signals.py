@@ -1,0 +1,8 @@
+"""The signals by which users, schedulers and limits ask a process to stop, and which would otherwise kill it."""
+
+import signal
+
+NOTICE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Signals of schedulers and of the limit on CPU time before they kill a process; they may be repeated."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, *NOTICE_SIGNALS)
+"""Signals that ask a process to stop, besides Ctrl-C."""
