@@ -556,6 +556,16 @@ def test_first_of_several_merged_mappings_has_precedence() -> None:
             "my.yaml:3: not valid YAML for a config: << occurs twice",
         ),
         ("a: &a [*a]\n", "an alias contains itself"),
+        (
+            "model_settings:\n\tsteps: 5\n",
+            "my.yaml:2: not valid YAML: the line is indented with a tab. Indent with spaces",
+        ),
+        (
+            "seed: 1\nmodel_settings:\n  steps: 5\n\x1a",
+            "my.yaml:4: not valid YAML: the character U+001A is not allowed",
+        ),
+        ("model_settings:\u00a0\n  steps: 5\n", "Line 1 contains the invisible character U+00A0 (no-break space)"),
+        ("model_settings:\n\u3000steps: 5\n", "unknown key: it contains the invisible character U+3000"),
         ("seed: 1\n---\nseed: 2\n", "my.yaml:2: not valid YAML: expected a single document in the stream, but found"),
     ],
 )

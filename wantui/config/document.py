@@ -12,6 +12,7 @@ import yaml
 
 from wantui import text_files
 from wantui.config.problems import ConfigError, ConfigProblem
+from wantui.config.yaml_errors import describe_yaml_error
 from wantui.formatting import shorten_text
 from wantui.text_files import TextFileError
 
@@ -100,13 +101,8 @@ def parse_yaml_document(text: str, source: Path | str) -> YamlDocument:
             raise _make_config_error(source, 1, "not a mapping of keys to values, such as `videos_per_variation: 3`")
         return _NodeConverter(source).convert_root_node(root_node)
     except YAML_PARSE_ERRORS as error:
-        error_mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error)
-        if reason.startswith("but ") and (context := getattr(error, "context", None)):
-            reason = f"{context}, {reason}"  # PyYAML splits this sentence
-        raise _make_config_error(
-            source, error_mark.line + 1 if error_mark else None, f"not valid YAML: {reason}"
-        ) from None
+        line, reason = describe_yaml_error(error, text)
+        raise _make_config_error(source, line, f"not valid YAML: {reason}") from None
 
 
 def format_yaml_scalar(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from wantui import __version__
 from wantui.config.document import KeyPath
 from wantui.config.settings import Settings
+from wantui.config.yaml_errors import describe_odd_blank
 from wantui.section import ConfigSection
 
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
@@ -34,6 +35,8 @@ def _list_valid_keys() -> list[KeyPath]:
 def format_key_suggestion(key: KeyPath) -> str:
     """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
+    if blank := describe_odd_blank(key[-1]):
+        return f": it contains {blank}; replace it by a space"
     valid_keys = _list_valid_keys()
     if "." in key[-1]:  # section.key is the notation of --set
         nested_key = tuple(key[-1].split("."))

@@ -1,0 +1,41 @@
+"""Describe errors of YAML by line, with the invisible characters that often cause them."""
+
+import re
+import unicodedata
+
+from yaml.reader import Reader
+
+TAB_INDENT_PATTERN = re.compile(r"[ ]*\t")
+ODD_BLANK_PATTERN = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
+"""Blank or invisible character that YAML takes for a letter."""
+CONTEXT_LINE_COUNT = 2
+"""Lines before the place of an error that may contain its cause."""
+
+
+def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
+    """Return the line of an error of PyYAML, from 1, if known, and its reason."""
+    if (character := Reader.NON_PRINTABLE.search(text)) is not None:
+        line_number = text.count("\n", 0, character.start()) + 1
+        return line_number, f"the character U+{ord(character[0]):04X} is not allowed. Delete it"
+    mark = getattr(error, "problem_mark", None)
+    reason = str(getattr(error, "problem", None) or error)
+    if reason.startswith("but ") and (context := getattr(error, "context", None)):
+        reason = f"{context}, {reason}"  # PyYAML splits this sentence
+    if mark is None:
+        return None, reason
+    lines = text.split("\n")
+    if mark.line < len(lines) and TAB_INDENT_PATTERN.match(lines[mark.line]):
+        return mark.line + 1, "the line is indented with a tab. Indent with spaces"
+    for index in range(max(0, mark.line - CONTEXT_LINE_COUNT), min(mark.line + 1, len(lines))):
+        if blank := describe_odd_blank(lines[index]):
+            reason += f". Line {index + 1} contains {blank}: replace it by a space"
+            break
+    return mark.line + 1, reason
+
+
+def describe_odd_blank(text: str) -> str:
+    """Return the name of the first blank or invisible character that is not a space; empty without one."""
+    blank = ODD_BLANK_PATTERN.search(text)
+    return (
+        "" if blank is None else f"the invisible character U+{ord(blank[0]):04X} ({unicodedata.name(blank[0]).lower()})"
+    )
