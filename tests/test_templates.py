@@ -205,6 +205,24 @@ def test_empty_template_is_refused(template: str) -> None:
     assert "the template is empty" in str(template_error(template))
 
 
+@pytest.mark.parametrize(
+    ("template", "description"),
+    [
+        ("a red\u200b [circle|\ufeffstar]", "U+200B (zero width space) after 'a red' and 1 more reaches the model"),
+        ("\u202ea circle", "U+202E (right-to-left override) at the start reaches the model"),
+        ("a cir\u00adcle", "U+00AD (soft hyphen) after 'a cir' reaches the model"),
+    ],
+)
+def test_invisible_characters_are_warned_of(template: str, description: str) -> None:
+    (warning,) = parse_template(template).warnings
+    assert description in warning
+
+
+@pytest.mark.parametrize("template", ["👩\u200d🚀 flies", "می\u200cخواهم", "☂\ufe0f rain", "a\u00a0circle"])
+def test_joiners_and_blanks_of_ordinary_text_are_not_warned_of(template: str) -> None:
+    assert parse_template(template).warnings == ()
+
+
 def test_variation_without_text_is_refused() -> None:
     assert "no text" in str(template_error("[a|]"))
 

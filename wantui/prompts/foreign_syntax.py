@@ -1,6 +1,7 @@
 """Warnings about prompt syntax of other programs, which would reach the model as plain words."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 MAX_EXCERPT_LENGTH = 60
@@ -10,6 +11,11 @@ _NUMBER_PATTERN = r"[+-]?(?:\d{1,6}(?:\.\d{0,6})?|\.\d{1,6})"
 r"""Pattern of a number, with bounded repetitions: \d+\.?\d* would try every split of a long run of digits."""
 _PROMPT_EDIT_PATTERN = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
 """Pattern of prompt editing: `[to:when]` and `[from:to:when]`."""
+
+_INVISIBLE_PATTERN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
+)
+"""Invisible character that splits or changes a word; joiners, which emoji and some scripts need, are not included."""
 
 COMMON_FOREIGN_SYNTAX = (
     (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
@@ -67,13 +73,14 @@ def find_template_syntax_warnings(template: str) -> Iterator[str]:
     # The replacement has the same length, so that the characters around an escape do not become neighbours.
     text = _ESCAPED_PATTERN.sub("\x00\x00", template)
     yield from _find_syntax_warnings(text, COMMON_FOREIGN_SYNTAX + TEMPLATE_FOREIGN_SYNTAX, "")
+    yield from _find_invisible_characters(template, "")
 
 
 def find_negative_prompt_warnings(text: str) -> Iterator[str]:
     """Yield a warning for each kind of foreign syntax in a negative prompt, including the template grammar."""
-    yield from _find_syntax_warnings(
-        text, COMMON_FOREIGN_SYNTAX + NEGATIVE_PROMPT_FOREIGN_SYNTAX, "prompt_settings.negative_prompt: "
-    )
+    message_prefix = "prompt_settings.negative_prompt: "
+    yield from _find_syntax_warnings(text, COMMON_FOREIGN_SYNTAX + NEGATIVE_PROMPT_FOREIGN_SYNTAX, message_prefix)
+    yield from _find_invisible_characters(text, message_prefix)
 
 
 def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator[str]:
@@ -93,6 +100,22 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
     else:
         explanation += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
     yield f"'{format_excerpt(first_bracket)}'{omitted_text} {explanation}"
+
+
+def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
+    """Yield a warning about the first invisible character, as it gets into text from web pages."""
+    matches = list(_INVISIBLE_PATTERN.finditer(text))
+    if not matches:
+        return
+    first = matches[0]
+    excerpt = format_excerpt(text[max(0, first.start() - 20) : first.start()])
+    place_text = f"after '{excerpt}'" if excerpt else "at the start"
+    omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
+    name = unicodedata.name(first[0], "unnamed").lower()
+    yield (
+        f"{message_prefix}the invisible character U+{ord(first[0]):04X} ({name}) {place_text}{omitted_text} "
+        "reaches the model, and can split words. Delete it"
+    )
 
 
 def format_excerpt(text: str) -> str:
