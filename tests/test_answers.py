@@ -438,6 +438,7 @@ def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path, monk
     assert other.text.endswith("after the videos; length was declared before the videos")
     planar_path = choose_primary_metric(undeclared)  # its third variance is 0, so that log_volume has no value
     assert (planar_path.metric, planar_path.kind) == ("spread", "default")
+    assert planar_path.text.startswith("spread, as not every video has a log_volume; no metric was declared")
     monkeypatch.setattr(Video, "compute_metric", lambda video, metric: 1.0)
     default = choose_primary_metric(undeclared)
     assert (default.metric, default.kind) == ("log_volume", "default")

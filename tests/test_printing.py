@@ -16,6 +16,7 @@ from clip_batches import write_clip_batch
 from conftest import Wantui, only_queued
 
 import wantui.cli
+from wantui.analysis.loading import describe_unfinished_videos
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import enqueue_missing_videos
 from wantui.cli.output import echo, format_json, print_columns
@@ -27,7 +28,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import QueueEvent
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest import read_manifest, write_manifest
 from wantui.storage.mp4 import write_mp4
 
 EVIL = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\x85\u202ex"
@@ -361,6 +362,17 @@ def test_errors_shorten_long_arguments(wantui: Wantui, arguments: tuple[str, ...
     result = wantui(*arguments)
     assert result.code == 2
     assert 0 < len(result.err) < 2500
+
+
+def test_analyze_names_videos_without_a_result(tmp_path: Path) -> None:
+    write_clip_batch(tmp_path / "whole")
+    manifest = write_clip_batch(tmp_path / "partial", unfinished=(0, 1))
+    manifest.videos[0].state = "running"
+    write_manifest(BatchFolder(tmp_path / "partial"), manifest)
+    folders = [tmp_path / "whole", tmp_path / "partial", tmp_path / "none"]
+    assert describe_unfinished_videos(folders) == [
+        f"2 of 8 videos of {tmp_path / 'partial'} have no result yet or any more: 1 running, 1 failed"
+    ]
 
 
 @pytest.mark.parametrize(

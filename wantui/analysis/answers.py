@@ -220,7 +220,7 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
 def _list_unmeasured(data: AnswerData, question: str) -> list[str]:
     if question == ROOM:
         return [
-            f"{name} is not measured: {data.no_place_reason if name == SPREAD_METRIC else 'some videos have no value'}"
+            data.no_place_reason if name == SPREAD_METRIC else f"{name} is not measured: some videos have no value"
             for name in ROOM_METRICS
             if name not in data.metric_names
         ]

@@ -53,8 +53,11 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
         return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope}")
     if requested_metric is None:
         default_metric = _choose_default_metric(videos)
+        reason = (
+            "the default" if default_metric == CALIBRATED_METRIC else f"as not every video has a {CALIBRATED_METRIC}"
+        )
         return Declaration(
-            default_metric, DEFAULT, f"{default_metric}, the default; no metric was declared before the videos"
+            default_metric, DEFAULT, f"{default_metric}, {reason}; no metric was declared before the videos"
         )
     verb = "was" if len(declared) == 1 else "were"
     earlier_text = f"; {' and '.join(declared)} {verb} declared before the videos{scope}" if declared else ""

@@ -27,6 +27,7 @@ from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
@@ -87,6 +88,24 @@ def read_batches(
     if errors and len(errors) == len(folders):
         raise errors[0]
     return videos, [str(error) for error in errors]
+
+
+def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
+    """Return a sentence for each readable batch that has videos without a result, as while it is generated."""
+    notes = []
+    for folder in folders:
+        try:
+            count_by_state = read_manifest(BatchFolder(folder)).count_states()
+        except UserError:  # unreadable, or of the older system
+            continue
+        video_count = sum(count_by_state.values())
+        if unfinished_count := video_count - count_by_state.pop("done", 0):
+            states_text = ", ".join(f"{count} {state}" for state, count in count_by_state.items())
+            notes.append(
+                f"{unfinished_count} of {format_count(video_count, 'video')} of {folder} "
+                f"{'has' if unfinished_count == 1 else 'have'} no result yet or any more: {states_text}"
+            )
+    return notes
 
 
 def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:

@@ -84,7 +84,8 @@ def match_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[Mat
             raise
         example = f"{namer.name_video(excluded_videos[0])}: {excluded_videos[0].exclusion_reason}"
         raise CannotCompareError(
-            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} are excluded, "
+            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} "
+            f"{'is' if len(excluded_videos) == 1 else 'are'} excluded, "
             f"for example {example}"
         ) from None
     return matched_groups, [

@@ -164,7 +164,7 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
         UserError: no video is finished.
     """
     from wantui.analysis.labels import join_labels
-    from wantui.analysis.loading import read_batches
+    from wantui.analysis.loading import describe_unfinished_videos, read_batches
     from wantui.analysis.setting_values import select_videos_by_setting
 
     with open_progress_line() as line:
@@ -179,6 +179,8 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
         loaded_videos = join_labels(loaded_videos, label_table)
     videos = select_videos_by_setting(_select_videos(loaded_videos, request.id_prefixes), request.conditions)
     _print_video_warnings(videos, read_errors)
+    for note in describe_unfinished_videos(request.batches):
+        echo(f"left out: {note}", err=True)
     return videos, read_errors + [video.name for video in videos if video.is_damaged]
 
 

@@ -139,7 +139,7 @@ class TrajectoryWriter:
         The checksum of a step covers the state, its predicted clean latents, and the constant parts of the group.
 
         Raises:
-            ValueError: a value is too large for float16.
+            ValueError: a value is NaN or infinite, or too large for float16.
         """
         if self.is_finished or step != len(self.checksums):
             return
@@ -159,6 +159,8 @@ class TrajectoryWriter:
         with np.errstate(over="ignore"):
             stored_state = state.astype(self.latents_array.dtype)
         if not np.isfinite(stored_state).all():
+            if not np.isfinite(state).all():
+                raise ValueError(f"latents after step {step} contain NaN or infinity")
             raise ValueError(
                 f"latents after step {step} are too large for float16. "
                 "Use latent_analysis_settings.storage_dtype: float32"
