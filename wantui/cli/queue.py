@@ -12,7 +12,7 @@ from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, list_first
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -22,6 +22,8 @@ VIDEOS_PER_PAGE = 50
 """Videos on a page of `queue show`."""
 MAX_PAGE_NUMBER = 1_000_000_000
 """Largest page number; SQLite cannot represent row offsets beyond 2**63."""
+MAX_ORDER_LENGTH = 20
+"""Maximum number of batches that are listed in their new order."""
 MAX_FAILED_BATCHES_SHOWN = 3
 """Maximum number of finished batches with failed videos that `queue ls` names."""
 
@@ -243,7 +245,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     elif new_order == old_order:
         echo(f"batch {batch_row.id} is already there", err=True)
     if new_order:
-        echo(f"queue order: {', '.join(map(str, new_order))}", err=True)
+        echo(f"queue order: {list_first(list(map(str, new_order)), MAX_ORDER_LENGTH)}", err=True)
 
 
 def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:
