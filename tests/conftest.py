@@ -271,7 +271,7 @@ def step_done(index: int, count: int, seconds: float, sigma: float, **figures: A
 
 
 def engine_of_this_process(
-    place: StateDirectory, logs: Path, workers: int | None = None
+    place: StateDirectory, logs: Path, workers: int | None = None, on_locked: object = None
 ) -> tuple[control.Engine, bool]:
     """Generate the videos of the queue in this process, instead of `control.ensure_engine`."""
     generate_queued_videos(place)

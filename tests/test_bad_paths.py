@@ -131,7 +131,7 @@ def test_os_errors_become_messages(error: OSError, expected: str | None) -> None
 def test_os_error_ends_any_command_without_a_traceback(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("wantui.engine.queue_opening.open_queue", refuse)

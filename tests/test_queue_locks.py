@@ -14,12 +14,19 @@ from conftest import Wantui
 
 from wantui.cli import follow
 from wantui.cli.follow import follow_batch
-from wantui.engine.control import acquire_engine_lock, publish_engine_info
+from wantui.engine import control
+from wantui.engine.control import (
+    NoEngineError,
+    acquire_engine_lock,
+    ensure_engine,
+    publish_engine_info,
+    stop_engine,
+)
 from wantui.queue import connection, reader
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import find_state_directory
+from wantui.queue.state_dir import StateDirectory, find_state_directory
 
 pytestmark = pytest.mark.processes
 LOCKER = """
@@ -141,3 +148,17 @@ def test_predicted_cost_of_score_does_without_a_locked_queue(directory: Path, mo
     Queue(directory).close()
     with locked_by_a_process(directory, "EXCLUSIVE"):
         assert score.load_past_videos() == []
+
+
+def test_start_of_an_engine_names_the_process_that_it_waits_for(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "LOCK_NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 8.0)
+    Queue(directory).close()
+    holders: list[str] = []
+    with locked_by_a_process(directory) as process:
+        with pytest.raises(NoEngineError, match=rf"engine \(process \d+\) waits .* locked by process {process.pid} "):
+            ensure_engine(StateDirectory(directory), on_locked=holders.append)
+        assert [holder.split(" (")[0] for holder in holders] == [f"process {process.pid}"]
+    assert stop_engine(directory, is_immediate=True) is not None

@@ -45,7 +45,7 @@ def start_background_engine(log_folder: Path | None, worker_count: int | None) -
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    engine, was_started = ensure_engine(state_dir, log_folder, worker_count)
+    engine, was_started = ensure_engine(state_dir, log_folder, worker_count, report_locked_queue)
     print_warnings(tuple(engine.list_warnings()))
     outcome_text = "engine started" if was_started else "an engine is already running"
     echo(f"{outcome_text}: process {engine.process_id}, logs in {engine.logs_folder}", err=True)

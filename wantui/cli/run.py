@@ -18,7 +18,7 @@ from wantui.cli.options import (
     print_warnings,
     read_template,
 )
-from wantui.cli.output import echo, print_json
+from wantui.cli.output import echo, print_json, report_locked_queue
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
@@ -273,7 +273,7 @@ def _ensure_engine(queue: "Queue", log_folder: Path | None) -> None:
     from wantui.engine.control import ensure_engine
     from wantui.queue.state_dir import StateDirectory
 
-    engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder)
+    engine, was_started = ensure_engine(StateDirectory(queue.path.parent), log_folder, None, report_locked_queue)
     print_warnings(tuple(engine.list_warnings()))
     if was_started:
         logs_text = format_relative_path(engine.logs_folder)

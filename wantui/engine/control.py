@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wantui import __version__
 from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
@@ -17,9 +18,14 @@ from wantui.environment import build_torch_environment, describe_environment_dif
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.paths import expand_user_path
+from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, find_lock_holder
+from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file
+
+if TYPE_CHECKING:
+    import subprocess
 
 START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
@@ -128,9 +134,23 @@ def publish_engine_info(
 def find_engine(directory: Path) -> Engine | None:
     """Return the running engine of a state directory, or None; wait for an engine that is starting."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while (engine_info := read_engine_info(directory)) is not None:
-        try:
-            return Engine(
+    while read_engine_info(directory) is not None:
+        if (engine := find_published_engine(directory)) is not None:
+            return engine
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.02)
+    return None
+
+
+def find_published_engine(directory: Path) -> Engine | None:
+    """Return the running engine of a state directory; None without one, and before it has published its details."""
+    engine_info = read_engine_info(directory)
+    try:
+        return (
+            None
+            if engine_info is None
+            else Engine(
                 engine_info["process"],
                 engine_info["started"],
                 Path(engine_info["logs"]),
@@ -140,11 +160,9 @@ def find_engine(directory: Path) -> Engine | None:
                 engine_info.get("environment", {}),
                 tuple(engine_info.get("notes", ())),
             )
-        except KeyError:
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.02)
-    return None
+        )
+    except KeyError:
+        return None
 
 
 def find_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = None) -> Path:
@@ -171,16 +189,20 @@ def find_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = Non
 
 
 def ensure_engine(
-    state_dir: StateDirectory, logs_folder: Path | None = None, worker_count: int | None = None
+    state_dir: StateDirectory,
+    logs_folder: Path | None = None,
+    worker_count: int | None = None,
+    on_locked: LockListener = lambda _: None,
 ) -> tuple[Engine, bool]:
     """Return the running engine, or start one in a new session; also return whether this call started it.
 
     Args:
         logs_folder: folder for log files; None means beside the queue database.
         worker_count: number of CPU workers; None means one worker per GPU.
+        on_locked: called with the name of a process for whose lock of the queue the engine has waited two seconds.
 
     Raises:
-        NoEngineError: the engine cannot be started, or ended at once; the message names its output file.
+        NoEngineError: the engine cannot be started, ended at once, or is still waiting for the queue.
         UserError: the log folder cannot be written.
     """
     import subprocess
@@ -219,14 +241,34 @@ def ensure_engine(
             f"the engine cannot be started: {error.strerror or error}{file_text}. "
             "Queued batches stay on the queue; fix this, and start it: wantui engine start"
         ) from None
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        engine = find_engine(state_dir.directory)
-        if engine is not None:
+    return _wait_for_engine(state_dir.directory, process, on_locked)
+
+
+def _wait_for_engine(
+    directory: Path, process: "subprocess.Popen[bytes]", on_locked: LockListener
+) -> tuple[Engine, bool]:
+    """Return the engine once it is ready, and whether it is the process that was started.
+
+    Raises:
+        NoEngineError: no engine is ready after START_TIMEOUT_SECONDS, or the process ended.
+    """
+    began_at, lock_holder = time.monotonic(), None
+    while (waited_seconds := time.monotonic() - began_at) < START_TIMEOUT_SECONDS:
+        if (engine := find_published_engine(directory)) is not None:
             return engine, engine.process_id == process.pid
-        if process.poll() is not None and find_engine(state_dir.directory) is None:
+        if process.poll() is not None and read_engine_info(directory) is None:
             break
+        if lock_holder is None and waited_seconds > LOCK_NOTICE_SECONDS:
+            lock_holder = find_lock_holder(directory / DATABASE_FILE, process.pid)
+            if lock_holder is not None:
+                on_locked(lock_holder)
         time.sleep(0.02)
+    output_path = directory / OUTPUT_FILE_NAME
+    if process.poll() is None and lock_holder is not None:
+        raise NoEngineError(
+            f"the engine (process {process.pid}) waits for the queue, which is locked by {lock_holder}. End that "
+            "process; queued batches stay on the queue. Follow them with: wantui watch"
+        )
     raise NoEngineError(f"the engine did not start. Last line of {output_path}:\n  {read_last_line(output_path)}")
 
 

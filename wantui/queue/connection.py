@@ -18,6 +18,8 @@ LOCK_POLL_SECONDS = 0.5
 RETRIED_ERROR_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY)
 """Codes of errors after which the same statement may succeed later."""
 LOCK_TABLE = Path("/proc/locks")
+MAX_NAMED_PROCESSES = 3
+"""Maximum number of processes that a message names."""
 
 LockListener = Callable[[str], None]
 """Function that is called with the name of the process that has locked the database."""
@@ -129,16 +131,14 @@ def convert_decode_errors() -> Iterator[None]:
 
 def describe_lock_holder(path: Path) -> str:
     """Describe who has locked a database, as in "process 812 (python3)"."""
-    process_ids = _find_locking_processes(path)
-    if not process_ids:
-        return "another process"
-    return " and ".join(_describe_process(process_id) for process_id in process_ids[:3])
+    return find_lock_holder(path) or "another process"
 
 
-def _find_locking_processes(path: Path) -> list[int]:
-    """Return the other processes with a write lock on a database, from the kernel's table; empty if it is unknown.
+def find_lock_holder(path: Path, ignored_process_id: int | None = None) -> str | None:
+    """Return a description of other processes with a write lock on a database; None if none is known.
 
-    Opening the files instead, to ask for their locks, would drop the locks of this process when they are closed.
+    The kernel's table names them. Opening the files instead, to ask for their locks, would drop the locks of this
+    process when they are closed.
     """
     identities = set()
     for suffix in ("", "-shm"):
@@ -147,16 +147,18 @@ def _find_locking_processes(path: Path) -> list[int]:
         except OSError:
             continue
         identities.add(f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}")
-    process_ids = set()
     try:
         lines = LOCK_TABLE.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
-        return []
+        return None
+    process_ids = set()
     for line in lines:
         words = line.split()  # 1: POSIX ADVISORY WRITE 812 08:01:131 120 120
         if len(words) == 8 and words[1] == "POSIX" and words[3] == "WRITE" and words[5] in identities:
             process_ids.add(int(words[4]))
-    return sorted(process_id for process_id in process_ids if process_id > 0 and process_id != os.getpid())
+    others = sorted(process_ids - {os.getpid(), ignored_process_id})
+    names = [_describe_process(process_id) for process_id in others if process_id > 0]
+    return " and ".join(names[:MAX_NAMED_PROCESSES]) or None
 
 
 def _describe_process(process_id: int) -> str:
