@@ -52,17 +52,18 @@ def is_object_dipped(video: Tensor, colour: int) -> bool:
         video: clip of one object, float32 [rgb, frames, height, width] in 0 to 1.
         colour: index of the object's colour.
     """
-    mask = find_object_pixels(video)[CLIP_FRAME_COUNT // 2].bool()
+    middle_frame = CLIP_FRAME_COUNT // 2
+    mask = find_object_pixels(video, slice(middle_frame, middle_frame + 1))[0].bool()
     if mask.sum() < MIN_VISIBLE_PIXELS:
         return False
     rows = torch.nonzero(mask.any(dim=1)).flatten()
     top, bottom = int(rows[0]), int(rows[-1]) + 1
-    middle = (top + bottom) // 2
+    middle_row = (top + bottom) // 2
     dip_top = round(bottom - JUDGED_HEIGHT_FRACTION * (bottom - top))
     palette = torch.tensor(list(RGB_BY_COLOUR.values()))
     own_and_dip = palette[torch.stack([torch.tensor(colour), find_dip_colours(torch.tensor(colour))])]
     nearest = []
-    for first_row, last_row in ((top, middle), (min(dip_top, bottom - 1), bottom)):
-        pixels = video[:, CLIP_FRAME_COUNT // 2, first_row:last_row][:, mask[first_row:last_row]]
+    for first_row, last_row in ((top, middle_row), (min(dip_top, bottom - 1), bottom)):
+        pixels = video[:, middle_frame, first_row:last_row][:, mask[first_row:last_row]]
         nearest.append(int((own_and_dip - pixels.median(dim=1).values).norm(dim=1).argmin()))
     return nearest == [0, 1]

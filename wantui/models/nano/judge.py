@@ -40,9 +40,14 @@ def find_background_colour(video: Tensor) -> Tensor:
     return video[:, :, ::4, ::4].flatten(1).median(dim=1).values
 
 
-def find_object_pixels(video: Tensor) -> Tensor:
-    """Return a mask of the pixels that differ from the background: float32 [frames, height, width]."""
-    return (video - find_background_colour(video)[:, None, None, None]).norm(dim=0).gt(MIN_OBJECT_CONTRAST).float()
+def find_object_pixels(video: Tensor, frames: slice = slice(None)) -> Tensor:
+    """Return a mask of the pixels that differ from the background of the video: float32 [frames, height, width].
+
+    Args:
+        frames: frames in which the pixels are sought; the background is that of all frames.
+    """
+    background = find_background_colour(video)[:, None, None, None]
+    return (video[:, frames] - background).norm(dim=0).gt(MIN_OBJECT_CONTRAST).float()
 
 
 def judge_clip(video: Tensor, scenes: Scenes, index: int) -> ClipScore:
