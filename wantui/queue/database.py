@@ -43,15 +43,16 @@ def is_database_damage(error: sqlite3.Error) -> bool:
     return isinstance(error, sqlite3.DatabaseError)
 
 
-def load_migrations() -> list[str]:
+@cache
+def load_migrations() -> tuple[str, ...]:
     """Return the SQL scripts that migrate each schema version to the next, starting from an empty database."""
     script_files = sorted(
         (script_file for script_file in files("wantui.queue").joinpath("schema").iterdir()),
         key=lambda script_file: script_file.name,
     )
-    return [
+    return tuple(
         script_file.read_text(encoding="utf-8") for script_file in script_files if script_file.name.endswith(".sql")
-    ]
+    )
 
 
 def open_database(
