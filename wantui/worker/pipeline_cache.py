@@ -69,15 +69,8 @@ class PipelineCache:
         requested_slug = manifest.memory_plan
         model_key = (recipe.source.identity, recipe.speed, device_name)
         base_key = (recipe.source.base_identity, recipe.speed, device_name)
-        cache_key = (
-            *model_key,
-            claim.batch_number,
-            claim.first_plan_slug,
-            recipe.width,
-            recipe.height,
-            recipe.frames,
-            requested_slug,
-        )
+        video_size = (recipe.width, recipe.height, recipe.frames)
+        cache_key = (*model_key, claim.batch_number, claim.first_plan_slug, *video_size, requested_slug)
         # The cached plan may need less memory than the video's first plan, because little was free: choose again.
         first_plan = None if claim.first_plan_slug is None else find_plan(claim.first_plan_slug)
         uses_later_plan = first_plan is not None and self.chosen_plan.plan is not first_plan
