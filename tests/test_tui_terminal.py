@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch
-from harness_engine import Machine, manifest_of
+from harness_engine import TIMEOUT_SECONDS, Machine, manifest_of
 from textual.events import Key
 
 from wantui.cli import tui
@@ -55,7 +55,8 @@ class Terminal:
         )
         os.close(slave)
         self.shown, self.is_lost = b"", False
-        threading.Thread(target=self._show, daemon=True).start()
+        self.reader = threading.Thread(target=self._show, daemon=True)
+        self.reader.start()
 
     def _show(self) -> None:
         """As a terminal does: what nobody takes would hold the application up."""
@@ -72,11 +73,17 @@ class Terminal:
         """All that it has written so far."""
         return self.shown
 
-    def until(self, what: Callable[[], Any], seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, what: Callable[[], Any]) -> None:
+        """Wait for something to become true."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not what():
             assert time.monotonic() < deadline, self.read()[-2000:]
             time.sleep(0.05)
+
+    def until_ended(self) -> None:
+        """Wait until the application has ended and its last output has been read."""
+        self.until(lambda: self.process.poll() is not None)
+        self.reader.join(2.0)  # a program that it started may still hold the terminal
 
     def until_it_takes_keys(self) -> None:
         """Wait for the mark at the chosen config, which is drawn after all else; then leave the template."""
@@ -92,7 +99,7 @@ class Terminal:
     def press_until_shown(self, key: bytes, text: str) -> None:
         """Press a key once a second, until a text is drawn; only changed cells are drawn, so words of a screen may be
         missing."""
-        start, deadline = len(self.read()), time.monotonic() + 30
+        start, deadline = len(self.read()), time.monotonic() + TIMEOUT_SECONDS
         while text.encode() not in self.read()[start:]:
             assert time.monotonic() < deadline, self.read()[-2000:]
             os.write(self.master, key)
@@ -135,7 +142,7 @@ def test_losing_the_terminal_ends_the_application_and_preserves_the_draft(machin
     os.write(terminal.master, b"a red (star)")
     terminal.until(lambda: load_drafts(machine.state_dir.directory).template == "a red (star)")
     terminal.lose()
-    assert terminal.process.wait(timeout=5) is not None
+    assert terminal.process.wait(TIMEOUT_SECONDS) is not None
 
 
 @pytest.mark.parametrize(
@@ -148,7 +155,7 @@ def test_termination_signal_ends_the_application_and_restores_the_screen(machine
     terminal.until_it_takes_keys()
     for _ in range(5):
         terminal.process.send_signal(number)
-    terminal.until(lambda: terminal.process.poll() is not None, 5)
+    terminal.until_ended()
     assert b"\x1b[?1049l" in terminal.read(), "the alternate screen is left"
     assert termios.tcgetattr(terminal.master) == before, "it echoes, and reads lines"
 
@@ -171,7 +178,7 @@ def test_stopped_application_is_drawn_again_and_restores_the_terminal(
         terminal.press(b"2", "the queue is empty")
         terminal.press(b"1", "Template")
     os.write(terminal.master, b"q")
-    terminal.until(lambda: terminal.process.poll() is not None)
+    terminal.until_ended()
     assert terminal.process.returncode == 0
     assert termios.tcgetattr(terminal.master) == before
     assert not shows_screen_of_its_own(terminal.read())
@@ -204,7 +211,7 @@ def test_termination_signal_during_an_external_program_restores_the_terminal(
             os.write(terminal.master, b"4")
             terminal.press_until_shown(b"P", "q closes")
         terminal.process.send_signal(number)
-        terminal.until(lambda: terminal.process.poll() is not None, 10)
+        terminal.until_ended()
         assert terminal.process.returncode == 0
         assert not shows_screen_of_its_own(terminal.read())
         assert termios.tcgetattr(terminal.master) == before, "it echoes, and reads lines"
@@ -217,12 +224,17 @@ def test_idle_application_writes_nothing(machine: Machine) -> None:
     terminal = Terminal(machine, "--low-bandwidth")
     terminal.until(lambda: b"Compose" in terminal.read())
     os.write(terminal.master, b"\x1b[19~")  # F8: what the machine's memory does is a change
-    time.sleep(3)
-    before = len(terminal.read())
-    time.sleep(3)
-    assert len(terminal.read()) == before
-    terminal.process.kill()
-    terminal.process.wait()
+    written, quiet_since = -1, 0.0
+
+    def is_quiet() -> bool:
+        """Return whether nothing was written for 3 s, longer than any of its timers takes."""
+        nonlocal written, quiet_since
+        if (now_written := len(terminal.read())) != written:
+            written, quiet_since = now_written, time.monotonic()
+        return time.monotonic() - quiet_since > 3
+
+    terminal.until(is_quiet)
+    terminal.close()
 
 
 def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Wantui, small: list[str]) -> None:
@@ -287,7 +299,7 @@ def test_pixel_reports_of_the_mouse_are_turned_off(machine: Machine) -> None:
     terminal.until(lambda: b"\x1b[?1016h" in terminal.read())
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"q")
-    terminal.until(lambda: terminal.process.poll() is not None)
+    terminal.until_ended()
     assert terminal.read().rfind(b"\x1b[?1016l") > terminal.read().rfind(b"\x1b[?1016h")
 
 
@@ -296,7 +308,7 @@ def test_application_runs_and_quits_on_every_kind_of_terminal(machine: Machine, 
     terminal = Terminal(machine, TERM=term, NO_COLOR="1" if term == "dumb" else "")
     terminal.until_it_takes_keys()
     os.write(terminal.master, b"q")
-    terminal.until(lambda: terminal.process.poll() is not None, 10)
+    terminal.until_ended()
     assert terminal.process.returncode == 0
     assert b"Traceback" not in terminal.read()
     assert not shows_screen_of_its_own(terminal.read())
@@ -307,7 +319,7 @@ def test_keys_around_the_quit_key_do_not_crash(machine: Machine, keys: bytes) ->
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     os.write(terminal.master, keys)
-    terminal.until(lambda: terminal.process.poll() is not None)
+    terminal.until_ended()
     assert terminal.process.returncode == 0, terminal.read()[-2000:]
     assert b"Traceback" not in terminal.read()
 
@@ -321,7 +333,7 @@ def test_terminal_size_overrides_exported_columns_and_lines(machine: Machine) ->
 
 def test_unknown_colour_system_is_an_error_message(machine: Machine) -> None:
     terminal = Terminal(machine, TEXTUAL_COLOR_SYSTEM="bogus")
-    terminal.until(lambda: terminal.process.poll() is not None)
+    terminal.until_ended()
     assert terminal.process.returncode == 2
     terminal.until(lambda: b"TEXTUAL_COLOR_SYSTEM='bogus'" in terminal.read())
     assert b"Traceback" not in terminal.read()
