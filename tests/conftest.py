@@ -50,6 +50,8 @@ MARKER_OF_FIXTURE = {"tiny_models": "torch", "nano": "torch", "machine": "proces
 """Markers of the tests that use a fixture."""
 MAX_WORKERS = 4
 """Most pytest processes at once: each that loads torch needs about a gigabyte."""
+MAX_TEST_SECONDS = 600
+"""Seconds after which a test fails that waits for what does not come; the slowest takes minutes on a loaded machine."""
 STARTS_A_PROCESS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"})
 """Audit events of CPython."""
 
@@ -144,13 +146,21 @@ sys.addaudithook(refuse_processes)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Keep tests without any of the markers from starting processes."""
+    """Keep tests without any of the markers from starting processes, and end tests that hang."""
     if not any(map(item.get_closest_marker, LEFT_OUT)):
         unmarked.append(item.nodeid)
+    signal.signal(signal.SIGALRM, end_test)
+    signal.alarm(MAX_TEST_SECONDS)
     try:
         return (yield)
     finally:
+        signal.alarm(0)
         unmarked.clear()
+
+
+def end_test(*_: object) -> None:
+    """Fail the running test wherever it waits: in a setup, the call or a teardown."""
+    pytest.fail(f"the test did not end within {MAX_TEST_SECONDS} s")
 
 
 def without_surrogates(value: Any) -> Any:

@@ -466,7 +466,7 @@ def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> No
         machine.call("engine", "stop")
     finally:
         machine.queue.db.execute("ROLLBACK")
-    assert engine.wait(timeout=60) != 0
+    assert engine.wait(timeout=120) != 0
 
 
 def test_run_and_status_show_a_starting_worker(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:  # C11
@@ -515,8 +515,8 @@ def test_run_behind_another_batch_says_what_it_waits_for(
     output = machine.lines_of(client, "stderr")
     machine.until(lambda: any("waits for 1 video of batch 1 (first)" in line for line in output))
     (tmp_path / "go").touch()
-    machine.until(machine.ended)
-    assert client.wait() == 0
+    machine.until(lambda: client.poll() is not None)
+    assert (client.returncode, machine.ended()) == (0, True)
 
 
 def test_video_of_a_killed_engine_is_not_shown_as_running(start: Start, tiny_batch: list[str]) -> None:  # C8
@@ -657,7 +657,8 @@ def test_logs_are_shown_and_followed(start: Start, tiny_batch: list[str]) -> Non
     # Of a worker whose log was not there at first.
     machine.until(lambda: any("single seed 42 of batch, attempt 1" in line for line in followed))
     follower.send_signal(signal.SIGINT)
-    assert follower.wait() == 130
+    machine.until(lambda: follower.poll() is not None)
+    assert follower.returncode == 130
     code, out, _ = machine.call("logs")
     assert code == 0
     assert "engine: " in out

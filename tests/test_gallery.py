@@ -18,7 +18,7 @@ from wantui.gallery.batch_grid import read_batch_grid
 from wantui.gallery.page import write_gallery
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 120.0
 BATCH = Path("batch of #1 %20 <b>")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
 

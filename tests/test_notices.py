@@ -30,7 +30,7 @@ from wantui.queue.records import NewVideo
 
 CPU = ("auto", "cpu")
 LOG = logging.getLogger("engine")
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True)

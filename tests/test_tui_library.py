@@ -103,7 +103,7 @@ class ReadThumbnails:
 
     def wait(self, count: int) -> None:
         with self._condition:
-            assert self._condition.wait_for(lambda: len(self.pictures) >= count, 20)
+            assert self._condition.wait_for(lambda: len(self.pictures) >= count, 120)
 
 
 def test_thumbnails_are_read_in_order_from_sheets_or_clips(tmp_path: Path) -> None:

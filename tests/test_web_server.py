@@ -27,7 +27,7 @@ from wantui.tui.web.process import MAX_COLUMNS, MAX_ROWS, clamp_terminal_size
 
 pytestmark = [pytest.mark.processes, pytest.mark.terminal]
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 120.0
 
 
 @dataclass
