@@ -20,7 +20,7 @@ VIDEOS = 6
 """Videos in each round."""
 OPTIONS = (
     *("-t", "a red [circle|star] moving up", "--videos-per-variation", VIDEOS // 2, "--store-latents"),
-    *("--set", "use_timestamp=false"),
+    *("--set", "model_settings.steps=12", "--set", "use_timestamp=false"),
 )
 
 
