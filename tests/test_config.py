@@ -17,8 +17,10 @@ from wantui.config import (
     parse_config,
 )
 from wantui.config.presets import find_config_path, find_example_template
+from wantui.config.setting_paths import UNSWEEPABLE_SETTINGS, find_sweepable_setting
 from wantui.config.settings import Settings
 from wantui.config.speeds import SPEED_BY_FORMER_NAME
+from wantui.config.sweep_syntax import SweepError
 from wantui.errors import UserError
 from wantui.planning import plan_batch, preview_batch
 from wantui.schedule import REFUSED_SAMPLERS
@@ -89,7 +91,8 @@ def test_key_in_the_wrong_section_suggests_the_right_section() -> None:
 
 
 def test_unknown_section_error_names_the_nearest_section() -> None:
-    assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n")
+    assert "did you mean video_settings?" in config_error("vido_settings:\n  fps: 16\n  width: 64\n")
+    assert "did you mean video_settings.fps?" in config_error("vido_settings:\n  fps: 16\n")
 
 
 @pytest.mark.parametrize("text", ["42", "- a", "'x'"])
@@ -660,3 +663,56 @@ def test_example_template_of_each_preset_expands_without_warnings_about_its_word
 )
 def test_example_template_is_a_comment_on_a_line_of_its_own(text: str, template: str | None) -> None:
     assert find_example_template(text) == template
+
+
+PROBABLE_SETTINGS = {
+    "steps": "model_settings.steps",
+    "stepps": "model_settings.steps",
+    "model_settings.step": "model_settings.steps",
+    "generation.steps": "model_settings.steps",
+    "generation_settings.steps": "model_settings.steps",
+    "model.steps": "model_settings.steps",
+    "sampling.num_inference_steps": "model_settings.steps",
+    "guidance_scale": "model_settings.cfg_scale",
+    "cfg": "model_settings.cfg_scale",
+    "model_settings.guidance": "model_settings.cfg_scale",
+    "video.width": "video_settings.width",
+    "model_settings.width": "video_settings.width",
+    "num_frames": "video_settings.frames",
+    "latent_analysis.storage_interval": "latent_analysis_settings.storage_interval",
+    "attention_settings.storage_interval": "attention_analysis_settings.storage_interval",
+}
+"""Setting that an unknown name means, by the name."""
+
+
+@pytest.mark.parametrize(("name", "path"), PROBABLE_SETTINGS.items())
+def test_unknown_setting_is_suggested_alike_by_every_source(name: str, path: str) -> None:
+    assert f"; did you mean {path}?" in config_error("", f"{name}=8")
+    section, _, key = name.rpartition(".")
+    yaml_text = f"{section}:\n  {key}: 8\n" if section else f"{key}: 8\n"
+    assert f"; did you mean {path}?" in config_error(yaml_text)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, path) for name, path in PROBABLE_SETTINGS.items() if path not in UNSWEEPABLE_SETTINGS and name != "steps"],
+)
+def test_unknown_swept_setting_is_suggested_by_its_short_name(name: str, path: str) -> None:
+    with pytest.raises(SweepError) as caught:
+        find_sweepable_setting(Settings(), name)
+    assert str(caught.value).endswith(f"; did you mean {path.rpartition('.')[2]}?")
+
+
+def test_unknown_section_of_several_keys_is_suggested_by_its_keys() -> None:
+    assert "did you mean video_settings?" in config_error("size_of_video:\n  width: 64\n  height: 64\n  zoom: 2\n")
+
+
+@pytest.mark.parametrize("name", ["zzzz", "qqq.zzzz"])
+def test_name_unlike_any_setting_is_referred_to_the_schema(name: str) -> None:
+    assert config_error("", f"{name}=8").endswith("unknown key. `wantui config schema` lists all settings")
+    with pytest.raises(SweepError, match=r"unknown setting\. `wantui config schema` lists all settings"):
+        find_sweepable_setting(Settings(), name)
+
+
+def test_prompt_is_no_setting_but_a_template() -> None:
+    assert "prompts are written as a template: -t TEXT" in config_error("prompt: a red ring\n")

@@ -1,7 +1,8 @@
-"""Suggest the key of the config that an unknown key probably means."""
+"""Suggest the setting that an unknown name probably means: in a config file, in --set, and in a sweep."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from wantui import __version__
 from wantui.config.document import KeyPath
@@ -11,8 +12,36 @@ from wantui.section import ConfigSection
 
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
+SYNONYMS = {
+    "cfg": "model_settings.cfg_scale",
+    "guidance": "model_settings.cfg_scale",
+    "guidance_scale": "model_settings.cfg_scale",
+    "guidance_scale_2": "model_settings.cfg_scale_2",
+    "num_inference_steps": "model_settings.steps",
+    "num_steps": "model_settings.steps",
+    "sampling_steps": "model_settings.steps",
+    "scheduler": "model_settings.sampler",
+    "shift": "model_settings.flow_shift",
+    "model": "model_settings.model_id",
+    "num_frames": "video_settings.frames",
+    "length": "video_settings.duration",
+    "resolution": "video_settings.width",
+    "size": "video_settings.width",
+    "negative": "prompt_settings.negative_prompt",
+    "num_videos": "videos_per_variation",
+    "sweep": "sweeps",
+    "metric": "primary_metric",
+    "latents": "latent_analysis_settings.store_latents",
+    "attention": "attention_analysis_settings.store_attention",
+    "lora": "lora_settings.adapters",
+}
+"""Names of settings in other programs and in conversation."""
+TEMPLATE_NAMES = ("prompt", "prompts", "template", "text")
+"""Names of the prompt, which no setting has."""
 MAX_KEY_LENGTH = 80
 """Longest key that a message quotes, in characters."""
+MIN_SIMILARITY = 0.6
+"""Ratio of difflib from which a name is near another one."""
 
 
 def find_section(name: str) -> type[ConfigSection] | None:
@@ -22,44 +51,93 @@ def find_section(name: str) -> type[ConfigSection] | None:
     return model if isinstance(model, type) and issubclass(model, ConfigSection) else None
 
 
-def _list_valid_keys() -> list[KeyPath]:
-    """Return all sections and keys, in the order of the config file."""
-    keys: list[KeyPath] = []
+def list_setting_paths() -> list[str]:
+    """Return the dotted names of all settings, in the order of the config file."""
+    paths: list[str] = []
     for name in Settings.model_fields:
-        keys.append((name,))
-        if section := find_section(name):
-            keys += [(name, key) for key in section.model_fields]
-    return keys
+        section = find_section(name)
+        paths += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
+    return paths
 
 
-def format_key_suggestion(key: KeyPath) -> str:
-    """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys."""
-    key = tuple(part[:MAX_KEY_LENGTH] for part in key)  # difflib is slow for long keys
+def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
+    """Return the setting, or the section, that an unknown dotted name probably means; None if none is near.
+
+    The key counts more than the section: `generation.steps` means `model_settings.steps`.
+
+    Args:
+        name: unknown name, such as stepps, model.steps or model_settings.guidance.
+        paths: dotted names of the settings to choose from.
+    """
+    section, _, key = name.rpartition(".")
+    section, key = section[:MAX_KEY_LENGTH], key[:MAX_KEY_LENGTH]  # difflib is slow for long names
+    paths_by_key: dict[str, list[str]] = {}
+    for path in paths:
+        paths_by_key.setdefault(path.rpartition(".")[2], []).append(path)
+    if key in paths_by_key:
+        return _choose_section(section, paths_by_key[key])
+    if SYNONYMS.get(key) in paths:
+        return SYNONYMS[key]
+    own_paths = {path.rpartition(".")[2]: path for path in paths if section and path.startswith(f"{section}.")}
+    if near := difflib.get_close_matches(key, own_paths, 1, MIN_SIMILARITY):
+        return own_paths[near[0]]
+    sections = {path.partition(".")[0] for path in paths if "." in path} if not section else set[str]()
+    near = difflib.get_close_matches(key, [*paths_by_key, *sorted(sections)], 1, MIN_SIMILARITY)
+    if not near:
+        return None
+    return near[0] if near[0] in sections else _choose_section(section, paths_by_key[near[0]])
+
+
+def _choose_section(section: str, paths: Sequence[str]) -> str:
+    """Return the path whose section is most like a written one; without one, the first path."""
+    similarities = [difflib.SequenceMatcher(None, section, path.rpartition(".")[0]).ratio() for path in paths]
+    return paths[similarities.index(max(similarities))] if section else paths[0]
+
+
+def format_key_suggestion(key: KeyPath, content: Any = None) -> str:
+    """Return the end of an "unknown key" message: the key that was probably meant, or the valid keys.
+
+    Args:
+        content: value of the key; an unknown section is recognised by its keys.
+    """
+    key = tuple(part[:MAX_KEY_LENGTH] for part in key)
     if blank := describe_odd_blank(key[-1]):
         return f": it contains {blank}; replace it by a space"
-    valid_keys = _list_valid_keys()
+    paths = list_setting_paths()
     if "." in key[-1]:  # section.key is the notation of --set
         nested_key = tuple(key[-1].split("."))
-        return _suggest_nesting(nested_key, valid_keys) or format_key_suggestion(nested_key)
+        return _suggest_nesting(nested_key, paths) or format_key_suggestion(nested_key)
     if key[-1] in RENAMED_KEYS:
         return f"; it is now {RENAMED_KEYS[key[-1]]}"
-    candidates = [valid_key for valid_key in valid_keys if valid_key[-1] == key[-1]]
-    section_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys if valid_key[:-1] == key[:-1]}
-    all_keys_by_name = {valid_key[-1]: valid_key for valid_key in valid_keys}
-    for keys_by_name in (section_keys_by_name, all_keys_by_name):
-        if candidates:
-            break
-        close_names = difflib.get_close_matches(key[-1], keys_by_name, n=1, cutoff=0.6)
-        candidates = [keys_by_name[name] for name in close_names]
-    if candidates:
-        return f"; did you mean {'.'.join(candidates[0])}?"
-    if not section_keys_by_name:
+    if len(key) == 1 and key[0] in TEMPLATE_NAMES:
+        return "; prompts are written as a template: -t TEXT, or --template-file FILE"
+    if len(key) == 1 and isinstance(content, Mapping) and content:
+        probable = _find_probable_section(key[0], [str(part) for part in content], paths)
+    else:
+        probable = find_probable_setting(".".join(key), paths)
+    if probable is not None:
+        return f"; did you mean {probable}?"
+    keys_of_section = [path.rpartition(".")[2] for path in paths if path.startswith(f"{key[0]}.")]
+    if len(key) == 2 and keys_of_section:
+        return f"; valid keys of wantui {__version__} here: {', '.join(keys_of_section)}"
+    if len(key) > 1:
         return f"; wantui {__version__} has no keys here"
-    return f"; valid keys of wantui {__version__} here: {', '.join(section_keys_by_name)}"
+    return ". `wantui config schema` lists all settings"
 
 
-def _suggest_nesting(key: KeyPath, valid_keys: Sequence[KeyPath]) -> str | None:
+def _find_probable_section(name: str, keys: Sequence[str], paths: Sequence[str]) -> str | None:
+    """Return what an unknown section with some keys probably means: a setting if it has one key, else a section."""
+    if len(keys) == 1:
+        return find_probable_setting(f"{name}.{keys[0]}", paths) or find_probable_setting(name, paths)
+    sections = list(dict.fromkeys(path.partition(".")[0] for path in paths if "." in path))
+    if near := difflib.get_close_matches(name, sections, 1, MIN_SIMILARITY):
+        return near[0]
+    shared_counts = [sum(f"{section}.{key}" in paths for key in keys) for section in sections]
+    return sections[shared_counts.index(max(shared_counts))] if max(shared_counts) else None
+
+
+def _suggest_nesting(key: KeyPath, paths: Sequence[str]) -> str | None:
     """Return the advice for a valid key that is written with a dot; None if the key is not valid."""
-    if key not in valid_keys:
+    if ".".join(key) not in paths:
         return None
     return f"; in a config, write it in two lines: `{key[0]}:`, and below it, indented, `{key[-1]}: VALUE`"

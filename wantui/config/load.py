@@ -343,7 +343,7 @@ class _ConfigReader:
         """Return the problem for a validation error of pydantic; for an unknown key, suggest the nearest valid one."""
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
-            return self.make_problem(key, f"unknown key{format_key_suggestion(key)}")
+            return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")
         if error_details["type"] == "value_error":
             return self.make_problem(key, shorten_text(str(error_details["ctx"]["error"])))
         if error_details["type"] == "model_type":

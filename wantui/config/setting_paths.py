@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from wantui.captures import CAPTURES
 from wantui.config.document import BOOLEAN_BY_WORD, NULL_WORDS, convert_to_plain_value, parse_yaml_document
 from wantui.config.fields import FormField, make_form_field
+from wantui.config.key_suggestions import find_probable_setting
 from wantui.config.problems import ConfigError
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range
@@ -153,17 +154,24 @@ def _expand_name(written_name: str) -> list[str]:
     refused_paths = [path for path in UNSWEEPABLE_SETTINGS if path.split(".")[-1] == written_name]
     if refused_paths:
         raise SweepError(f"cannot sweep {refused_paths[0]}: {UNSWEEPABLE_SETTINGS[refused_paths[0]]}")
-    sections = [name for name in Settings.model_fields if name not in UNSWEEPABLE_SETTINGS]
+    raise SweepError(f"cannot sweep {shorten_text(written_name)}: unknown setting{_suggest_setting(written_name)}")
+
+
+def _suggest_setting(written_name: str) -> str:
+    """Return the end of a message on an unknown setting: the setting that was probably meant."""
+    paths_by_key = _index_paths_by_key()
     aliases = [kind.items_alias for kind in CONTROLS if kind.items_alias]
-    raise SweepError(
-        f"cannot sweep {shorten_text(written_name)}: unknown setting"
-        f"{_suggest(parts[0], [*_index_paths_by_key(), *sections, *aliases])}"
-    )
+    paths = [*(path for paths in paths_by_key.values() for path in paths), *aliases]
+    probable = find_probable_setting(written_name, paths)
+    if probable is None:
+        return ". `wantui config schema` lists all settings"
+    key = probable.rpartition(".")[2]
+    return f"; did you mean {key if len(paths_by_key.get(key, ())) == 1 else probable}?"
 
 
-def _suggest(name: str, candidates: list[str]) -> str:
+def _suggest_key(name: str, candidates: list[str]) -> str:
     close_names = difflib.get_close_matches(name[:80], candidates, n=1, cutoff=0.6)
-    return f"; did you mean {close_names[0]}?" if close_names else ". `wantui config schema` lists all settings"
+    return f"; did you mean {close_names[0]}?" if close_names else f". Use one of {', '.join(candidates)}"
 
 
 def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
@@ -178,7 +186,9 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
             key = rest.pop(0)
             fields = type(value).model_fields
             if key not in fields:
-                raise SweepError(f"cannot sweep {path}: {parent_name} has no key {key}{_suggest(key, list(fields))}")
+                is_of_section = parent_name in Settings.model_fields
+                suggestion = _suggest_setting(path) if is_of_section else _suggest_key(key, list(fields))
+                raise SweepError(f"cannot sweep {path}: {parent_name} has no key {key}{suggestion}")
             keys.append(key)
             value, field = getattr(value, key), _make_typed_field(f"{parent_name}.{key}", fields[key])
         elif isinstance(value, Mapping):
