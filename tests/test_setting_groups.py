@@ -385,7 +385,7 @@ def test_other_swept_settings_are_averaged_as_phrasings_are(tmp_path: Path) -> N
     assert [(group.name, len(group.videos)) for group in result.groups] == [("cfg_scale 2", 36), ("cfg_scale 4", 36)]
     assert result.exclusion_reasons == ()
     assert result.differences[0].phrasing_count == 2  # not six: the values of another setting are no phrasings
-    assert "the values of each seed are averaged over negative_prompt" in result.warnings
+    assert any("the values of each seed are averaged over negative_prompt: " in text for text in result.warnings)
     values = np.array([[v.compute_metric("length") for v in group.videos] for group in result.groups])
     seed_means = values.reshape(2, 6, 6).mean(2)
     assert result.differences[0].paired_effect.mean == pytest.approx((seed_means[0] - seed_means[1]).mean())
@@ -445,9 +445,9 @@ SWEPT_VALUES = {
 }
 
 
-def make_cell_videos(tmp_path: Path, sweep: str) -> list[Video]:
-    """Return two phrasings and six seeds for each cell of a sweep over the controls of `CONTROLLED_CONFIG`."""
-    preview = preview_batch(parse_config(CONTROLLED_CONFIG, "my.yaml", [f"sweeps={sweep}"]), "a circle")
+def make_cell_videos(tmp_path: Path, sweep: str, config_text: str = CONTROLLED_CONFIG) -> list[Video]:
+    """Return two phrasings and six seeds for each cell of a sweep over the controls of a config."""
+    preview = preview_batch(parse_config(config_text, "my.yaml", [f"sweeps={sweep}"]), "a circle")
     assert preview.refusals == ()
     assert preview.sweep is not None
     config = preview.config.settings.model_dump(mode="json")
@@ -472,3 +472,52 @@ def test_swept_settings_of_controls_form_groups(tmp_path: Path, studied: str, av
     values = [value.strip('"') for value in SWEPT_VALUES[studied]]
     assert [group.name.split()[-1] for group in groups] == values
     assert [len(group.videos) for group in groups] == [12 if studied == averaged else 24] * 2
+
+
+UNBENT_CONFIG = CONTROLLED_CONFIG.partition("attention_bending_settings")[0]
+"""Controls that can be combined with a prompt schedule."""
+SCHEDULES = [
+    ("prompt_schedule_settings.schedule", '{"1": "a shape"}', '{"2": "a shape"}', ["1", "2"]),
+    ("prompt_schedule_settings.schedule", '{"1": "a shape"}', '{"1": "a thing"}', ["a shape", "a thing"]),
+    ("cfg_schedule_settings.schedule", '{"0": 5, "50%": 2}', '{"0": 5, "50%": 3}', ["2", "3"]),
+]
+
+
+@pytest.mark.parametrize(("path", "first", "second", "labels"), SCHEDULES)
+def test_swept_schedules_form_groups_that_are_named_by_what_differs(
+    tmp_path: Path, path: str, first: str, second: str, labels: list[str]
+) -> None:
+    videos = make_cell_videos(tmp_path, f"{path}='{first}','{second}'", UNBENT_CONFIG)
+    groups, exclusion_reasons = pool_comparable_groups(videos, path)
+    assert exclusion_reasons == []
+    assert [group.name for group in groups] == [f"schedule {label}" for label in labels] or [
+        group.name for group in groups
+    ] == [f"{path} {label}" for label in labels]
+    for label in labels:
+        assert len(select_videos_by_setting(videos, [f"{path}={label}"])) == 12
+
+
+@pytest.mark.parametrize(("path", "first", "second", "labels"), SCHEDULES)
+def test_swept_schedules_are_averaged_as_other_settings_are(
+    tmp_path: Path, path: str, first: str, second: str, labels: list[str]
+) -> None:
+    videos = make_cell_videos(tmp_path, f"{path}='{first}','{second}'; lora.nano-style.strength=0,1", UNBENT_CONFIG)
+    groups, exclusion_reasons = pool_comparable_groups(videos, "lora.nano-style.strength")
+    assert exclusion_reasons == []
+    assert [len(group.videos) for group in groups] == [24, 24]
+
+
+def test_groups_without_a_shared_value_of_a_swept_setting_name_the_setting(tmp_path: Path) -> None:
+    negative = "prompt_settings.negative_prompt"
+    values: dict[str, Sequence[Any]] = {CFG_PATH: (2, 4), negative: ("", "dark")}
+    videos = sweep_batch(tmp_path, ((CFG_PATH,), (negative,)), values)
+    crossed = [v for v in videos if (v.setting_values[CFG_PATH] == 2) == (v.setting_values[negative] == "")]
+    with pytest.raises(CannotCompareError, match=r"negative_prompt is in every group\. Group by the setting .--by neg"):
+        compare_groups(crossed, "cfg_scale", "length")
+
+
+def test_groups_of_different_templates_are_not_told_to_use_the_grouping_in_use(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
+    other = [replace(v, template_skeleton="another") if v.choices_by_bracket[3] == "other" else v for v in videos]
+    with pytest.raises(CannotCompareError, match="compare batches of one template, or group by variation"):
+        compare_groups(other, "1", "length")

@@ -9,6 +9,7 @@ import pytest
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, estimate_cell_costs, refuse_cells_without_memory
 from wantui.config import ConfigError, dump_settings, load_config, parse_config
+from wantui.config.sweep import find_written_values, format_value_label, format_value_labels
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
 from wantui.gpu.monitor import GpuSample, GpuState
@@ -408,3 +409,38 @@ def test_predicted_time_says_that_bends_are_not_counted() -> None:
         past_videos = [TimedVideo(batch.videos[0].recipe, "cpu", 2.0, 0.5, None, "resident")]
         (time_line,) = [line for line in estimate_batch_costs(batch, past_videos, None) if line.name == "time"]
         assert ("bends are not counted" in time_line.basis) == is_said
+
+
+SHAPE, THING = "a red shape", "a thing"
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([2.0, 4, None, True, "x"], ["2", "4", "empty", "on", "x"]),
+        ([{"5%": SHAPE}, {"10%": SHAPE}], ["5%", "10%"]),
+        ([None, {"5%": SHAPE}, {"10%": SHAPE}], ["empty", "5%", "10%"]),
+        ([{}, {"5%": SHAPE}, {"10%": SHAPE}], ["none", "5%", "10%"]),
+        ([{"5%": SHAPE}, {"5%": THING}], [SHAPE, THING]),
+        ([{"5%": SHAPE, "9%": THING}, {"5%": SHAPE, "9%": SHAPE}], [THING, SHAPE]),
+        ([{"5%": SHAPE, "9%": THING}, {"5%": SHAPE, "10%": THING}], ["5%, 9%", "5%, 10%"]),
+        ([{"5%": SHAPE}, {"10%": THING}], [f"5%: {SHAPE}", f"10%: {THING}"]),
+        ([{"5%": SHAPE}], [f"5%: {SHAPE}"]),
+        ([{"0": 5.0, "50%": 2.0}, {"0": 5.0, "50%": 3.5}], ["2", "3.5"]),
+        ([{}, {"5%": "none"}, {"5%": SHAPE}], ["none", "5%: none", f"5%: {SHAPE}"]),
+    ],
+)
+def test_values_of_a_swept_setting_are_labelled_by_what_differs(values: list[Any], labels: list[str]) -> None:
+    assert format_value_labels(values) == labels
+    for index, label in enumerate(labels):
+        assert find_written_values(values, label) == [index]
+    for index, value in enumerate(values):
+        assert index in find_written_values(values, format_value_label(value))
+
+
+def test_cells_of_a_prompt_schedule_are_labelled_by_their_moments() -> None:
+    values = ",".join(f"""'{{"{moment}": "a red shape"}}'""" for moment in (1, 2))
+    sweep = f"sweeps=prompt_schedule_settings.schedule={values}"
+    batch = plan_batch(parse_config(f"{SMALL}seeds: 7\n", "test", [sweep]), "a ring")
+    assert batch.sweep is not None
+    assert [cell.label for cell in batch.sweep.cells] == ["schedule 1", "schedule 2"]

@@ -14,7 +14,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
 )
 from wantui.analysis.video import Video
-from wantui.config.sweep import format_value_label
+from wantui.config.sweep import format_value_labels
 from wantui.errors import UserError
 
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
@@ -95,6 +95,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     """Return names of each video's group by brackets and settings, from short to long."""
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     short_names = {path: shorten_path(path, paths) for path in parts.setting_paths}
+    labels_by_path = {path: label_setting_values(videos, path) for path in parts.setting_paths}
 
     def name_options(find_option: Callable[[Video, int], str], video: Video) -> list[str]:
         return [find_option(video, bracket) or "(nothing)" for bracket in parts.brackets]
@@ -102,7 +103,9 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}
         return [
-            f"no {short_names[path]}" if value is None else f"{short_names[path]} {format_value_label(value)}"
+            f"no {short_names[path]}"
+            if value is None
+            else f"{short_names[path]} {labels_by_path[path][make_value_key(value)]}"
             for path, value in values.items()
         ]
 
@@ -120,6 +123,14 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
         [", ".join([*name_options(find_option_text, video), *name_settings(video)]) for video in videos],
         [", ".join(list_values(video)) for video in videos],
     ]
+
+
+def label_setting_values(videos: Sequence[Video], path: str) -> dict[str, str]:
+    """Return the labels of the values that a setting has in some videos, by `make_value_key`."""
+    values_by_key = {
+        make_value_key(value): value for video in videos if (value := video.setting_values.get(path)) is not None
+    }
+    return dict(zip(values_by_key, format_value_labels(list(values_by_key.values())), strict=True))
 
 
 def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:

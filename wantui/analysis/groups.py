@@ -12,6 +12,7 @@ from wantui.analysis.comparability import (
     VideoNamer,
     select_comparable_videos,
 )
+from wantui.analysis.group_errors import explain_too_few_seeds
 from wantui.analysis.group_names import (
     CannotCompareError,
     find_grouping_parts,
@@ -29,7 +30,6 @@ from wantui.analysis.setting_values import (
 )
 from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths, find_linked_paths
 from wantui.analysis.video import Video
-from wantui.formatting import format_count
 
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
@@ -270,7 +270,7 @@ class MatchedGroups:
             )
         ]
         if len(seeds) < 2:
-            raise CannotCompareError(_explain_too_few_seeds(groups, len(seeds), bool(shared_phrasings)))
+            raise CannotCompareError(explain_too_few_seeds(groups, grouping, len(seeds), bool(shared_phrasings)))
         matched_cells = {(phrasing, seed) for phrasing in shared_phrasings for seed in seeds}
         exclusion_reasons += [
             (namer.name_video(video), "its seed or phrasing is not in every group")
@@ -363,29 +363,3 @@ def _explain_duplicate(video: Video, earlier_video: Video, namer: VideoNamer) ->
         "the same video" if video.id == earlier_video.id else f"a video with seed {video.seed} and this phrasing"
     )
     return f"{duplicate} is used from batch {namer.name_batch(earlier_video)}"
-
-
-def _explain_too_few_seeds(groups: Sequence[Group], seed_count: int, share_phrasings: bool) -> str:
-    text = (
-        f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
-        "needs two. "
-    )
-    if not share_phrasings:
-        return text + "No phrasing is in every group: compare batches of one template, or group by variation"
-    seeds_text = "; ".join(
-        f"{group.name}: {_format_seed_ranges([video.seed for video in group.videos])}" for group in groups[:4]
-    )
-    return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
-
-
-def _format_seed_ranges(seeds: Sequence[int]) -> str:
-    unique_seeds = sorted(set(seeds))
-    ends = [
-        i for i in range(len(unique_seeds)) if i + 1 == len(unique_seeds) or unique_seeds[i + 1] != unique_seeds[i] + 1
-    ]
-    starts = [0, *(i + 1 for i in ends[:-1])]
-    parts = [
-        str(unique_seeds[i]) if i == j else f"{unique_seeds[i]}-{unique_seeds[j]}"
-        for i, j in zip(starts, ends, strict=True)
-    ]
-    return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")

@@ -26,6 +26,7 @@ from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajec
 from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
+from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.planning import Recipe
@@ -139,14 +140,17 @@ def _load_video(
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    marks = [mark for prompt in recipe.prompts for mark in prompt.marks]
+    # A prompt schedule that the batch sweeps is a setting, and not a part of the phrasing.
+    sweeps_prompts = any(path.startswith(f"{PROMPT_SCHEDULE.section_key}.") for path in _list_swept_paths(manifest))
+    prompts = recipe.prompts[:1] if sweeps_prompts else recipe.prompts
+    marks = [mark for prompt in prompts for mark in prompt.marks]
     template_parts = split_template(manifest.template)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
         "id": entry.id,
         "variation": variation.id,
-        "prompt": recipe.prompt_text,
+        "prompt": recipe.prompt if sweeps_prompts else recipe.prompt_text,
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
@@ -161,7 +165,7 @@ def _load_video(
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
         "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
         "declared_metric": str(manifest.config.get("primary_metric") or ""),
-        "word_count": sum(len(prompt.prompt.split()) for prompt in recipe.prompts),
+        "word_count": sum(len(prompt.prompt.split()) for prompt in prompts),
     }
     if "latents" not in entry.files:
         return Video(**common_fields, exclusion_reason="it has no stored trajectory")
@@ -201,13 +205,16 @@ def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | N
 def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
     """Return the fields of a video about settings, and about those that its batch sweeps."""
     cell, axes = manifest.find_cell(entry), () if manifest.sweep is None else manifest.sweep.axes
-    paths = [path for axis in axes for path in axis.paths]
-    swept_values = None if cell is None else {path: cell.values.get(path) for path in paths}
+    swept_values = None if cell is None else {path: cell.values.get(path) for path in _list_swept_paths(manifest)}
     return {
         "setting_values": collect_setting_values(entry.recipe, manifest.config, swept_values),
         "swept_axes": tuple(tuple(axis.paths) for axis in axes),
         "cell_label": "" if cell is None else cell.label,
     }
+
+
+def _list_swept_paths(manifest: Manifest) -> list[str]:
+    return [] if manifest.sweep is None else [path for axis in manifest.sweep.axes for path in axis.paths]
 
 
 def collect_control_settings(recipe: Recipe, kinds: Sequence[ControlKind] = CONTROLS) -> dict[str, Any]:

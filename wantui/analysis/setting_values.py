@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wantui.analysis.video import Video
-from wantui.config.sweep import format_value_label, has_written_value
+from wantui.config.sweep import find_written_values, format_value_labels
 from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.planning import Recipe
@@ -36,6 +36,7 @@ COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
     "model_settings.weights": ("weights", "transformer_file"),
     TRANSFORMER_FILE_PATH: ("weights", "transformer_file"),
     "prompt_settings.embedding_method": ("embedding_method",),
+    "prompt_schedule_settings.schedule": ("prompt_schedule.times",),
 }
 """Config path -> compared settings (`comparability`) that differ with it, where they are not the recipe field."""
 
@@ -185,7 +186,7 @@ def select_videos_by_setting(videos: Sequence[Video], conditions: Sequence[str])
     Raises:
         UserError: a condition has another form, or no video has the value; names the values that occur.
     """
-    selected, texts_by_path = list(videos), dict[str, list[str]]()
+    selected, keys_by_path = list(videos), dict[str, set[str]]()
     for condition in conditions:
         name, equals, text = condition.partition("=")
         if not equals:
@@ -194,17 +195,15 @@ def select_videos_by_setting(videos: Sequence[Video], conditions: Sequence[str])
             path = find_setting_path(name.strip(), videos)
         except SettingNameError as error:
             raise UserError(f"--where: {error}".replace("cannot group by", "cannot select")) from None
-        values = [video.setting_values.get(path) for video in videos]
-        if not any(has_written_value(value, text.strip()) for value in values):
-            known = dict.fromkeys(map(format_value_label, values))
-            raise UserError(f"--where: {name} has no value {text.strip()!r}. It has {', '.join(list(known)[:10])}")
-        texts_by_path.setdefault(path, []).append(text.strip())
-    for path, texts in texts_by_path.items():
-        selected = [
-            video
-            for video in selected
-            if any(has_written_value(video.setting_values.get(path), text) for text in texts)
-        ]
+        value_by_key = {make_value_key(value): value for video in videos for value in [video.setting_values.get(path)]}
+        keys, values = list(value_by_key), list(value_by_key.values())
+        indices = find_written_values(values, text.strip())
+        if not indices:
+            known = ", ".join(format_value_labels(values)[:10])
+            raise UserError(f"--where: {name} has no value {text.strip()!r}. It has {known}")
+        keys_by_path.setdefault(path, set()).update(keys[index] for index in indices)
+    for path, chosen_keys in keys_by_path.items():
+        selected = [video for video in selected if make_value_key(video.setting_values.get(path)) in chosen_keys]
     if not selected and videos:
         raise UserError(f"--where: no video has {' and '.join(conditions)}")
     return selected

@@ -50,5 +50,12 @@ def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     if linked_names:
         warnings.append(f"{', '.join(linked_names)} change together with {grouping}: any may cause a difference")
     if averaged_names:
-        warnings.append(f"the values of each seed are averaged over {', '.join(averaged_names)}")
+        names = ", ".join(averaged_names)
+        warnings.append(
+            f"the values of each seed are averaged over {names}: group by it to compare its values, or choose one "
+            "with --where"
+            if len(averaged_names) == 1
+            else f"the values of each seed are averaged over {names}: group by one to compare its values, or choose "
+            "values with --where"
+        )
     return warnings

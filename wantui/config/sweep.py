@@ -169,13 +169,50 @@ def format_value_label(value: Any) -> str:
         names = [str(item["name"]) if isinstance(item, dict) and "name" in item else None for item in value]
         if None not in names:
             return shorten_text(" + ".join(filter(None, names))) or "none"
+    if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
+        return shorten_text(", ".join(f"{key}: {format_value_label(item)}" for key, item in value.items())) or "none"
     return shorten_text(json.dumps(value, ensure_ascii=False))
 
 
-def has_written_value(value: Any, text: str) -> bool:
-    """Return whether a text means a value: its label, or the same number (4.0 for 4)."""
-    if format_value_label(value) == text:
-        return True
+def format_value_labels(values: Sequence[Any]) -> list[str]:
+    """Return the short texts of the values that one setting takes; of mappings, such as prompt schedules, only what
+    distinguishes them.
+
+    Schedules of one prompt at several moments are named by the moments, and schedules of several prompts at one moment
+    by the prompts. Other mappings have their complete text.
+    """
+    labels = [format_value_label(value) for value in values]
+    mappings = [value for value in values if isinstance(value, dict) and value]
+    if len(mappings) < 2 or any(not isinstance(value, dict) for value in values if value is not None):
+        return labels
+    if len({json.dumps(list(value.values())) for value in mappings}) == 1:
+        short_labels = [
+            ", ".join(map(str, value)) if value else label for value, label in zip(values, labels, strict=True)
+        ]
+    elif len({tuple(value) for value in mappings}) == 1:
+        differing_keys = [key for key in mappings[0] if len({json.dumps(value[key]) for value in mappings}) > 1]
+        short_labels = [
+            ", ".join(format_value_label(value[key]) for key in differing_keys) if value else label
+            for value, label in zip(values, labels, strict=True)
+        ]
+    else:
+        return labels
+    # A label must name one value: the text of one schedule can be that of another one's moment.
+    return short_labels if len(set(short_labels)) == len(set(labels)) else labels
+
+
+def find_written_values(values: Sequence[Any], text: str) -> list[int]:
+    """Return the indices of the values of a setting that a text means: a label, or the same number (4.0 for 4)."""
+    return [
+        index
+        for index, (value, label) in enumerate(zip(values, format_value_labels(values), strict=True))
+        if text in (label, format_value_label(value))
+        or (value is None and text == "none")
+        or _is_written_number(value, text)
+    ]
+
+
+def _is_written_number(value: Any, text: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

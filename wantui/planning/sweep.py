@@ -13,7 +13,7 @@ from wantui.config.settings import Settings
 from wantui.config.sweep import (
     SweepAxis,
     apply_swept_values,
-    format_value_label,
+    format_value_labels,
     make_axis_names,
     remove_swept_items,
     replace_section_values,
@@ -117,7 +117,7 @@ class CellSettings:
 def list_sweep_cells(axes: tuple[SweepAxis, ...], has_baseline: bool) -> list[SweepCell]:
     """Return all cells of a sweep in order."""
     name_by_path = make_axis_names(axes)
-    texts = [[_format_position(axis, position, name_by_path) for position in range(len(axis.values))] for axis in axes]
+    texts = [_label_positions(axis, name_by_path) for axis in axes]
     cells = [SweepCell({}, BASELINE_LABEL, (), is_baseline=True)] if has_baseline else []
     for positions in product(*(range(len(axis.values)) for axis in axes)):
         values = {
@@ -134,11 +134,13 @@ def list_sweep_cells(axes: tuple[SweepAxis, ...], has_baseline: bool) -> list[Sw
     ]
 
 
-def _format_position(axis: SweepAxis, position: int, name_by_path: Mapping[str, str]) -> str:
-    return ", ".join(
-        f"{name_by_path[path]} {format_value_label(value)}"
-        for path, value in zip(axis.paths, axis.values[position], strict=True)
-    )
+def _label_positions(axis: SweepAxis, name_by_path: Mapping[str, str]) -> list[str]:
+    """Return the text of each position on an axis, such as "width 64, height 64"."""
+    columns = [
+        [f"{name_by_path[path]} {label}" for label in format_value_labels(values)]
+        for path, values in zip(axis.paths, zip(*axis.values, strict=True), strict=True)
+    ]
+    return [", ".join(texts) for texts in zip(*columns, strict=True)]
 
 
 def merge_cell_texts(texts_by_label: Mapping[str, Sequence[str]], cell_count: int) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from wantui.config.setting_paths import expand_items_alias
-from wantui.config.sweep import format_value_label, has_written_value
+from wantui.config.sweep import find_written_values, format_value_labels
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
@@ -95,12 +95,13 @@ class BatchAxes:
         axes = []
         for number, axis in enumerate(sweep.axes):
             positions = sorted({cell.positions[number] if cell.positions else BASELINE_POSITION for cell in cells})
+            columns = [format_value_labels(values) for values in zip(*axis.values, strict=True)]
             labels = {
                 position: BASELINE_LABEL
                 if position == BASELINE_POSITION
                 else ", ".join(
-                    format_value_label(value) if len(axis.names) == 1 else f"{name} {format_value_label(value)}"
-                    for name, value in zip(axis.names, axis.values[position], strict=True)
+                    column[position] if len(axis.names) == 1 else f"{name} {column[position]}"
+                    for name, column in zip(axis.names, columns, strict=True)
                 )
                 for position in positions
             }
@@ -148,9 +149,9 @@ class BatchAxes:
                 raise UserError(f"{option}: the batch has no swept setting {written_name!r}. {advice}")
             number = (axis.names if name in axis.names else axis.paths).index(name)
             values = [position_values[number] for position_values in axis.values]
-            positions = [position for position, value in enumerate(values) if has_written_value(value, text.strip())]
+            positions = find_written_values(values, text.strip())
             if not positions:
-                known = ", ".join(dict.fromkeys(map(format_value_label, values)))
+                known = ", ".join(dict.fromkeys(format_value_labels(values)))
                 raise UserError(f"{option}: {name} has no value {text.strip()!r}. It has {known}")
             positions_by_axis.setdefault("+".join(axis.names), []).extend(positions)
         return positions_by_axis

@@ -8,7 +8,7 @@ from textual.suggester import Suggester
 
 from wantui.config.setting_paths import find_sweepable_setting, list_sweepable_names
 from wantui.config.settings import Settings
-from wantui.config.sweep import SweepAxis, format_value_label, make_axis_names, resolve_sweep_axes
+from wantui.config.sweep import SweepAxis, format_value_labels, make_axis_names, resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
 from wantui.formatting import format_count, shorten_text
 
@@ -83,7 +83,7 @@ def _describe_axis(axis: SweepAxis, name_by_path: dict[str, str]) -> str:
 
 
 def _format_values(values: Sequence[object]) -> str:
-    labels = [format_value_label(value) for value in values]
+    labels = format_value_labels(values)
     if len(labels) > MAX_VALUES_SHOWN:
         return f"{', '.join(labels[: MAX_VALUES_SHOWN - 1])}, ... {labels[-1]}"
     return ", ".join(labels)

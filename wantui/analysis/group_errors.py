@@ -1,0 +1,60 @@
+"""Error messages about groups that cannot be matched."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wantui.analysis.group_names import find_grouping_parts, find_varied_brackets
+from wantui.analysis.setting_values import list_differing_paths, shorten_path
+from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths
+from wantui.formatting import format_count
+
+if TYPE_CHECKING:
+    from wantui.analysis.groups import Group
+
+
+def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, share_phrasings: bool) -> str:
+    """Return why groups share too few seeds to be compared, and what to do."""
+    text = (
+        f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
+        "needs two. "
+    )
+    if not share_phrasings:
+        return text + _explain_no_shared_phrasing(groups, grouping)
+    seeds_text = "; ".join(
+        f"{group.name}: {_format_seed_ranges([video.seed for video in group.videos])}" for group in groups[:4]
+    )
+    return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
+
+
+def _explain_no_shared_phrasing(groups: "Sequence[Group]", grouping: str) -> str:
+    """Return why no phrasing is in every group, and a grouping that would help, which is not the one in use."""
+    videos = [video for group in groups for video in group.videos]
+    condition_paths = find_condition_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
+    differing_paths = [path for path in list_differing_paths(videos) if path in condition_paths]
+    get_condition = choose_condition_key(videos, grouping)
+    if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
+        all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+        names = [shorten_path(path, all_paths) for path in differing_paths]
+        return (
+            f"No value of {', '.join(names)} is in every group. Group by the setting (--by {names[0]}), or choose "
+            "videos with equal settings (--where)"
+        )
+    brackets = ", ".join(str(number + 1) for number in range(len(find_varied_brackets(videos))))
+    others = [f"a bracket ({brackets})"] if brackets and grouping in ("variation", "prompt") else []
+    others += ["variation"] if grouping not in ("variation", "prompt") else []
+    return "No phrasing is in every group: compare batches of one template" + "".join(
+        f", or group by {other}" for other in others
+    )
+
+
+def _format_seed_ranges(seeds: Sequence[int]) -> str:
+    unique_seeds = sorted(set(seeds))
+    ends = [
+        i for i in range(len(unique_seeds)) if i + 1 == len(unique_seeds) or unique_seeds[i + 1] != unique_seeds[i] + 1
+    ]
+    starts = [0, *(i + 1 for i in ends[:-1])]
+    parts = [
+        str(unique_seeds[i]) if i == j else f"{unique_seeds[i]}-{unique_seeds[j]}"
+        for i, j in zip(starts, ends, strict=True)
+    ]
+    return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
