@@ -212,3 +212,21 @@ def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeyp
         assert "without a GPU" in wantui("run", "--resume", result.out.strip(), "--detach").err
     assert "at least" in wantui("preview", "-c", "default", "-t", "a cat").out
     assert "1 variation x 3 seeds (42 to 44) = 3 videos" in wantui("preview", "-c", "default", "-t", "a cat").out  # C9
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("analyze", "BATCH", "--csv", "no/x.csv"),
+        ("analyze", "BATCH", "--compare", "--html", "no/x.html"),
+        ("score", "BATCH", "--csv", "no/x.csv"),
+        ("similarity", "BATCH", "--baseline", "x", "--csv", "no/x.csv"),
+        ("sheet", "BATCH", "-o", "no/x.png"),
+    ],
+)
+def test_file_in_a_missing_folder_is_refused_before_the_work(wantui: Wantui, arguments: tuple[str, ...]) -> None:
+    result = wantui(*arguments)
+    assert result.code == 2
+    assert f"cannot write {arguments[-1]}: the folder " in result.err
+    assert "no is missing. Create it (mkdir -p), or choose another path" in result.err
+    assert not Path("no").exists()

@@ -47,11 +47,13 @@ def expand_user_path(text: str | Path) -> Path:
     return path
 
 
-def check_output_file(path: Path, creates_folders: bool = False, may_be_device: bool = False) -> None:
+def check_output_file(path: Path, may_be_device: bool = False) -> None:
     """Refuse a path that cannot be written, before hours are spent on the content of the file.
 
+    A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. (An
+    option that names a folder for several files creates it.)
+
     Args:
-        creates_folders: whether the caller creates missing parent folders.
         may_be_device: whether the caller writes into a pipe or device. Otherwise a complete file would replace it, even
             `/dev/null`.
 
@@ -64,7 +66,7 @@ def check_output_file(path: Path, creates_folders: bool = False, may_be_device: 
         if may_be_device:
             return
         raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
-    check_output_folder(path.absolute().parent, creates_folders, path)
+    check_output_folder(path.absolute().parent, False, path)
 
 
 def check_output_folder(folder: Path, creates_folders: bool = True, target: Path | None = None) -> None:
@@ -80,7 +82,8 @@ def check_output_folder(folder: Path, creates_folders: bool = True, target: Path
         )
     if nearest_existing_path != folder and not creates_folders:
         raise UserError(
-            f"cannot write {target or folder}: the folder {folder} is missing. Create it, or choose another path"
+            f"cannot write {target or folder}: the folder {folder} is missing. Create it (mkdir -p), or choose another "
+            "path"
         )
     if not os.access(nearest_existing_path, os.W_OK | os.X_OK):
         raise UserError(

@@ -36,13 +36,14 @@ def calibrate_model(
         raise _make_calibration_not_needed_error(model.name)
     if (weights_id := recipe.source.weights_id) is None:
         raise LoadError(f"{model.name} is not on this machine. Download it: `wantui models fetch {model.name}`")
-    output_path = output_path or find_magnitudes_path(model, weights_id)
-    check_output_file(output_path, creates_folders=True)
+    if output_path is None:
+        output_path = find_magnitudes_path(model, weights_id)
+        try:
+            output_path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LoadError(f"{output_path} cannot be written: {error.strerror}") from None
+    check_output_file(output_path)
     refuse_batch_file(output_path)
-    try:
-        output_path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LoadError(f"{output_path} cannot be written: {error.strerror}") from None
     uncached_recipe = recipe.model_copy(
         update={
             "sampler": "unipc",

@@ -43,6 +43,20 @@ def refuse_unfit_output_files(csv_path: Path | None, html_path: Path | None, sco
         raise UserError(f"--csv: {csv_path} contains the labels of --scores. Choose another file")
 
 
+def check_csv_file(path: Path | None) -> None:
+    """Refuse a CSV file that cannot be written, before its content is computed; None and `-` are no files.
+
+    Raises:
+        UserError: names the file and the reason.
+    """
+    from wantui.paths import check_output_file
+    from wantui.storage.layout import refuse_batch_file
+
+    if path is not None and str(path) != "-":
+        check_output_file(path, may_be_device=True)
+        refuse_batch_file(path)
+
+
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
     """Write rows to a CSV file, or to stdout for `-`.
 

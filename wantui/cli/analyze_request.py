@@ -75,14 +75,12 @@ class AnalyzeRequest:
         Raises:
             UserError, click.UsageError: names the file or the option.
         """
-        from wantui.cli.analyze_output import refuse_unfit_output_files
+        from wantui.cli.analyze_output import check_csv_file, refuse_unfit_output_files
         from wantui.storage.layout import refuse_batch_file
 
-        if self.csv_path is not None and str(self.csv_path) != "-":
-            check_output_file(self.csv_path, may_be_device=True)
-            refuse_batch_file(self.csv_path)
+        check_csv_file(self.csv_path)
         if self.html_path is not None:
-            check_output_file(self.html_path, creates_folders=True)
+            check_output_file(self.html_path)
             refuse_batch_file(self.html_path)
         refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
 

@@ -114,7 +114,7 @@ def _choose_targets(batch: Path, output: Path | None, words: Sequence[str], axis
         return [batch / "exports" / f"{name}{suffix}" for suffix in SUFFIXES]
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"-o: cannot write {output}: its name must end in {' or '.join(SUFFIXES)}")
-    check_output_file(output, creates_folders=True)
+    check_output_file(output)
     refuse_batch_file(output)
     return [output]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wantui.cli.analyze_output import write_csv_table
+from wantui.cli.analyze_output import check_csv_file, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_device_option, add_fetch_option, add_json_option
 from wantui.cli.output import echo, print_json
@@ -81,6 +81,7 @@ def command(
 
     if as_json and csv_path is not None:
         raise UserError("--json and --csv exclude each other")
+    check_csv_file(csv_path)
     request = ScoreRequest(generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_other)
     with open_progress_line() as line:
         line.show_phase("reading the batch")

@@ -56,7 +56,7 @@ def command(
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise UserError(f"-o: cannot write {output}: its name must end in {' or '.join(SUFFIXES)}")
     if output is not None:
-        check_output_file(output, creates_folders=True)
+        check_output_file(output)
         refuse_batch_file(output)
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.analyze_output import write_csv_table
+from wantui.cli.analyze_output import check_csv_file, write_csv_table
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_columns, print_json
@@ -87,6 +87,7 @@ def command(
     names = _parse_metrics(metrics, sort)
     if as_json and csv_path is not None:
         raise UserError("--json and --csv exclude each other")
+    check_csv_file(csv_path)
     manifest = read_manifest(BatchFolder(batch))
     pairs = pair_with_baseline(manifest, baseline.strip(), batch)
     if "ssim" in names:
