@@ -1365,7 +1365,7 @@ def test_unusable_projection_does_not_exclude_a_video_from_another_metric(tmp_pa
     group.create_array("projection", data=np.full((9, 60), np.nan, dtype=np.float32), overwrite=True)
     result = compare_groups(videos, grouping="1", primary_metric="length")
     assert result.seeds == (0, 1, 2, 3, 4)
-    assert "spread is not compared: one_0 seed 2: its projection contains NaN or infinity" in result.warnings
+    assert "place and spread are not compared: one_0 seed 2: its projection contains NaN or infinity" in result.warnings
 
 
 def test_spread_is_refused_by_name_if_too_few_projections_can_be_used(tmp_path: Path) -> None:

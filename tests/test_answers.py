@@ -28,6 +28,7 @@ from wantui.analysis.answers import Answer
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
+from wantui.analysis.differences import _compute_relative_difference
 from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
@@ -41,6 +42,7 @@ from wantui.analysis.places import (
     run_place_test,
 )
 from wantui.analysis.statistics import (
+    compute_ratio_interval,
     run_omnibus_max_test,
     run_sign_flip_test,
 )
@@ -343,7 +345,8 @@ def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
     comparison = compare_groups(videos, "1", "length")
     place, room = (find_answer(comparison, question, "a", "b") for question in (PLACE, ROOM))
     assert place.kind == NOT_MEASURED
-    assert place.details.startswith("spread is not compared: ")
+    assert "spread" not in place.details
+    assert "is stored" in place.details
     assert room.kind != NOT_MEASURED
     assert any(note.startswith("spread is not compared: ") for note in room.notes)
 
@@ -457,3 +460,29 @@ def test_unknown_metric_cannot_be_declared() -> None:
         load_config("nano", ["primary_metric=beauty"])
     assert load_config("nano", ["primary_metric=log_volume"]).settings.primary_metric == "log_volume"
     assert "primary_metric" not in convert_settings_to_dict(load_config("nano").settings)
+
+
+def test_place_of_two_seeds_is_measured_although_spread_is_not(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+    comparison = compare_groups(videos, "1", "length")
+    place, room = (find_answer(comparison, question, "one", "other") for question in (PLACE, ROOM))
+    assert place.kind == CANNOT_TELL
+    states = np.stack([[video.load_projected_path()[1][-1] for video in group.videos] for group in comparison.groups])
+    differences = (states[0] - states[1]).astype(np.float64)
+    squared = max(float(differences[0] @ differences[1]), 0.0) / comparison.groups[0].videos[0].dimension
+    assert place.evidence[0].effect == pytest.approx(math.sqrt(squared))
+    assert "spread" not in place.text
+    assert "2 seeds cannot give p of 0.05: generate at least 6" in place.notes
+    assert any(note.startswith("spread is not measured: spread needs 3 videos in each group") for note in room.notes)
+    assert sum("spread is not compared" in warning for warning in comparison.warnings) == 1
+
+
+def test_share_of_a_mean_that_may_be_zero_is_not_given_in_percent() -> None:
+    """Values above 0 that scatter as much as their mean: the interval of the ratio has an impossible end below 0."""
+    first, second = np.array([0.1, 9.0, 0.2, 4.0, 0.1, 7.0]), np.array([5.0, 5.5, 6.0, 4.5, 5.2, 5.8])
+    assert compute_ratio_interval(first, second)[0] < 0
+    for values, reference in ((first, second), (second, first)):
+        assert np.isnan(_compute_relative_difference(values, reference)).all()
+    low, high = compute_ratio_interval(first + 20, second + 20)
+    relative = (first - second).mean() / (second + 20).mean()
+    assert _compute_relative_difference(first + 20, second + 20) == pytest.approx((relative, low - 1, high - 1))

@@ -13,10 +13,12 @@ from wantui.analysis.commitment import (
     ConceptOutcomes,
     compare_commitments,
     compute_kept_ranges,
+    count_drawn_unasked,
     measure_commitment,
 )
 from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, find_nearest_concept, read_labels
 from wantui.analysis.continued_videos import find_concept_word
+from wantui.analysis.differences import describe_interval
 from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_level
 from wantui.errors import UserError
 
@@ -206,6 +208,26 @@ def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
     assert asymmetry.kept_range.mean == pytest.approx(0.95 - 0.75)
     assert asymmetry.kept_range.p == asymmetry.min_attainable_p == pytest.approx(2 / 2**8)
     assert math.isnan(asymmetry.half_level_difference)
+
+
+@pytest.mark.parametrize("seed_count", [2, 8])
+def test_equal_kept_ranges_of_all_seeds_show_no_scatter_and_give_no_interval(seed_count: int) -> None:
+    circle = measure_commitment(outcomes("circle", dict.fromkeys(range(seed_count), "cccccc")))
+    for labels, difference in (("rrrccc", 0.2), ("rrrrrr", 0.0)):
+        ring = measure_commitment(outcomes("ring", dict.fromkeys(range(seed_count), labels)))
+        (asymmetry,) = compare_commitments([circle, ring])
+        assert asymmetry.kept_range.mean == pytest.approx(difference)
+        assert math.isnan(asymmetry.kept_range.interval_low)
+        assert math.isnan(asymmetry.kept_range.interval_high)
+        assert describe_interval(asymmetry.kept_range).startswith("no interval: all seeds have the same difference")
+
+
+def test_concept_that_other_concepts_turn_to_is_counted_as_drawn_unasked() -> None:
+    circle = outcomes("circle", dict.fromkeys(range(3), "cccccc"))
+    ring = outcomes("ring", {1: "rrrccc", 2: "rrrrcc", 3: "rrrrrr"})
+    assert count_drawn_unasked("circle", [circle, ring]) == Proportion(2, 3)
+    assert count_drawn_unasked("ring", [circle, ring]) == Proportion(0, 3)
+    assert count_drawn_unasked("ring", [ring]) == Proportion(0, 0)
 
 
 def test_p_of_pairs_of_concepts_is_corrected_by_holm() -> None:

@@ -16,7 +16,8 @@ from test_analysis import synthetic_videos
 
 from wantui.analysis import correlation_data
 from wantui.analysis.attention_summary import WordCurves
-from wantui.analysis.correlation_data import collect_correlation_data
+from wantui.analysis.correlation_data import CorrelationData, VideoCorrelations, collect_correlation_data
+from wantui.analysis.correlation_text import describe_correlations, format_correlation
 from wantui.analysis.correlations import (
     ACROSS_SEEDS,
     ACROSS_VARIATIONS,
@@ -304,3 +305,45 @@ def test_interval_contains_its_correlation_or_is_missing() -> None:
         rho = stats.spearmanr(range(4), order).statistic
         assert math.isnan(low) or low <= rho <= high
     assert any(math.isnan(low) for low, _ in intervals.values())
+
+
+def correlate(metrics: dict[str, FloatArray], covariates: dict[str, FloatArray], across: str) -> VideoCorrelations:
+    data = CorrelationData((), (), metrics, covariates, (), ())
+    return VideoCorrelations(data, {across: correlate_values(metrics, covariates, across)})
+
+
+def test_only_found_correlations_are_shown_the_clearest_first() -> None:
+    values = np.random.default_rng(3).normal(size=(2, 9))
+    noise = np.random.default_rng(4).normal(size=(3, 2, 9))
+    metrics = {"same": values, "noise": noise[0], "near": values + 0.3 * noise[1]}
+    result = correlate(metrics, {"mass": values, "label": noise[2]}, ACROSS_SEEDS)
+    shown = [(item.correlation.metric, item.covariates) for item in result.select(ACROSS_SEEDS)]
+    assert shown == [("same", ("mass",)), ("near", ("mass",))]
+    chosen = [item.correlation.metric for item in result.select(ACROSS_SEEDS, ["noise"])]
+    assert chosen == ["noise", "noise"]
+
+
+def test_clearest_correlation_is_shown_if_none_is_found() -> None:
+    noise = np.random.default_rng(5).normal(size=(3, 1, 8))
+    result = correlate({"a": noise[0], "b": noise[1]}, {"mass": noise[2]}, ACROSS_SEEDS)
+    items = result.correlations_by_kind[ACROSS_SEEDS]
+    assert not any(item.is_found for item in items)
+    (shown,) = result.select(ACROSS_SEEDS)
+    assert shown.correlation == min(items, key=lambda item: item.family_p)
+    assert f"clearest: {shown.correlation.metric} with mass" in describe_correlations(items, ACROSS_SEEDS)
+
+
+def test_values_of_one_order_are_one_row() -> None:
+    values = np.random.default_rng(6).normal(size=(1, 8))
+    result = correlate({"m": values}, {"mass": values**3, "entropy": np.exp(values)}, ACROSS_SEEDS)
+    (shown,) = result.select(ACROSS_SEEDS)
+    assert shown.covariates == ("mass", "entropy")
+    assert format_correlation(shown)[0] == "mass, entropy"
+
+
+def test_too_few_variations_cannot_tell_and_show_no_table() -> None:
+    values = np.random.default_rng(7).normal(size=(3, 8))
+    result = correlate({"m": values}, {"mass": values}, ACROSS_VARIATIONS)
+    assert result.select(ACROSS_VARIATIONS) == []
+    text = describe_correlations(result.correlations_by_kind[ACROSS_VARIATIONS], ACROSS_VARIATIONS)
+    assert text.endswith("cannot tell: too few variations for p of 0.05 (least p 0.17). Generate more variations")

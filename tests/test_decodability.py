@@ -203,11 +203,31 @@ def test_groups_that_cannot_be_told_apart_have_no_halfway_level() -> None:
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert np.isnan(pair.halfway_sigma)
     assert pair.pair_p > 0.05
-    assert pair.describe().endswith("The accuracy does not pass 75 %")
+    assert "cannot tell them apart. " in pair.describe()
+
+
+def test_large_p_names_no_noise_level_although_the_accuracy_passes_halfway() -> None:
+    random = np.random.default_rng(8)
+    states = random.normal(size=(2, 5, 1, 3, 50))
+    states[0, ..., 0] += 9
+    states[:, :, :, 0] = states[:1, :, :, 0]
+    (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
+    assert np.isfinite(pair.halfway_sigma)
+    assert pair.pair_p == 2 / 2**5  # too few seeds, whatever the accuracy
+    assert "cannot tell: 5 seeds cannot give p below 0.0625; generate at least 6" in pair.describe()
+    assert "at sigma" not in pair.describe()
+
+
+@pytest.mark.parametrize(("group_count", "seeds_needed"), [(2, 6), (3, 7), (5, 9)])
+def test_seeds_needed_count_the_pairs_of_groups(group_count: int, seeds_needed: int) -> None:
+    states = np.random.default_rng(8).normal(size=(group_count, 4, 1, 2, 5))
+    pairs = compute_decodability(build_level_states(states, (1, 0)))
+    assert f"generate at least {seeds_needed}." in pairs[0].describe()
+    assert len(pairs) * 2 / 2**seeds_needed <= 0.05 < len(pairs) * 2 / 2 ** (seeds_needed - 1)
 
 
 def test_decodability_of_two_seeds_or_too_many_groups_is_refused() -> None:
-    with pytest.raises(CannotCompareError, match="share 2 seeds, but 3 are needed"):
+    with pytest.raises(CannotCompareError, match=r"share 2 seeds, but 3 are needed, and 6 for p of 0\.05"):
         compute_decodability(build_level_states(np.zeros((2, 2, 1, 2, 3)), (1, 0)))
     too_many = MAX_DECODED_GROUPS + 1
     with pytest.raises(CannotCompareError, match=f"cannot decode {too_many} groups"):

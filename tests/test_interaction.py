@@ -12,6 +12,7 @@ from conftest import Wantui
 from scipy import stats
 from test_analysis import synthetic_videos, use_videos
 
+from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import (
@@ -21,6 +22,8 @@ from wantui.analysis.interaction import (
     _compare_places,
     describe_interaction,
     find_factor_pairs,
+    judge_declared_metric,
+    list_interaction_notes,
     measure_interaction,
 )
 from wantui.analysis.video import Video
@@ -106,6 +109,42 @@ def test_large_effects_of_each_word_are_no_interaction(tmp_path: Path, monkeypat
     interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert find_effect(interaction, "length").is_found
     assert "path: the effect depends on the other factor. " in describe_interaction(interaction)[2]
+
+
+def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_lengths(monkeypatch, 20)
+    videos = make_videos(tmp_path)
+    declaration = Declaration("length", "before", "length, declared before the videos")
+    verdict = judge_declared_metric(measure_interaction(videos, GROUPING, declaration))
+    effect = find_effect(measure_interaction(videos, GROUPING), "length")
+    assert verdict.startswith(
+        "verdict on one metric alone: length, declared before the videos: the effect depends on the other factor. "
+    )
+    assert verdict.endswith(f"p {effect.uncorrected_p:.3g}")  # one pair of levels: not corrected
+    other = replace(declaration, metric="clip_score")
+    assert "it is not tested for interactions" in judge_declared_metric(measure_interaction(videos, GROUPING, other))
+
+
+def test_p_of_the_declared_metric_is_over_pairs_of_levels_and_not_over_metrics(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path)
+    for effect in measure_interaction(videos, GROUPING).effects:
+        assert effect.uncorrected_p <= effect.contrast_p + 1e-12
+        assert effect.contrast_p <= effect.p + 1e-12
+    effect = find_effect(measure_interaction(videos, GROUPING), "length")
+    assert effect.contrast_p == effect.uncorrected_p  # there is one pair of levels
+
+
+def test_interaction_of_few_seeds_says_how_many_are_needed(tmp_path: Path) -> None:
+    notes = list_interaction_notes(measure_interaction(make_videos(tmp_path, 4), GROUPING))
+    assert notes[0] == "4 seeds cannot give p of 0.05: generate at least 6"
+    assert any(note.startswith("effects have the unit of the metric") for note in notes)
+    assert "at least" not in " ".join(list_interaction_notes(measure_interaction(make_videos(tmp_path), GROUPING)))
+
+
+def test_interaction_in_place_of_two_seeds_is_measured(tmp_path: Path) -> None:
+    interaction = measure_interaction(make_videos(tmp_path, 2), GROUPING)
+    assert find_effect(interaction, "distance").question == "place"
+    assert "spread" in interaction.excluded_metrics
 
 
 def test_pairs_of_factors_are_those_with_several_values(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     videos = join_labels(videos, read_label_table(table_path))
     result = compare_groups(videos, grouping="1", primary_metric="rating")
     page = write_page(replace(result, warnings=("a < b",)))
-    assert "<td>rating</td><td>+1</td><td>+1 to +1</td>" in page
+    assert "<td>rating</td><td>+1</td><td>-</td>" in page  # all seeds differ by 1: no scatter, no interval
     assert "Note: a &lt; b" in page
     assert "<dt>rating</dt><dd>outside label" in page
 

@@ -105,6 +105,11 @@ def format_mean(mean: float, standard_deviation: float, significant_digits: int)
     )
 
 
+def format_interval(low: float, high: float, specification: str = "+.3g") -> str:
+    """Return the ends of an interval as "+1.2 to +3.4"; "-" without an interval."""
+    return f"{low:{specification}} to {high:{specification}}" if math.isfinite(low) and math.isfinite(high) else "-"
+
+
 def format_count(count: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the singular or plural: "1 video", "2 videos", "10,000 videos".
 

@@ -117,6 +117,8 @@ class AnswerData:
     """p that not all groups lie in one place."""
     no_place_reason: str = ""
     """Reason why there are no final states."""
+    no_spread_reason: str = ""
+    """Reason why there is no spread, such as too few videos of a group."""
 
     @property
     def seed_count(self) -> int:
@@ -146,6 +148,7 @@ def collect_answer_data(
     unsettled_metrics: Iterable[str],
     equivalence_margin: float,
     no_place_reason: str,
+    no_spread_reason: str,
 ) -> AnswerData:
     """Return the values that the answers are computed from, with the distances between all pairs of groups.
 
@@ -153,6 +156,7 @@ def collect_answer_data(
         metric_names: metrics of `cell_values` [seeds, phrasings, groups, metrics].
         effects: tests of all pairs and metrics.
         no_place_reason: reason why `final_states` is None.
+        no_spread_reason: reason why `spread` is not among the metrics.
     """
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -166,6 +170,7 @@ def collect_answer_data(
         unsettled,
         equivalence_margin,
         no_place_reason=no_place_reason,
+        no_spread_reason=no_spread_reason,
     )
     if final_states is None:
         return data

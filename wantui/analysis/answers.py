@@ -187,8 +187,16 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[str, str]:
 
 
 def _find_clearest(evidence: Sequence[Evidence]) -> Evidence:
-    """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect."""
-    return min(evidence, key=lambda item: (item.p, (item.high - item.low) / (abs(item.effect) or 1e-300)))
+    """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect.
+
+    A metric without an interval, such as one whose seeds all differ alike, comes last.
+    """
+
+    def get_key(item: Evidence) -> tuple[float, float]:
+        width = item.high - item.low
+        return item.p, width / (abs(item.effect) or 1e-300) if math.isfinite(width) else math.inf
+
+    return min(evidence, key=get_key)
 
 
 def _describe_metric(item: Evidence) -> str:
@@ -220,7 +228,7 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
 def _list_unmeasured(data: AnswerData, question: str) -> list[str]:
     if question == ROOM:
         return [
-            data.no_place_reason if name == SPREAD_METRIC else f"{name} is not measured: some videos have no value"
+            f"{name} is not measured: {data.no_spread_reason if name == SPREAD_METRIC else 'some videos have no value'}"
             for name in ROOM_METRICS
             if name not in data.metric_names
         ]

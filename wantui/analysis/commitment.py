@@ -87,6 +87,16 @@ def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> Fl
     return np.asarray(np.trapezoid(values, levels, axis=1))
 
 
+def count_drawn_unasked(concept: str, all_outcomes: Sequence[ConceptOutcomes]) -> Proportion:
+    """Return in how many videos of the other concepts the generic prompt drew a concept.
+
+    These are their videos at the highest noise level, where the least of their own concept is left. A concept that
+    comes unasked would "stay" at every noise level, whatever the path.
+    """
+    labels = [row[-1] for outcomes in all_outcomes if outcomes.concept != concept for row in outcomes.labels]
+    return Proportion(labels.count(concept), len(labels))
+
+
 def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
     """Return shares, s50 and kept ranges of a concept."""
     stays, seed_count = outcomes.stays, len(outcomes.seeds)

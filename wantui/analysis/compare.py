@@ -112,8 +112,10 @@ class _MatchedValues:
     """Values of all metrics, [seeds, phrasings, groups, metrics]."""
     unsettled_names: list[str]
     """Metrics that depend on the stride."""
-    final_state_warning: str
+    no_states_reason: str
     """Why final states are not compared; empty if they are."""
+    no_spread_reason: str
+    """Why spread is not compared; empty if it is."""
     warnings: tuple[str, ...]
     exclusion_reasons: tuple[tuple[str, str], ...]
     unreadable_videos: tuple[str, ...]
@@ -137,13 +139,16 @@ def _match_values(
         CannotCompareError: see `compare_groups`.
     """
     shown_names = _choose_metrics(videos, primary_metric, metrics)
-    matched_groups, exclusion_reasons, unreadable_videos, final_states, final_state_warnings = (
+    matched_groups, exclusion_reasons, unreadable_videos, final_states, no_states_reason = (
         match_groups_and_final_states(videos, grouping, primary_metric)
     )
     groups = matched_groups.groups
     warnings = [*find_identical_trajectory_warnings(groups), *find_design_warnings(matched_groups, grouping)]
-    warnings += final_state_warnings
-    if final_states is not None:
+    no_spread_reason = no_states_reason if final_states is None else final_states.no_spread_reason
+    if no_spread_reason:
+        lacking_text = f"place and {SPREAD_METRIC} are" if final_states is None else f"{SPREAD_METRIC} is"
+        warnings.append(f"{lacking_text} not compared: {no_spread_reason}")
+    else:
         shown_names.insert(0 if primary_metric == SPREAD_METRIC else 1, SPREAD_METRIC)
     all_names, all_values, incomplete_names = _compute_cell_values(
         matched_groups, final_states, list(dict.fromkeys([*shown_names, *METRICS]))
@@ -159,7 +164,8 @@ def _match_values(
         all_names,
         all_values,
         [check.metric for check in stride_checks if not check.is_shown_settled],
-        "; ".join(final_state_warnings),
+        no_states_reason,
+        no_spread_reason,
         tuple(warnings),
         tuple(exclusion_reasons),
         tuple(unreadable_videos),
@@ -176,7 +182,8 @@ def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence
             effects,
             matched.unsettled_names,
             equivalence_margin,
-            matched.final_state_warning,
+            matched.no_states_reason,
+            matched.no_spread_reason,
         )
     )
 
@@ -200,7 +207,7 @@ def _test_final_states(
         return None, None, {}
     return (
         final_states.run_permanova(matched_groups),
-        final_states.run_permdisp(matched_groups),
+        None if final_states.no_spread_reason else final_states.run_permdisp(matched_groups),
         final_states.compute_squared_centroid_distances(matched_groups, group_pairs),
     )
 

@@ -14,8 +14,12 @@ from wantui.analysis.correlations import (
     ACROSS_VARIATIONS,
     MIN_SEEDS,
     Correlation,
+    MergedCorrelation,
     correlate_values,
+    find_clearest_correlation,
+    merge_equal_correlations,
 )
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, pool_comparable_groups
@@ -50,9 +54,19 @@ class VideoCorrelations:
     correlations_by_kind: dict[str, list[Correlation]]
     """Correlations across seeds and, if there are several, across variations."""
 
-    def select(self, kind: str, metric_names: Sequence[str]) -> list[Correlation]:
-        """Return the correlations of one kind: those of some metrics, and of others those that are found."""
-        return [item for item in self.correlations_by_kind[kind] if item.metric in metric_names or item.is_found]
+    def select(self, kind: str, chosen_metrics: Sequence[str] = ()) -> list[MergedCorrelation]:
+        """Return the correlations of one kind to show, the clearest first: those of chosen metrics, or else those that
+        are found, and always the clearest one.
+
+        Without enough seeds or variations for p of SIGNIFICANCE_LEVEL, none can be found, and only chosen metrics are
+        shown. Values that order the videos alike, as mass and entropy of one word can, are one row.
+        """
+        correlations = [item for item in self.correlations_by_kind[kind] if math.isfinite(item.rho)]
+        shown = [item for item in correlations if (item.metric in chosen_metrics if chosen_metrics else item.is_found)]
+        if not shown and correlations and correlations[0].min_attainable_p <= SIGNIFICANCE_LEVEL:
+            shown = [find_clearest_correlation(correlations)]
+        shown.sort(key=lambda item: (item.family_p, -abs(item.rho)))
+        return merge_equal_correlations(shown)
 
 
 def correlate_videos(
@@ -96,8 +110,10 @@ def collect_correlation_data(
     warnings: list[str] = []
     metrics = {name: np.array([v.compute_metric(name) for v in ordered_videos]).reshape(shape) for name in metric_names}
     try:
-        spread_by_group = FinalStates.load(strata).spread_by_group
-        metrics[SPREAD_METRIC] = np.stack([spread_by_group[stratum.name] for stratum in strata])
+        final_states = FinalStates.load(strata)
+        if final_states.no_spread_reason:
+            raise NoGeometryError(final_states.no_spread_reason)
+        metrics[SPREAD_METRIC] = np.stack([final_states.spread_by_group[stratum.name] for stratum in strata])
     except NoGeometryError as error:
         warnings.append(f"{SPREAD_METRIC} is not correlated: {error}")
     covariates = _read_attention(strata, on_video) if has_maps else {}

@@ -4,7 +4,14 @@ import math
 from collections.abc import Sequence
 
 from wantui.analysis.correlation_data import CorrelationData
-from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, MIN_INTERVAL_UNITS, Correlation
+from wantui.analysis.correlations import (
+    ACROSS_SEEDS,
+    ACROSS_VARIATIONS,
+    MIN_INTERVAL_UNITS,
+    Correlation,
+    MergedCorrelation,
+    find_clearest_correlation,
+)
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.formatting import format_count
 
@@ -39,14 +46,17 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     if not finite:
         return f"{QUESTIONS[kind]} no value varies"
     min_p = correlations[0].min_attainable_p
-    clearest = min(found or finite, key=lambda item: (item.family_p, -abs(item.rho)))
+    clearest = find_clearest_correlation(finite)
     if found:
         text = f"{len(found)} of {format_count(len(correlations), 'correlation')} found"
     elif min_p > SIGNIFICANCE_LEVEL:
         unit = "seed" if kind == ACROSS_SEEDS else "variation"
-        text = f"too few {unit}s for p of {SIGNIFICANCE_LEVEL:g}"
+        return (
+            f"{QUESTIONS[kind]} cannot tell: too few {unit}s for p of {SIGNIFICANCE_LEVEL:g} (least p {min_p:.2g}). "
+            f"Generate more {unit}s"
+        )
     else:
-        text = "none found"
+        text = f"none of {format_count(len(correlations), 'correlation')} found"
     interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
     return (
         f"{QUESTIONS[kind]} {text}; clearest: {clearest.metric} with {clearest.covariate}, rho {clearest.rho:+.2f}"
@@ -61,10 +71,19 @@ def list_correlation_notes(data: CorrelationData) -> list[str]:
     return []
 
 
-def format_correlation(item: Correlation) -> tuple[str, ...]:
+def describe_hidden_correlations(correlations: Sequence[Correlation], shown: Sequence[MergedCorrelation]) -> str:
+    """Return how many correlations of one kind are not shown; empty if all are, or if none can be found."""
+    hidden_count = len(correlations) - sum(len(item.covariates) for item in shown)
+    if not hidden_count or not shown:
+        return ""
+    return f"{hidden_count} more are not shown: --json has all, and --metrics chooses metrics"
+
+
+def format_correlation(merged: MergedCorrelation) -> tuple[str, ...]:
     """Return the cells of a correlation under CORRELATION_HEADERS."""
+    item = merged.correlation
     return (
-        item.covariate,
+        ", ".join(merged.covariates),
         item.metric,
         _format_value(item.rho, "+.2f"),
         f"{item.low:+.2f} to {item.high:+.2f}" if math.isfinite(item.low) else "-",

@@ -14,6 +14,7 @@ across variations: of two videos of one seed, does the one with the larger value
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,28 @@ class Correlation:
     def is_found(self) -> bool:
         """Return whether p over all is small and the interval, if there is one, excludes 0."""
         return self.family_p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
+
+
+@dataclass(frozen=True)
+class MergedCorrelation:
+    """A correlation of a metric with one value, or with several that order the videos alike."""
+
+    covariates: tuple[str, ...]
+    correlation: Correlation
+
+
+def find_clearest_correlation(correlations: Sequence[Correlation]) -> Correlation:
+    """Return the correlation with the smallest p over all, found ones first; of equal p, the strongest."""
+    return min(correlations, key=lambda item: (not item.is_found, item.family_p, -abs(item.rho)))
+
+
+def merge_equal_correlations(correlations: Sequence[Correlation]) -> list[MergedCorrelation]:
+    """Return the correlations with those of one metric merged that are equal in rho, interval and p."""
+    items_by_key: dict[tuple[str, ...], list[Correlation]] = {}
+    for item in correlations:
+        numbers = (item.rho, item.low, item.high, item.p, item.family_p)
+        items_by_key.setdefault((item.metric, *(f"{number:.9g}" for number in numbers)), []).append(item)
+    return [MergedCorrelation(tuple(item.covariate for item in items), items[0]) for items in items_by_key.values()]
 
 
 def correlate_values(

@@ -18,9 +18,15 @@ import numpy as np
 from scipy import optimize, special
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.level_states import LevelStates, average_over_sigma
-from wantui.analysis.statistics import adjust_family_wise, compute_min_attainable_p, draw_sign_flips
+from wantui.analysis.statistics import (
+    adjust_family_wise,
+    compute_min_attainable_p,
+    count_min_pairs,
+    draw_sign_flips,
+)
 from wantui.formatting import format_count, format_share
 
 CHANCE = 0.5
@@ -73,19 +79,40 @@ class Decodability:
     """Number of pairs of groups that `pair_p` is corrected for."""
 
     def describe(self) -> str:
-        """Describe the result in a sentence."""
+        """Describe the result in a sentence, the verdict first; only groups that can be told apart have a noise level.
+
+        With a large p, the noise level at which the accuracy passes HALFWAY_ACCURACY is one of chance.
+        """
         seeds = format_count(self.seed_count, "seed")
         scope = f" over {self.pair_count} pairs of groups" if self.pair_count > 1 else ""
         text = (
-            f"{self.first_group} and {self.second_group}: {format_share(self.accuracy[-1])} of the finished pairs are "
-            f"sorted correctly (95 % interval {format_share(self.low[-1])} to {format_share(self.high[-1])}); over all "
-            f"noise levels {format_share(self.mean_accuracy)}, p {self.pair_p:.3g}{scope} (least possible: "
-            f"{self.min_attainable_p:.3g}), "
-            f"{seeds}"
+            f"{self.first_group} and {self.second_group}: {self.verdict}. {format_share(self.accuracy[-1])} of the "
+            f"finished pairs are sorted correctly (95 % interval {format_share(self.low[-1])} to "
+            f"{format_share(self.high[-1])}); over all noise levels {format_share(self.mean_accuracy)}, "
+            f"p {self.pair_p:.3g}{scope} (least possible: {self.min_attainable_p:.3g}), {seeds}"
         )
+        if not self.is_decodable:
+            return text
         if not math.isfinite(self.halfway_sigma):
             return f"{text}. The accuracy does not pass {format_share(HALFWAY_ACCURACY)}"
         return f"{text}. The accuracy passes {format_share(HALFWAY_ACCURACY)} at sigma {self._describe_halfway()}"
+
+    @property
+    def is_decodable(self) -> bool:
+        """Return whether the groups are shown to be distinguishable."""
+        return self.pair_p <= SIGNIFICANCE_LEVEL
+
+    @property
+    def verdict(self) -> str:
+        """Return whether the groups can be told apart, and the number of seeds if there are too few to tell."""
+        if self.is_decodable:
+            return "they can be told apart"
+        if self.min_attainable_p > SIGNIFICANCE_LEVEL:
+            return (
+                f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give p below "
+                f"{self.min_attainable_p:.3g}; generate at least {count_min_pairs(self.pair_count)}"
+            )
+        return "cannot tell them apart"
 
     @property
     def min_attainable_p(self) -> float:
@@ -109,7 +136,8 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     if seed_count < MIN_DECODED_SEEDS:
         raise CannotCompareError(
             f"cannot measure how well groups can be distinguished: they share {format_count(seed_count, 'seed')}, but "
-            f"{MIN_DECODED_SEEDS} are needed. Generate more seeds (videos_per_variation)"
+            f"{MIN_DECODED_SEEDS} are needed, and {count_min_pairs()} for p of {SIGNIFICANCE_LEVEL:g}. Generate more "
+            "seeds (videos_per_variation)"
         )
     if len(names) > MAX_DECODED_GROUPS:
         raise CannotCompareError(

@@ -19,7 +19,7 @@ from wantui.analysis.statistics import (
     draw_within_seed_permutations,
     run_max_t_test,
 )
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
@@ -44,7 +44,7 @@ class Difference:
     more. NaN for logarithms, which have no ratio."""
     relative_low: float
     relative_high: float
-    """95 % interval of the share, with both means uncertain (Fieller)."""
+    """95 % interval of the share, with both means uncertain (Fieller); NaN if one of the means may be 0."""
     family_p: float
     """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
@@ -204,15 +204,20 @@ def compare_group_pairs(
 
 
 def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
-    """Return the difference as a share of the second mean, with its interval.
+    """Return the difference as a share of the second mean, with its interval; NaN if one of the means may be 0.
+
+    Metrics with a ratio scale have one sign, so that no group can have less than -100 % of another. An interval of the
+    ratio that contains 0 is of groups whose scatter is as large as their means: it says nothing about the ratio.
 
     Args:
         first_values, second_values: values [seeds], measured from the metric's `ratio_origin`.
     """
-    reference_mean = float(second_values.mean())
+    nan, reference_mean = float("nan"), float(second_values.mean())
     if reference_mean == 0:
-        return float("nan"), float("nan"), float("nan")
+        return nan, nan, nan
     low, high = compute_ratio_interval(first_values, second_values)
+    if not low > 0:
+        return nan, nan, nan
     sign = 1 if reference_mean > 0 else -1
     low, high = sorted((sign * (low - 1), sign * (high - 1)))
     return float((first_values - second_values).mean()) / abs(reference_mean), low, high
@@ -243,4 +248,11 @@ def format_difference(difference: Difference) -> str:
         return f"{change_text}{describe_ratio_base(difference.metric)} (95 % interval {low_text} to {high_text})"
     unit = f" {get_metric_unit(difference.metric)}".rstrip()
     effect = difference.paired_effect
-    return f"{effect.mean:+.3g}{unit} (95 % interval {effect.interval_low:+.3g} to {effect.interval_high:+.3g})"
+    return f"{effect.mean:+.3g}{unit} ({describe_interval(effect)})"
+
+
+def describe_interval(effect: Effect, specification: str = "+.3g") -> str:
+    """Return the interval of an effect in words, or why it has none."""
+    if not np.isfinite(effect.interval_low):
+        return "no interval: all seeds have the same difference, which shows no scatter"
+    return f"95 % interval {format_interval(effect.interval_low, effect.interval_high, specification)}"

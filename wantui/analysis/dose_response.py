@@ -13,7 +13,7 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import find_differing_settings
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL, is_ratio_metric
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, describe_interval, is_ratio_metric
 from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
@@ -191,10 +191,7 @@ def format_slope(trend: Trend, setting_name: str) -> str:
     """Format a slope with its interval, and its share of the mean."""
     unit = f" {get_metric_unit(trend.metric)}".rstrip()
     slope = trend.slope
-    text = (
-        f"{slope.mean:+.3g}{unit} for each unit of {setting_name} "
-        f"(95 % interval {slope.interval_low:+.3g} to {slope.interval_high:+.3g}"
-    )
+    text = f"{slope.mean:+.3g}{unit} for each unit of {setting_name} ({describe_interval(slope)}"
     if math.isfinite(trend.relative_slope) and math.isfinite(trend.relative_low):
         base = describe_ratio_base(trend.metric)
         text += f"; {format_percent_change(trend.relative_slope)}{base or ' of the mean'}"

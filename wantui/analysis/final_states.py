@@ -77,11 +77,21 @@ class FinalStates:
     scaled_states: FloatArray
     """[groups, videos, k] final states / sqrt(D)."""
     spread_by_group: Mapping[str, FloatArray]
-    """Distance of each video to the spatial median of its group, by group."""
+    """Distance of each video to the spatial median of its group, by group; empty if `no_spread_reason` says why."""
     dimension: int
     """D, values of a state."""
     curves_by_group: Mapping[str, DispersionCurve]
     """Dispersion by group."""
+
+    @property
+    def no_spread_reason(self) -> str:
+        """Return why the groups have no spread, although they have places; empty if they have it."""
+        if self.spread_by_group:
+            return ""
+        return (
+            f"{SPREAD_METRIC} needs {MIN_GROUP_VIDEOS} videos in each group, but there are "
+            f"{self.scaled_states.shape[1]}. Generate more seeds (videos_per_variation)"
+        )
 
     @classmethod
     def load(cls, groups: Sequence[Group]) -> "FinalStates":
@@ -89,14 +99,9 @@ class FinalStates:
 
         Raises:
             UnusableProjectionsError: projections are missing, not finite, or differ in shape from most of their group.
-            NoGeometryError: there are too few videos, or the projections of the groups differ in size.
+            NoGeometryError: the projections of the groups differ in size.
         """
-        if (video_count := len(groups[0].videos)) < MIN_GROUP_VIDEOS:
-            raise NoGeometryError(
-                f"{SPREAD_METRIC} needs {MIN_GROUP_VIDEOS} videos in each group, but there are "
-                f"{video_count}. Generate more seeds "
-                "(videos_per_variation)"
-            )
+        video_count = len(groups[0].videos)
         dimension = groups[0].videos[0].dimension
         curves_by_group: dict[str, DispersionCurve] = {}
         final_states: list[FloatArray] = []
@@ -118,6 +123,7 @@ class FinalStates:
                 squared_distances[g * video_count : (g + 1) * video_count, g * video_count : (g + 1) * video_count]
             )
             for g, group in enumerate(groups)
+            if video_count >= MIN_GROUP_VIDEOS
         }
         return cls(squared_distances, scaled_states, spread_by_group, dimension, curves_by_group)
 

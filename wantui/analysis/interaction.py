@@ -7,12 +7,13 @@ differences (a1 b1 - a2 b1) - (a1 b2 - a2 b2). Tests flip the signs of whole see
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, QUESTIONS, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
@@ -24,6 +25,7 @@ from wantui.analysis.statistics import (
     ROUNDED_MEAN,
     compute_min_attainable_p,
     compute_paired_effect,
+    count_min_pairs,
     draw_sign_flips,
     run_max_t_test,
 )
@@ -34,6 +36,7 @@ from wantui.formatting import format_count
 
 EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "p")
 """Columns of a table of effects."""
+FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class InteractionEffect:
     uncorrected_p: float
     p: float
     """p over the metrics of the question and all contrasts."""
+    contrast_p: float
+    """p over all contrasts, of this metric alone."""
 
     @property
     def is_found(self) -> bool:
@@ -97,6 +102,8 @@ class Interaction:
     min_attainable_p: float
     excluded_metrics: tuple[str, ...] = ()
     """Metrics without a value in some videos, or that depend on the steps."""
+    declaration: Declaration | None = None
+    """The metric that decides alone, without correction over other metrics."""
 
     @property
     def question_text(self) -> str:
@@ -113,18 +120,23 @@ def find_factor_pairs(videos: Sequence[Video]) -> list[str]:
     return [",".join(pair) for pair in itertools.combinations(find_factors(videos), 2)]
 
 
-def measure_interaction(videos: Sequence[Video], grouping: str) -> Interaction:
+def measure_interaction(videos: Sequence[Video], grouping: str, declaration: Declaration | None = None) -> Interaction:
     """Return the interaction of two factors, such as "1,2"; guided videos only, if there are both.
+
+    Args:
+        declaration: the metric that decides alone; by default, that of the batches.
 
     Raises:
         CannotCompareError: the videos cannot be compared, or not all combinations of the factors exist.
     """
     guided_videos, _ = split_by_guidance(videos, grouping)
     matched_groups, _ = match_comparable_groups(guided_videos, grouping)
-    return compute_interaction(matched_groups, grouping)
+    return compute_interaction(matched_groups, grouping, declaration or choose_primary_metric(guided_videos))
 
 
-def compute_interaction(matched_groups: MatchedGroups, grouping: str) -> Interaction:
+def compute_interaction(
+    matched_groups: MatchedGroups, grouping: str, declaration: Declaration | None = None
+) -> Interaction:
     """Return the interaction of the two factors that form the groups.
 
     Raises:
@@ -161,6 +173,7 @@ def compute_interaction(matched_groups: MatchedGroups, grouping: str) -> Interac
         tuple(effects),
         compute_min_attainable_p(len(matched_groups.seeds)),
         tuple(excluded_metrics),
+        declaration,
     )
 
 
@@ -211,7 +224,8 @@ def _collect_seed_values(
     unsettled = set(matched_groups.groups[0].videos[0].unsettled_metrics)
     columns, names, excluded = [], [], []
     for name in (*METRICS, SPREAD_METRIC):
-        if name == SPREAD_METRIC and final_states is None:
+        if name == SPREAD_METRIC and (final_states is None or final_states.no_spread_reason):
+            excluded.append(name)
             continue
         group_values = [
             final_states.spread_by_group[group.name].tolist()
@@ -262,6 +276,7 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
                 "",
                 uncorrected_p,
                 max(family_p, uncorrected_p),
+                max(family_p, uncorrected_p),
             )
         )
     return effects
@@ -276,6 +291,7 @@ def _compare_metrics(
         differences: [seeds, contrasts, metrics] differences of differences.
     """
     family_p = run_max_t_test(differences.reshape(len(differences), -1)).reshape(len(contrasts), len(names))
+    contrast_p = [run_max_t_test(differences[:, :, m]) for m in range(len(names))]
     effects = []
     for k, m in itertools.product(range(len(contrasts)), range(len(names))):
         effect = compute_paired_effect(differences[:, k, m])
@@ -290,6 +306,7 @@ def _compare_metrics(
                 get_metric_unit(names[m]),
                 effect.p,
                 float(family_p[k, m]),
+                float(contrast_p[m][k]),
             )
         )
     return effects
@@ -305,7 +322,7 @@ def describe_interaction(interaction: Interaction) -> list[str]:
             continue
         found = [effect for effect in effects if effect.is_found]
         shown = sorted(found or effects, key=lambda effect: effect.p)[:3]
-        verdict = "the effect depends on the other factor" if found else "cannot tell whether the effect depends"
+        verdict = FOUND_VERDICT if found else UNKNOWN_VERDICT
         more_text = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
         lines.append(
@@ -315,9 +332,33 @@ def describe_interaction(interaction: Interaction) -> list[str]:
     return lines
 
 
+def judge_declared_metric(interaction: Interaction) -> str:
+    """Return the verdict on the declared metric alone, with p over the pairs of levels; empty if none is known."""
+    if interaction.declaration is None:
+        return ""
+    metric = interaction.declaration.metric
+    heading = f"verdict on one metric alone: {interaction.declaration.text}:"
+    effects = [effect for effect in interaction.effects if effect.metric == metric]
+    if not effects:
+        return f"{heading} it is not tested for interactions"
+    judged = [replace(effect, p=effect.contrast_p) for effect in effects]
+    clearest = min(judged, key=lambda effect: (not effect.is_found, effect.p))
+    verdict = FOUND_VERDICT if clearest.is_found else UNKNOWN_VERDICT
+    scope = f" over {len(effects)} pairs of levels" if len(effects) > 1 else ""
+    return f"{heading} {verdict}. {_describe_effect(clearest)}{scope}"
+
+
 def list_interaction_notes(interaction: Interaction) -> list[str]:
-    """Return sentences on the correction of p, the averaged phrasings and the metrics that are not tested."""
-    notes = ["p is corrected over the metrics of its answer and over all differences of differences"]
+    """Return sentences on the number of seeds, p, units, averaged phrasings and the metrics that are not tested."""
+    notes = []
+    if interaction.min_attainable_p > SIGNIFICANCE_LEVEL:
+        seeds_text = format_count(interaction.seed_count, "seed")
+        notes.append(f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
+    notes.append("p is corrected over the metrics of its answer and over all differences of differences")
+    notes.append(
+        "effects have the unit of the metric: distances and lengths are root mean squares over latent values, "
+        "velocities are per unit of noise level, and ratios have no unit"
+    )
     if interaction.phrasing_count > 1:
         count_text = format_count(interaction.phrasing_count, "phrasing")
         notes.append(f"averaged over {count_text}: the result applies to these sentences only")

@@ -20,9 +20,9 @@ from wantui.formatting import format_count
 
 def match_groups_and_final_states(
     videos: Sequence[Video], grouping: str, primary_metric: str
-) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, list[str]]:
+) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, str]:
     """Return matched groups, the excluded videos with reasons, those of them whose projection cannot be used, final
-    states, and warnings.
+    states, and the reason why there are none.
 
     If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
     stay, and `spread` is not compared.
@@ -39,10 +39,13 @@ def match_groups_and_final_states(
             unreadable_videos = [
                 video_namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons
             ]
-            return matched_groups, exclusion_reasons, unreadable_videos, FinalStates.load(matched_groups.groups), []
+            final_states = FinalStates.load(matched_groups.groups)
+            if primary_metric == SPREAD_METRIC and final_states.no_spread_reason:
+                raise NoGeometryError(final_states.no_spread_reason)
+            return matched_groups, exclusion_reasons, unreadable_videos, final_states, ""
         except NoGeometryError as error:
             if primary_metric != SPREAD_METRIC:
-                return matched_groups, exclusion_reasons, [], None, [f"{SPREAD_METRIC} is not compared: {error}"]
+                return matched_groups, exclusion_reasons, [], None, str(error)
             refusal = CannotCompareError(
                 f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
                 "To use another metric, add for example --primary straightness"

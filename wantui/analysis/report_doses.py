@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 MAX_SHOWN_METRICS = 6
 """Maximum number of curves: the declared metric and those with the smallest p."""
@@ -74,7 +74,7 @@ def _format_slope_cells(trend: Trend) -> list[str]:
     return [
         html.escape(trend.metric),
         f"{slope.mean:+.3g}",
-        f"{slope.interval_low:+.3g} to {slope.interval_high:+.3g}",
+        format_interval(slope.interval_low, slope.interval_high),
         share_text,
         *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
     ]

@@ -22,7 +22,7 @@ from wantui.analysis.report_page import (
 )
 from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.analysis.unguided import find_unguided_difference
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 MAX_LISTED_DIFFERENCES = 150
 """Maximum number of differences in figure and table; `--csv` has all."""
@@ -96,7 +96,7 @@ def _render_table(comparison: Comparison, differences: Sequence[Difference]) -> 
         if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all():
             interval_text = f"{format_percent_change(d.relative_low)} to {format_percent_change(d.relative_high)}"
         else:
-            interval_text = f"{effect.interval_low:+.3g} to {effect.interval_high:+.3g}"
+            interval_text = format_interval(effect.interval_low, effect.interval_high)
         pair_cells = [html.escape(f"{d.first_group} - {d.second_group}")] if has_several_pairs else []
         size_text = f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "–"
         p_cells = [f"{p:.3g}" for p in (find_decisive_p(comparison, d), effect.p, d.discovery_p)]

@@ -11,20 +11,19 @@ from wantui.analysis.correlation_text import (
     format_correlation,
     list_correlation_notes,
 )
-from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import (
     EFFECT_HEADERS,
     Interaction,
     describe_interaction,
     find_factor_pairs,
+    judge_declared_metric,
     list_interaction_notes,
     measure_interaction,
 )
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.report_page import render_note, render_table
 from wantui.errors import UserError
-from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 MAX_FACTOR_PAIRS = 3
 """Maximum number of pairs of factors whose interaction is shown."""
@@ -36,7 +35,7 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
     for grouping in _choose_factor_pairs(comparison):
         videos = [video for group in comparison.groups for video in group.videos]
         try:
-            interactions.append(measure_interaction(videos, grouping))
+            interactions.append(measure_interaction(videos, grouping, comparison.declaration))
         except CannotCompareError:  # such as a missing combination of the two factors
             continue
     if not interactions:
@@ -47,6 +46,7 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
         parts += [
             _render_paragraph(interaction.question_text),
             *_render_answers(interaction),
+            *([_render_paragraph(verdict)] if (verdict := judge_declared_metric(interaction)) else []),
             render_table(EFFECT_HEADERS, rows),
             *(render_note(f"Note: {note}.") for note in list_interaction_notes(interaction)),
         ]
@@ -86,9 +86,8 @@ def render_correlation_section(comparison: Comparison) -> list[str]:
     parts = [heading]
     for kind, correlations in result.correlations_by_kind.items():
         parts.append(_render_paragraph(describe_correlations(correlations, kind)))
-        shown = result.select(kind, (*DEFAULT_METRIC_NAMES, SPREAD_METRIC))
-        rows = [_render_cells(format_correlation(item), item.is_found) for item in shown]
-        parts.append(render_table(CORRELATION_HEADERS, rows))
+        rows = [_render_cells(format_correlation(item), item.correlation.is_found) for item in result.select(kind)]
+        parts += [render_table(CORRELATION_HEADERS, rows)] if rows else []
     notes = [describe_scope(result.data), *list_correlation_notes(result.data), *result.data.warnings]
     return [*parts, *(render_note(f"Note: {note}.") for note in notes)]
 

@@ -28,6 +28,7 @@ def build_decodability_record(grouping: str, level_states: LevelStates, pairs: S
                 "halfway": pair.halfway_sigma,
                 "halfway_low": pair.halfway_interval[0],
                 "halfway_high": pair.halfway_interval[1],
+                "kind": "differs" if pair.is_decodable else "cannot tell",
                 "text": pair.describe(),
             }
             for pair in pairs

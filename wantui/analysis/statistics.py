@@ -41,7 +41,7 @@ class Effect:
     mean: float
     interval_low: float
     interval_high: float
-    """95 % interval of the mean."""
+    """95 % interval of the mean; NaN if all differences are equal, because they show no scatter."""
     d_z: float
     """d_z with Hedges' correction: mean over standard deviation of the differences, times 1 - 3 / (4 (n - 1) - 1).
     NaN for two differences, where the correction would be 0."""
@@ -54,6 +54,9 @@ class Effect:
 def compute_paired_effect(differences: FloatArray) -> Effect:
     """Return the effect of n paired differences, with Student's interval.
 
+    Equal differences, as of outcomes with few values, have no interval: it would have no width, as if the mean of other
+    seeds were known exactly.
+
     Raises:
         ValueError: there are fewer than two differences, or some are not finite.
     """
@@ -65,10 +68,9 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
         finite_count = np.isfinite(differences).sum()
         raise ValueError(f"cannot compute an effect: only {finite_count} of {n} differences are finite")
     mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
-    if deviation == 0:
-        return Effect(
-            n, mean, mean, mean, math.copysign(math.inf, mean) if mean else 0.0, run_sign_flip_test(differences)
-        )
+    if deviation <= ROUNDED_MEAN * float(np.abs(differences).max()):  # equal numbers may have a deviation of rounding
+        d_z = math.copysign(math.inf, mean) if mean else 0.0
+        return Effect(n, mean, math.nan, math.nan, d_z, run_sign_flip_test(differences))
     half_width = compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
     return Effect(
@@ -133,6 +135,11 @@ def compute_min_attainable_p(n: int) -> float:
     return 2 / 2**n if n <= MAX_EXACT_PAIRS else 1 / (RESAMPLE_COUNT + 1)
 
 
+def count_min_pairs(test_count: int = 1, alpha: float = 0.05) -> int:
+    """Return the smallest number of pairs that can give a p of at most `alpha`, corrected for a number of tests."""
+    return next(n for n in itertools.count(2) if test_count * compute_min_attainable_p(n) <= alpha)
+
+
 def run_max_t_test(differences: FloatArray) -> FloatArray:
     """Return the family-wise p of each column of paired differences [n, m]: the share of sign flips whose largest |t|
     is at least the column's |t| (Westfall and Young 1993)."""
@@ -176,7 +183,7 @@ def count_pairs_needed(d_z: float, power: float = 0.8, alpha: float = 0.05) -> i
     """
     if not abs(d_z) > 1e-3:
         return None
-    min_pairs = next(n for n in itertools.count(2) if compute_min_attainable_p(n) <= 0.05)
+    min_pairs = count_min_pairs()
     low_count, high_count = min_pairs - 1, min_pairs
     while _compute_power(d_z, high_count, alpha) < power:
         low_count, high_count = high_count, 2 * high_count

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.dispersion import CANCELLATION_TOLERANCE
 from wantui.analysis.level_states import LevelStates, average_over_sigma
 from wantui.analysis.statistics import (
     RESAMPLE_COUNT,
     compute_min_attainable_p,
+    count_min_pairs,
     draw_sign_flips,
     draw_within_seed_permutations,
 )
@@ -73,7 +75,7 @@ class VarianceShares:
         return tuple(name.replace("_", " x ") for name in self.varying_effects)
 
     def describe(self) -> str:
-        """Describe the group's share in a sentence."""
+        """Describe the group's share in a sentence, with the verdict."""
         final_share, final_chance = self.shares_by_effect["group"][-1], self.chance_mean[-1]
         final_text = (
             f"{format_share(final_share, 1)} of the variance of the finished videos "
@@ -85,8 +87,17 @@ class VarianceShares:
             f"variance between {', '.join(self.group_names)}: {final_text}; over all noise levels "
             f"{format_share(self.mean_group_share, 1)}, p {self.mean_p:.3g} "
             f"(least possible: {self.min_attainable_p:.3g}), {format_count(self.seed_count, 'seed')}, "
-            f"{format_count(self.phrasing_count, 'wording')}"
+            f"{format_count(self.phrasing_count, 'wording')}: {self.verdict}"
         )
+
+    @property
+    def verdict(self) -> str:
+        """Return whether the group's share exceeds chance, and the number of seeds if there are too few to tell."""
+        if self.mean_p <= SIGNIFICANCE_LEVEL:
+            return "the groups take more than by chance"
+        if self.min_attainable_p > SIGNIFICANCE_LEVEL:
+            return f"cannot tell from chance; generate at least {count_min_pairs()} seeds"
+        return "cannot tell from chance"
 
 
 def compute_variance_shares(level_states: LevelStates) -> VarianceShares:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.formatting import format_count
-from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 if TYPE_CHECKING:
     from wantui.analysis.correlation_data import CorrelationData
@@ -29,11 +28,11 @@ def print_correlations(
     from wantui.analysis.correlation_text import (
         CORRELATION_HEADERS,
         describe_correlations,
+        describe_hidden_correlations,
         describe_scope,
         format_correlation,
         list_correlation_notes,
     )
-    from wantui.analysis.final_states import SPREAD_METRIC
     from wantui.analysis.metrics import METRICS
     from wantui.analysis.strides import check_unsettled_metrics
 
@@ -54,13 +53,18 @@ def print_correlations(
     for name, reason in data.exclusion_reasons:
         echo(f"left out: {name}: {reason}", err=True)
     print_wrapped_line(describe_scope(data))
-    shown_names = list(chosen_names or [*DEFAULT_METRIC_NAMES, SPREAD_METRIC])
-    for stride_check in check_unsettled_metrics(videos, shown_names):
+    shown_by_kind = {kind: result.select(kind, chosen_names) for kind in result.correlations_by_kind}
+    shown_names = dict.fromkeys(item.correlation.metric for shown in shown_by_kind.values() for item in shown)
+    for stride_check in check_unsettled_metrics(videos, list(shown_names)):
         echo(f"warning: {stride_check.description}", err=True)
     for kind, correlations in result.correlations_by_kind.items():
         echo()
         print_wrapped_line(describe_correlations(correlations, kind), indent=2)
-        print_columns(CORRELATION_HEADERS, *map(format_correlation, result.select(kind, shown_names)))
+        shown = shown_by_kind[kind]
+        if shown:
+            print_columns(CORRELATION_HEADERS, *map(format_correlation, shown))
+        if hidden_text := describe_hidden_correlations(correlations, shown):
+            print_wrapped_line(f"note: {hidden_text}", indent=2)
     for note in list_correlation_notes(data):
         print_wrapped_line(f"note: {note}", indent=2)
 

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from wantui.cli.output import echo, print_columns, print_wrapped_line
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
@@ -47,7 +47,7 @@ def _build_trend_row(trend: "Trend") -> tuple[str, ...]:
     return (
         trend.metric,
         f"{slope.mean:+.3g}",
-        f"{slope.interval_low:+.3g} to {slope.interval_high:+.3g}",
+        format_interval(slope.interval_low, slope.interval_high),
         format_percent_change(trend.relative_slope) if has_share else "-",
         *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
     )

@@ -16,7 +16,7 @@ from wantui.cli.analyze_request import AnalyzeRequest
 from wantui.cli.output import echo, echo_written_file, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_mean, format_percent
+from wantui.formatting import format_count, format_interval, format_mean, format_percent
 from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def print_group_comparison(
         comparison = replace(comparison, declaration=declaration)
         interaction = None
         if request.tests_interaction:
-            interaction = compute_interaction(comparison.matched_groups, comparison.grouping)
+            interaction = compute_interaction(comparison.matched_groups, comparison.grouping, declaration)
     if html_path is not None:
         from wantui.analysis.report import write_report
         from wantui.analysis.report_origin import ReportOrigin
@@ -181,18 +181,20 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
         unguided_difference = find_unguided_difference(comparison, difference)
         is_relative = math.isfinite(difference.relative_difference) and math.isfinite(difference.relative_low)
         unit = get_metric_unit(difference.metric)
-        difference_text, low_text, high_text = (
-            format_changes((difference.relative_difference, difference.relative_low, difference.relative_high))
-            if is_relative
-            else (f"{effect.mean:+.3g} {unit}", f"{effect.interval_low:+.3g}", f"{effect.interval_high:+.3g}")
-        )
+        if is_relative:
+            changes = difference.relative_difference, difference.relative_low, difference.relative_high
+            difference_text, low_text, high_text = format_changes(changes)
+            interval_text = f"{low_text} to {high_text}"
+        else:
+            difference_text = f"{effect.mean:+.3g} {unit}"
+            interval_text = format_interval(effect.interval_low, effect.interval_high)
         table_rows.append(
             (
                 f"{difference.first_group} - {difference.second_group}",
                 comparison.groups[0].label_metric(difference.metric),
                 find_question(comparison, difference.metric) or "-",
                 difference_text,
-                f"{low_text} to {high_text}",
+                interval_text,
                 *([format_change(unguided_difference) if unguided_difference else "-"] if has_unguided else []),
                 f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
                 f"{find_decisive_p(comparison, difference):.3g}",

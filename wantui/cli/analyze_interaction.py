@@ -10,11 +10,18 @@ if TYPE_CHECKING:
 
 def print_interaction(interaction: "Interaction") -> None:
     """Print place, room and path of an interaction, and a table of all effects."""
-    from wantui.analysis.interaction import EFFECT_HEADERS, describe_interaction, list_interaction_notes
+    from wantui.analysis.interaction import (
+        EFFECT_HEADERS,
+        describe_interaction,
+        judge_declared_metric,
+        list_interaction_notes,
+    )
 
     print_wrapped_line(f"interaction: {interaction.question_text}")
     for line in describe_interaction(interaction):
         print_wrapped_line(f"  {line}", indent=4)
+    if verdict := judge_declared_metric(interaction):
+        print_wrapped_line(verdict, indent=2)
     print_columns(EFFECT_HEADERS, *(effect.format_cells() for effect in interaction.effects))
     for note in list_interaction_notes(interaction):
         print_wrapped_line(f"note: {note}")
@@ -24,7 +31,7 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
     """Return the JSON record of an interaction; None without one."""
     if interaction is None:
         return None
-    from wantui.analysis.interaction import describe_interaction
+    from wantui.analysis.interaction import describe_interaction, judge_declared_metric
 
     return {
         "factors": [
@@ -33,6 +40,7 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
         ],
         "least_p": interaction.min_attainable_p,
         "answers": describe_interaction(interaction),
+        "verdict": judge_declared_metric(interaction) or None,
         "effects": [
             {
                 "first": list(effect.contrast.first_levels),

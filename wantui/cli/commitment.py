@@ -107,8 +107,11 @@ def show_command(
 ) -> None:
     """Measure which videos of BATCHES still show their concept after the switch to the generic prompt.
 
-    For each concept: the share of seeds that stay by noise level with Wilson's interval, and the noise level at which
-    half of them stay (s50). For each pair of concepts: the difference. docs/analysis.md defines every number.
+    A video "stays" if it still shows its concept at the end, although the prompt left the concept open from a noise
+    level on. For each concept: the share of seeds that stay by noise level with Wilson's interval, and the noise level
+    at which half of them stay (s50). For each pair of concepts: the difference of s50, and of the kept range (mean
+    length of the noise levels, from 0 to the highest one, at which a seed stays). A concept that the generic prompt
+    draws anyway stays at every noise level: `wantui generic` measures how often. docs/analysis.md has all formulas.
     """
     from wantui.analysis.commitment import compare_commitments, measure_commitment
     from wantui.analysis.concept_labels import read_labels
@@ -171,6 +174,7 @@ def _print_family(
             )
         print_columns(("noise level", "stays", "95 %", "shows"), *rows)
         print_wrapped_line(f"s50: {_describe_half_level(commitment)}", indent=4)
+        print_wrapped_line(f"kept range: {_describe_kept_range(commitment)}", indent=4)
         if commitment.returning_count:
             print_wrapped_line(
                 f"{format_count(commitment.returning_count, 'seed')} left at a noise level and stayed at a higher one",
@@ -179,36 +183,77 @@ def _print_family(
     for asymmetry in asymmetries:
         echo()
         print_wrapped_line(_describe_asymmetry(asymmetry, len(asymmetries)), indent=4)
+    echo()
+    for note in _list_notes(family, commitments):
+        print_wrapped_line(f"note: {note}", indent=2)
+
+
+def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]") -> list[str]:
+    """Return the meaning of the numbers, and what else than the path decides which videos stay."""
+    from wantui.analysis.commitment import count_drawn_unasked
+
+    all_outcomes = [commitment.outcomes for commitment in commitments]
+    highest_sigma = max(outcomes.sigmas[-1] for outcomes in all_outcomes)
+    notes = [
+        "stays: the video still shows its concept at the end, although the prompt leaves the concept open from this "
+        "noise level on. s50: the noise level at which half of the seeds stay. Kept range: length of the noise levels, "
+        f"from 0 to at most {highest_sigma:.3g}, at which a seed stays. Noise falls from 1 to 0: the higher s50 and "
+        "kept range, the earlier the video is bound to its concept"
+    ]
+    for outcomes in all_outcomes:
+        unasked = count_drawn_unasked(outcomes.concept, all_outcomes)
+        if unasked.total and unasked.share > 0.5:
+            notes.append(
+                f"{outcomes.concept}: the generic prompt draws it unasked, in {unasked.count} of {unasked.total} "
+                "videos of the other concepts at the highest noise level. So that it stays says little about the path"
+            )
+    notes.append(
+        "a concept that the generic prompt draws often stays for that reason alone: `wantui generic run` measures the "
+        "share of each concept"
+    )
+    scales = sorted({video.recipe.guidance_scale for video in family.list_videos()} - {1.0})
+    if scales:
+        notes.append(
+            f"guidance {', '.join(f'{scale:g}' for scale in scales)} also holds after the switch, and pulls the video "
+            "to what the generic prompt draws. For the model without guidance, generate with --set "
+            "model_settings.cfg_scale=1"
+        )
+    return notes
+
+
+def _describe_kept_range(commitment: "ConceptCommitment") -> str:
+    return f"{commitment.kept_ranges.mean():.3f} (mean of {format_count(len(commitment.kept_ranges), 'seed')})"
 
 
 def _describe_half_level(commitment: "ConceptCommitment") -> str:
     from wantui.analysis.proportions import MIN_SEEDS_FOR_HALF
 
     half = commitment.half_level
-    low_text = f"{half.low:.3f}"
-    high_text = f"{half.high:.3f}" if math.isfinite(half.high) else "no bound"
     if half.is_above_range:
         estimate = "above all measured noise levels: more than half stay at each"
     elif half.is_below_range:
         estimate = "below all measured noise levels: fewer than half stay at each"
     else:
         estimate = f"{half.estimate:.3f}"
-    text = f"{estimate} (95 % interval {low_text} to {high_text})"
     seed_count = len(commitment.outcomes.seeds)
     if seed_count < MIN_SEEDS_FOR_HALF:
-        text += (
-            f". {format_count(seed_count, 'seed')} can give no bound: an interval needs at least {MIN_SEEDS_FOR_HALF}"
+        return (
+            f"{estimate} (no interval: there {'is' if seed_count == 1 else 'are'} {format_count(seed_count, 'seed')}, "
+            f"but it needs at least {MIN_SEEDS_FOR_HALF})"
         )
-    return text
+    high_text = f"{half.high:.3f}" if math.isfinite(half.high) else "no bound"
+    return f"{estimate} (95 % interval {half.low:.3f} to {high_text})"
 
 
 def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
+    from wantui.analysis.differences import describe_interval
+
     effect = asymmetry.kept_range
     p_text = f"p {asymmetry.family_p:.3g}"
     p_text += f" over {pair_count} pairs (Holm; alone {effect.p:.3g})" if pair_count > 1 else ""
     text = (
-        f"{asymmetry.first} minus {asymmetry.second}: kept range {effect.mean:+.3f} (95 % interval "
-        f"{effect.interval_low:+.3f} to {effect.interval_high:+.3f}), {p_text}, least "
+        f"{asymmetry.first} minus {asymmetry.second}: {_judge_asymmetry(asymmetry, pair_count)}. Kept range "
+        f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, least "
         f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {format_count(asymmetry.shared_seed_count, 'seed')}"
     )
     low, high = asymmetry.half_level_low, asymmetry.half_level_high
@@ -222,6 +267,19 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     return f"{text}; the difference of s50 has no estimate"
 
 
+def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
+    """Return which concept is kept more, or that it cannot be told, and the number of seeds if there are too few."""
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+    from wantui.analysis.statistics import count_min_pairs
+
+    effect = asymmetry.kept_range
+    if asymmetry.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
+        return f"{asymmetry.first if effect.mean > 0 else asymmetry.second} is kept from higher noise levels on"
+    if pair_count * asymmetry.min_attainable_p > SIGNIFICANCE_LEVEL:
+        return f"cannot tell which is kept more: p of 0.05 needs at least {count_min_pairs(pair_count)} seeds"
+    return "cannot tell which is kept more"
+
+
 def _build_family_record(
     family: "ConceptFamily",
     method: str,
@@ -230,6 +288,10 @@ def _build_family_record(
     asymmetries: "list[Asymmetry]",
 ) -> dict[str, Any]:
     """Return the result for one generic prompt; a number is not finite where there is no value or bound."""
+    from wantui.analysis.commitment import count_drawn_unasked
+
+    all_outcomes = [commitment.outcomes for commitment in commitments]
+    unasked_counts = [count_drawn_unasked(outcomes.concept, all_outcomes) for outcomes in all_outcomes]
     return {
         "generic_prompt": family.generic_prompt,
         "judge": method,
@@ -258,9 +320,10 @@ def _build_family_record(
                     "is_below_range": commitment.half_level.is_below_range,
                 },
                 "kept_ranges": commitment.kept_ranges.tolist(),
+                "drawn_unasked": {"count": unasked.count, "total": unasked.total},
                 "returning": commitment.returning_count,
             }
-            for commitment in commitments
+            for commitment, unasked in zip(commitments, unasked_counts, strict=True)
         ],
         "pairs": [_build_pair_record(pair) for pair in asymmetries],
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from wantui.cli.output import echo, print_columns, print_wrapped_line
-from wantui.formatting import format_count, format_duration
+from wantui.formatting import format_count, format_duration, format_interval
 
 if TYPE_CHECKING:
     from wantui.analysis.information import InformationTable, ScoredVideo, WordInformation
@@ -68,7 +68,7 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
                 f"{difference.first_word} - {difference.second_word}",
                 difference.quantity,
                 f"{difference.effect.mean:+.3g}",
-                f"{difference.effect.interval_low:+.3g} to {difference.effect.interval_high:+.3g}",
+                format_interval(difference.effect.interval_low, difference.effect.interval_high),
                 f"{difference.effect.d_z:.2f}" if math.isfinite(difference.effect.d_z) else "-",
                 f"{difference.effect.p:.3g}",
                 f"{difference.family_p:.3g}",
@@ -100,8 +100,9 @@ def _format_with_interval(mean: float, half_width: float) -> str:
 
 
 def _describe_disagreement(effect: "Effect") -> str:
-    text = f"pointwise - gap: {effect.mean:+.2f} ({effect.interval_low:+.2f} to {effect.interval_high:+.2f}). "
-    if effect.interval_low <= 0 <= effect.interval_high:
+    interval_text = format_interval(effect.interval_low, effect.interval_high, "+.2f")
+    text = f"pointwise - gap: {effect.mean:+.2f} ({interval_text}). "
+    if not math.isfinite(effect.interval_low) or effect.interval_low <= 0 <= effect.interval_high:
         return text + "No disagreement of the two forms is shown"
     return (
         text + "The two forms disagree: the model is not calibrated on these videos, and its information is not -ln p. "

@@ -59,7 +59,7 @@ def _draw_slopes(trends: "Sequence[Trend]", canvas: Canvas) -> list[Text]:
     """Return a table of slopes, whose decimal points are below each other in every column."""
     slopes = [trend.slope for trend in trends]
     means, lows, highs = (
-        align_decimals([f"{value:+#.3g}" for value in values])
+        align_decimals([f"{value:+#.3g}" if math.isfinite(value) else "-" for value in values])
         for values in (
             [slope.mean for slope in slopes],
             [slope.interval_low for slope in slopes],

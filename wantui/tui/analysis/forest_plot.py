@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -194,7 +194,7 @@ def _format_effect(difference: "Difference") -> tuple[str, str]:
         return change, f"{low:>8} to {high:>8}"
     effect = difference.paired_effect
     unit = get_metric_unit(difference.metric)
-    return f"{effect.mean:+.2f} {unit}".rstrip(), f"{effect.interval_low:>+8.2f} to {effect.interval_high:>+8.2f}"
+    return f"{effect.mean:+.2f} {unit}".rstrip(), format_interval(effect.interval_low, effect.interval_high, ">+8.2f")
 
 
 def _format_change(relative_change: float) -> str:

@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     """Return the question, place, room and path, a table of all effects, and notes."""
-    from wantui.analysis.interaction import EFFECT_HEADERS, describe_interaction, list_interaction_notes
+    from wantui.analysis.interaction import (
+        EFFECT_HEADERS,
+        describe_interaction,
+        judge_declared_metric,
+        list_interaction_notes,
+    )
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
     lines += [line for text in describe_interaction(interaction) for line in wrap_text(text, canvas.width)]
+    if verdict := judge_declared_metric(interaction):
+        lines += wrap_text(verdict, canvas.width)
     rows_by_contrast: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
     for effect in interaction.effects:
         rows_by_contrast.setdefault(effect.contrast.name, []).append((effect.format_cells()[1:], effect.is_found))
@@ -28,7 +35,7 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
 
 
 def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]:
-    """Return for each kind of correlation its question, what is found, and a table of the common metrics."""
+    """Return for each kind of correlation its question, what is found, and a table of what is found."""
     from wantui.analysis.correlation_text import (
         CORRELATION_HEADERS,
         describe_correlations,
@@ -36,16 +43,15 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
         format_correlation,
         list_correlation_notes,
     )
-    from wantui.analysis.final_states import SPREAD_METRIC
-    from wantui.metric_names import DEFAULT_METRIC_NAMES
 
     lines: list[Text] = []
     for kind, correlations in result.correlations_by_kind.items():
         lines += wrap_text(describe_correlations(correlations, kind), canvas.width)
         rows_by_value: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
-        for item in result.select(kind, (*DEFAULT_METRIC_NAMES, SPREAD_METRIC)):
-            rows_by_value.setdefault(item.covariate, []).append((format_correlation(item)[1:], item.is_found))
-        lines += [*draw_rows(CORRELATION_HEADERS[1:], rows_by_value, canvas), Text("")]
+        for item in result.select(kind):
+            cells = format_correlation(item)
+            rows_by_value.setdefault(cells[0], []).append((cells[1:], item.correlation.is_found))
+        lines += [*(draw_rows(CORRELATION_HEADERS[1:], rows_by_value, canvas) if rows_by_value else []), Text("")]
     lines += wrap_text(describe_scope(result.data), canvas.width, Style(dim=True))
     left_out = [f"left out: {name}: {reason}" for name, reason in result.data.exclusion_reasons]
     notes = [*list_correlation_notes(result.data), *result.data.warnings, *left_out]

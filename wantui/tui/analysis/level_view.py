@@ -60,8 +60,8 @@ def _list_short_notes(separation: "Separation", pairs: "Sequence[Decodability]")
     """Return the tests alone, for a low pane."""
     shares = separation.variance_shares
     texts = [
-        f"{pair.first_group} - {pair.second_group}: {format_share(pair.mean_accuracy)} over all noise levels, "
-        f"p {pair.pair_p:.3g}"
+        f"{pair.first_group} - {pair.second_group}: {pair.verdict}. {format_share(pair.mean_accuracy)} over all "
+        f"noise levels, p {pair.pair_p:.3g}"
         for pair in pairs[:1]
     ]
     return [*texts, f"group: {format_share(shares.mean_group_share, 1)} over all noise levels, p {shares.mean_p:.3g}"]
