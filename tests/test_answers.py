@@ -348,7 +348,7 @@ def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
     assert "spread" not in place.details
     assert "is stored" in place.details
     assert room.kind != NOT_MEASURED
-    assert any(note.startswith("spread is not compared: ") for note in room.notes)
+    assert any(note.startswith("spread is not measured: ") for note in room.notes)
 
 
 # One rule for p

@@ -215,6 +215,7 @@ def test_sheet_replaces_an_earlier_sheet_in_the_batch_folder(wantui: Wantui) -> 
     write_clip_batch(BATCH, "one circle", seeds=1)
     for name in ("mine.png", "exports/sheet.png"):
         assert [wantui("sheet", BATCH, "-o", BATCH / name).code for _ in range(2)] == [0, 0]
+    assert wantui("sheet", BATCH, "-o", BATCH / "export/sheet.png").code == 2
 
 
 def test_sheet_does_not_replace_a_pipe(wantui: Wantui) -> None:

@@ -50,8 +50,8 @@ def expand_user_path(text: str | Path) -> Path:
 def check_output_file(path: Path, may_be_device: bool = False) -> None:
     """Refuse a path that cannot be written, before hours are spent on the content of the file.
 
-    A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. (An
-    option that names a folder for several files creates it.)
+    A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. Only
+    the folders of a batch for such files are created. (An option that names a folder for several files creates it.)
 
     Args:
         may_be_device: whether the caller writes into a pipe or device. Otherwise a complete file would replace it, even
@@ -66,7 +66,13 @@ def check_output_file(path: Path, may_be_device: bool = False) -> None:
         if may_be_device:
             return
         raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
-    check_output_folder(path.absolute().parent, False, path)
+    folder = path.absolute().parent
+    check_output_folder(folder, is_output_folder_of_batch(folder), path)
+
+
+def is_output_folder_of_batch(folder: Path) -> bool:
+    """Return whether a folder, which may be missing, is one in which a batch keeps exports and results."""
+    return folder.name in ("analysis", "exports") and (folder.parent / "batch.json").is_file()
 
 
 def check_output_folder(folder: Path, creates_folders: bool = True, target: Path | None = None) -> None:

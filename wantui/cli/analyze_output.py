@@ -64,12 +64,15 @@ def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
         UserError: the file cannot be written.
     """
     from wantui.analysis.serialize import format_csv, write_csv
+    from wantui.paths import is_output_folder_of_batch
 
     if str(path) == "-":
         echo(format_csv(table_rows), nl=False)
         return
     is_replaced = path.is_file()
     try:
+        if is_output_folder_of_batch(path.absolute().parent):
+            path.parent.mkdir(exist_ok=True)
         write_csv(path, table_rows)
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
