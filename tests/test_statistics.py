@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
+from wantui.analysis.arrays import split_rows
 from wantui.analysis.differences import compute_family_p, remove_rounding_differences
 from wantui.analysis.dispersion import (
     compute_distances_to_median,
@@ -245,8 +246,25 @@ def test_unequal_variance_of_three_groups_is_called_a_difference_in_at_most_5_pe
 def test_chunks_of_flips_do_not_change_the_family_p(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.random.default_rng(12).normal(0.4, 1, (9, 7))
     expected = run_max_t_test(differences)
-    monkeypatch.setattr("wantui.analysis.statistics.MAX_CHUNK_VALUES", 100)
+    monkeypatch.setattr("wantui.analysis.statistics.split_rows", lambda rows, values_per_row: np.array_split(rows, 36))
     assert run_max_t_test(differences).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("max_values", [1, 7, 10**9])
+def test_rows_are_split_into_chunks_that_are_not_empty(max_values: int) -> None:
+    rows = np.arange(30).reshape(10, 3)
+    chunks = split_rows(rows, 5, max_values)
+    assert min(map(len, chunks)) >= 1
+    assert np.concatenate(chunks).tolist() == rows.tolist()
+
+
+def test_rows_of_more_values_than_a_chunk_do_not_change_the_family_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(8).normal(size=(4, 3, 5))  # a row of orders gives 60 differences
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    raw = np.full((3, 5), 1 / 8)
+    expected = compute_family_p(values, pairs, raw)
+    monkeypatch.setattr("wantui.analysis.differences.CHUNK_VALUES", 7)
+    assert compute_family_p(values, pairs, raw).tolist() == expected.tolist()
 
 
 def test_equivalence_requires_evidence_of_a_small_difference() -> None:

@@ -1,8 +1,20 @@
 """Types of arrays, and how many values are processed at once."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 MAX_CHUNK_VALUES = 4_000_000
 """Maximum number of permuted values that are in memory together."""
+
+
+def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CHUNK_VALUES) -> list[NDArray[Any]]:
+    """Return the rows of an array in chunks, each of at least one row and of about `max_values` values at most.
+
+    Args:
+        values_per_row: number of values that are computed from each row.
+    """
+    chunk_count = len(rows) * values_per_row // max_values + 1
+    return np.array_split(rows, min(len(rows), chunk_count))

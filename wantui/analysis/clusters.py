@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, draw_within_seed_permutations
 
 THRESHOLD_P = 0.05
@@ -144,9 +144,8 @@ def compute_family_masses(curve_values: Sequence[FloatArray], group_pairs: Seque
     threshold, largest = compute_threshold(seed_count), np.zeros(len(orders))
     for values in curve_values:
         values = np.where(np.isfinite(values).all((0, 1)), values, 0.0)
-        chunk_count = len(orders) * seed_count * len(group_pairs) * values.shape[2] // MAX_CHUNK_VALUES + 1
         chunks = []
-        for order_chunk in np.array_split(orders, chunk_count):
+        for order_chunk in split_rows(orders, seed_count * len(group_pairs) * values.shape[2]):
             permuted_values = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
             differences = permuted_values[:, :, first_groups] - permuted_values[:, :, second_groups]
             means = differences.mean(1)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT
 
@@ -132,8 +132,7 @@ def _test_correlations(
     orders = draw_unit_orders(unit_count)
     flat_metrics = metric_ranks.reshape(metric_count, -1).T
     chunks = []
-    chunk_count = len(orders) * covariate_ranks.size // MAX_CHUNK_VALUES + 1
-    for order_chunk in np.array_split(orders, chunk_count):
+    for order_chunk in split_rows(orders, covariate_ranks.size):
         permuted = np.moveaxis(covariate_ranks[..., order_chunk], 2, 0)
         sums = permuted.reshape(len(order_chunk), len(covariate_ranks), -1) @ flat_metrics
         with np.errstate(invalid="ignore"):

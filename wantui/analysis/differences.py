@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
@@ -84,8 +84,7 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     max_t_chunks: list[FloatArray] = []
     observed_t = np.empty(0)
     orders = draw_within_seed_permutations(unit_count, group_count)
-    chunk_count = len(orders) * unit_count * len(group_pairs) * metric_count // CHUNK_VALUES + 1
-    for order_chunk in np.array_split(orders, chunk_count):
+    for order_chunk in split_rows(orders, unit_count * len(group_pairs) * metric_count, CHUNK_VALUES):
         unit_orders = order_chunk.swapaxes(0, 1)
         indices = unit_starts + unit_orders[..., first_groups] * group_count + unit_orders[..., second_groups]
         differences = all_differences.take(indices, axis=0)  # [units, orders, pairs, metrics]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.statistics import (
     ROUNDED_MEAN,
@@ -223,8 +223,7 @@ def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) 
     orders = draw_within_seed_permutations(seed_count, group_count)
     observed = np.empty(0)
     largest_statistics: list[FloatArray] = []
-    chunk_count = max(1, len(orders) * group_count * group_count * seed_count // MAX_CHUNK_VALUES)
-    for order_chunk in np.array_split(orders, chunk_count):
+    for order_chunk in split_rows(orders, group_count * group_count * seed_count):
         statistics = _compute_pair_statistics(flat_gram, seed_distances, order_chunk, group_pairs)
         observed = statistics[0] if not largest_statistics else observed
         largest_statistics.append(statistics.max(1))

@@ -32,7 +32,7 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         f'<p class="note">Slope: least-squares change of the metric for each unit of {name}, of each seed; mean over '
         "seeds with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
         "within seeds; max-T and BH: over all metrics."
-        f"{f' {origins_text}.' if origins_text else ''}</p>",
+        f"{f' Of the mean: {origins_text}.' if origins_text else ''}</p>",
     ]
 
 

@@ -123,7 +123,7 @@ def measure_pair(
     """Return the similarity of a pair, and reasons for what cannot be measured.
 
     Args:
-        metrics: any of ssim, psnr, latents.
+        metrics: those of ssim, psnr and latents are measured.
         frame_measures: further measures of two frames, by field of `VideoSimilarity`; their mean over frames is stored.
     """
     scores: dict[str, float | None] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from wantui.analysis.arrays import MAX_CHUNK_VALUES, FloatArray
+from wantui.analysis.arrays import FloatArray, split_rows
 
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
@@ -27,6 +27,8 @@ MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 It exceeds RESAMPLE_COUNT, so that a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
 smallest p of all permutations.
 """
+MAX_CACHED_VALUES = 4_000_000
+"""Maximum number of values of random permutations that are kept for the next test."""
 ROUNDED_MEAN = 1e-12
 """Mean, relative to its terms, up to which it is only rounding, which would order permutations by chance."""
 LARGE_NONCENTRALITY = 1e4
@@ -148,7 +150,7 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
     mean_squares = (differences**2).mean(0)
     observed_t = np.zeros(column_count)
     max_t_chunks: list[FloatArray] = []
-    for flip_chunk in np.array_split(flips, len(flips) * column_count // MAX_CHUNK_VALUES + 1):
+    for flip_chunk in split_rows(flips, column_count):
         means = flip_chunk @ differences / n
         t = compute_absolute_t(means, np.maximum(mean_squares - means**2, 0) * n / (n - 1), n)
         observed_t = t[0] if not max_t_chunks else observed_t
@@ -247,7 +249,10 @@ def draw_within_seed_permutations(
     """
     if math.factorial(group_count) ** (seed_count - 1) <= MAX_EXACT_PERMUTATIONS:
         return _list_permutations(seed_count, group_count)
-    return _draw_permutations(seed_count, group_count, RESAMPLE_COUNT if random_count is None else random_count)
+    random_count = RESAMPLE_COUNT if random_count is None else random_count
+    is_small = random_count * seed_count * group_count <= MAX_CACHED_VALUES
+    draw = _draw_permutations if is_small else _draw_permutations.__wrapped__
+    return draw(seed_count, group_count, random_count)
 
 
 @lru_cache(maxsize=2)
