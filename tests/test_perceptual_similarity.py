@@ -1,6 +1,7 @@
 """CLIP and LPIPS as measures of similarity: networks of this machine against closed forms."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import pytest
 import torch
 from clip_batches import write_clip_batch
 from conftest import Wantui
-from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection, ViTConfig, ViTModel
 
 from wantui.analysis.similarity import measure_pair, pair_with_baseline
 from wantui.errors import UserError
@@ -73,6 +74,20 @@ def test_missing_clip_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
             load_clip_measure(name, "cpu")
 
 
+def test_other_vision_model_and_damaged_weights_are_refused(clip_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "vit"
+    shutil.copytree(clip_folder, other)
+    ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE)).save_pretrained(
+        other
+    )
+    with pytest.raises(UserError, match=r"it is no CLIP model: weights of .*visual_projection"):
+        load_clip_measure(str(other), "cpu")
+    weights = clip_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match="--clip-model: cannot load"):
+        load_clip_measure(str(clip_folder), "cpu")
+
+
 class SquaredDifference(torch.nn.Module):
     """The interface of `lpips.LPIPS`, with the mean squared difference as its distance."""
 
@@ -98,6 +113,8 @@ def test_lpips_gets_frames_in_its_range(monkeypatch: pytest.MonkeyPatch, tmp_pat
     first, second = draw_frames()
     expected = np.mean((first / 127.5 - second / 127.5) ** 2)
     assert load_lpips_measure("cpu")(first, second) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="LPIPS needs frames of at least 31x31 pixels"):
+        load_lpips_measure("cpu")(first[:30], second[:30])
 
 
 def test_lpips_without_its_package_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """Perceptual measures of two frames, CLIP and LPIPS, with networks that this machine already has."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
 
 from wantui.errors import UserError
@@ -15,6 +17,10 @@ LPIPS_NET = "alex"
 """Trunk that the authors of LPIPS recommend for comparisons."""
 LPIPS_TRUNK_FILE = "alexnet-owt-7be5be79.pth"
 """File of the trunk's weights in the cache of torch hub."""
+MIN_LPIPS_SIDE = 31
+"""Width and height in pixels from which the last layer of AlexNet has a value."""
+MAX_KEPT_EMBEDDINGS = 1024
+"""Maximum number of frames whose CLIP embeddings are kept."""
 
 
 def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
@@ -29,21 +35,36 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
     torch_device = resolve_device(device)
     try:
         processor = AutoImageProcessor.from_pretrained(model, local_files_only=True, backend="pil")
-        network = CLIPVisionModelWithProjection.from_pretrained(model, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"--clip-model: cannot load {model!r} from this machine: {reason}. Name the folder of a CLIP model, or "
-            f"download it first with hf download {model}"
-        ) from None
+        network, loading = CLIPVisionModelWithProjection.from_pretrained(
+            model, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _make_clip_error(model, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    if lacking := sorted({key.split(".")[0] for key in loading["missing_keys"]}):
+        raise _make_clip_error(model, f"it is no CLIP model: weights of {', '.join(lacking)} are missing")
     network = network.to(torch_device).eval()
+    embeddings: dict[bytes, torch.Tensor] = {}
 
     @torch.inference_mode()
     def embed(frame: Frame) -> torch.Tensor:
-        pixels = processor(images=frame, return_tensors="pt")["pixel_values"].to(torch_device)
-        return torch.nn.functional.normalize(network(pixel_values=pixels).image_embeds[0].double(), dim=0)
+        """Return the embedding of a frame; many videos share the frames of one baseline."""
+        key = hashlib.sha256(np.ascontiguousarray(frame)).digest()
+        if key not in embeddings:
+            if len(embeddings) >= MAX_KEPT_EMBEDDINGS:
+                embeddings.pop(next(iter(embeddings)))
+            pixels = processor(images=frame, return_tensors="pt")["pixel_values"].to(torch_device)
+            embedding = network(pixel_values=pixels).image_embeds[0].double()
+            embeddings[key] = torch.nn.functional.normalize(embedding, dim=0)
+        return embeddings[key]
 
     return lambda frame, reference: float(embed(frame) @ embed(reference))
+
+
+def _make_clip_error(model: str, reason: str) -> UserError:
+    return UserError(
+        f"--clip-model: cannot load {model!r} from this machine: {reason}. Name the folder of a CLIP model, or "
+        f"download it first with hf download {model}"
+    )
 
 
 def load_lpips_measure(device: str = "auto") -> FrameMeasure:
@@ -75,6 +96,8 @@ def load_lpips_measure(device: str = "auto") -> FrameMeasure:
 
     @torch.inference_mode()
     def measure(frame: Frame, reference: Frame) -> float:
+        if min(frame.shape[:2]) < MIN_LPIPS_SIDE:
+            raise UserError(f"LPIPS needs frames of at least {MIN_LPIPS_SIDE}x{MIN_LPIPS_SIDE} pixels")
         return float(network(to_tensor(frame), to_tensor(reference)))
 
     return measure

@@ -318,6 +318,7 @@ class AnalysisScreen(AnalysisFigures):
         chosen_folders = await self.app.push_screen_wait(BatchChooser(self.available_batches, self.chosen_folders))
         if chosen_folders:
             self.current_group = None
+            self._requested_folder = None  # what another screen asked for is no longer wanted
             self.load_videos(chosen_folders)
 
     def action_open_library(self) -> None:
