@@ -48,7 +48,7 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
     @torch.inference_mode()
     def embed(frame: Frame) -> torch.Tensor:
         """Return the embedding of a frame; many videos share the frames of one baseline."""
-        key = hashlib.sha256(np.ascontiguousarray(frame)).digest()
+        key = hashlib.sha256(frame.tobytes()).digest()
         if key not in embeddings:
             if len(embeddings) >= MAX_KEPT_EMBEDDINGS:
                 embeddings.pop(next(iter(embeddings)))
