@@ -10,6 +10,7 @@ from typing import Any
 from textual.app import App, SuspendNotSupported
 
 from wantui.errors import UserError
+from wantui.stop_signals import STOP_SIGNALS
 
 
 class TerminalNotLentError(UserError):
@@ -33,15 +34,12 @@ def _preserve_terminal_modes() -> Iterator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, modes)
 
 
-EXIT_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
+EXIT_SIGNALS: tuple[signal.Signals, ...] = (
+    *(number for number in STOP_SIGNALS if number != signal.SIGQUIT),
     signal.SIGALRM,
-    signal.SIGXCPU,
 )
-"""Signals that ask the application to exit; without a handler, they would end it with a broken terminal."""
+"""Signals that ask the application to exit, besides those of keys; without a handler, they would end it with a broken
+terminal."""
 
 
 @contextmanager
