@@ -91,3 +91,20 @@ def test_long_text_in_one_read_is_a_paste_also_without_marks() -> None:
     assert decoder.decode(f"\x1b[200~{text}\x1b[201~".encode()) == f"\x1b[200~{text}\x1b[201~"
     assert decoder.decode(f"\x1b[200~{text}".encode()) == f"\x1b[200~{text}"
     assert decoder.decode(f"{text}\x1b[201~".encode()) == f"{text}\x1b[201~"
+
+
+LONG_ANSWERS = {
+    "clipboard": b"\x1b]52;c;" + b"A" * 700 + b"\x07",
+    "capability": b"\x1bP1+r" + b"4D" * 350 + b"\x1b\\",
+}
+
+
+@pytest.mark.parametrize("answer", LONG_ANSWERS.values(), ids=LONG_ANSWERS)
+@pytest.mark.parametrize("length", [4, 100, 262, 263, 300, 600])
+def test_long_answer_that_arrives_in_parts_is_neither_pasted_nor_typed(answer: bytes, length: int) -> None:
+    decoder = InputDecoder("utf-8")
+    assert decoder.decode(b"a" + answer[:length]) == "a"
+    assert decoder.decode(answer[length:] + b"b") == "b"
+    text = "x" * 256
+    assert decoder.decode(text.encode() + answer[:length]) == f"\x1b[200~{text}\x1b[201~", "a paste before it"
+    assert decoder.decode(answer[length:]) == ""

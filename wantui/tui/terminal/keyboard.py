@@ -93,16 +93,18 @@ class InputDecoder(codecs.IncrementalDecoder):
         if not self._is_pasting and now - self._held_since > MAX_REST_SECONDS:
             held_text = ""
         text = held_text + self._decoder.decode(data, final)
-        parts = []
-        for part in PASTE_MARK.split(text):
+        raw_parts, parts = PASTE_MARK.split(text), []
+        ends_in_paste = self._is_pasting if len(raw_parts) == 1 else raw_parts[-2] == PASTE_START
+        cut = (CUT_PASTE_END if ends_in_paste else CUT_SEQUENCE).search(raw_parts[-1])
+        self._held_text = "" if cut is None or final else cut[0]
+        raw_parts[-1] = raw_parts[-1].removesuffix(self._held_text)  # a long start of an answer is no paste
+        for part in raw_parts:
             if PASTE_MARK.fullmatch(part):
                 self._is_pasting = part == PASTE_START
             parts.append(part if self._is_pasting else _clean_typed_text(part))
-        cut = (CUT_PASTE_END if self._is_pasting else CUT_SEQUENCE).search(parts[-1])
-        self._held_text = "" if cut is None or final else cut[0]
         if not held_text or self._held_text != text:  # not the start that is held already
             self._held_since = now
-        return "".join(parts).removesuffix(self._held_text)
+        return "".join(parts)
 
 
 def _decoder_factory(encoding: str) -> Callable[[], codecs.IncrementalDecoder]:
