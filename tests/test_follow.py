@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,29 @@ def test_follow_waits_while_the_state_directory_is_inaccessible(
         with pytest.raises(UserError, match="no engine is running"):
             follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
     assert next(looks, None) is None
+
+
+def test_follow_pauses_between_reads_of_a_queue_that_fails_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def fail(_: Queue) -> int:
+        calls.append("read")
+        if len(calls) > 9:
+            raise KeyboardInterrupt
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+    monkeypatch.setattr(Queue, "read_data_version", fail)
+    monkeypatch.setattr(follow_module.time, "sleep", lambda seconds: calls.append(f"sleep {seconds}"))
+    with Queue(tmp_path) as queue:
+        queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
+        with pytest.raises(KeyboardInterrupt):
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
+    assert calls == ["read", f"sleep {follow_module.QUEUE_POLL_SECONDS}"] * 5 + ["read"]
+    assert capsys.readouterr().err.count("cannot read the queue: disk I/O error") == 1
 
 
 def test_batch_without_a_manifest_is_not_offered_for_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

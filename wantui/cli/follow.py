@@ -69,6 +69,7 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
                 if is_database_damage(error):
                     raise
                 new_fault = f"cannot read the queue: {error}. The engine continues as soon as the queue can be used"
+                time.sleep(QUEUE_POLL_SECONDS)  # only a lock is waited for; other errors are raised at once
             if new_fault != fault:
                 fault = new_fault
                 reporter.show_message(fault or f"{queue.path.parent} can be written again")
