@@ -183,6 +183,7 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
             assert (field.value if isinstance(field, Input) else field.text) == before
             await it.paste("z" * 501)
             assert "cannot paste a line of 501 characters: the limit is 500" in it.notifications()
+            assert ("wantui run --template-file" in it.notifications()) == (keys in [("t",), ("y",)])
             await it.paste("y" * 500)
             assert "y" * 500 in (field.value if isinstance(field, Input) else field.text)
 
@@ -202,8 +203,17 @@ def test_typing_beyond_the_limit_of_a_line_is_refused_once(monkeypatch: pytest.M
             await it.press(*"abcdefghijkl")
             assert field.value == "abcdefghij"
             assert it.notifications().count("the limit of a line is 10 characters") == 1
+            assert "command line" not in it.notifications()
             await it.press("backspace", "z")
             assert field.value == "abcdefghiz"
+            field.value = "a value of a config"
+            await it.press("end", "backspace", "backspace")
+            assert field.value == "a value of a conf"
+            await it.press("z", "home", "delete")
+            assert field.value == " value of a conf"
+            field.action_select_all()
+            await it.paste("value of a conf")
+            assert field.value == " value of a conf", "a paste keeps to the limit"
 
     run(test)
 

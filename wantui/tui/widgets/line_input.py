@@ -28,13 +28,12 @@ class LineInputMixin(PrintableLinesMixin, _Base):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.max_length = MAX_INPUT_LENGTH
         self.set_reactive(Input.cursor_blink, False)  # blinking sends 3 kB/s
 
     def _on_paste(self, event: Paste) -> None:
         """Insert all pasted lines; Textual would insert only the first."""
         kept_length = len(self.value) - len(self.selected_text)
-        if refuse_large_paste(self, event, kept_length + len(join_lines(event.text))):
+        if refuse_large_paste(self, event, "paste less", kept_length + len(join_lines(event.text))):
             return
         event.prevent_default()
         event.stop()
@@ -45,8 +44,18 @@ class LineInputMixin(PrintableLinesMixin, _Base):
         notify_refusal(self, f"cannot insert this: the limit of a line is {MAX_INPUT_LENGTH:,} characters. Shorten it")
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replace a range with text joined to one line; Textual's clipboard may contain several lines."""
-        super().replace(join_lines(text) if "\n" in text or "\r" in text else text, start, end)
+        """Replace a range with text joined to one line; Textual's clipboard may contain several lines.
+
+        Refuse a value that would be longer than the limit and longer than it is now.
+        """
+        if "\n" in text or "\r" in text:
+            text = join_lines(text)
+        first, last = sorted((max(0, start), min(len(self.value), end)))
+        new_length = len(self.value) - (last - first) + len(text)
+        if new_length > max(MAX_INPUT_LENGTH, len(self.value)):  # a value of a config may be longer already
+            self.restricted()
+            return
+        super().replace(text, start, end)
 
 
 class LineInput(LineInputMixin, Input):

@@ -24,10 +24,11 @@ _last_refusals: "WeakKeyDictionary[Widget, tuple[str, float]]" = WeakKeyDictiona
 """Kind of the last refusal of a widget, and its monotonic time in seconds."""
 
 
-def refuse_large_paste(widget: Widget, event: Paste, input_length: int | None = None) -> bool:
+def refuse_large_paste(widget: Widget, event: Paste, remedy: str, input_length: int | None = None) -> bool:
     """Return whether a paste is too large; if so, discard it and notify the user.
 
     Args:
+        remedy: what the user can do instead, such as "paste less".
         input_length: length of the text of a one-line input after the paste.
     """
     longest_line_length = max(map(len, event.text.splitlines()), default=0)
@@ -41,7 +42,7 @@ def refuse_large_paste(widget: Widget, event: Paste, input_length: int | None = 
         return False
     event.prevent_default()
     event.stop()
-    notify_refusal(widget, f"cannot paste {reason}. It was left out; paste less")
+    notify_refusal(widget, f"cannot paste {reason}. It was left out; {remedy}")
     return True
 
 
@@ -52,8 +53,4 @@ def notify_refusal(widget: Widget, message: str) -> None:
     _last_refusals[widget] = kind, now
     if kind == last_kind and now - last_seconds < REFUSAL_SECONDS:
         return
-    widget.app.notify(
-        f"{message}, or pass a file on the command line: wantui run --template-file, --config.",
-        severity="error",
-        timeout=REFUSAL_SECONDS,
-    )
+    widget.app.notify(f"{message}.", severity="error", timeout=REFUSAL_SECONDS)

@@ -8,6 +8,8 @@ from textual.widgets import TextArea
 from wantui.tui.widgets.pasting import refuse_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
+LARGE_TEXT_REMEDY = "paste less, or pass a file on the command line: wantui run --template-file, --config"
+
 if TYPE_CHECKING:
     _Base = TextArea
 else:
@@ -23,4 +25,4 @@ class TextEditorMixin(PrintableLinesMixin, _Base):
 
     async def _on_paste(self, event: Paste) -> None:
         """Refuse a paste that is too large; Textual's handler inserts others."""
-        refuse_large_paste(self, event)
+        refuse_large_paste(self, event, LARGE_TEXT_REMEDY)
