@@ -52,6 +52,8 @@ MAX_WORKERS = 4
 """Most pytest processes at once: each that loads torch needs about a gigabyte."""
 MAX_TEST_SECONDS = 600
 """Seconds after which a test fails that waits for what does not come; the slowest takes minutes on a loaded machine."""
+REPEATED_ALARM_SECONDS = 5
+"""Seconds between later alarms of such a test: asyncio logs what is raised in a callback, and goes on."""
 STARTS_A_PROCESS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"})
 """Audit events of CPython."""
 
@@ -150,11 +152,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if not any(map(item.get_closest_marker, LEFT_OUT)):
         unmarked.append(item.nodeid)
     signal.signal(signal.SIGALRM, end_test)
-    signal.alarm(MAX_TEST_SECONDS)
+    if not item.config.getoption("usepdb"):  # a debugger waits for its user
+        signal.setitimer(signal.ITIMER_REAL, MAX_TEST_SECONDS, REPEATED_ALARM_SECONDS)
     try:
         return (yield)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         unmarked.clear()
 
 

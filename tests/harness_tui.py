@@ -101,15 +101,13 @@ class AppUnderTest:
             except LookupError:
                 return None
 
-        if result := ask():
-            return result
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
             if ask():
                 await self.pilot.pause()
                 if result := ask():
                     return result
+            await asyncio.sleep(0.02)
         raise AssertionError(f"waited in vain; the screen:\n{self.text()}\n{self.notifications()}")
 
     def screen(self, kind: type[Kind]) -> Kind:
