@@ -15,9 +15,8 @@ from rich.console import Console
 from wantui.cli import follow as follow_module
 from wantui.cli.follow import follow_batch
 from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event_line
-from wantui.engine import control
 from wantui.errors import UserError
-from wantui.queue import reader
+from wantui.queue import engine_lock, reader
 from wantui.queue.events import BatchAdded, parse_event_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, NewVideo, QueueEvent, WorkerRow
@@ -153,7 +152,7 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
     answers = iter(["No space left on device", "No space left on device", None])
     monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(reader, "find_write_fault", lambda folder: next(answers))
-    monkeypatch.setattr(control, "find_engine", lambda directory: control.Engine(1, 0.0, tmp_path, "", ()))
+    monkeypatch.setattr(engine_lock, "read_engine_info", lambda directory: {"process": 1})
     with Queue(tmp_path) as queue:
         queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(StopIteration):
@@ -175,7 +174,7 @@ def test_follow_waits_while_the_state_directory_is_inaccessible(
             raise PermissionError(errno.EACCES, "Permission denied", str(directory))
 
     monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(control, "find_engine", look)
+    monkeypatch.setattr(engine_lock, "read_engine_info", look)
     with Queue(tmp_path) as queue:
         queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(UserError, match="no engine is running"):
@@ -197,7 +196,7 @@ def test_follow_pauses_between_reads_of_a_queue_that_fails_at_once(
         raise error
 
     monkeypatch.setattr(Queue, "read_data_version", fail)
-    monkeypatch.setattr(follow_module.time, "sleep", lambda seconds: calls.append(f"sleep {seconds}"))
+    monkeypatch.setattr("wantui.cli.follow.time.sleep", lambda seconds: calls.append(f"sleep {seconds}"))
     with Queue(tmp_path) as queue:
         queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
         with pytest.raises(KeyboardInterrupt):

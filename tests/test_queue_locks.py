@@ -4,7 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +14,20 @@ from conftest import Wantui
 
 from wantui.cli import follow
 from wantui.cli.follow import follow_batch
+from wantui.cli.progress import PlainReporter
 from wantui.engine import control
 from wantui.engine.control import (
     NoEngineError,
     acquire_engine_lock,
     ensure_engine,
+    find_engine,
     publish_engine_info,
     stop_engine,
 )
 from wantui.queue import connection, reader
+from wantui.queue.connection import LockWatch
 from wantui.queue.database import DATABASE_FILE
+from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
@@ -56,6 +60,7 @@ def locked_by_a_process(directory: Path, mode: str = "NORMAL") -> Iterator[subpr
 def directory(monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(connection, "LOCK_NOTICE_SECONDS", 0.2)
     monkeypatch.setattr(connection, "LOCK_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "LOCK_RECHECK_SECONDS", 0.1)
     monkeypatch.setattr(reader, "LOCK_NOTICE_SECONDS", 0.2)
     return find_state_directory().directory
 
@@ -68,7 +73,7 @@ def test_a_long_lock_is_reported_once_and_then_waited_for(directory: Path, mode:
 
         def release(holder: str) -> None:
             holders.append(holder)
-            threading.Timer(0.5, process.kill).start()
+            process.kill()
 
         with Queue(directory, 30.0, release) as queue:
             batch = queue.add_batch(directory, "cpu", [NewVideo(0, "red", "{}", 20)])
@@ -111,9 +116,7 @@ def test_commands_name_the_process_that_prevents_recording(directory: Path, comm
     assert f"it is locked by process {process.pid} (" in result.out + result.err
 
 
-def test_follower_reports_a_lock_and_continues_after_it(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_follower_reports_a_lock_and_continues_after_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "ENGINE_CHECK_SECONDS", 0.0)
     monkeypatch.setattr(follow, "_show_current_state", lambda *_: None)  # reads before the loop
     engine_lock = acquire_engine_lock(directory)
@@ -124,20 +127,21 @@ def test_follower_reports_a_lock_and_continues_after_it(
         batch = queue.get_batch(number)
         assert batch is not None
 
-        def end() -> None:
-            process.kill()
-            process.wait()
-            with Queue(directory) as other:
-                other.cancel_videos(number)
+        def show_message(_: PlainReporter, text: str) -> None:
+            messages.append(text)
+            if f"it is locked by process {process.pid} (" in text:
+                process.kill()
+                process.wait()
+                with Queue(directory) as other:
+                    other.cancel_videos(number)
 
+        messages: list[str] = []
+        monkeypatch.setattr(PlainReporter, "show_message", show_message)
         with locked_by_a_process(directory) as process:
-            timer = threading.Timer(1.5, end)
-            timer.start()
             ended = follow_batch(queue, batch, 0, as_json=False)
-            timer.join()
         assert ended.counts == {"cancelled": 1}
     os.close(engine_lock)
-    assert f"it is locked by process {process.pid} (" in capsys.readouterr().err
+    assert sum("it is locked by" in message for message in messages) == 1
 
 
 @pytest.mark.torch
@@ -150,15 +154,101 @@ def test_predicted_cost_of_score_does_without_a_locked_queue(directory: Path, mo
         assert score.load_past_videos() == []
 
 
+@pytest.mark.parametrize("starts_second", [False, True], ids=["first client", "second client"])
 def test_start_of_an_engine_names_the_process_that_it_waits_for(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, starts_second: bool
 ) -> None:
-    monkeypatch.setattr(control, "LOCK_NOTICE_SECONDS", 0.2)
-    monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 8.0)
     Queue(directory).close()
     holders: list[str] = []
+
+    def give_up(holder: str) -> None:
+        while not read_engine_info(directory):  # the engine is still loading its modules
+            time.sleep(0.02)
+        holders.append(holder)
+        monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 0.0)
+
+    monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 600.0)
     with locked_by_a_process(directory) as process:
-        with pytest.raises(NoEngineError, match=rf"engine \(process \d+\) waits .* locked by process {process.pid} "):
-            ensure_engine(StateDirectory(directory), on_locked=holders.append)
-        assert [holder.split(" (")[0] for holder in holders] == [f"process {process.pid}"]
+        pattern = rf"engine \(process (\d+)\) waits .* locked by process {process.pid} "
+        with pytest.raises(NoEngineError, match=pattern) as first_error:
+            ensure_engine(StateDirectory(directory), on_locked=give_up)
+        if starts_second:
+            monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 600.0)
+            with pytest.raises(NoEngineError) as second_error:
+                ensure_engine(StateDirectory(directory), on_locked=give_up)
+            assert str(second_error.value) == str(first_error.value), "it waits for the same engine"
+        names = [holder.split(" (")[0] for holder in holders]
+        assert names == [f"process {process.pid}"] * (1 + starts_second)
     assert stop_engine(directory, is_immediate=True) is not None
+
+
+def test_search_for_an_engine_names_the_process_that_it_waits_for(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Queue(directory).close()
+    engine_lock = acquire_engine_lock(directory)
+    assert engine_lock is not None
+    holders: list[str] = []
+
+    def publish(holder: str) -> None:
+        holders.append(holder)
+        publish_engine_info(engine_lock, directory, ["cpu"])
+
+    monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 600.0)
+    with locked_by_a_process(directory) as process:
+        assert find_engine(directory, publish) is not None
+    os.close(engine_lock)
+    assert [holder.split(" (")[0] for holder in holders] == [f"process {process.pid}"]
+
+
+def test_process_that_locks_for_an_instant_is_not_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, engine = 1 << 30, (1 << 30) + 1, (1 << 30) + 2  # above the largest process ID of Linux
+    seconds, holder_ids = [0.0], frozenset[int]()
+    reports: list[str] = []
+    monkeypatch.setattr(connection, "LOCK_NOTICE_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "LOCK_RECHECK_SECONDS", 1.0)
+    monkeypatch.setattr("wantui.queue.connection.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr(connection, "find_lock_holder_ids", lambda path: holder_ids)
+    watch = LockWatch(directory / DATABASE_FILE, reports.append)
+    samples = (
+        *(frozenset({first, engine}) for _ in range(3)),  # within a second
+        *(frozenset({second, engine}), frozenset({first}), frozenset(), frozenset({first, engine})),
+    )
+    for sample in samples:
+        holder_ids = sample
+        watch.poll(engine)
+        seconds[0] += 0.4 if seconds[0] < 0.8 else 1.0
+    assert (reports, watch.find_lasting_holder()) == ([], None)
+    watch.poll(engine)
+    assert (reports, watch.find_lasting_holder()) == ([f"process {first}"], f"process {first}")
+    seconds[0] += 1.0
+    watch.poll(engine)
+    assert reports == [f"process {first}"], "once"
+    holder_ids = frozenset({second})
+    assert watch.find_lasting_holder() is None, "it has ended"
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_check_of_recording_locks_the_queue_only_if_another_process_may(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_table: bool
+) -> None:
+    if not has_table:
+        monkeypatch.setattr(connection, "LOCK_TABLE", tmp_path / "none")
+    waits: list[float] = []
+    is_write_locked = connection.QueueConnection.is_write_locked
+
+    def record(database: connection.QueueConnection, wait_seconds: float) -> bool:
+        waits.append(wait_seconds)
+        return is_write_locked(database, wait_seconds)
+
+    monkeypatch.setattr(connection.QueueConnection, "is_write_locked", record)
+    with Queue(directory) as queue:
+        assert queue.describe_recording_fault() is None
+        assert waits == ([] if has_table else [0.2])
+        for _ in range(2):
+            waits.clear()
+            with locked_by_a_process(directory):
+                faults = [queue.describe_recording_fault() for _ in range(3)]
+            assert None not in faults
+            assert waits == [0.2, *([0.0] * 2 if has_table else [0.2] * 2)], "a known lock is not waited for again"
+            assert queue.describe_recording_fault() is None

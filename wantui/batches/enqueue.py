@@ -16,6 +16,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview
+from wantui.queue.connection import LockListener
 from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchDescription, NewVideo
@@ -63,13 +64,16 @@ class UnknownDeviceError(UserError):
     exit_code = 3
 
 
-def check_device_exists(state_dir: StateDirectory, device: str) -> None:
+def check_device_exists(state_dir: StateDirectory, device: str, on_locked: LockListener = lambda _: None) -> None:
     """Refuse a batch for a device that no worker serves.
+
+    Args:
+        on_locked: called with the name of a process for whose lock of the queue a starting engine waits.
 
     Raises:
         UnknownDeviceError: names the available devices.
     """
-    engine = find_engine(state_dir.directory)
+    engine = find_engine(state_dir.directory, on_locked)
     if engine is not None:
         if device not in engine.device_names:
             raise UnknownDeviceError(
@@ -88,13 +92,16 @@ def check_device_exists(state_dir: StateDirectory, device: str) -> None:
         )
 
 
-def check_machine(state_dir: StateDirectory, batch: Batch) -> Batch:
+def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
     """Return a batch that this machine can run: without the cells of its sweep that are too large, if it may lack them.
+
+    Args:
+        on_locked: called with the name of a process for whose lock of the queue a starting engine waits.
 
     Raises:
         UserError: the device is missing, or cells of the sweep are too large for every GPU.
     """
-    check_device_exists(state_dir, batch.config.settings.model_settings.device)
+    check_device_exists(state_dir, batch.config.settings.model_settings.device, on_locked)
     if batch.sweep is None:
         return batch
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))

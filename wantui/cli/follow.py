@@ -82,7 +82,8 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
     Raises:
         NoEngineError: no engine is running, or the queue was replaced.
     """
-    from wantui.engine.control import NoEngineError, find_engine
+    from wantui.engine.control import NoEngineError
+    from wantui.queue.engine_lock import read_engine_info
 
     if queue.is_replaced():
         raise NoEngineError(
@@ -90,10 +91,10 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
             f"Queue the missing videos again: wantui run --resume {format_relative_path(batch.folder)}"
         )
     try:
-        engine = find_engine(queue.path.parent)
+        engine_info = read_engine_info(queue.path.parent)  # of an engine that is starting, too
     except PermissionError:  # reported as a recording fault; an engine may still be running
         return
-    if engine is None:
+    if engine_info is None:
         raise NoEngineError(
             f"no engine is running, and {format_count(batch.unfinished_count, 'video')} of {batch.folder} "
             f"{'is' if batch.unfinished_count == 1 else 'are'} missing. "

@@ -58,7 +58,7 @@ def command(
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.enqueue import check_device_exists
-    from wantui.engine.control import find_engine, find_logs_folder
+    from wantui.engine.control import find_engine_process_id, find_logs_folder
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable_batch
@@ -68,7 +68,7 @@ def command(
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    if find_engine(state_dir.directory) is None:
+    if find_engine_process_id(state_dir.directory) is None:
         find_logs_folder(state_dir, log_folder)  # fails now, before anything is queued for an engine that cannot start
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
@@ -76,7 +76,7 @@ def command(
             if resume_folder is not None:
                 folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
                 refuse_unwritable_batch(folder)
-                check_device_exists(state_dir, device)
+                check_device_exists(state_dir, device, report_locked_queue)
             else:
                 assert template_text is not None
                 folder, manifest, device = _create_batch(state_dir, config, template_text, options, record)
@@ -115,7 +115,7 @@ def _create_batch(
 
     batch = plan_batch_from_options(config, template_text, **options)
     device = batch.config.settings.model_settings.device
-    batch = check_machine(state_dir, batch)
+    batch = check_machine(state_dir, batch, report_locked_queue)
     print_warnings(batch.warnings)
     if config is None:
         echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)

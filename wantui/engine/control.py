@@ -18,7 +18,7 @@ from wantui.environment import build_torch_environment, describe_environment_dif
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.paths import expand_user_path
-from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, find_lock_holder
+from wantui.queue.connection import LockListener, LockWatch
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.state_dir import StateDirectory, find_write_fault
@@ -131,14 +131,20 @@ def publish_engine_info(
     os.ftruncate(lock_descriptor, len(info_json))  # the earlier content may have been longer
 
 
-def find_engine(directory: Path) -> Engine | None:
-    """Return the running engine of a state directory, or None; wait for an engine that is starting."""
+def find_engine(directory: Path, on_locked: LockListener = lambda _: None) -> Engine | None:
+    """Return the running engine of a state directory, or None; wait for an engine that is starting.
+
+    Args:
+        on_locked: called with the name of a process for whose lock of the queue that engine has waited two seconds.
+    """
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while read_engine_info(directory) is not None:
+    lock_watch = LockWatch(directory / DATABASE_FILE, on_locked)
+    while (engine_info := read_engine_info(directory)) is not None:
         if (engine := find_published_engine(directory)) is not None:
             return engine
         if time.monotonic() > deadline:
             return None
+        lock_watch.poll(engine_info.get("process"))
         time.sleep(0.02)
     return None
 
@@ -207,9 +213,10 @@ def ensure_engine(
     """
     import subprocess
 
-    engine = find_engine(state_dir.directory)
-    if engine is not None:
-        return engine, False
+    if read_engine_info(state_dir.directory) is not None:
+        engine = _wait_for_engine(state_dir.directory, None, on_locked)
+        if engine is not None:
+            return engine, False
     logs_folder = find_logs_folder(state_dir, logs_folder)
     output_path = state_dir.directory / OUTPUT_FILE_NAME
     command = [
@@ -241,35 +248,44 @@ def ensure_engine(
             f"the engine cannot be started: {error.strerror or error}{file_text}. "
             "Queued batches stay on the queue; fix this, and start it: wantui engine start"
         ) from None
-    return _wait_for_engine(state_dir.directory, process, on_locked)
+    engine = _wait_for_engine(state_dir.directory, process, on_locked)
+    if engine is None:
+        raise NoEngineError(f"the engine did not start. Last line of {output_path}:\n  {read_last_line(output_path)}")
+    return engine, engine.process_id == process.pid
 
 
 def _wait_for_engine(
-    directory: Path, process: "subprocess.Popen[bytes]", on_locked: LockListener
-) -> tuple[Engine, bool]:
-    """Return the engine once it is ready, and whether it is the process that was started.
+    directory: Path, process: "subprocess.Popen[bytes] | None", on_locked: LockListener
+) -> Engine | None:
+    """Return the engine once it is ready; None if it ended.
+
+    Args:
+        process: process that was started as the engine, or None if another process has started one.
 
     Raises:
-        NoEngineError: no engine is ready after START_TIMEOUT_SECONDS, or the process ended.
+        NoEngineError: the engine runs, but is not ready after START_TIMEOUT_SECONDS.
     """
-    began_at, lock_holder = time.monotonic(), None
-    while (waited_seconds := time.monotonic() - began_at) < START_TIMEOUT_SECONDS:
+    began_at, lock_watch = time.monotonic(), LockWatch(directory / DATABASE_FILE, on_locked)
+    engine_id: int | None = None
+    while time.monotonic() - began_at < START_TIMEOUT_SECONDS:
         if (engine := find_published_engine(directory)) is not None:
-            return engine, engine.process_id == process.pid
-        if process.poll() is not None and read_engine_info(directory) is None:
-            break
-        if lock_holder is None and waited_seconds > LOCK_NOTICE_SECONDS:
-            lock_holder = find_lock_holder(directory / DATABASE_FILE, process.pid)
-            if lock_holder is not None:
-                on_locked(lock_holder)
+            return engine
+        engine_info = read_engine_info(directory)
+        if engine_info is None and (process is None or process.poll() is not None):
+            return None
+        engine_id = (engine_info or {}).get("process", None if process is None else process.pid)
+        lock_watch.poll(engine_id)
         time.sleep(0.02)
     output_path = directory / OUTPUT_FILE_NAME
-    if process.poll() is None and lock_holder is not None:
+    if (lock_holder := lock_watch.find_lasting_holder()) is not None:
         raise NoEngineError(
-            f"the engine (process {process.pid}) waits for the queue, which is locked by {lock_holder}. End that "
+            f"the engine (process {engine_id}) waits for the queue, which is locked by {lock_holder}. End that "
             "process; queued batches stay on the queue. Follow them with: wantui watch"
         )
-    raise NoEngineError(f"the engine did not start. Last line of {output_path}:\n  {read_last_line(output_path)}")
+    raise NoEngineError(
+        f"the engine (process {engine_id}) is not ready after {START_TIMEOUT_SECONDS:.0f} s. "
+        f"Last line of {output_path}:\n  {read_last_line(output_path)}"
+    )
 
 
 def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0) -> int | None:

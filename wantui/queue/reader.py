@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
-from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder
+from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
@@ -66,6 +66,8 @@ class QueueReader:
         self.db = open_database(self.path, wait_seconds, on_locked)
         self._known_schema_version = len(load_migrations())
         self._opened_file_identities = self._read_file_identities()
+        self._reported_holder_ids: frozenset[int] | None = None
+        """Processes whose lock `describe_recording_fault` described last."""
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -112,18 +114,24 @@ class QueueReader:
             return False
 
     def describe_recording_fault(self) -> str | None:
-        """Describe why the queue cannot be written at present; None if it can. Waits two seconds for a lock.
+        """Describe why the queue cannot be written at present; None if it can.
 
-        Clients call this, because an engine and workers that cannot write the queue cannot report it themselves.
-
+        Clients call this every second, because an engine and workers that cannot write the queue cannot report it
+        themselves. It waits two seconds for a lock, but not again for the same processes. It locks the queue itself
+        for an instant only if the system names a process with a lock, or names none at all.
         """
         directory = self.path.parent
         reason = find_write_fault(directory)
-        try:
-            if reason is None and self.db.is_write_locked(LOCK_NOTICE_SECONDS):
-                reason = f"it is locked by {describe_lock_holder(self.path)}"
-        except QueueUnavailableError as error:  # its file is read-only
-            reason = str(error)
+        if reason is None:
+            holder_ids = find_lock_holder_ids(self.path)
+            is_known = bool(holder_ids) and holder_ids == self._reported_holder_ids
+            self._reported_holder_ids = None
+            try:
+                if holder_ids != frozenset() and self.db.is_write_locked(0.0 if is_known else LOCK_NOTICE_SECONDS):
+                    reason = f"it is locked by {describe_lock_holder(self.path)}"
+                    self._reported_holder_ids = holder_ids
+            except QueueUnavailableError as error:
+                reason = str(error)
         if reason is None:
             return None
         return (
