@@ -563,6 +563,9 @@ def test_first_of_several_merged_mappings_has_precedence() -> None:
             "model_settings:\n\tsteps: 5\n",
             "my.yaml:2: not valid YAML: the line is indented with a tab. Indent with spaces",
         ),
+        ("seed: 1\n\tsteps: 5\n", "my.yaml:2: not valid YAML: the line is indented with a tab. Indent with spaces"),
+        ("a: {\n    b: [}\n", "my.yaml:2: not valid YAML: did not find expected node content"),
+        ("a: {\n\tb: [}\n", "my.yaml:2: not valid YAML: did not find expected node content"),
         (
             "seed: 1\nmodel_settings:\n  steps: 5\n\x1a",
             "my.yaml:4: not valid YAML: the character U+001A is not allowed",
@@ -681,6 +684,12 @@ PROBABLE_SETTINGS = {
     "num_frames": "video_settings.frames",
     "latent_analysis.storage_interval": "latent_analysis_settings.storage_interval",
     "attention_settings.storage_interval": "attention_analysis_settings.storage_interval",
+    "cfg_schedule": "cfg_schedule_settings.schedule",
+    "guidance_schedule": "cfg_schedule_settings.schedule",
+    "prompt_schedule": "prompt_schedule_settings.schedule",
+    "schedule_of_cfg.schedule": "cfg_schedule_settings.schedule",
+    "attention_bending": "attention_bending_settings",
+    "attention_bend": "attention_bending_settings",
 }
 """Setting that an unknown name means, by the name."""
 
@@ -700,7 +709,14 @@ def test_unknown_setting_is_suggested_alike_by_every_source(name: str, path: str
 def test_unknown_swept_setting_is_suggested_by_its_short_name(name: str, path: str) -> None:
     with pytest.raises(SweepError) as caught:
         find_sweepable_setting(Settings(), name)
-    assert str(caught.value).endswith(f"; did you mean {path.rpartition('.')[2]}?")
+    short_name = path if path.endswith(".schedule") else path.rpartition(".")[2]  # two settings are called schedule
+    assert str(caught.value).endswith(f"; did you mean {short_name}?")
+
+
+@pytest.mark.parametrize("name", ["cfg_schedule", "guidance_schedule"])
+@pytest.mark.parametrize("schedule", ["{0: 5}", "{0: 5, 50%: 2}"])
+def test_unknown_mapping_is_suggested_as_the_setting_that_it_is(name: str, schedule: str) -> None:
+    assert "did you mean cfg_schedule_settings.schedule?" in config_error(f"{name}: {schedule}\n")
 
 
 def test_unknown_section_of_several_keys_is_suggested_by_its_keys() -> None:

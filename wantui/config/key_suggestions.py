@@ -14,9 +14,12 @@ RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
 SYNONYMS = {
     "cfg": "model_settings.cfg_scale",
+    "cfg_schedule": "cfg_schedule_settings.schedule",
     "guidance": "model_settings.cfg_scale",
     "guidance_scale": "model_settings.cfg_scale",
     "guidance_scale_2": "model_settings.cfg_scale_2",
+    "guidance_schedule": "cfg_schedule_settings.schedule",
+    "prompt_schedule": "prompt_schedule_settings.schedule",
     "num_inference_steps": "model_settings.steps",
     "num_steps": "model_settings.steps",
     "sampling_steps": "model_settings.steps",
@@ -81,11 +84,12 @@ def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
     own_paths = {path.rpartition(".")[2]: path for path in paths if section and path.startswith(f"{section}.")}
     if near := difflib.get_close_matches(key, own_paths, 1, MIN_SIMILARITY):
         return own_paths[near[0]]
-    sections = {path.partition(".")[0] for path in paths if "." in path} if not section else set[str]()
-    near = difflib.get_close_matches(key, [*paths_by_key, *sorted(sections)], 1, MIN_SIMILARITY)
+    sections = [] if section else sorted({path.partition(".")[0] for path in paths if "." in path})
+    section_by_name = {name.removesuffix("_settings"): name for name in sections} | {name: name for name in sections}
+    near = difflib.get_close_matches(key, [*section_by_name, *paths_by_key], 1, MIN_SIMILARITY)
     if not near:
         return None
-    return near[0] if near[0] in sections else _choose_section(section, paths_by_key[near[0]])
+    return section_by_name.get(near[0]) or _choose_section(section, paths_by_key[near[0]])
 
 
 def _choose_section(section: str, paths: Sequence[str]) -> str:
@@ -130,6 +134,8 @@ def _find_probable_section(name: str, keys: Sequence[str], paths: Sequence[str])
     if len(keys) == 1:
         return find_probable_setting(f"{name}.{keys[0]}", paths) or find_probable_setting(name, paths)
     sections = list(dict.fromkeys(path.partition(".")[0] for path in paths if "." in path))
+    if SYNONYMS.get(name) in paths and not {path.rpartition(".")[2] for path in paths}.intersection(keys):
+        return SYNONYMS[name]  # a setting whose value is a mapping
     if near := difflib.get_close_matches(name, sections, 1, MIN_SIMILARITY):
         return near[0]
     shared_counts = [sum(f"{section}.{key}" in paths for key in keys) for section in sections]

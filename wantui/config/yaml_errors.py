@@ -24,13 +24,19 @@ def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
     if mark is None:
         return None, reason
     lines = text.split("\n")
-    if mark.line < len(lines) and TAB_INDENT_PATTERN.match(lines[mark.line]):
+    if mark.line < len(lines) and _is_about_tab_indent(reason, lines[mark.line], mark.column):
         return mark.line + 1, "the line is indented with a tab. Indent with spaces"
     for index in range(max(0, mark.line - CONTEXT_LINE_COUNT), min(mark.line + 1, len(lines))):
         if blank := describe_odd_blank(lines[index]):
             reason += f". Line {index + 1} contains {blank}: replace it by a space"
             break
     return mark.line + 1, reason
+
+
+def _is_about_tab_indent(reason: str, line: str, column: int) -> bool:
+    """Return whether a tab in the indentation causes an error in a line; inside of braces, libyaml accepts tabs."""
+    indent = TAB_INDENT_PATTERN.match(line)
+    return indent is not None and ("tab character" in reason or column < indent.end())
 
 
 def describe_odd_blank(text: str) -> str:
