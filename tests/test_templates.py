@@ -15,6 +15,8 @@ from wantui.prompts import (
     expand_template,
     parse_template,
 )
+from wantui.prompts.cleaning import clean_prompt
+from wantui.prompts.foreign_syntax import find_negative_prompt_warnings
 
 pytestmark = pytest.mark.torch
 
@@ -208,14 +210,24 @@ def test_empty_template_is_refused(template: str) -> None:
 @pytest.mark.parametrize(
     ("template", "description"),
     [
-        ("a red\u200b [circle|\ufeffstar]", "U+200B (zero width space) after 'a red' and 1 more reaches the model"),
+        ("a red\u200b [circle|\u2060star]", "U+200B (zero width space) after 'a red' and 1 more reaches the model"),
         ("\u202ea circle", "U+202E (right-to-left override) at the start reaches the model"),
         ("a cir\u00adcle", "U+00AD (soft hyphen) after 'a cir' reaches the model"),
+        ("\ufeffa red\u200b circle", "U+200B (zero width space) after 'a red' reaches the model"),
+        ("a cir&#8203;cle", "U+200B (zero width space) after 'a cir' reaches the model"),
     ],
 )
 def test_invisible_characters_are_warned_of(template: str, description: str) -> None:
     (warning,) = parse_template(template).warnings
     assert description in warning
+
+
+def test_invisible_characters_that_cleaning_removes_are_not_warned_of() -> None:
+    removed = [chr(code) for code in (0xFEFF, *range(0x206A, 0x2070))]
+    for character in removed:
+        assert clean_prompt(f"a {character}circle") == "a circle"
+        assert parse_template(f"a {character}circle").warnings == ()
+        assert list(find_negative_prompt_warnings(f"{character}dark")) == []
 
 
 @pytest.mark.parametrize("template", ["👩\u200d🚀 flies", "می\u200cخواهم", "☂\ufe0f rain", "a\u00a0circle"])

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from wantui.prompts.cleaning import clean_prompt_part
+
 MAX_EXCERPT_LENGTH = 60
 """Maximum length of a quoted excerpt, in characters."""
 _ESCAPED_PATTERN = re.compile(r"\\[\[\]|():\\]")
@@ -103,7 +105,8 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
 
 
 def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
-    """Yield a warning about the first invisible character, as it gets into text from web pages."""
+    """Yield a warning about the first invisible character that cleaning keeps, as it gets into text from web pages."""
+    text = clean_prompt_part(text)
     matches = list(_INVISIBLE_PATTERN.finditer(text))
     if not matches:
         return
