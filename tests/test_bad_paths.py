@@ -222,6 +222,10 @@ def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeyp
         ("score", "BATCH", "--csv", "no/x.csv"),
         ("similarity", "BATCH", "--baseline", "x", "--csv", "no/x.csv"),
         ("sheet", "BATCH", "-o", "no/x.png"),
+        ("attention", "BATCH", "-o", "no/x.png"),
+        ("rerun", "CLIP", "-o", "no/x.mp4"),
+        ("analyze", "BATCH", "--overlay", "circle", "-o", "no/x.mp4"),
+        ("models", "calibrate", "-t", "a circle", "--output", "no/x.json"),
     ],
 )
 def test_file_in_a_missing_folder_is_refused_before_the_work(wantui: Wantui, arguments: tuple[str, ...]) -> None:

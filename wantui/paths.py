@@ -67,7 +67,7 @@ def check_output_file(path: Path, may_be_device: bool = False) -> None:
             return
         raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
     folder = path.absolute().parent
-    check_output_folder(folder, is_output_folder_of_batch(folder), path)
+    check_output_folder(folder, creates_folders=is_output_folder_of_batch(folder), target=path)
 
 
 def is_output_folder_of_batch(folder: Path) -> bool:
@@ -75,8 +75,12 @@ def is_output_folder_of_batch(folder: Path) -> bool:
     return folder.name in ("analysis", "exports") and (folder.parent / "batch.json").is_file()
 
 
-def check_output_folder(folder: Path, creates_folders: bool = True, target: Path | None = None) -> None:
+def check_output_folder(folder: Path, *, creates_folders: bool = True, target: Path | None = None) -> None:
     """Refuse a folder that cannot be created or written; the error names `target` if it is given.
+
+    Args:
+        creates_folders: whether the caller creates missing folders; otherwise they are refused.
+        target: path that is written in the folder.
 
     Raises:
         UserError: names the reason.

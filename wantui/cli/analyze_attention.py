@@ -114,9 +114,12 @@ def _format_word_cells(curves: "WordCurves", overlap_by_word: "Mapping[str, Floa
 
 
 def write_word_overlay(videos: "list[Video]", word: str, requested_path: Path | None) -> None:
-    """Write a copy of a clip with the attention to a word drawn over it; exactly one video must have maps."""
+    """Write a copy of a clip with the attention to a word drawn over it; exactly one video must have maps.
+
+    Args:
+        requested_path: checked path of the file; None for a file in the folder `analysis` of the batch.
+    """
     from wantui.analysis.attention_overlay import find_clip_path, write_overlay
-    from wantui.paths import check_output_file
     from wantui.storage.layout import BatchFolder, make_safe_folder_name
     from wantui.storage.manifest import read_manifest
     from wantui.storage.video_files import make_parent_folders
@@ -133,12 +136,9 @@ def write_word_overlay(videos: "list[Video]", word: str, requested_path: Path | 
     video_entry = read_manifest(BatchFolder(video.folder)).videos[video.video_index]
     # The id comes from the manifest, which others may have written: it could contain a path.
     overlay_path = requested_path or video.folder / "analysis" / f"{make_safe_folder_name(f'{video.id}_{word}')}.mp4"
-    if requested_path is not None:
-        if requested_path.exists():
-            raise UserError(f"cannot write {requested_path}: it already exists. Choose another name")
-        check_output_file(requested_path)
     try:
-        make_parent_folders(overlay_path.parent if requested_path is not None else video.folder, overlay_path)
+        if requested_path is None:
+            make_parent_folders(video.folder, overlay_path)
         scale_maximum = write_overlay(clip_path, video.attention_path, word, overlay_path, video_entry.recipe.fps)
     except OSError as error:
         raise UserError(f"cannot write {overlay_path}: {error.strerror or error}") from error

@@ -82,6 +82,10 @@ class AnalyzeRequest:
         if self.html_path is not None:
             check_output_file(self.html_path)
             refuse_batch_file(self.html_path)
+        if self.overlay_path is not None:
+            if self.overlay_path.exists():
+                raise UserError(f"cannot write {self.overlay_path}: it already exists. Choose another name")
+            check_output_file(self.overlay_path)
         refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
 
     def parse_metrics(self, known_metrics: list[str]) -> list[str] | None:

@@ -37,8 +37,8 @@ def command(clip_path: Path, output_path: Path | None, device: str, may_fetch: b
 
     Exit code 0: bit-identical, 1: different.
     """
-    recipe, provenance = _read_checked_clip_tags(clip_path)
     _check_output_path(output_path)
+    recipe, provenance = _read_checked_clip_tags(clip_path)
     with ExitStack() as stack:
         target_path = output_path or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "again.mp4"
         rerun_result = _regenerate_clip(clip_path, recipe, provenance, target_path, device, may_fetch)
