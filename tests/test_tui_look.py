@@ -340,7 +340,7 @@ def test_pictures_are_shades_without_colours(is_dark: bool) -> None:
     assert draw("red ▀", "#ffffff", "#000000") == "red ▀"
 
 
-def test_every_picture_is_a_picture_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_theme_without_colours_draws_with_the_shade_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
     async def test() -> None:

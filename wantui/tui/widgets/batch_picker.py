@@ -1,7 +1,6 @@
 """List of batches to choose from, with what tells them apart: time, videos, seeds, sweep and template."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -16,7 +15,7 @@ from wantui.tui.widgets.batch_list import format_done_count, shorten_name
 from wantui.tui.widgets.virtual_list import VirtualList
 
 BOX, CHOSEN_BOX = "[ ]", "[x]"
-MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_SEEDS_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 12
+MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_NUMBERS_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 12
 
 
 class BatchPicker(VirtualList):
@@ -26,11 +25,8 @@ class BatchPicker(VirtualList):
         chosen_folders: folders that are chosen at first.
     """
 
-    @dataclass
     class Toggled(Message):
         """Other batches are chosen."""
-
-        chosen_count: int
 
     def __init__(self, batches: Sequence[BatchSummary], chosen_folders: Collection[Path]) -> None:
         super().__init__(id="picked-batches", header_renderer=self._draw_header)
@@ -58,7 +54,7 @@ class BatchPicker(VirtualList):
         if index < len(self.batches):
             self._chosen ^= {index}
             self.update_row(index)
-            self.post_message(self.Toggled(len(self._chosen)))
+            self.post_message(self.Toggled())
 
     def handle_click(self, index: int, x: int) -> None:
         """Move the cursor to the clicked batch; choose it if the click is on its box, or if the cursor is there."""
@@ -86,8 +82,8 @@ class BatchPicker(VirtualList):
 
         names = [shorten_name(batch.folder.name) for batch in batches]
         name_width = measure("batch", names, max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, width // 4)))
-        video_width = measure("videos", [format_done_count(batch) for batch in batches], MAX_SEEDS_WIDTH)
-        seeds_width = measure("seeds", [batch.seeds for batch in batches], MAX_SEEDS_WIDTH)
+        video_width = measure("videos", [format_done_count(batch) for batch in batches], MAX_NUMBERS_WIDTH)
+        seeds_width = measure("seeds", [batch.seeds for batch in batches], MAX_NUMBERS_WIDTH)
         columns: list[Column[int]] = [
             Column("", len(BOX), self._draw_box),
             Column("batch", name_width, lambda index: Text(names[index], Style(bold=True))),
