@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos
 
-from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS
+from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.dose_response import compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
-from wantui.analysis.loading import collect_control_settings
+from wantui.analysis.loading import collect_control_settings, read_batch_videos
+from wantui.analysis.serialize import build_video_record
 from wantui.analysis.setting_values import (
     RECIPE_FIELDS_BY_PATH,
     SettingNameError,
@@ -33,7 +34,9 @@ from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.video import Video
 from wantui.config import parse_config
 from wantui.errors import UserError
-from wantui.planning import Recipe, preview_batch
+from wantui.planning import Recipe, plan_batch, preview_batch
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import create_manifest, write_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +159,7 @@ def test_settings_of_a_control_are_compared_one_by_one(tmp_path: Path, monkeypat
     monkeypatch.setattr(setting_values, "CONTROLS", (SimpleNamespace(name="lora", section_key="lora_settings"),))
     videos = lora_batches(tmp_path, [lora_request(0.5), lora_request(1.0), None])
     result = compare_groups(videos, "lora.style.strength", "length")
-    names = ["no strength", "strength 0.5", "strength 1"]
+    names = ["strength none", "strength 0.5", "strength 1"]
     assert [group.name for group in result.groups] == names
     assert result.dose_response is not None
     assert result.dose_response.doses == (0.5, 1.0)
@@ -165,7 +168,7 @@ def test_settings_of_a_control_are_compared_one_by_one(tmp_path: Path, monkeypat
     assert result.dose_response is not None
     other = lora_batches(tmp_path, [lora_request(0.5), lora_request(0.7), lora_request(1.0, "b"), None])
     result = compare_groups(other, "strength", "length")
-    assert [group.name for group in result.groups] == ["no strength", "strength 0.5", "strength 0.7"]
+    assert [group.name for group in result.groups] == ["strength none", "strength 0.5", "strength 0.7"]
     reason = "lora.adapters.style.file is b, but a in most videos"
     assert {why for _, why in result.exclusion_reasons} == {reason}
     mixed = [video for video in other if video.folder.name in "013"]
@@ -490,9 +493,7 @@ def test_swept_schedules_form_groups_that_are_named_by_what_differs(
     videos = make_cell_videos(tmp_path, f"{path}='{first}','{second}'", UNBENT_CONFIG)
     groups, exclusion_reasons = pool_comparable_groups(videos, path)
     assert exclusion_reasons == []
-    assert [group.name for group in groups] == [f"schedule {label}" for label in labels] or [
-        group.name for group in groups
-    ] == [f"{path} {label}" for label in labels]
+    assert [group.name for group in groups] == [f"schedule {label}" for label in labels]
     for label in labels:
         assert len(select_videos_by_setting(videos, [f"{path}={label}"])) == 12
 
@@ -521,3 +522,74 @@ def test_groups_of_different_templates_are_not_told_to_use_the_grouping_in_use(t
     other = [replace(v, template_skeleton="another") if v.choices_by_bracket[3] == "other" else v for v in videos]
     with pytest.raises(CannotCompareError, match="compare batches of one template, or group by variation"):
         compare_groups(other, "1", "length")
+
+
+SCHEDULE_PATH = "prompt_schedule_settings.schedule"
+
+
+def make_scheduled_videos(tmp_path: Path, template: str, schedule: str, sweep: str) -> list[Video]:
+    """Return six seeds of each variation and cell of a batch with a prompt schedule, as they are loaded."""
+    config_text = f"model_settings: {{model_id: nano, steps: 4}}\nprompt_schedule_settings: {{schedule: {schedule}}}\n"
+    batch = plan_batch(parse_config(config_text, "my.yaml", ["seeds=0..5", f"sweeps={sweep}"]), template)
+    manifest = create_manifest(batch, "batch")
+    manifest = manifest.model_copy(update={"videos": [v.model_copy(update={"state": "done"}) for v in manifest.videos]})
+    tmp_path.mkdir(exist_ok=True)
+    write_manifest(BatchFolder(tmp_path), manifest)
+    paths = synthetic_videos(tmp_path / "paths", {"one": 1.0}, seeds=6, phrasings=1)
+    return [
+        replace(
+            video, trajectory=paths[video.seed].trajectory, dimension=paths[video.seed].dimension, exclusion_reason=""
+        )
+        for video in read_batch_videos(tmp_path)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "schedule", "sweep", "grouping", "phrasing_count"),
+    [
+        ("a shape", '{1: "a [circle|star]"}', '{"1": "a [circle|star]"} or {"2": "a [circle|star]"}', SCHEDULE_PATH, 2),
+        ("a [circle|star]", '{1: "a shape"}', '{"1": "a shape"} or {"2": "a shape"}', SCHEDULE_PATH, 2),
+        ("a [circle|star]", '{1: "a shape"}', '{"1": "a shape"} or {"2": "a shape"}', "1", 1),
+        ("a [circle|star]", '{1: "a shape"}', '{} or {"2": "a shape"}', SCHEDULE_PATH, 2),
+        ("a [circle|star]", "{}", '{"0": "a ring"} or {"0": "a shape"}', SCHEDULE_PATH, 2),
+        ("a shape", '{1: "a [circle|star]"}', "slerp or step", "interpolation", 2),
+        ("a [circle|star]", '{1: "a shape"}', "true or false", "prompt_schedule_settings.enabled", 2),
+    ],
+)
+def test_videos_of_a_swept_prompt_schedule_are_matched_by_their_options(
+    tmp_path: Path, template: str, schedule: str, sweep: str, grouping: str, phrasing_count: int
+) -> None:
+    path = SCHEDULE_PATH if "{" in sweep else f"prompt_schedule_settings.{grouping.rpartition('.')[2]}"
+    values = ",".join(f"'{value}'" for value in sweep.split(" or "))
+    videos = make_scheduled_videos(tmp_path, template, schedule, f"{path}={values}")
+    assert len(videos) == 24
+    comparison = compare_groups(videos, grouping, "length")
+    assert comparison.exclusion_reasons == ()
+    assert [len(group.videos) for group in comparison.groups] == [12, 12]
+    assert {difference.phrasing_count for difference in comparison.differences} == {phrasing_count}
+
+
+def test_records_of_a_swept_prompt_schedule_have_its_prompts(tmp_path: Path) -> None:
+    sweep = f"""{SCHEDULE_PATH}='{{"1": "a [circle|star]"}}','{{"2": "a [circle|star]"}}'"""
+    videos = make_scheduled_videos(tmp_path, "a shape", '{1: "a [circle|star]"}', sweep)
+    prompts = {build_video_record(video, ["length"])["prompt"] for video in videos}
+    assert prompts == {"a shape → a circle", "a shape → a star"}
+    assert {video.phrasing for video in videos} == {"a shape (circle)", "a shape (star)"}
+
+
+def test_batches_whose_swept_prompt_schedules_differ_are_not_called_equal(tmp_path: Path) -> None:
+    videos = []
+    for name, first in (("one", "a circle"), ("other", "a star")):
+        sweep = f"""{SCHEDULE_PATH}='{{"1": "{first}"}}','{{"1": "a ring"}}'"""
+        videos += make_scheduled_videos(tmp_path / name, "a shape", "{}", sweep)
+    assert find_differing_settings(videos).only_name == "prompt"
+
+
+def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Path) -> None:
+    sweep = f"""{SCHEDULE_PATH}='{{}}','{{"1": "a ring"}}'"""
+    videos = make_scheduled_videos(tmp_path / "swept", "a shape", "{}", sweep)
+    plain = make_scheduled_videos(tmp_path / "plain", "a shape", "{}", "cfg_scale=5")
+    assert {video.setting_values.get(SCHEDULE_PATH) for video in plain} == {None}
+    groups = group_videos([*videos, *plain], SCHEDULE_PATH)
+    assert [(group.name, len(group.videos)) for group in groups] == [("schedule none", 12), ("schedule 1: a ring", 6)]
+    assert select_videos_by_setting([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]

@@ -417,9 +417,11 @@ SHAPE, THING = "a red shape", "a thing"
 @pytest.mark.parametrize(
     ("values", "labels"),
     [
-        ([2.0, 4, None, True, "x"], ["2", "4", "empty", "on", "x"]),
+        ([2.0, 4, None, True, "x"], ["2", "4", "none", "on", "x"]),
         ([{"5%": SHAPE}, {"10%": SHAPE}], ["5%", "10%"]),
-        ([None, {"5%": SHAPE}, {"10%": SHAPE}], ["empty", "5%", "10%"]),
+        ([None, {"5%": SHAPE}, {"10%": SHAPE}], ["none", "5%", "10%"]),
+        (["", "dark"], ["empty", "dark"]),
+        ([[], [{"name": "style"}]], ["none", "style"]),
         ([{}, {"5%": SHAPE}, {"10%": SHAPE}], ["none", "5%", "10%"]),
         ([{"5%": SHAPE}, {"5%": THING}], [SHAPE, THING]),
         ([{"5%": SHAPE, "9%": THING}, {"5%": SHAPE, "9%": SHAPE}], [THING, SHAPE]),
@@ -436,6 +438,22 @@ def test_values_of_a_swept_setting_are_labelled_by_what_differs(values: list[Any
         assert find_written_values(values, label) == [index]
     for index, value in enumerate(values):
         assert index in find_written_values(values, format_value_label(value))
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "indices"),
+    [
+        ([None, 4.0], "none", [0]),
+        ([None, 4.0], "empty", [0]),
+        (["", "none"], "none", [1]),
+        (["", "none"], "empty", [0]),
+        ([{}, {"5%": SHAPE}], "empty", [0]),
+        ([{}, {"5%": SHAPE}], "", []),
+        (["", "dark"], "none", []),
+    ],
+)
+def test_words_for_no_value_mean_one_value(values: list[Any], text: str, indices: list[int]) -> None:
+    assert find_written_values(values, text) == indices
 
 
 def test_cells_of_a_prompt_schedule_are_labelled_by_their_moments() -> None:

@@ -236,14 +236,16 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
 
 def _find_shared_texts(videos_by_folder: Mapping[Path, Sequence[Video]], attribute: str) -> dict[Path, str]:
     """Return the prompts (or weights) of the variations that all batches share, joined, by batch folder."""
-    texts_by_folder = {
-        folder: {video.variation: str(getattr(video, attribute)) for video in members}
-        for folder, members in videos_by_folder.items()
-    }
+    texts_by_folder: dict[Path, dict[str, list[str]]] = {folder: {} for folder in videos_by_folder}
+    for folder, members in videos_by_folder.items():
+        for video in members:
+            texts_by_folder[folder].setdefault(video.variation, []).append(str(getattr(video, attribute)))
     shared_variations = set.intersection(*(set(members) for members in texts_by_folder.values()))
     return {
-        folder: "; ".join(dict.fromkeys(members[variation] for variation in members if variation in shared_variations))
-        for folder, members in texts_by_folder.items()
+        folder: "; ".join(
+            dict.fromkeys(text for variation in texts if variation in shared_variations for text in texts[variation])
+        )
+        for folder, texts in texts_by_folder.items()
     }
 
 

@@ -77,12 +77,12 @@ def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
             for video in videos
         ]
     if grouping in ("variation", "prompt"):
-        names = [video.variation if grouping == "variation" else video.prompt for video in videos]
+        names = [video.variation if grouping == "variation" else video.phrasing for video in videos]
         name_levels = [
             names,
             [" ".join(filter(None, (name, _format_weights(video)))) for name, video in zip(names, videos, strict=True)],
             [
-                f"{name} ({video.prompt}) {_format_weights(video)}".strip()
+                f"{name} ({video.phrasing}) {_format_weights(video)}".strip()
                 for name, video in zip(names, videos, strict=True)
             ],
         ]
@@ -102,12 +102,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
 
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}
-        return [
-            f"no {short_names[path]}"
-            if value is None
-            else f"{short_names[path]} {labels_by_path[path][make_value_key(value)]}"
-            for path, value in values.items()
-        ]
+        return [f"{short_names[path]} {labels_by_path[path][make_value_key(value)]}" for path, value in values.items()]
 
     def list_values(video: Video) -> list[str]:
         # Options may contain commas: "a" with "b, c" is not "a, b" with "c".
@@ -127,9 +122,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
 
 def label_setting_values(videos: Sequence[Video], path: str) -> dict[str, str]:
     """Return the labels of the values that a setting has in some videos, by `make_value_key`."""
-    values_by_key = {
-        make_value_key(value): value for video in videos if (value := video.setting_values.get(path)) is not None
-    }
+    values_by_key = {make_value_key(value): value for video in videos for value in [video.setting_values.get(path)]}
     return dict(zip(values_by_key, format_value_labels(list(values_by_key.values())), strict=True))
 
 

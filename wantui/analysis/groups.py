@@ -72,8 +72,8 @@ class Group:
 
     @property
     def phrasing_count(self) -> int:
-        """Return the number of different prompts."""
-        return len({video.prompt for video in self.videos})
+        """Return the number of different phrasings."""
+        return len({video.phrasing for video in self.videos})
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Vi
     parts = find_grouping_parts(videos, grouping)
     grouped_brackets = set(parts.brackets)
     if not grouped_brackets:
-        return lambda video: f"{video.prompt} [{video.word_weights}]"
+        return lambda video: f"{video.phrasing} [{video.word_weights}]"
     return lambda video: "|".join(
         [
             video.template_skeleton,

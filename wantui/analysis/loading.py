@@ -21,17 +21,17 @@ from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
-from wantui.analysis.template_parts import split_template
+from wantui.analysis.template_parts import TemplateParts, split_template
 from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
-from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
+from wantui.controls.prompt_schedule import SETTING_KEY, SWITCH_KEY
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
@@ -140,17 +140,13 @@ def _load_video(
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
-    # A prompt schedule that the batch sweeps is a setting, and not a part of the phrasing.
-    sweeps_prompts = any(path.startswith(f"{PROMPT_SCHEDULE.section_key}.") for path in _list_swept_paths(manifest))
-    prompts = recipe.prompts[:1] if sweeps_prompts else recipe.prompts
-    marks = [mark for prompt in prompts for mark in prompt.marks]
     template_parts = split_template(manifest.template)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
         "id": entry.id,
         "variation": variation.id,
-        "prompt": recipe.prompt if sweeps_prompts else recipe.prompt_text,
+        **describe_prompts(recipe, variation, template_parts, _list_swept_paths(manifest)),
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
@@ -160,12 +156,10 @@ def _load_video(
             {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
         ),
         "weighting_method": recipe.weighting or "",
-        "word_weights": ", ".join(f"{mark.text}:{mark.weight:g}" for mark in marks if mark.weight != 1),
         "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
         "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
         "declared_metric": str(manifest.config.get("primary_metric") or ""),
-        "word_count": sum(len(prompt.prompt.split()) for prompt in prompts),
     }
     if "latents" not in entry.files:
         return Video(**common_fields, exclusion_reason="it has no stored trajectory")
@@ -190,6 +184,37 @@ def _load_video(
         trajectory_path=path,
         warnings=(*warnings, *gap_warnings),
     )
+
+
+def describe_prompts(
+    recipe: Recipe, variation: VariationEntry, template_parts: TemplateParts, swept_paths: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of a video about its prompts.
+
+    A prompt schedule that the batch sweeps is a setting: the phrasing then has the prompt that the template gives, and
+    the options of the brackets that only the schedule has.
+
+    Args:
+        swept_paths: paths of the settings that the batch sweeps.
+    """
+    sweeps_schedule = any(
+        path in (SETTING_KEY, SWITCH_KEY) or path.startswith(f"{SETTING_KEY}.") for path in swept_paths
+    )
+    if sweeps_schedule:
+        weights = [(str(mark["text"]), float(mark["weight"])) for mark in variation.marks]
+    else:
+        weights = [(mark.text, mark.weight) for prompt in recipe.prompts for mark in prompt.marks]
+    template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
+    scheduled_options = [
+        str(choice["text"]) for choice in variation.choices if int(choice["bracket"]) not in template_brackets
+    ]
+    phrasing = f"{variation.prompt} ({', '.join(scheduled_options)})" if scheduled_options else variation.prompt
+    return {
+        "prompt": recipe.prompt_text,
+        "matched_prompt": phrasing if sweeps_schedule else "",
+        "word_weights": ", ".join(f"{text}:{weight:g}" for text, weight in weights if weight != 1),
+        "word_count": max(len(prompt.prompt.split()) for prompt in recipe.prompts),
+    }
 
 
 def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:

@@ -74,7 +74,9 @@ def collect_setting_values(
         values |= written
         values |= {path: value for path, value in (swept_values or {}).items() if path in written and value is not None}
         values |= flatten_settings(used_values, kind.section_key)
-    return {path: value for path, value in (swept_values or {}).items() if path not in RECIPE_FIELDS_BY_PATH} | values
+    # An empty schedule or list is no value, as in batches that do not sweep it.
+    recorded_values = {path: None if value in ({}, []) else value for path, value in (swept_values or {}).items()}
+    return {path: value for path, value in recorded_values.items() if path not in RECIPE_FIELDS_BY_PATH} | values
 
 
 def flatten_settings(value: Any, path: str) -> dict[str, Any]:

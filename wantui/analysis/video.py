@@ -25,6 +25,7 @@ class Video:
     id: str
     variation: str
     prompt: str
+    """Prompt, with the prompts of a schedule."""
     choices_by_bracket: Mapping[int, str]
     """Text of the chosen option of each bracket."""
     seed: int
@@ -53,7 +54,7 @@ class Video:
     declared_metric: str = ""
     """Metric that the batch declared when it was queued; empty if none."""
     word_count: int = 0
-    """Number of words in the prompt, a possible confounder when prompts are compared."""
+    """Number of words in the longest prompt of a video, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()
     """Assumptions about the stored data that limit the interpretation of the trajectory."""
     template_skeleton: str = ""
@@ -61,7 +62,9 @@ class Video:
     weighting_method: str = ""
     """Method of applying word weights; empty if all weights are 1."""
     word_weights: str = ""
-    """Marked words with a weight other than 1, such as "circle:6"."""
+    """Marked words of the phrasing with a weight other than 1, such as "circle:6"."""
+    matched_prompt: str = ""
+    """Prompt of the phrasing if the batch sweeps its prompt schedule; empty if it is `prompt`."""
     options_by_bracket: Mapping[int, str] = field(default_factory=dict)
     """Chosen options by bracket, as written in the template, with word weights."""
     setting_values: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +102,11 @@ class Video:
     @property
     def name(self) -> str:
         return f"{self.variation} seed {self.seed}" + (f", {self.cell_label}" if self.cell_label else "")
+
+    @property
+    def phrasing(self) -> str:
+        """Return the prompt by which videos are matched: without the prompts of a schedule that the batch sweeps."""
+        return self.matched_prompt or self.prompt
 
     def is_same_as(self, other: "Video") -> bool:
         """Return whether two loaded videos are equal, arrays included, which `==` cannot compare."""

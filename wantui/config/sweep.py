@@ -17,6 +17,8 @@ from wantui.section import ConfigSection
 
 MAX_SWEEP_CELLS = 10_000
 """Maximum number of cells of a sweep."""
+NO_VALUE_LABEL, EMPTY_TEXT_LABEL = "none", "empty"
+"""Labels of no value, an empty list or schedule, and of an empty text."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +156,9 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
 
 
 def format_value_label(value: Any) -> str:
-    """Return the short text of a value for labels."""
+    """Return the short text of a value for labels: "none" without a value, or of an empty list or schedule."""
     if value is None:
-        return "empty"
+        return NO_VALUE_LABEL
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
@@ -164,13 +166,14 @@ def format_value_label(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):
-        return shorten_text(value) or "empty"
+        return shorten_text(value) or EMPTY_TEXT_LABEL
     if isinstance(value, list):
         names = [str(item["name"]) if isinstance(item, dict) and "name" in item else None for item in value]
         if None not in names:
-            return shorten_text(" + ".join(filter(None, names))) or "none"
+            return shorten_text(" + ".join(filter(None, names))) or NO_VALUE_LABEL
     if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
-        return shorten_text(", ".join(f"{key}: {format_value_label(item)}" for key, item in value.items())) or "none"
+        texts = [f"{key}: {format_value_label(item)}" for key, item in value.items()]
+        return shorten_text(", ".join(texts)) or NO_VALUE_LABEL
     return shorten_text(json.dumps(value, ensure_ascii=False))
 
 
@@ -202,14 +205,16 @@ def format_value_labels(values: Sequence[Any]) -> list[str]:
 
 
 def find_written_values(values: Sequence[Any], text: str) -> list[int]:
-    """Return the indices of the values of a setting that a text means: a label, or the same number (4.0 for 4)."""
-    return [
+    """Return the indices of the values of a setting that a text means: a label, or the same number (4.0 for 4).
+
+    `empty` also means no value, if there is no empty text.
+    """
+    indices = [
         index
         for index, (value, label) in enumerate(zip(values, format_value_labels(values), strict=True))
-        if text in (label, format_value_label(value))
-        or (value is None and text == "none")
-        or _is_written_number(value, text)
+        if text in (label, format_value_label(value)) or _is_written_number(value, text)
     ]
+    return indices if indices or text != EMPTY_TEXT_LABEL else find_written_values(values, NO_VALUE_LABEL)
 
 
 def _is_written_number(value: Any, text: str) -> bool:

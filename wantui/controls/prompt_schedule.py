@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from wantui.prompts import Variation
 
 SECTION_KEY = "prompt_schedule_settings"
-SETTING_KEY = f"{SECTION_KEY}.schedule"
+SETTING_KEY, SWITCH_KEY = f"{SECTION_KEY}.schedule", f"{SECTION_KEY}.enabled"
 PromptInterpolation = Literal["slerp", "lerp", "step"]
 """Embedding between two keyframes. slerp: directions on an arc, lengths on a line. lerp: on a line. step: that of the
 keyframe before."""
