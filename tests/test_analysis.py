@@ -1215,6 +1215,20 @@ def test_unwritable_overlay_is_an_error_message(with_maps: BatchFolder, wantui: 
     assert (result.code, "cannot write file/below.mp4: " in result.err) == (2, True)
 
 
+def test_overlay_is_written_to_a_missing_folder_of_its_batch_and_replaces_no_file(
+    with_maps: BatchFolder, wantui: Wantui
+) -> None:
+    video = next(video for video in read_batch_videos(with_maps.root) if video.attention_path)
+    target = with_maps.root / "analysis" / "mine.mp4"
+    assert not target.parent.exists()
+    command = ("analyze", with_maps.root, "--overlay", "circle", "--video-id", video.id, "-o", target)
+    assert (wantui(*command).code, target.is_file()) == (0, True)
+    content = target.read_bytes()
+    refused = wantui(*command)
+    assert (refused.code, "it already exists. Choose another name" in refused.err) == (2, True)
+    assert target.read_bytes() == content
+
+
 @pytest.mark.parametrize("mistake", WRONG)
 def test_invalid_analysis_is_an_error_message(with_maps: BatchFolder, wantui: Wantui, mistake: str) -> None:
     arguments, message = WRONG[mistake]
