@@ -115,7 +115,8 @@ def test_locked_or_full_queue_is_not_treated_as_damaged(tmp_path: Path) -> None:
         error = sqlite3.OperationalError("for now")
         error.sqlite_errorcode = code
         assert not is_database_damage(error)
-    with pytest.raises(UserError, match=r"cannot be opened: unable to open database file\. Free disk space, end"):
+    message = r"cannot be opened: unable to open database file \(No such file or directory\)\. Free disk space, end"
+    with pytest.raises(UserError, match=message):
         open_queue(StateDirectory(tmp_path / "missing"))
     assert not (tmp_path / "missing").exists()
 
