@@ -495,7 +495,7 @@ def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None
         ({"grouping": "9"}, "the template has brackets 1 to 2"),
         ({"grouping": "colour"}, "cannot group by 'colour'"),
         ({"grouping": "batch"}, "cannot compare groups by batch: there is only one"),
-        ({"primary_metric": "lenght"}, "unknown metric 'lenght'"),
+        ({"primary_metric": "lenght"}, "unknown metric 'lenght'. Did you mean length\\? Known"),
         ({"metrics": ["x"]}, "unknown metric 'x'"),
     ],
 )
@@ -1058,7 +1058,12 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
 
 
 WRONG = {
-    "no batch": (["nowhere"], "is not a batch folder"),
+    "no batch": (["nowhere"], "nowhere is not a batch folder: it does not exist"),
+    "a file": (["BATCH/batch.json"], "is not a batch folder: it is a file. Name the folder that contains batch.json"),
+    "interaction alone": (
+        ["BATCH", "--interaction", "--by", "1,2"],
+        "cannot use --interaction here: it applies only to",
+    ),
     "metric": (["BATCH", "--metrics", "lenght"], "unknown metric 'lenght'"),
     "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz'"),
     "empty id": (["BATCH", "--video-id", ""], "the id is empty"),
@@ -1232,7 +1237,7 @@ def test_overlay_is_written_to_a_missing_folder_of_its_batch_and_replaces_no_fil
 @pytest.mark.parametrize("mistake", WRONG)
 def test_invalid_analysis_is_an_error_message(with_maps: BatchFolder, wantui: Wantui, mistake: str) -> None:
     arguments, message = WRONG[mistake]
-    result = wantui("analyze", *(with_maps.root if word == "BATCH" else word for word in arguments))
+    result = wantui("analyze", *(word.replace("BATCH", str(with_maps.root)) for word in arguments))
     assert result.code == 2
     assert message in result.err
     assert "Traceback" not in result.err

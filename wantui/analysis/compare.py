@@ -1,5 +1,6 @@
 """Comparison of groups of videos, paired by seed, with a verdict on one declared metric."""
 
+import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -222,8 +223,10 @@ def _choose_metrics(videos: Sequence[Video], primary_metric: str, metrics: Seque
     explored_metrics = known_metrics if metrics is None else list(metrics)
     for name in (primary_metric, *explored_metrics):
         if name != SPREAD_METRIC and name not in known_metrics:
+            near = difflib.get_close_matches(name, [SPREAD_METRIC, *known_metrics], 1)
+            suggestion = f"Did you mean {near[0]}? " if near else ""
             known_text = ", ".join([SPREAD_METRIC, *known_metrics])
-            raise CannotCompareError(f"unknown metric {name!r}. Known metrics: {known_text}")
+            raise CannotCompareError(f"unknown metric {name!r}. {suggestion}Known metrics: {known_text}")
     return [name for name in dict.fromkeys((primary_metric, *explored_metrics)) if name != SPREAD_METRIC]
 
 

@@ -56,6 +56,9 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
         yield from _load_current_batch(folder, from_latents)
     elif is_legacy:
         yield from read_legacy_batch_videos(folder)
+    elif not folder.is_dir():
+        reason = "it is a file. Name the folder that contains batch.json" if folder.exists() else "it does not exist"
+        raise UserError(f"{folder} is not a batch folder: {reason}")
     else:
         raise UserError(
             f"{folder} is not a batch folder: it has neither batch.json nor files of the older system, such as "

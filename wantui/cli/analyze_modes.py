@@ -20,13 +20,13 @@ MODES_BY_PARAMETER = {
         "metrics, --groups, --compare and --correlate",
     ),
     "scores_path": ("--scores", ("--groups", "--compare", "--correlate"), "--groups, --compare and --correlate"),
+    "tests_interaction": ("--interaction", ("--compare",), "--compare"),
     "grouping": (
         "--by",
         ("--groups", "--compare", "--decodability", "--shares"),
         "--groups, --compare, --decodability and --shares",
     ),
     "primary_metric": ("--primary", ("--compare",), "--compare"),
-    "tests_interaction": ("--interaction", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
     "as_json": (

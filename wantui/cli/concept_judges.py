@@ -18,6 +18,10 @@ METHOD_NAMES = {
 }
 
 
+MIN_AGREEMENT = 0.8
+"""Share of equal labels below which the nearest reference cannot replace the judge of a model."""
+
+
 @dataclass(frozen=True)
 class FamilyLabels:
     """What the videos of a family show, by id."""
@@ -31,7 +35,10 @@ class FamilyLabels:
         """Return the method and its agreement with the nearest reference, in words."""
         text = METHOD_NAMES[self.method]
         if self.agreement is not None and self.agreement[1]:
-            text += f"; the nearest reference agrees in {self.agreement[0]} of {self.agreement[1]} continued videos"
+            count, total = self.agreement
+            text += f"; the nearest reference agrees in {count} of {total} continued videos"
+            if count < MIN_AGREEMENT * total:
+                text += ". For a model without a judge of its own, do not use it on such videos: use --labels"
         return text
 
 
