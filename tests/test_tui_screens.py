@@ -854,6 +854,17 @@ def test_library_and_analysis_show_the_same_video(made: BatchFolder) -> None:
     on("library", test)
 
 
+def test_batch_named_on_the_command_line_is_analysed(made: BatchFolder, wantui: Wantui, small: list[str]) -> None:
+    batch(wantui("run", "-t", "a red circle", "--videos-per-variation", 1, "--batch-name", "newer", *small))
+
+    async def test(it: AppUnderTest) -> None:
+        analysis = it.screen(AnalysisScreen)
+        await it.until(lambda: len(analysis.available_batches) == 2 and analysis.visible_rows)
+        assert analysis.chosen_folders == [made.root.resolve()]
+
+    on("analysis", test, opened_batch=made.root)
+
+
 def test_queue_opens_a_batch_in_the_analysis(made: BatchFolder, queue: Queue) -> None:
     queue.add_batch(made.root, "auto", [NewVideo(0, "red seed 42", RECIPE, 20)])
 

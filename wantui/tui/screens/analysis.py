@@ -90,6 +90,8 @@ class AnalysisScreen(AnalysisFigures):
 
     def on_mount(self) -> None:
         self.set_focus(self.row_list)
+        if self._requested_folder is None and (opened_batch := self.wantui_app.opened_batch) is not None:
+            self._requested_folder = opened_batch.resolve()
 
     def focus_main_widget(self) -> None:
         self.set_class(False, "-enlarged")
