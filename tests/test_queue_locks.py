@@ -1,4 +1,4 @@
-"""A queue database that another process has locked: who is named, when, and what goes on afterwards."""
+"""A queue database that another process has locked: what commands report, when, and how they continue."""
 
 import os
 import sqlite3
@@ -24,10 +24,10 @@ from wantui.engine.control import (
     publish_engine_info,
     stop_engine,
 )
-from wantui.queue import connection, reader
-from wantui.queue.connection import LockWatch
+from wantui.queue import connection, lock_holders, reader
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import read_engine_info
+from wantui.queue.lock_holders import LockWatch
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
@@ -58,10 +58,10 @@ def locked_by_a_process(directory: Path, mode: str = "NORMAL") -> Iterator[subpr
 
 @pytest.fixture
 def directory(monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(connection, "LOCK_NOTICE_SECONDS", 0.2)
+    for module in (connection, lock_holders, reader):
+        monkeypatch.setattr(module, "LOCK_NOTICE_SECONDS", 0.2)
     monkeypatch.setattr(connection, "LOCK_POLL_SECONDS", 0.1)
-    monkeypatch.setattr(connection, "LOCK_RECHECK_SECONDS", 0.1)
-    monkeypatch.setattr(reader, "LOCK_NOTICE_SECONDS", 0.2)
+    monkeypatch.setattr(lock_holders, "LOCK_RECHECK_SECONDS", 0.1)
     return find_state_directory().directory
 
 
@@ -98,7 +98,7 @@ def test_an_error_about_a_lock_names_the_process(directory: Path) -> None:
 def test_an_unknown_locking_process_is_called_another_process(
     directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(connection, "LOCK_TABLE", tmp_path / "none")
+    monkeypatch.setattr(lock_holders, "LOCK_TABLE", tmp_path / "none")
     with (
         Queue(directory, 0.1) as queue,
         locked_by_a_process(directory),
@@ -205,10 +205,10 @@ def test_process_that_locks_for_an_instant_is_not_named(directory: Path, monkeyp
     first, second, engine = 1 << 30, (1 << 30) + 1, (1 << 30) + 2  # above the largest process ID of Linux
     seconds, holder_ids = [0.0], frozenset[int]()
     reports: list[str] = []
-    monkeypatch.setattr(connection, "LOCK_NOTICE_SECONDS", 2.0)
-    monkeypatch.setattr(connection, "LOCK_RECHECK_SECONDS", 1.0)
-    monkeypatch.setattr("wantui.queue.connection.time.monotonic", lambda: seconds[0])
-    monkeypatch.setattr(connection, "find_lock_holder_ids", lambda path: holder_ids)
+    monkeypatch.setattr(lock_holders, "LOCK_NOTICE_SECONDS", 2.0)
+    monkeypatch.setattr(lock_holders, "LOCK_RECHECK_SECONDS", 1.0)
+    monkeypatch.setattr("wantui.queue.lock_holders.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr(lock_holders, "find_lock_holder_ids", lambda path: holder_ids)
     watch = LockWatch(directory / DATABASE_FILE, reports.append)
     samples = (
         *(frozenset({first, engine}) for _ in range(3)),  # within a second
@@ -233,7 +233,7 @@ def test_check_of_recording_locks_the_queue_only_if_another_process_may(
     directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_table: bool
 ) -> None:
     if not has_table:
-        monkeypatch.setattr(connection, "LOCK_TABLE", tmp_path / "none")
+        monkeypatch.setattr(lock_holders, "LOCK_TABLE", tmp_path / "none")
     waits: list[float] = []
     is_write_locked = connection.QueueConnection.is_write_locked
 

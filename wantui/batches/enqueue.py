@@ -16,7 +16,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview
-from wantui.queue.connection import LockListener
+from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchDescription, NewVideo

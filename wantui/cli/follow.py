@@ -31,8 +31,8 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
     from wantui.batches.eta import BatchEta
     from wantui.cli.progress import open_progress_reporter
     from wantui.engine.control import NoEngineError
-    from wantui.queue.connection import LOCK_NOTICE_SECONDS
     from wantui.queue.database import BUSY_TIMEOUT_SECONDS, QueueUnavailableError, is_database_damage
+    from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS
     from wantui.queue.waiting import find_batch_wait
 
     last_check_seconds, data_version, current_row = time.monotonic(), -1, batch

@@ -18,9 +18,9 @@ from wantui.environment import build_torch_environment, describe_environment_dif
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.paths import expand_user_path
-from wantui.queue.connection import LockListener, LockWatch
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
+from wantui.queue.lock_holders import LockListener, LockWatch
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file
 

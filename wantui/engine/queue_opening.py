@@ -9,8 +9,8 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.queue.connection import LockListener
 from wantui.queue.database import DATABASE_FILE, check_database_content, is_database_damage, quarantine_database
+from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory, find_write_fault

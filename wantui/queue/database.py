@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.queue.connection import LockListener, QueueConnection, connect_to_queue, convert_decode_errors
+from wantui.queue.connection import QueueConnection, connect_to_queue, convert_decode_errors
 from wantui.queue.engine_lock import prevent_engine_start
+from wantui.queue.lock_holders import LockListener
 from wantui.queue.state_files import refuse_odd_database
 
 DATABASE_FILE = "queue.db"

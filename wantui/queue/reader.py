@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
-from wantui.queue.connection import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
@@ -21,6 +20,7 @@ from wantui.queue.database import (
     open_database,
 )
 from wantui.queue.events import EventError, EventPayload, parse_event_payload
+from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import find_write_fault
 
