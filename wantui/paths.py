@@ -47,13 +47,11 @@ def expand_user_path(text: str | Path) -> Path:
     return path
 
 
-def check_output_file(path: Path, may_be_device: bool = False) -> None:
+def check_output_file(path: Path, *, creates_folders: bool = False, may_be_device: bool = False) -> None:
     """Refuse a path that cannot be written, before hours are spent on the content of the file.
 
-    A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. Only
-    the folders of a batch for such files are created. (An option that names a folder for several files creates it.)
-
     Args:
+        creates_folders: whether the caller creates missing parent folders; otherwise they are refused.
         may_be_device: whether the caller writes into a pipe or device. Otherwise a complete file would replace it, even
             `/dev/null`.
 
@@ -66,13 +64,7 @@ def check_output_file(path: Path, may_be_device: bool = False) -> None:
         if may_be_device:
             return
         raise UserError(f"cannot write {path}: it is not a regular file. Choose another name")
-    folder = path.absolute().parent
-    check_output_folder(folder, creates_folders=is_output_folder_of_batch(folder), target=path)
-
-
-def is_output_folder_of_batch(folder: Path) -> bool:
-    """Return whether a folder, which may be missing, is one in which a batch keeps exports and results."""
-    return folder.name in ("analysis", "exports") and (folder.parent / "batch.json").is_file()
+    check_output_folder(path.absolute().parent, creates_folders=creates_folders, target=path)
 
 
 def check_output_folder(folder: Path, *, creates_folders: bool = True, target: Path | None = None) -> None:

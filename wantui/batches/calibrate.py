@@ -10,9 +10,8 @@ from wantui.generation.denoise import prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.models.catalogue import find_model
 from wantui.models.magnitudes import find_magnitudes_path
-from wantui.paths import check_output_file
 from wantui.planning import CaptureRequests, Recipe
-from wantui.storage.layout import refuse_batch_file
+from wantui.storage.layout import check_command_output
 from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
 MIN_CALIBRATION_STEPS = 50
@@ -42,8 +41,7 @@ def calibrate_model(
             output_path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LoadError(f"{output_path} cannot be written: {error.strerror}") from None
-    check_output_file(output_path)
-    refuse_batch_file(output_path)
+    check_command_output(output_path)
     uncached_recipe = recipe.model_copy(
         update={
             "sampler": "unipc",

@@ -49,12 +49,10 @@ def check_csv_file(path: Path | None) -> None:
     Raises:
         UserError: names the file and the reason.
     """
-    from wantui.paths import check_output_file
-    from wantui.storage.layout import refuse_batch_file
+    from wantui.storage.layout import check_command_output
 
     if path is not None and str(path) != "-":
-        check_output_file(path, may_be_device=True)
-        refuse_batch_file(path)
+        check_command_output(path, may_be_device=True)
 
 
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
@@ -64,7 +62,7 @@ def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
         UserError: the file cannot be written.
     """
     from wantui.analysis.serialize import format_csv, write_csv
-    from wantui.paths import is_output_folder_of_batch
+    from wantui.storage.layout import is_output_folder_of_batch
 
     if str(path) == "-":
         echo(format_csv(table_rows), nl=False)

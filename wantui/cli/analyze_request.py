@@ -5,7 +5,6 @@ from pathlib import Path
 
 from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
 from wantui.errors import UserError
-from wantui.paths import check_output_file
 
 
 @dataclass(frozen=True)
@@ -76,16 +75,15 @@ class AnalyzeRequest:
             UserError, click.UsageError: names the file or the option.
         """
         from wantui.cli.analyze_output import check_csv_file, refuse_unfit_output_files
-        from wantui.storage.layout import refuse_batch_file
+        from wantui.storage.layout import check_command_output
 
         check_csv_file(self.csv_path)
         if self.html_path is not None:
-            check_output_file(self.html_path)
-            refuse_batch_file(self.html_path)
+            check_command_output(self.html_path)
         if self.overlay_path is not None:
             if self.overlay_path.exists():
                 raise UserError(f"cannot write {self.overlay_path}: it already exists. Choose another name")
-            check_output_file(self.overlay_path)
+            check_command_output(self.overlay_path)
         refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
 
     def parse_metrics(self, known_metrics: list[str]) -> list[str] | None:

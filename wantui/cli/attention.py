@@ -105,8 +105,8 @@ def command(
 
 
 def _choose_targets(batch: Path, output: Path | None, words: Sequence[str], axis: str, is_heat: bool) -> list[Path]:
-    from wantui.paths import check_output_file, check_output_folder
-    from wantui.storage.layout import make_safe_folder_name, refuse_batch_file
+    from wantui.paths import check_output_folder
+    from wantui.storage.layout import check_command_output, make_safe_folder_name
 
     if output is None:
         check_output_folder(batch / "exports")
@@ -114,8 +114,7 @@ def _choose_targets(batch: Path, output: Path | None, words: Sequence[str], axis
         return [batch / "exports" / f"{name}{suffix}" for suffix in SUFFIXES]
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"-o: cannot write {output}: its name must end in {' or '.join(SUFFIXES)}")
-    check_output_file(output)
-    refuse_batch_file(output)
+    check_command_output(output)
     return [output]
 
 

@@ -78,7 +78,8 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
 def _check_output_path(output_path: Path | None) -> None:
     """Refuse an output path to which the new clip or its contact sheet cannot be written."""
     from wantui.atomic_files import make_partial_path
-    from wantui.paths import MAX_NAME_BYTES, check_output_file
+    from wantui.paths import MAX_NAME_BYTES
+    from wantui.storage.layout import check_command_output
 
     if output_path is None:
         return
@@ -93,7 +94,7 @@ def _check_output_path(output_path: Path | None) -> None:
             raise UserError(f"cannot write {path}: its name is too long. Choose a name of at most {max_bytes} bytes")
         if path.exists():
             raise UserError(f"cannot write {path}: it already exists. Choose another name")
-    check_output_file(output_path)
+    check_command_output(output_path)
 
 
 def _regenerate_clip(

@@ -49,15 +49,14 @@ def command(
     """
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.sheet import write_sheet_clip, write_sheet_picture
-    from wantui.paths import check_output_file, check_output_folder
-    from wantui.storage.layout import refuse_batch_file
+    from wantui.paths import check_output_folder
+    from wantui.storage.layout import check_command_output
     from wantui.storage.video_files import make_parent_folders
 
     if output is not None and output.suffix.lower() not in SUFFIXES:
         raise UserError(f"-o: cannot write {output}: its name must end in {' or '.join(SUFFIXES)}")
     if output is not None:
-        check_output_file(output)
-        refuse_batch_file(output)
+        check_command_output(output)
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]
     if output is None and not grid.clips():

@@ -11,6 +11,7 @@ from wantui.captures import CAPTURES, CaptureKind
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.errors import UserError
+from wantui.paths import check_output_file
 
 WRITTEN_FOLDERS = ("videos", *(kind.folder_name for kind in CAPTURES))
 """Names of the folders in a batch folder that workers write to."""
@@ -139,6 +140,28 @@ def make_safe_folder_name(name: str) -> str:
     ):
         short_name = short_name[:-1]
     return short_name.strip("_") or "batch"
+
+
+def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
+    """Refuse a file that a command cannot or must not write, before hours are spent on its content.
+
+    A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. Only
+    the output folders of a batch are created. (An option that names a folder for several files creates it.)
+
+    Args:
+        may_be_device: whether the command writes into a pipe or device.
+
+    Raises:
+        UserError: names the file and the reason.
+    """
+    creates_folders = is_output_folder_of_batch(path.absolute().parent)
+    check_output_file(path, creates_folders=creates_folders, may_be_device=may_be_device)
+    refuse_batch_file(path)
+
+
+def is_output_folder_of_batch(folder: Path) -> bool:
+    """Return whether a folder, which may be missing, is one in which a batch keeps exports and results."""
+    return folder.name in ("analysis", "exports") and BatchFolder(folder.parent).manifest_path.is_file()
 
 
 def refuse_batch_file(path: Path) -> None:
