@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ class BatchList(VirtualList):
         super().__init__(header_renderer=self._draw_header, **options)
         self.rows: list[LibraryRow] = []
         self.star_counts: Mapping[Path, int] = {}
-        self._columns_by_width: dict[int, list[Column[LibraryRow]]] = {}
+        self._get_columns = cache(self._make_columns)
 
     def show_rows(self, rows: Sequence[LibraryRow], star_counts: Mapping[Path, int]) -> None:
         """Show rows; the cursor keeps its index."""
-        self.rows, self.star_counts, self._columns_by_width = list(rows), star_counts, {}
+        self.rows, self.star_counts = list(rows), star_counts
+        self._get_columns.cache_clear()
         self.fill_rows(len(self.rows), self._draw_row)
 
     def _draw_header(self, width: int) -> Text:
@@ -53,11 +55,6 @@ class BatchList(VirtualList):
                 ("✗ unreadable ", self.make_colour_style("error")), batch.folder.name, "  ", (reason, "dim")
             )
         return draw_list_row(self._get_columns(width), row, width)
-
-    def _get_columns(self, width: int) -> list[Column[LibraryRow]]:
-        if width not in self._columns_by_width:
-            self._columns_by_width[width] = self._make_columns(width)
-        return self._columns_by_width[width]
 
     def _make_columns(self, width: int) -> list[Column[LibraryRow]]:
         """Return columns as wide as their content; the name gets the room that it needs, the template the rest."""

@@ -1,6 +1,7 @@
 """List of batches to choose from, with what tells them apart: time, videos, seeds, sweep and template."""
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -31,7 +32,7 @@ class BatchPicker(VirtualList):
     def __init__(self, batches: Sequence[BatchSummary], chosen_folders: Collection[Path]) -> None:
         super().__init__(id="picked-batches", header_renderer=self._draw_header)
         self.batches = list(batches)
-        self._columns_by_width: dict[int, list[Column[int]]] = {}
+        self._get_columns = cache(self._make_columns)
         self._chosen = {index for index, batch in enumerate(self.batches) if batch.folder in chosen_folders}
 
     def on_mount(self) -> None:
@@ -68,22 +69,14 @@ class BatchPicker(VirtualList):
     def _draw_batch(self, index: int, width: int) -> Text:
         return draw_list_row(self._get_columns(width), index, width)
 
-    def _get_columns(self, width: int) -> list[Column[int]]:
-        if width not in self._columns_by_width:
-            self._columns_by_width[width] = self._make_columns(width)
-        return self._columns_by_width[width]
-
     def _make_columns(self, width: int) -> list[Column[int]]:
         """Return columns as wide as their content; the template gets the rest."""
         batches = self.batches
 
-        def measure(header: str, texts: Sequence[str], maximum: int) -> int:
-            return min(maximum, max(map(cell_len, [header, *texts])))
-
         names = [shorten_name(batch.folder.name) for batch in batches]
-        name_width = measure("batch", names, max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, width // 4)))
-        video_width = measure("videos", [format_done_count(batch) for batch in batches], MAX_NUMBERS_WIDTH)
-        seeds_width = measure("seeds", [batch.seeds for batch in batches], MAX_NUMBERS_WIDTH)
+        name_width = _fit_column("batch", names, max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, width // 4)))
+        video_width = _fit_column("videos", [format_done_count(batch) for batch in batches], MAX_NUMBERS_WIDTH)
+        seeds_width = _fit_column("seeds", [batch.seeds for batch in batches], MAX_NUMBERS_WIDTH)
         columns: list[Column[int]] = [
             Column("", len(BOX), self._draw_box),
             Column("batch", name_width, lambda index: Text(names[index], Style(bold=True))),
@@ -91,10 +84,10 @@ class BatchPicker(VirtualList):
             Column("videos", video_width, lambda index: format_done_count(batches[index]), "right"),
             Column("seeds", seeds_width, lambda index: batches[index].seeds),
         ]
-        while len(columns) > 2 and _measure(columns) > width:
+        while len(columns) > 2 and _measure_width(columns) > width:
             columns.pop()
-        if width - _measure(columns) - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
-            columns.append(Column("template", None, lambda index: _flatten(batches[index].template)))
+        if width - _measure_width(columns) - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
+            columns.append(Column("template", None, lambda index: " ".join(batches[index].template.split())))
         return columns
 
     def _draw_box(self, index: int) -> Text:
@@ -103,10 +96,11 @@ class BatchPicker(VirtualList):
         return Text(BOX, Style(dim=True))
 
 
-def _measure(columns: Sequence[Column[int]]) -> int:
-    """Return the width of columns with the gaps between them."""
+def _fit_column(header: str, texts: Sequence[str], max_width: int) -> int:
+    """Return the width of a column in cells: that of its longest text, up to a maximum."""
+    return min(max_width, max(map(cell_len, [header, *texts])))
+
+
+def _measure_width(columns: Sequence[Column[int]]) -> int:
+    """Return the width of columns with the gaps between them, in cells."""
     return sum(column.width or 0 for column in columns) + len(COLUMN_GAP) * (len(columns) - 1)
-
-
-def _flatten(template: str) -> str:
-    return " ".join(template.split())

@@ -12,13 +12,10 @@ MAX_PASTE_LENGTH = 1_000_000
 """Maximum characters of a paste; equal to the limit for template and config files."""
 MAX_PASTED_LINE_LENGTH = 200_000
 """Maximum characters of a pasted line: the editors lay out the whole line again at every key."""
-
-
 MAX_INPUT_LENGTH = 20_000
 """Maximum characters of a one-line input: it measures its whole text several times at every key."""
 REFUSAL_SECONDS = 12.0
 """Seconds for which a refusal is shown."""
-
 
 _last_refusals: "WeakKeyDictionary[Widget, tuple[str, float]]" = WeakKeyDictionary()
 """Kind of the last refusal of a widget, and its monotonic time in seconds."""
