@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from wantui.analysis.group_names import find_grouping_parts, find_varied_brackets
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths
-from wantui.formatting import format_count
+from wantui.config.sweep_syntax import describe_seeds
+from wantui.formatting import format_count, shorten_text
 
 if TYPE_CHECKING:
     from wantui.analysis.groups import Group
@@ -21,7 +22,7 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
     if not share_phrasings:
         return text + _explain_no_shared_phrasing(groups, grouping)
     seeds_text = "; ".join(
-        f"{group.name}: {_format_seed_ranges([video.seed for video in group.videos])}" for group in groups[:4]
+        f"{group.name}: {shorten_text(describe_seeds({video.seed for video in group.videos}))}" for group in groups[:4]
     )
     return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
 
@@ -45,16 +46,3 @@ def _explain_no_shared_phrasing(groups: "Sequence[Group]", grouping: str) -> str
     return "No phrasing is in every group: compare batches of one template" + "".join(
         f", or group by {other}" for other in others
     )
-
-
-def _format_seed_ranges(seeds: Sequence[int]) -> str:
-    unique_seeds = sorted(set(seeds))
-    ends = [
-        i for i in range(len(unique_seeds)) if i + 1 == len(unique_seeds) or unique_seeds[i + 1] != unique_seeds[i] + 1
-    ]
-    starts = [0, *(i + 1 for i in ends[:-1])]
-    parts = [
-        str(unique_seeds[i]) if i == j else f"{unique_seeds[i]}-{unique_seeds[j]}"
-        for i, j in zip(starts, ends, strict=True)
-    ]
-    return ", ".join(parts[:3]) + (", ..." if len(parts) > 3 else "")
