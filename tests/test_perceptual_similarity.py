@@ -69,6 +69,8 @@ def test_clip_measure_is_the_cosine_of_the_embeddings(clip_folder: Path) -> None
 
 def test_missing_clip_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="it is neither a folder nor in the Hugging Face cache"):
+        load_clip_measure("nobody/no-clip", "cpu")
     for name in ("nobody/no-clip", str(tmp_path / "empty"), str(tmp_path / "absent")):
         with pytest.raises(UserError, match=r"--clip-model: cannot load .*from this machine: .*hf download"):
             load_clip_measure(name, "cpu")

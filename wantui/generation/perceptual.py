@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, CLIPVisionModelWithProjection
 
@@ -33,6 +34,8 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
         UserError: the model is not on this machine, or is no CLIP model.
     """
     torch_device = resolve_device(device)
+    if not _is_on_this_machine(model):
+        raise _make_clip_error(model, "it is neither a folder nor in the Hugging Face cache")
     try:
         processor = AutoImageProcessor.from_pretrained(model, local_files_only=True, backend="pil")
         network, loading = CLIPVisionModelWithProjection.from_pretrained(
@@ -58,6 +61,15 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
         return embeddings[key]
 
     return lambda frame, reference: float(embed(frame) @ embed(reference))
+
+
+def _is_on_this_machine(model: str) -> bool:
+    if Path(model).is_dir():
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:  # no name of a hub model
+        return False
 
 
 def _make_clip_error(model: str, reason: str) -> UserError:
