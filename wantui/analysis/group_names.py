@@ -159,7 +159,8 @@ def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str
     if len(set(numbers)) < len(numbers) and all(numbers):
         raise CannotCompareError(f"cannot group by {grouping!r}: a bracket occurs twice. Name each bracket once")
     if not all(0 < number <= len(brackets) for number in numbers):
-        available = f"brackets 1 to {len(brackets)}" if brackets else "no brackets"
+        count = len(brackets)
+        available = f"brackets 1 to {count}" if count > 1 else "only bracket 1" if count else "no brackets"
         raise CannotCompareError(
             f"cannot group by {grouping!r}: the template has {available}. Use variation, prompt, batch, or "
             "a bracket number"
