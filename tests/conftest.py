@@ -53,7 +53,7 @@ MAX_WORKERS = 4
 MAX_TEST_SECONDS = 600
 """Seconds after which a test fails that waits for what does not come; the slowest takes minutes on a loaded machine."""
 REPEATED_ALARM_SECONDS = 5
-"""Seconds between later alarms of such a test: asyncio logs what is raised in a callback, and goes on."""
+"""Seconds from one alarm of a hanging test to the next: asyncio logs an exception of a callback, and continues."""
 STARTS_A_PROCESS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"})
 """Audit events of CPython."""
 

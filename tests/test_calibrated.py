@@ -1,4 +1,4 @@
-"""What metrics respond to by the calibration, as it stands beside them."""
+"""Responses of metrics in the calibration, as command line, screens and report show them."""
 
 import pytest
 

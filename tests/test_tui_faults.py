@@ -190,16 +190,22 @@ def test_too_large_paste_is_refused(keys: tuple[str, ...], monkeypatch: pytest.M
     run(test)
 
 
+async def open_library_search(it: AppUnderTest) -> Input:
+    """Open the search field of the Library, a one-line input."""
+    await it.until(lambda: it.screen(ComposeScreen).config)
+    await it.press("4", "slash")
+    field = await it.until(lambda: it.app.focused)
+    assert isinstance(field, Input)
+    return field
+
+
 def test_typing_beyond_the_limit_of_a_line_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wantui.tui.widgets.line_input.MAX_INPUT_LENGTH", 10)
     monkeypatch.setattr("wantui.tui.widgets.pasting.MAX_INPUT_LENGTH", 10)
 
     async def test() -> None:
         async with application() as it:
-            await it.until(lambda: it.screen(ComposeScreen).config)
-            await it.press("4", "slash")
-            field = await it.until(lambda: it.app.focused)
-            assert isinstance(field, Input)
+            field = await open_library_search(it)
             await it.press(*"abcdefghijkl")
             assert field.value == "abcdefghij"
             assert it.notifications().count("the limit of a line is 10 characters") == 1
@@ -223,10 +229,7 @@ def test_lines_that_would_join_to_a_too_long_line_are_refused(monkeypatch: pytes
 
     async def test() -> None:
         async with application() as it:
-            await it.until(lambda: it.screen(ComposeScreen).config)
-            await it.press("4", "slash")
-            field = await it.until(lambda: it.app.focused)
-            assert isinstance(field, Input)
+            field = await open_library_search(it)
             await it.paste("x" * 60)
             await it.paste("y\n" * 21)
             assert "cannot paste here: the line would have 101 characters, and the limit is 100" in it.notifications()

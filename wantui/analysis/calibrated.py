@@ -15,10 +15,10 @@ GUIDED, UNGUIDED = "guidance-4", "guidance-1"
 """Conditions of the table: guidance scales 4 and 1, both with 50 Euler steps."""
 MIN_RATIO_OF_FREQUENCY = 1.0
 """Ratio of the effects of frequency and of appearance from which a metric responds mostly to frequency."""
-RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
-"""Name of each response in a list of metrics."""
 MIN_RATIO_OF_BOTH = 0.5
 """Ratio from which a metric responds to both."""
+RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
+"""Name of each response in a list of metrics."""
 
 
 @dataclass(frozen=True)
