@@ -98,7 +98,7 @@ def test_p_of_a_slope_is_uniform_without_an_effect() -> None:
     assert stats.kstest([fit.p for fit in fits], "uniform").pvalue > 0.01
 
 
-def test_models_of_equal_frequencies_count_as_one_assignment() -> None:
+def test_models_of_equal_frequencies_count_as_one_assignment() -> None:  # S10
     names = ("natural", "reversed", "natural-again")
     models = [ModelValues(name, {}, {}, {}) for name in names]
     values = np.array([[1.0] * 6, [5.0] * 6, [3.0] * 6])
@@ -110,7 +110,7 @@ def test_models_of_equal_frequencies_count_as_one_assignment() -> None:
     assert {tuple(row): row_means[0] for row, row_means in zip(frequencies, means, strict=True)} == expected
 
 
-def test_shape_effects_do_not_count_as_a_slope() -> None:
+def test_shape_effects_do_not_count_as_a_slope() -> None:  # S10
     random = np.random.default_rng(4)
     appearance = -FREQUENCIES[0]  # as if frequent shapes looked simpler, in every model
     fit = fit_slope(appearance + 0.01 * random.normal(size=(8, 6)), FREQUENCIES)
