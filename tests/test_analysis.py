@@ -368,7 +368,7 @@ def test_words_with_different_weights_form_separate_groups(tmp_path: Path, by: s
     names = [group.name for group in group_videos(mixed, by)]
     assert len(names) == 3
     assert sum("one:6" in name for name in names) == 1
-    with pytest.raises(CannotCompareError, match=r"share 0 seeds.*0-3; .*: 0-7; .*one:6.*: 4-7"):
+    with pytest.raises(CannotCompareError, match=r"share 0 seeds.*: 0 to 3; .*: 0 to 7; .*one:6.*: 4 to 7"):
         compare_groups(mixed, grouping=by, primary_metric="length")
     assert [group.name for group in group_videos(weighted(videos, "6"), by)] == [
         group.name for group in group_videos(videos, by)

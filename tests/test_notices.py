@@ -139,6 +139,13 @@ def test_engine_sends_the_notice_before_it_ends(
     assert Path("outputs/ended").read_text() == "done\n"
 
 
+def has_ended(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.mark.processes
 def test_command_that_takes_too_long_is_ended_with_its_children(
     queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
@@ -150,7 +157,7 @@ def test_command_that_takes_too_long_is_ended_with_its_children(
     notifier.wait()
     assert "it took longer than 1 seconds" in caplog.text
     child = int(Path("outputs/mine/pid").read_text())
-    wait_until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie", "the child ends")
+    wait_until(lambda: has_ended(child), "the child ends")
 
 
 @pytest.mark.processes
@@ -292,7 +299,7 @@ def test_ending_engine_abandons_slow_notices(
     wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the command starts")
     notifier.wait(lambda: True)
     assert "the engine ends before all notices were sent" in caplog.text
-    assert not psutil.pid_exists(int(pid_file.read_text()))
+    wait_until(lambda: has_ended(int(pid_file.read_text())), "the command ends")
 
 
 def test_unreadable_queue_loses_no_notice(
