@@ -148,6 +148,62 @@ def test_changed_cells_alone_update_the_terminal_correctly() -> None:
     queue.close()
 
 
+def test_terminal_shows_every_screen_and_dialog_that_is_visited() -> None:
+    size = (120, 40)
+    queue = Queue(find_state_directory().directory)
+    queue.add_batch(Path("one").absolute(), "auto", [NewVideo(i, f"red 圆圈 {i}", RECIPE, 20) for i in range(2)])
+    queue.close()
+
+    async def test() -> None:
+        async with application(size=size, gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            grid = make_grid("", size)
+            with counted_bytes(it.app) as written:
+                for key in ("2", "question_mark", "escape", "ctrl+p", "escape", "3", "4", "5", "2", "1"):
+                    await it.press(key)
+                    await it.pilot.pause(0.5)
+                    apply_output(grid, "".join(written))
+                    written.clear()
+                    assert grid == make_grid(it.text(), size), f"after {key}"
+
+    run(test)
+
+
+@pytest.mark.parametrize("number", "2345")
+def test_first_visit_of_a_screen_sends_each_cell_about_once(number: str) -> None:
+    """It is laid out two or three times, and Textual sent it as often."""
+
+    async def test() -> None:
+        async with application(size=(140, 40), gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            await it.pilot.pause(0.5)
+            with counted_bytes(it.app) as written:
+                await it.press(number)
+                await it.pilot.pause(0.7)
+            texts = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07", "", "".join(written))
+            assert cell_len(texts) < 1.4 * 140 * 40
+
+    run(test)
+
+
+def test_terminal_is_redrawn_after_another_program_has_used_it() -> None:
+    size = (120, 40)
+
+    async def test() -> None:
+        async with application(size=size, gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            await it.press("2")
+            await it.pilot.pause(0.5)
+            grid = make_grid("", size)
+            with counted_bytes(it.app) as written:
+                it.app.app_resume_signal.publish(it.app)
+                await it.pilot.pause(0.5)
+            apply_output(grid, "".join(written))
+            assert grid == make_grid(it.text(), size)
+
+    run(test)
+
+
 def test_changed_row_sends_its_changed_cells_only() -> None:
     queue = Queue(find_state_directory().directory)
     queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red " * 20, RECIPE, 20)])
