@@ -51,17 +51,19 @@ class Sensitivity:
     """Standard deviation that frequency causes between the shapes of nano, divided by `appearance`."""
 
     @property
-    def response(self) -> str:
-        """Return "frequency", "both" or "appearance".
-
-        A response to frequency counts if both sentence forms show it, with the same sign and intervals without 0.
-        """
-        is_reproduced = (
+    def has_frequency_effect(self) -> bool:
+        """Return True if both sentence forms show a slope over frequency, of the same sign and with intervals without
+        0."""
+        return (
             self.frequency.is_clear
             and self.held_out_frequency.is_clear
             and self.frequency.slope * self.held_out_frequency.slope > 0
         )
-        if not is_reproduced or self.ratio < MIN_RATIO_OF_BOTH:
+
+    @property
+    def response(self) -> str:
+        """Return "frequency", "both" or "appearance"; only a slope that both sentence forms show counts."""
+        if not self.has_frequency_effect or self.ratio < MIN_RATIO_OF_BOTH:
             return "appearance"
         return "frequency" if self.ratio >= MIN_RATIO_OF_FREQUENCY else "both"
 
@@ -91,10 +93,16 @@ def read_calibration() -> CalibrationTable:
     return CalibrationTable(tuple(stored["models"]), sensitivities)
 
 
+def find_sensitivity(metric: str, *, is_guided: bool) -> Sensitivity | None:
+    """Return the response of a metric with or without guidance; None for a metric that was not calibrated."""
+    rows = read_calibration().sensitivities.get(metric)
+    return None if rows is None else rows[GUIDED if is_guided else UNGUIDED]
+
+
 def find_response(metric: str, *, is_guided: bool) -> str:
     """Return what a metric responds to with or without guidance; empty for a metric that was not calibrated."""
-    rows = read_calibration().sensitivities.get(metric)
-    return "" if rows is None else rows[GUIDED if is_guided else UNGUIDED].response
+    sensitivity = find_sensitivity(metric, is_guided=is_guided)
+    return "" if sensitivity is None else sensitivity.response
 
 
 def describe_response(metric: str) -> str:

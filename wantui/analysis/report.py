@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wantui import __version__
 from wantui.analysis.attention_overlay import compute_scale_maximum, draw_strip, find_clip_path
 from wantui.analysis.attention_summary import average_finite_values, compute_word_curves
+from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_answers import render_answer_section
@@ -33,6 +34,7 @@ from wantui.analysis.report_relations import render_correlation_section, render_
 from wantui.analysis.report_states import render_state_section
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
 from wantui.analysis.unguided import describe_unguided
+from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
@@ -86,12 +88,21 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
     return [
         "<h2>Verdict on one metric alone</h2>",
         f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
-        *(f'<p class="verdict {v.kind.split()[0]}">{html.escape(v.verdict_text)}</p>' for v in comparison.verdicts),
+        *(part for verdict in comparison.verdicts for part in _render_verdict(comparison, verdict)),
+        *(render_note(f"{text[0].upper()}{text[1:]}.") for text in [describe_calibrated_scale(comparison)] if text),
         *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
     ]
+
+
+def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
+    """Return the HTML of a verdict, and of what can explain its effect."""
+    parts = [f'<p class="verdict {verdict.kind.split()[0]}">{html.escape(verdict.verdict_text)}</p>']
+    if explanation := explain_effect(comparison, verdict):
+        parts.append(f"<p>{html.escape(explanation[0].upper() + explanation[1:])}.</p>")
+    return parts
 
 
 def _format_title(comparison: Comparison) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from wantui.analysis.answers import Answer
 from wantui.analysis.calibrated import describe_response
+from wantui.analysis.calibrated_effect import explain_effect
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
@@ -124,7 +125,7 @@ def _build_summary_record(summary: GroupSummary) -> dict[str, Any]:
     }
 
 
-def _build_verdict_record(verdict: Verdict) -> dict[str, Any]:
+def _build_verdict_record(comparison: Comparison, verdict: Verdict) -> dict[str, Any]:
     return {
         "first": verdict.first_group,
         "second": verdict.second_group,
@@ -132,6 +133,7 @@ def _build_verdict_record(verdict: Verdict) -> dict[str, Any]:
         "p": verdict.p,
         "text": verdict.verdict_text,
         "metric": verdict.metric,
+        "explanation": explain_effect(comparison, verdict) or None,
     }
 
 
@@ -217,7 +219,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
         ],
         "answers": [build_answer_record(answer) for answer in comparison.answers],
         "calibration": {name: describe_response(name) for name in comparison.summaries_by_metric},
-        "verdicts": [_build_verdict_record(verdict) for verdict in comparison.verdicts],
+        "verdicts": [_build_verdict_record(comparison, verdict) for verdict in comparison.verdicts],
         "omnibus_p": comparison.omnibus_p,
         "permanova": None if comparison.location_test is None else _build_test_record(comparison.location_test),
         "permdisp": None if comparison.spread_test is None else _build_test_record(comparison.spread_test),

@@ -80,9 +80,15 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
-    """Return answers (of two groups) and verdicts at guidance 1; empty if there are no such videos."""
-    if comparison.unguided is None:
+    """Return answers (of two groups) and verdicts at guidance 1, with what can explain them; empty if there are no such
+    videos."""
+    from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
+
+    unguided = comparison.unguided
+    if unguided is None:
         return []
-    answers = comparison.unguided.answers if len(comparison.unguided.groups) == 2 else ()
-    texts = [answer.text for answer in answers] + [verdict.verdict_text for verdict in comparison.unguided.verdicts]
+    texts = [answer.text for answer in unguided.answers] if len(unguided.groups) == 2 else []
+    for verdict in unguided.verdicts:
+        texts += filter(None, [verdict.verdict_text, explain_effect(unguided, verdict)])
+    texts += filter(None, [describe_calibrated_scale(unguided)])
     return [f"at guidance 1: {text}" for text in texts]

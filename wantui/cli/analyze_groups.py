@@ -134,6 +134,7 @@ def _format_command() -> str:
 
 
 def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
+    from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
     from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.unguided import describe_unguided
 
@@ -153,6 +154,10 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         print_wrapped_line(f"verdict on one metric alone: {comparison.declaration.text}", indent=2)
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
+        if explanation := explain_effect(comparison, verdict):
+            print_wrapped_line(f"    {explanation}", indent=6)
+    if scale_text := describe_calibrated_scale(comparison):
+        print_wrapped_line(f"  {scale_text}", indent=4)
     for text in describe_unguided(comparison):
         print_wrapped_line(f"  {text}", indent=4)
     if len(comparison.groups) > 2:

@@ -90,12 +90,19 @@ def draw_comparison(
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
-    """Draw the verdict on a pair of groups, and that on the same pair at guidance 1."""
+    """Draw the verdict on a pair of groups with what can explain it, and those on the same pair at guidance 1."""
+    from wantui.analysis.calibrated_effect import explain_effect
+
     width, colour_name = canvas.width, VERDICT_COLOURS.get(verdict.kind, "")
     lines = wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
-    for unguided in comparison.unguided.verdicts if comparison.unguided is not None else ():
-        if (unguided.first_group, unguided.second_group) == (verdict.first_group, verdict.second_group):
-            lines += wrap_text(f"at guidance 1: {unguided.verdict_text}", width, canvas.get_style("text-muted"))
+    lines += wrap_text(explain_effect(comparison, verdict), width)
+    muted = canvas.get_style("text-muted")
+    if (unguided := comparison.unguided) is None:
+        return lines
+    for unguided_verdict in unguided.verdicts:
+        if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
+            for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
+                lines += wrap_text(f"at guidance 1: {text}", width, muted)
     return lines
 
 
@@ -108,10 +115,12 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
     """Return what p is corrected over, the test of all groups, and the differences by chance."""
+    from wantui.analysis.calibrated_effect import describe_calibrated_scale
     from wantui.analysis.metrics import describe_ratio_origins
     from wantui.analysis.p_values import describe_p_values
 
     texts = [] if comparison.declaration is None else [f"verdict on {comparison.declaration.text}"]
+    texts += filter(None, [describe_calibrated_scale(comparison)])
     texts += describe_p_values(comparison)
     if len(comparison.groups) > 2:
         texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
