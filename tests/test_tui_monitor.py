@@ -124,22 +124,22 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
         path = str(write_previews(tmp_path, 5))
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
         await it.until(lambda: screen.previews.step_numbers == [1, 2, 3, 4, 5])
-        await it.until(lambda: "after step 5" in it.text() and "▲5" in it.text())
+        await it.until(lambda: "step 5 of 20 ·" in it.text() and "▲5" in it.text())
         await it.press("left", "h")
-        await it.until(lambda: "after step 3" in it.text() and "▲3" in it.text())
+        await it.until(lambda: "step 3 of 20 ·" in it.text() and "▲3" in it.text())
         assert screen.picture.pictures[0][0, 0, 0] == 30
         write_previews(tmp_path, 9)
         queue.record_step(taken, step_done(8, 20, 0.1, 0.8, preview=path))
         await it.until(lambda: screen.previews.step_numbers[-1] == 9)
-        assert "after step 3" in it.text()
+        assert "step 3 of 20 ·" in it.text()
         await it.press("l", "right")
-        await it.until(lambda: "after step 5" in it.text())
+        await it.until(lambda: "step 5 of 20 ·" in it.text())
         await it.press("G")
-        await it.until(lambda: "after step 9" in it.text())
+        await it.until(lambda: "step 9 of 20 ·" in it.text())
         await it.press("h")
-        await it.until(lambda: "after step 8" in it.text())
+        await it.until(lambda: "step 8 of 20 ·" in it.text())
         await it.press("end")
-        await it.until(lambda: "after step 9" in it.text() and screen.previews.picked_step is None)
+        await it.until(lambda: "step 9 of 20 ·" in it.text() and screen.previews.picked_step is None)
 
     with engine_announced():
         on("monitor", test)
@@ -203,7 +203,7 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # 
         await it.until(lambda: "no video is finished yet" in it.notifications())
         seconds = {"denoise": 10.1, "decode": 2.2, "step": 0.5}
         queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds=seconds))
-        await it.until(lambda: "✓ done in 12.3 s, o opens it in the library" in it.text())
+        await it.until(lambda: "✓ done in 12.3 s · o opens it" in it.text())
         await it.until(lambda: screen.picture.is_playing and "▀" in screen.picture.get_shown_text())
         assert "Finished: red seed 43" in it.text()
         assert "Trajectory so far" not in it.text()
@@ -212,6 +212,35 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # 
         await it.until(lambda: it.app.screen.name == "library")
         library = it.app.screen
         await it.until(lambda: library.get_current_entry() == manifest.videos[1])  # type: ignore[attr-defined]
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_last_preview_stays_with_its_title_until_the_clip_is_read(
+    queue: Queue,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = write_clip_batch(Path("kiss").absolute())
+    videos = [NewVideo(1, "red seed 43", RECIPE, 20), NewVideo(2, "red seed 44", RECIPE, 20)]
+    queue.add_batch(Path("kiss").absolute(), "auto", videos)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
+        await it.until(lambda: "Predicted video: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
+        monkeypatch.setattr(screen, "_is_reading_files", True)
+        queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds={"denoise": 1.0}))
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "red seed 44" in it.text() and screen.finished_video is not None)
+        screen._draw_details()
+        await it.pilot.pause()
+        assert "Predicted video: red seed 43" in it.text()
+        assert "▀" in screen.picture.get_shown_text()
+        monkeypatch.setattr(screen, "_is_reading_files", False)
+        await it.until(lambda: "Finished: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
 
     with engine_announced():
         on("monitor", test)
@@ -233,7 +262,7 @@ def test_missing_or_damaged_clip_shows_the_reason_and_that_it_is_done(
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(MonitorScreen)
         queue.record_done(claim(queue), VideoDone(files={"clip": "v.mp4"}, seconds={}))
-        await it.until(lambda: "✓ done, o opens it in the library" in it.text())
+        await it.until(lambda: "✓ red seed 42 done · o opens it" in it.text())
         await it.until(lambda: reason in " ".join(screen.picture.get_shown_text().split()))
         assert "v.mp4" in screen.picture.get_shown_text()
         assert "1 composes a batch" in it.text()

@@ -1,6 +1,6 @@
 """Monitor screen: workers and their videos; previews, trajectory curves and log of the selected one."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -38,6 +38,17 @@ PREVIEW_FPS = 2.0
 """Frames per second of a preview, which has few frames."""
 
 
+@dataclass(frozen=True)
+class ShownPictures:
+    """Pictures of one video, with the texts around them."""
+
+    pictures: "list[Picture]"
+    fps: float
+    title: str
+    """Title of the pane, which names the video."""
+    caption: Text
+
+
 class MonitorScreen(MonitorFiles):
     """One row per worker; below, details of the video under the cursor, or the video that was finished last."""
 
@@ -56,7 +67,8 @@ class MonitorScreen(MonitorFiles):
     def __init__(self) -> None:
         super().__init__()
         self.worker_clock = WorkerClock()
-        self._shown_pictures: list[Picture] | None = None
+        self._shown: ShownPictures | None = None
+        """Preview or clip that is on the screen, or was until its video ended."""
         self._has_memory = False
         """True if a worker reports GPU memory, which then has a column."""
         self._has_stages = True
@@ -171,32 +183,45 @@ class MonitorScreen(MonitorFiles):
         self.request_files(is_automatic=True)
 
     def draw_pictures(self) -> None:
-        """Show the previews of the selected video, else the finished clip, else what happens or can be done."""
+        """Show the previews of the selected video, else the finished clip, else the last ones until these are read."""
         row, finished = self.get_current_row(), self.finished_video
-        caption, pictures, fps, title, error = Text(""), [], PREVIEW_FPS, "Predicted video", ""
         step = self._find_shown_step(row, finished)
-        if step is not None:
-            pictures = self.previews.frames_by_step[step]
-            title, caption = f"Predicted video, after step {step}", self._make_preview_caption(step)
-        elif finished is not None:
-            title, caption = f"Finished: {finished.done_event.title}", self._make_finished_caption(finished)
-            if self.clip is not None and self.clip[0] == finished.video_id:
-                pictures, fps, error = self.clip[1].frames, self.clip[1].fps, self.clip[1].error
+        shown, error = self._choose_pictures(step, row, finished)
+        title = "Predicted video" if shown is None else shown.title
         if title != str(self.preview_pane.border_title):
             self.preview_pane.border_title = make_content(title)
-        self.caption_text.show_lines([caption])
-        if not pictures:
-            self._shown_pictures = None
+        other_caption = Text("") if finished is None else self._make_finished_caption(finished, names_video=True)
+        self.caption_text.show_lines([other_caption if shown is None else shown.caption])
+        if shown is None:
             error_text = Text(escape_unprintable(error), self.caption_text.make_colour_style("error"))
             error_lines = [error_text, Text("")] if error else []
             self.picture.show_text([*error_lines, *self._describe_stage(row)])
-        elif pictures is not self._shown_pictures:
-            self._shown_pictures = pictures
-            self.picture.play_pictures(pictures, fps, plays=not self.wantui_app.is_low_bandwidth)
+        elif self._shown is None or shown.pictures is not self._shown.pictures:
+            self.picture.play_pictures(shown.pictures, shown.fps, plays=not self.wantui_app.is_low_bandwidth)
+        self._shown = shown
         is_clip_of_previews = finished is not None and finished.video_id == self.previews.video_id
         history = self.previews.frames_by_step if step is not None or is_clip_of_previews else {}
         self.strip.display = bool(history)
         self.strip.show_steps({number: frames[len(frames) // 2] for number, frames in history.items()}, step)
+
+    def _choose_pictures(
+        self, step: int | None, row: MonitorRow | None, finished: FinishedVideo | None
+    ) -> tuple[ShownPictures | None, str]:
+        """Return what to show, or None for a text; and the reason why the finished clip cannot be shown."""
+        if step is not None:
+            video_title = row.video.title if row is not None and row.video is not None else ""
+            if not video_title and finished is not None:
+                video_title = finished.done_event.title
+            title, caption = f"Predicted video: {video_title}", self._make_preview_caption(step)
+            return ShownPictures(self.previews.frames_by_step[step], PREVIEW_FPS, title, caption), ""
+        if finished is None:
+            return None, ""
+        if self.clip is None or self.clip[0] != finished.video_id:
+            return self._shown, ""  # until the clip is read, which takes seconds on a busy machine
+        clip, title = self.clip[1], f"Finished: {finished.done_event.title}"
+        if not clip.frames:
+            return None, clip.error
+        return ShownPictures(clip.frames, clip.fps, title, self._make_finished_caption(finished)), ""
 
     def _find_shown_step(self, row: MonitorRow | None, finished: FinishedVideo | None) -> int | None:
         """Return the step whose preview is shown; None for the finished clip, or without previews."""
@@ -209,16 +234,17 @@ class MonitorScreen(MonitorFiles):
         progress = self.get_current_progress()
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
         if self.previews.picked_step is None:
-            return Text(f"step {step}{steps_text}; ← shows earlier steps", Style(dim=True))
+            return Text(f"step {step}{steps_text} · ← shows earlier steps", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),
-            ("; G shows the latest", Style(dim=True)),
+            (" · G shows the latest", Style(dim=True)),
         )
 
-    def _make_finished_caption(self, finished: FinishedVideo) -> Text:
+    def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:
+        subject = f"{finished.done_event.title} " if names_video else ""
         seconds_text = "" if finished.seconds is None else f" in {finished.seconds:.1f} s"
         return Text.assemble(
-            (f"✓ done{seconds_text}", self.caption_text.make_colour_style("success")), ", o opens it in the library"
+            (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")), " · o opens it"
         )
 
     def _describe_stage(self, row: MonitorRow | None) -> list[Text]:
