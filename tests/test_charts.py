@@ -24,7 +24,7 @@ from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedW
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.forest_plot import ForestAxis
 from wantui.tui.analysis.views import Canvas, draw_mean_curves
-from wantui.tui.chart import Chart, find_value_range
+from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 
 NAN = float("nan")
@@ -110,9 +110,43 @@ def test_labels_of_the_vertical_axis_are_evenly_spaced(height: int, high: float)
     assert len(gaps) <= 1 or min(gaps) >= 0.75 * max(gaps)
 
 
-def test_uneven_ticks_are_thinned_out() -> None:
-    chart = Chart(40, 9, (1.0, 0.0), (0.0, 3.417))  # 0, 1, 2 and 3 would be in the rows 6, 4, 2 and 1
-    assert chart.y_ticks == [0.0, 2.0]
+@pytest.mark.parametrize("height", [4, 5, 8, 11, 30])
+@pytest.mark.parametrize("limits", [(0.0, 2.591), (1.002, 1.21), (-10.8, -7.9), (0.0, 3.417), (-3e-5, 4e-5)])
+def test_line_at_a_tick_is_drawn_at_the_centre_of_its_row(height: int, limits: tuple[float, float]) -> None:
+    for tick in Chart(40, height, (1.0, 0.0), limits).y_ticks:
+        chart = Chart(40, height, (1.0, 0.0), limits)
+        chart.add_line([1.0, 0.0], [tick, tick], Style())
+        lines = [line.plain for line in chart.draw_lines()[: chart.plot_height]]
+        label = chart.y_labels[chart.y_ticks.index(tick)]
+        (row,) = [line for line in lines if any("\u2800" < character <= "\u28ff" for character in line)]
+        assert row.split()[0] == label
+        dots = ord(row[-1]) - 0x2800
+        assert dots & 0b00110110, "the second or third of four dots"
+        assert not dots & 0b11001001
+
+
+@pytest.mark.parametrize("row_count", range(1, 40))
+def test_rows_of_a_chart_contain_its_range_and_have_few_round_ticks(row_count: int) -> None:
+    random = np.random.default_rng(row_count)
+    for _ in range(50):
+        low = random.normal() * 10.0 ** random.integers(-4, 4)
+        high = low + abs(low) * 10.0 ** random.uniform(-4, 2)
+        row_value, top_value, ticks = choose_rows(low, high, row_count)
+        bottom_value = top_value - (row_count - 1) * row_value
+        tolerance = 1e-9 * abs(high)
+        assert top_value + row_value / 2 >= high - tolerance
+        assert bottom_value - row_value / 2 <= low + tolerance
+        assert all(bottom_value - tolerance <= tick <= top_value + tolerance for tick in ticks)
+        assert min(2, row_count) <= len(ticks) <= max(4, row_count // 3)
+        rows = [(top_value - tick) / row_value for tick in ticks]
+        assert rows == pytest.approx(np.round(rows), abs=1e-6)
+
+
+def test_label_of_the_last_horizontal_tick_is_below_it_and_the_name_is_on_the_left() -> None:
+    *_, axis, labels = (line.plain for line in Chart(60, 10, (0.79, 8.21), (-10.8, -7.9), "cfg").draw_lines())
+    assert labels.split() == ["cfg", "2", "4", "6", "8"]
+    for label in "2468":
+        assert axis[labels.index(label)] == "┴"
 
 
 def test_overlapping_bands_take_turns_in_the_cells() -> None:

@@ -75,9 +75,20 @@ def draw_curve_rows(curve: Curve, width: int, height: int) -> list[str]:
 
 def test_curve_runs_from_noise_on_the_left_to_the_video_on_the_right() -> None:
     upper, lower = draw_curve_rows(Curve([1.0, 0.0], [1.0, 0.0]), 10, 2)
-    assert ord(upper[0]) & 0x01
-    assert ord(lower[9]) & 0x80
+    assert ord(upper[0]) & 0x02
+    assert ord(lower[9]) & 0x20
     assert lower[0] == upper[9] == " "
+
+
+@pytest.mark.parametrize("height", [2, 3, 5, 9])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_value_of_a_tick_is_drawn_at_the_centre_of_its_row(height: int, share: float) -> None:
+    rows = draw_curve_rows(Curve([1.0, 0.0], [share, share]), 10, height)
+    centre = (1 - share) * (height - 1)
+    for row, text in enumerate(rows):
+        for dot_row, bits in enumerate((0x09, 0x12, 0x24, 0xC0)):
+            if any(ord(character) & bits for character in text if character != " "):
+                assert abs(row + (dot_row - 1.5) / 4 - centre) <= 0.13, "within half a dot"
 
 
 def test_gaps_and_values_off_the_axis_do_not_break_a_curve() -> None:

@@ -477,7 +477,9 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         lines = it.cells("#curve-cells").splitlines()
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
-        assert lines[3].startswith("place  distance ")
+        assert lines[3].startswith("● p up to 0.05")
+        assert lines[4].startswith("metric")
+        assert any(line.startswith("place  distance ") for line in lines[5:])
 
     on("analysis", test)
 

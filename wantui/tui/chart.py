@@ -11,8 +11,8 @@ from wantui.tui.braille import BrailleCanvas
 from wantui.tui.number_formats import choose_tick_format, choose_ticks
 
 LABEL_STYLE = Style(dim=True)
-MAX_GAP_DIFFERENCE = 0.25
-"""Largest difference between the smallest and the largest gap of ticks, as a share of the largest."""
+CENTRE_DOT = 1.5
+"""Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -34,14 +34,11 @@ class Chart:
         min_label_width: int = 0,
     ) -> None:
         self.x_range, self.x_name = x_range, x_name
-        low, high = y_range
-        margin = 0.04 * (high - low) or abs(high) / 2 or 1.0
-        self.y_range = (low - margin, high + margin)
         self.plot_height = max(1, height - 2)
-        self.y_ticks = self._keep_even_ticks(choose_ticks(*self.y_range, max(4, self.plot_height // 3)))
+        self.row_value, self.top_value, self.y_ticks = choose_rows(*y_range, self.plot_height)
         number_format = choose_tick_format(self.y_ticks)
         self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
-        self.label_width = max((min_label_width, *map(len, self.y_labels)))
+        self.label_width = max((min_label_width, len(x_name), *map(len, self.y_labels)))
         self.plot_width = max(1, width - self.label_width - 2)
         self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
         self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
@@ -110,7 +107,7 @@ class Chart:
         self._strips.append(strip)
 
     def draw_lines(self) -> list[Text]:
-        """Return the chart: plot with labelled axis on the left, strips, labelled axis below."""
+        """Return the chart: plot with labelled axis on the left, strips, labelled axis below, its name on the left."""
         labels_by_row = {self._find_row(tick): label for tick, label in zip(self.y_ticks, self.y_labels, strict=True)}
         lines = []
         for row in range(self.plot_height):
@@ -128,12 +125,11 @@ class Chart:
         ticks = choose_ticks(low, high, max(2, self.plot_width // 10))
         number_format = choose_tick_format(ticks)
         axis, labels = list("─" * self.plot_width), [" "] * (self.plot_width + self.label_width + 2)
-        name = f" {self.x_name}" if self.x_name else ""
-        labels[len(labels) - len(name) :] = name
+        labels[: self.label_width] = f"{self.x_name:>{self.label_width}}"
         for tick in ticks:
             column = self._find_column(tick)
             label = number_format.format_number(tick)
-            first = min(column + self.label_width + 2 - len(label) // 2, len(labels) - len(name) - len(label))
+            first = min(column + self.label_width + 2 - len(label) // 2, len(labels) - len(label))
             axis[column] = "┴"
             if first >= 0 and all(cell == " " for cell in labels[max(0, first - 1) : first + len(label)]):
                 labels[first : first + len(label)] = label
@@ -150,20 +146,39 @@ class Chart:
         return (x - first) / ((last - first) or 1.0) * (self._canvas.dot_columns - 1)
 
     def _find_dot_row(self, y: float) -> float:
-        low, high = self.y_range
-        return (high - y) / (high - low) * (4 * self.plot_height - 1)
+        return (self.top_value - y) / self.row_value * 4 + CENTRE_DOT
 
     def _find_row(self, y: float) -> int:
         return round(self._find_dot_row(y)) // 4
 
-    def _keep_even_ticks(self, ticks: list[float]) -> list[float]:
-        """Keep every second, third ... tick if the rows of all ticks would be unevenly spaced."""
-        for interval in range(1, len(ticks)):
-            kept_ticks = ticks[::interval]
-            gaps = [self._find_row(low) - self._find_row(high) for low, high in pairwise(kept_ticks)]
-            if min(gaps) >= (1 - MAX_GAP_DIFFERENCE) * max(gaps):
-                return kept_ticks
-        return ticks
+
+def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, list[float]]:
+    """Choose rows of characters that contain a range, so that every tick is at the centre of a row.
+
+    Returns:
+        Difference between the centres of two rows; value at the centre of the first row; round values of the ticks,
+        rising, with equal numbers of rows between them.
+    """
+    if not high > low:
+        margin = abs(high) / 2 or 1.0
+        low, high = low - margin, high + margin
+    max_tick_count = max(4, row_count // 3)
+    exponent = math.floor(math.log10((high - low) / row_count))
+    steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 5)]
+    # Smallest rows first: they use the height best.
+    choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
+    for wanted_count in (min(2, row_count), 1):
+        for row_value, negative_step, rows_per_tick in choices:
+            first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
+            spare = row_count - (last - first + 1)
+            if spare < 0:
+                continue
+            first -= spare // 2
+            last = first + row_count - 1
+            indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
+            if wanted_count <= len(indices) <= max_tick_count:
+                return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
+    raise AssertionError("a large enough step always has rows that contain the range and one tick")
 
 
 def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Drawing of place, room and path: the verdicts in three lines, then their evidence and notes."""
+"""Drawing of place, room and path: the verdicts in three lines, and their evidence and notes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,12 +16,18 @@ QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
 
-def draw_answers(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the verdicts of answers on one pair or on all groups, then their details, then their notes."""
+def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
+    """Return the verdicts of answers on one pair or on all groups."""
     lines: list[Text] = []
     for answer in answers:
         style = canvas.get_style("warning") if answer.kind == "differs" else Style()
         lines += _draw_labelled(answer.question, answer.verdict, canvas, Style(bold=True), style)
+    return lines
+
+
+def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
+    """Return the details of answers on one pair or on all groups, then their notes."""
+    lines: list[Text] = []
     for answer in answers:
         lines += _draw_labelled(answer.question, answer.details, canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")

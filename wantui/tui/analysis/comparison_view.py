@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.answers_view import draw_answers
+from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     LEGEND,
     UNGUIDED_SIGN,
-    choose_axis,
+    ForestLayout,
+    choose_layout,
     draw_forest_header,
     draw_forest_rows,
-    find_forest_widths,
+    get_relative_change,
 )
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plots import draw_sparkline
@@ -36,8 +37,8 @@ VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
 def draw_comparison(
     comparison: "Comparison", first_group: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
 ) -> list[Text]:
-    """Return place, room and path, the change with a numeric setting, verdict and forest plot of each pair of groups,
-    tests, dispersion, notes and excluded videos.
+    """Return the verdicts and plots of all groups and of each pair, with their evidence below; then tests, dispersion,
+    notes and excluded videos.
 
     Args:
         first_group: name of the group whose pairs come first.
@@ -47,37 +48,27 @@ def draw_comparison(
     from wantui.analysis.calibrated import describe_responses
 
     metric_names, width = list(comparison.summaries_by_metric), canvas.width
-    name_width, plot_width = find_forest_widths(
-        [comparison.groups[0].label_metric(name) for name in metric_names], width
-    )
-    axis = choose_axis(comparison.differences, plot_width)
-    header = draw_forest_header(metric_names, axis, name_width)
-    header.stylize(Style(bold=True, dim=True))
-    lines: list[Text] = []
-    if general_answers := [answer for answer in comparison.answers if not answer.first_group]:
-        lines += [*draw_answers(general_answers, canvas), Text("")]
-    dose_lines = draw_dose_response(comparison.dose_response, canvas) if comparison.dose_response is not None else []
+    general_answers = [answer for answer in comparison.answers if not answer.first_group]
+    lines = draw_answer_verdicts(general_answers, canvas)
+    if comparison.dose_response is not None:
+        lines += [*draw_dose_response(comparison.dose_response, canvas, len(lines)), Text("")]
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
+    layout = choose_layout(
+        [comparison.groups[0].label_metric(name) for name in metric_names],
+        list(map(get_relative_change, comparison.differences)),
+        width,
+    )
     for number, verdict in enumerate(verdicts[:MAX_DRAWN_PAIRS]):
-        pair = (verdict.first_group, verdict.second_group)
-        if general_answers:
-            lines.append(Text(f"{pair[0]} against {pair[1]}", Style(bold=True)))
-        answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
-        lines += [*draw_answers(answers, canvas), Text("")]
-        lines += dose_lines if number == 0 else []
-        lines += _draw_verdict(comparison, verdict, canvas)
-        lines.append(header)
-        lines += draw_forest_rows(
-            comparison, verdict.first_group, verdict.second_group, axis, name_width, canvas.get_style
+        lines += _draw_pair(
+            comparison, verdict, layout, canvas, names_pair=bool(general_answers), has_legend=not number
         )
-        lines.append(Text(""))
+        if number == 0 and general_answers:
+            lines += [Text("all groups", Style(bold=True)), *draw_answer_details(general_answers, canvas), Text("")]
     if (hidden_count := len(verdicts) - MAX_DRAWN_PAIRS) > 0:
         text = f"{hidden_count:,} more pairs: mark another group in the table, or export a report of all (x)"
         lines += wrap_text(text, width)
-    legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
-    lines += wrap_text(legend, width, Style(dim=True))
     lines += _draw_tests(comparison, width)
     for number, text in enumerate(describe_responses(metric_names, is_guided=comparison.is_guided)):
         lines += wrap_text(f"{'  ' if number else ''}{text}", width, canvas.get_style("text-muted"), indent="    ")
@@ -87,6 +78,29 @@ def draw_comparison(
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
+
+
+def _draw_pair(
+    comparison: "Comparison",
+    verdict: "Verdict",
+    layout: ForestLayout,
+    canvas: Canvas,
+    *,
+    names_pair: bool,
+    has_legend: bool,
+) -> list[Text]:
+    """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words."""
+    pair = (verdict.first_group, verdict.second_group)
+    answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
+    lines = [Text(f"{pair[0]} against {pair[1]}", Style(bold=True))] if names_pair else []
+    lines += draw_answer_verdicts(answers, canvas)
+    if has_legend:
+        legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
+        lines += wrap_text(legend, canvas.width, Style(dim=True))
+    header = draw_forest_header(layout)
+    header.stylize(Style(bold=True, dim=True))
+    lines += [header, *draw_forest_rows(comparison, *pair, layout, canvas.get_style)]
+    return [*lines, *_draw_verdict(comparison, verdict, canvas), *draw_answer_details(answers, canvas), Text("")]
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.views import WIDE_VIEW_WIDTH, Canvas
+from wantui.formatting import format_count
+from wantui.tui.analysis.forest_plot import MAX_PLOT_WIDTH, MIN_WIDE_PLOT, choose_axis, draw_interval
+from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import align_decimals
-from wantui.tui.plots import draw_sparkline
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -23,16 +24,38 @@ VERDICT_COLOURS = {"rises": "warning", "falls": "warning", "flat": "success"}
 DOSE_SIGN = "●"
 
 
-def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
-    """Return verdict, curve of the declared metric with its 95 % intervals, and the slope of each metric."""
-    declared_trend = dose_response.trends[0]
+def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0) -> list[Text]:
+    """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
+    and the verdict with its evidence.
+
+    Args:
+        lines_above: lines of the pane above these.
+    """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
-    lines = wrap_text(dose_response.verdict_text, canvas.width, canvas.get_style(colour_name) if colour_name else None)
-    chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, canvas.height - len(lines) - 1))
-    lines += _draw_chart(declared_trend, dose_response, canvas, chart_height)
-    lines += _draw_slopes(dose_response.trends, canvas)
-    note = f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed"
-    return [*lines, *wrap_text(note, canvas.width, Style(dim=True)), Text("")]
+    style = canvas.get_style(colour_name) if colour_name else Style()
+    lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=True))
+    free_height = canvas.height - lines_above - len(lines) - 1
+    chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height))
+    lines += _draw_chart(dose_response.trends[0], dose_response, canvas, chart_height)
+    lines += _draw_slopes(dose_response, canvas)
+    return [*lines, *wrap_text(dose_response.verdict_text, canvas.width)]
+
+
+def _summarize_verdict(dose_response: "DoseResponse") -> str:
+    """Return the verdict on the declared metric without its evidence."""
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+    from wantui.analysis.statistics import compute_min_attainable_p
+
+    metric, doses = dose_response.trends[0].metric, dose_response.doses
+    change = f"{dose_response.setting_name} from {doses[0]:g} to {doses[-1]:g}"
+    seed_count = len(dose_response.trends[0].seed_values)
+    if dose_response.verdict_kind in ("rises", "falls"):
+        return f"{metric} {dose_response.verdict_kind} with {change}"
+    if dose_response.verdict_kind == "flat":
+        return f"{metric} is flat over {change}"
+    has_few_seeds = compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL
+    reason = f": {format_count(seed_count, 'seed')}; at least 6 are needed" if has_few_seeds else ""
+    return f"{metric} with {change}: cannot tell{reason}"
 
 
 def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, height: int) -> list[Text]:
@@ -44,19 +67,22 @@ def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, h
         height,
         (doses[0] - margin, doses[-1] + margin),
         find_value_range([lows, highs]),
-        dose_response.setting_name,
     )
     style = canvas.get_style("primary")
     chart.add_band(doses, lows, highs, style + Style(dim=True))
     chart.add_line(doses, means, style)
     for dose, mean in zip(doses, means, strict=True):
         chart.add_sign(dose, mean, DOSE_SIGN, style)
-    title = Text.assemble((trend.metric, "bold"), ("  mean and 95 % interval over seeds", "dim"))
+    subject = f"{trend.metric} over {dose_response.setting_name}"
+    title = Text.assemble((subject, "bold"), ("  mean and 95 % interval over seeds", "dim"))
     return [title, *chart.draw_lines()]
 
 
-def _draw_slopes(trends: "Sequence[Trend]", canvas: Canvas) -> list[Text]:
-    """Return a table of slopes, whose decimal points are below each other in every column."""
+def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
+    """Return a table of slopes, whose decimal points are below each other; with a plot of them in a wide pane."""
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+
+    trends = dose_response.trends
     slopes = [trend.slope for trend in trends]
     means, lows, highs = (
         align_decimals([f"{value:+#.3g}" if math.isfinite(value) else "-" for value in values])
@@ -72,25 +98,26 @@ def _draw_slopes(trends: "Sequence[Trend]", canvas: Canvas) -> list[Text]:
         _pad_column("metric", [trend.metric for trend in trends]),
         _pad_column("slope", means),
         _pad_column("95 % interval", intervals),
-        _pad_column("max-T p", p_texts),
+        _pad_column("p corr.", p_texts),
     )
     header, *rows = ("  ".join(cells) for cells in zip(*columns, strict=True))
-    lines = [Text(header, Style(bold=True, dim=True))]
-    return lines + [_draw_trend(trend, row, canvas) for trend, row in zip(trends, rows, strict=True)]
+    changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
+    plot_width = min(MAX_PLOT_WIDTH, canvas.width - len(header) - 2)
+    axis = choose_axis(changes, plot_width - 1 + plot_width % 2 if plot_width >= MIN_WIDE_PLOT else 0)
+    lines = [Text(f"{header}  {axis.draw_labels()}".rstrip(), Style(bold=True, dim=True))]
+    for trend, row, change in zip(trends, rows, changes, strict=True):
+        is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
+        style = canvas.get_style("warning") + Style(bold=True) if is_significant else canvas.get_style("foreground")
+        line = Text.assemble((row, style))
+        if axis.width and all(map(math.isfinite, change)):
+            line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
+        lines.append(line)
+    unit = f"for each unit of {dose_response.setting_name}, paired by seed"
+    plot_note = "; plot: slope in percent of the metric's mean" if axis.width else ""
+    return [*lines, *wrap_text(f"slope: change of the metric {unit}{plot_note}", canvas.width, Style(dim=True))]
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:
     """Return a header and its cells, padded to equal widths."""
     width = max(len(header), *map(len, cells))
     return [f"{text:<{width}}" for text in (header, *cells)]
-
-
-def _draw_trend(trend: "Trend", row: str, canvas: Canvas) -> Text:
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-
-    is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-    style = canvas.get_style("warning") + Style(bold=True) if is_significant else canvas.get_style("foreground")
-    line = Text(row, style)
-    if canvas.width >= WIDE_VIEW_WIDTH:
-        line.append(f"  {draw_sparkline(trend.means.tolist(), min(12, len(trend.means)))}", canvas.get_style("accent"))
-    return line

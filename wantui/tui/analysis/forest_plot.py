@@ -25,13 +25,24 @@ MAX_AXIS_END = 10.0
 """Largest relative difference at an end of the axis; larger ones end in an arrow."""
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero."""
-EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 20, 7
+MIN_PLOT_WIDTH = 9
+"""Minimum width of the plot in cells; a narrower pane has none."""
+MIN_WIDE_PLOT = 25
+"""Width of the plot in cells below which it takes the place of the column of intervals."""
+EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 20, 8
+MIN_DECIMAL_CHANGE = 0.001
+"""Relative difference below which percents have two decimals instead of one."""
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 LEGEND = f"{SIGNIFICANT_SIGN} p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
 """Explanation of the signs."""
 
+NO_SCALE_TEXT = "no ratio scale: see the interval"
+"""Text instead of the plot of a metric whose change is no share of its mean."""
+
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
+Change = tuple[float, float, float]
+"""Relative change, and the ends of its 95 % interval; NaN if unknown."""
 
 
 @dataclass(frozen=True)
@@ -60,36 +71,50 @@ class ForestAxis:
         return "".join(labels)
 
 
-def choose_axis(differences: Sequence["Difference"], width: int) -> ForestAxis:
-    """Return an axis on which the intervals of these differences fit, up to `MAX_AXIS_END`."""
-    ends = [
-        abs(end)
-        for difference in differences
-        for end in (difference.relative_low, difference.relative_high, difference.relative_difference)
-        if math.isfinite(end)
-    ]
+@dataclass(frozen=True)
+class ForestLayout:
+    """Columns of a forest plot."""
+
+    name_width: int
+    axis: ForestAxis
+    has_intervals: bool
+    """Whether the intervals are printed too; a narrow pane only draws them."""
+
+
+def choose_axis(changes: Sequence[Change], width: int) -> ForestAxis:
+    """Return an axis on which these changes and their intervals fit, up to `MAX_AXIS_END`."""
+    ends = [abs(end) for change in changes for end in change if math.isfinite(end)]
     return ForestAxis(width, min(MAX_AXIS_END, max([MIN_AXIS_END, *ends])))
 
 
-def find_forest_widths(metric_names: Sequence[str], width: int) -> tuple[int, int]:
-    """Return the widths of the metric names and of the plot in cells; the plot has none in a narrow pane."""
+def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width: int) -> ForestLayout:
+    """Return the columns that fit into a pane of `width` cells."""
     name_width = max(map(len, metric_names), default=0)
-    free_width = width - name_width - EFFECT_WIDTH - INTERVAL_WIDTH - P_WIDTH - 4
-    plot_width = min(MAX_PLOT_WIDTH, free_width)
-    return name_width, 0 if plot_width < 9 else plot_width - 1 + plot_width % 2
+    wide_plot = width - name_width - EFFECT_WIDTH - INTERVAL_WIDTH - P_WIDTH - 4
+    has_intervals = wide_plot >= MIN_WIDE_PLOT
+    plot_width = min(MAX_PLOT_WIDTH, wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1)
+    plot_width = 0 if plot_width < MIN_PLOT_WIDTH else plot_width - 1 + plot_width % 2
+    return ForestLayout(name_width, choose_axis(changes, plot_width), has_intervals)
 
 
-def draw_forest_header(metric_names: Sequence[str], axis: ForestAxis, name_width: int) -> Text:
+def get_relative_change(difference: "Difference") -> Change:
+    """Return the relative difference of two groups and the ends of its 95 % interval; NaN without a ratio scale."""
+    return difference.relative_difference, difference.relative_low, difference.relative_high
+
+
+def draw_forest_header(layout: ForestLayout) -> Text:
     """Return the line of column headers; the plot's header is its axis."""
-    return _join_columns("metric".ljust(name_width), axis.draw_labels(), "effect", "95 % interval", "p", axis.width)
+    name = "metric".ljust(layout.name_width)
+    return _join_columns(
+        name, layout.axis.draw_labels(), "effect", "95 % interval".center(INTERVAL_WIDTH), "p corr.", layout
+    )
 
 
 def draw_forest_rows(
     comparison: "Comparison",
     first_group: str,
     second_group: str,
-    axis: ForestAxis,
-    name_width: int,
+    layout: ForestLayout,
     get_style: StyleGetter,
 ) -> list[Text]:
     """Return one row for each metric of a pair of groups."""
@@ -106,7 +131,7 @@ def draw_forest_rows(
             }
             label = comparison.groups[0].label_metric(difference.metric)
             p = find_decisive_p(comparison, difference)
-            rows.append(_draw_row(difference, p, label, reference_changes, axis, name_width, get_style))
+            rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
     return rows
 
 
@@ -130,8 +155,7 @@ def _draw_row(
     p: float,
     label: str,
     reference_changes: Mapping[str, float],
-    axis: ForestAxis,
-    name_width: int,
+    layout: ForestLayout,
     get_style: StyleGetter,
 ) -> Text:
     """Return the row of one metric.
@@ -144,29 +168,35 @@ def _draw_row(
     is_significant = p <= SIGNIFICANCE_LEVEL
     style = get_style("warning") + Style(bold=True) if is_significant else get_style("foreground")
     effect_text, interval_text = _format_effect(difference)
+    change = get_relative_change(difference)
+    if all(map(math.isfinite, change)):
+        plot = draw_interval(change, is_significant, layout.axis, style, reference_changes)
+    else:
+        text = NO_SCALE_TEXT if layout.has_intervals else " ".join(interval_text.split())
+        plot = Text(text.center(layout.axis.width)[: layout.axis.width], Style(dim=True))
     return _join_columns(
-        Text(label.ljust(name_width), style),
-        _draw_interval(difference, is_significant, reference_changes, axis, style),
+        Text(label.ljust(layout.name_width), style),
+        plot,
         Text(effect_text, style),
         Text(interval_text, style),
         Text(_format_p(p), style),
-        axis.width,
+        layout,
     )
 
 
-def _draw_interval(
-    difference: "Difference",
+def draw_interval(
+    change: Change,
     is_significant: bool,
-    reference_changes: Mapping[str, float],
     axis: ForestAxis,
     style: Style,
+    reference_changes: Mapping[str, float] | None = None,
 ) -> Text:
     """Return the plot of one effect: zero line, interval, references by sign, point."""
     cells: list[tuple[str, Style]] = [(" ", Style.null())] * axis.width
     if not axis.width:
         return Text()
     cells[axis.find_column(0)] = ("│", Style(dim=True))
-    low, high, point = difference.relative_low, difference.relative_high, difference.relative_difference
+    point, low, high = change
     if all(map(math.isfinite, (low, high))):
         first, last = axis.find_column(low), axis.find_column(high)
         for column in range(first, last + 1):
@@ -174,7 +204,7 @@ def _draw_interval(
         if last > first:
             cells[first] = ("◂" if low < -axis.end else "├", style)
             cells[last] = ("▸" if high > axis.end else "┤", style)
-    for reference_sign, reference_change in reference_changes.items():
+    for reference_sign, reference_change in (reference_changes or {}).items():
         if math.isfinite(reference_change):
             cells[axis.find_column(reference_change)] = (reference_sign, Style(dim=True))
     if math.isfinite(point):
@@ -188,7 +218,7 @@ def _format_effect(difference: "Difference") -> tuple[str, str]:
     """Return effect and interval: in percent, or in the unit of a metric without ratio scale."""
     from wantui.analysis.metrics import get_metric_unit
 
-    relative = difference.relative_difference, difference.relative_low, difference.relative_high
+    relative = get_relative_change(difference)
     if all(map(math.isfinite, relative)):
         change, low, high = map(_format_change, relative)
         return change, f"{low:>8} to {high:>8}"
@@ -198,7 +228,9 @@ def _format_effect(difference: "Difference") -> tuple[str, str]:
 
 
 def _format_change(relative_change: float) -> str:
-    return format_percent_change(relative_change) if abs(relative_change) < 10 else f"{100 * relative_change:+.2g} %"
+    if abs(relative_change) >= 10:
+        return f"{100 * relative_change:+.2g} %"
+    return format_percent_change(relative_change, 2 if 0 < abs(relative_change) < MIN_DECIMAL_CHANGE else 1)
 
 
 def _format_p(p: float) -> str:
@@ -206,11 +238,24 @@ def _format_p(p: float) -> str:
 
 
 def _join_columns(
-    name: Text | str, plot: Text | str, effect: Text | str, interval: Text | str, p: Text | str, plot_width: int
+    name: Text | str,
+    plot: Text | str,
+    effect: Text | str,
+    interval: Text | str,
+    p: Text | str,
+    layout: ForestLayout,
 ) -> Text:
     line = Text(no_wrap=True, end="")
-    columns = [(name, None), (plot, plot_width), (effect, EFFECT_WIDTH), (interval, INTERVAL_WIDTH), (p, P_WIDTH)]
+    columns = [
+        (name, None),
+        (plot, layout.axis.width),
+        (effect, EFFECT_WIDTH),
+        (interval, INTERVAL_WIDTH),
+        (p, P_WIDTH),
+    ]
     for number, (cell, column_width) in enumerate(columns):
+        if cell is interval and not layout.has_intervals:
+            continue
         text = Text(cell) if isinstance(cell, str) else cell.copy()
         if column_width is not None:
             text.align("right", max(column_width, text.cell_len))

@@ -51,6 +51,8 @@ GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
 START_SIGN = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
+TIGHT_SHARE = 0.5
+"""The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 
 MAX_STRIPS = 3
 """Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
@@ -111,7 +113,9 @@ def _draw_video_curve(video: Video, name: str, width: int, height: int, style: S
     sigmas, values = (array.tolist() for array in CURVES[name](video.trajectory))
     summary = f"{values[0]:.4g} to {values[-1]:.4g}"
     low, high = find_value_range([values])
-    chart = Chart(width, height, (1.0, 0.0), (min(0.0, low), high), SIGMA_AXIS_NAME)
+    chart = Chart(
+        width, height, (1.0, 0.0), (low if low > TIGHT_SHARE * high else min(0.0, low), high), SIGMA_AXIS_NAME
+    )
     chart.add_line(sigmas, values, style)
     return [Text.assemble((f"{name}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
 

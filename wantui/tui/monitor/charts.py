@@ -156,7 +156,11 @@ def draw_sigma_axis(width: int, style: Style) -> list[Text]:
 
 
 def add_curve(canvas: BrailleCanvas, curve: Curve, low: float, high: float, style: Style) -> None:
-    """Draw a curve by noise level, from 1 to 0; points outside of the range are moved to its edge."""
+    """Draw a curve by noise level, from 1 to 0; points outside of the range are moved to its edge.
+
+    `high` is at the centre of the first row of characters and `low` at that of the last row, as their ticks are.
+    """
+    top_dot, bottom_dot = 1, canvas.dot_rows - 2  # of the four dots of a character, the second and the third
     previous_dot: tuple[float, float] | None = None
     for point in curve.list_points():
         if point is None:
@@ -165,7 +169,7 @@ def add_curve(canvas: BrailleCanvas, curve: Curve, low: float, high: float, styl
         sigma, value = point
         x = round((1 - min(1.0, max(0.0, sigma))) * (canvas.dot_columns - 1))
         share = min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
-        dot = x, round((1 - share) * (canvas.dot_rows - 1))
+        dot = x, round(top_dot + (1 - share) * (bottom_dot - top_dot))
         canvas.add_line(previous_dot or dot, dot, style)
         previous_dot = dot
 
